@@ -1,0 +1,1 @@
+"""Commands: a configuration, one call, a printed result. No algorithms here."""

@@ -1,0 +1,1 @@
+"""The Scal3R network: torch (and safetensors) only."""

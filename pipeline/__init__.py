@@ -1,0 +1,1 @@
+"""City drives to poses and points on Ray: storage, frames, forward, alignment, Parquet."""
