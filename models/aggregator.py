@@ -1,0 +1,156 @@
+"""Frame and global attention in turn over the tokens of a chunk, cut into segments at the memory layers.
+
+A segment runs up to a memory's global block and stops there, because every chunk of a drive must reach a
+memory before any chunk reads it. Whoever drives the segments makes the barrier (`Reconstructor.forward_drive`
+in one loop, the pipeline's worker over many processes).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.block import Block
+from models.config import ModelConfig
+from models.context_memory import ContextMemory
+from models.encoder import make_encoder
+from models.fast_weights import FastWeights
+from models.rope import RopeTable, rope_table
+from models.tokens import ChunkState, time_offsets
+
+_IMAGE_MEAN = (0.485, 0.456, 0.406)
+_IMAGE_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class Aggregator(nn.Module):
+    """Encoder, special tokens, attention blocks and memories (Scal3R; VGGT's alternating attention)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.embed_dim
+        self.config = config
+        self.encoder = make_encoder(config)
+        # index 0: the chunk's reference frame, 1: all others
+        self.camera_token = nn.Parameter(torch.randn(1, 2, 1, d) * 0.02)
+        self.register_token = nn.Parameter(torch.randn(1, 2, config.register_tokens, d) * 0.02)
+        self.frame_order = nn.Linear(2, d, bias=False) if config.frame_order else None
+
+        def blocks() -> nn.ModuleList:
+            return nn.ModuleList(
+                Block(d, config.num_heads, config.mlp_ratio, qk_norm=True, layer_scale=config.layer_scale)
+                for _ in range(config.depth)
+            )
+
+        self.frame_blocks = blocks()
+        self.global_blocks = blocks()
+        self.memories = nn.ModuleDict(
+            {
+                str(layer): ContextMemory(
+                    d, config.memory_hidden_ratio, config.memory_base_rate, config.memory_steps
+                )
+                for layer in config.memory_layers
+            }
+        )
+        self._tables: dict[tuple[object, ...], RopeTable] = {}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d); frame by frame, no context."""
+        mean = torch.tensor(_IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
+        deviation = torch.tensor(_IMAGE_DEVIATION, device=images.device).view(1, 3, 1, 1)
+        return self.encoder((images - mean) / deviation)
+
+    def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
+        """Chunks before the first layer from their frames' patch tokens (B, S, patches, d), reference first."""
+        b, s = patch_tokens.shape[:2]
+        which = torch.tensor([0] + [1] * (s - 1), device=patch_tokens.device)
+        camera = self.camera_token[0, which].expand(b, -1, -1, -1)
+        if self.frame_order is not None:
+            offset = torch.tensor(time_offsets(s), device=patch_tokens.device, dtype=torch.float32)
+            # the place in time twice: in tens of frames, and squashed so that near frames stand well apart
+            place = torch.stack([offset / 10, torch.tanh(offset / 2)], dim=-1)
+            camera = camera + self.frame_order(place.to(self.frame_order.weight.dtype))[None, :, None]
+        registers = self.register_token[0, which].expand(b, -1, -1, -1)
+        dtype = patch_tokens.dtype
+        tokens = torch.cat([camera.to(dtype), registers.to(dtype), patch_tokens], dim=2)
+        return ChunkState(tokens=tokens, grid=grid)
+
+    def run_segment(self, state: ChunkState) -> ChunkState:
+        """Run the layers of the state's next segment, up to the memory at its end if it has one.
+
+        The returned state waits for `finish_segment`, with or without a memory's answer.
+        """
+        b, s, p, d = state.tokens.shape
+        rope = self._table(state.grid, d // self.config.num_heads, self.config.special_tokens)
+        repeated = RopeTable(rope.cos.repeat(s, 1), rope.sin.repeat(s, 1))
+        x = state.tokens
+        layers = self.config.segments[state.next_segment]
+        features = dict(state.features)
+        for layer in layers:
+            x = self.frame_blocks[layer](x.reshape(b * s, p, d), rope).view(b, s, p, d)
+            frame_half = x
+            x = self.global_blocks[layer](x.reshape(b, s * p, d), repeated).view(b, s, p, d)
+            if layer != layers[-1] and layer in self.config.dense_layers:
+                features[layer] = self._feature(frame_half, x)
+        return ChunkState(x, state.grid, state.next_segment, features, frame_half=frame_half)
+
+    def memory_step(self, state: ChunkState) -> FastWeights | None:
+        """What the chunks ask of the memory they stand at (float32 steps, leading axis B); None where there is none."""
+        memory = self._memory_at(state.next_segment)
+        if memory is None:
+            return None
+        return memory.step(self._patch_sequence(state), self._memory_table(state))
+
+    def memory_update(self, segment: int, step: FastWeights, dtype: torch.dtype) -> FastWeights:
+        """The updated memory at the end of a segment from the step summed over a drive's chunks."""
+        memory = self._memory_at(segment)
+        if memory is None:
+            raise ValueError(f"no memory stands at the end of segment {segment}")
+        return memory.update(step, dtype)
+
+    def finish_segment(self, state: ChunkState, weights: FastWeights | None) -> ChunkState:
+        """Read the memory (None: leave it out), keep the features of the segment's last layer, move on.
+
+        Special tokens pass untouched. weights: (1, ...) shared by all chunks of the state, or (B, ...).
+        """
+        x = state.tokens
+        specials = self.config.special_tokens
+        if weights is not None:
+            memory = self._memory_at(state.next_segment)
+            if memory is None:
+                raise ValueError(f"no memory stands at the end of segment {state.next_segment}")
+            patches = memory.apply_to(self._patch_sequence(state), weights, self._memory_table(state))
+            x = torch.cat([x[:, :, :specials], patches.view(x[:, :, specials:].shape)], dim=2)
+        layer = self.config.segments[state.next_segment][-1]
+        features, frame_half = dict(state.features), state.frame_half
+        if frame_half is None:
+            raise ValueError("finish_segment comes after run_segment")
+        if layer in self.config.dense_layers:
+            features[layer] = self._feature(frame_half, x)
+        camera = None
+        if layer == self.config.depth - 1:
+            camera = torch.cat([frame_half[:, :, 0], x[:, :, 0]], dim=-1)
+        return ChunkState(x, state.grid, state.next_segment + 1, features, camera=camera)
+
+    def _memory_at(self, segment: int) -> ContextMemory | None:
+        layer = self.config.segments[segment][-1]
+        return self.memories[str(layer)] if layer in self.config.memory_layers else None  # type: ignore[return-value]
+
+    def _patch_sequence(self, state: ChunkState) -> Tensor:
+        """(B, L, d), L = S x patches: the tokens the memory acts on."""
+        return state.tokens[:, :, self.config.special_tokens :].flatten(1, 2)
+
+    def _feature(self, frame_half: Tensor, global_half: Tensor) -> Tensor:
+        specials = self.config.special_tokens
+        return torch.cat([frame_half[:, :, specials:], global_half[:, :, specials:]], dim=-1)
+
+    def _memory_table(self, state: ChunkState) -> RopeTable:
+        table = self._table(state.grid, self.config.embed_dim, 0)
+        s = state.tokens.shape[1]
+        return RopeTable(table.cos.repeat(s, 1), table.sin.repeat(s, 1))
+
+    def _table(self, grid: tuple[int, int], width: int, specials: int) -> RopeTable:
+        device = self.camera_token.device
+        key = (grid, width, specials, device)
+        if key not in self._tables:
+            self._tables[key] = rope_table(grid, width, specials, self.config.rope_base, device)
+        return self._tables[key]

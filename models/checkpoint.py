@@ -1,0 +1,187 @@
+"""Weights from a local file, by the names they were published under, strictly.
+
+Opened: the Scal3R release (`scal3r.pt`), `facebook/VGGT-1B` (.pt or .safetensors) and the project's own
+(`models/weights/*.safetensors`, which carry their configuration). Never anything pickled beyond tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.config import ModelConfig
+from models.context_memory import ContextMemory
+from models.reconstructor import Reconstructor
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+# our module names -> published ones, applied in order
+_TO_PUBLISHED = [
+    (re.compile(r"^aggregator\.memories\.(\d+)\."), r"agg_regator.global_blocks.\1.ttt."),
+    (re.compile(r"^aggregator\.encoder\."), "agg_regator.patch_embed."),
+    (re.compile(r"^aggregator\."), "agg_regator."),
+    (re.compile(r"^camera_head\.modulation\."), "cam_decoder.poseLN_modulation.1."),
+    (re.compile(r"^camera_head\."), "cam_decoder."),
+    (re.compile(r"^point_head\."), "xyz_decoder."),
+    (re.compile(r"^depth_head\."), "dpt_decoder."),
+    (re.compile(r"^((?:xyz|dpt)_decoder)\.resize\."), r"\1.resize_layers."),
+    (re.compile(r"^((?:xyz|dpt)_decoder)\.output1\."), r"\1.scratch.output_conv1."),
+    (re.compile(r"^((?:xyz|dpt)_decoder)\.output2\."), r"\1.scratch.output_conv2."),
+]
+_LATERAL = re.compile(r"^((?:xyz|dpt)_decoder)\.lateral\.(\d)\.")
+_FUSION = re.compile(r"^((?:xyz|dpt)_decoder)\.fusion\.(\d)\.(out|unit1|unit2)\.")
+_FUSION_PART = {"out": "out_conv", "unit1": "resConfUnit1", "unit2": "resConfUnit2"}
+_FROM_VGGT = {
+    "aggregator.": "agg_regator.",
+    "camera_head.": "cam_decoder.",
+    "point_head.": "xyz_decoder.",
+    "depth_head.": "dpt_decoder.",
+}
+_VGGT_UNUSED = "track_head."
+
+
+class CheckpointError(ValueError):
+    """Weights that are not there, cannot be read, or do not fit the network."""
+
+
+def published_name(name: str) -> str:
+    """The published name of one of our parameters."""
+    for pattern, replacement in _TO_PUBLISHED:
+        name = pattern.sub(replacement, name)
+    name = _LATERAL.sub(lambda m: f"{m[1]}.scratch.layer{int(m[2]) + 1}_rn.", name)
+    return _FUSION.sub(
+        lambda m: f"{m[1]}.scratch.refinenet{int(m[2]) + 1}.{_FUSION_PART[m[3]]}.", name
+    )
+
+
+def published_state(model: Reconstructor) -> dict[str, Tensor]:
+    """The model's tensors under their published names."""
+    return {published_name(name): tensor for name, tensor in model.state_dict().items()}
+
+
+def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> None:
+    """Put published tensors into a model, strictly; tensors are copied, or taken as they are by a meta model.
+
+    Raises CheckpointError listing every missing, unexpected and misshapen tensor; the model is unchanged then.
+    """
+    own = model.state_dict()
+    ours = {published_name(name): name for name in own}
+    missing = sorted(set(ours) - set(state_dict))
+    unexpected = sorted(set(state_dict) - set(ours))
+    misshapen = [
+        f"{name} is {tuple(state_dict[name].shape)}, expected {tuple(own[ours[name]].shape)}"
+        for name in sorted(set(ours) & set(state_dict))
+        if state_dict[name].shape != own[ours[name]].shape
+    ]
+    problems = [
+        f"{len(rows)} {what}: {', '.join(rows)}"
+        for what, rows in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if rows
+    ]
+    if problems:
+        raise CheckpointError("checkpoint does not fit the network: " + "; ".join(problems))
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    model.load_state_dict({ours[k]: state_dict[k] for k in ours}, strict=True, assign=on_meta)
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a .pt or .safetensors file, memory-mapped: pages are read when they are used.
+
+    Raises CheckpointError where the file is absent, broken, or holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no weights file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
+    except Exception as error:  # torch raises pickle's own errors for anything that is not plain tensors
+        raise CheckpointError(f"{path} holds more than tensors and is refused: {_first_line(error)}") from error
+    for wrapper in ("model", "state_dict", "network"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()) or not loaded:
+        raise CheckpointError(f"{path} is no state dict of tensors")
+    return loaded
+
+
+def open_checkpoint(
+    path: str | Path, config: ModelConfig | None = None, *, dtype: torch.dtype = torch.float32
+) -> Reconstructor:
+    """A model with the weights of a file, in eval mode on the CPU.
+
+    config: None takes the file's own (the project's checkpoints carry theirs), else the published network.
+    dtype: float32, or bfloat16 (see Reconstructor.set_precision). VGGT checkpoints have no memories: those
+    start fresh without effect, with a warning. Raises CheckpointError.
+    """
+    tensors = read_tensors(path)
+    config = config or _stored_config(Path(path)) or ModelConfig.scal3r()
+    from_vggt = any(name.startswith("camera_head.") for name in tensors)
+    if from_vggt:
+        tensors = {_from_vggt(k): v for k, v in tensors.items() if not k.startswith(_VGGT_UNUSED)}
+    with torch.device("meta"):
+        model = Reconstructor(config)
+    if from_vggt:
+        fresh = _fresh_memories(config)
+        warnings.warn(
+            f"{path} is a VGGT checkpoint: its {len(fresh)} memory tensors start fresh and have no effect "
+            "until they are trained",
+            stacklevel=2,
+        )
+        tensors |= fresh
+    load_published(model, tensors)
+    model.requires_grad_(False)
+    return model.set_precision(dtype).eval()
+
+
+def save_checkpoint(model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model's tensors and configuration as .safetensors (float32), whole or not at all."""
+    path = Path(path)
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in published_state(model).items()}
+    metadata = {"model_config": json.dumps(model.config.to_dict()), **dict(notes or {})}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def _stored_config(path: Path) -> ModelConfig | None:
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    return ModelConfig.from_dict(json.loads(metadata["model_config"])) if "model_config" in metadata else None
+
+
+def _from_vggt(name: str) -> str:
+    for prefix, published in _FROM_VGGT.items():
+        if name.startswith(prefix):
+            return published + name[len(prefix) :]
+    return name
+
+
+def _fresh_memories(config: ModelConfig) -> dict[str, Tensor]:
+    fresh = {}
+    for layer in config.memory_layers:
+        memory = ContextMemory(
+            config.embed_dim, config.memory_hidden_ratio, config.memory_base_rate, config.memory_steps
+        )
+        for name, tensor in memory.state_dict().items():
+            fresh[f"agg_regator.global_blocks.{layer}.ttt.{name}"] = tensor
+    return fresh
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,150 @@
+"""What the network is made of: one frozen description, checked when it is made, and its presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+ENCODERS = ("conv", "dinov2_vits14_reg", "dinov2_vitl14_reg")
+ENCODER_WIDTH = {"dinov2_vits14_reg": 384, "dinov2_vitl14_reg": 1024}
+ENCODER_DEPTH = {"dinov2_vits14_reg": 12, "dinov2_vitl14_reg": 24}
+ENCODER_HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the Scal3R network. The defaults are the published one (`scal3r.pt`, 1.266 B parameters)."""
+
+    embed_dim: int = 1024
+    """Width d of the aggregator's tokens; with a DINOv2 encoder also the encoder's width."""
+    depth: int = 24
+    """Aggregator layers; each is one frame-attention and one global-attention block."""
+    num_heads: int = 16
+    """Attention heads of the aggregator."""
+    encoder: str = "dinov2_vitl14_reg"
+    """Frames to patch tokens: conv (one strided convolution), dinov2_vits14_reg or dinov2_vitl14_reg."""
+    image_size: int = 518
+    """Side in pixels of the square image the position embedding was trained on; frames are made this wide."""
+    patch_size: int = 14
+    """Side in pixels of a patch."""
+    memory_layers: tuple[int, ...] = (14, 17, 20, 23)
+    """Layers after whose global block a Global Context Memory stands. Empty: plain VGGT, chunk by chunk."""
+    dense_layers: tuple[int, ...] = (4, 11, 17, 23)
+    """The four layers whose features the dense heads read."""
+    dense_features: int = 256
+    """Channels inside the dense heads' fusion."""
+    dense_channels: tuple[int, ...] = (256, 512, 1024, 1024)
+    """Channels each of the four features is projected to."""
+    camera_trunk_depth: int = 4
+    """Blocks of the camera head's trunk."""
+    camera_heads: int = 16
+    """Attention heads of the camera head's trunk."""
+    mlp_ratio: int = 4
+    """Hidden width of an MLP over its width."""
+    memory_hidden_ratio: int = 4
+    """Hidden width of the memory's fast weights over d."""
+    memory_base_rate: float = 0.01
+    """Learning rate of the memory where its rate head says zero."""
+    memory_steps: int = 5
+    """Newton-Schulz steps of an update."""
+    register_tokens: int = 4
+    """Register tokens a frame, beside its one camera token."""
+    rope_base: float = 100.0
+    """Base of the rotary frequencies."""
+    camera_rounds: int = 4
+    """Refinement rounds of the camera head."""
+    layer_scale: float = 0.01
+    """Start of the LayerScale factors of the aggregator and the camera trunk (training only)."""
+    frame_order: bool = False
+    """Add a projection of a frame's place in its chunk to its camera token. Not in the published network;
+    small networks, which see little motion, need it to tell frames apart."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built. Raises ValueError naming the field."""
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {self.encoder!r}")
+        if self.encoder != "conv" and ENCODER_WIDTH[self.encoder] != self.embed_dim:
+            raise ValueError(
+                f"encoder {self.encoder} gives tokens {ENCODER_WIDTH[self.encoder]} wide, "
+                f"embed_dim is {self.embed_dim}"
+            )
+        for name in ("embed_dim", "depth", "num_heads", "image_size", "patch_size", "dense_features",
+                     "camera_trunk_depth", "camera_heads", "mlp_ratio", "memory_hidden_ratio",
+                     "memory_steps", "camera_rounds"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.embed_dim % self.num_heads or (self.embed_dim // self.num_heads) % 4:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} over num_heads {self.num_heads} must be a multiple of 4: "
+                "rotary positions pair up both halves of a head"
+            )
+        if 2 * self.embed_dim % self.camera_heads:
+            raise ValueError(f"twice embed_dim must be a multiple of camera_heads {self.camera_heads}")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if len(self.dense_layers) != 4 or len(self.dense_channels) != 4:
+            raise ValueError("dense_layers and dense_channels must name four layers and four widths")
+        if any(c % 4 for c in self.dense_channels) or self.dense_features % 8:
+            raise ValueError("dense_channels must be multiples of 4 and dense_features of 8 (grid embedding)")
+        for name in ("memory_layers", "dense_layers"):
+            layers = getattr(self, name)
+            if list(layers) != sorted(set(layers)) or any(not 0 <= i < self.depth for i in layers):
+                raise ValueError(f"{name} {layers} must rise and lie within 0..{self.depth - 1}")
+
+    @classmethod
+    def scal3r(cls) -> ModelConfig:
+        """The published network."""
+        return cls()
+
+    @classmethod
+    def city_tiny(cls) -> ModelConfig:
+        """The small network whose trained weights come with the project (`models/weights/city_tiny`)."""
+        return cls(
+            embed_dim=128, depth=6, num_heads=4, encoder="conv", image_size=112, memory_layers=(3, 5),
+            dense_layers=(1, 3, 4, 5), dense_features=48, dense_channels=(48, 48, 96, 96),
+            camera_trunk_depth=2, camera_heads=4, layer_scale=1.0, frame_order=True,
+        )  # fmt: skip
+
+    @classmethod
+    def vit_small(cls) -> ModelConfig:
+        """A medium network with the ViT-S/14 encoder: for measurements on a CPU, no trained weights."""
+        return cls(
+            embed_dim=384, depth=6, num_heads=6, encoder="dinov2_vits14_reg", image_size=518,
+            memory_layers=(2, 5), dense_layers=(1, 2, 3, 5), dense_features=64,
+            dense_channels=(32, 64, 128, 128), camera_trunk_depth=4, camera_heads=8,
+        )  # fmt: skip
+
+    @classmethod
+    def preset(cls, name: str) -> ModelConfig:
+        """A preset by its name. Raises ValueError listing the names there are."""
+        presets = {"scal3r": cls.scal3r, "city_tiny": cls.city_tiny, "vit_small": cls.vit_small}
+        if name not in presets:
+            raise ValueError(f"no preset {name!r}; there are {', '.join(sorted(presets))}")
+        return presets[name]()
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens before the patches of a frame: the camera token and the registers."""
+        return 1 + self.register_tokens
+
+    @property
+    def segments(self) -> tuple[range, ...]:
+        """Layers between two barriers: each segment ends with a memory's layer, the last at the last layer."""
+        ends = [layer + 1 for layer in self.memory_layers]
+        if not ends or ends[-1] != self.depth:
+            ends.append(self.depth)
+        starts = [0, *ends[:-1]]
+        return tuple(range(a, b) for a, b in zip(starts, ends, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON beside weights and results."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Back from `to_dict`. Raises ValueError on unknown keys."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown model settings: {', '.join(unknown)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,95 @@
+"""Global Context Memory (GCM): a residual module on patch tokens whose small network is trained at test time.
+
+The caller drives it in three steps, because between the first and the second all chunks of a drive are
+summed (Global Context Synchronization): `step` for each chunk, `update` once, `apply` for each chunk.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import fast_weights
+from models.fast_weights import FastWeights
+from models.rope import RopeTable, rotate
+
+_OUTPUT_NORM_EPS = 1e-5
+_MODULATION_EPS = 1e-6
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, statistics in float32. eps None: the machine epsilon of x's dtype."""
+
+    def __init__(self, width: int, eps: float | None) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., width) -> same shape and dtype."""
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
+        return (y * self.weight.float()).to(x.dtype)
+
+
+class ContextMemory(nn.Module):
+    """One memory of width d; its parameters are the published `ttt.*` tensors.
+
+    It acts on the patch tokens of chunks, x (B, L, d) with L = S x patches. Learning rates, steps and their
+    sum are float32 whatever the tokens are.
+    """
+
+    def __init__(self, width: int, hidden_ratio: int, base_rate: float, steps: int) -> None:
+        super().__init__()
+        hidden = hidden_ratio * width
+        self.newton_schulz_steps = steps
+        self.base = math.log(math.expm1(base_rate))  # softplus^-1
+        self.w0 = nn.Parameter(torch.randn(1, width, hidden) / math.sqrt(width))
+        self.w1 = nn.Parameter(torch.randn(1, hidden, width) / math.sqrt(hidden))
+        self.w2 = nn.Parameter(torch.randn(1, width, hidden) / math.sqrt(width))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = RMSNorm(width, eps=None)
+        self.k_norm = RMSNorm(width, eps=None)
+        self.lrs = nn.Linear(width, 3)
+        self.proj = nn.Linear(width, 3 * width)
+        self.o_norm = RMSNorm(width, eps=_OUTPUT_NORM_EPS)
+        self.start_without_effect()
+
+    def start_without_effect(self) -> None:
+        """Close the gate: the memory adds exactly nothing until training opens it."""
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    @property
+    def start(self) -> FastWeights:
+        """The learned start weights, each with a leading axis of 1."""
+        return FastWeights(self.w0, self.w1, self.w2)
+
+    def step(self, x: Tensor, rope: RopeTable) -> FastWeights:
+        """The step each chunk asks for: x (B, L, d) -> float32 steps (B, d, h), (B, h, d), (B, d, h).
+
+        rope: tables (L, d). Scal3R: G0, G1, G2 from the start weights, to be summed over chunks.
+        """
+        width = x.shape[-1]
+        k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, dim=-1)
+        k = rotate(self.k_norm(k), rope)
+        rates = F.softplus(F.linear(x.float(), self.lrs.weight.float(), self.lrs.bias.float()) + self.base)
+        return fast_weights.gradient_step(self.start, k, v, rates)
+
+    def update(self, step: FastWeights, dtype: torch.dtype = torch.float32) -> FastWeights:
+        """The one update from a step summed over all chunks; Newton-Schulz runs in `dtype`."""
+        return fast_weights.updated(self.start, step, self.newton_schulz_steps, dtype)
+
+    def apply_to(self, x: Tensor, weights: FastWeights, rope: RopeTable) -> Tensor:
+        """x (B, L, d) plus what the updated memory says to it; same shape and dtype."""
+        width = x.shape[-1]
+        q = F.linear(x, self.qkv.weight[:width], self.qkv.bias[:width])
+        q = rotate(self.q_norm(q), rope)
+        o = self.o_norm(fast_weights.read(weights, q))
+        shift, scale, gate = self.proj(o).chunk(3, dim=-1)
+        normed = F.layer_norm(o.float(), (width,), eps=_MODULATION_EPS).to(o.dtype)
+        return x + gate * (normed * (1 + scale) + shift)

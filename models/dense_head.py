@@ -1,0 +1,135 @@
+"""Features of four layers -> one value map and its confidence at image size (DPT, arXiv 2103.13413)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.block import LayerNorm
+from models.config import ModelConfig
+
+_GRID_SHARE = 0.1  # the grid embedding is faint
+_GRID_BASE = 100.0
+_OUTPUT_CHANNELS = 32
+
+
+@lru_cache(maxsize=64)
+def grid_embedding(channels: int, height: int, width: int, aspect: float) -> Tensor:
+    """Sinusoidal embedding (channels, height, width), float32, of a grid over an image of aspect W / H.
+
+    The image's half diagonal has length one; sines and cosines of u fill the first half of the channels,
+    those of v the second. Computed in float64.
+    """
+    diagonal = (aspect**2 + 1) ** 0.5
+
+    def line(extent: float, count: int) -> Tensor:
+        end = extent / diagonal * (count - 1) / count
+        return torch.linspace(-end, end, count, dtype=torch.float64)
+
+    quarter = channels // 4
+    frequency = _GRID_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+
+    def waves(position: Tensor) -> Tensor:
+        angle = position[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (count, channels / 2)
+
+    u = waves(line(aspect, width)).T[:, None, :].expand(-1, height, -1)
+    v = waves(line(1.0, height)).T[:, :, None].expand(-1, -1, width)
+    return torch.cat([u, v]).float()
+
+
+def _with_grid(x: Tensor, aspect: float) -> Tensor:
+    grid = grid_embedding(x.shape[1], x.shape[2], x.shape[3], aspect)
+    return x + _GRID_SHARE * grid.to(x.device, x.dtype)
+
+
+class ResidualUnit(nn.Module):
+    """conv(relu(conv(relu(x)))) + relu(x): the published code rectifies in place, so its skip is rectified."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv2 = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (S, features, h, w) -> same shape."""
+        x = F.relu(x)
+        return self.conv2(F.relu(self.conv1(x))) + x
+
+
+class FusionBlock(nn.Module):
+    """Adds a layer's lateral map to what came from deeper ones, refines it, and brings it to the next size."""
+
+    def __init__(self, features: int, deepest: bool) -> None:
+        super().__init__()
+        self.unit1 = None if deepest else ResidualUnit(features)
+        self.unit2 = ResidualUnit(features)
+        self.out = nn.Conv2d(features, features, 1)
+
+    def forward(self, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]) -> Tensor:
+        """deeper (S, features, h, w) or None, lateral alike -> (S, features, *size)."""
+        if deeper is None or self.unit1 is None:
+            x = lateral
+        else:
+            x = deeper + self.unit1(lateral)
+        # the 1x1 convolution commutes with the resize; before it, it sees a quarter of the pixels
+        return F.interpolate(self.out(self.unit2(x)), size=size, mode="bilinear", align_corners=True)
+
+
+class DenseHead(nn.Module):
+    """Depth (values 1, exp) or points (values 3, inverse log), each with a confidence 1 + exp."""
+
+    def __init__(self, config: ModelConfig, values: int) -> None:
+        super().__init__()
+        features, channels = config.dense_features, config.dense_channels
+        self.patch_size = config.patch_size
+        self.norm = LayerNorm(2 * config.embed_dim)
+        self.projects = nn.ModuleList(nn.Conv2d(2 * config.embed_dim, c, 1) for c in channels)
+        self.resize = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], 4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, features, 3, padding=1, bias=False) for c in channels)
+        self.fusion = nn.ModuleList(FusionBlock(features, deepest=i == 3) for i in range(4))
+        self.output1 = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.output2 = nn.Sequential(
+            nn.Conv2d(features // 2, _OUTPUT_CHANNELS, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(_OUTPUT_CHANNELS, values + 1, 1),
+        )
+
+    def forward(self, features: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Four features (S, patches, 2d), shallow first -> values (S, H, W, values), confidence (S, H, W)."""
+        height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
+        aspect = width / height
+        laterals = []
+        for feature, project, resize, lateral in zip(
+            features, self.projects, self.resize, self.lateral, strict=True
+        ):
+            x = self.norm(feature).transpose(1, 2).unflatten(2, grid)
+            laterals.append(lateral(resize(_with_grid(project(x), aspect))))
+        y: Tensor | None = None
+        for i in (3, 2, 1, 0):
+            rows, cols = laterals[i - 1].shape[-2:] if i else (2 * s for s in laterals[0].shape[-2:])
+            y = self.fusion[i](y, laterals[i], (rows, cols))
+        assert y is not None
+        y = F.interpolate(self.output1(y), size=(height, width), mode="bilinear", align_corners=True)
+        out = self.output2(_with_grid(y, aspect)).permute(0, 2, 3, 1)
+        return out[..., :-1], 1 + out[..., -1].exp()
+
+
+def depth_from(values: Tensor) -> Tensor:
+    """Head values (S, H, W, 1) -> z-depth (S, H, W)."""
+    return values.squeeze(-1).exp()
+
+
+def points_from(values: Tensor) -> Tensor:
+    """Head values (S, H, W, 3) -> points (S, H, W, 3): sign(y) (exp|y| - 1)."""
+    return values.sign() * torch.expm1(values.abs())

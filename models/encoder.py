@@ -1,0 +1,80 @@
+"""Frames to patch tokens, one frame at a time: a DINOv2 vision transformer, or one strided convolution.
+
+Because it sees single frames only, a frame that two chunks share needs encoding once.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.block import Block, LayerNorm
+from models.config import ENCODER_DEPTH, ENCODER_HEAD_WIDTH, ENCODER_WIDTH, ModelConfig
+
+# DINOv2's LayerScale starts here; published weights overwrite it.
+_ENCODER_LAYER_SCALE = 1.0
+_ENCODER_NORM_EPS = 1e-6
+
+
+class PatchProjection(nn.Module):
+    """One convolution whose stride is its size: an image to a token a patch."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (S, 3, H, W), normalised -> tokens (S, patches, width), row by row."""
+        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
+
+
+class VisionTransformer(nn.Module):
+    """DINOv2 with four registers (arXiv 2304.07193, 2309.16588); gives the normalised patch tokens."""
+
+    def __init__(self, width: int, depth: int, image_size: int, patch_size: int, registers: int = 4) -> None:
+        super().__init__()
+        side = image_size // patch_size
+        self.side = side
+        self.patch_embed = PatchProjection(patch_size, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # DINOv2's own training only; kept for its weights
+        self.blocks = nn.ModuleList(
+            Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS,
+                  layer_scale=_ENCODER_LAYER_SCALE)
+            for _ in range(depth)
+        )  # fmt: skip
+        self.norm = LayerNorm(width, eps=_ENCODER_NORM_EPS)
+        for tensor in (self.cls_token, self.pos_embed, self.register_tokens):
+            nn.init.trunc_normal_(tensor, std=0.02)
+
+    def position(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Position embedding of the class token (1, 1, width) and of a grid of patches (1, rows * cols, width)."""
+        cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        if grid != (self.side, self.side):
+            square = patches.float().unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+            resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+            patches = resized.flatten(2).transpose(1, 2).to(patches.dtype)
+        return cls, patches
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (S, 3, H, W), normalised -> patch tokens (S, patches, width)."""
+        patch = self.patch_embed.proj.kernel_size[0]
+        cls_position, patch_position = self.position((images.shape[2] // patch, images.shape[3] // patch))
+        patches = self.patch_embed(images) + patch_position
+        count = images.shape[0]
+        cls = (self.cls_token + cls_position).expand(count, -1, -1)
+        x = torch.cat([cls, self.register_tokens.expand(count, -1, -1), patches], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)[:, 1 + self.register_tokens.shape[1] :]
+
+
+def make_encoder(config: ModelConfig) -> nn.Module:
+    """The encoder that a configuration names."""
+    if config.encoder == "conv":
+        return PatchProjection(config.patch_size, config.embed_dim)
+    name = config.encoder
+    return VisionTransformer(ENCODER_WIDTH[name], ENCODER_DEPTH[name], config.image_size, config.patch_size)

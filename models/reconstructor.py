@@ -1,0 +1,175 @@
+"""The whole network. `forward_drive` is the plain reference: one device, a loop over chunks.
+
+Everything faster or distributed is checked against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.aggregator import Aggregator
+from models.camera_head import CameraHead
+from models.config import ModelConfig
+from models.context_memory import ContextMemory, RMSNorm
+from models.dense_head import DenseHead, depth_from, points_from
+from models.fast_weights import FastWeights
+from models.tokens import ChunkState, middle_first
+
+MemoryScope = Literal["drive", "chunk", "off"]
+"""Over what a memory's step is summed: all chunks (GCS), each chunk for itself (without GCS), or no memory."""
+
+_DENSE_FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory, changes no number
+
+
+@dataclass
+class Prediction:
+    """What the network says of one chunk, frames in the network's order (reference first), float32.
+
+    frame_index (S,) int64; pose_encoding (S, 9), cameras from the reference camera's frame (models.camera);
+    depth (S, H, W) z-depth; depth_confidence (S, H, W), at least 1; points (S, H, W, 3) in the reference
+    camera's frame and points_confidence (S, H, W), or None where not asked for.
+    """
+
+    frame_index: Tensor
+    pose_encoding: Tensor
+    depth: Tensor
+    depth_confidence: Tensor
+    points: Tensor | None = None
+    points_confidence: Tensor | None = None
+
+
+class Reconstructor(nn.Module):
+    """Frames of overlapping chunks -> cameras and depth, with a memory of the whole drive (Scal3R)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.depth_head = DenseHead(config, values=1)
+        self.point_head = DenseHead(config, values=3)
+
+    # -- one drive, plainly ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def forward_drive(
+        self,
+        images: Tensor,
+        chunks: Sequence[Sequence[int]],
+        with_points: bool = True,
+        orthogonalise_dtype: torch.dtype = torch.float32,
+        memory_scope: MemoryScope = "drive",
+    ) -> list[Prediction]:
+        """All chunks of one drive on one device.
+
+        images (N, 3, H, W) in [0, 1], H and W multiples of the patch size. chunks: frame numbers in time
+        order. orthogonalise_dtype: where the update's Newton-Schulz runs. Returns one prediction a chunk.
+        Raises ValueError for images or chunks of the wrong shape.
+        """
+        self._check(images, chunks)
+        orders = [middle_first(list(chunk)) for chunk in chunks]
+        states = [self.begin(self.encode(images[order])[None], self.grid_of(images)) for order in orders]
+        for segment in range(len(self.config.segments)):
+            states = [self.aggregator.run_segment(state) for state in states]
+            steps = [self.aggregator.memory_step(state) for state in states]
+            weights = self._memories(segment, steps, orthogonalise_dtype, memory_scope)
+            states = [self.aggregator.finish_segment(s, w) for s, w in zip(states, weights, strict=True)]
+        return [self.predict(s, order, with_points) for s, order in zip(states, orders, strict=True)]
+
+    def _memories(
+        self, segment: int, steps: list[FastWeights | None], dtype: torch.dtype, scope: MemoryScope
+    ) -> list[FastWeights | None]:
+        """Each chunk's view of the memory at a segment's end, given every chunk's step."""
+        present = [step for step in steps if step is not None]
+        if scope == "off" or not present:
+            return [None] * len(steps)
+        if scope == "chunk":
+            return [self.aggregator.memory_update(segment, step, dtype) for step in present]
+        total = FastWeights(*(torch.stack(parts).sum(0) for parts in zip(*present, strict=True)))
+        return [self.aggregator.memory_update(segment, total, dtype)] * len(steps)
+
+    # -- the parts, for whoever drives them otherwise -------------------------------------------------------
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Patches (rows, cols) of images (..., H, W)."""
+        return images.shape[-2] // self.config.patch_size, images.shape[-1] // self.config.patch_size
+
+    def encode(self, images: Tensor) -> Tensor:
+        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d), a few frames at a time."""
+        return torch.cat([self.aggregator.encode(part) for part in images.split(_DENSE_FRAMES)])
+
+    def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
+        """Patch tokens (B, S, patches, d), reference frame first -> the state before the first layer."""
+        return self.aggregator.begin(patch_tokens, grid)
+
+    def predict(self, state: ChunkState, order: Sequence[int], with_points: bool = False) -> Prediction:
+        """Heads on a chunk (B = 1) that has passed all segments; order: its frame numbers, reference first."""
+        if state.camera is None:
+            raise ValueError("the chunk has not passed all segments yet")
+        pose = self.camera_head(state.camera.to(self.camera_head.empty_pose_tokens.dtype))[0]
+        depth, depth_confidence = self._dense(self.depth_head, state)
+        prediction = Prediction(
+            frame_index=torch.as_tensor(list(order), dtype=torch.int64),
+            pose_encoding=pose,
+            depth=depth_from(depth),
+            depth_confidence=depth_confidence,
+        )
+        if with_points:
+            points, prediction.points_confidence = self._dense(self.point_head, state)
+            prediction.points = points_from(points)
+        return prediction
+
+    def _dense(self, head: DenseHead, state: ChunkState) -> tuple[Tensor, Tensor]:
+        dtype = head.output1.weight.dtype
+        features = [state.features[layer][0] for layer in self.config.dense_layers]
+        parts = [
+            head([f[a : a + _DENSE_FRAMES].to(dtype) for f in features], state.grid)
+            for a in range(0, features[0].shape[0], _DENSE_FRAMES)
+        ]
+        values, confidence = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(confidence)
+
+    # -- weights and precision ------------------------------------------------------------------------------
+
+    def load_published(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Take tensors under their published names (`agg_regator.*`, `cam_decoder.*` ...), all of them.
+
+        Raises CheckpointError listing every missing, unexpected or misshapen tensor.
+        """
+        from models.checkpoint import load_published  # the other way round it is an import cycle
+
+        load_published(self, state_dict)
+
+    def set_precision(self, dtype: torch.dtype) -> Reconstructor:
+        """Run encoder, attention and memory products in `dtype` (float32 or bfloat16); returns self.
+
+        Norms, rates, fast weights, the camera head and the dense heads stay float32: published inference
+        never lowers them.
+        """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"precision must be float32 or bfloat16, not {dtype}")
+        self.aggregator.to(dtype)
+        for module in self.aggregator.modules():
+            if isinstance(module, ContextMemory):
+                module.lrs.float()
+                for name in ("w0", "w1", "w2"):
+                    weight = getattr(module, name)
+                    weight.data = weight.data.float()
+            elif isinstance(module, (nn.LayerNorm, RMSNorm)):
+                module.float()
+        return self
+
+    def _check(self, images: Tensor, chunks: Sequence[Sequence[int]]) -> None:
+        patch = self.config.patch_size
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch:
+            raise ValueError(f"images must be (N, 3, H, W) with sides in multiples of {patch}, not {tuple(images.shape)}")
+        if not chunks or any(not len(chunk) for chunk in chunks):
+            raise ValueError("a drive needs at least one chunk, and a chunk at least one frame")
+        highest = max(max(chunk) for chunk in chunks)
+        if min(min(chunk) for chunk in chunks) < 0 or highest >= images.shape[0]:
+            raise ValueError(f"chunks name frame {highest}, there are {images.shape[0]}")

@@ -1,0 +1,51 @@
+"""Two-dimensional rotary positions: tables of cosines and sines, and the rotation itself.
+
+Source: Scal3R / VGGT; RoFormer (arXiv 2104.09864) for one axis. The first half of a head is rotated by the
+row, the second by the column.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RopeTable(NamedTuple):
+    """Cosines and sines of one grid of positions, both (P, D), float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rope_table(
+    grid: tuple[int, int], width: int, specials: int, base: float, device: torch.device | None = None
+) -> RopeTable:
+    """Tables for `specials` tokens at (0, 0) followed by a grid of patches at (row + 1, col + 1).
+
+    grid: patches (rows, cols). width: D, a multiple of 4. Returns tables (specials + rows * cols, D).
+    Raises ValueError where width is no multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"rotary positions need a width that is a multiple of 4, not {width}")
+    rows, cols = grid
+    row = torch.arange(rows, device=device).repeat_interleave(cols) + 1
+    col = torch.arange(cols, device=device).repeat(rows) + 1
+    half = width // 2
+    exponent = torch.arange(0, half, 2, dtype=torch.float32, device=device) / half  # 2i / h
+    frequency = base**-exponent  # (h / 2,)
+    angles = []
+    for axis in (row, col):
+        position = torch.cat([torch.zeros(specials, device=device), axis.float()])
+        angle = position[:, None] * frequency  # (P, h / 2)
+        angles += [angle, angle]  # element i pairs with element i + h/2
+    table = torch.cat(angles, dim=-1)
+    return RopeTable(table.cos(), table.sin())
+
+
+def rotate(x: Tensor, table: RopeTable) -> Tensor:
+    """Turn x (..., P, D) by the table (P, D); same dtype back, computed in float32."""
+    y1, y2, x1, x2 = x.chunk(4, dim=-1)
+    turned = torch.cat([-y2, y1, -x2, x1], dim=-1)
+    return (x * table.cos + turned * table.sin).to(x.dtype)

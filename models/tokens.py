@@ -1,0 +1,70 @@
+"""What a chunk is between two layers: its tokens and the features its heads will need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def middle_first(frames: list[T]) -> list[T]:
+    """Frames in time order -> the order the network takes: the middle one is the reference and goes first.
+
+    Its position is ceil(S / 2) - 1; the others keep their order.
+    """
+    middle = (len(frames) + 1) // 2 - 1
+    return [frames[middle], *frames[:middle], *frames[middle + 1 :]]
+
+
+def time_offsets(count: int) -> list[int]:
+    """Each frame's place in time relative to the reference, in the network's order: 0, -m ... -1, 1 ..."""
+    middle = (count + 1) // 2 - 1
+    return [place - middle for place in middle_first(list(range(count)))]
+
+
+@dataclass
+class ChunkState:
+    """B chunks of S frames each between two layers. (B is 1 but in training, where equal chunks are stacked.)
+
+    tokens: (B, S, P, d), reference frame first; P = special tokens + rows * cols.
+    grid: patches (rows, cols). features: dense layer -> patch features (B, S, patches, 2d).
+    camera: the camera token's feature of the last layer (B, S, 2d), once it has run.
+    frame_half: the frame block's output of a memory's layer, kept until the memory has been read.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    next_segment: int = 0
+    features: dict[int, Tensor] = field(default_factory=dict)
+    camera: Tensor | None = None
+    frame_half: Tensor | None = None
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens a frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors held."""
+        held = [self.tokens, self.camera, self.frame_half, *self.features.values()]
+        return sum(t.nbytes for t in held if t is not None)
+
+    def to(self, device: torch.device | str) -> ChunkState:
+        """The same chunk with its tensors on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return ChunkState(
+            tokens=self.tokens.to(device, non_blocking=True),
+            grid=self.grid,
+            next_segment=self.next_segment,
+            features={k: v.to(device, non_blocking=True) for k, v in self.features.items()},
+            camera=move(self.camera),
+            frame_half=move(self.frame_half),
+        )
