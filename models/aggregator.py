@@ -60,7 +60,7 @@ class Aggregator(nn.Module):
         return self.encoder((images - mean) / deviation)
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
-        """Chunks before the first layer from their frames' patch tokens (B, S, patches, d), reference first."""
+        """Chunks before the first layer, from patch tokens (B, S, patches, d), reference frame first."""
         b, s = patch_tokens.shape[:2]
         which = torch.tensor([0] + [1] * (s - 1), device=patch_tokens.device)
         camera = self.camera_token[0, which].expand(b, -1, -1, -1)
@@ -94,7 +94,7 @@ class Aggregator(nn.Module):
         return ChunkState(x, state.grid, state.next_segment, features, frame_half=frame_half)
 
     def memory_step(self, state: ChunkState) -> FastWeights | None:
-        """What the chunks ask of the memory they stand at (float32 steps, leading axis B); None where there is none."""
+        """What the chunks ask of the memory they stand at: float32 steps (B, ...); None where there is none."""
         memory = self._memory_at(state.next_segment)
         if memory is None:
             return None

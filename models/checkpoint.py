@@ -68,9 +68,9 @@ def published_state(model: Reconstructor) -> dict[str, Tensor]:
 
 
 def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> None:
-    """Put published tensors into a model, strictly; tensors are copied, or taken as they are by a meta model.
+    """Put published tensors into a model, strictly; they are copied, or taken as they are by a meta model.
 
-    Raises CheckpointError listing every missing, unexpected and misshapen tensor; the model is unchanged then.
+    Raises CheckpointError listing every missing, unexpected and misshapen tensor; nothing is loaded then.
     """
     own = model.state_dict()
     ours = {published_name(name): name for name in own}
@@ -108,7 +108,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
     except Exception as error:  # torch raises pickle's own errors for anything that is not plain tensors
-        raise CheckpointError(f"{path} holds more than tensors and is refused: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} holds more than tensors, refused: {_first_line(error)}") from error
     for wrapper in ("model", "state_dict", "network"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
@@ -146,7 +146,9 @@ def open_checkpoint(
     return model.set_precision(dtype).eval()
 
 
-def save_checkpoint(model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None) -> None:
+def save_checkpoint(
+    model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None
+) -> None:
     """Write a model's tensors and configuration as .safetensors (float32), whole or not at all."""
     path = Path(path)
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in published_state(model).items()}

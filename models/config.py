@@ -129,7 +129,7 @@ class ModelConfig:
 
     @property
     def segments(self) -> tuple[range, ...]:
-        """Layers between two barriers: each segment ends with a memory's layer, the last at the last layer."""
+        """Layers between two barriers: each segment ends at a memory's layer, the last at the last layer."""
         ends = [layer + 1 for layer in self.memory_layers]
         if not ends or ends[-1] != self.depth:
             ends.append(self.depth)
@@ -147,4 +147,5 @@ class ModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown model settings: {', '.join(unknown)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)

@@ -47,7 +47,7 @@ def _with_grid(x: Tensor, aspect: float) -> Tensor:
 
 
 class ResidualUnit(nn.Module):
-    """conv(relu(conv(relu(x)))) + relu(x): the published code rectifies in place, so its skip is rectified."""
+    """conv(relu(conv(relu(x)))) + relu(x): the published code rectifies in place, so is the skip."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ResidualUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds a layer's lateral map to what came from deeper ones, refines it, and brings it to the next size."""
+    """Adds a layer's lateral map to what came from deeper ones, refines it, brings it to the next size."""
 
     def __init__(self, features: int, deepest: bool) -> None:
         super().__init__()
@@ -71,10 +71,7 @@ class FusionBlock(nn.Module):
 
     def forward(self, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]) -> Tensor:
         """deeper (S, features, h, w) or None, lateral alike -> (S, features, *size)."""
-        if deeper is None or self.unit1 is None:
-            x = lateral
-        else:
-            x = deeper + self.unit1(lateral)
+        x = lateral if deeper is None or self.unit1 is None else deeper + self.unit1(lateral)
         # the 1x1 convolution commutes with the resize; before it, it sees a quarter of the pixels
         return F.interpolate(self.out(self.unit2(x)), size=size, mode="bilinear", align_corners=True)
 

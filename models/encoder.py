@@ -40,7 +40,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # DINOv2's own training only; kept for its weights
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # DINOv2's training only; kept for its weights
         self.blocks = nn.ModuleList(
             Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS,
                   layer_scale=_ENCODER_LAYER_SCALE)
@@ -51,7 +51,7 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(tensor, std=0.02)
 
     def position(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Position embedding of the class token (1, 1, width) and of a grid of patches (1, rows * cols, width)."""
+        """Position embedding of the class token (1, 1, width) and of a grid (1, rows * cols, width)."""
         cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         if grid != (self.side, self.side):
             square = patches.float().unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)

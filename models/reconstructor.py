@@ -21,7 +21,7 @@ from models.fast_weights import FastWeights
 from models.tokens import ChunkState, middle_first
 
 MemoryScope = Literal["drive", "chunk", "off"]
-"""Over what a memory's step is summed: all chunks (GCS), each chunk for itself (without GCS), or no memory."""
+"""Over what a memory's step is summed: all chunks (GCS), each chunk alone (without GCS), or no memory."""
 
 _DENSE_FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory, changes no number
 
@@ -108,7 +108,7 @@ class Reconstructor(nn.Module):
         return self.aggregator.begin(patch_tokens, grid)
 
     def predict(self, state: ChunkState, order: Sequence[int], with_points: bool = False) -> Prediction:
-        """Heads on a chunk (B = 1) that has passed all segments; order: its frame numbers, reference first."""
+        """Heads on a chunk (B = 1) past all segments; order: its frame numbers, reference first."""
         if state.camera is None:
             raise ValueError("the chunk has not passed all segments yet")
         pose = self.camera_head(state.camera.to(self.camera_head.empty_pose_tokens.dtype))[0]
@@ -167,7 +167,9 @@ class Reconstructor(nn.Module):
     def _check(self, images: Tensor, chunks: Sequence[Sequence[int]]) -> None:
         patch = self.config.patch_size
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch:
-            raise ValueError(f"images must be (N, 3, H, W) with sides in multiples of {patch}, not {tuple(images.shape)}")
+            raise ValueError(
+                f"images must be (N, 3, H, W), sides multiples of {patch}, not {tuple(images.shape)}"
+            )
         if not chunks or any(not len(chunk) for chunk in chunks):
             raise ValueError("a drive needs at least one chunk, and a chunk at least one frame")
         highest = max(max(chunk) for chunk in chunks)
