@@ -94,7 +94,7 @@ class Aggregator(nn.Module):
         return ChunkState(x, state.grid, state.next_segment, features, frame_half=frame_half)
 
     def memory_step(self, state: ChunkState) -> FastWeights | None:
-        """What the chunks ask of the memory they stand at: float32 steps (B, ...); None where there is none."""
+        """What the chunks ask of the memory they stand at: float32 steps (B, ...); None without one."""
         memory = self._memory_at(state.next_segment)
         if memory is None:
             return None
