@@ -1,0 +1,143 @@
+"""One chunk's prediction as the back end sees it: checked once, in time order, pixels thinned out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.sim3 import Array, nearest_rotation
+from pipeline.errors import AlignmentError
+
+
+class ChunkLike(Protocol):
+    """What a chunk must offer: arrays of S frames in any order, in the chunk's own gauge.
+
+    frame_index (S,) int; cam_from_world (S, 3, 4), OpenCV axes; intrinsics (3, 3) or (S, 3, 3) in pixels
+    of the h x w grid, pixel centres at +0.5; depth (S, h, w) z-depth; confidence (S, h, w).
+    Optional `ok` (S,) bool: False where the frame's image was bad; absent means all True.
+    """
+
+    @property
+    def frame_index(self) -> NDArray[Any]: ...
+    @property
+    def cam_from_world(self) -> NDArray[Any]: ...
+    @property
+    def intrinsics(self) -> NDArray[Any]: ...
+    @property
+    def depth(self) -> NDArray[Any]: ...
+    @property
+    def confidence(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A chunk in time order. Shapes: S frames, q kept pixels of each frame.
+
+    frame_index (S,) int64, rising; chunk_from_camera (S, 4, 4) with orthonormal rotations;
+    rays (S, q, 3): direction with z = 1 of each kept pixel; depth, confidence (S, q); a frame that is not
+    `ok` has confidence 0. reference: position of the frame that the gauge hangs on.
+    """
+
+    frame_index: NDArray[np.int64]
+    chunk_from_camera: Array
+    rays: Array
+    depth: Array
+    confidence: Array
+    ok: NDArray[np.bool_]
+    reference: int
+
+    @staticmethod
+    def read(source: ChunkLike, *, max_pixels: int | None = None) -> Chunk:
+        """Check and convert; of each frame at most about `max_pixels` pixels on a regular grid are kept.
+
+        Raises AlignmentError for arrays that do not fit together, frame numbers given twice or poses that
+        are not finite. Depth and confidence may hold NaN: such pixels have no say.
+        """
+        index = np.asarray(source.frame_index, np.int64)
+        name = f"chunk with frames {index.min()}..{index.max()}" if index.size else "chunk without frames"
+        steps = len(index)
+        poses = np.asarray(source.cam_from_world, np.float64)
+        depth, confidence = source.depth, source.confidence
+        if not steps or poses.shape != (steps, 3, 4) or depth.ndim != 3 or len(depth) != steps:
+            raise AlignmentError(
+                f"{name}: expected poses (S, 3, 4) and depth (S, h, w) for S = {steps} frames, "
+                f"got {poses.shape} and {depth.shape}"
+            )
+        if confidence.shape != depth.shape:
+            raise AlignmentError(f"{name}: confidence {confidence.shape} does not fit depth {depth.shape}")
+        order = np.argsort(index, kind="stable")
+        if (np.diff(index[order]) == 0).any():
+            raise AlignmentError(f"{name}: a frame number occurs twice")
+        ok = np.asarray(getattr(source, "ok", np.ones(steps, bool)), bool)
+        if not np.isfinite(poses).all():
+            frame = index[~np.isfinite(poses).all((1, 2))][0]
+            raise AlignmentError(f"{name}: the pose of frame {frame} is not finite")
+        intrinsics = np.broadcast_to(np.asarray(source.intrinsics, np.float64), (steps, 3, 3))
+        if not (intrinsics[:, [0, 1], [0, 1]] > 0).all():
+            raise AlignmentError(f"{name}: focal lengths must be above zero")
+
+        height, width = depth.shape[1:]
+        stride = 1 if max_pixels is None else max(1, int(np.ceil(np.sqrt(height * width / max_pixels))))
+        rows, columns = np.arange(stride // 2, height, stride), np.arange(stride // 2, width, stride)
+        v, u = (axis.ravel() + 0.5 for axis in np.meshgrid(rows, columns, indexing="ij"))
+        x = (u - intrinsics[:, :1, 2]) / intrinsics[:, :1, 0]
+        y = (v - intrinsics[:, 1:2, 2]) / intrinsics[:, 1:2, 1]
+        thin = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+        kept_depth = np.asarray(depth[thin], np.float64).reshape(steps, -1)
+        kept_confidence = np.asarray(confidence[thin], np.float64).reshape(steps, -1)
+        usable = np.isfinite(kept_depth) & (kept_depth > 0) & np.isfinite(kept_confidence) & ok[:, None]
+        kept_confidence = np.where(usable, np.maximum(kept_confidence, 0), 0)
+        kept_depth = np.where(usable, kept_depth, 1.0)
+
+        rotation = nearest_rotation(poses[:, :, :3]).transpose(0, 2, 1)
+        chunk_from_camera = np.tile(np.eye(4), (steps, 1, 1))
+        chunk_from_camera[:, :3, :3] = rotation
+        chunk_from_camera[:, :3, 3] = -np.einsum("nij,nj->ni", rotation, poses[:, :, 3])
+        chunk_from_camera = chunk_from_camera[order]
+        rays = np.stack([x, y, np.ones_like(x)], -1)
+        return Chunk(
+            index[order], chunk_from_camera, rays[order], kept_depth[order], kept_confidence[order],
+            ok[order], _reference(chunk_from_camera),
+        )
+
+    @property
+    def frames(self) -> str:
+        """The frames in words, for messages: "30..89"."""
+        return f"{self.frame_index[0]}..{self.frame_index[-1]}"
+
+    def points(self, positions: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Points (n, q, 3) of the frames at `positions` in the chunk's gauge, and confidences (n, q)."""
+        poses = self.chunk_from_camera[positions]
+        local = self.rays[positions] * self.depth[positions][..., None]
+        points = np.einsum("nij,nqj->nqi", poses[:, :3, :3], local) + poses[:, None, :3, 3]
+        return points, self.confidence[positions]
+
+
+def _reference(chunk_from_camera: Array) -> int:
+    """The frame whose pose is nearest to the identity: the network puts the gauge there."""
+    turn = np.arccos(np.clip((np.trace(chunk_from_camera[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1))
+    distance = np.linalg.norm(chunk_from_camera[:, :3, 3], axis=1)
+    return int(np.argmin(turn + distance / max(float(distance.max()), 1e-12)))
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Frames that two chunks have in common, and where they stand in each."""
+
+    frame_index: NDArray[np.int64]
+    in_first: NDArray[np.int64]
+    in_second: NDArray[np.int64]
+
+    @staticmethod
+    def of(first: Chunk, second: Chunk) -> Shared:
+        """Common frames of two chunks, rising; may be empty."""
+        frames, in_first, in_second = np.intersect1d(
+            first.frame_index, second.frame_index, assume_unique=True, return_indices=True
+        )
+        return Shared(frames, in_first, in_second)
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
