@@ -127,7 +127,7 @@ def open_checkpoint(
     start fresh without effect, with a warning. Raises CheckpointError.
     """
     tensors = read_tensors(path)
-    config = config or _stored_config(Path(path)) or ModelConfig.scal3r()
+    config = config or stored_config(Path(path)) or ModelConfig.scal3r()
     from_vggt = any(name.startswith("camera_head.") for name in tensors)
     if from_vggt:
         tensors = {_from_vggt(k): v for k, v in tensors.items() if not k.startswith(_VGGT_UNUSED)}
@@ -158,12 +158,18 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def _stored_config(path: Path) -> ModelConfig | None:
+def stored_config(path: Path) -> ModelConfig | None:
+    """The configuration that a checkpoint of the project carries; None for foreign ones."""
     if path.suffix != ".safetensors":
         return None
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    return ModelConfig.from_dict(json.loads(metadata["model_config"])) if "model_config" in metadata else None
+    if "model_config" not in metadata:
+        return None
+    try:
+        return ModelConfig.from_dict(json.loads(metadata["model_config"]))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} carries a configuration that cannot be built: {error}") from error
 
 
 def _from_vggt(name: str) -> str:

@@ -55,6 +55,10 @@ class ModelConfig:
     """Refinement rounds of the camera head."""
     layer_scale: float = 0.01
     """Start of the LayerScale factors of the aggregator and the camera trunk (training only)."""
+    chunk_size: int = 60
+    """Frames a chunk that the network was trained for."""
+    chunk_overlap: int = 30
+    """Frames that neighbouring chunks share, likewise."""
     frame_order: bool = False
     """Add a projection of a frame's place in its chunk to its camera token. Not in the published network;
     small networks, which see little motion, need it to tell frames apart."""
@@ -73,6 +77,11 @@ class ModelConfig:
                      "memory_steps", "camera_rounds"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.register_tokens < 0:
+            raise ValueError(f"register_tokens must not be negative, not {self.register_tokens}")
+        for name in ("memory_base_rate", "rope_base"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.embed_dim % self.num_heads or (self.embed_dim // self.num_heads) % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} over num_heads {self.num_heads} must be a multiple of 4: "
@@ -80,11 +89,13 @@ class ModelConfig:
             )
         if 2 * self.embed_dim % self.camera_heads:
             raise ValueError(f"twice embed_dim must be a multiple of camera_heads {self.camera_heads}")
+        if not 0 <= self.chunk_overlap < self.chunk_size:
+            raise ValueError(f"chunk_overlap {self.chunk_overlap} must be under chunk_size {self.chunk_size}")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if len(self.dense_layers) != 4 or len(self.dense_channels) != 4:
             raise ValueError("dense_layers and dense_channels must name four layers and four widths")
-        if any(c % 4 for c in self.dense_channels) or self.dense_features % 8:
+        if any(c < 4 or c % 4 for c in self.dense_channels) or self.dense_features % 8:
             raise ValueError("dense_channels must be multiples of 4 and dense_features of 8 (grid embedding)")
         for name in ("memory_layers", "dense_layers"):
             layers = getattr(self, name)
@@ -102,7 +113,7 @@ class ModelConfig:
         return cls(
             embed_dim=128, depth=6, num_heads=4, encoder="conv", image_size=112, memory_layers=(3, 5),
             dense_layers=(1, 3, 4, 5), dense_features=48, dense_channels=(48, 48, 96, 96),
-            camera_trunk_depth=2, camera_heads=4, layer_scale=1.0, frame_order=True,
+            camera_trunk_depth=2, camera_heads=4, layer_scale=1.0, frame_order=True, chunk_size=12, chunk_overlap=6,
         )  # fmt: skip
 
     @classmethod
