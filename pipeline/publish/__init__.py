@@ -1,0 +1,26 @@
+"""A joined drive -> Parquet on storage, and back.
+
+In: chunk predictions, the joined trajectory, facts of drive and run. Out: <output>/<drive_id>/ as
+pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive). NumPy and pyarrow only.
+"""
+
+from pipeline.publish.config import PublishConfig
+from pipeline.publish.drive import clear_drive, publish_drive
+from pipeline.publish.manifest import Counts, Manifest, drive_identity, is_published, read_manifest
+from pipeline.publish.results import PublishedDrive, open_drive
+from pipeline.publish.values import DriveFacts, RunFacts
+
+__all__ = [
+    "Counts",
+    "DriveFacts",
+    "Manifest",
+    "PublishConfig",
+    "PublishedDrive",
+    "RunFacts",
+    "clear_drive",
+    "drive_identity",
+    "is_published",
+    "open_drive",
+    "publish_drive",
+    "read_manifest",
+]

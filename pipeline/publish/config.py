@@ -1,0 +1,42 @@
+"""Settings of publishing, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """What of a drive's prediction becomes points, and how the files are cut."""
+
+    with_points: bool = True
+    """Write the point cloud; without it only poses, chunks and loops are published."""
+    confidence_share: float = 0.75
+    """Keep a point if its confidence is at least this share of the median over its chunk's own frames; 0
+    keeps all. Relative to the chunk, because confidences of two chunks of one drive may differ by a
+    factor."""
+    voxel_size: float | None = None
+    """Keep one point (the most confident) in each cube of this side, in world units; None keeps all."""
+    voxel_memory: int = 16_777_216
+    """How many occupied cubes are remembered from file to file (8 bytes each, so 128 MB at most): at least
+    the last half of that number. A drive with fewer cubes gets exactly one point a cube; a longer one may
+    get a second point in a cube that it left long ago."""
+    shard_rows: int = 4_194_304
+    """Points a file at most. 4 M points are about 60 MB on disk and 0.4 GB while they are sorted and written,
+    whatever the length of the drive."""
+    row_group_rows: int = 65_536
+    """Points a row group, the smallest piece a reader fetches for a box: about 1 MB."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.confidence_share < float("inf"):
+            raise ValueError(f"confidence_share must be 0 or more, got {self.confidence_share}")
+        if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
+            raise ValueError(f"voxel_size must be above zero, got {self.voxel_size}")
+        if self.voxel_memory < 2:
+            raise ValueError(f"voxel_memory must be at least 2, got {self.voxel_memory}")
+        if self.row_group_rows < 1:
+            raise ValueError(f"row_group_rows must be at least 1, got {self.row_group_rows}")
+        if self.shard_rows < self.row_group_rows:
+            raise ValueError(
+                f"shard_rows must be at least row_group_rows, got {self.shard_rows} < {self.row_group_rows}"
+            )

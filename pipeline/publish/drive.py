@@ -1,0 +1,183 @@
+"""One drive to its place in the output: points, poses, chunks, loops, and the manifest last."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import schema, storage
+from pipeline.errors import DriveError
+from pipeline.publish import manifest as manifests
+from pipeline.publish.config import PublishConfig
+from pipeline.publish.files import WrittenFile
+from pipeline.publish.manifest import MANIFEST, Counts, Manifest
+from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points
+from pipeline.publish.poses import path_length, source_intrinsics
+from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
+from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
+from pipeline.publish.values import ChunkLike, DriveFacts, JoinLike, RunFacts
+
+Progress = Callable[[int, int, int], None]
+"""Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
+
+TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet")
+
+
+def publish_drive(
+    output: str,
+    facts: DriveFacts,
+    chunks: Sequence[ChunkLike],
+    joined: JoinLike,
+    options: PublishConfig,
+    run: RunFacts,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
+
+    chunks are read one after the other, each once, one held at a time. Files are complete before they have
+    their names (renamed locally, one PUT elsewhere); what makes them a drive is the manifest, written last.
+    Where one is there already: DriveError without `overwrite`; with it the old manifest goes first, so a
+    publish that is killed at any time leaves either the old drive, none, or the new one. Files of earlier
+    attempts are removed; what is not ours by name is left alone. Raises DriveError for input that does not
+    fit together, StorageError.
+    """
+    started = time.perf_counter()
+    drive_uri = storage.join(output, facts.drive_id)
+    trajectory = Trajectory.read(joined, facts, len(chunks))
+    clear_drive(output, facts.drive_id, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix="publish-") as folder:
+        scratch = Path(folder)
+        files, seen, seen_chunks, points_of_chunk = _write_points(
+            drive_uri, facts, chunks, trajectory, options, scratch, progress
+        )
+        poses = poses_table(facts, trajectory, seen)
+        tables = (
+            poses,
+            chunks_table(facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk),
+            loops_table(facts.drive_id, joined.loops),
+        )
+        for name, table in zip(TABLES, tables, strict=True):
+            files.append(write_table(table, name, drive_uri, scratch))
+    status = poses["status"].to_pylist()
+    positions = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
+    manifest = Manifest(
+        schema_version=schema.SCHEMA_VERSION,
+        drive_id=facts.drive_id,
+        identity=run.identity,
+        published_at=manifests.now(),
+        input=manifests.input_listing(facts.source_uri, facts.listing),
+        weights_sha256=run.weights_sha256,
+        config=manifests.plain(run.config),
+        code_version=run.code_version,
+        counts=Counts(
+            frames=facts.frame_count,
+            frames_ok=status.count(schema.OK),
+            frames_filled=status.count(schema.FILLED),
+            frames_missing=status.count(schema.MISSING),
+            chunks=len(chunks),
+            loops=len(joined.loops),
+            loops_accepted=sum(bool(loop.accepted) for loop in joined.loops),
+            points=int(points_of_chunk.sum()),
+            path_length=path_length(positions),
+        ),
+        timings={**run.timings, "publish": time.perf_counter() - started},
+        quality=manifests.plain(run.quality),
+        files=tuple(files),
+    )
+    storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
+    return manifest
+
+
+def clear_drive(output: str, drive_id: str, *, overwrite: bool) -> None:
+    """Make room for a result: remove an old manifest first, then files of an old or unfinished result.
+
+    DriveError where a finished drive is there and `overwrite` is not given. Foreign files are left alone.
+    """
+    drive_uri = storage.join(output, storage.check_drive_id(drive_id))
+    marker = storage.join(drive_uri, MANIFEST)
+    if storage.exists(marker):
+        if not overwrite:
+            raise DriveError(
+                f"drive {drive_id} is published in {manifests.without_credentials(output)} already; "
+                f"--overwrite makes it again"
+            )
+        storage.remove_tree(marker)
+    for name in TABLES:
+        table = storage.join(drive_uri, name)
+        if storage.exists(table):
+            storage.remove_tree(table)
+    shards = storage.join(drive_uri, "points")
+    if storage.exists(shards):
+        for file in storage.list_files(shards):
+            if file.name.startswith("part-") and file.name.endswith(".parquet"):
+                storage.remove_tree(file.uri)
+
+
+def _write_points(
+    drive_uri: str,
+    facts: DriveFacts,
+    chunks: Sequence[ChunkLike],
+    trajectory: Trajectory,
+    options: PublishConfig,
+    scratch: Path,
+    progress: Progress | None,
+) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
+    """The one pass over the chunks: their own frames' points to shards, and what poses and chunks rows
+    need."""
+    seen = SeenFrames.none(facts.frame_count)
+    seen_chunks: list[SeenChunk] = []
+    points = 0
+    with ShardWriter(drive_uri, len(chunks), options, scratch) as shards:
+        for number in range(len(chunks)):
+            chunk = chunks[number]
+            own = check_chunk(chunk, number, facts, trajectory.owner)
+            index = np.asarray(chunk.frame_index, np.int64)
+            seen_chunks.append(SeenChunk(range(int(index.min()), int(index.max()) + 1), len(index), len(own)))
+            _note_frames(chunk, number, own, facts, seen)
+            good = own[np.asarray(chunk.ok, bool)[own]]
+            if options.with_points and len(good):
+                share = options.confidence_share
+                threshold = confidence_threshold(chunk.confidence[good], chunk.depth[good], share)
+                intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
+                for place in good:
+                    frame = int(index[place])
+                    block = frame_points(
+                        chunk.depth[place],
+                        chunk.confidence[place],
+                        chunk.rgb[place],
+                        intrinsics[place],
+                        trajectory.world_from_camera[frame],
+                        float(trajectory.depth_scale[frame]),
+                        threshold,
+                        frame,
+                        number,
+                    )
+                    shards.append(block)
+                    points += len(block)
+            del chunk  # before the next one is read: one at a time
+            if progress is not None:
+                progress(number + 1, len(chunks), points)
+    return shards.files, seen, seen_chunks, shards.points_of_chunk
+
+
+def _note_frames(
+    chunk: ChunkLike, number: int, own: NDArray[np.int64], facts: DriveFacts, seen: SeenFrames
+) -> None:
+    index = np.asarray(chunk.frame_index, np.int64)
+    intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
+    source, net = (facts.source_width, facts.source_height), (facts.net_width, facts.net_height)
+    for place in own:
+        frame = index[place]
+        seen.ok[frame] = bool(chunk.ok[place])
+        seen.chunk_index[frame] = number
+        seen.intrinsics[frame] = source_intrinsics(intrinsics[place], source, net)
+        confidence = chunk.confidence[place]
+        confidence = confidence[np.isfinite(confidence)]
+        seen.confidence[frame] = np.median(confidence) if confidence.size else np.nan

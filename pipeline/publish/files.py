@@ -1,0 +1,37 @@
+"""A finished local file becomes a published one: measured, hashed, uploaded, and the local copy removed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import storage
+
+Box = tuple[tuple[float, ...], tuple[float, ...]]
+"""Lowest and highest corner, ((x, y, z), (x, y, z)), both inside."""
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A file of a published drive. path: relative to the drive's folder; size in bytes; rows of its table;
+    box: of the points in it, None for other tables."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    box: Box | None = None
+
+
+def publish_file(local: Path, uri: str, path: str, *, rows: int, box: Box | None = None) -> WrittenFile:
+    """Upload `local` to `uri` (under another name first where the store can rename, else in one PUT), remove
+    it, and say what was written. Raises StorageError."""
+    digest = hashlib.sha256()
+    with local.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    written = WrittenFile(path, local.stat().st_size, digest.hexdigest(), rows, box)
+    storage.upload(str(local), uri)
+    local.unlink()
+    return written

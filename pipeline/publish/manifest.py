@@ -1,0 +1,177 @@
+"""The manifest: what a published drive is made of, and the marker that it is whole. No manifest, no drive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.publish.files import WrittenFile
+from pipeline.publish.values import Json, ListedFile
+from pipeline.schema import SCHEMA_VERSION
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers for a summary. path_length in world units; frames = frames_ok + frames_filled +
+    frames_missing."""
+
+    frames: int
+    frames_ok: int
+    frames_filled: int
+    frames_missing: int
+    chunks: int
+    loops: int
+    loops_accepted: int
+    points: int
+    path_length: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json holds. input: {"uri", "files": [{"name", "size", "etag"}]}; timings in seconds by
+    stage; files: exactly those that belong to the result, with paths relative to the drive's folder."""
+
+    schema_version: int
+    drive_id: str
+    identity: str
+    published_at: str
+    input: Mapping[str, Json]
+    weights_sha256: str | None
+    config: Mapping[str, Json]
+    code_version: str
+    counts: Counts
+    timings: Mapping[str, float]
+    quality: Mapping[str, Json]
+    files: tuple[WrittenFile, ...]
+
+    @property
+    def point_files(self) -> tuple[WrittenFile, ...]:
+        """The shards of the point cloud, in drive order."""
+        return tuple(file for file in self.files if file.path.startswith("points/"))
+
+    def to_bytes(self) -> bytes:
+        """The text of manifest.json."""
+        return (json.dumps(plain(asdict(self)), indent=1, allow_nan=False) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, name: str) -> Manifest:
+        """Read to_bytes' text; `name` says in a DriveError whose it is. Newer schemas are refused."""
+        try:
+            values = json.loads(data)
+            version = int(values["schema_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DriveError(
+                f"{name}: expected a {MANIFEST}, got something else ({error!r}); publish the drive again"
+            ) from None
+        if version > SCHEMA_VERSION:
+            raise DriveError(
+                f"{name}: its schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+                f"program reads; update the program"
+            )
+        try:
+            files = tuple(WrittenFile(**{**file, "box": _box(file["box"])}) for file in values.pop("files"))
+            return Manifest(**{**values, "counts": Counts(**values["counts"]), "files": files})
+        except (KeyError, TypeError) as error:
+            raise DriveError(f"{name}: {MANIFEST} is damaged ({error}); publish the drive again") from None
+
+
+def _box(value: Sequence[Sequence[float]] | None) -> Any:
+    return None if value is None else (tuple(value[0]), tuple(value[1]))
+
+
+def drive_identity(
+    listing: Iterable[ListedFile], weights_sha256: str | None, config: Mapping[str, Json]
+) -> str:
+    """The name (64 hex digits) of the result of this input, these weights and settings, and this schema.
+
+    The order of the listing does not matter. config: the settings that change the result; leave out those
+    that do not (workers, budgets, where to write), else a change of them makes the drive again.
+    """
+    what = {
+        "schema_version": SCHEMA_VERSION,
+        "listing": sorted([file.name, file.size, file.etag or ""] for file in listing),
+        "weights_sha256": weights_sha256,
+        "config": plain(config),
+    }
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def input_listing(source_uri: str, listing: Iterable[ListedFile]) -> dict[str, Json]:
+    """The manifest's `input`."""
+    files = [{"name": file.name, "size": file.size, "etag": file.etag} for file in listing]
+    return {"uri": without_credentials(source_uri), "files": files}
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def read_manifest(output: str, drive_id: str) -> Manifest:
+    """The manifest of a finished drive. DriveError where there is none, it is damaged or of a newer schema;
+    StorageError where the store does not answer."""
+    drive_uri = storage.join(output, storage.check_drive_id(drive_id))
+    uri = storage.join(drive_uri, MANIFEST)
+    shown = without_credentials(output)
+    if not storage.exists(uri):
+        if storage.exists(drive_uri):
+            raise DriveError(
+                f"drive {drive_id} in {shown} is not finished: it has no {MANIFEST}; reconstruct it again"
+            )
+        raise DriveError(f"no drive {drive_id} in {shown}; check the name and the output's URI")
+    return Manifest.from_bytes(storage.read_bytes(uri), f"drive {drive_id} in {shown}")
+
+
+def is_published(output: str, drive_id: str, identity: str | None = None) -> bool:
+    """Whether the drive is there and whole (its manifest is), and, where `identity` is given, made of just
+    that.
+
+    Raises DriveError for a manifest that is damaged or of a newer schema: neither may be overwritten unasked.
+    """
+    uri = storage.join(output, storage.check_drive_id(drive_id), MANIFEST)
+    if not storage.exists(uri):
+        return False
+    manifest = Manifest.from_bytes(
+        storage.read_bytes(uri), f"drive {drive_id} in {without_credentials(output)}"
+    )
+    return identity is None or manifest.identity == identity
+
+
+def without_credentials(uri: str) -> str:
+    """The URI without user, password and query (where signatures are). Plain paths stay as they are."""
+    if "://" not in uri:
+        return uri
+    uri = re.sub(r"(?<=://)[^/\s]*@", "", uri)
+    return uri if uri.startswith("file://") else uri.split("?", 1)[0]
+
+
+def plain(value: Any) -> Json:
+    """What json can write: arrays and tuples become lists, paths text, numbers that are not finite null;
+    URIs lose their credentials. TypeError for anything else."""
+    if isinstance(value, str | PurePath):
+        return without_credentials(str(value))
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, Sequence | set | frozenset):
+        return [plain(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    raise TypeError(f"cannot store a {type(value).__name__} in {MANIFEST}: {value!r}")

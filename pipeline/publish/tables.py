@@ -1,0 +1,132 @@
+"""Poses, chunks and loops of a drive as Arrow tables of pipeline.schema, and on to Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline import schema, storage
+from pipeline.publish.files import WrittenFile, publish_file
+from pipeline.publish.manifest import without_credentials
+from pipeline.publish.poses import fill_poses, quaternion_from_rotation
+from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
+from pipeline.publish.values import DriveFacts, EdgeLike, LoopLike, SimilarityLike
+
+
+def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> pa.Table:
+    """schema.POSES: one row for each of the drive's N frames.
+
+    A frame that was not seen (its image bad, or left out of all chunks) takes its pose from its neighbours
+    and its intrinsics and chunk from the nearest seen frame. Where no frame was seen all poses are missing.
+    """
+    count = facts.frame_count
+    times = None if facts.timestamps_ns is None else np.asarray(facts.timestamps_ns, np.int64)
+    poses, nearest = fill_poses(trajectory.world_from_camera, seen.ok, times)
+    there = nearest >= 0
+    status = np.where(seen.ok, schema.OK, np.where(there, schema.FILLED, schema.MISSING))
+    quaternions = np.full((count, 4), np.nan)
+    quaternions[there] = quaternion_from_rotation(poses[there, :3, :3])
+    columns: dict[str, Any] = {
+        "drive_id": [facts.drive_id] * count,
+        "frame_index": np.arange(count),
+        "timestamp_ns": times if times is not None else pa.nulls(count, pa.int64()),
+        "uri": [without_credentials(uri) for uri in facts.frame_uris],
+        "chunk_index": _or_null(seen.chunk_index[nearest], there),
+        **_pose_columns(poses[:, :3, 3], quaternions, there),
+        **{
+            name: _or_null(seen.intrinsics[nearest, i], there)
+            for i, name in enumerate(("fx", "fy", "cx", "cy"))
+        },
+        "width": np.full(count, facts.source_width),
+        "height": np.full(count, facts.source_height),
+        "confidence": _or_null(seen.confidence, seen.ok & np.isfinite(seen.confidence)),
+        "status": status.tolist(),
+    }
+    return _table(schema.POSES, columns)
+
+
+def chunks_table(
+    drive_id: str,
+    chunks: Sequence[SeenChunk],
+    world_from_chunk: Sequence[SimilarityLike],
+    edges: Sequence[EdgeLike],
+    points_of_chunk: NDArray[np.int64],
+) -> pa.Table:
+    """schema.CHUNKS: one row a chunk; the overlap's figures are those of the edge to the chunk before."""
+    count = len(chunks)
+    edge_before = {edge.second: edge for edge in edges if edge.second == edge.first + 1}
+    overlaps = [edge_before.get(number) for number in range(count)]
+    rotations = np.array([one.rotation for one in world_from_chunk], np.float64).reshape(count, 3, 3)
+    positions = np.array([one.translation for one in world_from_chunk], np.float64).reshape(count, 3)
+    columns: dict[str, Any] = {
+        "drive_id": [drive_id] * count,
+        "chunk_index": np.arange(count),
+        "frame_start": [chunk.frames.start for chunk in chunks],
+        "frame_stop": [chunk.frames.stop for chunk in chunks],
+        "frames": [chunk.frame_count for chunk in chunks],
+        "frames_owned": [chunk.owned_count for chunk in chunks],
+        "scale": [float(one.scale) for one in world_from_chunk],
+        **_pose_columns(positions, quaternion_from_rotation(rotations), np.ones(count, bool)),
+        "overlap_residual": [None if edge is None else _finite(edge.residual) for edge in overlaps],
+        "overlap_inliers": [None if edge is None else _finite(edge.inliers) for edge in overlaps],
+        "points": points_of_chunk,
+    }
+    return _table(schema.CHUNKS, columns)
+
+
+def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
+    """schema.LOOPS: one row a candidate, in the order given; no rows where there are none."""
+    columns: dict[str, Any] = {
+        "drive_id": [drive_id] * len(loops),
+        "loop_index": list(range(len(loops))),
+        "first_start": [loop.first.start for loop in loops],
+        "first_stop": [loop.first.stop for loop in loops],
+        "second_start": [loop.second.start for loop in loops],
+        "second_stop": [loop.second.stop for loop in loops],
+        "similarity": [_finite(loop.similarity) for loop in loops],
+        "residual": [_finite(loop.residual) for loop in loops],
+        "accepted": [bool(loop.accepted) for loop in loops],
+        "reason": [None if loop.accepted else loop.reason for loop in loops],
+    }
+    return _table(schema.LOOPS, columns)
+
+
+def write_table(table: pa.Table, name: str, drive_uri: str, scratch: Path) -> WrittenFile:
+    """Publish a small table as <drive_uri>/<name>. Raises StorageError."""
+    path = scratch / name
+    pq.write_table(table, path, compression="zstd")
+    return publish_file(path, storage.join(drive_uri, name), name, rows=table.num_rows)
+
+
+def _table(kind: pa.Schema, columns: dict[str, Any]) -> pa.Table:
+    arrays = []
+    for field in kind:
+        values = columns[field.name]
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        arrays.append(array.cast(field.type))
+    table = pa.Table.from_arrays(arrays, schema=kind)
+    for field, column in zip(kind, table.columns, strict=True):
+        assert field.nullable or not column.null_count, f"null in {field.name}"
+    return table
+
+
+def _pose_columns(
+    positions: NDArray[Any], quaternions: NDArray[Any], there: NDArray[np.bool_]
+) -> dict[str, Any]:
+    names = {axis: positions[:, i] for i, axis in enumerate("xyz")}
+    names |= {f"q{part}": quaternions[:, i] for i, part in enumerate("wxyz")}
+    return {name: _or_null(values, there) for name, values in names.items()}
+
+
+def _or_null(values: NDArray[Any], there: NDArray[np.bool_]) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values), mask=~there)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

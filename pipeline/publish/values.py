@@ -1,0 +1,167 @@
+"""What publishing is given: facts of the drive and of the run, and the shape of what the other wings hand
+over.
+
+The wings do not import each other, so chunks and the joined trajectory are described by what they must offer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.errors import DriveError
+
+Json = Any  # what the json module writes
+
+
+class ChunkLike(Protocol):
+    """One chunk's prediction, S frames of h x w pixels; read once, may come from a file when asked for.
+
+    frame_index (S,) int; intrinsics (3, 3) or (S, 3, 3) in pixels of the h x w grid; depth (S, h, w) z-depth
+    in chunk units; confidence (S, h, w) >= 1; rgb (S, h, w, 3) uint8; ok (S,) bool, False where the image
+    was bad.
+    """
+
+    @property
+    def frame_index(self) -> NDArray[Any]: ...
+    @property
+    def intrinsics(self) -> NDArray[Any]: ...
+    @property
+    def depth(self) -> NDArray[Any]: ...
+    @property
+    def confidence(self) -> NDArray[Any]: ...
+    @property
+    def rgb(self) -> NDArray[Any]: ...
+    @property
+    def ok(self) -> NDArray[Any]: ...
+
+
+class SimilarityLike(Protocol):
+    """x -> scale * rotation @ x + translation."""
+
+    @property
+    def scale(self) -> float: ...
+    @property
+    def rotation(self) -> NDArray[Any]: ...
+    @property
+    def translation(self) -> NDArray[Any]: ...
+
+
+class EdgeLike(Protocol):
+    """How well the overlap of chunks `first` and `second` agreed: residual, share of inliers (0 to 1)."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def second(self) -> int: ...
+    @property
+    def residual(self) -> float: ...
+    @property
+    def inliers(self) -> float: ...
+
+
+class LoopLike(Protocol):
+    """A candidate for a revisited place: two frame windows, and what became of it."""
+
+    @property
+    def first(self) -> range: ...
+    @property
+    def second(self) -> range: ...
+    @property
+    def similarity(self) -> float | None: ...
+    @property
+    def residual(self) -> float | None: ...
+    @property
+    def accepted(self) -> bool: ...
+    @property
+    def reason(self) -> str | None: ...
+
+
+class JoinLike(Protocol):
+    """The joined trajectory of n <= N frames (frames left out of all chunks may be absent).
+
+    frame_index (n,) int; world_from_camera (n, 4, 4); owner (n,) chunk number; depth_scale (n,): world units
+    per unit of the owner's depth in that frame; one world_from_chunk a chunk.
+    """
+
+    @property
+    def frame_index(self) -> NDArray[Any]: ...
+    @property
+    def world_from_camera(self) -> NDArray[Any]: ...
+    @property
+    def owner(self) -> NDArray[Any]: ...
+    @property
+    def depth_scale(self) -> NDArray[Any]: ...
+    @property
+    def world_from_chunk(self) -> Sequence[SimilarityLike]: ...
+    @property
+    def edges(self) -> Sequence[EdgeLike]: ...
+    @property
+    def loops(self) -> Sequence[LoopLike]: ...
+
+
+class ListedFile(Protocol):
+    """A file of the input as its store lists it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def etag(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class DriveFacts:
+    """What is known of the drive's input. frame_uris: one a frame; timestamps_ns: one a frame or None;
+    source_*: size of the images as stored, net_*: as the network saw them, both in pixels; listing: the
+    input's files. Raises DriveError for values that do not fit together.
+    """
+
+    drive_id: str
+    source_uri: str
+    frame_uris: Sequence[str]
+    timestamps_ns: Sequence[int] | None
+    source_width: int
+    source_height: int
+    net_width: int
+    net_height: int
+    listing: Sequence[ListedFile]
+
+    def __post_init__(self) -> None:
+        storage.check_drive_id(self.drive_id)
+        if not len(self.frame_uris):
+            raise DriveError(f"drive {self.drive_id}: expected at least one frame to publish, got none")
+        if self.timestamps_ns is not None and len(self.timestamps_ns) != len(self.frame_uris):
+            raise DriveError(
+                f"drive {self.drive_id}: expected a timestamp for each of {len(self.frame_uris)} frames, "
+                f"got {len(self.timestamps_ns)}"
+            )
+        sizes = (self.source_width, self.source_height, self.net_width, self.net_height)
+        if min(sizes) < 1:
+            raise DriveError(f"drive {self.drive_id}: image sizes must be above zero, got {sizes}")
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.frame_uris)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of the run that made the result.
+
+    identity: of `drive_identity`, asked before the run; weights_sha256: hex, None where there is no file;
+    config: the resolved settings; code_version: version or commit; timings: seconds by stage; quality: the
+    verdict. config and quality are anything json can write.
+    """
+
+    identity: str
+    weights_sha256: str | None
+    config: Mapping[str, Json]
+    code_version: str
+    timings: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, Json] = field(default_factory=dict)

@@ -1,0 +1,75 @@
+"""One point a cube: the most confident of a shard, and none where an earlier shard has one already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Cubes an axis, so 2^20 on each side of the origin: 100 km for cubes of 0.1. What lies beyond shares the last.
+_BITS = 21
+
+
+def voxel_keys(xyz: NDArray[np.float32], size: float) -> NDArray[np.int64]:
+    """The number (n,) of the cube of side `size` that each point of xyz (3, n) lies in; cubes meet at the
+    origin."""
+    keys = np.zeros(xyz.shape[1], np.int64)
+    half = 1 << (_BITS - 1)
+    for axis in range(3):
+        cell = np.clip(np.floor(xyz[axis].astype(np.float64) / size), -half, half - 1).astype(np.int64)
+        keys = (keys << _BITS) | (cell + half)
+    return keys
+
+
+def best_of_each(
+    keys: NDArray[np.int64], confidence: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For keys (n,) and finite confidences (n,): the different keys, rising, and for each the place of its
+    most confident point (the first of equals)."""
+    if not len(keys):
+        return keys, np.empty(0, np.int64)
+    order = np.argsort(keys)
+    ordered = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(np.concatenate([starts, [len(keys)]]))
+    confidence = confidence[order]
+    is_best = confidence == np.repeat(np.maximum.reduceat(confidence, starts), counts)
+    places = np.minimum.reduceat(np.where(is_best, order, len(keys)), starts)
+    return ordered[starts], places
+
+
+class VoxelFilter:
+    """Thins points to one a cube, remembering cubes in bounded memory.
+
+    size: side of a cube; memory: cubes remembered at most. Two generations of memory/2: when the younger is
+    full the older is forgotten, so that at least the last memory/2 published cubes are known.
+    """
+
+    def __init__(self, size: float, memory: int) -> None:
+        self._size = size
+        self._generation = memory // 2
+        self._young = np.empty(0, np.int64)
+        self._old = np.empty(0, np.int64)
+
+    def keep(self, xyz: NDArray[np.float32], confidence: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Places, rising, of the points of one shard to keep: xyz (3, n), confidence (n,)."""
+        keys, places = best_of_each(voxel_keys(xyz, self._size), confidence)
+        fresh = ~(_holds(self._young, keys) | _holds(self._old, keys))
+        return np.sort(places[fresh])
+
+    def remember(self, xyz: NDArray[np.float32]) -> None:
+        """The cubes of these points are published from now on. One call remembers all of its own."""
+        keys = np.unique(voxel_keys(xyz, self._size))
+        if len(self._young) and len(self._young) + len(keys) > self._generation:
+            self._old, self._young = self._young, keys
+        else:
+            self._young = np.union1d(self._young, keys)
+
+
+def _holds(known: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[Any]:
+    """For rising `known` and `keys`: which keys are known, (n,) bool."""
+    if not len(known):
+        return np.zeros(len(keys), bool)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return known[places] == keys

@@ -1,0 +1,129 @@
+"""The tables of one published drive: names, types, units and what may be null. Tables say more than code.
+
+The world frame is the camera of the first frame (OpenCV axes: x right, y down, z forward). Its unit of length
+is the network's own ("world unit") unless something metric fixed it. Quaternions are w x y z. Pixels are
+counted so that the centre of the first is (0.5, 0.5). Frame ranges are half-open.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Rises with every change that an older reader would get wrong; readers refuse what is newer than
+themselves."""
+
+OK, FILLED, MISSING = "ok", "filled", "missing"
+STATUSES = (OK, FILLED, MISSING)
+"""status of a pose: seen by the network | image bad or left out, taken from its neighbours | not known."""
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", null: bool = False) -> pa.Field:
+    metadata = {"description": meaning} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, nullable=null, metadata=metadata)
+
+
+def _pose(what: str, *, null: bool) -> list[pa.Field]:
+    """Position and rotation of `what`, as seven columns."""
+    position = [
+        _field(axis, pa.float64(), f"{what}: translation along world {axis}", unit="world unit", null=null)
+        for axis in "xyz"
+    ]
+    rotation = [
+        _field(f"q{part}", pa.float64(), f"{what}: unit quaternion, {part}, qw >= 0", unit="1", null=null)
+        for part in "wxyz"
+    ]
+    return position + rotation
+
+
+def _schema(title: str, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(
+        fields,
+        metadata={
+            "title": title,
+            "schema_version": str(SCHEMA_VERSION),
+            "world_frame": "camera of the first frame, OpenCV axes (x right, y down, z forward)",
+        },
+    )
+
+
+POSES = _schema(
+    "one row a frame, in drive order",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("frame_index", pa.int32(), "number of the frame in the drive, from 0"),
+        _field("timestamp_ns", pa.int64(), "time of the frame; null where unknown", unit="ns", null=True),
+        _field("uri", pa.string(), "where the frame came from, without credentials"),
+        _field("chunk_index", pa.int32(), "chunk that owns the frame; null where missing", null=True),
+        *_pose("world_from_camera", null=True),
+        _field("fx", pa.float64(), "focal length, of the source image", unit="px", null=True),
+        _field("fy", pa.float64(), "focal length, of the source image", unit="px", null=True),
+        _field("cx", pa.float64(), "principal point, of the source image", unit="px", null=True),
+        _field("cy", pa.float64(), "principal point, of the source image", unit="px", null=True),
+        _field("width", pa.int32(), "width of the source image", unit="px"),
+        _field("height", pa.int32(), "height of the source image", unit="px"),
+        _field(
+            "confidence", pa.float32(), "median depth confidence, >= 1; null unless ok", unit="1", null=True
+        ),
+        _field("status", pa.string(), "ok | filled (from neighbours) | missing (pose is null)"),
+    ],
+)
+
+POINTS = _schema(
+    "one row a point, along a Morton curve within each file",
+    [
+        _field("x", pa.float32(), "position in the world frame", unit="world unit"),
+        _field("y", pa.float32(), "position in the world frame", unit="world unit"),
+        _field("z", pa.float32(), "position in the world frame", unit="world unit"),
+        _field("r", pa.uint8(), "red, sRGB", unit="1/255"),
+        _field("g", pa.uint8(), "green, sRGB", unit="1/255"),
+        _field("b", pa.uint8(), "blue, sRGB", unit="1/255"),
+        _field("confidence", pa.float32(), "depth confidence, 1 + exp, >= 1", unit="1"),
+        _field("frame_index", pa.int32(), "frame that the point was seen in"),
+        _field("chunk_index", pa.int32(), "chunk that owns that frame"),
+    ],
+)
+
+CHUNKS = _schema(
+    "one row a chunk, in drive order",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("chunk_index", pa.int32(), "number of the chunk in the drive, from 0"),
+        _field("frame_start", pa.int32(), "first frame seen by the chunk"),
+        _field("frame_stop", pa.int32(), "one past the last frame seen by the chunk"),
+        _field("frames", pa.int32(), "frames seen by the chunk"),
+        _field("frames_owned", pa.int32(), "frames whose pose and points come from this chunk"),
+        _field("scale", pa.float64(), "world_from_chunk: world units per chunk unit", unit="1"),
+        *_pose("world_from_chunk", null=False),
+        _field(
+            "overlap_residual",
+            pa.float64(),
+            "residual of the overlap with the chunk before; null for the first chunk",
+            null=True,
+        ),
+        _field(
+            "overlap_inliers", pa.float64(), "share of agreeing overlap points, 0 to 1", unit="1", null=True
+        ),
+        _field("points", pa.int64(), "published points of the chunk"),
+    ],
+)
+
+LOOPS = _schema(
+    "one row a candidate for a revisited place; none where loops are off",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("loop_index", pa.int32(), "number of the candidate, from 0"),
+        _field("first_start", pa.int32(), "first frame of the earlier window"),
+        _field("first_stop", pa.int32(), "one past the last frame of the earlier window"),
+        _field("second_start", pa.int32(), "first frame of the later window"),
+        _field("second_stop", pa.int32(), "one past the last frame of the later window"),
+        _field(
+            "similarity", pa.float64(), "cosine of the place descriptors; null unknown", unit="1", null=True
+        ),
+        _field("residual", pa.float64(), "residual of the loop's alignment; null unknown", null=True),
+        _field("accepted", pa.bool_(), "whether the loop bent the trajectory"),
+        _field("reason", pa.string(), "why not; null where accepted", null=True),
+    ],
+)
+
+TABLES: dict[str, pa.Schema] = {"poses": POSES, "points": POINTS, "chunks": CHUNKS, "loops": LOOPS}
