@@ -1,0 +1,103 @@
+"""Small building blocks of every texture: a mip-mapped noise atlas and patterns that filter themselves.
+
+All functions take flat tensors (N,) and a footprint: how many metres one pixel covers there. Patterns (stripes, windows,
+lines) are integrated over the footprint in closed form, so that they fade to their mean with distance instead of flickering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SIZE = 256  # texels of the finest level, a power of two
+
+
+@dataclass(frozen=True)
+class NoiseAtlas:
+    """A tiling noise texture of mean 0 and standard deviation 1 with all its mip levels in one flat tensor."""
+
+    texels: Tensor
+    offset: Tensor  # (L,) int32 where a level starts
+    scale: Tensor  # (L,) float32 2^-level
+    mask: Tensor  # (L,) int32 size - 1
+    size: Tensor  # (L,) int32
+
+    @classmethod
+    def from_seed(cls, seed: int, device: torch.device) -> NoiseAtlas:
+        rng = np.random.default_rng([seed, 3])
+        base = np.zeros((_SIZE, _SIZE))
+        for size, weight in ((256, 0.55), (128, 0.6), (64, 0.55), (32, 0.45), (16, 0.4), (8, 0.3)):
+            base += weight * _stretched(rng.normal(size=(size, size)), _SIZE // size)
+        levels = [(base - base.mean()) / base.std()]
+        while len(levels[-1]) > 2:
+            half = levels[-1]
+            levels.append((half[::2, ::2] + half[1::2, ::2] + half[::2, 1::2] + half[1::2, 1::2]) / 4)
+        sizes = np.array([len(level) for level in levels])
+        return cls(
+            torch.tensor(np.concatenate([level.ravel() for level in levels]), dtype=torch.float32).to(device),
+            torch.tensor(np.concatenate([[0], np.cumsum(sizes**2)[:-1]]), dtype=torch.int32).to(device),
+            torch.tensor(0.5 ** np.arange(len(levels)), dtype=torch.float32).to(device),
+            torch.tensor(sizes - 1, dtype=torch.int32).to(device),
+            torch.tensor(sizes, dtype=torch.int32).to(device),
+        )
+
+    def sample(self, a: Tensor, b: Tensor, texel: float, footprint: Tensor) -> Tensor:
+        """Noise (N,) at metres a, b with the finest texel `texel` metres wide, from the level that fits the footprint."""
+        level = torch.clamp(torch.log2(footprint * (1.0 / texel)) + 0.5, 0, len(self.scale) - 1).to(torch.int32)
+        zoom = self.scale[level] * (1.0 / texel)
+        mask = self.mask[level]
+        column = torch.floor(a * zoom).to(torch.int32) & mask
+        row = torch.floor(b * zoom).to(torch.int32) & mask
+        return self.texels[self.offset[level] + row * self.size[level] + column]
+
+
+def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
+    """A tiling grid made `factor` times larger, bilinear."""
+    if factor == 1:
+        return small
+    at = (np.arange(len(small) * factor) + 0.5) / factor - 0.5
+    low = np.floor(at).astype(int)
+    part = at - low
+    first, second = low % len(small), (low + 1) % len(small)
+    rows = small[first] * (1 - part)[:, None] + small[second] * part[:, None]
+    return rows[:, first] * (1 - part) + rows[:, second] * part
+
+
+def stripes(x: Tensor, width: Tensor, start: Tensor | float, duty: Tensor | float) -> Tensor:
+    """Share (N,) of [x - width / 2, x + width / 2] covered by the stripes [n + start, n + start + duty), n integer."""
+    width = width.clamp(min=1e-4)
+    high, low = x + 0.5 * width, x - 0.5 * width
+    whole_high, whole_low = torch.floor(high), torch.floor(low)
+    zero = torch.zeros((), device=x.device)
+    duty = torch.as_tensor(duty, dtype=x.dtype, device=x.device)
+    covered = (whole_high - whole_low) * duty
+    covered = covered + torch.minimum(torch.maximum(high - whole_high - start, zero), duty)
+    covered = covered - torch.minimum(torch.maximum(low - whole_low - start, zero), duty)
+    return covered / width
+
+
+def band(x: Tensor, width: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """Share (N,) of [x - width / 2, x + width / 2] inside [low, high]."""
+    low = torch.as_tensor(low, dtype=x.dtype, device=x.device)
+    high = torch.as_tensor(high, dtype=x.dtype, device=x.device)
+    inside = torch.minimum(x + 0.5 * width, high) - torch.maximum(x - 0.5 * width, low)
+    return torch.clamp(inside / width, 0.0, 1.0)
+
+
+def cell_hash(a: Tensor, b: Tensor, seed: Tensor | float) -> Tensor:
+    """A number in [0, 1) for every integer cell (a, b) and seed, all float tensors of whole numbers.
+
+    Integer arithmetic, so that CPU and GPU agree to the bit.
+    """
+    mixed = a.to(torch.int32) * 73856093 ^ b.to(torch.int32) * 19349663
+    mixed = mixed ^ (torch.as_tensor(seed, device=a.device).to(torch.int32) * 83492791)
+    mixed = (mixed ^ (mixed >> 13)) * 1274126177
+    return ((mixed ^ (mixed >> 16)) & 0xFFFF).float() * (1.0 / 65536.0)
+
+
+def blend(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
+    """(1 - share) * below + share * above for colours (N, 3) or (3,) and share (N,)."""
+    return below + (above - below) * share[:, None]
