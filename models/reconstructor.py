@@ -153,25 +153,30 @@ class Reconstructor(nn.Module):
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"precision must be float32 or bfloat16, not {dtype}")
-        self.aggregator.to(dtype)
+        kept: set[int] = set()  # never lowered, not even for a moment: rounding would stay
         for module in self.aggregator.modules():
             if isinstance(module, ContextMemory):
-                module.lrs.float()
-                for name in ("w0", "w1", "w2"):
-                    weight = getattr(module, name)
-                    weight.data = weight.data.float()
+                kept.update(map(id, (module.w0, module.w1, module.w2, *module.lrs.parameters())))
             elif isinstance(module, (nn.LayerNorm, RMSNorm)):
-                module.float()
+                kept.update(map(id, module.parameters()))
+        for parameter in self.aggregator.parameters():
+            parameter.data = parameter.data.to(torch.float32 if id(parameter) in kept else dtype)
+        for head in (self.camera_head, self.depth_head, self.point_head):
+            head.float()  # a checkpoint may have been stored in less
         return self
 
     def _check(self, images: Tensor, chunks: Sequence[Sequence[int]]) -> None:
         patch = self.config.patch_size
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % patch or images.shape[3] % patch:
+        if (
+            images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < patch
+            or images.shape[2] % patch or images.shape[3] % patch
+        ):  # fmt: skip
             raise ValueError(
                 f"images must be (N, 3, H, W), sides multiples of {patch}, not {tuple(images.shape)}"
             )
         if not chunks or any(not len(chunk) for chunk in chunks):
             raise ValueError("a drive needs at least one chunk, and a chunk at least one frame")
-        highest = max(max(chunk) for chunk in chunks)
-        if min(min(chunk) for chunk in chunks) < 0 or highest >= images.shape[0]:
-            raise ValueError(f"chunks name frame {highest}, there are {images.shape[0]}")
+        named = {int(frame) for chunk in chunks for frame in chunk}
+        absent = sorted(frame for frame in named if not 0 <= frame < images.shape[0])
+        if absent:
+            raise ValueError(f"chunks name frame {absent[0]}, there are {images.shape[0]}")

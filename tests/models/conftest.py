@@ -1,0 +1,18 @@
+"""The tiny network of the golden files, for every test of this wing."""
+
+from pathlib import Path
+
+import pytest
+
+from models import Reconstructor
+from tests.models.golden import TINY, made_up_state
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Reconstructor:
+    """TINY with its made-up weights, in float32. Shared by all tests: copy it before changing it."""
+    model = Reconstructor(TINY)
+    model.load_published(made_up_state(DATA / "tiny.manifest.json"))
+    return model.eval().requires_grad_(False)
