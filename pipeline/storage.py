@@ -89,7 +89,7 @@ def join(uri: str, *names: str) -> str:
     for name in names:
         parts = name.split("/")
         if _SCHEME.match(name) or "\0" in name or any(part in ("", ".", "..") for part in parts):
-            raise StorageError(f"expected a plain relative name below {redacted(uri)}, got {name!r}")
+            raise StorageError(f"not a plain name below {redacted(uri)}: {name!r}")
     root = uri if uri.endswith("://") else uri.rstrip("/") + "/"
     return root + "/".join(names) if names else uri
 
@@ -112,8 +112,8 @@ def check_drive_id(drive_id: str) -> str:
     """
     if len(drive_id) > DRIVE_ID_LENGTH:
         raise DriveError(
-            f"drive id {drive_id[:20]!r}...: expected at most {DRIVE_ID_LENGTH} characters, got {len(drive_id)}; "
-            "give a shorter one (--drive-id)"
+            f"drive id {drive_id[:20]!r}...: expected at most {DRIVE_ID_LENGTH} characters, "
+            f"got {len(drive_id)}; give a shorter one (--drive-id)"
         )
     if not _DRIVE_ID.fullmatch(drive_id):
         raise DriveError(
@@ -284,7 +284,8 @@ def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
                 fs.get_file(path, str(partial))
                 if partial.stat().st_size != found.size:
                     got = partial.stat().st_size
-                    raise UnreachableError(f"{redacted(uri)}: expected {found.size} bytes, got {got}; try again")
+                    message = f"{redacted(uri)}: expected {found.size} bytes, got {got}; try again"
+                    raise UnreachableError(message)
                 os.replace(partial, target)
     return target
 

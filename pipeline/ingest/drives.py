@@ -1,0 +1,248 @@
+"""What a drive is: a folder of images, a KITTI odometry sequence, or a video; its frames, times and identity.
+
+Only names, sizes and headers are read here. A frame that turns out to be bad later keeps its number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline import storage
+from pipeline.errors import DecodeError, DriveError
+from pipeline.ingest import preprocess, video
+from pipeline.storage import NotFoundError, StoredFile
+
+# KITTI's left cameras: colour where it is there, else grey.
+KITTI_FOLDERS = ("image_2", "image_0")
+HEADER_BYTES = 64 * 1024  # holds the size in all but JPEGs with large embedded previews
+FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is not worth its listing
+
+_CAMERA_FOLDER = re.compile(r"image_\d+")
+_DIGITS = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One drive: frames 0 ... frame_count-1 after stride or fps were applied."""
+
+    drive_id: str
+    source_uri: str
+    kind: Literal["images", "video"]
+    uris: tuple[str, ...]  # images: one a frame, in natural order; video: the one file
+    frame_count: int
+    timestamps_ns: tuple[int, ...] | None  # KITTI: times.txt; video: presentation times; None where unknown
+    video_frames: tuple[int, ...] | None  # numbers of the frames that are used, in order of presentation
+    source_width: int  # of the first readable frame, pixels
+    source_height: int
+    listing: tuple[StoredFile, ...]  # all files the drive is made of: its identity (names, sizes, etags)
+
+    def __post_init__(self) -> None:
+        storage.check_drive_id(self.drive_id)
+        if self.frame_count < 1:
+            raise DriveError(f"drive {self.drive_id}: expected at least one frame, got {self.frame_count}")
+        if len(self.uris) != (self.frame_count if self.kind == "images" else 1):
+            raise DriveError(f"drive {self.drive_id}: {len(self.uris)} files for {self.frame_count} frames")
+        for values in (self.timestamps_ns, self.video_frames):
+            if values is None:
+                continue
+            if len(values) != self.frame_count or any(b <= a for a, b in itertools.pairwise(values)):
+                raise DriveError(f"drive {self.drive_id}: expected {self.frame_count} increasing numbers")
+        if self.kind == "video" and (self.timestamps_ns is None or self.video_frames is None):
+            raise DriveError(f"drive {self.drive_id}: a video's frames are named by number and time")
+        if self.source_width < 1 or self.source_height < 1:
+            size = f"{self.source_width}x{self.source_height}"
+            raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
+
+    def frame_uri(self, index: int) -> str:
+        """Name one frame: its file, or the video with the frame's number behind '#frame='."""
+        if not 0 <= index < self.frame_count:
+            raise IndexError(f"drive {self.drive_id} has frames 0 to {self.frame_count - 1}, not {index}")
+        if self.video_frames is None:
+            return self.uris[index]
+        return f"{self.uris[0]}#frame={self.video_frames[index]}"
+
+
+def find_drive(uri: str, *, drive_id: str | None = None, stride: int = 1, fps: float | None = None) -> Drive:
+    """Recognise the drive at a URI.
+
+    Args:
+        uri: a folder of images, a KITTI odometry sequence folder or its image folder, or a video file.
+        drive_id: default is the folder's or file's name (".../sequences/90/image_0" -> "90").
+        stride: use every stride-th frame.
+        fps: use about so many frames a second instead; needs known times (videos, times.txt).
+
+    Raises:
+        DriveError: nothing usable there, times that do not fit, an unsafe id; says what to do.
+        StorageError: no such folder or bucket, refused, or no answer.
+        ValueError: a stride below one, a rate that is not positive, or both.
+    """
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be positive, got {fps}")
+    if fps is not None and stride != 1:
+        raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
+    uri = storage.absolute(uri)
+    name = storage.parent_and_name(uri)[1]
+    if name.lower().endswith(video.SUFFIXES):
+        return _video_drive(uri, drive_id or name.rpartition(".")[0], stride, fps)
+    return _image_drive(uri, drive_id, stride, fps)
+
+
+def natural_key(name: str) -> tuple[object, ...]:
+    """Sort key that counts: frame2 before frame10; equal numbers (2 and 02) fall back to the text."""
+    parts = _DIGITS.split(name)
+    return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name is an image of a drive; dot-files (".DS_Store", "._000000.png") are not."""
+    return not name.startswith(".") and name.lower().endswith(preprocess.SUFFIXES)
+
+
+def _image_drive(uri: str, drive_id: str | None, stride: int, fps: float | None) -> Drive:
+    folder, sequence = _image_folder(uri)
+    files = sorted(
+        (file for file in storage.list_files(folder) if is_image_name(file.name)),
+        key=lambda file: natural_key(file.name),
+    )
+    drive_id = storage.check_drive_id(drive_id or storage.parent_and_name(sequence or folder)[1])
+    times = _kitti_times(sequence, files) if sequence else None
+    selected = _selection(len(files), times, stride, fps, drive_id)
+    files = [files[i] for i in selected]
+    width, height = _first_size(files, drive_id)
+    return Drive(
+        drive_id=drive_id,
+        source_uri=uri,
+        kind="images",
+        uris=tuple(file.uri for file in files),
+        frame_count=len(files),
+        timestamps_ns=tuple(times[i] for i in selected) if times is not None else None,
+        video_frames=None,
+        source_width=width,
+        source_height=height,
+        listing=tuple(files),
+    )
+
+
+def _image_folder(uri: str) -> tuple[str, str | None]:
+    """The folder that holds the images, and if it is KITTI's the sequence folder above it."""
+    here = storage.list_files(uri)
+    if any(is_image_name(file.name) for file in here):
+        parent, name = storage.parent_and_name(uri)
+        return uri, parent if _CAMERA_FOLDER.fullmatch(name) and storage.parent_and_name(parent)[1] else None
+    for name in KITTI_FOLDERS:
+        folder = storage.join(uri, name)
+        try:
+            files = storage.list_files(folder)
+        except NotFoundError:
+            continue
+        if any(is_image_name(file.name) for file in files):
+            return folder, uri
+    videos = [file.name for file in here if file.name.lower().endswith(video.SUFFIXES)]
+    hint = "give the folder that holds the frames, or a video file"
+    if videos:
+        hint = f"give the video itself ({videos[0]})"
+    kinds = " ".join(preprocess.SUFFIXES)
+    raise DriveError(f"no images ({kinds}) in {storage.redacted(uri)} among {len(here)} files; {hint}")
+
+
+def _kitti_times(sequence: str, files: Sequence[StoredFile]) -> list[int] | None:
+    """Times of a KITTI sequence's images in nanoseconds; None where there is no times.txt."""
+    place = storage.join(sequence, "times.txt")
+    try:
+        text = storage.read_bytes(place).decode("utf-8", errors="replace")
+    except NotFoundError:
+        return None
+    try:
+        seconds = [float(line) for line in text.split()]
+    except ValueError as error:
+        raise DriveError(f"{place}: expected one time in seconds a line, got {error}") from None
+    numbers: Sequence[int] = range(len(files))
+    if len(seconds) != len(files):
+        # Part of a sequence: the image's number is its line.
+        stems = [file.name.rpartition(".")[0] for file in files]
+        if not all(stem.isdecimal() and int(stem) < len(seconds) for stem in stems):
+            raise DriveError(
+                f"{place}: expected a line for each of {len(files)} images, got {len(seconds)} lines; "
+                "correct or remove it"
+            )
+        numbers = [int(stem) for stem in stems]
+    try:
+        times = [round(seconds[number] * 1e9) for number in numbers]
+    except (ValueError, OverflowError):
+        raise DriveError(f"{place}: expected finite times in seconds; correct or remove it") from None
+    for i, (before, after) in enumerate(itertools.pairwise(times)):
+        if after <= before:
+            raise DriveError(
+                f"{place}: expected increasing times, got {after / 1e9:g} s after {before / 1e9:g} s "
+                f"at frame {i + 1}; correct or remove it"
+            )
+    return times
+
+
+def _selection(
+    count: int, times_ns: Sequence[int] | None, stride: int, fps: float | None, drive_id: str
+) -> Sequence[int]:
+    """Which of `count` frames are used."""
+    if fps is None:
+        return range(0, count, stride)
+    if times_ns is None:
+        raise DriveError(f"drive {drive_id}: fps needs known times, and its frames have none; use a stride")
+    period = 1e9 / fps
+    selected: list[int] = []
+    slot = -1
+    for i, time in enumerate(times_ns):
+        # Slots of one period; half a millisecond of slack, as times are often rounded.
+        now = math.floor((time - times_ns[0] + min(5e5, period / 10)) / period)
+        if now > slot:
+            selected.append(i)
+            slot = now
+    return selected
+
+
+def _first_size(files: Sequence[StoredFile], drive_id: str) -> tuple[int, int]:
+    """Size of the first image whose header can be read."""
+    reason = ""
+    tried = [file for file in files if file.size > 0][:FIRST_FRAMES_TRIED]
+    for file in tried:
+        try:
+            data = storage.read_bytes(file.uri, limit=HEADER_BYTES)
+            try:
+                return preprocess.image_size(data)
+            except DecodeError:
+                if file.size <= HEADER_BYTES:
+                    raise
+            return preprocess.image_size(storage.read_bytes(file.uri))
+        except (DecodeError, NotFoundError) as error:
+            reason = reason or f"{file.name}: {error}"
+    raise DecodeError(
+        f"drive {drive_id}: expected a readable image among the first {len(files[:FIRST_FRAMES_TRIED])} of "
+        f"{len(files)}, got none ({reason or 'all have no bytes'})"
+    )
+
+
+def _video_drive(uri: str, drive_id: str, stride: int, fps: float | None) -> Drive:
+    storage.check_drive_id(drive_id)
+    file = storage.stored_file(uri)
+    if file.size == 0:
+        raise DecodeError(f"drive {drive_id}: the video {storage.redacted(uri)} has no bytes")
+    timeline = video.read_timeline(uri)
+    selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, stride, fps, drive_id)
+    return Drive(
+        drive_id=drive_id,
+        source_uri=uri,
+        kind="video",
+        uris=(file.uri,),
+        frame_count=len(selected),
+        timestamps_ns=tuple(timeline.timestamps_ns[i] for i in selected),
+        video_frames=tuple(selected),
+        source_width=timeline.width,
+        source_height=timeline.height,
+        listing=(file,),
+    )

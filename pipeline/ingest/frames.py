@@ -1,0 +1,288 @@
+"""Frames for every rank of a group: one ordered Ray Data stream a rank, and the windows of its chunks.
+
+A row of a stream is one segment, decoded in one task, in one block. Streams are planned anew whenever a group
+(re)starts, with the plan and the stream in one object, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import ray.train
+from numpy.typing import NDArray
+
+from pipeline.errors import StorageError
+from pipeline.ingest.chunks import rank_chunks
+from pipeline.ingest.segments import DriveTask, FrameBatch, Segment, decode_segment, rank_segments
+
+__all__ = ["DriveTask", "FrameBatch", "FrameDataConfig", "RankFrames", "iter_chunk_windows", "local_frames"]
+
+# A core decodes about 100 images a second, several times what a GPU takes; two ride out slow reads.
+DECODE_CPUS_PER_RANK = 2.0
+# A segment of 30 frames of 518x154 is 7 MB: this is some twenty segments ahead of a GPU that is busy.
+OBJECT_STORE_BYTES_PER_RANK = 150 * 10**6
+PREFETCHED_SEGMENTS = 2
+
+Window = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
+
+
+class RankFrames:
+    """What one rank gets: the plan for all drives, and its own stream of decoded segments.
+
+    Travels to the rank by pickle; the stream starts there with the first segment that is asked for.
+
+    Attributes:
+        tasks: all drives of this run, in order; a drive's index is its place here.
+        rank, world_size: whose stream this is.
+    """
+
+    def __init__(
+        self, tasks: Sequence[DriveTask], rank: int, world_size: int, segment_count: int, stream: Any
+    ) -> None:
+        """Bind a plan to its stream: a ray.data.DataIterator over `segment_count` segments, None for none."""
+        self.tasks = tuple(tasks)
+        self.rank = rank
+        self.world_size = world_size
+        self._segment_count = segment_count
+        self._stream = stream
+        self._started: Iterator[FrameBatch] | None = None
+        self._next_drive = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._started is not None:
+            raise RuntimeError("a stream of frames that has begun cannot move to another process")
+        return self.__dict__.copy()
+
+    def chunks_of(self, drive_index: int) -> range:
+        """Numbers of the chunks of a drive that are this rank's; may be empty."""
+        return rank_chunks(len(self.tasks[drive_index].chunks), self.world_size)[self.rank]
+
+    def segments(self) -> Iterator[FrameBatch]:
+        """The one stream of this rank: all segments of all drives in order; it cannot be begun again."""
+        if self._started is None:
+            self._started = self._batches()
+        return self._started
+
+    def close(self) -> None:
+        """Stop decoding ahead; nothing can be read afterwards."""
+        if self._started is not None:
+            self._started.close()  # type: ignore[attr-defined]  # a generator
+        self._started = iter(())
+        self._stream = None
+
+    def _batches(self) -> Iterator[FrameBatch]:
+        if self._stream is None:
+            return
+        batches = self._stream.iter_batches(
+            batch_size=None, prefetch_batches=PREFETCHED_SEGMENTS, batch_format="pyarrow"
+        )
+        tables = iter(batches)
+        for number in range(self._segment_count):
+            table = next(tables, None)
+            if table is None or table.num_rows != 1:
+                got = "its end" if table is None else f"{table.num_rows} rows"
+                raise RuntimeError(
+                    f"stream of frames: expected segment {number} of {self._segment_count}, got {got}"
+                )
+            if number == self._segment_count - 1:
+                next(tables, None)  # runs into the end, so that the stream is taken down now and in order
+            yield _unpacked(table)
+
+    def _enter_drive(self, drive_index: int) -> None:
+        if drive_index < self._next_drive:
+            raise ValueError(
+                f"drives come in order: expected {self._next_drive} or later, got {drive_index}"
+            )
+        self._next_drive = drive_index + 1
+
+
+class FrameDataConfig(ray.train.DataConfig):
+    """Gives every rank of a TorchTrainer its `RankFrames`; hang it on any name, such as "frames".
+
+        TorchTrainer(loop, datasets={"frames": lambda: ray.data.range(1)},
+                     dataset_config=FrameDataConfig(tasks))
+        rank_frames = ray.train.get_dataset_shard("frames")
+
+    Decoding needs CPUs that the ranks leave free: ranks that reserve all of a cluster's CPUs wait for ever.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[DriveTask],
+        *,
+        pending: Callable[[Sequence[DriveTask]], Sequence[DriveTask]] | None = None,
+        cpus_per_rank: float = DECODE_CPUS_PER_RANK,
+        object_store_bytes_per_rank: int = OBJECT_STORE_BYTES_PER_RANK,
+    ) -> None:
+        """Say what to stream.
+
+        Args:
+            tasks: the drives, in order.
+            pending: asked at every (re)start of the group which drives are still to do; None: all.
+            cpus_per_rank: most segments that are decoded at a time for one rank.
+            object_store_bytes_per_rank: bound on decoded segments that wait for one rank.
+        """
+        super().__init__(datasets_to_split=[])  # the streams here are made a rank each, nothing is split
+        self._tasks = tuple(tasks)
+        self._pending = pending
+        self._cpus = cpus_per_rank
+        self._bytes = object_store_bytes_per_rank
+
+    def configure(
+        self,
+        datasets: Mapping[str, Any],
+        world_size: int,
+        worker_handles: Any = None,
+        worker_node_ids: Any = None,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Plan the pending drives for a group of this size. Ray Train calls it at every (re)start."""
+        tasks = self._tasks if self._pending is None else tuple(self._pending(self._tasks))
+        ranks = _planned(tasks, world_size, self._cpus, self._bytes)
+        return [dict.fromkeys(datasets, rank_frames) for rank_frames in ranks]
+
+
+def local_frames(
+    tasks: Sequence[DriveTask],
+    world_size: int = 1,
+    *,
+    cpus_per_rank: float = DECODE_CPUS_PER_RANK,
+    object_store_bytes_per_rank: int = OBJECT_STORE_BYTES_PER_RANK,
+) -> list[RankFrames]:
+    """The same streams without Ray Train, one a rank (num_workers=0 does not call `configure`)."""
+    return _planned(tuple(tasks), world_size, cpus_per_rank, object_store_bytes_per_rank)
+
+
+def iter_chunk_windows(rank_frames: RankFrames, drive_index: int) -> Iterator[Window]:
+    """Glue a rank's segments into the windows of its chunks of one drive.
+
+    Holds the overlap and one segment beside the window that is handed out (which is the caller's to keep).
+    Call it for drives in increasing order; what was left of earlier drives is passed over.
+
+    Yields:
+        (chunk number, images uint8 (S, H, W, 3) in time order, ok (S,), reasons (S)).
+
+    Raises:
+        StorageError: the store failed while this drive was read; the next drive can still be asked for.
+        ValueError: a drive before the last one asked for.
+    """
+    rank_frames._enter_drive(drive_index)
+    task = rank_frames.tasks[drive_index]
+    segments = rank_frames.segments()
+    held: list[FrameBatch] = []  # consecutive, the first one begins at or before the next window
+    for chunk_number in rank_frames.chunks_of(drive_index):
+        chunk = task.chunks[chunk_number]
+        images = np.empty((len(chunk), task.height, task.width, 3), dtype=np.uint8)
+        ok = np.empty(len(chunk), dtype=np.bool_)
+        reasons: list[str | None] = []
+        following = task.chunks[chunk_number + 1].start if chunk_number + 1 < len(task.chunks) else chunk.stop
+        filled = chunk.start
+        kept: list[FrameBatch] = []
+        while filled < chunk.stop:
+            batch = held.pop(0) if held else _next_segment(segments, task, drive_index, filled)
+            begin, end = filled - batch.start, min(chunk.stop - batch.start, len(batch.ok))
+            place = slice(filled - chunk.start, batch.start + end - chunk.start)
+            images[place] = batch.images[begin:end]
+            ok[place] = batch.ok[begin:end]
+            reasons += batch.reasons[begin:end]
+            filled = batch.start + end
+            if batch.start + len(batch.ok) > following:
+                kept.append(_from_frame(batch, following))
+        held = kept + held
+        yield chunk_number, images, ok, tuple(reasons)
+
+
+def _next_segment(
+    segments: Iterator[FrameBatch], task: DriveTask, drive_index: int, start: int
+) -> FrameBatch:
+    for batch in segments:
+        if batch.drive_index < drive_index:
+            continue
+        if batch.storage_failure is not None:
+            raise StorageError(batch.storage_failure)
+        if (batch.drive_index, batch.start) != (drive_index, start):
+            raise RuntimeError(
+                f"stream of frames out of order: expected drive {drive_index} frame {start}, "
+                f"got drive {batch.drive_index} frame {batch.start}"
+            )
+        return batch
+    raise RuntimeError(f"stream of frames ended before frame {start} of drive {task.drive.drive_id}")
+
+
+def _from_frame(batch: FrameBatch, first: int) -> FrameBatch:
+    """The part of a segment from frame `first` on; a copy where it is a part, so that the rest can go."""
+    skip = max(first - batch.start, 0)
+    if skip == 0:
+        return batch
+    return FrameBatch(
+        batch.drive_index, first, batch.images[skip:].copy(), batch.ok[skip:], batch.reasons[skip:]
+    )
+
+
+def _planned(tasks: tuple[DriveTask, ...], world_size: int, cpus: float, memory: int) -> list[RankFrames]:
+    shares = [list(rank_segments(tasks, rank, world_size)) for rank in range(world_size)]
+    return [
+        RankFrames(tasks, rank, world_size, len(share), _stream(share, cpus, memory))
+        for rank, share in enumerate(shares)
+    ]
+
+
+def _stream(segments: list[Segment], cpus: float, memory: int) -> Any:
+    """An ordered stream of decoded segments; None for none."""
+    if not segments:
+        return None
+    rows = [{"segment": pickle.dumps(segment)} for segment in segments]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    dataset = dataset.map_batches(_decode_block, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    context = dataset.context
+    context.execution_no_progress_timeout_s = -1  # else a rank busy for half an hour kills its stream
+    context.enable_progress_bars = False  # jobs have a line of their own
+    context.execution_options = ray.data.ExecutionOptions(
+        preserve_order=True,
+        resource_limits=ray.data.ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory),
+    )
+    return dataset.iterator()
+
+
+def _decode_block(table: pa.Table) -> Iterator[pa.Table]:
+    for packed in table.column("segment"):
+        yield _packed(decode_segment(pickle.loads(packed.as_py())))
+
+
+def _packed(batch: FrameBatch) -> pa.Table:
+    """A segment as one row: pixels as raw bytes, which Arrow moves and maps without a copy."""
+    count, height, width, _ = batch.images.shape
+    return pa.table(
+        {
+            "drive_index": pa.array([batch.drive_index], pa.int64()),
+            "start": pa.array([batch.start], pa.int64()),
+            "shape": pa.array([[count, height, width]], pa.list_(pa.int64())),
+            "images": pa.Array.from_buffers(
+                pa.large_binary(),
+                1,
+                [None, pa.py_buffer(np.array([0, batch.images.nbytes])), pa.py_buffer(batch.images)],
+            ),
+            "reasons": pa.array([list(batch.reasons)], pa.list_(pa.string())),
+            "storage_failure": pa.array([batch.storage_failure], pa.string()),
+        }
+    )
+
+
+def _unpacked(table: pa.Table) -> FrameBatch:
+    shape = table.column("shape")[0].as_py()
+    pixels = np.frombuffer(table.column("images")[0].as_buffer() or b"", dtype=np.uint8)
+    reasons = tuple(table.column("reasons")[0].as_py())
+    return FrameBatch(
+        drive_index=table.column("drive_index")[0].as_py(),
+        start=table.column("start")[0].as_py(),
+        images=pixels.reshape(*shape, 3),
+        ok=np.array([reason is None for reason in reasons], dtype=np.bool_),
+        reasons=reasons,
+        storage_failure=table.column("storage_failure")[0].as_py(),
+    )
