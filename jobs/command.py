@@ -1,0 +1,55 @@
+"""What all commands share: settings from the command line or a file, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from models import CheckpointError
+from pipeline.config import RunConfig, read_settings
+from pipeline.errors import DriveError
+
+T = TypeVar("T")
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str) -> T:
+    """A settings dataclass from the command line; `--settings FILE.toml` gives a RunConfig its defaults.
+
+    tyro prints usage errors itself and exits with 2. Raises ValueError for values that do not fit.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    default: object = tyro.MISSING
+    if kind is RunConfig and "--settings" in arguments:
+        at = arguments.index("--settings")
+        if at + 1 == len(arguments):
+            raise ValueError("--settings needs a TOML file")
+        default = read_settings(Path(arguments[at + 1]))
+        del arguments[at : at + 2]
+    extra = {} if default is tyro.MISSING else {"default": default}
+    return tyro.cli(kind, prog=f"python -m {prog}", args=arguments, **extra)  # type: ignore[arg-type]
+
+
+def run_command(action: Callable[[], None]) -> int:
+    """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
+    try:
+        action()
+    except (DriveError, CheckpointError, ValueError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted; nothing unfinished counts as a result", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print("error: this is a bug of the program, not of the input; please report the lines above",
+              file=sys.stderr)  # fmt: skip
+        return EXIT_FAILED
+    return 0

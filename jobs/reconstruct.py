@@ -1,0 +1,70 @@
+"""One drive to poses and points: python -m jobs.reconstruct --input URI --output URI.
+
+Without arguments a small city drive is rendered and reconstructed, to see the whole thing work.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from jobs.command import run_command, settings_from
+from pipeline import reconstruct as stages
+from pipeline.config import RunConfig
+from pipeline.progress import Reporter
+from pipeline.reconstruct import Reconstruction, ray_for_one_job
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _reconstruct(settings_from(RunConfig, arguments, prog="jobs.reconstruct")))
+
+
+def _reconstruct(config: RunConfig) -> None:
+    reporter = Reporter()
+    try:
+        if config.input is None:
+            config = replace(config, input=_sample_drive(reporter))
+        with ray_for_one_job():
+            result = stages.reconstruct(config, reporter)
+    finally:
+        reporter.close()
+    print(summary(result, reporter.seconds))
+
+
+def _sample_drive(reporter: Reporter) -> str:
+    from pipeline.city import sample_drive
+
+    with reporter.timed("render"):
+        uri = sample_drive(lambda done, total: reporter.advance("render", 1, total, "frames"))
+    reporter.say(f"no --input: taking the rendered sample drive {uri}")
+    return uri
+
+
+def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
+    """What a person wants to know at the end."""
+    counts = result.manifest.counts
+    if result.was_there:
+        lines = [f"drive {result.manifest.drive_id} is published already, nothing to do: {result.uri}"]
+        if not result.same_settings:
+            lines.append("  it was made from other input, weights or settings; --overwrite makes it again")
+        return "\n".join(lines)
+    lines = [
+        f"drive {result.manifest.drive_id}: done",
+        f"  frames   {counts.frames} ({counts.frames_ok} ok, {counts.frames_filled} filled, "
+        f"{counts.frames_missing} missing)",
+        f"  chunks   {counts.chunks}",
+        f"  path     {counts.path_length:.2f} units long",
+        f"  points   {counts.points:,}",
+        "  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()),
+        f"  result   {result.uri}",
+    ]
+    for frame, reason in sorted(result.bad_frames.items())[:5]:
+        lines.insert(2, f"           frame {frame}: {reason}")
+    if not result.trained:
+        lines.append("  NOTE     the network has made-up weights: these numbers mean nothing (--weights)")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

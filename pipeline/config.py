@@ -1,0 +1,159 @@
+"""Settings of a reconstruction, declared once. The command line is made from this; a TOML file can hold it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models import ModelConfig
+from models.reconstructor import MemoryScope
+from pipeline.backend import BackendConfig
+from pipeline.forward.network import NetworkSpec, Precision
+from pipeline.publish import PublishConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_PRESET = "city_tiny"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One drive to poses and points."""
+
+    input: str | None = None
+    """Folder of images, KITTI odometry sequence or video; a path, s3:// or any fsspec URI. Without one a small
+    city drive is rendered and reconstructed."""
+    output: str = "out"
+    """Where results go: a path or URI; this drive's result is <output>/<drive_id>/."""
+    drive_id: str | None = None
+    """Name of the drive in the output; by default the name of the input's folder or file."""
+    weights: str | None = None
+    """Checkpoint: a path, s3:// or hf://owner/repo/file (.pt or .safetensors). By default the preset's own."""
+    preset: str | None = None
+    """Network: city_tiny, vit_small or scal3r. By default what the weights say; without weights city_tiny."""
+    chunk_size: int | None = None
+    """Frames a chunk; by default what the network was trained for (60 for the published one)."""
+    overlap: int | None = None
+    """Frames that neighbouring chunks share; by default what the network was trained for (30)."""
+    stride: int = 1
+    """Use every n-th frame of the input."""
+    fps: float | None = None
+    """Use this many frames a second instead; the input must have times (a video, a KITTI sequence)."""
+    max_bad_share: float = 0.2
+    """The drive fails when more than this share of its frames cannot be used."""
+    workers: int = 1
+    """Processes that share the drive's chunks, one GPU each where there are GPUs. 1 runs in this process."""
+    threads: int | None = None
+    """CPU threads of a worker; by default the machine's cores shared among the workers."""
+    precision: Precision = "float32"
+    """Arithmetic of the network's attention and memories: float32 as published, or bfloat16."""
+    orthogonalise_precision: Precision = "float32"
+    """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
+    memory_scope: MemoryScope = "drive"
+    """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
+    overwrite: bool = False
+    """Do the drive again though its result is there."""
+    keep_predictions: bool = False
+    """Keep the staged predictions of the chunks after publishing."""
+    address: str | None = None
+    """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that cannot work, naming the option and what would."""
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"--chunk-size must be at least 1 frame, not {self.chunk_size}")
+        if self.overlap is not None and self.overlap < 0:
+            raise ValueError(f"--overlap must not be negative, not {self.overlap}")
+        if self.chunk_size is not None and self.overlap is not None and self.overlap >= self.chunk_size:
+            raise ValueError(
+                f"--overlap {self.overlap} must be smaller than --chunk-size {self.chunk_size}; "
+                f"half of it ({self.chunk_size // 2}) is usual"
+            )
+        if self.stride < 1:
+            raise ValueError(f"--stride must be at least 1, not {self.stride}")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"--fps must be above zero, not {self.fps}")
+        if self.fps is not None and self.stride != 1:
+            raise ValueError("--fps and --stride exclude each other")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ValueError(f"--max-bad-share must lie between 0 and 1, not {self.max_bad_share}")
+        if self.workers < 1:
+            raise ValueError(f"--workers must be at least 1, not {self.workers}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, not {self.threads}")
+        if self.preset is not None:
+            ModelConfig.preset(self.preset)  # refuses unknown names
+
+    @property
+    def network(self) -> NetworkSpec:
+        """Which network this run uses."""
+        preset = self.preset or (None if self.weights else DEFAULT_PRESET)
+        return NetworkSpec(preset, self.weights, self.precision)
+
+    def with_network_defaults(self, model: ModelConfig) -> RunConfig:
+        """The same settings with chunk size and overlap filled in from the network."""
+        size = self.chunk_size or model.chunk_size
+        overlap = self.overlap
+        if overlap is None:
+            # an own chunk size keeps the network's ratio of overlap
+            overlap = min(model.chunk_overlap * size // model.chunk_size, size - 1)
+        return replace(self, chunk_size=size, overlap=overlap)
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings on which a result's numbers depend: what a published drive is known by."""
+        values = asdict(self)
+        for name in ("input", "output", "drive_id", "weights", "workers", "threads", "overwrite",
+                     "keep_predictions", "address"):  # fmt: skip
+            del values[name]
+        return values
+
+
+def read_settings(path: str | Path) -> RunConfig:
+    """A RunConfig from a TOML file; sections [backend] and [publish] hold those settings.
+
+    Raises ValueError for a file that cannot be read, keys that do not exist, and values that do not fit.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"settings file {path}: {error}") from error
+    return _filled(RunConfig(), values, str(path))
+
+
+def _filled(default: Any, values: dict[str, Any], where: str) -> Any:
+    known = {f.name for f in fields(default)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"settings file {where}: unknown keys {', '.join(unknown)}")
+    changed = {}
+    for name, value in values.items():
+        current = getattr(default, name)
+        if is_dataclass(current):
+            changed[name] = _filled(current, value, f"{where} [{name}]")
+        else:
+            _check_type(default, name, value, where)
+            changed[name] = value
+    return replace(default, **changed)
+
+
+def _check_type(owner: Any, name: str, value: Any, where: str) -> None:
+    """TOML has types; refuse a text where a number belongs before it does harm far away."""
+    declared = next(f.type for f in fields(owner) if f.name == name)
+    text = declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
+    numbers: tuple[type, ...] = (int, float) if "float" in text else (int,) if "int" in text else ()
+    good = (
+        isinstance(value, bool) if "bool" in text
+        else isinstance(value, numbers) and not isinstance(value, bool) if numbers
+        else isinstance(value, str)
+    )  # fmt: skip
+    if not good:
+        raise ValueError(f"settings file {where}: {name} should be {text}, not {value!r}")
+
+

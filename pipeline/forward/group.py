@@ -1,0 +1,140 @@
+"""Starts the workers: a TorchTrainer group, or none and the loop runs here. Gives back what became of drives."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipeline.errors import DriveError
+from pipeline.forward.events import Dropped, Event, EventQueue, Staged
+from pipeline.forward.worker import WorkerJob, run_here, train_loop
+from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
+
+# A rank may wait at a barrier for as long as another one still reads and computes its share of a drive.
+_BARRIER_TIMEOUT_S = 1800
+# How long a group that lost a member waits before it is torn down (Ray's default is 30 s).
+_SHUTDOWN_TIMEOUT_S = "5"
+_POLL_S = 0.2
+# Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
+_MAX_RESTARTS = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason."""
+
+    drive_id: str
+    attempt: str | None
+    reason: str | None
+
+
+def run_forward(
+    job: WorkerJob,
+    tasks: Sequence[DriveTask],
+    *,
+    workers: int,
+    on_event: Callable[[Event], None],
+) -> dict[str, Outcome]:
+    """All drives of `tasks` through the network; drive id -> outcome.
+
+    workers: ranks that share each drive; 1 runs in this process. on_event is called in this thread while the
+    work goes on. Raises DriveError where the group itself cannot run.
+    """
+    collected: list[Event] = []
+
+    def handle(events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, (Staged, Dropped)):
+                collected.append(event)
+            on_event(event)
+
+    if workers == 1:
+        _run_alone(job, tasks, handle)
+    else:
+        _run_group(job, tasks, workers, handle)
+    return _outcomes(tasks, collected)
+
+
+def _run_alone(job: WorkerJob, tasks: Sequence[DriveTask], handle: Callable[[Sequence[Event]], None]) -> None:
+    class Direct:
+        def send(self, event: Event) -> None:
+            handle([event])
+
+    run_here(job, local_frames(tasks)[0], Direct())
+
+
+def _run_group(
+    job: WorkerJob, tasks: Sequence[DriveTask], workers: int, handle: Callable[[Sequence[Event]], None]
+) -> None:
+    os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
+    use_gpu = torch.cuda.is_available() or ray.cluster_resources().get("GPU", 0) >= workers
+    queue = ray.remote(num_cpus=0)(_QueueActor).remote()
+    with tempfile.TemporaryDirectory(prefix="city-train-") as scratch:
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config={"job": job, "events": queue},
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_BARRIER_TIMEOUT_S),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
+            ),
+            run_config=ray.train.RunConfig(
+                storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS)
+            ),
+            datasets={"frames": lambda: ray.data.range(1)},  # a name to hang the streams on
+            dataset_config=FrameDataConfig(tasks),
+        )
+        failure: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=fit, name="fit", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            handle(ray.get(queue.take.remote()))
+        handle(ray.get(queue.take.remote()))
+    if failure:
+        raise DriveError(f"the worker group failed: {_root_cause(failure[0])}") from failure[0]
+
+
+class _QueueActor(EventQueue):
+    def take_nothing(self) -> None:
+        """Answers once everything sent before has arrived: calls of one caller keep their order."""
+
+
+def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, Outcome]:
+    outcomes = {}
+    for task in tasks:
+        drive_id = task.drive.drive_id
+        staged = [e for e in events if isinstance(e, Staged) and e.drive_id == drive_id]
+        dropped = [e for e in events if isinstance(e, Dropped) and e.drive_id == drive_id]
+        if staged:
+            outcomes[drive_id] = Outcome(drive_id, staged[-1].attempt, None)
+        elif dropped:
+            first = next((e for e in dropped if e.primary), dropped[0])
+            outcomes[drive_id] = Outcome(drive_id, None, first.reason)
+        else:
+            outcomes[drive_id] = Outcome(drive_id, None, f"drive {drive_id}: the group ended before its turn")
+    return outcomes
+
+
+def _root_cause(error: Any) -> str:
+    while getattr(error, "cause", None) is not None or error.__cause__ is not None:
+        error = getattr(error, "cause", None) or error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

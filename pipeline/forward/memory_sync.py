@@ -1,0 +1,92 @@
+"""Global Context Synchronization: a memory's step summed over all chunks of a drive. The only collective.
+
+Two ways with one interface: `LocalSync` for one process, `GroupSync` over a torch process group. A failure on
+one rank must not leave the others waiting in a collective, so every sum carries it: all ranks learn of it at
+the same barrier and drop the drive together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from models.fast_weights import FastWeights
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """What all ranks know after a sum: the step over all chunks, how many ranks failed, their bad frames."""
+
+    step: FastWeights | None
+    failed_ranks: int
+    bad_frames: int
+
+
+class MemorySync(Protocol):
+    """A group of ranks that work on the same drives."""
+
+    rank: int
+    world_size: int
+
+    def sum(self, step: FastWeights | None, *, failed: bool, bad_frames: int = 0) -> Barrier:
+        """Sum a rank's step (None: no memory here), its failure and its bad frames over the group."""
+        ...
+
+    def broadcast(self, text: str) -> str:
+        """Rank 0's text, on every rank; at most 64 ASCII characters."""
+        ...
+
+
+class LocalSync:
+    """One process holds all chunks: its sum is the sum."""
+
+    rank = 0
+    world_size = 1
+
+    def sum(self, step: FastWeights | None, *, failed: bool, bad_frames: int = 0) -> Barrier:
+        """See MemorySync."""
+        return Barrier(step, int(failed), bad_frames)
+
+    def broadcast(self, text: str) -> str:
+        """See MemorySync."""
+        return text
+
+
+class GroupSync:
+    """All-reduce (SUM) over the default process group: gloo on CPUs, NCCL on GPUs. float32."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+
+    def sum(self, step: FastWeights | None, *, failed: bool, bad_frames: int = 0) -> Barrier:
+        """See MemorySync. One collective: the failure flag and the count ride on the step's vector."""
+        tail = torch.tensor([float(failed), float(bad_frames)], device=self.device)
+        parts = [tail] if step is None else [*(w.reshape(-1).float() for w in step), tail]
+        vector = torch.cat(parts)
+        dist.all_reduce(vector, op=dist.ReduceOp.SUM)
+        total = None if step is None else FastWeights(*_split(vector, step))
+        return Barrier(total, int(vector[-2].round()), int(vector[-1].round()))
+
+    def broadcast(self, text: str) -> str:
+        """See MemorySync."""
+        data = text.encode("ascii")
+        if len(data) > 64:
+            raise ValueError(f"a broadcast text has at most 64 characters, not {len(data)}")
+        buffer = torch.zeros(64, dtype=torch.uint8, device=self.device)
+        buffer[: len(data)] = torch.tensor(list(data), dtype=torch.uint8, device=self.device)
+        dist.broadcast(buffer, src=0)
+        return bytes(buffer.tolist()).rstrip(b"\0").decode("ascii")
+
+
+def _split(vector: Tensor, like: FastWeights) -> list[Tensor]:
+    parts, start = [], 0
+    for tensor in like:
+        parts.append(vector[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
+    return parts

@@ -1,0 +1,89 @@
+"""The network that a worker runs: which weights, on which device, in which precision."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from models import ModelConfig, Reconstructor, open_checkpoint
+from models.checkpoint import WEIGHTS_FOLDER
+from pipeline import storage
+
+Precision = Literal["float32", "bfloat16"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_UNTRAINED_SEED = 0
+_HASH_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network. Picklable, so that a driver can tell its workers.
+
+    preset: a name of models.config, or None for what the weights say (the published network for foreign
+    ones). weights: URI of a checkpoint, or None for the preset's own in the box; without any, made-up ones.
+    """
+
+    preset: str | None
+    weights: str | None
+    precision: Precision = "float32"
+
+    def config(self) -> ModelConfig:
+        """The network's shape, from the preset or the weights' own note."""
+        if self.preset is not None:
+            return ModelConfig.preset(self.preset)
+        if self.weights is None:
+            raise ValueError("a network needs a preset or weights")
+        return _config_of(self.weights)
+
+    @property
+    def trained(self) -> bool:
+        """Whether there are weights at all; without, the numbers of a result mean nothing."""
+        return self._source() is not None
+
+    def _source(self) -> str | None:
+        if self.weights is not None:
+            return self.weights
+        shipped = WEIGHTS_FOLDER / f"{self.preset}.safetensors"
+        return str(shipped) if shipped.is_file() else None
+
+    def sha256(self) -> str:
+        """Hash of the weights' file; made-up weights have a name instead."""
+        source = self._source()
+        if source is None:
+            return f"untrained-{self.preset}-seed-{_UNTRAINED_SEED}"
+        path = storage.fetch_to_cache(source)
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(_HASH_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def build(self, device: torch.device) -> Reconstructor:
+        """The network on a device, in eval mode. Fetches the weights once a node.
+
+        Raises CheckpointError for weights that do not fit, StorageError where they cannot be had.
+        """
+        dtype = DTYPES[self.precision]
+        source = self._source()
+        if source is None:
+            generator_state = torch.get_rng_state()
+            torch.manual_seed(_UNTRAINED_SEED)  # every worker must make up the same ones
+            model = Reconstructor(self.config())
+            torch.set_rng_state(generator_state)
+            model.requires_grad_(False).set_precision(dtype).eval()
+        else:
+            config = None if self.preset is None else self.config()
+            model = open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
+        return model.to(device)
+
+
+@lru_cache(maxsize=8)
+def _config_of(weights: str) -> ModelConfig:
+    from models.checkpoint import stored_config
+
+    return stored_config(Path(storage.fetch_to_cache(weights))) or ModelConfig.scal3r()

@@ -1,0 +1,242 @@
+"""One drive on one rank: the phases between barriers, for the rank's share of the drive's chunks.
+
+    phase 0      frames arrive -> encode -> layers up to the first memory -> its step, summed locally
+    barrier      the step summed over all ranks; every rank makes the same update
+    phase 1..    read the memory -> layers up to the next one -> its step ...
+    last         read the last memory -> heads -> stage the prediction
+
+The same numbers as `Reconstructor.forward_drive`, which is the plain twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import Prediction, Reconstructor
+from models.camera import decode_pose
+from models.fast_weights import FastWeights
+from models.reconstructor import MemoryScope
+from models.tokens import middle_first
+from pipeline.errors import DriveError
+from pipeline.forward.memory_sync import Barrier, MemorySync
+from pipeline.forward.staging import ChunkPrediction
+from pipeline.forward.state_store import StateStore, WaitingChunk
+
+ChunkWindow = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
+"""A chunk's number, its images (S, H, W, 3) in time order, which are good (S,), and why not (S,)."""
+
+
+class DroppedDrive(DriveError):
+    """All ranks give this drive up together; the text is what this rank knows of the reason."""
+
+
+@dataclass(frozen=True)
+class DriveShare:
+    """A rank's part of one drive: its chunk numbers, the frames of each, and which frames it answers for."""
+
+    drive_id: str
+    frame_count: int
+    chunk_frames: dict[int, range]
+    owned: dict[int, range]
+
+
+@dataclass(frozen=True)
+class ForwardSettings:
+    """How a drive is run: over what memories are summed, their precision, how many bad frames are too many."""
+
+    memory_scope: MemoryScope = "drive"
+    orthogonalise_dtype: torch.dtype = torch.float32
+    max_bad_share: float = 0.2
+
+
+class DrivePhases:
+    """Takes one drive through all phases. Raises DroppedDrive, on all ranks at the same barrier."""
+
+    def __init__(
+        self,
+        model: Reconstructor,
+        sync: MemorySync,
+        store: StateStore,
+        settings: ForwardSettings,
+        device: torch.device,
+        progress: Callable[[str, int], None],
+    ) -> None:
+        self.model = model
+        self.sync = sync
+        self.store = store
+        self.settings = settings
+        self.device = device
+        self.progress = progress  # (phase, chunks or frames done)
+        self._previous: dict[int, Tensor] = {}  # patch tokens of the chunk before, by frame
+
+    @torch.inference_mode()
+    def run(
+        self,
+        share: DriveShare,
+        windows: Iterable[ChunkWindow],
+        stage: Callable[[int, ChunkPrediction], None],
+    ) -> None:
+        """Run the drive; `stage` is called with each prediction as it is made, on a rank that has chunks."""
+        segments = len(self.model.config.segments)
+        try:
+            chunks: Iterable[WaitingChunk] = self._arriving(share, windows)
+            weights: FastWeights | None = None
+            for segment in range(segments):
+                phase = "frames" if segment == 0 else f"layers {segment + 1}/{segments}"
+                barrier = self._to_barrier(share, chunks, segment, phase)
+                self._check(share, barrier)
+                if barrier.step is not None and self.settings.memory_scope == "drive":
+                    weights = self.model.aggregator.memory_update(
+                        segment, barrier.step, self.settings.orthogonalise_dtype
+                    )
+                chunks = self._past_barrier(share, segment, weights)
+                weights = None
+            self._to_heads(share, chunks, stage)
+        finally:
+            self.store.clear()
+            self._previous.clear()
+
+    # -- between barriers -----------------------------------------------------------------------------------
+
+    def _to_barrier(
+        self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int, phase: str
+    ) -> Barrier:
+        """Every chunk up to the memory at the segment's end; then the sum over all ranks."""
+        total = self._zero_step(segment)
+        bad = 0
+        failure: Exception | None = None
+        try:
+            for chunk in chunks:
+                if segment == 0:
+                    owned = share.owned[chunk.number]
+                    bad += sum(not ok for f, ok in zip(chunk.frames, chunk.ok, strict=True) if f in owned)
+                chunk.state = self.model.aggregator.run_segment(chunk.state)
+                if total is not None and self.settings.memory_scope == "drive":
+                    step = self.model.aggregator.memory_step(chunk.state)
+                    assert step is not None
+                    total = FastWeights(*(t.add_(s) for t, s in zip(total, step, strict=True)))
+                self.progress(phase, len(share.owned[chunk.number]) if segment == 0 else 1)
+                self.store.put(chunk)
+        except Exception as error:
+            if _device_is_lost(error):
+                raise  # only a new process gets a working device back
+            failure = error
+        barrier = self.sync.sum(total, failed=failure is not None, bad_frames=bad)
+        if failure is not None:
+            raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
+        return barrier
+
+    def _past_barrier(
+        self, share: DriveShare, segment: int, weights: FastWeights | None
+    ) -> Iterable[WaitingChunk]:
+        """Chunks that have read the memory at a segment's end, one after the other."""
+        aggregator = self.model.aggregator
+        for number in share.chunk_frames:
+            chunk = self.store.take(number)
+            own = weights
+            if self.settings.memory_scope == "chunk":
+                step = aggregator.memory_step(chunk.state)
+                if step is not None:
+                    own = aggregator.memory_update(segment, step, self.settings.orthogonalise_dtype)
+            chunk.state = aggregator.finish_segment(chunk.state, own)
+            yield chunk
+
+    def _arriving(self, share: DriveShare, windows: Iterable[ChunkWindow]) -> Iterable[WaitingChunk]:
+        """Chunks as their frames come in; a frame shared with the chunk before is not encoded again."""
+        for number, images, ok, reasons in windows:
+            frames = share.chunk_frames[number]
+            new = [i for i, frame in enumerate(frames) if frame not in self._previous]
+            grid = (images.shape[1] // self.model.config.patch_size,
+                    images.shape[2] // self.model.config.patch_size)  # fmt: skip
+            if new:
+                batch = torch.from_numpy(np.ascontiguousarray(images[new])).to(self.device)
+                encoded = self.model.encode(batch.permute(0, 3, 1, 2).float() / 255)
+                self._previous.update({frames[i]: encoded[j] for j, i in enumerate(new)})
+            self._previous = {frame: self._previous[frame] for frame in frames}
+            tokens = torch.stack([self._previous[frame] for frame in middle_first(list(frames))])
+            yield WaitingChunk(number, frames, self.model.begin(tokens[None], grid), images, ok, reasons)
+
+    def _to_heads(
+        self,
+        share: DriveShare,
+        chunks: Iterable[WaitingChunk],
+        stage: Callable[[int, ChunkPrediction], None],
+    ) -> None:
+        """Cameras and depth of every chunk, staged; then one last barrier: everybody has staged."""
+        failure: Exception | None = None
+        try:
+            for chunk in chunks:
+                prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)))
+                stage(chunk.number, to_time_order(prediction, chunk))
+                self.progress("cameras and depth", 1)
+        except Exception as error:
+            if _device_is_lost(error):
+                raise
+            failure = error
+        barrier = self.sync.sum(None, failed=failure is not None)
+        if failure is not None:
+            raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
+        self._check(share, barrier)
+
+    # -- small parts ----------------------------------------------------------------------------------------
+
+    def _check(self, share: DriveShare, barrier: Barrier) -> None:
+        """All ranks see the same barrier and decide alike."""
+        if barrier.failed_ranks:
+            raise DroppedDrive(f"drive {share.drive_id}: {barrier.failed_ranks} other ranks failed")
+        if barrier.bad_frames > self.settings.max_bad_share * share.frame_count:
+            raise DroppedDrive(
+                f"drive {share.drive_id}: {barrier.bad_frames} of {share.frame_count} frames are bad, more "
+                f"than the {self.settings.max_bad_share:.0%} allowed (--max-bad-share)"
+            )
+
+    def _zero_step(self, segment: int) -> FastWeights | None:
+        """A step of zeros, what a rank without chunks contributes; None where there is no memory."""
+        layer = self.model.config.segments[segment][-1]
+        if layer not in self.model.config.memory_layers or self.settings.memory_scope == "off":
+            return None
+        start = self.model.aggregator.memories[str(layer)].start
+        return FastWeights(*(torch.zeros_like(w, dtype=torch.float32) for w in start))  # type: ignore[union-attr]
+
+
+def to_time_order(prediction: Prediction, chunk: WaitingChunk) -> ChunkPrediction:
+    """A prediction in the network's order -> what is staged. Raises DriveError where it is not finite."""
+    order = np.argsort(prediction.frame_index.numpy())
+    height, width = prediction.depth.shape[1:]
+    cam_from_world, intrinsics = decode_pose(prediction.pose_encoding.float(), height, width)
+
+    def host(tensor: Tensor) -> NDArray[np.float32]:
+        return tensor.float().cpu().numpy()[order]
+
+    staged = ChunkPrediction(
+        frame_index=prediction.frame_index.numpy()[order],
+        cam_from_world=host(cam_from_world),
+        intrinsics=host(intrinsics),
+        depth=host(prediction.depth),
+        confidence=host(prediction.depth_confidence),
+        rgb=chunk.images,
+        ok=chunk.ok,
+        bad_frames={f: r for f, r in zip(chunk.frames, chunk.reasons, strict=True) if r is not None},
+    )
+    for name in ("cam_from_world", "depth", "confidence"):
+        finite = np.isfinite(getattr(staged, name)).reshape(len(order), -1).all(axis=1)
+        if not finite.all():
+            frame = int(staged.frame_index[np.argmin(finite)])
+            raise DriveError(
+                f"the network's {name} is not finite at frame {frame}; try --precision float32, "
+                "or other weights"
+            )
+    return staged
+
+
+def _device_is_lost(error: Exception) -> bool:
+    """A CUDA error that sticks to the process; running out of memory does not."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return False
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

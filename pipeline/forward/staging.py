@@ -1,0 +1,116 @@
+"""Predictions of a chunk on storage, until the drive is published.
+
+One safetensors file a chunk under `<output>/_staging/<drive_id>/<attempt>/`; the attempt names one try at the
+drive, so that files of a try that died are never mixed with those of the next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from pipeline import storage
+from pipeline.errors import DriveError
+
+STAGING_FOLDER = "_staging"
+
+
+@dataclass(frozen=True)
+class ChunkPrediction:
+    """What the network said of one chunk of S frames, h x w pixels each, in time order.
+
+    frame_index (S,) int64, rising. cam_from_world (S, 3, 4) float32, the world being the chunk's own gauge.
+    intrinsics (S, 3, 3) float32, pixels of the h x w grid. depth (S, h, w) float32, z-depth in the chunk's
+    scale. confidence (S, h, w) float32, at least 1. rgb (S, h, w, 3) uint8. ok (S,) bool: False where the
+    image was bad and the network saw grey; bad_frames says why, by frame number.
+    """
+
+    frame_index: NDArray[np.int64]
+    cam_from_world: NDArray[np.float32]
+    intrinsics: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    ok: NDArray[np.bool_]
+    bad_frames: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        s = len(self.frame_index)
+        h, w = self.depth.shape[1:]
+        expected = {
+            "cam_from_world": (s, 3, 4), "intrinsics": (s, 3, 3), "depth": (s, h, w),
+            "confidence": (s, h, w), "rgb": (s, h, w, 3), "ok": (s,),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape}, not {getattr(self, name).shape}")
+        if s < 1 or np.any(np.diff(self.frame_index) <= 0):
+            raise ValueError("a chunk's frames must be in time order, without repetition")
+
+
+_TENSORS = ("frame_index", "cam_from_world", "intrinsics", "depth", "confidence", "rgb", "ok")
+
+
+def attempt_uri(output: str, drive_id: str, attempt: str) -> str:
+    """Where the chunks of one try at a drive wait."""
+    return storage.join(output, STAGING_FOLDER, drive_id, attempt)
+
+
+def write_chunk(folder: str, number: int, prediction: ChunkPrediction) -> int:
+    """Stage one chunk, whole or not at all. Returns the bytes written. Raises StorageError."""
+    tensors = {name: np.ascontiguousarray(getattr(prediction, name)) for name in _TENSORS}
+    reasons = {str(frame): reason for frame, reason in prediction.bad_frames.items()}
+    data = save(tensors, metadata={"bad_frames": json.dumps(reasons)})
+    storage.write_bytes_atomically(_chunk_uri(folder, number), data)
+    return len(data)
+
+
+def read_chunk(folder: str, number: int) -> ChunkPrediction:
+    """A staged chunk. Raises StorageError where it is not there, DriveError where it is no staged chunk."""
+    uri = _chunk_uri(folder, number)
+    data = storage.read_bytes(uri)
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        reasons = {int(frame): reason for frame, reason in json.loads(metadata["bad_frames"]).items()}
+        return ChunkPrediction(**{name: tensors[name] for name in _TENSORS}, bad_frames=reasons)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DriveError(f"{uri} is no staged chunk ({error}); run the drive again") from error
+
+
+class StagedChunks(Sequence[ChunkPrediction]):
+    """The staged chunks of a drive as a sequence that reads a file when asked; keeps the last two.
+
+    bad_frames: why frames were bad, by frame number, of all chunks read so far.
+    """
+
+    def __init__(self, folder: str, count: int) -> None:
+        self.folder = folder
+        self.count = count
+        self.bad_frames: dict[int, str] = {}
+        self._recent: dict[int, ChunkPrediction] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> ChunkPrediction:  # type: ignore[override]
+        if not -self.count <= number < self.count:
+            raise IndexError(number)
+        number %= self.count
+        if number not in self._recent:
+            while len(self._recent) >= 2:  # neighbours are joined pairwise
+                del self._recent[next(iter(self._recent))]
+            self._recent[number] = read_chunk(self.folder, number)
+            self.bad_frames.update(self._recent[number].bad_frames)
+        return self._recent[number]
+
+
+def _chunk_uri(folder: str, number: int) -> str:
+    return storage.join(folder, f"chunk-{number:05d}.safetensors")

@@ -1,0 +1,104 @@
+"""The rank's loop: every planned drive through its phases. Runs in a TorchTrainer group or in the driver.
+
+Comes in: RankFrames (plan and ordered stream of frames). Goes out: staged predictions and events.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from pipeline import storage
+from pipeline.forward.events import Dropped, EventSink, Progress, Staged
+from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
+from pipeline.forward.network import NetworkSpec
+from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
+from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
+from pipeline.forward.state_store import HostStore
+from pipeline.ingest.chunks import owned_frames
+from pipeline.ingest.frames import RankFrames, iter_chunk_windows
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every rank of a group is told."""
+
+    network: NetworkSpec
+    settings: ForwardSettings
+    output: str
+    threads: int
+    """CPU threads of a rank; ranks on one machine share its cores."""
+
+
+def run_rank(
+    job: WorkerJob, frames: RankFrames, sync: MemorySync, device: torch.device, events: EventSink
+) -> None:
+    """All drives of the plan on one rank. A drive that fails is dropped by all ranks; the next goes on."""
+    torch.set_num_threads(job.threads)
+    model = job.network.build(device)
+    for index, task in enumerate(frames.tasks):
+        attempt = sync.broadcast(f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}")
+        drive_id = task.drive.drive_id
+        mine = frames.chunks_of(index)
+        owned = owned_frames(task.chunks)
+        share = DriveShare(
+            drive_id=drive_id,
+            frame_count=task.drive.frame_count,
+            chunk_frames={k: task.chunks[k] for k in mine},
+            owned={k: owned[k] for k in mine},
+        )
+        folder = attempt_uri(job.output, drive_id, attempt)
+
+        def stage(number: int, prediction: ChunkPrediction, folder: str = folder) -> None:
+            write_chunk(folder, number, prediction)
+
+        def progress(phase: str, count: int, drive_id: str = drive_id) -> None:
+            events.send(Progress(drive_id, phase, count))
+
+        phases = DrivePhases(model, sync, HostStore(device), job.settings, device, progress)
+        try:
+            phases.run(share, iter_chunk_windows(frames, index), stage)
+        except DroppedDrive as dropped:
+            events.send(Dropped(drive_id, sync.rank, str(dropped), primary=dropped.__cause__ is not None))
+            if sync.rank == 0:
+                storage.remove_tree(folder)
+        else:
+            if sync.rank == 0:
+                events.send(Staged(drive_id, attempt, len(task.chunks)))
+
+
+class ActorSink:
+    """Events to an EventQueue actor of the driver, without waiting for it."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    def send(self, event: Any) -> None:
+        """Deliver an event."""
+        self.actor.send.remote(event)
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived."""
+        ray.get(self.actor.take_nothing.remote())
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What TorchTrainer runs on every rank. config: job (WorkerJob), events (actor handle)."""
+    device = ray.train.torch.get_device()
+    frames = ray.train.get_dataset_shard("frames")
+    sink = ActorSink(config["events"])
+    run_rank(config["job"], frames, GroupSync(device), device, sink)
+    sink.flush()
+
+
+def run_here(job: WorkerJob, frames: RankFrames, events: EventSink) -> None:
+    """The same loop in this process, alone: no group to start, so it begins at once."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run_rank(job, frames, LocalSync(), device, events)

@@ -1,0 +1,96 @@
+"""Progress for whoever watches: a bar on a terminal, plain lines elsewhere. What stage, how many, rate, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBars
+
+# Between two plain lines of one stage: short enough to see life, long enough not to fill a job's log.
+_LINE_EVERY_S = 5.0
+
+
+class Reporter:
+    """Stages of a job, one after the other or overlapping, each with a count of things done.
+
+    On a terminal a bar a stage; elsewhere (a file, a job's log) a line when a stage begins and ends and every
+    few seconds between. Also keeps the seconds of every timed stage.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.seconds: dict[str, float] = {}
+        self._stages: dict[str, _Stage] = {}
+        self._bars: RichBars | None = None
+        if self.stream.isatty():
+            self._bars = RichBars(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=Console(file=self.stream),
+            )
+            self._bars.start()
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def advance(self, name: str, count: int, total: int, unit: str) -> None:
+        """`count` more of `total` units of a stage are done; the first call begins the stage."""
+        stage = self._stages.get(name)
+        if stage is None or stage.done >= stage.total:
+            stage = self._stages[name] = _Stage(name, total, unit)
+            if self._bars is not None:
+                stage.bar = self._bars.add_task(name, total=total, unit=unit, rate="")
+        stage.done += count
+        now = time.monotonic()
+        if self._bars is not None and stage.bar is not None:
+            self._bars.update(stage.bar, advance=count, rate=stage.rate(now))
+        elif stage.done >= total or now - stage.said >= _LINE_EVERY_S:
+            stage.said = now
+            self.say(stage.line(now))
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to the stage's sum."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+
+class _Stage:
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0
+        self.begin = self.said = time.monotonic()
+        self.bar: object | None = None
+
+    def rate(self, now: float) -> str:
+        return f"{self.done / max(now - self.begin, 1e-3):.1f} {self.unit}/s"
+
+    def line(self, now: float) -> str:
+        spent = now - self.begin
+        text = f"{self.name}: {self.done}/{self.total} {self.unit}, {spent:.1f} s"
+        if 0 < self.done < self.total:
+            left = spent / self.done * (self.total - self.done)
+            text += f", {self.rate(now)}, about {left:.0f} s left"
+        return text

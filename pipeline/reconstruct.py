@@ -1,0 +1,233 @@
+"""READ FIRST. One drive, stage after stage: frames -> chunks -> network -> one trajectory -> Parquet.
+
+    ingest    what the drive is, which chunks it is cut into
+    forward   frames stream to the workers, predictions of every chunk are staged
+    backend   chunks are joined into one trajectory
+    publish   poses, points, chunks, manifest last
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import ray
+
+from models import ModelConfig
+from pipeline import publish, storage
+from pipeline.backend import JoinResult, join_chunks
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError, StorageError
+from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks, WorkerJob, run_forward
+from pipeline.forward.events import Event
+from pipeline.forward.staging import STAGING_FOLDER, attempt_uri
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.drives import Drive, find_drive
+from pipeline.ingest.frames import DriveTask
+from pipeline.ingest.preprocess import target_size
+from pipeline.progress import Reporter
+from pipeline.publish import DriveFacts, Manifest, RunFacts
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What became of a drive: its manifest, where it is, whether it was there before this run."""
+
+    manifest: Manifest
+    uri: str
+    was_there: bool
+    same_settings: bool
+    bad_frames: dict[int, str]
+    trained: bool
+
+
+def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
+    """Reconstruct config.input and publish it. Does nothing where the result is there (but `overwrite`).
+
+    Raises DriveError (and StorageError, DecodeError, AlignmentError under it), CheckpointError or ValueError
+    with one line that says what to do; nothing that looks like a result is left behind then.
+    """
+    if config.input is None:
+        raise ValueError("an input is needed: a folder of images, a KITTI sequence or a video")
+    output = storage.absolute(config.output)
+    with reporter.timed("find"):
+        drive = find_drive(config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps)
+        model = config.network.config()
+        config = config.with_network_defaults(model)
+        identity = publish.drive_identity(drive.listing, config.network.sha256(), _settings(config))
+        if publish.is_published(output, drive.drive_id) and not config.overwrite:
+            return _already_there(output, drive, identity, config)
+        _check_writable(output, drive.drive_id)
+        task = plan(drive, config, model)
+    reporter.say(
+        f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}, "
+        f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
+        f"network {task.width}x{task.height}"
+    )
+    with reporter.timed("start Ray"):
+        start_ray(config)
+    with reporter.timed("forward"):
+        attempt = forward(task, config, output, reporter)
+    try:
+        staged = StagedChunks(attempt_uri(output, drive.drive_id, attempt), len(task.chunks))
+        with reporter.timed("join"):
+            joined = join(staged, config)
+        with reporter.timed("publish"):
+            manifest = write_results(drive, task, staged, joined, config, identity, output, reporter)
+    finally:
+        if not config.keep_predictions:
+            remove_staging(output, drive.drive_id)
+    return Reconstruction(
+        manifest, storage.join(output, drive.drive_id), False, True, staged.bad_frames, config.network.trained
+    )
+
+
+def plan(drive: Drive, config: RunConfig, model: ModelConfig) -> DriveTask:
+    """The drive's chunks and the size its frames get. config has its chunk size and overlap filled in."""
+    assert config.chunk_size is not None and config.overlap is not None
+    height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
+    chunks = plan_chunks(drive.frame_count, config.chunk_size, config.overlap)
+    return DriveTask(drive, height, width, chunks, segment_length=config.chunk_size - config.overlap)
+
+
+def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> str:
+    """The network over all chunks; returns the attempt under which the predictions are staged."""
+    drive_id = task.drive.drive_id
+    cores = os.cpu_count() or 1
+    job = WorkerJob(
+        network=config.network,
+        settings=ForwardSettings(
+            config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share
+        ),
+        output=output,
+        threads=config.threads or max(1, cores // config.workers),
+    )
+    totals = {"frames": task.drive.frame_count}
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
+            unit = "frames" if event.phase == "frames" else "chunks"
+            reporter.advance(event.phase, event.count, totals.get(event.phase, len(task.chunks)), unit)
+
+    outcome = run_forward(job, [task], workers=config.workers, on_event=on_event)[drive_id]
+    if outcome.attempt is None:
+        remove_staging(output, drive_id)
+        raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")
+    return outcome.attempt
+
+
+def join(staged: StagedChunks, config: RunConfig) -> JoinResult:
+    """Chunks in their own gauges -> one trajectory."""
+    assert config.overlap is not None
+    return join_chunks(staged, overlap=config.overlap, config=config.backend)
+
+
+def write_results(
+    drive: Drive,
+    task: DriveTask,
+    staged: StagedChunks,
+    joined: JoinResult,
+    config: RunConfig,
+    identity: str,
+    output: str,
+    reporter: Reporter,
+) -> Manifest:
+    """Poses, points, chunks and loops as Parquet; the manifest last."""
+    facts = DriveFacts(
+        drive_id=drive.drive_id,
+        source_uri=drive.source_uri,
+        frame_uris=[drive.frame_uri(i) for i in range(drive.frame_count)],
+        timestamps_ns=drive.timestamps_ns,
+        source_width=drive.source_width,
+        source_height=drive.source_height,
+        net_width=task.width,
+        net_height=task.height,
+        listing=drive.listing,
+    )
+    run = RunFacts(
+        identity=identity,
+        weights_sha256=config.network.sha256(),
+        config=asdict(config),
+        code_version=code_version(),
+        timings=dict(reporter.seconds),
+        quality={"bad_frames": {str(frame): reason for frame, reason in staged.bad_frames.items()}},
+    )
+
+    def progress(done: int, total: int, points: int) -> None:
+        reporter.advance("points", 1, total, "chunks")
+
+    return publish.publish_drive(
+        output, facts, staged, joined, config.publish, run, progress, overwrite=config.overwrite
+    )
+
+
+def start_ray(config: RunConfig) -> None:
+    """Join the cluster of `address` or RAY_ADDRESS, else start Ray on this machine for this process alone."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    for name in ("ray.data", "ray.train"):  # the job has progress lines of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        return
+    ray.init(
+        address="local",
+        # one core more a rank: a rank that computes waits for frames that these cores decode
+        num_cpus=(os.cpu_count() or 1) + config.workers,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+    )
+
+
+@contextmanager
+def ray_for_one_job() -> Iterator[None]:
+    """Leaves no local Ray behind when the job ends, whatever happened."""
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+def code_version() -> str:
+    """The installed version of the project."""
+    try:
+        return metadata.version("city-reconstruction")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def remove_staging(output: str, drive_id: str) -> None:
+    """Remove all staged predictions of a drive, and the staging folder once it is empty."""
+    folder = storage.join(output, STAGING_FOLDER)
+    if storage.exists(storage.join(folder, drive_id)):
+        storage.remove_tree(storage.join(folder, drive_id))
+    if storage.is_local(folder) and os.path.isdir(folder) and not os.listdir(folder):
+        storage.remove_tree(folder)
+
+
+def _settings(config: RunConfig) -> dict[str, object]:
+    return config.result_settings()
+
+
+def _already_there(output: str, drive: Drive, identity: str, config: RunConfig) -> Reconstruction:
+    manifest = publish.read_manifest(output, drive.drive_id)
+    uri = storage.join(output, drive.drive_id)
+    same = manifest.identity == identity
+    return Reconstruction(manifest, uri, True, same, {}, config.network.trained)
+
+
+def _check_writable(output: str, drive_id: str) -> None:
+    """Fail before the work, not after it, where the output cannot be written."""
+    probe = storage.join(output, STAGING_FOLDER, drive_id, "writable")
+    try:
+        storage.write_bytes_atomically(probe, b"")
+    except StorageError as error:
+        raise StorageError(f"drive {drive_id}: the output cannot be written: {error}") from error

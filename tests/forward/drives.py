@@ -1,0 +1,48 @@
+"""A made-up drive for the forward stage: frames, chunks, and the windows that the stream would give."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from models import ModelConfig, Reconstructor
+from pipeline.forward.phases import ChunkWindow, DriveShare
+from pipeline.ingest.chunks import owned_frames, plan_chunks, rank_chunks
+
+# two memories and a tail without one
+CONFIG = ModelConfig(
+    embed_dim=32, depth=5, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
+    dense_layers=(0, 1, 3, 4), dense_features=16, dense_channels=(16, 16, 16, 16),
+    camera_trunk_depth=1, camera_heads=2, layer_scale=0.5,
+)  # fmt: skip
+FRAMES, CHUNK, OVERLAP = 17, 6, 3
+CHUNKS = plan_chunks(FRAMES, CHUNK, OVERLAP)
+
+
+def network() -> Reconstructor:
+    """A network with made-up weights whose memories have an effect, the same in every process."""
+    torch.manual_seed(3)
+    model = Reconstructor(CONFIG).eval().requires_grad_(False)
+    for memory in model.aggregator.memories.values():
+        torch.nn.init.normal_(memory.proj.weight, std=0.2)  # a fresh memory's gate is closed
+    return model
+
+
+def frames() -> np.ndarray:
+    """Images (N, 28, 56, 3) uint8."""
+    return np.random.default_rng(5).integers(0, 256, (FRAMES, 28, 56, 3), dtype=np.uint8)
+
+
+def share_of(rank: int, world_size: int) -> DriveShare:
+    """What a rank answers for."""
+    mine = rank_chunks(len(CHUNKS), world_size)[rank]
+    owned = owned_frames(CHUNKS)
+    return DriveShare("made-up", FRAMES, {k: CHUNKS[k] for k in mine}, {k: owned[k] for k in mine})
+
+
+def windows_of(share: DriveShare, bad: frozenset[int] = frozenset()) -> Iterator[ChunkWindow]:
+    """The chunks' images in time order; frames in `bad` are flagged."""
+    images = frames()
+    for number, chunk in share.chunk_frames.items():
+        ok = np.array([frame not in bad for frame in chunk])
+        yield number, images[list(chunk)], ok, tuple(None if good else "corrupt" for good in ok)

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+
+from models.camera import decode_pose
+from pipeline.forward.memory_sync import LocalSync
+from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
+from pipeline.forward.state_store import HostStore
+from tests.forward.drives import CHUNKS, FRAMES, frames, network, share_of, windows_of
+
+CPU = torch.device("cpu")
+
+
+def run(settings=None, windows=None, model=None):
+    """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
+    staged, told = {}, []
+    phases = DrivePhases(
+        model or network(), LocalSync(), HostStore(CPU), settings or ForwardSettings(), CPU,
+        lambda phase, count: told.append((phase, count)),
+    )  # fmt: skip
+    share = share_of(0, 1)
+    phases.run(share, windows or windows_of(share), staged.__setitem__)
+    return staged, told, phases
+
+
+@pytest.mark.parametrize("scope", ["drive", "chunk", "off"])
+def test_the_phases_give_the_numbers_of_the_plain_twin(scope):
+    images = torch.from_numpy(frames()).permute(0, 3, 1, 2).float() / 255
+    plain = network().forward_drive(images, CHUNKS, with_points=False, memory_scope=scope)
+    staged, _, _ = run(ForwardSettings(memory_scope=scope))
+    assert sorted(staged) == list(range(len(CHUNKS)))
+    for number, expected in enumerate(plain):
+        order = np.argsort(expected.frame_index.numpy())
+        cam_from_world, intrinsics = decode_pose(expected.pose_encoding, 28, 56)
+        np.testing.assert_array_equal(staged[number].frame_index, list(CHUNKS[number]))
+        np.testing.assert_allclose(staged[number].depth, expected.depth.numpy()[order], rtol=1e-4)
+        np.testing.assert_allclose(
+            staged[number].confidence, expected.depth_confidence.numpy()[order], rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            staged[number].cam_from_world, cam_from_world.numpy()[order], rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(staged[number].intrinsics, intrinsics.numpy()[order], rtol=1e-4)
+        np.testing.assert_array_equal(staged[number].rgb, frames()[list(CHUNKS[number])])
+
+
+def test_the_scopes_of_the_memory_differ():
+    depths = [run(ForwardSettings(memory_scope=scope))[0][1].depth for scope in ("drive", "chunk", "off")]
+    assert np.abs(depths[0] - depths[1]).max() > 1e-4
+    assert np.abs(depths[1] - depths[2]).max() > 1e-4
+
+
+def test_progress_counts_every_frame_once_and_every_chunk_once_a_phase():
+    _, told, _ = run()
+    counted = {}
+    for phase, count in told:
+        counted[phase] = counted.get(phase, 0) + count
+    k = len(CHUNKS)
+    assert counted == {"frames": FRAMES, "layers 2/3": k, "layers 3/3": k, "cameras and depth": k}
+
+
+def test_a_frame_in_two_chunks_is_encoded_once():
+    model = network()
+    encoded = []
+    inner = model.encode
+    model.encode = lambda images: encoded.append(len(images)) or inner(images)
+    run(model=model)
+    assert sum(encoded) == FRAMES
+
+
+def test_bad_frames_are_staged_with_their_reasons_and_keep_their_place():
+    staged, _, _ = run(windows=windows_of(share_of(0, 1), bad=frozenset({4})))
+    assert staged[0].bad_frames == {4: "corrupt"}
+    assert staged[1].bad_frames == {4: "corrupt"}  # frame 4 lies in the overlap
+    assert list(staged[0].ok) == [True, True, True, True, False, True]
+
+
+def test_too_many_bad_frames_drop_the_drive_and_say_how_many():
+    bad = frozenset(range(4))  # 4 of 17
+    with pytest.raises(DroppedDrive, match=r"4 of 17 frames are bad.*20%.*--max-bad-share"):
+        run(windows=windows_of(share_of(0, 1), bad=bad))
+    staged, _, _ = run(ForwardSettings(max_bad_share=0.25), windows_of(share_of(0, 1), bad=bad))
+    assert len(staged) == len(CHUNKS)
+
+
+def test_a_failure_while_frames_arrive_drops_the_drive_and_frees_the_store():
+    def broken():
+        yield from list(windows_of(share_of(0, 1)))[:2]
+        raise OSError("the store went away")
+
+    phases = DrivePhases(
+        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+    )
+    with pytest.raises(DroppedDrive, match="made-up: the store went away") as caught:
+        phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert phases.store.nbytes == 0
+
+
+def test_a_failure_while_staging_drops_the_drive():
+    def full(number, prediction):
+        raise OSError("no space left on device")
+
+    phases = DrivePhases(
+        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+    )
+    with pytest.raises(DroppedDrive, match="made-up: no space left"):
+        phases.run(share_of(0, 1), windows_of(share_of(0, 1)), full)
+
+
+def test_a_lost_device_is_raised_as_it_is_because_only_a_new_process_helps():
+    def broken():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        yield
+
+    phases = DrivePhases(
+        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+    )
+    with pytest.raises(RuntimeError, match="illegal memory access") as caught:
+        phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
+    assert not isinstance(caught.value, DroppedDrive)
+
+
+def test_numbers_that_are_not_finite_are_refused_with_the_frame():
+    model = network()
+    model.depth_head.output2[2].bias[0] = float("nan")
+    with pytest.raises(DroppedDrive, match="depth is not finite at frame 0"):
+        run(model=model)
