@@ -16,7 +16,7 @@ from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
-from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points
+from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
@@ -179,5 +179,4 @@ def _note_frames(
         seen.chunk_index[frame] = number
         seen.intrinsics[frame] = source_intrinsics(intrinsics[place], source, net)
         confidence = chunk.confidence[place]
-        confidence = confidence[np.isfinite(confidence)]
-        seen.confidence[frame] = np.median(confidence) if confidence.size else np.nan
+        seen.confidence[frame] = median(confidence[np.isfinite(confidence)])

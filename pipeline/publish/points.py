@@ -62,10 +62,15 @@ class PointBlock:
             own[..., start : start + len(block)] = new
 
 
+def median(values: NDArray[Any]) -> float:
+    """The median of finite values (n,), the upper of two; NaN of none. Far quicker than np.median."""
+    return float(np.partition(values, len(values) // 2)[len(values) // 2]) if len(values) else float("nan")
+
+
 def confidence_threshold(confidence: NDArray[Any], depth: NDArray[Any], share: float) -> float:
     """`share` of the median confidence of the pixels that have a depth, 0.0 where none has."""
     usable = confidence[_usable(depth, confidence)]
-    return share * float(np.median(usable)) if usable.size else 0.0
+    return share * median(usable) if usable.size else 0.0
 
 
 def frame_points(
@@ -86,22 +91,25 @@ def frame_points(
     Pixels below `threshold`, without a finite depth above zero or without a finite confidence give no point.
     """
     height, width = depth.shape
-    keep = _usable(depth, confidence) & (confidence >= threshold)
+    # Places, not a mask: taking by them is several times as fast.
+    places = np.flatnonzero(_usable(depth, confidence) & (confidence >= threshold))
     k = np.asarray(intrinsics, np.float64)
     # A pixel's ray in the world is a row part plus a column part, so that no (h, w, 3) grid is made.
     rotation = np.asarray(world_from_camera, np.float64)[:3, :3] * depth_scale
     across = (np.arange(width) + 0.5 - k[0, 2]) / k[0, 0]
     down = (np.arange(height) + 0.5 - k[1, 2]) / k[1, 1]
-    distance = depth[keep].astype(np.float32, copy=False)
-    block = PointBlock.empty(len(distance))
+    distance = depth.reshape(-1)[places].astype(np.float32, copy=False)
+    colours = rgb.reshape(-1, 3)
+    block = PointBlock.empty(len(places))
     for axis in range(3):
         along_row = (rotation[axis, 0] * across).astype(np.float32)
         along_column = (rotation[axis, 1] * down + rotation[axis, 2]).astype(np.float32)
-        ray = (along_column[:, None] + along_row[None, :])[keep]
-        np.multiply(ray, distance, out=ray)
+        ray = (along_column[:, None] + along_row[None, :]).reshape(-1)[places]
+        with np.errstate(over="ignore"):
+            np.multiply(ray, distance, out=ray)
         np.add(ray, np.float32(world_from_camera[axis, 3]), out=block.xyz[axis])
-        block.rgb[axis] = rgb[..., axis][keep]
-    block.confidence[:] = confidence[keep]
+        block.rgb[axis] = colours[:, axis][places]
+    block.confidence[:] = confidence.reshape(-1)[places]
     block.frame_index[:] = frame_index
     block.chunk_index[:] = chunk_index
     # exp() of a network can overflow float32 once it is scaled; such a point is nowhere.

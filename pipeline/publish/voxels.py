@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Cubes an axis, so 2^20 on each side of the origin: 100 km for cubes of 0.1. What lies beyond shares the last.
+# Cubes an axis, so 2^20 on each side of the origin: 100 km for cubes of 0.1. Beyond, the last is shared.
 _BITS = 21
 
 
@@ -60,11 +60,17 @@ class VoxelFilter:
 
     def remember(self, xyz: NDArray[np.float32]) -> None:
         """The cubes of these points are published from now on. One call remembers all of its own."""
-        keys = np.unique(voxel_keys(xyz, self._size))
+        keys = _distinct(voxel_keys(xyz, self._size))
         if len(self._young) and len(self._young) + len(keys) > self._generation:
             self._old, self._young = self._young, keys
         else:
-            self._young = np.union1d(self._young, keys)
+            self._young = _distinct(np.concatenate([self._young, keys]))
+
+
+def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The different keys, rising. By sorting: np.unique's hashing takes some fifty times as long here."""
+    keys = np.sort(keys)
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 
 
 def _holds(known: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[Any]:
