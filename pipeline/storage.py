@@ -26,10 +26,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import DriveError, StorageError
 
-# A dead endpoint otherwise hangs a job for minutes: six tries of five seconds, then somebody hears of it.
+# A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-CLIENT_ATTEMPTS = 3  # inside botocore: throttling, 5xx, connection errors, with exponential back-off
+READ_TIMEOUT_S = 15  # without a single byte
+CLIENT_ATTEMPTS = 2  # inside botocore: throttling, 5xx, connection errors, with exponential back-off
 CALL_ATTEMPTS = 2  # around it, in s3fs: answers that break off while their body is read
 READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
 DRIVE_ID_LENGTH = 128
@@ -195,11 +195,8 @@ def list_files(uri: str) -> list[StoredFile]:
         if full.strip("/") == own:
             raise NotFoundError(f"expected a folder at {redacted(uri)}, got a file")
         name = full.rpartition("/")[2]
-        etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
         place = root if root.endswith("://") else root.rstrip("/") + "/"
-        files.append(
-            StoredFile(place + name, name, int(entry["size"] or 0), str(etag).strip('"') if etag else None)
-        )
+        files.append(StoredFile(place + name, name, int(entry["size"] or 0), _etag(entry)))
     return sorted(files, key=lambda file: file.name)
 
 
@@ -215,9 +212,8 @@ def stored_file(uri: str) -> StoredFile:
         entry = fs.info(path)
     if entry["type"] != "file":
         raise NotFoundError(f"expected a file at {redacted(uri)}, got a folder")
-    etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
     name = parent_and_name(uri)[1]
-    return StoredFile(absolute(uri), name, int(entry["size"] or 0), str(etag).strip('"') if etag else None)
+    return StoredFile(absolute(uri), name, int(entry["size"] or 0), _etag(entry))
 
 
 def exists(uri: str) -> bool:
@@ -225,7 +221,10 @@ def exists(uri: str) -> bool:
     try:
         with _translated(uri, "find"):
             fs, path = _resolve(uri)
-            fs.info(path)
+            if _is_object_store(fs) and "/" not in path.strip("/"):
+                fs.ls(path)  # s3fs describes any bucket without asking
+            else:
+                fs.info(path)
     except NotFoundError:
         return False
     return True
@@ -235,7 +234,7 @@ def make_dir(uri: str) -> None:
     """Make a folder and its parents where the store has folders; buckets are never made."""
     with _translated(uri, "write"):
         fs, path = _resolve(uri)
-        if isinstance(fs, LocalFileSystem) or "memory" in _protocols(fs):
+        if not _is_object_store(fs):
             fs.makedirs(path, exist_ok=True)
 
 
@@ -248,7 +247,7 @@ def remove_tree(uri: str) -> None:
     with _translated(uri, "remove"):
         fs, path = _resolve(uri)
         depth = len([part for part in path.split("/") if part])
-        if depth < (1 if isinstance(fs, LocalFileSystem) or "memory" in _protocols(fs) else 2):
+        if depth < (2 if _is_object_store(fs) else 1):
             raise StorageError(f"will not remove a whole store or bucket: {redacted(uri)}")
         with contextlib.suppress(FileNotFoundError):
             fs.rm(path, recursive=True)
@@ -355,8 +354,16 @@ def _resolve(uri: str) -> tuple[Any, str]:
     return fs, path
 
 
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+def _etag(entry: Any) -> str | None:
+    """What a store says changes with the content: S3's ETag, the Hub's blob id; local files have none."""
+    etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
+    return str(etag).strip('"') if etag else None
+
+
+def _is_object_store(fs: Any) -> bool:
+    """Whether folders are only prefixes there and the first part of a path is a bucket."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+    return not isinstance(fs, LocalFileSystem) and "memory" not in protocols
 
 
 @contextlib.contextmanager

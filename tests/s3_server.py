@@ -1,0 +1,153 @@
+"""A real S3 server (SeaweedFS) for tests, on ports of its own, with keys of its own.
+
+Import the fixtures where they are needed: `from tests.s3_server import s3, s3_server  # noqa: F401`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-0123456789"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now whose gRPC twins (+10000, SeaweedFS's habit) are free as well."""
+    found: list[int] = []
+    sockets: list[socket.socket] = []
+    try:
+        for port in range(21000 + os.getpid() % 4000, 30000):
+            pair = []
+            try:
+                for number in (port, port + 10000):
+                    one = socket.socket()
+                    pair.append(one)
+                    one.bind(("127.0.0.1", number))
+            except OSError:
+                for one in pair:
+                    one.close()
+                continue
+            sockets += pair
+            found.append(port)
+            if len(found) == count:
+                return found
+    finally:
+        for one in sockets:
+            one.close()
+    raise RuntimeError("no free ports")
+
+
+@dataclass
+class S3Server:
+    """One `weed server` process and how to reach it."""
+
+    folder: Path
+    ports: list[int] = field(default_factory=lambda: free_ports(4))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a user would export; it is all that storage.py looks at."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def start(self) -> None:
+        """Start the server and wait until it takes a write (its volumes come up after its port)."""
+        config = self.folder / "s3.json"
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        config.write_text(json.dumps({"identities": [identity]}))
+        weed = shutil.which("weed") or str(Path(sys.executable).with_name("weed"))
+        s3, master, volume, filer = self.ports
+        log = open(self.folder / "weed.log", "ab")  # noqa: SIM115  (the process keeps it)
+        command = [weed, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={config}"]
+        command += [f"-s3.port={s3}", f"-master.port={master}"]
+        command += [f"-volume.port={volume}", f"-filer.port={filer}"]
+        command += ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        self._wait()
+
+    def stop(self) -> None:
+        """Stop it the hard way, as a machine that goes away does; its data stay."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+    def client(self):
+        """A plain botocore client, so that tests do not check storage.py with itself."""
+        import botocore.session
+        from botocore.config import Config
+
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+            config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}),
+        )
+
+    def _wait(self, deadline_s: float = 60) -> None:
+        import botocore.exceptions
+
+        client = self.client()
+        end = time.monotonic() + deadline_s
+        while True:
+            try:
+                buckets = {bucket["Name"] for bucket in client.list_buckets().get("Buckets", [])}
+                if "tests" not in buckets:
+                    client.create_bucket(Bucket="tests")
+                client.put_object(Bucket="tests", Key=".ready", Body=b"yes")
+                return
+            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+                assert self.process is not None
+                if self.process.poll() is not None or time.monotonic() > end:
+                    self.stop()
+                    log = (self.folder / "weed.log").read_text(errors="replace")[-2000:]
+                    raise RuntimeError(f"the S3 server did not come up:\n{log}") from None
+                time.sleep(0.2)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running server for the whole session; has a bucket "tests"."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of the bucket, with endpoint and keys in the environment of this test."""
+    import fsspec
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    # s3fs keeps clients by their options; the environment they were made in is not among them.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    return "s3://tests"
