@@ -123,10 +123,10 @@ class CityDrive:
         depth = torch.where(centre.inverse_depth > 0, 1.0 / centre.inverse_depth, 0.0).view(shape)
         s = self.supersample
         if s == 1:
-            colour = self._shader.colours(camera, centre, rows).view(*shape, 3)
+            colour = self._shader.colours(camera, centre, rows).view(3, *shape)
         else:
             fine, fine_rows = camera.supersampled(s), (rows[0] * s, rows[1] * s)
             hits = cast_rays(self._scene, fine, fine_rows)
             colour = self._shader.colours(fine, hits, fine_rows)
-            colour = colour.view(shape[0], shape[1], s, shape[2], s, 3).mean((2, 4))
-        return (colour * 255.0 + 0.5).to(torch.uint8), depth
+            colour = colour.view(3, shape[0], shape[1], s, shape[2], s).mean((3, 5))
+        return (colour * 255.0 + 0.5).to(torch.uint8).permute(1, 2, 3, 0), depth

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.city.layout import CityLayout
+from pipeline.city.layout import CityLayout, FloatArray
 
 FAR = 250.0  # metres; what lies beyond is sky, and depth is 0
 _NEAR = 0.02
@@ -41,32 +41,27 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """A city's geometry as float32 tensors on one device; the fields are those of `CityLayout`."""
+    """A city's geometry as float32 tensors on one device, components first: (3, Q) and (3, E) read fastest in long runs."""
 
     quad_centre: Tensor
-    quad_u: Tensor  # half edge divided by its squared length: u . (X - centre) is in [-1, 1] on the rectangle
+    quad_u: Tensor  # half edges
     quad_v: Tensor
     quad_normal: Tensor
-    quad_corners: Tensor
     leaf_centre: Tensor
-    leaf_inverse: Tensor
+    leaf_inverse: Tensor  # 1 / radii
     quad_start: Tensor
     leaf_start: Tensor
-    sphere: Tensor
+    sphere: Tensor  # (4, O)
 
     @classmethod
     def of(cls, city: CityLayout, device: torch.device) -> Scene:
-        quads = city.quads
-        u2 = (quads.half_u**2).sum(1, keepdims=True)
-        v2 = (quads.half_v**2).sum(1, keepdims=True)
-        corners = [quads.centre + a * quads.half_u + b * quads.half_v for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+        def real(array: FloatArray) -> Tensor:
+            return torch.tensor(array.T, dtype=torch.float32).contiguous().to(device)
 
-        def real(array: object) -> Tensor:
-            return torch.as_tensor(array, dtype=torch.float32).to(device)
-
+        quads, leaves = city.quads, city.leaves
         return cls(
-            real(quads.centre), real(quads.half_u / u2), real(quads.half_v / v2), real(quads.normal),
-            torch.stack([real(c) for c in corners], 1), real(city.leaves.centre), real(1.0 / city.leaves.radii),
+            real(quads.centre), real(quads.half_u), real(quads.half_v), real(quads.normal),
+            real(leaves.centre), real(1.0 / leaves.radii),
             torch.as_tensor(city.quad_start).to(device), torch.as_tensor(city.leaf_start).to(device), real(city.sphere),
         )  # fmt: skip
 
@@ -100,15 +95,15 @@ def cast_rays(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
     leaf_spans = _leaf_spans(scene, camera, rows, *_expand(frame, item, scene.leaf_start))
     ground = _ground(camera, rows)
     # float bits of positive numbers sort as the numbers do: (w, span) packed into one integer has a unique maximum
-    key = torch.where(ground > 1.0 / FAR, ground, torch.zeros_like(ground)).view(torch.int32).to(torch.int64) << 32
+    key = (ground.clamp(min=0.0) * (ground > 1.0 / FAR)).view(torch.int32).to(torch.int64) << 32
     for offset, spans in ((1, quad_spans), (1 + len(quad_spans.pixel), leaf_spans)):
         pixel, packed = _run(spans, offset)
         key.scatter_reduce_(0, pixel, packed, "amax")
     span = key & 0xFFFFFFFF
     w = (key >> 32).to(torch.int32).view(torch.float32)
-    sky_or_ground = torch.full((1,), -1, dtype=torch.int64, device=w.device)
-    primitive = torch.cat([sky_or_ground, quad_spans.primitive, leaf_spans.primitive])[span]
-    return Hits(w, torch.where(key == 0, -2, primitive))
+    ground_item = torch.full((1,), -1, dtype=torch.int64, device=w.device)
+    primitive = torch.cat([ground_item, quad_spans.primitive, leaf_spans.primitive]).index_select(0, span)
+    return Hits(w, primitive - (key == 0).to(torch.int64))
 
 
 def _run(spans: _Spans, offset: int) -> tuple[Tensor, Tensor]:
@@ -116,14 +111,16 @@ def _run(spans: _Spans, offset: int) -> tuple[Tensor, Tensor]:
     device = spans.pixel.device
     row = torch.repeat_interleave(torch.arange(len(spans.pixel), device=device), spans.length)
     first = torch.cumsum(spans.length, 0) - spans.length
-    ramp = torch.arange(len(row), device=device)
-    k = (ramp - first[row]).float()
-    w = torch.addcmul(spans.start[row], spans.slope[row], k)
+    k = torch.arange(len(row), device=device) - first.index_select(0, row)
+    along = k.float()
+    w = torch.addcmul(spans.start.index_select(0, row), spans.slope.index_select(0, row), along)
     if spans.curve is not None:
-        c0, c1, c2 = (c[row] for c in spans.curve)
-        w = w + torch.sqrt(torch.clamp(c0 + k * (c1 + k * c2), min=0.0))
+        c0, c1, c2 = (c.index_select(0, row) for c in spans.curve)
+        w = w + torch.sqrt(torch.clamp(c0 + along * (c1 + along * c2), min=0.0))
+    w = w * (w > 1.0 / FAR)
+    # a span that gives w = 0 must not outbid the sky, whose key is 0
     packed = (w.view(torch.int32).to(torch.int64) << 32) | (row + offset)
-    return ramp + (spans.pixel - first)[row], torch.where(w > 1.0 / FAR, packed, 0)
+    return k + spans.pixel.index_select(0, row), packed * (w > 0)
 
 
 def _ground(camera: Camera, rows: tuple[int, int]) -> Tensor:
@@ -143,10 +140,9 @@ def _pixel_grid(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 def _objects_in_view(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor]:
     """(frame, object) pairs whose sphere touches the frustum and is large enough to be seen."""
-    pose = camera.world_from_camera
-    centre, radius = scene.sphere[:, :3], scene.sphere[:, 3]
-    local = torch.einsum("fji,foj->foi", pose[:, :3, :3], centre - pose[:, None, :3, 3])
-    x, y, z = local.unbind(-1)
+    pose, radius = camera.world_from_camera, scene.sphere[3]
+    turned = pose[:, :3, :3].transpose(1, 2)
+    x, y, z = torch.baddbmm(-turned @ pose[:, :3, 3:4], turned, scene.sphere[:3].expand(len(pose), 3, -1)).unbind(1)
     tan_x = max(camera.cx, camera.width - camera.cx) / camera.focal
     tan_y = max(camera.cy, camera.height - camera.cy) / camera.focal
     keep = (z > -radius) & (z < FAR + radius)
@@ -159,22 +155,22 @@ def _objects_in_view(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor]:
 
 def _expand(frame: Tensor, item: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     """(frame, object) pairs to (frame, part) pairs with the parts start[object] .. start[object + 1]."""
-    count = start[item + 1] - start[item]
+    begin = start.index_select(0, item)
+    count = start.index_select(0, item + 1) - begin
     pair = torch.repeat_interleave(torch.arange(len(item), device=item.device), count)
     first = torch.cumsum(count, 0) - count
-    return frame[pair], torch.arange(len(pair), device=item.device) + (start[item] - first)[pair]
+    parts = torch.arange(len(pair), device=item.device) + (begin - first).index_select(0, pair)
+    return frame.index_select(0, pair), parts
 
 
-def _rows_of(
-    low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _rows_of(low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Part number, image row and y of every row that touches [low, high] in y."""
     top = torch.clamp(torch.ceil(low * camera.focal + camera.cy - 0.5), rows[0], rows[1]).to(torch.int64)
     end = torch.clamp(torch.floor(high * camera.focal + camera.cy + 0.5), rows[0], rows[1]).to(torch.int64)
     count = torch.clamp(end - top, min=0)
     part = torch.repeat_interleave(torch.arange(len(low), device=low.device), count)
     first = torch.cumsum(count, 0) - count
-    row = torch.arange(len(part), device=low.device) + (top - first)[part]
+    row = torch.arange(len(part), device=low.device) + (top - first).index_select(0, part)
     return part, row, (row.float() + 0.5 - camera.cy) / camera.focal
 
 
@@ -185,90 +181,117 @@ def _columns(low: Tensor, high: Tensor, camera: Camera) -> tuple[Tensor, Tensor]
     return left.to(torch.int64), torch.clamp(end - left, min=0).to(torch.int64)
 
 
+def _first_pixel(camera: Camera, rows: tuple[int, int], frame: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    return (frame * (rows[1] - rows[0]) + row - rows[0]) * camera.width + column
+
+
+def _pose_columns(camera: Camera, frame: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The camera's axes in the world, three times (3, P), and its place (3, P), for every pair."""
+    flat = camera.world_from_camera[:, :3, :].permute(2, 1, 0).reshape(12, -1).contiguous()
+    picked = flat.index_select(1, frame)
+    return [picked[0:3], picked[3:6], picked[6:9]], picked[9:12]
+
+
+def _into_camera(axes: list[Tensor], vector: Tensor) -> Tensor:
+    """World vectors (3, P) in camera axes (3, P)."""
+    return torch.stack([(axis * vector).sum(0) for axis in axes])
+
+
 def _quad_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tensor, quad: Tensor) -> _Spans:
-    pose = camera.world_from_camera
-    facing = ((pose[frame, :3, 3] - scene.quad_centre[quad]) * scene.quad_normal[quad]).sum(1) > 1e-4
-    frame, quad = frame[facing], quad[facing]
-    rotation, eye = pose[frame, :3, :3], pose[frame, :3, 3]
-    low, high, seen = _quad_bounds(scene, camera, rotation, eye, quad)
-    frame, quad, rotation, eye, low, high = (a[seen] for a in (frame, quad, rotation, eye, low, high))
-    away = eye - scene.quad_centre[quad]
-    axes = torch.stack([scene.quad_normal[quad], scene.quad_u[quad], scene.quad_v[quad]], 1)
-    local = axes @ rotation  # (P, 3, 3): the axes seen from the camera
-    reach = (axes * away[:, None]).sum(2)
-    w = -local[:, 0] / reach[:, :1]
-    u = reach[:, 1:2] * w + local[:, 1]
-    v = reach[:, 2:3] * w + local[:, 2]
-    # five conditions g(x, y) = g0 x + g1 y + g2 >= 0, the last keeps to the far limit
-    limit = w - torch.tensor([0.0, 0.0, 1.0 / FAR], device=w.device)
-    conditions = torch.stack([w - u, w + u, w - v, w + v, limit], 1)
+    place = camera.world_from_camera[:, :3, 3].T.contiguous()
+    normal = scene.quad_normal.index_select(1, quad)
+    away = scene.quad_centre.index_select(1, quad) - place.index_select(1, frame)
+    facing = ((away * normal).sum(0) < -1e-4).nonzero()[:, 0]
+    frame, quad = frame.index_select(0, facing), quad.index_select(0, facing)
+    axes, _ = _pose_columns(camera, frame)
+    middle = _into_camera(axes, away.index_select(1, facing))
+    half_u = _into_camera(axes, scene.quad_u.index_select(1, quad))
+    half_v = _into_camera(axes, scene.quad_v.index_select(1, quad))
+    low, high, seen = _quad_bounds(camera, middle, half_u, half_v)
+    kept = seen.nonzero()[:, 0]
+    frame, quad, low, high = (a.index_select(0, kept) for a in (frame, quad, low, high))
+    middle, half_u, half_v = (a.index_select(1, kept) for a in (middle, half_u, half_v))
+    normal = _into_camera([a.index_select(1, kept) for a in axes], scene.quad_normal.index_select(1, quad))
+    # w(x, y) and w times the two coordinates on the rectangle, each as coefficients (3, P) of x, y and 1
+    w = normal / (normal * middle).sum(0)
+    u, v = ((a - (a * middle).sum(0) * w) / (a * a).sum(0) for a in (half_u, half_v))
+    # five conditions g(x, y) = g0 x + g1 y + g2 >= 0; the last keeps to the far limit
+    limit = w - torch.tensor([[0.0], [0.0], [1.0 / FAR]], device=w.device)
+    conditions = torch.stack([w - u, w + u, w - v, w + v, limit], 1).reshape(15, -1)
     part, row, y = _rows_of(low, high, camera, rows)
-    slope = conditions[:, :, 0][part]
-    rest = conditions[:, :, 1][part] * y[:, None] + conditions[:, :, 2][part]
+    picked = conditions.index_select(1, part)
+    slope, rest = picked[0:5], torch.addcmul(picked[10:15], picked[5:10], y)
     slope = torch.where(slope == 0.0, 1e-30, slope)
     root = -rest / slope
     rising = slope > 0
-    left = torch.where(rising, root, -1e9).amax(1)
-    right = torch.where(rising, 1e9, root).amin(1)
+    left = torch.where(rising, root, -1e9).amax(0)
+    right = torch.where(rising, 1e9, root).amin(0)
     column, length = _columns(left, right, camera)
-    part, row, y, column, length = (a[length > 0] for a in (part, row, y, column, length))
+    kept = length.nonzero()[:, 0]
+    part, row, y, column, length = (a.index_select(0, kept) for a in (part, row, y, column, length))
     x0 = (column.float() + 0.5 - camera.cx) / camera.focal
-    start = w[part, 0] * x0 + w[part, 1] * y + w[part, 2]
-    pixel = (frame[part] * (rows[1] - rows[0]) + row - rows[0]) * camera.width + column
-    return _Spans(pixel, length, quad[part], start, w[part, 0] / camera.focal, None)
+    w = w.index_select(1, part)
+    pixel = _first_pixel(camera, rows, frame.index_select(0, part), row, column)
+    start = torch.addcmul(torch.addcmul(w[2], w[1], y), w[0], x0)
+    return _Spans(pixel, length, quad.index_select(0, part), start, w[0] / camera.focal, None)
 
 
 def _quad_bounds(
-    scene: Scene, camera: Camera, rotation: Tensor, eye: Tensor, quad: Tensor
+    camera: Camera, middle: Tensor, half_u: Tensor, half_v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest and highest y of the part in front of the camera, and whether that part can be in the image."""
-    corners = (scene.quad_corners[quad] - eye[:, None]) @ rotation
-    following = corners.roll(-1, 1)
-    z, z_next = corners[..., 2], following[..., 2]
+    corners = torch.stack(
+        [middle - half_u - half_v, middle + half_u - half_v, middle + half_u + half_v, middle - half_u + half_v], 1
+    )
+    following = corners[:, [1, 2, 3, 0]]
+    z, z_next = corners[2], following[2]
     # where an edge crosses the near plane, the crossing stands in for the corner behind it
     across = (z - _NEAR) / torch.where(z == z_next, 1.0, z - z_next)
-    crossing = corners + across[..., None] * (following - corners)
-    points = torch.cat([corners, crossing], 1)
-    valid = torch.cat([z >= _NEAR, (z >= _NEAR) != (z_next >= _NEAR)], 1)
-    depth = torch.cat([z.clamp(min=_NEAR), torch.full_like(z, _NEAR)], 1)
-    x, y = points[..., 0] / depth, points[..., 1] / depth
-    low, high = torch.where(valid, y, 1e9).amin(1), torch.where(valid, y, -1e9).amax(1)
-    left, right = torch.where(valid, x, 1e9).amin(1), torch.where(valid, x, -1e9).amax(1)
+    crossing = corners + across * (following - corners)
+    valid = torch.cat([z >= _NEAR, (z >= _NEAR) != (z_next >= _NEAR)])
+    depth = torch.cat([z.clamp(min=_NEAR), torch.full_like(z, _NEAR)])
+    x, y = torch.cat([corners[0], crossing[0]]) / depth, torch.cat([corners[1], crossing[1]]) / depth
+    low, high = torch.where(valid, y, 1e9).amin(0), torch.where(valid, y, -1e9).amax(0)
+    left, right = torch.where(valid, x, 1e9).amin(0), torch.where(valid, x, -1e9).amax(0)
     seen = (right * camera.focal + camera.cx > 0) & (left * camera.focal + camera.cx < camera.width) & (low < high)
+    seen &= (high * camera.focal + camera.cy > 0) & (low * camera.focal + camera.cy < camera.height)
     margin = 1e-3  # rounding may cost a row, never a pixel: the conditions decide
     return low - margin, high + margin, seen
 
 
 def _leaf_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tensor, leaf: Tensor) -> _Spans:
-    pose = camera.world_from_camera
-    inverse = scene.leaf_inverse[leaf]
-    away = (pose[frame, :3, 3] - scene.leaf_centre[leaf]) * inverse
-    outside = (away**2).sum(1) - 1.0
-    apart = outside > 1e-3
-    frame, leaf, inverse, away, outside = (a[apart] for a in (frame, leaf, inverse, away, outside))
-    axes = inverse[:, :, None] * pose[frame, :3, :3]  # unit-sphere directions of the camera axes, as columns
-    low, high = _leaf_bounds(scene, pose[frame], leaf)
-    part, row, y = _rows_of(low, high, camera, rows)
-    # A w^2 + 2 B w + C = 0 with A = |away|^2 - 1, B = away . d, C = |d|^2, d = axes (x, y, 1)
-    along = (away[:, :, None] * axes).sum(1)
-    gram = axes.transpose(1, 2) @ axes
-    b1, b0 = along[part, 0], along[part, 1] * y + along[part, 2]
-    c2 = gram[part, 0, 0]
-    c1 = 2 * (gram[part, 0, 1] * y + gram[part, 0, 2])
-    c0 = gram[part, 1, 1] * y * y + 2 * gram[part, 1, 2] * y + gram[part, 2, 2]
-    a = outside[part]
-    q2, q1, q0 = b1 * b1 - a * c2, 2 * b1 * b0 - a * c1, b0 * b0 - a * c0
+    axes, place = _pose_columns(camera, frame)
+    inverse = scene.leaf_inverse.index_select(1, leaf)
+    centre = scene.leaf_centre.index_select(1, leaf)
+    low, high = _leaf_bounds(_into_camera(axes, centre - place), 1.0 / inverse.amin(0))
+    away = (place - centre) * inverse
+    # inside a ball nothing is to be seen of it: an A that leaves no real root
+    a = (away * away).sum(0) - 1.0
+    part, row, y = _rows_of(low, torch.where(a > 1e-3, high, low - 1.0), camera, rows)
+    # A w^2 + 2 B w + C = 0 with A = |away|^2 - 1, B = away . d, C = |d|^2, d = x right + y down + forward in unit-sphere axes
+    right, down, forward = (axis * inverse for axis in axes)
+    table = torch.stack(
+        [
+            (away * right).sum(0), (away * down).sum(0), (away * forward).sum(0), (right * right).sum(0),
+            (right * down).sum(0), (right * forward).sum(0), (down * down).sum(0), (down * forward).sum(0),
+            (forward * forward).sum(0), a,
+        ]
+    )  # fmt: skip
+    b1, bd, bf, rr, rd, rf, dd, df, ff, a = table.index_select(1, part)
+    b0 = bd * y + bf
+    q2 = b1 * b1 - a * rr
+    q1 = 2 * b1 * b0 - 2 * a * (rd * y + rf)
+    q0 = b0 * b0 - a * (dd * y * y + 2 * df * y + ff)
     column, length = _columns(*_between_roots(q2, q1, q0, b1, b0), camera)
-    keep = length > 0
-    part, row, y, column, length = (t[keep] for t in (part, row, y, column, length))
-    a, b1, b0, q2, q1, q0 = (t[keep] for t in (a, b1, b0, q2, q1, q0))
+    kept = length.nonzero()[:, 0]
+    part, row, column, length = (t.index_select(0, kept) for t in (part, row, column, length))
+    a, b1, b0, q2, q1, q0 = (t.index_select(0, kept) for t in (a, b1, b0, q2, q1, q0))
     x0, dx = (column.float() + 0.5 - camera.cx) / camera.focal, 1.0 / camera.focal
     square = a * a
     curve = ((q0 + x0 * (q1 + x0 * q2)) / square, (q1 + 2 * x0 * q2) * dx / square, q2 * dx * dx / square)
-    pixel = (frame[part] * (rows[1] - rows[0]) + row - rows[0]) * camera.width + column
-    return _Spans(
-        pixel, length, leaf[part] + len(scene.quad_centre), -(b1 * x0 + b0) / a, -b1 * dx / a, curve
-    )  # fmt: skip
+    pixel = _first_pixel(camera, rows, frame.index_select(0, part), row, column)
+    item = leaf.index_select(0, part) + scene.quad_centre.shape[1]
+    return _Spans(pixel, length, item, -(b1 * x0 + b0) / a, -b1 * dx / a, curve)
 
 
 def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,49 +311,56 @@ def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -
     return left, torch.where(empty, left - 1e9, right)
 
 
-def _leaf_bounds(scene: Scene, pose: Tensor, leaf: Tensor) -> tuple[Tensor, Tensor]:
-    radius = 1.0 / scene.leaf_inverse[leaf].amin(1)
-    local = ((scene.leaf_centre[leaf] - pose[:, :3, 3])[:, None] @ pose[:, :3, :3])[:, 0]
-    y, z = local[:, 1], local[:, 2]
-    near, far = (z - radius).clamp(min=_NEAR), z + radius
+def _leaf_bounds(local: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest y of balls around `local` (3, P) in camera axes; an empty interval behind the camera."""
+    y, z = local[1], local[2]
+    near, far = (z - radius).clamp(min=_NEAR), (z + radius).clamp(min=_NEAR)
     up, down = y - radius, y + radius
     low = torch.where(up < 0, up / near, up / far)
     high = torch.where(down > 0, down / near, down / far)
-    behind = z + radius <= _NEAR
-    return torch.where(behind, 1e9, low), torch.where(behind, -1e9, high)
+    return low, torch.where(z + radius <= _NEAR, low - 1.0, high)
+
+
+def ray_directions(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """World directions (3, N) with z-depth 1 and eyes (3, N) of all rays, in the order of `Hits`."""
+    pose = camera.world_from_camera
+    x, y = _pixel_grid(camera, rows)
+    right, down, ahead, eye = (pose[:, :3, k].T[:, :, None, None] for k in range(4))
+    ray = right * x + (down * y[:, None] + ahead)
+    return ray.reshape(3, -1), eye.expand_as(ray).reshape(3, -1)
 
 
 def cast_rays_plainly(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
     """The same hits by trying every ray on every rectangle and every ellipsoid of the city (the slow twin of `cast_rays`).
 
-    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and spheres only.
+    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and spheres in float64.
     """
     x, y = _pixel_grid(camera, rows)
     pose = camera.world_from_camera.double()
+    centre, normal = scene.quad_centre.T.double(), scene.quad_normal.T.double()
+    edges = [(edge / (edge**2).sum(0)).T.double() for edge in (scene.quad_u, scene.quad_v)]
+    leaf_centre, leaf_inverse = scene.leaf_centre.T.double(), scene.leaf_inverse.T.double()
     best_w, best_item = [], []
     for rotation, eye in zip(pose[:, :3, :3], pose[:, :3, 3], strict=True):
         for y_row in y.double():
             ray = torch.stack([x.double(), y_row.expand_as(x), torch.ones_like(x, dtype=torch.float64)], 1)
             ray = ray @ rotation.T
-            away = eye - scene.quad_centre.double()
-            reach = (away * scene.quad_normal.double()).sum(1)
-            depth = -reach / (ray @ scene.quad_normal.double().T)
-            u = (away * scene.quad_u.double()).sum(1) + depth * (ray @ scene.quad_u.double().T)
-            v = (away * scene.quad_v.double()).sum(1) + depth * (ray @ scene.quad_v.double().T)
+            away = eye - centre
+            reach = (away * normal).sum(1)
+            depth = -reach / (ray @ normal.T)
+            u, v = ((away * edge).sum(1) + depth * (ray @ edge.T) for edge in edges)
             hit = (depth > 0) & (u.abs() <= 1) & (v.abs() <= 1) & (reach > 0)
             quad_depth = torch.where(hit, depth, torch.inf)
 
-            apart = (eye - scene.leaf_centre.double()) * scene.leaf_inverse.double()
-            ball = ray[:, None] * scene.leaf_inverse.double()
+            apart = (eye - leaf_centre) * leaf_inverse
+            ball = ray[:, None] * leaf_inverse
             a, b, c = (ball**2).sum(2), (ball * apart).sum(2), (apart**2).sum(1) - 1
             disc = b * b - a * c
             near = (-b - disc.clamp(min=0).sqrt()) / a
             leaf_depth = torch.where((disc >= 0) & (near > 0), near, torch.inf)
 
             ground = torch.where(ray[:, 2:] < 0, -eye[2] / ray[:, 2:], torch.inf)
-            depths = torch.cat([ground, quad_depth, leaf_depth], 1)
-            nearest, item = depths.min(1)
-            item = torch.where(nearest < FAR, item - 1, -2)
+            nearest, item = torch.cat([ground, quad_depth, leaf_depth], 1).min(1)
+            best_item.append(torch.where(nearest < FAR, item - 1, -2))
             best_w.append(torch.where(nearest < FAR, 1.0 / nearest, 0.0).float())
-            best_item.append(item)
     return Hits(torch.cat(best_w), torch.cat(best_item))

@@ -23,7 +23,6 @@ class NoiseAtlas:
     offset: Tensor  # (L,) int32 where a level starts
     scale: Tensor  # (L,) float32 2^-level
     mask: Tensor  # (L,) int32 size - 1
-    size: Tensor  # (L,) int32
 
     @classmethod
     def from_seed(cls, seed: int, device: torch.device) -> NoiseAtlas:
@@ -41,17 +40,18 @@ class NoiseAtlas:
             torch.tensor(np.concatenate([[0], np.cumsum(sizes**2)[:-1]]), dtype=torch.int32).to(device),
             torch.tensor(0.5 ** np.arange(len(levels)), dtype=torch.float32).to(device),
             torch.tensor(sizes - 1, dtype=torch.int32).to(device),
-            torch.tensor(sizes, dtype=torch.int32).to(device),
         )
 
     def sample(self, a: Tensor, b: Tensor, texel: float, footprint: Tensor) -> Tensor:
         """Noise (N,) at metres a, b with the finest texel `texel` metres wide, from the level that fits the footprint."""
-        level = torch.clamp(torch.log2(footprint * (1.0 / texel)) + 0.5, 0, len(self.scale) - 1).to(torch.int32)
-        zoom = self.scale[level] * (1.0 / texel)
-        mask = self.mask[level]
+        # the exponent of a float is its rounded-down log2, at a fiftieth of the price
+        exponent = ((footprint * (1.4142135 / texel)).view(torch.int32) >> 23) - 127
+        level = exponent.clamp(0, len(self.scale) - 1)
+        zoom = self.scale.index_select(0, level) * (1.0 / texel)
+        mask = self.mask.index_select(0, level)
         column = torch.floor(a * zoom).to(torch.int32) & mask
         row = torch.floor(b * zoom).to(torch.int32) & mask
-        return self.texels[self.offset[level] + row * self.size[level] + column]
+        return self.texels.index_select(0, torch.addcmul(self.offset.index_select(0, level), row, mask + 1) + column)
 
 
 def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
@@ -71,20 +71,21 @@ def stripes(x: Tensor, width: Tensor, start: Tensor | float, duty: Tensor | floa
     width = width.clamp(min=1e-4)
     high, low = x + 0.5 * width, x - 0.5 * width
     whole_high, whole_low = torch.floor(high), torch.floor(low)
-    zero = torch.zeros((), device=x.device)
-    duty = torch.as_tensor(duty, dtype=x.dtype, device=x.device)
     covered = (whole_high - whole_low) * duty
-    covered = covered + torch.minimum(torch.maximum(high - whole_high - start, zero), duty)
-    covered = covered - torch.minimum(torch.maximum(low - whole_low - start, zero), duty)
+    covered = covered + _at_most((high - whole_high - start).clamp(min=0.0), duty)
+    covered = covered - _at_most((low - whole_low - start).clamp(min=0.0), duty)
     return covered / width
 
 
 def band(x: Tensor, width: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Share (N,) of [x - width / 2, x + width / 2] inside [low, high]."""
-    low = torch.as_tensor(low, dtype=x.dtype, device=x.device)
-    high = torch.as_tensor(high, dtype=x.dtype, device=x.device)
-    inside = torch.minimum(x + 0.5 * width, high) - torch.maximum(x - 0.5 * width, low)
+    half = 0.5 * width
+    inside = _at_most(x + half, high) + _at_most(half - x, -low)
     return torch.clamp(inside / width, 0.0, 1.0)
+
+
+def _at_most(x: Tensor, limit: Tensor | float) -> Tensor:
+    return torch.minimum(x, limit) if isinstance(limit, Tensor) else x.clamp(max=limit)
 
 
 def cell_hash(a: Tensor, b: Tensor, seed: Tensor | float) -> Tensor:
@@ -99,5 +100,5 @@ def cell_hash(a: Tensor, b: Tensor, seed: Tensor | float) -> Tensor:
 
 
 def blend(below: Tensor, above: Tensor, share: Tensor) -> Tensor:
-    """(1 - share) * below + share * above for colours (N, 3) or (3,) and share (N,)."""
-    return below + (above - below) * share[:, None]
+    """(1 - share) * below + share * above for colours (3, N) or (3, 1) and share (N,)."""
+    return below + (above - below) * share
