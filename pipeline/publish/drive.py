@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,10 @@ Progress = Callable[[int, int, int], None]
 """Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
 
 TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet")
+
+# What a publish writes, and what is left under another name where it was killed while writing that.
+_NAMES = r"(?:manifest\.json|(?:poses|chunks|loops|part-\d{5,})\.parquet)"
+_OURS = re.compile(rf"{_NAMES}|\.{_NAMES}\.[0-9a-f]+\.tmp")
 
 
 def publish_drive(
@@ -109,15 +114,11 @@ def clear_drive(output: str, drive_id: str, *, overwrite: bool) -> None:
                 f"--overwrite makes it again"
             )
         storage.remove_tree(marker)
-    for name in TABLES:
-        table = storage.join(drive_uri, name)
-        if storage.exists(table):
-            storage.remove_tree(table)
-    shards = storage.join(drive_uri, "points")
-    if storage.exists(shards):
-        for file in storage.list_files(shards):
-            if file.name.startswith("part-") and file.name.endswith(".parquet"):
-                storage.remove_tree(file.uri)
+    for folder in (drive_uri, storage.join(drive_uri, "points")):
+        if storage.exists(folder):
+            for file in storage.list_files(folder):
+                if _OURS.fullmatch(file.name):
+                    storage.remove_tree(file.uri)
 
 
 def _write_points(

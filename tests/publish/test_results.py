@@ -1,0 +1,157 @@
+"""Reading a published drive back, by box and confidence, without touching the rest."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset
+import pytest
+
+from pipeline import schema
+from pipeline.errors import DriveError
+from pipeline.publish import PublishConfig, open_drive, publish_drive
+from tests.publish.drives import small_drive
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """120 frames along x, 230,400 points in 4 shards of some 29 row groups each."""
+    folder = tmp_path_factory.mktemp("published")
+    drive = small_drive(120, height=40, width=48, size=20, step=1.0)
+    straight = np.tile(np.eye(4), (120, 1, 1))
+    straight[:, 0, 3] = 2.0 * np.arange(120)
+    joined = dataclasses.replace(drive.joined, world_from_camera=straight)
+    options = PublishConfig(shard_rows=60_000, row_group_rows=2048, confidence_share=0.0)
+    publish_drive(str(folder), drive.facts, drive.chunks, joined, options, drive.run)
+    return str(folder)
+
+
+BOX = ((60.0, -2.0, 2.0), (66.0, 2.0, 8.0))
+
+
+def inside(table, box, least=0.0):
+    xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
+    there = ((xyz >= box[0]) & (xyz <= box[1])).all(-1) & (table["confidence"].to_numpy() >= least)
+    return table.filter(pyarrow.array(there))
+
+
+def test_a_box_gives_exactly_its_points(output):
+    drive = open_drive(output, "drive-1")
+    everything = drive.points()
+    assert everything.num_rows == drive.manifest.counts.points == 120 * 40 * 48
+    assert everything.schema.equals(schema.POINTS)
+    expected = inside(everything, BOX)
+    assert 100 < expected.num_rows < 10_000
+    assert drive.points(BOX).equals(expected)
+
+
+def test_confidence_and_columns_are_chosen_alike(output):
+    drive = open_drive(output, "drive-1")
+    expected = inside(drive.points(), BOX, 5.0)
+    got = drive.points(BOX, columns=["frame_index", "x"], min_confidence=5.0)
+    assert got.column_names == ["x", "frame_index"]  # in the order of the schema
+    assert got.equals(expected.select(["x", "frame_index"]))
+
+
+def test_a_small_box_touches_few_row_groups_and_few_bytes(output):
+    drive = open_drive(output, "drive-1")
+    plan = drive.row_groups(BOX)
+    everything = drive.row_groups()
+    touched, total = sum(len(g.chosen) for g in plan), sum(g.total for g in everything)
+    assert len(everything) == 4 and total == sum(len(g.chosen) for g in everything) > 100
+    assert 0 < touched <= 0.15 * total
+    assert len(plan) < len(everything)  # the manifest's boxes rule whole shards out, unopened
+
+    before = bytes_read()
+    drive.points(BOX)
+    few = bytes_read() - before
+    drive.points()
+    everything_read = bytes_read() - before - few
+    assert 0 < few < 0.25 * everything_read
+
+
+def bytes_read():
+    """Bytes this process has read from files, as the kernel counts."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+
+def test_other_readers_get_boxes_from_the_same_statistics(output):
+    field = pyarrow.dataset.field
+    where = (
+        (field("x") >= 60.0) & (field("x") <= 66.0) & (field("y") >= -2.0)
+        & (field("y") <= 2.0) & (field("z") >= 2.0) & (field("z") <= 8.0)
+    )  # fmt: skip
+    dataset = pyarrow.dataset.dataset(f"{output}/drive-1/points")
+    fragments = [f for whole in dataset.get_fragments() for f in whole.split_by_row_group(where)]
+    assert len(fragments) == sum(len(g.chosen) for g in open_drive(output, "drive-1").row_groups(BOX))
+    assert dataset.to_table(filter=where).num_rows == open_drive(output, "drive-1").points(BOX).num_rows
+
+
+def test_row_groups_without_confident_points_are_not_read(output):
+    drive = open_drive(output, "drive-1")
+    assert drive.row_groups(min_confidence=1e6)[0].chosen == ()
+    assert drive.points(min_confidence=1e6).num_rows == 0
+    assert drive.points(min_confidence=1e6).schema.equals(schema.POINTS)
+
+
+def test_batches_are_the_points_piece_by_piece(output):
+    drive = open_drive(output, "drive-1")
+    batches = list(drive.point_batches(min_confidence=3.0))
+    assert max(batch.num_rows for batch in batches) <= 2048
+    assert pyarrow.concat_tables(batches).equals(drive.points(min_confidence=3.0))
+
+
+def test_with_a_voxel_the_most_confident_point_of_each_cube_is_given(output):
+    drive = open_drive(output, "drive-1")
+    best: dict = {}
+    for row in drive.points(BOX).to_pylist():
+        cube = tuple(int(np.floor(row[axis] / 0.5)) for axis in "xyz")
+        best[cube] = max(best.get(cube, 0.0), row["confidence"])
+    got = drive.points(BOX, columns=["confidence"], voxel=0.5)
+    assert got.column_names == ["confidence"]
+    assert sorted(got["confidence"].to_pylist()) == sorted(best.values())
+
+
+def test_thinning_on_the_way_changes_nothing(output, monkeypatch):
+    drive = open_drive(output, "drive-1")
+    expected = drive.points(voxel=1.0)
+    monkeypatch.setattr("pipeline.publish.results._THINNED_AT", 3000)
+    got = drive.points(voxel=1.0)
+    assert got.num_rows == expected.num_rows < drive.manifest.counts.points / 2
+    assert got.sort_by("x").equals(expected.sort_by("x"))
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        ({"columns": ["colour"]}, "there is no 'colour'"),
+        ({"box": ((1, 1, 1), (0, 2, 2))}, "lowest and its highest corner"),
+        ({"box": (1, 2, 3, 4, 5, 6)}, "lowest and its highest corner"),
+    ],
+)
+def test_nonsense_is_refused(output, ask, message):
+    with pytest.raises(ValueError, match=message):
+        open_drive(output, "drive-1").points(**ask)
+
+
+def test_a_file_that_the_manifest_names_but_is_not_there_is_named(output, tmp_path):
+    drive = small_drive()
+    publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
+    (tmp_path / "drive-1" / "poses.parquet").unlink()
+    with pytest.raises(DriveError, match=r"drive drive-1: poses\.parquet named by its manifest"):
+        _ = open_drive(str(tmp_path), "drive-1").poses
+    (tmp_path / "drive-1" / "chunks.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(DriveError, match=r"drive drive-1: chunks\.parquet named by its manifest") as caught:
+        _ = open_drive(str(tmp_path), "drive-1").chunks
+    assert "\n" not in str(caught.value)
+
+
+def test_shards_of_a_killed_attempt_are_not_read(output, tmp_path):
+    drive = small_drive()
+    manifest = publish_drive(
+        str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run
+    )
+    shard = tmp_path / "drive-1" / "points" / "part-00000.parquet"
+    (shard.parent / "part-00009.parquet").write_bytes(shard.read_bytes())
+    assert open_drive(str(tmp_path), "drive-1").points().num_rows == manifest.counts.points
