@@ -94,10 +94,11 @@ def find_drive(uri: str, *, drive_id: str | None = None, stride: int = 1, fps: f
     return _image_drive(uri, drive_id, stride, fps)
 
 
-def natural_key(name: str) -> tuple[object, ...]:
+def natural_key(name: str) -> tuple[tuple[object, ...], str]:
     """Sort key that counts: frame2 before frame10; equal numbers (2 and 02) fall back to the text."""
     parts = _DIGITS.split(name)
-    return (*(int(part) if i % 2 else part for i, part in enumerate(parts)), name)
+    # Text and numbers take turns, so that like is compared with like.
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def is_image_name(name: str) -> bool:

@@ -6,6 +6,8 @@ to the key frame before, decode, match times. Both functions here round times th
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +21,8 @@ from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest.preprocess import MAX_PIXELS
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg")
+
+_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # end of the last frame
 
 
 @dataclass(frozen=True)
@@ -74,45 +78,49 @@ def decode_at(uri: str, wanted_ns: Sequence[int]) -> Iterator[Image.Image | Deco
         StorageError: the store does not answer, or the file is not there.
     """
     pending = list(wanted_ns)
+    if not pending:
+        return
+    reason = DecodeError("the video ends early: nothing decodable from this frame on")
     try:
-        with storage.open_input(uri) as file, _opened(file, uri) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"  # a task has one core; threads would also delay frames at errors
-            target = int(Fraction(pending[0], 10**9) / stream.time_base)
-            container.seek(target, stream=stream, backward=True)
-            for frame in _frames_from(container, stream, pending[0]):
-                if frame.pts is None:
-                    continue
-                shown = _nanoseconds(frame.pts, stream.time_base)
-                while pending and pending[0] < shown:
-                    pending.pop(0)
-                    yield DecodeError("the video frame cannot be decoded")
-                if not pending:
-                    return
-                if shown == pending[0]:
-                    pending.pop(0)
-                    yield DecodeError("the video frame is corrupt") if frame.is_corrupt else frame.to_image()
-                if not pending:
-                    return
+        for shown, frame in _shown_from(uri, pending[0]):
+            while pending and pending[0] < shown:
+                pending.pop(0)
+                yield DecodeError("the video frame cannot be decoded")
+            if pending and pending[0] == shown:
+                pending.pop(0)
+                yield DecodeError("the video frame is corrupt") if frame.is_corrupt else frame.to_image()
+            if not pending:
+                return
     except DecodeError as error:
         reason = error
-    else:
-        reason = DecodeError("the video ends early: nothing decodable from this frame on")
     for _ in pending:
         yield reason
 
 
-def _frames_from(container: Any, stream: Any, first_ns: int) -> Iterator[Any]:
-    """Decoded frames from a key frame at or before first_ns; where an index misleads, from the start."""
-    frames = _decoded(container, stream)
-    first = next(frames, None)
-    if first is None or (first.pts is not None and _nanoseconds(first.pts, stream.time_base) > first_ns):
-        container.seek(0, backward=True, any_frame=False)
-        stream.codec_context.flush_buffers()
-        yield from _decoded(container, stream)
-        return
-    yield first
-    yield from frames
+def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, Any]]:
+    """(time, frame) from the key frame at or before first_ns; where an index misleads, from the start."""
+    for seek in (True, False):
+        with storage.open_input(uri) as file, _opened(file, uri) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # a task has one core; threads would also delay frames at errors
+            if seek:
+                try:
+                    target = int(Fraction(first_ns, 10**9) / stream.time_base)
+                    container.seek(target, stream=stream, backward=True)
+                except av.FFmpegError:
+                    continue
+            frames = (
+                (_nanoseconds(frame.pts, stream.time_base), frame)
+                for frame in _decoded(container, stream)
+                if frame.pts is not None
+            )
+            first = next(frames, None)
+            if seek and (first is None or first[0] > first_ns):
+                continue
+            if first is not None:
+                yield first
+                yield from frames
+            return
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -136,16 +144,22 @@ def _packets(container: Any, stream: Any, flush: bool = False) -> Iterator[Any]:
 
 
 def _missing_at_end(stream: Any, packets: int, times: list[int]) -> int:
-    """How many frames the header promises beyond the last one; zero where it promises nothing."""
-    if not stream.frames or not stream.duration or packets >= stream.frames:
-        return 0
-    # Edit lists also make packets fewer than the header says; only time tells that the end is missing.
-    begin = stream.start_time if stream.start_time is not None else 0
-    end = _nanoseconds(begin + stream.duration, stream.time_base)
+    """How many frames the file's header promises beyond the last one; zero where it promises nothing."""
     interval = _interval(times)
-    if interval <= 0:
-        interval = _nanoseconds(stream.duration, stream.time_base) / stream.frames
-    return max(0, min(stream.frames - packets, round((end - times[-1]) / interval) - 1))
+    if stream.frames and stream.duration:  # MP4, MOV, AVI
+        # Edit lists also make packets fewer than the header says; only time tells that the end is missing.
+        begin = stream.start_time if stream.start_time is not None else 0
+        end = _nanoseconds(begin + stream.duration, stream.time_base)
+        interval = interval or _nanoseconds(stream.duration, stream.time_base) / stream.frames
+        return max(0, min(stream.frames - packets, round((end - times[-1]) / interval) - 1))
+    promised = _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    if promised is None or not interval:
+        return 0
+    hours, minutes, seconds = (Fraction(part) for part in promised.groups())
+    gap = round((hours * 3600 + minutes * 60 + seconds) * 10**9) - times[-1]
+    # Where frames come at varying times the last one may simply be shown for long.
+    longest = max(b - a for a, b in itertools.pairwise(times))
+    return max(0, round(gap / interval) - 1) if gap > 2 * longest else 0
 
 
 def _interval(times: list[int]) -> float:

@@ -1,0 +1,58 @@
+"""Small drives made by the tests themselves: images whose content tells which frame they are, and videos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+
+def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A smooth picture (height, width, 3) whose mean colour codes its number (0 ... 59)."""
+    y, x = np.mgrid[0:height, 0:width]
+    ramp = (x + y) % 16
+    return np.stack([20 + 4 * number + ramp, 235 - 3 * number - ramp, 100 + ramp], axis=-1).astype(np.uint8)
+
+
+def number_of(image: np.ndarray) -> int:
+    """Which picture() this is, after resizing or lossy coding."""
+    return round((float(image[..., 0].mean()) - 27.5) / 4)
+
+
+def write_images(
+    folder: Path, count: int, *, width: int = 64, height: int = 48, suffix: str = ".png"
+) -> list[Path]:
+    """frame0.png, frame1.png, ... frame10.png: names that need natural order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"frame{number}{suffix}" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.fromarray(picture(number, width, height)).save(path)
+    return paths
+
+
+def write_video(
+    path: Path,
+    count: int,
+    *,
+    rate: int = 10,
+    width: int = 64,
+    height: int = 48,
+    codec: str = "libx264",
+    key_every: int = 12,
+    index_first: bool = False,
+) -> Path:
+    """A video with B-frames (decoding order differs from the order shown) and several key frames."""
+    options = {"movflags": "faststart"} if index_first else {}
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"g": str(key_every), "bf": "2", "crf": "10"} if codec == "libx264" else {}
+        if codec != "libx264":
+            stream.bit_rate = 4_000_000
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(number, width, height), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
