@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.city import walls
 from pipeline.city.layout import LANE_WIDTH, PARKING_WIDTH, CityLayout, FloatArray, Material
 from pipeline.city.light import Light
-from pipeline.city.render import Camera, Hits, ray_directions
+from pipeline.city.render import Hits
 from pipeline.city.texture import NoiseAtlas, band, blend, cell_hash, stripes
 
 _WALLS = {
@@ -60,9 +60,8 @@ class Shader:
         self.centre_paint = real(np.array([[0.75, 0.74, 0.70], [0.72, 0.46, 0.07]])[rng.integers(2)])[:, None]
         self.grass = real(np.array([0.12, 0.22, 0.05]) * rng.uniform(0.8, 1.2, 3))[:, None]
 
-    def colours(self, camera: Camera, hits: Hits, rows: tuple[int, int]) -> Tensor:
-        """RGB (3, N) in [0, 1], display encoded, for the hits of `cast_rays` with the same camera and rows."""
-        ray, eye = ray_directions(camera, rows)
+    def colours(self, ray: Tensor, eye: Tensor, focal: float, hits: Hits) -> Tensor:
+        """Linear RGB (3, N) of hits along `ray` (3, N) (z-depth 1) from `eye` (3, N), blurred over a pixel of `focal`."""
         item = hits.primitive
         colour = torch.empty_like(ray)
         depth = 1.0 / hits.inverse_depth.clamp(min=1e-6)
@@ -79,14 +78,14 @@ class Shader:
                 continue
             view, away = ray.index_select(1, index), distance.index_select(0, index)
             # metres a pixel covers across the ray
-            across = away * length.index_select(0, index) * (1.0 / camera.focal)
+            across = away * length.index_select(0, index) * (1.0 / focal)
             surface = painted(item.index_select(0, index), eye.index_select(1, index) + view * away, view, across)
             seen = torch.exp(away * (-1.0 / self.light.weather.haze_metres))
             colour.index_copy_(1, index, blend(self.light.horizon, surface, seen))
         index = (item == -2).nonzero()[:, 0]
         if len(index):
             colour.index_copy_(1, index, self.light.sky(ray.index_select(1, index)))
-        return torch.sqrt((colour * self.light.weather.exposure).clamp(0.0, 1.0))
+        return (colour * self.light.weather.exposure).clamp(0.0, 1.0)
 
     def _ground(self, _: Tensor, point: Tensor, ray: Tensor, across: Tensor) -> Tensor:
         x, y = point[0], point[1]
