@@ -86,7 +86,9 @@ class S3Server:
         command = [weed, "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={config}"]
         command += [f"-s3.port={s3}", f"-master.port={master}"]
         command += [f"-volume.port={volume}", f"-filer.port={filer}"]
-        command += ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
+        command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.autoCreateBucket=false"]
+        # Services with fixed ports that nobody here uses; and no report about us to anybody.
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         self._wait()

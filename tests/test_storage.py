@@ -222,6 +222,8 @@ class TestOnS3:
                 call("s3://nobody-made-this/drives")
             with pytest.raises(NotFoundError, match="no such file or folder: s3://tests/nothing-here"):
                 call(storage.join(s3, "nothing-here"))
+        with pytest.raises(NotFoundError, match="no such bucket: s3://nobody-made-this"):
+            storage.write_bytes_atomically("s3://nobody-made-this/x", b"x")
         assert not storage.exists("s3://nobody-made-this") and not storage.exists("s3://nobody-made-this/x")
         assert storage.exists(s3)
 

@@ -141,8 +141,8 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DecodeError(f"more than {max_pixels} pixels: refused as a decompression bomb") from None
-    except Exception as error:  # as above
-        raise DecodeError(f"not an image of a known format: {_first_line(error)}") from None
+    except Exception:  # as in decode_image; PIL's own words hold memory addresses
+        raise DecodeError(f"not an image of a known format, begins with {data[:8]!r}") from None
     if image.width * image.height > max_pixels:
         raise DecodeError(
             f"{image.width}x{image.height} is more than {max_pixels} pixels: refused as a decompression bomb"

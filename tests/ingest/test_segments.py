@@ -1,0 +1,131 @@
+"""Segments: a bad frame is flagged and keeps its place; a store that fails is another thing."""
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import storage
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.drives import find_drive
+from pipeline.ingest.segments import GREY, DriveTask, decode_segment, rank_segments
+from tests.ingest.makers import number_of, picture, write_images, write_video
+from tests.ingest.test_preprocess import png_that_claims
+from tests.s3_server import S3Server, s3, s3_server  # noqa: F401
+
+
+def task_of(uri, chunk_size=6, overlap=3, **options):
+    drive = find_drive(str(uri), **options)
+    return DriveTask(drive, 42, 56, plan_chunks(drive.frame_count, chunk_size, overlap), chunk_size - overlap)
+
+
+def test_the_plan_reads_each_frame_once_and_names_its_files(tmp_path):
+    write_images(tmp_path / "a", 14)
+    write_images(tmp_path / "b", 2)
+    tasks = [task_of(tmp_path / "a"), task_of(tmp_path / "b")]
+    one = list(rank_segments(tasks, 0, 1))
+    assert [(s.drive_index, s.start, s.stop) for s in one] == [
+        *((0, 0, 3), (0, 3, 6), (0, 6, 9), (0, 9, 12), (0, 12, 14), (1, 0, 2))
+    ]
+    assert [uri for s in one for uri in s.uris] == [*tasks[0].drive.uris, *tasks[1].drive.uris]
+    two = [list(rank_segments(tasks, rank, 2)) for rank in (0, 1)]
+    assert [s.start for s in two[0]] == [0, 3, 6] and two[0][-1].stop == 9  # chunks 0-5, 3-8
+    assert [s.start for s in two[1]] == [6, 9, 12, 0] and two[1][-1].drive_index == 1  # 6-11, 9-13; all of b
+
+
+def test_frames_are_decoded_in_order_and_size(tmp_path):
+    write_images(tmp_path / "d", 5)
+    batch = decode_segment(next(rank_segments([task_of(tmp_path / "d", 5, 0)], 0, 1)))
+    assert batch.images.shape == (5, 42, 56, 3) and batch.images.dtype == np.uint8
+    assert batch.ok.all() and batch.reasons == (None,) * 5 and batch.storage_failure is None
+    assert [number_of(image) for image in batch.images] == [0, 1, 2, 3, 4]
+
+
+def test_bad_frames_are_grey_flagged_and_keep_their_places(tmp_path):
+    paths = write_images(tmp_path / "d", 8)
+    task = task_of(tmp_path / "d", 8, 0)
+    paths[1].write_bytes(b"")
+    paths[2].write_bytes(paths[2].read_bytes()[:150])
+    paths[3].write_bytes(png_that_claims(50_000, 50_000))
+    Image.fromarray(picture(4, 80, 60)).save(paths[4])
+    paths[5].unlink()
+    Image.fromarray(np.zeros((48, 64), np.float32)).save(paths[6], "TIFF")
+    batch = decode_segment(next(rank_segments([task], 0, 1)))
+    assert list(batch.ok) == [True, False, False, False, False, False, False, True]
+    expected = [
+        *(None, "frame1.png: the file has no bytes", "frame2.png: corrupt or truncated PNG"),
+        "frame3.png: more than 89478485 pixels: refused as a decompression bomb",
+        "frame4.png: expected 64x48 pixels as in the drive's first frame, got 80x60",
+        *("vanished since the drive was listed", "frame6.png: expected 8 or 16 bits", None),
+    ]
+    for said, reason in zip(batch.reasons, expected, strict=True):
+        assert said is None if reason is None else reason in said
+    assert (batch.images[1:7] == GREY).all()
+    assert [number_of(batch.images[i]) for i in (0, 7)] == [0, 7]
+
+
+def test_a_video_cut_off_flags_its_end(tmp_path):
+    path = write_video(tmp_path / "ride.mp4", 40, index_first=True)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
+    batches = [decode_segment(segment) for segment in rank_segments([task_of(path, 16, 6)], 0, 1)]
+    ok = np.concatenate([batch.ok for batch in batches])
+    images = np.concatenate([batch.images for batch in batches])
+    assert len(ok) == 40 and ok[:20].all() and not ok[39]
+    assert [number_of(image) for image in images[ok]] == list(np.flatnonzero(ok))
+    assert "ends early" in batches[-1].reasons[-1] and (images[~ok] == GREY).all()
+
+
+def test_a_thinned_out_video_gives_the_frames_of_its_plan(tmp_path):
+    path = write_video(tmp_path / "ride.mp4", 30)
+    batches = [decode_segment(segment) for segment in rank_segments([task_of(path, 4, 1, fps=2)], 0, 1)]
+    images = np.concatenate([batch.images for batch in batches])
+    assert [number_of(image) for image in images] == [0, 5, 10, 15, 20, 25]
+
+
+def test_a_task_over_other_frames_than_the_drive_has_is_refused(tmp_path):
+    write_images(tmp_path / "d", 8)
+    drive = find_drive(str(tmp_path / "d"))
+    for chunks in ((range(5),), (range(1, 8),), (), (range(3), range(5, 8))):
+        with pytest.raises(ValueError):
+            DriveTask(drive, 42, 56, chunks, 4)
+    with pytest.raises(ValueError):
+        DriveTask(drive, 42, 56, (range(8),), 0)
+
+
+@pytest.mark.cluster
+def test_a_store_that_fails_is_no_bad_frame(tmp_path, s3, monkeypatch):  # noqa: F811
+    for path in write_images(tmp_path / "street", 4):
+        storage.upload(path, storage.join(s3, "outage", path.name))
+    segment = next(rank_segments([task_of(storage.join(s3, "outage"), 4, 0)], 0, 1))
+    assert decode_segment(segment).ok.all()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    batch = decode_segment(segment, patience_s=(0.1,))
+    assert len(batch.ok) == 0 and batch.images.shape == (0, 42, 56, 3)
+    assert batch.storage_failure is not None
+    assert batch.storage_failure.startswith("drive outage, frames 0 to 3: the store of s3://tests/outage")
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_store_that_comes_back_is_waited_for(tmp_path, monkeypatch):
+    import threading
+
+    server = S3Server(tmp_path / "server")
+    server.folder.mkdir()
+    server.start()
+    try:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        for path in write_images(tmp_path / "street", 4):
+            storage.upload(path, f"s3://tests/street/{path.name}")
+        segment = next(rank_segments([task_of("s3://tests/street", 4, 0)], 0, 1))
+        server.stop()
+        restart = threading.Timer(2, server.start)
+        restart.start()
+        batch = decode_segment(segment, patience_s=(1, 5, 15, 30))
+        restart.join()
+        assert batch.storage_failure is None and batch.ok.all()
+    finally:
+        server.stop()

@@ -1,0 +1,75 @@
+"""Videos: times without decoding, single frames by time, and files that are cut off or damaged."""
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DecodeError
+from pipeline.ingest.video import decode_at, read_timeline
+from tests.ingest.makers import number_of, write_images, write_video
+
+
+def numbers(uri, times):
+    items = decode_at(uri, times)
+    return [item if isinstance(item, DecodeError) else number_of(np.asarray(item)) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.webm", "libvpx")]
+)
+def test_any_run_of_frames_is_decoded_on_its_own(tmp_path, name, codec):
+    uri = str(write_video(tmp_path / name, 40, codec=codec))
+    timeline = read_timeline(uri)
+    assert len(timeline.timestamps_ns) == 40 and timeline.missing == 0
+    assert (timeline.width, timeline.height) == (64, 48)
+    assert set(np.diff(timeline.timestamps_ns)) == {100_000_000}
+    for start, stop in ((0, 40), (0, 1), (11, 13), (12, 24), (17, 30), (39, 40)):
+        assert numbers(uri, timeline.timestamps_ns[start:stop]) == list(range(start, stop))
+    assert numbers(uri, timeline.timestamps_ns[3::7]) == list(range(3, 40, 7))
+    assert numbers(uri, ()) == []
+
+
+def test_a_rate_that_is_no_whole_number_of_nanoseconds_still_matches(tmp_path):
+    uri = str(write_video(tmp_path / "a.mp4", 20, rate=30))
+    times = read_timeline(uri).timestamps_ns
+    assert times[1] == 33_333_333 and times[2] == 66_666_667
+    assert numbers(uri, times[5:15]) == list(range(5, 15))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_video_that_ends_early_keeps_the_places_of_its_missing_frames(tmp_path, name):
+    path = write_video(tmp_path / name, 40, index_first=name == "a.mp4")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
+    timeline = read_timeline(str(path))
+    assert len(timeline.timestamps_ns) == 40 and 5 < timeline.missing < 20
+    assert timeline.timestamps_ns == tuple(100_000_000 * number for number in range(40))
+    decoded = numbers(str(path), timeline.timestamps_ns)
+    good = 40 - timeline.missing
+    assert decoded[: good - 1] == list(range(good - 1))  # the last packet may be cut through
+    assert all("ends early" in str(item) for item in decoded[good:])
+    # Asked for on its own, the part that is not there is reported too.
+    assert all("ends early" in str(item) for item in numbers(str(path), timeline.timestamps_ns[good + 1 :]))
+
+
+def test_a_damaged_stretch_is_reported_and_the_rest_decodes(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 48, key_every=6)
+    timeline = read_timeline(str(path))
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"mdat") + 4
+    middle = begin + (len(data) - begin) * 2 // 5
+    data[middle : middle + 1200] = bytes(1200)
+    path.write_bytes(bytes(data))
+    decoded = numbers(str(path), timeline.timestamps_ns)
+    assert len(decoded) == 48
+    bad = [number for number, item in enumerate(decoded) if isinstance(item, DecodeError)]
+    assert bad and all(6 < number < 42 for number in bad)
+    assert decoded[:6] == list(range(6)) and decoded[42:] == list(range(42, 48))
+
+
+def test_a_file_without_pictures_is_refused(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"this is not a video" * 100)
+    with pytest.raises(DecodeError, match="cannot be opened as a video"):
+        read_timeline(str(path))
+    still = write_images(tmp_path / "d", 1)[0]
+    still.rename(tmp_path / "b.mp4")
+    assert len(read_timeline(str(tmp_path / "b.mp4")).timestamps_ns) == 1  # a single picture is a short video
