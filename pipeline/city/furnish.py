@@ -40,7 +40,7 @@ def furnish_block(
         return
     cuts_x, cuts_y = _cuts(rng, x0, x1), _cuts(rng, y0, y1)
     far = np.hypot((x0 + x1) / 2 - downtown[0], (y0 + y1) / 2 - downtown[1])
-    height = style.height * (1.0 + 1.6 * np.exp(-((far / 130.0) ** 2))) * rng.uniform(0.75, 1.3)
+    height = style.height * (1.0 + 1.5 * np.exp(-((far / 130.0) ** 2))) * rng.uniform(0.75, 1.3)
     for i in range(len(cuts_x) - 1):
         for j in range(len(cuts_y) - 1):
             inner = 0 < i < len(cuts_x) - 2 and 0 < j < len(cuts_y) - 2

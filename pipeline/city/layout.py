@@ -269,7 +269,7 @@ class CityStyle:
             tree_spacing=float(rng.uniform(8.0, 15.0)),
             tree_chance=float(rng.uniform(0.3, 0.8)),
             leaf=_as_colour(leaf[rng.integers(len(leaf))]),
-            height=float(rng.uniform(9.0, 20.0)),
+            height=float(rng.uniform(7.0, 15.0)),
             lamp_spacing=float(rng.uniform(18.0, 28.0)),
             pole=_as_colour(np.full(3, rng.uniform(0.05, 0.4)) * rng.uniform(0.85, 1.0, 3)),
         )

@@ -31,18 +31,18 @@ class Weather:
     @classmethod
     def from_seed(cls, seed: int) -> Weather:
         rng = np.random.default_rng([seed, 4])
-        azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(24, 62))
+        azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 66))
         clear = float(rng.uniform(0.0, 1.0)) ** 0.5
-        warm = float(np.clip((np.radians(40) - height) / np.radians(16), 0, 1))
-        sun = (0.15 + 1.75 * clear) * np.array([1.0, 0.94 - 0.14 * warm, 0.84 - 0.34 * warm])
-        ambient = (0.72 - 0.34 * clear) * np.array([0.92, 0.98, 1.1])
+        warm = float(np.clip((np.radians(42) - height) / np.radians(14), 0, 1))
+        sun = (0.12 + 1.95 * clear) * np.array([1.0, 0.94 - 0.14 * warm, 0.84 - 0.34 * warm])
+        ambient = (0.66 - 0.36 * clear) * np.array([0.92, 0.98, 1.1])
         zenith = np.array([0.10, 0.25, 0.62]) * clear + np.array([0.42, 0.46, 0.52]) * (1 - clear)
         horizon = np.array([0.58, 0.70, 0.82]) * clear + np.array([0.58, 0.60, 0.62]) * (1 - clear)
         horizon = horizon * (1 - 0.6 * warm) + np.array([0.88, 0.66, 0.44]) * 0.6 * warm
         to_sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
         return cls(
             to_sun, sun, ambient, zenith, horizon,
-            float(rng.uniform(150.0, 480.0)), float(rng.uniform(0.0, 1.0)), float(rng.uniform(0.85, 1.15)),
+            float(rng.uniform(200.0, 650.0)), float(rng.uniform(0.0, 1.0)), float(rng.uniform(0.85, 1.15)),
         )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ class Shader:
         approach = (side_x * side_y < 0) == vertical
         patch = cell_hash(torch.floor(x * 0.25 + 0.6 * coarse), torch.floor(y * 0.31), 5.0)
         gutter = band(outside, sharp, -0.25, 0.0)
-        mottle = (1.0 + 0.22 * fine + 0.15 * coarse + 0.3 * (patch - 0.5)).clamp(min=0.2) * (1.0 - 0.4 * gutter)
+        mottle = (1.0 + 0.17 * fine + 0.09 * coarse + 0.22 * (patch - 0.5)).clamp(min=0.2) * (1.0 - 0.4 * gutter)
         white, middle = _markings(side, out_along, half, along, foot_side, foot_along, approach)
         worn = (0.85 + 0.14 * fine + 0.15 * coarse).clamp(0.25, 1.0) * (out_along > 0)
         road = blend(self.asphalt * mottle, self.paint, white * worn)

@@ -72,7 +72,7 @@ def _panes(p: Patch, light: Light, lively: Tensor, near: Tensor) -> Tensor:
     head_on = (p.ray * p.normal).sum(0)
     mirrored = p.ray[2] - 2 * head_on * p.normal[2]
     graze = 1.0 + head_on
-    mirror = 0.12 + 0.6 * (graze * graze) * (graze * graze) + 0.2 * bright
+    mirror = 0.06 + 0.6 * (graze * graze) * (graze * graze) + 0.16 * bright
     pane = blend(p.look[_ACCENT] * (0.5 + bright), light.reflected(mirrored), mirror.clamp(0.0, 0.9))
     return blend(pane, _colour(0.52, 0.47, 0.38, pane), (lively > 0.8) * near * 0.7)
 
