@@ -173,12 +173,13 @@ def test_a_vggt_checkpoint_opens_with_fresh_memories_of_no_effect_and_says_so(st
 def test_what_vggt_does_not_have_is_still_missed(state, tmp_path):
     weights = _as_vggt(state)
     del weights["camera_head.empty_pose_tokens"]
-    weights["camera_head.surprise"] = torch.ones(1)
+    weights |= {"camera_head.surprise": torch.ones(1), "colour": torch.ones(1)}
     path = _write(weights, tmp_path / "vggt.pt")
     with (
         pytest.warns(UserWarning),
         pytest.raises(
-            CheckpointError, match=r"1 missing: cam_decoder\.empty.*1 unexpected: cam_decoder\.surp"
+            CheckpointError,
+            match=r"1 missing: cam_decoder\.empty.*2 unexpected: cam_decoder\.surprise, colour",
         ),
     ):
         open_checkpoint(path, TINY)
@@ -370,7 +371,8 @@ def test_a_files_weights_lie_in_memory_once(tmp_path, suffix, dtype, limit):
         import torch
         from models import ModelConfig, Reconstructor, open_checkpoint
 
-        path, dtype, config = sys.argv[1], getattr(torch, sys.argv[2]), ModelConfig.from_dict(json.loads(sys.argv[3]))
+        path, dtype = sys.argv[1], getattr(torch, sys.argv[2])
+        config = ModelConfig.from_dict(json.loads(sys.argv[3]))
 
         def peak():
             return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) / 1024
