@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,6 @@ from pipeline.publish import PublishConfig, is_published, open_drive, publish_dr
 from pipeline.publish.points import frame_points
 from tests.publish.drives import Chunks, Loop, small_drive
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = PublishConfig(shard_rows=64, row_group_rows=32)
 
 
@@ -225,59 +221,6 @@ def test_overwriting_leaves_nothing_of_the_old_drive_and_all_that_is_not_ours(tm
     assert open_drive(str(tmp_path), "drive-1").poses.num_rows == 4
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-def hook(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith({name!r}):
-        os.kill(os.getpid(), signal.SIGKILL)  # the file is written, its name is not
-sys.addaudithook(hook)
-from tests.publish.test_drive import publish, small_drive
-publish({output!r}, small_drive(10, seed={seed}), overwrite={overwrite})
-"""
-
-
-def publish_and_be_killed(output, at, *, seed=0, overwrite=False):
-    code = KILLED.format(root=str(ROOT), name=at, output=str(output), seed=seed, overwrite=overwrite)
-    scratch = output.parent / "scratch"  # what a kill leaves there is cleared with the test's folder
-    scratch.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"TMPDIR": str(scratch)},
-    )
-    assert done.returncode == -9, done.stderr
-
-
-STEPS = ["part-00000.parquet", "part-00002.parquet", "poses.parquet", "loops.parquet", "manifest.json"]
-
-
-@pytest.mark.parametrize("at", STEPS)
-def test_a_publish_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_repeated(tmp_path, at):
-    publish_and_be_killed(tmp_path / "out", at)
-    assert not is_published(str(tmp_path / "out"), "drive-1")
-    with pytest.raises(DriveError, match=r"not finished"):
-        open_drive(str(tmp_path / "out"), "drive-1")
-    for path in (tmp_path / "out").rglob("*.parquet"):
-        pq.read_metadata(path)  # what has its name is complete
-    again = publish(tmp_path / "out", small_drive(10))
-    assert again.files == publish(tmp_path / "calm", small_drive(10)).files
-    assert files_in(tmp_path / "out") == files_in(tmp_path / "calm")  # nor does rubbish stay
-
-
-@pytest.mark.parametrize("at", STEPS[::2])
-def test_an_overwrite_that_is_killed_does_not_look_like_the_old_drive_nor_the_new(tmp_path, at):
-    out = tmp_path / "out"
-    publish(out, small_drive(20))
-    publish_and_be_killed(out, at, seed=1, overwrite=True)
-    assert not is_published(str(out), "drive-1")
-    again = publish(out, small_drive(10))
-    assert again.files == publish(tmp_path / "calm", small_drive(10)).files
-    assert files_in(out) == files_in(tmp_path / "calm")
-
-
 class Unreadable(Chunks):
     """Its third chunk's file is gone."""
 
@@ -343,32 +286,3 @@ def test_a_store_in_memory_holds_a_drive_as_well_as_a_disk(tmp_path):
     there, here = open_drive(output, "drive-1"), open_drive(str(tmp_path), "drive-1")
     assert there.manifest.files == here.manifest.files
     assert there.points().equals(here.points()) and there.poses.equals(here.poses)
-
-
-MEASURED = """
-import resource, sys
-sys.path.insert(0, {root!r})
-from tests.publish.test_drive import PublishConfig, publish, small_drive
-options = PublishConfig(shard_rows=131072, row_group_rows=32768, confidence_share=0.0, voxel_size={voxel})
-def drive(frames):
-    return small_drive(frames, drive_id=f"d{{frames}}", height=60, width=160, size=20)
-publish({output!r}, drive(60), options)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-made = publish({output!r}, drive({frames}), options)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, made.counts.points)
-"""
-
-
-@pytest.mark.parametrize("voxel", [None, 0.5])
-def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path, voxel):
-    code = MEASURED.format(root=str(ROOT), output=str(tmp_path), frames=300, voxel=voxel)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    grown, points = map(int, done.stdout.split())
-    if voxel is None:
-        assert points == 300 * 60 * 160
-    # a drive of 60 frames before, then one of 300: its points alone are 27 bytes each, 78 MB
-    assert grown < 25e6, f"{grown / 1e6:.0f} MB more for {points} points"

@@ -1,6 +1,7 @@
 """Reading a published drive back, by box and confidence, without touching the rest."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,14 @@ def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     drive = small_drive(120, height=40, width=48, size=20, step=1.0)
     straight = np.tile(np.eye(4), (120, 1, 1))
-    straight[:, 0, 3] = 2.0 * np.arange(120)
+    straight[:, 0, 3] = 0.2 * np.arange(120)  # neighbours see much the same
     joined = dataclasses.replace(drive.joined, world_from_camera=straight)
     options = PublishConfig(shard_rows=60_000, row_group_rows=2048, confidence_share=0.0)
     publish_drive(str(folder), drive.facts, drive.chunks, joined, options, drive.run)
     return str(folder)
 
 
-BOX = ((60.0, -2.0, 2.0), (66.0, 2.0, 8.0))
+BOX = ((9.0, -1.0, 4.0), (11.0, 1.0, 6.0))
 
 
 def inside(table, box, least=0.0):
@@ -59,15 +60,25 @@ def test_a_small_box_touches_few_row_groups_and_few_bytes(output):
     everything = drive.row_groups()
     touched, total = sum(len(g.chosen) for g in plan), sum(g.total for g in everything)
     assert len(everything) == 4 and total == sum(len(g.chosen) for g in everything) > 100
-    assert 0 < touched <= 0.15 * total
-    assert len(plan) < len(everything)  # the manifest's boxes rule whole shards out, unopened
+    assert 0 < touched <= 0.2 * total  # in the order of frames it would be more than half
 
     before = bytes_read()
     drive.points(BOX)
     few = bytes_read() - before
     drive.points()
     everything_read = bytes_read() - before - few
-    assert 0 < few < 0.25 * everything_read
+    assert 0 < few < 0.35 * everything_read  # footers included, which are large beside such small row groups
+
+
+def test_shards_that_the_manifest_rules_out_are_not_opened(output, tmp_path):
+    shutil.copytree(output, tmp_path / "copy")
+    drive = open_drive(str(tmp_path / "copy"), "drive-1")
+    start = ((-9.0, -9.0, 0.0), (-4.0, 9.0, 20.0))  # behind all but the first frames
+    expected = drive.points(start)
+    assert [groups.file.path for groups in drive.row_groups(start)] == ["points/part-00000.parquet"]
+    for file in drive.manifest.point_files[1:]:
+        (tmp_path / "copy" / "drive-1" / file.path).unlink()
+    assert drive.points(start).equals(expected) and expected.num_rows > 0
 
 
 def bytes_read():
@@ -79,8 +90,8 @@ def bytes_read():
 def test_other_readers_get_boxes_from_the_same_statistics(output):
     field = pyarrow.dataset.field
     where = (
-        (field("x") >= 60.0) & (field("x") <= 66.0) & (field("y") >= -2.0)
-        & (field("y") <= 2.0) & (field("z") >= 2.0) & (field("z") <= 8.0)
+        (field("x") >= 9.0) & (field("x") <= 11.0) & (field("y") >= -1.0)
+        & (field("y") <= 1.0) & (field("z") >= 4.0) & (field("z") <= 6.0)
     )  # fmt: skip
     dataset = pyarrow.dataset.dataset(f"{output}/drive-1/points")
     fragments = [f for whole in dataset.get_fragments() for f in whole.split_by_row_group(where)]
