@@ -22,9 +22,11 @@ from pipeline import publish, storage
 from pipeline.backend import JoinResult, join_chunks
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
-from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks, WorkerJob, run_forward
+from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks
 from pipeline.forward.events import Event
+from pipeline.forward.group import run_forward
 from pipeline.forward.staging import STAGING_FOLDER, attempt_uri
+from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask

@@ -34,8 +34,8 @@ def frames() -> np.ndarray:
 
 
 def share_of(rank: int, world_size: int) -> DriveShare:
-    """What a rank answers for."""
-    mine = rank_chunks(len(CHUNKS), world_size)[rank]
+    """What a rank answers for when the first `world_size` ranks share the chunks; others have none."""
+    mine = rank_chunks(len(CHUNKS), world_size)[rank] if rank < world_size else range(0)
     owned = owned_frames(CHUNKS)
     return DriveShare("made-up", FRAMES, {k: CHUNKS[k] for k in mine}, {k: owned[k] for k in mine})
 
