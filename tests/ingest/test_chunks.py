@@ -1,6 +1,8 @@
 """Laws of the chunk plan: nothing lost, nothing twice, shared fairly."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import assume, given
@@ -121,3 +123,11 @@ def test_an_overlap_that_leaves_nothing_to_advance_by_is_refused(size, overlap):
 def test_nonsense_is_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_plans_drives_and_images_need_no_ray():
+    script = (
+        "import sys; import pipeline.ingest.chunks, pipeline.ingest.drives, pipeline.ingest.preprocess, "
+        "pipeline.ingest.segments; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
