@@ -190,11 +190,12 @@ def start_ray(config: RunConfig) -> None:
 
 @contextmanager
 def ray_for_one_job() -> Iterator[None]:
-    """Leaves no local Ray behind when the job ends, whatever happened."""
+    """Leaves no Ray behind that the job started, whatever happened."""
+    was_there = ray.is_initialized()
     try:
         yield
     finally:
-        if ray.is_initialized():
+        if ray.is_initialized() and not was_there:
             ray.shutdown()
 
 

@@ -1,0 +1,56 @@
+import hashlib
+
+import pytest
+import torch
+
+from models import CheckpointError, ModelConfig, Reconstructor
+from models.checkpoint import save_checkpoint
+from pipeline.forward.network import NetworkSpec
+from tests.forward.drives import CONFIG
+
+CPU = torch.device("cpu")
+
+
+def test_made_up_weights_are_the_same_on_every_worker_and_leave_the_dice_alone():
+    spec = NetworkSpec("vit_small", None)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, second = spec.build(CPU), spec.build(CPU)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not first.training
+    assert not spec.trained
+    assert spec.sha256() == "untrained-vit_small-seed-0"
+
+
+def test_a_checkpoint_of_the_project_says_itself_what_network_it_is(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(Reconstructor(CONFIG), path)
+    spec = NetworkSpec(None, str(path), "bfloat16")
+    assert spec.config() == CONFIG
+    assert spec.trained
+    assert spec.sha256() == hashlib.sha256(path.read_bytes()).hexdigest()
+    model = spec.build(CPU)
+    assert model.aggregator.frame_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
+
+
+def test_foreign_weights_are_taken_for_the_published_network(tmp_path):
+    path = tmp_path / "foreign.pt"
+    torch.save({"agg_regator.camera_token": torch.zeros(1)}, path)
+    spec = NetworkSpec(None, str(path))
+    assert spec.config() == ModelConfig.scal3r()
+    with pytest.raises(CheckpointError, match="missing"):
+        spec.build(CPU)
+
+
+def test_a_preset_that_does_not_fit_the_weights_is_refused(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(Reconstructor(CONFIG), path)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        NetworkSpec("vit_small", str(path)).build(CPU)
+
+
+def test_a_network_needs_a_name():
+    with pytest.raises(ValueError, match="preset or weights"):
+        NetworkSpec(None, None).config()

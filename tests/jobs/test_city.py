@@ -1,0 +1,39 @@
+"""The command that renders drives."""
+
+import numpy as np
+import pytest
+
+from jobs.city import main
+from pipeline.city import list_drives, read_drive
+
+SMALL = ["--drives", "2", "--frames", "9", "--seed", "7", "--height", "28", "--width", "56"]
+
+
+def test_drives_are_rendered_and_summed_up(tmp_path, capsys) -> None:
+    assert main(["--output", str(tmp_path), *SMALL]) == 0
+    out, err = capsys.readouterr()
+    assert "drive 00: 9 frames" in out
+    assert "2 drives in" in out
+    assert "9/9 frames" in err
+    assert list_drives(str(tmp_path)) == ("00", "01")
+    first, second = (read_drive(str(tmp_path), k) for k in ("00", "01"))
+    assert not np.allclose(first.world_from_camera, second.world_from_camera)
+
+
+def test_a_second_run_leaves_drives_as_they_are_and_another_seed_is_refused(tmp_path, capsys) -> None:
+    assert main(["--output", str(tmp_path), *SMALL]) == 0
+    image = tmp_path / "sequences/00/image_0/000000.jpg"
+    stamp = image.stat().st_mtime_ns
+    assert main(["--output", str(tmp_path), *SMALL]) == 0
+    assert image.stat().st_mtime_ns == stamp
+    assert main(["--output", str(tmp_path), *SMALL, "--seed", "8"]) == 1
+    assert "another drive has this id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--frames", "0"], ["--height", "2"], ["--device", "tpu"]])
+def test_settings_that_cannot_be_rendered_end_in_one_line(tmp_path, capsys, wrong: list[str]) -> None:
+    assert main(["--output", str(tmp_path), *wrong]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert wrong[0].strip("-") in err

@@ -1,0 +1,82 @@
+import pytest
+
+from models import ModelConfig
+from pipeline.config import RunConfig, read_settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chunk_size": 0}, "--chunk-size must be at least 1"),
+        ({"overlap": -1}, "--overlap must not be negative"),
+        ({"chunk_size": 20, "overlap": 20}, r"--overlap 20 must be smaller.*\(10\) is usual"),
+        ({"stride": 0}, "--stride"),
+        ({"fps": 0.0}, "--fps must be above zero"),
+        ({"fps": 2.0, "stride": 2}, "exclude each other"),
+        ({"max_bad_share": 1.5}, "--max-bad-share"),
+        ({"workers": 0}, "--workers"),
+        ({"threads": 0}, "--threads"),
+        ({"preset": "huge"}, "no preset 'huge'; there are city_tiny, scal3r, vit_small"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**settings)
+
+
+def test_chunk_sizes_come_from_the_network_where_they_are_not_given():
+    published = ModelConfig.scal3r()
+    assert RunConfig().with_network_defaults(published).chunk_size == 60
+    assert RunConfig().with_network_defaults(published).overlap == 30
+    assert RunConfig(chunk_size=21).with_network_defaults(published).overlap == 10
+    assert RunConfig(chunk_size=1).with_network_defaults(published).overlap == 0
+    assert RunConfig(overlap=7).with_network_defaults(published).overlap == 7
+
+
+def test_a_settings_file_holds_every_section(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'chunk_size = 20\nprecision = "bfloat16"\noverwrite = true\nfps = 2\n'
+        "[publish]\nvoxel_size = 0.1\nwith_points = false\n[backend]\n"
+    )
+    config = read_settings(path)
+    assert (config.chunk_size, config.precision, config.overwrite, config.fps) == (20, "bfloat16", True, 2)
+    assert config.publish.voxel_size == 0.1
+    assert config.publish.with_points is False
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chunksize = 20", "unknown keys chunksize"),
+        ("[publish]\nvoxel = 1", r"\[publish\]: unknown keys voxel"),
+        ('chunk_size = "20"', "chunk_size should be int"),
+        ("overwrite = 1", "overwrite should be bool"),
+        ("output = 3", "output should be str"),
+        ("stride = true", "stride should be int"),
+        ("stride = 1.5", "stride should be int"),
+        ("workers = 0", "--workers"),
+        ("this is no toml", "settings file"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_is_refused(tmp_path, text, message):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_settings(path)
+
+
+def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.toml"):
+        read_settings(tmp_path / "none.toml")
+
+
+def test_a_result_is_known_by_the_settings_that_change_its_numbers_only():
+    assert RunConfig(workers=3, overwrite=True).result_settings() == RunConfig().result_settings()
+    assert RunConfig(stride=2).result_settings() != RunConfig().result_settings()
+
+
+def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise():
+    assert RunConfig().network.preset == "city_tiny"
+    assert RunConfig(weights="x.pt").network.preset is None
+    assert RunConfig(weights="x.pt", preset="vit_small").network.preset == "vit_small"
