@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from models.block import Block
 from models.config import ModelConfig
 from models.context_memory import ContextMemory
-from models.encoder import make_encoder
+from models.encoder import ConvStem, make_encoder
 from models.fast_weights import FastWeights
+from models.motion import MotionCue
 from models.rope import RopeTable, rope_table
 from models.tokens import ChunkState, time_offsets
 
@@ -35,6 +36,12 @@ class Aggregator(nn.Module):
         self.register_token = nn.Parameter(torch.randn(1, 2, config.register_tokens, d) * 0.02)
         self.frame_order = nn.Linear(2, d, bias=False) if config.frame_order else None
 
+        self.motion = (
+            MotionCue(d, self.encoder.cells, config.motion_channels, config.motion_radius)
+            if isinstance(self.encoder, ConvStem) and config.motion_radius
+            else None
+        )
+
         def blocks() -> nn.ModuleList:
             return nn.ModuleList(
                 Block(d, config.num_heads, config.mlp_ratio, qk_norm=True, layer_scale=config.layer_scale)
@@ -54,13 +61,19 @@ class Aggregator(nn.Module):
         self._tables: dict[tuple[object, ...], RopeTable] = {}
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d); frame by frame, no context."""
+        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d); frame by frame, no context.
+
+        With a motion cue the tokens are wider: `begin` needs the fine features behind the first d.
+        """
         mean = torch.tensor(_IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
         deviation = torch.tensor(_IMAGE_DEVIATION, device=images.device).view(1, 3, 1, 1)
         return self.encoder((images - mean) / deviation)
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
-        """Chunks before the first layer, from patch tokens (B, S, patches, d), reference frame first."""
+        """Chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame first."""
+        if self.motion is not None:
+            d = self.config.embed_dim
+            patch_tokens = self.motion(patch_tokens[..., :d], patch_tokens[..., d:], grid)
         b, s = patch_tokens.shape[:2]
         which = torch.tensor([0] + [1] * (s - 1), device=patch_tokens.device)
         camera = self.camera_token[0, which].expand(b, -1, -1, -1)

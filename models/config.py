@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-ENCODERS = ("conv", "dinov2_vits14_reg", "dinov2_vitl14_reg")
+ENCODERS = ("conv", "conv_stem", "dinov2_vits14_reg", "dinov2_vitl14_reg")
 ENCODER_WIDTH = {"dinov2_vits14_reg": 384, "dinov2_vitl14_reg": 1024}
 ENCODER_DEPTH = {"dinov2_vits14_reg": 12, "dinov2_vitl14_reg": 24}
 ENCODER_HEAD_WIDTH = 64
+STEM_CELL = 4  # pixels a side of a fine cell of the encoder conv_stem
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class ModelConfig:
     num_heads: int = 16
     """Attention heads of the aggregator."""
     encoder: str = "dinov2_vitl14_reg"
-    """Frames to patch tokens: conv (one strided convolution), dinov2_vits14_reg or dinov2_vitl14_reg."""
+    """Frames to patch tokens: conv (one strided convolution), conv_stem (a few), dinov2_vits14_reg or
+    dinov2_vitl14_reg."""
     image_size: int = 518
     """Side in pixels of the square image the position embedding was trained on; frames are made this wide."""
     patch_size: int = 14
@@ -63,17 +65,24 @@ class ModelConfig:
     """Add a projection of a frame's place in its chunk to its camera token. Not in the published network;
     small networks, which see little motion, need it to tell frames apart."""
 
+    motion_radius: int = 0
+    """Correlate each cell of 4 x 4 pixels with its surroundings so many cells around in both neighbouring frames
+    and add the outcome to the patch tokens; 0 leaves it out. Not in the published network: it spares a small
+    one the discovery of correspondence. Needs the encoder conv_stem."""
+    motion_channels: int = 24
+    """Channels of the features that are correlated."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot be built. Raises ValueError naming the field."""
         if self.encoder not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {self.encoder!r}")
-        if self.encoder != "conv" and ENCODER_WIDTH[self.encoder] != self.embed_dim:
+        if self.encoder not in ("conv", "conv_stem") and ENCODER_WIDTH[self.encoder] != self.embed_dim:
             raise ValueError(
                 f"encoder {self.encoder} gives tokens {ENCODER_WIDTH[self.encoder]} wide, "
                 f"embed_dim is {self.embed_dim}"
             )
         for name in ("embed_dim", "depth", "num_heads", "image_size", "patch_size", "dense_features",
-                     "camera_trunk_depth", "camera_heads", "mlp_ratio", "memory_hidden_ratio",
+                     "camera_trunk_depth", "camera_heads", "mlp_ratio", "memory_hidden_ratio", "motion_channels",
                      "memory_steps", "camera_rounds"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -82,6 +91,11 @@ class ModelConfig:
         for name in ("memory_base_rate", "rope_base"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.encoder == "conv_stem" and self.patch_size % STEM_CELL:
+            raise ValueError(f"encoder conv_stem needs a patch_size that is a multiple of {STEM_CELL}, "
+                             f"not {self.patch_size}")  # fmt: skip
+        if self.motion_radius < 0 or (self.motion_radius and self.encoder != "conv_stem"):
+            raise ValueError(f"motion_radius {self.motion_radius} must be 0, or above it with encoder conv_stem")
         if self.embed_dim % self.num_heads or (self.embed_dim // self.num_heads) % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} over num_heads {self.num_heads} must be a multiple of 4: "
@@ -111,9 +125,10 @@ class ModelConfig:
     def city_tiny(cls) -> ModelConfig:
         """The small network whose trained weights come with the project (`models/weights/city_tiny`)."""
         return cls(
-            embed_dim=128, depth=6, num_heads=4, encoder="conv", image_size=112, memory_layers=(3, 5),
-            dense_layers=(1, 3, 4, 5), dense_features=48, dense_channels=(48, 48, 96, 96),
-            camera_trunk_depth=2, camera_heads=4, layer_scale=1.0, frame_order=True, chunk_size=12, chunk_overlap=6,
+            embed_dim=128, depth=4, num_heads=4, encoder="conv_stem", image_size=128, patch_size=16,
+            memory_layers=(1, 2), dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(32, 32, 64, 64),
+            camera_trunk_depth=1, camera_heads=4, memory_hidden_ratio=2, register_tokens=1, layer_scale=1.0,
+            frame_order=True, motion_radius=3, motion_channels=16, chunk_size=12, chunk_overlap=6,
         )  # fmt: skip
 
     @classmethod

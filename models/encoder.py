@@ -1,4 +1,4 @@
-"""Frames to patch tokens, one frame at a time: a DINOv2 vision transformer, or one strided convolution.
+"""Frames to patch tokens, one frame at a time: a DINOv2 vision transformer, or a few convolutions.
 
 Because it sees single frames only, a frame that two chunks share needs encoding once.
 """
@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.block import Block, LayerNorm
-from models.config import ENCODER_DEPTH, ENCODER_HEAD_WIDTH, ENCODER_WIDTH, ModelConfig
+from models.config import ENCODER_DEPTH, ENCODER_HEAD_WIDTH, ENCODER_WIDTH, STEM_CELL, ModelConfig
 
 # DINOv2's LayerScale starts here; published weights overwrite it.
 _ENCODER_LAYER_SCALE = 1.0
 _ENCODER_NORM_EPS = 1e-6
+_STEM_CHANNELS = 32
 
 
 class PatchProjection(nn.Module):
@@ -72,9 +73,37 @@ class VisionTransformer(nn.Module):
         return self.norm(x)[:, 1 + self.register_tokens.shape[1] :]
 
 
+class ConvStem(nn.Module):
+    """A few convolutions for small networks. Appends to each token the normalised fine features of its cells."""
+
+    def __init__(self, patch_size: int, width: int, fine_channels: int) -> None:
+        super().__init__()
+        self.cells = patch_size // STEM_CELL
+        self.fine_channels = fine_channels
+        self.first = nn.Conv2d(3, _STEM_CHANNELS, 7, stride=STEM_CELL, padding=3)
+        self.second = nn.Conv2d(_STEM_CHANNELS, _STEM_CHANNELS, 3, padding=1)
+        self.patches = nn.Conv2d(_STEM_CHANNELS, width, self.cells, stride=self.cells)
+        self.fine = nn.Conv2d(_STEM_CHANNELS, fine_channels, 1) if fine_channels else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (S, 3, H, W), normalised -> (S, patches, width + cells^2 * fine_channels), row by row."""
+        x = F.gelu(self.first(images.to(self.first.weight.dtype)))
+        x = x + F.gelu(self.second(x))
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        if self.fine is None:
+            return tokens
+        fine = F.normalize(self.fine(x).float(), dim=1).to(tokens.dtype)  # (S, channels, H / 4, W / 4)
+        s, channels, height, width = fine.shape
+        cells = fine.view(s, channels, height // self.cells, self.cells, width // self.cells, self.cells)
+        return torch.cat([tokens, cells.permute(0, 2, 4, 3, 5, 1).reshape(s, tokens.shape[1], -1)], dim=-1)
+
+
 def make_encoder(config: ModelConfig) -> nn.Module:
     """The encoder that a configuration names."""
     if config.encoder == "conv":
         return PatchProjection(config.patch_size, config.embed_dim)
+    if config.encoder == "conv_stem":
+        channels = config.motion_channels if config.motion_radius else 0
+        return ConvStem(config.patch_size, config.embed_dim, channels)
     name = config.encoder
     return VisionTransformer(ENCODER_WIDTH[name], ENCODER_DEPTH[name], config.image_size, config.patch_size)

@@ -1,0 +1,123 @@
+"""How patches moved between neighbouring frames of a chunk, as a cue for small networks (an option, not published).
+
+A small network trained for an hour does not discover correspondence by itself. It is given the correlation of
+fine features with those of the frame before and the frame after in a window around each cell (the cost volume of
+optical flow networks, FlowNet, arXiv 1504.06852), projected onto the patch tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.tokens import time_offsets
+
+_CELL_CHANNELS = 32
+
+
+class MotionCue(nn.Module):
+    """Adds to patch tokens what the correlation with both neighbours in time says.
+
+    Works on what `ConvStem` appends to a token: the normalised features of its cells x cells fine cells.
+    """
+
+    def __init__(self, width: int, cells: int, channels: int, radius: int) -> None:
+        super().__init__()
+        self.cells, self.channels, self.radius = cells, channels, radius
+        window = (2 * radius + 1) ** 2
+        self.sharpness = nn.Parameter(torch.tensor(8.0))
+        self.cell = nn.Linear(2 * window, _CELL_CHANNELS)
+        self.merge = nn.Linear(cells * cells * _CELL_CHANNELS, width)
+
+    def forward(self, tokens: Tensor, fine: Tensor, grid: tuple[int, int]) -> Tensor:
+        """tokens (B, S, patches, width), reference frame first; fine (B, S, patches, cells^2 * channels) ->
+        tokens of the same shape."""
+        b, s, patches, _ = tokens.shape
+        if s == 1:
+            return tokens
+        rows, cols = grid
+        size = (rows * self.cells, cols * self.cells)
+        # by row and column of fine cells: (B, S, *size, channels), frames in time order
+        cells = fine.view(b, s, rows, cols, self.cells, self.cells, self.channels).permute(0, 1, 2, 4, 3, 5, 6)
+        offsets = time_offsets(s)
+        in_time = torch.tensor(sorted(range(s), key=offsets.__getitem__), device=tokens.device)
+        back = torch.argsort(in_time)
+        cells = cells.reshape(b, s, *size, self.channels)[:, in_time]
+        to_next, to_previous = correlate((cells[:, :-1] * self.sharpness).to(cells.dtype), cells[:, 1:], self.radius)
+        cost = torch.cat(
+            [
+                F.pad(to_previous, (0, 0, 0, 0, 0, 0, 1, 0)),
+                F.pad(to_next, (0, 0, 0, 0, 0, 0, 0, 1)),
+            ],
+            dim=-1,
+        )
+        cue = F.gelu(self.cell(cost.to(tokens.dtype)))[:, back]
+        cue = cue.view(b, s, rows, self.cells, cols, self.cells, _CELL_CHANNELS).permute(0, 1, 2, 4, 3, 5, 6)
+        return tokens + self.merge(cue.reshape(b, s, patches, -1)).to(tokens.dtype)
+
+
+def correlate_plainly(first: Tensor, second: Tensor, radius: int) -> Tensor:
+    """Products of each cell's features with those of the cells around it in the other image: the plain twin.
+
+    first, second (..., H, W, channels) -> (..., H, W, (2 radius + 1)^2), by rows of the offset; 0 outside.
+    """
+    height, width = first.shape[-3:-1]
+    padded = F.pad(second, (0, 0, radius, radius, radius, radius))
+    return torch.stack(
+        [(first * padded[..., dy : dy + height, dx : dx + width, :]).sum(-1) for dy, dx in _offsets(radius)], dim=-1
+    )
+
+
+def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """(correlate_plainly(first, second), correlate_plainly(second, first)): each product made once.
+
+    An autograd function of its own, because the gradient of each slice would otherwise be a full array of zeros:
+    five times slower on a CPU.
+    """
+    there, back = _Correlation.apply(first, second, radius)  # type: ignore[no-untyped-call]
+    return there, back
+
+
+class _Correlation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(first, second)
+        ctx.radius = radius
+        window = (2 * radius + 1) ** 2
+        there = first.new_zeros(*first.shape[:-1], window)
+        back = torch.zeros_like(there)
+        for k, (here, other) in enumerate(_overlaps(radius, *first.shape[-3:-1])):
+            product = (first[here] * second[other]).sum(-1)
+            there[(*here[:-1], k)] = product
+            back[(*other[:-1], window - 1 - k)] = product
+        return there, back
+
+    @staticmethod
+    def backward(ctx: Any, grad_there: Tensor, grad_back: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        first, second = ctx.saved_tensors
+        grad_first, grad_second = torch.zeros_like(first), torch.zeros_like(second)
+        window = grad_there.shape[-1]
+        for k, (here, other) in enumerate(_overlaps(ctx.radius, *first.shape[-3:-1])):
+            grad = (grad_there[(*here[:-1], k)] + grad_back[(*other[:-1], window - 1 - k)])[..., None]
+            grad_first[here].addcmul_(grad, second[other])
+            grad_second[other].addcmul_(grad, first[here])
+        return grad_first, grad_second, None
+
+
+def _offsets(radius: int) -> list[tuple[int, int]]:
+    side = 2 * radius + 1
+    return [(dy, dx) for dy in range(side) for dx in range(side)]
+
+
+def _overlaps(radius: int, height: int, width: int) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """For every offset the cells of one image, and those of the other that lie the offset away, inside both."""
+    pairs = []
+    for row, col in _offsets(radius):
+        dy, dx = row - radius, col - radius
+        here = (..., slice(max(-dy, 0), height - max(dy, 0)), slice(max(-dx, 0), width - max(dx, 0)), slice(None))
+        other = (..., slice(max(dy, 0), height - max(-dy, 0)), slice(max(dx, 0), width - max(-dx, 0)), slice(None))
+        pairs.append((here, other))
+    return pairs

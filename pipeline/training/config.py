@@ -1,0 +1,167 @@
+"""Settings of a training run, declared once; `jobs.train` makes its command line out of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models import ModelConfig
+from pipeline.training.objective import LossWeights
+from pipeline.training.pool import PoolSettings
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What a worker sees in one step: groups of chunks of one length."""
+
+    frames: int = 32
+    """Frames a worker sees in one step; it holds frames / length chunks."""
+    shortest: int = 2
+    """Frames of the shortest chunks drawn."""
+    longest: int = 10
+    """Frames of the longest chunks drawn."""
+    largest_group: int = 8
+    """Chunks of a group inside one worker are a power of two, up to this many; groups across workers are
+    drawn at random besides (Scal3R trains with 1 to 32)."""
+    memory_dropout: float = 0.1
+    """Share of steps without memory, and as often with each chunk's memory its own: the network then also
+    works without, and the ablation compares like with like."""
+    dense_share: float = 0.5
+    """Share of each chunk's frames whose depth and points count in a step (at least one)."""
+    stride_two: float = 0.1
+    """Share of chunks that leave out every second frame, where the clip is long enough."""
+    mirror: float = 0.5
+    """Share of groups shown in a mirror."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if not 1 <= self.shortest <= self.longest:
+            raise ValueError(f"chunks need 1 <= shortest <= longest, got {self.shortest} and {self.longest}")
+        if self.frames < self.longest:
+            raise ValueError(f"frames ({self.frames}) must hold one chunk of longest ({self.longest})")
+        if self.largest_group < 1:
+            raise ValueError(f"largest_group must be at least 1, got {self.largest_group}")
+        for name in ("memory_dropout", "dense_share", "stride_two", "mirror"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with two rates, linear warm-up, cosine decay (Scal3R's outer loop)."""
+
+    memory_rate: float = 1e-4
+    """Peak rate of the Global Context Memories."""
+    backbone_rate: float = 1e-5
+    """Peak rate of everything else."""
+    warmup: int = 2000
+    """Steps of linear warm-up."""
+    final_share: float = 0.01
+    """Rate at the end over the peak rate."""
+    betas: tuple[float, float] = (0.9, 0.97)
+    """Decay of AdamW's two means."""
+    weight_decay: float = 0.03
+    """Weight decay of matrices; norms, biases and tokens have none."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    average: float = 0.0
+    """Decay of the running average of the weights that is validated and saved; 0 takes the weights themselves."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        for name in ("memory_rate", "backbone_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        if not 0 <= self.average < 1 or not 0 <= self.final_share <= 1:
+            raise ValueError("average must be in [0, 1) and final_share in [0, 1]")
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """Whole drives, joined, against the truth."""
+
+    drives: int = 2
+    """Held-out city drives (or as many drives of `data`'s validation list); 0 validates nothing."""
+    frames: int = 240
+    """Frames of each."""
+    first_seed: int = 900
+    """Seeds first_seed ... are held out: the training pool starts at 100000."""
+    chunk: int = 10
+    """Frames of a chunk."""
+    overlap: int = 5
+    """Frames that neighbours share."""
+    every: int = 500
+    """Steps between two validations."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if self.drives < 0 or self.frames < 2 or self.every < 1:
+            raise ValueError("validation needs drives >= 0, frames >= 2 and every >= 1")
+        if not 0 < self.overlap < self.chunk:
+            raise ValueError(f"validation needs 0 < overlap < chunk, got {self.overlap} and {self.chunk}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    output: str
+    """Folder for checkpoints, metrics and the plot. A run found there goes on."""
+    preset: str = "city_tiny"
+    """Network: city_tiny, vit_small or scal3r."""
+    weights: str | None = None
+    """Checkpoint to start from (fine-tuning); None starts fresh. Ignored when a run is resumed."""
+    data: tuple[str, ...] = ()
+    """Drives on disk with poses and depth (the layout `jobs.city` writes: a folder with sequences/ and poses/).
+    Empty: the city on the fly."""
+    pool: str | None = None
+    """Folder of the rendered pool; None puts it into the output folder."""
+    pool_drives: int = 200
+    """Drives that the background renderers make."""
+    renderers: int = 1
+    """Background processes that render; 0 uses what the pool holds."""
+    city: PoolSettings = field(default_factory=PoolSettings)
+    """What rendered clips look like."""
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    """What a worker sees in one step."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    """Weights of the parts of the loss."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """Rates and their course."""
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    """Held-out drives."""
+    steps: int = 60_000
+    """Steps of the whole run."""
+    minutes: float | None = None
+    """Also end after this many minutes of training; the rates then follow whichever is nearer its end. Runs with it
+    cannot be repeated to the bit."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs products under autocast; weights, norms and losses stay float32."""
+    seed: int = 0
+    """Seed of weights and batches."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+    log_every: int = 20
+    """Steps between two lines of metrics."""
+    workers: int = 0
+    """Ray Train workers; 0 trains in this process, without starting Ray."""
+    use_gpu: bool = False
+    """Give each worker a GPU (NCCL instead of gloo)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        ModelConfig.preset(self.preset)
+        for name in ("steps", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("workers", "renderers", "pool_drives"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes must be above zero, got {self.minutes}")
+        if not self.data and self.city.clip_frames < self.batch.longest:
+            raise ValueError(
+                f"city.clip_frames {self.city.clip_frames} must hold the longest chunk, {self.batch.longest}"
+            )
