@@ -1,0 +1,21 @@
+# PYTHON=.venv/bin/python make check
+PYTHON ?= python
+RUN = $(PYTHON) -m
+
+.PHONY: lint types test check demo
+
+lint:  ## style, and that imports run one way
+	$(RUN) ruff check .
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as main; main()"
+
+types:
+	$(RUN) mypy
+
+test:  ## the fast tests
+	$(RUN) pytest -m "not slow and not gpu"
+
+check: lint types  ## everything that needs no GPU: what .ci/run runs
+	$(RUN) pytest -m "not gpu"
+
+demo:  ## the main job on its embedded default
+	$(RUN) jobs.reconstruct --overwrite

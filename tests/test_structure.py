@@ -1,0 +1,52 @@
+"""What import-linter cannot say: which files alone may talk to Ray and to a process group."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = sorted(p for folder in ("models", "pipeline", "jobs") for p in (ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def users_of(module: str) -> set[str]:
+    def uses(path: Path) -> bool:
+        return any(name == module or name.startswith(module + ".") for name in imported(path))
+
+    return {str(p.relative_to(ROOT)) for p in PRODUCT if uses(p)}
+
+
+def test_collectives_live_in_one_place():
+    allowed = {"pipeline/forward/memory_sync.py"}
+    others = {p for p in users_of("torch.distributed") - allowed if not p.startswith("pipeline/training/")}
+    assert others == set()
+
+
+def test_few_files_know_ray():
+    allowed = {
+        "pipeline/ingest/frames.py", "pipeline/forward/worker.py", "pipeline/forward/group.py",
+        "pipeline/reconstruct.py",
+    }  # fmt: skip
+    others = {p for p in users_of("ray") - allowed if not p.startswith("pipeline/training/")}
+    assert others == set()
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_nothing_unsafe_is_loaded():
+    text = {p: p.read_text() for p in PRODUCT}
+    assert [p for p, t in text.items() if "weights_only=False" in t or "allow_pickle=True" in t] == []
