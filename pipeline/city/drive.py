@@ -1,4 +1,5 @@
-"""A drive through a procedural city: seed in; images, depth, poses and intrinsics out, in any order, on any device."""
+"""A drive through a procedural city: seed in; images, depth, poses and intrinsics out, in any order, on
+any device."""
 
 from __future__ import annotations
 
@@ -9,20 +10,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.city.layout import FloatArray, build_city
+from pipeline.city.layout import build_city
 from pipeline.city.render import Camera, Hits, Scene, cast_rays, ray_directions
 from pipeline.city.route import drive_route
 from pipeline.city.shade import Shader
+from pipeline.city.solids import FloatArray
 
-# Rays in flight: on a CPU a few hundred kilobytes an array, so that a chain of operations stays in the cache (measured: 6 k to
+# Rays in flight: on a CPU a few hundred kilobytes an array, so that a chain of operations stays in the
+# cache (measured: 6 k to
 # 25 k rays are alike, 100 k cost a third more); a GPU wants all it can get within a few gigabytes.
 _RAYS_CPU, _RAYS_GPU = 26_000, 2_000_000
 
 
 @dataclass(frozen=True)
 class RenderedFrames:
-    """`images` uint8 (n, H, W, 3) RGB; `depth` float32 (n, H, W), z-depth in metres at pixel centres, 0 for sky (and whatever is
-    further than 250 m); `world_from_camera` float64 (n, 4, 4), OpenCV axes, metres; `intrinsics` float64 (n, 3, 3), pixels
+    """`images` uint8 (n, H, W, 3) RGB; `depth` float32 (n, H, W), z-depth in metres at pixel centres, 0
+    for sky (and whatever is
+    further than 250 m); `world_from_camera` float64 (n, 4, 4), OpenCV axes, metres; `intrinsics` float64
+    (n, 3, 3), pixels
     with centres at +0.5; `timestamps_s` float64 (n,), None where the poses are not frames of the drive."""
 
     images: NDArray[np.uint8]
@@ -35,10 +40,13 @@ class RenderedFrames:
 class CityDrive:
     """One car's drive of `frames` frames through the city of a seed.
 
-    The world frame is the city's own (z up, the ground at 0); `supersample` rays a side go into each pixel's colour, depth
-    is always that of the ray through the pixel's centre. `field_of_view` is horizontal, in degrees, drawn from the seed
+    The world frame is the city's own (z up, the ground at 0); `supersample` rays a side go into each
+    pixel's colour, depth
+    is always that of the ray through the pixel's centre. `field_of_view` is horizontal, in degrees, drawn
+    from the seed
     between 76 and 84 when None. Cities of one `city_seed` are alike; `seed` then chooses the route only.
-    Everything is a function of the arguments: rendering frame 7 alone or among others gives the same bytes on one device.
+    Everything is a function of the arguments: rendering frame 7 alone or among others gives the same bytes
+    on one device.
     ValueError for fewer than 1 frame, an image under 8 pixels a side, or a supersample below 1.
     """
 
@@ -60,7 +68,13 @@ class CityDrive:
             raise ValueError(f"supersample must be at least 1, got {supersample}")
         if field_of_view is not None and not 20.0 <= field_of_view <= 140.0:
             raise ValueError(f"field_of_view must be 20 to 140 degrees, got {field_of_view}")
-        self.seed, self.frames, self.height, self.width, self.supersample = seed, frames, height, width, supersample
+        self.seed, self.frames, self.height, self.width, self.supersample = (
+            seed,
+            frames,
+            height,
+            width,
+            supersample,
+        )
         self.device = torch.device(device)
         self.city = build_city(seed if city_seed is None else city_seed)
         self.route = drive_route(self.city, frames, seed)
@@ -84,13 +98,18 @@ class CityDrive:
         )  # fmt: skip
 
     def render_poses(self, world_from_camera: FloatArray) -> RenderedFrames:
-        """What cameras at these poses (n, 4, 4) of the city's world frame see; for augmented motion in training."""
+        """What cameras at these poses (n, 4, 4) of the city's world frame see; for augmented motion in
+        training."""
         poses = np.asarray(world_from_camera, np.float64)
         if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not np.isfinite(poses).all():
             raise ValueError(f"expected finite poses (n, 4, 4), got shape {poses.shape}")
         images, depth = self.render_tensors(poses)
         return RenderedFrames(
-            images.cpu().numpy(), depth.cpu().numpy(), poses, np.tile(self.intrinsics, (len(poses), 1, 1)), None
+            images.cpu().numpy(),
+            depth.cpu().numpy(),
+            poses,
+            np.tile(self.intrinsics, (len(poses), 1, 1)),
+            None,
         )
 
     @torch.no_grad()
@@ -129,11 +148,17 @@ class CityDrive:
         return image, torch.where(centre.inverse_depth > 0, 1.0 / centre.inverse_depth, 0.0).view(shape)
 
     def _smooth_edges(
-        self, camera: Camera, rows: tuple[int, int], shape: tuple[int, int, int], centre: Hits, colour: torch.Tensor
+        self,
+        camera: Camera,
+        rows: tuple[int, int],
+        shape: tuple[int, int, int],
+        centre: Hits,
+        colour: torch.Tensor,
     ) -> torch.Tensor:
         """Mean colour (3, N) of supersample^2 rays a pixel.
 
-        Textures are filtered over a pixel already, so that only rays that meet something else than the pixel's centre does
+        Textures are filtered over a pixel already, so that only rays that meet something else than the
+        pixel's centre does
         need a colour of their own; they are a fifth of all.
         """
         s = self.supersample
@@ -153,6 +178,8 @@ class CityDrive:
             flat = which * item.shape[1] + pixel
             ray, eye = (by_pixel(a).permute(1, 0, 2).reshape(3, -1) for a in ray_directions(fine, fine_rows))
             some = Hits(inverse.view(-1).index_select(0, flat), item.view(-1).index_select(0, flat))
-            extra = self._shader.colours(ray.index_select(1, flat), eye.index_select(1, flat), self.focal, some)
+            extra = self._shader.colours(
+                ray.index_select(1, flat), eye.index_select(1, flat), self.focal, some
+            )
             every.index_copy_(1, flat, extra)
         return every.view(3, s * s, -1).mean(1)

@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.city.layout import CROSSING_CLEARANCE, PARKING_WIDTH, CityStyle, Colour, FloatArray, Look, Material
-
-if TYPE_CHECKING:
-    from pipeline.city.layout import _Builder
+from pipeline.city.solids import Builder, Colour, FloatArray, Look, Material
+from pipeline.city.streets import CROSSING_CLEARANCE, PARKING_WIDTH
 
 CAR_COLOURS: tuple[Colour, ...] = (
     (0.60, 0.60, 0.62), (0.75, 0.75, 0.74), (0.04, 0.04, 0.05), (0.18, 0.19, 0.21), (0.40, 0.03, 0.03),
     (0.04, 0.10, 0.32), (0.05, 0.20, 0.12), (0.55, 0.42, 0.10), (0.30, 0.34, 0.38), (0.70, 0.30, 0.05),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CityStyle:
+    """What one city's quarters have in common: wall colours, density of cars, trees and shops, height."""
+
+    walls: tuple[Colour, ...]
+    car_density: float
+    tree_spacing: float
+    tree_chance: float
+    leaf: Colour
+    height: float
+    lamp_spacing: float
+    pole: Colour
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> CityStyle:
+        palette = np.array(
+            [
+                (0.45, 0.20, 0.14), (0.52, 0.34, 0.22), (0.62, 0.52, 0.38), (0.66, 0.62, 0.52), (0.42,
+                0.42, 0.44),
+                (0.58, 0.60, 0.62), (0.34, 0.38, 0.46), (0.70, 0.56, 0.40), (0.55, 0.26, 0.18), (0.30,
+                0.26, 0.24),
+                (0.74, 0.70, 0.64), (0.40, 0.46, 0.40), (0.60, 0.42, 0.36), (0.24, 0.32, 0.38),
+            ]
+        )  # fmt: skip
+        chosen = palette[rng.permutation(len(palette))[: rng.integers(5, 11)]]
+        leaf = np.array([(0.10, 0.22, 0.05), (0.16, 0.26, 0.06), (0.08, 0.18, 0.07), (0.30, 0.22, 0.05)])
+        return cls(
+            walls=tuple(_as_colour(c) for c in chosen),
+            car_density=float(rng.uniform(0.25, 0.7)),
+            tree_spacing=float(rng.uniform(8.0, 15.0)),
+            tree_chance=float(rng.uniform(0.3, 0.8)),
+            leaf=_as_colour(leaf[rng.integers(len(leaf))]),
+            height=float(rng.uniform(7.0, 15.0)),
+            lamp_spacing=float(rng.uniform(18.0, 28.0)),
+            pole=_as_colour(np.full(3, rng.uniform(0.05, 0.4)) * rng.uniform(0.85, 1.0, 3)),
+        )
+
+
+def _as_colour(values: NDArray[np.floating]) -> Colour:
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _vary(rng: np.random.Generator, colour: Colour, amount: float = 0.12) -> Colour:
@@ -24,7 +65,7 @@ def _vary(rng: np.random.Generator, colour: Colour, amount: float = 0.12) -> Col
 
 
 def furnish_block(
-    builder: _Builder,
+    builder: Builder,
     rng: np.random.Generator,
     style: CityStyle,
     block: tuple[float, float, float, float],
@@ -51,20 +92,29 @@ def furnish_block(
 
 
 def _cuts(rng: np.random.Generator, low: float, high: float) -> FloatArray:
-    count = max(int(round((high - low) / rng.uniform(13.0, 21.0))), 1)
+    count = max(round((high - low) / rng.uniform(13.0, 21.0)), 1)
     cuts = np.linspace(low, high, count + 1)
     cuts[1:-1] += rng.uniform(-2.5, 2.5, count - 1)
     return cuts
 
 
 def _building(
-    builder: _Builder, rng: np.random.Generator, style: CityStyle, lot: tuple[float, float, float, float], height: float
+    builder: Builder,
+    rng: np.random.Generator,
+    style: CityStyle,
+    lot: tuple[float, float, float, float],
+    height: float,
 ) -> None:
     set_back = rng.choice([0.0, 0.0, 0.0, 0.8, 1.6])
     gap = rng.choice([0.0, 0.0, 0.0, 0.6])
-    x0, y0, x1, y1 = lot[0] + gap + set_back, lot[1] + gap + set_back, lot[2] - gap - set_back, lot[3] - set_back
+    x0, y0, x1, y1 = (
+        lot[0] + gap + set_back,
+        lot[1] + gap + set_back,
+        lot[2] - gap - set_back,
+        lot[3] - set_back,
+    )
     floor = float(rng.uniform(2.9, 3.9))
-    floors = max(int(round(height * rng.uniform(0.55, 1.5) / floor)), 2)
+    floors = max(round(height * rng.uniform(0.55, 1.5) / floor), 2)
     tall = floors * floor + float(rng.uniform(0.4, 1.4))
     kind = rng.random()
     if kind < 0.60:  # windows punched in a wall
@@ -98,11 +148,15 @@ def _building(
         builder.box(x, y, tall - 0.5, (wide + 0.7, deep + 0.7, 0.5), edge)
     if rng.random() < 0.4 and set_back < 1.0:  # awnings over the shops
         cloth = _vary(rng, CAR_COLOURS[rng.integers(len(CAR_COLOURS))], 0.2)
-        builder.box(x, y, 2.75, (wide + 2.2, deep + 2.2, 0.45), Look(Material.PLAIN, cloth, seed=look.seed + 7))
+        builder.box(
+            x, y, 2.75, (wide + 2.2, deep + 2.2, 0.45), Look(Material.PLAIN, cloth, seed=look.seed + 7)
+        )
     builder.solid.append((x0, y0, x1, y1, top))
 
 
-def _tree(builder: _Builder, rng: np.random.Generator, style: CityStyle, x: float, y: float, size: float = 1.0) -> None:
+def _tree(
+    builder: Builder, rng: np.random.Generator, style: CityStyle, x: float, y: float, size: float = 1.0
+) -> None:
     trunk = float(rng.uniform(2.3, 3.4) * size)
     radius = float(rng.uniform(1.3, 2.1) * size)
     builder.new_object()
@@ -118,11 +172,13 @@ def _tree(builder: _Builder, rng: np.random.Generator, style: CityStyle, x: floa
             float(x + out * np.cos(turn)), float(y + out * np.sin(turn)), float(up),
             (float(blob), float(blob), float(blob * rng.uniform(0.7, 1.0))), _vary(rng, leaf, 0.15),
         )  # fmt: skip
-    builder.solid.append((x - radius * 0.8, y - radius * 0.8, x + radius * 0.8, y + radius * 0.8, trunk + 1.6 * radius))
+    builder.solid.append(
+        (x - radius * 0.8, y - radius * 0.8, x + radius * 0.8, y + radius * 0.8, trunk + 1.6 * radius)
+    )
 
 
 def furnish_street(
-    builder: _Builder,
+    builder: Builder,
     rng: np.random.Generator,
     style: CityStyle,
     vertical: bool,
@@ -131,7 +187,8 @@ def furnish_street(
     span: tuple[float, float],
     pavement: float,
 ) -> None:
-    """Both sides of one stretch between two crossings: parked cars on the carriageway, trees and lamps on the kerb."""
+    """Both sides of one stretch between two crossings: parked cars on the carriageway, trees and lamps on
+    the kerb."""
 
     def place(along: float, across: float) -> tuple[float, float]:
         return (line + across, along) if vertical else (along, line + across)
@@ -150,14 +207,22 @@ def furnish_street(
         if lined:
             for at in np.arange(first + rng.uniform(0, 5), last, style.tree_spacing * rng.uniform(0.8, 1.2)):
                 if rng.random() < 0.85:
-                    _tree(builder, rng, style, *place(float(at), side * (half + 1.0)), float(rng.uniform(0.75, 1.1)))
+                    _tree(
+                        builder,
+                        rng,
+                        style,
+                        *place(float(at), side * (half + 1.0)),
+                        float(rng.uniform(0.75, 1.1)),
+                    )
         for at in np.arange(first + rng.uniform(0, 9), last, style.lamp_spacing):
             _lamp(builder, rng, style, *place(float(at), side * (half + 0.5)), vertical, -side)
         for at in rng.uniform(first, last, int(rng.integers(1, 5))):
-            _clutter(builder, rng, *place(float(at), side * (half + rng.uniform(0.6, max(pavement - 0.8, 0.7)))))
+            _clutter(
+                builder, rng, *place(float(at), side * (half + rng.uniform(0.6, max(pavement - 0.8, 0.7))))
+            )
 
 
-def _car(builder: _Builder, rng: np.random.Generator, x: float, y: float, yaw: float) -> None:
+def _car(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: float) -> None:
     paint = _vary(rng, CAR_COLOURS[rng.integers(len(CAR_COLOURS))], 0.25)
     seed = float(rng.integers(0, 4096))
     builder.new_object()
@@ -173,14 +238,26 @@ def _car(builder: _Builder, rng: np.random.Generator, x: float, y: float, yaw: f
         cabin = Look(Material.CAR_CABIN, paint, (0.03, 0.035, 0.045), 1.2, roof, seed=seed)
         builder.box(cx, cy, waist, (long * float(rng.uniform(0.48, 0.62)), wide * 0.88, roof), cabin, yaw)
     else:
-        long, wide, tall = float(rng.uniform(4.8, 6.2)), float(rng.uniform(1.9, 2.05)), float(rng.uniform(2.1, 2.7))
+        long, wide, tall = (
+            float(rng.uniform(4.8, 6.2)),
+            float(rng.uniform(1.9, 2.05)),
+            float(rng.uniform(2.1, 2.7)),
+        )
         body = Look(Material.CAR_BODY, paint, (0.03, 0.035, 0.045), long, tall, style=1.0, seed=seed)
         builder.box(x, y, 0.2, (long, wide, tall - 0.2), body, yaw)
-    builder.box(x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw)  # its shadow, a finger's breadth thick
+    builder.box(
+        x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw
+    )  # its shadow, a finger's breadth thick
 
 
 def _lamp(
-    builder: _Builder, rng: np.random.Generator, style: CityStyle, x: float, y: float, vertical: bool, inward: float
+    builder: Builder,
+    rng: np.random.Generator,
+    style: CityStyle,
+    x: float,
+    y: float,
+    vertical: bool,
+    inward: float,
 ) -> None:
     tall, arm = float(rng.uniform(5.5, 7.5)), float(rng.uniform(1.2, 2.2))
     look = Look(Material.PLAIN, style.pole, seed=1.0)
@@ -192,7 +269,7 @@ def _lamp(
     builder.box(x + 2 * dx, y + 2 * dy, tall - 0.2, (0.5, 0.5, 0.14), head)
 
 
-def _clutter(builder: _Builder, rng: np.random.Generator, x: float, y: float) -> None:
+def _clutter(builder: Builder, rng: np.random.Generator, x: float, y: float) -> None:
     """A sign, a bin, a post box, a bollard or a hoarding."""
     builder.new_object()
     colour = _vary(rng, CAR_COLOURS[rng.integers(len(CAR_COLOURS))], 0.3)
@@ -203,7 +280,9 @@ def _clutter(builder: _Builder, rng: np.random.Generator, x: float, y: float) ->
         size = (0.65, 0.65, 0.65) if rng.random() < 0.5 else (0.5, 0.5, 0.8)
         builder.box(x, y, 2.1, (size[0], 0.06, size[2]), Look(Material.PLAIN, colour, seed=seed))
     elif kind < 0.75:
-        builder.box(x, y, 0.0, (0.6, 0.6, float(rng.uniform(0.8, 1.3))), Look(Material.PLAIN, colour, seed=seed))
+        builder.box(
+            x, y, 0.0, (0.6, 0.6, float(rng.uniform(0.8, 1.3))), Look(Material.PLAIN, colour, seed=seed)
+        )
     elif kind < 0.9:
         builder.box(x, y, 0.0, (0.2, 0.2, 0.9), Look(Material.PLAIN, (0.5, 0.48, 0.1), seed=seed))
     else:
@@ -211,7 +290,7 @@ def _clutter(builder: _Builder, rng: np.random.Generator, x: float, y: float) ->
 
 
 def furnish_crossings(
-    builder: _Builder,
+    builder: Builder,
     rng: np.random.Generator,
     streets_x: FloatArray,
     streets_y: FloatArray,

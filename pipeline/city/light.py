@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.city.layout import CityLayout, FloatArray
+from pipeline.city.layout import CityLayout
+from pipeline.city.solids import FloatArray
 from pipeline.city.texture import NoiseAtlas, blend
 
 _TEXEL = 1.0  # metres of the shadow map
@@ -16,7 +17,8 @@ _TEXEL = 1.0  # metres of the shadow map
 
 @dataclass(frozen=True)
 class Weather:
-    """Light of one city in linear RGB: `to_sun` (3,) unit, the sun's strength, the sky's, colours of zenith and horizon,
+    """Light of one city in linear RGB: `to_sun` (3,) unit, the sun's strength, the sky's, colours of
+    zenith and horizon,
     the distance at which haze has taken 63 %, how cloudy it is (0 to 1), and exposure."""
 
     to_sun: FloatArray
@@ -39,7 +41,9 @@ class Weather:
         zenith = np.array([0.10, 0.25, 0.62]) * clear + np.array([0.42, 0.46, 0.52]) * (1 - clear)
         horizon = np.array([0.58, 0.70, 0.82]) * clear + np.array([0.58, 0.60, 0.62]) * (1 - clear)
         horizon = horizon * (1 - 0.6 * warm) + np.array([0.88, 0.66, 0.44]) * 0.6 * warm
-        to_sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+        to_sun = np.array(
+            [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
+        )
         return cls(
             to_sun, sun, ambient, zenith, horizon,
             float(rng.uniform(200.0, 650.0)), float(rng.uniform(0.0, 1.0)), float(rng.uniform(0.85, 1.15)),
@@ -77,7 +81,9 @@ class Light:
 
     def reflected(self, up: Tensor) -> Tensor:
         """What a pane mirrors (3, N) whose mirrored ray has the vertical component `up` (N,)."""
-        return blend(self.horizon, self.zenith, up.clamp(0.0, 1.0)) * (0.55 + 0.45 * (up * 4.0).clamp(0.0, 1.0))
+        return blend(self.horizon, self.zenith, up.clamp(0.0, 1.0)) * (
+            0.55 + 0.45 * (up * 4.0).clamp(0.0, 1.0)
+        )
 
     def sunlit(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Share of sunshine (N,) that reaches a point."""
@@ -92,13 +98,15 @@ class Light:
         return ((z - torch.lerp(near, far, a)) * 0.8 + 0.5).clamp(0.0, 1.0)
 
     def on(self, normal: Tensor, sunlit: Tensor | float) -> Tensor:
-        """Light (3, N) on a surface with unit normals (3, N): sun by its angle, sky by how far the surface looks up."""
+        """Light (3, N) on a surface with unit normals (3, N): sun by its angle, sky by how far the surface
+        looks up."""
         facing = (normal * self.to_sun).sum(0).clamp(min=0.0) * sunlit
         return facing * self.sun + self.ambient * (0.75 + 0.25 * normal[2])
 
 
 def shadow_map(city: CityLayout, weather: Weather) -> tuple[FloatArray, Tensor]:
-    """Origin (2,) and a grid (along x, along y) of the height in metres below which a point lies in shadow."""
+    """Origin (2,) and a grid (along x, along y) of the height in metres below which a point lies in
+    shadow."""
     solid = city.solid
     low, high = solid[:, :2].min(0) - 4.0, solid[:, 2:4].max(0) + 4.0
     shape = np.ceil((high - low) / _TEXEL).astype(int)
@@ -112,7 +120,7 @@ def shadow_map(city: CityLayout, weather: Weather) -> tuple[FloatArray, Tensor]:
     level = float(np.hypot(weather.to_sun[0], weather.to_sun[1]))
     fall = float(weather.to_sun[2]) / level
     for step in np.arange(0.0, min(float(height.max()) / fall, 90.0), 1.5 * _TEXEL):
-        i, j = (int(round(float(c) / level * step / _TEXEL)) for c in weather.to_sun[:2])
+        i, j = (round(float(c) / level * float(step) / _TEXEL) for c in weather.to_sun[:2])
         here = (slice(max(-i, 0), shape[0] - max(i, 0)), slice(max(-j, 0), shape[1] - max(j, 0)))
         there = (slice(max(i, 0), shape[0] - max(-i, 0)), slice(max(j, 0), shape[1] - max(-j, 0)))
         np.maximum(shadow[here], height[there] - np.float32(step * fall), out=shadow[here])

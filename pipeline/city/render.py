@@ -1,10 +1,15 @@
-"""What every ray of a camera meets first: rays against rectangles, ellipsoids and the ground, solved row by row.
+"""What every ray of a camera meets first: rays against rectangles, ellipsoids and the ground, solved row
+by row.
 
-Along the ray through the pixel at x = (u - cx) / fx, y = (v - cy) / fy the camera-frame direction is (x, y, 1), so that
-the ray parameter is z-depth. With w = 1 / z-depth everything a rectangle needs is affine in x and y: w itself, and w times
+Along the ray through the pixel at x = (u - cx) / fx, y = (v - cy) / fy the camera-frame direction is (x,
+y, 1), so that
+the ray parameter is z-depth. With w = 1 / z-depth everything a rectangle needs is affine in x and y: w
+itself, and w times
 the two coordinates on it; it is met where both stay within [-w, w]. In one image row that is an interval of
-x, found in closed form, so that only rays that do hit are ever enumerated. Ellipsoids give an interval between the roots of a quadratic.
-The nearest of all hits (largest w) wins. `cast_rays_plainly` is the same question asked ray by ray, for tests.
+x, found in closed form, so that only rays that do hit are ever enumerated. Ellipsoids give an interval
+between the roots of a quadratic.
+The nearest of all hits (largest w) wins. `cast_rays_plainly` is the same question asked ray by ray, for
+tests.
 """
 
 from __future__ import annotations
@@ -14,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.city.layout import CityLayout, FloatArray
+from pipeline.city.layout import CityLayout
+from pipeline.city.solids import FloatArray
 
 FAR = 250.0  # metres; what lies beyond is sky, and depth is 0
 _NEAR = 0.02
@@ -23,7 +29,8 @@ _MIN_PIXELS = 0.35  # an object whose diameter is a smaller part of a pixel is l
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole cameras: `world_from_camera` (F, 4, 4) float32, pixels fx = fy = `focal`, principal point, image size."""
+    """Pinhole cameras: `world_from_camera` (F, 4, 4) float32, pixels fx = fy = `focal`, principal point,
+    image size."""
 
     world_from_camera: Tensor
     focal: float
@@ -41,7 +48,8 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """A city's geometry as float32 tensors on one device, components first: (3, Q) and (3, E) read fastest in long runs."""
+    """A city's geometry as float32 tensors on one device, components first: (3, Q) and (3, E) read fastest
+    in long runs."""
 
     quad_centre: Tensor
     quad_u: Tensor  # half edges
@@ -62,13 +70,15 @@ class Scene:
         return cls(
             real(quads.centre), real(quads.half_u), real(quads.half_v), real(quads.normal),
             real(leaves.centre), real(1.0 / leaves.radii),
-            torch.as_tensor(city.quad_start).to(device), torch.as_tensor(city.leaf_start).to(device), real(city.sphere),
+            torch.as_tensor(city.quad_start).to(device), torch.as_tensor(city.leaf_start).to(device),
+            real(city.sphere),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Hits:
-    """What F x rows x W rays meet, flat: `inverse_depth` (N,) 1 / metres, 0 for sky, and `primitive` (N,) int64:
+    """What F x rows x W rays meet, flat: `inverse_depth` (N,) 1 / metres, 0 for sky, and `primitive` (N,)
+    int64:
     -2 sky, -1 ground, 0 .. Q - 1 a rectangle, Q .. an ellipsoid."""
 
     inverse_depth: Tensor
@@ -78,7 +88,8 @@ class Hits:
 @dataclass(frozen=True)
 class _Spans:
     """Runs of pixels: `pixel` (R,) of the first, `length`, `primitive`, and w along the run,
-    w = slope * k + start + sqrt(curve0 + curve1 * k + curve2 * k^2) for the k-th pixel (flat ones have no curve)."""
+    w = slope * k + start + sqrt(curve0 + curve1 * k + curve2 * k^2) for the k-th pixel (flat ones have no
+    curve)."""
 
     pixel: Tensor
     length: Tensor
@@ -94,7 +105,8 @@ def cast_rays(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
     quad_spans = _quad_spans(scene, camera, rows, *_expand(frame, item, scene.quad_start))
     leaf_spans = _leaf_spans(scene, camera, rows, *_expand(frame, item, scene.leaf_start))
     ground = _ground(camera, rows)
-    # float bits of positive numbers sort as the numbers do: (w, span) packed into one integer has a unique maximum
+    # float bits of positive numbers sort as the numbers do: (w, span) packed into one integer has a unique
+    # maximum
     key = (ground.clamp(min=0.0) * (ground > 1.0 / FAR)).view(torch.int32).to(torch.int64) << 32
     for offset, spans in ((1, quad_spans), (1 + len(quad_spans.pixel), leaf_spans)):
         pixel, packed = _run(spans, offset)
@@ -142,7 +154,9 @@ def _objects_in_view(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor]:
     """(frame, object) pairs whose sphere touches the frustum and is large enough to be seen."""
     pose, radius = camera.world_from_camera, scene.sphere[3]
     turned = pose[:, :3, :3].transpose(1, 2)
-    x, y, z = torch.baddbmm(-turned @ pose[:, :3, 3:4], turned, scene.sphere[:3].expand(len(pose), 3, -1)).unbind(1)
+    x, y, z = torch.baddbmm(
+        -turned @ pose[:, :3, 3:4], turned, scene.sphere[:3].expand(len(pose), 3, -1)
+    ).unbind(1)
     tan_x = max(camera.cx, camera.width - camera.cx) / camera.focal
     tan_y = max(camera.cy, camera.height - camera.cy) / camera.focal
     keep = (z > -radius) & (z < FAR + radius)
@@ -163,7 +177,9 @@ def _expand(frame: Tensor, item: Tensor, start: Tensor) -> tuple[Tensor, Tensor]
     return frame.index_select(0, pair), parts
 
 
-def _rows_of(low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _rows_of(
+    low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Part number, image row and y of every row that touches [low, high] in y."""
     top = torch.clamp(torch.ceil(low * camera.focal + camera.cy - 0.5), rows[0], rows[1]).to(torch.int64)
     end = torch.clamp(torch.floor(high * camera.focal + camera.cy + 0.5), rows[0], rows[1]).to(torch.int64)
@@ -241,7 +257,13 @@ def _quad_bounds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest and highest y of the part in front of the camera, and whether that part can be in the image."""
     corners = torch.stack(
-        [middle - half_u - half_v, middle + half_u - half_v, middle + half_u + half_v, middle - half_u + half_v], 1
+        [
+            middle - half_u - half_v,
+            middle + half_u - half_v,
+            middle + half_u + half_v,
+            middle - half_u + half_v,
+        ],
+        1,
     )
     following = corners[:, [1, 2, 3, 0]]
     z, z_next = corners[2], following[2]
@@ -253,7 +275,11 @@ def _quad_bounds(
     x, y = torch.cat([corners[0], crossing[0]]) / depth, torch.cat([corners[1], crossing[1]]) / depth
     low, high = torch.where(valid, y, 1e9).amin(0), torch.where(valid, y, -1e9).amax(0)
     left, right = torch.where(valid, x, 1e9).amin(0), torch.where(valid, x, -1e9).amax(0)
-    seen = (right * camera.focal + camera.cx > 0) & (left * camera.focal + camera.cx < camera.width) & (low < high)
+    seen = (
+        (right * camera.focal + camera.cx > 0)
+        & (left * camera.focal + camera.cx < camera.width)
+        & (low < high)
+    )
     seen &= (high * camera.focal + camera.cy > 0) & (low * camera.focal + camera.cy < camera.height)
     margin = 1e-3  # rounding may cost a row, never a pixel: the conditions decide
     return low - margin, high + margin, seen
@@ -268,7 +294,8 @@ def _leaf_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tens
     # inside a ball nothing is to be seen of it: an A that leaves no real root
     a = (away * away).sum(0) - 1.0
     part, row, y = _rows_of(low, torch.where(a > 1e-3, high, low - 1.0), camera, rows)
-    # A w^2 + 2 B w + C = 0 with A = |away|^2 - 1, B = away . d, C = |d|^2, d = x right + y down + forward in unit-sphere axes
+    # A w^2 + 2 B w + C = 0 with A = |away|^2 - 1, B = away . d, C = |d|^2, d = x right + y down + forward
+    # in unit-sphere axes
     right, down, forward = (axis * inverse for axis in axes)
     table = torch.stack(
         [
@@ -302,7 +329,8 @@ def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -
     low, high = (-q1 - root) / (2 * q2), (-q1 + root) / (2 * q2)
     low, high = torch.minimum(low, high), torch.maximum(low, high)
     bounded = q2 < 0
-    # an outline that passes behind the camera is a hyperbola; its branch in front is the one on which b1 x + b0 < 0
+    # an outline that passes behind the camera is a hyperbola; its branch in front is the one on which b1 x
+    # + b0 < 0
     branch_right = b1 < 0
     left = torch.where(bounded, low, torch.where(branch_right, high, -1e9))
     right = torch.where(bounded, high, torch.where(branch_right, 1e9, low))
@@ -312,7 +340,8 @@ def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -
 
 
 def _leaf_bounds(local: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest and highest y of balls around `local` (3, P) in camera axes; an empty interval behind the camera."""
+    """Lowest and highest y of balls around `local` (3, P) in camera axes; an empty interval behind the
+    camera."""
     y, z = local[1], local[2]
     near, far = (z - radius).clamp(min=_NEAR), (z + radius).clamp(min=_NEAR)
     up, down = y - radius, y + radius
@@ -331,9 +360,11 @@ def ray_directions(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tenso
 
 
 def cast_rays_plainly(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
-    """The same hits by trying every ray on every rectangle and every ellipsoid of the city (the slow twin of `cast_rays`).
+    """The same hits by trying every ray on every rectangle and every ellipsoid of the city (the slow twin
+    of `cast_rays`).
 
-    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and spheres in float64.
+    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and
+    spheres in float64.
     """
     x, y = _pixel_grid(camera, rows)
     pose = camera.world_from_camera.double()

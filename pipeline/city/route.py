@@ -1,6 +1,7 @@
 """Where a car drives: right-hand lanes, arcs at crossings, lane changes, lights, loops around blocks.
 
-First a path through the plane (`plan_path`), sampled every decimetre, then a speed along it, then a camera that
+First a path through the plane (`plan_path`), sampled every decimetre, then a speed along it, then a camera
+that
 rides on it with a little suspension (`drive_route`). 10 frames a second.
 """
 
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.city.layout import LANE_WIDTH, PARKING_WIDTH, CityLayout, FloatArray
+from pipeline.city.layout import CityLayout
+from pipeline.city.solids import FloatArray
+from pipeline.city.streets import LANE_WIDTH, PARKING_WIDTH
 
 FRAME_SECONDS = 0.1
 MAX_SPEED = 1.4  # metres a frame
@@ -22,7 +25,8 @@ _SMOOTH = 1.3  # metres, Gaussian over the path: curvature then changes as a ste
 
 @dataclass(frozen=True)
 class Route:
-    """A driven route: `world_from_camera` (F, 4, 4) with OpenCV axes, `timestamps_s` (F,), `speed` (F,) metres a frame."""
+    """A driven route: `world_from_camera` (F, 4, 4) with OpenCV axes, `timestamps_s` (F,), `speed` (F,)
+    metres a frame."""
 
     world_from_camera: FloatArray
     timestamps_s: FloatArray
@@ -30,7 +34,8 @@ class Route:
 
 
 def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
-    """A drive of `frames` frames through the city. Equal arguments give equal routes. ValueError if frames < 1."""
+    """A drive of `frames` frames through the city. Equal arguments give equal routes. ValueError if frames
+    < 1."""
     if frames < 1:
         raise ValueError(f"a drive needs at least 1 frame, got {frames}")
     rng = np.random.default_rng([seed, 2])
@@ -42,16 +47,21 @@ def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
     yaw = np.interp(travelled, where, np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0])))
     smooth = [_smooth_noise(rng, frames, length) for length in (4.0, 6.0, 5.0, 12.0)]
     moving = np.minimum(speed / 0.3, 1.0)
-    nod = np.convolve(np.gradient(np.pad(speed, 3, mode="edge")), np.ones(7) / 7, "valid") if frames > 1 else 0.0
+    nod = (
+        np.convolve(np.gradient(np.pad(speed, 3, mode="edge")), np.ones(7) / 7, "valid")
+        if frames > 1
+        else 0.0
+    )
     pitch = np.radians(rng.uniform(-2.5, 0.5) + 0.25 * smooth[0] * moving) + 0.25 * nod
     roll = np.radians(rng.normal(0, 0.3) + 0.3 * smooth[1] * moving)
     height = rng.uniform(1.45, 1.75) + 0.012 * smooth[2] * moving
     poses = _poses(np.stack([x, y, height], 1), yaw + np.radians(0.15) * smooth[3] * moving, pitch, roll)
-    return Route(poses, np.arange(frames) * FRAME_SECONDS, speed)
+    return Route(poses, np.arange(frames, dtype=np.float64) * FRAME_SECONDS, speed)
 
 
 def _poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:
-    """world_from_camera (F, 4, 4): yaw against x east, pitch up positive, roll clockwise as seen by the driver."""
+    """world_from_camera (F, 4, 4): yaw against x east, pitch up positive, roll clockwise as seen by the
+    driver."""
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
     level = np.stack(
         [
@@ -68,11 +78,19 @@ def _poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: Float
 
 
 def small_rotation(yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:
-    """Rotations (F, 3, 3) in camera axes (x right, y down, z forward): first roll about z, then pitch, then yaw.
+    """Rotations (F, 3, 3) in camera axes (x right, y down, z forward): first roll about z, then pitch,
+    then yaw.
 
     Angles in radians: yaw turns to the right, pitch upwards, roll clockwise.
     """
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     zero, one = np.zeros_like(cy), np.ones_like(cy)
     about_y = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], 1).reshape(-1, 3, 3)
     about_x = np.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], 1).reshape(-1, 3, 3)
@@ -101,14 +119,18 @@ def perturbed_motion(
 ) -> FloatArray:
     """The same poses (F, 4, 4) with a smooth random look-around added, so that rotation is worth learning.
 
-    The angles are standard deviations; `correlation_frames` is about how long one swing lasts. `shift_metres` moves
-    the camera sideways and up and down alike (keep it below 0.5: a lane is wide, a parked car is near). Input stays as it is.
+    The angles are standard deviations; `correlation_frames` is about how long one swing lasts.
+    `shift_metres` moves
+    the camera sideways and up and down alike (keep it below 0.5: a lane is wide, a parked car is near).
+    Input stays as it is.
     """
     count = len(world_from_camera)
     swing = [_smooth_noise(rng, count, correlation_frames) for _ in range(5)]
     poses = np.array(world_from_camera, np.float64)
     turned = small_rotation(
-        np.radians(yaw_degrees) * swing[0], np.radians(pitch_degrees) * swing[1], np.radians(roll_degrees) * swing[2]
+        np.radians(yaw_degrees) * swing[0],
+        np.radians(pitch_degrees) * swing[1],
+        np.radians(roll_degrees) * swing[2],
     )
     offset = np.stack([shift_metres * swing[3], 0.5 * shift_metres * swing[4], np.zeros(count)], 1)
     poses[:, :3, 3] += np.einsum("nij,nj->ni", poses[:, :3, :3], offset)
@@ -117,9 +139,11 @@ def perturbed_motion(
 
 
 def plan_path(city: CityLayout, length: float, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """A lane-true path (P, 2) of at least `length` metres, a sample every 0.1 m, and where lights stand on it (L,) in metres.
+    """A lane-true path (P, 2) of at least `length` metres, a sample every 0.1 m, and where lights stand on
+    it (L,) in metres.
 
-    A walk from crossing to crossing inside the outermost streets. It often goes round a block, always the first time,
+    A walk from crossing to crossing inside the outermost streets. It often goes round a block, always the
+    first time,
     so that a drive that is long enough comes back to a street it has seen, in the same direction.
     """
     count_x, count_y = len(city.streets_x), len(city.streets_y)
@@ -180,20 +204,27 @@ def _turned(heading: FloatArray, turn: int) -> FloatArray:
 
 
 def _lane_offset(
-    city: CityLayout, at: FloatArray, heading: FloatArray, rng: np.random.Generator, towards: int | None = None
+    city: CityLayout,
+    at: FloatArray,
+    heading: FloatArray,
+    rng: np.random.Generator,
+    towards: int | None = None,
 ) -> float:
-    """Distance of a lane from the street's middle; on an avenue the outer lane before a right turn, the inner before a left."""
+    """Distance of a lane from the street's middle; on an avenue the outer lane before a right turn, the
+    inner before a left."""
     half = city.half_x[at[0]] if heading[0] == 0 else city.half_y[at[1]]
-    lanes = int(round((half - PARKING_WIDTH) / LANE_WIDTH))
+    lanes = round(float(half - PARKING_WIDTH) / LANE_WIDTH)
+    lane = int(rng.integers(lanes))
     if towards:
         lane = lanes - 1 if towards > 0 else 0
-    else:
-        lane = int(rng.integers(lanes))
     return (lane + 0.5) * LANE_WIDTH
 
 
-def _loop_plan(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator) -> list[int]:
-    """Turns that go round one block from the crossing `at` on, entered with `heading`, and on along the first street."""
+def _loop_plan(
+    at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator
+) -> list[int]:
+    """Turns that go round one block from the crossing `at` on, entered with `heading`, and on along the
+    first street."""
     for side in rng.permutation([-1, 1]):
         place, direction, fits = np.array(at), np.array(heading), _inside(at, count_x, count_y)
         for _ in range(3):
@@ -205,14 +236,19 @@ def _loop_plan(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, 
     return []
 
 
-def _random_turn(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator) -> int:
+def _random_turn(
+    at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator
+) -> int:
     options = [t for t in (-1, 0, 1) if _inside(at + _turned(heading, t), count_x, count_y)]
     weight = np.array([0.45 if t == 0 else 0.275 for t in options])
     return int(rng.choice(options, p=weight / weight.sum()))
 
 
-def _straight(start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """From start to end along a heading; a lateral difference is a lane change, and nobody holds a lane exactly."""
+def _straight(
+    start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """From start to end along a heading; a lateral difference is a lane change, and nobody holds a lane
+    exactly."""
     side = _right(heading)
     run, shift = float((end - start) @ heading), float((end - start) @ side)
     run = max(run, _STEP)
@@ -255,7 +291,8 @@ def _resample(path: FloatArray) -> FloatArray:
 def _speed_along(
     path: FloatArray, stops: FloatArray, frames: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Speed (F,) in metres a frame and distance travelled (F,) with limits from curvature, traffic and lights."""
+    """Speed (F,) in metres a frame and distance travelled (F,) with limits from curvature, traffic and
+    lights."""
     count = len(path)
     tangent = np.gradient(path, axis=0)
     yaw = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))

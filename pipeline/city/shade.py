@@ -1,6 +1,7 @@
 """What colour a ray's first hit has: ground with markings, leaves, walls and sky, under one sun with haze.
 
-Colours are linear, components first (3, N), and encoded with a square root at the end. Everything random comes from the
+Colours are linear, components first (3, N), and encoded with a square root at the end. Everything random
+comes from the
 city's seed.
 """
 
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from pipeline.city import walls
-from pipeline.city.layout import LANE_WIDTH, PARKING_WIDTH, CityLayout, FloatArray, Material
+from pipeline.city.layout import CityLayout
 from pipeline.city.light import Light
 from pipeline.city.render import Hits
+from pipeline.city.solids import FloatArray, Material
+from pipeline.city.streets import LANE_WIDTH, PARKING_WIDTH
 from pipeline.city.texture import NoiseAtlas, band, blend, cell_hash, stripes
 
 _WALLS = {
@@ -42,18 +45,30 @@ class Shader:
         length_v = np.linalg.norm(quads.half_v, axis=1, keepdims=True)
         self.quad_count = len(quads.centre)
         # rows: centre 3, unit u 3, unit v 3, normal 3, extent 2
-        frame = [quads.centre, quads.half_u / length_u, quads.half_v / length_v, quads.normal, length_u, length_v]
+        frame = [
+            quads.centre,
+            quads.half_u / length_u,
+            quads.half_v / length_v,
+            quads.normal,
+            length_u,
+            length_v,
+        ]
         self.frame, self.look = real(np.hstack(frame).T), real(quads.look.T)
         self.material = torch.tensor(quads.material, dtype=torch.int32).to(device)
         self.leaf = real(np.hstack([leaves.centre, 1.0 / leaves.radii, leaves.colour]).T)
-        self.lines, self.halves = (real(city.streets_x), real(city.streets_y)), (real(city.half_x), real(city.half_y))
+        self.lines, self.halves = (
+            (real(city.streets_x), real(city.streets_y)),
+            (real(city.half_x), real(city.half_y)),
+        )
         self.middles = tuple(((line[1:] + line[:-1]) / 2).contiguous() for line in self.lines)
         self.pavement = city.pavement
         self.green = torch.tensor(city.green).to(device)
         self.up = real(np.array([[0.0], [0.0], [1.0]]))
         rng = np.random.default_rng([city.seed, 5])
         self.asphalt = real(rng.uniform(0.09, 0.21) * rng.uniform(0.95, 1.05, 3))[:, None]
-        self.paving = real(rng.uniform(0.26, 0.46) * np.array([1.0, rng.uniform(0.9, 1.0), rng.uniform(0.75, 1.0)]))
+        self.paving = real(
+            rng.uniform(0.26, 0.46) * np.array([1.0, rng.uniform(0.9, 1.0), rng.uniform(0.75, 1.0)])
+        )
         self.paving = self.paving[:, None]
         self.tile = float(rng.uniform(0.6, 1.4))
         self.paint = real(np.array([0.78, 0.78, 0.76]) * rng.uniform(0.75, 1.1))[:, None]
@@ -61,7 +76,8 @@ class Shader:
         self.grass = real(np.array([0.12, 0.22, 0.05]) * rng.uniform(0.8, 1.2, 3))[:, None]
 
     def colours(self, ray: Tensor, eye: Tensor, focal: float, hits: Hits) -> Tensor:
-        """Linear RGB (3, N) of hits along `ray` (3, N) (z-depth 1) from `eye` (3, N), blurred over a pixel of `focal`."""
+        """Linear RGB (3, N) of hits along `ray` (3, N) (z-depth 1) from `eye` (3, N), blurred over a pixel
+        of `focal`."""
         item = hits.primitive
         colour = torch.empty_like(ray)
         depth = 1.0 / hits.inverse_depth.clamp(min=1e-6)
@@ -79,7 +95,9 @@ class Shader:
             view, away = ray.index_select(1, index), distance.index_select(0, index)
             # metres a pixel covers across the ray
             across = away * length.index_select(0, index) * (1.0 / focal)
-            surface = painted(item.index_select(0, index), eye.index_select(1, index) + view * away, view, across)
+            surface = painted(
+                item.index_select(0, index), eye.index_select(1, index) + view * away, view, across
+            )
             seen = torch.exp(away * (-1.0 / self.light.weather.haze_metres))
             colour.index_copy_(1, index, blend(self.light.horizon, surface, seen))
         index = (item == -2).nonzero()[:, 0]
@@ -108,19 +126,24 @@ class Shader:
         approach = (side_x * side_y < 0) == vertical
         patch = cell_hash(torch.floor(x * 0.25 + 0.6 * coarse), torch.floor(y * 0.31), 5.0)
         gutter = band(outside, sharp, -0.25, 0.0)
-        mottle = (1.0 + 0.17 * fine + 0.09 * coarse + 0.22 * (patch - 0.5)).clamp(min=0.2) * (1.0 - 0.4 * gutter)
+        mottle = (1.0 + 0.17 * fine + 0.09 * coarse + 0.22 * (patch - 0.5)).clamp(min=0.2) * (
+            1.0 - 0.4 * gutter
+        )
         white, middle = _markings(side, out_along, half, along, foot_side, foot_along, approach)
         worn = (0.85 + 0.14 * fine + 0.15 * coarse).clamp(0.25, 1.0) * (out_along > 0)
         road = blend(self.asphalt * mottle, self.paint, white * worn)
         road = blend(road, self.centre_paint, middle * worn)
 
-        colour = torch.where(self._lawn(x, y, outside), self._grass(fine, coarse), self._paving(x, y, foot_x, foot_y, fine))
+        colour = torch.where(
+            self._lawn(x, y, outside), self._grass(fine, coarse), self._paving(x, y, foot_x, foot_y, fine)
+        )
         colour = blend(colour, self.paving * 1.35, band(outside, sharp, 0.0, 0.3))
         colour = blend(colour, road, (0.5 - outside / sharp).clamp(0.0, 1.0))
         return colour * self.light.on(self.up, self.light.sunlit(x, y, point[2]))
 
     def _street(self, axis: int, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Signed distance (N,) from the nearest street's middle, distance outside its carriageway, its half width."""
+        """Signed distance (N,) from the nearest street's middle, distance outside its carriageway, its
+        half width."""
         nearest = torch.bucketize(place.contiguous(), self.middles[axis])
         side = place - self.lines[axis].index_select(0, nearest)
         half = self.halves[axis].index_select(0, nearest)
@@ -139,7 +162,9 @@ class Shader:
         per = 1.0 / self.tile
         x, y, foot_x, foot_y = x * per, y * per, foot_x * per, foot_y * per
         joint = torch.maximum(stripes(x, foot_x, 0.0, 0.07), stripes(y, foot_y, 0.0, 0.07))
-        slab = (cell_hash(torch.floor(x), torch.floor(y), 9.0) - 0.5) * (1.5 - torch.minimum(foot_x, foot_y)).clamp(0.0, 1.0)
+        slab = (cell_hash(torch.floor(x), torch.floor(y), 9.0) - 0.5) * (
+            1.5 - torch.minimum(foot_x, foot_y)
+        ).clamp(0.0, 1.0)
         return self.paving * (1.0 + 0.15 * fine + 0.28 * slab - 0.45 * joint).clamp(min=0.15)
 
     def _leaves(self, item: Tensor, point: Tensor, ray: Tensor, across: Tensor) -> Tensor:
@@ -149,7 +174,9 @@ class Shader:
         turn = point[0] + 0.6 * point[1]
         bunch = self.noise.sample(turn, point[2] + 0.4 * point[1], 0.09, across)
         leaves = self.noise.sample(point[1] - 0.5 * turn, point[2], 0.035, across)
-        dapple = (1.0 + 0.38 * bunch + 0.22 * leaves).clamp(min=0.15) * (0.9 + 0.4 * away[2]).clamp(0.35, 1.25)
+        dapple = (1.0 + 0.38 * bunch + 0.22 * leaves).clamp(min=0.15) * (0.9 + 0.4 * away[2]).clamp(
+            0.35, 1.25
+        )
         return row[6:9] * dapple * self.light.on(normal, 1.0)
 
     def _quads(self, quad: Tensor, point: Tensor, ray: Tensor, across: Tensor) -> Tensor:
@@ -165,9 +192,14 @@ class Shader:
             if not len(index):
                 continue
             patch = walls.Patch(
-                *(a.index_select(0, index) for a in (u, v, foot_u, across)),
-                self.look.index_select(1, quad.index_select(0, index)),
-                *(a.index_select(1, index) for a in (extent, normal, ray)),
+                u=u.index_select(0, index),
+                v=v.index_select(0, index),
+                foot_u=foot_u.index_select(0, index),
+                foot_v=across.index_select(0, index),
+                look=self.look.index_select(1, quad.index_select(0, index)),
+                extent=extent.index_select(1, index),
+                normal=normal.index_select(1, index),
+                ray=ray.index_select(1, index),
             )
             colour.index_copy_(1, index, paint(patch, self.noise, self.light))
         # a step away from the wall, so that a house does not stand in its own shadow
@@ -176,7 +208,13 @@ class Shader:
 
 
 def _markings(
-    side: Tensor, out_along: Tensor, half: Tensor, along: Tensor, foot_side: Tensor, foot_along: Tensor, approach: Tensor
+    side: Tensor,
+    out_along: Tensor,
+    half: Tensor,
+    along: Tensor,
+    foot_side: Tensor,
+    foot_along: Tensor,
+    approach: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Coverage (N,) of white paint and of the centre line's."""
     away = side.abs()

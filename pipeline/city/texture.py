@@ -1,7 +1,9 @@
 """Small building blocks of every texture: a mip-mapped noise atlas and patterns that filter themselves.
 
-All functions take flat tensors (N,) and a footprint: how many metres one pixel covers there. Patterns (stripes, windows,
-lines) are integrated over the footprint in closed form, so that they fade to their mean with distance instead of flickering.
+All functions take flat tensors (N,) and a footprint: how many metres one pixel covers there. Patterns
+(stripes, windows,
+lines) are integrated over the footprint in closed form, so that they fade to their mean with distance
+instead of flickering.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _SIZE = 256  # texels of the finest level, a power of two
 
 @dataclass(frozen=True)
 class NoiseAtlas:
-    """A tiling noise texture of mean 0 and standard deviation 1 with all its mip levels in one flat tensor."""
+    """A tiling noise texture of mean 0 and standard deviation 1 with all its mip levels in one flat
+    tensor."""
 
     texels: Tensor
     offset: Tensor  # (L,) int32 where a level starts
@@ -43,7 +46,8 @@ class NoiseAtlas:
         )
 
     def sample(self, a: Tensor, b: Tensor, texel: float, footprint: Tensor) -> Tensor:
-        """Noise (N,) at metres a, b with the finest texel `texel` metres wide, from the level that fits the footprint."""
+        """Noise (N,) at metres a, b with the finest texel `texel` metres wide, from the level that fits
+        the footprint."""
         # the exponent of a float is its rounded-down log2, at a fiftieth of the price
         exponent = ((footprint * (1.4142135 / texel)).view(torch.int32) >> 23) - 127
         level = exponent.clamp(0, len(self.scale) - 1)
@@ -51,7 +55,9 @@ class NoiseAtlas:
         mask = self.mask.index_select(0, level)
         column = torch.floor(a * zoom).to(torch.int32) & mask
         row = torch.floor(b * zoom).to(torch.int32) & mask
-        return self.texels.index_select(0, torch.addcmul(self.offset.index_select(0, level), row, mask + 1) + column)
+        return self.texels.index_select(
+            0, torch.addcmul(self.offset.index_select(0, level), row, mask + 1) + column
+        )
 
 
 def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
@@ -67,7 +73,8 @@ def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
 
 
 def stripes(x: Tensor, width: Tensor, start: Tensor | float, duty: Tensor | float) -> Tensor:
-    """Share (N,) of [x - width / 2, x + width / 2] covered by the stripes [n + start, n + start + duty), n integer."""
+    """Share (N,) of [x - width / 2, x + width / 2] covered by the stripes [n + start, n + start + duty), n
+    integer."""
     width = width.clamp(min=1e-4)
     high, low = x + 0.5 * width, x - 0.5 * width
     whole_high, whole_low = torch.floor(high), torch.floor(low)

@@ -1,4 +1,5 @@
-"""Textures of rectangles: house fronts, cars, signals and plain surfaces, all filtered over a pixel's footprint."""
+"""Textures of rectangles: house fronts, cars, signals and plain surfaces, all filtered over a pixel's
+footprint."""
 
 from __future__ import annotations
 
@@ -19,8 +20,10 @@ _SHOP_WIDTH = 4.0
 
 @dataclass(frozen=True)
 class Patch:
-    """Points on rectangles of one material: `u`, `v` (N,) metres from the lower left corner, `foot_u`, `foot_v` (N,) metres a
-    pixel covers, `look` (12, N), `extent` (2, N) half lengths, `normal` (3, N), `ray` (3, N) unit viewing directions."""
+    """Points on rectangles of one material: `u`, `v` (N,) metres from the lower left corner, `foot_u`,
+    `foot_v` (N,) metres a
+    pixel covers, `look` (12, N), `extent` (2, N) half lengths, `normal` (3, N), `ray` (3, N) unit viewing
+    directions."""
 
     u: Tensor
     v: Tensor
@@ -41,9 +44,15 @@ def _colour(red: float, green: float, blue: float, like: Tensor) -> Tensor:
 
 
 def facade(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
-    """A wall of windows (3, N): mirrored sky, blinds, frames, sills, lines between floors, shops in the ground floor."""
+    """A wall of windows (3, N): mirrored sky, blinds, frames, sills, lines between floors, shops in the
+    ground floor."""
     wall, seed, style = p.look[_BASE], p.look[_SEED], p.look[_STYLE]
-    period_u, period_v, fill_u, fill_v = p.look[_PERIOD_U], p.look[_PERIOD_V], p.look[_FILL_U], p.look[_FILL_V]
+    period_u, period_v, fill_u, fill_v = (
+        p.look[_PERIOD_U],
+        p.look[_PERIOD_V],
+        p.look[_FILL_U],
+        p.look[_FILL_V],
+    )
     across, up = p.u / period_u, (p.v - _SHOP_HEIGHT) / period_v
     wide, tall = p.foot_u / period_u, p.foot_v / period_v
     foot = torch.sqrt(p.foot_u * p.foot_v)
@@ -56,11 +65,15 @@ def facade(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     pane_share = columns * stripes(up, tall, start_v, fill_v) * below_roof
     pane_share = pane_share * (1.0 - 0.8 * stripes(across, wide, 0.48, 0.04))
     sill = columns * stripes(up, tall, start_v - 0.07, 0.07)
-    pane = _panes(p, light, cell_hash(torch.floor(across), torch.floor(up), seed), (1.4 - wide).clamp(0.0, 1.0))
+    pane = _panes(
+        p, light, cell_hash(torch.floor(across), torch.floor(up), seed), (1.4 - wide).clamp(0.0, 1.0)
+    )
 
     brick = stripes(p.v * (1 / 0.3), p.foot_v * (1 / 0.3), 0.0, 0.15) * (style < 0.4)
     floor_line = stripes(up, tall, 0.0, 0.06) * (style > 0.5)
-    plaster = (1.0 + 0.13 * grain + 0.16 * stain - 0.3 * brick).clamp(min=0.2) * (1.0 + 0.25 * sill + 0.22 * floor_line)
+    plaster = (1.0 + 0.13 * grain + 0.16 * stain - 0.3 * brick).clamp(min=0.2) * (
+        1.0 + 0.25 * sill + 0.22 * floor_line
+    )
     colour = blend(wall * plaster, pane, pane_share)
     colour = blend(colour, _shop_fronts(p, grain, stain), (p.v < _SHOP_HEIGHT).float())
     return colour * (0.72 + 0.28 * (p.v * 0.4).clamp(0.0, 1.0))
@@ -83,7 +96,9 @@ def _shop_fronts(p: Patch, grain: Tensor, stain: Tensor) -> Tensor:
     sign = torch.stack([tint, cell_hash(number, seed, 4.0), cell_hash(number, seed, 6.0)]) * 0.5 + 0.05
     colour = blend(p.look[_BASE] * (0.75 + 0.08 * grain), sign, band(p.v, p.foot_v, 2.8, 3.45) * (tint > 0.3))
     inside = (0.05 + 0.35 * (tint - 0.55).clamp(min=0)) * (1.0 + 0.3 * stain)
-    window = stripes(p.u * (1 / _SHOP_WIDTH), p.foot_u * (1 / _SHOP_WIDTH), 0.08, 0.8) * band(p.v, p.foot_v, 0.5, 2.7)
+    window = stripes(p.u * (1 / _SHOP_WIDTH), p.foot_u * (1 / _SHOP_WIDTH), 0.08, 0.8) * band(
+        p.v, p.foot_v, 0.5, 2.7
+    )
     return blend(colour, inside * _colour(1.1, 1.0, 0.8, inside), window * 0.85)
 
 
@@ -94,7 +109,8 @@ def plain(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
 
 
 def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
-    """Doors and wheels on the long sides, lamps and a number plate on the short ones, panes on vans (3, N)."""
+    """Doors and wheels on the long sides, lamps and a number plate on the short ones, panes on vans (3,
+    N)."""
     long, tall = 2 * p.extent[0], 2 * p.extent[1]
     upright = p.normal[2].abs() < 0.5
     flank, end = upright & (long > 3.0), upright & (long <= 3.0)
@@ -116,7 +132,9 @@ def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     colour = blend(colour, lamps, lamp * end)
     plate = band(middle, p.foot_u / p.extent[0], -1.0, 0.3) * band(p.v, p.foot_v, 0.2, 0.33)
     colour = blend(colour, _grey(0.65, p.u), plate * end)
-    panes = torch.where(end, band(middle, p.foot_u, -1.0, 0.85), stripes(p.u / 1.6, p.foot_u / 1.6, 0.06, 0.88))
+    panes = torch.where(
+        end, band(middle, p.foot_u, -1.0, 0.85), stripes(p.u / 1.6, p.foot_u / 1.6, 0.06, 0.88)
+    )
     panes = panes * band(high, foot, 0.55, 0.86) * ((p.look[_STYLE] > 0.5) & upright)
     return blend(colour, p.look[_ACCENT] + 0.12 * light.horizon, panes)
 
@@ -135,7 +153,9 @@ def signal(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     """Three lamps one above the other (3, N): north and south show one colour, east and west the other."""
     go = ((p.normal[0].abs() > 0.5) == (p.look[_STYLE] > 0.5)).float()
     colour = p.look[_BASE]
-    for k, (glow, on) in enumerate((((0.1, 1.0, 0.35), go), ((1.0, 0.6, 0.1), 0.0 * go), ((1.0, 0.08, 0.05), 1.0 - go))):
+    for k, (glow, on) in enumerate(
+        (((0.1, 1.0, 0.35), go), ((1.0, 0.6, 0.1), 0.0 * go), ((1.0, 0.08, 0.05), 1.0 - go))
+    ):
         disc = torch.sqrt((p.u - p.extent[0]) ** 2 + (p.v - (0.2 + 0.35 * k)) ** 2)
         colour = blend(colour, _colour(*glow, p.u) * (0.06 + 1.5 * on), band(disc, p.foot_u, -1.0, 0.14))
     return colour

@@ -31,9 +31,18 @@ def test_a_second_run_leaves_drives_as_they_are_and_another_seed_is_refused(tmp_
 
 
 @pytest.mark.parametrize("wrong", [["--frames", "0"], ["--height", "2"], ["--device", "tpu"]])
-def test_settings_that_cannot_be_rendered_end_in_one_line(tmp_path, capsys, wrong: list[str]) -> None:
-    assert main(["--output", str(tmp_path), *wrong]) == 1
+def test_settings_that_cannot_be_rendered_are_usage_errors_that_name_the_field(
+    tmp_path, capsys, wrong
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--output", str(tmp_path), *wrong])
+    assert stopped.value.code == 2
+    assert wrong[0].strip("-") in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_ends_in_one_line(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["--output", str(tmp_path / "file"), *SMALL]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert wrong[0].strip("-") in err
