@@ -433,6 +433,18 @@ def test_a_given_configuration_goes_before_the_files_own(tiny, tmp_path):
         open_checkpoint(path, replace(TINY, dense_features=64))
 
 
+def test_saving_over_a_file_leaves_a_model_that_is_mapped_from_it_as_it_was(tiny, state, tmp_path):
+    """A new file takes the name; the old one's pages stay until nobody reads them."""
+    path = tmp_path / "own.safetensors"
+    save_checkpoint(tiny, path)
+    mapped = open_checkpoint(path)
+    torch.manual_seed(0)
+    other = Reconstructor(TINY)
+    save_checkpoint(other, path)
+    _assert_holds(mapped, state)
+    _assert_holds(open_checkpoint(path), published_state(other))
+
+
 @pytest.mark.parametrize("stored", ["{", "[]", '{"colour": 1}', '{"depth": 0}', '{"depth": "four"}'])
 def test_a_configuration_in_the_file_that_cannot_be_built_is_refused(state, tmp_path, stored):
     path = tmp_path / "own.safetensors"

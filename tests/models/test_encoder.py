@@ -90,6 +90,7 @@ def test_the_transformer_is_the_plain_one(vit, grid):
 def test_at_the_training_size_the_position_embedding_is_used_as_it_is(vit):
     cls, patches = vit.position((SIDE, SIDE))
     assert torch.equal(patches, vit.pos_embed[:, 1:])
+    assert patches.data_ptr() == vit.pos_embed[:, 1:].data_ptr()  # not even resized to its own size
     assert torch.equal(cls, vit.pos_embed[:, :1])
 
 

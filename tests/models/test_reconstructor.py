@@ -132,6 +132,17 @@ def test_segments_may_be_driven_by_hand_with_the_barrier_anywhere(tiny):
         _assert_same(tiny.predict(state, order, with_points=True), prediction, 1e-5)
 
 
+def test_a_waiting_chunk_holds_no_feature_that_the_memory_is_still_to_change(tiny):
+    """TINY keeps layers 0 to 3; layer 1 waits for its memory, and only its frame half is kept."""
+    state = tiny.aggregator.run_segment(tiny.begin(tiny.encode(_images(2))[None], GRID))
+    assert set(state.features) == {0}
+    assert state.frame_half is not None
+    finished = tiny.aggregator.finish_segment(state, None)
+    assert set(finished.features) == {0, 1}
+    assert finished.frame_half is None
+    assert finished.nbytes == 4 * (2 * 11 * 64 + 2 * (2 * 6 * 128))
+
+
 def test_the_order_of_chunks_is_irrelevant(tiny):
     expected = tiny.forward_drive(_images(), CHUNKS)
     order = [2, 0, 1]
