@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,7 +36,15 @@ def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str) -> T
         default = read_settings(Path(arguments[at + 1]))
         del arguments[at : at + 2]
     extra = {} if default is tyro.MISSING else {"default": default}
-    return tyro.cli(kind, prog=f"python -m {prog}", args=arguments, **extra)  # type: ignore[arg-type]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=f"python -m {prog}", args=arguments, **extra)  # type: ignore[arg-type]
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, ValueError):  # the settings' own check, which tyro puts into a box
+            raise ValueError(str(leaving.__context__)) from None
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def run_command(action: Callable[[], None]) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+_FIELD_OF_VIEW = (math.radians(0.01), math.radians(179.99))
 
 
 def rotation_from_quaternion(xyzw: Tensor) -> Tensor:
@@ -46,11 +50,12 @@ def decode_pose(pose_encoding: Tensor, height: int, width: int) -> tuple[Tensor,
     """Pose encodings (..., 9) -> cam_from_world (..., 3, 4) and intrinsics (..., 3, 3) in pixels.
 
     An encoding is translation 3, quaternion xyzw 4, field of view (vertical, horizontal) 2 in radians.
-    f = side / 2 / tan(fov / 2), the principal point is the image's centre (Scal3R, camera head).
+    f = side / 2 / tan(fov / 2), the principal point is the image's centre (Scal3R, camera head). Fields of view
+    outside 0.01 to 179.99 degrees, which no network means, are taken as these: the camera stays one.
     """
     rotation = rotation_from_quaternion(pose_encoding[..., 3:7])
     cam_from_world = torch.cat([rotation, pose_encoding[..., :3, None]], dim=-1)
-    fov_h, fov_w = pose_encoding[..., 7], pose_encoding[..., 8]
+    fov_h, fov_w = pose_encoding[..., 7:9].clamp(*_FIELD_OF_VIEW).unbind(-1)
     zero, one = torch.zeros_like(fov_h), torch.ones_like(fov_h)
     fx, fy = width / 2 / torch.tan(fov_w / 2), height / 2 / torch.tan(fov_h / 2)
     rows = [fx, zero, one * width / 2, zero, fy, one * height / 2, zero, zero, one]

@@ -1,0 +1,317 @@
+"""The main job as users start it: real frames, real Ray, real process groups, and what can be wrong."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+
+from jobs import reconstruct
+from models import ModelConfig, Reconstructor
+from models.checkpoint import save_checkpoint
+from pipeline.publish import open_drive
+
+pytestmark = pytest.mark.cluster
+
+NETWORK = ModelConfig(
+    embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
+    dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16),
+    camera_trunk_depth=1, camera_heads=2, layer_scale=0.5, chunk_size=6, chunk_overlap=3,
+)  # fmt: skip
+FRAMES = 15
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray():
+    """One Ray for all runs of this file; the job leaves a Ray that it did not start."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A small network whose memories have an effect, with poses near the identity and some parallax."""
+    torch.manual_seed(3)
+    model = Reconstructor(NETWORK)
+    for memory in model.aggregator.memories.values():
+        torch.nn.init.normal_(memory.proj.weight, std=0.2)
+    with torch.no_grad():
+        model.camera_head.pose_branch.fc2.weight.mul_(0.1)
+        model.camera_head.pose_branch.fc2.bias.copy_(torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / 4)  # four rounds add up
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    save_checkpoint(model, path)
+    return str(path)
+
+
+def image(number, size=(120, 62)):
+    """A textured picture that moves with its number."""
+    base = np.random.default_rng(1).integers(0, 256, (size[1], size[0] + 40, 3), dtype=np.uint8)
+    return Image.fromarray(np.ascontiguousarray(base[:, number : number + size[0]]))
+
+
+def folder_of_images(path, count=FRAMES):
+    path.mkdir(parents=True)
+    for number in range(count):
+        image(number).save(path / f"frame{number}.png")  # natural order: frame2 before frame10
+    return path
+
+
+@pytest.fixture
+def drive(tmp_path):
+    return folder_of_images(tmp_path / "drive-1")
+
+
+def run(*arguments):
+    return reconstruct.main([str(a) for a in arguments])
+
+
+def error_of(capsys, *arguments):
+    """Run a job that must fail: its one line."""
+    capsys.readouterr()
+    assert run(*arguments) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def no_result_in(output):
+    return not list(output.rglob("manifest.json")) and not list(output.rglob("*.safetensors"))
+
+
+def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run("--input", drive, "--output", out, "--weights", weights) == 0
+    poses = pq.read_table(out / "drive-1" / "poses.parquet").to_pylist()
+    assert [row["frame_index"] for row in poses] == list(range(FRAMES))
+    assert poses[2]["uri"].endswith("frame2.png")
+    assert [round(poses[0][c], 6) for c in ("x", "y", "z", "qw", "qx", "qy", "qz")] == [0, 0, 0, 1, 0, 0, 0]
+    assert {row["status"] for row in poses} == {"ok"}
+    assert (poses[0]["width"], poses[0]["height"], poses[0]["cx"]) == (120, 62, 60)
+    chunks = pq.read_table(out / "drive-1" / "chunks.parquet")
+    assert chunks.num_rows == 4
+    assert pq.read_table(out / "drive-1" / "loops.parquet").num_rows == 0
+    points = pq.read_table(out / "drive-1" / "points" / "part-00000.parquet")
+    assert points.num_rows > 0
+    manifest = json.loads((out / "drive-1" / "manifest.json").read_text())
+    assert manifest["counts"]["points"] == points.num_rows
+    assert manifest["config"]["chunk_size"] == 6
+    summary = capsys.readouterr().out
+    assert "15 ok, 0 filled" in summary
+    assert f"{points.num_rows:,}" in summary
+    assert not (out / "_staging").exists()
+
+
+def test_the_same_command_again_does_nothing_until_it_is_told_to(drive, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ("--input", drive, "--output", out, "--weights", weights)
+    assert run(*arguments) == 0
+    before = (out / "drive-1" / "manifest.json").read_bytes()
+    capsys.readouterr()
+    assert run(*arguments) == 0
+    assert "published already, nothing to do" in capsys.readouterr().out
+    assert (out / "drive-1" / "manifest.json").read_bytes() == before
+    assert run(*arguments, "--chunk-size", 8) == 0
+    assert "made from other input, weights or settings; --overwrite" in capsys.readouterr().out
+    assert run(*arguments, "--chunk-size", 8, "--overwrite") == 0
+    assert open_drive(str(out), "drive-1").manifest.config["chunk_size"] == 8
+
+
+@pytest.mark.slow
+def test_one_two_and_three_workers_give_the_same_result(drive, weights, tmp_path):
+    found = {}
+    for workers in (1, 2, 3):
+        out = tmp_path / f"out{workers}"
+        assert run("--input", drive, "--output", out, "--weights", weights, "--workers", workers) == 0
+        poses = open_drive(str(out), "drive-1").poses
+        points = open_drive(str(out), "drive-1").points()
+        order = np.lexsort([points[c].to_numpy() for c in ("z", "y", "x", "frame_index")])
+        found[workers] = (
+            np.stack([poses[c].to_numpy() for c in ("x", "y", "z", "qw", "qx", "qy", "qz")], -1),
+            np.sort(points["confidence"].to_numpy()[order]),
+        )
+    for workers in (2, 3):
+        np.testing.assert_allclose(found[workers][0], found[1][0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[workers][1], found[1][1], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_real_kitti_frames_run_in_one_and_in_two_processes(shared, tmp_path, capsys):
+    frames = shared / "data" / "kitti" / "sequences" / "90" / "image_0"
+    for workers in (1, 2):
+        out = tmp_path / f"out{workers}"
+        settings = ("--preset", "city_tiny", "--chunk-size", 20, "--overlap", 10, "--workers", workers)
+        assert run("--input", frames, "--output", out, *settings) == 0
+        poses = pq.read_table(out / "90" / "poses.parquet")
+        assert poses.num_rows == 51
+        assert poses["width"][0].as_py() == 1226
+        assert poses["timestamp_ns"][0].as_py() == 0
+
+
+def test_a_drive_of_one_frame_is_one_pose_at_the_identity(weights, tmp_path):
+    drive = folder_of_images(tmp_path / "single", count=1)
+    assert run("--input", drive, "--output", tmp_path / "out", "--weights", weights) == 0
+    row = open_drive(str(tmp_path / "out"), "single").poses.to_pylist()
+    assert len(row) == 1
+    assert [row[0][c] for c in ("x", "y", "z")] == [0, 0, 0]
+    assert abs(row[0]["qw"]) == pytest.approx(1)
+
+
+def test_bad_images_are_filled_in_and_counted_with_their_reasons(drive, weights, tmp_path, capsys):
+    (drive / "frame4.png").write_bytes(b"")
+    (drive / "frame9.png").write_bytes((drive / "frame8.png").read_bytes()[:200])
+    image(3, size=(60, 62)).save(drive / "frame3.png")
+    out = tmp_path / "out"
+    assert run("--input", drive, "--output", out, "--weights", weights) == 0
+    poses = open_drive(str(out), "drive-1").poses.to_pylist()
+    assert [row["frame_index"] for row in poses if row["status"] == "filled"] == [3, 4, 9]
+    summary = capsys.readouterr().out
+    assert "12 ok, 3 filled" in summary
+    assert "frame 3:" in summary and "60x62" in summary and "120x62" in summary
+    bad = open_drive(str(out), "drive-1").manifest.quality["bad_frames"]
+    assert sorted(bad) == ["3", "4", "9"]
+    frames = set(open_drive(str(out), "drive-1").points()["frame_index"].to_pylist())
+    assert not frames & {3, 4, 9}
+
+
+def test_too_many_bad_images_fail_the_drive_and_leave_nothing(drive, weights, tmp_path, capsys):
+    for number in (2, 4, 6, 8):
+        (drive / f"frame{number}.png").write_bytes(b"")
+    line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", weights)
+    assert "4 of 15 frames are bad" in line and "--max-bad-share" in line
+    assert no_result_in(tmp_path / "out")
+
+
+def test_a_video_runs_and_one_that_ends_early_fills_its_tail(weights, tmp_path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.gop_size = 120, 62, 4
+        for number in range(20):
+            for packet in stream.encode(av.VideoFrame.from_image(image(number))):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    assert run("--input", path, "--output", tmp_path / "out", "--weights", weights, "--fps", 5) == 0
+    poses = open_drive(str(tmp_path / "out"), "clip").poses.to_pylist()
+    assert len(poses) == 10
+    assert poses[1]["timestamp_ns"] == 200_000_000
+    data = path.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * 0.9)])
+    assert run("--input", tmp_path / "cut.mp4", "--output", tmp_path / "out", "--weights", weights,
+               "--max-bad-share", 0.5) == 0  # fmt: skip
+    status = [row["status"] for row in open_drive(str(tmp_path / "out"), "cut").poses.to_pylist()]
+    assert len(status) == 20
+    assert status[0] == "ok" and status[-1] == "filled"
+
+
+def test_staged_predictions_can_be_kept(drive, weights, tmp_path):
+    out = tmp_path / "out"
+    assert run("--input", drive, "--output", out, "--weights", weights, "--keep-predictions") == 0
+    assert len(list((out / "_staging" / "drive-1").rglob("chunk-*.safetensors"))) == 4
+
+
+def test_voxels_and_the_confidence_threshold_thin_out_the_points(drive, weights, tmp_path):
+    counts = []
+    for name, settings in (
+        ("all", ("--publish.confidence-share", 0)),
+        ("sure", ("--publish.confidence-share", 1.0)),
+        ("coarse", ("--publish.confidence-share", 0, "--publish.voxel-size", 0.2)),
+    ):
+        arguments = ("--input", drive, "--output", tmp_path / name, "--weights", weights, *settings)
+        assert run(*arguments) == 0
+        counts.append(open_drive(str(tmp_path / name), "drive-1").manifest.counts.points)
+    assert counts[1] < counts[0] and counts[2] < counts[0]
+
+
+BAD_INPUT = {
+    "no such folder": (lambda p: ("--input", p / "nowhere"), "nowhere"),
+    "no images in it": (lambda p: ("--input", p / "empty"), "no images"),
+    "overlap too large": (lambda p: ("--chunk-size", 6, "--overlap", 6), "--overlap 6 must be smaller"),
+    "overlap over the network's chunks": (lambda p: ("--overlap", 60), "overlap"),
+    "no such weights": (lambda p: ("--weights", p / "none.pt"), "none.pt"),
+    "wrong weights": (lambda p: ("--weights", p / "wrong.pt"), "missing"),
+    "no drive id": (lambda p: ("--drive-id", "../up"), "../up"),
+    "no times for fps": (lambda p: ("--fps", 3), "times"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(case, drive, weights, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    torch.save({"some.tensor": torch.zeros(2)}, tmp_path / "wrong.pt")
+    arguments, expected = BAD_INPUT[case]
+    base = {"--input": drive, "--weights": weights, "--output": tmp_path / "out"}
+    given = [str(a) for a in arguments(tmp_path)]
+    for option, value in base.items():
+        if option not in given:
+            given += [option, str(value)]
+    line = error_of(capsys, *given)
+    assert expected in line
+    assert no_result_in(tmp_path)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(drive, weights, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    line = error_of(capsys, "--input", drive, "--output", blocked / "out", "--weights", weights)
+    assert "cannot be written" in line
+
+
+def test_a_decompression_bomb_is_a_bad_frame_and_costs_no_memory(drive, weights, tmp_path):
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
+    (drive / "frame5.png").write_bytes(bomb.getvalue())
+    assert run("--input", drive, "--output", tmp_path / "out", "--weights", weights) == 0
+    bad = open_drive(str(tmp_path / "out"), "drive-1").manifest.quality["bad_frames"]
+    assert list(bad) == ["5"] and "bomb" in bad["5"]
+
+
+def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys):
+    model = Reconstructor(NETWORK)
+    with torch.no_grad():
+        model.depth_head.output2[2].bias.fill_(float("nan"))
+    save_checkpoint(model, tmp_path / "nan.safetensors")
+    line = error_of(
+        capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "nan.safetensors"
+    )
+    assert "drive-1" in line and "not finite" in line
+    assert no_result_in(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_killed_job_leaves_nothing_that_looks_whole_and_the_next_one_finishes(drive, weights, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs.reconstruct", "--input", str(drive), "--output", str(out),
+               "--weights", weights]  # fmt: skip
+    job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in job.stderr:
+        if line.startswith("frames:"):
+            break
+    os.killpg(job.pid, 9)
+    job.wait()
+    assert not list(out.rglob("manifest.json"))
+    assert run("--input", drive, "--output", out, "--weights", weights) == 0
+    assert open_drive(str(out), "drive-1").poses.num_rows == FRAMES
+    assert not (out / "_staging").exists()
+
+
+def test_a_store_that_vanishes_fails_the_drive_with_its_name(drive, weights, tmp_path, capsys, monkeypatch):
+    from pipeline.ingest import drives
+
+    found = drives.find_drive(str(drive))
+    shutil.rmtree(drive)
+    monkeypatch.setattr("pipeline.reconstruct.find_drive", lambda *a, **k: found)
+    line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", weights)
+    assert "drive-1" in line
+    assert no_result_in(tmp_path / "out")
