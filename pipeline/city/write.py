@@ -120,7 +120,7 @@ def sample_drive(progress: Progress | None = None) -> str:
     return write_drive(SAMPLE, str(root), "city", each)
 
 
-SAMPLE = DriveSpec(seed=1_000_023, frames=180, height=140, width=280)  # turns, a park, sun and shade
+SAMPLE = DriveSpec(seed=1_000_023, frames=180, height=112, width=224)  # turns, a park, sun and shade
 
 
 def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> None:

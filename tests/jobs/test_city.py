@@ -30,14 +30,20 @@ def test_a_second_run_leaves_drives_as_they_are_and_another_seed_is_refused(tmp_
     assert "another drive has this id" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [["--frames", "0"], ["--height", "2"], ["--device", "tpu"]])
-def test_settings_that_cannot_be_rendered_are_usage_errors_that_name_the_field(
+@pytest.mark.parametrize("wrong", [["--frames", "0"], ["--height", "2"], ["--supersample", "0"]])
+def test_settings_that_cannot_be_rendered_end_in_one_line_that_names_the_field(
     tmp_path, capsys, wrong
 ) -> None:
+    assert main(["--output", str(tmp_path), *wrong]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {wrong[0].strip('-')} must be")
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_device_is_a_usage_error(tmp_path) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["--output", str(tmp_path), *wrong])
+        main(["--output", str(tmp_path), "--device", "tpu"])
     assert stopped.value.code == 2
-    assert wrong[0].strip("-") in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_ends_in_one_line(tmp_path, capsys) -> None:
