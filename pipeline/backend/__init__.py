@@ -1,11 +1,11 @@
 """Predictions of chunks -> one trajectory, with how sure it is.
 
 In: chunk predictions in their own gauges (poses, depth, confidence), loop chunks. Out: JoinResult.
-NumPy and gtsam; no Ray, no torch, no storage.
+NumPy and SciPy; no Ray, no torch, no storage.
 """
 
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.join import JoinResult, join_chunks
+from pipeline.backend.join import Edge, JoinResult, Loop, join_chunks
 from pipeline.backend.sim3 import Sim3
 
-__all__ = ["BackendConfig", "JoinResult", "Sim3", "join_chunks"]
+__all__ = ["BackendConfig", "Edge", "JoinResult", "Loop", "Sim3", "join_chunks"]

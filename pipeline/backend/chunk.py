@@ -104,6 +104,22 @@ class Chunk:
         )
 
     @property
+    def offset(self) -> Array:
+        """Frames from the reference frame, signed (S,): a network's error grows with it."""
+        return (self.frame_index - self.frame_index[self.reference]).astype(np.float64)
+
+    @property
+    def moment(self) -> Array:
+        """Integral of the offset over the way from the reference frame (S, 3), in frames times chunk units.
+
+        Where steps are chained and each is turned by a rate times its offset, frames move by rate x moment.
+        """
+        offset, position = self.offset, self.chunk_from_camera[:, :3, 3]
+        steps = (offset[1:] + offset[:-1])[:, None] / 2 * np.diff(position, axis=0)
+        way = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
+        return np.asarray(way - way[self.reference])
+
+    @property
     def frames(self) -> str:
         """The frames in words, for messages: "30..89"."""
         return f"{self.frame_index[0]}..{self.frame_index[-1]}"

@@ -2,33 +2,108 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backend.align import align_points
-from pipeline.backend.chunk import Chunk, ChunkLike, Shared
+from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.equations import WIDTH, linearised, place, residuals, units
+from pipeline.backend.loop_rows import LoopWindows, loop_rows, loop_windows, measure_loop
+from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
+from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
+from pipeline.backend.sim3 import Array, Sim3, rotation_exp, rotation_log
 from pipeline.errors import AlignmentError
+
+_HELD = 4  # chunks kept while loops are measured; a loop looks at two
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """How two neighbours are joined, numbers of the overlap alone.
+
+    frames: shared usable frames, `expected` were planned; residual: root mean square distance between both
+    placements of a frame, world units; turn: the same of rotations, radians; log_scale: of depths;
+    inliers: share of the pixels compared that agree; depth_spread: robust deviation of their log ratios;
+    noise (3,): this overlap's turn, place and depth errors over the drive's median overlap; weight: 1 / the
+    greatest noise squared, at most 1; covariance (7, 7) of the second chunk's log scale, turn (radians) and
+    shift (world units) against the first, inf on the diagonal where nothing is known; bridged: nothing is
+    shared.
+    """
+
+    first: int
+    second: int
+    frames: int
+    expected: int
+    residual: float
+    turn: float
+    log_scale: float
+    inliers: float
+    depth_spread: float
+    noise: tuple[float, float, float]
+    weight: float
+    covariance: Array
+    bridged: bool
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A revisit that was claimed, and the verdict.
+
+    pair: the two frames; first, second: the windows of frames predicted together; chunks: those that the
+    windows were compared with, None where there are none; similarity: the detector's, None where unknown;
+    residual: world units left between both ways to the place; misfit: squared residual in deviations of a
+    true loop; both None where nothing could be measured.
+    """
+
+    pair: tuple[int, int]
+    first: range
+    second: range
+    chunks: tuple[int, int] | None
+    similarity: float | None
+    accepted: bool
+    residual: float | None
+    misfit: float | None
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
 class JoinResult:
     """One trajectory. World frame: the camera of the first frame is the identity.
 
-    frame_index (N,) int64, rising; world_from_camera (N, 4, 4); owner (N,): the chunk that each frame belongs
-    to; depth_scale (N,): what the owner's depth of that frame is multiplied with to be in units of the world;
-    world_from_chunk: one Sim(3) a chunk.
+    frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): the chunk that
+    each
+    frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with to be in units
+    of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
+    world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
+    number of
+    each chunk; edges: one a pair of neighbours; loops: one a loop asked for.
     """
 
     frame_index: NDArray[np.int64]
     world_from_camera: Array
     owner: NDArray[np.int64]
     depth_scale: Array
+    filled: NDArray[np.bool_]
     world_from_chunk: tuple[Sim3, ...]
+    chunk_frames: tuple[tuple[int, int], ...]
+    edges: tuple[Edge, ...]
+    loops: tuple[Loop, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """What is kept of a chunk: its cameras."""
+
+    frame_index: NDArray[np.int64]
+    chunk_from_camera: Array
+    offset: Array
+    moment: Array
+    ok: NDArray[np.bool_]
 
 
 def join_chunks(
@@ -36,45 +111,221 @@ def join_chunks(
     *,
     loop_chunks: Sequence[ChunkLike] = (),
     loop_pairs: Sequence[tuple[int, int]] = (),
+    loop_similarities: Sequence[float] | None = None,
     overlap: int = 30,
+    owned: Sequence[range] | None = None,
     config: BackendConfig | None = None,
 ) -> JoinResult:
-    """Join `chunks` (in order; read one after the other, two are held) into one trajectory.
+    """Join `chunks` (in order of time) into one trajectory.
 
-    Raises AlignmentError where neighbours cannot be joined.
+    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are kept;
+    loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the detector
+    gave them, passed on; overlap: frames that neighbours were
+    meant to share; owned: which frames each chunk gives to the result (halved overlaps by default).
+    Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, poses not finite.
     """
     config = config or BackendConfig()
+    if len(loop_chunks) != len(loop_pairs):
+        raise ValueError(f"expected a pair a loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
+    if owned is not None and len(owned) != len(chunks):
+        raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
+    outlines, overlaps, shared = _read_chain(chunks, config)
+    span = float(max(max(o.frame_index[-1] - o.frame_index[0] for o in outlines), 1))
+    solution = solve_chain(overlaps, len(outlines), span, config)
+    loops: tuple[Loop, ...] = ()
+    if len(loop_chunks):
+        known: list[float | None] = [None] * len(loop_chunks)
+        if loop_similarities is not None:
+            known = list(loop_similarities)
+        solution, loops = _close(solution, chunks, outlines, loop_chunks, loop_pairs, known, config)
+    if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
+        raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
+    edges = tuple(_edges(solution, overlaps, shared, overlap))
+    return _trajectory(solution, outlines, owned, edges, loops)
+
+
+def _read_chain(
+    chunks: Sequence[ChunkLike], config: BackendConfig
+) -> tuple[list[_Outline], list[Overlap], list[int]]:
+    """Cameras of all chunks, what neighbours say of common frames, and how many usable ones those are."""
     if not len(chunks):
         raise AlignmentError("expected at least one chunk, got none")
-    placed: list[Sim3] = [Sim3.identity()]
-    parts: list[tuple[NDArray[np.int64], Array]] = []
-    borders: list[int] = []
+    outlines: list[_Outline] = []
+    overlaps: list[Overlap] = []
+    shared: list[int] = []
     previous: Chunk | None = None
-    for source in chunks:
-        chunk = Chunk.read(source, max_pixels=4096)
-        parts.append((chunk.frame_index, chunk.chunk_from_camera))
+    for number in range(len(chunks)):
+        chunk = Chunk.read(chunks[number], max_pixels=config.max_pixels)
         if previous is not None:
-            shared = Shared.of(previous, chunk)
-            relative = align_points(
-                previous, chunk, shared, scale=config.scale, huber_delta=config.huber_delta,
-                rounds=config.rounds, confidence_floor=config.confidence_floor,
-            )
-            placed.append(placed[-1] @ relative)
-            borders.append(int(shared.frame_index[(len(shared) + 1) // 2]))
+            if chunk.frame_index[0] <= previous.frame_index[0]:
+                raise AlignmentError(
+                    f"chunks must be in order of time: frames {chunk.frames} come after {previous.frames}"
+                )
+            found = measure_overlap(previous, chunk, (number - 1, number), config)
+            shared.append(len(found) if found else 0)
+            overlaps.append(found or bridge_gap(previous, chunk, (number - 1, number)))
+        outlines.append(
+            _Outline(chunk.frame_index, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
+        )
         previous = chunk
+    return outlines, overlaps, shared
 
-    starts = [0, *borders]
-    ends = [*borders, np.iinfo(np.int64).max]
-    index, poses, owner, depth_scale = [], [], [], []
-    for number, ((frames, chunk_from_camera), world_from_chunk) in enumerate(zip(parts, placed, strict=True)):
-        mine = (frames >= starts[number]) & (frames < ends[number])
-        index.append(frames[mine])
-        poses.append(world_from_chunk.transform_pose(chunk_from_camera[mine]))
-        owner.append(np.full(int(mine.sum()), number))
-        depth_scale.append(np.full(int(mine.sum()), world_from_chunk.scale))
-    world_from_camera = np.concatenate(poses)
+
+def _close(
+    chain: Solution, chunks: Sequence[ChunkLike], outlines: Sequence[_Outline],
+    loop_chunks: Sequence[ChunkLike], loop_pairs: Sequence[tuple[int, int]],
+    similarities: Sequence[float | None], config: BackendConfig,
+) -> tuple[Solution, tuple[Loop, ...]]:
+    """Measure every loop against its two chunks, then let the pose graph judge them together."""
+    held: OrderedDict[int, Chunk] = OrderedDict()
+
+    def chunk_of(number: int) -> Chunk:
+        if number not in held:
+            held[number] = Chunk.read(chunks[number], max_pixels=config.max_pixels)
+        held.move_to_end(number)
+        while len(held) > _HELD:
+            held.popitem(last=False)
+        return held[number]
+
+    measured: list[LoopWindows] = []
+    numbers: list[int] = []
+    answers: list[Loop] = []
+    for number, (i, j) in enumerate(loop_pairs):
+        homes = _home(outlines, i), _home(outlines, j)
+        first, second, reason = range(i, i + 1), range(j, j + 1), "a frame of it is in no chunk"
+        if homes[0] is not None and homes[1] is not None:
+            try:
+                loop = Chunk.read(loop_chunks[number], max_pixels=config.max_pixels)
+                first, second = loop_windows(loop, (i, j))
+                found = measure_loop(
+                    loop, (i, j), (homes[0], homes[1]), (chunk_of(homes[0]), chunk_of(homes[1])), config
+                )
+                if isinstance(found, str):
+                    reason = found
+                else:
+                    measured.append(found)
+                    numbers.append(number)
+            except AlignmentError as error:
+                reason = str(error)
+        pair = None if homes[0] is None or homes[1] is None else (homes[0], homes[1])
+        answers.append(Loop((i, j), first, second, pair, similarities[number], False, None, None, reason))
+    if not measured:
+        return chain, tuple(answers)
+    solution, verdicts = close_loops(chain, loop_rows(measured, chain, config), config)
+    for number, verdict in zip(numbers, verdicts, strict=True):
+        answers[number] = replace(
+            answers[number], accepted=verdict.accepted, residual=verdict.residual, misfit=verdict.misfit,
+            reason=verdict.reason,
+        )
+    return solution, tuple(answers)
+
+
+def _home(outlines: Sequence[_Outline], frame: int) -> int | None:
+    """The chunk in whose middle `frame` is, as nearly as any; None if no chunk has it."""
+    best, answer = np.inf, None
+    for number, outline in enumerate(outlines):
+        first, last = outline.frame_index[0], outline.frame_index[-1]
+        if first <= frame <= last and abs((first + last) / 2 - frame) < best:
+            best, answer = abs((first + last) / 2 - frame), number
+    return answer
+
+
+def _edges(
+    solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int], expected: int
+) -> list[Edge]:
+    """What the final solution leaves of each overlap."""
+    if not overlaps:
+        return []
+    rows, state = solution.rows, solution.state
+    residual = residuals(state, rows)
+    joint = linearised(state, rows)[1][:, :, WIDTH : WIDTH + 7]
+    information = np.einsum("nik,ni,nil->nkl", joint, solution.weight, joint)
+    world = residual[:, 3:6] / units(state, rows)[:, None]
+    known = np.isfinite(rows.deviation[:, 6])
+    edges = []
+    own = np.empty((len(overlaps), 3))
+    for number in range(len(overlaps)):
+        mine = rows.pair == number
+        for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
+            own[number, g] = np.sqrt((residual[mine, part] ** 2).mean())
+    typical = np.maximum(np.median(own, axis=0), 1e-9)
+    for number, overlap in enumerate(overlaps):
+        mine = rows.pair == number
+        eigenvalues, vectors = np.linalg.eigh(information[mine].sum(0))
+        blind = eigenvalues < 1e-9 * max(float(eigenvalues[-1]), 1e-300)
+        covariance = (vectors / np.where(blind, np.inf, eigenvalues)) @ vectors.T
+        lost = (vectors[:, blind] ** 2).sum(1) > 1e-6
+        covariance[lost, lost] = np.inf
+        noise = own[number] / typical
+        depth = residual[mine & known, 6]
+        edges.append(
+            Edge(
+                overlap.first, overlap.second, shared[number], expected,
+                float(np.sqrt((world[mine] ** 2).sum(1).mean())),
+                float(np.sqrt((residual[mine, :3] ** 2).sum(1).mean())),
+                float(np.sqrt((depth**2).mean())) if depth.size else np.inf,
+                overlap.inlier_share, overlap.depth_spread,
+                (float(noise[0]), float(noise[1]), float(noise[2])),
+                0.0 if overlap.bridged else float(min(1.0, 1 / noise.max() ** 2)),
+                covariance, overlap.bridged,
+            )
+        )
+    return edges
+
+
+def _trajectory(
+    solution: Solution, outlines: Sequence[_Outline], owned: Sequence[range] | None,
+    edges: tuple[Edge, ...], loops: tuple[Loop, ...],
+) -> JoinResult:
+    """Every frame from its owner; bad frames between their neighbours; the first camera is the identity."""
+    state, span = solution.state, solution.prior.span
+    starts = int(outlines[0].frame_index[0])
+    # An overlap is halved, the odd frame goes to the later chunk.
+    borders = [
+        int(after.frame_index[0] + max(0, before.frame_index[-1] + 1 - after.frame_index[0]) // 2)
+        for before, after in pairwise(outlines)
+    ]
+    ranges = owned or [
+        range(start, stop)
+        for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])
+    ]
+    index, poses, owner, scale, ok = [], [], [], [], []
+    for number, (outline, frames) in enumerate(zip(outlines, ranges, strict=True)):
+        mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
+        rotation, position, log_scale = place(
+            state, number, outline.chunk_from_camera[mine], outline.offset[mine] / span,
+            outline.moment[mine] / span,
+        )
+        pose = np.tile(np.eye(4), (len(rotation), 1, 1))
+        pose[:, :3, :3], pose[:, :3, 3] = rotation, position
+        index.append(outline.frame_index[mine])
+        poses.append(pose)
+        owner.append(np.full(len(pose), number))
+        scale.append(np.exp(log_scale))
+        ok.append(outline.ok[mine])
+    frame_index, good = np.concatenate(index), np.concatenate(ok)
+    world_from_camera = _fill(frame_index, np.concatenate(poses), good)
     gauge = Sim3(1.0, world_from_camera[0, :3, :3], world_from_camera[0, :3, 3]).inverse()
     return JoinResult(
-        np.concatenate(index), gauge.transform_pose(world_from_camera), np.concatenate(owner),
-        np.concatenate(depth_scale), tuple(gauge @ one for one in placed),
+        frame_index, gauge.transform_pose(world_from_camera), np.concatenate(owner), np.concatenate(scale),
+        ~good, tuple(gauge @ state.world_from_chunk(number) for number in range(len(outlines))),
+        tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines), edges, loops,
     )
+
+
+def _fill(frame_index: NDArray[np.int64], poses: Array, ok: NDArray[np.bool_]) -> Array:
+    """Poses of bad frames between those of the good frames around them; at the ends the nearest one's."""
+    good = np.nonzero(ok)[0]
+    if ok.all() or not len(good):
+        return poses
+    poses = poses.copy()
+    for bad in np.nonzero(~ok)[0]:
+        after = int(np.searchsorted(good, bad))
+        low, high = good[max(after - 1, 0)], good[min(after, len(good) - 1)]
+        share = 0.0
+        if frame_index[high] > frame_index[low]:
+            share = float((frame_index[bad] - frame_index[low]) / (frame_index[high] - frame_index[low]))
+        turn = rotation_log(poses[low, :3, :3].T @ poses[high, :3, :3])
+        poses[bad, :3, :3] = poses[low, :3, :3] @ rotation_exp(share * turn)
+        poses[bad, :3, 3] = (1 - share) * poses[low, :3, 3] + share * poses[high, :3, 3]
+    return poses

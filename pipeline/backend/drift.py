@@ -1,0 +1,157 @@
+"""How much chunks bend and stretch inside, learned from the drive itself.
+
+A chunk is exact at its reference frame and off by more the further a frame lies from it. Two chunks show
+their
+common frames bent differently; the difference of their rates is measured well, each rate alone is not. With a
+prior
+of the rates' size, and of how alike the rates before and behind the reference are, the differences of a whole
+drive
+settle each of them. Both are estimated here by maximum likelihood, so that a network whose chunks do not
+drift, or
+drift in another way, is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cholesky_banded, solve_banded
+
+from pipeline.backend.overlap import Overlap, slope_of
+from pipeline.backend.sim3 import Array
+
+# Candidate correlations of the rates before and behind the reference. 1 is a steady bend, 0 a wandering
+# one, -1 a bow.
+_PERSISTENCE = np.array(
+    [-0.99, -0.9, -0.5, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]
+)
+_FACTORS = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0])
+_FEWEST = 8  # overlaps below which a correlation cannot be told from chance
+_BLOCK = 6  # frames averaged to see whether neighbouring frames err alike
+_LEAST = 1e-5  # radians or log scale a span; a smaller rate moves no frame by a visible amount
+
+
+@dataclass(frozen=True, eq=False)
+class DriftPrior:
+    """Rates of drift are normal with mean zero.
+
+    rate (4,): deviation of turn x, y, z (radians, axes of the reference camera) and of log scale, a span;
+    persistence (4,): correlation of the rates before and behind the reference frame; span: frames.
+    """
+
+    rate: Array
+    persistence: Array
+    span: float
+
+    def information(self) -> Array:
+        """(8, 8): inverse covariance of (before x y z scale, behind x y z scale)."""
+        inverse = np.zeros((8, 8))
+        for c in range(4):
+            block = self.rate[c] ** 2 * np.array([[1, self.persistence[c]], [self.persistence[c], 1]])
+            inverse[np.ix_([c, c + 4], [c, c + 4])] = np.linalg.inv(block)
+        return inverse
+
+    def over_span(self) -> Array:
+        """(4,): deviation of the drift between two frames a span apart, the reference between them."""
+        return np.asarray(self.rate * np.sqrt((1 + self.persistence) / 2))
+
+
+def estimate_drift(overlaps: Sequence[Overlap], world_rotation: Array, span: float) -> DriftPrior:
+    """The prior from consecutive overlaps; `world_rotation[k]` turns chunk k's gauge into a common one."""
+    slopes = [slope_of(overlap, span) for overlap in overlaps]
+    rates, variances, left, pair = [], [], [], []
+    for number, (overlap, slope) in enumerate(zip(overlaps, slopes, strict=True)):
+        usable = slope is not None and bool(np.isfinite(overlap.log_ratio_sigma).all())
+        rates.append(slope[0] if slope is not None and usable else np.full(4, np.nan))
+        variances.append(slope[1] if slope is not None and usable else np.ones(4))
+        if slope is not None and usable:
+            left.append(slope[2] / np.sqrt((slope[2] ** 2).mean(0) + 1e-30))
+            pair.append(np.full(len(slope[2]), number))
+    if left:
+        every, of = np.concatenate(left), np.concatenate(pair)
+        inflation = np.repeat([inflation_of(every[:, :3], of), inflation_of(every[:, 3:], of)], (3, 1))
+        variances = [variance * inflation for variance in variances]
+    rate, variance = np.array(rates).reshape(-1, 4), np.array(variances).reshape(-1, 4)
+    known: NDArray[np.bool_] = np.isfinite(rate[:, 0])
+    if not known.any():
+        return DriftPrior(np.full(4, _LEAST), np.zeros(4), span)
+    # A chunk that went wrong must not speak for all: rates beyond three robust deviations are cut.
+    limit = 3 * 1.4826 * np.median(np.abs(rate[known]), axis=0)
+    rate = np.clip(rate, -limit, limit)
+    excess = (rate[known] ** 2).mean(0) - np.median(variance[known], axis=0)
+    size = np.sqrt(np.maximum(excess / 2, _LEAST**2))
+    persistence = np.zeros(4)
+    if known.sum() >= _FEWEST:
+        rotation = np.stack([world_rotation[o.first] for o in overlaps])
+        common = np.einsum("nij,nj->ni", rotation, rate[:, :3])
+        persistence[:3], factor = _likeliest(common, variance[:, :3], known)
+        size[:3] *= factor
+        persistence[3], factor = _likeliest(rate[:, 3:], variance[:, 3:], known)
+        size[3] *= factor
+    return DriftPrior(np.maximum(size, _LEAST), persistence, span)
+
+
+def _likeliest(rate: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[float, float]:
+    """Correlation and size factor of greatest likelihood of the rate differences (n, c) along a chain.
+
+    rate[k] = behind[k] - before[k + 1] + noise, so neighbours covary by minus the covariance of one chunk's
+    two rates. Size is relative to the moment estimate. Gaps split the chain (no covariance across).
+    """
+    filled = np.where(known[:, None], rate, 0.0)
+    moment = np.maximum(((filled[known] ** 2).mean(0) - np.median(variance[known], axis=0)) / 2, _LEAST**2)
+    linked = known[1:] & known[:-1]
+    best, answer = -np.inf, (0.0, 1.0)
+    for persistence in _PERSISTENCE:
+        for factor in _FACTORS:
+            total = 0.0
+            for c in range(rate.shape[1]):
+                size = moment[c] * factor**2
+                band = np.zeros((2, len(rate)))
+                band[1] = np.where(known, 2 * size + variance[:, c], 1.0)
+                band[0, 1:] = np.where(linked, -persistence * size, 0.0)
+                try:
+                    root = cholesky_banded(band)
+                except LinAlgError:
+                    total = -np.inf
+                    break
+                # root is upper: covariance = root.T @ root; solve root.T z = rate (a lower band).
+                lower = np.zeros_like(root)
+                lower[0], lower[1, :-1] = root[1], root[0, 1:]
+                z = solve_banded((1, 0), lower, filled[:, c])
+                total -= 0.5 * float(z @ z) + float(np.log(root[1]).sum())
+            if total > best:
+                best, answer = total, (float(persistence), float(factor))
+    return answer
+
+
+def inflation_of(values: Array, pair: NDArray[np.int64]) -> float:
+    """Variance of means of neighbouring frames over that of independent ones, at least 1 (batch means).
+
+    values (n, c): residuals; pair (n,): rising, which overlap each is of.
+    """
+    starts = np.nonzero(np.diff(pair, prepend=-1))[0]
+    length = np.diff([*starts, len(pair)])
+    whole = np.where(length // _BLOCK >= 4, length // _BLOCK, 0)
+    block = (np.arange(len(pair)) - np.repeat(starts, length)) // _BLOCK
+    inside = block < np.repeat(whole, length)
+    if not inside.any():
+        return 1.0
+    of = np.repeat(np.arange(len(starts)), length)[inside]
+    part = values[inside].astype(np.float64)
+    part = part - _means(part, of)[of]
+    _, number = np.unique(of * 10**6 + block[inside], return_inverse=True)
+    means = _means(part, number)
+    # About two degrees of freedom of each overlap went into its own level and slope.
+    used = whole[whole > 0]
+    blocks = float((means**2).sum()) * _BLOCK / float((used - 2).sum())
+    singles = float((part**2).sum()) / float((used * _BLOCK - 2).sum())
+    return max(1.0, blocks / singles) if singles > 0 else 1.0
+
+
+def _means(values: Array, of: NDArray[np.int64]) -> Array:
+    """Means (max(of) + 1, c) of values (n, c) by group; groups without any are 0."""
+    count = np.maximum(np.bincount(of), 1)
+    return np.stack([np.bincount(of, column) / count for column in values.T], 1)

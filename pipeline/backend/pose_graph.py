@@ -1,0 +1,214 @@
+"""Overlaps -> every chunk in one frame; loops -> accepted, with the trajectory bent to them, or thrown
+out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from pipeline.backend.config import BackendConfig
+from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
+from pipeline.backend.equations import Group, Normal, Rows, State, moved, residuals, units
+from pipeline.backend.overlap import Overlap
+from pipeline.backend.sim3 import Array, Sim3
+
+_ROUNDS = 12  # times the set of accepted loops may change
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """How far rows of overlaps are off: deviation (3,) of one frame's turn, place (world units), depth (in
+    its own
+    standard errors); inflation (3,): variance by which a mean of many is worse than of independent ones."""
+
+    deviation: Array
+    inflation: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """State with what it was made from; `looseness` is the factor by which loops found the chain too sure."""
+
+    state: State
+    rows: Rows
+    weight: Array
+    noise: Noise
+    prior: DriftPrior
+    looseness: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoopVerdict:
+    """accepted; residual: distance in world units left between both ways to the place; misfit: squared
+    residual
+    in its deviations (7 degrees of freedom); reason in words."""
+
+    accepted: bool
+    residual: float
+    misfit: float
+    reason: str
+
+
+def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) -> State:
+    """The plain twin: each chunk set onto the one before by robust averages, no drift."""
+    placed = [Sim3.identity()]
+    for overlap in overlaps:
+        placed.append(placed[-1] @ overlap.rigid_guess(scale=scale))
+    return State(
+        np.array([p.scale for p in placed]), np.stack([p.rotation for p in placed]),
+        np.stack([p.translation for p in placed]), np.zeros((count, 2, 4)), np.zeros((2, 4)), 0.5,
+    )
+
+
+def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig) -> Solution:
+    """All chunks from the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order)."""
+    state = chain_guess(overlaps, count, scale=config.scale)
+    rows = Rows.of(overlaps, span, state.scale)
+    noise = _noise(state, rows)
+    prior = estimate_drift(overlaps, state.rotation, span)
+    weight = np.ones((len(rows), 7))
+    for iteration in range(config.iterations):
+        weight = _weights(state, rows, noise)
+        group = Group(rows, weight)
+        step = Normal(state, [group], prior, scale=config.scale, drift=config.drift).step
+        state = moved(state, step)
+        noise = _noise(state, rows)
+        if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
+            break
+    return Solution(state, rows, weight, noise, prior)
+
+
+def close_loops(
+    chain: Solution, rows: Rows, config: BackendConfig
+) -> tuple[Solution, list[LoopVerdict]]:
+    """Bend the chain to the loops (one row each) that can be true; the others are rejected with a reason."""
+    degrees = 7 if config.scale else 6
+    bound = float(chi2.ppf(config.loop_confidence, degrees))
+    quarter = float(chi2.ppf(0.25, degrees))
+    state = chain.state
+    information = 1 / rows.deviation**2
+    if not config.scale:
+        information[:, 6] = 0
+    normal = Normal(
+        state, [Group(chain.rows, chain.weight)], chain.prior, scale=config.scale, drift=config.drift,
+        common=True,
+    )
+    residual = residuals(state, rows)
+    covariance = normal.covariance(state, rows)
+    surprise = _surprise(residual, covariance, rows.deviation, degrees)
+    # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes.
+    looseness = max(1.0, float(np.quantile(surprise, 0.25)) / quarter)
+    plausible = surprise < bound * looseness
+    accepted = _compatible(residual, looseness * covariance, rows.deviation, degrees, bound)
+    coarse, misfit = 1.0, surprise
+    chained = Group(chain.rows, chain.weight / looseness)
+    for _ in range(_ROUNDS):
+        for _ in range(config.iterations):
+            closing = Group(rows, information * (accepted / coarse)[:, None])
+            normal = Normal(
+                state, [chained, closing], chain.prior, scale=config.scale, drift=config.drift, common=True,
+                looseness=looseness,
+            )
+            state = moved(state, normal.step)
+            if np.abs(normal.step[:-1, :4]).max() < 1e-4:
+                break
+        residual = residuals(state, rows)
+        misfit = (residual**2 * information).sum(1)
+        before = accepted
+        if accepted.any():
+            coarse = max(1.0, float(np.median(misfit[accepted])) / float(chi2.ppf(0.5, degrees)))
+            # The worst go first: what they bend may be all that is wrong with the others.
+            limit = max(bound * coarse, float(misfit[accepted].max()) / 4)
+            accepted = accepted & (misfit <= limit)
+        if (accepted == before).all():
+            accepted = plausible & (misfit <= bound * coarse)
+            if (accepted == before).all():
+                break
+    verdicts = []
+    for n in range(len(rows)):
+        distance = float(np.linalg.norm(residual[n, 3:6]) / units(state, rows)[n])
+        if accepted[n]:
+            reason = "agrees with the chain and the other loops"
+        else:
+            turn = float(np.degrees(np.linalg.norm(residual[n, :3])))
+            reason = (
+                f"contradicts the trajectory by {distance:.3g} units, {turn:.3g} degrees and a scale of "
+                f"{np.exp(residual[n, 6]):.3g}: misfit {misfit[n] / coarse:.3g}, at most {bound:.3g} allowed"
+            )
+        verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(misfit[n] / coarse), reason))
+    return replace(chain, state=state, looseness=looseness), verdicts
+
+
+def _surprise(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:
+    """(L,) squared residuals (L, 7) in units of their covariance (7L, 7L), own deviation added."""
+    own = np.arange(len(residual))
+    blocks = covariance.reshape(len(own), 7, len(own), 7)[own, :, own]
+    blocks = blocks + deviation[:, :, None] ** 2 * np.eye(7)
+    part, blocks = residual[:, :degrees], blocks[:, :degrees, :degrees]
+    return np.asarray(np.einsum("ni,ni->n", part, np.linalg.solve(blocks, part[:, :, None])[:, :, 0]))
+
+
+def _compatible(
+    residual: Array, covariance: Array, deviation: Array, degrees: int, bound: float
+) -> NDArray[np.bool_]:
+    """The loops that can be true together: one after the other, the least surprising first.
+
+    Each that is taken updates what is expected of the others (a Kalman update in the linear model), so that
+    after a few true ones a wrong one stands out however unsure the chain was before.
+    """
+    count = len(residual)
+    taken = np.zeros(count, bool)
+    residual, covariance = residual.copy(), covariance.copy()
+    # A linear model misses a little of a large correction: 2 %.
+    deviation = deviation.copy()
+    deviation[:, 3:6] = np.hypot(deviation[:, 3:6], 0.02 * np.linalg.norm(residual[:, 3:6], axis=1)[:, None])
+    for _ in range(count):
+        surprise = np.where(taken, np.inf, _surprise(residual, covariance, deviation, degrees))
+        best = int(np.argmin(surprise))
+        if not surprise[best] < bound:
+            break
+        taken[best] = True
+        mine = slice(best * 7, best * 7 + degrees)
+        own = covariance[mine, mine] + np.diag(deviation[best, :degrees] ** 2)
+        gain = np.linalg.solve(own, covariance[mine]).T
+        residual -= (gain @ residual[best, :degrees]).reshape(count, 7)
+        covariance -= gain @ covariance[mine]
+    return taken
+
+
+def _noise(state: State, rows: Rows) -> Noise:
+    """Robust deviations of the residuals now, and how alike neighbouring frames err."""
+    residual = residuals(state, rows) / rows.deviation
+    deviation, inflation = np.empty(3), np.ones(3)
+    for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
+        values = residual[:, part]
+        known = np.isfinite(rows.deviation[:, 6])
+        values = values[known] if g == 2 else values
+        pair = rows.pair[known] if g == 2 else rows.pair
+        spread = 1.4826 * float(np.median(np.abs(values))) if values.size else 1.0
+        deviation[g] = max(spread, (1e-6, 1e-9 * float(np.abs(state.translation).max()) + 1e-12, 1e-3)[g])
+        inflation[g] = inflation_of(np.clip(values, -3 * deviation[g], 3 * deviation[g]), pair)
+    return Noise(deviation, inflation)
+
+
+def _weights(state: State, rows: Rows, noise: Noise) -> Array:
+    """(n, 7) information of each row: pooled noise, overlaps that are noisier than the rest, Huber at 3."""
+    residual = residuals(state, rows)
+    deviation = rows.deviation * np.repeat(noise.deviation, (3, 3, 1))
+    score = np.abs(residual) / deviation
+    starts = np.nonzero(np.diff(rows.pair, prepend=-1))[0]
+    ends = [*starts[1:], len(rows)]
+    for start, end in zip(starts, ends, strict=True):
+        for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
+            own = 1.4826 * float(np.median(score[start:end, part])) if end - start > 4 else 1.0
+            if np.isfinite(own) and own > 1.5:
+                score[start:end, part] /= own
+                deviation[start:end, part] *= own
+    robust = np.minimum(1, 3 / np.maximum(score, 1e-12))
+    with np.errstate(invalid="ignore"):
+        weight = robust / (deviation**2 * np.repeat(noise.inflation, (3, 3, 1)))
+    weight[:, 6] = np.where(np.isfinite(deviation[:, 6]), weight[:, 6], 0.0) + 1.0
+    return np.asarray(weight)
