@@ -4,8 +4,12 @@ In: chunk predictions in their own gauges (poses, depth, confidence), loop chunk
 NumPy and SciPy; no Ray, no torch, no storage.
 """
 
-from pipeline.backend.config import BackendConfig
+from pipeline.backend.config import BackendConfig, QualityConfig
 from pipeline.backend.join import Edge, JoinResult, Loop, join_chunks
+from pipeline.backend.quality import Finding, Verdict, assess_quality
 from pipeline.backend.sim3 import Sim3
 
-__all__ = ["BackendConfig", "Edge", "JoinResult", "Loop", "Sim3", "join_chunks"]
+__all__ = [
+    "BackendConfig", "Edge", "Finding", "JoinResult", "Loop", "QualityConfig", "Sim3", "Verdict",
+    "assess_quality", "join_chunks",
+]

@@ -2,7 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """When a drive is called doubtful (warn) or unusable (fail); noise is over the drive's median
+    overlap's."""
+
+    noise_warn: float = 2.0
+    """An overlap this many times as noisy as the drive's median one is doubtful."""
+    noise_fail: float = 8.0
+    """... and this many times is a failure."""
+    turn_warn: float = 0.02
+    """Radians (rms) by which two chunks may disagree about a frame's rotation."""
+    turn_fail: float = 0.1
+    """... beyond which they do not show the same drive."""
+    log_scale_warn: float = 0.05
+    """Log depth ratio (rms over frames) that two chunks may leave unexplained."""
+    log_scale_fail: float = 0.25
+    """... beyond which their depths contradict each other."""
+    inliers_warn: float = 0.3
+    """Least share of pixels whose depths agree."""
+    inliers_fail: float = 0.1
+    """... below which an overlap says nothing."""
+    overlap_warn: float = 0.5
+    """Least share of the planned overlap with usable frames; none at all is a failure."""
+    scale_jump: float = 6.0
+    """A chunk whose scale is this many robust deviations from the drive's median is doubtful ..."""
+    scale_jump_least: float = 0.3
+    """... if the log of the ratio is at least this."""
+    speed_jump: float = 4.0
+    """A step this many times the median of the 30 around it, and of the drive, is no car's."""
+    filled_warn: float = 0.1
+    """Share of frames without a pose of their own."""
+    filled_fail: float = 0.5
+    """... beyond which the trajectory is made up."""
+    loops_warn: float = 0.5
+    """Share of rejected loops (of at least four) beyond which the revisits are doubtful."""
+    looseness_warn: float = 50.0
+    """Factor by which loops may find the chain's variance too small."""
+
+    def __post_init__(self) -> None:
+        for low, high in (("noise", 1), ("turn", 1), ("log_scale", 1), ("filled", 1), ("inliers", -1)):
+            warn, fail = getattr(self, f"{low}_warn"), getattr(self, f"{low}_fail")
+            if not warn > 0 or not fail > 0 or (fail - warn) * high < 0:
+                raise ValueError(f"{low}: expected above zero and warn before fail, got {warn}, {fail}")
+        for name in (
+            "overlap_warn", "scale_jump", "scale_jump_least", "speed_jump", "loops_warn", "looseness_warn",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -26,6 +76,9 @@ class BackendConfig:
     """Gauss-Newton steps of a solution at most; they end early when nothing moves."""
     loop_confidence: float = 0.99999
     """A loop is rejected when its residual is less likely than one minus this, were it true."""
+
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Thresholds of the verdict without ground truth."""
 
     def __post_init__(self) -> None:
         if not self.huber_delta > 0:

@@ -1,14 +1,10 @@
 """How much chunks bend and stretch inside, learned from the drive itself.
 
 A chunk is exact at its reference frame and off by more the further a frame lies from it. Two chunks show
-their
-common frames bent differently; the difference of their rates is measured well, each rate alone is not. With a
-prior
-of the rates' size, and of how alike the rates before and behind the reference are, the differences of a whole
-drive
-settle each of them. Both are estimated here by maximum likelihood, so that a network whose chunks do not
-drift, or
-drift in another way, is left alone.
+their common frames bent differently; the difference of their rates is measured well, each rate alone is
+not. With a prior of the rates' size, and of how alike the rates before and behind the reference are, the
+differences of a whole drive settle each of them. Both are estimated here by maximum likelihood, so that a
+network whose chunks do not drift, or drift in another way, is left alone.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """All evidence into one frame: chunks' Sim(3)s and their drift, solved together.
 
 Unknown of each chunk: 7 numbers of world_from_chunk and 8 rates of drift (turn x y z and log scale, before
-and behind
-the reference frame); of the drive: the 8 mean rates. Evidence: rows, each one frame that two chunks have both
-placed.
-Gauss-Newton with sparse normal equations; every residual is analytic.
+and behind the reference frame); of the drive: the 8 mean rates. Evidence: rows, each one frame that two
+chunks have both placed. Gauss-Newton with sparse normal equations; every residual is analytic.
 """
 
 from __future__ import annotations

@@ -75,13 +75,12 @@ class Loop:
 class JoinResult:
     """One trajectory. World frame: the camera of the first frame is the identity.
 
-    frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): the chunk that
-    each
-    frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with to be in units
-    of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
+    frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): the chunk
+    that each frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with
+    to be in units of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
     world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
-    number of
-    each chunk; edges: one a pair of neighbours; loops: one a loop asked for.
+    number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; looseness: by how
+    much loops found the chain's variance too small, 1 where not.
     """
 
     frame_index: NDArray[np.int64]
@@ -93,6 +92,7 @@ class JoinResult:
     chunk_frames: tuple[tuple[int, int], ...]
     edges: tuple[Edge, ...]
     loops: tuple[Loop, ...]
+    looseness: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,11 +118,11 @@ def join_chunks(
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
-    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are kept;
-    loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the detector
-    gave them, passed on; overlap: frames that neighbours were
-    meant to share; owned: which frames each chunk gives to the result (halved overlaps by default).
-    Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, poses not finite.
+    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are
+    kept; loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the
+    detector gave them, passed on; overlap: frames that neighbours were meant to share; owned: which frames
+    each chunk gives to the result (halved overlaps by default). Raises AlignmentError: no chunk, chunks
+    out of order, arrays that do not fit together, poses not finite.
     """
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
@@ -157,7 +157,8 @@ def _read_chain(
     for number in range(len(chunks)):
         chunk = Chunk.read(chunks[number], max_pixels=config.max_pixels)
         if previous is not None:
-            if chunk.frame_index[0] <= previous.frame_index[0]:
+            before, now = previous.frame_index, chunk.frame_index
+            if now[0] < before[0] or now[-1] <= before[-1]:
                 raise AlignmentError(
                     f"chunks must be in order of time: frames {chunk.frames} come after {previous.frames}"
                 )
@@ -310,6 +311,7 @@ def _trajectory(
         frame_index, gauge.transform_pose(world_from_camera), np.concatenate(owner), np.concatenate(scale),
         ~good, tuple(gauge @ state.world_from_chunk(number) for number in range(len(outlines))),
         tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines), edges, loops,
+        solution.looseness,
     )
 
 

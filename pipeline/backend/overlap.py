@@ -1,10 +1,9 @@
 """What two chunks say about the same frames: the evidence that joins them.
 
-Equal pixels of equal frames look along the same ray, so two chunks can differ in three things only: how the
-frame
-is turned, where it stands, and how deep it looks. That is 7 numbers a frame, kept instead of the points:
-nothing is
-lost, far points do not turn small rotations into large residuals, and memory does not grow with pixels.
+Equal pixels of equal frames look along the same ray, so two chunks can differ in three things only: how
+the frame is turned, where it stands, and how deep it looks. That is 7 numbers a frame, kept instead of the
+points: nothing is lost, far points do not turn small rotations into large residuals, and memory does not
+grow with pixels.
 """
 
 from __future__ import annotations
@@ -23,14 +22,13 @@ from pipeline.backend.sim3 import Array, Sim3, nearest_rotation, rotation_log
 class Overlap:
     """n frames seen by chunks `first` and `second` (numbers), usable ones only.
 
-    first_from_camera, second_from_camera (n, 4, 4): the frame's pose in either gauge;
-    first_offset, second_offset (n,): frames from the chunk's reference frame, signed;
-    first_moment, second_moment (n, 3): see Chunk.moment;
-    log_ratio (n,): log of first's depth over second's, robust mean over pixels; log_ratio_sigma (n,): its
-    standard error, inf where no pixel counts; pixels: how many counted; inlier_share: share of counting
-    pixels
-    whose depths agree within `huber_delta` of the overlap's ratio; depth_spread: robust deviation of the
-    pixels' log ratios. bridged: nothing is shared, the row continues the motion over the gap.
+    first_from_camera, second_from_camera (n, 4, 4): the frame's pose in either gauge; first_offset,
+    second_offset (n,): frames from the chunk's reference frame, signed; first_moment, second_moment (n,
+    3): see Chunk.moment; log_ratio (n,): log of first's depth over second's, robust mean over pixels;
+    log_ratio_sigma (n,): its standard error, inf where no pixel counts; pixels: how many counted;
+    inlier_share: share of counting pixels whose depths agree within `huber_delta` of the overlap's ratio;
+    depth_spread: robust deviation of the pixels' log ratios. bridged: nothing is shared, the row continues
+    the motion over the gap.
     """
 
     first: int
@@ -95,8 +93,7 @@ def bridge_gap(first: Chunk, second: Chunk, numbers: tuple[int, int]) -> Overlap
     """Chunks without a common usable frame: the last motion of `first` is continued to `second`'s start.
 
     One virtual frame: the last usable frame of `first` carried on at its last velocity, equated with the
-    first usable
-    frame of `second` behind it. Depth scale: the scenes' median depths are taken to be alike.
+    first usable frame of `second` behind it. Depth scale: the scenes' median depths are taken to be alike.
     """
     a, b = (np.nonzero(c.ok)[0] if c.ok.any() else np.arange(len(c.ok)) for c in (first, second))
     end, start = a[-1], b[0]

@@ -21,8 +21,8 @@ _ROUNDS = 12  # times the set of accepted loops may change
 @dataclass(frozen=True, eq=False)
 class Noise:
     """How far rows of overlaps are off: deviation (3,) of one frame's turn, place (world units), depth (in
-    its own
-    standard errors); inflation (3,): variance by which a mean of many is worse than of independent ones."""
+    its own standard errors); inflation (3,): variance by which a mean of many is worse than of independent
+    ones."""
 
     deviation: Array
     inflation: Array
@@ -43,8 +43,7 @@ class Solution:
 @dataclass(frozen=True)
 class LoopVerdict:
     """accepted; residual: distance in world units left between both ways to the place; misfit: squared
-    residual
-    in its deviations (7 degrees of freedom); reason in words."""
+    residual in its deviations (7 degrees of freedom); reason in words."""
 
     accepted: bool
     residual: float

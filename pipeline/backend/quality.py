@@ -1,0 +1,233 @@
+"""How good is a joined drive, without ground truth: pass, warn or fail, why, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline.backend.config import QualityConfig
+from pipeline.backend.join import Edge, JoinResult
+from pipeline.backend.sim3 import Array
+
+Level = Literal["pass", "warn", "fail"]
+_RANK: dict[Level, int] = {"pass": 0, "warn": 1, "fail": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: frames (half open) it touches, chunk to blame where one is, reason."""
+
+    level: Level
+    kind: str
+    frames: range
+    chunk: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class ChunkFigures:
+    """One chunk: greatest relative noise and least share of inliers of its overlaps, greatest log depth
+    disagreement, log of its scale over its neighbours' median, and the worst level of what touches it."""
+
+    chunk: int
+    noise: float
+    inliers: float
+    log_scale: float
+    scale_jump: float
+    level: Level
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """level: the worst finding's; findings in order of frames; chunks one by one; figures of the drive."""
+
+    level: Level
+    findings: tuple[Finding, ...]
+    chunks: tuple[ChunkFigures, ...]
+    figures: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        findings = [
+            {
+                "level": f.level, "kind": f.kind, "frame_start": f.frames.start,
+                "frame_stop": f.frames.stop, "chunk": f.chunk, "reason": f.reason,
+            }
+            for f in self.findings
+        ]
+        return {"verdict": self.level, "figures": self.figures, "findings": findings}
+
+
+def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> Verdict:
+    """The verdict on a joined drive.
+
+    A chunk is blamed when all of its overlaps are noisy, as a bad chunk spoils both of its joints; a single
+    noisy overlap is reported as a stretch.
+    """
+    config = config or QualityConfig()
+    findings = [
+        *_overlap_findings(joined, config), *_scale_findings(joined, config),
+        *_speed_findings(joined, config), *_drive_findings(joined, config),
+    ]
+    findings.sort(key=lambda f: (f.frames.start, f.frames.stop, f.kind))
+    scale = _log_scales(joined)
+    chunks = []
+    for number, (first, last) in enumerate(joined.chunk_frames):
+        edges = [e for e in joined.edges if number in (e.first, e.second)]
+        touching = (
+            f.level
+            for f in findings
+            if f.chunk == number
+            or (f.chunk is None and f.kind != "drive" and f.frames.start <= last and first < f.frames.stop)
+        )
+        chunks.append(
+            ChunkFigures(
+                number, max((max(e.noise) for e in edges), default=1.0),
+                min((e.inliers for e in edges), default=1.0),
+                max((e.log_scale for e in edges), default=0.0), float(scale[number]), _worst(touching),
+            )
+        )
+    return Verdict(_worst(f.level for f in findings), tuple(findings), tuple(chunks), _figures(joined))
+
+
+def _figures(joined: JoinResult) -> dict[str, float]:
+    """Medians over overlaps and counts, for the manifest; only finite numbers."""
+    edges = [e for e in joined.edges if not e.bridged and np.isfinite(e.log_scale)]
+    return {
+        "overlap_residual": float(np.median([e.residual for e in edges])) if edges else 0.0,
+        "overlap_turn": float(np.median([e.turn for e in edges])) if edges else 0.0,
+        "overlap_log_scale": float(np.median([e.log_scale for e in edges])) if edges else 0.0,
+        "overlap_inliers": float(np.median([e.inliers for e in edges])) if edges else 0.0,
+        "missing_overlaps": float(sum(e.bridged for e in joined.edges)),
+        "filled_share": float(joined.filled.mean()),
+        "loops_accepted": float(sum(one.accepted for one in joined.loops)),
+        "loops_rejected": float(sum(not one.accepted for one in joined.loops)),
+        "looseness": float(joined.looseness),
+    }
+
+
+def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
+    """Missing, thin and noisy overlaps; noise on every side of a chunk is that chunk's."""
+    noisy: dict[int, tuple[Level, str]] = {}
+    findings = []
+    for number, edge in enumerate(joined.edges):
+        frames = _shared_frames(joined, edge)
+        names = f"chunks {edge.first} and {edge.second}"
+        if edge.bridged:
+            reason = f"{names} share no usable frame, {edge.expected} were expected: the motion is continued"
+            findings.append(Finding("fail", "missing overlap", frames, None, reason))
+            continue
+        if edge.frames < config.overlap_warn * edge.expected:
+            reason = f"{names} share {edge.frames} usable frames, {edge.expected} were expected"
+            findings.append(Finding("warn", "thin overlap", frames, None, reason))
+        if edge.inliers < config.inliers_fail or not np.isfinite(edge.log_scale):
+            reason = f"depths of {names} agree for {edge.inliers:.0%} of the pixels"
+            findings.append(Finding("fail", "no depth", frames, None, reason))
+            continue
+        judged = _judge(edge, config, names)
+        if judged is not None:
+            noisy[number] = judged
+
+    blamed: set[int] = set()
+    for chunk, (first, last) in enumerate(joined.chunk_frames):
+        sides = [n for n in (chunk - 1, chunk) if 0 <= n < len(joined.edges)]
+        guilty = len(sides) == 2 and all(n in noisy for n in sides)
+        if len(sides) == 1 and len(joined.edges) > 1:
+            # A chunk at an end has one side only: the neighbour's other side tells whose fault it is.
+            beyond = 1 if chunk == 0 else len(joined.edges) - 2
+            guilty = sides[0] in noisy and beyond not in noisy
+        if guilty:
+            blamed.update(sides)
+            level, reason = max((noisy[n] for n in sides), key=lambda one: _RANK[one[0]])
+            findings.append(Finding(level, "noisy chunk", range(first, last + 1), chunk, reason))
+    for number, (level, reason) in noisy.items():
+        if number not in blamed:
+            frames = _shared_frames(joined, joined.edges[number])
+            findings.append(Finding(level, "noisy overlap", frames, None, reason))
+    return findings
+
+
+def _judge(edge: Edge, config: QualityConfig, names: str) -> tuple[Level, str] | None:
+    """Level and reason of one overlap's noise, None where it is as it should be."""
+    worst = max(edge.noise)
+    limits: tuple[tuple[Level, float, float, float, float], ...] = (
+        ("fail", config.noise_fail, config.turn_fail, config.log_scale_fail, config.inliers_fail),
+        ("warn", config.noise_warn, config.turn_warn, config.log_scale_warn, config.inliers_warn),
+    )
+    for level, noise, turn, log_scale, inliers in limits:
+        if worst > noise:
+            what = ("rotations", "positions", "depths")[int(np.argmax(edge.noise))]
+            return level, f"{what} of {names} disagree {worst:.1f} times as much as in the median overlap"
+        if edge.turn > turn or edge.log_scale > log_scale or edge.inliers < inliers:
+            return level, (
+                f"{names} disagree by {np.degrees(edge.turn):.2g} degrees and {edge.log_scale:.2g} in log "
+                f"depth (rms), and about {1 - edge.inliers:.0%} of the pixels"
+            )
+    return None
+
+
+def _scale_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
+    """Chunks whose scale is far from the drive's: harmless for the trajectory, but unlike the others."""
+    scale = _log_scales(joined)
+    spread = 1.4826 * float(np.median(np.abs(scale)))
+    limit = max(config.scale_jump * spread, config.scale_jump_least)
+    findings = []
+    for chunk in np.nonzero(np.abs(scale) > limit)[0] if len(scale) > 4 else ():
+        first, last = joined.chunk_frames[chunk]
+        reason = f"chunk {chunk} is scaled by {np.exp(scale[chunk]):.3g} of the chunks around it"
+        findings.append(Finding("warn", "scale jump", range(first, last + 1), int(chunk), reason))
+    return findings
+
+
+def _speed_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
+    """Steps no car makes."""
+    apart = np.maximum(np.diff(joined.frame_index), 1)
+    step = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1) / apart
+    if len(step) < 8:
+        return []
+    around = np.array([np.median(step[max(0, n - 15) : n + 16]) for n in range(len(step))])
+    usual = np.maximum(around, float(np.median(step)))
+    findings = []
+    for n in np.nonzero(step > config.speed_jump * usual)[0]:
+        frames = range(int(joined.frame_index[n]), int(joined.frame_index[n + 1]) + 1)
+        reason = f"a step of {step[n]:.3g} a frame where {usual[n]:.3g} is usual"
+        findings.append(Finding("warn", "speed", frames, None, reason))
+    return findings
+
+
+def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
+    """What concerns the drive as a whole."""
+    everything = range(int(joined.frame_index[0]), int(joined.frame_index[-1]) + 1)
+    findings = []
+    filled = float(joined.filled.mean())
+    if filled > config.filled_warn:
+        level: Level = "fail" if filled > config.filled_fail else "warn"
+        reason = f"{filled:.0%} of the frames are filled in"
+        findings.append(Finding(level, "drive", everything, None, reason))
+    rejected = sum(not one.accepted for one in joined.loops)
+    if len(joined.loops) >= 4 and rejected > config.loops_warn * len(joined.loops):
+        reason = f"{rejected} of {len(joined.loops)} loops contradict the trajectory"
+        findings.append(Finding("warn", "drive", everything, None, reason))
+    if joined.looseness > config.looseness_warn:
+        reason = f"loops found the chain's variance {joined.looseness:.0f} times too small"
+        findings.append(Finding("warn", "drive", everything, None, reason))
+    return findings
+
+
+def _log_scales(joined: JoinResult) -> Array:
+    """(K,) log scale of each chunk over the median of the ten around it: slow drift of scale is no jump."""
+    scale = np.log([one.scale for one in joined.world_from_chunk])
+    return np.array([scale[n] - np.median(scale[max(0, n - 5) : n + 6]) for n in range(len(scale))])
+
+
+def _shared_frames(joined: JoinResult, edge: Edge) -> range:
+    """From the second chunk's first frame to the first chunk's last; for a gap the frames about it."""
+    start, stop = joined.chunk_frames[edge.second][0], joined.chunk_frames[edge.first][1] + 1
+    return range(start, stop) if start < stop else range(stop - 1, start + 1)
+
+
+def _worst(levels: Iterable[Level]) -> Level:
+    return max(levels, key=_RANK.__getitem__, default="pass")
