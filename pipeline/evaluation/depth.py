@@ -1,0 +1,246 @@
+"""Published depth against true depth.
+
+A drive publishes points, not depth maps; but every point knows its frame, and its z in that frame's camera is
+the depth that the network gave one pixel. So the points are projected back and compared at the pixel they
+fall on. What is left out by the confidence filter (a quarter of the median confidence and below, by default)
+is not there to be compared: such figures are better than those of all pixels, and `coverage` says how much
+was seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.city.read import TrueDrive
+from pipeline.evaluation.metrics import FloatArray, IntArray
+from pipeline.publish import PublishedDrive
+from pipeline.publish.poses import rotation_from_quaternion
+
+SOURCE = "published points projected into their frames (what passed the confidence filter)"
+_COLUMNS = ("x", "y", "z", "frame_index")
+_BLOCK_ROWS = 4_194_304  # points grouped by frame at a time, about a shard: 100 MB
+_KEPT_FRAMES = 16  # true depth images held; blocks come frame by frame, neighbours share few
+# Pixel centres of a network's image of half the size lie between pixels of the source: the right and lower
+# one is
+# taken, not the one that rounding says.
+_NUDGE = 0.01
+_BIN, _SPAN = 1e-4, 16.0  # of log(true / predicted): 0.01 % a bin, from e^-16 to e^16
+
+
+@dataclass(frozen=True)
+class DepthErrors:
+    """Depth against the truth after one scale for the whole drive, the median of true over predicted depth.
+
+    abs_rel: mean of |depth - truth| / truth; within_125: share of pixels off by less than a factor of 1.25;
+    scale: metres per world unit by depth; pixels: how many were compared, in `frames` of `frames_with_truth`
+    frames; coverage: share of the image area with true depth that they stand for, None where the points do
+    not show the network's grid (thinned by voxels); source: where the depth came from; max_depth: truth
+    beyond was left out (metres). Numbers carry the 0.01 % of a histogram's bin.
+    """
+
+    abs_rel: float
+    within_125: float
+    scale: float
+    pixels: int
+    frames: int
+    frames_with_truth: int
+    coverage: float | None
+    source: str
+    max_depth: float | None
+
+
+class Ratios:
+    """Ratios true / predicted depth, any number of them in little memory; all errors are functions of
+    these.
+    """
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(round(2 * _SPAN / _BIN), np.int64)
+
+    def add(self, ratios: NDArray[np.floating]) -> None:
+        """Take in ratios (n,), above zero and finite."""
+        bins = np.floor((np.log(ratios) + _SPAN) / _BIN).astype(np.int64)
+        self._counts += np.bincount(np.clip(bins, 0, len(self._counts) - 1), minlength=len(self._counts))
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    def median(self) -> float:
+        """The lower median. ValueError of none."""
+        if not len(self):
+            raise ValueError("no depth to take a median of")
+        place = np.searchsorted(self._counts.cumsum(), (len(self) + 1) // 2)
+        return float(np.exp((place + 0.5) * _BIN - _SPAN))
+
+    def errors(self, scale: float) -> tuple[float, float]:
+        """Mean of |scale * predicted - true| / true, and the share within a factor of 1.25."""
+        used = np.flatnonzero(self._counts)
+        counts = self._counts[used]
+        factor = scale / np.exp((used + 0.5) * _BIN - _SPAN)  # scaled prediction over truth
+        within = np.maximum(factor, 1 / factor) < 1.25
+        total = counts.sum()
+        return float((counts * np.abs(factor - 1)).sum() / total), float(counts[within].sum() / total)
+
+
+def evaluate_depth(
+    drive: PublishedDrive,
+    truth: TrueDrive,
+    frames: tuple[IntArray, IntArray],
+    *,
+    max_depth: float | None = None,
+) -> DepthErrors | None:
+    """Depth errors over the matched frames (n,) of the drive and (n,) of its truth; None where no point of
+    them falls on true depth. Truth beyond max_depth metres is left out.
+
+    Raises DriveError where the truth has no depth or an image of it cannot be read.
+    """
+    true_frame = dict(zip(frames[0].tolist(), frames[1].tolist(), strict=True))
+    cameras = _Cameras.read(drive)
+    images = _DepthImages(truth, max_depth)
+    ratios = Ratios()
+    points: dict[int, int] = {}
+    cells: list[float] = []
+    for frame, xyz in _frames_of_points(drive):
+        if frame not in true_frame:
+            continue
+        depth, u, v = cameras.project(frame, xyz)
+        image = images.of(true_frame[frame])
+        height, width = image.shape
+        across, down = cameras.size(frame)
+        column = np.floor(u * (width / across) + _NUDGE).astype(np.int64)
+        row = np.floor(v * (height / down) + _NUDGE).astype(np.int64)
+        seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        seen[seen] = image[row[seen], column[seen]] > 0
+        if not seen.any():
+            continue
+        ratios.add(image[row[seen], column[seen]] / depth[seen])
+        points[frame] = points.get(frame, 0) + int(seen.sum())
+        cells.append(grid_spacing(u) * grid_spacing(v) / (across * down))
+    if not len(ratios):
+        return None
+    with_truth = {frame: images.share_known(number) for frame, number in true_frame.items()}
+    area = sum(with_truth.values())  # in images
+    cell = float(np.nanmedian(cells)) if np.isfinite(cells).any() else None
+    scale = ratios.median()
+    abs_rel, within = ratios.errors(scale)
+    return DepthErrors(
+        abs_rel=abs_rel,
+        within_125=within,
+        scale=scale,
+        pixels=len(ratios),
+        frames=len(points),
+        frames_with_truth=sum(share > 0 for share in with_truth.values()),
+        coverage=None if cell is None else min(1.0, len(ratios) * cell / area),
+        source=SOURCE,
+        max_depth=max_depth,
+    )
+
+
+def grid_spacing(places: FloatArray) -> float:
+    """Distance between the columns (or rows) of the pixel grid that places (n,) were taken from, in pixels;
+    NaN where they show no grid. Points of one column differ by rounding only, columns by a pixel of the
+    network's.
+    """
+    gaps = np.diff(np.sort(places))
+    between = np.flatnonzero(gaps > 0.25)  # network pixels are larger than this share of a source pixel
+    groups = np.split(np.sort(places), between + 1)
+    if len(groups) < 8 or len(places) < 4 * len(groups):
+        return float("nan")
+    centres = np.array([group.mean() for group in groups])
+    return float(np.percentile(np.diff(centres), 10))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cameras:
+    """Pose, intrinsics and size of the source image of every frame, as published."""
+
+    position: FloatArray
+    rotation: FloatArray
+    intrinsics: FloatArray
+    sizes: IntArray
+
+    @staticmethod
+    def read(drive: PublishedDrive) -> _Cameras:
+        def columns(*names: str) -> FloatArray:
+            return np.stack([drive.poses[name].to_numpy() for name in names], -1)
+
+        return _Cameras(
+            columns("x", "y", "z"),
+            rotation_from_quaternion(columns("qw", "qx", "qy", "qz")),
+            columns("fx", "fy", "cx", "cy"),
+            columns("width", "height").astype(np.int64),
+        )
+
+    def project(self, frame: int, xyz: NDArray[np.float32]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """World points (n, 3) -> z-depth (n,) in world units, and pixels u, v (n,) of the source image."""
+        local = (xyz.astype(np.float64) - self.position[frame]) @ self.rotation[frame]
+        fx, fy, cx, cy = self.intrinsics[frame]
+        depth = local[:, 2]
+        safe = np.where(depth > 0, depth, np.nan)
+        u, v = fx * local[:, 0] / safe + cx, fy * local[:, 1] / safe + cy
+        outside = np.float64(-1.0)
+        return depth, np.nan_to_num(u, nan=outside), np.nan_to_num(v, nan=outside)
+
+    def size(self, frame: int) -> tuple[int, int]:
+        """(width, height) of the source image."""
+        width, height = self.sizes[frame]
+        return int(width), int(height)
+
+
+class _DepthImages:
+    """True depth by frame, 0 where unknown or beyond the limit; a few are kept."""
+
+    def __init__(self, truth: TrueDrive, max_depth: float | None) -> None:
+        self._truth, self._max_depth = truth, max_depth
+        self._recent: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._known: dict[int, float] = {}
+
+    def of(self, frame: int) -> NDArray[np.float32]:
+        """(H, W), metres."""
+        if frame not in self._recent:
+            depth = self._truth.depth(frame)
+            if self._max_depth is not None:
+                depth = np.where(depth <= self._max_depth, depth, np.float32(0))
+            self._known[frame] = float((depth > 0).mean())
+            self._recent[frame] = depth
+            while len(self._recent) > _KEPT_FRAMES:
+                self._recent.popitem(last=False)
+        return self._recent[frame]
+
+    def share_known(self, frame: int) -> float:
+        """Share of the image that has true depth, 0 to 1."""
+        if frame not in self._known:
+            self.of(frame)
+        return self._known[frame]
+
+
+def _frames_of_points(drive: PublishedDrive) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Frame numbers with points (n, 3) of them, a shard at a time; a frame may come in several pieces.
+
+    Points lie along a Morton curve, a frame's are all over its shard: grouped by the shard each true depth
+    image is decoded once or twice and not for every row group.
+    """
+    for table in _blocks(drive.point_batches(columns=_COLUMNS)):
+        frame = table["frame_index"].to_numpy()
+        order = np.argsort(frame, kind="stable")
+        xyz = np.stack([table[axis].to_numpy()[order] for axis in "xyz"], -1)
+        numbers, start = np.unique(frame[order], return_index=True)
+        for number, piece in zip(numbers.tolist(), np.split(xyz, start[1:]), strict=True):
+            yield int(number), piece
+
+
+def _blocks(batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(table.num_rows for table in waiting) >= _BLOCK_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)

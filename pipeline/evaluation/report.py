@@ -1,0 +1,104 @@
+"""One drive's evaluation as a value: what was compared, how, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import DriveError
+from pipeline.evaluation.associate import Filled, Match, Matched, associate
+from pipeline.evaluation.depth import DepthErrors, evaluate_depth
+from pipeline.evaluation.metrics import FloatArray, Pairs
+from pipeline.evaluation.sources import Estimate, Truth
+from pipeline.evaluation.trajectory import TrajectoryErrors, align, evaluate_trajectory
+
+REPORT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors of one drive. depth is None where there is none to compare, depth_note then says why."""
+
+    drive_id: str
+    estimate: str
+    truth: str
+    frames: Matched
+    trajectory: TrajectoryErrors
+    depth: DepthErrors | None
+    depth_note: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What json can write; numbers that do not exist (no segment of 100 m, say) are null."""
+        return {"version": REPORT_VERSION, **asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """An estimate and its truth, frame by frame: `pairs` are the places of frames that belong together."""
+
+    estimate: Estimate
+    truth: Truth
+    pairs: Pairs
+    matched: Matched
+
+    @property
+    def estimated_poses(self) -> FloatArray:
+        """world_from_camera (n, 4, 4) of the compared frames, in the estimate's world and unit."""
+        return self.estimate.frames.world_from_camera[self.pairs[0]]
+
+    @property
+    def true_poses(self) -> FloatArray:
+        """world_from_camera (n, 4, 4) of the compared frames, metres."""
+        return self.truth.frames.world_from_camera[self.pairs[1]]
+
+    def aligned_poses(self) -> FloatArray:
+        """The estimate in the truth's world and metres, by Sim(3)."""
+        alignment = align(self.estimated_poses, self.true_poses, with_scale=True)
+        return alignment.transform_pose(self.estimated_poses)
+
+
+def compare(
+    estimate: Estimate,
+    truth: Truth,
+    *,
+    match: Match = "auto",
+    tolerance_s: float = 0.01,
+    filled: Filled = "count",
+) -> Comparison:
+    """Match the frames of the two. Raises DriveError as `associate`."""
+    pairs, matched = associate(estimate.frames, truth.frames, match, tolerance_s=tolerance_s, filled=filled)
+    return Comparison(estimate, truth, pairs, matched)
+
+
+def evaluate(
+    comparison: Comparison, *, with_depth: bool = True, max_depth: float | None = None
+) -> Evaluation:
+    """All errors of a comparison. Raises DriveError in one line where they do not exist."""
+    estimate, truth = comparison.estimate, comparison.truth
+    try:
+        trajectory = evaluate_trajectory(
+            comparison.estimated_poses, comparison.true_poses, comparison.pairs[0]
+        )
+    except ValueError as error:
+        raise DriveError(f"{estimate.frames.what} against {truth.frames.what}: {error}") from None
+    depth, note = None, _no_depth(comparison, with_depth)
+    if note is None:
+        assert estimate.drive is not None and truth.drive is not None
+        depth = evaluate_depth(estimate.drive, truth.drive, comparison.pairs, max_depth=max_depth)
+        note = None if depth is not None else "no published point falls on true depth"
+    return Evaluation(estimate.name, estimate.uri, truth.uri, comparison.matched, trajectory, depth, note)
+
+
+def _no_depth(comparison: Comparison, with_depth: bool) -> str | None:
+    """Why there is no depth to compare; None where there is."""
+    if not with_depth:
+        return "not asked for"
+    if comparison.estimate.drive is None:
+        return "the prediction is a file of poses"
+    if comparison.truth.drive is None:
+        return "the truth is a file of poses"
+    if comparison.truth.drive.depth_uris is None:
+        return "the truth has no depth images"
+    if not comparison.estimate.drive.manifest.counts.points:
+        return "the drive was published without points"
+    return None

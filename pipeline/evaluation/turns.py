@@ -1,0 +1,83 @@
+"""Turns of a drive, found in the truth, and how well the estimate turned with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.backend.sim3 import rotation_log
+from pipeline.evaluation.metrics import FloatArray, relative_motion, travelled
+
+# A corner of a street is driven with a radius of 6 to 25 m (9 to 2 degrees a metre); a bend of a country road
+# is
+# below one degree a metre and no turn.
+_RATE = 1.0  # degrees a metre
+_WINDOW = 2.0  # metres before and behind over which the rate is taken
+SMALLEST = 60.0  # degrees that count as turning off
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn from frame `first` to frame `last` of the drive.
+
+    degrees: how far the truth turned, right positive; error: angle of the rotation between the estimated and
+    the true motion over the turn; yaw_error: its part about the camera's down axis, positive where the
+    estimate turned further right. All in degrees.
+    """
+
+    first: int
+    last: int
+    degrees: float
+    error: float
+    yaw_error: float
+
+
+def find_turns(world_from_camera: FloatArray, smallest: float = SMALLEST) -> tuple[tuple[int, int], ...]:
+    """First and last place of every stretch of (N, 4, 4), metres, that turns one way by `smallest` degrees or
+    more.
+
+    Turning is about the camera's own down axis (OpenCV axes), at one degree a metre or more over four metres;
+    so a curve of more than 57 m radius is none, whatever the frame rate. A stop within a turn does not part
+    it.
+    """
+    count = len(world_from_camera)
+    rotation, _ = relative_motion(world_from_camera, (np.arange(count - 1), np.arange(1, count)))
+    heading = np.concatenate([[0.0], np.degrees(rotation_log(rotation)[:, 1]).cumsum()])
+    # Standing frames move on by next to nothing, so that every frame has its place along the path.
+    path = travelled(world_from_camera[:, :3, 3]) + 1e-6 * np.arange(count)
+    before, after = np.maximum(path - _WINDOW, path[0]), np.minimum(path + _WINDOW, path[-1])
+    rate = (np.interp(after, path, heading) - np.interp(before, path, heading)) / (after - before)
+    way = np.where(np.abs(rate) >= _RATE, np.sign(rate), 0.0)
+    edges = np.flatnonzero(np.diff(way)) + 1
+    turns = []
+    for start, stop in zip([0, *edges], [*edges, count], strict=True):
+        if way[start] and abs(heading[stop - 1] - heading[start]) >= smallest:
+            turns.append((int(start), int(stop - 1)))
+    return tuple(turns)
+
+
+def turn_errors(
+    estimate: FloatArray, truth: FloatArray, frame_index: np.ndarray, smallest: float = SMALLEST
+) -> tuple[Turn, ...]:
+    """Every turn of the truth (N, 4, 4) with the error of the estimate's rotation over it.
+
+    frame_index (N,): the frame numbers to report. Alignment does not matter: the rotations are relative.
+    """
+    turns = []
+    for first, last in find_turns(truth, smallest):
+        pair = (np.array([first]), np.array([last]))
+        true_rotation, rotation = relative_motion(truth, pair)[0][0], relative_motion(estimate, pair)[0][0]
+        between = np.arange(first, last)
+        steps, _ = relative_motion(truth, (between, between + 1))
+        error = np.degrees(rotation_log(true_rotation.T @ rotation))
+        turns.append(
+            Turn(
+                int(frame_index[first]),
+                int(frame_index[last]),
+                float(np.degrees(rotation_log(steps)[:, 1].sum())),
+                float(np.linalg.norm(error)),
+                float(error[1]),
+            )
+        )
+    return tuple(turns)
