@@ -15,7 +15,7 @@ from torch import Tensor
 from models.camera import rotation_from_quaternion
 
 _ROUND_DECAY = 0.6  # earlier refinement rounds count less (VGGT)
-_HUBER = 0.1  # pose errors below it are squared
+_HUBER = 0.01  # pose errors below it (half a degree of half an angle) are squared
 _CONFIDENCE_SHARE = 0.2  # alpha of VGGT's confidence term
 
 
@@ -33,7 +33,12 @@ def camera_loss(
 
 
 def relative_pose_loss(
-    estimate: Tensor, target: Tensor, order: Sequence[int], *, rotation_weight: float = 10.0
+    estimate: Tensor,
+    target: Tensor,
+    order: Sequence[int],
+    *,
+    rotation_weight: float = 10.0,
+    translation_weight: float = 20.0,
 ) -> Tensor:
     """L1 on the motion between frames one, two and four apart, from pose encodings (B, S, 9).
 
@@ -50,7 +55,7 @@ def relative_pose_loss(
             rotation, translation = _motion(estimate.float(), first, second)
             true_rotation, true_translation = _motion(target, first, second)
             total = total + rotation_weight * (rotation - true_rotation).abs().mean()
-            total = total + (translation - true_translation).abs().mean()
+            total = total + translation_weight * (translation - true_translation).abs().mean()
             terms += 1
     return total / max(terms, 1)
 

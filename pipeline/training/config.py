@@ -23,9 +23,11 @@ class BatchSettings:
     largest_group: int = 8
     """Chunks of a group inside one worker are a power of two, up to this many; groups across workers are
     drawn at random besides (Scal3R trains with 1 to 32)."""
-    memory_dropout: float = 0.1
-    """Share of steps without memory, and as often with each chunk's memory its own: the network then also
-    works without, and the ablation compares like with like."""
+    without_memory: float = 0.1
+    """Share of steps without memory: the network then also works without, and the ablation compares like with
+    like."""
+    own_memory: float = 0.1
+    """Share of steps in which every chunk's memory is its own (no sum over the group)."""
     dense_share: float = 0.5
     """Share of each chunk's frames whose depth and points count in a step (at least one)."""
     stride_two: float = 0.1
@@ -41,7 +43,7 @@ class BatchSettings:
             raise ValueError(f"frames ({self.frames}) must hold one chunk of longest ({self.longest})")
         if self.largest_group < 1:
             raise ValueError(f"largest_group must be at least 1, got {self.largest_group}")
-        for name in ("memory_dropout", "dense_share", "stride_two", "mirror"):
+        for name in ("without_memory", "own_memory", "dense_share", "stride_two", "mirror"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
 

@@ -180,10 +180,10 @@ def coloured(rng: np.random.Generator, batch: Batch) -> Batch:
     count = batch.images.shape[0]
     gain = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 1, 1, 1, 1)) * rng.uniform(0.9, 1.1, (count, 1, 3, 1, 1)))
     images = batch.images * gain.float()
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         soft = torch.nn.functional.avg_pool2d(images.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False)
         images = images + float(rng.uniform(0.2, 0.7)) * (soft.view_as(images) - images)
-    if rng.random() < 0.5:
+    if rng.random() < 0.15:
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         images = images + float(rng.uniform(0, 0.02)) * torch.randn(images.shape, generator=generator)
     return Batch(**{**batch.state(), "images": images.clamp(0, 1)}, offsets=batch.offsets, group=batch.group)

@@ -31,7 +31,7 @@ class Outputs:
 
     Of the frames `dense_frames` of every chunk, chunk after chunk (N = B x len(dense_frames)): depth and its
     confidence (N, H, W), points (N, H, W, 3) and their confidence or None. tokens (B, S, patches, 2d): the last
-    dense layer's features, for auxiliary losses.
+    dense layer's features; camera (B, S, 2d): the camera tokens' features; both for auxiliary losses.
     """
 
     rounds: list[Tensor]
@@ -41,6 +41,7 @@ class Outputs:
     points: Tensor | None
     points_confidence: Tensor | None
     tokens: Tensor
+    camera: Tensor
 
 
 def forward_groups(
@@ -89,5 +90,5 @@ def forward_groups(
         points = points_from(points.float())
     return Outputs(
         rounds, chosen, depth_from(depth.float()), depth_confidence, points, points_confidence,
-        state.features[config.dense_layers[-1]],
+        state.features[config.dense_layers[-1]], state.camera,
     )  # fmt: skip

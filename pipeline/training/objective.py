@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.camera import unproject
+from models.camera import quaternion_from_rotation, unproject
 from models.losses import camera_loss, depth_loss, point_loss, relative_pose_loss
 from pipeline.training.data import Batch
 from pipeline.training.forward import Outputs
@@ -35,6 +35,8 @@ class LossWeights:
     """Point map with its gradient term."""
     flow: float = 0.0
     """Flow and coarse points from the training-only head; an aid, not in the paper."""
+    steps: float = 0.0
+    """Motion to the neighbouring frames from each camera token alone (training-only head); an aid as well."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a negative weight."""
@@ -59,6 +61,22 @@ class FlowHead(nn.Module):
         return out.permute(0, 1, 2, 4, 3, 5, 6).reshape(b, s, rows * _CELLS, cols * _CELLS, 7)
 
 
+class StepHead(nn.Module):
+    """A frame's camera token -> motion to the frame before and the frame after (training only).
+
+    What a camera token must gather first; summing it up to poses comes after.
+    """
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * embed_dim)
+        self.out = nn.Linear(2 * embed_dim, 12)
+
+    def forward(self, camera: Tensor) -> Tensor:
+        """camera (B, S, 2d) -> (B, S, 2, 6): rotation vector and translation to the previous, the next frame."""
+        return self.out(self.norm(camera)).unflatten(-1, (2, 6))
+
+
 class Objective(nn.Module):
     """Outputs and truth -> the loss and its parts. Holds the training-only head."""
 
@@ -67,6 +85,7 @@ class Objective(nn.Module):
         self.weights = weights
         self.patch_size = patch_size
         self.flow_head = FlowHead(embed_dim) if weights.flow else None
+        self.step_head = StepHead(embed_dim) if weights.steps else None
 
     def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted sum and each part by name, unweighted and detached."""
@@ -86,6 +105,10 @@ class Objective(nn.Module):
             parts["points"] = point_loss(outputs.points, outputs.points_confidence, points, valid)
         if self.flow_head is not None:
             parts["flow"] = self._flow_loss(outputs.tokens, batch)
+        if self.step_head is not None and len(batch.offsets) > 1:
+            target, known = step_targets(batch)
+            error = (self.step_head(outputs.camera).float() - target).abs() * known[..., None]
+            parts["steps"] = error.sum() / (known.sum() * 6 * len(target)).clamp_min(1)
         total = sum((getattr(w, name) * part for name, part in parts.items()), start=depth.new_zeros(()))
         return total, {name: part.detach() for name, part in parts.items()}
 
@@ -96,6 +119,26 @@ class Objective(nn.Module):
         said = self.flow_head(tokens, grid).float()
         target, known = flow_targets(batch, self.patch_size // _CELLS)
         return ((said - target).abs() * known).sum() / known.sum().clamp_min(1)
+
+
+def step_targets(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Motion (B, S, 2, 6) to the previous and the next frame, and which there are (1, S, 2).
+
+    Rotation vectors (for small angles) in tenths of a radian, translations in twentieths of the scale's unit.
+    """
+    s = len(batch.offsets)
+    in_time = sorted(range(s), key=batch.offsets.__getitem__)
+    place = {frame: i for i, frame in enumerate(in_time)}
+    pose = batch.cam_from_reference
+    targets, knowns = [], []
+    for step in (-1, 1):
+        other = [in_time[min(max(place[f] + step, 0), s - 1)] for f in range(s)]
+        rotation = pose[:, other, :, :3] @ pose[..., :3].transpose(-2, -1)
+        translation = pose[:, other, :, 3] - (rotation @ pose[..., 3:])[..., 0]
+        vector = 2 * quaternion_from_rotation(rotation)[..., :3]
+        targets.append(torch.cat([10 * vector, 20 * translation], dim=-1))
+        knowns.append(torch.tensor([o != f for f, o in enumerate(other)], device=pose.device))
+    return torch.stack(targets, dim=2), torch.stack(knowns, dim=-1)[None]
 
 
 def points_in_reference(batch: Batch, frames: list[int]) -> Tensor:

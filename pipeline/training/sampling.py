@@ -12,6 +12,9 @@ from pipeline.training.config import BatchSettings
 from pipeline.training.data import Batch, Clip, coloured, draw_chunk, make_batch
 
 
+_MOST_GROUPS = 3
+
+
 @dataclass(frozen=True)
 class StepPlan:
     """What all workers agree on before a step. block: the ranks that share this rank's group of chunks.
@@ -40,12 +43,14 @@ def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: i
         length = int(rng.integers((settings.shortest + settings.longest + 1) // 2, settings.longest + 1))
     chunks = max(settings.frames // length, 1)
     sizes = [2**i for i in range(chunks.bit_length()) if 2**i <= min(chunks, settings.largest_group)]
+    # a group costs an update of every memory, as much as several chunks of a small network: few groups a step
+    sizes = [size for size in sizes if chunks // size <= _MOST_GROUPS] or sizes[-1:]
     group = int(sizes[rng.integers(len(sizes))])
     chance = rng.random()
     scope: MemoryScope = "drive"
-    if chance < settings.memory_dropout:
+    if chance < settings.without_memory:
         scope = "off"
-    elif chance < 2 * settings.memory_dropout:
+    elif chance < settings.without_memory + settings.own_memory and chunks <= 2 * _MOST_GROUPS:
         scope = "chunk"
     block = next(b for b in split_ranks(np.random.default_rng([seed, step, 2]), range(world)) if rank in b)
     if len(block) > 1:

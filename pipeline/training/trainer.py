@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from pipeline.training.data import Batch, Source
 from pipeline.training.forward import GroupSum, alone, forward_groups
 from pipeline.training.objective import Objective
 from pipeline.training.sampling import StepPlan, draw_batch, draw_dense_frames, plan_step
+
+
+_AVERAGE_EVERY = 4  # steps between two additions to the running average: it costs as much as a small step's optimizer
 
 
 class Peers(Protocol):
@@ -146,16 +149,36 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        if self.mean is None:
+        if self.mean is None or self.step % _AVERAGE_EVERY:
             return
         # a young average must forget its random start: the decay rises to its value
-        decay = min(self.config.optimizer.average, (1 + self.step) / (10 + self.step))
+        decay = min(self.config.optimizer.average**_AVERAGE_EVERY, (1 + self.step) / (50 + self.step))
         now = self.model.state_dict()
         torch._foreach_lerp_(list(self.mean.values()), [now[name] for name in self.mean], 1 - decay)
+
+    def load_optimizer(self, state: dict[str, Any]) -> None:
+        """Take over an optimizer's means; peak rates and weight decay stay those of this run's settings."""
+        mine = [{k: group[k] for k in ("peak", "weight_decay", "betas")} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, mine, strict=True):
+            group.update(settings)
 
     def averaged_state(self) -> dict[str, Tensor]:
         """The weights to validate and ship: the running average, or the weights as they are."""
         return self.mean if self.mean is not None else self.model.state_dict()
+
+
+@torch.no_grad()
+def start_near_identity(model: Reconstructor) -> None:
+    """Let an untrained camera head say: no motion, 80 by 45 degrees of view.
+
+    From zero, rotations are undefined and a field of view may lie where its ReLU has no slope.
+    """
+    head = model.camera_head
+    bias = head.pose_branch.fc2.bias
+    # every refinement round adds the bias once
+    bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.8, 1.4]) / head.rounds)
+    head.pose_branch.fc2.weight.mul_(0.1)
 
 
 def make_optimizer(model: Reconstructor, objective: Objective, settings: OptimizerSettings) -> torch.optim.AdamW:

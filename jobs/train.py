@@ -1,0 +1,27 @@
+"""Train a network: python -m jobs.train --output DIR --preset city_tiny ... (see models/weights/city_tiny.md).
+
+The same command fine-tunes the released weights (`--preset scal3r --weights scal3r.pt --data DRIVES ...`) and goes on
+with a run that was interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import run_command, settings_from
+from pipeline.training.config import TrainConfig
+from pipeline.training.launch import launch
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+
+    def action() -> None:
+        final = launch(settings_from(TrainConfig, arguments, prog="jobs.train"))
+        print(f"weights: {final}\nmetrics: {final.with_name('metrics.jsonl')} and metrics.png")
+
+    return run_command(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Starts a training run: in this process, or on the workers of a Ray TorchTrainer."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.training.config import TrainConfig
+from pipeline.training.run import TrainingError, train
+
+# A worker may wait in a collective while another one validates, saves or reads slow storage.
+_COLLECTIVE_TIMEOUT_S = 1800
+
+
+def launch(config: TrainConfig) -> Path:
+    """Run to the end; returns the file of the final weights.
+
+    workers 0 (or 1 without a GPU): this process, without starting Ray. More: a TorchTrainer group over gloo, or NCCL
+    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError and what `train` raises.
+    """
+    if config.use_gpu and not config.workers and not torch.cuda.is_available():
+        raise TrainingError("use_gpu: no CUDA device here")
+    config = replace(config, output=str(Path(config.output).absolute()))
+    if config.pool is not None:
+        config = replace(config, pool=str(Path(config.pool).absolute()))
+    if config.workers <= 1:
+        return train(config)
+    return _launch_group(config)
+
+
+def _launch_group(config: TrainConfig) -> Path:
+    import ray
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    with tempfile.TemporaryDirectory(prefix="city-training-") as scratch:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={"config": config},
+            torch_config=TorchConfig(
+                backend="nccl" if config.use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
+            ),
+            scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
+            # checkpoints are the run's own: a group that lost a worker starts again and goes on from the last one
+            run_config=ray.train.RunConfig(
+                storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_restarts())
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise TrainingError(f"the training group failed: {_root_cause(error)}") from error
+    return Path(config.output) / "final.safetensors"
+
+
+def _restarts() -> int:
+    """Restarts after a lost worker: enough for a lost node a day, few enough to end a hopeless run."""
+    return 2
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """What TorchTrainer runs on every rank."""
+    import ray.train.torch
+
+    from pipeline.training.group_sync import GroupPeers
+
+    config: TrainConfig = arguments["config"]
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    train(config, peers=GroupPeers(device), device=device)
+
+
+def _root_cause(error: Any) -> str:
+    """The last line of the innermost cause: Ray wraps what a worker raised."""
+    while getattr(error, "cause", None) is not None or error.__cause__ is not None:
+        error = getattr(error, "cause", None) or error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

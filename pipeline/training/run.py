@@ -1,0 +1,218 @@
+"""A training run from start or from its last checkpoint to its end, on one worker or many.
+
+Read `train` first: source, trainer, resume, then steps with metrics, validation and checkpoints in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import CheckpointError, ModelConfig, Reconstructor, open_checkpoint
+from pipeline.city import CityDrive
+from pipeline.training import checkpoints
+from pipeline.training.config import TrainConfig
+from pipeline.training.data import Frames, PoolSource, Source
+from pipeline.training.disk import DiskSource
+from pipeline.training.metrics import MetricsFile, plot_metrics
+from pipeline.training.objective import Objective
+from pipeline.training.pool import fill
+from pipeline.training.trainer import Alone, NotFiniteError, Peers, Trainer, start_near_identity
+from pipeline.training.validation import SCOPES, mean_scores, score_drive
+
+FIRST_SEED = 100_000  # of training drives; held-out ones stay below
+_POOL_WAIT_S = 600.0  # a first drive takes seconds to render; minutes on a busy machine
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on: says what to do."""
+
+
+def train(config: TrainConfig, *, peers: Peers | None = None, device: torch.device | None = None) -> Path:
+    """Run to the end. Returns the file of the final weights, <output>/final.safetensors (rank 0 writes it).
+
+    Raises TrainingError (loss not finite, no data), CheckpointError, DriveError.
+    """
+    peers = peers or Alone()
+    device = device or torch.device("cuda" if config.use_gpu else "cpu")
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    first = peers.rank == 0
+    if first:
+        (output / "config.json").write_text(checkpoints.describe(config))
+    with _renderers(config, output, active=first):
+        trainer = make_trainer(config, open_source(config, output), peers, device)
+        trained = checkpoints.resume(trainer, output)
+        _wait_for_data(trainer.source)
+        _steps(trainer, output, trained)
+    if first:
+        return _finish(trainer, output)
+    return output / "final.safetensors"
+
+
+def make_trainer(config: TrainConfig, source: Source, peers: Peers, device: torch.device) -> Trainer:
+    """Network (fresh, or from `weights`), objective and optimizer; equal on all workers."""
+    torch.manual_seed(config.seed)
+    model_config = ModelConfig.preset(config.preset)
+    if config.weights is None:
+        model = Reconstructor(model_config)
+        start_near_identity(model)
+    else:
+        model = open_checkpoint(config.weights, model_config).requires_grad_(True).train()
+    if not config.loss.points:
+        model.point_head.requires_grad_(False)
+    objective = Objective(model_config.embed_dim, model_config.patch_size, config.loss)
+    return Trainer(config, model.to(device), objective.to(device), source, peers)
+
+
+def open_source(config: TrainConfig, output: Path) -> Source:
+    """The drives to train on."""
+    if config.data:
+        network = ModelConfig.preset(config.preset)
+        return DiskSource(
+            config.data, width=network.image_size, patch=network.patch_size, least_frames=config.batch.longest
+        )
+    return PoolSource(_pool_folder(config, output))
+
+
+def _pool_folder(config: TrainConfig, output: Path) -> Path:
+    return Path(config.pool) if config.pool else output / "pool"
+
+
+@contextlib.contextmanager
+def _renderers(config: TrainConfig, output: Path, *, active: bool) -> Iterator[None]:
+    """Background processes that fill the pool while training goes on; ended with it."""
+    processes = []
+    if active and not config.data:
+        spawn = multiprocessing.get_context("spawn")
+        for number in range(config.renderers):
+            arguments = (
+                str(_pool_folder(config, output)), FIRST_SEED + number, config.renderers,
+                config.pool_drives - number, config.city,
+            )  # fmt: skip
+            process = spawn.Process(target=fill, args=arguments, daemon=True)
+            process.start()
+            processes.append(process)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _wait_for_data(source: Source) -> None:
+    deadline = time.monotonic() + _POOL_WAIT_S
+    while not source.drives():
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                "no drive to train on: the pool is empty and nothing renders into it (renderers, pool, data)"
+            )
+        time.sleep(0.2)
+
+
+def _steps(trainer: Trainer, output: Path, trained: float) -> None:
+    """Everything between start and end."""
+    config, first = trainer.config, trainer.peers.rank == 0
+    metrics = MetricsFile(output) if first else None
+    held_out = validation_drives(config) if first else []
+    begin = time.monotonic() - trained
+    seen: list[dict[str, float]] = []
+    frames = 0
+    while True:
+        # the slowest clock decides, so that all workers take the same step
+        progress = _progress(trainer, time.monotonic() - begin)
+        if progress >= 1:
+            break
+        plan = trainer.plan()
+        try:
+            seen.append(trainer.advance(progress))
+        except NotFiniteError as error:
+            raise TrainingError(_keep_bad_batch(error, output, trainer.peers.rank)) from error
+        frames += plan.length * plan.chunks * trainer.peers.world
+        if metrics and trainer.step % config.log_every == 0:
+            seconds = time.monotonic() - begin
+            rate = max(group["lr"] for group in trainer.optimizer.param_groups)
+            metrics.write(
+                {"kind": "train", "step": trainer.step, "seconds": round(seconds, 1), "frames": frames,
+                 **_means(seen), "rate": rate}
+            )  # fmt: skip
+            seen, frames = [], 0
+        if first and trainer.step % config.save_every == 0:
+            checkpoints.save(trainer, output, time.monotonic() - begin)
+        if metrics and held_out and trainer.step % config.validation.every == 0:
+            validate(trainer, held_out, metrics)
+    if first and checkpoints.newest_checkpoint(output) != _checkpoint_of(output, trainer.step):
+        checkpoints.save(trainer, output, time.monotonic() - begin)
+    if metrics and held_out and trainer.step % config.validation.every:
+        validate(trainer, held_out, metrics)
+
+
+def _checkpoint_of(output: Path, step: int) -> Path:
+    return checkpoints.checkpoint_folder(output) / f"step-{step:08d}.safetensors"
+
+
+def _progress(trainer: Trainer, seconds: float) -> float:
+    config = trainer.config
+    progress = trainer.step / config.steps
+    if config.minutes is not None:
+        permille = trainer.peers.least(int(1000 * seconds / 60 / config.minutes))
+        progress = max(progress, permille / 1000)
+    return progress
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each value over the steps that had it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
+
+
+def _keep_bad_batch(error: NotFiniteError, output: Path, rank: int) -> str:
+    path = output / f"not-finite-step-{error.step:08d}-rank-{rank}.pt"
+    torch.save({"step": error.step, "parts": error.parts, "batch": error.batch.state()}, path)
+    return f"{error}; the batch is in {path}, the last checkpoint is unharmed: lower the rates or look at the batch"
+
+
+def validation_drives(config: TrainConfig) -> list[Frames]:
+    """The held-out drives: rendered, with four rays a pixel as drives on disk are."""
+    settings = config.validation
+    drives = []
+    for seed in range(settings.first_seed, settings.first_seed + settings.drives):
+        rendered = CityDrive(
+            seed, settings.frames, config.city.height, config.city.width, supersample=2
+        ).render(range(settings.frames))
+        drives.append(
+            Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+        )
+    return drives
+
+
+def validate(trainer: Trainer, drives: list[Frames], metrics: MetricsFile) -> dict[str, dict[str, float]]:
+    """Mean scores over drives with the whole memory, without its sum over chunks, and without it."""
+    model = checkpoints.averaged_model(trainer)
+    results = {}
+    for name, scope in SCOPES.items():
+        scores = [score_drive(model, drive, trainer.config.validation, scope) for drive in drives]
+        results[name] = mean_scores(scores)
+        metrics.write({"kind": "validation", "step": trainer.step, "scope": name, **results[name]})
+    return results
+
+
+def _finish(trainer: Trainer, output: Path) -> Path:
+    final = output / "final.safetensors"
+    newest = checkpoints.newest_checkpoint(output)
+    if newest is None:
+        raise CheckpointError(f"{output}: the run ended without a checkpoint")
+    partial = final.with_name(final.name + ".partial")
+    partial.write_bytes(newest.read_bytes())
+    partial.replace(final)
+    metrics = output / "metrics.jsonl"
+    if metrics.exists():
+        plot_metrics(metrics, output / "metrics.png")
+    return final

@@ -1,0 +1,41 @@
+"""The motion cue: each product made once, its gradient exact, single frames untouched."""
+
+import torch
+
+from models.motion import MotionCue, correlate, correlate_plainly
+from models.tokens import middle_first
+
+
+def test_both_directions_and_their_gradients_agree_with_the_plain_twin():
+    torch.manual_seed(0)
+    first, second = (torch.randn(2, 5, 7, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    there, back = correlate(first, second, 2)
+    plain_there, plain_back = correlate_plainly(first, second, 2), correlate_plainly(second, first, 2)
+    torch.testing.assert_close(there, plain_there)
+    torch.testing.assert_close(back, plain_back)
+    a, b = torch.randn_like(there), torch.randn_like(back)
+    grads = torch.autograd.grad((there * a + back * b).sum(), (first, second))
+    plain = torch.autograd.grad((plain_there * a + plain_back * b).sum(), (first, second))
+    for found, expected in zip(grads, plain, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def _cue():
+    torch.manual_seed(0)
+    return MotionCue(width=8, cells=2, channels=4, radius=1)
+
+
+def test_a_single_frame_has_no_motion():
+    tokens = torch.randn(1, 1, 6, 8)
+    assert torch.equal(_cue()(tokens, torch.randn(1, 1, 6, 16), (2, 3)), tokens)
+
+
+def test_a_frame_hears_of_its_neighbours_in_time_only():
+    cue, tokens = _cue(), torch.zeros(1, 5, 6, 8)
+    order = middle_first([0, 1, 2, 3, 4])
+    fine = torch.randn(1, 5, 6, 16)
+    changed = fine.clone()
+    changed[:, order.index(4)] += 1.0  # the last frame in time
+    difference = (cue(tokens, fine, (2, 3)) - cue(tokens, changed, (2, 3))).abs().amax((0, 2, 3))
+    moved = {order[i] for i in range(5) if difference[i] > 1e-6}
+    assert moved == {3, 4}
