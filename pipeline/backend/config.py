@@ -40,7 +40,7 @@ class QualityConfig:
     """... beyond which the trajectory is made up."""
     loops_warn: float = 0.5
     """Share of rejected loops (of at least four) beyond which the revisits are doubtful."""
-    looseness_warn: float = 50.0
+    looseness_warn: float = 9.0
     """Factor by which loops may find the chain's variance too small."""
 
     def __post_init__(self) -> None:

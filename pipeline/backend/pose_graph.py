@@ -16,6 +16,8 @@ from pipeline.backend.equations import Group, Normal, Rows, State, moved, residu
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.sim3 import Array, Sim3
 
+_FEWEST = 4  # loops that can say something of the chain as a whole
+_LOOSEST = 10.0  # most by which they may call the chain's variance too small
 _ROUNDS = 12  # times the set of accepted loops may change
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,8 @@ def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) 
 def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig) -> Solution:
     """All chunks from the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order)."""
     state = chain_guess(overlaps, count, scale=config.scale)
+    if not overlaps:
+        return _alone(state, span)
     rows = Rows.of(overlaps, span, state.scale)
     noise = _noise(state, rows)
     prior = estimate_drift(overlaps, state.rotation, span)
@@ -78,6 +82,19 @@ def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: Ba
         if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
             break
     return Solution(state, rows, weight, noise, prior)
+
+
+def _alone(state: State, span: float) -> Solution:
+    """The one chunk of a drive that needs no other."""
+    nothing = np.zeros(0)
+    number = np.zeros(0, np.int64)
+    poses, moments = np.zeros((0, 4, 4)), np.zeros((0, 3))
+    rows = Rows(
+        number, number, number, poses, poses, nothing, nothing, moments, moments, nothing, np.zeros((0, 7)),
+        nothing,
+    )
+    noise = Noise(np.full(3, 1e-3), np.ones(3))
+    return Solution(state, rows, np.zeros((0, 7)), noise, DriftPrior(np.full(4, 1e-5), np.zeros(4), span))
 
 
 def close_loops(
@@ -98,8 +115,11 @@ def close_loops(
     residual = residuals(state, rows)
     covariance = normal.covariance(state, rows)
     surprise = _surprise(residual, covariance, rows.deviation, degrees)
-    # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes.
-    looseness = max(1.0, float(np.quantile(surprise, 0.25)) / quarter)
+    # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
+    # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
+    looseness = 1.0
+    if len(rows) >= _FEWEST:
+        looseness = float(np.clip(np.quantile(surprise, 0.25) / quarter, 1.0, _LOOSEST))
     plausible = surprise < bound * looseness
     accepted = _compatible(residual, looseness * covariance, rows.deviation, degrees, bound)
     coarse, misfit = 1.0, surprise
