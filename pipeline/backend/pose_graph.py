@@ -120,8 +120,12 @@ def close_loops(
     looseness = 1.0
     if len(rows) >= _FEWEST:
         looseness = float(np.clip(np.quantile(surprise, 0.25) / quarter, 1.0, _LOOSEST))
-    plausible = surprise < bound * looseness
     accepted = _compatible(residual, looseness * covariance, rows.deviation, degrees, bound)
+    if looseness > 1 and accepted.sum() < 0.25 * len(rows):
+        # That quarter does not even agree among itself: it is no witness against the chain.
+        looseness = 1.0
+        accepted = _compatible(residual, covariance, rows.deviation, degrees, bound)
+    plausible = surprise < bound * looseness
     coarse, misfit = 1.0, surprise
     chained = Group(chain.rows, chain.weight / looseness)
     for _ in range(_ROUNDS):
