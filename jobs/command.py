@@ -22,20 +22,24 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 
-def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str) -> T:
+def settings_from(
+    kind: type[T], arguments: list[str] | None, *, prog: str, default: T | None = None
+) -> T:
     """A settings dataclass from the command line; `--settings FILE.toml` gives a RunConfig its defaults.
+
+    default: values of what the command line does not say, instead of the class's own.
 
     tyro prints usage errors itself and exits with 2. Raises ValueError for values that do not fit.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    default: object = tyro.MISSING
+    start: object = tyro.MISSING if default is None else default
     if kind is RunConfig and "--settings" in arguments:
         at = arguments.index("--settings")
         if at + 1 == len(arguments):
             raise ValueError("--settings needs a TOML file")
-        default = read_settings(Path(arguments[at + 1]))
+        start = read_settings(Path(arguments[at + 1]))
         del arguments[at : at + 2]
-    extra = {} if default is tyro.MISSING else {"default": default}
+    extra = {} if start is tyro.MISSING else {"default": start}
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -61,6 +61,10 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
     ]
     for frame, reason in sorted(result.bad_frames.items())[:5]:
         lines.insert(2, f"           frame {frame}: {reason}")
+    if result.verdict is not None:
+        lines.append(f"  verdict  {result.verdict.level}")
+        for finding in result.verdict.findings[:5]:
+            lines.append(f"           {finding.level}: {finding.reason}")
     if not result.trained:
         lines.append("  NOTE     the network has made-up weights: these numbers mean nothing (--weights)")
     return "\n".join(lines)

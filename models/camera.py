@@ -50,8 +50,8 @@ def decode_pose(pose_encoding: Tensor, height: int, width: int) -> tuple[Tensor,
     """Pose encodings (..., 9) -> cam_from_world (..., 3, 4) and intrinsics (..., 3, 3) in pixels.
 
     An encoding is translation 3, quaternion xyzw 4, field of view (vertical, horizontal) 2 in radians.
-    f = side / 2 / tan(fov / 2), the principal point is the image's centre (Scal3R, camera head). Fields of view
-    outside 0.01 to 179.99 degrees, which no network means, are taken as these: the camera stays one.
+    f = side / 2 / tan(fov / 2), the principal point is the image's centre (Scal3R, camera head). Fields of
+    view outside 0.01 to 179.99 degrees, which no network means, are taken as these: the camera stays one.
     """
     rotation = rotation_from_quaternion(pose_encoding[..., 3:7])
     cam_from_world = torch.cat([rotation, pose_encoding[..., :3, None]], dim=-1)

@@ -115,6 +115,22 @@ class RunConfig:
         return values
 
 
+def settings_from_dict(values: dict[str, Any]) -> RunConfig:
+    """A RunConfig from what `asdict` gave, as it is stored with a result. Raises ValueError for other keys."""
+    return _restored(RunConfig(), values)
+
+
+def _restored(default: Any, values: dict[str, Any]) -> Any:
+    known = {f.name for f in fields(default)}
+    if set(values) - known:
+        raise ValueError(f"stored settings have unknown keys {', '.join(sorted(set(values) - known))}")
+    changed = {
+        name: _restored(getattr(default, name), value) if is_dataclass(getattr(default, name)) else value
+        for name, value in values.items()
+    }
+    return replace(default, **changed)
+
+
 def read_settings(path: str | Path) -> RunConfig:
     """A RunConfig from a TOML file; sections [backend] and [publish] hold those settings.
 

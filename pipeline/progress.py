@@ -11,6 +11,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
+from rich.progress import TaskID
 
 # Between two plain lines of one stage: short enough to see life, long enough not to fill a job's log.
 _LINE_EVERY_S = 5.0
@@ -82,7 +83,7 @@ class _Stage:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self.begin = self.said = time.monotonic()
-        self.bar: object | None = None
+        self.bar: TaskID | None = None
 
     def rate(self, now: float) -> str:
         return f"{self.done / max(now - self.begin, 1e-3):.1f} {self.unit}/s"

@@ -19,7 +19,7 @@ import ray
 
 from models import ModelConfig
 from pipeline import publish, storage
-from pipeline.backend import JoinResult, join_chunks
+from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks
@@ -33,6 +33,7 @@ from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Manifest, RunFacts
+from pipeline.staged_drive import StagedDrive, write_staged_drive
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Reconstruction:
     was_there: bool
     same_settings: bool
     bad_frames: dict[int, str]
+    verdict: Verdict | None
     trained: bool
 
 
@@ -60,7 +62,9 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         drive = find_drive(config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps)
         model = config.network.config()
         config = config.with_network_defaults(model)
-        identity = publish.drive_identity(drive.listing, config.network.sha256(), _settings(config))
+        identity = publish.drive_identity(
+            drive.listing, config.network.sha256(), config.result_settings()
+        )
         if publish.is_published(output, drive.drive_id) and not config.overwrite:
             return _already_there(output, drive, identity, config)
         _check_writable(output, drive.drive_id)
@@ -75,17 +79,15 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
     with reporter.timed("forward"):
         attempt = forward(task, config, output, reporter)
     try:
-        staged = StagedChunks(attempt_uri(output, drive.drive_id, attempt), len(task.chunks))
-        with reporter.timed("join"):
-            joined = join(staged, config)
-        with reporter.timed("publish"):
-            manifest = write_results(drive, task, staged, joined, config, identity, output, reporter)
+        staged = StagedDrive(
+            facts_of(drive, task), attempt, len(task.chunks), config.network.sha256(), config.network.trained
+        )
+        if config.keep_predictions:
+            write_staged_drive(output, staged, config)
+        return join_and_publish(staged, config, output, reporter)
     finally:
         if not config.keep_predictions:
             remove_staging(output, drive.drive_id)
-    return Reconstruction(
-        manifest, storage.join(output, drive.drive_id), False, True, staged.bad_frames, config.network.trained
-    )
 
 
 def plan(drive: Drive, config: RunConfig, model: ModelConfig) -> DriveTask:
@@ -122,24 +124,9 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
     return outcome.attempt
 
 
-def join(staged: StagedChunks, config: RunConfig) -> JoinResult:
-    """Chunks in their own gauges -> one trajectory."""
-    assert config.overlap is not None
-    return join_chunks(staged, overlap=config.overlap, config=config.backend)
-
-
-def write_results(
-    drive: Drive,
-    task: DriveTask,
-    staged: StagedChunks,
-    joined: JoinResult,
-    config: RunConfig,
-    identity: str,
-    output: str,
-    reporter: Reporter,
-) -> Manifest:
-    """Poses, points, chunks and loops as Parquet; the manifest last."""
-    facts = DriveFacts(
+def facts_of(drive: Drive, task: DriveTask) -> DriveFacts:
+    """What the result says of its input."""
+    return DriveFacts(
         drive_id=drive.drive_id,
         source_uri=drive.source_uri,
         frame_uris=[drive.frame_uri(i) for i in range(drive.frame_count)],
@@ -150,21 +137,36 @@ def write_results(
         net_height=task.height,
         listing=drive.listing,
     )
+
+
+def join_and_publish(
+    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter
+) -> Reconstruction:
+    """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last."""
+    facts = staged.facts
+    chunks = StagedChunks(attempt_uri(output, facts.drive_id, staged.attempt), staged.chunk_count)
+    with reporter.timed("join"):
+        joined = join_chunks(chunks, overlap=config.overlap or 0, config=config.backend)
+        verdict = assess_quality(joined, config.backend.quality)
+    bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
-        identity=identity,
-        weights_sha256=config.network.sha256(),
+        identity=publish.drive_identity(facts.listing, staged.weights_sha256, config.result_settings()),
+        weights_sha256=staged.weights_sha256,
         config=asdict(config),
         code_version=code_version(),
         timings=dict(reporter.seconds),
-        quality={"bad_frames": {str(frame): reason for frame, reason in staged.bad_frames.items()}},
+        quality={**verdict.to_dict(), "bad_frames": bad_frames},
     )
 
     def progress(done: int, total: int, points: int) -> None:
         reporter.advance("points", 1, total, "chunks")
 
-    return publish.publish_drive(
-        output, facts, staged, joined, config.publish, run, progress, overwrite=config.overwrite
-    )
+    with reporter.timed("publish"):
+        manifest = publish.publish_drive(
+            output, facts, chunks, joined, config.publish, run, progress, overwrite=config.overwrite
+        )
+    uri = storage.join(output, facts.drive_id)
+    return Reconstruction(manifest, uri, False, True, chunks.bad_frames, verdict, staged.trained)
 
 
 def start_ray(config: RunConfig) -> None:
@@ -216,15 +218,11 @@ def remove_staging(output: str, drive_id: str) -> None:
         storage.remove_tree(folder)
 
 
-def _settings(config: RunConfig) -> dict[str, object]:
-    return config.result_settings()
-
-
 def _already_there(output: str, drive: Drive, identity: str, config: RunConfig) -> Reconstruction:
     manifest = publish.read_manifest(output, drive.drive_id)
     uri = storage.join(output, drive.drive_id)
     same = manifest.identity == identity
-    return Reconstruction(manifest, uri, True, same, {}, config.network.trained)
+    return Reconstruction(manifest, uri, True, same, {}, None, config.network.trained)
 
 
 def _check_writable(output: str, drive_id: str) -> None:

@@ -93,17 +93,17 @@ class StagedChunks(Sequence[ChunkPrediction]):
 
     def __init__(self, folder: str, count: int) -> None:
         self.folder = folder
-        self.count = count
+        self._count = count
         self.bad_frames: dict[int, str] = {}
         self._recent: dict[int, ChunkPrediction] = {}
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __getitem__(self, number: int) -> ChunkPrediction:  # type: ignore[override]
-        if not -self.count <= number < self.count:
+        if not -self._count <= number < self._count:
             raise IndexError(number)
-        number %= self.count
+        number %= self._count
         if number not in self._recent:
             while len(self._recent) >= 2:  # neighbours are joined pairwise
                 del self._recent[next(iter(self._recent))]

@@ -163,7 +163,7 @@ def test_a_drive_of_one_frame_is_one_pose_at_the_identity(weights, tmp_path):
     assert run("--input", drive, "--output", tmp_path / "out", "--weights", weights) == 0
     row = open_drive(str(tmp_path / "out"), "single").poses.to_pylist()
     assert len(row) == 1
-    assert [row[0][c] for c in ("x", "y", "z")] == [0, 0, 0]
+    assert [row[0][c] for c in ("x", "y", "z")] == pytest.approx([0, 0, 0], abs=1e-12)
     assert abs(row[0]["qw"]) == pytest.approx(1)
 
 

@@ -1,0 +1,55 @@
+"""Everything behind the network again, in seconds: python -m jobs.realign --output URI --drive ID [settings].
+
+Needs the predictions that `jobs.reconstruct --keep-predictions` left. The settings of joining and publishing
+start from those that the drive was made with.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, replace
+
+from jobs.command import run_command, settings_from
+from jobs.reconstruct import summary
+from pipeline import storage
+from pipeline.backend import BackendConfig
+from pipeline.progress import Reporter
+from pipeline.publish import PublishConfig
+from pipeline.reconstruct import join_and_publish
+from pipeline.staged_drive import read_staged_drive
+
+
+@dataclass(frozen=True)
+class RealignConfig:
+    """Which drive to join and publish again, and how."""
+
+    output: str
+    """Where the drive was published with --keep-predictions: a path or URI."""
+    drive: str
+    """Name of the drive there."""
+    backend: BackendConfig = field(default_factory=BackendConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _realign(arguments))
+
+
+def _realign(arguments: list[str] | None) -> None:
+    asked = settings_from(RealignConfig, arguments, prog="jobs.realign")
+    output = storage.absolute(asked.output)
+    staged, config = read_staged_drive(output, asked.drive)
+    stored = replace(asked, backend=config.backend, publish=config.publish)
+    asked = settings_from(RealignConfig, arguments, prog="jobs.realign", default=stored)
+    config = replace(config, backend=asked.backend, publish=asked.publish, overwrite=True)
+    reporter = Reporter()
+    try:
+        result = join_and_publish(staged, config, output, reporter)
+    finally:
+        reporter.close()
+    print(summary(result, reporter.seconds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A drive whose chunks are all staged, with what is needed to join and publish it again without its input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from pipeline import storage
+from pipeline.config import RunConfig, settings_from_dict
+from pipeline.errors import DriveError, StorageError
+from pipeline.forward.staging import STAGING_FOLDER
+from pipeline.publish import DriveFacts
+from pipeline.storage import StoredFile
+
+_MARKER = "staged.json"
+
+
+@dataclass(frozen=True)
+class StagedDrive:
+    """facts of the input; the attempt that staged all chunk_count chunks; the weights that made them."""
+
+    facts: DriveFacts
+    attempt: str
+    chunk_count: int
+    weights_sha256: str
+    trained: bool
+
+
+def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> None:
+    """Note beside the staged chunks what they are; written once all of them are there."""
+    text = json.dumps({"staged": asdict(staged), "config": asdict(config)}, indent=1)
+    storage.write_bytes_atomically(_marker_uri(output, staged.facts.drive_id), text.encode())
+
+
+def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfig]:
+    """The staged drive and the settings it was made with.
+
+    Raises DriveError where its predictions were not kept or the note cannot be read.
+    """
+    uri = _marker_uri(output, storage.check_drive_id(drive_id))
+    try:
+        values = json.loads(storage.read_bytes(uri))
+        staged = values["staged"]
+        facts = staged["facts"]
+        facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
+        return (
+            StagedDrive(**{**staged, "facts": DriveFacts(**facts)}),
+            settings_from_dict(values["config"]),
+        )
+    except storage.NotFoundError as error:
+        raise DriveError(
+            f"drive {drive_id}: its staged predictions are not in {storage.redacted(output)}; reconstruct it "
+            "with --keep-predictions first"
+        ) from error
+    except StorageError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise DriveError(
+            f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again"
+        ) from error
+
+
+def _marker_uri(output: str, drive_id: str) -> str:
+    return storage.join(output, STAGING_FOLDER, drive_id, _MARKER)

@@ -1,0 +1,67 @@
+"""Joining and publishing again from kept predictions, without the input and without Ray."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jobs import realign
+from pipeline.publish import open_drive
+from tests.jobs.test_reconstruct import drive, error_of, one_ray, run, weights  # noqa: F401
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def kept(drive, weights, tmp_path):  # noqa: F811
+    """A published drive with its predictions, its input gone."""
+    out = tmp_path / "out"
+    arguments = ("--input", drive, "--output", out, "--weights", weights, "--keep-predictions")
+    assert run(*arguments, "--publish.confidence-share", 0.5) == 0
+    shutil.rmtree(drive)
+    return out
+
+
+def positions(out):
+    poses = open_drive(str(out), "drive-1").poses
+    return np.stack([poses[c].to_numpy() for c in "xyz"], -1)
+
+
+def test_the_same_settings_give_the_same_result(kept, capsys):
+    before, manifest = positions(kept), open_drive(str(kept), "drive-1").manifest
+    assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 0
+    after = open_drive(str(kept), "drive-1").manifest
+    np.testing.assert_array_equal(positions(kept), before)
+    assert after.counts == manifest.counts
+    assert after.identity == manifest.identity
+    assert "verdict" in capsys.readouterr().out
+
+
+def test_other_settings_change_what_they_should_and_keep_the_rest(kept):
+    before = open_drive(str(kept), "drive-1").manifest
+    arguments = ["--output", str(kept), "--drive", "drive-1", "--publish.voxel-size", "0.5"]
+    assert realign.main(arguments) == 0
+    after = open_drive(str(kept), "drive-1").manifest
+    assert after.counts.points < before.counts.points
+    assert after.config["publish"]["confidence_share"] == 0.5  # from the first run
+    assert after.identity != before.identity
+
+
+def test_a_drive_without_kept_predictions_says_what_to_do(tmp_path, capsys):
+    assert realign.main(["--output", str(tmp_path), "--drive", "nowhere"]) == 1
+    assert "--keep-predictions" in capsys.readouterr().err
+
+
+def test_a_damaged_note_is_named(kept, capsys):
+    note = kept / "_staging" / "drive-1" / "staged.json"
+    values = json.loads(note.read_text())
+    del values["staged"]["attempt"]
+    note.write_text(json.dumps(values))
+    assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 1
+    assert "staged.json is damaged" in capsys.readouterr().err
+
+
+def test_an_unsafe_drive_id_is_refused(kept, capsys):
+    assert realign.main(["--output", str(kept), "--drive", "../x"]) == 1
+    assert "../x" in capsys.readouterr().err
