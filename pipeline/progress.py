@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
-from rich.progress import TaskID
 
 # Between two plain lines of one stage: short enough to see life, long enough not to fill a job's log.
 _LINE_EVERY_S = 5.0

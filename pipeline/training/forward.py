@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.dense_head import depth_from, points_from
 from models.fast_weights import FastWeights
 from models.reconstructor import MemoryScope, Reconstructor
-from models.dense_head import depth_from, points_from
 
 GroupSum = Callable[[Tensor], Tensor]
 """Sums a tensor (groups, ...) over the processes that share these groups, differentiably."""

@@ -11,7 +11,6 @@ from models.reconstructor import MemoryScope
 from pipeline.training.config import BatchSettings
 from pipeline.training.data import Batch, Clip, coloured, draw_chunk, make_batch
 
-
 _MOST_GROUPS = 3
 
 

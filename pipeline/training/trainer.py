@@ -17,7 +17,6 @@ from pipeline.training.forward import GroupSum, alone, forward_groups
 from pipeline.training.objective import Objective
 from pipeline.training.sampling import StepPlan, draw_batch, draw_dense_frames, plan_step
 
-
 _AVERAGE_EVERY = 4  # steps between two additions to the running average: it costs as much as a small step's optimizer
 
 
