@@ -54,6 +54,7 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
         f"  frames   {counts.frames} ({counts.frames_ok} ok, {counts.frames_filled} filled, "
         f"{counts.frames_missing} missing)",
         f"  chunks   {counts.chunks}",
+        f"  loops    {counts.loops_accepted} of {counts.loops} accepted",
         f"  path     {counts.path_length:.2f} units long",
         f"  points   {counts.points:,}",
         "  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()),

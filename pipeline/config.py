@@ -10,6 +10,7 @@ from typing import Any
 from models import ModelConfig
 from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
+from pipeline.backend.loops import LoopConfig
 from pipeline.forward.network import NetworkSpec, Precision
 from pipeline.publish import PublishConfig
 
@@ -56,12 +57,15 @@ class RunConfig:
     """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
     memory_scope: MemoryScope = "drive"
     """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
+    loops: bool = True
+    """Look for places that the drive comes back to, and close loops there."""
     overwrite: bool = False
     """Do the drive again though its result is there."""
     keep_predictions: bool = False
     """Keep the staged predictions of the chunks after publishing."""
     address: str | None = None
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
 
@@ -132,7 +136,7 @@ def _restored(default: Any, values: dict[str, Any]) -> Any:
 
 
 def read_settings(path: str | Path) -> RunConfig:
-    """A RunConfig from a TOML file; sections [backend] and [publish] hold those settings.
+    """A RunConfig from a TOML file; sections [loop], [backend] and [publish] hold those settings.
 
     Raises ValueError for a file that cannot be read, keys that do not exist, and values that do not fit.
     """

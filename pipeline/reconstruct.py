@@ -23,14 +23,15 @@ from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks
-from pipeline.forward.events import Event
-from pipeline.forward.group import run_forward
+from pipeline.forward.events import Event, LoopsFound
+from pipeline.forward.group import Outcome, run_forward
 from pipeline.forward.staging import STAGING_FOLDER, attempt_uri
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
+from pipeline.loop_finder import TokenLoopFinder
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Manifest, RunFacts
 from pipeline.staged_drive import StagedDrive, write_staged_drive
@@ -77,11 +78,12 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
     with reporter.timed("start Ray"):
         start_ray(config)
     with reporter.timed("forward"):
-        attempt = forward(task, config, output, reporter)
+        outcome = forward(task, config, output, reporter)
     try:
         staged = StagedDrive(
-            facts_of(drive, task), attempt, len(task.chunks), config.network.sha256(), config.network.trained
-        )
+            facts_of(drive, task), outcome.attempt or "", len(task.chunks), outcome.loops,
+            config.network.sha256(), config.network.trained,
+        )  # fmt: skip
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
         return join_and_publish(staged, config, output, reporter)
@@ -98,8 +100,8 @@ def plan(drive: Drive, config: RunConfig, model: ModelConfig) -> DriveTask:
     return DriveTask(drive, height, width, chunks, segment_length=config.chunk_size - config.overlap)
 
 
-def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> str:
-    """The network over all chunks; returns the attempt under which the predictions are staged."""
+def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> Outcome:
+    """The network over all chunks and loop chunks; says under which attempt the predictions are staged."""
     drive_id = task.drive.drive_id
     cores = os.cpu_count() or 1
     job = WorkerJob(
@@ -109,19 +111,25 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         ),
         output=output,
         threads=config.threads or max(1, cores // config.workers),
+        finder=TokenLoopFinder(config.loop, config.chunk_size or 0) if config.loops else None,
     )
-    totals = {"frames": task.drive.frame_count}
+    loops = 0
 
     def on_event(event: Event) -> None:
-        if isinstance(event, Progress):
-            unit = "frames" if event.phase == "frames" else "chunks"
-            reporter.advance(event.phase, event.count, totals.get(event.phase, len(task.chunks)), unit)
+        nonlocal loops
+        if isinstance(event, LoopsFound):
+            loops = event.count
+            reporter.say(f"drive {event.drive_id}: {loops} places may have been seen before")
+        elif isinstance(event, Progress):
+            totals = {"frames": (task.drive.frame_count, "frames"), "loops": (loops, "loops")}
+            total, unit = totals.get(event.phase, (len(task.chunks) + loops, "chunks"))
+            reporter.advance(event.phase, event.count, total, unit)
 
     outcome = run_forward(job, [task], workers=config.workers, on_event=on_event)[drive_id]
     if outcome.attempt is None:
         remove_staging(output, drive_id)
         raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")
-    return outcome.attempt
+    return outcome
 
 
 def facts_of(drive: Drive, task: DriveTask) -> DriveFacts:
@@ -144,9 +152,17 @@ def join_and_publish(
 ) -> Reconstruction:
     """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last."""
     facts = staged.facts
-    chunks = StagedChunks(attempt_uri(output, facts.drive_id, staged.attempt), staged.chunk_count)
+    folder = attempt_uri(output, facts.drive_id, staged.attempt)
+    chunks = StagedChunks(folder, staged.chunk_count)
     with reporter.timed("join"):
-        joined = join_chunks(chunks, overlap=config.overlap or 0, config=config.backend)
+        joined = join_chunks(
+            chunks,
+            loop_chunks=StagedChunks(folder, len(staged.loops), first=staged.chunk_count),
+            loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
+            loop_similarities=[loop.similarity for loop in staged.loops],
+            overlap=config.overlap or 0,
+            config=config.backend,
+        )
         verdict = assess_quality(joined, config.backend.quality)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(

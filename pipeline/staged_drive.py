@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pipeline import storage
 from pipeline.config import RunConfig, settings_from_dict
 from pipeline.errors import DriveError, StorageError
+from pipeline.forward.loops import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.publish import DriveFacts
 from pipeline.storage import StoredFile
@@ -17,11 +18,13 @@ _MARKER = "staged.json"
 
 @dataclass(frozen=True)
 class StagedDrive:
-    """facts of the input; the attempt that staged all chunk_count chunks; the weights that made them."""
+    """facts of the input; the attempt that staged all chunk_count chunks and the loop chunks behind them; the weights
+    that made them."""
 
     facts: DriveFacts
     attempt: str
     chunk_count: int
+    loops: tuple[LoopChunk, ...]
     weights_sha256: str
     trained: bool
 
@@ -42,9 +45,10 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         values = json.loads(storage.read_bytes(uri))
         staged = values["staged"]
         facts = staged["facts"]
+        loops = tuple(LoopChunk(**{**one, "frames": tuple(one["frames"])}) for one in staged["loops"])
         facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
         return (
-            StagedDrive(**{**staged, "facts": DriveFacts(**facts)}),
+            StagedDrive(**{**staged, "facts": DriveFacts(**facts), "loops": loops}),
             settings_from_dict(values["config"]),
         )
     except storage.NotFoundError as error:

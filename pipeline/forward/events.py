@@ -9,6 +9,8 @@ import threading
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.forward.loops import LoopChunk
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -20,12 +22,24 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class LoopsFound:
+    """A drive has this many loop chunks beside its chunks; told once, by rank 0."""
+
+    drive_id: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Staged:
-    """All chunks of a drive are staged under this attempt; told once, by rank 0."""
+    """All chunks of a drive are staged under this attempt; told once, by rank 0.
+
+    loops: what each staged loop chunk was made for.
+    """
 
     drive_id: str
     attempt: str
     chunk_count: int
+    loops: tuple[LoopChunk, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Dropped:
     primary: bool
 
 
-Event = Progress | Staged | Dropped
+Event = Progress | LoopsFound | Staged | Dropped
 
 
 class EventSink(Protocol):

@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.errors import DriveError
 from pipeline.forward.events import Dropped, Event, EventQueue, Staged
+from pipeline.forward.loops import LoopChunk
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
 
@@ -30,11 +31,15 @@ _MAX_RESTARTS = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason."""
+    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason.
+
+    loops: what its loop chunks were made for, in the order they are staged behind the chunks.
+    """
 
     drive_id: str
     attempt: str | None
     reason: str | None
+    loops: tuple[LoopChunk, ...] = ()
 
 
 def run_forward(
@@ -124,7 +129,7 @@ def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, 
         staged = [e for e in events if isinstance(e, Staged) and e.drive_id == drive_id]
         dropped = [e for e in events if isinstance(e, Dropped) and e.drive_id == drive_id]
         if staged:
-            outcomes[drive_id] = Outcome(drive_id, staged[-1].attempt, None)
+            outcomes[drive_id] = Outcome(drive_id, staged[-1].attempt, None, staged[-1].loops)
         elif dropped:
             first = next((e for e in dropped if e.primary), dropped[0])
             outcomes[drive_id] = Outcome(drive_id, None, first.reason)

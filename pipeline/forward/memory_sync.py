@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.fast_weights import FastWeights
@@ -40,6 +42,10 @@ class MemorySync(Protocol):
         """Rank 0's text, on every rank; at most 64 ASCII characters."""
         ...
 
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows (n, D) of every rank, one rank's after another's, on every rank; a rank may have none."""
+        ...
+
 
 class LocalSync:
     """One process holds all chunks: its sum is the sum."""
@@ -54,6 +60,10 @@ class LocalSync:
     def broadcast(self, text: str) -> str:
         """See MemorySync."""
         return text
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See MemorySync."""
+        return rows
 
 
 class GroupSync:
@@ -82,6 +92,19 @@ class GroupSync:
         buffer[: len(data)] = torch.tensor(list(data), dtype=torch.uint8, device=self.device)
         dist.broadcast(buffer, src=0)
         return bytes(buffer.tolist()).rstrip(b"\0").decode("ascii")
+
+
+    def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See MemorySync. Ranks have different numbers of rows: all are padded to the most."""
+        shape = torch.tensor(rows.shape, dtype=torch.int64, device=self.device)
+        shapes = [torch.empty_like(shape) for _ in range(self.world_size)]
+        dist.all_gather(shapes, shape)
+        counts, width = [int(s[0]) for s in shapes], max(int(s[1]) for s in shapes)
+        padded = torch.zeros(max(counts), width, device=self.device)
+        padded[: len(rows), : rows.shape[1]] = torch.from_numpy(rows)
+        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
+        dist.all_gather(parts, padded)
+        return np.concatenate([part[:n].cpu().numpy() for part, n in zip(parts, counts, strict=True)])
 
 
 def _split(vector: Tensor, like: FastWeights) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """One drive on one rank: the phases between barriers, for the rank's share of the drive's chunks.
 
-    phase 0      frames arrive -> encode -> layers up to the first memory -> its step, summed locally
+    phase 0      frames arrive -> encode -> layers up to the first memory -> its step, summed locally;
+                 places seen twice become loop chunks and do the same
     barrier      the step summed over all ranks; every rank makes the same update
     phase 1..    read the memory -> layers up to the next one -> its step ...
     last         read the last memory -> heads -> stage the prediction
@@ -24,6 +25,7 @@ from models.fast_weights import FastWeights
 from models.reconstructor import MemoryScope
 from models.tokens import middle_first
 from pipeline.errors import DriveError
+from pipeline.forward.loops import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
 from pipeline.forward.staging import ChunkPrediction
 from pipeline.forward.state_store import StateStore, WaitingChunk
@@ -44,6 +46,7 @@ class DriveShare:
     frame_count: int
     chunk_frames: dict[int, range]
     owned: dict[int, range]
+    chunk_count: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ class DrivePhases:
         settings: ForwardSettings,
         device: torch.device,
         progress: Callable[[str, int], None],
+        finder: LoopFinder | None = None,
+        read_frames: FrameReader | None = None,
+        loops_found: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.model = model
         self.sync = sync
@@ -73,7 +79,13 @@ class DrivePhases:
         self.settings = settings
         self.device = device
         self.progress = progress  # (phase, chunks or frames done)
+        self.finder = finder
+        self.read_frames = read_frames  # random access, for loop chunks
+        self.loops_found = loops_found
         self._previous: dict[int, Tensor] = {}  # patch tokens of the chunk before, by frame
+        self._descriptors = Descriptors()
+        self._numbers: list[int] = []  # this rank's chunks, loop chunks behind all others
+        self._loops: tuple[LoopChunk, ...] = ()
 
     @torch.inference_mode()
     def run(
@@ -81,63 +93,99 @@ class DrivePhases:
         share: DriveShare,
         windows: Iterable[ChunkWindow],
         stage: Callable[[int, ChunkPrediction], None],
-    ) -> None:
-        """Run the drive; `stage` is called with each prediction as it is made, on a rank that has chunks."""
+    ) -> tuple[LoopChunk, ...]:
+        """Run the drive; `stage` is called with each prediction as it is made, on a rank that has chunks.
+
+        Returns the drive's loop chunks, the same on all ranks; loop l is staged as chunk chunk_count + l.
+        """
         segments = len(self.model.config.segments)
+        self._numbers = list(share.chunk_frames)
+        self._loops = ()
         try:
             chunks: Iterable[WaitingChunk] = self._arriving(share, windows)
             weights: FastWeights | None = None
             for segment in range(segments):
-                phase = "frames" if segment == 0 else f"layers {segment + 1}/{segments}"
-                barrier = self._to_barrier(share, chunks, segment, phase)
+                barrier = self._to_barrier(share, chunks, segment)
                 self._check(share, barrier)
                 if barrier.step is not None and self.settings.memory_scope == "drive":
                     weights = self.model.aggregator.memory_update(
                         segment, barrier.step, self.settings.orthogonalise_dtype
                     )
-                chunks = self._past_barrier(share, segment, weights)
+                chunks = self._past_barrier(segment, weights)
                 weights = None
             self._to_heads(share, chunks, stage)
         finally:
             self.store.clear()
             self._previous.clear()
+            self._descriptors = Descriptors()
+        return self._loops
 
     # -- between barriers -----------------------------------------------------------------------------------
 
-    def _to_barrier(
-        self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int, phase: str
-    ) -> Barrier:
+    def _to_barrier(self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int) -> Barrier:
         """Every chunk up to the memory at the segment's end; then the sum over all ranks."""
         total = self._zero_step(segment)
         bad = 0
         failure: Exception | None = None
         try:
-            for chunk in chunks:
-                if segment == 0:
-                    owned = share.owned[chunk.number]
-                    bad += sum(not ok for f, ok in zip(chunk.frames, chunk.ok, strict=True) if f in owned)
-                chunk.state = self.model.aggregator.run_segment(chunk.state)
-                if total is not None and self.settings.memory_scope == "drive":
-                    step = self.model.aggregator.memory_step(chunk.state)
-                    assert step is not None
-                    total = FastWeights(*(t.add_(s) for t, s in zip(total, step, strict=True)))
-                self.progress(phase, len(share.owned[chunk.number]) if segment == 0 else 1)
-                self.store.put(chunk)
+            bad = self._advance(share, chunks, segment, total)
         except Exception as error:
-            if _device_is_lost(error):
-                raise  # only a new process gets a working device back
-            failure = error
+            failure = self._survivable(error)
+        if segment == 0 and self.finder is not None:
+            failure = self._add_loop_chunks(share, total, failure)
         barrier = self.sync.sum(total, failed=failure is not None, bad_frames=bad)
         if failure is not None:
             raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
         return barrier
 
-    def _past_barrier(
-        self, share: DriveShare, segment: int, weights: FastWeights | None
-    ) -> Iterable[WaitingChunk]:
+    def _advance(
+        self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int, total: FastWeights | None
+    ) -> int:
+        """Run chunks through a segment, add what they ask of its memory to total. Returns their bad frames."""
+        bad = 0
+        for chunk in chunks:
+            owned = share.owned.get(chunk.number, range(0))
+            chunk.state = self.model.aggregator.run_segment(chunk.state)
+            if total is not None and self.settings.memory_scope == "drive":
+                step = self.model.aggregator.memory_step(chunk.state)
+                assert step is not None
+                for part, asked in zip(total, step, strict=True):
+                    part.add_(asked)
+            if segment > 0:
+                self.progress(f"layers {segment + 1}/{len(self.model.config.segments)}", 1)
+            elif chunk.number < share.chunk_count:
+                bad += sum(not ok for f, ok in zip(chunk.frames, chunk.ok, strict=True) if f in owned)
+                self.progress("frames", len(owned))
+            else:
+                self.progress("loops", 1)
+            self.store.put(chunk)
+        return bad
+
+    def _add_loop_chunks(
+        self, share: DriveShare, total: FastWeights | None, failure: Exception | None
+    ) -> Exception | None:
+        """Find places seen twice in the whole drive; this rank's share of their chunks joins the others.
+
+        Returns what failed on this rank, if anything did. Ranks go in step: none gathers while another is out.
+        """
+        assert self.finder is not None and self.read_frames is not None
+        if self.sync.sum(None, failed=failure is not None).failed_ranks:
+            return failure
+        rows = self.sync.gather(self._descriptors.of([f for owned in share.owned.values() for f in owned]))
+        try:
+            self._loops = tuple(self.finder.find(rows[:, :-1], rows[:, -1] > 0.5))
+            self.loops_found(len(self._loops))
+            mine = range(self.sync.rank, len(self._loops), self.sync.world_size)
+            self._numbers += [share.chunk_count + place for place in mine]
+            self._advance(share, self._loop_chunks(share, mine), 0, total)
+        except Exception as error:
+            return self._survivable(error)
+        return None
+
+    def _past_barrier(self, segment: int, weights: FastWeights | None) -> Iterable[WaitingChunk]:
         """Chunks that have read the memory at a segment's end, one after the other."""
         aggregator = self.model.aggregator
-        for number in share.chunk_frames:
+        for number in self._numbers:
             chunk = self.store.take(number)
             own = weights
             if self.settings.memory_scope == "chunk":
@@ -152,15 +200,36 @@ class DrivePhases:
         for number, images, ok, reasons in windows:
             frames = share.chunk_frames[number]
             new = [i for i, frame in enumerate(frames) if frame not in self._previous]
-            grid = (images.shape[1] // self.model.config.patch_size,
-                    images.shape[2] // self.model.config.patch_size)  # fmt: skip
             if new:
-                batch = torch.from_numpy(np.ascontiguousarray(images[new])).to(self.device)
-                encoded = self.model.encode(batch.permute(0, 3, 1, 2).float() / 255)
+                encoded = self._encode(images[new])
                 self._previous.update({frames[i]: encoded[j] for j, i in enumerate(new)})
+                if self.finder is not None:
+                    of_frames = encoded[..., : self.model.config.embed_dim].float().cpu().numpy()
+                    rows = self.finder.describe(of_frames, self._grid(images))
+                    self._descriptors.add([frames[i] for i in new], rows, [bool(ok[i]) for i in new])
             self._previous = {frame: self._previous[frame] for frame in frames}
             tokens = torch.stack([self._previous[frame] for frame in middle_first(list(frames))])
-            yield WaitingChunk(number, frames, self.model.begin(tokens[None], grid), images, ok, reasons)
+            state = self.model.begin(tokens[None], self._grid(images))
+            yield WaitingChunk(number, frames, state, images, ok, reasons)
+
+    def _loop_chunks(self, share: DriveShare, places: Iterable[int]) -> Iterable[WaitingChunk]:
+        """The loop chunks at these places of the list, their frames read once more."""
+        assert self.read_frames is not None
+        for place in places:
+            frames = self._loops[place].frames
+            images, ok, reasons = self.read_frames(frames)
+            tokens = self._encode(images[middle_first(list(range(len(frames))))])
+            state = self.model.begin(tokens[None], self._grid(images))
+            yield WaitingChunk(share.chunk_count + place, frames, state, images, ok, reasons)
+
+    def _encode(self, images: NDArray[np.uint8]) -> Tensor:
+        """Images (S, H, W, 3) -> the encoder's tokens (S, patches, ...) on the device."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        return self.model.encode(batch.permute(0, 3, 1, 2).float() / 255)
+
+    def _grid(self, images: NDArray[np.uint8]) -> tuple[int, int]:
+        patch = self.model.config.patch_size
+        return images.shape[1] // patch, images.shape[2] // patch
 
     def _to_heads(
         self,
@@ -176,15 +245,20 @@ class DrivePhases:
                 stage(chunk.number, to_time_order(prediction, chunk))
                 self.progress("cameras and depth", 1)
         except Exception as error:
-            if _device_is_lost(error):
-                raise
-            failure = error
+            failure = self._survivable(error)
         barrier = self.sync.sum(None, failed=failure is not None)
         if failure is not None:
             raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
         self._check(share, barrier)
 
     # -- small parts ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _survivable(error: Exception) -> Exception:
+        """The error, if the process can go on to the next drive after it; else it is raised."""
+        if _device_is_lost(error):
+            raise error  # only a new process gets a working device back
+        return error
 
     def _check(self, share: DriveShare, barrier: Barrier) -> None:
         """All ranks see the same barrier and decide alike."""

@@ -91,8 +91,9 @@ class StagedChunks(Sequence[ChunkPrediction]):
     bad_frames: why frames were bad, by frame number, of all chunks read so far.
     """
 
-    def __init__(self, folder: str, count: int) -> None:
+    def __init__(self, folder: str, count: int, first: int = 0) -> None:
         self.folder = folder
+        self._first = first  # loop chunks are staged behind the others
         self._count = count
         self.bad_frames: dict[int, str] = {}
         self._recent: dict[int, ChunkPrediction] = {}
@@ -107,7 +108,7 @@ class StagedChunks(Sequence[ChunkPrediction]):
         if number not in self._recent:
             while len(self._recent) >= 2:  # neighbours are joined pairwise
                 del self._recent[next(iter(self._recent))]
-            self._recent[number] = read_chunk(self.folder, number)
+            self._recent[number] = read_chunk(self.folder, self._first + number)
             self.bad_frames.update(self._recent[number].bad_frames)
         return self._recent[number]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,7 @@ class WaitingChunk:
     """
 
     number: int
-    frames: range
+    frames: Sequence[int]
     state: ChunkState
     images: NDArray[np.uint8]
     ok: NDArray[np.bool_]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -16,7 +17,8 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
-from pipeline.forward.events import Dropped, EventSink, Progress, Staged
+from pipeline.forward.events import Dropped, EventSink, LoopsFound, Progress, Staged
+from pipeline.forward.loops import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
 from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
@@ -24,6 +26,7 @@ from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
 from pipeline.forward.state_store import HostStore
 from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
+from pipeline.ingest.segments import read_frames
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class WorkerJob:
     output: str
     threads: int
     """CPU threads of a rank; ranks on one machine share its cores."""
+    finder: LoopFinder | None
+    """Finds places seen twice; None: no loop chunks."""
 
 
 def run_rank(
@@ -53,6 +58,7 @@ def run_rank(
             frame_count=task.drive.frame_count,
             chunk_frames={k: task.chunks[k] for k in mine},
             owned={k: owned[k] for k in mine},
+            chunk_count=len(task.chunks),
         )
         folder = attempt_uri(job.output, drive_id, attempt)
 
@@ -62,16 +68,23 @@ def run_rank(
         def progress(phase: str, count: int, drive_id: str = drive_id) -> None:
             events.send(Progress(drive_id, phase, count))
 
-        phases = DrivePhases(model, sync, HostStore(device), job.settings, device, progress)
+        def found(loops: int, drive_id: str = drive_id) -> None:
+            if sync.rank == 0:
+                events.send(LoopsFound(drive_id, loops))
+
+        phases = DrivePhases(
+            model, sync, HostStore(device), job.settings, device, progress,
+            finder=job.finder, read_frames=partial(read_frames, task), loops_found=found,
+        )  # fmt: skip
         try:
-            phases.run(share, iter_chunk_windows(frames, index), stage)
+            loops = phases.run(share, iter_chunk_windows(frames, index), stage)
         except DroppedDrive as dropped:
             events.send(Dropped(drive_id, sync.rank, str(dropped), primary=dropped.__cause__ is not None))
             if sync.rank == 0:
                 storage.remove_tree(folder)
         else:
             if sync.rank == 0:
-                events.send(Staged(drive_id, attempt, len(task.chunks)))
+                events.send(Staged(drive_id, attempt, len(task.chunks), loops))
 
 
 class ActorSink:

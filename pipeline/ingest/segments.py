@@ -7,6 +7,7 @@ would turn good drives into empty ones.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -79,21 +80,45 @@ def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Ite
     """What one rank of a group reads, in order: the frames of its chunks of every drive, each frame once."""
     for drive_index, task in enumerate(tasks):
         share = rank_chunks(len(task.chunks), world_size)[rank]
-        drive = task.drive
         for frames in plan_segments([task.chunks[k] for k in share], task.segment_length):
-            is_video = drive.kind == "video"
-            times = drive.timestamps_ns[frames.start : frames.stop] if drive.timestamps_ns else None
-            yield Segment(
-                drive_index=drive_index,
-                drive_id=drive.drive_id,
-                start=frames.start,
-                stop=frames.stop,
-                uris=drive.uris if is_video else drive.uris[frames.start : frames.stop],
-                wanted_ns=times if is_video else None,
-                height=task.height,
-                width=task.width,
-                source_size=(drive.source_width, drive.source_height),
-            )
+            yield _segment(task, drive_index, frames)
+
+
+def _segment(task: DriveTask, drive_index: int, frames: range) -> Segment:
+    drive = task.drive
+    is_video = drive.kind == "video"
+    times = drive.timestamps_ns[frames.start : frames.stop] if drive.timestamps_ns else None
+    return Segment(
+        drive_index=drive_index,
+        drive_id=drive.drive_id,
+        start=frames.start,
+        stop=frames.stop,
+        uris=drive.uris if is_video else drive.uris[frames.start : frames.stop],
+        wanted_ns=times if is_video else None,
+        height=task.height,
+        width=task.width,
+        source_size=(drive.source_width, drive.source_height),
+    )
+
+
+def read_frames(
+    task: DriveTask, frames: Sequence[int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]:
+    """Some frames of a drive, wherever they lie: images (S, height, width, 3), which are good (S,), why not (S,).
+
+    Runs of consecutive frames are read in one go. Raises StorageError where the store does not answer.
+    """
+    images, ok = [], []
+    reasons: list[str | None] = []
+    borders = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
+    for begin, end in itertools.pairwise([0, *borders, len(frames)]):
+        batch = decode_segment(_segment(task, 0, range(frames[begin], frames[end - 1] + 1)))
+        if batch.storage_failure is not None:
+            raise StorageError(batch.storage_failure)
+        images.append(batch.images)
+        ok.append(batch.ok)
+        reasons += batch.reasons
+    return np.concatenate(images), np.concatenate(ok), tuple(reasons)
 
 
 def decode_segment(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -> FrameBatch:

@@ -14,7 +14,7 @@ from models.fast_weights import FastWeights
 from pipeline.forward.memory_sync import GroupSync, LocalSync
 from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
 from pipeline.forward.state_store import HostStore
-from tests.forward.drives import CHUNKS, network, share_of, windows_of
+from tests.forward.drives import CHUNKS, LOOPS, FixedFinder, network, read_again, share_of, windows_of
 
 CPU = torch.device("cpu")
 
@@ -48,8 +48,9 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
     share = share_of(rank, with_chunks or world_size)
     staged = {}
     phases = DrivePhases(
-        network(), GroupSync(CPU), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
-    )
+        network(), GroupSync(CPU), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None,
+        FixedFinder(), read_again,
+    )  # fmt: skip
 
     def windows():
         for place, window in enumerate(windows_of(share, bad)):
@@ -67,8 +68,9 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
 def _alone():
     staged = {}
     phases = DrivePhases(
-        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
-    )
+        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None,
+        FixedFinder(), read_again,
+    )  # fmt: skip
     phases.run(share_of(0, 1), windows_of(share_of(0, 1)), staged.__setitem__)
     return staged
 
@@ -79,7 +81,7 @@ def test_any_number_of_ranks_gives_the_numbers_of_one_even_if_one_has_no_chunks(
     expected = _alone()
     results = on_ranks(max(len(shared_by), 2), _run_drive, None, frozenset(), len(shared_by))
     merged = {k: v for part in results.values() for k, v in part.items()}
-    assert sorted(merged) == list(range(len(CHUNKS)))
+    assert sorted(merged) == list(range(len(CHUNKS) + len(LOOPS)))
     for number, (depth, cam_from_world) in merged.items():
         np.testing.assert_allclose(depth, expected[number].depth, rtol=1e-4)
         np.testing.assert_allclose(cam_from_world, expected[number].cam_from_world, rtol=1e-4, atol=1e-5)
@@ -99,21 +101,23 @@ def test_bad_frames_are_counted_over_all_ranks_each_once():
     assert "4 of 17 frames are bad" in results[0]
 
 
-def _broadcast(rank, world_size):
+def _collectives(rank, world_size):
     sync = GroupSync(CPU)
     try:
         sync.broadcast("x" * 65)
         refused = ""
     except ValueError as error:  # before anything is sent: the next broadcast works
         refused = str(error)
-    return [sync.broadcast(f"attempt-of-{rank}"), refused]
+    rows = sync.gather(np.full((rank, 2 * bool(rank)), rank, np.float32))  # rank 0 has none
+    return [sync.broadcast(f"attempt-of-{rank}"), refused, torch.from_numpy(rows)]
 
 
 @pytest.mark.cluster
-def test_every_rank_hears_rank_zeros_attempt_and_texts_too_long_are_refused():
-    for heard, refused in on_ranks(2, _broadcast).values():
+def test_every_rank_hears_rank_zeros_attempt_and_gets_everybodys_rows():
+    for heard, refused, rows in on_ranks(3, _collectives).values():
         assert heard == "attempt-of-0"
         assert "at most 64" in refused
+        assert rows.tolist() == [[1, 1], [2, 2], [2, 2]]
 
 
 def test_one_process_alone_sums_to_what_it_has():

@@ -6,17 +6,28 @@ from models.camera import decode_pose
 from pipeline.forward.memory_sync import LocalSync
 from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
 from pipeline.forward.state_store import HostStore
-from tests.forward.drives import CHUNKS, FRAMES, frames, network, share_of, windows_of
+from tests.forward.drives import (
+    CHUNKS,
+    FRAMES,
+    LOOPS,
+    FixedFinder,
+    frames,
+    network,
+    read_again,
+    share_of,
+    windows_of,
+)
 
 CPU = torch.device("cpu")
 
 
-def run(settings=None, windows=None, model=None):
+def run(settings=None, windows=None, model=None, finder=None, read=read_again):
     """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
     staged, told = {}, []
     phases = DrivePhases(
         model or network(), LocalSync(), HostStore(CPU), settings or ForwardSettings(), CPU,
-        lambda phase, count: told.append((phase, count)),
+        lambda phase, count: told.append((phase, count)), finder, read,
+        lambda count: told.append(("found", count)),
     )  # fmt: skip
     share = share_of(0, 1)
     phases.run(share, windows or windows_of(share), staged.__setitem__)
@@ -126,3 +137,45 @@ def test_numbers_that_are_not_finite_are_refused_with_the_frame():
     model.depth_head.output2[2].bias[0] = float("nan")
     with pytest.raises(DroppedDrive, match="depth is not finite at frame 0"):
         run(model=model)
+
+
+def test_loop_chunks_take_part_like_any_other_chunk():
+    images = torch.from_numpy(frames()).permute(0, 3, 1, 2).float() / 255
+    chunks = [*CHUNKS, *(loop.frames for loop in LOOPS)]
+    plain = network().forward_drive(images, chunks, with_points=False)
+    staged, told, _ = run(finder=FixedFinder())
+    assert sorted(staged) == list(range(len(chunks)))
+    for number, expected in enumerate(plain):
+        order = np.argsort(expected.frame_index.numpy())
+        assert tuple(staged[number].frame_index) == tuple(chunks[number])
+        np.testing.assert_allclose(staged[number].depth, expected.depth.numpy()[order], rtol=1e-4)
+    without = run()[0]
+    assert np.abs(without[0].depth - staged[0].depth).max() > 1e-5  # the memory heard of them
+    assert ("found", len(LOOPS)) in told
+    assert told.count(("loops", 1)) == len(LOOPS)
+
+
+def test_the_finder_is_given_every_frame_once_in_time_order_with_the_bad_ones_marked():
+    finder = FixedFinder()
+    run(finder=finder, windows=windows_of(share_of(0, 1), bad=frozenset({4})))
+    descriptors, usable = finder.asked
+    tokens = network().encode(torch.from_numpy(frames()).permute(0, 3, 1, 2).float() / 255).numpy()
+    np.testing.assert_allclose(descriptors, tokens.mean(1), rtol=1e-4, atol=1e-5)
+    assert list(np.flatnonzero(~usable)) == [4]
+
+
+def test_frames_of_a_loop_that_cannot_be_read_again_drop_the_drive():
+    def gone(frames):
+        raise OSError("bucket gone")
+
+    with pytest.raises(DroppedDrive, match="bucket gone"):
+        run(finder=FixedFinder(), read=gone)
+
+
+def test_a_failure_before_loops_are_looked_for_is_the_one_that_is_told():
+    def broken():
+        yield next(iter(windows_of(share_of(0, 1))))
+        raise OSError("the store went away")
+
+    with pytest.raises(DroppedDrive, match="went away"):
+        run(finder=FixedFinder(), windows=broken())

@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import find_drive
-from pipeline.ingest.segments import GREY, DriveTask, decode_segment, rank_segments
+from pipeline.ingest.segments import GREY, DriveTask, decode_segment, rank_segments, read_frames
 from tests.ingest.makers import number_of, picture, write_images, write_video
 from tests.ingest.test_preprocess import png_that_claims
 from tests.s3_server import S3Server, s3, s3_server  # noqa: F401
@@ -129,3 +129,12 @@ def test_a_store_that_comes_back_is_waited_for(tmp_path, monkeypatch):
         assert batch.storage_failure is None and batch.ok.all()
     finally:
         server.stop()
+
+
+def test_frames_read_again_are_those_of_the_stream(tmp_path):
+    write_images(tmp_path / "d", 12)
+    task = task_of(tmp_path / "d")
+    images, ok, reasons = read_frames(task, (1, 2, 3, 9, 10))
+    whole = np.concatenate([decode_segment(s).images for s in rank_segments([task], 0, 1)])
+    np.testing.assert_array_equal(images, whole[[1, 2, 3, 9, 10]])
+    assert ok.all() and reasons == (None,) * 5

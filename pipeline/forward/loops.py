@@ -1,0 +1,57 @@
+"""Loop chunks: two windows of frames of a place seen twice, predicted jointly and summed like any other chunk.
+
+Which places those are is decided by a `LoopFinder` that the caller brings; here its descriptors are made from the
+tokens that the encoder gives anyway, gathered over the ranks, and its loop chunks are shared among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FrameReader = Callable[[Sequence[int]], tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]]
+"""Drive frame numbers -> images (S, H, W, 3), which are good (S,), and why not (S,)."""
+
+
+@dataclass(frozen=True)
+class LoopChunk:
+    """Frames `first` and `second` may show one place; `frames` around both, rising, make up the chunk."""
+
+    first: int
+    second: int
+    similarity: float
+    frames: tuple[int, ...]
+
+
+class LoopFinder(Protocol):
+    """Finds places seen twice. Must be picklable and give equal answers to equal questions on every rank."""
+
+    def describe(self, tokens: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
+        """Patch tokens (S, rows * cols, d) of single frames -> descriptors (S, D)."""
+        ...
+
+    def find(self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_]) -> Sequence[LoopChunk]:
+        """Descriptors (N, D) of all frames of a drive in time order, which are usable (N,) -> loop chunks."""
+        ...
+
+
+class Descriptors:
+    """A rank's share of a drive's descriptors, frame by frame as they are encoded."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, NDArray[np.float32]] = {}
+
+    def add(self, frames: Sequence[int], rows: NDArray[np.float32], ok: Sequence[bool]) -> None:
+        """Rows (S, D) of these frames."""
+        for frame, row, good in zip(frames, rows, ok, strict=True):
+            self._rows[frame] = np.append(row, np.float32(good))
+
+    def of(self, frames: Sequence[int]) -> NDArray[np.float32]:
+        """(len(frames), D + 1): descriptors and, last, whether the frame is good. (0, 0) for no frames."""
+        if not frames:
+            return np.zeros((0, 0), np.float32)
+        return np.stack([self._rows[frame] for frame in frames])
