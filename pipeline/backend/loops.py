@@ -205,11 +205,9 @@ def _path_similarity(
         forward = np.empty((size, last), np.float32)
         for k in range(size):
             forward[k] = similar[k] if before is None else _step(similar[k], before, decay, past=True)
-            # the next block is wider: frames it adds have not been met, their paths begin there
             before = forward[k]
-        if last < count:
-            wider = min(last + block, count)
-            before = np.concatenate([forward[-1], rows[stop - 1] @ rows[last:wider].T])
+        # the next block is wider: frames it adds have not been met, their paths begin there
+        before = np.concatenate([forward[-1], rows[stop - 1] @ rows[last : min(last + block, count)].T])
         onward = similar[-1]
         for k in range(last - start - 2, -1, -1):
             onward = _step(similar[k], onward, decay, past=False)
@@ -287,6 +285,7 @@ def loop_windows(candidate: LoopCandidate, frame_count: int, window: int = 20) -
 
     earlier, later = around(candidate.first), around(candidate.second)
     if earlier.stop > later.start:
-        border = (candidate.first + candidate.second + 1) // 2
+        middle = (candidate.first + candidate.second + 1) // 2
+        border = min(max(middle, later.start), earlier.stop)
         earlier, later = range(earlier.start, border), range(border, later.stop)
     return earlier, later

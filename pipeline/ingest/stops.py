@@ -1,0 +1,239 @@
+"""Which frames add nothing because the car stands, and where chunks should meet. Pure NumPy on small grey pictures.
+
+While a car waits at a light every frame is the same: depth from a chunk of them is a guess. `still_frames` marks
+them, `kept_frames` says which frames go into chunks instead. `shift_borders` moves the overlaps of chunks out of
+sharp turns, where they share little that both see well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+_BLOCK = 4  # pixels a side of the blocks that are compared
+_DARK = 10.0  # grey values added before the logarithm: keeps noise of dark parts small
+_TEXTURE = 0.05  # mean log gradient of a block that can show motion; sky and plain walls have less
+_FEWEST_BLOCKS = 0.1  # share of blocks with texture below which a picture tells nothing
+_MEMORY = 100  # kept frames for which a stop is remembered while something hides the view
+_SEARCH = 0.25  # largest turn between two frames that is looked for, in picture widths
+_AROUND = 3  # frames before and after a border that count as its surroundings
+_FAR = 0.6  # upper share of a picture in which things are mostly far
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """When a frame counts as standing still."""
+
+    enabled: bool = True
+    """Leave out frames in which the car does not move; they get their neighbours' pose in the output."""
+    motion: float = 0.15
+    """Apparent motion since the last kept frame below which a frame is still, in pixels of a picture 64 wide."""
+    quiet_share: float = 0.3
+    """Share of the picture's textured parts that must be as quiet as that: the rest may be traffic passing."""
+    min_frames: int = 5
+    """Shorter runs of still frames are kept: they cost little and may be slow motion."""
+    keep_every: int = 100
+    """During a stop one frame in so many is kept all the same."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if not self.motion > 0:
+            raise ValueError(f"motion must be above 0, got {self.motion}")
+        if not 0 < self.quiet_share <= 1:
+            raise ValueError(f"quiet_share must be above 0 and at most 1, got {self.quiet_share}")
+        for name in ("min_frames", "keep_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Log brightness (h, w) and the mean gradient of each block."""
+
+    log: FloatArray
+    texture: FloatArray
+
+
+def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[np.bool_]:
+    """Grey thumbnails (N, h, w) uint8 in time order, 32 x 64 or so -> (N,) True where the car stands still.
+
+    A frame is compared to the last one that was not still, not to its neighbour, so that creeping adds up. What moved
+    is brightness change over brightness gradient: pixels, whatever the contrast. A change of exposure drops out as the
+    median change. A lorry that hides the view is motion; behind it the stop goes on. Pictures without texture (bad
+    frames, a dark tunnel) are never still. All False where `config.enabled` is. Raises ValueError for bad shapes.
+    """
+    _check(thumbnails)
+    count, _, width = thumbnails.shape
+    still = np.zeros(count, np.bool_)
+    if not config.enabled or count == 0:
+        return still
+    limit = config.motion * width / 64
+    last = _picture(thumbnails[0])
+    stop: _Picture | None = None  # where the car stood before something came between
+    run, kept_since = 0, 0
+    for frame in range(1, count):
+        now = _picture(thumbnails[frame])
+        if _motion(last, now, config.quiet_share) < limit:
+            still[frame] = True
+            run += 1
+            if run >= config.min_frames:
+                stop, kept_since = last, 0
+            continue
+        if stop is not None and kept_since < _MEMORY and _motion(stop, now, config.quiet_share) < limit:
+            still[frame] = True
+            last, run = stop, config.min_frames
+            continue
+        last, run, kept_since = now, 0, kept_since + 1
+    return _without_short_runs(still, config.min_frames)
+
+
+def _check(thumbnails: NDArray[np.uint8]) -> None:
+    if thumbnails.ndim != 3 or thumbnails.dtype != np.uint8 or min(thumbnails.shape[1:]) < 2 * _BLOCK:
+        raise ValueError(
+            f"expected grey thumbnails (N, h, w) of uint8, at least {2 * _BLOCK} pixels a side, "
+            f"got {thumbnails.dtype} {thumbnails.shape}"
+        )
+
+
+def _picture(thumbnail: NDArray[np.uint8]) -> _Picture:
+    log = np.log(thumbnail.astype(np.float32) + _DARK)
+    down, across = np.gradient(log)
+    return _Picture(log, _block_means(np.abs(down) + np.abs(across)))
+
+
+def _block_means(values: FloatArray) -> FloatArray:
+    rows, cols = values.shape[0] // _BLOCK, values.shape[1] // _BLOCK
+    whole = values[: rows * _BLOCK, : cols * _BLOCK]
+    return np.asarray(whole.reshape(rows, _BLOCK, cols, _BLOCK).mean((1, 3)), np.float32)
+
+
+def _motion(before: _Picture, now: _Picture, quiet_share: float) -> float:
+    """Apparent motion in pixels that `quiet_share` of the textured blocks stay below; infinite if few have texture."""
+    textured = before.texture >= _TEXTURE
+    if textured.mean() < _FEWEST_BLOCKS:
+        return float("inf")
+    change = now.log - before.log
+    blocks = _block_means(np.abs(change - np.median(change)))
+    return float(np.quantile(blocks[textured] / before.texture[textured], quiet_share))
+
+
+def _without_short_runs(still: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(np.int8), [0]])))
+    long = still.copy()
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start < shortest:
+            long[start:stop] = False
+    return long
+
+
+def kept_frames(still: NDArray[np.bool_], keep_every: int = 100) -> tuple[int, ...]:
+    """Frame numbers that go into chunks: all that move, the first, the last, and one in `keep_every` of a stop.
+
+    Raises ValueError for keep_every below 1.
+    """
+    if keep_every < 1:
+        raise ValueError(f"keep_every must be at least 1, got {keep_every}")
+    kept: list[int] = []
+    for frame, standing in enumerate(still):
+        if not standing or not kept or frame - kept[-1] >= keep_every or frame == len(still) - 1:
+            kept.append(frame)
+    return tuple(kept)
+
+
+def turning(thumbnails: NDArray[np.uint8]) -> FloatArray:
+    """How far the view turned since the frame before, (N,) in picture widths, to the right positive; 0 at first.
+
+    From the shift that brings the columns of the upper part of two pictures together. Raises ValueError for bad shapes.
+    """
+    _check(thumbnails)
+    count, height, width = thumbnails.shape
+    turned = np.zeros(count, np.float32)
+    far = thumbnails[:, : max(round(height * _FAR), 1)].astype(np.float32)
+    columns = np.log(far + _DARK).mean(1)
+    reach = max(round(_SEARCH * width), 1)
+    for frame in range(1, count):
+        before, now = columns[frame - 1], columns[frame]
+        unlike = np.empty(2 * reach + 1)
+        for shift in range(-reach, reach + 1):  # turning right moves what is seen to the left
+            difference = before[max(shift, 0) : width + min(shift, 0)] - now[max(-shift, 0) : width + min(-shift, 0)]
+            unlike[shift + reach] = difference.var()  # a change of exposure drops out with the mean
+        best = int(unlike.argmin())
+        turned[frame] = (best - reach + _between(unlike, best)) / width
+    return turned
+
+
+def _between(values: NDArray[np.float64], lowest: int) -> float:
+    """Where the parabola through the lowest value and its neighbours is lowest, within half a step."""
+    if not 0 < lowest < len(values) - 1:
+        return 0.0
+    left, middle, right = values[lowest - 1 : lowest + 2]
+    bend = left - 2 * middle + right
+    return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend > 1e-12 else 0.0
+
+
+def _turning_around(turned: FloatArray, reach: int) -> NDArray[np.float64]:
+    """(N + 1,) how much the car turns within half of `reach` before and after each border between two frames."""
+    summed = np.concatenate([[0.0], np.cumsum(np.abs(turned), dtype=np.float64)])
+    border, half = np.arange(len(summed)), _AROUND
+    return np.asarray(summed[np.minimum(border + half, len(turned))] - summed[np.maximum(border - half, 0)])
+
+
+def shift_borders(
+    chunks: Sequence[range], turned: FloatArray, overlap: int, reach: int, price: float = 0.25
+) -> tuple[range, ...]:
+    """The same frames in chunks that begin and end where the car turns little, as far as `reach` allows.
+
+    Every chunk but the last may end up to `reach` frames early; the next begins `overlap` frames before that end, so
+    that overlaps stay as long as they were and no chunk grows. Of all such plans the one with the least turning
+    around the chunks' ends and beginnings is taken; a chunk more must save `price` of it.
+
+    Args:
+        chunks: as `plan_chunks` makes them, with this overlap.
+        turned: (N,) as from `turning`, a number for each frame that the chunks count.
+        reach: 0 gives the chunks back; at most chunk size - overlap - 1 is used.
+        price: turning, in picture widths, that a chunk more must avoid.
+
+    Raises:
+        ValueError: no chunks, or numbers that do not fit each other.
+    """
+    if not chunks or chunks[0].start != 0 or chunks[-1].stop != len(turned):
+        raise ValueError(f"chunks must cover the {len(turned)} frames whose turning is given, got {list(chunks)[-1:]}")
+    if reach < 0 or overlap < 0 or not price > 0:
+        raise ValueError(f"reach {reach} and overlap {overlap} must not be negative, price {price} above 0")
+    size = max(len(chunk) for chunk in chunks)
+    if len(chunks) == 1:
+        return tuple(chunks)
+    if any(before.stop - after.start != overlap for before, after in itertools.pairwise(chunks)):
+        raise ValueError(f"chunks must overlap by {overlap} frames each, got {list(chunks)[:3]} ...")
+    shortest = max(size - reach, overlap + 1)
+    count = len(turned)
+    around = _turning_around(turned, reach)
+    # best[e]: least cost of chunks that end at e, with the beginning of the chunk after
+    best = np.full(count, np.inf)
+    origin = np.full(count, -1)
+    finish, finish_from = np.inf, -1
+    for end in range(count):
+        cost, start = (0.0, 0) if end == 0 else (best[end], end - overlap)
+        if not np.isfinite(cost):
+            continue
+        if count - start <= size:
+            if cost < finish:
+                finish, finish_from = cost, end
+            continue
+        for stop in range(start + shortest, start + size + 1):
+            through = cost + price + around[stop] + around[stop - overlap]
+            if through < best[stop] - 1e-12:
+                best[stop], origin[stop] = through, end
+    ends = [count]
+    while finish_from > 0:
+        ends.append(finish_from)
+        finish_from = int(origin[finish_from])
+    ends.reverse()
+    starts = [0, *(end - overlap for end in ends[:-1])]
+    return tuple(range(start, stop) for start, stop in zip(starts, ends, strict=True))
