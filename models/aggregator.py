@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.block import Block
-from models.config import ModelConfig
+from models.config import FINE_FEATURES, ModelConfig
 from models.context_memory import ContextMemory
 from models.encoder import ConvStem, make_encoder
 from models.fast_weights import FastWeights
@@ -71,9 +71,12 @@ class Aggregator(nn.Module):
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame first."""
+        features: dict[int, Tensor] = {}
         if self.motion is not None:
             d = self.config.embed_dim
-            patch_tokens = self.motion(patch_tokens[..., :d], patch_tokens[..., d:], grid)
+            fine = patch_tokens[..., d:]
+            features = {FINE_FEATURES: fine} if self.config.dense_skip else {}
+            patch_tokens = self.motion(patch_tokens[..., :d], fine, grid)
         b, s = patch_tokens.shape[:2]
         which = torch.tensor([0] + [1] * (s - 1), device=patch_tokens.device)
         camera = self.camera_token[0, which].expand(b, -1, -1, -1)
@@ -85,7 +88,7 @@ class Aggregator(nn.Module):
         registers = self.register_token[0, which].expand(b, -1, -1, -1)
         dtype = patch_tokens.dtype
         tokens = torch.cat([camera.to(dtype), registers.to(dtype), patch_tokens], dim=2)
-        return ChunkState(tokens=tokens, grid=grid)
+        return ChunkState(tokens=tokens, grid=grid, features=features)
 
     def run_segment(self, state: ChunkState) -> ChunkState:
         """Run the layers of the state's next segment, up to the memory at its end if it has one.

@@ -9,6 +9,7 @@ ENCODERS = ("conv", "conv_stem", "dinov2_vits14_reg", "dinov2_vitl14_reg")
 ENCODER_WIDTH = {"dinov2_vits14_reg": 384, "dinov2_vitl14_reg": 1024}
 ENCODER_DEPTH = {"dinov2_vits14_reg": 12, "dinov2_vitl14_reg": 24}
 ENCODER_HEAD_WIDTH = 64
+FINE_FEATURES = -1  # their place among a chunk's features, which are numbered by layer
 STEM_CELL = 4  # pixels a side of a fine cell of the encoder conv_stem
 
 
@@ -71,6 +72,9 @@ class ModelConfig:
     one the discovery of correspondence. Needs the encoder conv_stem."""
     motion_channels: int = 24
     """Channels of the features that are correlated."""
+    dense_skip: bool = False
+    """Hand the motion cue's fine features to the dense heads as well, for sharper edges. Not in the published
+    network. Needs motion_radius above 0."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built. Raises ValueError naming the field."""
@@ -96,6 +100,8 @@ class ModelConfig:
                              f"not {self.patch_size}")  # fmt: skip
         if self.motion_radius < 0 or (self.motion_radius and self.encoder != "conv_stem"):
             raise ValueError(f"motion_radius {self.motion_radius} must be 0, or above it with encoder conv_stem")
+        if self.dense_skip and not self.motion_radius:
+            raise ValueError("dense_skip hands on the motion cue's features: motion_radius must be above 0")
         if self.embed_dim % self.num_heads or (self.embed_dim // self.num_heads) % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} over num_heads {self.num_heads} must be a multiple of 4: "
@@ -128,7 +134,7 @@ class ModelConfig:
             embed_dim=128, depth=4, num_heads=4, encoder="conv_stem", image_size=128, patch_size=16,
             memory_layers=(1, 2), dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(32, 32, 64, 64),
             camera_trunk_depth=1, camera_heads=4, memory_hidden_ratio=2, register_tokens=1, layer_scale=1.0,
-            frame_order=True, motion_radius=3, motion_channels=16, chunk_size=12, chunk_overlap=6,
+            frame_order=True, motion_radius=3, motion_channels=16, dense_skip=True, chunk_size=10, chunk_overlap=5,
         )  # fmt: skip
 
     @classmethod
@@ -152,6 +158,11 @@ class ModelConfig:
     def special_tokens(self) -> int:
         """Tokens before the patches of a frame: the camera token and the registers."""
         return 1 + self.register_tokens
+
+    @property
+    def dense_inputs(self) -> tuple[int, ...]:
+        """Keys of the features that the dense heads read: the dense layers, then the fine features if any."""
+        return (*self.dense_layers, FINE_FEATURES) if self.dense_skip else self.dense_layers
 
     @property
     def segments(self) -> tuple[range, ...]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.block import LayerNorm
-from models.config import ModelConfig
+from models.config import STEM_CELL, ModelConfig
 
 _GRID_SHARE = 0.1  # the grid embedding is faint
 _GRID_BASE = 100.0
@@ -94,6 +94,12 @@ class DenseHead(nn.Module):
             ]
         )
         self.lateral = nn.ModuleList(nn.Conv2d(c, features, 3, padding=1, bias=False) for c in channels)
+        self.cells = config.patch_size // STEM_CELL
+        self.skip: nn.Conv2d | None = None
+        if config.dense_skip:
+            self.skip = nn.Conv2d(config.motion_channels, features, 3, padding=1)
+            nn.init.zeros_(self.skip.weight)  # starts as the network without it
+            nn.init.zeros_(self.skip.bias)  # type: ignore[arg-type]
         self.fusion = nn.ModuleList(FusionBlock(features, deepest=i == 3) for i in range(4))
         self.output1 = nn.Conv2d(features, features // 2, 3, padding=1)
         self.output2 = nn.Sequential(
@@ -103,15 +109,17 @@ class DenseHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four features (S, patches, 2d), shallow first -> values (S, H, W, values), confidence (S, H, W)."""
+        """Four features (S, patches, 2d), shallow first, and fine ones with dense_skip -> values (S, H, W, values), confidence (S, H, W)."""
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
         aspect = width / height
         laterals = []
         for feature, project, resize, lateral in zip(
-            features, self.projects, self.resize, self.lateral, strict=True
+            features[:4], self.projects, self.resize, self.lateral, strict=True
         ):
             x = self.norm(feature).transpose(1, 2).unflatten(2, grid)
             laterals.append(lateral(resize(_with_grid(project(x), aspect))))
+        if self.skip is not None:
+            laterals[0] = laterals[0] + self._fine_map(features[4], grid, laterals[0].shape[-2:])
         y: Tensor | None = None
         for i in (3, 2, 1, 0):
             rows, cols = laterals[i - 1].shape[-2:] if i else (2 * s for s in laterals[0].shape[-2:])
@@ -120,6 +128,15 @@ class DenseHead(nn.Module):
         y = F.interpolate(self.output1(y), size=(height, width), mode="bilinear", align_corners=True)
         out = self.output2(_with_grid(y, aspect)).permute(0, 2, 3, 1)
         return out[..., :-1], 1 + out[..., -1].exp()
+
+
+    def _fine_map(self, fine: Tensor, grid: tuple[int, int], size: torch.Size) -> Tensor:
+        """Fine features (S, patches, cells^2 * channels) -> a map (S, features, *size)."""
+        assert self.skip is not None
+        s, cells = fine.shape[0], self.cells
+        cells_first = fine.view(s, *grid, cells, cells, -1).permute(0, 5, 1, 3, 2, 4)
+        x = self.skip(cells_first.reshape(s, -1, grid[0] * cells, grid[1] * cells))
+        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def depth_from(values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ scalar float32 tensor, the mean over what counts. Targets are in the frame of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,7 @@ from models.camera import rotation_from_quaternion
 
 _ROUND_DECAY = 0.6  # earlier refinement rounds count less (VGGT)
 _HUBER = 0.01  # pose errors below it (half a degree of half an angle) are squared
+_LINE = math.log(4.0)  # relative errors of depth grow in a line beyond
 _CONFIDENCE_SHARE = 0.2  # alpha of VGGT's confidence term
 
 
@@ -73,12 +75,17 @@ def _motion(encoding: Tensor, first: list[int], second: list[int]) -> tuple[Tens
 def depth_loss(
     depth: Tensor, confidence: Tensor, target: Tensor, valid: Tensor, *, gradient_weight: float = 0.5
 ) -> Tensor:
-    """Confidence-weighted L1 and gradient loss of z-depth, in logarithms.
+    """Confidence-weighted L1 and gradient loss of z-depth, relative to the truth.
 
-    depth, confidence (>= 1), target (N, H, W) positive where valid (N, H, W). Logarithms make near and far count
-    alike: what a drive is judged by is relative. Pixels without truth (sky) are asked for the lowest confidence.
+    depth, confidence (>= 1), target (N, H, W) positive where valid (N, H, W). An error is the logarithm of said over true
+    where too little is said, the relative error (said - true) / true where too much: what a drive is judged by. At
+    an edge that cannot be resolved the near side is then preferred. Beyond four times the truth it goes on in a line.
+    Pixels without truth (sky) are asked for the lowest confidence.
     """
-    error = depth.float().clamp_min(1e-6).log() - target.clamp_min(1e-6).log()
+    logarithm = depth.float().clamp_min(1e-6).log() - target.clamp_min(1e-6).log()
+    near = logarithm.clamp(0.0, _LINE)
+    beyond = (logarithm - _LINE).clamp_min(0.0) * math.exp(_LINE)
+    error = torch.where(logarithm > 0, torch.expm1(near) + beyond, logarithm)
     return _confident(error[..., None], confidence, valid, gradient_weight)
 
 

@@ -126,7 +126,7 @@ class Reconstructor(nn.Module):
 
     def _dense(self, head: DenseHead, state: ChunkState) -> tuple[Tensor, Tensor]:
         dtype = head.output1.weight.dtype
-        features = [state.features[layer][0] for layer in self.config.dense_layers]
+        features = [state.features[layer][0] for layer in self.config.dense_inputs]
         parts = [
             head([f[a : a + _DENSE_FRAMES].to(dtype) for f in features], state.grid)
             for a in range(0, features[0].shape[0], _DENSE_FRAMES)

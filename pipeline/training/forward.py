@@ -82,7 +82,7 @@ def forward_groups(
     assert state.camera is not None
     rounds = model.camera_head.all_rounds(state.camera)
     chosen = list(range(s)) if dense_frames is None else dense_frames
-    features = [state.features[layer][:, chosen].flatten(0, 1) for layer in config.dense_layers]
+    features = [state.features[layer][:, chosen].flatten(0, 1) for layer in config.dense_inputs]
     depth, depth_confidence = model.depth_head(features, grid)
     points = points_confidence = None
     if with_points:

@@ -21,7 +21,7 @@ def _trainer(peers, steps=4):
     model = Reconstructor(SMALL)
     for memory in model.aggregator.memories.values():
         torch.nn.init.normal_(memory.proj.weight, std=0.05)
-    loss = LossWeights(points=0.5, flow=0.5, steps=0.5)
+    loss = LossWeights(points=0.5, steps=0.5)
     config = TrainConfig(
         output="unused", steps=steps, loss=loss, batch=BatchSettings(frames=8, longest=4),
         optimizer=OptimizerSettings(warmup=1, memory_rate=1e-3, backbone_rate=1e-3),

@@ -1,0 +1,106 @@
+"""The training command: a short run learns, a killed one goes on, bad input is one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.train import main
+from models import ModelConfig, open_checkpoint
+from pipeline.training.metrics import read_metrics
+from pipeline.training.pool import PoolSettings, render_drive
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL_BATCH = [
+    "--batch.frames", "8", "--batch.longest", "4", "--city.clip-frames", "4", "--renderers", "0",
+    "--optimizer.warmup", "5", "--optimizer.backbone-rate", "1e-3", "--optimizer.memory-rate", "1e-3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory):
+    """Two rendered drives of few, short clips."""
+    folder = tmp_path_factory.mktemp("pool")
+    for seed in (100_000, 100_001):
+        render_drive(folder, seed, PoolSettings(clips=3, clip_frames=4, fine=0.0))
+    return folder
+
+
+def _steps(output):
+    return [row["step"] for row in read_metrics(output / "metrics.jsonl") if row["kind"] == "train"]
+
+
+def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, pool, capsys):
+    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "40", "--log-every", "5",
+                 "--validation.drives", "1", "--validation.frames", "12", "--validation.every", "40",
+                 "--validation.chunk", "6", "--validation.overlap", "3", *SMALL_BATCH]  # fmt: skip
+    assert main(arguments) == 0
+    assert "final.safetensors" in capsys.readouterr().out
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
+    assert {row["scope"] for row in rows if row["kind"] == "validation"} == {"full", "without GCS", "without GCM"}
+    assert open_checkpoint(tmp_path / "final.safetensors").config == ModelConfig.city_tiny()
+    assert (tmp_path / "metrics.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 40
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
+    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool", str(pool), "--log-every", "1",
+               "--save-every", "2", "--validation.drives", "0", *SMALL_BATCH]  # fmt: skip
+    process = subprocess.Popen([*command, "--steps", "100000"], cwd=ROOT, stderr=subprocess.PIPE)
+    checkpoints = tmp_path / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not list(checkpoints.glob("step-*.safetensors")):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = max(int(p.name[5:13]) for p in checkpoints.glob("step-*.safetensors"))
+    before = len(_steps(tmp_path))
+    subprocess.run([*command, "--steps", str(saved + 4)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert _steps(tmp_path)[before:] == [saved + 1, saved + 2, saved + 3, saved + 4]
+    assert (tmp_path / "final.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
+    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool", str(pool), "--log-every", "1",
+               "--workers", "2", "--steps", "4", "--validation.drives", "0", *SMALL_BATCH]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=280)
+    assert _steps(tmp_path) == [1, 2, 3, 4]
+    assert (tmp_path / "final.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_batch(tmp_path, pool, capsys):
+    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "30", "--validation.drives", "0",
+                 *SMALL_BATCH, "--optimizer.backbone-rate", "1e30"]  # fmt: skip
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: loss is not finite at step") and error.count("\n") == 1
+    assert list(tmp_path.glob("not-finite-step-*-rank-0.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "huge"], "no preset 'huge'; there are city_tiny, scal3r, vit_small"),
+        (["--steps", "0"], "steps must be at least 1, got 0"),
+        (["--batch.longest", "40"], "must hold one chunk of longest"),
+        (["--weights", "nowhere.safetensors"], "no weights file at nowhere.safetensors"),
+        (["--data", "/nowhere/at/all"], "nowhere"),
+        (["--loss.camera", "-1"], "loss weight camera must not be negative"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, message, capsys):
+    assert main(["--output", str(tmp_path / "run"), "--renderers", "0", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
