@@ -22,12 +22,9 @@ from tests.ingest.makers import number_of, write_images, write_video
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray():
-    """A Ray of this session's own with two CPUs, unless another test of it has started one."""
-    if ray.is_initialized():
-        yield
-        return
+    """A Ray of this file's own with two CPUs."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
