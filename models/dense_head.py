@@ -109,7 +109,8 @@ class DenseHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four features (S, patches, 2d), shallow first, and fine ones with dense_skip -> values (S, H, W, values), confidence (S, H, W)."""
+        """Four features (S, patches, 2d), shallow first, and fine ones with dense_skip ->
+        values (S, H, W, values), confidence (S, H, W)."""
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
         aspect = width / height
         laterals = []
@@ -128,7 +129,6 @@ class DenseHead(nn.Module):
         y = F.interpolate(self.output1(y), size=(height, width), mode="bilinear", align_corners=True)
         out = self.output2(_with_grid(y, aspect)).permute(0, 2, 3, 1)
         return out[..., :-1], 1 + out[..., -1].exp()
-
 
     def _fine_map(self, fine: Tensor, grid: tuple[int, int], size: torch.Size) -> Tensor:
         """Fine features (S, patches, cells^2 * channels) -> a map (S, features, *size)."""

@@ -77,10 +77,10 @@ def depth_loss(
 ) -> Tensor:
     """Confidence-weighted L1 and gradient loss of z-depth, relative to the truth.
 
-    depth, confidence (>= 1), target (N, H, W) positive where valid (N, H, W). An error is the logarithm of said over true
-    where too little is said, the relative error (said - true) / true where too much: what a drive is judged by. At
-    an edge that cannot be resolved the near side is then preferred. Beyond four times the truth it goes on in a line.
-    Pixels without truth (sky) are asked for the lowest confidence.
+    depth, confidence (>= 1), target (N, H, W) positive where valid (N, H, W). An error is the logarithm of
+    said over true where too little is said, the relative error (said - true) / true where too much: what a
+    drive is judged by. At an edge that cannot be resolved the near side is then preferred. Beyond four times
+    the truth it goes on in a line. Pixels without truth (sky) are asked for the lowest confidence.
     """
     logarithm = depth.float().clamp_min(1e-6).log() - target.clamp_min(1e-6).log()
     near = logarithm.clamp(0.0, _LINE)

@@ -77,7 +77,7 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tenso
     An autograd function of its own, because the gradient of each slice would otherwise be a full array of zeros:
     five times slower on a CPU.
     """
-    there, back = _Correlation.apply(first, second, radius)  # type: ignore[no-untyped-call]
+    there, back = _Correlation.apply(first, second, radius)
     return there, back
 
 
@@ -96,7 +96,7 @@ class _Correlation(torch.autograd.Function):
         return there, back
 
     @staticmethod
-    def backward(ctx: Any, grad_there: Tensor, grad_back: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_there: Tensor, grad_back: Tensor) -> tuple[Tensor, Tensor, None]:
         first, second = ctx.saved_tensors
         grad_first, grad_second = torch.zeros_like(first), torch.zeros_like(second)
         window = grad_there.shape[-1]

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: what to go on from, written whole or not at all.
 
-<output>/checkpoints/step-00001000.state.pt      optimizer, weights, running average, step: tensors and plain values only
-<output>/checkpoints/step-00001000.safetensors   the weights to use (the average, if one is kept), with their configuration
+<output>/checkpoints/step-00001000.state.pt     optimizer, weights, their average, step: tensors and plain values
+<output>/checkpoints/step-00001000.safetensors  the weights to use (the average, if one is kept), with their shape
 
 The second is written last: a state without it does not count. Both are written under another name first, so
 that a full disk or a kill leaves the checkpoint before untouched.

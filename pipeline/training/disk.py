@@ -62,11 +62,13 @@ class DiskSource:
         for root in roots:
             names = list_drives(root)
             if not names:
-                raise DriveError(f"{root}: expected poses/<id>.txt of at least one drive, found none: training needs poses")
+                raise DriveError(f"{root}: expected poses/<id>.txt of a drive, found none: training needs poses")
             for name in names:
                 drive = read_drive(root, name)
                 if drive.depth_uris is None:
-                    raise DriveError(f"drive {name}: training needs depth images, there is no depth folder beside its frames")
+                    raise DriveError(
+                        f"drive {name}: training needs depth images beside its frames, found none"
+                    )
                 if len(drive.image_uris) < least_frames:
                     raise DriveError(
                         f"drive {name}: the longest chunk has {least_frames} frames, the drive {len(drive.image_uris)}"
@@ -77,7 +79,7 @@ class DiskSource:
                 self._drives.append([DriveClip(drive, height, width)])
         if len(sizes) > 1:
             described = ", ".join(f"{w}x{h} ({name})" for (h, w), name in sizes.items())
-            raise DriveError(f"drives of one training run must share one size at the network's width, found {described}")
+            raise DriveError(f"drives of one run must share one size at the network's width, found {described}")
 
     def drives(self) -> Sequence[Sequence[Clip]]:
         """Every drive, as one clip each."""

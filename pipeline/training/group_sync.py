@@ -28,7 +28,7 @@ class _SumOverBlock(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.contiguous().clone()
         dist.all_reduce(total, op=dist.ReduceOp.SUM, group=ctx.group)
         return total, None
@@ -49,10 +49,10 @@ class GroupPeers:
         if len(block) == 1:
             return alone
         group = self._groups[block]
-        return lambda step: _SumOverBlock.apply(step, group)  # type: ignore[no-untyped-call, no-any-return]
+        return lambda step: _SumOverBlock.apply(step, group)
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over all workers; a parameter that one rank did not use counts as zero there."""
+        """Replace every gradient by its mean over all workers; what one rank did not use counts as zero there."""
         bucket: list[nn.Parameter] = []
         size = 0
         for parameter in parameters:

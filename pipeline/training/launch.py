@@ -44,9 +44,7 @@ def _launch_group(config: TrainConfig) -> Path:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"config": config},
-            torch_config=TorchConfig(
-                backend="nccl" if config.use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S
-            ),
+            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
             # checkpoints are the run's own: a group that lost a worker starts again and goes on from the last one
             run_config=ray.train.RunConfig(

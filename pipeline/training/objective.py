@@ -154,7 +154,7 @@ def flow_targets(batch: Batch, stride: int) -> tuple[Tensor, Tensor]:
     stride: pixels a cell. Flow in sixteenths of the image width; the point as direction from the reference
     camera times log(1 + distance).
     """
-    b, s, height, width = batch.depth.shape
+    _, s, height, width = batch.depth.shape
     half = stride // 2
     v = torch.arange(half, height, stride, device=batch.depth.device)
     u = torch.arange(half, width, stride, device=batch.depth.device)
@@ -177,14 +177,12 @@ def flow_targets(batch: Batch, stride: int) -> tuple[Tensor, Tensor]:
         ahead = there[..., 2] > 0.02
         safe = there[..., 2].clamp_min(0.02)
         ku = batch.intrinsics[:, other, None, None]
-        seen = torch.stack(
-            [there[..., 0] / safe * ku[..., 0, 0] + ku[..., 0, 2], there[..., 1] / safe * ku[..., 1, 1] + ku[..., 1, 2]], -1
-        )
+        seen_u = there[..., 0] / safe * ku[..., 0, 0] + ku[..., 0, 2]
+        seen_v = there[..., 1] / safe * ku[..., 1, 1] + ku[..., 1, 2]
+        seen = torch.stack([seen_u, seen_v], -1)
         flow = (seen - pixel) / (width * _FLOW_UNIT)
         flows.append(flow)
         has_neighbour = torch.tensor([o != f for f, o in enumerate(other)], device=depth.device)
-        knowns.append(
-            (depth > 0) & ahead & (flow.abs().amax(-1) < _FLOW_LIMIT) & has_neighbour[:, None, None]
-        )
+        knowns.append((depth > 0) & ahead & (flow.abs().amax(-1) < _FLOW_LIMIT) & has_neighbour[:, None, None])
     known = torch.stack([knowns[0], knowns[0], knowns[1], knowns[1], depth > 0, depth > 0, depth > 0], dim=-1)
     return torch.cat([*flows, points], dim=-1), known

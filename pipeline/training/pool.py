@@ -52,10 +52,11 @@ class PoolSettings:
 
 
 def render_drive(folder: Path, seed: int, settings: PoolSettings) -> Path:
-    """Render the clips of one drive into `folder`/<seed>: images.npy uint8 (clips, frames, H, W, 3), depth.npy float16
-    (clips, frames, H, W; metres, 0 for sky), cameras.npz with world_from_camera (clips, frames, 4, 4) and intrinsics (3, 3).
+    """Render the clips of one drive into `folder`/<seed>.
 
-    A drive that is there already is left alone. Returns its folder.
+    images.npy uint8 (clips, frames, H, W, 3), depth.npy float16 (clips, frames, H, W; metres, 0 for sky),
+    cameras.npz with world_from_camera (clips, frames, 4, 4) and intrinsics (3, 3). A drive
+    that is there already is left alone. Returns its folder.
     """
     target = folder / f"{seed:07d}"
     if target.is_dir():
@@ -100,7 +101,7 @@ def _clip_poses(
 
 
 def fill(folder: str, first_seed: int, stride: int, drives: int, settings: PoolSettings) -> None:
-    """Render drives first_seed, first_seed + stride, ... below first_seed + drives: the body of a background process."""
+    """Render drives first_seed, first_seed + stride, ... below first_seed + drives; a background process's body."""
     import torch
 
     torch.set_num_threads(1)  # as many processes as cores beat one with threads

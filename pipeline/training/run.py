@@ -184,12 +184,10 @@ def validation_drives(config: TrainConfig) -> list[Frames]:
     settings = config.validation
     drives = []
     for seed in range(settings.first_seed, settings.first_seed + settings.drives):
-        rendered = CityDrive(
-            seed, settings.frames, config.city.height, config.city.width, supersample=2
-        ).render(range(settings.frames))
-        drives.append(
-            Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+        rendered = CityDrive(seed, settings.frames, config.city.height, config.city.width, supersample=2).render(
+            range(settings.frames)
         )
+        drives.append(Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics))
     return drives
 
 

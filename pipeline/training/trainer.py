@@ -116,7 +116,7 @@ class Trainer:
         dense = draw_dense_frames(config.batch, config.seed, self.step, plan.length)
         total, parts = self.loss(batch, plan, dense)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self.peers.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip)
         names = ["loss", *parts, "gradient"]

@@ -71,12 +71,10 @@ def score_drive(
     parts = []
     for prediction in predictions:
         pose, intrinsics = decode_pose(prediction.pose_encoding.float(), height, width)
-        parts.append(
-            _Chunk(
-                prediction.frame_index.cpu().numpy(), pose.cpu().numpy(), intrinsics.cpu().numpy(),
-                prediction.depth.float().cpu().numpy(), prediction.depth_confidence.float().cpu().numpy(),
-            )  # fmt: skip
-        )
+        fields = (
+            prediction.frame_index, pose, intrinsics, prediction.depth.float(), prediction.depth_confidence.float()
+        )  # fmt: skip
+        parts.append(_Chunk(*(value.cpu().numpy() for value in fields)))
     joined = join_chunks(parts, overlap=settings.overlap)
     owner = {int(f): int(c) for f, c in zip(joined.frame_index, joined.owner, strict=True)}
     depth = np.stack(

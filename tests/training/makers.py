@@ -1,4 +1,4 @@
-"""Small drives for the training tests: a made-up scene seen by a moving camera, or noise where content does not matter."""
+"""Small drives for the training tests: a textured wall seen by a moving camera, and a network to match."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def wall_drive(seed: int, frames: int = 8, height: int = 16, width: int = 32) ->
     points = poses[:, None, None, :3, 3] + depth[..., None] * world
     waves = rng.uniform(0.3, 2.0, (3, 2))
     colour = 0.5 + 0.5 * np.sin(2 * points[..., :2] @ waves.T)
-    return Frames(
-        (255 * colour).astype(np.uint8), depth.astype(np.float32), poses, np.tile(k, (frames, 1, 1))
-    )
+    return Frames((255 * colour).astype(np.uint8), depth.astype(np.float32), poses, np.tile(k, (frames, 1, 1)))
 
 
 class WallClip:

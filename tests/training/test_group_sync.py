@@ -54,7 +54,8 @@ def test_gradients_of_two_processes_equal_those_of_one_that_holds_all_chunks(sha
     two = on_ranks(2, _gradients, shared)
     for rank in (0, 1):
         for name, expected in one.items():
-            torch.testing.assert_close(two[rank][name], expected, atol=2e-6, rtol=2e-4, msg=name)
+            difference = (two[rank][name] - expected).norm()
+            assert difference <= 1e-4 * expected.norm() + 2e-6, (name, difference, expected.norm())
     memory = one["aggregator.memories.1.w0"]
     assert memory.abs().max() > 1e-8  # the start weights do get a gradient through the update
 
@@ -63,7 +64,7 @@ def _train(rank, world, steps):
     trainer = _trainer(GroupPeers(torch.device("cpu")), steps)
     for step in range(steps):
         trainer.advance(step / steps)
-    return {name: tensor for name, tensor in trainer.model.state_dict().items()}
+    return dict(trainer.model.state_dict())
 
 
 def test_workers_stay_equal_over_steps_with_random_groups():
