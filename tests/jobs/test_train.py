@@ -94,13 +94,18 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_batch(tmp_path, p
     [
         (["--preset", "huge"], "no preset 'huge'; there are city_tiny, scal3r, vit_small"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
-        (["--batch.longest", "40"], "must hold one chunk of longest"),
         (["--weights", "nowhere.safetensors"], "no weights file at nowhere.safetensors"),
         (["--data", "/nowhere/at/all"], "nowhere"),
-        (["--loss.camera", "-1"], "loss weight camera must not be negative"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, arguments, message, capsys):
     assert main(["--output", str(tmp_path / "run"), "--renderers", "0", *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_settings_of_a_part_that_do_not_fit_are_a_usage_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--output", str(tmp_path), "--batch.longest", "40"])
+    assert stopped.value.code == 2
+    assert "must hold one chunk of longest" in " ".join(capsys.readouterr().err.split())
