@@ -23,13 +23,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _reconstruct(config: RunConfig) -> None:
     reporter = Reporter()
     try:
-        if config.input is None:
+        is_sample = config.input is None
+        if is_sample:
             config = replace(config, input=_sample_drive(reporter))
         with ray_for_one_job():
             result = stages.reconstruct(config, reporter)
     finally:
         reporter.close()
     print(summary(result, reporter.seconds))
+    if is_sample and config.input is not None:
+        print(_against_truth(result, config.input))
 
 
 def _sample_drive(reporter: Reporter) -> str:
@@ -39,6 +42,21 @@ def _sample_drive(reporter: Reporter) -> str:
         uri = sample_drive(lambda done, total: reporter.advance("render", 1, total, "frames"))
     reporter.say(f"no --input: taking the rendered sample drive {uri}")
     return uri
+
+
+def _against_truth(result: Reconstruction, truth_uri: str) -> str:
+    """How far the sample's result is from what was rendered, in words and as a picture beside the result."""
+    from pipeline.evaluation import compare, drive_picture, evaluate, open_estimate, open_truth
+
+    comparison = compare(open_estimate(result.uri), open_truth(truth_uri))
+    errors = evaluate(comparison)
+    ate, length = errors.trajectory.sim3.ate.rmse, errors.trajectory.path_length
+    said = f"against the truth: ATE {ate:.2f} m ({ate / length:.1%} of {length:.0f} m)"
+    if errors.depth is not None:
+        said += f", depth off by {errors.depth.abs_rel:.1%}"
+    picture = f"{result.uri}.png"
+    drive_picture(comparison, picture, said)
+    return f"  {said}\n  picture  {picture}"
 
 
 def summary(result: Reconstruction, seconds: dict[str, float]) -> str:

@@ -22,6 +22,11 @@ from pipeline.errors import AlignmentError
 _HELD = 4  # chunks kept while loops are measured; a loop looks at two
 
 
+# Disagreements of two chunks below which noise is not compared with the median overlap's.
+_LEAST_TURN = 0.003  # radians (rms), a fifth of a degree
+_LEAST_LOG_DEPTH = 0.03
+
+
 @dataclass(frozen=True, eq=False)
 class Edge:
     """How two neighbours are joined, numbers of the overlap alone.
@@ -249,7 +254,8 @@ def _edges(
         mine = rows.pair == number
         for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
             own[number, g] = np.sqrt((residual[mine, part] ** 2).mean())
-    typical = np.maximum(np.median(own, axis=0), 1e-9)
+    # where the median overlap all but agrees, a multiple of it still says nothing bad
+    typical = np.maximum(np.median(own, axis=0), (_LEAST_TURN, 1e-9, _LEAST_LOG_DEPTH))
     for number, overlap in enumerate(overlaps):
         mine = rows.pair == number
         eigenvalues, vectors = np.linalg.eigh(information[mine].sum(0))

@@ -7,7 +7,7 @@ NumPy, pyarrow, rich, matplotlib; no Ray, no torch of its own. `evaluate_traject
 
 from pipeline.evaluation.associate import Filled, Match, Matched, PosedFrames, associate
 from pipeline.evaluation.depth import DepthErrors, evaluate_depth
-from pipeline.evaluation.figure import trajectory_figure
+from pipeline.evaluation.figure import drive_picture, trajectory_figure
 from pipeline.evaluation.report import Comparison, Evaluation, compare, evaluate
 from pipeline.evaluation.sources import Estimate, Truth, open_estimate, open_truth, read_poses
 from pipeline.evaluation.table import print_evaluation
@@ -30,6 +30,7 @@ __all__ = [
     "align",
     "associate",
     "compare",
+    "drive_picture",
     "evaluate",
     "evaluate_depth",
     "evaluate_trajectory",

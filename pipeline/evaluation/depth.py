@@ -10,7 +10,7 @@ was seen.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +140,26 @@ def evaluate_depth(
         source=SOURCE,
         max_depth=max_depth,
     )
+
+
+def published_depth(drive: PublishedDrive, frames: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    """z-depth (H, W) of these frames in world units as published: their points, projected back onto the grid that
+    they were taken from; 0 where no point was kept. Frames without points are left out."""
+    cameras = _Cameras.read(drive)
+    images: dict[int, NDArray[np.float32]] = {}
+    for frame, xyz in _frames_of_points(drive):
+        if frame not in frames:
+            continue
+        depth, u, v = cameras.project(frame, xyz)
+        across, down = cameras.size(frame)
+        if frame not in images:
+            cell = np.nan_to_num(max(grid_spacing(u), grid_spacing(v)), nan=1.0)
+            images[frame] = np.zeros((max(round(down / cell), 1), max(round(across / cell), 1)), np.float32)
+        height, width = images[frame].shape
+        column = np.clip((u * (width / across)).astype(np.int64), 0, width - 1)
+        row = np.clip((v * (height / down)).astype(np.int64), 0, height - 1)
+        images[frame][row, column] = depth
+    return images
 
 
 def grid_spacing(places: FloatArray) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
 from pipeline import storage
+from pipeline.evaluation.depth import published_depth
 from pipeline.evaluation.metrics import FloatArray, position_errors, travelled
+from pipeline.evaluation.report import Comparison
 
 _AXES = "xyz"
+_SHOWN = 5  # frames of a drive in its picture
 
 
 def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: str) -> None:
@@ -22,13 +26,56 @@ def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(11, 5.5), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw_path(figure, aligned, truth)
+    figure.suptitle(title)
+    _save(figure, uri)
+
+
+def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
+    """Write a PNG of a published drive with truth: some of its frames, the depth published of them, and the figure
+    of its trajectory.
+
+    Raises StorageError where it cannot be written, DriveError where an image of the truth cannot be read,
+    ValueError for an estimate or a truth that is a file of poses and has no images.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drive, truth = comparison.estimate.drive, comparison.truth.drive
+    if drive is None or truth is None:
+        raise ValueError("a picture of a drive needs a published drive and a true one with images")
+    estimated, true = comparison.pairs
+    shown = np.linspace(0, len(estimated) - 1, _SHOWN + 2).round().astype(int)[1:-1]
+    depths = published_depth(drive, [int(estimated[place]) for place in shown])
+    figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subfigures(2, 1, height_ratios=(2, 3))
+    axes = above.subplots(2, _SHOWN)
+    for place, (top, bottom) in zip(shown, axes.T, strict=True):
+        top.imshow(truth.image(int(true[place])))
+        top.set_title(f"frame {int(estimated[place])}", fontsize=9)
+        depth = depths.get(int(estimated[place]))
+        if depth is not None:
+            near = np.where(depth > 0, 1 / np.maximum(depth, 1e-6), np.nan)
+            bottom.imshow(near, cmap="magma", vmin=0, vmax=float(np.nanpercentile(near, 98)))
+    for one in axes.flat:
+        one.set_xticks([])
+        one.set_yticks([])
+    axes[0, 0].set_ylabel("frame")
+    axes[1, 0].set_ylabel("inverse depth")
+    _draw_path(below, comparison.aligned_poses(), comparison.true_poses)
+    figure.suptitle(title)
+    _save(figure, uri)
+
+
+def _draw_path(figure: Any, aligned: FloatArray, truth: FloatArray) -> None:
+    """The path from above and its error along the way, into a figure or a part of one."""
     here, there = aligned[:, :3, 3], truth[:, :3, 3]
     flat = int(np.ptp(there, axis=0).argmin())
     across, up = [axis for axis in range(3) if axis != flat]
     error, path = position_errors(aligned, truth), travelled(there)
-
-    figure = Figure(figsize=(11, 5.5), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     view, along = figure.subplots(1, 2, width_ratios=(3, 2))
     view.plot(there[:, across], there[:, up], color="0.35", linewidth=3.5, alpha=0.5, label="truth")
     dots = view.scatter(
@@ -53,7 +100,9 @@ def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: s
     for axes in (view, along):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+
+
+def _save(figure: Any, uri: str) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     storage.write_bytes_atomically(uri, data.getvalue())
