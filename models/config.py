@@ -134,7 +134,7 @@ class ModelConfig:
             embed_dim=128, depth=4, num_heads=4, encoder="conv_stem", image_size=128, patch_size=16,
             memory_layers=(1, 2), dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(32, 32, 64, 64),
             camera_trunk_depth=1, camera_heads=4, memory_hidden_ratio=2, register_tokens=1, layer_scale=1.0,
-            frame_order=True, motion_radius=3, motion_channels=16, dense_skip=True, chunk_size=10, chunk_overlap=5,
+            frame_order=True, motion_radius=3, motion_channels=16, dense_skip=True, chunk_size=12, chunk_overlap=6,
         )  # fmt: skip
 
     @classmethod

@@ -90,9 +90,9 @@ class ValidationSettings:
     """Frames of each."""
     first_seed: int = 900
     """Seeds first_seed ... are held out: the training pool starts at 100000."""
-    chunk: int = 10
+    chunk: int = 12
     """Frames of a chunk."""
-    overlap: int = 5
+    overlap: int = 6
     """Frames that neighbours share."""
     every: int = 500
     """Steps between two validations."""
