@@ -20,6 +20,10 @@ class BatchSettings:
     """Frames of the shortest chunks drawn."""
     longest: int = 10
     """Frames of the longest chunks drawn."""
+    short_steps: int = 0
+    """First steps of a run in which chunks are short: rotation is learned from a few frames, sums of it later."""
+    short_longest: int = 5
+    """Frames of the longest chunks drawn in those first steps."""
     largest_group: int = 8
     """Chunks of a group inside one worker are a power of two, up to this many; groups across workers are
     drawn at random besides (Scal3R trains with 1 to 32)."""
@@ -39,6 +43,11 @@ class BatchSettings:
         """Raises ValueError naming the field."""
         if not 1 <= self.shortest <= self.longest:
             raise ValueError(f"chunks need 1 <= shortest <= longest, got {self.shortest} and {self.longest}")
+        if self.short_steps < 0 or not self.shortest <= self.short_longest:
+            raise ValueError(
+                f"short_steps must not be negative and short_longest at least shortest ({self.shortest}), "
+                f"got {self.short_steps} and {self.short_longest}"
+            )
         if self.frames < self.longest:
             raise ValueError(f"frames ({self.frames}) must hold one chunk of longest ({self.longest})")
         if self.largest_group < 1:

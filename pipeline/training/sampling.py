@@ -36,10 +36,11 @@ def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: i
     of several holds one group, shared by the block.
     """
     rng = np.random.default_rng([seed, step, 1])
-    # half of the steps as even over the lengths, half weighted towards the lengths that drives are cut into
-    length = int(rng.integers(settings.shortest, settings.longest + 1))
+    longest = min(settings.short_longest, settings.longest) if step < settings.short_steps else settings.longest
+    # most steps evenly over the lengths, the others among the longer ones, as drives are cut
+    length = int(rng.integers(settings.shortest, longest + 1))
     if rng.random() < 0.4:
-        length = int(rng.integers((settings.shortest + settings.longest + 1) // 2, settings.longest + 1))
+        length = int(rng.integers((settings.shortest + longest + 1) // 2, longest + 1))
     chunks = max(settings.frames // length, 1)
     sizes = [2**i for i in range(chunks.bit_length()) if 2**i <= min(chunks, settings.largest_group)]
     # a group costs an update of every memory, as much as several chunks of a small network: few groups a step

@@ -35,6 +35,12 @@ def test_every_length_and_scope_is_drawn():
     assert {p.group for p in plans} >= {2, 4, 8}
 
 
+def test_first_steps_can_be_kept_to_short_chunks():
+    settings = BatchSettings(shortest=2, longest=10, short_steps=50, short_longest=3)
+    lengths = [plan_step(settings, 0, step, 1, 0).length for step in range(200)]
+    assert max(lengths[:50]) == 3 and max(lengths[50:]) == 10
+
+
 def test_a_step_draws_the_same_batch_again_and_another_for_another_rank():
     settings = BatchSettings(frames=16, longest=8)
     drives = WallSource().drives()
