@@ -82,11 +82,23 @@ def depth_loss(
     drive is judged by. At an edge that cannot be resolved the near side is then preferred. Beyond four times
     the truth it goes on in a line. Pixels without truth (sky) are asked for the lowest confidence.
     """
+    return _confident(_depth_error(depth, target)[..., None], confidence, valid, gradient_weight)
+
+
+def plain_depth_loss(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """The same error, every pixel alike: with a confidence the network may give up what is hard, edges above all.
+
+    depth, target, valid (N, H, W).
+    """
+    error = torch.where(valid, _depth_error(depth, target).abs(), torch.zeros((), device=depth.device))
+    return error.sum() / valid.sum().clamp_min(1)
+
+
+def _depth_error(depth: Tensor, target: Tensor) -> Tensor:
     logarithm = depth.float().clamp_min(1e-6).log() - target.clamp_min(1e-6).log()
     near = logarithm.clamp(0.0, _LINE)
     beyond = (logarithm - _LINE).clamp_min(0.0) * math.exp(_LINE)
-    error = torch.where(logarithm > 0, torch.expm1(near) + beyond, logarithm)
-    return _confident(error[..., None], confidence, valid, gradient_weight)
+    return torch.where(logarithm > 0, torch.expm1(near) + beyond, logarithm)
 
 
 def point_loss(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.camera import quaternion_from_rotation, unproject
-from models.losses import camera_loss, depth_loss, point_loss, relative_pose_loss
+from models.losses import camera_loss, depth_loss, plain_depth_loss, point_loss, relative_pose_loss
 from pipeline.training.data import Batch
 from pipeline.training.forward import Outputs
 
@@ -31,6 +31,8 @@ class LossWeights:
     """Motion between the frames of a chunk; an aid, not in the paper."""
     depth: float = 1.0
     """Depth with its gradient term."""
+    plain_depth: float = 0.0
+    """Depth without its confidence, for sharper edges; an aid, not in the paper."""
     points: float = 0.0
     """Point map with its gradient term."""
     flow: float = 0.0
@@ -100,6 +102,8 @@ class Objective(nn.Module):
             parts["motion"] = relative_pose_loss(outputs.rounds[-1], batch.pose_encoding, batch.offsets)
         if w.depth:
             parts["depth"] = depth_loss(outputs.depth, outputs.depth_confidence, depth, valid)
+        if w.plain_depth:
+            parts["plain_depth"] = plain_depth_loss(outputs.depth, depth, valid)
         if w.points and outputs.points is not None and outputs.points_confidence is not None:
             points = points_in_reference(batch, chosen).flatten(0, 1)
             parts["points"] = point_loss(outputs.points, outputs.points_confidence, points, valid)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.losses import camera_loss, depth_loss, point_loss, relative_pose_loss
+from models.losses import camera_loss, depth_loss, plain_depth_loss, point_loss, relative_pose_loss
 from models.tokens import time_offsets
 
 
@@ -89,3 +89,14 @@ def test_depth_counts_relative_errors_and_edges():
     torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-4)
     rough = target * torch.tensor([1.1, 1 / 1.1]).repeat(2).view(1, 1, 4)
     assert depth_loss(rough, confidence, target, valid) > near + 0.05
+
+
+def test_plain_depth_has_no_confidence_to_hide_behind():
+    target = torch.ones(1, 4, 4)
+    valid = torch.ones(1, 4, 4, dtype=torch.bool)
+    valid[0, 0, 0] = False
+    said = (target * 1.5).requires_grad_()
+    loss = plain_depth_loss(said, target, valid)
+    assert loss.item() == pytest.approx(0.5, abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss, said)
+    assert gradient[0, 0, 0] == 0 and torch.allclose(gradient[valid], torch.full((15,), 1 / 15), atol=1e-5)
