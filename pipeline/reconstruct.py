@@ -68,6 +68,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         )
         if publish.is_published(output, drive.drive_id) and not config.overwrite:
             return _already_there(output, drive, identity, config)
+        if config.workers > 1:
+            config.network.check()  # wrong weights are said here at once, not by every worker of a group
         _check_writable(output, drive.drive_id)
         task = plan(drive, config, model)
     reporter.say(
@@ -75,21 +77,24 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
         f"network {task.width}x{task.height}"
     )
-    with reporter.timed("start Ray"):
-        start_ray(config)
-    with reporter.timed("forward"):
-        outcome = forward(task, config, output, reporter)
     try:
+        with reporter.timed("start Ray"):
+            start_ray(config)
+        with reporter.timed("forward"):
+            outcome = forward(task, config, output, reporter)
         staged = StagedDrive(
             facts_of(drive, task), outcome.attempt or "", len(task.chunks), outcome.loops,
             config.network.sha256(), config.network.trained,
         )  # fmt: skip
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
-        return join_and_publish(staged, config, output, reporter)
-    finally:
-        if not config.keep_predictions:
-            remove_staging(output, drive.drive_id)
+        result = join_and_publish(staged, config, output, reporter)
+    except BaseException:
+        remove_staging(output, drive.drive_id)
+        raise
+    if not config.keep_predictions:
+        remove_staging(output, drive.drive_id)
+    return result
 
 
 def plan(drive: Drive, config: RunConfig, model: ModelConfig) -> DriveTask:
@@ -127,7 +132,6 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
 
     outcome = run_forward(job, [task], workers=config.workers, on_event=on_event)[drive_id]
     if outcome.attempt is None:
-        remove_staging(output, drive_id)
         raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")
     return outcome
 

@@ -1,8 +1,11 @@
 """What several tests need: the shared folder of reference data, or a clear reason to skip."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__init__.py does, and says why
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

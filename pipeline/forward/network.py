@@ -63,6 +63,12 @@ class NetworkSpec:
                 digest.update(block)
         return digest.hexdigest()
 
+    def check(self) -> None:
+        """Raise what `build` would raise, without a device: CheckpointError or StorageError."""
+        source = self._source()
+        if source is not None:
+            open_checkpoint(storage.fetch_to_cache(source), None if self.preset is None else self.config())
+
     def build(self, device: torch.device) -> Reconstructor:
         """The network on a device, in eval mode. Fetches the weights once a node.
 

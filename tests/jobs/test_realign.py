@@ -8,13 +8,13 @@ import pytest
 
 from jobs import realign
 from pipeline.publish import open_drive
-from tests.jobs.test_reconstruct import drive, error_of, one_ray, run, weights  # noqa: F401
+from tests.jobs.test_reconstruct import run
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 
 @pytest.fixture
-def kept(drive, weights, tmp_path):  # noqa: F811
+def kept(drive, weights, tmp_path):
     """A published drive with its predictions, its input gone."""
     out = tmp_path / "out"
     arguments = ("--input", drive, "--output", out, "--weights", weights, "--keep-predictions")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,66 +12,16 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
 from PIL import Image
 
 from jobs import reconstruct
-from models import ModelConfig, Reconstructor
+from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.publish import open_drive
+from tests.jobs.conftest import FRAMES, NETWORK, folder_of_images, image
 
-pytestmark = pytest.mark.cluster
-
-NETWORK = ModelConfig(
-    embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
-    dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16),
-    camera_trunk_depth=1, camera_heads=2, layer_scale=0.5, chunk_size=6, chunk_overlap=3,
-)  # fmt: skip
-FRAMES = 15
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray():
-    """One Ray for all runs of this file; the job leaves a Ray that it did not start."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A small network whose memories have an effect, with poses near the identity and some parallax."""
-    torch.manual_seed(3)
-    model = Reconstructor(NETWORK)
-    for memory in model.aggregator.memories.values():
-        torch.nn.init.normal_(memory.proj.weight, std=0.2)
-    with torch.no_grad():
-        model.camera_head.pose_branch.fc2.weight.mul_(0.1)
-        model.camera_head.pose_branch.fc2.bias.copy_(torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / 4)  # four rounds add up
-    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
-    save_checkpoint(model, path)
-    return str(path)
-
-
-def image(number, size=(120, 62)):
-    """A textured picture that moves with its number."""
-    base = np.random.default_rng(1).integers(0, 256, (size[1], size[0] + 40, 3), dtype=np.uint8)
-    return Image.fromarray(np.ascontiguousarray(base[:, number : number + size[0]]))
-
-
-def folder_of_images(path, count=FRAMES):
-    path.mkdir(parents=True)
-    for number in range(count):
-        image(number).save(path / f"frame{number}.png")  # natural order: frame2 before frame10
-    return path
-
-
-@pytest.fixture
-def drive(tmp_path):
-    return folder_of_images(tmp_path / "drive-1")
-
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 def run(*arguments):
     return reconstruct.main([str(a) for a in arguments])
@@ -86,7 +37,8 @@ def error_of(capsys, *arguments):
 
 
 def no_result_in(output):
-    return not list(output.rglob("manifest.json")) and not list(output.rglob("*.safetensors"))
+    kinds = ("manifest.json", "chunk-*.safetensors", "_staging", "*.parquet")
+    return not any(list(output.rglob(kind)) for kind in kinds)
 
 
 def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_path, capsys):
@@ -241,6 +193,7 @@ BAD_INPUT = {
     "overlap over the network's chunks": (lambda p: ("--overlap", 60), "overlap"),
     "no such weights": (lambda p: ("--weights", p / "none.pt"), "none.pt"),
     "wrong weights": (lambda p: ("--weights", p / "wrong.pt"), "missing"),
+    "wrong weights for a group": (lambda p: ("--weights", p / "wrong.pt", "--workers", 2), "missing"),
     "no drive id": (lambda p: ("--drive-id", "../up"), "../up"),
     "no times for fps": (lambda p: ("--fps", 3), "times"),
 }
@@ -287,6 +240,23 @@ def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys):
     )
     assert "drive-1" in line and "not finite" in line
     assert no_result_in(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_without_arguments_a_rendered_drive_is_reconstructed_and_held_against_its_truth(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert run("--output", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 14\d m\)", said)[1])
+    assert percent < 4  # a straight line scores more than 6 on such drives
+    assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
+    assert "made-up weights" not in said
+    with Image.open(tmp_path / "out" / "city.png") as picture:
+        shown = np.asarray(picture.convert("RGB"))
+    assert shown.shape[1] > 1000
+    assert shown.std() > 20  # something is drawn
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import pytest
 import ray
 
 from pipeline import storage
-from tests.jobs.test_reconstruct import FRAMES, error_of, folder_of_images, no_result_in, run, weights  # noqa: F401
+from tests.jobs.conftest import FRAMES, folder_of_images
+from tests.jobs.test_reconstruct import error_of, no_result_in, run
 from tests.s3_server import s3, s3_server  # noqa: F401
 
 pytestmark = pytest.mark.cluster
@@ -24,7 +25,7 @@ def ray_with_keys(s3):  # noqa: F811
 
 
 def test_a_drive_goes_from_bucket_to_bucket_and_missing_buckets_are_named(
-    ray_with_keys, weights, tmp_path, capsys  # noqa: F811
+    ray_with_keys, weights, tmp_path, capsys
 ):
     bucket = ray_with_keys
     for path in folder_of_images(tmp_path / "s3-drive").iterdir():

@@ -1,0 +1,30 @@
+"""The weights in the box do what their card says, on a drive they never saw."""
+
+import pytest
+import torch
+
+from models import ModelConfig, open_checkpoint
+from models.checkpoint import WEIGHTS_FOLDER
+from pipeline.city import CityDrive
+from pipeline.training.config import ValidationSettings
+from pipeline.training.data import Frames
+from pipeline.training.validation import score_drive
+
+WEIGHTS = WEIGHTS_FOLDER / "city_tiny.safetensors"
+
+
+def test_the_weights_are_small_and_fit_the_preset():
+    assert WEIGHTS.stat().st_size <= 25_000_000
+    assert open_checkpoint(WEIGHTS).config == ModelConfig.city_tiny()
+
+
+@pytest.mark.slow
+def test_the_shipped_network_finds_its_way_through_a_drive_it_never_saw():
+    frames = 120
+    rendered = CityDrive(900, frames, 64, 128, supersample=2).render(range(frames))
+    truth = Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+    with torch.no_grad():
+        score = score_drive(open_checkpoint(WEIGHTS), truth, ValidationSettings())
+    assert score.ate_percent < 4
+    assert score.turning_degrees < 0.25 * score.turning_baseline
+    assert score.abs_rel < 0.22
