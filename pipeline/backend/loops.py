@@ -31,8 +31,6 @@ _LOOKAHEAD = 5.0  # in units of `sequence`: how far ahead a path is followed; wh
 class LoopConfig:
     """When two frames count as one place. Frames are those the network sees, after stride and stops."""
 
-    enabled: bool = True
-    """Look for places that the drive comes back to, and close loops there."""
     threshold: float = 0.42
     """Least similarity of a candidate, -1 to 1, averaged along its path. (0.85 is the usual figure for single pairs
     of SALAD descriptors; whitened descriptors of different places are near 0, which makes this one as strict.)"""

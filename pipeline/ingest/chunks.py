@@ -92,20 +92,6 @@ def plan_segments(chunks_of_rank: Sequence[range], max_length: int) -> tuple[ran
     return tuple(range(start, min(start + max_length, last)) for start in range(first, last, max_length))
 
 
-def middle_first(frames: Sequence[int]) -> list[int]:
-    """Put the reference frame, at position ceil(S/2) - 1 of S, first; the others keep their order.
-
-    Source: Scal3R, method section "Chunks".
-
-    Raises:
-        ValueError: no frames.
-    """
-    if not frames:
-        raise ValueError("a chunk without frames has no reference frame")
-    middle = (len(frames) + 1) // 2 - 1
-    return [frames[middle], *frames[:middle], *frames[middle + 1 :]]
-
-
 def _check_chunks(chunks: Sequence[range]) -> None:
     for chunk in chunks:
         if len(chunk) == 0 or chunk.step != 1:
