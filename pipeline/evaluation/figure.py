@@ -51,7 +51,8 @@ def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
     depths = published_depth(drive, [int(estimated[place]) for place in shown])
     figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(2, 3))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
+    above, below = parts
     axes = above.subplots(2, _SHOWN)
     for place, (top, bottom) in zip(shown, axes.T, strict=True):
         top.imshow(truth.image(int(true[place])))

@@ -103,3 +103,22 @@ def test_plans_drives_and_images_need_no_ray():
         "pipeline.ingest.segments; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: plan_chunks(0, 20, 10),
+        lambda: plan_chunks(10, 0, 0),
+        lambda: plan_chunks(10, 5, -1),
+        lambda: rank_chunks(-1, 2),
+        lambda: rank_chunks(5, 0),
+        lambda: plan_segments([range(5)], 0),
+        lambda: plan_segments([range(5), range(7, 9)], 4),
+        lambda: owned_frames([range(5), range(6)]),
+        lambda: owned_frames([range(3, 3)]),
+    ],
+)
+def test_nonsense_is_refused(call):
+    with pytest.raises(ValueError):
+        call()
