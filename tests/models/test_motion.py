@@ -1,7 +1,11 @@
 """The motion cue: each product made once, its gradient exact, single frames untouched."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
+from models import ModelConfig, Reconstructor
 from models.motion import MotionCue, correlate, correlate_plainly
 from models.tokens import middle_first
 
@@ -39,3 +43,27 @@ def test_a_frame_hears_of_its_neighbours_in_time_only():
     difference = (cue(tokens, fine, (2, 3)) - cue(tokens, changed, (2, 3))).abs().amax((0, 2, 3))
     moved = {order[i] for i in range(5) if difference[i] > 1e-6}
     assert moved == {3, 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "conv"}, "motion_radius 3 must be 0"),
+        ({"motion_radius": 0}, "dense_skip hands on the motion cue's features"),
+        ({"patch_size": 2, "image_size": 128}, "patch_size that is a multiple of 4"),
+    ],
+)
+def test_a_cue_that_cannot_be_built_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(ModelConfig.city_tiny(), **changes)
+
+
+def test_fine_features_reach_the_depth_head():
+    torch.manual_seed(0)
+    model = Reconstructor(ModelConfig.city_tiny()).eval()
+    images = torch.rand(3, 3, 32, 64)
+    before = model.forward_drive(images, [[0, 1, 2]], with_points=False)[0].depth
+    with torch.no_grad():
+        model.depth_head.skip.weight.normal_(std=0.1)
+    after = model.forward_drive(images, [[0, 1, 2]], with_points=False)[0].depth
+    assert (after - before).abs().max() > 1e-3
