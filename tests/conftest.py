@@ -1,11 +1,14 @@
 """What several tests need: the shared folder of reference data, or a clear reason to skip."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__init__.py does, and says why
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # throw-away Rays of tests need no token
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -16,3 +19,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data absent: {SHARED} is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def one_ray() -> Iterator[None]:
+    """The one Ray of the whole session; jobs leave a Ray that they did not start.
+
+    Never a second one in the same process: its task ids would be those of the first, and what the first left to the
+    garbage collector then deletes the second one's streams (seen: a stream of frames that never gave a block).
+    """
+    import ray
+
+    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

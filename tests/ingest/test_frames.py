@@ -22,14 +22,6 @@ from tests.ingest.makers import number_of, write_images, write_video
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def local_ray():
-    """A Ray of this file's own with two CPUs."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def task_of(uri, chunk_size=6, overlap=3, segment_length=None):
     drive = find_drive(str(uri))
     chunks = plan_chunks(drive.frame_count, chunk_size, overlap)
@@ -70,7 +62,7 @@ def assert_same(windows, expected):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
-def test_windows_are_those_of_the_plain_loop_for_any_group(local_ray, tasks, world_size):
+def test_windows_are_those_of_the_plain_loop_for_any_group(one_ray, tasks, world_size):
     windows = {}
     for rank_frames in local_frames(tasks, world_size):
         for drive_index in range(len(tasks)):
@@ -82,7 +74,7 @@ def test_windows_are_those_of_the_plain_loop_for_any_group(local_ray, tasks, wor
     assert "not an image" in windows[0, 2][2][3] and not windows[0, 2][1][3]  # frame 9 is bad in chunk 6-11
 
 
-def test_a_stream_gives_its_segments_in_order_and_ends(local_ray, tasks):
+def test_a_stream_gives_its_segments_in_order_and_ends(one_ray, tasks):
     rank_frames = local_frames(tasks)[0]
     batches = list(rank_frames.segments())
     planned = list(rank_segments(tasks, 0, 1))
@@ -92,7 +84,7 @@ def test_a_stream_gives_its_segments_in_order_and_ends(local_ray, tasks):
     assert list(rank_frames.segments()) == []
 
 
-def test_the_real_kitti_drive_streams_through(local_ray, shared):
+def test_the_real_kitti_drive_streams_through(one_ray, shared):
     drive = find_drive(str(shared / "data/kitti/sequences/90"))
     height, width = target_size(drive.source_width, drive.source_height, 518)
     task = DriveTask(drive, height, width, plan_chunks(51, 20, 10), 10)
@@ -103,7 +95,7 @@ def test_the_real_kitti_drive_streams_through(local_ray, shared):
         np.testing.assert_array_equal(before[10:20], after[:10])
 
 
-def test_drives_can_be_left_early_but_not_gone_back_to(local_ray, tasks):
+def test_drives_can_be_left_early_but_not_gone_back_to(one_ray, tasks):
     rank_frames = local_frames(tasks)[0]
     next(iter_chunk_windows(rank_frames, 0))  # only its first chunk
     expected = plain_windows(tasks)
@@ -113,7 +105,7 @@ def test_drives_can_be_left_early_but_not_gone_back_to(local_ray, tasks):
         next(iter_chunk_windows(rank_frames, 1))
 
 
-def test_a_store_that_fails_fails_its_drive_and_not_the_next(local_ray, tasks, tmp_path):
+def test_a_store_that_fails_fails_its_drive_and_not_the_next(one_ray, tasks, tmp_path):
     write_images(tmp_path / "locked", 8)
     broken = task_of(tmp_path / "locked")
     # A folder where a file was: the disk answers with an error that is not "not found".
@@ -125,14 +117,14 @@ def test_a_store_that_fails_fails_its_drive_and_not_the_next(local_ray, tasks, t
     assert len(list(iter_chunk_windows(rank_frames, 1))) == 1
 
 
-def test_a_plan_travels_before_it_begins_and_not_after(local_ray, tasks):
+def test_a_plan_travels_before_it_begins_and_not_after(one_ray, tasks):
     rank_frames = ray.get(ray.put(local_frames(tasks[:2])[0]))
     assert len(list(iter_chunk_windows(rank_frames, 1))) == 1
     with pytest.raises(RuntimeError, match="has begun"):
         pickle.dumps(rank_frames)
 
 
-def test_configure_plans_the_pending_drives_anew_for_every_group(local_ray, tasks):
+def test_configure_plans_the_pending_drives_anew_for_every_group(one_ray, tasks):
     done = {"many"}
     config = FrameDataConfig(
         tasks, pending=lambda all_tasks: [task for task in all_tasks if task.drive.drive_id not in done]
@@ -150,7 +142,7 @@ def test_configure_plans_the_pending_drives_anew_for_every_group(local_ray, task
     assert nothing.tasks == () and list(nothing.segments()) == []
 
 
-def test_streams_run_under_the_options_that_were_measured(local_ray, tasks):
+def test_streams_run_under_the_options_that_were_measured(one_ray, tasks):
     stream = local_frames(tasks, cpus_per_rank=1, object_store_bytes_per_rank=10**8)[0]._stream
     context = stream.get_context()
     assert context.execution_no_progress_timeout_s == -1
@@ -160,7 +152,7 @@ def test_streams_run_under_the_options_that_were_measured(local_ray, tasks):
 
 
 @pytest.mark.slow
-def test_two_train_workers_get_their_own_chunks(local_ray, tasks, tmp_path):
+def test_two_train_workers_get_their_own_chunks(one_ray, tasks, tmp_path):
     def loop(config):
         rank_frames = ray.train.get_dataset_shard("frames")
         seen = {}

@@ -1,11 +1,9 @@
-"""What tests of jobs share: a drive of made-up images, a small network's weights, one Ray for a file."""
+"""What tests of jobs share: a drive of made-up images, a small network's weights."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from PIL import Image
 
@@ -18,15 +16,6 @@ NETWORK = ModelConfig(
     camera_trunk_depth=1, camera_heads=2, layer_scale=0.5, chunk_size=6, chunk_overlap=3,
 )  # fmt: skip
 FRAMES = 15
-
-
-@pytest.fixture(scope="module")
-def one_ray():
-    """One Ray for all runs of a file; the job leaves a Ray that it did not start."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
-    ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")
