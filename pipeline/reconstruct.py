@@ -34,7 +34,7 @@ from pipeline.ingest.preprocess import target_size
 from pipeline.loop_finder import TokenLoopFinder
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Manifest, RunFacts
-from pipeline.staged_drive import StagedDrive, write_staged_drive
+from pipeline.staged_drive import StagedDrive, has_staged_drive, write_staged_drive
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             write_staged_drive(output, staged, config)
         result = join_and_publish(staged, config, output, reporter)
     except BaseException:
-        remove_staging(output, drive.drive_id)
+        if not has_staged_drive(output, drive.drive_id):  # else they are an earlier result's, kept on request
+            remove_staging(output, drive.drive_id)
         raise
     if not config.keep_predictions:
         remove_staging(output, drive.drive_id)
@@ -250,5 +251,6 @@ def _check_writable(output: str, drive_id: str) -> None:
     probe = storage.join(output, STAGING_FOLDER, drive_id, "writable")
     try:
         storage.write_bytes_atomically(probe, b"")
+        storage.remove_tree(probe)
     except StorageError as error:
         raise StorageError(f"drive {drive_id}: the output cannot be written: {error}") from error

@@ -64,5 +64,10 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         ) from error
 
 
+def has_staged_drive(output: str, drive_id: str) -> bool:
+    """Whether predictions of the drive were kept."""
+    return storage.exists(_marker_uri(output, drive_id))
+
+
 def _marker_uri(output: str, drive_id: str) -> str:
     return storage.join(output, STAGING_FOLDER, drive_id, _MARKER)

@@ -28,18 +28,17 @@ def users_of(module: str) -> set[str]:
 
 
 def test_collectives_live_in_one_place():
-    allowed = {"pipeline/forward/memory_sync.py"}
-    others = {p for p in users_of("torch.distributed") - allowed if not p.startswith("pipeline/training/")}
-    assert others == set()
+    # training's sum must be differentiable: another collective, in a file of its own
+    allowed = {"pipeline/forward/memory_sync.py", "pipeline/training/group_sync.py", "pipeline/training/launch.py"}
+    assert users_of("torch.distributed") <= allowed
 
 
 def test_few_files_know_ray():
     allowed = {
         "pipeline/ingest/frames.py", "pipeline/forward/worker.py", "pipeline/forward/group.py",
-        "pipeline/reconstruct.py",
+        "pipeline/reconstruct.py", "pipeline/training/launch.py",
     }  # fmt: skip
-    others = {p for p in users_of("ray") - allowed if not p.startswith("pipeline/training/")}
-    assert others == set()
+    assert users_of("ray") <= allowed
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda p: str(p.relative_to(ROOT)))

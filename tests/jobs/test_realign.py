@@ -5,9 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from jobs import realign
+from models import Reconstructor
+from models.checkpoint import save_checkpoint
 from pipeline.publish import open_drive
+from tests.jobs.conftest import NETWORK, folder_of_images
 from tests.jobs.test_reconstruct import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
@@ -51,6 +55,20 @@ def test_other_settings_change_what_they_should_and_keep_the_rest(kept):
 def test_a_drive_without_kept_predictions_says_what_to_do(tmp_path, capsys):
     assert realign.main(["--output", str(tmp_path), "--drive", "nowhere"]) == 1
     assert "--keep-predictions" in capsys.readouterr().err
+
+
+def test_kept_predictions_and_the_result_survive_a_failed_overwrite(kept, tmp_path):
+    folder_of_images(tmp_path / "drive-1")
+    model = Reconstructor(NETWORK)
+    with torch.no_grad():
+        model.depth_head.output2[2].bias.fill_(float("nan"))
+    save_checkpoint(model, tmp_path / "nan.safetensors")
+    before = positions(kept)
+    failed = run("--input", tmp_path / "drive-1", "--output", kept, "--weights", tmp_path / "nan.safetensors",
+                 "--overwrite")  # fmt: skip
+    assert failed == 1
+    np.testing.assert_array_equal(positions(kept), before)
+    assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 0
 
 
 def test_a_damaged_note_is_named(kept, capsys):
