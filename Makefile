@@ -2,7 +2,7 @@
 PYTHON ?= python
 RUN = $(PYTHON) -m
 
-.PHONY: lint types test check demo
+.PHONY: lint types test check full demo
 
 lint:  ## style, and that imports run one way
 	$(RUN) ruff check .
@@ -12,10 +12,13 @@ types:
 	$(RUN) mypy
 
 test:  ## the fast tests
-	$(RUN) pytest -m "not slow and not gpu"
+	$(RUN) pytest -m "not slow and not gpu and not full"
 
 check: lint types  ## everything that needs no GPU: what .ci/run runs
-	$(RUN) pytest -m "not gpu"
+	$(RUN) pytest -m "not gpu and not full"
+
+full:  ## what takes minutes each: figures at full size, long fault runs
+	$(RUN) pytest -m "full and not gpu"
 
 demo:  ## the main job on its embedded default
 	$(RUN) jobs.reconstruct --overwrite
