@@ -200,6 +200,19 @@ def list_files(uri: str) -> list[StoredFile]:
     return sorted(files, key=lambda file: file.name)
 
 
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders in one folder, in order.
+
+    Raises:
+        NotFoundError, RefusedError, UnreachableError, StorageError: as `list_files`.
+    """
+    with _translated(uri, "list"):
+        fs, path = _resolve(uri)
+        entries = fs.ls(path, detail=True)
+    names = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
+    return sorted(name.rpartition("/")[2] for name in names if name.strip("/") != path.strip("/"))
+
+
 def stored_file(uri: str) -> StoredFile:
     """Describe one file.
 
@@ -236,6 +249,13 @@ def make_dir(uri: str) -> None:
         fs, path = _resolve(uri)
         if not _is_object_store(fs):
             fs.makedirs(path, exist_ok=True)
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file by one request; nothing there is fine."""
+    with _translated(uri, "remove"), contextlib.suppress(FileNotFoundError):
+        fs, path = _resolve(uri)
+        fs.rm_file(path)
 
 
 def remove_tree(uri: str) -> None:
