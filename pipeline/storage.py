@@ -123,13 +123,17 @@ def check_drive_id(drive_id: str) -> str:
     return drive_id
 
 
-def open_input(uri: str) -> BinaryIO:
-    """Open a file for reading in binary, seekable; errors while reading are `StorageError` too."""
+def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
+    """Open a file for reading in binary, seekable; errors while reading are `StorageError` too.
+
+    readahead: fetch ahead of a reader that goes through the file; without it just what is asked for is fetched.
+    """
     with _translated(uri, "open"):
         fs, path = _resolve(uri)
         if isinstance(fs, LocalFileSystem):
             return open(path, "rb")
-        return io.BufferedReader(_Input(fs.open(path, "rb", block_size=READ_BLOCK_BYTES), uri))
+        options = {} if readahead else {"cache_type": "none"}
+        return io.BufferedReader(_Input(fs.open(path, "rb", block_size=READ_BLOCK_BYTES, **options), uri))
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:

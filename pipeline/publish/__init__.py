@@ -4,19 +4,23 @@ In: chunk predictions, the joined trajectory, facts of drive and run. Out: <outp
 pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive). NumPy and pyarrow only.
 """
 
+from pipeline.publish.cameras import Cameras
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive import clear_drive, publish_drive
 from pipeline.publish.manifest import Counts, Manifest, drive_identity, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
+from pipeline.publish.selection import Selection
 from pipeline.publish.values import DriveFacts, RunFacts
 
 __all__ = [
+    "Cameras",
     "Counts",
     "DriveFacts",
     "Manifest",
     "PublishConfig",
     "PublishedDrive",
     "RunFacts",
+    "Selection",
     "clear_drive",
     "drive_identity",
     "is_published",

@@ -60,7 +60,7 @@ class Manifest:
     @property
     def point_files(self) -> tuple[WrittenFile, ...]:
         """The shards of the point cloud, in drive order."""
-        return tuple(file for file in self.files if file.path.startswith("points/"))
+        return tuple(file for file in self.files if file.path.split("/")[-2:-1] == ["points"])
 
     def to_bytes(self) -> bytes:
         """The text of manifest.json."""

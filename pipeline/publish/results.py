@@ -1,4 +1,5 @@
-"""Reading a published drive: tables whole, points by box and confidence without touching the rest."""
+"""Reading a published drive: tables whole, cameras as arrays, points by place, frame and confidence without touching
+the rest."""
 
 from __future__ import annotations
 
@@ -10,18 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline import schema, storage
 from pipeline.errors import DriveError
+from pipeline.publish.cameras import Cameras
 from pipeline.publish.files import Box, WrittenFile
 from pipeline.publish.manifest import Manifest, read_manifest
-from pipeline.publish.voxels import best_of_each, voxel_keys
+from pipeline.publish.selection import AXES, BoxLike, Limits, Selection
+from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
 
-BoxLike = Sequence[Sequence[float]]
-"""Lowest and highest corner, ((x, y, z), (x, y, z)) in the world frame; points on its faces are inside."""
-
-_AXES = ("x", "y", "z")
-_THINNED_AT = 1_000_000  # points gathered before they are thinned again: some 30 MB
+_THINNED_AT = 1_000_000  # points gathered before they are thinned (again): some 30 MB
+_REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
+_SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical values are taken
 
 
 def open_drive(output: str, drive_id: str) -> PublishedDrive:
@@ -48,7 +50,7 @@ class PublishedDrive:
 
     @cached_property
     def poses(self) -> pa.Table:
-        """schema.POSES, one row a frame (`.to_pandas()` for notebooks that have pandas)."""
+        """schema.POSES, one row a frame (`.to_pandas()` makes a data frame)."""
         return self._table("poses.parquet")
 
     @cached_property
@@ -61,41 +63,109 @@ class PublishedDrive:
         """schema.LOOPS, one row a candidate."""
         return self._table("loops.parquet")
 
+    @cached_property
+    def cameras(self) -> Cameras:
+        """The frames that have a pose, as arrays: world_from_camera (N, 4, 4), intrinsics, sizes, times, URIs."""
+        return Cameras.of(self.poses)
+
     def points(
         self,
         box: BoxLike | None = None,
         columns: Sequence[str] | None = None,
         min_confidence: float | None = None,
         voxel: float | None = None,
+        frames: tuple[int, int] | None = None,
+        far: float | None = None,
     ) -> pa.Table:
-        """The points in `box` with at least `min_confidence`, columns as asked (all of schema.POINTS by
-        default).
+        """The points asked for (all by default), columns as asked (all of schema.POINTS by default).
 
-        voxel: one point a cube of this side, the most confident. The whole answer is in memory:
-        `point_batches` goes through large ones. ValueError for an unknown column or a box that is none.
+        box: lowest and highest corner in the world frame. frames: seen in these, the second not among them. voxel: one
+        point a cube of this side, the most confident. far: without unsure points further away than this many times the
+        median distance (see Selection). The whole answer is in memory: `point_batches` goes through large ones.
+        ValueError for an unknown column or a box that is none.
         """
+        selection = Selection(frames, box, min_confidence, None, far)  # type: ignore[arg-type]
         wanted = _columns(columns)
-        needed = wanted if voxel is None else _columns([*wanted, *_AXES, "confidence"])
-        parts: list[pa.Table] = []
-        rows, thinned = 0, 0
-        for batch in self.point_batches(box, needed, min_confidence):
+        if voxel is None:
+            parts = list(self.select(selection, wanted))
+            return pa.concat_tables(parts) if parts else _points_schema(wanted).empty_table()
+        Selection(voxel=voxel)  # refuses a cube that is none
+        needed = _columns([*wanted, *AXES, "confidence"])
+        parts, rows, thinned = [], 0, 0
+        for batch in self.select(selection, needed):
             parts.append(batch)
             rows += batch.num_rows
-            if voxel is not None and rows > 2 * thinned + _THINNED_AT:
+            if rows > 2 * thinned + _THINNED_AT:
                 parts = [_thin(pa.concat_tables(parts), voxel)]
                 rows = thinned = parts[0].num_rows
         table = pa.concat_tables(parts) if parts else _points_schema(needed).empty_table()
-        return (table if voxel is None else _thin(table, voxel)).select(wanted)
+        return _thin(table, voxel).select(wanted)
 
     def point_batches(
         self,
         box: BoxLike | None = None,
         columns: Sequence[str] | None = None,
         min_confidence: float | None = None,
+        voxel: float | None = None,
+        frames: tuple[int, int] | None = None,
+        far: float | None = None,
     ) -> Iterator[pa.Table]:
-        """`points` piece by piece, a row group (some 65,536 rows) at a time, in the order of the files."""
-        wanted, limits = _columns(columns), _limits(box, min_confidence)
+        """`points` piece by piece in bounded memory, in the order of the files: a row group (some 65,536 rows) at a
+        time, with `voxel` a million points before thinning.
+
+        With `voxel` there is one point a cube, the most confident of the piece that comes to the cube first.
+        """
+        selection = Selection(frames, box, min_confidence, voxel, far)  # type: ignore[arg-type]
+        return self.select(selection, columns)
+
+    def select(self, selection: Selection, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """`point_batches` of a Selection."""
+        wanted = _columns(columns)
+        if selection.voxel is None:
+            return self._rows(selection, wanted)
+        return self._thinned(selection, wanted, selection.voxel)
+
+    def row_groups(
+        self,
+        box: BoxLike | None = None,
+        min_confidence: float | None = None,
+        frames: tuple[int, int] | None = None,
+    ) -> tuple[RowGroups, ...]:
+        """Which row groups `points` would read, from statistics alone (a shard's footer is read where the
+        manifest does not rule the shard out)."""
+        limits = Selection(frames, box, min_confidence).limits()  # type: ignore[arg-type]
+        plan = []
+        for file in self.manifest.point_files:
+            if _may_hold(file.box, limits):
+                with self._open(file) as parquet:
+                    plan.append(RowGroups(file, tuple(_chosen(parquet, limits)), parquet.num_row_groups))
+        return tuple(plan)
+
+    @cached_property
+    def typical(self) -> tuple[float, float]:
+        """Median distance of points from their camera (world units) and median confidence, of row groups spread over
+        the drive; NaN without points."""
+        every = self.manifest.point_files
+        files = [every[place] for place in _spread(len(every), _SAMPLED_FILES)]
+        distances, confidences = [np.zeros(0)], [np.zeros(0)]
+        for file in files:
+            with self._open(file) as parquet:
+                groups = parquet.num_row_groups
+                wanted = max(_SAMPLED_ROWS * groups // (len(files) * max(file.rows, 1)), 1)
+                for group in _spread(groups, wanted):
+                    table = parquet.read_row_group(group, columns=[*AXES, "confidence", "frame_index"])
+                    distances.append(self._distance(table))
+                    confidences.append(table["confidence"].to_numpy())
+        distance, confidence = np.concatenate(distances), np.concatenate(confidences)
+        if not len(distance):
+            return float("nan"), float("nan")
+        return float(np.median(distance)), float(np.median(confidence))
+
+    def _rows(self, selection: Selection, wanted: list[str]) -> Iterator[pa.Table]:
+        limits = selection.limits()
         needed = _columns([*wanted, *limits])
+        if selection.far is not None:
+            needed = _columns([*needed, *AXES, "confidence", "frame_index"])
         kind = _points_schema(wanted)
         for file in self.manifest.point_files:
             if not _may_hold(file.box, limits):
@@ -107,37 +177,59 @@ class PublishedDrive:
                     for name, (low, high) in limits.items():
                         values = table[name].to_numpy()
                         inside &= (values >= low) & (values <= high)
+                    if selection.far is not None:
+                        inside &= self._near_or_sure(table, selection.far)
                     if not inside.all():
                         table = table.filter(pa.array(inside))
                     if table.num_rows:
                         yield table.select(wanted).cast(kind)
 
-    def row_groups(
-        self, box: BoxLike | None = None, min_confidence: float | None = None
-    ) -> tuple[RowGroups, ...]:
-        """Which row groups `points` would read, from statistics alone (a shard's footer is read where the
-        manifest does not rule the shard out)."""
-        limits = _limits(box, min_confidence)
-        plan = []
-        for file in self.manifest.point_files:
-            if _may_hold(file.box, limits):
-                with self._open(file) as parquet:
-                    plan.append(RowGroups(file, tuple(_chosen(parquet, limits)), parquet.num_row_groups))
-        return tuple(plan)
+    def _thinned(self, selection: Selection, wanted: list[str], size: float) -> Iterator[pa.Table]:
+        cubes = VoxelFilter(size, _REMEMBERED)
+        parts: list[pa.Table] = []
+        rows = 0
+
+        def thin() -> pa.Table:
+            table = pa.concat_tables(parts)
+            xyz = _stacked(table)
+            kept = cubes.keep(xyz, table["confidence"].to_numpy())
+            cubes.remember(xyz[:, kept])
+            return table.take(pa.array(kept)).select(wanted).combine_chunks()
+
+        for batch in self._rows(selection, _columns([*wanted, *AXES, "confidence"])):
+            parts.append(batch)
+            rows += batch.num_rows
+            if rows >= _THINNED_AT:
+                thinned, parts, rows = thin(), [], 0
+                if thinned.num_rows:
+                    yield thinned
+        if parts and (thinned := thin()).num_rows:
+            yield thinned
+
+    def _near_or_sure(self, table: pa.Table, far: float) -> NDArray[np.bool_]:
+        distance, confidence = self.typical
+        return (self._distance(table) <= far * distance) | (table["confidence"].to_numpy() >= confidence)
+
+    def _distance(self, table: pa.Table) -> NDArray[np.float64]:
+        place = self.cameras.places(table["frame_index"].to_numpy())
+        position = self.cameras.world_from_camera[place, :3, 3]
+        return np.asarray(np.linalg.norm(_stacked(table).T - position, axis=1))
 
     def _open(self, file: WrittenFile) -> pq.ParquetFile:
         uri = storage.join(self.uri, *file.path.split("/"))
-        # Local files by name: pyarrow reads those without the interpreter in between.
-        source = storage.absolute(uri) if storage.is_local(uri) else storage.open_input(uri)
+        # Local files by name: pyarrow reads those without the interpreter in between. On other stores the columns of a
+        # row group come in one request and nothing more is fetched.
+        local = storage.is_local(uri)
+        source = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
         try:
-            return pq.ParquetFile(source)
+            return pq.ParquetFile(source, pre_buffer=not local)
         except (OSError, pa.ArrowInvalid) as error:
             raise DriveError(
                 f"drive {self.manifest.drive_id}: {file.path} named by its manifest cannot be read ({error})"
             ) from None
 
     def _table(self, name: str) -> pa.Table:
-        file = next((one for one in self.manifest.files if one.path == name), None)
+        file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
         if file is None:
             raise DriveError(
                 f"drive {self.manifest.drive_id}: its manifest names no {name}; publish it again"
@@ -161,32 +253,24 @@ def _points_schema(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.POINTS.field(name) for name in columns], metadata=schema.POINTS.metadata)
 
 
-def _limits(box: BoxLike | None, min_confidence: float | None) -> dict[str, tuple[float, float]]:
-    """Column -> lowest and highest value asked for, both inside."""
-    limits: dict[str, tuple[float, float]] = {}
-    if box is not None:
-        corners = np.asarray(box, np.float64)
-        if corners.shape != (2, 3) or not (corners[0] <= corners[1]).all():
-            raise ValueError(
-                f"a box is its lowest and its highest corner, ((x, y, z), (x, y, z)), got {box!r}"
-            )
-        limits |= {axis: (float(corners[0, i]), float(corners[1, i])) for i, axis in enumerate(_AXES)}
-    if min_confidence is not None:
-        limits["confidence"] = (float(min_confidence), float("inf"))
-    return limits
+def _spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` of the places 0..count-1, evenly."""
+    if count <= wanted:
+        return list(range(count))
+    return sorted({(2 * i + 1) * count // (2 * wanted) for i in range(wanted)})
 
 
-def _may_hold(box: Box | None, limits: dict[str, tuple[float, float]]) -> bool:
+def _may_hold(box: Box | None, limits: Limits) -> bool:
     if box is None:
         return True
     return all(
         box[0][i] <= limits[axis][1] and box[1][i] >= limits[axis][0]
-        for i, axis in enumerate(_AXES)
+        for i, axis in enumerate(AXES)
         if axis in limits
     )
 
 
-def _chosen(parquet: pq.ParquetFile, limits: dict[str, tuple[float, float]]) -> Iterator[int]:
+def _chosen(parquet: pq.ParquetFile, limits: Limits) -> Iterator[int]:
     """Row groups whose statistics do not rule them out."""
     place = {name: parquet.schema_arrow.get_field_index(name) for name in limits}
     for group in range(parquet.num_row_groups):
@@ -204,6 +288,10 @@ def _chosen(parquet: pq.ParquetFile, limits: dict[str, tuple[float, float]]) -> 
 
 
 def _thin(table: pa.Table, size: float) -> pa.Table:
-    xyz = np.stack([table[axis].to_numpy() for axis in _AXES])
-    _, places = best_of_each(voxel_keys(xyz, size), table["confidence"].to_numpy())
+    _, places = best_of_each(voxel_keys(_stacked(table), size), table["confidence"].to_numpy())
     return table.take(pa.array(np.sort(places))).combine_chunks()
+
+
+def _stacked(table: pa.Table) -> NDArray[np.float32]:
+    """Positions (3, n)."""
+    return np.stack([table[axis].to_numpy() for axis in AXES])

@@ -12,6 +12,7 @@ from pipeline import schema
 from pipeline.errors import DriveError
 from pipeline.publish import PublishConfig, open_drive, publish_drive
 from tests.publish.drives import small_drive
+from tests.s3_server import s3, s3_server  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +167,86 @@ def test_shards_of_a_killed_attempt_are_not_read(output, tmp_path):
     shard = tmp_path / "drive-1" / "points" / "part-00000.parquet"
     (shard.parent / "part-00009.parquet").write_bytes(shard.read_bytes())
     assert open_drive(str(tmp_path), "drive-1").points().num_rows == manifest.counts.points
+
+
+def test_a_frame_range_gives_its_frames_and_leaves_other_shards_alone(output):
+    drive = open_drive(output, "drive-1")
+    everything = drive.points()
+    frame = everything["frame_index"].to_numpy()
+    expected = everything.filter(pyarrow.array((frame >= 10) & (frame < 14)))
+    assert drive.points(frames=(10, 14)).equals(expected) and expected.num_rows == 4 * 40 * 48
+    touched = [groups for groups in drive.row_groups(frames=(10, 14)) if groups.chosen]
+    assert [groups.file.path for groups in touched] == ["points/part-00000.parquet"]
+
+
+def test_cameras_are_the_poses_as_arrays_and_see_their_points(output):
+    drive = open_drive(output, "drive-1")
+    cameras = drive.cameras
+    assert len(cameras) == 120 and cameras.world_from_camera[7, 0, 3] == pytest.approx(1.4)
+    points = drive.points(frames=(20, 24))
+    places = cameras.places(points["frame_index"].to_numpy())
+    pixels, depth = cameras.project(places, np.stack([points[a].to_numpy() for a in "xyz"], -1))
+    assert (depth > 0).all() and (pixels > 0).all() and (pixels < cameras.sizes[places]).all()
+    assert (cameras.places(np.array([-1, 5, 400])) == [-1, 5, -1]).all()
+    table = drive.poses.to_pandas()
+    assert list(table.columns) == schema.POSES.names and len(table) == 120
+
+
+def test_far_points_are_left_out_unless_the_network_was_sure(output):
+    drive = open_drive(output, "drive-1")
+    everything = drive.points()
+    position = drive.cameras.world_from_camera[everything["frame_index"].to_numpy(), :3, 3]
+    distance = np.linalg.norm(np.stack([everything[a].to_numpy() for a in "xyz"], -1) - position, axis=1)
+    middle, sure = drive.typical
+    assert middle == pytest.approx(np.median(distance), rel=0.05) and sure == pytest.approx(5.5, abs=0.3)
+    keep = (distance <= 1.2 * middle) | (everything["confidence"].to_numpy() >= sure)
+    assert 0.6 * len(keep) < keep.sum() < 0.9 * len(keep)
+    assert drive.points(far=1.2).equals(everything.filter(pyarrow.array(keep)))
+
+
+def test_batches_are_thinned_in_bounded_pieces(output, monkeypatch):
+    drive = open_drive(output, "drive-1")
+    exact = drive.points(voxel=0.7)
+    monkeypatch.setattr("pipeline.publish.results._THINNED_AT", 10_000)
+    batches = list(drive.point_batches(voxel=0.7))
+    assert len(batches) > 10 and max(batch.num_rows for batch in batches) <= 12_048
+    got = pyarrow.concat_tables(batches)
+    cubes = {tuple(np.floor(np.array([row[a] for a in "xyz"]) / 0.7)) for row in got.to_pylist()}
+    assert got.num_rows == exact.num_rows == len(cubes)  # the same cubes, each once
+
+
+def test_from_a_store_a_small_box_fetches_few_bytes(output, s3, monkeypatch):  # noqa: F811
+    import s3fs
+
+    from pipeline import storage
+
+    for file in Path(output, "drive-1").rglob("*"):
+        if file.is_file():
+            storage.upload(file, f"{s3}/out/drive-1/{file.relative_to(Path(output, 'drive-1'))}")
+    fetched = []
+    fetch = s3fs.core.S3File._fetch_range
+    monkeypatch.setattr(
+        s3fs.core.S3File, "_fetch_range", lambda self, a, b: (fetched.append(b - a), fetch(self, a, b))[1]
+    )
+    drive = open_drive(f"{s3}/out", "drive-1")
+    assert drive.points(BOX).equals(open_drive(output, "drive-1").points(BOX))
+    few = sum(fetched)
+    fetched.clear()
+    drive.points()
+    everything = sum(fetched)
+    stored = sum(file.size for file in drive.manifest.point_files)
+    assert 0 < few < 0.35 * stored <= 0.4 * everything < 0.6 * stored
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        ({"frames": (5, 5)}, "one past the last"),
+        ({"far": 0.0}, "far must be above zero"),
+        ({"voxel": -1.0}, "voxel must be above zero"),
+        ({"min_confidence": float("nan")}, "min_confidence"),
+    ],
+)
+def test_selections_of_nothing_are_refused(output, ask, message):
+    with pytest.raises(ValueError, match=message):
+        open_drive(output, "drive-1").points(**ask)

@@ -1,0 +1,82 @@
+"""The cameras of a published drive as arrays: poses and intrinsics of the frames that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import schema
+from pipeline.publish.poses import rotation_from_quaternion
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Cameras:
+    """N frames of a drive that have a pose, in drive order.
+
+    frame_index (N,) rising; world_from_camera (N, 4, 4), OpenCV axes; intrinsics (N, 4) fx fy cx cy and sizes (N, 2)
+    width height in pixels of the source image; filled (N,): pose taken from neighbours; timestamps_ns (N,) or None;
+    uris (N,) of the images.
+    """
+
+    frame_index: NDArray[np.int64]
+    world_from_camera: Floats
+    intrinsics: Floats
+    sizes: NDArray[np.int64]
+    filled: NDArray[np.bool_]
+    timestamps_ns: NDArray[np.int64] | None
+    uris: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+    @staticmethod
+    def of(poses: pa.Table, frames: Sequence[int] | None = None) -> Cameras:
+        """From schema.POSES; frames: first and one past the last that are wanted. Frames without a pose are left
+        out."""
+        status = np.array(poses["status"].to_pylist(), dtype=object)
+        index = poses["frame_index"].to_numpy().astype(np.int64)
+        use = status != schema.MISSING
+        if frames is not None:
+            use &= (index >= frames[0]) & (index < frames[1])
+        table = poses.filter(pa.array(use.astype(bool)))
+
+        def columns(*names: str) -> Floats:
+            return np.stack([table[name].to_numpy().astype(np.float64) for name in names], -1)
+
+        world_from_camera = np.tile(np.eye(4), (table.num_rows, 1, 1))
+        world_from_camera[:, :3, :3] = rotation_from_quaternion(columns("qw", "qx", "qy", "qz"))
+        world_from_camera[:, :3, 3] = columns("x", "y", "z")
+        known = table.num_rows > 0 and not table["timestamp_ns"].null_count
+        return Cameras(
+            index[use],
+            world_from_camera,
+            columns("fx", "fy", "cx", "cy"),
+            columns("width", "height").astype(np.int64),
+            status[use] == schema.FILLED,
+            table["timestamp_ns"].to_numpy().astype(np.int64) if known else None,
+            tuple(table["uri"].to_pylist()),
+        )
+
+    def places(self, frame_index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The row of each of these frame numbers (n,); -1 where a frame has no camera here."""
+        if not len(self):
+            return np.full(len(frame_index), -1)
+        place = np.minimum(np.searchsorted(self.frame_index, frame_index), len(self) - 1)
+        return np.where(self.frame_index[place] == frame_index, place, -1)
+
+    def project(self, places: NDArray[np.integer], xyz: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """World points (n, 3), each into the camera of its row (n,): pixels of the source image (n, 2), NaN behind the
+        camera, and z-depth (n,) in world units."""
+        pose = self.world_from_camera[places]
+        away = np.asarray(xyz, np.float64) - pose[:, :3, 3]
+        local = np.einsum("nij,ni->nj", pose[:, :3, :3], away)
+        depth = local[:, 2]
+        k = self.intrinsics[places]
+        front = np.where(depth > 0, depth, np.nan)
+        return k[:, :2] * local[:, :2] / front[:, None] + k[:, 2:], depth
