@@ -1,0 +1,58 @@
+"""Speed and memory measured here: python -m jobs.benchmark --what network [--json FILE] [--figure FILE].
+
+Prints a table with targets, machine, versions and commit; settings of a subject are named after it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from jobs.command import run_command, settings_from
+from pipeline import storage
+from pipeline.benchmark import Machine, Subject
+from pipeline.benchmark.decode import DecodeBenchmark
+from pipeline.benchmark.report import print_table, to_json
+
+What = Literal["decode"]
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to measure and where to write it. A subject's field has the name that --what knows it by."""
+
+    what: What
+    """The subject."""
+    json: str | None = None
+    """Write all numbers to this file or URI; - prints them instead of the table."""
+    figure: str | None = None
+    """Write the picture (PNG) to this file or URI, for subjects that draw one."""
+    decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _benchmark(settings_from(BenchmarkConfig, arguments, prog="jobs.benchmark")))
+
+
+def _benchmark(config: BenchmarkConfig) -> None:
+    subject: Subject = getattr(config, config.what)
+    machine = Machine.here()  # before the work: its load is not the benchmark's own
+    measured = subject.measure(lambda line: print(line, file=sys.stderr, flush=True))
+    if config.figure is not None and measured.figure is None:
+        raise ValueError(f"--figure: the benchmark {config.what} draws no picture")
+    text = to_json(config.what, json.loads(json.dumps(asdict(subject))), machine, measured)  # type: ignore[call-overload]
+    if config.json == "-":
+        sys.stdout.write(text)
+    else:
+        print_table(config.what, machine, measured)
+        if config.json is not None:
+            storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
+    if config.figure is not None and measured.figure is not None:
+        storage.write_bytes_atomically(storage.absolute(config.figure), measured.figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Decoding: JPEG files of KITTI's size to frames of the network's size, as the stream does it, on one core."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from pipeline.benchmark.report import Measured, Row, rate
+from pipeline.ingest.preprocess import decode_image, prepare_image, target_size
+
+_TARGET_PER_S = 100
+
+
+@dataclass(frozen=True)
+class DecodeBenchmark:
+    """How many frames one core reads, decodes and resizes."""
+
+    frames: int = 200
+    """Frames to decode."""
+    width: int = 1242
+    """Width of the source images."""
+    height: int = 375
+    """Height of the source images."""
+    network_width: int = 518
+    """Width of the network's frames."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name in ("frames", "width", "height", "network_width"):
+            if getattr(self, name) < 14:
+                raise ValueError(f"decode.{name} must be at least 14, not {getattr(self, name)}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Decode made-up photographs (smooth shapes and grain, as large a file as KITTI's)."""
+        height, width = target_size(self.width, self.height, self.network_width)
+        files = [_photograph(self.width, self.height, seed) for seed in range(8)]
+        say(f"decode: {self.frames} JPEG of {self.width}x{self.height}, {len(files[0]) / 1000:.0f} kB each")
+        frame = np.empty((height, width, 3), np.uint8)
+        spent = {"decode": 0.0, "resize": 0.0}
+        begin, cpu = time.perf_counter(), time.process_time()
+        for number in range(self.frames):
+            start = time.perf_counter()
+            image = decode_image(files[number % len(files)], expected_size=(self.width, self.height))
+            image.load()
+            middle = time.perf_counter()
+            frame[:] = prepare_image(image, height, width)
+            spent["decode"] += middle - start
+            spent["resize"] += time.perf_counter() - middle
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        per_core = self.frames / cpu
+        return Measured(
+            {
+                "frames": self.frames, "seconds": seconds, "cpu_seconds": cpu,
+                "frames_per_core_second": per_core,
+                "decode_seconds": spent["decode"], "resize_seconds": spent["resize"],
+                "file_bytes": len(files[0]), "network_size": [width, height], "threads": torch.get_num_threads(),
+            },
+            (
+                Row("decode and resize, a core", rate(self.frames, cpu, "JPEG"), f"{_TARGET_PER_S} JPEG/s",
+                    per_core >= _TARGET_PER_S),
+                Row("by the clock", rate(self.frames, seconds, "JPEG")),
+                Row("of it decoding", f"{spent['decode'] / seconds:.0%}"),
+            ),
+        )  # fmt: skip
+
+
+def _photograph(width: int, height: int, seed: int) -> bytes:
+    """A JPEG of blurred shapes with grain: about as many bytes a pixel as a street in daylight."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(2)), np.int16)
+    pixels = pixels + rng.normal(0, 12, pixels.shape[:2]).astype(np.int16)[..., None]
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
