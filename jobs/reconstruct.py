@@ -67,9 +67,10 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
         if not result.same_settings:
             lines.append("  it was made from other input, weights or settings; --overwrite makes it again")
         return "\n".join(lines)
+    still = f" ({counts.frames_still} of them stood still)" if counts.frames_still else ""
     lines = [
         f"drive {result.manifest.drive_id}: done",
-        f"  frames   {counts.frames} ({counts.frames_ok} ok, {counts.frames_filled} filled, "
+        f"  frames   {counts.frames} ({counts.frames_ok} ok, {counts.frames_filled} filled{still}, "
         f"{counts.frames_missing} missing)",
         f"  chunks   {counts.chunks}",
         f"  loops    {counts.loops_accepted} of {counts.loops} accepted",

@@ -12,6 +12,7 @@ from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
 from pipeline.backend.loops import LoopConfig
 from pipeline.forward.network import NetworkSpec, Precision
+from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
 
 if sys.version_info >= (3, 11):
@@ -59,6 +60,10 @@ class RunConfig:
     """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
     loops: bool = True
     """Look for places that the drive comes back to, and close loops there."""
+    stops: bool = True
+    """Leave out frames in which the car stands; in the output they have the pose of the frame before them."""
+    turns: bool = True
+    """Move the ends of chunks out of sharp turns."""
     overwrite: bool = False
     """Do the drive again though its result is there."""
     keep_predictions: bool = False
@@ -66,6 +71,8 @@ class RunConfig:
     address: str | None = None
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
     loop: LoopConfig = field(default_factory=LoopConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
+    turn: TurnConfig = field(default_factory=TurnConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
 
@@ -136,7 +143,7 @@ def _restored(default: Any, values: dict[str, Any]) -> Any:
 
 
 def read_settings(path: str | Path) -> RunConfig:
-    """A RunConfig from a TOML file; sections [loop], [backend] and [publish] hold those settings.
+    """A RunConfig from a TOML file; sections [loop], [stop], [turn], [backend] and [publish] hold those settings.
 
     Raises ValueError for a file that cannot be read, keys that do not exist, and values that do not fit.
     """

@@ -1,6 +1,6 @@
 """READ FIRST. One drive, stage after stage: frames -> chunks -> network -> one trajectory -> Parquet.
 
-    ingest    what the drive is, which chunks it is cut into
+    ingest    what the drive is, where the car stands, which chunks it is cut into
     forward   frames stream to the workers, predictions of every chunk are staged
     backend   chunks are joined into one trajectory
     publish   poses, points, chunks, manifest last
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 
 import ray
@@ -31,6 +32,8 @@ from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
+from pipeline.ingest.scan import scan_drive
+from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import TokenLoopFinder
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Manifest, RunFacts
@@ -71,21 +74,21 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         if config.workers > 1:
             config.network.check()  # wrong weights are said here at once, not by every worker of a group
         _check_writable(output, drive.drive_id)
-        task = plan(drive, config, model)
-    reporter.say(
-        f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}, "
-        f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
-        f"network {task.width}x{task.height}"
-    )
     try:
         with reporter.timed("start Ray"):
             start_ray(config)
+        with reporter.timed("scan"):
+            task = plan(drive, config, model, partial(_scanned, reporter, drive.frame_count))
+        still = drive.frame_count - task.frame_count
+        reporter.say(
+            f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}"
+            f"{f' ({still} of them stand still)' if still else ''}, "
+            f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
+            f"network {task.width}x{task.height}"
+        )
         with reporter.timed("forward"):
             outcome = forward(task, config, output, reporter)
-        staged = StagedDrive(
-            facts_of(drive, task), outcome.attempt or "", len(task.chunks), outcome.loops,
-            config.network.sha256(), config.network.trained,
-        )  # fmt: skip
+        staged = staged_drive(task, outcome, config)
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
         result = join_and_publish(staged, config, output, reporter)
@@ -98,12 +101,27 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
     return result
 
 
-def plan(drive: Drive, config: RunConfig, model: ModelConfig) -> DriveTask:
-    """The drive's chunks and the size its frames get. config has its chunk size and overlap filled in."""
-    assert config.chunk_size is not None and config.overlap is not None
+def plan(
+    drive: Drive, config: RunConfig, model: ModelConfig, scanned: Callable[[int], None] = lambda frames: None
+) -> DriveTask:
+    """What is to be done for a drive: which frames are left out, chunks, the size that frames get.
+
+    Looks through the whole drive first, in Ray tasks (Ray must run), unless neither --stops nor --turns ask for it.
+    config has its chunk size and overlap filled in; scanned is told how many more frames were looked at. Raises
+    StorageError where the store does not answer.
+    """
+    size, overlap = config.chunk_size, config.overlap
+    assert size is not None and overlap is not None
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
-    chunks = plan_chunks(drive.frame_count, config.chunk_size, config.overlap)
-    return DriveTask(drive, height, width, chunks, segment_length=config.chunk_size - config.overlap)
+    if not (config.stops or config.turns):
+        chunks = plan_chunks(drive.frame_count, size, overlap)
+        return DriveTask(drive, height, width, chunks, segment_length=size - overlap)
+    scan = scan_drive(drive, config.stop if config.stops else None, config.turns, scanned)
+    chunks = plan_chunks(len(scan.kept), size, overlap)
+    if config.turns:
+        reach = int(config.turn.reach * (size - overlap))
+        chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
+    return DriveTask(drive, height, width, chunks, segment_length=size - overlap, kept=scan.kept)
 
 
 def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> Outcome:
@@ -127,7 +145,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
             loops = event.count
             reporter.say(f"drive {event.drive_id}: {loops} places may have been seen before")
         elif isinstance(event, Progress):
-            totals = {"frames": (task.drive.frame_count, "frames"), "loops": (loops, "loops")}
+            totals = {"frames": (task.frame_count, "frames"), "loops": (loops, "loops")}
             total, unit = totals.get(event.phase, (len(task.chunks) + loops, "chunks"))
             reporter.advance(event.phase, event.count, total, unit)
 
@@ -137,8 +155,23 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
     return outcome
 
 
-def facts_of(drive: Drive, task: DriveTask) -> DriveFacts:
+def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> StagedDrive:
+    """All that the stages behind the network need to know, with frames under their numbers in the drive."""
+    numbers = task.numbers
+    loops = tuple(
+        replace(loop, first=numbers[loop.first], second=numbers[loop.second],
+                frames=tuple(numbers[place] for place in loop.frames))
+        for loop in outcome.loops
+    )  # fmt: skip
+    return StagedDrive(
+        facts_of(task), outcome.attempt or "", len(task.chunks), loops, tuple(numbers),
+        config.network.sha256(), config.network.trained,
+    )  # fmt: skip
+
+
+def facts_of(task: DriveTask) -> DriveFacts:
     """What the result says of its input."""
+    drive = task.drive
     return DriveFacts(
         drive_id=drive.drive_id,
         source_uri=drive.source_uri,
@@ -158,14 +191,15 @@ def join_and_publish(
     """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last."""
     facts = staged.facts
     folder = attempt_uri(output, facts.drive_id, staged.attempt)
-    chunks = StagedChunks(folder, staged.chunk_count)
+    chunks = StagedChunks(folder, staged.chunk_count, staged.kept)
     with reporter.timed("join"):
         joined = join_chunks(
             chunks,
-            loop_chunks=StagedChunks(folder, len(staged.loops), first=staged.chunk_count),
+            loop_chunks=StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count),
             loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
             loop_similarities=[loop.similarity for loop in staged.loops],
             overlap=config.overlap or 0,
+            kept=staged.kept,
             config=config.backend,
         )
         verdict = assess_quality(joined, config.backend.quality)
@@ -237,6 +271,10 @@ def remove_staging(output: str, drive_id: str) -> None:
         storage.remove_tree(storage.join(folder, drive_id))
     if storage.is_local(folder) and os.path.isdir(folder) and not os.listdir(folder):
         storage.remove_tree(folder)
+
+
+def _scanned(reporter: Reporter, total: int, frames: int) -> None:
+    reporter.advance("scan", frames, total, "frames")
 
 
 def _already_there(output: str, drive: Drive, identity: str, config: RunConfig) -> Reconstruction:

@@ -18,13 +18,14 @@ _MARKER = "staged.json"
 
 @dataclass(frozen=True)
 class StagedDrive:
-    """facts of the input; the attempt that staged all chunk_count chunks and the loop chunks behind them; the weights
-    that made them."""
+    """facts of the input; the attempt that staged all chunk_count chunks and the loop chunks behind them; kept: the
+    drive's frames that are in chunks, by whose places the staged files count; the weights that made them."""
 
     facts: DriveFacts
     attempt: str
     chunk_count: int
     loops: tuple[LoopChunk, ...]
+    kept: tuple[int, ...]
     weights_sha256: str
     trained: bool
 
@@ -48,7 +49,7 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         loops = tuple(LoopChunk(**{**one, "frames": tuple(one["frames"])}) for one in staged["loops"])
         facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
         return (
-            StagedDrive(**{**staged, "facts": DriveFacts(**facts), "loops": loops}),
+            StagedDrive(**{**staged, "facts": DriveFacts(**facts), "loops": loops, "kept": tuple(staged["kept"])}),
             settings_from_dict(values["config"]),
         )
     except storage.NotFoundError as error:

@@ -36,12 +36,14 @@ class ChunkLike(Protocol):
 class Chunk:
     """A chunk in time order. Shapes: S frames, q kept pixels of each frame.
 
-    frame_index (S,) int64, rising; chunk_from_camera (S, 4, 4) with orthonormal rotations;
+    frame_index (S,) int64, rising; time (S,) int64: the same counted without frames that are in no chunk, as the
+    network saw them; chunk_from_camera (S, 4, 4) with orthonormal rotations;
     rays (S, q, 3): direction with z = 1 of each kept pixel; depth, confidence (S, q); a frame that is not
     `ok` has confidence 0. reference: position of the frame that the gauge hangs on.
     """
 
     frame_index: NDArray[np.int64]
+    time: NDArray[np.int64]
     chunk_from_camera: Array
     rays: Array
     depth: Array
@@ -50,11 +52,14 @@ class Chunk:
     reference: int
 
     @staticmethod
-    def read(source: ChunkLike, *, max_pixels: int | None = None) -> Chunk:
+    def read(
+        source: ChunkLike, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None
+    ) -> Chunk:
         """Check and convert; of each frame at most about `max_pixels` pixels on a regular grid are kept.
 
-        Raises AlignmentError for arrays that do not fit together, frame numbers given twice or poses that
-        are not finite. Depth and confidence may hold NaN: such pixels have no say.
+        kept: the frame numbers that are in chunks, rising; None: all. Depth and confidence may hold NaN: such
+        pixels have no say. Raises AlignmentError for arrays that do not fit together, frame numbers given twice
+        or not in `kept`, or poses that are not finite.
         """
         index = np.asarray(source.frame_index, np.int64)
         name = f"chunk with frames {index.min()}..{index.max()}" if index.size else "chunk without frames"
@@ -71,6 +76,11 @@ class Chunk:
         order = np.argsort(index, kind="stable")
         if (np.diff(index[order]) == 0).any():
             raise AlignmentError(f"{name}: a frame number occurs twice")
+        time = index[order]
+        if kept is not None:
+            time = np.searchsorted(kept, index[order])
+            if time[-1] >= len(kept) or (kept[time] != index[order]).any():
+                raise AlignmentError(f"{name}: it has frames that should be in no chunk")
         ok = np.asarray(getattr(source, "ok", np.ones(steps, bool)), bool)
         if not np.isfinite(poses).all():
             frame = index[~np.isfinite(poses).all((1, 2))][0]
@@ -99,14 +109,14 @@ class Chunk:
         chunk_from_camera = chunk_from_camera[order]
         rays = np.stack([x, y, np.ones_like(x)], -1)
         return Chunk(
-            index[order], chunk_from_camera, rays[order], kept_depth[order], kept_confidence[order],
+            index[order], time, chunk_from_camera, rays[order], kept_depth[order], kept_confidence[order],
             ok[order], _reference(chunk_from_camera),
         )
 
     @property
     def offset(self) -> Array:
         """Frames from the reference frame, signed (S,): a network's error grows with it."""
-        return (self.frame_index - self.frame_index[self.reference]).astype(np.float64)
+        return (self.time - self.time[self.reference]).astype(np.float64)
 
     @property
     def moment(self) -> Array:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,7 @@ class _Outline:
     """What is kept of a chunk: its cameras."""
 
     frame_index: NDArray[np.int64]
+    time: NDArray[np.int64]
     chunk_from_camera: Array
     offset: Array
     moment: Array
@@ -119,6 +121,7 @@ def join_chunks(
     loop_similarities: Sequence[float] | None = None,
     overlap: int = 30,
     owned: Sequence[range] | None = None,
+    kept: Sequence[int] | None = None,
     config: BackendConfig | None = None,
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
@@ -126,23 +129,27 @@ def join_chunks(
     chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are
     kept; loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the
     detector gave them, passed on; overlap: frames that neighbours were meant to share; owned: which frames
-    each chunk gives to the result (halved overlaps by default). Raises AlignmentError: no chunk, chunks
-    out of order, arrays that do not fit together, poses not finite.
+    each chunk gives to the result (halved overlaps by default); kept: numbers of the frames that are in chunks, rising,
+    where others were left out on purpose (by default all are): drift and speed pass over those. Raises AlignmentError:
+    no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not finite.
     """
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
         raise ValueError(f"expected a pair a loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
     if owned is not None and len(owned) != len(chunks):
         raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
-    outlines, overlaps, shared = _read_chain(chunks, config)
-    span = float(max(max(o.frame_index[-1] - o.frame_index[0] for o in outlines), 1))
+    read = partial(
+        Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64)
+    )
+    outlines, overlaps, shared = _read_chain(chunks, read, config)
+    span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     solution = solve_chain(overlaps, len(outlines), span, config)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
         if loop_similarities is not None:
             known = list(loop_similarities)
-        solution, loops = _close(solution, chunks, outlines, loop_chunks, loop_pairs, known, config)
+        solution, loops = _close(solution, chunks, outlines, loop_chunks, loop_pairs, known, read, config)
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
     edges = tuple(_edges(solution, overlaps, shared, overlap))
@@ -150,7 +157,7 @@ def join_chunks(
 
 
 def _read_chain(
-    chunks: Sequence[ChunkLike], config: BackendConfig
+    chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig
 ) -> tuple[list[_Outline], list[Overlap], list[int]]:
     """Cameras of all chunks, what neighbours say of common frames, and how many usable ones those are."""
     if not len(chunks):
@@ -160,7 +167,7 @@ def _read_chain(
     shared: list[int] = []
     previous: Chunk | None = None
     for number in range(len(chunks)):
-        chunk = Chunk.read(chunks[number], max_pixels=config.max_pixels)
+        chunk = read(chunks[number])
         if previous is not None:
             before, now = previous.frame_index, chunk.frame_index
             if now[0] < before[0] or now[-1] <= before[-1]:
@@ -171,7 +178,9 @@ def _read_chain(
             shared.append(len(found) if found else 0)
             overlaps.append(found or bridge_gap(previous, chunk, (number - 1, number)))
         outlines.append(
-            _Outline(chunk.frame_index, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
+            _Outline(
+                chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok
+            )
         )
         previous = chunk
     return outlines, overlaps, shared
@@ -180,14 +189,14 @@ def _read_chain(
 def _close(
     chain: Solution, chunks: Sequence[ChunkLike], outlines: Sequence[_Outline],
     loop_chunks: Sequence[ChunkLike], loop_pairs: Sequence[tuple[int, int]],
-    similarities: Sequence[float | None], config: BackendConfig,
+    similarities: Sequence[float | None], read: Callable[[ChunkLike], Chunk], config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
     """Measure every loop against its two chunks, then let the pose graph judge them together."""
     held: OrderedDict[int, Chunk] = OrderedDict()
 
     def chunk_of(number: int) -> Chunk:
         if number not in held:
-            held[number] = Chunk.read(chunks[number], max_pixels=config.max_pixels)
+            held[number] = read(chunks[number])
         held.move_to_end(number)
         while len(held) > _HELD:
             held.popitem(last=False)
@@ -201,7 +210,7 @@ def _close(
         first, second, reason = range(i, i + 1), range(j, j + 1), "a frame of it is in no chunk"
         if homes[0] is not None and homes[1] is not None:
             try:
-                loop = Chunk.read(loop_chunks[number], max_pixels=config.max_pixels)
+                loop = read(loop_chunks[number])
                 first, second = loop_windows(loop, (i, j))
                 found = measure_loop(
                     loop, (i, j), (homes[0], homes[1]), (chunk_of(homes[0]), chunk_of(homes[1])), config
@@ -287,11 +296,7 @@ def _trajectory(
     """Every frame from its owner; bad frames between their neighbours; the first camera is the identity."""
     state, span = solution.state, solution.prior.span
     starts = int(outlines[0].frame_index[0])
-    # An overlap is halved, the odd frame goes to the later chunk.
-    borders = [
-        int(after.frame_index[0] + max(0, before.frame_index[-1] + 1 - after.frame_index[0]) // 2)
-        for before, after in pairwise(outlines)
-    ]
+    borders = [_border(before, after) for before, after in pairwise(outlines)]
     ranges = owned or [
         range(start, stop)
         for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])
@@ -319,6 +324,12 @@ def _trajectory(
         tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines), edges, loops,
         solution.looseness,
     )
+
+
+def _border(before: _Outline, after: _Outline) -> int:
+    """The first frame that `after` gives to the result: an overlap is halved, the odd frame goes to the later chunk."""
+    shared = max(0, int(before.time[-1] + 1 - after.time[0]))
+    return int(after.frame_index[np.searchsorted(after.time, after.time[0] + shared // 2)])
 
 
 def _fill(frame_index: NDArray[np.int64], poses: Array, ok: NDArray[np.bool_]) -> Array:

@@ -97,11 +97,11 @@ def bridge_gap(first: Chunk, second: Chunk, numbers: tuple[int, int]) -> Overlap
     """
     a, b = (np.nonzero(c.ok)[0] if c.ok.any() else np.arange(len(c.ok)) for c in (first, second))
     end, start = a[-1], b[0]
-    ahead = int(second.frame_index[start] - first.frame_index[end])
+    ahead = int(second.time[start] - first.time[end])
     last = first.chunk_from_camera[end].copy()
     if len(a) > 1 and ahead > 0:
         before = first.chunk_from_camera[a[-2]]
-        frames = float(first.frame_index[end] - first.frame_index[a[-2]])
+        frames = float(first.time[end] - first.time[a[-2]])
         last[:3, 3] += (last[:3, 3] - before[:3, 3]) * ahead / frames
     medians = []
     for chunk, position in ((first, end), (second, start)):

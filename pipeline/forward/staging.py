@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,11 @@ STAGING_FOLDER = "_staging"
 class ChunkPrediction:
     """What the network said of one chunk of S frames, h x w pixels each, in time order.
 
-    frame_index (S,) int64, rising. cam_from_world (S, 3, 4) float32, the world being the chunk's own gauge.
-    intrinsics (S, 3, 3) float32, pixels of the h x w grid. depth (S, h, w) float32, z-depth in the chunk's
-    scale. confidence (S, h, w) float32, at least 1. rgb (S, h, w, 3) uint8. ok (S,) bool: False where the
-    image was bad and the network saw grey; bad_frames says why, by frame number.
+    frame_index (S,) int64, rising: in a file places among the kept frames, from StagedChunks numbers in the drive.
+    cam_from_world (S, 3, 4) float32, the world being the chunk's own gauge. intrinsics (S, 3, 3) float32, pixels of
+    the h x w grid. depth (S, h, w) float32, z-depth in the chunk's scale. confidence (S, h, w) float32, at least 1.
+    rgb (S, h, w, 3) uint8. ok (S,) bool: False where the image was bad and the network saw grey; bad_frames says why,
+    by frame number.
     """
 
     frame_index: NDArray[np.int64]
@@ -88,11 +89,14 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
 class StagedChunks(Sequence[ChunkPrediction]):
     """The staged chunks of a drive as a sequence that reads a file when asked; keeps the last two.
 
+    The files count the frames that were kept; here frames have their numbers in the drive again.
+
     bad_frames: why frames were bad, by frame number, of all chunks read so far.
     """
 
-    def __init__(self, folder: str, count: int, first: int = 0) -> None:
+    def __init__(self, folder: str, count: int, kept: Sequence[int], first: int = 0) -> None:
         self.folder = folder
+        self._kept = np.asarray(kept, np.int64)
         self._first = first  # loop chunks are staged behind the others
         self._count = count
         self.bad_frames: dict[int, str] = {}
@@ -108,9 +112,15 @@ class StagedChunks(Sequence[ChunkPrediction]):
         if number not in self._recent:
             while len(self._recent) >= 2:  # neighbours are joined pairwise
                 del self._recent[next(iter(self._recent))]
-            self._recent[number] = read_chunk(self.folder, self._first + number)
+            self._recent[number] = self._numbered(read_chunk(self.folder, self._first + number))
             self.bad_frames.update(self._recent[number].bad_frames)
         return self._recent[number]
+
+    def _numbered(self, staged: ChunkPrediction) -> ChunkPrediction:
+        if staged.frame_index[-1] >= len(self._kept):
+            raise DriveError(f"{self.folder}: a chunk has more frames than the drive; run the drive again")
+        bad = {int(self._kept[place]): reason for place, reason in staged.bad_frames.items()}
+        return replace(staged, frame_index=self._kept[staged.frame_index], bad_frames=bad)
 
 
 def _chunk_uri(folder: str, number: int) -> str:

@@ -55,7 +55,7 @@ def run_rank(
         owned = owned_frames(task.chunks)
         share = DriveShare(
             drive_id=drive_id,
-            frame_count=task.drive.frame_count,
+            frame_count=task.frame_count,
             chunk_frames={k: task.chunks[k] for k in mine},
             owned={k: owned[k] for k in mine},
             chunk_count=len(task.chunks),

@@ -96,6 +96,16 @@ def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uin
     return np.asarray(rgb.crop((left, top, left + width, top + height)), dtype=np.uint8).copy()
 
 
+def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
+    """A small grey picture uint8 (height, width) of the whole image, which may be squeezed; means over areas.
+
+    Raises:
+        DecodeError: as `prepare_image`.
+    """
+    grey = image if image.mode == "L" else _as_rgb(image).convert("L")
+    return np.asarray(grey.resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """Size (width, height) from an image's header; the first kilobytes of a file usually do.
 
@@ -106,7 +116,11 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_image(
-    data: bytes, *, expected_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    expected_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    draft: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Decode a whole image; its header is checked before any pixel is unpacked.
 
@@ -114,6 +128,7 @@ def decode_image(
         data: the file's bytes.
         expected_size: (width, height) of the drive's first frame; another size is refused.
         max_pixels: more are refused as a decompression bomb (at most MAX_PIXELS).
+        draft: of a JPEG decode grey alone, at the smallest of its inner sizes that is no smaller than this.
 
     Raises:
         DecodeError: no bytes, unknown format, too many pixels, another size, truncated or corrupt data.
@@ -125,6 +140,8 @@ def decode_image(
             f"got {image.width}x{image.height}"
         )
     try:
+        if draft is not None:
+            image.draft("L", draft)  # does nothing to other formats
         image.load()
     except Exception as error:  # format plugins raise whatever broken bytes lead them to
         raise DecodeError(f"corrupt or truncated {image.format} image: {_first_line(error)}") from None

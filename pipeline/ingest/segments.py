@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline import storage
 from pipeline.errors import DecodeError, StorageError
@@ -30,33 +32,54 @@ PATIENCE_S = (1.0, 4.0, 15.0)
 
 @dataclass(frozen=True)
 class DriveTask:
-    """What the group shall do for one drive: frames of height x width, cut into chunks (ranges of frames)."""
+    """What the group shall do for one drive: frames of height x width, cut into chunks.
+
+    Frames that are left out (the car stands) do not exist for the network: chunks, segments and everything in
+    `forward` count the places of the frames that are kept. `number` says which frame of the drive a place is.
+    """
 
     drive: Drive
     height: int
     width: int
-    chunks: tuple[range, ...]
+    chunks: tuple[range, ...]  # ranges of places among the kept frames
     segment_length: int  # most frames that are decoded in one go; chunk size - overlap is a good choice
+    kept: tuple[int, ...] | None = None  # the drive's frames that are in chunks, rising from 0; None: all
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"frames of {self.width}x{self.height} pixels")
+        name, total = f"drive {self.drive.drive_id}", self.drive.frame_count
+        if self.kept is not None:
+            rising = all(before < after for before, after in itertools.pairwise(self.kept))
+            if not self.kept or self.kept[0] != 0 or not rising or self.kept[-1] >= total:
+                raise ValueError(f"{name}: kept frames must rise from 0 and be below {total}, got {self.kept[:5]} ...")
         plan_segments(self.chunks, self.segment_length)  # refuses gaps, disorder and lengths below one
-        if not self.chunks or self.chunks[0].start != 0 or self.chunks[-1].stop != self.drive.frame_count:
+        if not self.chunks or self.chunks[0].start != 0 or self.chunks[-1].stop != self.frame_count:
             raise ValueError(
-                f"drive {self.drive.drive_id}: expected chunks over all of {self.drive.frame_count} frames, "
+                f"{name}: expected chunks over all of {self.frame_count} frames, "
                 f"got {self.chunks[:1]} ... {self.chunks[-1:]}"
             )
+
+    @property
+    def frame_count(self) -> int:
+        """Frames that are in chunks: what the network sees."""
+        return self.drive.frame_count if self.kept is None else len(self.kept)
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The drive's frame number of each kept frame."""
+        return range(self.drive.frame_count) if self.kept is None else self.kept
 
 
 @dataclass(frozen=True)
 class Segment:
-    """All that a task needs to decode frames start ... stop-1 of one drive, wherever it runs."""
+    """All that a task needs to decode frames start ... stop-1 of a plan, wherever it runs."""
 
     drive_index: int
     drive_id: str
     start: int
     stop: int
+    numbers: tuple[int, int]  # of the first and the last frame in the drive, for messages
     uris: tuple[str, ...]  # images: one a frame; video: the one file
     wanted_ns: tuple[int, ...] | None  # video: presentation times
     height: int
@@ -70,7 +93,7 @@ class FrameBatch:
 
     drive_index: int
     start: int
-    images: NDArray[np.uint8]  # (n, height, width, 3); grey where not ok
+    images: NDArray[np.uint8]  # (n, height, width, 3), thumbnails (n, height, width); grey where not ok
     ok: NDArray[np.bool_]  # (n,)
     reasons: tuple[str | None, ...]  # why a frame is not ok
     storage_failure: str | None = None  # set: nothing was read, since the store failed; images has no frames
@@ -81,22 +104,25 @@ def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Ite
     for drive_index, task in enumerate(tasks):
         share = rank_chunks(len(task.chunks), world_size)[rank]
         for frames in plan_segments([task.chunks[k] for k in share], task.segment_length):
-            yield _segment(task, drive_index, frames)
+            yield segment_of(task.drive, drive_index, frames, task.numbers, task.height, task.width)
 
 
-def _segment(task: DriveTask, drive_index: int, frames: range) -> Segment:
-    drive = task.drive
-    is_video = drive.kind == "video"
-    times = drive.timestamps_ns[frames.start : frames.stop] if drive.timestamps_ns else None
+def segment_of(
+    drive: Drive, drive_index: int, frames: range, numbers: Sequence[int], height: int, width: int
+) -> Segment:
+    """The segment of these places in a plan; numbers[place] is the drive's frame."""
+    wanted = numbers[frames.start : frames.stop]
+    times = drive.timestamps_ns
     return Segment(
         drive_index=drive_index,
         drive_id=drive.drive_id,
         start=frames.start,
         stop=frames.stop,
-        uris=drive.uris if is_video else drive.uris[frames.start : frames.stop],
-        wanted_ns=times if is_video else None,
-        height=task.height,
-        width=task.width,
+        numbers=(wanted[0], wanted[-1]),
+        uris=drive.uris if drive.kind == "video" else tuple(drive.uris[number] for number in wanted),
+        wanted_ns=tuple(times[number] for number in wanted) if drive.kind == "video" and times else None,
+        height=height,
+        width=width,
         source_size=(drive.source_width, drive.source_height),
     )
 
@@ -104,7 +130,7 @@ def _segment(task: DriveTask, drive_index: int, frames: range) -> Segment:
 def read_frames(
     task: DriveTask, frames: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]:
-    """Some frames of a drive, wherever they lie: images (S, height, width, 3), which are good (S,), why not (S,).
+    """Some frames of a plan, by place: images (S, height, width, 3), which are good (S,), why not (S,).
 
     Runs of consecutive frames are read in one go. Raises StorageError where the store does not answer.
     """
@@ -112,7 +138,8 @@ def read_frames(
     reasons: list[str | None] = []
     borders = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
     for begin, end in itertools.pairwise([0, *borders, len(frames)]):
-        batch = decode_segment(_segment(task, 0, range(frames[begin], frames[end - 1] + 1)))
+        run = range(frames[begin], frames[end - 1] + 1)
+        batch = decode_segment(segment_of(task.drive, 0, run, task.numbers, task.height, task.width))
         if batch.storage_failure is not None:
             raise StorageError(batch.storage_failure)
         images.append(batch.images)
@@ -127,33 +154,63 @@ def decode_segment(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -
     Args:
         patience_s: waits before further tries when the store does not answer.
     """
-    count = segment.stop - segment.start
-    images = np.full((count, segment.height, segment.width, 3), GREY, dtype=np.uint8)
-    reasons: list[str | None] = [None] * count
-    decode = _decode_video if segment.wanted_ns is not None else _decode_images
+
+    def prepare(image: Image.Image) -> NDArray[np.uint8]:
+        return preprocess.prepare_image(image, segment.height, segment.width)
+
+    shape = (segment.stop - segment.start, segment.height, segment.width, 3)
+    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, None, patience_s)
+
+
+def decode_thumbnails(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -> FrameBatch:
+    """As `decode_segment`, but small grey pictures (n, height, width); of a JPEG only what those need is decoded."""
+    size = (segment.width, segment.height)
+
+    def prepare(image: Image.Image) -> NDArray[np.uint8]:
+        return preprocess.thumbnail(image, *size)
+
+    shape = (segment.stop - segment.start, segment.height, segment.width)
+    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, size, patience_s)
+
+
+_Prepare = Callable[[Image.Image], NDArray[np.uint8]]
+
+
+def _decoded(
+    segment: Segment, images: NDArray[Any], prepare: _Prepare, draft: tuple[int, int] | None,
+    patience_s: Sequence[float],
+) -> FrameBatch:
+    """images (n, ...): grey, overwritten frame by frame with what `prepare` makes of each."""
+    reasons: list[str | None] = [None] * len(images)
     waits = iter(patience_s)
     while True:
         try:
-            decode(segment, images, reasons)
+            if segment.wanted_ns is not None:
+                _decode_video(segment, images, prepare, reasons)
+            else:
+                _decode_images(segment, images, prepare, draft, reasons)
             break
         except UnreachableError as error:
             wait = next(waits, None)
             if wait is None:
-                return _not_read(segment, error)
+                return _not_read(segment, images[:0], error)
             time.sleep(wait)
         except StorageError as error:
-            return _not_read(segment, error)
+            return _not_read(segment, images[:0], error)
     ok = np.array([reason is None for reason in reasons], dtype=np.bool_)
     images[~ok] = GREY
     return FrameBatch(segment.drive_index, segment.start, images, ok, tuple(reasons))
 
 
-def _decode_images(segment: Segment, images: NDArray[np.uint8], reasons: list[str | None]) -> None:
+def _decode_images(
+    segment: Segment, images: NDArray[Any], prepare: _Prepare, draft: tuple[int, int] | None,
+    reasons: list[str | None],
+) -> None:
     for i, uri in enumerate(segment.uris):
         reasons[i] = None
         try:
-            image = preprocess.decode_image(storage.read_bytes(uri), expected_size=segment.source_size)
-            images[i] = preprocess.prepare_image(image, segment.height, segment.width)
+            data = storage.read_bytes(uri)
+            images[i] = prepare(preprocess.decode_image(data, expected_size=segment.source_size, draft=draft))
         except DecodeError as error:
             reasons[i] = _reason(uri, error)
         except NotFoundError as error:
@@ -161,7 +218,9 @@ def _decode_images(segment: Segment, images: NDArray[np.uint8], reasons: list[st
             reasons[i] = f"vanished since the drive was listed: {error}"
 
 
-def _decode_video(segment: Segment, images: NDArray[np.uint8], reasons: list[str | None]) -> None:
+def _decode_video(
+    segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]
+) -> None:
     assert segment.wanted_ns is not None
     for i, decoded in enumerate(video.decode_at(segment.uris[0], segment.wanted_ns)):
         reasons[i] = None
@@ -172,14 +231,14 @@ def _decode_video(segment: Segment, images: NDArray[np.uint8], reasons: list[str
             got = f"{decoded.width}x{decoded.height}"
             reasons[i] = f"expected {width}x{height} pixels as the video says, got {got}"
         else:
-            images[i] = preprocess.prepare_image(decoded, segment.height, segment.width)
+            images[i] = prepare(decoded)
 
 
 def _reason(uri: str, error: DecodeError) -> str:
     return f"{storage.parent_and_name(uri)[1]}: {error}"
 
 
-def _not_read(segment: Segment, error: StorageError) -> FrameBatch:
-    nothing = np.empty((0, segment.height, segment.width, 3), dtype=np.uint8)
-    what = f"drive {segment.drive_id}, frames {segment.start} to {segment.stop - 1}: {error}"
+def _not_read(segment: Segment, nothing: NDArray[Any], error: StorageError) -> FrameBatch:
+    first, last = segment.numbers
+    what = f"drive {segment.drive_id}, frames {first} to {last}: {error}"
     return FrameBatch(segment.drive_index, segment.start, nothing, np.empty(0, dtype=np.bool_), (), what)

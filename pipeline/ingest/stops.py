@@ -30,8 +30,6 @@ _FAR = 0.6  # upper share of a picture in which things are mostly far
 class StopConfig:
     """When a frame counts as standing still."""
 
-    enabled: bool = True
-    """Leave out frames in which the car does not move; they get their neighbours' pose in the output."""
     motion: float = 0.15
     """Apparent motion since the last kept frame below which a frame is still, in pixels of a picture 64 wide."""
     quiet_share: float = 0.3
@@ -53,6 +51,23 @@ class StopConfig:
 
 
 @dataclass(frozen=True)
+class TurnConfig:
+    """How far the ends of chunks move out of turns."""
+
+    reach: float = 0.25
+    """Most frames that a chunk may end early, as a share of the frames that it adds to the chunk before."""
+    price: float = 0.25
+    """Turning within the three frames around chunks' ends, in picture widths, that one chunk more must avoid."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if not 0 <= self.reach <= 1:
+            raise ValueError(f"reach must be between 0 and 1, got {self.reach}")
+        if not self.price > 0:
+            raise ValueError(f"price must be above 0, got {self.price}")
+
+
+@dataclass(frozen=True)
 class _Picture:
     """Log brightness (h, w) and the mean gradient of each block."""
 
@@ -66,12 +81,12 @@ def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[n
     A frame is compared to the last one that was not still, not to its neighbour, so that creeping adds up. What moved
     is brightness change over brightness gradient: pixels, whatever the contrast. A change of exposure drops out as the
     median change. A lorry that hides the view is motion; behind it the stop goes on. Pictures without texture (bad
-    frames, a dark tunnel) are never still. All False where `config.enabled` is. Raises ValueError for bad shapes.
+    frames, a dark tunnel) are never still. Raises ValueError for bad shapes.
     """
     _check(thumbnails)
     count, _, width = thumbnails.shape
     still = np.zeros(count, np.bool_)
-    if not config.enabled or count == 0:
+    if count == 0:
         return still
     limit = config.motion * width / 64
     last = _picture(thumbnails[0])

@@ -91,6 +91,7 @@ def publish_drive(
             loops_accepted=sum(bool(loop.accepted) for loop in joined.loops),
             points=int(points_of_chunk.sum()),
             path_length=path_length(positions),
+            frames_still=int((trajectory.owner < 0).sum()),
         ),
         timings={**run.timings, "publish": time.perf_counter() - started},
         quality=manifests.plain(run.quality),

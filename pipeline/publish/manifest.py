@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 @dataclass(frozen=True)
 class Counts:
     """Numbers for a summary. path_length in world units; frames = frames_ok + frames_filled +
-    frames_missing."""
+    frames_missing; frames_still of those filled were left out since the car stood."""
 
     frames: int
     frames_ok: int
@@ -37,6 +37,7 @@ class Counts:
     loops_accepted: int
     points: int
     path_length: float
+    frames_still: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,16 @@ from pipeline.publish.values import DriveFacts, EdgeLike, LoopLike, SimilarityLi
 def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> pa.Table:
     """schema.POSES: one row for each of the drive's N frames.
 
-    A frame that was not seen (its image bad, or left out of all chunks) takes its pose from its neighbours
-    and its intrinsics and chunk from the nearest seen frame. Where no frame was seen all poses are missing.
+    A frame that is in no chunk (the car stands) has the pose of the frame in a chunk before it, which it looks like;
+    one whose image is bad lies between its neighbours. Intrinsics and chunk are those of the nearest seen frame. Where
+    no frame was seen all poses are missing.
     """
     count = facts.frame_count
     times = None if facts.timestamps_ns is None else np.asarray(facts.timestamps_ns, np.int64)
-    poses, nearest = fill_poses(trajectory.world_from_camera, seen.ok, times)
+    like = np.maximum.accumulate(np.where(trajectory.owner >= 0, np.arange(count), 0))
+    poses, nearest = fill_poses(trajectory.world_from_camera[like], seen.ok[like], times)
     there = nearest >= 0
+    nearest = like[nearest]
     status = np.where(seen.ok, schema.OK, np.where(there, schema.FILLED, schema.MISSING))
     quaternions = np.full((count, 4), np.nan)
     quaternions[there] = quaternion_from_rotation(poses[there, :3, :3])

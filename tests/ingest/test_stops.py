@@ -105,9 +105,8 @@ def test_pictures_that_show_nothing_are_kept():
     assert still[middle + 1 : middle + 20].all()
 
 
-def test_the_switch_and_short_runs():
+def test_short_runs_and_short_drives_are_kept():
     pictures, _ = with_stop(60)
-    assert not still_frames(pictures, StopConfig(enabled=False)).any()
     assert not still_frames(pictures, StopConfig(min_frames=200)).any()
     assert still_frames(pictures[:0], CONFIG).shape == (0,)
     assert not still_frames(pictures[:1], CONFIG).any()

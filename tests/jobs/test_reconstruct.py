@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs import reconstruct
+from jobs import realign, reconstruct
 from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.publish import open_drive
@@ -285,3 +285,31 @@ def test_a_store_that_vanishes_fails_the_drive_with_its_name(drive, weights, tmp
     line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", weights)
     assert "drive-1" in line
     assert no_result_in(tmp_path / "out")
+
+
+def test_frames_in_which_the_car_stands_are_left_out_and_have_a_row_all_the_same(weights, tmp_path, capsys):
+    drive = tmp_path / "light"
+    drive.mkdir()
+    for number, place in enumerate([*range(8), *[7] * 20, *range(8, 15)]):
+        image(place).save(drive / f"frame{number}.png")
+    (drive / "frame30.png").write_bytes(b"")
+    out = tmp_path / "out"
+    assert run("--input", drive, "--output", out, "--weights", weights, "--keep-predictions") == 0
+    summary = capsys.readouterr().out
+    assert "14 ok, 21 filled (20 of them stood still)" in summary
+    assert "frame 30:" in summary
+    found = open_drive(str(out), "light")
+    poses = found.poses.to_pylist()
+    assert [row["frame_index"] for row in poses if row["status"] == "filled"] == [*range(8, 28), 30]
+    place = np.array([[row[c] for c in ("x", "y", "z", "qw", "qx", "qy", "qz", "fx")] for row in poses])
+    assert (place[8:28] == place[7]).all()
+    assert not np.allclose(place[28], place[7])
+    assert {row["chunk_index"] for row in poses[8:28]} == {poses[7]["chunk_index"]}
+    assert found.chunks.num_rows == 4
+    assert found.chunks["frame_stop"].to_pylist()[-1] == 35
+    assert not set(found.points()["frame_index"].to_pylist()) & {*range(8, 28), 30}
+    assert realign.main(["--output", str(out), "--drive", "light"]) == 0
+    assert open_drive(str(out), "light").poses.equals(found.poses)
+    assert run("--input", drive, "--output", out, "--weights", weights, "--no-stops", "--overwrite") == 0
+    assert "34 ok, 1 filled," in capsys.readouterr().out
+    assert open_drive(str(out), "light").chunks.num_rows == 11
