@@ -46,6 +46,10 @@ class RunConfig:
     """Use every n-th frame of the input."""
     fps: float | None = None
     """Use this many frames a second instead; the input must have times (a video, a KITTI sequence)."""
+    start: int | None = None
+    """First frame of the input that is used, counted before stride or fps; by default its first."""
+    end: int | None = None
+    """Frame behind the last one that is used; by default all frames are."""
     max_bad_share: float = 0.2
     """The drive fails when more than this share of its frames cannot be used."""
     workers: int = 1
@@ -93,6 +97,8 @@ class RunConfig:
             raise ValueError(f"--fps must be above zero, not {self.fps}")
         if self.fps is not None and self.stride != 1:
             raise ValueError("--fps and --stride exclude each other")
+        if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):
+            raise ValueError(f"--start {self.start} and --end {self.end} are no range of frames; 0 is the first")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"--max-bad-share must lie between 0 and 1, not {self.max_bad_share}")
         if self.workers < 1:

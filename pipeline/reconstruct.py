@@ -63,7 +63,10 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         raise ValueError("an input is needed: a folder of images, a KITTI sequence or a video")
     output = storage.absolute(config.output)
     with reporter.timed("find"):
-        drive = find_drive(config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps)
+        drive = find_drive(
+            config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps,
+            start=config.start, end=config.end,
+        )  # fmt: skip
         model = config.network.config()
         config = config.with_network_defaults(model)
         identity = publish.drive_identity(

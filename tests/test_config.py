@@ -13,6 +13,7 @@ from pipeline.config import RunConfig, read_settings
         ({"stride": 0}, "--stride"),
         ({"fps": 0.0}, "--fps must be above zero"),
         ({"fps": 2.0, "stride": 2}, "exclude each other"),
+        ({"start": 9, "end": 9}, "--start 9 and --end 9"),
         ({"max_bad_share": 1.5}, "--max-bad-share"),
         ({"workers": 0}, "--workers"),
         ({"threads": 0}, "--threads"),

@@ -67,7 +67,29 @@ class Drive:
         return f"{self.uris[0]}#frame={self.video_frames[index]}"
 
 
-def find_drive(uri: str, *, drive_id: str | None = None, stride: int = 1, fps: float | None = None) -> Drive:
+@dataclass(frozen=True)
+class _Used:
+    """Which frames of a source are used."""
+
+    start: int
+    end: int | None
+    stride: int
+    fps: float | None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(f"expected 0 <= start < end, got start {self.start} and end {self.end}")
+
+
+def find_drive(
+    uri: str,
+    *,
+    drive_id: str | None = None,
+    stride: int = 1,
+    fps: float | None = None,
+    start: int | None = None,
+    end: int | None = None,
+) -> Drive:
     """Recognise the drive at a URI.
 
     Args:
@@ -75,11 +97,12 @@ def find_drive(uri: str, *, drive_id: str | None = None, stride: int = 1, fps: f
         drive_id: default is the folder's or file's name (".../sequences/90/image_0" -> "90").
         stride: use every stride-th frame.
         fps: use about so many frames a second instead; needs known times (videos, times.txt).
+        start, end: half-open range of the source's frames, before stride or fps; None: all of them.
 
     Raises:
-        DriveError: nothing usable there, times that do not fit, an unsafe id; says what to do.
+        DriveError: nothing usable there, times or a range that do not fit, an unsafe id; says what to do.
         StorageError: no such folder or bucket, refused, or no answer.
-        ValueError: a stride below one, a rate that is not positive, or both.
+        ValueError: a stride below one, a rate that is not positive, or both; a range that is none.
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
@@ -87,11 +110,12 @@ def find_drive(uri: str, *, drive_id: str | None = None, stride: int = 1, fps: f
         raise ValueError(f"fps must be positive, got {fps}")
     if fps is not None and stride != 1:
         raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
+    used = _Used(start or 0, end, stride, fps)
     uri = storage.absolute(uri)
     name = storage.parent_and_name(uri)[1]
     if name.lower().endswith(video.SUFFIXES):
-        return _video_drive(uri, drive_id or name.rpartition(".")[0], stride, fps)
-    return _image_drive(uri, drive_id, stride, fps)
+        return _video_drive(uri, drive_id or name.rpartition(".")[0], used)
+    return _image_drive(uri, drive_id, used)
 
 
 def natural_key(name: str) -> tuple[tuple[object, ...], str]:
@@ -106,7 +130,7 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(preprocess.SUFFIXES)
 
 
-def _image_drive(uri: str, drive_id: str | None, stride: int, fps: float | None) -> Drive:
+def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
     folder, sequence = _image_folder(uri)
     files = sorted(
         (file for file in storage.list_files(folder) if is_image_name(file.name)),
@@ -114,7 +138,7 @@ def _image_drive(uri: str, drive_id: str | None, stride: int, fps: float | None)
     )
     drive_id = storage.check_drive_id(drive_id or storage.parent_and_name(sequence or folder)[1])
     times = _kitti_times(sequence, files) if sequence else None
-    selected = _selection(len(files), times, stride, fps, drive_id)
+    selected = _selection(len(files), times, used, drive_id)
     files = [files[i] for i in selected]
     width, height = _first_size(files, drive_id)
     return Drive(
@@ -187,20 +211,21 @@ def _kitti_times(sequence: str, files: Sequence[StoredFile]) -> list[int] | None
     return times
 
 
-def _selection(
-    count: int, times_ns: Sequence[int] | None, stride: int, fps: float | None, drive_id: str
-) -> Sequence[int]:
+def _selection(count: int, times_ns: Sequence[int] | None, used: _Used, drive_id: str) -> Sequence[int]:
     """Which of `count` frames are used."""
-    if fps is None:
-        return range(0, count, stride)
+    if count and used.start >= count:
+        raise DriveError(f"drive {drive_id}: starts at frame {used.start} of {count}; give an earlier start")
+    end = count if used.end is None else min(used.end, count)
+    if used.fps is None:
+        return range(used.start, end, used.stride)
     if times_ns is None:
         raise DriveError(f"drive {drive_id}: fps needs known times, and its frames have none; use a stride")
-    period = 1e9 / fps
+    period = 1e9 / used.fps
     selected: list[int] = []
     slot = -1
-    for i, time in enumerate(times_ns):
+    for i in range(used.start, end):
         # Slots of one period; half a millisecond of slack, as times are often rounded.
-        now = math.floor((time - times_ns[0] + min(5e5, period / 10)) / period)
+        now = math.floor((times_ns[i] - times_ns[used.start] + min(5e5, period / 10)) / period)
         if now > slot:
             selected.append(i)
             slot = now
@@ -228,13 +253,13 @@ def _first_size(files: Sequence[StoredFile], drive_id: str) -> tuple[int, int]:
     )
 
 
-def _video_drive(uri: str, drive_id: str, stride: int, fps: float | None) -> Drive:
+def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
     storage.check_drive_id(drive_id)
     file = storage.stored_file(uri)
     if file.size == 0:
         raise DecodeError(f"drive {drive_id}: the video {storage.redacted(uri)} has no bytes")
     timeline = video.read_timeline(uri)
-    selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, stride, fps, drive_id)
+    selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, used, drive_id)
     return Drive(
         drive_id=drive_id,
         source_uri=uri,

@@ -133,6 +133,28 @@ def test_fps_thins_out_by_time(tmp_path, fps, expected):
     assert len(times) < 2 or np.diff(times).mean() == pytest.approx(max(1 / fps, 0.1), rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "frames"),
+    [({"start": 5}, range(5, 20)), ({"end": 4}, range(4)), ({"start": 3, "end": 12, "stride": 4}, (3, 7, 11)),
+     ({"start": 15, "end": 99}, range(15, 20)), ({"start": 4, "end": 12, "fps": 5}, (4, 6, 8, 10))],
+)  # fmt: skip
+def test_a_range_is_cut_before_stride_and_fps(tmp_path, wanted, frames):
+    sequence = kitti(tmp_path / "07", 20, times=[k / 10 for k in range(20)])
+    video = write_video(tmp_path / "clip.mp4", 20)
+    drive = find_drive(str(sequence), **wanted)
+    assert [file.name for file in drive.listing] == [f"{number:06d}.png" for number in frames]
+    assert drive.timestamps_ns == tuple(number * 10**8 for number in frames)
+    assert find_drive(str(video), **wanted).video_frames == tuple(frames)
+
+
+def test_a_range_that_is_none_is_refused(tmp_path):
+    write_images(tmp_path / "d", 4)
+    with pytest.raises(DriveError, match="drive d: starts at frame 4 of 4"):
+        find_drive(str(tmp_path / "d"), start=4)
+    with pytest.raises(ValueError, match="start 3 and end 3"):
+        find_drive(str(tmp_path / "d"), start=3, end=3)
+
+
 def test_fps_without_times_is_refused(tmp_path):
     write_images(tmp_path / "d", 3)
     with pytest.raises(DriveError, match=r"fps needs known times.*use a stride"):
