@@ -18,6 +18,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -204,6 +205,63 @@ def list_files(uri: str) -> list[StoredFile]:
     return sorted(files, key=lambda file: file.name)
 
 
+@dataclass(frozen=True)
+class FolderEntry:
+    """One name in a folder."""
+
+    uri: str
+    name: str
+    is_folder: bool
+
+
+def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
+    """The names in one folder, page by page and in no promised order: a caller that has seen enough stops.
+
+    One request to an object store for the first `first_page` names (at most 1000), one for each 1000 after them.
+
+    Raises:
+        NotFoundError, RefusedError, UnreachableError, StorageError: as `list_files`.
+    """
+    root = absolute(uri)
+    place = root if root.endswith("://") else root.rstrip("/") + "/"
+    with _translated(uri, "list"):
+        fs, path = _resolve(uri)
+    pages = _s3_pages(fs, path, first_page) if hasattr(fs, "call_s3") else _one_page(fs, path)
+    found = False
+    while True:
+        with _translated(uri, "list"):
+            page = next(pages, None)
+        if page is None:
+            break
+        for name, is_folder in page:
+            found = True
+            yield FolderEntry(place + name, name, is_folder)
+    if not found and _is_object_store(fs):
+        raise NotFoundError(f"no such file or folder: {redacted(uri)}")
+
+
+def _s3_pages(fs: Any, path: str, first_page: int) -> Iterator[list[tuple[str, bool]]]:
+    bucket, _, key = path.strip("/").partition("/")
+    prefix = key + "/" if key else ""
+    more: dict[str, Any] = {"MaxKeys": first_page}
+    while True:
+        answer = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
+        folders = [(one["Prefix"][len(prefix) : -1], True) for one in answer.get("CommonPrefixes", ())]
+        files = [(one["Key"][len(prefix) :], False) for one in answer.get("Contents", ())]
+        yield [(name, is_folder) for name, is_folder in folders + files if name]
+        if not answer.get("IsTruncated"):
+            return
+        more = {"MaxKeys": 1000, "ContinuationToken": answer["NextContinuationToken"]}
+
+
+def _one_page(fs: Any, path: str) -> Iterator[list[tuple[str, bool]]]:
+    entries = [(str(entry["name"]).rstrip("/"), entry["type"] == "directory") for entry in fs.ls(path, detail=True)]
+    own = path.strip("/")
+    if any(full.strip("/") == own and not is_folder for full, is_folder in entries):
+        raise NotADirectoryError(path)
+    yield [(full.rpartition("/")[2], is_folder) for full, is_folder in entries if full.strip("/") != own]
+
+
 def list_folders(uri: str) -> list[str]:
     """Names of the folders in one folder, in order.
 
@@ -375,7 +433,28 @@ def _resolve(uri: str) -> tuple[Any, str]:
     fs, path = fsspec.core.url_to_fs(uri, **options)
     if options:
         fs.retries = CALL_ATTEMPTS
+        if fs.session is None:
+            fs.session = _s3_session()
     return fs, path
+
+
+def _s3_session() -> Any:
+    """A session as s3fs would make one, but quick at reading times.
+
+    botocore tries several formats on the time of every file of a listing: 0.10 s of 0.12 s for a thousand files.
+    """
+    from aiobotocore.session import AioSession
+    from botocore.utils import parse_timestamp
+
+    def parse(value: Any) -> datetime:
+        try:
+            return datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except (ValueError, AttributeError):
+            return parse_timestamp(value)
+
+    session = AioSession()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse)
+    return session
 
 
 def _etag(entry: Any) -> str | None:
