@@ -20,13 +20,13 @@ import ray
 
 from models import ModelConfig
 from pipeline import publish, storage
-from pipeline.backend import Verdict, assess_quality, join_chunks
+from pipeline.backend import Verdict, assess_quality
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
-from pipeline.forward import DTYPES, ForwardSettings, Progress, StagedChunks
+from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound
 from pipeline.forward.group import Outcome, run_forward
-from pipeline.forward.staging import STAGING_FOLDER, attempt_uri
+from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
@@ -37,7 +37,7 @@ from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import TokenLoopFinder
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Manifest, RunFacts
-from pipeline.staged_drive import StagedDrive, has_staged_drive, write_staged_drive
+from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
 @dataclass(frozen=True)
@@ -193,18 +193,8 @@ def join_and_publish(
 ) -> Reconstruction:
     """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last."""
     facts = staged.facts
-    folder = attempt_uri(output, facts.drive_id, staged.attempt)
-    chunks = StagedChunks(folder, staged.chunk_count, staged.kept)
     with reporter.timed("join"):
-        joined = join_chunks(
-            chunks,
-            loop_chunks=StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count),
-            loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
-            loop_similarities=[loop.similarity for loop in staged.loops],
-            overlap=config.overlap or 0,
-            kept=staged.kept,
-            config=config.backend,
-        )
+        chunks, joined = join_staged(staged, config, output)
         verdict = assess_quality(joined, config.backend.quality)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(

@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
+from pipeline.backend import JoinResult, join_chunks
 from pipeline.config import RunConfig, settings_from_dict
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward.loops import LoopChunk
-from pipeline.forward.staging import STAGING_FOLDER
+from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
 from pipeline.publish import DriveFacts
 from pipeline.storage import StoredFile
 
@@ -63,6 +64,22 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         raise DriveError(
             f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again"
         ) from error
+
+
+def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[StagedChunks, JoinResult]:
+    """The staged chunks, and the trajectory that they make together. Raises AlignmentError, StorageError."""
+    folder = attempt_uri(output, staged.facts.drive_id, staged.attempt)
+    chunks = StagedChunks(folder, staged.chunk_count, staged.kept)
+    joined = join_chunks(
+        chunks,
+        loop_chunks=StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count),
+        loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
+        loop_similarities=[loop.similarity for loop in staged.loops],
+        overlap=config.overlap or 0,
+        kept=staged.kept,
+        config=config.backend,
+    )
+    return chunks, joined
 
 
 def has_staged_drive(output: str, drive_id: str) -> bool:

@@ -250,3 +250,14 @@ def test_from_a_store_a_small_box_fetches_few_bytes(output, s3, monkeypatch):  #
 def test_selections_of_nothing_are_refused(output, ask, message):
     with pytest.raises(ValueError, match=message):
         open_drive(output, "drive-1").points(**ask)
+
+
+def test_the_example_reads_a_drive_and_draws_it(output, tmp_path, capsys):
+    from PIL import Image
+
+    from jobs.examples.read_drive import main
+
+    assert main(output, "drive-1", str(tmp_path / "drive.png")) == 0
+    said = capsys.readouterr().out
+    assert "120 frames, 230,400 points" in said and "0.200 units in the median" in said
+    assert np.asarray(Image.open(tmp_path / "drive.png")).std() > 5

@@ -1,0 +1,69 @@
+"""A published drive for other programs: python -m jobs.export --output URI --drive ID --format ply tum --to DIR."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from jobs.command import run_command, settings_from
+from pipeline.export import Exported, Format, export_drive
+from pipeline.progress import Reporter
+from pipeline.publish import Selection
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to write of which drive, and where to."""
+
+    output: str
+    """Where the drive was published: a path or URI."""
+    drive: str
+    """Name of the drive there."""
+    format: tuple[Format, ...]
+    """One or more of: colmap (binary), colmap-text, nerfstudio (transforms.json), ply, laz, kitti (poses), tum
+    (trajectory), depth (16-bit PNG; the drive must have been made with --keep-predictions)."""
+    to: str
+    """Folder (or URI) to make; it appears when all is written."""
+    selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
+    images: bool = False
+    """Copy the frames' images too, to images/, where trainers look for them."""
+    depth_scale: float | None = None
+    """Value of a depth map's pixel per world unit; by default chosen by the drive's median depth."""
+    overwrite: bool = False
+    """Replace a former export in --to (never anything else)."""
+
+    def __post_init__(self) -> None:
+        if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
+            raise ValueError(f"--depth-scale must be above zero, not {self.depth_scale}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _export(settings_from(ExportConfig, arguments, prog="jobs.export")))
+
+
+def _export(config: ExportConfig) -> None:
+    reporter = Reporter()
+    try:
+        done = export_drive(
+            config.output, config.drive, config.format, config.to, config.selection, reporter,
+            images=config.images, depth_scale=config.depth_scale, overwrite=config.overwrite,
+        )  # fmt: skip
+    finally:
+        reporter.close()
+    print(summary(config.drive, done, reporter.seconds))
+
+
+def summary(drive: str, done: Exported, seconds: dict[str, float]) -> str:
+    """What a person wants to know at the end."""
+    lines = [f"drive {drive}: exported to {done.uri}"]
+    lines += [f"  {name:<11} {what} ({seconds.get(name, 0.0):.1f} s)" for name, what in done.written.items()]
+    lines += [f"  NOTE        {note}" for note in done.notes]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""COLMAP's sparse model, binary or text: cameras, images, points3D with tracks.
+
+Every point has a track of one: the pixel of the frame whose depth it came from. Frames that happen to look at the same
+surface have points of their own there, so no observation is claimed that the network did not make. Images come before
+points in these files but their observations are known only behind them, so those wait on disk.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DriveError
+from pipeline.publish.exports.source import ExportSource, stacked
+from pipeline.publish.poses import quaternion_from_rotation
+
+_PINHOLE = 1
+_OUTSIDE_PX = 1.0  # how far outside its image rounding may put a point
+_OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
+_WAITING = np.dtype([("place", "<u4"), ("number", "<u4"), *_OBSERVATION.descr])
+_POINT = np.dtype(
+    [
+        ("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"),
+        ("track", "<u8"), ("image", "<u4"), ("number", "<u4"),
+    ]
+)  # fmt: skip
+_COLUMNS = ("x", "y", "z", "r", "g", "b", "frame_index")
+_BLOCK = 1_000_000  # observations sorted at a time, 32 MB
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Where each image's are in the file of all: `start` (N+1,), in observations."""
+
+    rows: NDArray[np.void]
+    start: NDArray[np.int64]
+
+    def of(self, place: int) -> NDArray[np.void]:
+        """Those of one image, in the order of their numbers."""
+        return self.rows[self.start[place] : self.start[place + 1]]
+
+
+def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> tuple[int, int]:
+    """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images and points.
+
+    One PINHOLE camera for each different set of intrinsics, at the size of the source image; ids are 1 and up, an
+    image's is its frame number + 1. The images themselves are expected in images/. Raises DriveError where points do
+    not lie in the image of their own frame: poses and points are then not of one drive.
+    """
+    model = folder / "sparse" / "0"
+    model.mkdir(parents=True, exist_ok=True)
+    waiting, grouped = folder / ".waiting", folder / ".grouped"
+    try:
+        points, counts = _write_points(source, model, waiting, text)
+        observations = _grouped(waiting, grouped, counts)
+        _write_cameras(source, model, text)
+        _write_images(source, model, observations, text)
+        del observations  # the file is mapped by it
+    finally:
+        waiting.unlink(missing_ok=True)
+        grouped.unlink(missing_ok=True)
+    return len(source.cameras), points
+
+
+def _write_points(
+    source: ExportSource, model: Path, waiting: Path, text: bool
+) -> tuple[int, NDArray[np.int64]]:
+    """points3D, and its observations to `waiting` in the same order. The number of points, and of observations a
+    frame (N,)."""
+    cameras = source.cameras
+    counts = np.zeros(len(cameras), np.int64)
+    total = lost = 0
+    with (model / f"points3D.{'txt' if text else 'bin'}").open("wb") as file, waiting.open("wb") as behind:
+        title = b"# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
+        file.write(title if text else struct.pack("<Q", 0))
+        for table in source.points(_COLUMNS):
+            xyz = stacked(table, "x", "y", "z")
+            place = cameras.places(table["frame_index"].to_numpy())
+            if (place < 0).any():
+                frame = table["frame_index"].to_numpy()[place < 0][0]
+                raise DriveError(f"drive {source.drive.manifest.drive_id}, frame {frame}: it has points but no pose")
+            pixel, _ = cameras.project(place, xyz)
+            inside = ((pixel >= -_OUTSIDE_PX) & (pixel <= cameras.sizes[place] + _OUTSIDE_PX)).all(axis=1)
+            lost += int((~inside).sum())
+            number = _numbers(place[inside], counts)
+            rows = np.zeros(int(inside.sum()), _POINT)
+            rows["id"] = total + 1 + np.arange(len(rows))
+            rows["xyz"] = xyz[inside]
+            rows["rgb"] = stacked(table, "r", "g", "b")[inside]
+            rows["track"] = 1
+            rows["image"] = cameras.frame_index[place[inside]] + 1
+            rows["number"] = number
+            file.write(_point_lines(rows) if text else rows.tobytes())
+            seen = np.empty(len(rows), _WAITING)
+            seen["place"], seen["number"], seen["point"] = place[inside], number, rows["id"]
+            seen["x"], seen["y"] = pixel[inside].T
+            behind.write(seen.tobytes())
+            total += len(rows)
+        if lost > 0.001 * (total + lost):
+            raise DriveError(
+                f"drive {source.drive.manifest.drive_id}: {lost} of {total + lost} points do not lie in the image of "
+                f"their own frame; publish it again"
+            )
+        if not text:
+            file.seek(0)
+            file.write(struct.pack("<Q", total))
+    return total, counts
+
+
+def _numbers(place: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number within its image of each observation (n,), going on from `counts`, which move on."""
+    order = np.argsort(place, kind="stable")
+    ordered = place[order]
+    new = np.bincount(ordered, minlength=len(counts))
+    within = np.arange(len(order)) - np.repeat(np.cumsum(new) - new, new)
+    number = np.empty(len(order), np.int64)
+    number[order] = counts[ordered] + within
+    counts += new
+    return number
+
+
+def _grouped(waiting: Path, grouped: Path, counts: NDArray[np.int64]) -> Observations:
+    """The waiting observations image by image, in a mapped file."""
+    start = np.concatenate([[0], np.cumsum(counts)])
+    if not start[-1]:
+        return Observations(np.empty(0, _OBSERVATION), start)
+    rows = np.memmap(grouped, _OBSERVATION, mode="w+", shape=(int(start[-1]),))
+    with waiting.open("rb") as file:
+        while len(block := np.frombuffer(file.read(_BLOCK * _WAITING.itemsize), _WAITING)):
+            at = start[block["place"]] + block["number"]
+            order = np.argsort(at)  # neighbours in the file one after the other
+            piece = np.empty(len(block), _OBSERVATION)
+            for name in _OBSERVATION.names or ():
+                piece[name] = block[name][order]
+            rows[at[order]] = piece
+    rows.flush()
+    return Observations(rows, start)
+
+
+def _intrinsics(source: ExportSource) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The different cameras (C, 6) fx fy cx cy width height, and which of them each image has (N,)."""
+    both = np.concatenate([source.cameras.intrinsics, source.cameras.sizes], axis=1)
+    different, which = np.unique(both, axis=0, return_inverse=True)
+    return different, which.reshape(-1)
+
+
+def _write_cameras(source: ExportSource, model: Path, text: bool) -> None:
+    different, _ = _intrinsics(source)
+    if text:
+        lines = ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[] (fx fy cx cy)"]
+        for number, (*k, width, height) in enumerate(different.tolist(), 1):
+            lines.append(f"{number} PINHOLE {int(width)} {int(height)} " + " ".join(f"{v:.17g}" for v in k))
+        (model / "cameras.txt").write_text("\n".join(lines) + "\n")
+        return
+    with (model / "cameras.bin").open("wb") as file:
+        file.write(struct.pack("<Q", len(different)))
+        for number, (*k, width, height) in enumerate(different.tolist(), 1):
+            file.write(struct.pack("<IiQQ4d", number, _PINHOLE, int(width), int(height), *k))
+
+
+def _write_images(source: ExportSource, model: Path, observations: Observations, text: bool) -> None:
+    with (model / f"images.{'txt' if text else 'bin'}").open("wb") as file:
+        if text:
+            file.write(b"# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then POINTS2D[] as (X, Y, POINT3D_ID)\n")
+        else:
+            file.write(struct.pack("<Q", len(source.cameras)))
+        for place, (image, pose, camera, name) in enumerate(_images(source)):
+            seen = observations.of(place)
+            if text:
+                numbers = " ".join(f"{value:.17g}" for value in pose)
+                points = " ".join(f"{x:.6f} {y:.6f} {point}" for x, y, point in seen.tolist())
+                file.write(f"{image} {numbers} {camera} {name}\n{points}\n".encode())
+            else:
+                file.write(struct.pack("<I7dI", image, *pose, camera) + name.encode() + b"\0")
+                file.write(struct.pack("<Q", len(seen)) + seen.tobytes())
+
+
+def _images(source: ExportSource) -> Iterator[tuple[int, list[float], int, str]]:
+    """Id, camera_from_world (qw qx qy qz tx ty tz), camera id and name of each image."""
+    pose = source.cameras.world_from_camera
+    rotation = pose[:, :3, :3].transpose(0, 2, 1)
+    position = -(rotation @ pose[:, :3, 3:])[:, :, 0]
+    numbers = np.concatenate([quaternion_from_rotation(rotation), position], axis=1).tolist()
+    cameras = (_intrinsics(source)[1] + 1).tolist()
+    return zip((source.cameras.frame_index + 1).tolist(), numbers, cameras, source.names, strict=True)
+
+
+def _point_lines(rows: NDArray[np.void]) -> bytes:
+    return "".join(
+        f"{number} {x:.9g} {y:.9g} {z:.9g} {r} {g} {b} {error:g} {image} {place}\n"
+        for number, (x, y, z), (r, g, b), error, _, image, place in zip(
+            *(rows[name].tolist() for name in _POINT.names or ()), strict=True
+        )
+    ).encode()

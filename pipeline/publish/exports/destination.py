@@ -1,0 +1,94 @@
+"""The folder that an export goes to: seen whole or not at all, never written over unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import DriveError, StorageError
+
+MARKER = "export.json"
+"""Says what the folder holds; the last file to be there. Only a folder that has it is ever replaced."""
+
+
+@contextlib.contextmanager
+def whole_folder(to: str, *, overwrite: bool) -> Iterator[Path]:
+    """A local folder to write an export into, its MARKER too; what is in it becomes `to` when all went well.
+
+    `to` is a path (the folder is written beside it under another name and renamed) or any other URI (files are
+    uploaded one by one, MARKER last). DriveError where something is there already and may not be replaced: without
+    `overwrite` nothing is but an empty folder, with it a former export. Raises StorageError.
+    """
+    to = storage.absolute(to)
+    check_free(to, overwrite=overwrite)
+    local = storage.is_local(to)
+    if local:
+        parent, name = os.path.split(to.rstrip("/"))
+        with _as_storage_error(to):
+            os.makedirs(parent, exist_ok=True)
+            folder = Path(parent) / f".{name[:80]}.{uuid.uuid4().hex}.tmp"
+            folder.mkdir()
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="export-"))
+    try:
+        with _as_storage_error(to):
+            yield folder
+            if local:
+                _rename(folder, Path(to), overwrite)
+            else:
+                _upload(folder, to)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_free(to: str, *, overwrite: bool) -> None:
+    """DriveError where an export may not go to `to`."""
+    to = storage.absolute(to)
+    shown = storage.redacted(to)
+    if not storage.exists(to):
+        return
+    if storage.is_local(to) and os.path.isdir(to) and not os.listdir(to):
+        return
+    if not storage.exists(storage.join(to, MARKER)):
+        raise DriveError(f"{shown} is there and no export ({MARKER} is missing); give another folder or remove it")
+    if not overwrite:
+        raise DriveError(f"{shown} holds an export already; --overwrite replaces it")
+
+
+def _rename(folder: Path, target: Path, overwrite: bool) -> None:
+    check_free(str(target), overwrite=overwrite)  # again: it may have come while this was written
+    aside = None
+    if target.exists():
+        aside = folder.with_suffix(".old")
+        os.rename(target, aside)
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if aside is not None:
+            os.rename(aside, target)
+        raise
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _upload(folder: Path, to: str) -> None:
+    if storage.exists(storage.join(to, MARKER)):
+        storage.remove_tree(storage.join(to, MARKER))
+        storage.remove_tree(to)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(files, key=lambda path: path.name == MARKER):
+        storage.upload(path, storage.join(to, *path.relative_to(folder).parts))
+
+
+@contextlib.contextmanager
+def _as_storage_error(to: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {storage.redacted(to)}: {error.strerror or error}") from None

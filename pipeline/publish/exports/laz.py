@@ -1,0 +1,64 @@
+"""LAZ (LAS 1.4, point format 7) with colour, and confidence, chunk and frame as extra dimensions."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DriveError
+from pipeline.publish.exports.source import ExportSource
+
+_FINENESS = 1e-5  # of the median distance of points from their cameras: depth is known to percents
+_STEPS = 2.0**30  # positions are 32-bit steps from the middle
+_EXTRA = {"confidence": np.float32, "chunk": np.int32, "frame": np.int32}
+_COLUMNS = {"confidence": "confidence", "chunk": "chunk_index", "frame": "frame_index"}
+
+
+def check_laz() -> Any:
+    """The laspy module. ValueError naming what to install where it or its compressor is not there."""
+    try:
+        import_module("lazrs")
+        return import_module("laspy")
+    except ImportError:
+        raise ValueError("LAZ needs laspy and lazrs: pip install 'city-reconstruction[export]'") from None
+
+
+def write_laz(source: ExportSource, path: Path) -> int:
+    """Write the points piece by piece; returns their number. Positions are rounded to a power of ten no coarser than
+    1/100,000 of the median distance from camera to point, unless the drive is too large for 32 bits of that."""
+    laspy = check_laz()
+    middle, step = _grid(source)
+    header = laspy.LasHeader(version="1.4", point_format=7)
+    header.scales, header.offsets = np.full(3, step), middle
+    header.generating_software = "city-reconstruction"
+    header.add_extra_dims([laspy.ExtraBytesParams(name, kind) for name, kind in _EXTRA.items()])
+    count = 0
+    with laspy.open(str(path), mode="w", header=header) as writer:
+        for table in source.points():
+            points = laspy.ScaleAwarePointRecord.zeros(table.num_rows, header=header)
+            for axis in "xyz":
+                setattr(points, axis, table[axis].to_numpy().astype(np.float64))
+            for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
+                setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
+            for name, column in _COLUMNS.items():
+                points[name] = table[column].to_numpy()
+            writer.write_points(points)
+            count += table.num_rows
+    return count
+
+
+def _grid(source: ExportSource) -> tuple[np.ndarray, float]:
+    """The origin (3,) of the file's positions and their step."""
+    boxes = np.array([file.box for file in source.drive.manifest.point_files if file.box is not None])
+    if not len(boxes):
+        raise DriveError(f"drive {source.drive.manifest.drive_id} was published without points")
+    low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+    fine = 10.0 ** math.floor(math.log10(max(_FINENESS * source.drive.typical[0], 1e-12)))
+    widest = float((high - low).max())
+    while widest / fine > _STEPS:
+        fine *= 10
+    return np.round((low + high) / 2), fine

@@ -1,0 +1,42 @@
+"""nerfstudio's transforms.json with the points as PLY beside it.
+
+Its cameras have OpenGL axes (x right, y up, z back) and its world has z up; `applied_transform` says how that world
+came from ours. The points stay in our world: nerfstudio's parser applies the transform to them itself.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.publish.exports.ply import write_ply
+from pipeline.publish.exports.source import ExportSource
+
+APPLIED = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]])
+"""nerfstudio's world from ours (3, 4): x stays right, our z (forward) becomes y, our -y (up) becomes z."""
+
+_GL_FROM_CV = np.diag([1.0, -1.0, -1.0, 1.0])
+_POINTS = "sparse_pc.ply"
+
+
+def write_nerfstudio(source: ExportSource, folder: Path) -> int:
+    """Write transforms.json and sparse_pc.ply; returns the number of frames. Images are expected in images/."""
+    cameras = source.cameras
+    poses = np.vstack([APPLIED, [0, 0, 0, 1]]) @ cameras.world_from_camera @ _GL_FROM_CV
+    frames = []
+    for place, name in enumerate(source.names):
+        fx, fy, cx, cy = cameras.intrinsics[place].tolist()
+        width, height = cameras.sizes[place].tolist()
+        frames.append({
+            "file_path": f"images/{name}",
+            "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height,
+            "transform_matrix": poses[place].tolist(),
+        })  # fmt: skip
+    values = {"camera_model": "OPENCV", "applied_transform": APPLIED.tolist(), "frames": frames}
+    if source.drive.manifest.counts.points:
+        write_ply(source, folder / _POINTS, plain=True)
+        values["ply_file_path"] = _POINTS
+    (folder / "transforms.json").write_text(json.dumps(values, indent=1) + "\n")
+    return len(frames)

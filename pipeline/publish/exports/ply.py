@@ -1,0 +1,47 @@
+"""PLY, binary little endian: x y z, red green blue, confidence, chunk, frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.publish.exports.source import ExportSource
+
+_FULL = np.dtype(
+    [
+        *((axis, "<f4") for axis in "xyz"),
+        *((colour, "u1") for colour in ("red", "green", "blue")),
+        ("confidence", "<f4"), ("chunk", "<i4"), ("frame", "<i4"),
+    ]
+)  # fmt: skip
+_PLAIN = np.dtype(_FULL.descr[:6])
+_COLUMNS = {"red": "r", "green": "g", "blue": "b", "chunk": "chunk_index", "frame": "frame_index"}
+_TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
+_HEADER_BYTES = 512
+
+
+def write_ply(source: ExportSource, path: Path, *, plain: bool = False) -> int:
+    """Write the points piece by piece; returns their number. plain: places and colours only."""
+    kind = _PLAIN if plain else _FULL
+    columns = {name: _COLUMNS.get(name, name) for name in kind.names or ()}
+    count = 0
+    with path.open("wb") as file:
+        file.write(_header(kind, 0))
+        for table in source.points(list(columns.values())):
+            rows = np.empty(table.num_rows, kind)
+            for name, column in columns.items():
+                rows[name] = table[column].to_numpy()
+            file.write(rows.tobytes())
+            count += len(rows)
+        file.seek(0)
+        file.write(_header(kind, count))  # the number of points is known now
+    return count
+
+
+def _header(kind: np.dtype, count: int) -> bytes:
+    """Of one length whatever the count, so that it can be written again."""
+    properties = [f"property {_TYPES[kind[name].str]} {name}" for name in kind.names or ()]
+    begin = "ply\nformat binary_little_endian 1.0\ncomment world: OpenCV axes of the first camera\ncomment "
+    end = "\n".join(["", f"element vertex {count}", *properties, "end_header", ""])
+    return (begin + "-" * (_HEADER_BYTES - len(begin) - len(end)) + end).encode()

@@ -1,0 +1,69 @@
+"""What every format is written from: an open drive, what is wanted of it, and the names of its images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.publish.cameras import Cameras
+from pipeline.publish.results import PublishedDrive
+from pipeline.publish.selection import Selection
+
+Advance = Callable[[int, int], None]
+"""Told as points pass: how many more, of how many published ones (an upper bound for what a selection takes)."""
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """A drive, the part of it that is wanted, and who is told of progress."""
+
+    drive: PublishedDrive
+    selection: Selection
+    advance: Advance | None = None
+
+    @cached_property
+    def cameras(self) -> Cameras:
+        """The wanted frames that have a pose. DriveError where there is none."""
+        cameras = Cameras.of(self.drive.poses, self.selection.frames)
+        if not len(cameras):
+            counts = self.drive.manifest.counts
+            raise DriveError(
+                f"drive {self.drive.manifest.drive_id}: no frame with a pose among those asked for "
+                f"(it has {counts.frames}, {counts.frames_missing} of them without a pose)"
+            )
+        return cameras
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """A file name for the image of each of `cameras`: its own where those differ and sort in drive order (trainers
+        sort by name), else frame_000123 and so on."""
+        own = [storage.parent_and_name(uri)[1] for uri in self.cameras.uris]
+        usable = all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) and "#" not in name for name in own)
+        if usable and len(set(own)) == len(own) and sorted(own) == own:
+            return tuple(own)
+        endings = [re.search(r"\.(jpe?g|png)$", name, re.IGNORECASE) for name in own]
+        return tuple(
+            f"frame_{frame:06d}{ending.group().lower() if ending else '.png'}"
+            for frame, ending in zip(self.cameras.frame_index.tolist(), endings, strict=True)
+        )
+
+    def points(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The wanted points, piece by piece."""
+        for table in self.drive.select(self.selection, columns):
+            if self.advance is not None:
+                self.advance(table.num_rows, self.drive.manifest.counts.points)
+            yield table
+
+
+def stacked(table: pa.Table, *names: str) -> NDArray[Any]:
+    """Columns side by side, (n, len(names))."""
+    return np.stack([table[name].to_numpy() for name in names], -1)
