@@ -7,6 +7,8 @@ in one loop, the pipeline's worker over many processes).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,15 @@ from models.tokens import ChunkState, time_offsets
 
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_DEVIATION = (0.229, 0.224, 0.225)
+
+Keep = Callable[[int, Tensor, Tensor], Tensor]
+"""A dense layer's number and its patches' two halves (B, S, patches, d), frame block's and global block's -> what is
+kept of them for the heads."""
+
+
+def whole_feature(layer: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
+    """Both halves as they are, (B, S, patches, 2d): what the plain twin and training keep."""
+    return torch.cat([frame_half, global_half], dim=-1)
 
 
 class Aggregator(nn.Module):
@@ -90,24 +101,26 @@ class Aggregator(nn.Module):
         tokens = torch.cat([camera.to(dtype), registers.to(dtype), patch_tokens], dim=2)
         return ChunkState(tokens=tokens, grid=grid, features=features)
 
-    def run_segment(self, state: ChunkState) -> ChunkState:
+    def run_segment(self, state: ChunkState, keep: Keep = whole_feature) -> ChunkState:
         """Run the layers of the state's next segment, up to the memory at its end if it has one.
 
-        The returned state waits for `finish_segment`, with or without a memory's answer.
+        keep: what is kept of a dense layer. The returned state waits for `finish_segment`, with or without a
+        memory's answer.
         """
         b, s, p, d = state.tokens.shape
         rope = self._table(state.grid, d // self.config.num_heads, self.config.special_tokens)
-        repeated = RopeTable(rope.cos.repeat(s, 1), rope.sin.repeat(s, 1))
         x = state.tokens
         layers = self.config.segments[state.next_segment]
         features = dict(state.features)
         for layer in layers:
-            x = self.frame_blocks[layer](x.reshape(b * s, p, d), rope).view(b, s, p, d)
-            frame_half = x
-            x = self.global_blocks[layer](x.reshape(b, s * p, d), repeated).view(b, s, p, d)
+            x = frame_half = self.frame_blocks[layer](x.reshape(b * s, p, d), rope).view(b, s, p, d)
+            x = self.global_blocks[layer](x.reshape(b, s * p, d), rope).view(b, s, p, d)
             if layer != layers[-1] and layer in self.config.dense_layers:
-                features[layer] = self._feature(frame_half, x)
-        return ChunkState(x, state.grid, state.next_segment, features, frame_half=frame_half)
+                features[layer] = self._feature(layer, frame_half, x, keep)
+        wanted = layers[-1] in self.config.dense_layers or layers[-1] == self.config.depth - 1
+        return ChunkState(
+            x, state.grid, state.next_segment, features, frame_half=frame_half if wanted else None, at_barrier=True
+        )
 
     def memory_step(self, state: ChunkState) -> FastWeights | None:
         """What the chunks ask of the memory they stand at: float32 steps (B, ...); None without one."""
@@ -123,11 +136,16 @@ class Aggregator(nn.Module):
             raise ValueError(f"no memory stands at the end of segment {segment}")
         return memory.update(step, dtype)
 
-    def finish_segment(self, state: ChunkState, weights: FastWeights | None) -> ChunkState:
+    def finish_segment(
+        self, state: ChunkState, weights: FastWeights | None, keep: Keep = whole_feature
+    ) -> ChunkState:
         """Read the memory (None: leave it out), keep the features of the segment's last layer, move on.
 
-        Special tokens pass untouched. weights: (1, ...) shared by all chunks of the state, or (B, ...).
+        Special tokens pass untouched. weights: (1, ...) shared by all chunks of the state, or (B, ...). keep: as in
+        `run_segment`, the same all the way.
         """
+        if not state.at_barrier:
+            raise ValueError("finish_segment comes after run_segment")
         x = state.tokens
         specials = self.config.special_tokens
         if weights is not None:
@@ -138,12 +156,12 @@ class Aggregator(nn.Module):
             x = torch.cat([x[:, :, :specials], patches.view(x[:, :, specials:].shape)], dim=2)
         layer = self.config.segments[state.next_segment][-1]
         features, frame_half = dict(state.features), state.frame_half
-        if frame_half is None:
-            raise ValueError("finish_segment comes after run_segment")
         if layer in self.config.dense_layers:
-            features[layer] = self._feature(frame_half, x)
+            assert frame_half is not None
+            features[layer] = self._feature(layer, frame_half, x, keep)
         camera = None
         if layer == self.config.depth - 1:
+            assert frame_half is not None
             camera = torch.cat([frame_half[:, :, 0], x[:, :, 0]], dim=-1)
         return ChunkState(x, state.grid, state.next_segment + 1, features, camera=camera)
 
@@ -155,14 +173,12 @@ class Aggregator(nn.Module):
         """(B, L, d), L = S x patches: the tokens the memory acts on."""
         return state.tokens[:, :, self.config.special_tokens :].flatten(1, 2)
 
-    def _feature(self, frame_half: Tensor, global_half: Tensor) -> Tensor:
+    def _feature(self, layer: int, frame_half: Tensor, global_half: Tensor, keep: Keep) -> Tensor:
         specials = self.config.special_tokens
-        return torch.cat([frame_half[:, :, specials:], global_half[:, :, specials:]], dim=-1)
+        return keep(layer, frame_half[:, :, specials:], global_half[:, :, specials:])
 
     def _memory_table(self, state: ChunkState) -> RopeTable:
-        table = self._table(state.grid, self.config.embed_dim, 0)
-        s = state.tokens.shape[1]
-        return RopeTable(table.cos.repeat(s, 1), table.sin.repeat(s, 1))
+        return self._table(state.grid, self.config.embed_dim, 0)
 
     def _table(self, grid: tuple[int, int], width: int, specials: int) -> RopeTable:
         device = self.camera_token.device

@@ -111,16 +111,28 @@ class DenseHead(nn.Module):
     def forward(self, features: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Four features (S, patches, 2d), shallow first, and fine ones with dense_skip ->
         values (S, H, W, values), confidence (S, H, W)."""
+        projected = [self.project(place, feature) for place, feature in enumerate(features[:4])]
+        return self.fuse([*projected, *features[4:]], grid)
+
+    def project(self, place: int, feature: Tensor) -> Tensor:
+        """The feature of the dense layer at `place` (..., patches, 2d) -> (..., patches, its channels).
+
+        Needs one patch only, so it can be done as soon as the layer has run, and less is kept.
+        """
+        convolution = self.projects[place]
+        assert isinstance(convolution, nn.Conv2d)
+        return F.linear(self.norm(feature), convolution.weight.flatten(1), convolution.bias)
+
+    def fuse(self, projected: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Four projected features (S, patches, channels), and fine ones with dense_skip -> as `forward`."""
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
         aspect = width / height
         laterals = []
-        for feature, project, resize, lateral in zip(
-            features[:4], self.projects, self.resize, self.lateral, strict=True
-        ):
-            x = self.norm(feature).transpose(1, 2).unflatten(2, grid)
-            laterals.append(lateral(resize(_with_grid(project(x), aspect))))
+        for feature, resize, lateral in zip(projected[:4], self.resize, self.lateral, strict=True):
+            x = feature.transpose(1, 2).unflatten(2, grid)
+            laterals.append(lateral(resize(_with_grid(x, aspect))))
         if self.skip is not None:
-            laterals[0] = laterals[0] + self._fine_map(features[4], grid, laterals[0].shape[-2:])
+            laterals[0] = laterals[0] + self._fine_map(projected[4], grid, laterals[0].shape[-2:])
         y: Tensor | None = None
         for i in (3, 2, 1, 0):
             rows, cols = laterals[i - 1].shape[-2:] if i else (2 * s for s in laterals[0].shape[-2:])

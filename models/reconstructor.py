@@ -5,7 +5,7 @@ Everything faster or distributed is checked against it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from models.tokens import ChunkState, middle_first
 MemoryScope = Literal["drive", "chunk", "off"]
 """Over what a memory's step is summed: all chunks (GCS), each chunk alone (without GCS), or no memory."""
 
-_DENSE_FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory, changes no number
+_FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory, changes no number
 
 
 @dataclass
@@ -101,18 +101,41 @@ class Reconstructor(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d), a few frames at a time."""
-        return torch.cat([self.aggregator.encode(part) for part in images.split(_DENSE_FRAMES)])
+        return torch.cat([self.aggregator.encode(part) for part in images.split(_FRAMES)])
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Patch tokens (B, S, patches, d), reference frame first -> the state before the first layer."""
         return self.aggregator.begin(patch_tokens, grid)
 
-    def predict(self, state: ChunkState, order: Sequence[int], with_points: bool = False) -> Prediction:
-        """Heads on a chunk (B = 1) past all segments; order: its frame numbers, reference first."""
+    def keep_projected(self, layer: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
+        """For the aggregator's `keep`: what the depth head projects a dense layer to, in the tokens' dtype.
+
+        (B, S, patches, channels) instead of 2d wide: the same depth from a fraction of the memory, without points.
+        """
+        place = self.config.dense_layers.index(layer)
+        dtype, kept = self.depth_head.norm.weight.dtype, []
+        for first, second in zip(
+            frame_half.flatten(0, 1).split(_FRAMES), global_half.flatten(0, 1).split(_FRAMES), strict=True
+        ):
+            feature = torch.cat([first, second], dim=-1).to(dtype)
+            kept.append(self.depth_head.project(place, feature).to(frame_half.dtype))
+        return torch.cat(kept).unflatten(0, frame_half.shape[:2])
+
+    def predict(
+        self, state: ChunkState, order: Sequence[int], with_points: bool = False, projected: bool = False
+    ) -> Prediction:
+        """Heads on a chunk (B = 1) past all segments; order: its frame numbers, reference first.
+
+        projected: its features are those of `keep_projected`, which have no points in them.
+        """
         if state.camera is None:
             raise ValueError("the chunk has not passed all segments yet")
+        if projected and with_points:
+            raise ValueError("points need whole features, not those that the depth head has projected")
         pose = self.camera_head(state.camera.to(self.camera_head.empty_pose_tokens.dtype))[0]
-        depth, depth_confidence = self._dense(self.depth_head, state)
+        depth, depth_confidence = self._dense(
+            self.depth_head, self.depth_head.fuse if projected else self.depth_head, state
+        )
         prediction = Prediction(
             frame_index=torch.as_tensor(list(order), dtype=torch.int64),
             pose_encoding=pose,
@@ -120,16 +143,18 @@ class Reconstructor(nn.Module):
             depth_confidence=depth_confidence,
         )
         if with_points:
-            points, prediction.points_confidence = self._dense(self.point_head, state)
+            points, prediction.points_confidence = self._dense(self.point_head, self.point_head, state)
             prediction.points = points_from(points)
         return prediction
 
-    def _dense(self, head: DenseHead, state: ChunkState) -> tuple[Tensor, Tensor]:
+    def _dense(
+        self, head: DenseHead, run: Callable[..., tuple[Tensor, Tensor]], state: ChunkState
+    ) -> tuple[Tensor, Tensor]:
         dtype = head.output1.weight.dtype
         features = [state.features[layer][0] for layer in self.config.dense_inputs]
         parts = [
-            head([f[a : a + _DENSE_FRAMES].to(dtype) for f in features], state.grid)
-            for a in range(0, features[0].shape[0], _DENSE_FRAMES)
+            run([f[a : a + _FRAMES].to(dtype) for f in features], state.grid)
+            for a in range(0, features[0].shape[0], _FRAMES)
         ]
         values, confidence = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(confidence)

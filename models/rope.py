@@ -45,7 +45,14 @@ def rope_table(
 
 
 def rotate(x: Tensor, table: RopeTable) -> Tensor:
-    """Turn x (..., P, D) by the table (P, D); same dtype back, computed in float32."""
+    """Turn x (..., L, D) by the table (P, D); same dtype back, computed in float32.
+
+    L is P, or frames x P for a sequence of equal grids: the table is read for each, not repeated in memory.
+    """
+    length, positions = x.shape[-2], len(table.cos)
+    if length != positions:
+        x = x.unflatten(-2, (-1, positions))
     y1, y2, x1, x2 = x.chunk(4, dim=-1)
     turned = torch.cat([-y2, y1, -x2, x1], dim=-1)
-    return (x * table.cos + turned * table.sin).to(x.dtype)
+    out = (x * table.cos + turned * table.sin).to(x.dtype)
+    return out if length == positions else out.flatten(-3, -2)

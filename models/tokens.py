@@ -31,9 +31,11 @@ class ChunkState:
     """B chunks of S frames each between two layers. (B is 1 but in training, where equal chunks are stacked.)
 
     tokens: (B, S, P, d), reference frame first; P = special tokens + rows * cols.
-    grid: patches (rows, cols). features: dense layer -> patch features (B, S, patches, 2d).
+    grid: patches (rows, cols). features: dense layer -> patch features (B, S, patches, 2d), or as the depth head
+    projects them (B, S, patches, its channels): what `models.aggregator.Keep` made of them.
     camera: the camera token's feature of the last layer (B, S, 2d), once it has run.
-    frame_half: the frame block's output of a memory's layer, kept until the memory has been read.
+    frame_half: the frame block's output of a segment's last layer, until the memory there has been read; kept only
+    where a head needs it. at_barrier: run_segment has been, finish_segment has not.
     """
 
     tokens: Tensor
@@ -42,6 +44,7 @@ class ChunkState:
     features: dict[int, Tensor] = field(default_factory=dict)
     camera: Tensor | None = None
     frame_half: Tensor | None = None
+    at_barrier: bool = False
 
     @property
     def patches(self) -> int:
@@ -67,4 +70,5 @@ class ChunkState:
             features={k: v.to(device, non_blocking=True) for k, v in self.features.items()},
             camera=move(self.camera),
             frame_half=move(self.frame_half),
+            at_barrier=self.at_barrier,
         )

@@ -145,7 +145,7 @@ class DrivePhases:
         bad = 0
         for chunk in chunks:
             owned = share.owned.get(chunk.number, range(0))
-            chunk.state = self.model.aggregator.run_segment(chunk.state)
+            chunk.state = self.model.aggregator.run_segment(chunk.state, self.model.keep_projected)
             if total is not None and self.settings.memory_scope == "drive":
                 step = self.model.aggregator.memory_step(chunk.state)
                 assert step is not None
@@ -192,7 +192,7 @@ class DrivePhases:
                 step = aggregator.memory_step(chunk.state)
                 if step is not None:
                     own = aggregator.memory_update(segment, step, self.settings.orthogonalise_dtype)
-            chunk.state = aggregator.finish_segment(chunk.state, own)
+            chunk.state = aggregator.finish_segment(chunk.state, own, self.model.keep_projected)
             yield chunk
 
     def _arriving(self, share: DriveShare, windows: Iterable[ChunkWindow]) -> Iterable[WaitingChunk]:
@@ -241,7 +241,7 @@ class DrivePhases:
         failure: Exception | None = None
         try:
             for chunk in chunks:
-                prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)))
+                prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)), projected=True)
                 stage(chunk.number, to_time_order(prediction, chunk))
                 self.progress("cameras and depth", 1)
         except Exception as error:
