@@ -13,10 +13,11 @@ from typing import Literal
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.benchmark import Machine, Subject
+from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.report import print_table, to_json
 
-What = Literal["decode"]
+What = Literal["accuracy", "decode"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class BenchmarkConfig:
     """Write all numbers to this file or URI; - prints them instead of the table."""
     figure: str | None = None
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
+    accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
 
 

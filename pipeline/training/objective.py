@@ -27,6 +27,9 @@ class LossWeights:
 
     camera: float = 5.0
     """Pose encodings over the refinement rounds (lambda of the paper)."""
+    fov: float = 0.5
+    """Weight of the two fields of view inside the camera loss, where each coordinate of the centre has one. Small
+    networks take little notice at 0.5 (a few degrees of error weigh as much as a centimetre)."""
     motion: float = 1.0
     """Motion between the frames of a chunk; an aid, not in the paper."""
     depth: float = 1.0
@@ -97,7 +100,7 @@ class Objective(nn.Module):
         valid = depth > 0
         parts: dict[str, Tensor] = {}
         if w.camera:
-            parts["camera"] = camera_loss(outputs.rounds, batch.pose_encoding)
+            parts["camera"] = camera_loss(outputs.rounds, batch.pose_encoding, fov_weight=w.fov)
         if w.motion and len(batch.offsets) > 1:
             parts["motion"] = relative_pose_loss(outputs.rounds[-1], batch.pose_encoding, batch.offsets)
         if w.depth:

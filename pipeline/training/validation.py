@@ -63,6 +63,13 @@ def score_drive(
     model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: MemoryScope = "drive"
 ) -> DriveScore:
     """Reconstruct one drive, loop closure off, and compare."""
+    return compare(*join_drive(model, truth, settings, scope), truth)
+
+
+def join_drive(
+    model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: MemoryScope = "drive"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The frames' images alone -> world_from_camera (N, 4, 4) and depth (N, H, W) in one gauge, loop closure off."""
     device = next(model.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(truth.images)).permute(0, 3, 1, 2).to(device).float() / 255
     chunks = plan_chunks(len(images), settings.chunk, settings.overlap)
@@ -80,7 +87,7 @@ def score_drive(
     depth = np.stack(
         [parts[owner[i]].depth[np.flatnonzero(parts[owner[i]].frame_index == i)[0]] for i in range(len(images))]
     )
-    return compare(joined.world_from_camera, depth * joined.depth_scale[:, None, None], truth)
+    return joined.world_from_camera, depth * joined.depth_scale[:, None, None]
 
 
 def compare(world_from_camera: NDArray[np.float64], depth: NDArray[np.float64], truth: Frames) -> DriveScore:

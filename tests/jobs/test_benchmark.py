@@ -24,6 +24,27 @@ def test_decoding_is_measured_with_machine_versions_and_commit(tmp_path, capsys)
     assert json.loads(capsys.readouterr().out)["frames"] == 16
 
 
+@pytest.mark.slow
+def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(capsys):
+    arguments = ["--what", "accuracy", "--accuracy.drives", "2", "--accuracy.frames", "24", "--accuracy.turns", "0",
+                 "--accuracy.first-seed", "50", "--accuracy.ablation", "--json", "-"]  # fmt: skip
+    assert main(arguments) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [drive["seed"] for drive in said["drives"]] == [50, 51]
+    assert said["chunk"] == 12 and said["chunks_a_drive"] == 3
+    errors = {scope: said["summary"][scope]["ate_percent_median"] for scope in ("full", "without GCS", "without GCM")}
+    assert len(set(errors.values())) == 3  # the memory and its sum are really left out
+    assert all(error < 10 for error in errors.values())  # a network without training is at 30 and more
+    assert said["summary"]["full"]["turns"] == 0 and said["summary"]["full"]["turn_error_median"] is None
+    assert said["drives"][0]["scores"]["full"]["abs_rel"] < 0.3
+
+
+def test_only_drives_with_enough_turns_are_measured(capsys):
+    assert main(["--what", "accuracy", "--accuracy.drives", "1", "--accuracy.frames", "2", "--accuracy.turns", "1",
+                 "--accuracy.first-seed", "99998"]) == 1  # fmt: skip
+    assert "0 of 1 drives of 2 frames from seed 99998 on have 1 turns" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("wrong", [["--what", "weather"], ["--what", "decode", "--decode.frames", "0"]])
 def test_what_cannot_be_measured_is_a_usage_error_that_names_it(wrong, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -1,0 +1,142 @@
+"""How good a network is: drives of the rendered city that it never saw, with and without its memory, loops off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import Reconstructor, open_checkpoint
+from models.checkpoint import WEIGHTS_FOLDER
+from pipeline.benchmark.report import Measured, Row
+from pipeline.city import CityDrive
+from pipeline.evaluation.turns import find_turns, turn_errors
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.training.config import ValidationSettings
+from pipeline.training.data import Frames
+from pipeline.training.validation import SCOPES, DriveScore, compare, join_drive
+
+_TARGET_ATE, _TARGET_TURN, _TARGET_DEPTH = 2.0, 10.0, 0.12
+_FIRST_TRAINED = 100_000  # seeds from here on are trained on (pipeline.training.run.FIRST_SEED)
+_ROUTE_FRAMES = 1200  # a route of its own length is planned for every number of frames: one for all
+
+
+@dataclass(frozen=True)
+class AccuracyBenchmark:
+    """Held-out drives through the plain path: chunks, memory, joining as `jobs.reconstruct` does by default."""
+
+    weights: str | None = None
+    """Checkpoint; None takes the one in the box. Its chunk size and overlap are used."""
+    drives: int = 10
+    """Drives."""
+    frames: int = 400
+    """Frames of each, the first ones of a route of 1,200."""
+    first_seed: int = 800
+    """Seeds from here on, leaving out drives with fewer turns. Seeds from 100,000 on are trained on."""
+    turns: int = 1
+    """Turns of 60 degrees or more that a drive must have."""
+    ablation: bool = False
+    """Also keep the memory to each chunk (without GCS) and leave it out (without GCM): three times the work."""
+    height: int = 64
+    """Height of the rendered frames."""
+    width: int = 128
+    """Width of the rendered frames."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name, least in (("drives", 1), ("frames", 2), ("first_seed", 0), ("turns", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"accuracy.{name} must be at least {least}, not {getattr(self, name)}")
+        if self.frames > _ROUTE_FRAMES:
+            raise ValueError(f"accuracy.frames must be at most {_ROUTE_FRAMES}, not {self.frames}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Reconstruct and compare drive by drive. Raises ValueError where too few drives have the turns asked for."""
+        model = open_checkpoint(self.weights or str(WEIGHTS_FOLDER / "city_tiny.safetensors"))
+        settings = ValidationSettings(chunk=model.config.chunk_size, overlap=model.config.chunk_overlap)
+        scopes = list(SCOPES) if self.ablation else ["full"]
+        drives = []
+        for seed, drive in self._chosen():
+            rendered = drive.render(range(self.frames))
+            truth = Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+            found = {scope: score(model, truth, settings, scope) for scope in scopes}
+            drives.append({"seed": seed, "scores": found})
+            ate = ", ".join(f"{scope} {found[scope]['ate_percent']:.2f}" for scope in scopes)
+            say(f"accuracy: drive {len(drives)} of {self.drives}, seed {seed}: "
+                f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}")  # fmt: skip
+        summary = {scope: summed([d["scores"][scope] for d in drives]) for scope in scopes}  # type: ignore[index]
+        values = {
+            "parameters": sum(p.numel() for p in model.parameters()), "chunk": settings.chunk,
+            "chunks_a_drive": len(plan_chunks(self.frames, settings.chunk, settings.overlap)),
+            "summary": summary, "drives": drives,
+        }  # fmt: skip
+        return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))  # type: ignore[misc]
+
+    def _chosen(self) -> Iterator[tuple[int, CityDrive]]:
+        count = 0
+        for seed in range(self.first_seed, _FIRST_TRAINED):
+            drive = CityDrive(seed, _ROUTE_FRAMES, self.height, self.width, supersample=2)
+            if len(find_turns(drive.world_from_camera[: self.frames])) < self.turns:
+                continue
+            yield seed, drive
+            count += 1
+            if count == self.drives:
+                return
+        raise ValueError(
+            f"accuracy: {count} of {self.drives} drives of {self.frames} frames from seed {self.first_seed} on "
+            f"have {self.turns} turns: ask for fewer"
+        )
+
+
+def score(model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: str) -> dict[str, Any]:
+    """One drive's errors under one scope of the memory; a score that the drive cannot have is None."""
+    with torch.no_grad():
+        poses, depth = join_drive(model, truth, settings, SCOPES[scope])
+    values: DriveScore = compare(poses, depth, truth)
+    turns = turn_errors(poses, truth.world_from_camera, np.arange(len(poses)))
+    plain = {name: value if isfinite(value) else None for name, value in asdict(values).items()}
+    path = float(np.linalg.norm(np.diff(truth.world_from_camera[:, :3, 3], axis=0), axis=1).sum())
+    return {**plain, "path_metres": path, "turns": [asdict(turn) for turn in turns]}
+
+
+def summed(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Median, mean and range over drives, and of the error over all their turns."""
+    ate, depth = (np.array([s[name] for s in scores]) for name in ("ate_percent", "abs_rel"))
+    errors = np.array([turn["error"] for s in scores for turn in s["turns"]])
+    return {
+        "ate_percent_median": float(np.median(ate)), "ate_percent_mean": float(ate.mean()),
+        "ate_percent_range": [float(ate.min()), float(ate.max())],
+        "abs_rel_mean": float(depth.mean()), "abs_rel_range": [float(depth.min()), float(depth.max())],
+        "turns": len(errors),
+        "turn_error_median": float(np.median(errors)) if len(errors) else None,
+        "turn_error_largest": float(errors.max()) if len(errors) else None,
+    }  # fmt: skip
+
+
+def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[str, Any]]]) -> Iterator[Row]:
+    full = summary["full"]
+    ate, depth = full["ate_percent_median"], full["abs_rel_mean"]
+    low, high = full["ate_percent_range"]
+    yield Row("ATE after Sim(3), median", f"{ate:.2f} % of the path (mean {full['ate_percent_mean']:.2f}, "
+              f"{low:.2f} to {high:.2f})", f"{_TARGET_ATE:g} %", ate <= _TARGET_ATE)  # fmt: skip
+    if full["turns"]:
+        turn = full["turn_error_median"]
+        yield Row("rotation over a turn, median", f"{turn:.1f} degrees (largest {full['turn_error_largest']:.1f}, "
+                  f"{full['turns']} turns)", f"{_TARGET_TURN:g} degrees", turn <= _TARGET_TURN)  # fmt: skip
+    low, high = full["abs_rel_range"]
+    yield Row("depth abs-rel, mean", f"{depth:.3f} ({low:.3f} to {high:.3f})", f"{_TARGET_DEPTH:g}",
+              depth <= _TARGET_DEPTH)  # fmt: skip
+    for scope, values in summary.items():
+        if scope == "full":
+            continue
+        wins = sum(d["full"]["ate_percent"] <= d[scope]["ate_percent"] for d in drives)
+        yield Row(
+            f"{scope}: ATE, depth",
+            f"{values['ate_percent_median']:.2f} % (mean {values['ate_percent_mean']:.2f}), "
+            f"{values['abs_rel_mean']:.3f}; full is ahead on {wins} of {len(drives)} drives",
+            "not below full", values["ate_percent_median"] >= ate,
+        )  # fmt: skip
