@@ -1,0 +1,92 @@
+"""What a run over many drives is doing, or did: python -m jobs.status --output URI [--watch].
+
+Reads the run's ledger on the output alone: needs no cluster, works while the run goes on and long after it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.command import run_command, settings_from
+from pipeline import storage
+from pipeline.errors import StorageError
+from pipeline.fleet.ledger import RunState, list_runs, read_run
+from pipeline.fleet.run_report import render_run_report
+from pipeline.fleet.summary import status_text, summarise
+
+
+@dataclass(frozen=True)
+class StatusConfig:
+    """Which run to look at, and how."""
+
+    output: str
+    """Where the results go: the --output of the run; a path or URI."""
+    run: str | None = None
+    """Name of the run; by default the newest."""
+    runs: bool = False
+    """List all runs of the output, a line each."""
+    watch: bool = False
+    """Look again and again until the run has ended."""
+    every: float = 5.0
+    """Seconds between two looks."""
+    failures: int = 20
+    """Show so many failed drives."""
+    report: str | None = None
+    """Write the run as an HTML file to this local path."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the option."""
+        if not self.every >= 1:
+            raise ValueError(f"--every must be at least 1 second, not {self.every}")
+        if self.failures < 0:
+            raise ValueError(f"--failures must not be negative, not {self.failures}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _status(settings_from(StatusConfig, arguments, prog="jobs.status")))
+
+
+def _status(config: StatusConfig) -> None:
+    if config.runs:
+        names = list_runs(storage.absolute(config.output))
+        print("\n".join(_line(read_run(config.output, name)) for name in names) or "no runs yet")
+        return
+    run = _watch(config) if config.watch else read_run(config.output, config.run)
+    print(status_text(run, config.failures, time.time()))
+    if config.report is not None:
+        Path(config.report).write_text(render_run_report(run))
+        print(f"  written  {config.report}")
+
+
+def _watch(config: StatusConfig) -> RunState:
+    """Look until the run has ended. A store that stops answering is waited for; one that never did is an error."""
+    run = read_run(config.output, config.run)
+    said = ""
+    while run.info.state == "running":
+        if sys.stdout.isatty():
+            print("\033[H\033[2J" + status_text(run, config.failures, time.time()), flush=True)
+        else:
+            line = _line(run)
+            if line != said:
+                print(line, flush=True)
+            said = line
+        time.sleep(config.every)
+        try:
+            run = read_run(config.output, run.info.run_id)
+        except StorageError as error:
+            print(f"(waiting: {error})", file=sys.stderr, flush=True)
+    return run
+
+
+def _line(run: RunState) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in run.counts.items() if count)
+    total = summarise(run)
+    return f"{run.info.run_id}  {run.info.state:<11} {total.drives} drives: {counts}; {total.frames:,} frames made"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""jobs.status reads a ledger while it is written and after, from a disk as from a bucket."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from jobs.status import main
+from pipeline.fleet.ledger import Ledger
+from tests.fleet.runs import made_up_run
+from tests.s3_server import s3, s3_server  # noqa: F401
+
+
+def write_run(output, run):
+    with Ledger(str(output), replace(run.info, started_at=0.0)) as ledger:
+        ledger.add(run.rows.values())
+
+
+def test_a_finished_run_is_shown_with_its_failures(tmp_path, capsys):
+    run = made_up_run(40)
+    write_run(tmp_path, run)
+    assert main(["--output", str(tmp_path), "--report", str(tmp_path / "run.html")]) == 0
+    said = capsys.readouterr().out
+    assert f"run {run.info.run_id}: finished" in said and f"{len(run.in_state('published'))} published" in said
+    assert all(row.drive_id in said for row in run.in_state("failed", "quarantined"))
+    assert run.info.run_id in (tmp_path / "run.html").read_text()
+    assert main(["--output", str(tmp_path), "--runs"]) == 0
+    assert f"{run.info.run_id}  finished" in capsys.readouterr().out
+
+
+@pytest.mark.cluster
+def test_a_run_on_s3_is_watched_to_its_end(s3, capsys):  # noqa: F811
+    run = made_up_run(20, "running")
+    rows = list(run.rows.values())
+    ledger = Ledger(f"{s3}/watched", replace(run.info, started_at=0.0))
+    with ledger:
+        ledger.add(rows[:5])
+        ledger.flush()
+
+        def finish():
+            ledger.add(rows)
+            ledger.update_run(state="finished")
+            ledger.flush()
+
+        timer = threading.Timer(2.0, finish)
+        timer.start()
+        assert main(["--output", f"{s3}/watched", "--watch", "--every", "1"]) == 0
+        timer.join()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{run.info.run_id}  running") and "5 drives" in lines[0]
+    assert any(line.startswith(f"run {run.info.run_id}: finished") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "no run was ever made"), (["--run", "x"], "no run x"), (["--every", "0"], "--every must be at least")],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(tmp_path, capsys, arguments, said):
+    assert main(["--output", str(tmp_path), *arguments]) == 1
+    assert said in capsys.readouterr().err
