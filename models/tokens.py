@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -57,18 +57,15 @@ class ChunkState:
         held = [self.tokens, self.camera, self.frame_half, *self.features.values()]
         return sum(t.nbytes for t in held if t is not None)
 
-    def to(self, device: torch.device | str) -> ChunkState:
-        """The same chunk with its tensors on another device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        return ChunkState(
-            tokens=self.tokens.to(device, non_blocking=True),
-            grid=self.grid,
-            next_segment=self.next_segment,
-            features={k: v.to(device, non_blocking=True) for k, v in self.features.items()},
-            camera=move(self.camera),
-            frame_half=move(self.frame_half),
-            at_barrier=self.at_barrier,
+    def map(self, function: Callable[[Tensor | None], Tensor | None]) -> ChunkState:
+        """The same chunk with the function applied to each tensor, and to None where there is none."""
+        tokens = function(self.tokens)
+        assert tokens is not None
+        features = {layer: function(feature) for layer, feature in self.features.items()}
+        return replace(
+            self,
+            tokens=tokens,
+            features={layer: feature for layer, feature in features.items() if feature is not None},
+            camera=function(self.camera),
+            frame_half=function(self.frame_half),
         )

@@ -11,6 +11,7 @@ from models import ModelConfig
 from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
 from pipeline.backend.loops import LoopConfig
+from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import NetworkSpec, Precision
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
@@ -56,6 +57,16 @@ class RunConfig:
     """Processes that share the drive's chunks, one GPU each where there are GPUs. 1 runs in this process."""
     threads: int | None = None
     """CPU threads of a worker; by default the machine's cores shared among the workers."""
+    gpu_memory: str | None = None
+    """GPU memory in which chunks may wait for each other, of each worker: 40GB, 500MB, 0. By default what is free
+    once the network is there, less what the layers need (8 GB, or a quarter of a small GPU)."""
+    host_memory: str | None = None
+    """Host memory for the same. By default half of what is free when a worker starts, shared among the workers on a
+    machine: the other half is for frames in flight and the layers' own work."""
+    scratch: str | None = None
+    """Local disk for the same; 0: none. By default four fifths of what is free."""
+    scratch_folder: str | None = None
+    """Folder on that disk; by default the system's folder for temporary files."""
     precision: Precision = "float32"
     """Arithmetic of the network's attention and memories: float32 as published, or bfloat16."""
     orthogonalise_precision: Precision = "float32"
@@ -107,6 +118,19 @@ class RunConfig:
             raise ValueError(f"--threads must be at least 1, not {self.threads}")
         if self.preset is not None:
             ModelConfig.preset(self.preset)  # refuses unknown names
+        self.budgets  # noqa: B018 (refuses what is no size)
+
+    @property
+    def budgets(self) -> MemoryBudgets:
+        """Memory that waiting chunks of a worker may take."""
+
+        def size(text: str | None, name: str) -> int | None:
+            return None if text is None else parse_size(text, name)
+
+        return MemoryBudgets(
+            size(self.gpu_memory, "--gpu-memory"), size(self.host_memory, "--host-memory"),
+            size(self.scratch, "--scratch"), self.scratch_folder,
+        )  # fmt: skip
 
     @property
     def network(self) -> NetworkSpec:
@@ -127,7 +151,8 @@ class RunConfig:
         """The settings on which a result's numbers depend: what a published drive is known by."""
         values = asdict(self)
         for name in ("input", "output", "drive_id", "weights", "workers", "threads", "overwrite",
-                     "keep_predictions", "address"):  # fmt: skip
+                     "keep_predictions", "address", "gpu_memory", "host_memory", "scratch",
+                     "scratch_folder"):  # fmt: skip
             del values[name]
         return values
 

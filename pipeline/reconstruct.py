@@ -139,6 +139,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         output=output,
         threads=config.threads or max(1, cores // config.workers),
         finder=TokenLoopFinder(config.loop, config.chunk_size or 0) if config.loops else None,
+        budgets=config.budgets,
     )
     loops = 0
 

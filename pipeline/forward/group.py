@@ -15,6 +15,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.errors import DriveError
+from pipeline.forward.budgets import killed_advice
 from pipeline.forward.events import Dropped, Event, EventQueue, Staged
 from pipeline.forward.loops import LoopChunk
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
@@ -114,7 +115,8 @@ def _run_group(
             handle(ray.get(queue.take.remote()))
         handle(ray.get(queue.take.remote()))
     if failure:
-        raise DriveError(f"the worker group failed: {_root_cause(failure[0])}") from failure[0]
+        died = f"the worker group failed: {_root_cause(failure[0])}{killed_advice(failure[0])}"
+        raise DriveError(died) from failure[0]
 
 
 class _QueueActor(EventQueue):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from models.fast_weights import FastWeights
 from models.reconstructor import MemoryScope
 from models.tokens import middle_first
 from pipeline.errors import DriveError
+from pipeline.forward.behind import Behind
 from pipeline.forward.loops import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
 from pipeline.forward.staging import ChunkPrediction
@@ -135,7 +137,7 @@ class DrivePhases:
             failure = self._add_loop_chunks(share, total, failure)
         barrier = self.sync.sum(total, failed=failure is not None, bad_frames=bad)
         if failure is not None:
-            raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
+            raise DroppedDrive(f"drive {share.drive_id}: {self.store.explain(failure)}") from failure
         return barrier
 
     def _advance(
@@ -185,6 +187,7 @@ class DrivePhases:
     def _past_barrier(self, segment: int, weights: FastWeights | None) -> Iterable[WaitingChunk]:
         """Chunks that have read the memory at a segment's end, one after the other."""
         aggregator = self.model.aggregator
+        self.store.expect(self._numbers, with_images=segment == len(self.model.config.segments) - 1)
         for number in self._numbers:
             chunk = self.store.take(number)
             own = weights
@@ -237,18 +240,26 @@ class DrivePhases:
         chunks: Iterable[WaitingChunk],
         stage: Callable[[int, ChunkPrediction], None],
     ) -> None:
-        """Cameras and depth of every chunk, staged; then one last barrier: everybody has staged."""
+        """Cameras and depth of every chunk, staged behind; then one last barrier: everybody has staged all."""
         failure: Exception | None = None
-        try:
-            for chunk in chunks:
-                prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)), projected=True)
+
+        def stage_one(prediction: Prediction, chunk: WaitingChunk) -> None:
+            with torch.inference_mode():  # a thread has its own mode
                 stage(chunk.number, to_time_order(prediction, chunk))
-                self.progress("cameras and depth", 1)
+
+        try:
+            with Behind() as behind:
+                for chunk in chunks:
+                    chunk.images = self.store.take_images(chunk.number)
+                    prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)), projected=True)
+                    chunk.state = None  # type: ignore[assignment]  # the writer behind does not need it
+                    behind.submit(partial(stage_one, prediction, chunk))
+                    self.progress("cameras and depth", 1)
         except Exception as error:
             failure = self._survivable(error)
         barrier = self.sync.sum(None, failed=failure is not None)
         if failure is not None:
-            raise DroppedDrive(f"drive {share.drive_id}: {failure}") from failure
+            raise DroppedDrive(f"drive {share.drive_id}: {self.store.explain(failure)}") from failure
         self._check(share, barrier)
 
     # -- small parts ----------------------------------------------------------------------------------------
@@ -281,6 +292,8 @@ class DrivePhases:
 
 def to_time_order(prediction: Prediction, chunk: WaitingChunk) -> ChunkPrediction:
     """A prediction in the network's order -> what is staged. Raises DriveError where it is not finite."""
+    images = chunk.images
+    assert images is not None
     order = np.argsort(prediction.frame_index.numpy())
     height, width = prediction.depth.shape[1:]
     cam_from_world, intrinsics = decode_pose(prediction.pose_encoding.float(), height, width)
@@ -294,7 +307,7 @@ def to_time_order(prediction: Prediction, chunk: WaitingChunk) -> ChunkPredictio
         intrinsics=host(intrinsics),
         depth=host(prediction.depth),
         confidence=host(prediction.depth_confidence),
-        rgb=chunk.images,
+        rgb=images,
         ok=chunk.ok,
         bad_frames={f: r for f, r in zip(chunk.frames, chunk.reasons, strict=True) if r is not None},
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,14 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
+from pipeline.forward.budgets import MemoryBudgets
 from pipeline.forward.events import Dropped, EventSink, LoopsFound, Progress, Staged
 from pipeline.forward.loops import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
 from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
 from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
-from pipeline.forward.state_store import HostStore
+from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
@@ -40,14 +41,21 @@ class WorkerJob:
     """CPU threads of a rank; ranks on one machine share its cores."""
     finder: LoopFinder | None
     """Finds places seen twice; None: no loop chunks."""
+    budgets: MemoryBudgets = field(default_factory=MemoryBudgets)
+    """How much memory waiting chunks may take in each worker."""
 
 
 def run_rank(
-    job: WorkerJob, frames: RankFrames, sync: MemorySync, device: torch.device, events: EventSink
+    job: WorkerJob, frames: RankFrames, sync: MemorySync, device: torch.device, events: EventSink,
+    workers_here: int = 1,
 ) -> None:
-    """All drives of the plan on one rank. A drive that fails is dropped by all ranks; the next goes on."""
+    """All drives of the plan on one rank. A drive that fails is dropped by all ranks; the next goes on.
+
+    workers_here: ranks on this machine, which share its memory.
+    """
     torch.set_num_threads(job.threads)
     model = job.network.build(device)
+    store = TieredStore(device, job.budgets.resolved(device, workers_here))
     for index, task in enumerate(frames.tasks):
         attempt = sync.broadcast(f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}")
         drive_id = task.drive.drive_id
@@ -73,7 +81,7 @@ def run_rank(
                 events.send(LoopsFound(drive_id, loops))
 
         phases = DrivePhases(
-            model, sync, HostStore(device), job.settings, device, progress,
+            model, sync, store, job.settings, device, progress,
             finder=job.finder, read_frames=partial(read_frames, task), loops_found=found,
         )  # fmt: skip
         try:
@@ -85,6 +93,7 @@ def run_rank(
         else:
             if sync.rank == 0:
                 events.send(Staged(drive_id, attempt, len(task.chunks), loops))
+    store.close()
 
 
 class ActorSink:
@@ -107,7 +116,8 @@ def train_loop(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     frames = ray.train.get_dataset_shard("frames")
     sink = ActorSink(config["events"])
-    run_rank(config["job"], frames, GroupSync(device), device, sink)
+    here = ray.train.get_context().get_local_world_size()
+    run_rank(config["job"], frames, GroupSync(device), device, sink, here)
     sink.flush()
 
 

@@ -1,13 +1,16 @@
 """A made-up drive for the forward stage: frames, chunks, and the windows that the stream would give."""
 
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from models import ModelConfig, Reconstructor
+from pipeline.forward.budgets import Budgets
 from pipeline.forward.loops import LoopChunk
 from pipeline.forward.phases import ChunkWindow, DriveShare
+from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames, plan_chunks, rank_chunks
 
 # two memories and a tail without one
@@ -66,3 +69,8 @@ class FixedFinder:
 def read_again(wanted):
     """Random access to the frames, all good."""
     return frames()[list(wanted)], np.ones(len(wanted), bool), (None,) * len(wanted)
+
+
+def host_store(host: int = 10**9, scratch: int = 0) -> TieredStore:
+    """A store of this machine's host memory, and of disk where asked for."""
+    return TieredStore(torch.device("cpu"), Budgets(0, host, scratch, tempfile.gettempdir()))

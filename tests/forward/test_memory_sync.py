@@ -13,8 +13,7 @@ import torch.multiprocessing as mp
 from models.fast_weights import FastWeights
 from pipeline.forward.memory_sync import GroupSync, LocalSync
 from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
-from pipeline.forward.state_store import HostStore
-from tests.forward.drives import CHUNKS, LOOPS, FixedFinder, network, read_again, share_of, windows_of
+from tests.forward.drives import CHUNKS, LOOPS, FixedFinder, host_store, network, read_again, share_of, windows_of
 
 CPU = torch.device("cpu")
 
@@ -48,7 +47,7 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
     share = share_of(rank, with_chunks or world_size)
     staged = {}
     phases = DrivePhases(
-        network(), GroupSync(CPU), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None,
+        network(), GroupSync(CPU), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
         FixedFinder(), read_again,
     )  # fmt: skip
 
@@ -68,7 +67,7 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
 def _alone():
     staged = {}
     phases = DrivePhases(
-        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None,
+        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
         FixedFinder(), read_again,
     )  # fmt: skip
     phases.run(share_of(0, 1), windows_of(share_of(0, 1)), staged.__setitem__)

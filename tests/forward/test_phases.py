@@ -3,15 +3,17 @@ import pytest
 import torch
 
 from models.camera import decode_pose
+from pipeline.forward.budgets import Budgets
 from pipeline.forward.memory_sync import LocalSync
 from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
-from pipeline.forward.state_store import HostStore
+from pipeline.forward.state_store import TieredStore
 from tests.forward.drives import (
     CHUNKS,
     FRAMES,
     LOOPS,
     FixedFinder,
     frames,
+    host_store,
     network,
     read_again,
     share_of,
@@ -21,11 +23,11 @@ from tests.forward.drives import (
 CPU = torch.device("cpu")
 
 
-def run(settings=None, windows=None, model=None, finder=None, read=read_again):
+def run(settings=None, windows=None, model=None, finder=None, read=read_again, store=None):
     """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
     staged, told = {}, []
     phases = DrivePhases(
-        model or network(), LocalSync(), HostStore(CPU), settings or ForwardSettings(), CPU,
+        model or network(), LocalSync(), store or host_store(), settings or ForwardSettings(), CPU,
         lambda phase, count: told.append((phase, count)), finder, read,
         lambda count: told.append(("found", count)),
     )  # fmt: skip
@@ -100,7 +102,7 @@ def test_a_failure_while_frames_arrive_drops_the_drive_and_frees_the_store():
         raise OSError("the store went away")
 
     phases = DrivePhases(
-        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
     )
     with pytest.raises(DroppedDrive, match="made-up: the store went away") as caught:
         phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
@@ -113,7 +115,7 @@ def test_a_failure_while_staging_drops_the_drive():
         raise OSError("no space left on device")
 
     phases = DrivePhases(
-        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
     )
     with pytest.raises(DroppedDrive, match="made-up: no space left"):
         phases.run(share_of(0, 1), windows_of(share_of(0, 1)), full)
@@ -125,7 +127,7 @@ def test_a_lost_device_is_raised_as_it_is_because_only_a_new_process_helps():
         yield
 
     phases = DrivePhases(
-        network(), LocalSync(), HostStore(CPU), ForwardSettings(), CPU, lambda phase, count: None
+        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
     )
     with pytest.raises(RuntimeError, match="illegal memory access") as caught:
         phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
@@ -179,3 +181,47 @@ def test_a_failure_before_loops_are_looked_for_is_the_one_that_is_told():
 
     with pytest.raises(DroppedDrive, match="went away"):
         run(finder=FixedFinder(), windows=broken())
+
+
+def test_the_result_is_the_same_whatever_the_budget_and_nothing_stays_behind(tmp_path):
+    plain = run()[0]
+    whole = host_store()
+    run(store=whole)
+    most = whole.peak["host"]
+    folder = str(tmp_path)
+    for host in (most, most // 2, most // 3):
+        store = TieredStore(CPU, Budgets(0, host, most, folder))
+        staged = run(store=store)[0]
+        assert store.peak["host"] <= host
+        assert (store.moved["scratch"] > 0) == (store.peak["scratch"] > 0)
+        for number, expected in plain.items():
+            for name in ("depth", "confidence", "cam_from_world", "intrinsics", "rgb"):
+                np.testing.assert_array_equal(getattr(staged[number], name), getattr(expected, name))
+        assert store.nbytes == 0
+        store.close()
+    assert store.moved["scratch"] > most  # several times over the barriers
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drive_that_no_budget_holds_is_dropped_with_the_budget_to_raise():
+    with pytest.raises(DroppedDrive, match=r"raise --scratch or --host-memory"):
+        run(store=host_store(host=200_000, scratch=100_000))
+    with pytest.raises(DroppedDrive, match=r"raise --host-memory to .* or more"):
+        run(store=host_store(host=1000, scratch=10**9))
+
+
+def test_memory_that_runs_out_while_computing_drops_the_drive_with_the_budget_to_lower():
+    def exhausted():
+        yield next(iter(windows_of(share_of(0, 1))))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(DroppedDrive, match="--gpu-memory"):
+        run(windows=exhausted())
+    with pytest.raises(DroppedDrive, match=r"lower --host-memory \(now 1GB a worker\)"):
+        torch_says = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+
+        def full():
+            raise RuntimeError(torch_says)
+            yield
+
+        run(windows=full())

@@ -52,11 +52,14 @@ def test_a_state_counts_the_bytes_of_every_tensor_it_holds():
     assert state.patches == 6
 
 
-def test_a_state_moves_to_another_device_whole():
-    moved = _state().to("meta")
+def test_a_state_is_mapped_whole():
+    def away(tensor):
+        return None if tensor is None else tensor.to("meta")
+
+    moved = _state().map(away)
     tensors = [moved.tokens, moved.features[0], moved.camera, moved.frame_half]
     assert all(t.device.type == "meta" for t in tensors)
     assert (moved.grid, moved.next_segment) == ((2, 3), 1)
-    bare = ChunkState(tokens=torch.zeros(1, 2, 11, 8), grid=(2, 3)).to("meta")
+    bare = ChunkState(tokens=torch.zeros(1, 2, 11, 8), grid=(2, 3)).map(away)
     assert bare.camera is None
     assert bare.frame_half is None

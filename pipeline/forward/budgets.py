@@ -1,0 +1,164 @@
+"""How much memory the waiting chunks of a worker may take: on the GPU, on the host, on local disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import DriveError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+# Beside waiting chunks a GPU holds the layers' work: about 3 GB for 60 frames of 518x154 at the published size
+# (a chunk's tokens 8 times over in an MLP, the memory's hidden units, maps of 8 frames), and what fragments.
+_GPU_WORK_BYTES = 8 * 10**9
+_GPU_WORK_SHARE = 0.25  # of a small GPU
+# Half of what is free now: the rest is for frames in flight (Ray's object store), the layers' work on a CPU, and
+# whatever else the machine does.
+_HOST_SHARE = 0.5
+# Below this the system begins to kill; a write of a chunk's prediction takes about half of it.
+_LEAST_FREE = 200 * 10**6
+# What a failed allocation on the host, Ray's memory monitor and a killed process say.
+_HOST_SIGNS = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "Cannot allocate memory",
+               "running low on memory", "OutOfMemoryError", "OOM", "SIGKILL", "signal 9", "exit code -9")  # fmt: skip
+# A disk that is filled to the brim hurts its other users.
+_SCRATCH_SHARE = 0.8
+
+
+class MemoryBudgetError(DriveError):
+    """Waiting chunks do not fit into the budgets; the text names the one to raise."""
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes of a size such as 2GB, 500MB, 1.5GiB or 0. Raises ValueError naming the option."""
+    found = _SIZE.fullmatch(text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise ValueError(f"{name} must be a size such as 2GB or 500MB, not {text!r}")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+@dataclass(frozen=True)
+class MemoryBudgets:
+    """Bytes that waiting chunks of one worker may take in each tier; None: a share of what is free when it starts.
+
+    folder: where scratch files go; None: the system's folder for temporary files.
+    """
+
+    gpu: int | None = None
+    host: int | None = None
+    scratch: int | None = None
+    folder: str | None = None
+
+    def resolved(self, device: torch.device, workers_here: int = 1) -> Budgets:
+        """Numbers for this machine, its free memory shared among the workers on it.
+
+        Call it once the network is on the device. Raises MemoryBudgetError where the scratch folder is not there.
+        """
+        folder = self.folder or tempfile.gettempdir()
+        if not os.path.isdir(folder):
+            raise MemoryBudgetError(f"the scratch folder {folder} is not there (--scratch-folder)")
+        gpu = 0
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            work = min(_GPU_WORK_BYTES, int(total * _GPU_WORK_SHARE))
+            gpu = self.gpu if self.gpu is not None else max(0, free - work)
+        host = self.host if self.host is not None else int(free_host_bytes() * _HOST_SHARE / workers_here)
+        free_disk = shutil.disk_usage(folder).free
+        scratch = self.scratch if self.scratch is not None else int(free_disk * _SCRATCH_SHARE / workers_here)
+        return Budgets(gpu, host, scratch, folder)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Bytes in each tier, decided. gpu is 0 where the network runs on a CPU: the host is its first tier."""
+
+    gpu: int
+    host: int
+    scratch: int
+    folder: str
+
+
+def check_host_memory(host_budget: int) -> None:
+    """Raise MemoryBudgetError where the machine's memory is all but gone, before the system kills the process."""
+    free = free_host_bytes()
+    if free < _LEAST_FREE:
+        raise MemoryBudgetError(
+            f"only {size_text(free)} of host memory are left while waiting chunks may take up to "
+            f"{size_text(host_budget)}: lower --host-memory, so that they wait in --scratch, or give the worker more "
+            "memory"
+        )
+
+
+def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str | None:
+    """What to do about memory that ran out, naming the budget; None where the error is about something else.
+
+    Knows the errors of torch and Python in a worker, and what Ray and the system say of a worker that was killed.
+    """
+    text = str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in text:
+        now = f" (now {size_text(budgets.gpu)})" if budgets else ""
+        return (f"the GPU ran out of memory: lower --gpu-memory{now}, so that fewer chunks wait there, or take a "
+                f"smaller --chunk-size [{_first_line(text)}]")  # fmt: skip
+    if isinstance(error, MemoryError) or any(sign in text for sign in _HOST_SIGNS):
+        now = f" (now {size_text(budgets.host)} a worker)" if budgets else ""
+        return (f"host memory ran out: lower --host-memory{now}, so that more chunks wait in --scratch, or give the "
+                f"workers more memory [{_first_line(text)}]")  # fmt: skip
+    return None
+
+
+def killed_advice(error: BaseException) -> str:
+    """What to add to the error of a group of workers that died for good: empty where it says nothing of memory or of
+    a killed process. Ray lists memory as one cause of several when a process vanishes."""
+    text = f"{error} {error.__cause__ or ''} {getattr(error, 'worker_failures', '')}"
+    if not any(sign in text for sign in (*_HOST_SIGNS, "ActorDied", "ActorUnavailable", "unexpectedly", "End of file")):
+        return ""
+    return ("; a worker that vanishes was mostly killed for host memory: lower --host-memory, so that more chunks wait "
+            "in --scratch, or give the workers more memory")  # fmt: skip
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:200] if lines else "out of memory"
+
+
+def free_host_bytes() -> int:
+    """Memory that this process could still get: of the machine, or of its container where that is less."""
+    free = _available()
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            most, now = Path(limit).read_text().strip(), int(Path(used).read_text())
+        except (OSError, ValueError):
+            continue
+        if most.isdigit():
+            free = min(free, max(0, int(most) - now))
+    return free
+
+
+def _available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def size_text(count: float) -> str:
+    """Bytes as people write them on the command line: 1.2GB, 340MB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.3g}{unit}"
+    return f"{count:.0f}B"

@@ -1,0 +1,57 @@
+"""Tensors on local disk while they wait: raw bytes in files without a name, which vanish with the process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class ScratchFull(OSError):
+    """The disk has no room, whatever the budget says."""
+
+
+class ScratchFile:
+    """Some tensors in one file. It has no name, so the system removes it even where the process is killed."""
+
+    def __init__(self, folder: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (lives as long as its chunk waits)
+
+    def write(self, tensors: Sequence[Tensor]) -> None:
+        """Write contiguous host tensors one behind the other. Raises ScratchFull, OSError."""
+        try:
+            for tensor in tensors:
+                _all(lambda part: os.write(self._file.fileno(), part), _bytes_of(tensor))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise ScratchFull(error.errno, str(error)) from error
+            raise
+
+    def read_into(self, tensors: Sequence[Tensor]) -> None:
+        """Fill contiguous host tensors, as many bytes as were written, in the same order."""
+        self._file.seek(0)
+        for tensor in tensors:
+            _all(lambda part: os.readv(self._file.fileno(), [part]), _bytes_of(tensor))
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._file.close()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    if not tensor.numel():
+        return memoryview(b"")
+    return memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+def _all(step: Callable[[memoryview], int], data: memoryview) -> None:
+    """Call `step` until all of `data` has gone through: a system call may do less than asked."""
+    while len(data):
+        done = step(data)
+        if done == 0:
+            raise OSError(errno.EIO, "a scratch file is shorter than it was written")
+        data = data[done:]
