@@ -1,7 +1,9 @@
 """Files on any store, by URI: plain path, file://, s3://, hf://, memory:// ... The only user of fsspec.
 
 Endpoint and credentials come from the standard environment alone (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-AWS_PROFILE, HF_TOKEN, instance roles), so that they reach every worker the same way. Whatever a store says
+AWS_PROFILE, HF_TOKEN, instance roles), so that they reach every worker the same way. Buckets on another store than
+the rest: CITY_S3_PROFILES="bucket=profile,..." names the profile of the AWS configuration file (endpoint_url, keys or
+role) that is theirs. Whatever a store says
 becomes a `StorageError` of one line without credentials; its kind tells what an operator can do about it.
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import os
@@ -430,15 +433,41 @@ def _resolve(uri: str) -> tuple[Any, str]:
             # Listings change under us (other jobs publish into the same prefix).
             "use_listings_cache": False,
         }
+        profile = _profile_of(uri[scheme.end() :].partition("/")[0])
+        if profile is not None:
+            options |= {"profile": profile, "endpoint_url": _endpoint_of(profile, os.environ.get("AWS_CONFIG_FILE"))}
     fs, path = fsspec.core.url_to_fs(uri, **options)
     if options:
         fs.retries = CALL_ATTEMPTS
         if fs.session is None:
-            fs.session = _s3_session()
+            fs.session = _s3_session(options.get("profile"))
     return fs, path
 
 
-def _s3_session() -> Any:
+def _profile_of(bucket: str) -> str | None:
+    """The profile that CITY_S3_PROFILES names for a bucket. Raises StorageError for a list that cannot be read."""
+    said = os.environ.get("CITY_S3_PROFILES", "")
+    for item in filter(None, (part.strip() for part in said.split(","))):
+        name, found, profile = item.partition("=")
+        if not (found and name and profile):
+            raise StorageError(f"CITY_S3_PROFILES: expected bucket=profile,bucket=profile, got {item!r}")
+        if name == bucket:
+            return profile
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def _endpoint_of(profile: str, config_file: str | None) -> str | None:
+    """The endpoint of a profile. Passed on by hand, for AWS_ENDPOINT_URL would win over it."""
+    config = _s3_session(profile).full_config["profiles"]
+    if profile not in config:
+        where = config_file or "~/.aws/config"
+        raise StorageError(f"CITY_S3_PROFILES: no profile {profile!r} in {where}; add it, or correct the name")
+    endpoint = config[profile].get("endpoint_url")
+    return None if endpoint is None else str(endpoint)
+
+
+def _s3_session(profile: str | None) -> Any:
     """A session as s3fs would make one, but quick at reading times.
 
     botocore tries several formats on the time of every file of a listing: 0.10 s of 0.12 s for a thousand files.
@@ -452,7 +481,7 @@ def _s3_session() -> Any:
         except (ValueError, AttributeError):
             return parse_timestamp(value)
 
-    session = AioSession()
+    session = AioSession(profile=profile)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse)
     return session
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 from pipeline.storage import NotFoundError, RefusedError, UnreachableError
-from tests.s3_server import SECRET_KEY, S3Server, s3, s3_server  # noqa: F401
+from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3, s3_server  # noqa: F401
 
 
 def one_line(error: BaseException) -> str:
@@ -296,3 +296,46 @@ def _answer_503(server: socket.socket) -> None:
             connection.recv(65536)
             head = b"HTTP/1.1 503 Service Unavailable"
             connection.sendall(head + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.fixture(scope="module")
+def other_store(tmp_path_factory):
+    """A second S3 server with a bucket of its own; yields its endpoint."""
+    server = S3Server(tmp_path_factory.mktemp("other-s3"))
+    server.start()
+    server.client().create_bucket(Bucket="results")
+    yield server.endpoint
+    server.stop()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_buckets_may_lie_on_different_stores(s3, other_store, tmp_path, monkeypatch):  # noqa: F811
+    config = tmp_path / "config"
+    config.write_text(
+        f"[profile theirs]\nendpoint_url = {other_store}\nregion = us-east-1\n"
+        f"aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("CITY_S3_PROFILES", "results=theirs")
+    storage.write_bytes_atomically("s3://results/x/file", b"there")
+    storage.write_bytes_atomically(f"{s3}/x/file", b"here")
+    assert storage.read_bytes("s3://results/x/file") == b"there"
+    assert storage.read_bytes(f"{s3}/x/file") == b"here"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")  # the environment's keys are the first store's alone
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert storage.read_bytes("s3://results/x/file") == b"there"
+    with pytest.raises(RefusedError):
+        storage.read_bytes(f"{s3}/x/file")
+    monkeypatch.delenv("CITY_S3_PROFILES")
+    with pytest.raises(DriveError):
+        storage.read_bytes("s3://results/x/file")  # without its profile the bucket is nowhere
+
+
+@pytest.mark.parametrize(
+    ("said", "message"), [("results", "expected bucket=profile"), ("results=nobody", "no profile 'nobody'")]
+)
+def test_profiles_that_cannot_be_meant_are_said_in_one_line(monkeypatch, said, message):
+    monkeypatch.setenv("CITY_S3_PROFILES", said)
+    with pytest.raises(StorageError, match=message):
+        storage.read_bytes("s3://results/x")
