@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.city import TrueDrive, list_drives, read_drive
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.ingest.preprocess import frame_geometry, prepare_image, target_size
 from pipeline.training.data import Clip, Frames
 
@@ -60,7 +60,10 @@ class DiskSource:
         self._drives: list[list[Clip]] = []
         sizes: dict[tuple[int, int], str] = {}
         for root in roots:
-            names = list_drives(root)
+            try:
+                names = list_drives(root)
+            except StorageError as error:
+                raise StorageError(f"{root}: training needs poses/<id>.txt beside the frames: {error}") from error
             if not names:
                 raise DriveError(f"{root}: expected poses/<id>.txt of a drive, found none: training needs poses")
             for name in names:

@@ -21,6 +21,15 @@ class MetricsFile:
         with self.path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
 
+    def forget_after(self, step: int) -> None:
+        """Drop rows of later steps and a line cut by a kill: a run that goes on from a checkpoint makes them again."""
+        if not self.path.exists():
+            return
+        kept = [row for row in read_metrics(self.path) if float(str(row.get("step", 0))) <= step]
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(self.path)
+
 
 def read_metrics(path: Path) -> list[dict[str, object]]:
     """All whole rows; a last line cut by a kill is left out."""

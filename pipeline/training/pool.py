@@ -75,6 +75,9 @@ def render_drive(folder: Path, seed: int, settings: PoolSettings) -> Path:
         np.savez(partial / "cameras.npz", world_from_camera=poses, intrinsics=drive.intrinsics)
         (partial / "settings.json").write_text(json.dumps({"seed": seed, **asdict(settings)}))
         os.replace(partial, target)
+    except OSError:
+        if not target.is_dir():
+            raise  # else another process was faster, with the same bytes
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
@@ -100,11 +103,18 @@ def _clip_poses(
     return poses
 
 
-def fill(folder: str, first_seed: int, stride: int, drives: int, settings: PoolSettings) -> None:
-    """Render drives first_seed, first_seed + stride, ... below first_seed + drives; a background process's body."""
+def fill(
+    folder: str, first_seed: int, stride: int, drives: int, settings: PoolSettings, parent: int | None = None
+) -> None:
+    """Render drives first_seed, first_seed + stride, ... below first_seed + drives; a background process's body.
+
+    parent: process id of the training that it renders for; once that is gone (killed, say), so is the need for more.
+    """
     import torch
 
     torch.set_num_threads(1)  # as many processes as cores beat one with threads
     Path(folder).mkdir(parents=True, exist_ok=True)
     for seed in range(first_seed, first_seed + drives, stride):
+        if parent is not None and os.getppid() != parent:
+            return
         render_drive(Path(folder), seed, settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,9 +38,18 @@ class TrainingError(ValueError):
 def train(config: TrainConfig, *, peers: Peers | None = None, device: torch.device | None = None) -> Path:
     """Run to the end. Returns the file of the final weights, <output>/final.safetensors (rank 0 writes it).
 
-    Raises TrainingError (loss not finite, no data), CheckpointError, DriveError.
+    Raises TrainingError (loss not finite, no data, a full disk), CheckpointError, DriveError.
     """
-    peers = peers or Alone()
+    try:
+        return _train(config, peers or Alone(), device)
+    except OSError as error:  # metrics, settings, the picture, the pool: checkpoints speak for themselves
+        raise TrainingError(
+            f"training into {config.output} stopped: {error}; checkpoints written before are whole: "
+            "mend it (free space?) and run again to go on"
+        ) from error
+
+
+def _train(config: TrainConfig, peers: Peers, device: torch.device | None) -> Path:
     device = device or torch.device("cuda" if config.use_gpu else "cpu")
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,7 @@ def _renderers(config: TrainConfig, output: Path, *, active: bool) -> Iterator[N
         for number in range(config.renderers):
             arguments = (
                 str(_pool_folder(config, output)), FIRST_SEED + number, config.renderers,
-                config.pool_drives - number, config.city,
+                config.pool_drives - number, config.city, os.getpid(),
             )  # fmt: skip
             process = spawn.Process(target=fill, args=arguments, daemon=True)
             process.start()
@@ -121,6 +131,8 @@ def _steps(trainer: Trainer, output: Path, trained: float) -> None:
     """Everything between start and end."""
     config, first = trainer.config, trainer.peers.rank == 0
     metrics = MetricsFile(output) if first else None
+    if metrics:
+        metrics.forget_after(trainer.step)
     held_out = validation_drives(config) if first else []
     begin = time.monotonic() - trained
     seen: list[dict[str, float]] = []
@@ -175,8 +187,13 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _keep_bad_batch(error: NotFiniteError, output: Path, rank: int) -> str:
     path = output / f"not-finite-step-{error.step:08d}-rank-{rank}.pt"
-    torch.save({"step": error.step, "parts": error.parts, "batch": error.batch.state()}, path)
-    return f"{error}; the batch is in {path}, the last checkpoint is unharmed: lower the rates or look at the batch"
+    kept = f"the batch is in {path}"
+    try:
+        torch.save({"step": error.step, "parts": error.parts, "batch": error.batch.state()}, path)
+    except (OSError, RuntimeError) as full:  # torch.save turns a full disk into a RuntimeError
+        path.unlink(missing_ok=True)
+        kept = f"the batch could not be written ({str(full).splitlines()[0]})"
+    return f"{error}; {kept}, the last checkpoint is unharmed: lower the rates or look at the batch"
 
 
 def validation_drives(config: TrainConfig) -> list[Frames]:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from jobs.train import main
 from models import ModelConfig, open_checkpoint
@@ -64,9 +66,8 @@ def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     saved = max(int(p.name[5:13]) for p in checkpoints.glob("step-*.safetensors"))
-    before = len(_steps(tmp_path))
     subprocess.run([*command, "--steps", str(saved + 4)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert _steps(tmp_path)[before:] == [saved + 1, saved + 2, saved + 3, saved + 4]
+    assert _steps(tmp_path) == list(range(1, saved + 5))  # none twice: steps after the checkpoint were made again
     assert (tmp_path / "final.safetensors").exists()
 
 
@@ -80,13 +81,75 @@ def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
     assert (tmp_path / "final.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_renderers_end_with_the_training_that_they_render_for(tmp_path):
+    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool-drives", "5000",
+               "--city.clips", "1", "--city.clip-frames", "4", "--batch.longest", "4",
+               "--validation.drives", "0"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait(lambda: len(list((tmp_path / "pool").glob("01*"))) >= 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    counts = []
+
+    def at_rest():
+        counts.append(len(list((tmp_path / "pool").iterdir())))
+        time.sleep(1.5)
+        return len(counts) > 2 and len(set(counts[-3:])) == 1
+
+    _wait(at_rest)
+    assert counts[-1] < 5000
+
+
+def _wait(condition, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, pool):
+    script = (
+        "import resource, signal, sys; from jobs.train import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); sys.exit(main(sys.argv[1:]))"
+    )  # the kernel refuses to write past 900 bytes of any file: config.json is longer
+    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "2", "--validation.drives", "0",
+                 *SMALL_BATCH]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: training into {tmp_path} stopped") and done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr and not list(tmp_path.glob("**/step-*"))
+
+
+def test_a_run_of_another_network_in_the_output_folder_is_one_line(tmp_path, pool, capsys):
+    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "1", "--validation.drives", "0",
+                 *SMALL_BATCH]  # fmt: skip
+    assert main(arguments) == 0
+    before = (tmp_path / "final.safetensors").read_bytes()
+    assert main([*arguments, "--preset", "vit_small"]) == 1
+    error = capsys.readouterr().err
+    assert "is of another network: " in error and "choose another output folder" in error and error.count("\n") == 1
+    assert (tmp_path / "final.safetensors").read_bytes() == before
+
+
+def test_a_drive_without_poses_is_refused_in_one_line(tmp_path, capsys):
+    folder = tmp_path / "drives" / "sequences" / "07" / "image_0"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (64, 32)).save(folder / "000000.jpg")
+    assert main(["--output", str(tmp_path / "run"), "--data", str(tmp_path / "drives")]) == 1
+    error = capsys.readouterr().err
+    assert "training needs poses" in error and error.count("\n") == 1
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_batch(tmp_path, pool, capsys):
     arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "30", "--validation.drives", "0",
                  *SMALL_BATCH, "--optimizer.backbone-rate", "1e30"]  # fmt: skip
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: loss is not finite at step") and error.count("\n") == 1
-    assert list(tmp_path.glob("not-finite-step-*-rank-0.pt"))
+    (kept,) = tmp_path.glob("not-finite-step-*-rank-0.pt")
+    saved = torch.load(kept, weights_only=True)
+    assert saved["batch"]["images"].ndim == 5 and f"step {saved['step']}:" in error
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Steps: the loss falls, rates follow their course, and what is not finite stops the run before harm is done."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,22 @@ def test_the_loss_falls_on_a_handful_of_drives():
     trainer = small_trainer()
     values = [trainer.advance(0.0)["loss"] for _ in range(60)]
     assert sum(values[-10:]) < 0.7 * sum(values[:10])
+
+
+def test_in_bfloat16_the_loss_falls_as_well_and_weights_stay_float32():
+    trainer = small_trainer(precision="bfloat16")
+    plain = small_trainer()
+    values = [trainer.advance(0.0)["loss"] for _ in range(40)]
+    assert sum(values[-10:]) < 0.8 * sum(values[:10])
+    first = plain.advance(0.0)["loss"]
+    assert values[0] == pytest.approx(first, rel=0.05) and values[0] != first  # low precision was really used
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_the_field_of_view_counts_by_its_own_weight():
+    trainer, heavy = small_trainer(), small_trainer()
+    heavy.objective.weights = replace(heavy.objective.weights, fov=50.0)
+    assert heavy.advance(0.0)["camera"] > 3 * trainer.advance(0.0)["camera"]
 
 
 def test_memory_and_backbone_have_rates_of_their_own():
@@ -93,5 +110,8 @@ def test_metrics_survive_a_cut_line_and_become_a_picture(tmp_path):
         file.write('{"kind": "tra')
     rows = read_metrics(metrics.path)
     assert len(rows) == 3 and rows[2]["abs_rel"] is None
+    metrics.forget_after(1)
+    metrics.write({"kind": "train", "step": 2, "loss": 0.5})
+    assert [row.get("loss") for row in read_metrics(metrics.path)] == [2.0, 0.5]
     plot_metrics(metrics.path, tmp_path / "metrics.png")
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
