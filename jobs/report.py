@@ -1,0 +1,67 @@
+"""Drives to look at: python -m jobs.report --output URI --drive ID [--compare OTHER ...] --site DIR [--serve].
+
+Without --drive the index page over all drives of the output is made; --live opens one drive in viser instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from jobs.command import run_command, settings_from
+from pipeline import storage
+from pipeline.progress import Reporter
+from pipeline.publish import open_drive
+from pipeline.report import ReportConfig, make_server, start_live, write_site
+from pipeline.report.view import DriveView
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _report(settings_from(ReportConfig, arguments, prog="jobs.report")))
+
+
+def _report(config: ReportConfig) -> None:
+    if config.live:
+        _live(config)
+        return
+    site = Path(config.site)
+    server = make_server(site, config.host, config.port) if config.serve else None  # a taken port is said at once
+    try:
+        reporter = Reporter()
+        try:
+            made = write_site(config, reporter)
+        finally:
+            reporter.close()
+        print(summary(site, made, reporter.seconds))
+        if server is not None:
+            print(f"serving {site} on http://{config.host}:{server.server_port}/ until interrupted", flush=True)
+            server.serve_forever()
+    finally:
+        if server is not None:
+            server.server_close()
+
+
+def _live(config: ReportConfig) -> None:
+    view = DriveView.of(open_drive(storage.absolute(config.output), config.drive[0]))
+    server = start_live(view, config.host, config.port, config.points)
+    try:
+        print(f"drive {view.drive_id} on http://{config.host}:{config.port}/ until interrupted", flush=True)
+        threading.Event().wait()
+    finally:
+        server.stop()
+
+
+def summary(site: Path, made: list[str], seconds: dict[str, float]) -> str:
+    """What was made, and how to look at it."""
+    lines = [f"drive {name}: {site / 'drives' / name / 'index.html'}" for name in made]
+    lines.append(f"index: {site / 'index.html'}")
+    if seconds:
+        lines.append("  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
+    lines.append(f"  look at it with --serve, or any web server: python -m http.server -d {site}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The report of one drive as a folder: data, recorded scene, frames, rendered views, figures. Its page is an asset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.progress import Reporter
+from pipeline.publish.manifest import plain
+from pipeline.publish.poses import quaternion_from_rotation
+from pipeline.report.benchmarks import Measurement
+from pipeline.report.colours import LEVELS, PATH, TRUTH, chunk_colours, confidence_range, hexadecimal, scale_css
+from pipeline.report.config import ReportConfig
+from pipeline.report.figures import drive_figures
+from pipeline.report.images import read_frames, save_jpeg, spread, write_frames
+from pipeline.report.others import Compared, Trajectory, changed_settings, flattened
+from pipeline.report.recording import record_scene
+from pipeline.report.sample import PointSample, sample_points
+from pipeline.report.scene import COLOURS, OtherPath, point_size
+from pipeline.report.view import DriveView
+from pipeline.report.views import View, chosen_views, overview_camera, render_other, render_views
+
+Json = Any
+_LABELS = {"colour": "True colour", "confidence": "Confidence", "chunk": "Chunk"}
+_MAP_POINTS = 2_000  # of a line on the map
+
+
+def write_report(
+    folder: Path, view: DriveView, compared: Compared, config: ReportConfig, benchmarks: Sequence[Measurement],
+    reporter: Reporter,
+) -> None:
+    """Fill an empty folder with everything that report.html needs (beside the viser client).
+
+    Raises DriveError for a result that cannot be read or where viser is missing.
+    """
+    with reporter.timed("sample points"):
+        sample = sample_points(view.drive, config.points)
+    with reporter.timed("record scene"):
+        record_scene(folder / "scene.viser", view, sample, _other_paths(compared))
+    frames = spread(len(view.frames), config.images)
+    with reporter.timed("frames"):
+        names, reason = write_frames(
+            view.drive, frames, folder / "frames", config.image_width,
+            lambda count: reporter.advance("frames", count, len(frames), "frames"),
+        )  # fmt: skip
+    with reporter.timed("render views"):
+        views = _write_views(folder, view, compared, sample, config, reporter)
+    with reporter.timed("figures"):
+        figures = drive_figures(view, compared, benchmarks)
+        (folder / "figures").mkdir()
+        for one in figures:
+            (folder / "figures" / f"{one.name}.svg").write_bytes(one.svg)
+    data = {
+        **_head(view, compared),
+        "scene": _scene(view, sample, compared),
+        "frames": _frames(view, compared, names, reason),
+        "chunk_colours": [hexadecimal(tuple(c)) for c in chunk_colours(view.drive.manifest.counts.chunks).tolist()],
+        "paths": _paths(view, compared),
+        "loops": [{"first": a, "second": b, "accepted": accepted} for a, b, accepted in view.loops],
+        "findings": [
+            {
+                "level": f.level, "reason": f.reason, "start": f.start, "stop": f.stop, "everywhere": f.is_everywhere,
+                "colour": hexadecimal(LEVELS.get(f.level, LEVELS["warn"])),
+            }
+            for f in view.stretches
+        ],
+        "views": views,
+        "first_view": 1 if len(views) > 1 else 0,
+        "results": _results(view, compared),
+        "figures": [
+            {"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures
+        ],
+        "made": _made(view),
+        "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
+    }  # fmt: skip
+    (folder / "drive.json").write_text(json.dumps(plain(data), separators=(",", ":")))
+
+
+def _write_views(
+    folder: Path, view: DriveView, compared: Compared, sample: PointSample, config: ReportConfig, reporter: Reporter
+) -> list[Json]:
+    """Render the views of this result and of the others; photographs go beside views through the car's camera."""
+    pictures = folder / "views"
+    pictures.mkdir()
+    views = chosen_views(view)
+    published = [other for other in compared.others if other.drive is not None]
+    total = len(views) * (1 + len(published))
+    entries: list[Json] = [
+        {"title": one.title, "width": one.camera.width, "height": one.camera.height, "pictures": []} for one in views
+    ]
+
+    def keep(number: int, name: str, image: Image.Image, stem: str) -> None:
+        file = f"views/{number}-{stem}.jpg"
+        save_jpeg(image, folder / file, image.width)
+        entries[number]["pictures"].append({"name": name, "file": file})
+
+    for number, pixels in enumerate(render_views(view, views, sample)):
+        image = Image.fromarray(pixels)
+        keep(number, "this result", image, "own")
+        if number == 0:
+            save_jpeg(image, folder / "thumb.jpg", 480)
+        reporter.advance("views", 1, total, "pictures")
+    for place, other in enumerate(published):
+        for number, pixels in enumerate(render_other(view, views, other, config.points)):
+            keep(number, other.name, Image.fromarray(pixels), f"other{place}")
+            reporter.advance("views", 1, total, "pictures")
+    _add_photographs(view, views, keep)
+    return entries
+
+
+def _add_photographs(view: DriveView, views: Sequence[View], keep: Any) -> None:
+    """The frame itself beside the view through its camera: the other end of the slider when nothing is compared."""
+    wanted = {one.frame: number for number, one in enumerate(views) if one.ego and one.frame is not None}
+    for frame, image in read_frames(view.drive, sorted(wanted)):
+        if isinstance(image, Image.Image):
+            camera = views[wanted[frame]].camera
+            keep(wanted[frame], "photograph", image.resize((camera.width, camera.height)), "photograph")
+
+
+def _other_paths(compared: Compared) -> list[OtherPath]:
+    paths = [OtherPath(other.name, other.colour, other.positions) for other in compared.others]
+    if compared.truth_path is not None:
+        paths.append(OtherPath("ground truth", TRUTH, compared.truth_path))
+    return paths
+
+
+def _head(view: DriveView, compared: Compared) -> dict[str, Json]:
+    counts, per = view.drive.manifest.counts, compared.metres or 1.0
+    facts = [
+        ["frames", f"{counts.frames:,}"], ["chunks", f"{counts.chunks:,}"], ["points", f"{counts.points:,}"],
+        ["loops closed", f"{counts.loops_accepted} of {counts.loops}"],
+        [f"path ({compared.unit})", f"{view.length * per:,.4g}"],
+    ]  # fmt: skip
+    if compared.own is not None:
+        facts.append(["ATE (m)", f"{compared.own.rmse:.3g}"])
+        facts.append(["ATE / path", f"{compared.own.rmse / max(compared.path, 1e-9):.2%}"])
+    return {
+        "id": view.drive_id, "verdict": view.verdict, "facts": facts, "unit": compared.unit, "per_unit": per,
+        "truth": compared.own is not None, "deviation": _deviation(view, compared.own),
+    }  # fmt: skip
+
+
+def _deviation(view: DriveView, own: Trajectory | None) -> Json:
+    if own is None:
+        return None
+    values = np.full(len(view.frames), np.nan)
+    values[own.at] = own.deviation
+    return values
+
+
+def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str, Json]:
+    camera = overview_camera(view)
+    position = camera.world_from_camera[:3, 3]
+    ahead = camera.world_from_camera[:3, 2]
+    reach = float(np.linalg.norm(position - view.path.mean(0)))
+    low, high = confidence_range(sample.confidence)
+    layers = [{"name": "/path", "label": "path", "colour": hexadecimal(PATH)},
+              {"name": "/cameras", "label": "cameras", "colour": "#8b949e"}]  # fmt: skip
+    if view.loops:
+        layers.append({"name": "/loops", "label": "loops", "colour": "#56d3c2"})
+    if any(not one.is_everywhere for one in view.stretches):
+        layers.append({"name": "/stretches", "label": "bad stretches", "colour": hexadecimal(LEVELS["warn"])})
+    for number, other in enumerate(_other_paths(compared)):
+        layers.append({"name": f"/others/{number}", "label": other.name, "colour": hexadecimal(other.colour)})
+    extent = float(np.ptp(sample.xyz, axis=0).max()) if len(sample) else reach
+    return {
+        "note": sample.note, "layers": layers,
+        "colours": [{"name": name, "label": _LABELS[name]} for name in COLOURS] if len(sample) else [],
+        "confidence": {"low": low, "high": high, "css": scale_css()},
+        "point_size": point_size(sample.xyz, view.step), "step": view.step, "up": view.up,
+        "near": 0.1 * view.step, "far": 20 * max(extent, reach),
+        "start": {"position": position, "target": position + ahead * reach, "fov": float(np.radians(60))},
+    }  # fmt: skip
+
+
+def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: str | None) -> dict[str, Json]:
+    count = len(view.frames)
+    known = view.known
+    rotation: list[Json] = [None] * count
+    for frame in np.flatnonzero(known):
+        rotation[frame] = np.round(quaternion_from_rotation(view.poses[frame, :3, :3]), 6)
+    travelled = np.zeros(count)
+    travelled[known] = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(view.path, axis=0), axis=1))])
+    files_of = sorted(names)
+    nearest: list[Json] = [None] * count
+    if files_of:
+        here = np.arange(count)
+        after = np.clip(np.searchsorted(files_of, here), 0, len(files_of) - 1)
+        before = np.maximum(after - 1, 0)
+        kept = np.array(files_of)
+        nearest = np.where(np.abs(kept[before] - here) <= np.abs(kept[after] - here), before, after).tolist()
+    row = view.drive.poses.slice(0, 1).to_pylist()[0]
+    times = view.frames.timestamps_s
+    return {
+        "count": count, "first": int(np.flatnonzero(known)[0]) if known.any() else 0,
+        "position": [_rounded(p) if ok else None for p, ok in zip(view.poses[:, :3, 3], known, strict=True)],
+        "rotation": rotation,
+        "map": [_rounded(p) if ok else None for p, ok in zip(view.on_map(view.poses[:, :3, 3]), known, strict=True)],
+        "status": view.drive.poses["status"].to_pylist(), "chunk": view.chunk, "confidence": view.confidence,
+        "time": times - times[0] if times is not None else None, "travelled": travelled * (compared.metres or 1.0),
+        "images": nearest, "files": [names[frame] for frame in files_of], "files_of": files_of,
+        "note": f"no images: {reason}" if reason else None, "aspect": row["width"] / row["height"],
+    }  # fmt: skip
+
+
+def _paths(view: DriveView, compared: Compared) -> list[Json]:
+    paths = [{"name": "this result", "colour": hexadecimal(PATH), "own": True, "points": view.path}]
+    paths += [{"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
+              for o in _other_paths(compared)]  # fmt: skip
+    for one in paths:
+        points = np.asarray(one["points"])
+        one["points"] = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
+    return paths[::-1]  # its own on top
+
+
+def _results(view: DriveView, compared: Compared) -> list[Json]:
+    own = compared.own
+    rows: list[Json] = [{
+        "name": "this result", "colour": hexadecimal(PATH), "rmse": own.rmse if own else None,
+        "share": 100 * own.rmse / compared.path if own and compared.path else None, "verdict": view.verdict,
+        "changed": None,
+    }]  # fmt: skip
+    for other in compared.others:
+        quality = other.drive.manifest.quality if other.drive is not None else {}
+        changed = changed_settings(view.drive.manifest.config, other.drive.manifest.config) if other.drive else {}
+        rows.append({
+            "name": other.name, "colour": hexadecimal(other.colour), "rmse": other.rmse,
+            "share": 100 * other.rmse / compared.path if compared.path else None,
+            "verdict": quality.get("verdict", "unknown") if other.drive is not None else "poses only",
+            "changed": "; ".join(f"{name} {theirs} (here {ours})" for name, (ours, theirs) in changed.items()) or None,
+        })  # fmt: skip
+    return rows
+
+
+def _made(view: DriveView) -> list[Json]:
+    manifest = view.drive.manifest
+    figures = manifest.quality.get("figures") or {}
+    rows = [
+        ["input", str(manifest.input.get("uri"))], ["published", manifest.published_at],
+        ["program", manifest.code_version], ["weights", manifest.weights_sha256 or "made up"],
+        ["identity", manifest.identity], ["schema", str(manifest.schema_version)],
+        ["result", f"{sum(file.size for file in manifest.files):,} bytes in {len(manifest.files)} files"],
+    ]  # fmt: skip
+    return rows + [[name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items()
+                   if isinstance(value, int | float)]  # fmt: skip
+
+
+def _rounded(values: Any) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

@@ -1,0 +1,192 @@
+"""Figures of a report, as SVG in the colours of the page: errors, overlaps, scales, confidence, time, memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.benchmarks import Measurement
+from pipeline.report.colours import LEVELS, PATH, hexadecimal
+from pipeline.report.others import Compared
+from pipeline.report.view import DriveView
+
+_TEXT, _FAINT, _PANEL = "#c9d1d9", "#6e7681", "#161a20"
+_ACCENT = hexadecimal(PATH)
+_STYLE = {
+    "figure.facecolor": _PANEL, "axes.facecolor": _PANEL, "savefig.facecolor": _PANEL, "text.color": _TEXT,
+    "axes.labelcolor": _TEXT, "axes.edgecolor": "#30363d", "xtick.color": _FAINT, "ytick.color": _FAINT,
+    "grid.color": "#30363d", "font.size": 9, "axes.grid": True, "grid.alpha": 0.6, "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.fonttype": "none",
+    "font.family": ["sans-serif"], "svg.hashsalt": "report",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """name: of its file; title and note: what it shows, in words; svg: the picture."""
+
+    name: str
+    title: str
+    note: str
+    svg: bytes
+
+
+def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Measurement] = ()) -> tuple[Figure, ...]:
+    """The figures that there is something to draw for."""
+    figures = []
+    if compared.own is not None or compared.others:
+        figures.append(_deviation(view, compared))
+    chunks = view.drive.chunks
+    if chunks.num_rows > 1:
+        figures += [_overlaps(view), _scales(view)]
+    if np.isfinite(view.confidence).any():
+        figures.append(_confidence(view))
+    if view.drive.manifest.timings:
+        figures.append(_timings(view))
+    if benchmarks:
+        figures.append(_benchmarks(benchmarks))
+    return tuple(figures)
+
+
+def _deviation(view: DriveView, compared: Compared) -> Figure:
+    """Distance from the truth, or from this result, along the way."""
+    travelled = np.zeros(len(view.frames))
+    travelled[view.known] = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(view.path, axis=0), axis=1))])
+    travelled *= compared.metres or 1.0
+    with_truth = compared.own is not None
+    reference = "the truth" if with_truth else "this result"
+
+    def draw(axes: Any) -> None:
+        for one in (*((compared.own,) if compared.own is not None else ()), *compared.others):
+            label = f"{one.name}, rmse {one.rmse:.3g} {compared.unit}"
+            axes.plot(travelled[one.at], one.deviation, color=hexadecimal(one.colour), linewidth=1.6, label=label)
+        axes.set_xlabel(f"along the path ({compared.unit})")
+        axes.set_ylabel(f"distance ({compared.unit})")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="upper left", fontsize=8)
+
+    return Figure(
+        "error", f"Distance from {reference} along the path",
+        "of the camera positions, each result aligned by one Sim(3)", _drawn(draw),
+    )  # fmt: skip
+
+
+def _overlaps(view: DriveView) -> Figure:
+    table = view.drive.chunks
+    number = table["chunk_index"].to_numpy()
+    residual = table["overlap_residual"].to_numpy(zero_copy_only=False).astype(float)
+    inliers = table["overlap_inliers"].to_numpy(zero_copy_only=False).astype(float)
+
+    def draw(axes: Any) -> None:
+        axes.bar(number, residual, color=_ACCENT, width=0.8)
+        axes.set_xlabel("chunk")
+        axes.set_ylabel("residual")
+        axes.set_ylim(bottom=0)
+        beside = axes.twinx()
+        beside.plot(number, 100 * inliers, color=hexadecimal(LEVELS["pass"]), marker=".", markersize=4, linewidth=0.8)
+        beside.set_ylabel("agreeing points (%)", color=hexadecimal(LEVELS["pass"]))
+        beside.set_ylim(0, 105)
+        beside.grid(False)
+
+    return Figure("overlaps", "Overlap with the chunk before", "residual of the alignment, and agreeing points",
+                  _drawn(draw))  # fmt: skip
+
+
+def _scales(view: DriveView) -> Figure:
+    table = view.drive.chunks
+    number, scale = table["chunk_index"].to_numpy(), table["scale"].to_numpy()
+
+    def draw(axes: Any) -> None:
+        axes.plot(number, scale / np.median(scale), color=_ACCENT, marker="o", markersize=3, linewidth=1)
+        axes.axhline(1.0, color=_FAINT, linewidth=0.8, linestyle="--")
+        axes.set_xlabel("chunk")
+        axes.set_ylabel("scale / median scale")
+
+    return Figure("scales", "Scale of each chunk", "world units per chunk unit, over the median; jumps are suspicious",
+                  _drawn(draw))  # fmt: skip
+
+
+def _confidence(view: DriveView) -> Figure:
+    frames = np.arange(len(view.frames))
+
+    def draw(axes: Any) -> None:
+        for one in view.stretches:
+            if not one.is_everywhere:
+                axes.axvspan(one.start, one.stop, color=hexadecimal(LEVELS.get(one.level, LEVELS["warn"])), alpha=0.22,
+                             linewidth=0)  # fmt: skip
+        axes.plot(frames, view.confidence, color=_ACCENT, linewidth=1.2)
+        axes.set_xlabel("frame")
+        axes.set_ylabel("median confidence")
+        axes.set_xlim(0, max(len(frames) - 1, 1))
+
+    note = "of the depth of each frame" + ("; shaded where the verdict complains" if view.stretches else "")
+    return Figure("confidence", "Confidence along the drive", note, _drawn(draw))
+
+
+def _timings(view: DriveView) -> Figure:
+    timings = dict(view.drive.manifest.timings)
+    names, seconds = list(timings), np.array([float(value) for value in timings.values()])
+
+    def draw(axes: Any) -> None:
+        places = np.arange(len(names))[::-1]
+        axes.barh(places, seconds, color=_ACCENT, height=0.62)
+        axes.set_yticks(places, names)
+        for place, value in zip(places, seconds, strict=True):
+            axes.text(value, place, f" {value:.1f} s", va="center", fontsize=8, color=_TEXT)
+        axes.set_xlabel("seconds")
+        axes.set_xlim(0, max(float(seconds.max()) * 1.18, 1e-3))
+        axes.grid(axis="y", visible=False)
+
+    frames = view.drive.manifest.counts.frames
+    note = f"{seconds.sum():.1f} s in all, {frames / max(seconds.sum(), 1e-9):.2f} frames/s"
+    return Figure("timings", "Time by stage", note, _drawn(draw))
+
+
+def _benchmarks(runs: Sequence[Measurement]) -> Figure:
+    names = sorted({run.what for run in runs})
+    with_memory = any(run.peak_bytes is not None for run in runs)
+
+    def draw(axes: Any) -> None:
+        beside = axes.twinx() if with_memory else None
+        for number, name in enumerate(names):
+            mine = [run for run in runs if run.what == name]
+            frames = [run.frames for run in mine]
+            shade = f"C{number}" if len(names) > 1 else _ACCENT
+            seconds = [run.seconds for run in mine]
+            axes.plot(frames, seconds, color=shade, marker="o", markersize=4, label=f"{name}: time")
+            kept = [run for run in mine if run.peak_bytes is not None]
+            if beside is not None and kept:
+                beside.plot([run.frames for run in kept], [(run.peak_bytes or 0) / 2**30 for run in kept], color=shade,
+                            marker="s", markersize=4, linestyle="--")  # fmt: skip
+                axes.plot([], [], color=shade, marker="s", markersize=4, linestyle="--", label=f"{name}: peak memory")
+        axes.set_xlabel("frames")
+        axes.set_ylabel("seconds")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        if beside is not None:
+            beside.set_ylabel("peak memory (GiB)")
+            beside.set_ylim(bottom=0)
+            beside.grid(False)
+        axes.legend(loc="upper left", fontsize=8)
+
+    title = "Time and memory against length" if with_memory else "Time against length"
+    return Figure("benchmarks", title, "from stored benchmarks", _drawn(draw))
+
+
+def _drawn(draw: Callable[[Any], None]) -> bytes:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Canvas(figsize=(5.6, 2.7), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        data = io.BytesIO()
+        figure.savefig(data, format="svg", metadata={"Date": None})
+    return data.getvalue()

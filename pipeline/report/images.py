@@ -1,0 +1,82 @@
+"""The drive's own frames, small, for looking beside the reconstruction. A frame that cannot be read is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.ingest import preprocess, video
+from pipeline.publish import PublishedDrive
+
+_READERS = 8  # at a time: a store's latency is what takes the time
+_VIDEO_RUN = 32  # frames of a video decoded in one go
+_VIDEO_MARK = "#frame="
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below count, evenly, the ends among them."""
+    return [int(n) for n in np.unique(np.linspace(0, count - 1, min(count, most)).round())] if count else []
+
+
+def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
+    """The source images (RGB) of these frames (rising), or why one cannot be read: the input may be gone since."""
+    rows = drive.poses.select(["uri", "timestamp_ns", "width", "height"])
+    uris, times = rows["uri"].to_pylist(), rows["timestamp_ns"].to_pylist()
+    if any(_VIDEO_MARK in uris[frame] for frame in frames):
+        for start in range(0, len(frames), _VIDEO_RUN):
+            run = frames[start : start + _VIDEO_RUN]
+            yield from _video_frames(uris[run[0]].partition(_VIDEO_MARK)[0], run, [times[frame] for frame in run])
+        return
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="frames") as pool:
+        yield from zip(frames, pool.map(lambda frame: _read(uris[frame]), frames), strict=True)
+
+
+def write_frames(
+    drive: PublishedDrive, frames: Sequence[int], folder: Path, width: int, done: Callable[[int], None]
+) -> tuple[dict[int, str], str | None]:
+    """Write the frames as JPEGs of `width` pixels: name of the file by frame, and why the first missing one is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names, reason = {}, None
+    for frame, image in read_frames(drive, frames):
+        if isinstance(image, str):
+            reason = reason or f"frame {frame}: {image}"
+        else:
+            names[frame] = f"{frame:06d}.jpg"
+            save_jpeg(image, folder / names[frame], width)
+        done(1)
+    return names, reason
+
+
+def save_jpeg(image: Image.Image, path: Path, width: int) -> None:
+    """Write an image not wider than `width`."""
+    if image.width > width:
+        image = image.resize((width, max(round(image.height * width / image.width), 1)), Image.Resampling.LANCZOS)
+    image.convert("RGB").save(path, quality=82, optimize=True)
+
+
+def _read(uri: str) -> Image.Image | str:
+    try:
+        image = preprocess.decode_image(storage.read_bytes(uri))
+        rgb = preprocess.prepare_image(image, image.height, image.width)
+    except DriveError as error:
+        return " ".join(str(error).split())
+    return Image.fromarray(rgb)
+
+
+def _video_frames(uri: str, frames: Sequence[int], times: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
+    given = 0
+    try:
+        for frame, image in zip(frames, video.decode_at(uri, times), strict=True):
+            given += 1
+            yield frame, image if isinstance(image, Image.Image) else str(image)
+    except DriveError as error:
+        reason = " ".join(str(error).split())
+        yield from ((frame, reason) for frame in frames[given:])
+

@@ -1,0 +1,150 @@
+"""The page over many drives: what each of them is, in an entry of a few numbers, a sketch of its path and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.errors import DriveError, StorageError
+from pipeline.progress import Reporter
+from pipeline.publish import PublishedDrive, is_published, open_drive
+from pipeline.publish.manifest import without_credentials
+from pipeline.report.images import read_frames, save_jpeg, spread
+from pipeline.report.view import DriveView
+
+Entry = dict[str, Any]
+_READERS = 16  # drives looked at at a time: a store's latency is what takes the time
+_SKETCH_POINTS = 80
+_THUMB_WIDTH = 360
+ENTRY_VERSION = 1
+"""Entries kept in the site by another version of this file are made again."""
+
+
+def published_drives(output: str) -> list[str]:
+    """Names of the finished drives of an output, in order. DriveError where there is none."""
+    output = storage.absolute(output)
+    shown = without_credentials(output)
+    if not storage.exists(output):
+        raise DriveError(f"no output at {shown}; check --output")
+    folders = [name for name in storage.list_folders(output) if not name.startswith((".", "_"))]
+    with ThreadPoolExecutor(_READERS) as pool:
+        there = list(pool.map(lambda name: _is_there(output, name), folders))
+    drives = [name for name, finished in zip(folders, there, strict=True) if finished]
+    if not drives:
+        raise DriveError(f"no finished drive in {shown}; reconstruct one first, or check --output")
+    return drives
+
+
+def index_drives(output: str, drives: Sequence[str], site: Path, reporter: Reporter) -> list[Entry]:
+    """An entry a drive, in the order given; what the site holds already of an unchanged result is not read again.
+
+    A drive that cannot be read (damaged, of a newer schema, vanished) gets an entry that says so.
+    """
+
+    def one(drive_id: str) -> Entry:
+        entry = _entry(output, drive_id, site)
+        reporter.advance("index", 1, len(drives), "drives")
+        return entry
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="index") as pool:
+        return list(pool.map(one, drives))
+
+
+def write_index(site: Path, output: str, entries: Sequence[Entry]) -> None:
+    """drives.json, what index.html shows: these entries, and reports of other drives that are in the site."""
+    known = {entry["id"]: entry for entry in _stored(site)}
+    known |= {entry["id"]: entry for entry in entries}
+    data = {"output": without_credentials(storage.absolute(output)), "drives": [known[name] for name in sorted(known)]}
+    storage.write_bytes_atomically(str(site / "drives.json"), json.dumps(data, separators=(",", ":")).encode())
+
+
+def has_report(site: Path, drive_id: str, published_at: str) -> bool:
+    """Whether the site's report of a drive is of this very result."""
+    try:
+        return (site / "drives" / drive_id / "of").read_text() == published_at
+    except OSError:
+        return False
+
+
+def _entry(output: str, drive_id: str, site: Path) -> Entry:
+    folder = site / "drives" / drive_id
+    report = f"drives/{drive_id}/index.html" if (folder / "index.html").is_file() else None
+    try:
+        drive = open_drive(output, drive_id)
+        kept = _kept(site, drive)
+        entry = kept if kept is not None else _made(drive, site)
+    except (DriveError, StorageError) as error:
+        return {"id": drive_id, "verdict": "unreadable", "error": " ".join(str(error).split()), "report": report}
+    if (folder / "thumb.jpg").is_file():
+        entry["thumb"] = f"drives/{drive_id}/thumb.jpg"
+    return {**entry, "report": report}
+
+
+def _made(drive: PublishedDrive, site: Path) -> Entry:
+    view, manifest = DriveView.of(drive), drive.manifest
+    entry = {
+        "version": ENTRY_VERSION, "id": manifest.drive_id, "identity": manifest.identity,
+        "published_at": manifest.published_at, "verdict": view.verdict, "frames": manifest.counts.frames,
+        "chunks": manifest.counts.chunks, "points": manifest.counts.points, "loops": manifest.counts.loops,
+        "loops_accepted": manifest.counts.loops_accepted, "length": round(view.length, 3), "unit": "units",
+        "seconds": round(sum(float(s) for s in manifest.timings.values()), 1), "path": _sketch(view),
+        "thumb": _thumb(drive, site),
+    }  # fmt: skip
+    place = site / "entries" / f"{manifest.drive_id}.json"
+    storage.write_bytes_atomically(str(place), json.dumps(entry).encode())
+    return entry
+
+
+def _kept(site: Path, drive: PublishedDrive) -> Entry | None:
+    """The entry made earlier of this very result."""
+    try:
+        entry: Entry = json.loads((site / "entries" / f"{drive.manifest.drive_id}.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    now = (ENTRY_VERSION, drive.manifest.identity, drive.manifest.published_at)
+    return entry if (entry.get("version"), entry.get("identity"), entry.get("published_at")) == now else None
+
+
+def _sketch(view: DriveView) -> list[list[int]]:
+    """The path from above in a square of 0 ... 100."""
+    if not len(view.path):
+        return []
+    points = view.on_map(view.path)[spread(len(view.path), _SKETCH_POINTS)]
+    low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
+    centred = (points - low) / span * 100 + (1 - np.ptp(points, axis=0) / span) * 50
+    return [[round(float(x)), round(float(y))] for x, y in centred]
+
+
+def _thumb(drive: PublishedDrive, site: Path) -> str | None:
+    """The middle frame, small; None where the input is gone."""
+    frame = drive.manifest.counts.frames // 2
+    for _, image in read_frames(drive, [frame]):
+        if not isinstance(image, str):
+            folder = site / "thumbs"
+            folder.mkdir(parents=True, exist_ok=True)
+            save_jpeg(image, folder / f"{drive.manifest.drive_id}.jpg", _THUMB_WIDTH)
+            return f"thumbs/{drive.manifest.drive_id}.jpg"
+    return None
+
+
+def _stored(site: Path) -> list[Entry]:
+    try:
+        drives: list[Entry] = json.loads((site / "drives.json").read_bytes())["drives"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [entry for entry in drives if (site / "drives" / str(entry.get("id")) / "index.html").is_file()]
+
+
+def _is_there(output: str, name: str) -> bool:
+    try:
+        return is_published(output, storage.check_drive_id(name))
+    except StorageError:
+        raise
+    except DriveError:  # damaged, or of a newer schema: it is there, and its entry says so
+        return storage.exists(storage.join(output, name, "manifest.json"))

@@ -1,0 +1,127 @@
+"""The whole site: pages, the viewer's client, reports of drives, the index; and a server to look at it."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import uuid
+from importlib import resources
+from pathlib import Path
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.progress import Reporter
+from pipeline.publish import open_drive
+from pipeline.report.benchmarks import read_benchmarks
+from pipeline.report.colours import PATH
+from pipeline.report.config import ReportConfig
+from pipeline.report.drive_report import write_report
+from pipeline.report.index import has_report, index_drives, published_drives, write_index
+from pipeline.report.others import compare_with
+from pipeline.report.recording import copy_client
+from pipeline.report.scene import viser_module
+from pipeline.report.view import DriveView
+
+_PAGES = ("index.html", "index.js", "report.js", "site.css")
+
+
+def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
+    """Write the reports asked for and the index; names of the drives whose report was made.
+
+    A report appears when it is whole: a former one stays until then. Raises DriveError for a drive that is not there,
+    not finished or of a newer schema, for a comparison of different drives and where viser is missing.
+    """
+    output, site = storage.absolute(config.output), Path(config.site)
+    if config.drive or config.every:
+        viser_module()  # said before the work
+    for drive_id in config.drive:
+        open_drive(output, drive_id)
+    drives = list(config.drive) if config.drive and not config.every else published_drives(output)
+    _write_pages(site)
+    made = []
+    for drive_id in drives if config.every else config.drive:
+        if config.every and drive_id not in config.drive and _is_current(output, drive_id, site, reporter):
+            continue
+        _write_drive(output, drive_id, site, config, reporter)
+        made.append(drive_id)
+    entries = index_drives(output, drives, site, reporter)
+    write_index(site, output, entries)
+    return made
+
+
+def make_server(site: Path, host: str, port: int) -> http.server.ThreadingHTTPServer:
+    """A web server of a folder. DriveError where the port is taken or the address is not this machine's."""
+    handler = functools.partial(_QuietHandler, directory=str(site))
+    try:
+        return _Server((host, port), handler)
+    except OSError as error:
+        raise port_error(host, port, error) from None
+
+
+def port_error(host: str, port: int, error: OSError) -> DriveError:
+    """What to say where nothing can listen on a port."""
+    return DriveError(f"cannot serve on {host}:{port}: {os.strerror(error.errno or 0)}; give another --port or --host")
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Files alone, without a line a request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+def _write_drive(output: str, drive_id: str, site: Path, config: ReportConfig, reporter: Reporter) -> None:
+    view = DriveView.of(open_drive(output, drive_id))
+    if not view.known.any():
+        raise DriveError(f"drive {drive_id} has no frame with a pose; there is nothing to show")
+    with reporter.timed("compare"):
+        compared = compare_with(view, config.compared(), config.truth, PATH)
+    benchmarks = read_benchmarks(config.benchmark)
+    reporter.say(f"drive {drive_id}: {len(view.frames)} frames, {view.drive.manifest.counts.points:,} points")
+    folder = site / "drives" / drive_id
+    work = site / "drives" / f".{drive_id}.{uuid.uuid4().hex[:8]}"
+    work.mkdir(parents=True)
+    try:
+        write_report(work, view, compared, config, benchmarks, reporter)
+        (work / "index.html").write_bytes(_asset("report.html"))
+        (work / "of").write_text(view.drive.manifest.published_at)
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_current(output: str, drive_id: str, site: Path, reporter: Reporter) -> bool:
+    """Whether nothing is to be done: the report is of the result that is there, or the result cannot be read."""
+    try:
+        return has_report(site, drive_id, open_drive(output, drive_id).manifest.published_at)
+    except DriveError as error:
+        reporter.say(f"drive {drive_id}: no report, {error}")
+        return True
+
+
+def _write_pages(site: Path) -> None:
+    try:
+        site.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DriveError(f"--site {site} cannot be written: {error.strerror}") from None
+    for name in _PAGES:
+        storage.write_bytes_atomically(str(site / name), _asset(name))
+    try:
+        viser_module()
+    except DriveError:
+        return  # an index alone shows no scene
+    copy_client(site / "viewer")
+
+
+def _asset(name: str) -> bytes:
+    return resources.files("pipeline.report").joinpath("assets", name).read_bytes()
+
+

@@ -1,0 +1,34 @@
+"""Stored benchmarks become runs to draw, or one line."""
+
+import json
+
+import pytest
+
+from pipeline.errors import DriveError
+from pipeline.report.benchmarks import Measurement, read_benchmarks
+
+
+def stored(path, value):
+    path.write_text(json.dumps(value))
+    return str(path)
+
+
+def test_runs_are_found_on_the_top_level_and_in_lists(tmp_path):
+    one = stored(tmp_path / "one.json", {"what": "decode", "settings": {"frames": 7, "seconds": 1}, "frames": 200,
+                                         "seconds": 1.5})  # fmt: skip
+    many = stored(tmp_path / "many.json", {"what": "drive", "runs": [
+        {"frames": 600, "seconds": 6.5, "peak_bytes": 2**30}, {"frames": 300, "seconds": 3.0, "peak_bytes": None}]})
+    assert read_benchmarks([one, many]) == (
+        Measurement("decode", 200, 1.5, None), Measurement("drive", 300, 3.0, None),
+        Measurement("drive", 600, 6.5, 2**30),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", "is no JSON file"), ("[1]", "does not say what"), ('{"what": "x", "frames": true}', "no run with frames")],
+)
+def test_what_is_no_benchmark_is_said_in_one_line(tmp_path, text, said):
+    (tmp_path / "file.json").write_text(text)
+    with pytest.raises(DriveError, match=said):
+        read_benchmarks([str(tmp_path / "file.json")])

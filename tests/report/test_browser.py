@@ -1,0 +1,219 @@
+"""The site in a real browser: it loads whole and from itself alone, shows points, scrubs, compares, sorts."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import report
+from pipeline.report import make_server
+from tests.report.browser import chromium, screenshot, watched
+from tests.report.drives import CONFIG, publish, truth_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A report with another result, truth and a benchmark, and an index over two drives; served as users would."""
+    folder = tmp_path_factory.mktemp("site")
+    publish(folder / "out", folder / "source")
+    publish(folder / "out", folder / "source", "plain")
+    publish(folder / "chunk", folder / "source", config={**CONFIG, "memory_scope": "chunk"}, noise=0.05, seed=1)
+    (folder / "speed.json").write_text(json.dumps({"what": "drive", "runs": [{"frames": 300, "seconds": 3.0}]}))
+    assert report.main(["--output", str(folder / "out"), "--site", str(folder / "www")]) == 0
+    arguments = ["--output", str(folder / "out"), "--site", str(folder / "www"), "--drive", "bend", "--points", "8000"]
+    compared = ["--compare", f"without memory={folder / 'chunk'}", "--truth", str(truth_file(folder / "truth.txt"))]
+    assert report.main([*arguments, *compared, "--benchmark", str(folder / "speed.json")]) == 0
+    server = make_server(folder / "www", "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder / "www", f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as one:
+        yield one
+
+
+def pixels(page) -> np.ndarray:
+    """The canvas of the viewer as the user sees it, without what lies over it."""
+    canvas = page.frame_locator("#viewer").locator("canvas").first
+    return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
+
+
+def changed(page, before: np.ndarray) -> bool:
+    """Whether the viewer's picture becomes another within some seconds (software WebGL is slow)."""
+    for _ in range(40):
+        if (np.abs(pixels(page) - before) > 40).any(-1).mean() > 0.001:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def opened(browser, base, width, height):
+    one = watched(browser, base, width, height)
+    one.page.goto(f"{base}/drives/bend/index.html")
+    one.page.wait_for_selector("body[data-scene=ready]")
+    # the note on software rendering that viser shows on machines without a graphics card
+    one.page.frame_locator("#viewer").locator(".mantine-Notification-closeButton").click()
+    one.page.wait_for_timeout(1500)
+    return one
+
+
+def test_the_report_loads_scrubs_compares_and_obeys_the_keyboard(site, browser):
+    base = site[1]
+    one = opened(browser, base, 1440, 1000)
+    page = one.page
+
+    # the canvas shows the scene
+    scene = pixels(page)
+    assert (np.abs(scene - scene[2, 2]) > 25).any(-1).mean() > 0.01
+
+    # scrubbing moves the camera in the scene and changes the photograph beside it
+    photo = page.get_attribute("#photo", "src")
+    page.evaluate("document.getElementById('scrub').value = 20")
+    page.dispatch_event("#scrub", "input")
+    assert page.get_attribute("#photo", "src") == "frames/000020.jpg" != photo
+    assert page.evaluate("document.getElementById('photo').decode().then(() => true)")
+    assert page.inner_text("#frame") == "20 / 29"
+    dot = page.get_attribute("#map circle", "cx")
+
+    # keys: frames, colour, camera
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowLeft")
+    assert page.inner_text("#frame") == "11 / 29" and page.get_attribute("#map circle", "cx") != dot
+    assert "chunks 3 and 4 disagree" in page.inner_text("#now")
+    before = pixels(page)
+    page.keyboard.press("3")
+    assert page.get_attribute("#colours [data-colour=chunk]", "aria-pressed") == "true"
+    assert changed(page, before)
+    before = pixels(page)
+    page.keyboard.press("r")
+    assert changed(page, before)
+    before = pixels(page)
+    page.keyboard.press("End")
+    assert changed(page, before), "riding along, another frame is another view"
+
+    # keys pressed inside the viewer reach the page as well
+    page.frame_locator("#viewer").locator("canvas").first.click()
+    page.keyboard.press("Home")
+    assert page.inner_text("#frame") == "0 / 29"
+    page.keyboard.press(" ")
+    page.wait_for_function("window.report.frame > 2")
+    page.keyboard.press(" ")
+    screenshot(page, "report-1440")
+
+    # layers: the other result's trajectory can be hidden
+    page.keyboard.press("o")
+    layer = page.locator("#layers button", has_text="without memory")
+    layer.click()
+    assert layer.get_attribute("aria-pressed") == "false"
+
+    # the slider uncovers the left picture, by mouse or by key
+    slider = page.locator("#slider")
+    slider.scroll_into_view_if_needed()
+    assert page.locator("#slider .tag.right").inner_text() == "photograph"
+    middle = slider.screenshot()
+    slider.locator("input").focus()
+    page.keyboard.press("End")
+    assert page.evaluate("document.getElementById('slider').style.getPropertyValue('--cut')") == "100%"
+    assert slider.screenshot() != middle
+    page.select_option("#after", label="without memory")
+    assert "other0" in page.get_attribute("#slider .after", "src")
+    assert [row.split("\t")[0].split("\n")[0] for row in page.locator("#results tbody tr").all_inner_texts()] == [
+        "this result", "without memory",
+    ]  # fmt: skip
+    page.wait_for_timeout(300)
+    screenshot(page, "comparison-1440")
+
+    # figures are there and drawn
+    page.locator("#figures").scroll_into_view_if_needed()
+    titles = page.locator("#figures h3").all_inner_texts()
+    assert titles[0] == "Distance from the truth along the path" and "Time against length" in titles
+    page.wait_for_function("[...document.querySelectorAll('#figures img')].every((i) => i.complete && i.naturalWidth)")
+    screenshot(page, "figures-1440")
+    assert one.wrong == []
+    page.close()
+
+
+def test_the_report_fits_a_telephone(site, browser):
+    one = opened(browser, site[1], 400, 860)
+    page = one.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    scene = pixels(page)
+    assert (np.abs(scene - scene[2, 2]) > 25).any(-1).mean() > 0.01
+    page.locator("#findings button").first.click()
+    assert page.inner_text("#frame") == "15 / 29" or page.inner_text("#frame") == "10 / 29"
+    screenshot(page, "report-400")
+    assert one.wrong == []
+    page.close()
+
+
+def test_the_index_finds_filters_and_sorts_and_leads_to_the_report(site, browser):
+    one = watched(browser, site[1], 1440, 900)
+    page = one.page
+    page.goto(f"{site[1]}/index.html")
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator(".card").count() == 2
+    page.fill("#search", "pla")
+    assert page.locator(".card h3").all_inner_texts() == ["plain"]
+    page.fill("#search", "")
+    page.click("#order")
+    assert page.locator(".card h3").all_inner_texts() == ["plain", "bend"]
+    screenshot(page, "index-1440")
+    page.click(".card[data-drive=bend]")
+    page.wait_for_url("**/drives/bend/index.html")
+    assert one.wrong == []
+    page.close()
+
+
+def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
+    rng = np.random.default_rng(0)
+    folder, base = site
+    drives = [
+        {
+            "id": f"drive-{number:04d}", "verdict": ("pass", "warn", "fail")[number % 3], "frames": 100 + number,
+            "chunks": 9, "points": 10**6 * number, "loops": 4, "loops_accepted": 2, "length": 1.5 * number,
+            "unit": "units", "seconds": 60.0, "published_at": "2026-01-01T00:00:00+00:00", "report": None,
+            "path": rng.integers(0, 101, (80, 2)).tolist(), "thumb": "drives/bend/thumb.jpg",
+        }
+        for number in range(1000)
+    ]  # fmt: skip
+    (folder / "many").mkdir()
+    for name in ("index.html", "index.js", "site.css"):
+        (folder / "many" / name).write_bytes((folder / name).read_bytes())
+    (folder / "many" / "drives" / "bend").mkdir(parents=True)
+    (folder / "many" / "drives" / "bend" / "thumb.jpg").write_bytes((folder / "drives/bend/thumb.jpg").read_bytes())
+    (folder / "many" / "drives.json").write_text(json.dumps({"output": "s3://city/out", "drives": drives}))
+    one = watched(browser, base, 1440, 900)
+    page = one.page
+    begin = time.monotonic()
+    page.goto(f"{base}/many/index.html")
+    page.wait_for_selector("body[data-ready]")
+    spent = time.monotonic() - begin
+    work = page.evaluate("""() => {
+        const begin = performance.now();
+        document.querySelector('#levels [data-level=fail]').click();
+        document.getElementById('sort').value = 'points';
+        document.getElementById('sort').dispatchEvent(new Event('change'));
+        document.querySelector('.card').getBoundingClientRect();
+        return performance.now() - begin;
+    }""")
+    print(f"1,000 drives: opened in {spent:.2f} s, filtered and sorted in {work:.0f} ms")
+    assert page.inner_text("#count") == "333 of 1,000"
+    assert page.locator(".card h3").first.inner_text() == "drive-0002"
+    assert spent < 20 and work < 4000  # on an idle core a second and 100 ms; other work may run beside the tests
+    screenshot(page, "thousand-1440")
+    page.set_viewport_size({"width": 400, "height": 860})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert one.wrong == []
+    page.close()
