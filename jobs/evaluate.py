@@ -1,16 +1,25 @@
 """A result against the truth: python -m jobs.evaluate --pred OUT/ID --truth ROOT/sequences/ID [--json FILE].
 
-Prints the errors of the trajectory and, where both have it, of depth.
+Prints the errors of the trajectory and, where both have it, of depth. Or a benchmark of the field, reconstructed and
+scored: python -m jobs.evaluate --benchmark kitti --data ROOT --output OUT [--ablate gcs,gcm,loops].
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from rich.console import Console
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
+from pipeline.benchmark import Machine
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError
+from pipeline.evaluate_benchmark import evaluate_benchmark
 from pipeline.evaluation import (
     Filled,
     Match,
@@ -21,17 +30,22 @@ from pipeline.evaluation import (
     print_evaluation,
     trajectory_figure,
 )
+from pipeline.evaluation.benchmarks import BENCHMARKS
+from pipeline.evaluation.benchmarks.scores import VARIANTS, Score, means, remarks, render
+from pipeline.reconstruct import ray_for_one_job
+
+_WIDTH = 160  # of a table where no terminal says how wide it is
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to compare with what."""
+    """What to compare with what: --pred with --truth, or a --benchmark in --data, made in --output."""
 
-    pred: str
+    pred: str | None = None
     """Published drive (OUT/ID, or OUT with --drive), or a file of poses: KITTI (12 numbers a line) or TUM
     (8).
     """
-    truth: str
+    truth: str | None = None
     """Drive with truth (ROOT/sequences/ID with ROOT/poses/ID.txt, or ROOT), or a file of poses."""
     drive: str | None = None
     """Which drive of an output, and of a ROOT of true drives."""
@@ -49,20 +63,104 @@ class EvaluateConfig:
     """Write all numbers to this file; - prints them instead of the table."""
     figure: str | None = None
     """Write a picture (PNG) of the trajectory over the truth to this file."""
+    benchmark: Literal["kitti", "oxford-spires", "virtual-kitti", "eth3d", "tum"] | None = None
+    """Reconstruct and score the sequences of a data set instead. Without it in --data, the error says what is expected
+    and where to get it."""
+    data: str | None = None
+    """The data set as it was unpacked: a path or URI."""
+    output: str | None = None
+    """Where the benchmark's results go (<output>/<benchmark>/<variant>/); what is there already is not made again."""
+    sequences: tuple[str, ...] = ()
+    """Only these sequences; by default the benchmark's own that are there."""
+    ablate: str | None = None
+    """Also without parts of the method: gcs (each chunk learns alone), gcm (no memory), loops; as gcs,gcm,loops."""
+    seed: int = 0
+    """Of the points drawn from clouds of more than a million; nothing else is drawn."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Settings of the benchmark's reconstructions (--run.weights, --run.workers ...)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < float("inf"):
             raise ValueError(f"tolerance must be 0 or more seconds, not {self.tolerance}")
         if self.max_depth is not None and not self.max_depth > 0:
             raise ValueError(f"max_depth must be above 0 metres, not {self.max_depth}")
+        if self.benchmark is None:
+            if self.pred is None or self.truth is None:
+                raise ValueError("give --pred and --truth, or --benchmark with --data and --output")
+            if self.data or self.output or self.sequences or self.ablate or self.run != RunConfig():
+                raise ValueError("--data, --output, --sequences, --ablate and --run belong to a --benchmark")
+            return
+        if self.pred or self.truth or self.drive or self.figure:
+            raise ValueError("--benchmark makes its own predictions: leave out --pred, --truth, --drive and --figure")
+        if self.data is None or self.output is None:
+            raise ValueError("--benchmark needs --data and --output")
+        if self.run.input or self.run.drive_id or self.run.output != RunConfig().output:
+            raise ValueError("input, output and drive id of the runs are the benchmark's: leave --run.input etc. out")
+        unknown = [part for part in self.parts if part not in VARIANTS or not VARIANTS[part]]
+        if unknown:
+            raise ValueError(f"--ablate takes gcs, gcm and loops, not {unknown[0]!r}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What --ablate takes away, one after the other."""
+        return tuple(dict.fromkeys(part.strip() for part in (self.ablate or "").split(",") if part.strip()))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _evaluate(settings_from(EvaluateConfig, arguments, prog="jobs.evaluate")))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+
+    def action() -> None:
+        config = settings_from(EvaluateConfig, arguments, prog="jobs.evaluate")
+        if config.benchmark is None:
+            _evaluate(config)
+        else:
+            _benchmark(config, arguments)
+
+    return run_command(action)
+
+
+def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
+    assert config.benchmark is not None and config.data is not None and config.output is not None
+    benchmark = BENCHMARKS[config.benchmark]
+
+    def told(score: Score) -> None:
+        said = score.failed or f"ATE {score.ate:.3f} m, {score.seconds or 0:.1f} s"
+        print(f"{benchmark.title} {score.sequence} ({score.variant}): {said}", file=sys.stderr, flush=True)
+
+    with ray_for_one_job():
+        scores = evaluate_benchmark(
+            benchmark, config.data, config.output, config.run,
+            sequences=config.sequences, ablate=config.parts, seed=config.seed, told=told,
+        )  # fmt: skip
+    made = {
+        "command": storage.redacted(shlex.join(["python", "-m", "jobs.evaluate", *arguments])),
+        "seed": str(config.seed), "commit": Machine.here().commit,
+    }  # fmt: skip
+    values = {
+        "benchmark": benchmark.name, **made, "scores": [asdict(score) for score in scores],
+        "means": means(benchmark, scores), "published": benchmark.published,
+    }  # fmt: skip
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    table = storage.join(storage.absolute(config.output), benchmark.name, "scores.json")
+    storage.write_bytes_atomically(table, text.encode())
+    if config.json == "-":
+        sys.stdout.write(text)
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = max(console.width, _WIDTH)
+        console.print(render(benchmark, scores))
+        print(remarks(benchmark, scores, made))
+        if config.json is not None:
+            storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
+    failed = [score for score in scores if score.failed]
+    if failed:
+        raise DriveError(f"{len(failed)} of {len(scores)} runs failed; the same command does what is left again")
 
 
 def _evaluate(config: EvaluateConfig) -> None:
+    assert config.pred is not None and config.truth is not None
     estimate = open_estimate(config.pred, config.drive)
     drive_id = config.drive or (estimate.name if estimate.drive is not None else None)
     comparison = compare(

@@ -1,0 +1,123 @@
+"""Scores of sequences, their means, and a table of them beside published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from pipeline.evaluation.benchmarks.sequence import Benchmark
+
+FULL = "full"
+VARIANTS: dict[str, dict[str, Any]] = {
+    FULL: {},
+    "gcs": {"memory_scope": "chunk"},
+    "gcm": {"memory_scope": "off"},
+    "loops": {"loops": False},
+}
+"""What is changed in the settings for a variant: without the sum over all chunks, without the memories, without loop
+closure."""
+
+_WITHOUT = {"gcs": "without GCS", "gcm": "without GCM", "loops": "without loops", FULL: "full"}
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One sequence in one variant; metres and degrees, after Sim(3). failed: why there are no figures.
+
+    ate: RMSE of positions, ate_percent of the path; rte, rre: RMSE of the motion's translation and rotation over 100 m
+    (None on shorter paths); kitti_translation (%) and kitti_rotation (degrees per 100 m): KITTI's over 100 to 800 m;
+    chamfer, f1 of clouds, `clouds` all their numbers; seconds of all stages but set-up; peak_memory bytes, None where
+    the result was there before; compared: of `frames`, those with truth; code_version: of what made the result.
+    """
+
+    sequence: str
+    variant: str
+    failed: str | None = None
+    frames: int = 0
+    compared: int = 0
+    ate: float | None = None
+    ate_percent: float | None = None
+    rte: float | None = None
+    rre: float | None = None
+    kitti_translation: float | None = None
+    kitti_rotation: float | None = None
+    chamfer: float | None = None
+    f1: float | None = None
+    clouds: dict[str, Any] | None = None
+    seconds: float | None = None
+    frames_per_s: float | None = None
+    peak_memory: int | None = None
+    code_version: str | None = None
+
+
+_COLUMNS = {
+    "ate": ("ATE m", 2), "ate_percent": ("% of path", 2), "rte": ("RTE m/100m", 2), "rre": ("RRE deg/100m", 2),
+    "kitti_translation": ("KITTI %", 2), "kitti_rotation": ("deg/100m", 2), "chamfer": ("CD m", 2), "f1": ("F1", 2),
+    "seconds": ("s", 1), "frames_per_s": ("frames/s", 2), "peak_memory": ("GB", 2),
+}  # fmt: skip
+
+
+def mean(scores: Listed[Score], metric: str) -> float | None:
+    """The mean of a metric over the sequences that have it; None where none has."""
+    values = [value for score in scores if (value := getattr(score, metric)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def means(benchmark: Benchmark, scores: Listed[Score]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Means by variant, over all sequences and without the one that the benchmark's users leave out."""
+    every: dict[str, dict[str, dict[str, float | None]]] = {}
+    for variant in dict.fromkeys(score.variant for score in scores):
+        own = [score for score in scores if score.variant == variant]
+        groups = {"mean": own}
+        if benchmark.left_out and any(score.sequence == benchmark.left_out for score in own):
+            groups[f"mean without {benchmark.left_out}"] = [s for s in own if s.sequence != benchmark.left_out]
+        every[variant] = {
+            title: {metric: mean(group, metric) for metric in _COLUMNS} for title, group in groups.items()
+        }
+    return every
+
+
+def render(benchmark: Benchmark, scores: Listed[Score]) -> Group:
+    """A table a variant with its means, published figures under it."""
+    parts: list[Any] = []
+    for variant, groups in means(benchmark, scores).items():
+        own = [score for score in scores if score.variant == variant]
+        failed = sum(score.failed is not None for score in own)
+        table = Table(title=f"{benchmark.title}, {_WITHOUT[variant]}", title_justify="left")
+        table.add_column("sequence")
+        table.add_column("frames", justify="right")
+        for title, _ in _COLUMNS.values():
+            table.add_column(title, justify="right")
+        for score in own:
+            frames = "failed" if score.failed else str(score.frames)
+            table.add_row(score.sequence, frames, *(_cell(name, getattr(score, name)) for name in _COLUMNS))
+        table.add_section()
+        for title, values in groups.items():
+            of = f" of {len(own) - failed}/{len(own)}" if failed and title == "mean" else ""
+            table.add_row(title + of, "", *(_cell(name, value) for name, value in values.items()))
+        if variant == FULL and benchmark.published:
+            table.add_section()
+            for method, known in benchmark.published.items():
+                table.add_row(f"{method} (published)", "", *(_cell(name, known.get(name)) for name in _COLUMNS))
+        parts.append(table)
+    return Group(*parts)
+
+
+def remarks(benchmark: Benchmark, scores: Listed[Score], made: dict[str, str]) -> str:
+    """What belongs to the tables: failures with their reasons, what others measured, how it was made."""
+    lines = [f"published: {benchmark.published_note}"] if benchmark.published_note else []
+    lines += [f"failed: {one.sequence}, {_WITHOUT[one.variant]}: {one.failed}" for one in scores if one.failed]
+    if any(score.failed for score in scores):
+        lines.append("a mean is over the sequences that have the figure; those that failed are not in it")
+    return "\n".join([*lines, *(f"{name}: {value}" for name, value in made.items())])
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return _NOTHING
+    return f"{value / 1e9 if name == 'peak_memory' else value:.{_COLUMNS[name][1]}f}"
