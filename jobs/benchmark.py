@@ -15,9 +15,10 @@ from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
+from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 
-What = Literal["accuracy", "decode"]
+What = Literal["accuracy", "decode", "rendering"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BenchmarkConfig:
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
+    rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from pipeline.training.validation import SCOPES, DriveScore, compare, join_drive
 
 _TARGET_ATE, _TARGET_TURN, _TARGET_DEPTH = 2.0, 10.0, 0.12
 _FIRST_TRAINED = 100_000  # seeds from here on are trained on (pipeline.training.run.FIRST_SEED)
+_FIELDS = ("images", "depth", "world_from_camera", "intrinsics")
 _ROUTE_FRAMES = 1200  # a route of its own length is planned for every number of frames: one for all
 
 
@@ -41,6 +44,8 @@ class AccuracyBenchmark:
     """Turns of 60 degrees or more that a drive must have."""
     ablation: bool = False
     """Also keep the memory to each chunk (without GCS) and leave it out (without GCM): three times the work."""
+    cache: str | None = None
+    """Folder that keeps the rendered drives: other weights on the same drives then cost no rendering."""
     height: int = 64
     """Height of the rendered frames."""
     width: int = 128
@@ -61,8 +66,7 @@ class AccuracyBenchmark:
         scopes = list(SCOPES) if self.ablation else ["full"]
         drives = []
         for seed, drive in self._chosen():
-            rendered = drive.render(range(self.frames))
-            truth = Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+            truth = self._truth(seed, drive)
             found = {scope: score(model, truth, settings, scope) for scope in scopes}
             drives.append({"seed": seed, "scores": found})
             ate = ", ".join(f"{scope} {found[scope]['ate_percent']:.2f}" for scope in scopes)
@@ -75,6 +79,22 @@ class AccuracyBenchmark:
             "summary": summary, "drives": drives,
         }  # fmt: skip
         return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))  # type: ignore[misc]
+
+    def _truth(self, seed: int, drive: CityDrive) -> Frames:
+        """The first frames of a drive, from the cache where they are there."""
+        name = f"{seed}-{self.frames}x{self.height}x{self.width}-focal-{drive.focal:.3f}.npz"
+        kept = Path(self.cache) / name if self.cache else None
+        if kept is not None and kept.exists():
+            with np.load(kept) as arrays:
+                return Frames(*(arrays[field] for field in _FIELDS))
+        rendered = drive.render(range(self.frames))
+        truth = Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_name(f".{os.getpid()}-{name}")
+            np.savez(partial, **{field: getattr(truth, field) for field in _FIELDS})
+            partial.replace(kept)
+        return truth
 
     def _chosen(self) -> Iterator[tuple[int, CityDrive]]:
         count = 0

@@ -24,11 +24,19 @@ def test_decoding_is_measured_with_machine_versions_and_commit(tmp_path, capsys)
     assert json.loads(capsys.readouterr().out)["frames"] == 16
 
 
+def test_rendering_is_measured_with_one_and_with_four_rays_a_pixel(capsys):
+    assert main(["--what", "rendering", "--rendering.frames", "4", "--json", "-"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    coarse, fine = said["cpu_rays_1"], said["cpu_rays_4"]
+    assert coarse["frames_per_second"] == pytest.approx(4 / coarse["cpu_seconds"])
+    assert coarse["cpu_seconds"] < fine["cpu_seconds"]  # four times the rays
+
+
 @pytest.mark.slow
-def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(capsys):
+def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_path, capsys):
     arguments = ["--what", "accuracy", "--accuracy.drives", "2", "--accuracy.frames", "24", "--accuracy.turns", "0",
-                 "--accuracy.first-seed", "50", "--accuracy.ablation", "--json", "-"]  # fmt: skip
-    assert main(arguments) == 0
+                 "--accuracy.first-seed", "50", "--accuracy.cache", str(tmp_path), "--json", "-"]  # fmt: skip
+    assert main([*arguments, "--accuracy.ablation"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [drive["seed"] for drive in said["drives"]] == [50, 51]
     assert said["chunk"] == 12 and said["chunks_a_drive"] == 3
@@ -37,6 +45,10 @@ def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(capsys)
     assert all(error < 10 for error in errors.values())  # a network without training is at 30 and more
     assert said["summary"]["full"]["turns"] == 0 and said["summary"]["full"]["turn_error_median"] is None
     assert said["drives"][0]["scores"]["full"]["abs_rel"] < 0.3
+    assert len(list(tmp_path.iterdir())) == 2
+    assert main(arguments) == 0  # from the cache
+    again = json.loads(capsys.readouterr().out)
+    assert list(again["summary"]) == ["full"] and again["summary"]["full"] == said["summary"]["full"]
 
 
 def test_only_drives_with_enough_turns_are_measured(capsys):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from jobs.city import main
+from jobs.train import main as train
 from pipeline.city import list_drives, read_drive
+from tests.s3_server import s3, s3_server  # noqa: F401
 
 SMALL = ["--drives", "2", "--frames", "9", "--seed", "7", "--height", "28", "--width", "56"]
 
@@ -18,6 +20,15 @@ def test_drives_are_rendered_and_summed_up(tmp_path, capsys) -> None:
     assert list_drives(str(tmp_path)) == ("00", "01")
     first, second = (read_drive(str(tmp_path), k) for k in ("00", "01"))
     assert not np.allclose(first.world_from_camera, second.world_from_camera)
+
+
+def test_a_bucket_takes_drives_and_training_reads_them_there(s3, tmp_path) -> None:  # noqa: F811
+    root = f"{s3}/city"
+    assert main(["--output", root, *SMALL]) == 0
+    assert read_drive(root, "01").depth(8).shape == (28, 56)
+    assert train(["--output", str(tmp_path), "--data", root, "--steps", "1", "--batch.frames", "4",
+                  "--batch.longest", "3", "--validation.drives", "0"]) == 0  # fmt: skip
+    assert (tmp_path / "final.safetensors").exists()
 
 
 def test_a_second_run_leaves_drives_as_they_are_and_another_seed_is_refused(tmp_path, capsys) -> None:

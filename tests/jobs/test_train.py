@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from PIL import Image
 
 from jobs.train import main
 from models import ModelConfig, open_checkpoint
+from models.checkpoint import WEIGHTS_FOLDER
 from pipeline.training.metrics import read_metrics
 from pipeline.training.pool import PoolSettings, render_drive
 
@@ -50,6 +53,21 @@ def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, p
     assert open_checkpoint(tmp_path / "final.safetensors").config == ModelConfig.city_tiny()
     assert (tmp_path / "metrics.png").stat().st_size > 1000
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 40
+
+
+@pytest.mark.slow
+def test_a_short_version_of_the_cards_command_learns(tmp_path):
+    """The command as the card of city_tiny gives it, with fewer and smaller steps."""
+    card = WEIGHTS_FOLDER / "city_tiny.md"
+    (command,) = re.findall(r"^    python -m jobs\.train ((?:.*\\\n)*.*)$", card.read_text(), re.MULTILINE)
+    arguments = shlex.split(command.replace("\\\n", " "))
+    changes = {"--output": str(tmp_path), "--weights": str(WEIGHTS_FOLDER / "city_tiny.safetensors"), "--steps": "16",
+               "--log-every": "4", "--pool-drives": "2", "--city.clips": "3", "--city.fine": "0", "--minutes": "60",
+               "--batch.frames": "24", "--optimizer.warmup": "2", "--validation.drives": "0"}  # fmt: skip
+    assert {"--output", "--weights", "--steps", "--minutes"} <= {a for a in arguments if a.startswith("--")}
+    assert main([*arguments, *(word for change in changes.items() for word in change)]) == 0
+    losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
+    assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.slow
