@@ -28,6 +28,7 @@ from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
+from pipeline.metrics import RankMeter
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def run_rank(
     """
     torch.set_num_threads(job.threads)
     model = job.network.build(device)
+    meter = RankMeter(sync.rank)
     store = TieredStore(device, job.budgets.resolved(device, workers_here))
     for index, task in enumerate(frames.tasks):
         attempt = sync.broadcast(f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}")
@@ -74,6 +76,7 @@ def run_rank(
             write_chunk(folder, number, prediction)
 
         def progress(phase: str, count: int, drive_id: str = drive_id) -> None:
+            meter.progressed(phase)
             events.send(Progress(drive_id, phase, count))
 
         def found(loops: int, drive_id: str = drive_id) -> None:
@@ -81,11 +84,12 @@ def run_rank(
                 events.send(LoopsFound(drive_id, loops))
 
         phases = DrivePhases(
-            model, sync, store, job.settings, device, progress,
+            model, meter.timed(sync), store, job.settings, device, progress,
             finder=job.finder, read_frames=partial(read_frames, task), loops_found=found,
         )  # fmt: skip
+        meter.begin()
         try:
-            loops = phases.run(share, iter_chunk_windows(frames, index), stage)
+            loops = phases.run(share, meter.waiting(iter_chunk_windows(frames, index)), stage)
         except DroppedDrive as dropped:
             events.send(Dropped(drive_id, sync.rank, str(dropped), primary=dropped.__cause__ is not None))
             if sync.rank == 0:
@@ -93,6 +97,7 @@ def run_rank(
         else:
             if sync.rank == 0:
                 events.send(Staged(drive_id, attempt, len(task.chunks), loops))
+        meter.note_moved(store.moved.items())
     store.close()
 
 
