@@ -15,10 +15,11 @@ from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
+from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 
-What = Literal["accuracy", "decode", "rendering"]
+What = Literal["accuracy", "decode", "network", "rendering"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class BenchmarkConfig:
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
+    network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
     rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
 
 

@@ -1,0 +1,205 @@
+"""Three ways through the network on the same weights and frames, each timed phase by phase.
+
+    release   the published schedule, here only to be measured against: float32, shared frames encoded once a chunk,
+              layer by layer over all chunks with each chunk's state copied to the device and back, whole features
+              of four layers, depth and points
+    plain     Reconstructor.forward_drive's order of work, without points
+    fast      what the pipeline does: shared frames once, four barriers, features projected at once, depth alone
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.aggregator import whole_feature
+from models.config import ModelConfig
+from models.fast_weights import FastWeights
+from models.reconstructor import Prediction, Reconstructor
+from models.tokens import ChunkState, middle_first
+
+Mode = Literal["release", "plain", "fast"]
+
+
+@dataclass
+class Timed:
+    """What a run gave: predictions on the host, seconds (clock and CPU) a phase, most bytes a chunk waited with."""
+
+    predictions: list[Prediction] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    state_bytes: int = 0
+
+    @property
+    def total(self) -> float:
+        """Seconds of all phases."""
+        return sum(self.seconds.values())
+
+    @property
+    def cpu_total(self) -> float:
+        """CPU seconds of all phases: what a loaded machine does not change much."""
+        return sum(self.cpu_seconds.values())
+
+    @contextmanager
+    def phase(self, name: str, device: torch.device) -> Iterator[None]:
+        """Add what is done inside to a phase."""
+        _wait(device)
+        clock, cpu = time.perf_counter(), time.process_time()
+        yield
+        _wait(device)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - clock
+        self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu
+
+
+def made_up_network(
+    config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0
+) -> Reconstructor:
+    """A network with random weights whose memories have an effect, made on the device itself."""
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = Reconstructor(config)
+        for memory in model.aggregator.memories.values():
+            torch.nn.init.normal_(memory.proj.weight, std=0.02)  # type: ignore[union-attr, arg-type]
+    return model.requires_grad_(False).set_precision(dtype).eval()
+
+
+def made_up_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """Smooth pictures that drift to the side, (N, 3, H, W) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, height // 7 + 1, (width + 4 * count) // 7 + 2, generator=generator)
+    wide = torch.nn.functional.interpolate(coarse, size=(height, width + 4 * count), mode="bicubic")[0]
+    wide = (wide.clamp(0, 1) * 255).to(torch.uint8)
+    return torch.stack([wide[:, :, 4 * i : 4 * i + width] for i in range(count)])
+
+
+@torch.inference_mode()
+def run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]]) -> Timed:
+    """One drive. frames (N, 3, H, W) uint8 on the host; the model's precision decides the arithmetic."""
+    timed = Timed()
+    states = _encoded(mode, model, frames, chunks, timed)
+    if mode == "release":
+        _layer_by_layer(model, states, timed)
+    else:
+        _barrier_by_barrier(model, states, timed, projected=mode == "fast")
+    device = model.aggregator.camera_token.device
+    for number, chunk in enumerate(chunks):
+        with timed.phase("heads", device):
+            state = _copy(states[number]) if mode == "release" else states[number]
+            found = model.predict(
+                state, middle_first(list(chunk)), with_points=mode == "release", projected=mode == "fast"
+            )
+            found.points = found.points_confidence = None  # of no use to a comparison, and large
+            timed.predictions.append(_on_host(found))
+        states[number] = None  # type: ignore[call-overload]
+    return timed
+
+
+def _encoded(
+    mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], timed: Timed
+) -> list[ChunkState]:
+    """Chunks before their first layer."""
+    device = model.aggregator.camera_token.device
+    grid = model.grid_of(frames)
+    states: list[ChunkState] = []
+    known: dict[int, Tensor] = {}
+    for chunk in chunks:
+        with timed.phase("encode", device):
+            known = {f: known[f] for f in chunk if f in known} if mode == "fast" else {}
+            new = [f for f in chunk if f not in known]
+            if new:
+                known.update(zip(new, model.encode(frames[new].to(device).float() / 255), strict=True))
+            tokens = torch.stack([known[f] for f in middle_first(list(chunk))])
+            state = model.begin(tokens[None], grid)
+            states.append(_copy(state) if mode == "release" else state)
+    return states
+
+
+def _barrier_by_barrier(model: Reconstructor, states: list[ChunkState], timed: Timed, projected: bool) -> None:
+    aggregator, device = model.aggregator, model.aggregator.camera_token.device
+    keep = model.keep_projected if projected else whole_feature
+    for segment, layers in enumerate(model.config.segments):
+        total: FastWeights | None = None
+        for number in range(len(states)):
+            with timed.phase("layers", device):
+                states[number] = aggregator.run_segment(states[number], keep)
+            timed.state_bytes = max(timed.state_bytes, states[number].nbytes)
+            with timed.phase("memory steps", device):
+                total = _sum(total, aggregator.memory_step(states[number]))
+        with timed.phase("memory reads", device):
+            weights = None if total is None else aggregator.memory_update(segment, total, torch.float32)
+            for number in range(len(states)):
+                states[number] = aggregator.finish_segment(states[number], weights, keep)
+        del layers
+
+
+def _layer_by_layer(model: Reconstructor, states: list[ChunkState], timed: Timed) -> None:
+    """As published: for every layer, every chunk comes to the device and goes back."""
+    aggregator, config = model.aggregator, model.config
+    device, specials, d = aggregator.camera_token.device, config.special_tokens, config.embed_dim
+    for segment, layers in enumerate(config.segments):
+        for layer in layers:
+            for number in range(len(states)):
+                with timed.phase("layers", device):
+                    state = _copy(states[number], device)
+                    b, s, p, _ = state.tokens.shape
+                    rope = aggregator._table(state.grid, d // config.num_heads, specials)
+                    half = aggregator.frame_blocks[layer](state.tokens.reshape(b * s, p, d), rope).view(b, s, p, d)
+                    x = aggregator.global_blocks[layer](half.reshape(b, s * p, d), rope).view(b, s, p, d)
+                    state.tokens, state.frame_half = x, half
+                    state.at_barrier = layer == layers[-1]
+                    if layer in config.dense_layers and not state.at_barrier:
+                        state.features[layer] = whole_feature(layer, half[:, :, specials:], x[:, :, specials:])
+                    states[number] = _copy(state)
+                timed.state_bytes = max(timed.state_bytes, states[number].nbytes)
+        total: FastWeights | None = None
+        for number in range(len(states)):
+            with timed.phase("memory steps", device):
+                total = _sum(total, aggregator.memory_step(_copy(states[number], device)))
+        with timed.phase("memory reads", device):
+            weights = None if total is None else aggregator.memory_update(segment, total, torch.float32)
+            for number in range(len(states)):
+                states[number] = _copy(aggregator.finish_segment(_copy(states[number], device), weights))
+
+
+def _sum(total: FastWeights | None, step: FastWeights | None) -> FastWeights | None:
+    if total is None or step is None:
+        return step
+    for part, asked in zip(total, step, strict=True):
+        part.add_(asked)
+    return total
+
+
+def _copy(state: ChunkState, device: torch.device | str = "cpu") -> ChunkState:
+    """The state in other memory: on the host, or on the device."""
+    return state.map(lambda t: None if t is None else t.to(device, copy=True))
+
+
+def _on_host(prediction: Prediction) -> Prediction:
+    return Prediction(
+        prediction.frame_index, prediction.pose_encoding.float().cpu(), prediction.depth.float().cpu(),
+        prediction.depth_confidence.float().cpu(),
+    )  # fmt: skip
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def pose_difference(found: Sequence[Prediction], expected: Sequence[Prediction]) -> float:
+    """Largest over chunks: distance of the pose encodings over their size."""
+    return max(
+        float((a.pose_encoding - b.pose_encoding).norm() / b.pose_encoding.norm())
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+def depth_difference(found: Sequence[Prediction], expected: Sequence[Prediction]) -> float:
+    """Largest over chunks: distance of the depths over their size."""
+    return max(float((a.depth - b.depth).norm() / b.depth.norm()) for a, b in zip(found, expected, strict=True))

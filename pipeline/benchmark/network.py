@@ -1,0 +1,171 @@
+"""The network alone: the fast path beside its plain twin and beside the published schedule, on the same frames."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models import ModelConfig
+from models.benchmark.limits import attention_kernel, copy_rate, flops_of_chunk, matrix_rate
+from models.benchmark.modes import (
+    Mode,
+    Timed,
+    depth_difference,
+    made_up_frames,
+    made_up_network,
+    pose_difference,
+    run,
+)
+from pipeline.benchmark.allreduce import allreduce_seconds
+from pipeline.benchmark.child import in_child
+from pipeline.benchmark.memory import MemoryTrace, resident_bytes
+from pipeline.benchmark.report import Measured, Row, size
+from pipeline.forward.network import DTYPES, Precision
+from pipeline.ingest.chunks import plan_chunks
+
+_SPEEDUP_TARGET = 2.5
+_POSE_TARGET = 0.01
+_STATE_TARGET = 200e6
+
+
+@dataclass(frozen=True)
+class NetworkBenchmark:
+    """Fast path against plain twin and published schedule; the defaults are those of the target for CPUs."""
+
+    preset: str = "vit_small"
+    """Network, with made-up weights."""
+    frames: int = 210
+    """Frames of the drive."""
+    height: int = 56
+    """Height of the network's frames."""
+    width: int = 168
+    """Width of the network's frames."""
+    chunk_size: int = 20
+    """Frames a chunk."""
+    overlap: int = 10
+    """Frames that neighbouring chunks share."""
+    precision: Precision = "float32"
+    """Arithmetic of the fast path and the plain twin; the published schedule is float32 always."""
+    threads: int = 1
+    """CPU threads."""
+    allreduce: tuple[int, ...] = (1, 2, 4)
+    """Processes among which to time the sum of one memory's step over gloo; none: leave it out."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        plan_chunks(self.frames, self.chunk_size, self.overlap)
+        patch = ModelConfig.preset(self.preset).patch_size
+        if self.height < patch or self.width < patch or self.height % patch or self.width % patch:
+            raise ValueError(f"network.height and network.width must be multiples of {patch}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Each way in a process of its own, one after the other. Raises ValueError where attention fell back."""
+        config = ModelConfig.preset(self.preset)
+        device = _device()
+        dtype = DTYPES[self.precision]
+        kernel = attention_kernel(device, dtype, config.num_heads, config.embed_dim // config.num_heads)
+        if kernel == "plain":
+            raise ValueError(
+                f"attention has no fast kernel here for {config.num_heads} heads of "
+                f"{config.embed_dim // config.num_heads} in {self.precision}: figures would be of another program"
+            )
+        torch.set_num_threads(self.threads)
+        tokens = self.chunk_size * (self.height * self.width // config.patch_size**2 + config.special_tokens)
+        matrix = matrix_rate(device, dtype, tokens, config.embed_dim)
+        copies = copy_rate(device)
+        chunks = plan_chunks(self.frames, self.chunk_size, self.overlap)
+        flops = flops_of_chunk(
+            config, self.chunk_size, self.height, self.width, self.chunk_size - self.overlap
+        )
+        found: dict[Mode, Timed] = {}
+        peak: dict[Mode, int] = {}
+        modes: tuple[Mode, ...] = ("release", "fast", "plain")
+        for mode in modes:
+            found[mode], peak[mode] = in_child(_measured, mode, self)
+            timed = found[mode]
+            say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size(peak[mode])}")
+        fast, plain, release = found["fast"], found["plain"], found["release"]
+        rates = {
+            name: flops[name] * len(chunks) / (fast.cpu_seconds[name] if device.type == "cpu" else fast.seconds[name])
+            for name in flops
+        }
+        whole = sum(flops.values()) * len(chunks) / (fast.cpu_total if device.type == "cpu" else fast.total)
+        sums = {count: allreduce_seconds(count, config, _free_port()) for count in self.allreduce}
+        speedup = release.total / fast.total
+        by_cpu = release.cpu_total / fast.cpu_total
+        pose = pose_difference(fast.predictions, plain.predictions)
+        values: dict[str, Any] = {
+            "device": str(device), "attention_kernel": kernel,
+            "speedup_vs_release_like": speedup, "speedup_vs_release_like_cpu_seconds": by_cpu,
+            "speedup_vs_plain": plain.total / fast.total,
+            "pose_relative_difference": pose,
+            "pose_relative_difference_to_release_like": pose_difference(fast.predictions, release.predictions),
+            "depth_relative_difference": depth_difference(fast.predictions, plain.predictions),
+            "state_bytes_per_chunk": fast.state_bytes,
+            "state_bytes_per_chunk_release_like": release.state_bytes,
+            "peak_memory_bytes": peak["fast"],
+            "peak_memory_bytes_by_mode": peak,
+            "seconds": {mode: timed.seconds for mode, timed in found.items()},
+            "cpu_seconds": {mode: timed.cpu_seconds for mode, timed in found.items()},
+            "new_frames_per_second": self.frames / fast.total,
+            "chunks": len(chunks), "flops_per_chunk": flops,
+            "flops_per_second": rates, "matrix_flops_per_second": matrix, "share_of_matrix_rate": whole / matrix,
+            "copy_bytes_per_second": copies,
+            "allreduce_seconds": {str(count): seconds for count, seconds in sums.items()},
+        }  # fmt: skip
+        rows = [
+            Row("against the published schedule", f"{speedup:.2f} x (CPU seconds {by_cpu:.2f} x)",
+                f"{_SPEEDUP_TARGET} x on 2 cores", speedup >= _SPEEDUP_TARGET),
+            Row("poses against the plain twin", f"{pose:.1e}", "1 %", pose <= _POSE_TARGET),
+            Row("depth against the plain twin", f"{values['depth_relative_difference']:.1e}"),
+            Row("state of a chunk at its widest",
+                f"{size(fast.state_bytes)} ({size(release.state_bytes)} as published)",
+                size(_STATE_TARGET), fast.state_bytes <= _STATE_TARGET),
+            Row("peak memory above the network", ", ".join(f"{m} {size(p)}" for m, p in peak.items())),
+            Row("new frames", f"{self.frames / fast.total:.2f} a second"),
+            Row("share of the matrix product's rate", f"{whole / matrix:.0%} of {matrix / 1e9:,.1f} GFLOP/s"),
+            *(Row(f"  {name}", f"{fast.seconds[name]:.2f} s, {rate / 1e9:,.1f} GFLOP/s")
+              for name, rate in rates.items()),
+            Row("copies", f"{copies / 1e9:.1f} GB/s"),
+            Row("attention kernel", kernel),
+            *(Row(f"all-reduce of a step, {count} processes", f"{seconds * 1e3:.1f} ms")
+              for count, seconds in sums.items()),
+        ]  # fmt: skip
+        return Measured(values, tuple(rows))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _measured(mode: Mode, settings: NetworkBenchmark) -> tuple[Timed, int]:
+    """One way, in this process: what it gave and the most memory it took above network and frames."""
+    torch.set_num_threads(settings.threads)
+    device = _device()
+    dtype = torch.float32 if mode == "release" else DTYPES[settings.precision]
+    model = made_up_network(ModelConfig.preset(settings.preset), dtype, device)
+    frames = made_up_frames(settings.frames, settings.height, settings.width)
+    chunks = plan_chunks(settings.frames, settings.chunk_size, settings.overlap)
+    run(mode, model, frames[: settings.chunk_size], chunks[:1])  # warm: allocations, kernels chosen
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        return run(mode, model, frames, chunks), torch.cuda.max_memory_allocated() - before
+    before = resident_bytes()
+    with MemoryTrace() as trace:
+        timed = run(mode, model, frames, chunks)
+    return timed, max(0, trace.peak - before)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # children inherit it: threads that wait do not spin
