@@ -183,6 +183,21 @@ def upload(local_path: str | Path, uri: str) -> None:
             shutil.copyfile(local_path, temporary)
 
 
+def copy(source: str, target: str) -> None:
+    """Copy a file within one store, never seen half there: by the store itself, on a disk as a link where it can."""
+    with _translated(target, "write"):
+        fs, path = _resolve(source)
+        _, target_path = _resolve(target)
+        if not isinstance(fs, LocalFileSystem):
+            fs.cp_file(path, target_path)
+            return
+        with _renamed_when_whole(target_path) as temporary:
+            try:
+                os.link(path, temporary)
+            except OSError:  # a store of files without links
+                shutil.copyfile(path, temporary)
+
+
 def list_files(uri: str) -> list[StoredFile]:
     """List the files (not the folders) of one folder, in the order of their names as plain text.
 

@@ -6,11 +6,12 @@ pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive)
 
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.config import PublishConfig
-from pipeline.publish.drive import clear_drive, publish_drive
+from pipeline.publish.drive import publish_drive
 from pipeline.publish.manifest import Counts, Manifest, drive_identity, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
 from pipeline.publish.values import DriveFacts, RunFacts
+from pipeline.publish.versions import settle
 
 __all__ = [
     "Cameras",
@@ -21,10 +22,10 @@ __all__ = [
     "PublishedDrive",
     "RunFacts",
     "Selection",
-    "clear_drive",
     "drive_identity",
     "is_published",
     "open_drive",
     "publish_drive",
     "read_manifest",
+    "settle",
 ]

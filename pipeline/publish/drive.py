@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,12 @@ from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.values import ChunkLike, DriveFacts, JoinLike, RunFacts
+from pipeline.publish.versions import Guard, new_version_folder, remove_unnamed, settle
 
 Progress = Callable[[int, int, int], None]
 """Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
 
 TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet")
-
-# What a publish writes, and what is left under another name where it was killed while writing that.
-_NAMES = r"(?:manifest\.json|(?:poses|chunks|loops|part-\d{5,})\.parquet)"
-_OURS = re.compile(rf"{_NAMES}|\.{_NAMES}\.[0-9a-f]+\.tmp")
-
 
 def publish_drive(
     output: str,
@@ -43,24 +39,27 @@ def publish_drive(
     progress: Progress | None = None,
     *,
     overwrite: bool = False,
+    guard: Guard = lambda: None,
 ) -> Manifest:
     """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
 
     chunks are read one after the other, each once, one held at a time. Files are complete before they have
     their names (renamed locally, one PUT elsewhere); what makes them a drive is the manifest, written last.
-    Where one is there already: DriveError without `overwrite`; with it the old manifest goes first, so a
-    publish that is killed at any time leaves either the old drive, none, or the new one. Files of earlier
-    attempts are removed; what is not ours by name is left alone. Raises DriveError for input that does not
+    Where one is there already: DriveError without `overwrite`; with it the old one stays as it is until the new
+    one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive, none
+    where none was, or the new one. Files of earlier attempts are removed; what is not ours by name is left alone.
+    guard is called before every step that others see, and may raise. Raises DriveError for input that does not
     fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
     trajectory = Trajectory.read(joined, facts, len(chunks))
-    clear_drive(output, facts.drive_id, overwrite=overwrite)
+    folder_name = _room(output, facts.drive_id, overwrite=overwrite)
+    target_uri = storage.join(drive_uri, folder_name) if folder_name else drive_uri
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
         scratch = Path(folder)
         files, seen, seen_chunks, points_of_chunk = _write_points(
-            drive_uri, facts, chunks, trajectory, options, scratch, progress
+            target_uri, facts, chunks, trajectory, options, scratch, progress, guard
         )
         poses = poses_table(facts, trajectory, seen)
         tables = (
@@ -69,7 +68,10 @@ def publish_drive(
             loops_table(facts.drive_id, joined.loops),
         )
         for name, table in zip(TABLES, tables, strict=True):
-            files.append(write_table(table, name, drive_uri, scratch))
+            guard()
+            files.append(write_table(table, name, target_uri, scratch))
+    if folder_name:
+        files = [replace(file, path=f"{folder_name}/{file.path}") for file in files]
     status = poses["status"].to_pylist()
     positions = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
     manifest = Manifest(
@@ -97,29 +99,25 @@ def publish_drive(
         quality=manifests.plain(run.quality),
         files=tuple(files),
     )
+    guard()
     storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
-    return manifest
+    return settle(output, facts.drive_id, guard) if folder_name else manifest
 
 
-def clear_drive(output: str, drive_id: str, *, overwrite: bool) -> None:
-    """Make room for a result: remove an old manifest first, then files of an old or unfinished result.
-
-    DriveError where a finished drive is there and `overwrite` is not given. Foreign files are left alone.
-    """
+def _room(output: str, drive_id: str, *, overwrite: bool) -> str | None:
+    """Where a result may be written: None for the drive's own folder, cleared of unfinished ones; where a finished
+    drive is there a new folder's name below it, or DriveError without `overwrite`."""
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
-    marker = storage.join(drive_uri, MANIFEST)
-    if storage.exists(marker):
-        if not overwrite:
-            raise DriveError(
-                f"drive {drive_id} is published in {manifests.without_credentials(output)} already; "
-                f"--overwrite makes it again"
-            )
-        storage.remove_tree(marker)
-    for folder in (drive_uri, storage.join(drive_uri, "points")):
-        if storage.exists(folder):
-            for file in storage.list_files(folder):
-                if _OURS.fullmatch(file.name):
-                    storage.remove_tree(file.uri)
+    if storage.exists(storage.join(drive_uri, MANIFEST)):
+        if overwrite:
+            return new_version_folder()
+        raise DriveError(
+            f"drive {drive_id} is published in {manifests.without_credentials(output)} already; "
+            f"--overwrite makes it again"
+        )
+    if storage.exists(drive_uri):
+        remove_unnamed(drive_uri, set())
+    return None
 
 
 def _write_points(
@@ -130,6 +128,7 @@ def _write_points(
     options: PublishConfig,
     scratch: Path,
     progress: Progress | None,
+    guard: Guard,
 ) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
     """The one pass over the chunks: their own frames' points to shards, and what poses and chunks rows
     need."""
@@ -138,6 +137,7 @@ def _write_points(
     points = 0
     with ShardWriter(drive_uri, len(chunks), options, scratch) as shards:
         for number in range(len(chunks)):
+            guard()
             chunk = chunks[number]
             own = check_chunk(chunk, number, facts, trajectory.owner)
             index = np.asarray(chunk.frame_index, np.int64)

@@ -220,9 +220,23 @@ class PublishedDrive:
         # Local files by name: pyarrow reads those without the interpreter in between. On other stores the columns of a
         # row group come in one request and nothing more is fetched.
         local = storage.is_local(uri)
-        source = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
         try:
+            source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
+            size = storage.stored_file(uri).size if local else source.seek(0, 2)
+            if size != file.size:  # never mix two versions of a drive in one answer
+                raise DriveError(
+                    f"drive {self.manifest.drive_id}: {file.path} is not the file its manifest names any more; "
+                    "a newer version of the drive is taking its place, open it again"
+                )
             return pq.ParquetFile(source, pre_buffer=not local)
+        except storage.NotFoundError as error:
+            now = read_manifest(*storage.parent_and_name(self.uri))
+            if now.published_at == self.manifest.published_at and now.files != self.manifest.files:
+                moved = next(one for one in now.files if one.sha256 == file.sha256)  # the same version, settled
+                return PublishedDrive(self.uri, now)._open(moved)
+            raise DriveError(
+                f"drive {self.manifest.drive_id}: {file.path} named by its manifest is gone ({error})"
+            ) from None
         except (OSError, pa.ArrowInvalid) as error:
             raise DriveError(
                 f"drive {self.manifest.drive_id}: {file.path} named by its manifest cannot be read ({error})"

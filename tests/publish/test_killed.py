@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import DriveError
-from pipeline.publish import is_published, open_drive
+from pipeline.publish import is_published, open_drive, versions
 from tests.publish.drives import small_drive
 from tests.publish.test_drive import files_in, publish
 
@@ -18,19 +18,23 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
+left = {nth}
 def hook(event, arguments):
     # os.rename: the file is written, its name is not; os.remove: what is before it is gone, it is not
+    global left
     if event == {event!r} and str(arguments[event == "os.rename"]).endswith({name!r}):
-        os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
 from tests.publish.test_drive import publish, small_drive
 publish({output!r}, small_drive(10, seed={seed}), overwrite={overwrite})
 """
 
 
-def publish_and_be_killed(output, at, *, event="os.rename", seed=0, overwrite=False):
+def publish_and_be_killed(output, at, *, event="os.rename", nth=1, seed=0, overwrite=False):
     code = KILLED.format(
-        root=str(ROOT), event=event, name=at, output=str(output), seed=seed, overwrite=overwrite
+        root=str(ROOT), event=event, name=at, nth=nth, output=str(output), seed=seed, overwrite=overwrite
     )
     scratch = output.parent / "scratch"  # what a kill leaves there is cleared with the test's folder
     scratch.mkdir()
@@ -61,15 +65,61 @@ def test_a_publish_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_rep
 
 
 @pytest.mark.parametrize(
-    "event, at",
-    [("os.rename", name) for name in STEPS[::2]]
-    + [("os.remove", "loops.parquet"), ("os.remove", "1.parquet")],
+    "event, at, nth, seed",
+    [("os.rename", name, 1, 0) for name in STEPS[::2]]  # before the new manifest: still the old drive
+    + [("os.rename", name, 2, 1) for name in STEPS[::2]]  # behind it, while files get their usual names: the new one
+    + [("os.remove", "part-00008.parquet", 1, 1)],
 )
-def test_an_overwrite_that_is_killed_does_not_look_like_the_old_drive_nor_the_new(tmp_path, event, at):
+def test_an_overwrite_that_is_killed_leaves_the_whole_old_drive_or_the_whole_new_one(tmp_path, event, at, nth, seed):
     out = tmp_path / "out"
     publish(out, small_drive(20))
-    publish_and_be_killed(out, at, event=event, seed=1, overwrite=True)
-    assert not is_published(str(out), "drive-1")
-    again = publish(out, small_drive(10))
-    assert again.files == publish(tmp_path / "calm", small_drive(10)).files
+    publish_and_be_killed(out, at, event=event, nth=nth, seed=1, overwrite=True)
+    left = open_drive(str(out), "drive-1")
+    publish(tmp_path / "whole", small_drive(20 if seed == 0 else 10, seed=seed))
+    whole = open_drive(str(tmp_path / "whole"), "drive-1")
+    assert left.poses.equals(whole.poses) and left.points().equals(whole.points())
+    again = publish(out, small_drive(10, seed=2), overwrite=True)
+    assert again.files == publish(tmp_path / "calm", small_drive(10, seed=2)).files
     assert files_in(out) == files_in(tmp_path / "calm")
+
+
+def test_a_reader_of_the_old_version_is_told_and_never_gets_a_mixture(tmp_path):
+    publish(tmp_path, small_drive(20))
+    old = open_drive(str(tmp_path), "drive-1")
+    publish(tmp_path, small_drive(10, seed=1), overwrite=True)
+    with pytest.raises(DriveError, match="open it again"):
+        old.points()
+
+
+def test_a_reader_that_opened_a_drive_just_before_its_files_got_their_usual_names_reads_on(tmp_path, monkeypatch):
+    publish(tmp_path, small_drive(20))
+    opened = []
+    whole = versions.settle
+
+    def settle(output, drive_id, guard):
+        opened.append(open_drive(output, drive_id))
+        return whole(output, drive_id, guard)
+
+    monkeypatch.setattr("pipeline.publish.drive.settle", settle)
+    publish(tmp_path, small_drive(10, seed=1), overwrite=True)
+    assert all(file.path.startswith("_version-") for file in opened[0].manifest.files)
+    assert opened[0].points().equals(open_drive(str(tmp_path), "drive-1").points())
+    assert not list(tmp_path.rglob("_version-*"))
+
+
+@pytest.mark.parametrize("steps", [0, 3, 9])
+def test_who_may_not_publish_any_more_stops_before_others_see_anything(tmp_path, steps):
+    publish(tmp_path, small_drive(10))
+    before = open_drive(str(tmp_path), "drive-1").manifest
+    left = [steps]
+
+    def guard():
+        left[0] -= 1
+        if left[0] < 0:
+            raise DriveError("the lease is lost")
+
+    with pytest.raises(DriveError, match="lease is lost"):
+        publish(tmp_path, small_drive(10, seed=1), overwrite=True, guard=guard)
+    drive = open_drive(str(tmp_path), "drive-1")
+    assert (drive.manifest == before) == (steps < 8)
+    assert drive.poses.num_rows == 10
