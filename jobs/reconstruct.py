@@ -63,10 +63,7 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
     """What a person wants to know at the end."""
     counts = result.manifest.counts
     if result.was_there:
-        lines = [f"drive {result.manifest.drive_id} is published already, nothing to do: {result.uri}"]
-        if not result.same_settings:
-            lines.append("  it was made from other input, weights or settings; --overwrite makes it again")
-        return "\n".join(lines)
+        return f"drive {result.manifest.drive_id} is published already, nothing to do: {result.uri}"
     still = f" ({counts.frames_still} of them stood still)" if counts.frames_still else ""
     lines = [
         f"drive {result.manifest.drive_id}: done",

@@ -11,6 +11,7 @@ from models import ModelConfig
 from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
 from pipeline.backend.loops import LoopConfig
+from pipeline.fleet.config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import NetworkSpec, Precision
 from pipeline.ingest.stops import StopConfig, TurnConfig
@@ -26,13 +27,14 @@ DEFAULT_PRESET = "city_tiny"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One drive to poses and points."""
+    """Drives to poses and points."""
 
     input: str | None = None
-    """Folder of images, KITTI odometry sequence or video; a path, s3:// or any fsspec URI. Without one a small
-    city drive is rendered and reconstructed."""
+    """A drive (folder of images, KITTI odometry sequence or video), a folder with many, or a manifest of drives
+    (Parquet, CSV, JSON lines); a path, s3:// or any fsspec URI. Without one a small city drive is rendered and
+    reconstructed."""
     output: str = "out"
-    """Where results go: a path or URI; this drive's result is <output>/<drive_id>/."""
+    """Where results go: a path or URI; a drive's result is <output>/<drive_id>/."""
     drive_id: str | None = None
     """Name of the drive in the output; by default the name of the input's folder or file."""
     weights: str | None = None
@@ -53,8 +55,19 @@ class RunConfig:
     """Frame behind the last one that is used; by default all frames are."""
     max_bad_share: float = 0.2
     """The drive fails when more than this share of its frames cannot be used."""
-    workers: int = 1
-    """Processes that share the drive's chunks, one GPU each where there are GPUs. 1 runs in this process."""
+    plan: bool = False
+    """Of many drives: read headers only, say what would be done and what it takes, and do nothing."""
+    only: str | None = None
+    """Of many drives: those whose id or one of whose tags matches this pattern (* and ?)."""
+    limit: int | None = None
+    """Of many drives: at most so many of those that are to be done, the longest first."""
+    retry_failed: bool = False
+    """Of many drives: only those that failed before, quarantined ones too, counted afresh."""
+    groups: int | None = None
+    """Groups of workers that each run a drive at a time; by default one, or as many as there are GPUs for."""
+    workers: int | None = None
+    """Processes that share a drive's chunks, one GPU each where there are GPUs. By default one, or for many drives as
+    many as the longest one's chunk states need. On one machine 1 runs in this process."""
     threads: int | None = None
     """CPU threads of a worker; by default the machine's cores shared among the workers."""
     gpu_memory: str | None = None
@@ -90,6 +103,7 @@ class RunConfig:
     turn: TurnConfig = field(default_factory=TurnConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot work, naming the option and what would."""
@@ -112,8 +126,10 @@ class RunConfig:
             raise ValueError(f"--start {self.start} and --end {self.end} are no range of frames; 0 is the first")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"--max-bad-share must lie between 0 and 1, not {self.max_bad_share}")
-        if self.workers < 1:
-            raise ValueError(f"--workers must be at least 1, not {self.workers}")
+        for name in ("workers", "groups", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, not {value}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be at least 1, not {self.threads}")
         if self.preset is not None:
@@ -133,6 +149,11 @@ class RunConfig:
         )  # fmt: skip
 
     @property
+    def ranks(self) -> int:
+        """Processes that share one drive's chunks: `workers`, else one."""
+        return self.workers or 1
+
+    @property
     def network(self) -> NetworkSpec:
         """Which network this run uses."""
         preset = self.preset or (None if self.weights else DEFAULT_PRESET)
@@ -150,9 +171,9 @@ class RunConfig:
     def result_settings(self) -> dict[str, Any]:
         """The settings on which a result's numbers depend: what a published drive is known by."""
         values = asdict(self)
-        for name in ("input", "output", "drive_id", "weights", "workers", "threads", "overwrite",
-                     "keep_predictions", "address", "gpu_memory", "host_memory", "scratch",
-                     "scratch_folder"):  # fmt: skip
+        for name in ("input", "output", "drive_id", "weights", "workers", "threads", "overwrite", "keep_predictions",
+                     "address", "plan", "only", "limit", "retry_failed", "groups", "fleet", "gpu_memory",
+                     "host_memory", "scratch", "scratch_folder"):  # fmt: skip
             del values[name]
         return values
 

@@ -23,9 +23,10 @@ from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
+from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound
-from pipeline.forward.group import Outcome, run_forward
+from pipeline.forward.group import GroupSettings, Outcome, run_forward
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
@@ -34,9 +35,10 @@ from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
+from pipeline.leases import HeldElsewhere, Leases
 from pipeline.loop_finder import TokenLoopFinder
 from pipeline.progress import Reporter
-from pipeline.publish import DriveFacts, Manifest, RunFacts
+from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -47,14 +49,14 @@ class Reconstruction:
     manifest: Manifest
     uri: str
     was_there: bool
-    same_settings: bool
     bad_frames: dict[int, str]
     verdict: Verdict | None
     trained: bool
 
 
 def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
-    """Reconstruct config.input and publish it. Does nothing where the result is there (but `overwrite`).
+    """Reconstruct config.input and publish it. Does nothing where the result is there, made of the same input, weights
+    and settings (but `overwrite`); one made of others stays readable until the new one takes its place.
 
     Raises DriveError (and StorageError, DecodeError, AlignmentError under it), CheckpointError or ValueError
     with one line that says what to do; nothing that looks like a result is left behind then.
@@ -72,36 +74,42 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         identity = publish.drive_identity(
             drive.listing, config.network.sha256(), config.result_settings()
         )
+        if publish.is_published(output, drive.drive_id, identity) and not config.overwrite:
+            return _already_there(output, drive.drive_id, config)
         if publish.is_published(output, drive.drive_id) and not config.overwrite:
-            return _already_there(output, drive, identity, config)
-        if config.workers > 1:
+            reporter.say(f"drive {drive.drive_id} was made from other input, weights or settings: doing it again")
+        if config.ranks > 1:
             config.network.check()  # wrong weights are said here at once, not by every worker of a group
-        _check_writable(output, drive.drive_id)
-    try:
-        with reporter.timed("start Ray"):
-            start_ray(config)
-        with reporter.timed("scan"):
-            task = plan(drive, config, model, partial(_scanned, reporter, drive.frame_count))
-        still = drive.frame_count - task.frame_count
-        reporter.say(
-            f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}"
-            f"{f' ({still} of them stand still)' if still else ''}, "
-            f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
-            f"network {task.width}x{task.height}"
-        )
-        with reporter.timed("forward"):
-            outcome = forward(task, config, output, reporter)
-        staged = staged_drive(task, outcome, config)
-        if config.keep_predictions:
-            write_staged_drive(output, staged, config)
-        result = join_and_publish(staged, config, output, reporter)
-    except BaseException:
-        if not has_staged_drive(output, drive.drive_id):  # else they are an earlier result's, kept on request
+        check_writable(output, drive.drive_id)
+    with Leases(output, new_run_id(), config.fleet.lease_s) as leases:
+        lease = leases.take(drive.drive_id)
+        if isinstance(lease, HeldElsewhere):
+            raise DriveError(f"drive {drive.drive_id}: {lease.said}")
+        try:
+            with reporter.timed("start Ray"):
+                start_ray(config)
+            with reporter.timed("scan"):
+                task = plan(drive, config, model, partial(_scanned, reporter, drive.frame_count))
+            still = drive.frame_count - task.frame_count
+            reporter.say(
+                f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}"
+                f"{f' ({still} of them stand still)' if still else ''}, "
+                f"{len(task.chunks)} chunks of {config.chunk_size} (overlap {config.overlap}), "
+                f"network {task.width}x{task.height}"
+            )
+            with reporter.timed("forward"):
+                outcome = forward(task, config, output, reporter)
+            staged = staged_drive(task, outcome, config)
+            if config.keep_predictions:
+                write_staged_drive(output, staged, config)
+            result = join_and_publish(staged, config, output, reporter, lease.guard)
+        except BaseException:
+            if not has_staged_drive(output, drive.drive_id):  # else they are an earlier result's, kept on request
+                remove_staging(output, drive.drive_id)
+            raise
+        if not config.keep_predictions:
             remove_staging(output, drive.drive_id)
-        raise
-    if not config.keep_predictions:
-        remove_staging(output, drive.drive_id)
-    return result
+        return result
 
 
 def plan(
@@ -127,20 +135,24 @@ def plan(
     return DriveTask(drive, height, width, chunks, segment_length=size - overlap, kept=scan.kept)
 
 
-def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> Outcome:
-    """The network over all chunks and loop chunks; says under which attempt the predictions are staged."""
-    drive_id = task.drive.drive_id
+def worker_job(config: RunConfig, output: str) -> WorkerJob:
+    """What every rank is told. config has its chunk size filled in."""
     cores = os.cpu_count() or 1
-    job = WorkerJob(
+    return WorkerJob(
         network=config.network,
         settings=ForwardSettings(
             config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share
         ),
         output=output,
-        threads=config.threads or max(1, cores // config.workers),
+        threads=config.threads or max(1, cores // config.ranks),
         finder=TokenLoopFinder(config.loop, config.chunk_size or 0) if config.loops else None,
         budgets=config.budgets,
     )
+
+
+def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> Outcome:
+    """The network over all chunks and loop chunks; says under which attempt the predictions are staged."""
+    drive_id = task.drive.drive_id
     loops = 0
 
     def on_event(event: Event) -> None:
@@ -153,7 +165,8 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
             total, unit = totals.get(event.phase, (len(task.chunks) + loops, "chunks"))
             reporter.advance(event.phase, event.count, total, unit)
 
-    outcome = run_forward(job, [task], workers=config.workers, on_event=on_event)[drive_id]
+    group = GroupSettings(config.ranks, config.ranks == 1, config.fleet.barrier_timeout_s)
+    outcome = run_forward(worker_job(config, output), [task], group=group, on_event=on_event)[drive_id]
     if outcome.attempt is None:
         raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")
     return outcome
@@ -190,9 +203,12 @@ def facts_of(task: DriveTask) -> DriveFacts:
 
 
 def join_and_publish(
-    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter
+    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard = lambda: None
 ) -> Reconstruction:
-    """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last."""
+    """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last.
+
+    guard is called before every step that others see; what it raises ends the publishing.
+    """
     facts = staged.facts
     with reporter.timed("join"):
         chunks, joined = join_staged(staged, config, output)
@@ -212,10 +228,10 @@ def join_and_publish(
 
     with reporter.timed("publish"):
         manifest = publish.publish_drive(
-            output, facts, chunks, joined, config.publish, run, progress, overwrite=config.overwrite
+            output, facts, chunks, joined, config.publish, run, progress, overwrite=True, guard=guard
         )
     uri = storage.join(output, facts.drive_id)
-    return Reconstruction(manifest, uri, False, True, chunks.bad_frames, verdict, staged.trained)
+    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained)
 
 
 def start_ray(config: RunConfig) -> None:
@@ -232,7 +248,7 @@ def start_ray(config: RunConfig) -> None:
     ray.init(
         address="local",
         # one core more a rank: a rank that computes waits for frames that these cores decode
-        num_cpus=(os.cpu_count() or 1) + config.workers,
+        num_cpus=(os.cpu_count() or 1) + config.ranks * (config.groups or 1),
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
@@ -271,14 +287,14 @@ def _scanned(reporter: Reporter, total: int, frames: int) -> None:
     reporter.advance("scan", frames, total, "frames")
 
 
-def _already_there(output: str, drive: Drive, identity: str, config: RunConfig) -> Reconstruction:
-    manifest = publish.read_manifest(output, drive.drive_id)
-    uri = storage.join(output, drive.drive_id)
-    same = manifest.identity == identity
-    return Reconstruction(manifest, uri, True, same, {}, None, config.network.trained)
+def _already_there(output: str, drive_id: str, config: RunConfig) -> Reconstruction:
+    manifest = publish.read_manifest(output, drive_id)
+    if not publish.is_settled(manifest):
+        manifest = publish.settle(output, drive_id, lambda: None)
+    return Reconstruction(manifest, storage.join(output, drive_id), True, {}, None, config.network.trained)
 
 
-def _check_writable(output: str, drive_id: str) -> None:
+def check_writable(output: str, drive_id: str) -> None:
     """Fail before the work, not after it, where the output cannot be written."""
     probe = storage.join(output, STAGING_FOLDER, drive_id, "writable")
     try:

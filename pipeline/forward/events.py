@@ -6,8 +6,9 @@ A plain object when the loop runs in the driver's own process, a Ray actor in fr
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pipeline.forward.loops import LoopChunk
 
@@ -44,39 +45,128 @@ class Staged:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A rank's reason why a drive was given up. primary: the failure happened on this rank."""
+    """A rank's reason why a drive was given up. primary: the failure happened on this rank.
+
+    lasting: it lies in the drive's data or the network, so that another try would end alike; else a store, a disk or
+    memory failed.
+    """
 
     drive_id: str
     rank: int
     reason: str
     primary: bool
+    lasting: bool = True
 
 
-Event = Progress | LoopsFound | Staged | Dropped
+@dataclass(frozen=True)
+class RankUp:
+    """A rank runs: which process on which node of Ray's. Told at every (re)start of the group."""
+
+    rank: int
+    node_id: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class GroupLost:
+    """The group lost a member and starts again. drive_id: what it was working on; None: nothing yet."""
+
+    drive_id: str | None
+
+
+Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost
+Answer = Literal["go", "skip", "stop"]
+"""To rank 0 before each drive: do it, leave it out, or end here and leave out all that follow."""
 
 
 class EventSink(Protocol):
-    """Where events go."""
+    """Where events go, and where rank 0 asks."""
 
     def send(self, event: Event) -> None:
         """Deliver an event; never blocks the work."""
         ...
 
+    def ask(self, drive_id: str) -> Answer:
+        """Whether to begin this drive now; waits for the answer."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything sent has arrived."""
+        ...
+
 
 class EventQueue:
-    """Collects events until the driver takes them. Safe across threads; also the body of the Ray actor."""
+    """Collects events until the driver takes them, and answers rank 0. Safe across threads; also the body of the actor.
 
-    def __init__(self) -> None:
+    It outlives the group's processes, so it knows what a group that lost a member was working on.
+    """
+
+    def __init__(self, retries_after_loss: int = 0) -> None:
+        """retries_after_loss: how often a drive on which the group lost a member is begun again in its place."""
         self._events: list[Event] = []
         self._lock = threading.Lock()
+        self._retries = retries_after_loss
+        self._losses: dict[str, int] = {}
+        self._over: set[str] = set()  # drives that this group does not begin (again)
+        self._working: str | None = None
+        self._asked: str | None = None
+        self._answer: Answer | None = None
+        self._starts = 0
 
     def send(self, event: Event) -> None:
         """Add an event."""
         with self._lock:
+            if isinstance(event, Staged | Dropped):
+                self._over.add(event.drive_id)
+                if self._working == event.drive_id and (isinstance(event, Staged) or event.rank == 0):
+                    self._working = None
             self._events.append(event)
 
-    def take(self) -> list[Event]:
-        """All events since the last call, in order of arrival."""
+    def take(self) -> tuple[list[Event], str | None]:
+        """All events since the last call, in order of arrival, and the drive that rank 0 asks for, if it does."""
         with self._lock:
             events, self._events = self._events, []
-        return events
+            return events, self._asked if self._answer is None else None
+
+    def ask(self, drive_id: str) -> Answer | None:
+        """Rank 0 asks for a drive; None: no answer yet, ask again."""
+        with self._lock:
+            if self._asked != drive_id:
+                self._asked, self._answer = drive_id, None
+            answer = self._answer
+            if answer is not None:
+                self._asked = self._answer = None
+                if answer == "go":
+                    self._working = drive_id
+                else:
+                    self._over.add(drive_id)
+            return answer
+
+    def answer(self, drive_id: str, answer: Answer) -> None:
+        """The driver's answer to the drive asked for."""
+        with self._lock:
+            if self._asked == drive_id:
+                self._answer = answer
+
+    def begin(self, drive_ids: Sequence[str]) -> list[str]:
+        """A group (re)starts: which of these drives it shall do. A restart is a member lost, and said so."""
+        with self._lock:
+            self._starts += 1
+            self._asked = self._answer = None
+            if self._starts > 1:
+                self._note_loss()
+            return [drive_id for drive_id in drive_ids if drive_id not in self._over]
+
+    def end(self) -> str | None:
+        """The group ended with an error: which drive it was working on."""
+        with self._lock:
+            working, self._working = self._working, None
+            return working
+
+    def _note_loss(self) -> None:
+        suspect, self._working = self._working, None
+        self._events.append(GroupLost(suspect))
+        if suspect is not None:
+            self._losses[suspect] = self._losses.get(suspect, 0) + 1
+            if self._losses[suspect] > self._retries:
+                self._over.add(suspect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +17,32 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.errors import DriveError
 from pipeline.forward.budgets import killed_advice
-from pipeline.forward.events import Dropped, Event, EventQueue, Staged
+from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged
 from pipeline.forward.loops import LoopChunk
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
 
-# A rank may wait at a barrier for as long as another one still reads and computes its share of a drive.
-_BARRIER_TIMEOUT_S = 1800
 # How long a group that lost a member waits before it is torn down (Ray's default is 30 s).
 _SHUTDOWN_TIMEOUT_S = "5"
-_POLL_S = 0.2
+_POLL_S = 0.1
 # Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
-_MAX_RESTARTS = 2
+_MAX_RESTARTS = 3
+_BARRIER_TIMEOUT_S = 1800.0
+
+Permit = Callable[[str], Answer | None]
+"""A drive's id -> whether the group may begin it; None: it must wait, ask again."""
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """How a group is run. workers: ranks that share each drive. in_process: the one rank runs in this process."""
+
+    workers: int = 1
+    in_process: bool = True
+    barrier_timeout_s: float = _BARRIER_TIMEOUT_S
+    """A rank may wait at a barrier for as long as another one still reads and computes its share of a drive."""
+    retries_after_loss: int = 1
+    """How often a drive on which the group lost a member is begun again in its place."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +58,26 @@ class Outcome:
     loops: tuple[LoopChunk, ...] = ()
 
 
+class GroupError(DriveError):
+    """The group itself could not run, or not go on. drive_id: what it was working on, if anything."""
+
+    def __init__(self, text: str, drive_id: str | None) -> None:
+        super().__init__(text)
+        self.drive_id = drive_id
+
+
 def run_forward(
     job: WorkerJob,
     tasks: Sequence[DriveTask],
     *,
-    workers: int,
+    group: GroupSettings,
     on_event: Callable[[Event], None],
+    permit: Permit = lambda drive_id: "go",
 ) -> dict[str, Outcome]:
     """All drives of `tasks` through the network; drive id -> outcome.
 
-    workers: ranks that share each drive; 1 runs in this process. on_event is called in this thread while the
-    work goes on. Raises DriveError where the group itself cannot run.
+    on_event and permit are called in this thread while the work goes on; permit is asked before every drive. What
+    on_event raises ends a group in this process between two chunks. Raises GroupError where the group cannot run.
     """
     collected: list[Event] = []
 
@@ -63,34 +87,57 @@ def run_forward(
                 collected.append(event)
             on_event(event)
 
-    if workers == 1:
-        _run_alone(job, tasks, handle)
+    if group.in_process:
+        _run_alone(job, tasks, handle, permit)
     else:
-        _run_group(job, tasks, workers, handle)
+        _run_group(job, tasks, group, handle, permit)
     return _outcomes(tasks, collected)
 
 
-def _run_alone(job: WorkerJob, tasks: Sequence[DriveTask], handle: Callable[[Sequence[Event]], None]) -> None:
+def _run_alone(
+    job: WorkerJob, tasks: Sequence[DriveTask], handle: Callable[[Sequence[Event]], None], permit: Permit
+) -> None:
     class Direct:
         def send(self, event: Event) -> None:
             handle([event])
 
-    run_here(job, local_frames(tasks)[0], Direct())
+        def ask(self, drive_id: str) -> Answer:
+            while (answer := permit(drive_id)) is None:
+                time.sleep(_POLL_S)
+            return answer
+
+        def flush(self) -> None:
+            pass
+
+    frames = local_frames(tasks)[0]
+    try:
+        run_here(job, frames, Direct())
+    finally:
+        frames.close()
 
 
 def _run_group(
-    job: WorkerJob, tasks: Sequence[DriveTask], workers: int, handle: Callable[[Sequence[Event]], None]
+    job: WorkerJob,
+    tasks: Sequence[DriveTask],
+    group: GroupSettings,
+    handle: Callable[[Sequence[Event]], None],
+    permit: Permit,
 ) -> None:
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
-    use_gpu = torch.cuda.is_available() or ray.cluster_resources().get("GPU", 0) >= workers
-    queue = ray.remote(num_cpus=0)(_QueueActor).remote()
+    use_gpu = uses_gpus(group.workers)
+    queue = ray.remote(num_cpus=0)(_QueueActor).remote(group.retries_after_loss)
+
+    def pending(planned: Sequence[DriveTask], queue: Any = queue) -> Sequence[DriveTask]:
+        left = set(ray.get(queue.begin.remote([task.drive.drive_id for task in planned])))
+        return [task for task in planned if task.drive.drive_id in left]
+
     with tempfile.TemporaryDirectory(prefix="city-train-") as scratch:
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "events": queue},
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=_BARRIER_TIMEOUT_S),
+            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(group.barrier_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=workers,
+                num_workers=group.workers,
                 use_gpu=use_gpu,
                 resources_per_worker={"GPU": 1, "CPU": 1} if use_gpu else {"CPU": 1},
             ),
@@ -98,7 +145,7 @@ def _run_group(
                 storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS)
             ),
             datasets={"frames": lambda: ray.data.range(1)},  # a name to hang the streams on
-            dataset_config=FrameDataConfig(tasks),
+            dataset_config=FrameDataConfig(tasks, pending=pending),
         )
         failure: list[BaseException] = []
 
@@ -108,20 +155,32 @@ def _run_group(
             except BaseException as error:
                 failure.append(error)
 
+        def attend() -> None:
+            events, asked = ray.get(queue.take.remote())
+            handle(events)
+            if asked is not None and (answer := permit(asked)) is not None:
+                ray.get(queue.answer.remote(asked, answer))
+
         thread = threading.Thread(target=fit, name="fit", daemon=True)
         thread.start()
         while thread.is_alive():
             thread.join(_POLL_S)
-            handle(ray.get(queue.take.remote()))
-        handle(ray.get(queue.take.remote()))
-    if failure:
-        died = f"the worker group failed: {_root_cause(failure[0])}{killed_advice(failure[0])}"
-        raise DriveError(died) from failure[0]
+            attend()
+        attend()
+        if failure:
+            working = ray.get(queue.end.remote())
+            died = f"the worker group failed: {_root_cause(failure[0])}{killed_advice(failure[0])}"
+            raise GroupError(died, working) from failure[0]
 
 
 class _QueueActor(EventQueue):
     def take_nothing(self) -> None:
         """Answers once everything sent before has arrived: calls of one caller keep their order."""
+
+
+def uses_gpus(workers: int) -> bool:
+    """Whether a group of this size runs on GPUs: there are enough of them here or in the cluster."""
+    return torch.cuda.is_available() or bool(ray.cluster_resources().get("GPU", 0) >= workers)
 
 
 def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, Outcome]:

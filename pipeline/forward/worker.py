@@ -5,6 +5,8 @@ Comes in: RankFrames (plan and ordered stream of frames). Goes out: staged predi
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -17,8 +19,9 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
-from pipeline.forward.budgets import MemoryBudgets
-from pipeline.forward.events import Dropped, EventSink, LoopsFound, Progress, Staged
+from pipeline.errors import DriveError, StorageError
+from pipeline.forward.budgets import MemoryBudgetError, MemoryBudgets
+from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Progress, RankUp, Staged
 from pipeline.forward.loops import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
@@ -29,6 +32,8 @@ from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
 from pipeline.metrics import RankMeter
+
+_ASK_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,14 @@ def run_rank(
     meter = RankMeter(sync.rank)
     store = TieredStore(device, job.budgets.resolved(device, workers_here))
     for index, task in enumerate(frames.tasks):
-        attempt = sync.broadcast(f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}")
         drive_id = task.drive.drive_id
+        said = events.ask(drive_id) if sync.rank == 0 else ""
+        attempt = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        answer, attempt = sync.broadcast(f"{said} {attempt}").split()
+        if answer == "stop":
+            break
+        if answer == "skip":
+            continue
         mine = frames.chunks_of(index)
         owned = owned_frames(task.chunks)
         share = DriveShare(
@@ -91,9 +102,13 @@ def run_rank(
         try:
             loops = phases.run(share, meter.waiting(iter_chunk_windows(frames, index)), stage)
         except DroppedDrive as dropped:
-            events.send(Dropped(drive_id, sync.rank, str(dropped), primary=dropped.__cause__ is not None))
+            cause = dropped.__cause__
+            events.send(Dropped(drive_id, sync.rank, str(dropped), cause is not None, _is_lasting(cause)))
+            events.flush()
+            sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
             if sync.rank == 0:
-                storage.remove_tree(folder)
+                with contextlib.suppress(StorageError):  # perhaps the very reason; the driver clears up as well
+                    storage.remove_tree(folder)
         else:
             if sync.rank == 0:
                 events.send(Staged(drive_id, attempt, len(task.chunks), loops))
@@ -101,8 +116,15 @@ def run_rank(
     store.close()
 
 
+def _is_lasting(cause: BaseException | None) -> bool:
+    """Whether another try at the drive would end alike: its data or the network's numbers, no store or machine."""
+    return cause is None or (
+        isinstance(cause, DriveError) and not isinstance(cause, StorageError | MemoryBudgetError)
+    )
+
+
 class ActorSink:
-    """Events to an EventQueue actor of the driver, without waiting for it."""
+    """Events to an EventQueue actor of the driver, without waiting for it; questions wait for the driver's answer."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -110,6 +132,13 @@ class ActorSink:
     def send(self, event: Any) -> None:
         """Deliver an event."""
         self.actor.send.remote(event)
+
+    def ask(self, drive_id: str) -> Answer:
+        """Whether to begin this drive now."""
+        answer: Answer | None
+        while (answer := ray.get(self.actor.ask.remote(drive_id))) is None:
+            time.sleep(_ASK_AGAIN_S)
+        return answer
 
     def flush(self) -> None:
         """Wait until everything sent has arrived."""
@@ -121,6 +150,8 @@ def train_loop(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     frames = ray.train.get_dataset_shard("frames")
     sink = ActorSink(config["events"])
+    node_id = ray.get_runtime_context().get_node_id()
+    sink.send(RankUp(ray.train.get_context().get_world_rank(), node_id, os.getpid()))
     here = ray.train.get_context().get_local_world_size()
     run_rank(config["job"], frames, GroupSync(device), device, sink, here)
     sink.flush()

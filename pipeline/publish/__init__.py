@@ -11,12 +11,13 @@ from pipeline.publish.manifest import Counts, Manifest, drive_identity, is_publi
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
 from pipeline.publish.values import DriveFacts, RunFacts
-from pipeline.publish.versions import settle
+from pipeline.publish.versions import Guard, is_settled, settle
 
 __all__ = [
     "Cameras",
     "Counts",
     "DriveFacts",
+    "Guard",
     "Manifest",
     "PublishConfig",
     "PublishedDrive",
@@ -24,6 +25,7 @@ __all__ = [
     "Selection",
     "drive_identity",
     "is_published",
+    "is_settled",
     "open_drive",
     "publish_drive",
     "read_manifest",

@@ -225,8 +225,8 @@ class PublishedDrive:
             size = storage.stored_file(uri).size if local else source.seek(0, 2)
             if size != file.size:  # never mix two versions of a drive in one answer
                 raise DriveError(
-                    f"drive {self.manifest.drive_id}: {file.path} is not the file its manifest names any more; "
-                    "a newer version of the drive is taking its place, open it again"
+                    f"drive {self.manifest.drive_id}: {file.path} named by its manifest has {size} bytes, not "
+                    f"{file.size}: if a newer version took its place open it again, else publish the drive again"
                 )
             return pq.ParquetFile(source, pre_buffer=not local)
         except storage.NotFoundError as error:

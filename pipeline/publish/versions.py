@@ -33,6 +33,11 @@ def new_version_folder() -> str:
     return f"_version-{uuid.uuid4().hex[:12]}"
 
 
+def is_settled(manifest: Manifest) -> bool:
+    """Whether the files of a drive have their documented names; not so where a publish was killed just before."""
+    return not any(_FOLDER.fullmatch(file.path.split("/")[0]) for file in manifest.files)
+
+
 def settle(output: str, drive_id: str, guard: Guard) -> Manifest:
     """Bring a published drive's files to their documented names and remove what its manifest does not name.
 
@@ -41,7 +46,7 @@ def settle(output: str, drive_id: str, guard: Guard) -> Manifest:
     """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
     manifest = read_manifest(output, drive_id)
-    if any(_FOLDER.fullmatch(file.path.split("/")[0]) for file in manifest.files):
+    if not is_settled(manifest):
         files = []
         for file in manifest.files:
             name = file.path.split("/", 1)[1]

@@ -64,7 +64,7 @@ def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_pa
     assert not (out / "_staging").exists()
 
 
-def test_the_same_command_again_does_nothing_until_it_is_told_to(drive, weights, tmp_path, capsys):
+def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_again(drive, weights, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ("--input", drive, "--output", out, "--weights", weights)
     assert run(*arguments) == 0
@@ -74,9 +74,14 @@ def test_the_same_command_again_does_nothing_until_it_is_told_to(drive, weights,
     assert "published already, nothing to do" in capsys.readouterr().out
     assert (out / "drive-1" / "manifest.json").read_bytes() == before
     assert run(*arguments, "--chunk-size", 8) == 0
-    assert "made from other input, weights or settings; --overwrite" in capsys.readouterr().out
+    assert "made from other input, weights or settings: doing it again" in capsys.readouterr().err
+    again = open_drive(str(out), "drive-1").manifest
+    assert again.config["chunk_size"] == 8
     assert run(*arguments, "--chunk-size", 8, "--overwrite") == 0
-    assert open_drive(str(out), "drive-1").manifest.config["chunk_size"] == 8
+    assert open_drive(str(out), "drive-1").manifest.files == again.files
+    assert sorted(p.name for p in (out / "drive-1").iterdir()) == [
+        "chunks.parquet", "loops.parquet", "manifest.json", "points", "poses.parquet"
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

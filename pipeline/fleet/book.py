@@ -1,0 +1,357 @@
+"""What happens to a drive is decided here, in one place for all threads: begun, tried again, given up, published.
+
+Every drive that was taken from the queue goes back there or is done exactly once, and ends in one final state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from pipeline import publish, storage
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError, StorageError
+from pipeline.fleet.failures import Failure, Failures, FailureState
+from pipeline.fleet.finish import FinishDrive, Finished
+from pipeline.fleet.ledger import DriveRow, Ledger
+from pipeline.fleet.plan import PlannedDrive, drive_config
+from pipeline.fleet.queue import DriveQueue
+from pipeline.forward.events import Answer
+from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases
+from pipeline.progress import Reporter
+from pipeline.reconstruct import remove_staging
+from pipeline.staged_drive import StagedDrive, has_staged_drive
+from pipeline.storage import NotFoundError
+
+_FRAME = re.compile(r"\bframe (\d+)")
+_LINE_EVERY_S = 5.0
+
+
+@dataclass
+class _InHand:
+    planned: PlannedDrive
+    lease: Lease
+    begun: float | None = None
+    phase: str = "waiting"
+
+
+class DriveBook:
+    """Safe across threads."""
+
+    def __init__(
+        self, config: RunConfig, output: str, ledger: Ledger, leases: Leases, failures: Failures, queue: DriveQueue,
+        reporter: Reporter,
+    ) -> None:  # fmt: skip
+        self.config, self.output, self.ledger, self.leases = config, output, ledger, leases
+        self.failures, self.queue, self.reporter = failures, queue, reporter
+        self.stopping = False
+        self._in_hand: dict[str, _InHand] = {}
+        self._troubles: Counter[str] = Counter()
+        self._crashes: Counter[str] = Counter()
+        self._lost_nodes: Counter[str] = Counter()
+        self._elsewhere: set[str] = set()
+        self._lock = threading.RLock()
+        self._said = 0.0
+        self._begun = time.monotonic()
+
+    # -- before the network ---------------------------------------------------------------------------------
+
+    def note_plan(self, planned: PlannedDrive) -> None:
+        """A drive was planned: its row, and what is final about it already."""
+        costs = planned.costs
+        row = DriveRow(
+            planned.drive_id, storage.redacted(planned.ref.uri), planned.ref.tags, identity=planned.identity,
+            frames=planned.frames, chunks=costs.chunks if costs else 0, queued_at=time.time(),
+        )  # fmt: skip
+        self.ledger.add([row])
+        if planned.todo == "published":
+            self._settle(planned)
+            self.ledger.update(planned.drive_id, state="skipped", reason="published already")
+        elif planned.todo in ("failed", "quarantined"):
+            again = "--retry-failed tries it again"
+            self.ledger.update(
+                planned.drive_id, state="skipped", stage=planned.stage,
+                reason=f"{planned.todo} before, and nothing changed ({again}): {planned.reason}",
+            )  # fmt: skip
+        elif planned.todo == "bad":
+            self._fail(planned, planned.reason or "", planned.stage or "find", lasting=True)
+
+    def skip(self, planned: PlannedDrive, reason: str) -> None:
+        """This run leaves the drive as it is."""
+        self.ledger.update(planned.drive_id, state="skipped", reason=reason)
+
+    def claim(self, planned: PlannedDrive) -> bool:
+        """Take a drive's lease before anything of it is read. False: it went back to the queue or is done."""
+        drive_id = planned.drive_id
+        try:
+            lease = self.leases.take(drive_id)
+            if isinstance(lease, HeldElsewhere):
+                self._is_elsewhere(planned, lease)
+                return False
+            with self._lock:
+                self._in_hand[drive_id] = _InHand(planned, lease)
+            if not self.config.overwrite and publish.is_published(self.output, drive_id, planned.identity):
+                self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
+                return False
+        except StorageError as error:
+            self.trouble(planned, str(error), "find")
+            return False
+        except DriveError as error:
+            self.give_up(planned, str(error), "find")
+            return False
+        if lease.deaths >= self.config.fleet.max_attempts:
+            reason = f"drive {drive_id}: {lease.deaths} runs in a row died while they worked on it"
+            self.give_up(planned, reason, "forward", state="quarantined")
+            return False
+        return True
+
+    def permit(self, drive_id: str, group: int, *, full: bool, draining: bool) -> Answer | None:
+        """Whether a group may begin a drive of its wave now."""
+        if self.stopping or draining:
+            return "stop"
+        if full:
+            return None
+        with self._lock:
+            hand = self._in_hand.get(drive_id)
+        if hand is None:
+            return "skip"
+        try:
+            self.leases.work_on(hand.lease)
+        except LeaseLostError as error:
+            self._let_go(drive_id, state="skipped", reason=str(error))
+            return "skip"
+        except StorageError as error:
+            self.trouble(hand.planned, str(error), "forward")
+            return "skip"
+        hand.begun = time.monotonic()
+        attempts = self.ledger.row(drive_id).attempts + 1
+        self.ledger.update(drive_id, state="running", attempts=attempts, group=group, reason=None, stage=None)
+        return "go"
+
+    # -- in the network -------------------------------------------------------------------------------------
+
+    def phase(self, drive_id: str, phase: str) -> None:
+        """What a group is at with a drive."""
+        hand = self._in_hand.get(drive_id)
+        if hand is not None and hand.phase != phase:
+            hand.phase = phase
+
+    def is_in_hand(self, drive_id: str) -> bool:
+        """Whether a group has the drive still."""
+        return drive_id in self._in_hand
+
+    def planned(self, drive_id: str) -> PlannedDrive | None:
+        """The plan of a drive that a group has; None where it has not."""
+        hand = self._in_hand.get(drive_id)
+        return hand.planned if hand else None
+
+    def crashed(self, drive_id: str) -> None:
+        """A process died while it worked on this drive, its node lives: again, alone, but not for ever."""
+        hand = self._in_hand.get(drive_id)
+        if hand is None:
+            return
+        self._crashes[drive_id] += 1
+        count, most = self._crashes[drive_id], self.config.fleet.max_attempts
+        reason = f"drive {drive_id}: the process that worked on it died ({hand.phase}), {count} of {most} times"
+        if count >= most:
+            self.give_up(hand.planned, reason, "forward", state="quarantined")
+        else:
+            self._again(hand, reason, alone=True)
+
+    def lost_node(self, drive_id: str) -> None:
+        """The machine that worked on this drive is gone: not the drive's fault."""
+        hand = self._in_hand.get(drive_id)
+        if hand is None:
+            return
+        self._lost_nodes[drive_id] += 1
+        reason = f"drive {drive_id}: the node that worked on it was lost ({hand.phase})"
+        if self._lost_nodes[drive_id] >= self.config.fleet.max_lost_nodes:
+            self.give_up(hand.planned, f"{reason}, {self._lost_nodes[drive_id]} times", "forward", lasting=False)
+        else:
+            self._again(hand, reason)
+
+    def not_begun(self, planned: PlannedDrive) -> None:
+        """A group ended before this drive's turn: it waits again."""
+        hand = self._in_hand.get(planned.drive_id)
+        if hand is not None:
+            self._again(hand, self.ledger.row(planned.drive_id).reason)
+
+    def trouble(self, planned: PlannedDrive, reason: str, stage: str) -> None:
+        """A store, a disk, memory or a bug failed the drive: again after a while, a few times."""
+        drive_id = planned.drive_id
+        self._troubles[drive_id] += 1
+        count, most = self._troubles[drive_id], self.config.fleet.max_attempts
+        if count >= most:
+            self.give_up(planned, f"{reason} (tried {count} times)", stage, lasting=False)
+            return
+        wait = self.config.fleet.retry_after_s * 2 ** (count - 1)
+        self.reporter.say(f"{reason}; again in {wait:.0f} s")
+        hand = self._in_hand.get(drive_id)
+        if hand is not None:
+            self._again(hand, reason, after_s=wait)
+        else:
+            self.ledger.update(drive_id, state="queued", reason=reason)
+            self.queue.put_back(planned, after_s=wait)
+
+    def give_up(
+        self, planned: PlannedDrive, reason: str, stage: str, *, lasting: bool = True, state: FailureState = "failed"
+    ) -> None:
+        """A drive that was taken has no result in this run."""
+        with self._lock:
+            hand = self._in_hand.pop(planned.drive_id, None)
+        self._clear_staging(planned.drive_id)
+        self._fail(planned, reason, stage, lasting=lasting, state=state, hand=hand)
+        if hand is not None:
+            self.leases.release(hand.lease)
+        self.queue.done()
+
+    # -- behind it ------------------------------------------------------------------------------------------
+
+    def staged(self, drive_id: str, loops: int, gpus: int) -> PlannedDrive | None:
+        """All chunks are staged; None where the drive is not this run's any more."""
+        hand = self._in_hand.get(drive_id)
+        if hand is None or hand.begun is None:
+            return None
+        spent = time.monotonic() - hand.begun
+        self.ledger.update(
+            drive_id, state="staged", loops=loops, seconds={"forward": spent}, gpu_seconds=spent * gpus,
+            frames_per_s=hand.planned.frames / max(spent, 1e-3),
+        )  # fmt: skip
+        hand.phase = "staged"
+        return hand.planned
+
+    def finish(self, planned: PlannedDrive, staged: StagedDrive, finish: FinishDrive) -> None:
+        """Join and publish a staged drive; tried again where the store failed. Never raises."""
+        drive_id = planned.drive_id
+        config = drive_config(self.config, planned.ref)
+        most = self.config.fleet.max_attempts
+        for attempt in range(1, most + 1):
+            try:
+                self._in_hand[drive_id].lease.guard()
+                finished = finish(staged, config, self.output, self.ledger.info.run_id)
+            except LeaseLostError as error:
+                self._let_go(drive_id, state="skipped", reason=str(error))
+            except StorageError as error:
+                if attempt < most and not isinstance(error, NotFoundError) and not self.stopping:
+                    time.sleep(self.config.fleet.retry_after_s * 2 ** (attempt - 1))
+                    continue
+                self.give_up(planned, f"{error} (tried {attempt} times)", "publish", lasting=False)
+            except DriveError as error:
+                self.give_up(planned, str(error), "join")
+            except Exception as error:
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                self.give_up(planned, f"drive {drive_id}: {text}", "join", lasting=False)
+            else:
+                self._published(planned, finished)
+            return
+
+    # -- the end --------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """From now on nothing is begun; what is running is said to wait again."""
+        self.stopping = True
+        for drive_id, hand in list(self._in_hand.items()):
+            if hand.phase != "staged":
+                self.ledger.update(drive_id, state="queued", reason="the run was stopped before it was done")
+        self.ledger.update_run(state="interrupted")
+        with contextlib.suppress(StorageError):
+            self.ledger.flush()
+
+    def leave_rest(self) -> None:
+        """What nobody will end any more: back to waiting, nothing staged left behind."""
+        for drive_id in list(self._in_hand):
+            self.ledger.update(drive_id, state="queued", reason="the run was stopped before it was done")
+            self._clear_staging(drive_id)
+
+    # -- small parts ----------------------------------------------------------------------------------------
+
+    def _published(self, planned: PlannedDrive, finished: Finished) -> None:
+        with contextlib.suppress(StorageError):
+            self.failures.forget(planned.drive_id)
+        self._let_go(
+            planned.drive_id, state="published", frames=finished.frames, chunks=finished.chunks, loops=finished.loops,
+            points=finished.points, bytes=finished.bytes, verdict=finished.verdict, seconds=finished.seconds,
+            reason=None, stage=None,
+        )  # fmt: skip
+
+    def _let_go(self, drive_id: str, **changes: object) -> None:
+        """The drive is through, with this change of its row."""
+        with self._lock:
+            hand = self._in_hand.pop(drive_id)
+        self.ledger.update(drive_id, **changes)
+        self.leases.release(hand.lease)
+        self.queue.done()
+        self._say_how_far()
+
+    def _again(self, hand: _InHand, reason: str | None, *, after_s: float = 0.0, alone: bool = False) -> None:
+        drive_id = hand.planned.drive_id
+        with self._lock:
+            self._in_hand.pop(drive_id, None)
+        self._clear_staging(drive_id)
+        self.ledger.update(drive_id, state="queued", reason=reason)
+        self.leases.release(hand.lease)
+        self.queue.put_back(hand.planned, after_s=after_s, alone=alone)
+
+    def _is_elsewhere(self, planned: PlannedDrive, held: HeldElsewhere) -> None:
+        """Another run has it: looked at once more when its deadline is over, in case that run is dead."""
+        if planned.drive_id in self._elsewhere:
+            self.ledger.update(planned.drive_id, state="skipped", reason=held.said)
+            self.queue.done()
+            return
+        self._elsewhere.add(planned.drive_id)
+        self.ledger.update(planned.drive_id, reason=held.said)
+        self.queue.put_back(planned, after_s=held.free_in_s + 1)
+
+    def _fail(
+        self, planned: PlannedDrive, reason: str, stage: str, *, lasting: bool, state: FailureState = "failed",
+        hand: _InHand | None = None,
+    ) -> None:  # fmt: skip
+        found = _FRAME.search(reason)
+        frame = int(found[1]) if found else None
+        if stage == "forward" and hand is not None and hand.phase != "waiting":
+            stage = f"forward: {hand.phase}"
+        row = self.ledger.update(planned.drive_id, state=state, reason=reason, stage=stage, frame=frame)
+        self.reporter.say(f"drive {planned.drive_id} {state}: {reason}")
+        record = Failure(
+            planned.drive_id, state, lasting, reason, stage, frame, row.attempts, planned.identity,
+            self.ledger.info.run_id, time.time(),
+        )  # fmt: skip
+        with contextlib.suppress(DriveError):  # an unsafe name has no record, and is refused each time anew
+            self.failures.put(record)
+        self._say_how_far()
+
+    def _settle(self, planned: PlannedDrive) -> None:
+        """A publish that was killed between the new version and its usual names is ended now."""
+        with contextlib.suppress(DriveError):
+            manifest = publish.read_manifest(self.output, planned.drive_id)
+            if not publish.is_settled(manifest):
+                lease = self.leases.take(planned.drive_id)
+                if isinstance(lease, Lease):
+                    publish.settle(self.output, planned.drive_id, lease.guard)
+                    self.leases.release(lease)
+
+    def _clear_staging(self, drive_id: str) -> None:
+        with contextlib.suppress(DriveError):
+            storage.check_drive_id(drive_id)
+            if not has_staged_drive(self.output, drive_id):  # else kept on request by an earlier run
+                remove_staging(self.output, drive_id)
+
+    def _say_how_far(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            counts = self.ledger.counts()
+            left = counts["queued"] + counts["running"] + counts["staged"]
+            if left and now - self._said < _LINE_EVERY_S:
+                return
+            self._said = now
+        total = sum(counts.values())
+        parts = [f"{counts[state]} {state}" for state in counts if counts[state]]
+        done = counts["published"] + counts["failed"] + counts["quarantined"]
+X
+        if left and done:
+            line += f"; about {(now - self._begun) / done * left / 60:.0f} min left"
+        self.reporter.say(line)

@@ -1,0 +1,45 @@
+"""Settings of a run over many drives that have nothing to do with the numbers of its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FleetConfig:
+    """How many drives are run side by side, how often each is tried, how long a claim on one lasts."""
+
+    max_attempts: int = 3
+    """A drive on which a process died this often is quarantined; one that a store, disk or memory failed is given up
+    until the next run."""
+    max_lost_nodes: int = 10
+    """A drive that lost its node this often in a run is given up until the next run."""
+    retry_after_s: float = 5.0
+    """Seconds before a drive that a store, disk or memory failed is tried again; doubled with each attempt."""
+    wave_drives: int = 20
+    """Most drives that a group takes on in one start; fewer towards the end, so that groups end together."""
+    wave_frames: int = 20_000
+    """Most frames of a wave of more than one drive: bounds what the driver holds of it."""
+    scan_threads: int = 16
+    """Drives whose headers are read at a time."""
+    finishing: int = 4
+    """Drives that are joined and published at a time, beside the groups; when twice as many wait, groups wait."""
+    lease_s: float = 120.0
+    """A run that did not renew its claim on a drive for so long has lost it to whoever comes next."""
+    barrier_timeout_s: float = 1800.0
+    """A group whose ranks wait for one of them for so long is started again. Must exceed a rank's longest phase."""
+    rank_memory_gb: float | None = None
+    """Host memory that a rank may fill with waiting chunk states; by default a share of its machine's."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that cannot work."""
+        for name in ("max_attempts", "max_lost_nodes", "wave_drives", "wave_frames", "scan_threads", "finishing"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--fleet.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        for name in ("lease_s", "barrier_timeout_s"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"--fleet.{name.replace('_', '-')} must be at least a second")
+        if not self.retry_after_s >= 0:
+            raise ValueError("--fleet.retry-after-s must not be negative")
+        if self.rank_memory_gb is not None and not self.rank_memory_gb > 0:
+            raise ValueError("--fleet.rank-memory-gb must be above zero")

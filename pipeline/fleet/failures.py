@@ -1,0 +1,90 @@
+"""Drives that failed, remembered between runs: one small object a drive, `<output>/_failed/<drive_id>.json`.
+
+A failure that lies in the drive (too many bad frames, nothing in it, the process dies with it) is not tried again by
+later runs until its input, the weights or the settings change, or --retry-failed asks for it; one of a store or a
+machine is. The record goes when the drive is published.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.storage import NotFoundError
+
+FAILED_FOLDER = "_failed"
+FailureState = Literal["failed", "quarantined"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a drive has no result. lasting: another try would end alike. identity: of what was tried, where known."""
+
+    drive_id: str
+    state: FailureState
+    lasting: bool
+    reason: str
+    stage: str | None
+    frame: int | None
+    attempts: int
+    identity: str | None
+    run_id: str
+    at: float
+
+    def concerns(self, identity: str | None) -> bool:
+        """Whether it is about this input, these weights and settings; a drive that cannot be read has no identity."""
+        return self.lasting and self.identity == identity
+
+
+class Failures:
+    """The records on an output: names are listed once, records read when asked for."""
+
+    def __init__(self, output: str) -> None:
+        """Raises StorageError."""
+        self._folder = storage.join(output, FAILED_FOLDER)
+        try:
+            self._known = {file.name.removesuffix(".json") for file in storage.list_files(self._folder)}
+        except NotFoundError:
+            self._known = set()
+
+    @property
+    def drive_ids(self) -> frozenset[str]:
+        """Drives that have a record."""
+        return frozenset(self._known)
+
+    def get(self, drive_id: str) -> Failure | None:
+        """A drive's record. Raises StorageError; a damaged record is none."""
+        if drive_id not in self._known:
+            return None
+        try:
+            return Failure(**json.loads(storage.read_bytes(self._uri(drive_id))))
+        except (NotFoundError, TypeError):
+            return None
+        except ValueError as error:
+            if isinstance(error, DriveError):
+                raise
+            return None
+
+    def put(self, failure: Failure) -> None:
+        """Remember a failure. Raises StorageError."""
+        text = json.dumps(asdict(failure), indent=1)
+        storage.write_bytes_atomically(self._uri(failure.drive_id), text.encode())
+        self._known.add(failure.drive_id)
+
+    def forget(self, drive_id: str) -> None:
+        """The drive is published. Raises StorageError."""
+        if drive_id in self._known:
+            storage.remove_file(self._uri(drive_id))
+            self._known.discard(drive_id)
+
+    def _uri(self, drive_id: str) -> str:
+        return storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return time.time()

@@ -1,0 +1,244 @@
+"""A group: a thread that takes waves of drives and runs each through the network in one start of its ranks."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray._private.state import state as cluster_state
+
+from pipeline.config import RunConfig
+from pipeline.errors import StorageError
+from pipeline.fleet.book import DriveBook
+from pipeline.fleet.finish import Finisher
+from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
+from pipeline.fleet.queue import DriveQueue
+from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged
+from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward
+from pipeline.ingest.frames import DriveTask
+from pipeline.reconstruct import plan, staged_drive, worker_job
+from pipeline.storage import NotFoundError
+
+if TYPE_CHECKING:
+    from pipeline.fleet.run import Parts
+
+_LOADED_AT_A_TIME = 4  # drives of a wave that are scanned side by side
+_HOPELESS_STARTS = 3  # in a row, none of which came to a drive
+# Of a machine's memory, what waiting chunk states may fill: the rest is weights, frames on their way, and Ray.
+_MEMORY_SHARE = 0.6
+
+LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
+"""A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
+RunWave = Callable[..., Mapping[str, Outcome]]
+"""As pipeline.forward.group.run_forward, with the settings in the place of the job."""
+
+
+class Stopped(BaseException):
+    """The run was stopped; ends a group in this process between two chunks. No Exception: nothing may survive it."""
+
+
+@dataclass(frozen=True)
+class GroupSize:
+    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver."""
+
+    groups: int
+    workers: int
+    gpus: int
+    in_process: bool
+    rank_bytes: int
+
+    @staticmethod
+    def of(config: RunConfig) -> GroupSize:
+        """From the settings and the cluster that Ray is connected to."""
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        workers = config.workers or 1
+        groups = config.groups or max(1, gpus // workers)
+        alone = not (config.address or os.environ.get("RAY_ADDRESS")) and groups == workers == 1
+        per_rank = rank_memory(config, gpus, groups * workers)
+        return GroupSize(groups, workers, groups * workers if gpus else 0, alone, per_rank)
+
+    @property
+    def said(self) -> str:
+        """For a person."""
+        ranks = f"{self.workers} GPU{'s' if self.workers > 1 else ''}" if self.gpus else f"{self.workers} CPU ranks"
+        where = ", in this process" if self.in_process else ""
+        return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}{where}"
+
+
+def rank_memory(config: RunConfig, gpus: int, ranks: int) -> int:
+    """Bytes of chunk states that a rank may hold: as set, else a share of the smallest machine that has GPUs."""
+    if config.fleet.rank_memory_gb is not None:
+        return int(config.fleet.rank_memory_gb * 1e9)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [node for node in nodes if node.get("GPU", 0)] if gpus else nodes
+    shares = [
+        node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting
+    ]
+    return int(min(shares, default=0) * _MEMORY_SHARE)
+
+
+def load_drive(planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
+    """List the drive again, look through it, and cut it into chunks."""
+    config = drive_config(planner.config, planned.ref)
+    drive = planner.find(config)
+    return plan(drive, config, planner.model), planner.identity_of(drive, config)
+
+
+def run_wave(
+    config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
+    on_event: Callable[[Event], None], permit: Permit,
+) -> Mapping[str, Outcome]:  # fmt: skip
+    """Some drives through the network by one start of a group. Raises GroupError."""
+    job = worker_job(config, output)
+    return run_forward(job, tasks, group=settings, on_event=on_event, permit=permit)
+
+
+class Group:
+    """One of the run's groups. `work` returns when there is nothing left to take."""
+
+    def __init__(
+        self, number: int, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue,
+        finisher: Finisher, size: GroupSize, parts: Parts,
+    ) -> None:  # fmt: skip
+        self.number, self.config, self.planner, self.book = number, config, planner, book
+        self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
+        self._nodes: dict[int, str] = {}
+        self._dropped: dict[str, Dropped] = {}
+        self._tasks: dict[str, DriveTask] = {}
+        self._begun = 0  # drives begun in this start
+        self._hopeless = 0
+
+    def work(self) -> None:
+        """Wave after wave. Raises GroupError where the group cannot even start, several times in a row."""
+        with ThreadPoolExecutor(_LOADED_AT_A_TIME, thread_name_prefix="load") as pool:
+            while wave := self.queue.take_wave():
+                loaded = [one for one in pool.map(self._load, wave) if one is not None]
+                if loaded:
+                    self._run(loaded)
+
+    def _load(self, planned: PlannedDrive) -> tuple[PlannedDrive, DriveTask] | None:
+        if self.book.stopping or not self.book.claim(planned):
+            return None
+        begun = time.monotonic()
+        try:
+            task, identity = self.parts.load(planned, self.planner)
+        except StorageError as error:
+            if isinstance(error, NotFoundError):
+                self.book.give_up(planned, str(error), "find")
+            else:
+                self.book.trouble(planned, str(error), "find")
+        except ValueError as error:
+            self.book.give_up(planned, str(error), "find")
+        except Exception as error:
+            self.book.trouble(planned, f"drive {planned.drive_id}: {type(error).__name__}: {error}", "find")
+        else:
+            self.book.ledger.update(
+                planned.drive_id, seconds={"find": time.monotonic() - begun}, identity=identity,
+                chunks=len(task.chunks),
+            )  # fmt: skip
+            return planned, task
+        return None
+
+    def _run(self, loaded: Sequence[tuple[PlannedDrive, DriveTask]]) -> None:
+        self._tasks = {planned.drive_id: task for planned, task in loaded}
+        self._nodes, self._dropped, self._begun = {}, {}, 0
+        needed = max(
+            (ranks_needed(planned.costs, self.size.rank_bytes) for planned, _ in loaded if planned.costs), default=1
+        )
+        workers = self.config.workers or max(1, min(needed, self.size.gpus // self.size.groups or 1))
+        settings = GroupSettings(
+            workers, self.size.in_process, self.config.fleet.barrier_timeout_s, retries_after_loss=0
+        )
+        failure: GroupError | None = None
+        try:
+            self.parts.run_wave(
+                self.config, self.book.output, [task for _, task in loaded], settings, self._on_event, self._permit
+            )
+        except Stopped:
+            pass
+        except GroupError as error:
+            failure = error
+            if error.drive_id is not None:
+                self._blame(error.drive_id)
+        except Exception as error:  # in this process: the drive that was worked on is known
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            for planned, _ in loaded:
+                if self.book.is_in_hand(planned.drive_id) and self.book.ledger.row(planned.drive_id).state == "running":
+                    self.book.trouble(planned, f"drive {planned.drive_id}: {text}", "forward")
+        self._settle_dropped()
+        if self.book.stopping:
+            return
+        for planned, _ in loaded:
+            if self.book.is_in_hand(planned.drive_id) and self.book.ledger.row(planned.drive_id).state != "staged":
+                self.book.not_begun(planned)
+        self._hopeless = self._hopeless + 1 if failure is not None and not self._begun else 0
+        if failure is not None and self._hopeless >= _HOPELESS_STARTS:
+            raise failure
+
+    def _permit(self, drive_id: str) -> Any:
+        self._settle_dropped()
+        answer = self.book.permit(
+            drive_id, self.number, full=self.finisher.is_full, draining=self._is_draining()
+        )
+        self._begun += answer == "go"
+        return answer
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.book.phase(event.drive_id, event.phase)
+        elif isinstance(event, RankUp):
+            self._nodes[event.rank] = event.node_id
+        elif isinstance(event, Dropped):
+            known = self._dropped.get(event.drive_id)
+            if known is None or (event.primary and not known.primary):
+                self._dropped[event.drive_id] = event
+        elif isinstance(event, GroupLost):
+            self._settle_dropped()
+            if event.drive_id is not None:
+                self._blame(event.drive_id)
+        elif isinstance(event, Staged):
+            self._staged(event)
+        if self.book.stopping and self.size.in_process:
+            raise Stopped
+
+    def _staged(self, event: Staged) -> None:
+        gpus = self.size.workers if self.size.gpus else 0
+        planned = self.book.staged(event.drive_id, len(event.loops), gpus)
+        if planned is None:
+            return
+        outcome = Outcome(event.drive_id, event.attempt, None, event.loops)
+        staged = staged_drive(self._tasks[event.drive_id], outcome, self.config)
+        self.finisher.submit(lambda: self.book.finish(planned, staged, self.parts.finish))
+
+    def _settle_dropped(self) -> None:
+        """Drives that all ranks gave up: the reason of the rank where it happened."""
+        dropped, self._dropped = self._dropped, {}
+        for drive_id, event in dropped.items():
+            planned = self.book.planned(drive_id)
+            if planned is None:
+                continue
+            if event.lasting:
+                self.book.give_up(planned, event.reason, "forward")
+            else:
+                self.book.trouble(planned, event.reason, "forward")
+
+    def _blame(self, drive_id: str) -> None:
+        """A process of the group died with this drive: its own doing, or the node's?"""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if any(node not in alive for node in self._nodes.values()):
+            self.book.lost_node(drive_id)
+        else:
+            self.book.crashed(drive_id)
+
+    def _is_draining(self) -> bool:
+        """Whether a node of this group goes away soon: the next drive shall begin elsewhere."""
+        if not self._nodes:
+            return False
+        return any(node in self._nodes.values() for node in cluster_state.get_draining_nodes())

@@ -1,0 +1,241 @@
+"""What is to be done for each drive and what it takes, from listings and headers alone.
+
+A plan keeps numbers of a drive, not its frames' names: ten thousand drives of five thousand frames fit in the driver.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from models import ModelConfig
+from pipeline import publish, storage
+from pipeline.config import RunConfig
+from pipeline.errors import StorageError
+from pipeline.fleet.failures import Failures
+from pipeline.fleet.refs import DriveRef
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.drives import Drive, find_drive
+from pipeline.ingest.preprocess import target_size
+from pipeline.storage import NotFoundError
+
+T = TypeVar("T")
+Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
+"""do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
+store does not answer."""
+
+PATIENCE_S = (1.0, 4.0, 15.0)
+"""Waits before a header that the store did not give is asked for again: enough for a server that is restarted."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a drive takes, estimated from its frames and their size at the network.
+
+    state_bytes: chunk states that wait between two memories, all chunks; state_bytes_chunk: of one. staging_bytes:
+    predictions until it is published. output_bytes: at most, every pixel a point. requests: to the stores.
+    """
+
+    frames: int
+    chunks: int
+    width: int
+    height: int
+    input_bytes: int
+    state_bytes: int
+    state_bytes_chunk: int
+    staging_bytes: int
+    output_bytes: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class PlannedDrive:
+    """A drive, what is to be done for it, and why. replaces: a result of other input or settings is there."""
+
+    ref: DriveRef
+    todo: Todo
+    reason: str | None = None
+    stage: str | None = None
+    identity: str | None = None
+    costs: Costs | None = None
+    replaces: bool = False
+    attempts: int = 0
+
+    @property
+    def drive_id(self) -> str:
+        """Name of the drive."""
+        return self.ref.drive_id
+
+    @property
+    def frames(self) -> int:
+        """Frames after stride, fps, start and end; 0 where it could not be read."""
+        return self.costs.frames if self.costs else 0
+
+
+def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
+    """The settings of one drive of many: its own range and rate where it has them."""
+    return replace(
+        config,
+        input=ref.uri,
+        drive_id=ref.drive_id,
+        start=config.start if ref.start is None else ref.start,
+        end=config.end if ref.end is None else ref.end,
+        fps=config.fps if ref.fps is None else ref.fps,
+        stride=config.stride if ref.fps is None else 1,
+    )
+
+
+def read_drive(config: RunConfig) -> Drive:
+    """The drive of settings made by `drive_config`. Raises what find_drive raises."""
+    assert config.input is not None
+    return find_drive(
+        config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps, start=config.start, end=config.end
+    )
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Decides drive by drive. config has chunk size and overlap filled in."""
+
+    config: RunConfig
+    model: ModelConfig
+    weights_sha256: str
+    output: str
+    failures: Failures
+    find: Callable[[RunConfig], Drive] = read_drive
+
+    def identity_of(self, drive: Drive, config: RunConfig) -> str:
+        """What a result of this drive is known by."""
+        return publish.drive_identity(drive.listing, self.weights_sha256, config.result_settings())
+
+    def plan(self, ref: DriveRef) -> PlannedDrive:
+        """One drive. Never raises for what is wrong with the drive or the stores."""
+        try:
+            return self._planned(ref)
+        except StorageError as error:
+            if isinstance(error, NotFoundError):
+                return self._cannot_be_read(ref, str(error))
+            return PlannedDrive(ref, "trouble", str(error), "find")
+        except ValueError as error:  # DriveError among them
+            return self._cannot_be_read(ref, str(error))
+
+    def _planned(self, ref: DriveRef) -> PlannedDrive:
+        storage.check_drive_id(ref.drive_id)
+        config = drive_config(self.config, ref)
+        drive = _patiently(lambda: self.find(config))
+        identity = self.identity_of(drive, config)
+        costs = estimate(drive, config, self.model)
+        planned = PlannedDrive(ref, "do", identity=identity, costs=costs)
+        if not config.overwrite and _patiently(lambda: publish.is_published(self.output, ref.drive_id, identity)):
+            return replace(planned, todo="published", reason="its result is there")
+        failure = _patiently(lambda: self.failures.get(ref.drive_id))
+        if self.config.retry_failed or failure is None:
+            return planned
+        if not failure.concerns(identity):
+            return planned
+        return replace(planned, todo=failure.state, reason=failure.reason, stage=failure.stage)
+
+    def _cannot_be_read(self, ref: DriveRef, reason: str) -> PlannedDrive:
+        known = False
+        if ref.drive_id in self.failures.drive_ids and not self.config.retry_failed:
+            failure = self.failures.get(ref.drive_id)
+            known = failure is not None and failure.concerns(None) and failure.reason == reason
+        return PlannedDrive(ref, "failed" if known else "bad", reason, "find")
+
+
+def selected(refs: Iterable[DriveRef], config: RunConfig, failures: Failures) -> Iterator[DriveRef]:
+    """The drives that --only and --retry-failed ask for."""
+    for ref in refs:
+        if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in (ref.drive_id, *ref.tags)):
+            continue
+        if config.retry_failed and ref.drive_id not in failures.drive_ids:
+            continue
+        yield ref
+
+
+def plan_drives(planner: Planner, refs: Iterable[DriveRef], threads: int) -> Iterator[PlannedDrive]:
+    """Plans of all drives, as they are ready; so many at a time, no more than some are held. A name that comes twice
+    fails the second time."""
+    seen: set[str] = set()
+    running: set[Future[PlannedDrive]] = set()
+    with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool:
+        for ref in refs:
+            if ref.drive_id in seen:
+                again = replace(ref, drive_id=_free_name(ref.drive_id, seen))
+                seen.add(again.drive_id)
+                yield PlannedDrive(
+                    again, "bad", f"drive {ref.drive_id}: there are two of this name; this one ({ref.uri}) is left out",
+                    "find",
+                )  # fmt: skip
+                continue
+            seen.add(ref.drive_id)
+            running.add(pool.submit(planner.plan, ref))
+            if len(running) >= 2 * threads:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+
+def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
+    """What a drive takes."""
+    size, overlap = config.chunk_size, config.overlap
+    assert size is not None and overlap is not None
+    height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
+    chunks = plan_chunks(drive.frame_count, size, overlap)
+    frames_in_chunks = sum(len(chunk) for chunk in chunks)
+    longest = max(len(chunk) for chunk in chunks)
+    per_frame = state_bytes_per_frame(model, height, width, 2 if config.precision == "bfloat16" else 4)
+    pixels = height * width
+    images = drive.frame_count if drive.kind == "images" else 1 + drive.frame_count // 64
+    scans = images if config.stops or config.turns else 0
+    tables = math.ceil(drive.frame_count * pixels / config.publish.shard_rows) if config.publish.with_points else 0
+    return Costs(
+        frames=drive.frame_count,
+        chunks=len(chunks),
+        width=width,
+        height=height,
+        input_bytes=sum(file.size for file in drive.listing),
+        state_bytes=frames_in_chunks * per_frame,
+        state_bytes_chunk=longest * per_frame,
+        staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour
+        output_bytes=drive.frame_count * (pixels * 27 if config.publish.with_points else 0) + 200 * drive.frame_count,
+        # listing and headers twice (plan, run), frames, a PUT and two GETs a staged chunk, tables and small objects
+        requests=2 * (2 + math.ceil(len(drive.listing) / 1000)) + images + scans + 4 * len(chunks) + tables + 14,
+    )
+
+
+def state_bytes_per_frame(model: ModelConfig, height: int, width: int, item_bytes: int) -> int:
+    """Bytes of a chunk's state a frame, at the memory where it is largest, with the pixels that wait beside it."""
+    patches = (height // model.patch_size) * (width // model.patch_size)
+    tokens = patches + model.special_tokens
+    values = 2 * tokens * model.embed_dim + len(model.dense_layers) * patches * 2 * model.embed_dim
+    return values * item_bytes + height * width * 3
+
+
+def ranks_needed(costs: Costs, rank_bytes: int) -> int:
+    """Ranks over which a drive's waiting states must be spread, each holding whole chunks."""
+    held = rank_bytes // costs.state_bytes_chunk
+    return math.ceil(costs.chunks / held) if held else costs.chunks + 1
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number = 2
+    while f"{name}#{number}" in taken:
+        number += 1
+    return f"{name}#{number}"
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    for pause in PATIENCE_S:
+        try:
+            return ask()
+        except storage.UnreachableError:
+            time.sleep(pause)
+    return ask()

@@ -1,0 +1,196 @@
+"""READ FIRST of this folder. Many drives: plan -> queue -> groups -> finisher, with a ledger of every step.
+
+A thread plans (listings, headers) and fills the queue while groups work already. Every group is a thread that takes a
+wave of drives and runs them through the network (`groups`); what is staged goes to the finisher, which joins and
+publishes beside it. All they decide about a drive goes through `DriveBook`, so that a drive ends in one state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from pipeline import storage
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError
+from pipeline.fleet.book import DriveBook
+from pipeline.fleet.failures import Failures
+from pipeline.fleet.finish import FinishDrive, Finisher, finish_drive
+from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, load_drive, run_wave
+from pipeline.fleet.ledger import DriveRow, Ledger, RunInfo, RunState, new_run_id
+from pipeline.fleet.plan import PlannedDrive, Planner, plan_drives, selected
+from pipeline.fleet.queue import DriveQueue
+from pipeline.fleet.refs import DriveRef
+from pipeline.leases import Leases
+from pipeline.progress import Reporter
+from pipeline.publish.manifest import plain
+from pipeline.reconstruct import start_ray
+
+_LOOK_EVERY_S = 0.2
+_FINISH_AFTER_STOP_S = 20.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of where it touches the world; a benchmark puts stand-ins here.
+
+    ready: makes sure that load, run_wave and finish can run (starts Ray); size is asked behind it.
+    """
+
+    ready: Callable[[RunConfig], None] = start_ray
+    size: Callable[[RunConfig], GroupSize] = GroupSize.of
+    load: LoadDrive = load_drive
+    run_wave: RunWave = run_wave
+    finish: FinishDrive = finish_drive
+    planner: Callable[[RunConfig, str, Failures], Planner] | None = None
+
+
+def make_planner(config: RunConfig, output: str, failures: Failures) -> Planner:
+    """The planner of a run; fills in what the network says. Raises CheckpointError, StorageError, ValueError."""
+    model = config.network.config()
+    config = config.with_network_defaults(model)
+    config.network.check()  # wrong weights are said here at once, not by every worker of a group
+    return Planner(config, model, config.network.sha256(), output, failures)
+
+
+def run_fleet(
+    config: RunConfig, refs: Iterable[DriveRef], reporter: Reporter, parts: Parts = Parts()
+) -> RunState:
+    """All drives that have no result yet. Returns the ledger as it is at the end, run state finished or interrupted.
+
+    Raises what is wrong with the run as a whole: StorageError where the output cannot be written, CheckpointError,
+    ValueError. What is wrong with a drive is in its row.
+    """
+    output = storage.absolute(config.output)
+    failures = Failures(output)
+    planner = (parts.planner or make_planner)(config, output, failures)
+    config = planner.config
+    parts.ready(config)
+    size = parts.size(config)
+    info = RunInfo(
+        new_run_id(), input=storage.redacted(config.input or ""), command=tuple(map(storage.redacted, sys.argv)),
+        settings=plain(asdict(config)), groups=size.groups, workers=size.workers, gpus=size.gpus,
+    )  # fmt: skip
+    reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
+    with Ledger(output, info) as ledger, Leases(output, info.run_id, config.fleet.lease_s) as leases:
+        queue = DriveQueue(size.groups, config.fleet.wave_drives, config.fleet.wave_frames)
+        finisher = Finisher(config.fleet.finishing)
+        book = DriveBook(config, output, ledger, leases, failures, queue, reporter)
+        run = _Run(config, planner, book, queue, finisher, size, parts)
+        state, message = run.through(refs)
+        ledger.update_run(state=state, message=message, ended_at=time.time())
+        ledger.flush()
+    return RunState(ledger.info, dict(ledger.rows))
+
+
+class _Run:
+    def __init__(
+        self, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue, finisher: Finisher,
+        size: GroupSize, parts: Parts,
+    ) -> None:  # fmt: skip
+        self.config, self.planner, self.book, self.queue = config, planner, book, queue
+        self.finisher, self.size, self.parts = finisher, size, parts
+        self.failure: str | None = None
+        self.listing_failure: str | None = None
+
+    def through(self, refs: Iterable[DriveRef]) -> tuple[str, str | None]:
+        """Everything; what the run ended as, and why, if not simply done."""
+        groups = [
+            Group(number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts)
+            for number in range(self.size.groups)
+        ]
+        threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
+        threads += [
+            threading.Thread(target=self._guarded, args=(group,), name=f"group-{group.number}", daemon=True)
+            for group in groups
+        ]
+        with _stop_signals() as stop:
+            for thread in threads:
+                thread.start()
+            try:
+                while any(thread.is_alive() for thread in threads):
+                    if stop.is_set() or self.failure:
+                        break
+                    for thread in threads:
+                        thread.join(_LOOK_EVERY_S / len(threads))
+            except KeyboardInterrupt:
+                stop.set()
+            if stop.is_set() or self.failure:
+                return self._stopped(threads)
+            self.finisher.close(drop=False)
+        return "finished", self.listing_failure
+
+    def _stopped(self, threads: list[threading.Thread]) -> tuple[str, str | None]:
+        """Say at once what is not done, then let what is nearly done end; the rest is dropped with its processes."""
+        self.book.stop()
+        self.queue.stop()
+        self.book.reporter.say("stopping: drives that are being published are finished, the others are left for later")
+        end = time.monotonic() + _FINISH_AFTER_STOP_S
+        closing = threading.Thread(target=lambda: self.finisher.close(drop=True), name="closing", daemon=True)
+        closing.start()
+        for thread in [closing, *threads]:
+            thread.join(max(end - time.monotonic(), 0.0) if thread is closing else 1.0)
+        self.book.leave_rest()
+        if self.failure:
+            return "failed", self.failure
+        return "interrupted", "stopped by a signal; the same command goes on with what is left"
+
+    def _plan(self, refs: Iterable[DriveRef]) -> None:
+        try:
+            wanted = selected(refs, self.config, self.book.failures)
+            todo: list[PlannedDrive] = []
+            for planned in plan_drives(self.planner, wanted, self.config.fleet.scan_threads):
+                self.book.note_plan(planned)
+                if planned.todo not in ("do", "trouble"):
+                    continue
+                if self.config.limit is None:
+                    self.queue.add(planned)
+                else:
+                    todo.append(planned)
+            todo.sort(key=lambda planned: -planned.frames)
+            for number, planned in enumerate(todo):
+                if number < (self.config.limit or 0):
+                    self.queue.add(planned)
+                else:
+                    self.book.skip(planned, f"beyond --limit {self.config.limit}")
+        except DriveError as error:
+            self.listing_failure = f"not all drives could be listed: {error}"
+            self.book.reporter.say(self.listing_failure)
+        except BaseException as error:
+            self.failure = f"planning failed: {type(error).__name__}: {error}"
+            raise
+        finally:
+            self.book.ledger.update_run(listed=True)
+            self.queue.close()
+
+    def _guarded(self, group: Group) -> None:
+        try:
+            group.work()
+        except BaseException as error:
+            self.failure = self.failure or f"group {group.number}: {error}"
+            if not isinstance(error, DriveError):
+                raise
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets (a job that is stopped, a spot node that goes): the same as Ctrl-C."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def failed_rows(state: RunState) -> list[DriveRow]:
+    """Drives of this run without a result that this run tried."""
+    return state.in_state("failed", "quarantined")

@@ -1,0 +1,241 @@
+"""Who works on a drive: one small object a drive, `<output>/_leases/<drive_id>.json`, with a deadline that is moved on.
+
+Two runs on one output so never write one drive at a time. A lease that its owner no longer renews is taken over after
+its deadline, at once where the owner was a process of this machine that is gone. Results do not rest on it alone:
+staged files have their try's own folder, and who lost a lease stops before the next thing that others would see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from types import TracebackType
+
+from pipeline import storage
+from pipeline.errors import DriveError, StorageError
+from pipeline.storage import NotFoundError
+
+LEASES_FOLDER = "_leases"
+_CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over only so much after its deadline
+
+
+Guard = Callable[[], None]
+"""Raises LeaseLostError once the drive may be another's."""
+
+
+class LeaseLostError(DriveError):
+    """This process may not go on with the drive: it did not renew its lease in time, or another has it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a lease says. machine and pid: whose it is; until: seconds since 1970; working: whether the network is at
+    it, or it waits for its turn; deaths: how many owners before this one in a row died while working on it."""
+
+    owner: str
+    host: str
+    machine: str
+    pid: int
+    until: float
+    working: bool
+    deaths: int
+    nonce: str
+
+    def to_bytes(self) -> bytes:
+        """The text of the lease."""
+        return json.dumps(asdict(self)).encode()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its owner is known to be gone, or has not renewed it in time."""
+        if self.machine == machine_id() and not _is_alive(self.pid):
+            return True
+        return time.time() > self.until + _CLOCK_SKEW_S
+
+
+@dataclass(frozen=True)
+class HeldElsewhere:
+    """The drive is another's: who and until when, if it is not renewed."""
+
+    claim: Claim
+
+    @property
+    def said(self) -> str:
+        """Why it cannot be had, and when it can."""
+        return (
+            f"run {self.claim.owner} on {self.claim.host} is working on it; if that run is gone, it is free again in "
+            f"{self.free_in_s:.0f} s"
+        )
+
+    @property
+    def free_in_s(self) -> float:
+        """Seconds until it may be taken over, if it is not renewed."""
+        return max(self.claim.until + _CLOCK_SKEW_S - time.time(), 0.0)
+
+
+class Lease:
+    """A drive that is this process's until it says otherwise. deaths: of owners before, in a row."""
+
+    def __init__(self, uri: str, drive_id: str, text: bytes, claim: Claim, valid_s: float) -> None:
+        self.uri, self.drive_id, self.deaths = uri, drive_id, claim.deaths
+        self.text = text
+        self.claim = claim
+        self.valid_until = time.monotonic() + valid_s
+        self.lost = False
+        self.lock = threading.Lock()
+
+    def guard(self) -> None:
+        """Raises LeaseLostError where the drive may be another's by now."""
+        if self.lost or time.monotonic() > self.valid_until:
+            raise LeaseLostError(
+                f"drive {self.drive_id}: this run's claim on it ran out (it was not heard of for too long); "
+                "the drive is left to whoever works on it now"
+            )
+
+
+class Leases:
+    """The leases of one process on one output; a thread renews them. Use as a context: leaving gives all back."""
+
+    def __init__(self, output: str, owner: str, lease_s: float) -> None:
+        self._folder = storage.join(output, LEASES_FOLDER)
+        self._owner = owner
+        self._lease_s = lease_s
+        self._held: dict[str, Lease] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew_on, name="leases", daemon=True)
+
+    def __enter__(self) -> Leases:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        for lease in list(self._held.values()):
+            self.release(lease)
+        if storage.is_local(self._folder):
+            with contextlib.suppress(OSError):  # others have leases there
+                os.rmdir(self._folder)
+
+    def work_on(self, lease: Lease) -> None:
+        """Note that the network begins with the drive: should this process die now, that may be the reason.
+
+        Raises LeaseLostError, StorageError.
+        """
+        self._move_on(lease, working=True)
+        lease.guard()
+
+    def take(self, drive_id: str) -> Lease | HeldElsewhere:
+        """Claim a drive. Raises StorageError where the store does not answer."""
+        uri = storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
+        expected, before = _read(uri)
+        if before is not None and not before.is_over:
+            return HeldElsewhere(before)
+        begun = time.monotonic()
+        claim = self._claim(0 if before is None else before.deaths + before.working)
+        text = claim.to_bytes()
+        if not storage.compare_and_swap(uri, expected, text):
+            _, winner = _read(uri)
+            return HeldElsewhere(winner if winner is not None else claim)
+        lease = Lease(uri, drive_id, text, claim, self._lease_s - (time.monotonic() - begun))
+        with self._lock:
+            self._held[drive_id] = lease
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """Give a drive back; a store that does not answer is left to the deadline."""
+        with self._lock:
+            self._held.pop(lease.drive_id, None)
+        with lease.lock:
+            lease.lost = True
+            with contextlib.suppress(StorageError):
+                storage.compare_and_swap(lease.uri, lease.text, None)
+
+    def _claim(self, deaths: int, working: bool = False) -> Claim:
+        until, nonce = time.time() + self._lease_s, uuid.uuid4().hex
+        return Claim(self._owner, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce)
+
+    def _renew_on(self) -> None:
+        while not self._stop.wait(self._lease_s / 4):
+            with self._lock:
+                held = list(self._held.values())
+            for lease in held:
+                with contextlib.suppress(StorageError):  # tried again, until it is too late
+                    self._move_on(lease, lease.claim.working)
+
+    def _move_on(self, lease: Lease, working: bool) -> None:
+        with lease.lock:
+            if lease.lost:
+                return
+            begun = time.monotonic()
+            claim = self._claim(lease.deaths, working)
+            text = claim.to_bytes()
+            if not storage.compare_and_swap(lease.uri, lease.text, text):
+                _, now = _read(lease.uri)
+                if now is None or now.owner != claim.owner:
+                    lease.lost = True
+                    return
+                text, claim = now.to_bytes(), now  # an earlier move was done though its answer was lost
+            lease.text, lease.claim, lease.valid_until = text, claim, begun + self._lease_s
+
+
+def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
+    """A guard for another process that works for the owner of a lease: asks the store, at most once in its time."""
+    uri = storage.join(output, LEASES_FOLDER, drive_id + ".json")
+    until = 0.0
+
+    def guard() -> None:
+        nonlocal until
+        if time.time() > until:
+            _, claim = _read(uri)
+            if claim is None or claim.owner != owner or time.time() > claim.until:
+                raise LeaseLostError(f"drive {drive_id}: this run's claim on it ran out while it was published")
+            until = claim.until
+
+    return guard
+
+
+def machine_id() -> str:
+    """Names this machine since it was started, and its world of process numbers (a container has its own)."""
+    return _machine_id()
+
+
+@lru_cache(maxsize=1)
+def _machine_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return uuid.uuid4().hex  # no Linux: nobody's processes can be looked up
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _read(uri: str) -> tuple[bytes | None, Claim | None]:
+    try:
+        text = storage.read_bytes(uri)
+    except NotFoundError:
+        return None, None
+    if not text:
+        return None, None
+    try:
+        return text, Claim(**json.loads(text))
+    except (ValueError, TypeError):
+        return text, Claim("unknown", "unknown", "", 0, 0.0, False, 0, "")  # no lease of ours: over long ago
