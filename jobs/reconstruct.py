@@ -1,26 +1,55 @@
-"""One drive to poses and points: python -m jobs.reconstruct --input URI --output URI.
+"""Drives to poses and points: python -m jobs.reconstruct --input URI --output URI.
 
-Without arguments a small city drive is rendered and reconstructed, to see the whole thing work.
+The input is one drive, a folder with many, or a manifest of drives. Without arguments a small city drive is rendered
+and reconstructed, to see the whole thing work. Exit codes: 0 done, 1 something failed, 130 stopped before its end.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, islice
 
-from jobs.command import run_command, settings_from
+from jobs.command import EXIT_FAILED, EXIT_INTERRUPTED, run_command, settings_from
 from pipeline import reconstruct as stages
+from pipeline import storage
 from pipeline.config import RunConfig
+from pipeline.fleet.estimate import fleet_plan
+from pipeline.fleet.inputs import iter_drives
+from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.progress import Reporter
 from pipeline.reconstruct import Reconstruction, ray_for_one_job
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _reconstruct(settings_from(RunConfig, arguments, prog="jobs.reconstruct")))
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    codes: list[int] = []
+
+    def run() -> None:
+        config = settings_from(RunConfig, arguments, prog="jobs.reconstruct")
+        many = _many(config)
+        codes.append(_reconstruct(config) if many is None else _reconstruct_many(config, many, arguments))
+
+    return run_command(run) or codes[0]
 
 
-def _reconstruct(config: RunConfig) -> None:
+def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
+    """The drives of an input with many; None where it is a single one and nothing asks for more than its result."""
+    if config.input is None or config.drive_id is not None:
+        return None
+    found = iter_drives(config.input)
+    first = list(islice(found, 2))
+    asked = config.plan or config.retry_failed or config.only or config.limit
+    only = first[0] if len(first) == 1 else None
+    if not asked and isinstance(only, DriveRef) and only.uri == storage.absolute(config.input):
+        return None
+    return chain(first, found)
+
+
+def _reconstruct(config: RunConfig) -> int:
     reporter = Reporter()
     try:
         is_sample = config.input is None
@@ -33,6 +62,26 @@ def _reconstruct(config: RunConfig) -> None:
     print(summary(result, reporter.seconds))
     if is_sample and config.input is not None:
         print(_against_truth(result, config.input))
+    return 0
+
+
+def _reconstruct_many(
+    config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str]
+) -> int:
+    command = ["python", "-m", "jobs.reconstruct", *arguments]
+    reporter = Reporter()
+    try:
+        with ray_for_one_job():
+            if config.plan:
+                print(fleet_plan(config, drives, reporter).text)
+                return 0
+            state = run_fleet(config, drives, reporter, command=command)
+    finally:
+        reporter.close()
+    print(fleet_summary(state, storage.absolute(config.output)))
+    if state.info.state == "interrupted":
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if state.info.message or state.in_state("failed", "quarantined") else 0
 
 
 def _sample_drive(reporter: Reporter) -> str:

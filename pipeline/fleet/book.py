@@ -351,7 +351,8 @@ class DriveBook:
         total = sum(counts.values())
         parts = [f"{counts[state]} {state}" for state in counts if counts[state]]
         done = counts["published"] + counts["failed"] + counts["quarantined"]
-X
+        more = "" if self.ledger.info.listed else " (still listing)"
+        line = f"drives: {total - left}/{total}{more}; {', '.join(parts)}"
         if left and done:
             line += f"; about {(now - self._begun) / done * left / 60:.0f} min left"
         self.reporter.say(line)

@@ -6,6 +6,7 @@ A plan keeps numbers of a drive, not its frames' names: ten thousand drives of f
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from models import ModelConfig
+from models.config import STEM_CELL
 from pipeline import publish, storage
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError
 from pipeline.fleet.failures import Failures
-from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
@@ -148,30 +150,32 @@ class Planner:
         return PlannedDrive(ref, "failed" if known else "bad", reason, "find")
 
 
-def selected(refs: Iterable[DriveRef], config: RunConfig, failures: Failures) -> Iterator[DriveRef]:
+def selected(
+    refs: Iterable[DriveRef | RefusedDrive], config: RunConfig, failures: Failures
+) -> Iterator[DriveRef | RefusedDrive]:
     """The drives that --only and --retry-failed ask for."""
     for ref in refs:
-        if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in (ref.drive_id, *ref.tags)):
+        words = (ref.drive_id, *(ref.tags if isinstance(ref, DriveRef) else ()))
+        if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in words):
             continue
         if config.retry_failed and ref.drive_id not in failures.drive_ids:
             continue
         yield ref
 
 
-def plan_drives(planner: Planner, refs: Iterable[DriveRef], threads: int) -> Iterator[PlannedDrive]:
-    """Plans of all drives, as they are ready; so many at a time, no more than some are held. A name that comes twice
-    fails the second time."""
+def plan_drives(
+    planner: Planner, refs: Iterable[DriveRef | RefusedDrive], threads: int
+) -> Iterator[PlannedDrive]:
+    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where it
+    was found has a name of its own here, whatever it was called."""
     seen: set[str] = set()
     running: set[Future[PlannedDrive]] = set()
     with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool:
         for ref in refs:
-            if ref.drive_id in seen:
-                again = replace(ref, drive_id=_free_name(ref.drive_id, seen))
-                seen.add(again.drive_id)
-                yield PlannedDrive(
-                    again, "bad", f"drive {ref.drive_id}: there are two of this name; this one ({ref.uri}) is left out",
-                    "find",
-                )  # fmt: skip
+            if isinstance(ref, RefusedDrive):
+                name = _free_name(ref.drive_id or "unnamed", seen)
+                seen.add(name)
+                yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
                 continue
             seen.add(ref.drive_id)
             running.add(pool.submit(planner.plan, ref))
@@ -215,7 +219,9 @@ def state_bytes_per_frame(model: ModelConfig, height: int, width: int, item_byte
     """Bytes of a chunk's state a frame, at the memory where it is largest, with the pixels that wait beside it."""
     patches = (height // model.patch_size) * (width // model.patch_size)
     tokens = patches + model.special_tokens
-    values = 2 * tokens * model.embed_dim + len(model.dense_layers) * patches * 2 * model.embed_dim
+    fine = (model.patch_size // STEM_CELL) ** 2 * model.motion_channels if model.dense_skip else 0
+    # tokens and the frame block's half beside them, what the depth head keeps of its layers, fine features
+    values = 2 * tokens * model.embed_dim + patches * (sum(model.dense_channels) + fine)
     return values * item_bytes + height * width * 3
 
 
@@ -226,10 +232,8 @@ def ranks_needed(costs: Costs, rank_bytes: int) -> int:
 
 
 def _free_name(name: str, taken: set[str]) -> str:
-    number = 2
-    while f"{name}#{number}" in taken:
-        number += 1
-    return f"{name}#{number}"
+    names = (name if number == 1 else f"{name}#{number}" for number in itertools.count(1))
+    return next(one for one in names if one not in taken)
 
 
 def _patiently(ask: Callable[[], T]) -> T:

@@ -8,11 +8,11 @@ publishes beside it. All they decide about a drive goes through `DriveBook`, so 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
@@ -22,10 +22,10 @@ from pipeline.fleet.book import DriveBook
 from pipeline.fleet.failures import Failures
 from pipeline.fleet.finish import FinishDrive, Finisher, finish_drive
 from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, load_drive, run_wave
-from pipeline.fleet.ledger import DriveRow, Ledger, RunInfo, RunState, new_run_id
+from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
 from pipeline.fleet.plan import PlannedDrive, Planner, plan_drives, selected
 from pipeline.fleet.queue import DriveQueue
-from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
@@ -33,6 +33,7 @@ from pipeline.reconstruct import start_ray
 
 _LOOK_EVERY_S = 0.2
 _FINISH_AFTER_STOP_S = 20.0
+_SHOWN = 30
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,13 @@ def make_planner(config: RunConfig, output: str, failures: Failures) -> Planner:
 
 
 def run_fleet(
-    config: RunConfig, refs: Iterable[DriveRef], reporter: Reporter, parts: Parts = Parts()
+    config: RunConfig,
+    refs: Iterable[DriveRef | RefusedDrive],
+    reporter: Reporter,
+    parts: Parts = Parts(),
+    command: Sequence[str] = (),
 ) -> RunState:
-    """All drives that have no result yet. Returns the ledger as it is at the end, run state finished or interrupted.
+    """All drives that have no result yet; command is what was typed. Returns the ledger as it is at the end.
 
     Raises what is wrong with the run as a whole: StorageError where the output cannot be written, CheckpointError,
     ValueError. What is wrong with a drive is in its row.
@@ -73,7 +78,7 @@ def run_fleet(
     parts.ready(config)
     size = parts.size(config)
     info = RunInfo(
-        new_run_id(), input=storage.redacted(config.input or ""), command=tuple(map(storage.redacted, sys.argv)),
+        new_run_id(), input=storage.redacted(config.input or ""), command=tuple(map(storage.redacted, command)),
         settings=plain(asdict(config)), groups=size.groups, workers=size.workers, gpus=size.gpus,
     )  # fmt: skip
     reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
@@ -98,7 +103,7 @@ class _Run:
         self.failure: str | None = None
         self.listing_failure: str | None = None
 
-    def through(self, refs: Iterable[DriveRef]) -> tuple[str, str | None]:
+    def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
         """Everything; what the run ended as, and why, if not simply done."""
         groups = [
             Group(number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts)
@@ -140,7 +145,7 @@ class _Run:
             return "failed", self.failure
         return "interrupted", "stopped by a signal; the same command goes on with what is left"
 
-    def _plan(self, refs: Iterable[DriveRef]) -> None:
+    def _plan(self, refs: Iterable[DriveRef | RefusedDrive]) -> None:
         try:
             wanted = selected(refs, self.config, self.book.failures)
             todo: list[PlannedDrive] = []
@@ -191,6 +196,27 @@ def _stop_signals() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def failed_rows(state: RunState) -> list[DriveRow]:
-    """Drives of this run without a result that this run tried."""
-    return state.in_state("failed", "quarantined")
+def fleet_summary(state: RunState, output: str) -> str:
+    """What a person wants to know at the end: counts, what failed and why, and what to type to do just that again."""
+    counts = state.counts
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    spent = (state.info.ended_at or time.time()) - state.info.started_at
+    lines = [f"run {state.info.run_id} {state.info.state}: {shown or 'no drives'}, {spent:.0f} s"]
+    if state.info.listed and not any(counts[name] for name in counts if name != "skipped"):
+        lines.append("  nothing to do")
+    failed = state.in_state("failed", "quarantined")
+    for row in failed[:_SHOWN]:
+        lines.append(f"  {row.state} {row.drive_id} [{row.stage}]: {row.reason}")
+    if len(failed) > _SHOWN:
+        lines.append(f"  and {len(failed) - _SHOWN} more, all in the ledger")
+    if state.info.message:
+        lines.append(f"  {state.info.message}")
+    if failed:
+        lines.append(f"  again    {retry_command(state)}")
+    lines.append(f"  ledger   {storage.redacted(run_uri(output, state.info.run_id))}")
+    return "\n".join(lines)
+
+
+def retry_command(state: RunState) -> str:
+    """What does exactly the drives that failed again."""
+    return shlex.join([*(word for word in state.info.command if word != "--retry-failed"), "--retry-failed"])
