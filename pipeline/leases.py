@@ -172,14 +172,14 @@ class Leases:
                 held = list(self._held.values())
             for lease in held:
                 with contextlib.suppress(StorageError):  # tried again, until it is too late
-                    self._move_on(lease, lease.claim.working)
+                    self._move_on(lease)
 
-    def _move_on(self, lease: Lease, working: bool) -> None:
+    def _move_on(self, lease: Lease, working: bool = False) -> None:
         with lease.lock:
             if lease.lost:
                 return
             begun = time.monotonic()
-            claim = self._claim(lease.deaths, working)
+            claim = self._claim(lease.deaths, working or lease.claim.working)
             text = claim.to_bytes()
             if not storage.compare_and_swap(lease.uri, lease.text, text):
                 _, now = _read(lease.uri)

@@ -231,7 +231,7 @@ class Group:
 
     def _blame(self, drive_id: str) -> None:
         """A process of the group died with this drive: its own doing, or the node's?"""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        alive, _ = self.parts.nodes()
         if any(node not in alive for node in self._nodes.values()):
             self.book.lost_node(drive_id)
         else:
@@ -241,4 +241,11 @@ class Group:
         """Whether a node of this group goes away soon: the next drive shall begin elsewhere."""
         if not self._nodes:
             return False
-        return any(node in self._nodes.values() for node in cluster_state.get_draining_nodes())
+        _, draining = self.parts.nodes()
+        return any(node in draining for node in self._nodes.values())
+
+
+def cluster_nodes() -> tuple[set[str], set[str]]:
+    """Ids of the cluster's nodes that live, and of those that were told to go (spot nodes)."""
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return alive, set(cluster_state.get_draining_nodes())

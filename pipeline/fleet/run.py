@@ -21,7 +21,7 @@ from pipeline.errors import DriveError
 from pipeline.fleet.book import DriveBook
 from pipeline.fleet.failures import Failures
 from pipeline.fleet.finish import FinishDrive, Finisher, finish_drive
-from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, load_drive, run_wave
+from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, cluster_nodes, load_drive, run_wave
 from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
 from pipeline.fleet.plan import PlannedDrive, Planner, plan_drives, selected
 from pipeline.fleet.queue import DriveQueue
@@ -48,6 +48,7 @@ class Parts:
     load: LoadDrive = load_drive
     run_wave: RunWave = run_wave
     finish: FinishDrive = finish_drive
+    nodes: Callable[[], tuple[set[str], set[str]]] = cluster_nodes
     planner: Callable[[RunConfig, str, Failures], Planner] | None = None
 
 

@@ -1,0 +1,217 @@
+"""What a run decides: what is tried again, how often, alone or not, what is given up and remembered."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from pipeline.errors import AlignmentError, DecodeError
+from pipeline.fleet.ledger import read_run
+from pipeline.fleet.run import fleet_summary
+from pipeline.forward.group import GroupError
+from pipeline.leases import LeaseLostError, Leases
+from pipeline.storage import UnreachableError
+from tests.fleet.standins import World
+
+
+def states(run):
+    return {drive_id: row.state for drive_id, row in run.rows.items()}
+
+
+def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tmp_path):
+    script = {
+        "input": ["input"], "store": ["store", "store", "ok"], "dead-store": ["store"], "crash": ["crash", "ok"],
+        "poison": ["crash"], "node": ["node"] * 4 + ["ok"], "die": ["die", "ok"], "bug": ["bug", "ok"],
+    }  # fmt: skip
+    world = World(script, groups=2)
+    world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
+    good = [f"good-{n}" for n in range(12)]
+    run = world.run(tmp_path, [*script, *good, "empty", "away"])
+    assert run.info.state == "finished" and run.info.listed
+    expected = dict.fromkeys([*good, "store", "crash", "node", "die", "bug"], "published")
+    expected |= dict.fromkeys(["input", "dead-store", "empty", "away"], "failed") | {"poison": "quarantined"}
+    assert states(run) == expected
+    assert {name: len(world.tries[name]) for name in script} == {
+        "input": 1, "store": 3, "dead-store": 3, "crash": 2, "poison": 3, "node": 5, "die": 2, "bug": 2
+    }  # fmt: skip
+    assert all(len(world.tries[name]) == 1 for name in good)
+    retried_alone = [wave for wave in world.waves if "poison" in wave][1:]
+    assert retried_alone == [["poison"], ["poison"]]
+    row = run.rows["input"]
+    assert row.reason == "drive input: depth is not finite at frame 7" and row.frame == 7
+    assert row.stage == "forward: layers 2/3"
+    assert "died" in run.rows["poison"].reason and run.rows["poison"].attempts == 3
+    assert run.rows["good-0"].seconds.keys() >= {"find", "forward", "join", "publish"}
+    assert read_run(str(tmp_path)).rows == run.rows and read_run(str(tmp_path)).info.state == "finished"
+    said = fleet_summary(run, str(tmp_path))
+    assert "17 published" in said and "poison" in said and "jobs.reconstruct --retry-failed" in said
+    assert not (tmp_path / "_leases").exists()
+
+
+def test_a_failure_in_the_drive_is_remembered_one_of_the_store_is_tried_again_until_asked(tmp_path):
+    names = ["a", "input", "poison", "dead-store"]
+    first = World({"input": ["input"], "poison": ["crash"], "dead-store": ["store"]})
+    first.run(tmp_path, names)
+    second = World()
+    run = second.run(tmp_path, names)
+    assert states(run) == {"a": "published", "input": "skipped", "poison": "skipped", "dead-store": "published"}
+    assert "quarantined before" in run.rows["poison"].reason and "not finite" in run.rows["input"].reason
+    again = World()
+    run = again.run(tmp_path, names, retry_failed=True)
+    assert states(run) == {"input": "published", "poison": "published"}
+    changed = World({"input": ["input"]})
+    changed.run(tmp_path, ["input"])
+    changed.frames["input"] = 11  # other input: the failure says nothing of it
+    assert len(changed.tries["input"]) == 1
+    changed.script = {}
+    assert states(changed.run(tmp_path, ["input"])) == {"input": "published"}
+
+
+def test_publishing_is_tried_again_for_the_store_not_for_the_drive_and_forward_is_not_repeated(tmp_path):
+    world = World()
+    world.finish = {
+        "later": [UnreachableError("no answer"), UnreachableError("no answer")],
+        "never": [UnreachableError("no answer")] * 9,
+        "crooked": [AlignmentError("drive crooked: chunks cannot be joined at frame 3")],
+        "bug": [KeyError("x")],
+        "lost": [LeaseLostError("drive lost: this run's claim ran out")],
+    }
+    run = world.run(tmp_path, [*world.finish, "fine"])
+    assert states(run) == {
+        "later": "published", "never": "failed", "crooked": "failed", "bug": "failed", "lost": "skipped",
+        "fine": "published",
+    }  # fmt: skip
+    assert all(len(tries) == 1 for tries in world.tries.values())
+    assert (run.rows["crooked"].stage, run.rows["crooked"].frame) == ("join", 3)
+    assert run.rows["never"].stage == "publish" and "tried 3 times" in run.rows["never"].reason
+
+
+def test_a_group_that_cannot_even_start_ends_the_run_with_its_reason(tmp_path):
+    world = World({"a": ["no start"], "b": ["no start"]})
+    # a group's own failure before it came to a drive
+    world.run_wave = lambda *a, **k: (_ for _ in ()).throw(GroupError("wrong weights", None))
+    run = world.run(tmp_path, ["a", "b"])
+    assert run.info.state == "failed" and "wrong weights" in run.info.message
+    assert set(states(run).values()) == {"queued"}
+
+
+def test_longest_first_and_a_limit_takes_the_longest(tmp_path):
+    world = World(frames={"a": 10, "b": 30, "c": 20})
+    run = world.run(tmp_path, ["a", "b", "c"], limit=2)
+    assert states(run) == {"a": "skipped", "b": "published", "c": "published"}
+    assert [one for wave in world.waves for one in wave] == ["b", "c"]
+
+
+def test_only_takes_names_and_tags_by_pattern(tmp_path):
+    assert set(World().run(tmp_path, ["north-1", "north-2", "south-1"], only="north*").rows) == {"north-1", "north-2"}
+
+
+def test_what_two_runs_at_once_do_is_done_once(tmp_path):
+    names = [f"d{n}" for n in range(30)]
+    worlds = [World(groups=2), World(groups=2)]
+    runs = [None, None]
+
+    def go(number):
+        worlds[number].on_go = lambda drive_id: time.sleep(0.02)
+        runs[number] = worlds[number].run(tmp_path, names, fleet={"wave_drives": 2, "lease_s": 1.0})
+
+    threads = [threading.Thread(target=go, args=(n,)) for n in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    # nothing here writes a manifest, so a drive may be done by both, one after the other, but never at once
+    for name in names:
+        assert {states(run)[name] for run in runs} <= {"published", "skipped"}
+        assert "published" in {states(run)[name] for run in runs}
+
+
+def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
+    with Leases(str(tmp_path), "other", 1.0) as other:
+        other.take("living")
+        dead = other.take("dead")
+        other._held.pop("dead")  # is not renewed any more
+        run = World().run(tmp_path, ["living", "dead", "free"])
+    assert states(run) == {"living": "skipped", "dead": "published", "free": "published"}
+    assert "run other" in run.rows["living"].reason
+    assert dead.claim.owner == "other"
+
+
+def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
+    with Leases(str(tmp_path), "dead", 600) as dead:
+        lease = dead.take("d")
+        text = lease.text.replace(b'"deaths": 0', b'"deaths": 2').replace(b'"working": false', b'"working": true')
+        text = text.replace(f'"pid": {lease.claim.pid}'.encode(), b'"pid": 999999999')
+        with open(lease.uri, "wb") as file:
+            file.write(text)
+        dead._held.clear()
+    run = World().run(tmp_path, ["d", "e"])
+    assert states(run) == {"d": "quarantined", "e": "published"}
+    assert "3 runs in a row died" in run.rows["d"].reason
+
+
+def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
+    world = World()
+
+    def on_go(drive_id):
+        if drive_id == "d1":
+            world.draining.add("node-0")
+            world.alive = {"another"}
+
+    world.on_go = on_go
+    run = world.run(tmp_path, [f"d{n}" for n in range(8)], fleet={"wave_drives": 8})
+    assert set(states(run).values()) == {"published"}
+    assert len(world.waves) > 1 and Counter(one for tries in world.tries.values() for one in tries) == {"ok": 8}
+
+
+def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
+    world = World()
+    gate, most, running = threading.Event(), [0], [0]
+    finished = world.finished
+
+    def slow(*arguments):
+        running[0] += 1
+        gate.wait(5)
+        return finished(*arguments)
+
+    world.finished = slow
+    started = []
+    world.on_go = started.append
+    threading.Timer(1.0, lambda: (most.__setitem__(0, len(started)), gate.set())).start()
+    run = world.run(tmp_path, [f"d{n}" for n in range(12)], fleet={"finishing": 2})
+    assert set(states(run).values()) == {"published"}
+    assert most[0] <= 2 * 2 + 1  # twice what is finished at a time
+
+
+def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_path):
+    world = World()
+
+    def on_go(drive_id):
+        if drive_id == "d5":
+            os.kill(os.getpid(), signal.SIGTERM)  # a job that is stopped, a spot node that goes
+            while not stopped():
+                time.sleep(0.01)
+
+    def stopped():
+        return read_run(str(tmp_path)).info.state == "interrupted"
+
+    names = [f"d{n}" for n in range(8)]
+    world.frames = {name: 100 - n for n, name in enumerate(names)}
+    world.on_go = on_go
+    run = world.run(tmp_path, names, limit=8, fleet={"wave_drives": 1})
+    assert run.info.state == "interrupted"
+    found = states(run)
+    assert set(found.values()) <= {"published", "queued"} and found["d0"] == "published"
+    assert found["d6"] == found["d7"] == "queued"
+    assert not (tmp_path / "_leases").exists()
+    assert set(states(World().run(tmp_path, names)).values()) == {"published"}
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 200])
+def test_a_name_that_is_no_folder_is_refused_by_name_and_touches_nothing(tmp_path, name):
+    run = World().run(tmp_path / "out", [name, "good"])
+    assert states(run) == {name: "failed", "good": "published"}
+    assert "drive id" in run.rows[name].reason
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}

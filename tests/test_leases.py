@@ -1,0 +1,116 @@
+"""One drive, one owner: of many that ask at once one gets it, who does not renew loses it, the dead are found out."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipeline import leases, storage
+from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases, remote_guard
+from tests.s3_server import s3, s3_server  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.cluster)])
+def output(request, tmp_path):
+    """A place of each kind."""
+    if request.param == "disk":
+        return str(tmp_path)
+    return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
+
+
+def test_of_many_who_ask_at_once_one_gets_it_and_after_it_gave_it_back_another(output):
+    owners = [Leases(output, f"run-{n}", 60) for n in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(3):
+            taken = list(pool.map(lambda owner: owner.take("d"), owners))
+            won = [one for one in taken if isinstance(one, Lease)]
+            assert len(won) == 1
+            won[0].guard()
+            assert {one.claim.owner for one in taken if isinstance(one, HeldElsewhere)} <= {won[0].claim.owner, *(
+                o._owner for o in owners
+            )}
+            owners[taken.index(won[0])].release(won[0])
+            with pytest.raises(LeaseLostError):
+                won[0].guard()
+
+
+def test_a_lease_is_renewed_while_its_owner_lives_and_lost_when_it_stops(output, monkeypatch):
+    monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
+    monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
+    with Leases(output, "first", 2.0) as first:
+        lease = first.take("d")
+        first.work_on(lease)
+        time.sleep(3)
+        second = Leases(output, "second", 2.0)
+        assert isinstance(second.take("d"), HeldElsewhere)
+        lease.guard()
+        remote_guard(output, "d", "first")()
+        first._stop.set()  # hangs: renews no more
+        first._thread.join()
+        time.sleep(2.5)
+        taken = second.take("d")
+        assert isinstance(taken, Lease) and taken.deaths == 1
+        with pytest.raises(LeaseLostError, match="drive d"):
+            lease.guard()
+        with pytest.raises(LeaseLostError, match="drive d"):
+            remote_guard(output, "d", "first")()
+        first._move_on(lease, working=True)
+        assert lease.lost
+    remote_guard(output, "d", "second")()  # the first one's end left it alone
+    second.release(taken)
+    assert isinstance(Leases(output, "third", 2.0).take("d"), Lease)
+
+
+def test_a_process_of_this_machine_that_died_is_not_waited_for_and_counted_if_it_worked(tmp_path):
+    code = (
+        "import os, sys; from pipeline.leases import Leases; owner = Leases(sys.argv[1], 'dead', 600);"
+        "owner.take('waiting'); owner.work_on(owner.take('working')); os.kill(os.getpid(), 9)"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for deaths in (1, 3):
+        assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env).returncode == -9
+        with Leases(str(tmp_path), "me", 600) as mine:
+            working, waiting = mine.take("working"), mine.take("waiting")
+            assert (working.deaths, waiting.deaths) == (deaths, 0)
+            if deaths == 1:  # this process dies as well, so to say: its lease stays
+                text = working.text.replace(b'"working": false', b'"working": true')
+                storage.write_bytes_atomically(working.uri, text.replace(str(os.getpid()).encode(), b"999999999"))
+                mine.release(waiting)
+                mine._held.clear()
+
+
+def test_swapping_is_all_or_nothing(output):
+    uri = storage.join(output, "one")
+    assert storage.compare_and_swap(uri, None, b"a")
+    assert not storage.compare_and_swap(uri, None, b"b")
+    assert not storage.compare_and_swap(uri, b"b", b"c")
+    assert storage.compare_and_swap(uri, b"a", b"b")
+    won = []
+
+    def swap(number):
+        if storage.compare_and_swap(uri, b"b", f"winner {number}".encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=swap, args=(n,)) for n in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(won) == 1 and storage.read_bytes(uri) == f"winner {won[0]}".encode()
+    assert not storage.compare_and_swap(uri, b"b", None)
+    assert storage.compare_and_swap(uri, storage.read_bytes(uri), None)
+    assert not storage.exists(uri)
+    assert not storage.compare_and_swap(uri, b"b", b"c")
+
+
+def test_a_store_that_knows_no_conditions_swaps_as_well_as_it_can():
+    uri = "memory://leases/one"
+    assert storage.compare_and_swap(uri, None, b"a")
+    assert not storage.compare_and_swap(uri, None, b"b")
+    assert storage.compare_and_swap(uri, b"a", b"b") and storage.read_bytes(uri) == b"b"
+    assert storage.compare_and_swap(uri, b"b", None) and not storage.exists(uri)
