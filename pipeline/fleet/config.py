@@ -28,8 +28,6 @@ class FleetConfig:
     """A run that did not renew its claim on a drive for so long has lost it to whoever comes next."""
     barrier_timeout_s: float = 1800.0
     """A group whose ranks wait for one of them for so long is started again. Must exceed a rank's longest phase."""
-    rank_memory_gb: float | None = None
-    """Host memory that a rank may fill with waiting chunk states; by default a share of its machine's."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot work."""
@@ -41,5 +39,3 @@ class FleetConfig:
                 raise ValueError(f"--fleet.{name.replace('_', '-')} must be at least a second")
         if not self.retry_after_s >= 0:
             raise ValueError("--fleet.retry-after-s must not be negative")
-        if self.rank_memory_gb is not None and not self.rank_memory_gb > 0:
-            raise ValueError("--fleet.rank-memory-gb must be above zero")

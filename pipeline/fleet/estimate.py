@@ -122,16 +122,17 @@ def fleet_plan(
 
 
 def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:
-    """Why a drive's waiting chunk states do not fit in memory, and what would help."""
+    """Why a drive's waiting chunk states do not fit in memory (they wait on disk then), and what would help."""
     needed = ranks_needed(costs, size.rank_bytes)
     has = size.gpus // size.groups if size.gpus else size.workers
     if needed <= max(has, 1):
         return None
     if needed > costs.chunks:
-        return f"one chunk waits with {_gb(costs.state_bytes_chunk)}, a rank may hold {_gb(size.rank_bytes)}"
+        holds = f"a rank may hold {_gb(size.rank_bytes)} (--host-memory)"
+        return f"one chunk waits with {_gb(costs.state_bytes_chunk)}, {holds}"
     return (
         f"{costs.chunks} chunks wait with {_gb(costs.state_bytes)}: {needed} ranks of {_gb(size.rank_bytes)} are "
-        f"needed, a group has {max(has, 1)}; fewer --groups with more --workers, or cut it by start and end"
+        f"needed, a group has {max(has, 1)}: the rest waits on disk (--scratch), slower; --workers {needed} avoids it"
     )
 
 
@@ -183,7 +184,7 @@ def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
         f"output    {_gb(values['output_bytes'])} at most",
         f"requests  {values['requests']:,} to the stores",
     ]
-    for title, found in (("does not fit", values["too_large"]), ("cannot be read", values["bad"])):
+    for title, found in (("not in memory", values["too_large"]), ("cannot be read", values["bad"])):
         for drive_id, reason in list(found.items())[:_SHOWN]:
             lines.append(f"{title}: drive {drive_id}: {reason}")
         if len(found) > _SHOWN:

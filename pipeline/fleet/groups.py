@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _LOADED_AT_A_TIME = 4  # drives of a wave that are scanned side by side
 _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
-# Of a machine's memory, what waiting chunk states may fill: the rest is weights, frames on their way, and Ray.
-_MEMORY_SHARE = 0.6
+# As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
+_MEMORY_SHARE = 0.5
 
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
 """A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
@@ -73,9 +73,10 @@ class GroupSize:
 
 
 def rank_memory(config: RunConfig, gpus: int, ranks: int) -> int:
-    """Bytes of chunk states that a rank may hold: as set, else a share of the smallest machine that has GPUs."""
-    if config.fleet.rank_memory_gb is not None:
-        return int(config.fleet.rank_memory_gb * 1e9)
+    """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
+    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be."""
+    if config.budgets.host is not None:
+        return config.budgets.host
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = [node for node in nodes if node.get("GPU", 0)] if gpus else nodes
     shares = [

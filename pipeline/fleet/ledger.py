@@ -126,8 +126,9 @@ class RunState:
 
 
 def new_run_id() -> str:
-    """A name for a run: names sort by time."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+    """A name for a run: names sort by time, to the millisecond."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}{int(now % 1 * 1000):03d}-{uuid.uuid4().hex[:6]}"
 
 
 def run_uri(output: str, run_id: str) -> str:
