@@ -92,11 +92,6 @@ def _reconstructed(
             result = reconstruct(config, reporter)
     finally:
         reporter.close()
-    if result.was_there and not result.same_settings:
-        raise DriveError(
-            f"{storage.redacted(result.uri)} was made from other frames, weights or settings; --run.overwrite makes it "
-            f"again, another --output keeps both"
-        )
     return result.manifest, None if result.was_there else memory.peak
 
 
