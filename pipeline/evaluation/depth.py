@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.city.read import TrueDrive
 from pipeline.evaluation.metrics import FloatArray, IntArray
-from pipeline.publish import PublishedDrive
-from pipeline.publish.poses import rotation_from_quaternion
+from pipeline.publish import Cameras, PublishedDrive
 
 SOURCE = "published points projected into their frames (what passed the confidence filter)"
 _COLUMNS = ("x", "y", "z", "frame_index")
@@ -101,7 +100,7 @@ def evaluate_depth(
     Raises DriveError where the truth has no depth or an image of it cannot be read.
     """
     true_frame = dict(zip(frames[0].tolist(), frames[1].tolist(), strict=True))
-    cameras = _Cameras.read(drive)
+    cameras = drive.cameras
     images = _DepthImages(truth, max_depth)
     ratios = Ratios()
     points: dict[int, int] = {}
@@ -109,10 +108,10 @@ def evaluate_depth(
     for frame, xyz in _frames_of_points(drive):
         if frame not in true_frame:
             continue
-        depth, u, v = cameras.project(frame, xyz)
+        depth, u, v = _projected(cameras, frame, xyz)
         image = images.of(true_frame[frame])
         height, width = image.shape
-        across, down = cameras.size(frame)
+        across, down = cameras.sizes[cameras.places(np.array([frame]))[0]].tolist()
         column = np.floor(u * (width / across) + _NUDGE).astype(np.int64)
         row = np.floor(v * (height / down) + _NUDGE).astype(np.int64)
         seen = (depth > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
@@ -145,13 +144,13 @@ def evaluate_depth(
 def published_depth(drive: PublishedDrive, frames: Sequence[int]) -> dict[int, NDArray[np.float32]]:
     """z-depth (H, W) of these frames in world units as published: their points, projected back onto the grid that
     they were taken from; 0 where no point was kept. Frames without points are left out."""
-    cameras = _Cameras.read(drive)
+    cameras = drive.cameras
     images: dict[int, NDArray[np.float32]] = {}
     for frame, xyz in _frames_of_points(drive):
         if frame not in frames:
             continue
-        depth, u, v = cameras.project(frame, xyz)
-        across, down = cameras.size(frame)
+        depth, u, v = _projected(cameras, frame, xyz)
+        across, down = cameras.sizes[cameras.places(np.array([frame]))[0]].tolist()
         if frame not in images:
             cell = np.nan_to_num(max(grid_spacing(u), grid_spacing(v)), nan=1.0)
             images[frame] = np.zeros((max(round(down / cell), 1), max(round(across / cell), 1)), np.float32)
@@ -176,41 +175,11 @@ def grid_spacing(places: FloatArray) -> float:
     return float(np.percentile(np.diff(centres), 10))
 
 
-@dataclass(frozen=True, eq=False)
-class _Cameras:
-    """Pose, intrinsics and size of the source image of every frame, as published."""
-
-    position: FloatArray
-    rotation: FloatArray
-    intrinsics: FloatArray
-    sizes: IntArray
-
-    @staticmethod
-    def read(drive: PublishedDrive) -> _Cameras:
-        def columns(*names: str) -> FloatArray:
-            return np.stack([drive.poses[name].to_numpy() for name in names], -1)
-
-        return _Cameras(
-            columns("x", "y", "z"),
-            rotation_from_quaternion(columns("qw", "qx", "qy", "qz")),
-            columns("fx", "fy", "cx", "cy"),
-            columns("width", "height").astype(np.int64),
-        )
-
-    def project(self, frame: int, xyz: NDArray[np.float32]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """World points (n, 3) -> z-depth (n,) in world units, and pixels u, v (n,) of the source image."""
-        local = (xyz.astype(np.float64) - self.position[frame]) @ self.rotation[frame]
-        fx, fy, cx, cy = self.intrinsics[frame]
-        depth = local[:, 2]
-        safe = np.where(depth > 0, depth, np.nan)
-        u, v = fx * local[:, 0] / safe + cx, fy * local[:, 1] / safe + cy
-        outside = np.float64(-1.0)
-        return depth, np.nan_to_num(u, nan=outside), np.nan_to_num(v, nan=outside)
-
-    def size(self, frame: int) -> tuple[int, int]:
-        """(width, height) of the source image."""
-        width, height = self.sizes[frame]
-        return int(width), int(height)
+def _projected(cameras: Cameras, frame: int, xyz: NDArray[np.float32]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """World points (n, 3) -> z-depth (n,) in world units, and pixels u, v (n,) of the source image, -1 behind it."""
+    pixels, depth = cameras.project(int(cameras.places(np.array([frame]))[0]), xyz)
+    u, v = np.nan_to_num(pixels, nan=-1.0).T
+    return depth, u, v
 
 
 class _DepthImages:

@@ -70,13 +70,15 @@ class Cameras:
         place = np.minimum(np.searchsorted(self.frame_index, frame_index), len(self) - 1)
         return np.where(self.frame_index[place] == frame_index, place, -1)
 
-    def project(self, places: NDArray[np.integer], xyz: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """World points (n, 3), each into the camera of its row (n,): pixels of the source image (n, 2), NaN behind the
-        camera, and z-depth (n,) in world units."""
-        pose = self.world_from_camera[places]
-        away = np.asarray(xyz, np.float64) - pose[:, :3, 3]
-        local = np.einsum("nij,ni->nj", pose[:, :3, :3], away)
+    def project(
+        self, places: NDArray[np.integer] | int, xyz: NDArray[np.floating]
+    ) -> tuple[Floats, Floats]:
+        """World points (n, 3), each into the camera of its row (n,), or all into that of one row: pixels of the source
+        image (n, 2), NaN behind the camera, and z-depth (n,) in world units."""
+        pose, k = self.world_from_camera[places], self.intrinsics[places]
+        away = np.asarray(xyz, np.float64) - pose[..., :3, 3]
+        rotation = pose[..., :3, :3]
+        local = away @ rotation if rotation.ndim == 2 else np.einsum("ni,nij->nj", away, rotation)
         depth = local[:, 2]
-        k = self.intrinsics[places]
         front = np.where(depth > 0, depth, np.nan)
-        return k[:, :2] * local[:, :2] / front[:, None] + k[:, 2:], depth
+        return k[..., :2] * local[:, :2] / front[:, None] + k[..., 2:], depth

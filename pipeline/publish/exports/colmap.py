@@ -49,7 +49,8 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
     """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images and points.
 
     One PINHOLE camera for each different set of intrinsics, at the size of the source image; ids are 1 and up, an
-    image's is its frame number + 1. The images themselves are expected in images/. Raises DriveError where points do
+    image's is its frame number + 1. A point's ERROR is 0: its observation is where it projects to. The images are
+    expected in images/. Raises DriveError where points do
     not lie in the image of their own frame: poses and points are then not of one drive.
     """
     model = folder / "sparse" / "0"
