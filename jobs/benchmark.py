@@ -15,11 +15,14 @@ from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
+from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
+from pipeline.benchmark.publish import PublishBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
+from pipeline.benchmark.store import StoreBenchmark
 
-What = Literal["accuracy", "decode", "network", "rendering"]
+What = Literal["accuracy", "decode", "drive", "network", "publish", "rendering", "store"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,11 @@ class BenchmarkConfig:
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
+    drive: DriveBenchmark = field(default_factory=DriveBenchmark)
     network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
+    publish: PublishBenchmark = field(default_factory=PublishBenchmark)
     rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
+    store: StoreBenchmark = field(default_factory=StoreBenchmark)
 
 
 def main(arguments: list[str] | None = None) -> int:

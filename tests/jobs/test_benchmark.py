@@ -78,3 +78,28 @@ def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_
     assert said["peak_memory_bytes"] >= 0
     assert set(said["allreduce_seconds"]) == {"1", "2"}
     assert "2.5 x on 2 cores" in capsys.readouterr().out
+
+
+def test_the_store_keeps_its_budgets_and_says_how_fast_it_is(tmp_path, capsys):
+    file = tmp_path / "store.json"
+    small = ["--store.chunk-bytes", "4000", "--store.chunks", "10", "--store.scratch-folder", str(tmp_path)]
+    assert main(["--what", "store", *small, "--json", str(file)]) == 0
+    said = json.loads(file.read_text())
+    assert said["all_in_memory"]["bytes_to_disk"] == 0
+    assert said["nearly_all_on_disk"]["bytes_to_disk"] > said["half_on_disk"]["bytes_to_disk"] > 0
+    assert said["nearly_all_on_disk"]["peak_host_bytes"] <= said["nearly_all_on_disk"]["host_budget_bytes"]
+    assert "MISSED" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_publishing_and_whole_drives_are_measured(tmp_path):
+    file, picture = tmp_path / "found.json", tmp_path / "found.png"
+    small = ["--publish.points", "30000", "--publish.height", "50", "--publish.width", "60", "--json", str(file)]
+    assert main(["--what", "publish", *small]) == 0
+    assert json.loads(file.read_text())["points"] == 30000
+    small = ["--drive.lengths", "12", "18", "--drive.width", "112", "--drive.height", "56", "--drive.chunk-size", "6"]
+    assert main(["--what", "drive", *small, "--drive.overlap", "3", "--json", str(file), "--figure", str(picture)]) == 0
+    drives = json.loads(file.read_text())["drives"]
+    assert [d["frames"] for d in drives] == [12, 18]
+    assert all(d["points"] > 0 and {"forward", "join", "publish"} <= d["seconds"].keys() for d in drives)
+    assert picture.read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,161 @@
+"""Whole drives of growing length, from JPEG files to Parquet: seconds by stage, memory over time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models import ModelConfig, Reconstructor
+from models.benchmark.modes import made_up_frames
+from models.checkpoint import save_checkpoint
+from pipeline.benchmark.child import in_child
+from pipeline.benchmark.memory import MemoryTrace
+from pipeline.benchmark.report import Measured, Row, size
+from pipeline.forward.budgets import parse_size
+
+_MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight
+_FAST = ("small", "city_tiny")  # beside networks as fast as these a share of the time says nothing
+
+
+@dataclass(frozen=True)
+class DriveBenchmark:
+    """The whole pipeline in one process on made-up drives; one process of its own a length."""
+
+    preset: str = "small"
+    """Network: a preset's name, or small: four layers 32 wide at 518 pixels, to measure all that is around it."""
+    lengths: tuple[int, ...] = (60, 120, 240)
+    """Frames of the drives; the target's are 100 300 1000 4541."""
+    width: int = 518
+    """Width of the images; the network's frames are as wide as its preset says."""
+    height: int = 154
+    """Height of the images."""
+    chunk_size: int = 20
+    """Frames a chunk."""
+    overlap: int = 10
+    """Frames that neighbouring chunks share."""
+    host_memory: str = "2GB"
+    """Budget of waiting chunks in host memory."""
+    points: bool = True
+    """Publish the point cloud too."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        parse_size(self.host_memory, "--drive.host-memory")
+        if self.preset != "small":
+            ModelConfig.preset(self.preset)
+        if not self.lengths or min(self.lengths) < 2:
+            raise ValueError(f"drive.lengths must be drives of 2 frames or more, not {self.lengths}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Each length in turn; the last one's memory is judged."""
+        runs: list[dict[str, Any]] = []
+        for frames in self.lengths:
+            runs.append(in_child(_reconstructed, self, frames))
+            run = runs[-1]
+            say(f"{frames} frames: {run['total_seconds']:.1f} s, peak {size(run['peak_resident_bytes'])}")
+        last = runs[-1]
+        limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
+        flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
+        outside = last["outside_forward_share"]
+        judged = self.preset not in _FAST
+        rows = [
+            Row(f"resident set, {last['frames']} frames", size(last["peak_resident_bytes"]), f"{size(limit)}",
+                last["peak_resident_bytes"] <= limit),
+            Row("  growth in the second half", size(last["growth_bytes"]), "flat (10 %)", flat),
+            Row("outside the network's stage", f"{outside:.0%} of the time, Ray's start aside",
+                "10 % on a CPU with ViT-S" if judged else None, outside <= 0.1 if judged else None),
+            *(Row(f"{r['frames']} frames", f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
+                  f"peak {size(r['peak_resident_bytes'])}") for r in runs),
+            Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
+        ]  # fmt: skip
+        return Measured({"drives": runs, "resident_limit_bytes": limit}, tuple(rows), _figure(runs, limit))
+
+
+def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
+    """One drive in this process."""
+    from pipeline.config import RunConfig
+    from pipeline.progress import Reporter
+    from pipeline.publish import PublishConfig
+    from pipeline.reconstruct import ray_for_one_job, reconstruct
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this process alone needs no token
+    with tempfile.TemporaryDirectory(prefix="benchmark-drive-") as folder:
+        _write_images(Path(folder, "drive"), frames, settings.height, settings.width)
+        weights = str(Path(folder, "network.safetensors"))
+        save_checkpoint(_network(settings), Path(weights))
+        config = RunConfig(
+            input=str(Path(folder, "drive")), output=str(Path(folder, "out")), weights=weights,
+            chunk_size=settings.chunk_size, overlap=settings.overlap, host_memory=settings.host_memory,
+            loops=False, stops=False, turns=False, publish=PublishConfig(with_points=settings.points),
+        )  # fmt: skip
+        reporter = Reporter(io.StringIO())
+        with MemoryTrace(0.2) as trace, contextlib.redirect_stdout(io.StringIO()), ray_for_one_job():
+            result = reconstruct(config, reporter)
+        seconds = dict(reporter.seconds)
+        points = result.manifest.counts.points
+    own = sum(spent for name, spent in seconds.items() if name != "start Ray")
+    return {
+        "frames": frames, "seconds": seconds, "total_seconds": own, "points": points,
+        "outside_forward_share": 1 - seconds["forward"] / own,
+        "peak_resident_bytes": trace.peak, "growth_bytes": trace.growth, "trace": _thinned(trace.samples),
+    }  # fmt: skip
+
+
+def _network(settings: DriveBenchmark) -> Reconstructor:
+    """Made-up weights with cameras near each other, so that chunks can be joined."""
+    config = ModelConfig.preset(settings.preset) if settings.preset != "small" else ModelConfig(
+        embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=518, memory_layers=(1, 3),
+        dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16), camera_trunk_depth=1,
+        camera_heads=2, layer_scale=0.5,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    model = Reconstructor(config)
+    with torch.no_grad():
+        model.camera_head.pose_branch.fc2.weight.mul_(0.1)
+        bias = torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / config.camera_rounds  # rounds add up
+        model.camera_head.pose_branch.fc2.bias.copy_(bias)
+    return model
+
+
+def _write_images(folder: Path, frames: int, height: int, width: int) -> None:
+    folder.mkdir()
+    pictures = made_up_frames(min(frames, 64), height, width).permute(0, 2, 3, 1).numpy()
+    for number in range(frames):
+        Image.fromarray(np.ascontiguousarray(pictures[number % len(pictures)])).save(
+            folder / f"{number:06d}.jpg", quality=90
+        )
+
+
+def _thinned(samples: list[tuple[float, int]], most: int = 200) -> list[tuple[float, int]]:
+    return [(round(when, 2), held) for when, held in samples[:: max(1, len(samples) // most)]]
+
+
+def _figure(runs: list[dict[str, Any]], limit: float) -> bytes:
+    """Time against length, and memory over the time of the longest drive."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot([r["frames"] for r in runs], [r["total_seconds"] for r in runs], "o-")
+    left.set(xlabel="frames", ylabel="seconds", title="whole pipeline", xlim=(0, None), ylim=(0, None))
+    for run in runs:
+        when, held = zip(*run["trace"], strict=True)
+        right.plot(np.array(when) / max(when[-1], 1e-9), np.array(held) / 1e9, label=f"{run['frames']} frames")
+    right.axhline(limit / 1e9, color="grey", linestyle=":", linewidth=1)
+    right.set(xlabel="share of the run", ylabel="resident, GB", title="memory", ylim=(0, None))
+    right.legend(fontsize=7)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=80)
+    return file.getvalue()

@@ -1,0 +1,83 @@
+"""Where chunks wait: how fast they go to disk and come back, beside a plain copy, within each budget."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.benchmark.limits import copy_rate
+from models.tokens import ChunkState
+from pipeline.benchmark.report import Measured, Row, size
+from pipeline.forward.budgets import Budgets
+from pipeline.forward.state_store import TieredStore, WaitingChunk
+
+
+@dataclass(frozen=True)
+class StoreBenchmark:
+    """Chunks put, taken and put again over the barriers of a drive, as the phases do."""
+
+    chunks: int = 12
+    """Chunks of the drive."""
+    chunk_bytes: int = 40_000_000
+    """Bytes of a chunk's state; 190 MB at the published size."""
+    barriers: int = 4
+    """How often all of them wait."""
+    scratch_folder: str | None = None
+    """Folder on the disk to measure; by default the one for temporary files."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        if self.chunks < 4 or self.barriers < 1 or self.chunk_bytes < 1000:
+            raise ValueError("store.chunks must be at least 4, store.barriers 1, store.chunk_bytes 1000")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """All on the first tier, half of it on disk, nearly all of it on disk; what came back is compared."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        folder = self.scratch_folder or tempfile.gettempdir()
+        whole = (self.chunks + 2) * self.chunk_bytes
+        budgets = {"all in memory": whole, "half on disk": whole // 2, "nearly all on disk": 3 * self.chunk_bytes}
+        copies = copy_rate(device)
+        values: dict[str, object] = {"device": str(device), "copy_bytes_per_second": copies}
+        rows = [Row("copies, for comparison", f"{copies / 1e9:.2f} GB/s")]
+        for name, host in budgets.items():
+            store = TieredStore(device, Budgets(0, host, 10**15, folder))
+            begin = time.perf_counter()
+            self._drive(store, device)
+            seconds = time.perf_counter() - begin
+            moved = store.moved["scratch"]
+            store.close()
+            rate = 2 * moved / seconds
+            say(f"store, {name}: {seconds:.2f} s, {size(moved)} to disk")
+            values[name.replace(" ", "_")] = {
+                "seconds": seconds, "bytes_to_disk": moved, "disk_bytes_per_second": rate,
+                "peak_host_bytes": store.peak["host"], "host_budget_bytes": host,
+            }  # fmt: skip
+            said = f"{seconds:.2f} s for {self.barriers} barriers"
+            if moved:
+                said += f", {rate / 1e9:.2f} GB/s written and read"
+            rows.append(Row(name, f"{said}, host {size(store.peak['host'])}", f"host {size(host)}",
+                            store.peak["host"] <= host))  # fmt: skip
+        return Measured(values, tuple(rows))
+
+    def _drive(self, store: TieredStore, device: torch.device) -> None:
+        """Raises RuntimeError where a chunk does not come back as it was put."""
+        numbers = range(self.chunks)
+        ok = np.ones(1, bool)
+        for barrier in range(self.barriers):
+            if barrier:
+                store.expect(numbers)
+            for number in numbers:
+                tokens = torch.empty(0)
+                if barrier:
+                    tokens = store.take(number).state.tokens
+                    if int(tokens[0, 0, 0, 0]) != number or int(tokens[0, -1, -1, -1]) != number:
+                        raise RuntimeError(f"chunk {number} came back changed")
+                else:
+                    tokens = torch.full((1, 1, 1, self.chunk_bytes // 2), number, dtype=torch.int16, device=device)
+                store.put(WaitingChunk(number, range(1), ChunkState(tokens, (1, 1)), None, ok, (None,)))
+        store.clear()
