@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.fleet.inputs import DEPTH, FIRST_LOOK_NAMES, iter_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.storage.stores import resolve
 from tests.s3_server import s3, s3_server  # noqa: F401
 
 LAYOUTS = {
@@ -100,7 +101,7 @@ def test_frames_are_not_listed_to_find_drives(s3, monkeypatch):  # noqa: F811
     fs.mkdirs("tests/wide", exist_ok=True)
     fs.pipe({f"tests/wide/d{d}/{f:04d}.png": b"x" for d in range(10) for f in range(300)}, batch_size=32)
     requests, lock = [], threading.Lock()
-    storage_fs = storage._resolve(bucket)[0]
+    storage_fs = resolve(bucket)[0]
     real = storage_fs.call_s3
 
     def counted(method, **arguments):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
-from pipeline.storage import NotFoundError, RefusedError, UnreachableError
+from pipeline.storage import NotFoundError, RefusedError, UnreachableError, stores
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3, s3_server  # noqa: F401
 
 
@@ -258,7 +258,7 @@ class TestOnS3:
             one_line(raised.value)
 
     def test_an_endpoint_that_never_answers_is_given_up(self, s3, monkeypatch):  # noqa: F811
-        monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(stores, "READ_TIMEOUT_S", 0.3)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
             fsspec.get_filesystem_class("s3").clear_instance_cache()

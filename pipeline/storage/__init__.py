@@ -1,0 +1,54 @@
+"""Files on any store, by URI: plain path, file://, s3://, hf://, memory:// ... The only user of fsspec.
+
+Endpoint and credentials come from the standard environment alone (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_PROFILE, HF_TOKEN, instance roles), so that they reach every worker the same way. Buckets on another store than
+the rest: CITY_S3_PROFILES="bucket=profile,..." names the profile of the AWS configuration file (endpoint_url, keys or
+role) that is theirs. Whatever a store says becomes a `StorageError` of one line without credentials; its kind tells
+what an operator can do about it.
+"""
+
+from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError
+from pipeline.storage.files import (
+    copy,
+    fetch_to_cache,
+    make_dir,
+    open_input,
+    read_bytes,
+    remove_file,
+    remove_tree,
+    upload,
+    write_bytes_atomically,
+)
+from pipeline.storage.listing import FolderEntry, StoredFile, exists, iter_folder, list_files, list_folders, stored_file
+from pipeline.storage.swap import compare_and_swap
+from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
+
+__all__ = [
+    "DRIVE_ID_LENGTH",
+    "FolderEntry",
+    "NotFoundError",
+    "RefusedError",
+    "StoredFile",
+    "UnreachableError",
+    "absolute",
+    "check_drive_id",
+    "compare_and_swap",
+    "copy",
+    "exists",
+    "fetch_to_cache",
+    "is_local",
+    "iter_folder",
+    "join",
+    "list_files",
+    "list_folders",
+    "make_dir",
+    "open_input",
+    "parent_and_name",
+    "read_bytes",
+    "redacted",
+    "remove_file",
+    "remove_tree",
+    "stored_file",
+    "upload",
+    "write_bytes_atomically",
+]

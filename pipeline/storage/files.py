@@ -1,0 +1,207 @@
+"""Reading, writing whole or not at all, copying, removing; one download a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import StorageError
+from pipeline.storage.failures import UnreachableError, code_of, translated
+from pipeline.storage.listing import stored_file
+from pipeline.storage.stores import is_object_store, resolve
+from pipeline.storage.uris import is_local, redacted
+
+READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
+
+
+def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
+    """Open a file for reading in binary, seekable; errors while reading are `StorageError` too.
+
+    readahead: fetch ahead of a reader that goes through the file; without it just what is asked for is fetched.
+    """
+    with translated(uri, "open"):
+        fs, path = resolve(uri)
+        if isinstance(fs, LocalFileSystem):
+            return open(path, "rb")
+        options = {} if readahead else {"cache_type": "none"}
+        return io.BufferedReader(_Input(fs.open(path, "rb", block_size=READ_BLOCK_BYTES, **options), uri))
+
+
+class _Input(io.RawIOBase):
+    """A remote file for reading whose errors are `StorageError`."""
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file = file
+        self._uri = uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with translated(self._uri, "read"):
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with translated(self._uri, "read"):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
+    """Read a whole file, or its first `limit` bytes (a header).
+
+    Raises:
+        NotFoundError, RefusedError, UnreachableError, StorageError: as the store says, after retries.
+    """
+    with translated(uri, "read"):
+        fs, path = resolve(uri)
+        if limit is None:
+            return bytes(fs.cat_file(path))
+        try:
+            return bytes(fs.cat_file(path, start=0, end=limit))
+        except OSError as error:
+            # A store answers a range of an empty object with an error instead of no bytes.
+            if code_of(error) == "InvalidRange":
+                return b""
+            raise
+
+
+def write_bytes_atomically(uri: str, data: bytes) -> None:
+    """Write a file that is never seen half: local under another name and renamed, an object by one PUT."""
+    with translated(uri, "write"):
+        fs, path = resolve(uri)
+        if not isinstance(fs, LocalFileSystem):
+            fs.pipe_file(path, data)
+            return
+        with _renamed_when_whole(path) as temporary, open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def upload(local_path: str | Path, uri: str) -> None:
+    """Copy a local file to a URI, never seen half there (as `write_bytes_atomically`)."""
+    with translated(uri, "write"):
+        fs, path = resolve(uri)
+        if not isinstance(fs, LocalFileSystem):
+            fs.put_file(str(local_path), path)
+            return
+        with _renamed_when_whole(path) as temporary:
+            shutil.copyfile(local_path, temporary)
+
+
+@contextlib.contextmanager
+def _renamed_when_whole(path: str) -> Iterator[str]:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name[:80]}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file within one store, never seen half there: by the store itself, on a disk as a link where it can."""
+    with translated(target, "write"):
+        fs, path = resolve(source)
+        _, target_path = resolve(target)
+        if not isinstance(fs, LocalFileSystem):
+            fs.cp_file(path, target_path)
+            return
+        with _renamed_when_whole(target_path) as temporary:
+            try:
+                os.link(path, temporary)
+            except OSError:  # a store of files without links
+                shutil.copyfile(path, temporary)
+
+
+def make_dir(uri: str) -> None:
+    """Make a folder and its parents where the store has folders; buckets are never made."""
+    with translated(uri, "write"):
+        fs, path = resolve(uri)
+        if not is_object_store(fs):
+            fs.makedirs(path, exist_ok=True)
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file by one request; nothing there is fine."""
+    with translated(uri, "remove"), contextlib.suppress(FileNotFoundError):
+        fs, path = resolve(uri)
+        fs.rm_file(path)
+
+
+def remove_tree(uri: str) -> None:
+    """Remove a folder and all below it (or one file); nothing there is fine.
+
+    Raises:
+        StorageError: the URI is the root of a store or a whole bucket, or the store refuses.
+    """
+    with translated(uri, "remove"):
+        fs, path = resolve(uri)
+        depth = len([part for part in path.split("/") if part])
+        if depth < (2 if is_object_store(fs) else 1):
+            raise StorageError(f"will not remove a whole store or bucket: {redacted(uri)}")
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
+
+
+def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
+    """Bring a file (weights) onto this machine once, whatever the number of processes that ask at a time.
+
+    The first process downloads under another name and renames; the others wait for it. A changed file (etag
+    or size) is fetched anew. A local path is returned as it is.
+
+    Args:
+        cache_dir: default $XDG_CACHE_HOME/city-reconstruction, else ~/.cache/city-reconstruction.
+
+    Raises:
+        NotFoundError, RefusedError, UnreachableError, StorageError: as the store or the local disk says.
+    """
+    found = stored_file(uri)
+    if is_local(uri):
+        return Path(found.uri)
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
+    folder = Path(cache_dir) if cache_dir is not None else root
+    key = hashlib.sha256(f"{found.uri}\n{found.size}\n{found.etag}".encode()).hexdigest()[:16]
+    target = folder / f"{key}-{found.name}"
+    with translated(uri, f"fetch into {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{key}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel when a process dies
+            if not target.exists():
+                # One fixed name under the lock: what a killed process left is overwritten, not collected.
+                partial = folder / f"{key}.part"
+                fs, path = resolve(uri)
+                fs.get_file(path, str(partial))
+                if partial.stat().st_size != found.size:
+                    got = partial.stat().st_size
+                    message = f"{redacted(uri)}: expected {found.size} bytes, got {got}; try again"
+                    raise UnreachableError(message)
+                os.replace(partial, target)
+    return target

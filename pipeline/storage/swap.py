@@ -1,0 +1,91 @@
+"""A file replaced only where it still holds what was read: conditional PUT on S3, a lock on disks."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.storage.failures import code_of, translated
+from pipeline.storage.listing import etag_of
+from pipeline.storage.stores import is_object_store, resolve
+
+
+def compare_and_swap(uri: str, expected: bytes | None, new: bytes | None) -> bool:
+    """Write a small file only where it holds `expected` (None: where it is not there); new None removes it.
+
+    Of several processes that try at once one succeeds: on a disk by a lock on the file, on S3 by conditional requests
+    (If-None-Match, If-Match). Stores that know neither are asked, written and asked again, which is no more than
+    likely to be right. Returns whether it was done.
+
+    Raises:
+        RefusedError, UnreachableError, StorageError: as the store says; then it may or may not have been done.
+    """
+    assert new != b"" and expected != b"", "an empty file counts as none"
+    with translated(uri, "write"):
+        fs, path = resolve(uri)
+        if isinstance(fs, LocalFileSystem):
+            return _swap_local(path, expected, new)
+        conditions: dict[str, str] = {"IfNoneMatch": "*"}
+        if expected is not None:
+            try:
+                etag = etag_of(fs.info(path))
+                if bytes(fs.cat_file(path)) != expected:
+                    return False
+            except FileNotFoundError:
+                return False
+            conditions = {"IfMatch": f'"{etag}"'} if etag else {}
+        if is_object_store(fs) and hasattr(fs, "call_s3") and conditions:
+            bucket, key, _ = fs.split_path(path)
+            try:
+                if new is None:
+                    fs.call_s3("delete_object", Bucket=bucket, Key=key, **conditions)
+                else:
+                    fs.call_s3("put_object", Bucket=bucket, Key=key, Body=new, **conditions)
+                return True
+            except OSError as error:
+                code = code_of(error)
+                if code in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
+                    return False
+                if code != "NotImplemented":
+                    raise
+        return _swap_unconditionally(fs, path, expected, new)
+
+
+def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    while True:
+        with open(path, "a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+                    continue  # removed, and perhaps made anew, before the lock was had
+            except FileNotFoundError:
+                continue
+            file.seek(0)
+            now = file.read() or None
+            if now != expected:
+                if now is None:
+                    os.unlink(path)
+                return False
+            if new is None:
+                os.unlink(path)
+            else:
+                file.truncate(0)
+                file.write(new)
+                file.flush()
+                os.fsync(file.fileno())
+            return True
+
+
+def _swap_unconditionally(fs: Any, path: str, expected: bytes | None, new: bytes | None) -> bool:
+    now = bytes(fs.cat_file(path)) if fs.exists(path) else None
+    if now != expected:
+        return False
+    if new is None:
+        fs.rm_file(path)
+        return True
+    fs.pipe_file(path, new)
+    return bytes(fs.cat_file(path)) == new

@@ -1,0 +1,85 @@
+"""URIs as text: joined, split, made absolute; which names a drive may have; texts without credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from pipeline.errors import DriveError, StorageError
+
+DRIVE_ID_LENGTH = 128
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_DRIVE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
+_SECRET_IN_URI = re.compile(
+    r"(://)[^/@\s]+@|((?:signature|token|credential|password|key)=)[^&\s]+", re.IGNORECASE
+)
+
+
+def redacted(text: str) -> str:
+    """Blank out credentials in a message: user:password@, signatures in queries, the environment's values."""
+    text = _SECRET_IN_URI.sub(lambda m: m.group(1) + "***@" if m.group(1) else m.group(2) + "***", text)
+    for variable in _SECRET_VARIABLES:
+        value = os.environ.get(variable, "")
+        if len(value) >= 4:
+            text = text.replace(value, "***")
+    return text
+
+
+def absolute(uri: str) -> str:
+    """Make a local path (or file:// URI) an absolute path; other URIs stay as they are.
+
+    Ray workers run in other folders than the driver, so paths are resolved before they travel.
+    """
+    scheme = SCHEME.match(uri)
+    if scheme and scheme.group(1).lower() in ("file", "local"):
+        return os.path.abspath(uri[scheme.end() :])
+    return uri if scheme else os.path.abspath(uri)
+
+
+def is_local(uri: str) -> bool:
+    """Whether a URI names the file system of this machine."""
+    return SCHEME.match(absolute(uri)) is None
+
+
+def join(uri: str, *names: str) -> str:
+    """Append relative names to a folder's URI.
+
+    Raises:
+        StorageError: a name that is empty, absolute, a URI, or climbs out with "..".
+    """
+    for name in names:
+        parts = name.split("/")
+        if SCHEME.match(name) or "\0" in name or any(part in ("", ".", "..") for part in parts):
+            raise StorageError(f"not a plain name below {redacted(uri)}: {name!r}")
+    root = uri if uri.endswith("://") else uri.rstrip("/") + "/"
+    return root + "/".join(names) if names else uri
+
+
+def parent_and_name(uri: str) -> tuple[str, str]:
+    """Split the last name off a URI: "s3://b/drives/90/" -> "s3://b/drives", "90"; at the root ""."""
+    scheme = SCHEME.match(uri)
+    start = scheme.end() if scheme else 0
+    folder, _, name = uri[start:].rstrip("/").rpartition("/")
+    if not folder:
+        return (uri[:start] + "/" if uri[start : start + 1] == "/" and not scheme else ""), name
+    return uri[:start] + folder, name
+
+
+def check_drive_id(drive_id: str) -> str:
+    """Return a drive id that is safe as a folder name on every store.
+
+    Raises:
+        DriveError: other than letters, digits, ".", "_", "-"; a leading "."; empty; more than 128 characters.
+    """
+    if len(drive_id) > DRIVE_ID_LENGTH:
+        raise DriveError(
+            f"drive id {drive_id[:20]!r}...: expected at most {DRIVE_ID_LENGTH} characters, "
+            f"got {len(drive_id)}; give a shorter one (--drive-id)"
+        )
+    if not _DRIVE_ID.fullmatch(drive_id):
+        raise DriveError(
+            f"drive id {drive_id!r}: expected letters, digits, '.', '_' and '-', not starting with '.'; "
+            "give another one (--drive-id)"
+        )
+    return drive_id
