@@ -16,13 +16,14 @@ from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
+from pipeline.benchmark.fleet import FleetBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
 
-What = Literal["accuracy", "decode", "drive", "network", "publish", "rendering", "store"]
+What = Literal["accuracy", "decode", "drive", "fleet", "network", "publish", "rendering", "store"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class BenchmarkConfig:
     accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
     drive: DriveBenchmark = field(default_factory=DriveBenchmark)
+    fleet: FleetBenchmark = field(default_factory=FleetBenchmark)
     network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
     publish: PublishBenchmark = field(default_factory=PublishBenchmark)
     rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)

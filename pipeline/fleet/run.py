@@ -8,7 +8,6 @@ publishes beside it. All they decide about a drive goes through `DriveBook`, so 
 from __future__ import annotations
 
 import contextlib
-import shlex
 import signal
 import threading
 import time
@@ -26,6 +25,9 @@ from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
 from pipeline.fleet.plan import PlannedDrive, Planner, plan_drives, selected
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.fleet.run_metrics import metrics_of
+from pipeline.fleet.run_report import REPORT_NAME, write_run_report
+from pipeline.fleet.summary import retry_command
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
@@ -83,14 +85,16 @@ def run_fleet(
         settings=plain(asdict(config)), groups=size.groups, workers=size.workers, gpus=size.gpus,
     )  # fmt: skip
     reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
-    with Ledger(output, info) as ledger, Leases(output, info.run_id, config.fleet.lease_s) as leases:
+    claims = Leases(output, info.run_id, config.fleet.lease_s)
+    with Ledger(output, info) as ledger, metrics_of(ledger), claims as leases:
         queue = DriveQueue(size.groups, config.fleet.wave_drives, config.fleet.wave_frames)
         finisher = Finisher(config.fleet.finishing)
         book = DriveBook(config, output, ledger, leases, failures, queue, reporter)
         run = _Run(config, planner, book, queue, finisher, size, parts)
         state, message = run.through(refs)
-        ledger.update_run(state=state, message=message, ended_at=time.time())
+        ledger.update_run(state=state, message=message, ended_at=time.time(), report=REPORT_NAME)
         ledger.flush()
+        write_run_report(output, RunState(ledger.info, dict(ledger.rows)))
     return RunState(ledger.info, dict(ledger.rows))
 
 
@@ -215,9 +219,6 @@ def fleet_summary(state: RunState, output: str) -> str:
     if failed:
         lines.append(f"  again    {retry_command(state)}")
     lines.append(f"  ledger   {storage.redacted(run_uri(output, state.info.run_id))}")
+    if state.info.report:
+        lines.append(f"  report   {state.info.report}, beside it")
     return "\n".join(lines)
-
-
-def retry_command(state: RunState) -> str:
-    """What does exactly the drives that failed again."""
-    return shlex.join([*(word for word in state.info.command if word != "--retry-failed"), "--retry-failed"])

@@ -16,12 +16,22 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from pipeline.fleet.ledger import FINAL, STATES, DriveRow, RunState
+from pipeline import storage
+from pipeline.fleet.ledger import FINAL, STATES, DriveRow, RunState, run_uri
 from pipeline.fleet.summary import FAILED, Summary, duration, failure_kinds, retry_command, size, summarise
+
+REPORT_NAME = "report.html"
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 420, 150, 44, 20
 _BINS = 24
 _SHOWN_KINDS, _SHOWN_IDS = 30, 12
+
+
+def write_run_report(output: str, run: RunState) -> str:
+    """The page of a run beside its ledger; gives back where. Raises StorageError."""
+    uri = storage.join(run_uri(output, run.info.run_id), REPORT_NAME)
+    storage.write_bytes_atomically(uri, render_run_report(run).encode())
+    return uri
 
 
 def render_run_report(run: RunState) -> str:

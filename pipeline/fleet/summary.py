@@ -157,5 +157,5 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None) -> 
     if failed and info.state != "running":
         lines.append(f"  retry    {retry_command(run)}")
     if info.report:
-        lines.append(f"  report   {info.report}")
+        lines.append(f"  report   _runs/{info.run_id}/{info.report} in the output")
     return "\n".join(lines)

@@ -215,3 +215,10 @@ def test_a_name_that_is_no_folder_is_refused_by_name_and_touches_nothing(tmp_pat
     assert states(run) == {name: "failed", "good": "published"}
     assert "drive id" in run.rows[name].reason
     assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
+def test_a_run_leaves_its_report_beside_its_ledger(tmp_path):
+    run = World({"bad": ["input"]}).run(tmp_path, ["good", "bad"])
+    page = (tmp_path / "_runs" / run.info.run_id / read_run(str(tmp_path)).info.report).read_text()
+    assert "depth is not finite at frame 7" in page and '"good","published"' in page
+    assert "report.html" in fleet_summary(run, str(tmp_path))

@@ -1,0 +1,225 @@
+"""A fleet run without a network: what the driver costs, how busy it keeps many groups, what its memory does.
+
+Planner, queue, book, leases, ledger and finisher are the real ones, through `run_fleet`. Made up are the drives
+(listings of so many names), the groups (they sleep for the time that a drive would take, divided by `speed_up`) and
+publishing (sleeps too). Listing a store is not in it; no Ray is started.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models import ModelConfig
+from pipeline import storage
+from pipeline.benchmark.memory import MemoryTrace
+from pipeline.benchmark.report import Measured, Row, size
+from pipeline.config import RunConfig
+from pipeline.fleet.finish import Finished
+from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.plan import PlannedDrive, Planner, drive_config
+from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.run import Parts, run_fleet
+from pipeline.forward.events import Event, Progress, RankUp, Staged
+from pipeline.forward.group import GroupSettings, Outcome, Permit
+from pipeline.ingest.drives import Drive
+from pipeline.ingest.segments import DriveTask
+from pipeline.progress import Reporter
+from pipeline.reconstruct import plan
+from pipeline.storage import StoredFile
+
+if TYPE_CHECKING:
+    from pipeline.fleet.failures import Failures
+    from pipeline.staged_drive import StagedDrive
+
+_TARGET_BUSY, _TARGET_MEMORY, _TARGET_GROWTH = 0.95, 2e9, 0.1
+_PROGRESS_EVENTS = 20  # a drive sends as many in a real run as it has chunks and phases; the driver samples them
+_SPREAD = 0.6  # of the logarithm of a drive's length: most are short, some ten times as long
+
+
+@dataclass(frozen=True)
+class FleetBenchmark:
+    """A made-up fleet and the machines that it would run on."""
+
+    drives: int = 10_000
+    """Drives of the fleet."""
+    groups: int = 64
+    """Groups of one GPU each that work side by side."""
+    frames: int = 2_500
+    """Frames of a drive in the median; lengths are spread widely."""
+    frames_per_s: float = 10.0
+    """Frames a second of one group."""
+    start_s: float = 45.0
+    """Seconds in which a group starts and loads its weights, once a wave."""
+    finish_s: float = 20.0
+    """Seconds in which a drive is joined and published."""
+    speed_up: float = 100.0
+    """All these seconds are divided by this; what the driver does is not, so its share shows larger than it is."""
+    output: str | None = None
+    """Where ledger and leases go, a folder or bucket; by default a folder of the machine that is removed again."""
+    seed: int = 1
+    """Of the drives' lengths."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name in ("drives", "groups", "frames", "frames_per_s", "speed_up"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"fleet.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("start_s", "finish_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"fleet.{name} must not be negative, not {getattr(self, name)}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Run the fleet. Raises StorageError where the output cannot be written."""
+        if self.output is not None:
+            return self._measured(storage.absolute(self.output), say)
+        with tempfile.TemporaryDirectory(prefix="fleet-benchmark-") as folder:
+            return self._measured(folder, say)
+
+    def _measured(self, output: str, say: Callable[[str], None]) -> Measured:
+        world = _World(self)
+        ideal = max(world.total_s / self.groups, max(world.seconds))
+        say(f"fleet: {self.drives} drives, {sum(world.frames):,} frames, {self.groups} groups; ideally {ideal:.0f} s")
+        groups = GroupSize(self.groups, 1, self.groups, False, 10**12)
+        parts = Parts(
+            ready=lambda config: None, size=lambda config: groups, load=world.load, run_wave=world.run_wave,
+            finish=world.finish, nodes=lambda: ({"node"}, set()), planner=world.planner,
+        )  # fmt: skip
+        config = RunConfig(input="made-up", output=output, workers=1, stops=False, turns=False)
+        at_once = self.groups * self.finish_s * self.frames_per_s / self.frames  # publishing that keeps up
+        at_a_time = max(config.fleet.finishing, math.ceil(at_once))
+        config = replace(config, fleet=replace(config.fleet, finishing=2 * at_a_time))
+        reporter = Reporter(_Lines(say))
+        cpu, begin = time.process_time(), time.monotonic()
+        with MemoryTrace(every_s=0.25) as memory:
+            run = run_fleet(config, world.refs(), reporter, parts)
+        wall, cpu = time.monotonic() - begin, time.process_time() - cpu
+        published = run.counts["published"]
+        if published != self.drives:
+            said = run.info.message or run.counts
+            raise ValueError(f"only {published} of {self.drives} drives were published: {said}")
+        span = world.last_staged - begin
+        busy = world.total_s / (self.groups * span)
+        ledger = list(_all_files(storage.join(output, "_runs", run.info.run_id)))
+        ledger_bytes = sum(file.size for file in ledger)
+        growth = memory.growth / memory.peak
+        values: dict[str, Any] = {
+            "wall_seconds": wall, "makespan_seconds": span, "ideal_seconds": ideal, "busy": busy,
+            "driver_cpu_seconds": cpu, "driver_cpu_seconds_a_drive": cpu / self.drives,
+            "overhead_seconds_a_drive": (self.groups * span - world.total_s) / self.drives,
+            "drives_a_second": self.drives / wall, "memory_peak_bytes": memory.peak, "memory_growth": growth,
+            "ledger_bytes": ledger_bytes, "ledger_objects": len(ledger), "starts": world.starts,
+        }  # fmt: skip
+        return Measured(values, (
+            Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
+            Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
+            Row("driver memory, most", size(memory.peak), f"< {size(_TARGET_MEMORY)}",
+                memory.peak < _TARGET_MEMORY),
+            Row("its growth, second half over first", f"{growth:.1%}", f"<= {_TARGET_GROWTH:.0%}",
+                growth <= _TARGET_GROWTH),
+            Row("driver CPU a drive", f"{1000 * cpu / self.drives:.1f} ms"),
+            Row("time of a group lost a drive, starts included",
+                f"{1000 * values['overhead_seconds_a_drive']:.0f} ms"),
+            Row("ledger", f"{size(ledger_bytes)} in {len(ledger)} objects"),
+        ))  # fmt: skip
+
+
+class _World:
+    """Drives, groups and publishing that only take their time."""
+
+    def __init__(self, settings: FleetBenchmark) -> None:
+        self.settings = settings
+        rng = np.random.default_rng(settings.seed)
+        lengths = settings.frames * np.exp(_SPREAD * rng.standard_normal(settings.drives))
+        self.frames = [max(60, int(length)) for length in lengths]
+        self.seconds = [count / settings.frames_per_s / settings.speed_up for count in self.frames]
+        self.total_s = sum(self.seconds)
+        names = [f"{number:06d}.jpg" for number in range(max(self.frames))]
+        self.files = tuple(StoredFile(f"made-up/{name}", name, 200_000, f"{name:>032}") for name in names)
+        self.starts = 0
+        self.last_staged = 0.0
+        self._lock = threading.Lock()
+
+    def refs(self) -> Iterator[DriveRef]:
+        return (DriveRef(f"drive-{number:06d}", f"made-up/{number:06d}") for number in range(self.settings.drives))
+
+    def planner(self, config: RunConfig, output: str, failures: Failures) -> Planner:
+        model = ModelConfig.scal3r()
+        return Planner(config.with_network_defaults(model), model, "0" * 64, output, failures, find=self.find)
+
+    def find(self, config: RunConfig) -> Drive:
+        """A drive of so many names; all drives share them, as listing costs its own time, elsewhere."""
+        assert config.input is not None and config.drive_id is not None
+        count = self.frames[int(config.drive_id.rpartition("-")[2])]
+        return _drive(config.drive_id, config.input, self.files[:count])
+
+    def load(self, planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
+        """As a group holds it: names of its own for every drive, for they are most of what the driver holds."""
+        shared = planner.find(drive_config(planner.config, planned.ref)).listing
+        files = tuple(StoredFile("/".join((planned.ref.uri, f.name)), f.name, f.size, f"{f.etag}*") for f in shared)
+        drive = _drive(planned.drive_id, planned.ref.uri, files)
+        return plan(drive, planner.config, planner.model), planned.identity or ""
+
+    def run_wave(
+        self, config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
+        on_event: Callable[[Event], None], permit: Permit,
+    ) -> Mapping[str, Outcome]:  # fmt: skip
+        with self._lock:
+            self.starts += 1
+        time.sleep(self.settings.start_s / self.settings.speed_up)
+        on_event(RankUp(0, "node", 1))
+        for task in tasks:
+            drive_id = task.drive.drive_id
+            while (answer := permit(drive_id)) is None:
+                time.sleep(0.005)
+            if answer == "stop":
+                break
+            if answer == "skip":
+                continue
+            end = time.monotonic() + self.seconds[int(drive_id.rpartition("-")[2])]
+            for step in range(_PROGRESS_EVENTS):
+                on_event(Progress(drive_id, "layers 1/5", 1))
+                time.sleep(max(0.0, (end - time.monotonic()) / (_PROGRESS_EVENTS - step)))
+            self.last_staged = time.monotonic()
+            on_event(Staged(drive_id, "made-up", len(task.chunks)))
+        return {}
+
+    def finish(self, staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
+        seconds = self.settings.finish_s / self.settings.speed_up
+        time.sleep(seconds)
+        frames = len(staged.facts.frame_uris)
+        return Finished(frames, staged.chunk_count, 0, 2000 * frames, 40_000 * frames, "pass", {"join": seconds})
+
+
+def _drive(drive_id: str, uri: str, files: tuple[StoredFile, ...]) -> Drive:
+    uris = tuple(file.uri for file in files)
+    return Drive(drive_id, uri, "images", uris, len(files), None, None, 1242, 375, files)
+
+
+def _all_files(uri: str) -> Iterator[StoredFile]:
+    yield from storage.list_files(uri)
+    for name in storage.list_folders(uri):
+        yield from _all_files(storage.join(uri, name))
+
+
+class _Lines(io.StringIO):
+    """Lines of the run's own progress, now and then."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say, self._last = say, 0.0
+
+    def write(self, text: str) -> int:
+        now = time.monotonic()
+        if text.strip() and now - self._last > 20:
+            self._last = now
+            self._say(text.strip())
+        return len(text)
