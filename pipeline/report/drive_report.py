@@ -70,7 +70,7 @@ def write_report(
             for f in view.stretches
         ],
         "views": views,
-        "first_view": 1 if len(views) > 1 else 0,
+        "first_view": (len(views) // 4) * 2 + 1 if len(views) > 1 else 0,  # through the camera, in the middle
         "results": _results(view, compared),
         "figures": [
             {"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures

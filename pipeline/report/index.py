@@ -56,11 +56,13 @@ def index_drives(output: str, drives: Sequence[str], site: Path, reporter: Repor
         return list(pool.map(one, drives))
 
 
-def write_index(site: Path, output: str, entries: Sequence[Entry]) -> None:
-    """drives.json, what index.html shows: these entries, and reports of other drives that are in the site."""
-    known = {entry["id"]: entry for entry in _stored(site)}
+def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: bool) -> None:
+    """drives.json, what index.html shows: these entries (of the whole output, or of some of its drives: then others of
+    it stay), and the reports of other outputs that are in the site."""
+    shown = without_credentials(storage.absolute(output))
+    known = {entry["id"]: entry for entry in _stored(site, None if whole else shown)}
     known |= {entry["id"]: entry for entry in entries}
-    data = {"output": without_credentials(storage.absolute(output)), "drives": [known[name] for name in sorted(known)]}
+    data = {"output": shown, "drives": [known[name] for name in sorted(known)]}
     storage.write_bytes_atomically(str(site / "drives.json"), json.dumps(data, separators=(",", ":")).encode())
 
 
@@ -133,11 +135,15 @@ def _thumb(drive: PublishedDrive, site: Path) -> str | None:
     return None
 
 
-def _stored(site: Path) -> list[Entry]:
+def _stored(site: Path, output: str | None) -> list[Entry]:
+    """Entries written before: all where they are of this output, else those that have a report in the site."""
     try:
-        drives: list[Entry] = json.loads((site / "drives.json").read_bytes())["drives"]
+        data = json.loads((site / "drives.json").read_bytes())
+        drives: list[Entry] = data["drives"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    if data.get("output") == output:
+        return drives
     return [entry for entry in drives if (site / "drives" / str(entry.get("id")) / "index.html").is_file()]
 
 

@@ -75,13 +75,14 @@ def add_points(scene: Any, view: DriveView, sample: PointSample) -> None:
 
 
 def point_size(xyz: NDArray[np.float32], step: float) -> float:
-    """How large points are drawn (world units): about as far as they are apart, never larger than a frame's step.
+    """How large points are drawn (world units): about as far as they are apart where most of them are, a third of a
+    frame's step at most.
 
-    The spacing is that of points (n, 3) on a surface: their number in cubes of a step's side.
+    Points (n, 3) lie on surfaces: k of them in a cube of a step's side are step / sqrt(k) apart.
     """
-    cubes, count = np.unique(np.floor(xyz / max(step, 1e-9)).astype(np.int64), axis=0, return_counts=True)
-    crowded = float(np.median(count[np.argsort(count)][len(cubes) // 2 :])) if len(cubes) else 1.0
-    return float(np.clip(1.2 * step / np.sqrt(max(crowded, 1.0)), 0.02 * step, step))
+    _, count = np.unique(np.floor(xyz / max(step, 1e-9)).astype(np.int64), axis=0, return_counts=True)
+    crowded = float(np.median(np.repeat(count, count))) if len(count) else 1.0
+    return float(np.clip(1.4 * step / np.sqrt(max(crowded, 1.0)), 0.02 * step, 0.35 * step))
 
 
 def add_current(scene: Any, view: DriveView, frame: int | None = None) -> Any:

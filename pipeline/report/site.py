@@ -6,6 +6,7 @@ import functools
 import http.server
 import os
 import shutil
+import sys
 import uuid
 from importlib import resources
 from pathlib import Path
@@ -47,7 +48,7 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
         _write_drive(output, drive_id, site, config, reporter)
         made.append(drive_id)
     entries = index_drives(output, drives, site, reporter)
-    write_index(site, output, entries)
+    write_index(site, output, entries, whole=drives != list(config.drive))
     return made
 
 
@@ -68,6 +69,11 @@ def port_error(host: str, port: int, error: OSError) -> DriveError:
 class _Server(http.server.ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that drops an image it no longer needs is no error; others are told as usual."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -41,7 +41,7 @@ class Watched:
 def watched(browser: Any, base: str, width: int, height: int) -> Watched:
     """A new page of that size whose errors and outside requests are kept."""
     one = Watched(browser.new_page(viewport={"width": width, "height": height}))
-    one.page.set_default_timeout(120_000)
+    one.page.set_default_timeout(200_000)  # software WebGL on a busy machine takes its time
     one.page.on("console", lambda said: one.wrong.append(said.text) if said.type == "error" else None)
     one.page.on("pageerror", lambda error: one.wrong.append(str(error)))
     one.page.on("response", lambda answer: one.wrong.append(answer.url) if answer.status >= 400 else None)

@@ -46,7 +46,8 @@ def test_a_drive_of_a_newer_schema_gets_an_entry_that_says_so(output, tmp_path):
     entries = index_drives(str(output), names, tmp_path / "site", Reporter())
     assert [entry["verdict"] for entry in entries] == ["warn", "unreadable"]
     assert "newer than" in entries[1]["error"]
-    write_index(tmp_path / "site", str(output), entries)
+    write_index(tmp_path / "site", str(output), entries, whole=True)
+    write_index(tmp_path / "site", str(output), entries[:1], whole=False)  # the other stays
     assert len(json.loads((tmp_path / "site" / "drives.json").read_text())["drives"]) == 2
 
 

@@ -201,7 +201,7 @@ class Report {
     else $("nophoto").textContent = frames.note || "no image";
     const rows = [["frame", `${now}, ${frames.status[now]}`]];
     if (frames.time) rows.push(["time", `${frames.time[now].toFixed(2)} s`]);
-    rows.push(["chunk", frames.chunk[now] < 0 ? "–" : frames.chunk[now]], ["confidence", number(frames.confidence[now])]);
+    rows.push(["chunk", frames.chunk[now] < 0 ? "–" : frames.chunk[now]], ["confidence", number(frames.confidence[now], 4)]);
     rows.push([`travelled (${drive.unit})`, number(frames.travelled[now], 4)]);
     if (drive.deviation?.[now] !== null && drive.deviation) rows.push(["off the truth (m)", number(drive.deviation[now])]);
     if (name && frames.files_of[shown] !== now) rows.push(["image of frame", frames.files_of[shown]]);
@@ -268,7 +268,7 @@ class Report {
     const xs = lines.flat().map((p) => p[0]), ys = lines.flat().map((p) => -p[1]);
     const low = (v) => v.reduce((a, b) => Math.min(a, b), Infinity), high = (v) => v.reduce((a, b) => Math.max(a, b), -Infinity);
     const [left, top] = [low(xs), low(ys)], span = Math.max(high(xs) - left, high(ys) - top, 1e-6), pad = span * 0.08;
-    const width = high(xs) - left + 2 * pad, height = high(ys) - top + 2 * pad;
+    const width = high(xs) - left + 2 * pad, height = high(ys) - top + 2 * pad + span * 0.1;
     box.setAttribute("viewBox", `${left - pad} ${top - pad} ${width} ${height}`);
     const stroke = span / 110;
     const line = (points, colour, wide, extra = {}) => box.append(svg("polyline", {
