@@ -9,6 +9,7 @@ import pytest
 from pipeline.fleet.ledger import RunState
 from pipeline.fleet.run_report import render_run_report
 from tests.fleet.runs import NASTY, made_up_run
+from tests.report.browser import chromium
 
 
 def rows_of(page: str) -> dict:
@@ -47,28 +48,20 @@ def test_a_run_without_a_drive_yet_has_a_page(state):
     assert f"{run.info.run_id}: {state}" in render_run_report(RunState(replace(run.info, gpus=0), {}))
 
 
-@pytest.fixture(scope="module")
-def chromium():
+@pytest.fixture
+def browser():
     """A real browser, or a clear reason to skip."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    import shutil
-
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.mark.slow
-def test_ten_thousand_drives_are_sorted_and_searched_in_a_browser(chromium, tmp_path):
+def test_ten_thousand_drives_are_sorted_and_searched_in_a_browser(browser, tmp_path):
     run = made_up_run(10_000)
     path = tmp_path / "report.html"
     path.write_text(render_run_report(run))
     assert path.stat().st_size < 4_000_000
-    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
