@@ -1,0 +1,87 @@
+"""A run whose output's store misbehaves: a real S3 server, behind a proxy or killed, real ledger and leases."""
+
+import threading
+import time
+
+import fsspec
+import pytest
+
+from pipeline.fleet.ledger import list_runs, read_run
+from tests.fleet.standins import World
+from tests.fleet.test_run import states
+from tests.s3_proxy import S3Proxy
+from tests.s3_server import S3Server, s3, s3_server  # noqa: F401
+
+pytestmark = pytest.mark.cluster
+
+NAMES = [f"d{n}" for n in range(12)]
+
+
+@pytest.fixture
+def proxy(s3, s3_server, monkeypatch):  # noqa: F811
+    """The bucket through a proxy."""
+    one = S3Proxy(s3_server.ports[0])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one.endpoint)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield one
+    one.stop()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def whole(run, output):
+    """All drives published, and the ledger on the store says what the run says."""
+    assert set(states(run).values()) == {"published"}
+    stored = read_run(output, run.info.run_id)
+    assert stored.rows == run.rows and stored.info.state == "finished"
+
+
+def test_a_store_that_is_slow_or_says_503_now_and_then_loses_nothing(proxy):
+    count = [0]
+
+    def now_and_then(method, path):
+        count[0] += 1
+        return "503" if count[0] % 4 == 0 else 0.02
+
+    proxy.fault = now_and_then
+    output = "s3://tests/sometimes"
+    whole(World(groups=2).run(output, NAMES, fleet={"lease_s": 20, "max_attempts": 8}), output)
+    assert proxy.hit > 50
+
+
+def test_one_key_that_is_refused_fails_its_drive_and_no_other(proxy):
+    proxy.fault = lambda method, path: "403" if "_leases/d3.json" in path else None
+    output = "s3://tests/refused"
+    run = World().run(output, NAMES)
+    assert states(run) == dict.fromkeys(NAMES, "published") | {"d3": "failed"}
+    assert "d3.json" in run.rows["d3"].reason and "tried 3 times" in run.rows["d3"].reason
+    assert read_run(output).rows == run.rows
+    proxy.fault = lambda method, path: None
+    assert states(World().run(output, NAMES, retry_failed=True)) == {"d3": "published"}
+
+
+@pytest.mark.slow
+def test_a_store_that_is_killed_and_comes_back_costs_its_absence_and_nothing_else(tmp_path, monkeypatch):
+    server = S3Server(tmp_path / "s3")
+    (tmp_path / "s3").mkdir()
+    server.start()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    output = "s3://tests/out"
+    world, killed = World(), []
+
+    def on_go(drive_id):
+        if drive_id == "d4":
+            killed.append(time.monotonic())
+            server.stop()
+            threading.Timer(5, server.start).start()
+        time.sleep(0.1)
+
+    world.on_go = on_go
+    try:
+        run = world.run(output, NAMES, fleet={"retry_after_s": 8.0, "lease_s": 60, "max_attempts": 4})
+        whole(run, output)
+        assert list_runs(output) == [run.info.run_id] and len(killed) == 1
+    finally:
+        server.stop()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -1,0 +1,219 @@
+"""Faults put in for real into runs over many drives: processes killed and stopped, drives bad in ten ways, two runs."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import psutil
+import pytest
+from PIL import Image
+
+from pipeline.fleet.book import DriveBook
+from pipeline.fleet.ledger import list_runs, read_run
+from tests.jobs.conftest import folder_of_images, image
+from tests.jobs.test_reconstruct_many import left_over, results, run, states
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
+
+
+def zero_bytes(drive):
+    for path in list(drive.iterdir())[::2]:
+        path.write_bytes(b"")
+
+
+def cut_short(drive):
+    for path in list(drive.iterdir())[::2]:
+        path.write_bytes(path.read_bytes()[:150])
+
+
+def other_sizes(drive):
+    for number in range(1, 4):
+        image(number, (60, 62)).save(drive / f"frame{number}.png")
+
+
+def bombs(drive):
+    data = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(data, "PNG")
+    for number in range(3):
+        (drive / f"frame{number}.png").write_bytes(data.getvalue())
+
+
+def texts(drive):
+    for path in drive.iterdir():
+        path.write_text("no image")
+
+
+def nothing(drive):
+    shutil.rmtree(drive)
+    drive.mkdir()
+
+
+def truncated_video(drive):
+    shutil.rmtree(drive)
+    with av.open(str(drive.parent / "whole.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 120, 62
+        for number in range(6):
+            for packet in stream.encode(av.VideoFrame.from_image(image(number))):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    data = (drive.parent / "whole.mp4").read_bytes()
+    (drive.parent / "whole.mp4").unlink()
+    drive.write_bytes(data[: len(data) // 2])  # without its index, which is at the end
+
+
+# how a drive is bad -> what is done to it, what its reason says
+TEN_WAYS = {
+    "zero-bytes": (zero_bytes, "3 of 6 frames are bad"),
+    "cut-short": (cut_short, "3 of 6 frames are bad"),
+    "other-sizes": (other_sizes, "3 of 6 frames are bad"),
+    "bombs": (bombs, "3 of 6 frames are bad"),
+    "texts": (texts, "readable image"),
+    "nothing": (nothing, "no images"),
+    "truncated.mp4": (truncated_video, "truncated.mp4"),
+    "gone": (shutil.rmtree, "gone"),
+    "out-of-range": (lambda drive: None, "out-of-range"),
+    "../climbs": (lambda drive: None, "../climbs"),
+}
+
+
+def fleet_of(folder, good, bad):
+    """Manifests of all and of the good drives, and what is said of the bad ones, which are so in ten ways in turn."""
+    rows, reasons = [], {}
+    for number in range(good):
+        drive = folder_of_images(folder / f"good-{number:03d}", 4 + number % 3)
+        rows.append({"drive_id": drive.name, "uri": str(drive)})
+    for number in range(bad):
+        way = list(TEN_WAYS)[number % 10]
+        spoil, reason = TEN_WAYS[way]
+        place = folder_of_images(folder / f"{number}-{way.replace('../', '')}", 6)
+        spoil(place)
+        drive_id = f"../climbs-{number}" if way.startswith("..") else f"bad-{number}"
+        row = {"drive_id": drive_id, "uri": str(place)}
+        if way == "out-of-range":
+            row |= {"start": 50, "end": 60}
+        rows.append(row)
+        reasons[drive_id] = reason
+    manifest = folder / "drives.jsonl"
+    # bad ones among the good ones
+    rows.sort(key=lambda row: row["uri"][::-1])
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    only_good = folder / "good.jsonl"
+    only_good.write_text("".join(json.dumps(row) + "\n" for row in rows if row["drive_id"].startswith("good")))
+    return manifest, only_good, reasons
+
+
+def bad_among_good(tmp_path, weights, good, bad):
+    """Run them, and the good ones alone; the good ones must come out the same to the byte."""
+    manifest, only_good, reasons = fleet_of(tmp_path / "in", good, bad)
+    out, calm = tmp_path / "out", tmp_path / "calm"
+    begun = time.monotonic()
+    assert run("--input", manifest, "--output", out, "--weights", weights, *PLAIN) == 1
+    spent = time.monotonic() - begun
+    rows = read_run(str(out)).rows
+    failed = {drive_id: row for drive_id, row in rows.items() if row.state == "failed"}
+    assert len(failed) == bad and sum(row.state == "published" for row in rows.values()) == good
+    for drive_id, expected in reasons.items():
+        assert expected in failed[drive_id].reason, (drive_id, failed[drive_id].reason)
+        assert failed[drive_id].stage
+    assert run("--input", only_good, "--output", calm, "--weights", weights, *PLAIN) == 0
+    assert results(out) == results(calm) and len(results(out)) == good
+    assert not left_over(out) and not list(out.rglob("*.tmp"))
+    assert not list(tmp_path.glob("climbs*")) and not list((tmp_path / "in").glob("_*"))
+    print(f"\n{good + bad} drives, {bad} bad in ten ways, {good} equal to the byte, {spent:.0f} s")
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_ten_ways_to_be_bad_are_each_named_and_the_good_drives_are_the_same_to_the_byte(tmp_path, weights):
+    bad_among_good(tmp_path, weights, good=3, bad=10)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(5400)
+@pytest.mark.usefixtures("one_ray")
+def test_two_hundred_drives_twenty_of_them_bad(tmp_path, weights):
+    bad_among_good(tmp_path, weights, good=180, bad=20)
+
+
+def ranks_of_mine():
+    """Processes of the ranks of this process's own Ray."""
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("one_ray")
+def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(tmp_path, weights, monkeypatch):
+    fleet, out, calm = tmp_path / "fleet", tmp_path / "out", tmp_path / "calm"
+    for name, count in (("a", 90), ("b", 80), ("c", 10)):
+        folder_of_images(fleet / name, count)
+    arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, "--fleet.barrier-timeout-s", 15)
+    assert run(*arguments, "--output", calm) == 0
+    at, again = {}, {}
+    phase = DriveBook.phase
+    signals = {"a": signal.SIGKILL, "b": signal.SIGSTOP}
+
+    def with_faults(book, drive_id, name):
+        phase(book, drive_id, name)
+        if drive_id in signals and drive_id not in at:
+            at[drive_id] = time.monotonic()
+            ranks_of_mine()[-1].send_signal(signals[drive_id])
+        elif drive_id in at and drive_id not in again and book.ledger.row(drive_id).attempts == 2:
+            again[drive_id] = time.monotonic()
+
+    monkeypatch.setattr(DriveBook, "phase", with_faults)
+    assert run(*arguments, "--output", out) == 0
+    rows = read_run(str(out)).rows
+    assert set(states(out).values()) == {"published"}
+    assert {name: row.attempts for name, row in rows.items()} == {"a": 2, "b": 2, "c": 1}
+    assert results(out) == results(calm)
+    assert not left_over(out)
+    for name in at:
+        print(f"\n{signals[name].name}: back at the drive after {again[name] - at[name]:.0f} s")
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_driver_is_followed_by_two_runs_at_once_and_every_drive_is_done_once(tmp_path, weights):
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    names = [f"d{number}" for number in range(5)]
+    for name in names:
+        folder_of_images(fleet / name, 8)
+    settings = ("--fleet.wave-drives", 1, "--fleet.lease-s", 20)
+    arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN, *settings)
+    first = start(*arguments)
+    while not list(out.glob("*/manifest.json")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    os.killpg(first.pid, 9)
+    first.wait()
+    done = {path.parent.name for path in out.glob("*/manifest.json")}
+    before = {name: (out / name / "manifest.json").read_bytes() for name in done}
+    assert read_run(str(out)).info.state in ("running", "lost") and len(done) < len(names)
+    begun = time.monotonic()
+    both = [start(*arguments), start(*arguments)]
+    for job in both:
+        _, said = job.communicate(timeout=800)
+        assert job.returncode == 0, said[-2000:]
+    print(f"\ndriver killed: the same command was through with the rest after {time.monotonic() - begun:.0f} s")
+    assert sorted(path.parent.name for path in out.glob("*/manifest.json")) == names
+    assert all((out / name / "manifest.json").read_bytes() == text for name, text in before.items())
+    runs = [read_run(str(out), run_id) for run_id in list_runs(str(out))[1:]]
+    published = [row.drive_id for state in runs for row in state.in_state("published")]
+    assert sorted(published) == sorted(set(names) - done)  # each by one of them
+    assert not left_over(out) and not list(out.rglob("_version-*"))
