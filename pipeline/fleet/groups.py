@@ -19,6 +19,7 @@ from pipeline.fleet.book import DriveBook
 from pipeline.fleet.finish import Finisher
 from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
 from pipeline.fleet.queue import DriveQueue
+from pipeline.fleet.slots import Slots
 from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward
 from pipeline.ingest.frames import DriveTask
@@ -106,8 +107,9 @@ class Group:
 
     def __init__(
         self, number: int, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue,
-        finisher: Finisher, size: GroupSize, parts: Parts,
+        finisher: Finisher, size: GroupSize, parts: Parts, slots: Slots,
     ) -> None:  # fmt: skip
+        self.slots = slots
         self.number, self.config, self.planner, self.book = number, config, planner, book
         self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
         self._nodes: dict[int, str] = {}
@@ -115,6 +117,7 @@ class Group:
         self._tasks: dict[str, DriveTask] = {}
         self._begun = 0  # drives begun in this start
         self._hopeless = 0
+        self._ranks = 1
 
     def work(self) -> None:
         """Wave after wave. Raises GroupError where the group cannot even start, several times in a row."""
@@ -153,15 +156,16 @@ class Group:
         needed = max(
             (ranks_needed(planned.costs, self.size.rank_bytes) for planned, _ in loaded if planned.costs), default=1
         )
-        workers = self.config.workers or max(1, min(needed, self.size.gpus // self.size.groups or 1))
+        workers = self.config.workers or min(needed, self.slots.total)
+        self._ranks = workers
         settings = GroupSettings(
             workers, self.size.in_process, self.config.fleet.barrier_timeout_s, retries_after_loss=0
         )
         failure: GroupError | None = None
+        tasks = [task for _, task in loaded]
         try:
-            self.parts.run_wave(
-                self.config, self.book.output, [task for _, task in loaded], settings, self._on_event, self._permit
-            )
+            with self.slots.hold(workers):
+                self.parts.run_wave(self.config, self.book.output, tasks, settings, self._on_event, self._permit)
         except Stopped:
             pass
         except GroupError as error:
@@ -210,7 +214,7 @@ class Group:
             raise Stopped
 
     def _staged(self, event: Staged) -> None:
-        gpus = self.size.workers if self.size.gpus else 0
+        gpus = self._ranks if self.size.gpus else 0
         planned = self.book.staged(event.drive_id, len(event.loops), gpus)
         if planned is None:
             return

@@ -28,6 +28,7 @@ from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run_metrics import metrics_of
 from pipeline.fleet.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.summary import retry_command
+from pipeline.fleet.slots import Slots
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
@@ -110,8 +111,9 @@ class _Run:
 
     def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
         """Everything; what the run ended as, and why, if not simply done."""
+        slots = Slots(self.size.groups * self.size.workers)
         groups = [
-            Group(number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts)
+            Group(number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts, slots)
             for number in range(self.size.groups)
         ]
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]

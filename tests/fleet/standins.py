@@ -43,6 +43,8 @@ class World:
     finish: dict = field(default_factory=dict)
     bad: dict = field(default_factory=dict)
     groups: int = 1
+    rank_bytes: int = 10**12
+    sizes: list = field(default_factory=list)
     tries: dict = field(default_factory=lambda: defaultdict(list))
     waves: list = field(default_factory=list)
     alive: set = field(default_factory=lambda: {"node-0"})
@@ -74,6 +76,7 @@ class World:
         ids = [task.drive.drive_id for task in tasks]
         with self.lock:
             self.waves.append(ids)
+            self.sizes.append(settings.workers)
         for drive_id in ids:
             while (answer := permit(drive_id)) is None:
                 threading.Event().wait(0.01)
@@ -126,7 +129,7 @@ class World:
         fleet = settings.pop("fleet", {})
         base = RunConfig(output=str(output), input="made-up", **settings)
         config = RunConfig(**{**base.__dict__, "fleet": type(base.fleet)(**{"retry_after_s": 0.0, **fleet})})
-        size = GroupSize(self.groups, config.workers or 1, 0, False, 10**12)
+        size = GroupSize(self.groups, config.workers or 1, 0, False, self.rank_bytes)
         parts = Parts(
             ready=lambda config: None, size=lambda config: size, load=self.load, run_wave=self.run_wave,
             finish=self.finished, planner=self.planner, nodes=lambda: (set(self.alive), set(self.draining)),

@@ -8,8 +8,10 @@ from collections import Counter
 
 import pytest
 
+from models import ModelConfig
 from pipeline.errors import AlignmentError, DecodeError
 from pipeline.fleet.ledger import read_run
+from pipeline.fleet.plan import state_bytes_per_frame
 from pipeline.fleet.run import fleet_summary
 from pipeline.forward.group import GroupError
 from pipeline.leases import LeaseLostError, Leases
@@ -26,7 +28,7 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
         "input": ["input"], "store": ["store", "store", "ok"], "dead-store": ["store"], "crash": ["crash", "ok"],
         "poison": ["crash"], "node": ["node"] * 4 + ["ok"], "die": ["die", "ok"], "bug": ["bug", "ok"],
     }  # fmt: skip
-    world = World(script, groups=2)
+    world = World(script)
     world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
     good = [f"good-{n}" for n in range(12)]
     run = world.run(tmp_path, [*script, *good, "empty", "away"])
@@ -103,6 +105,15 @@ def test_longest_first_and_a_limit_takes_the_longest(tmp_path):
     run = world.run(tmp_path, ["a", "b", "c"], limit=2)
     assert states(run) == {"a": "skipped", "b": "published", "c": "published"}
     assert [one for wave in world.waves for one in wave] == ["b", "c"]
+
+
+def test_a_long_drive_gets_a_larger_group_and_groups_share_the_room(tmp_path):
+    per_frame = state_bytes_per_frame(ModelConfig.city_tiny(), 128, 128, 4)
+    world = World(frames={"long": 60}, groups=4, rank_bytes=25 * per_frame)  # two chunks of 12 a rank
+    run = world.run(tmp_path, ["long", "a", "b"], fleet={"wave_drives": 1})
+    assert set(states(run).values()) == {"published"}
+    sizes = {wave[0]: size for wave, size in zip(world.waves, world.sizes, strict=True)}
+    assert sizes["a"] == sizes["b"] == 1 and sizes["long"] == 4  # nine chunks want five ranks, there are four
 
 
 def test_only_takes_names_and_tags_by_pattern(tmp_path):

@@ -83,7 +83,7 @@ TEN_WAYS = {
     "nothing": (nothing, "no images"),
     "truncated.mp4": (truncated_video, "truncated.mp4"),
     "gone": (shutil.rmtree, "gone"),
-    "out-of-range": (lambda drive: None, "out-of-range"),
+    "out-of-range": (lambda drive: None, "starts at frame 50"),
     "../climbs": (lambda drive: None, "../climbs"),
 }
 
