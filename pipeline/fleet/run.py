@@ -27,8 +27,8 @@ from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run_metrics import metrics_of
 from pipeline.fleet.run_report import REPORT_NAME, write_run_report
-from pipeline.fleet.summary import retry_command
 from pipeline.fleet.slots import Slots
+from pipeline.fleet.summary import retry_command
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
