@@ -14,6 +14,9 @@ from pipeline import storage
 from pipeline.progress import Reporter
 from pipeline.publish import open_drive
 from pipeline.report import ReportConfig, make_server, start_live, write_site
+from pipeline.report.colours import PATH
+from pipeline.report.drive_report import other_paths
+from pipeline.report.others import compare_with
 from pipeline.report.view import DriveView
 
 
@@ -45,7 +48,8 @@ def _report(config: ReportConfig) -> None:
 
 def _live(config: ReportConfig) -> None:
     view = DriveView.of(open_drive(storage.absolute(config.output), config.drive[0]))
-    server = start_live(view, config.host, config.port, config.points)
+    others = other_paths(compare_with(view, config.compared(), config.truth, PATH))
+    server = start_live(view, config.host, config.port, config.points, others)
     try:
         print(f"drive {view.drive_id} on http://{config.host}:{config.port}/ until interrupted", flush=True)
         threading.Event().wait()

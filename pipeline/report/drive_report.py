@@ -41,7 +41,7 @@ def write_report(
     with reporter.timed("sample points"):
         sample = sample_points(view.drive, config.points)
     with reporter.timed("record scene"):
-        record_scene(folder / "scene.viser", view, sample, _other_paths(compared))
+        record_scene(folder / "scene.viser", view, sample, other_paths(compared))
     frames = spread(len(view.frames), config.images)
     with reporter.timed("frames"):
         names, reason = write_frames(
@@ -122,7 +122,8 @@ def _add_photographs(view: DriveView, views: Sequence[View], keep: Any) -> None:
             keep(wanted[frame], "photograph", image.resize((camera.width, camera.height)), "photograph")
 
 
-def _other_paths(compared: Compared) -> list[OtherPath]:
+def other_paths(compared: Compared) -> list[OtherPath]:
+    """Trajectories to draw beside the drive's own: the others, then the truth."""
     paths = [OtherPath(other.name, other.colour, other.positions) for other in compared.others]
     if compared.truth_path is not None:
         paths.append(OtherPath("ground truth", TRUTH, compared.truth_path))
@@ -165,7 +166,7 @@ def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str
         layers.append({"name": "/loops", "label": "loops", "colour": "#56d3c2"})
     if any(not one.is_everywhere for one in view.stretches):
         layers.append({"name": "/stretches", "label": "bad stretches", "colour": hexadecimal(LEVELS["warn"])})
-    for number, other in enumerate(_other_paths(compared)):
+    for number, other in enumerate(other_paths(compared)):
         layers.append({"name": f"/others/{number}", "label": other.name, "colour": hexadecimal(other.colour)})
     extent = float(np.ptp(sample.xyz, axis=0).max()) if len(sample) else reach
     return {
@@ -211,7 +212,7 @@ def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: 
 def _paths(view: DriveView, compared: Compared) -> list[Json]:
     paths = [{"name": "this result", "colour": hexadecimal(PATH), "own": True, "points": view.path}]
     paths += [{"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
-              for o in _other_paths(compared)]  # fmt: skip
+              for o in other_paths(compared)]  # fmt: skip
     for one in paths:
         points = np.asarray(one["points"])
         one["points"] = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
