@@ -14,6 +14,7 @@ from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
+from pipeline.benchmark.backend import BackendBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
@@ -22,8 +23,11 @@ from pipeline.benchmark.publish import PublishBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
+from pipeline.benchmark.streets import StreetsBenchmark
 
-What = Literal["accuracy", "decode", "drive", "fleet", "network", "publish", "rendering", "store"]
+What = Literal[
+    "accuracy", "backend", "decode", "drive", "fleet", "network", "publish", "rendering", "store", "streets"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class BenchmarkConfig:
     figure: str | None = None
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
+    backend: BackendBenchmark = field(default_factory=BackendBenchmark)
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
     drive: DriveBenchmark = field(default_factory=DriveBenchmark)
     fleet: FleetBenchmark = field(default_factory=FleetBenchmark)
@@ -44,6 +49,7 @@ class BenchmarkConfig:
     publish: PublishBenchmark = field(default_factory=PublishBenchmark)
     rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
     store: StoreBenchmark = field(default_factory=StoreBenchmark)
+    streets: StreetsBenchmark = field(default_factory=StreetsBenchmark)
 
 
 def main(arguments: list[str] | None = None) -> int:

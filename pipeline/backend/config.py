@@ -77,6 +77,14 @@ class BackendConfig:
     loop_confidence: float = 0.99999
     """A loop is rejected when its residual is less likely than one minus this, were it true."""
 
+    unseen_turn: float = 0.004
+    """Radians by which two neighbouring chunks may be off together, which their overlap does not show: what a loop may
+    contradict the chain by grows from it."""
+    unseen_scale: float = 0.03
+    """The same of the log of the scale."""
+    unseen_place: float = 0.03
+    """The same of the position, as a share of the way from one chunk to the next."""
+
     quality: QualityConfig = field(default_factory=QualityConfig)
     """Thresholds of the verdict without ground truth."""
 
@@ -88,5 +96,8 @@ class BackendConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.confidence_floor < 1:
             raise ValueError(f"confidence_floor must be in [0, 1), got {self.confidence_floor}")
+        for name in ("unseen_turn", "unseen_scale", "unseen_place"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0.5 < self.loop_confidence < 1:
             raise ValueError(f"loop_confidence must be between 0.5 and 1, got {self.loop_confidence}")

@@ -12,12 +12,13 @@ from scipy.stats import chi2
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
-from pipeline.backend.equations import Group, Normal, Rows, State, moved, residuals, units
+from pipeline.backend.equations import Group, Normal, Rows, State, moved, place, residuals, units
 from pipeline.backend.overlap import Overlap
-from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
 _FEWEST = 4  # loops that can say something of the chain as a whole
 _LOOSEST = 10.0  # most by which they may call the chain's variance too small
+_SOFTEST = 1e4  # most by which the chain's weight falls so that accepted loops can bend it
 _ROUNDS = 12  # times the set of accepted loops may change
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,8 @@ def close_loops(
         common=True,
     )
     residual = residuals(state, rows)
-    covariance = normal.covariance(state, rows)
+    known = normal.covariance(state, rows)
+    covariance = known + _unseen(state, rows, config)
     surprise = _surprise(residual, covariance, rows.deviation, degrees)
     # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
     # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
@@ -127,13 +129,14 @@ def close_loops(
         accepted = _compatible(residual, covariance, rows.deviation, degrees, bound)
     plausible = surprise < bound * looseness
     coarse, misfit = 1.0, surprise
-    chained = Group(chain.rows, chain.weight / looseness)
+    softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, looseness)
+    chained = Group(chain.rows, chain.weight / softness)
     for _ in range(_ROUNDS):
         for _ in range(config.iterations):
             closing = Group(rows, information * (accepted / coarse)[:, None])
             normal = Normal(
                 state, [chained, closing], chain.prior, scale=config.scale, drift=config.drift, common=True,
-                looseness=looseness,
+                looseness=softness,
             )
             state = moved(state, normal.step)
             if np.abs(normal.step[:-1, :4]).max() < 1e-4:
@@ -163,6 +166,58 @@ def close_loops(
             )
         verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(misfit[n] / coarse), reason))
     return replace(chain, state=state, looseness=looseness), verdicts
+
+
+def _unseen(state: State, rows: Rows, config: BackendConfig) -> Array:
+    """(7n, 7n): covariance of the loops' residuals from what overlaps cannot show.
+
+    Two chunks see the same frames and err alike, so that their agreement says too little of how far both are off. Each
+    joint on the way between the ends of a loop is given an error of its own, a random walk: a turn about the joint, a
+    stretch from there on, a shift. Loops share the joints that they share.
+    """
+    joint = state.translation[1:]
+    way = np.linalg.norm(np.diff(state.translation, axis=0), axis=1)
+    sigma = np.concatenate([
+        np.full((len(joint), 3), config.unseen_turn), np.repeat(config.unseen_place * way[:, None], 3, axis=1),
+        np.full((len(joint), 1), config.unseen_scale if config.scale else 0.0),
+    ], axis=1)  # fmt: skip
+    at = [place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first)[1],
+          place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1]]  # fmt: skip
+    later = np.where((rows.first > rows.second)[:, None], *at)
+    low, high = np.minimum(rows.first, rows.second), np.maximum(rows.first, rows.second)
+    number = np.arange(len(joint))
+    on_way = (number >= low[:, None]) & (number < high[:, None])
+    arm = later[:, None] - joint
+    moves = np.zeros((len(rows), len(joint), 7, 7))
+    moves[:, :, :3, :3] = np.eye(3)
+    moves[:, :, 3:6, :3] = -cross_matrix(arm)
+    moves[:, :, 3:6, 3:6] = np.eye(3)
+    moves[:, :, 3:6, 6] = arm
+    moves[:, :, 6, 6] = 1
+    moves[:, :, 3:6] *= units(state, rows)[:, None, None, None]
+    moves *= np.where(rows.first > rows.second, 1, -1)[:, None, None, None] * on_way[:, :, None, None]
+    wide = (moves * sigma[:, None]).transpose(0, 2, 1, 3).reshape(7 * len(rows), -1)
+    return np.asarray(wide @ wide.T)
+
+
+def _softness(
+    residual: Array, known: Array, covariance: Array, deviation: Array, accepted: NDArray[np.bool_],
+    degrees: int, least: float,
+) -> float:
+    """By how much the chain's variance is raised when loops bend it: as the accepted ones ask, and no more than what
+    overlaps cannot show is worth over the known."""
+    if not accepted.any():
+        return least
+    asked = _surprise(residual, known, deviation, degrees)[accepted]
+    own = np.arange(len(residual))[accepted]
+    with np.errstate(divide="ignore"):
+        worth = [
+            np.trace(covariance[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
+            / np.trace(known[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
+            for n in own
+        ]
+    wanted = min(float(np.median(asked)) / float(chi2.ppf(0.5, degrees)), float(np.median(worth)))
+    return float(np.clip(wanted, least, _SOFTEST))
 
 
 def _surprise(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:

@@ -121,6 +121,33 @@ def test_only_wrong_loops_leave_the_chain_alone(make: Callable[..., Any], drives
     assert drives.ate(result.world_from_camera, scenario.world_from_cam) < 1.1 * chain + 0.05
 
 
+def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
+    tmp_path: Any, make: Callable[..., Any], drives: ModuleType
+) -> None:
+    """All chunks see the drive bent, alike, so that they agree and are wrong; loop chunks see it as it is."""
+    right = make(seed=3, limit=1700, loops=3)
+    assert right.loop_chunks
+    truth = right.world_from_cam
+    angle = 0.00005 * np.arange(len(truth))
+    turn = np.tile(np.eye(3), (len(truth), 1, 1))
+    turn[:, 0, 0] = turn[:, 2, 2] = np.cos(angle)
+    turn[:, 0, 2], turn[:, 2, 0] = np.sin(angle), -np.sin(angle)
+    steps = np.einsum("nij,nj->ni", turn[:-1], np.diff(truth[:, :3, 3], axis=0))
+    bent = truth.copy()
+    bent[:, :3, :3] = turn @ truth[:, :3, :3]
+    bent[1:, :3, 3] = truth[0, :3, 3] + np.cumsum(steps, axis=0)
+    np.savetxt(tmp_path / "bent.txt", bent[:, :3].reshape(-1, 12))
+    wrong = drives.make_scenario(str(tmp_path / "bent.txt"), seed=3, limit=1700, loops=0)
+    right.chunks = wrong.chunks
+    before = drives.ate(join_chunks(right.chunks).world_from_camera, truth)
+    result = with_loops(right)
+    assert before > 2
+    assert any(one.accepted for one in result.loops)
+    assert drives.ate(result.world_from_camera, truth) < 0.7 * before
+    trusting = with_loops(right, config=BackendConfig(unseen_turn=0, unseen_scale=0, unseen_place=0))
+    assert not any(one.accepted for one in trusting.loops)
+
+
 def test_a_network_whose_chunks_do_not_drift_is_left_alone(
     make: Callable[..., Any], drives: ModuleType
 ) -> None:

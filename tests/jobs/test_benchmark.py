@@ -103,3 +103,38 @@ def test_publishing_and_whole_drives_are_measured(tmp_path):
     assert [d["frames"] for d in drives] == [12, 18]
     assert all(d["points"] > 0 and {"forward", "join", "publish"} <= d["seconds"].keys() for d in drives)
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_back_end_is_measured_on_scenarios_against_the_published_figures(shared, tmp_path, capsys):
+    places = ["--backend.scenarios", f"{shared}/scenarios"]
+    places += ["--backend.trajectory", f"{shared}/data/trajectories/KITTI_00_gt.txt"]
+    few = ["--backend.limit", "240", "--backend.seeds", "0", "--backend.noisy-seeds", "1", "--backend.false-loops", "2"]
+    file = tmp_path / "backend.json"
+    assert main(["--what", "backend", *places, *few, "--json", str(file)]) == 0
+    said = json.loads(file.read_text())
+    assert [(one["seed"], one["noise"], one["chunks"]) for one in said["cases"]] == [(0, 1.0, 7), (1, 2.0, 7)]
+    assert all(0 < one["chain_ate"] < 1 and one["false"]["2"]["accepted"] == 0 for one in said["cases"])
+    assert said["memory"]["many"]["points"] == 64 * said["memory"]["few"]["points"]
+    few, many = said["memory"]["few"], said["memory"]["many"]
+    assert many["peak_bytes"] - few["peak_bytes"] < 6 * many["chunk_bytes"]
+    assert "seed 1, noise 2, 2 wrong loops" in capsys.readouterr().out
+
+
+def test_without_scenarios_the_back_end_is_not_measured_and_it_says_why(tmp_path, capsys):
+    assert main(["--what", "backend", "--backend.scenarios", str(tmp_path)]) == 1
+    assert "chunked_drive.py is not there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("one_ray")
+def test_stops_and_revisits_are_measured_on_rendered_drives(tmp_path, capsys):
+    size = ["--streets.drives", "1", "--streets.frames", "48", "--streets.stops", "1"]
+    arguments = ["--what", "streets", *size, "--streets.shortest-s", "2", "--streets.longest-s", "2"]
+    assert main([*arguments, "--json", str(tmp_path / "streets.json")]) == 0
+    drive = json.loads((tmp_path / "streets.json").read_text())["drives"][0]
+    assert drive["stopping"]["waited"] == 20
+    assert drive["stopping"]["still"] >= 18 + drive["moving"]["still"]
+    assert drive["stopping"]["chunks"] <= drive["moving"]["chunks"] + 1
+    assert drive["moving"]["ate"] < 0.1 * drive["moving"]["path"]
+    assert "standing frames left out" in capsys.readouterr().out
