@@ -64,7 +64,7 @@ def test_a_short_version_of_the_cards_command_learns(tmp_path):
     changes = {"--output": str(tmp_path), "--weights": str(WEIGHTS_FOLDER / "city_tiny.safetensors"), "--steps": "16",
                "--log-every": "4", "--pool-drives": "2", "--city.clips": "3", "--city.fine": "0", "--minutes": "60",
                "--batch.frames": "24", "--optimizer.warmup": "2", "--validation.drives": "0"}  # fmt: skip
-    assert {"--output", "--weights", "--steps", "--minutes"} <= {a for a in arguments if a.startswith("--")}
+    assert {"--output", "--steps"} <= {a for a in arguments if a.startswith("--")}
     assert main([*arguments, *(word for change in changes.items() for word in change)]) == 0
     losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
     assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
