@@ -62,9 +62,6 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     frames = made_up_frames(options.frames, options.height, options.width)
     chunks = chunks_of(options.frames, size, overlap)
     model = made_up_network(config, dtype, device)
-    if options.compile:
-        for block in (*model.aggregator.frame_blocks, *model.aggregator.global_blocks):
-            block.compile(dynamic=False)
     run("fast", model, frames[:size], chunks[:1])  # kernels are chosen, memory is had
     fast, held, peak = _measured("fast", model, frames, chunks, device)
     whole = sum(flops.values()) * len(chunks)
@@ -144,7 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overlap", type=int, default=30)
     parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the slow comparisons")
     parser.add_argument("--copy-bytes", type=int, default=1_000_000_000)
-    parser.add_argument("--compile", action="store_true", help="torch.compile the attention blocks first")
     parser.add_argument("--json", help="write all numbers to this file")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
