@@ -128,13 +128,14 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
         said = score.failed or f"ATE {score.ate:.3f} m, {score.seconds or 0:.1f} s"
         print(f"{benchmark.title} {score.sequence} ({score.variant}): {said}", file=sys.stderr, flush=True)
 
+    command = ["python", "-m", "jobs.evaluate", *arguments]
     with ray_for_one_job():
         scores = evaluate_benchmark(
             benchmark, config.data, config.output, config.run,
-            sequences=config.sequences, ablate=config.parts, seed=config.seed, told=told,
+            sequences=config.sequences, ablate=config.parts, seed=config.seed, told=told, command=command,
         )  # fmt: skip
     made = {
-        "command": storage.redacted(shlex.join(["python", "-m", "jobs.evaluate", *arguments])),
+        "command": storage.redacted(shlex.join(command)),
         "seed": str(config.seed), "commit": Machine.here().commit,
     }  # fmt: skip
     values = {

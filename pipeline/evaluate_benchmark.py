@@ -1,10 +1,11 @@
-"""A benchmark's sequences through the whole pipeline and against their truth, one after the other, resumable."""
+"""A benchmark's sequences through the whole pipeline, as one run over many drives, and against their truth."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listed
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score
 from pipeline.evaluation.clouds import Cloud, CloudErrors, compare_clouds, thinned
 from pipeline.evaluation.memory import PeakMemory
 from pipeline.evaluation.sources import Truth
+from pipeline.fleet.ledger import DriveRow
+from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.run import run_fleet
 from pipeline.progress import Reporter
-from pipeline.publish import Manifest, PublishedDrive
-from pipeline.reconstruct import reconstruct
+from pipeline.publish import Manifest, PublishedDrive, read_manifest
 
 _CUBES = 10  # clouds are thinned to cubes of a tenth of the threshold
 _SCORES, _FRAMES, _RECTIFIED = "_scores", "_frames", "rectified.json"
-_SET_UP = ("find", "start Ray")  # not the time of a drive
+_SET_UP = ("find", "wait")  # not the time that a drive takes
 
 
 def evaluate_benchmark(
@@ -40,22 +43,36 @@ def evaluate_benchmark(
     ablate: tuple[str, ...] = (),
     seed: int = 0,
     told: Callable[[Score], None] = lambda score: None,
+    command: Listed[str] = (),
 ) -> list[Score]:
     """Score every sequence, with all of the method and without each part in `ablate` (gcs, gcm, loops).
 
-    Results are published below <output>/<benchmark>/<variant>/; what is there from before with the same settings is not
-    made again. A sequence that fails has a score that says why, and the others go on. config.input, output and drive_id
-    are the benchmark's. Raises DriveError where the data set is not there, StorageError where the output cannot be
-    written.
+    A variant is one run over all sequences, published below <output>/<benchmark>/<variant>/; what is there from before
+    with the same settings is not made again. A sequence that fails has a score that says why, and the others go on.
+    config.input, output and drive_id are the benchmark's; command is what was typed. Raises
+    DriveError where the data set is not there, StorageError where the output cannot be written.
     """
     names = benchmark.sequences(data, sequences)
+    data = storage.absolute(data)
     scores = []
     for variant in (FULL, *ablate):
         run = replace(config, **VARIANTS[variant])
         place = storage.join(storage.absolute(output), benchmark.name, variant)
+        found: dict[str, Sequence] = {}
+        refs: list[DriveRef] = []
+        failed: dict[str, str] = {}
         for name in names:
             try:
-                score = _score(benchmark, storage.absolute(data), name, variant, place, run, seed)
+                sequence = found[name] = benchmark.read(data, name)
+                refs.append(DriveRef(sequence.drive_id, _rectified(benchmark, sequence, place)))
+            except (DriveError, ValueError) as error:
+                failed[name] = " ".join(str(error).split())
+        rows, peak = _reconstructed(replace(run, input=data, output=place), refs, command)
+        for name in names:
+            try:
+                if name in failed:
+                    raise DriveError(failed[name])
+                score = _score(benchmark, found[name], variant, place, rows[found[name].drive_id], peak, seed)
             except (DriveError, ValueError) as error:
                 score = Score(name, variant, failed=" ".join(str(error).split()))
             scores.append(score)
@@ -63,36 +80,46 @@ def evaluate_benchmark(
     return scores
 
 
-def _score(
-    benchmark: Benchmark, data: str, name: str, variant: str, place: str, config: RunConfig, seed: int
-) -> Score:
-    sequence = benchmark.read(data, name)
-    note = storage.join(place, _SCORES, f"{sequence.drive_id}.json")
-    manifest, peak = _reconstructed(benchmark, sequence, place, config)
-    known = _noted(note)
-    if known is not None and known.get("identity") == manifest.identity and known.get("seed") == seed:
-        return Score(**known["score"])
-    if known is not None and known.get("identity") == manifest.identity and peak is None:
-        peak = known["score"]["peak_memory"]
-    score = _judged(benchmark, sequence, variant, place, manifest, peak, seed)
-    text = json.dumps({"identity": manifest.identity, "seed": seed, "score": asdict(score)}, indent=1)
-    storage.write_bytes_atomically(note, text.encode())
-    return score
-
-
 def _reconstructed(
-    benchmark: Benchmark, sequence: Sequence, place: str, config: RunConfig
-) -> tuple[Manifest, int | None]:
-    """The manifest of the sequence's drive, and the peak memory of making it where it was made now."""
-    frames = _rectified(benchmark, sequence, place)
-    config = replace(config, input=frames, output=place, drive_id=sequence.drive_id)
+    config: RunConfig, refs: list[DriveRef], command: Listed[str]
+) -> tuple[Mapping[str, DriveRow], int]:
+    """What became of each drive in one run over all, and the run's peak memory. KeyboardInterrupt where it was
+    stopped."""
+    if not refs:
+        return {}, 0
     reporter = Reporter()
     try:
         with PeakMemory() as memory:
-            result = reconstruct(config, reporter)
+            state = run_fleet(config, refs, reporter, command=command)
     finally:
         reporter.close()
-    return result.manifest, None if result.was_there else memory.peak
+    if state.info.state == "interrupted":
+        raise KeyboardInterrupt
+    if state.info.message:
+        raise DriveError(state.info.message)
+    return state.rows, memory.peak
+
+
+def _score(
+    benchmark: Benchmark, sequence: Sequence, variant: str, place: str, row: DriveRow, peak: int, seed: int
+) -> Score:
+    if row.state not in ("published", "skipped"):
+        raise DriveError(row.reason or f"drive {sequence.drive_id} is {row.state}")
+    note = storage.join(place, _SCORES, f"{sequence.drive_id}.json")
+    manifest = read_manifest(place, sequence.drive_id)
+    known = _noted(note)
+    if known is not None and known.get("identity") != manifest.identity:
+        known = None
+    made_now = row.state == "published"
+    if known is not None and known.get("seed") == seed and not made_now:
+        return Score(**known["score"])
+    earlier = {} if known is None else known["score"]
+    spent = sum(seconds for stage, seconds in row.seconds.items() if stage not in _SET_UP)
+    cost = (spent, peak) if made_now else (earlier.get("seconds"), earlier.get("peak_memory"))
+    score = _judged(benchmark, sequence, variant, place, manifest, cost, seed)
+    text = json.dumps({"identity": manifest.identity, "seed": seed, "score": asdict(score)}, indent=1)
+    storage.write_bytes_atomically(note, text.encode())
+    return score
 
 
 def _rectified(benchmark: Benchmark, sequence: Sequence, place: str) -> str:
@@ -127,7 +154,7 @@ def _judged(
     variant: str,
     place: str,
     manifest: Manifest,
-    peak: int | None,
+    cost: tuple[float | None, int | None],
     seed: int,
 ) -> Score:
     estimate = open_estimate(place, sequence.drive_id)
@@ -137,7 +164,7 @@ def _judged(
     if benchmark.cloud_threshold is not None and sequence.cloud is not None and manifest.counts.points:
         assert estimate.drive is not None
         clouds = _clouds(benchmark, sequence, estimate.drive, comparison, benchmark.cloud_threshold, seed)
-    seconds = sum(spent for stage, spent in manifest.timings.items() if stage not in _SET_UP)
+    seconds, peak = cost
     hundred = result.rpe.over_100m
     return Score(
         sequence=sequence.name,

@@ -31,8 +31,9 @@ class Score:
 
     ate: RMSE of positions, ate_percent of the path; rte, rre: RMSE of the motion's translation and rotation over 100 m
     (None on shorter paths); kitti_translation (%) and kitti_rotation (degrees per 100 m): KITTI's over 100 to 800 m;
-    chamfer, f1 of clouds, `clouds` all their numbers; seconds of all stages but set-up; peak_memory bytes, None where
-    the result was there before; compared: of `frames`, those with truth; code_version: of what made the result.
+    chamfer, f1 of clouds, `clouds` all their numbers; seconds of all stages but finding and waiting, peak_memory bytes
+    of the run that made it (over all drives that it had at a time): None where that is not known; compared: of
+    `frames`, those with truth; code_version: of what made the result.
     """
 
     sequence: str
