@@ -40,7 +40,8 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
         "input": 1, "store": 3, "dead-store": 3, "crash": 2, "poison": 3, "node": 5, "die": 2, "bug": 2
     }  # fmt: skip
     assert all(len(world.tries[name]) == 1 for name in good)
-    retried_alone = [wave for wave in world.waves if "poison" in wave][1:]
+    # before its first death it may have been put back unblamed, for another's
+    retried_alone = [wave for wave in world.waves if "poison" in wave][-2:]
     assert retried_alone == [["poison"], ["poison"]]
     row = run.rows["input"]
     assert row.reason == "drive input: depth is not finite at frame 7" and row.frame == 7
