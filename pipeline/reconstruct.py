@@ -36,7 +36,7 @@ from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
 from pipeline.leases import HeldElsewhere, Leases
-from pipeline.loop_finder import TokenLoopFinder
+from pipeline.loop_finder import DetectedLoops
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
@@ -145,7 +145,7 @@ def worker_job(config: RunConfig, output: str) -> WorkerJob:
         ),
         output=output,
         threads=config.threads or max(1, cores // config.ranks),
-        finder=TokenLoopFinder(config.loop, config.chunk_size or 0) if config.loops else None,
+        finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,
         budgets=config.budgets,
     )
 

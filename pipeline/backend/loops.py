@@ -11,6 +11,7 @@ be wrong; the pose graph decides.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class LoopConfig:
     """Dimensions of a whitened descriptor at most."""
     window: int = 20
     """Frames of each of the two windows that are predicted jointly as a loop chunk."""
+    detector: str | None = None
+    """A detector of one's own, as module:name; it is called with these settings and gives what
+    pipeline.backend.loops.Detector says (every worker imports it). By default the encoder's own tokens tell."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -54,6 +58,8 @@ class LoopConfig:
         for name in ("top", "min_gap", "suppression", "sequence", "components", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.detector is not None and not all(self.detector.partition(":")):
+            raise ValueError(f"--loop.detector must be module:name, got {self.detector!r}")
 
 
 @dataclass(frozen=True, order=True)
@@ -71,7 +77,13 @@ class LoopCandidate:
 
 
 class Detector(Protocol):
-    """Whatever finds places seen twice; a network of one's own plugs in here, on top of `find_revisits`."""
+    """Whatever finds places seen twice; a network of one's own plugs in here (`--loop.detector`), on top of
+    `find_revisits`. It must give equal answers to equal questions in every process."""
+
+    def describe(self, tokens: FloatArray, grid: tuple[int, int], images: NDArray[np.uint8]) -> FloatArray:
+        """The encoder's patch tokens (S, rows * cols, d) of single frames, and these frames (S, H, W, 3) as the network
+        gets them -> descriptors (S, D)."""
+        ...
 
     def candidates(self, descriptors: FloatArray, usable: NDArray[np.bool_] | None = None) -> tuple[LoopCandidate, ...]:
         """descriptors (N, D), a row a frame in time order; `usable` (N,) is False for bad frames."""
@@ -84,9 +96,25 @@ class TokenDetector:
 
     config: LoopConfig = field(default_factory=LoopConfig)
 
+    def describe(self, tokens: FloatArray, grid: tuple[int, int], images: NDArray[np.uint8]) -> FloatArray:
+        """As `Detector` says: pooled tokens, which are there anyway; images are not looked at."""
+        return pool_tokens(tokens, grid)
+
     def candidates(self, descriptors: FloatArray, usable: NDArray[np.bool_] | None = None) -> tuple[LoopCandidate, ...]:
         """As `Detector` says. Raises ValueError for descriptors that are no (N, D) of finite numbers."""
         return find_revisits(whiten(descriptors, self.config.components, usable), self.config)
+
+
+def open_detector(config: LoopConfig) -> Detector:
+    """The detector that the settings name, else the one in the box. Raises ValueError for one that is not there."""
+    if config.detector is None:
+        return TokenDetector(config)
+    module, _, name = config.detector.partition(":")
+    try:
+        detector: Detector = getattr(importlib.import_module(module), name)(config)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--loop.detector {config.detector}: {error}; is it installed on every machine?") from error
+    return detector
 
 
 def pool_tokens(tokens: FloatArray, grid: tuple[int, int], cells: tuple[int, int] = (2, 4)) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -58,7 +58,12 @@ class Verdict:
             }
             for f in self.findings
         ]
-        return {"verdict": self.level, "figures": self.figures, "findings": findings}
+        chunks = [
+            {name: value if np.isfinite(value) else None for name, value in asdict(c).items() if name != "level"}
+            | {"level": c.level}
+            for c in self.chunks
+        ]
+        return {"verdict": self.level, "figures": self.figures, "findings": findings, "chunks": chunks}
 
 
 def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> Verdict:

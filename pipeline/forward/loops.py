@@ -30,8 +30,10 @@ class LoopChunk:
 class LoopFinder(Protocol):
     """Finds places seen twice. Must be picklable and give equal answers to equal questions on every rank."""
 
-    def describe(self, tokens: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.float32]:
-        """Patch tokens (S, rows * cols, d) of single frames -> descriptors (S, D)."""
+    def describe(
+        self, tokens: NDArray[np.float32], grid: tuple[int, int], images: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """Patch tokens (S, rows * cols, d) of single frames and their images (S, H, W, 3) -> descriptors (S, D)."""
         ...
 
     def find(self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_]) -> Sequence[LoopChunk]:

@@ -208,7 +208,7 @@ class DrivePhases:
                 self._previous.update({frames[i]: encoded[j] for j, i in enumerate(new)})
                 if self.finder is not None:
                     of_frames = encoded[..., : self.model.config.embed_dim].float().cpu().numpy()
-                    rows = self.finder.describe(of_frames, self._grid(images))
+                    rows = self.finder.describe(of_frames, self._grid(images), images[new])
                     self._descriptors.add([frames[i] for i in new], rows, [bool(ok[i]) for i in new])
             self._previous = {frame: self._previous[frame] for frame in frames}
             tokens = torch.stack([self._previous[frame] for frame in middle_first(list(frames))])

@@ -103,6 +103,9 @@ def test_the_verdict_is_plain_values(make: Callable[..., Any]) -> None:
     scenario.chunks[WRONG].depth = scenario.chunks[WRONG].depth * 1.2
     stored = json.loads(json.dumps(verdict(scenario).to_dict(), allow_nan=False))
     assert stored["verdict"] == "fail" and stored["findings"][0]["reason"]
+    assert len(stored["chunks"]) == len(scenario.chunks)
+    assert stored["chunks"][WRONG]["level"] == "fail" and stored["chunks"][0]["level"] == "pass"
+    assert stored["chunks"][WRONG]["log_scale"] > stored["chunks"][0]["log_scale"]
 
 
 def test_thresholds_must_be_in_order() -> None:
