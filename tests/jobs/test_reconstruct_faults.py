@@ -1,18 +1,24 @@
-"""Drives that are bad in ten ways among good ones: each is named with its reason, none costs another anything."""
+"""Faults put in for real into runs over many drives: processes killed and stopped, drives bad in ten ways, two runs."""
 
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import av
+import psutil
 import pytest
 from PIL import Image
 
-from pipeline.fleet.ledger import read_run
+from pipeline.fleet.book import DriveBook
+from pipeline.fleet.ledger import list_runs, read_run
 from tests.jobs.conftest import folder_of_images, image
-from tests.jobs.test_reconstruct_many import left_over, results, run
+from tests.jobs.test_reconstruct_many import left_over, results, run, states
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -138,3 +144,78 @@ def test_ten_ways_to_be_bad_are_each_named_and_the_good_drives_are_the_same_to_t
 @pytest.mark.usefixtures("one_ray")
 def test_two_hundred_drives_twenty_of_them_bad(tmp_path, weights):
     bad_among_good(tmp_path, weights, good=180, bad=20)
+
+
+def ranks_of_mine():
+    """Processes of the ranks of this process's own Ray."""
+    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("one_ray")
+def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(tmp_path, weights, monkeypatch):
+    fleet, out, calm = tmp_path / "fleet", tmp_path / "out", tmp_path / "calm"
+    for name, count in (("a", 90), ("b", 80), ("c", 10)):
+        (fleet / name).mkdir(parents=True)
+        for number in range(count):
+            image(number % 40).save(fleet / name / f"frame{number}.png")
+    arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, "--fleet.barrier-timeout-s", 15)
+    assert run(*arguments, "--output", calm) == 0
+    at, again = {}, {}
+    phase = DriveBook.phase
+    signals = {"a": signal.SIGKILL, "b": signal.SIGSTOP}
+
+    def with_faults(book, drive_id, name):
+        phase(book, drive_id, name)
+        if drive_id in signals and drive_id not in at:
+            at[drive_id] = time.monotonic()
+            ranks_of_mine()[-1].send_signal(signals[drive_id])
+        elif drive_id in at and drive_id not in again and book.ledger.row(drive_id).attempts == 2:
+            again[drive_id] = time.monotonic()
+
+    monkeypatch.setattr(DriveBook, "phase", with_faults)
+    assert run(*arguments, "--output", out) == 0
+    rows = read_run(str(out)).rows
+    assert set(states(out).values()) == {"published"}
+    assert {name: row.attempts for name, row in rows.items()} == {"a": 2, "b": 2, "c": 1}
+    assert results(out) == results(calm)
+    assert not left_over(out)
+    for name in at:
+        print(f"\n{signals[name].name}: back at the drive after {again[name] - at[name]:.0f} s")
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_driver_is_followed_by_two_runs_at_once_and_every_drive_is_done_once(tmp_path, weights):
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    names = [f"d{number}" for number in range(5)]
+    for name in names:
+        folder_of_images(fleet / name, 8)
+    settings = ("--fleet.wave-drives", 1, "--fleet.lease-s", 20)
+    arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN, *settings)
+    first = start(*arguments)
+    while not list(out.glob("*/manifest.json")):
+        assert first.poll() is None
+        time.sleep(0.05)
+    os.killpg(first.pid, 9)
+    first.wait()
+    done = {path.parent.name for path in out.glob("*/manifest.json")}
+    before = {name: (out / name / "manifest.json").read_bytes() for name in done}
+    assert read_run(str(out)).info.state in ("running", "lost") and len(done) < len(names)
+    begun = time.monotonic()
+    both = [start(*arguments), start(*arguments)]
+    for job in both:
+        _, said = job.communicate(timeout=800)
+        assert job.returncode == 0, said[-2000:]
+    print(f"\ndriver killed: the same command was through with the rest after {time.monotonic() - begun:.0f} s")
+    assert sorted(path.parent.name for path in out.glob("*/manifest.json")) == names
+    assert all((out / name / "manifest.json").read_bytes() == text for name, text in before.items())
+    runs = [read_run(str(out), run_id) for run_id in list_runs(str(out))[1:]]
+    published = [row.drive_id for state in runs for row in state.in_state("published")]
+    assert sorted(published) == sorted(set(names) - done)  # each by one of them
+    assert not left_over(out) and not list(out.rglob("_version-*"))
