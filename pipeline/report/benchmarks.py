@@ -23,7 +23,7 @@ class Measurement:
 
 
 def read_benchmarks(uris: Sequence[str]) -> tuple[Measurement, ...]:
-    """All runs in the files that name `frames` and `seconds`, on their top level or in lists below it.
+    """All runs in the files that name `frames` and `total_seconds` or `seconds`, at the top or in lists below it.
 
     Raises DriveError for a file that is no JSON of jobs.benchmark or has no such run; StorageError as the store says.
     """
@@ -48,7 +48,7 @@ def _runs(value: Any, what: str) -> Iterator[Measurement]:
         for one in value:
             yield from _runs(one, what)
     elif isinstance(value, dict):
-        frames, seconds = value.get("frames"), value.get("seconds")
+        frames, seconds = value.get("frames"), value.get("total_seconds", value.get("seconds"))
         if _is_number(frames) and _is_number(seconds) and frames > 0:
             peak = next((v for k, v in value.items() if k.startswith("peak") and k.endswith("bytes") and _is_number(v)),
                         None)  # fmt: skip

@@ -151,6 +151,7 @@ def ranks_of_mine():
     return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("one_ray")
 def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(tmp_path, weights, monkeypatch):
@@ -190,6 +191,7 @@ def start(*arguments):
     return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_killed_driver_is_followed_by_two_runs_at_once_and_every_drive_is_done_once(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"

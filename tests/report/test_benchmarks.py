@@ -13,6 +13,12 @@ def stored(path, value):
     return str(path)
 
 
+def test_a_run_with_seconds_by_stage_counts_by_their_sum_as_the_drive_benchmark_writes_it(tmp_path):
+    run = {"frames": 300, "seconds": {"scan": 1.0, "forward": 9.0}, "total_seconds": 10.0, "peak_resident_bytes": 5}
+    file = stored(tmp_path / "drive.json", {"what": "drive", "runs": [run]})
+    assert read_benchmarks([file]) == (Measurement("drive", 300, 10.0, 5),)
+
+
 def test_runs_are_found_on_the_top_level_and_in_lists(tmp_path):
     one = stored(tmp_path / "one.json", {"what": "decode", "settings": {"frames": 7, "seconds": 1}, "frames": 200,
                                          "seconds": 1.5})  # fmt: skip
