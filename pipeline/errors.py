@@ -15,3 +15,7 @@ class StorageError(DriveError):
 
 class AlignmentError(DriveError):
     """Chunks cannot be joined into one trajectory."""
+
+
+class RayStartError(DriveError):
+    """Ray could not be started or joined: the whole run cannot begin, whatever its drives."""
