@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
@@ -33,7 +33,9 @@ class StagedDrive:
 
 def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> None:
     """Note beside the staged chunks what they are; written once all of them are there."""
-    text = json.dumps({"staged": asdict(staged), "config": asdict(config)}, indent=1)
+    facts = staged.facts
+    plain = replace(facts, frame_uris=list(facts.frame_uris), listing=list(facts.listing))
+    text = json.dumps({"staged": asdict(replace(staged, facts=plain)), "config": asdict(config)}, indent=1)
     storage.write_bytes_atomically(_marker_uri(output, staged.facts.drive_id), text.encode())
 
 

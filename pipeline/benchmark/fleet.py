@@ -34,7 +34,7 @@ from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
 from pipeline.progress import Reporter
 from pipeline.reconstruct import plan
-from pipeline.storage import StoredFile
+from pipeline.storage import Listing, StoredFile
 
 if TYPE_CHECKING:
     from pipeline.fleet.failures import Failures
@@ -143,7 +143,7 @@ class _World:
         self.seconds = [count / settings.frames_per_s / settings.speed_up for count in self.frames]
         self.total_s = sum(self.seconds)
         names = [f"{number:06d}.jpg" for number in range(max(self.frames))]
-        self.files = tuple(StoredFile(f"made-up/{name}", name, 200_000, f"{name:>032}") for name in names)
+        self.files = Listing("made-up", names, [200_000] * len(names), [f"{name:>032}" for name in names])
         self.starts = 0
         self.last_staged = 0.0
         self._lock = threading.Lock()
@@ -163,8 +163,8 @@ class _World:
 
     def load(self, planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
         """As a group holds it: names of its own for every drive, for they are most of what the driver holds."""
-        shared = planner.find(drive_config(planner.config, planned.ref)).listing
-        files = tuple(StoredFile("/".join((planned.ref.uri, f.name)), f.name, f.size, f"{f.etag}*") for f in shared)
+        names, sizes, etags = planner.find(drive_config(planner.config, planned.ref)).listing.columns()
+        files = Listing(planned.ref.uri, names, sizes, [f"{etag}*" for etag in etags])
         drive = _drive(planned.drive_id, planned.ref.uri, files)
         return plan(drive, planner.config, planner.model), planned.identity or ""
 
@@ -199,9 +199,8 @@ class _World:
         return Finished(frames, staged.chunk_count, 0, 2000 * frames, 40_000 * frames, "pass", {"join": seconds})
 
 
-def _drive(drive_id: str, uri: str, files: tuple[StoredFile, ...]) -> Drive:
-    uris = tuple(file.uri for file in files)
-    return Drive(drive_id, uri, "images", uris, len(files), None, None, 1242, 375, files)
+def _drive(drive_id: str, uri: str, files: Listing) -> Drive:
+    return Drive(drive_id, uri, "images", files.uris, len(files), None, None, 1242, 375, files)
 
 
 def _all_files(uri: str) -> Iterator[StoredFile]:

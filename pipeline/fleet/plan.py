@@ -205,7 +205,7 @@ def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
         chunks=len(chunks),
         width=width,
         height=height,
-        input_bytes=sum(file.size for file in drive.listing),
+        input_bytes=drive.listing.total_size,
         state_bytes=frames_in_chunks * per_frame,
         state_bytes_chunk=longest * per_frame,
         staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour

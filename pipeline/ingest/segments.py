@@ -119,7 +119,7 @@ def segment_of(
         start=frames.start,
         stop=frames.stop,
         numbers=(wanted[0], wanted[-1]),
-        uris=drive.uris if drive.kind == "video" else tuple(drive.uris[number] for number in wanted),
+        uris=tuple(drive.uris) if drive.kind == "video" else tuple(drive.uris[number] for number in wanted),
         wanted_ns=tuple(times[number] for number in wanted) if drive.kind == "video" and times else None,
         height=height,
         width=width,

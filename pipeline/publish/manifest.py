@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import PurePath
@@ -103,7 +103,7 @@ def drive_identity(
     """
     what = {
         "schema_version": SCHEMA_VERSION,
-        "listing": sorted([file.name, file.size, file.etag or ""] for file in listing),
+        "listing": sorted(_rows(listing)),
         "weights_sha256": weights_sha256,
         "config": plain(config),
     }
@@ -111,9 +111,17 @@ def drive_identity(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _rows(listing: Iterable[ListedFile]) -> Iterator[tuple[str, int, str]]:
+    """Name, size, etag of every file."""
+    if isinstance(listing, storage.Listing):
+        names, sizes, etags = listing.columns()
+        return zip(names, sizes, (etag or "" for etag in etags), strict=True)
+    return ((file.name, file.size, file.etag or "") for file in listing)
+
+
 def input_listing(source_uri: str, listing: Iterable[ListedFile]) -> dict[str, Json]:
     """The manifest's `input`."""
-    files = [{"name": file.name, "size": file.size, "etag": file.etag} for file in listing]
+    files: list[Json] = [{"name": name, "size": size, "etag": etag or None} for name, size, etag in _rows(listing)]
     return {"uri": without_credentials(source_uri), "files": files}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Iterator
 
 from pipeline.errors import StorageError
@@ -61,6 +62,9 @@ def _storage_error(error: Exception, uri: str, verb: str) -> StorageError:
     if code in _UNREACHABLE_CODES or code.startswith("5"):
         return UnreachableError(f"the store of {place} answers {code}; try again later")
     if isinstance(error, ImportError) or "Protocol not known" in said:
+        return StorageError(f"cannot {verb} {place}: {said}")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        said = f"its disk is full ({error.strerror}); free space there and run again"
         return StorageError(f"cannot {verb} {place}: {said}")
     if isinstance(error, OSError) and error.strerror and not code:
         return StorageError(f"cannot {verb} {place}: {error.strerror}")

@@ -11,6 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
+from pipeline.storage.s3_pages import take_files_out
 from pipeline.storage.uris import SCHEME, absolute
 
 # A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
@@ -72,7 +73,7 @@ def _endpoint_of(profile: str, config_file: str | None) -> str | None:
 
 
 def _s3_session(profile: str | None) -> Any:
-    """A session as s3fs would make one, but quick at reading times.
+    """A session as s3fs would make one, but quick at listings (`s3_pages`) and at reading times.
 
     botocore tries several formats on the time of every file of a listing: 0.10 s of 0.12 s for a thousand files.
     """
@@ -87,6 +88,7 @@ def _s3_session(profile: str | None) -> Any:
 
     session = AioSession(profile=profile)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse)
+    session.register("before-parse.s3.ListObjectsV2", take_files_out)
     return session
 
 

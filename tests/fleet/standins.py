@@ -23,13 +23,13 @@ from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, Outcome
 from pipeline.ingest.drives import Drive
 from pipeline.progress import Reporter
-from pipeline.storage import StoredFile, UnreachableError
+from pipeline.storage import Listing, UnreachableError
 
 
 def made_up_drive(config, frames=10, size=100):
     uri = config.input
     names = tuple(f"{uri}/{n}.png" for n in range(frames))
-    listing = tuple(StoredFile(name, f"{n}.png", size, "etag") for n, name in enumerate(names))
+    listing = Listing(uri, [f"{n}.png" for n in range(frames)], [size] * frames, ["etag"] * frames)
     return Drive(config.drive_id, uri, "images", names, frames, None, None, 64, 64, listing)
 
 

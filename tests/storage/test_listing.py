@@ -1,0 +1,89 @@
+"""Listings: columns that read like files, and S3's pages taken apart as botocore does, at a tenth of its cost."""
+
+import pickle
+
+import pytest
+
+from pipeline import storage
+from pipeline.ingest.drives import in_natural_order, is_image_name, natural_key
+from pipeline.storage import Listing, StoredFile
+from pipeline.storage.s3_pages import take_files_out
+from tests.s3_server import s3, s3_server  # noqa: F401
+
+ODD = "odd \udcff name.png"  # a local name that is no text
+
+
+def listing(names, folder="s3://b/drive"):
+    return Listing(folder, names, range(len(names)), [None if n % 2 else f"etag{n}" for n in range(len(names))])
+
+
+def test_a_listing_reads_like_a_list_of_files():
+    files = listing(["a.png", "b.png", ODD])
+    assert files[1] == StoredFile("s3://b/drive/b.png", "b.png", 1, None) and files[-1].name == ODD
+    assert list(files) == [files[0], files[1], files[2]] == files
+    assert files[1:] == listing(["a.png", "b.png", ODD]).take([1, 2]) and files[1:].names == ["b.png", ODD]
+    assert list(files.uris) == [file.uri for file in files] and files.uris[1:][0] == files[1].uri
+    assert pickle.loads(pickle.dumps(files)) == files and files.total_size == 3
+    assert Listing.of(list(files)) == files and Listing.of([]) == [] and not files.take([])
+    with pytest.raises(IndexError):
+        files[3]
+
+
+def test_a_listing_is_small():
+    names, etags = [f"{n:06d}.png" for n in range(5000)], [f"{n:032x}" for n in range(5000)]
+    many = Listing("s3://b/drive", names, [9] * 5000, etags)
+    assert len(pickle.dumps(many)) < 70 * 5000  # one StoredFile with its texts takes 450
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{n:06d}.png" for n in range(40)], [f"frame{n}.png" for n in range(40)], ["2.png", "02.png", "1.jpg"],
+        [f"{n:02d}.txt" for n in range(9)], ["a1.png", "b1.png", "notes.txt", ".hidden.png"], ["x.png"], [],
+        ["1.png", "٢.png", "3.png"], [f"{n:03d}.mp4" for n in range(5)],
+    ],
+)  # fmt: skip
+def test_the_quick_order_is_the_natural_order(names):
+    expected = sorted(filter(is_image_name, names), key=natural_key)
+    assert in_natural_order(listing(sorted(names))).names == expected
+
+
+def body(files, more=""):
+    contents = "".join(
+        f"<Contents><Key>{key}</Key><ETag>{etag}</ETag><Size>7</Size></Contents>" for key, etag in files
+    )
+    return f"<ListBucketResult><Name>b</Name>{contents}{more}</ListBucketResult>".encode()
+
+
+def taken(text, status=200):
+    response, answer = {"body": text, "status_code": status}, {}
+    take_files_out(response, answer)
+    return answer.get("Contents"), response["body"]
+
+
+def test_files_are_cut_out_of_a_page_and_the_rest_is_left_to_botocore():
+    folders = "<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes>"
+    files, rest = taken(body([("a%20b", "&quot;12&quot;"), ("c&amp;d", '"34"')], folders))
+    assert files == [{"Key": "a%20b", "Size": 7, "ETag": "12"}, {"Key": "c&d", "Size": 7, "ETag": "34"}]
+    assert rest == f"<ListBucketResult><Name>b</Name>{folders}</ListBucketResult>".encode()
+
+
+def test_pages_that_look_otherwise_are_left_as_they_are():
+    without_etag = body([("a", "1")]).replace(b"<ETag>1</ETag>", b"")
+    mixed = body([("a", "1")], "<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes>" + body([("b", "2")]).decode())
+    for text, status in ((without_etag, 200), (mixed, 200), (body([("a", "1")]), 503), (body([]), 200)):
+        assert taken(text, status) == (None, text)
+
+
+@pytest.mark.cluster
+def test_a_bucket_is_listed_as_a_plain_client_lists_it(s3, s3_server):  # noqa: F811
+    names = ["plain.png", "a b.png", "a&b.png", "a<b>.png", 'quo"te.png', "100%.png", "ü.png", "a+b.png", "10.png"]
+    client = s3_server.client()
+    for number, name in enumerate([*names, "deeper/x.png"]):
+        client.put_object(Bucket="tests", Key=f"listed/{name}", Body=b"x" * number)
+    plain = client.list_objects_v2(Bucket="tests", Prefix="listed/", Delimiter="/")["Contents"]
+    expected = [(one["Key"][7:], one["Size"], one["ETag"].strip('"')) for one in plain]
+    files = storage.list_files(f"{s3}/listed")
+    assert [(file.name, file.size, file.etag) for file in files] == sorted(expected)
+    assert sorted(files.names) == sorted(names) and storage.list_folders(f"{s3}/listed") == ["deeper"]
+    assert storage.read_bytes(files[3].uri) == b"x" * files[3].size
