@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 # As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
 _MEMORY_SHARE = 0.5
 
+Loaded = tuple[PlannedDrive, DriveTask]
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
 """A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
 RunWave = Callable[..., Mapping[str, Outcome]]
@@ -118,16 +119,33 @@ class Group:
         self._begun = 0  # drives begun in this start
         self._hopeless = 0
         self._ranks = 1
+        self._last = ""  # of the wave
+        self._loaders = ThreadPoolExecutor(_LOADED_AT_A_TIME, thread_name_prefix="load")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._following: Future[list[Loaded]] | None = None
 
     def work(self) -> None:
         """Wave after wave. Raises GroupError where the group cannot even start, several times in a row."""
-        with ThreadPoolExecutor(_LOADED_AT_A_TIME, thread_name_prefix="load") as pool:
-            while wave := self.queue.take_wave():
-                loaded = [one for one in pool.map(self._load, wave) if one is not None]
-                if loaded:
-                    self._run(loaded)
+        try:
+            while loaded := self._next_wave():
+                self._run(loaded)
+        finally:  # not waited for: a wave that is still asked for ends with the queue
+            self._ahead.shutdown(wait=False, cancel_futures=True)
+            self._loaders.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, planned: PlannedDrive) -> tuple[PlannedDrive, DriveTask] | None:
+    def _next_wave(self) -> list[Loaded]:
+        """The wave that was asked for ahead, else one asked for now. Empty: there will be no more."""
+        following, self._following = self._following or self._ahead.submit(self._load_wave), None
+        return following.result()
+
+    def _load_wave(self) -> list[Loaded]:
+        while wave := self.queue.take_wave():
+            loaded = [one for one in self._loaders.map(self._load, wave) if one is not None]
+            if loaded:
+                return loaded
+        return []
+
+    def _load(self, planned: PlannedDrive) -> Loaded | None:
         if self.book.stopping or not self.book.claim(planned):
             return None
         begun = time.monotonic()
@@ -150,9 +168,10 @@ class Group:
             return planned, task
         return None
 
-    def _run(self, loaded: Sequence[tuple[PlannedDrive, DriveTask]]) -> None:
+    def _run(self, loaded: Sequence[Loaded]) -> None:
         self._tasks = {planned.drive_id: task for planned, task in loaded}
         self._nodes, self._dropped, self._begun = {}, {}, 0
+        self._last = loaded[-1][0].drive_id
         needed = max(
             (ranks_needed(planned.costs, self.size.rank_bytes) for planned, _ in loaded if planned.costs), default=1
         )
@@ -193,6 +212,9 @@ class Group:
             drive_id, self.number, full=self.finisher.is_full, draining=self._is_draining()
         )
         self._begun += answer == "go"
+        if drive_id == self._last and answer in ("go", "skip") and self._following is None:
+            # listed and looked through while the group is at its last drive; no earlier, or groups end unevenly
+            self._following = self._ahead.submit(self._load_wave)
         return answer
 
     def _on_event(self, event: Event) -> None:

@@ -1,14 +1,22 @@
-"""Drives that wait for a group: longest first, in waves that get smaller towards the end, failed ones again later."""
+"""Drives that wait for a group: longest first, in waves that get smaller towards the end, failed ones again later.
+
+Every wave costs its group a start (45 s with the published weights), and the last ones decide how evenly groups end. As
+the drives' lengths are known, a group takes most of its fair share of what waits, and all of it where that is little.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import threading
 import time
 
 from pipeline.fleet.plan import PlannedDrive
+
+# Of a group's fair share of the frames that wait, in one wave; the rest evens out what took longer than thought.
+_SHARE = 0.75
+# Frames below which a share is not divided: some minutes of a GPU, several starts of a group.
+_WORTH_A_START = 1500
 
 
 class DriveQueue:
@@ -20,6 +28,7 @@ class DriveQueue:
         self._alone: list[tuple[float, int, PlannedDrive]] = []  # ready at; these run in a wave of their own
         self._later: list[tuple[float, int, PlannedDrive]] = []
         self._numbers = itertools.count()
+        self._frames = 0  # of the drives in the heap
         self._out = 0
         self._closed = False
         self._stopped = False
@@ -28,7 +37,7 @@ class DriveQueue:
     def add(self, planned: PlannedDrive) -> None:
         """A drive that nobody has had yet."""
         with self._changed:
-            heapq.heappush(self._heap, (-planned.frames, next(self._numbers), planned))
+            self._push(planned)
             self._changed.notify_all()
 
     def put_back(self, planned: PlannedDrive, *, after_s: float = 0.0, alone: bool = False) -> None:
@@ -63,8 +72,7 @@ class DriveQueue:
             while not self._stopped:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
-                    planned = heapq.heappop(self._later)[2]
-                    heapq.heappush(self._heap, (-planned.frames, next(self._numbers), planned))
+                    self._push(heapq.heappop(self._later)[2])
                 if self._heap:
                     return self._wave()
                 if self._alone and self._alone[0][0] <= now:
@@ -77,15 +85,21 @@ class DriveQueue:
                 self._changed.wait(max(min(ready) - now, 0.01) if ready else None)
             return []
 
+    def _push(self, planned: PlannedDrive) -> None:
+        heapq.heappush(self._heap, (-planned.frames, next(self._numbers), planned))
+        self._frames += planned.frames
+
     def _wave(self) -> list[PlannedDrive]:
-        most = min(self._wave_drives, max(1, math.ceil(len(self._heap) / (2 * self._groups))))
+        share = self._frames / self._groups
+        most = min(self._wave_frames, max(_SHARE * share, min(share, _WORTH_A_START)))
         wave: list[PlannedDrive] = []
         frames = 0
-        while self._heap and len(wave) < most:
+        while self._heap and len(wave) < self._wave_drives:
             following = self._heap[0][2].frames
-            if wave and frames + following > self._wave_frames:
+            if wave and frames + following > most:
                 break
             wave.append(heapq.heappop(self._heap)[2])
             frames += following
+        self._frames -= frames
         self._out += len(wave)
         return wave

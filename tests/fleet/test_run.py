@@ -128,7 +128,7 @@ def test_what_two_runs_at_once_do_is_done_once(tmp_path):
 
     def go(number):
         worlds[number].on_go = lambda drive_id: time.sleep(0.02)
-        runs[number] = worlds[number].run(tmp_path, names, fleet={"wave_drives": 2, "lease_s": 1.0})
+        runs[number] = worlds[number].run(tmp_path, names, fleet={"wave_drives": 2, "lease_s": 4.0})
 
     threads = [threading.Thread(target=go, args=(n,)) for n in range(2)]
     [thread.start() for thread in threads]
@@ -166,9 +166,11 @@ def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
 
 def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
     world = World()
+    begun = []
 
     def on_go(drive_id):
-        if drive_id == "d1":
+        begun.append(drive_id)
+        if len(begun) == 3:
             world.draining.add("node-0")
             world.alive = {"another"}
 
