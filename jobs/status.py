@@ -5,6 +5,7 @@ Reads the run's ledger on the output alone: needs no cluster, works while the ru
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from pathlib import Path
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.ledger import RunState, list_runs, read_run
 from pipeline.fleet.run_report import render_run_report
-from pipeline.fleet.summary import status_text, summarise
+from pipeline.fleet.summary import had_nothing_to_do, status_text, summarise
+
+_RUNS_LOOKED_AT = 20  # of a schedule that mostly has nothing to do
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,22 @@ def _status(config: StatusConfig) -> None:
         print("\n".join(_line(read_run(config.output, name)) for name in names) or "no runs yet")
         return
     run = _watch(config) if config.watch else read_run(config.output, config.run)
-    print(status_text(run, config.failures, time.time()))
+    before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
+    print(status_text(run, config.failures, time.time(), before))
     if config.report is not None:
         Path(config.report).write_text(render_run_report(run))
         print(f"  written  {config.report}")
+
+
+def _worked_before(output: str, run: RunState) -> RunState | None:
+    """The newest run before this one that did something, among the last few."""
+    names = [name for name in list_runs(storage.absolute(output)) if name < run.info.run_id]
+    for name in reversed(names[-_RUNS_LOOKED_AT:]):
+        with contextlib.suppress(DriveError):  # one whose ledger is damaged tells nothing
+            earlier = read_run(output, name)
+            if not had_nothing_to_do(earlier):
+                return earlier
+    return None
 
 
 def _watch(config: StatusConfig) -> RunState:

@@ -96,6 +96,19 @@ def _kind_of(row: DriveRow) -> str:
     return re.sub(r"\d+(\.\d+)?|'[^']*'|\S*/\S*", "#", text)
 
 
+def skipped_kinds(run: RunState) -> dict[str, list[DriveRow]]:
+    """Drives that the run left as they were, by why: "published already", "failed before" ...; most frequent first."""
+    kinds: dict[str, list[DriveRow]] = defaultdict(list)
+    for row in run.in_state("skipped"):
+        kinds[re.split(r"[,:(]", row.reason or "no reason was given")[0].strip()].append(row)
+    return dict(sorted(kinds.items(), key=lambda kind: -len(kind[1])))
+
+
+def had_nothing_to_do(run: RunState) -> bool:
+    """Whether the run has ended and left every drive as it was."""
+    return run.info.state == "finished" and all(row.state == "skipped" for row in run.rows.values())
+
+
 def retry_command(run: RunState) -> str:
     """What to type to do exactly the failed drives again."""
     typed = [word for word in run.info.command if word not in ("--retry-failed", "--plan")]
@@ -123,8 +136,14 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def status_text(run: RunState, failures: int = 10, now: float | None = None) -> str:
-    """A run on a terminal: state, counts, rate, time left, what failed and why, what to type next."""
+def status_text(
+    run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None
+) -> str:
+    """A run on a terminal: state, counts, rate, time left, what failed and why, what to type next.
+
+    What a run left as it was is said by kind, so that a run with nothing to do tells how the output stands.
+    before: the newest earlier run that did something.
+    """
     info, total = run.info, summarise(run)
     ended = "" if now is None or info.state != "running" else f", last heard of {duration(now - info.updated_at)} ago"
     lines = [f"run {info.run_id}: {info.state}, {duration(total.wall_s)}{ended}"]
@@ -133,6 +152,9 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None) -> 
     listed = "" if info.listed else " so far"
     counted = ", ".join(f"{count} {state}" for state, count in total.counts.items() if count)
     lines.append(f"  drives   {total.drives}{listed}: {counted or 'none'}")
+    kinds = skipped_kinds(run)
+    if kinds:
+        lines.append("  skipped  " + ", ".join(f"{len(rows)} {kind}" for kind, rows in list(kinds.items())[:5]))
     if total.frames:
         lines.append(
             f"  made     {total.frames:,} frames ({total.frames_per_s:.1f}/s), {total.points:,} points, "
@@ -147,7 +169,8 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None) -> 
         lines.append(f"  left     about {duration(total.left_s)}")
     for row in run.in_state("running", "staged")[:failures]:
         lines.append(f"  {row.state:<8} {row.drive_id}" + (f" (attempt {row.attempts})" if row.attempts > 1 else ""))
-    failed = run.in_state(*FAILED)
+    # those that failed in an earlier run and were left are as much to be known
+    failed = run.in_state(*FAILED) + kinds.get("failed before", []) + kinds.get("quarantined before", [])
     for row in failed[:failures]:
         where = f" in {row.stage}" if row.stage else ""
         where += f", frame {row.frame}" if row.frame is not None else ""
@@ -156,6 +179,9 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None) -> 
         lines.append(f"           and {len(failed) - failures} more (--failures {len(failed)} shows all)")
     if failed and info.state != "running":
         lines.append(f"  retry    {retry_command(run)}")
+    if before is not None:
+        counted = ", ".join(f"{count} {state}" for state, count in before.counts.items() if count)
+        lines.append(f"  before   run {before.info.run_id} was the last to do something: {counted}; --run shows it")
     if info.report:
         lines.append(f"  report   _runs/{info.run_id}/{info.report} in the output")
     return "\n".join(lines)

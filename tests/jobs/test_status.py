@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.status import main
-from pipeline.fleet.ledger import Ledger
+from pipeline.fleet.ledger import DriveRow, Ledger, RunState
 from tests.fleet.runs import made_up_run
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -26,6 +26,27 @@ def test_a_finished_run_is_shown_with_its_failures(tmp_path, capsys):
     assert run.info.run_id in (tmp_path / "run.html").read_text()
     assert main(["--output", str(tmp_path), "--runs"]) == 0
     assert f"{run.info.run_id}  finished" in capsys.readouterr().out
+
+
+def test_after_a_run_with_nothing_to_do_the_output_and_the_run_before_are_shown(tmp_path, capsys):
+    worked = made_up_run(40)
+    published, failed = worked.in_state("published"), worked.in_state("failed", "quarantined")
+    write_run(tmp_path, worked)
+    for number in range(2):  # a schedule
+        rows = [DriveRow(row.drive_id, state="skipped", reason="published already") for row in published]
+        again = "--retry-failed tries it again"
+        rows += [
+            DriveRow(row.drive_id, state="skipped", stage=row.stage,
+                     reason=f"{row.state} before, and nothing changed ({again}): {row.reason}")
+            for row in failed
+        ]  # fmt: skip
+        info = replace(worked.info, run_id=f"20260922T00000{number}-abcdef")
+        write_run(tmp_path, RunState(info, {row.drive_id: row for row in rows}))
+    assert main(["--output", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "run 20260922T000001-abcdef: finished" in said and f"{len(published)} published already" in said
+    assert f"run {worked.info.run_id} was the last to do something: {len(published)} published" in said
+    assert all(row.drive_id in said for row in failed) and "--retry-failed" in said.split("retry ")[-1]
 
 
 @pytest.mark.cluster
