@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__i
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # throw-away Rays of tests need no token
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15 workers starve for minutes beside other load
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

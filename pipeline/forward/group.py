@@ -14,6 +14,7 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import DriveError
 from pipeline.forward.budgets import killed_advice
@@ -125,7 +126,9 @@ def _run_group(
 ) -> None:
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
     use_gpu = uses_gpus(group.workers)
-    queue = ray.remote(num_cpus=0)(_QueueActor).remote(group.retries_after_loss)
+    # beside the driver: on a node that is lost it would take with it what the group was working on
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(_QueueActor).remote(group.retries_after_loss)
 
     def pending(planned: Sequence[DriveTask], queue: Any = queue) -> Sequence[DriveTask]:
         left = set(ray.get(queue.begin.remote([task.drive.drive_id for task in planned])))
