@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote_plus
 
 _KEY, _SIZE, _ETAG = (re.compile(rf"<{name}>([^<]*)</{name}>") for name in ("Key", "Size", "ETag"))
 _FIRST, _LAST = b"<Contents>", b"</Contents>"
@@ -43,13 +44,17 @@ def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tup
     """Files and names of folders of one folder, page by page. path: bucket/key. A file's dict has its "name" too."""
     bucket, _, key = path.strip("/").partition("/")
     prefix = key + "/" if key else ""
+    # asked for by name, or botocore asks for it and decodes every key itself, needed or not
+    asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", "EncodingType": "url"}
     more: dict[str, Any] = {"MaxKeys": first_page}
     while True:
-        answer = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/", **more)
-        folders = [one["Prefix"][len(prefix) : -1] for one in answer.get("CommonPrefixes", ())]
+        answer = fs.call_s3("list_objects_v2", **asked, **more)
+        decoded = unquote_plus if answer.get("EncodingType") == "url" else str  # not every store does as asked
+        folders = [decoded(one["Prefix"])[len(prefix) : -1] for one in answer.get("CommonPrefixes", ())]
         files = answer.get("Contents", ())
         for file in files:
-            file["name"] = file["Key"][len(prefix) :]
+            key = file["Key"]
+            file["name"] = (decoded(key) if "%" in key or "+" in key else key)[len(prefix) :]
         yield [file for file in files if file["name"]], [name for name in folders if name]
         if not answer.get("IsTruncated"):
             return

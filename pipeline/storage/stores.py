@@ -88,7 +88,8 @@ def _s3_session(profile: str | None) -> Any:
 
     session = AioSession(profile=profile)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse)
-    session.register("before-parse.s3.ListObjectsV2", take_files_out)
+    # first: another handler looks for errors in answers with status 200, and parses all of the text for it
+    session.get_component("event_emitter").register_first("before-parse.s3.ListObjectsV2", take_files_out)
     return session
 
 
