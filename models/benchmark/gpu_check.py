@@ -65,12 +65,13 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     run("fast", model, frames[:size], chunks[:1])  # kernels are chosen, memory is had
     fast, held, peak = _measured("fast", model, frames, chunks, device)
     whole = sum(flops.values()) * len(chunks)
+    spent = fast.spent(device)
     # everything that waits for a barrier of the long drive, the network, and the work on one chunk
     long_drive = len(chunks_of(_LONG_DRIVE, size, overlap)) * fast.state_bytes
     found |= {
         "fast_seconds": fast.seconds, "flops_per_chunk": flops,
-        "flops_per_second": {name: flops[name] * len(chunks) / fast.seconds[name] for name in flops},
-        "share_of_matrix_rate": whole / fast.total / found["matrix_flops_per_second"],
+        "flops_per_second": {name: flops[name] * len(chunks) / spent[name] for name in flops},
+        "share_of_matrix_rate": whole / sum(spent.values()) / found["matrix_flops_per_second"],
         "new_frames_per_second": options.frames / fast.total,
         "state_bytes_per_chunk": fast.state_bytes, "network_bytes": held,
         "peak_memory_bytes": peak,

@@ -18,17 +18,21 @@ _ATTENTION = "scaled_dot_product"
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, at_least: float = 0.5) -> float:
-    """Seconds a call of `work` takes, the mean over at least this long after one call to warm up."""
+    """Seconds a call of `work` takes, the mean over at least this long after one call to warm up.
+
+    CPU seconds of all threads where a CPU works, so that others on the machine do not count; else the clock's.
+    """
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     work()
     _wait(device)
-    begin, calls = time.perf_counter(), 0
-    while time.perf_counter() - begin < at_least:
+    begin, calls = clock(), 0
+    while clock() - begin < at_least:
         work()
         calls += 1
         if device.type == "cuda" and calls % 8 == 0:
             _wait(device)
     _wait(device)
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> float:

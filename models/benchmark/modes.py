@@ -1,8 +1,10 @@
 """Three ways through the network on the same weights and frames, each timed phase by phase.
 
-    release   the published schedule, here only to be measured against: float32, shared frames encoded once a chunk,
-              layer by layer over all chunks with each chunk's state copied to the device and back, whole features
-              of four layers, depth and points
+    release   the published program's order of work, here only to be measured against: float32, shared frames encoded
+              once a chunk, layer by layer over all chunks with each chunk's tokens copied to the device and back,
+              whole features of four layers brought to the host, all of q, k, v and rates at a memory's step and again
+              at its read, maps resized before the 1x1 convolution, depth and points. Left out in its favour: rotary
+              tables gathered position by position, grid embeddings made anew for every 8 frames
     plain     Reconstructor.forward_drive's order of work, without points
     fast      what the pipeline does: shared frames once, four barriers, features projected at once, depth alone
 """
@@ -11,17 +13,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from types import MethodType
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.aggregator import whole_feature
-from models.config import ModelConfig
+from models.config import FINE_FEATURES, ModelConfig
+from models.context_memory import ContextMemory
+from models.dense_head import FusionBlock
 from models.fast_weights import FastWeights
 from models.reconstructor import Prediction, Reconstructor
+from models.rope import RopeTable, rotate
 from models.tokens import ChunkState, middle_first
 
 Mode = Literal["release", "plain", "fast"]
@@ -45,6 +52,10 @@ class Timed:
     def cpu_total(self) -> float:
         """CPU seconds of all phases: what a loaded machine does not change much."""
         return sum(self.cpu_seconds.values())
+
+    def spent(self, device: torch.device) -> dict[str, float]:
+        """Seconds a phase by which rates are told: CPU seconds where a CPU works, which it may share with others."""
+        return self.cpu_seconds if device.type == "cpu" else self.seconds
 
     @contextmanager
     def phase(self, name: str, device: torch.device) -> Iterator[None]:
@@ -88,15 +99,16 @@ def run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Seque
     else:
         _barrier_by_barrier(model, states, timed, projected=mode == "fast")
     device = model.aggregator.camera_token.device
-    for number, chunk in enumerate(chunks):
-        with timed.phase("heads", device):
-            state = _copy(states[number]) if mode == "release" else states[number]
-            found = model.predict(
-                state, middle_first(list(chunk)), with_points=mode == "release", projected=mode == "fast"
-            )
-            found.points = found.points_confidence = None  # of no use to a comparison, and large
-            timed.predictions.append(_on_host(found))
-        states[number] = None  # type: ignore[call-overload]
+    with _resized_first(model) if mode == "release" else nullcontext():
+        for number, chunk in enumerate(chunks):
+            with timed.phase("heads", device):
+                state = _copy(states[number], device) if mode == "release" else states[number]
+                found = model.predict(
+                    state, middle_first(list(chunk)), with_points=mode == "release", projected=mode == "fast"
+                )
+                found.points = found.points_confidence = None  # of no use to a comparison, and large
+                timed.predictions.append(_on_host(found))
+            states[number] = None  # type: ignore[call-overload]
     return timed
 
 
@@ -139,32 +151,100 @@ def _barrier_by_barrier(model: Reconstructor, states: list[ChunkState], timed: T
 
 
 def _layer_by_layer(model: Reconstructor, states: list[ChunkState], timed: Timed) -> None:
-    """As published: for every layer, every chunk comes to the device and goes back."""
+    """As published: for every layer, every chunk's tokens come to the device and go back."""
     aggregator, config = model.aggregator, model.config
     device, specials, d = aggregator.camera_token.device, config.special_tokens, config.embed_dim
+    wanted = {*config.dense_layers, config.depth - 1}
     for segment, layers in enumerate(config.segments):
         for layer in layers:
-            for number in range(len(states)):
+            for state in states:
                 with timed.phase("layers", device):
-                    state = _copy(states[number], device)
                     b, s, p, _ = state.tokens.shape
                     rope = aggregator._table(state.grid, d // config.num_heads, specials)
-                    half = aggregator.frame_blocks[layer](state.tokens.reshape(b * s, p, d), rope).view(b, s, p, d)
+                    x = _moved(state.tokens, device)
+                    half = aggregator.frame_blocks[layer](x.reshape(b * s, p, d), rope).view(b, s, p, d)
                     x = aggregator.global_blocks[layer](half.reshape(b, s * p, d), rope).view(b, s, p, d)
-                    state.tokens, state.frame_half = x, half
-                    state.at_barrier = layer == layers[-1]
-                    if layer in config.dense_layers and not state.at_barrier:
-                        state.features[layer] = whole_feature(layer, half[:, :, specials:], x[:, :, specials:])
-                    states[number] = _copy(state)
-                timed.state_bytes = max(timed.state_bytes, states[number].nbytes)
+                    if layer in wanted:
+                        state.features[layer] = _moved(torch.cat([half, x], dim=-1))
+                    state.tokens = _moved(x)
+                timed.state_bytes = max(timed.state_bytes, state.nbytes)
         total: FastWeights | None = None
-        for number in range(len(states)):
+        for state in states:
             with timed.phase("memory steps", device):
-                total = _sum(total, aggregator.memory_step(_copy(states[number], device)))
+                here = replace(state, tokens=_moved(state.tokens, device), features={}, at_barrier=True)
+                total = _sum(total, aggregator.memory_step(here))
+                if total is not None:
+                    _query(model, segment, here)
         with timed.phase("memory reads", device):
             weights = None if total is None else aggregator.memory_update(segment, total, torch.float32)
-            for number in range(len(states)):
-                states[number] = _copy(aggregator.finish_segment(_copy(states[number], device), weights))
+            for state in states:
+                if weights is not None:
+                    here = replace(state, tokens=_moved(state.tokens, device), features={})
+                    _keys(model, segment, here)
+                    state.tokens = _moved(_read(model, segment, here, weights))
+                    if layers[-1] in wanted:  # the global half anew, on the host
+                        first = state.features[layers[-1]][..., :d]
+                        state.features[layers[-1]] = torch.cat([first, state.tokens], dim=-1)
+                state.next_segment += 1
+    for state in states:
+        state.camera = state.features[config.depth - 1][:, :, 0]
+        fine = {FINE_FEATURES: state.features[FINE_FEATURES]} if config.dense_skip else {}
+        state.features = {layer: state.features[layer][:, :, specials:] for layer in config.dense_layers} | fine
+
+
+def _read(model: Reconstructor, segment: int, state: ChunkState, weights: FastWeights) -> Tensor:
+    """The chunk's tokens with what its memory says to the patches."""
+    memory, patches, rope = _at_memory(model, segment, state)
+    specials = model.config.special_tokens
+    read = memory.apply_to(patches, weights, rope).view(state.tokens[:, :, specials:].shape)
+    return torch.cat([state.tokens[:, :, :specials], read], dim=2)
+
+
+def _query(model: Reconstructor, segment: int, state: ChunkState) -> None:
+    """What a memory's step has no use for, but is published with it."""
+    memory, patches, rope = _at_memory(model, segment, state)
+    width = patches.shape[-1]
+    rotate(memory.q_norm(F.linear(patches, memory.qkv.weight[:width], memory.qkv.bias[:width])), rope)
+
+
+def _keys(model: Reconstructor, segment: int, state: ChunkState) -> None:
+    """What a memory's read has no use for, but is published with it."""
+    memory, patches, rope = _at_memory(model, segment, state)
+    width = patches.shape[-1]
+    keys, _ = F.linear(patches, memory.qkv.weight[width:], memory.qkv.bias[width:]).chunk(2, dim=-1)
+    rotate(memory.k_norm(keys), rope)
+    F.softplus(memory.lrs(patches.float()) + memory.base)
+
+
+def _at_memory(model: Reconstructor, segment: int, state: ChunkState) -> tuple[ContextMemory, Tensor, RopeTable]:
+    memory = model.aggregator._memory_at(segment)
+    assert memory is not None
+    return memory, model.aggregator._patch_sequence(state), model.aggregator._memory_table(state)
+
+
+@contextmanager
+def _resized_first(model: Reconstructor) -> Iterator[None]:
+    """The dense heads as published: a map is made larger first and goes through its 1x1 convolution then."""
+    blocks = [block for head in (model.depth_head, model.point_head) for block in head.fusion]
+
+    def forward(
+        block: FusionBlock, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        x = lateral if deeper is None or block.unit1 is None else deeper + block.unit1(lateral)
+        return block.out(F.interpolate(block.unit2(x), size=size, mode="bilinear", align_corners=True))
+
+    for block in blocks:
+        block.forward = MethodType(forward, block)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _moved(tensor: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """The tensor in other memory: on the host, or on the device."""
+    return tensor.to(device, copy=True)
 
 
 def _sum(total: FastWeights | None, step: FastWeights | None) -> FastWeights | None:
@@ -177,7 +257,7 @@ def _sum(total: FastWeights | None, step: FastWeights | None) -> FastWeights | N
 
 def _copy(state: ChunkState, device: torch.device | str = "cpu") -> ChunkState:
     """The state in other memory: on the host, or on the device."""
-    return state.map(lambda t: None if t is None else t.to(device, copy=True))
+    return state.map(lambda t: None if t is None else _moved(t, device))
 
 
 def _on_host(prediction: Prediction) -> Prediction:

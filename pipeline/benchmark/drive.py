@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from PIL import Image
 from models import ModelConfig, Reconstructor
 from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
+from pipeline import storage
 from pipeline.benchmark.child import in_child
-from pipeline.benchmark.memory import MemoryTrace
+from pipeline.benchmark.memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.forward.budgets import parse_size
+from pipeline.progress import Reporter
 
 _MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight
 _FAST = ("small", "city_tiny")  # beside networks as fast as these a share of the time says nothing
@@ -47,6 +51,10 @@ class DriveBenchmark:
     """Budget of waiting chunks in host memory."""
     points: bool = True
     """Publish the point cloud too."""
+    threads: int = 1
+    """CPU threads of the network."""
+    measured: tuple[str, ...] = ()
+    """JSON files of earlier runs with these settings: lengths that are in them are taken from there."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -57,34 +65,80 @@ class DriveBenchmark:
             raise ValueError(f"drive.lengths must be drives of 2 frames or more, not {self.lengths}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Each length in turn; the last one's memory is judged."""
+        """Each length in turn; the last one's memory is judged.
+
+        Raises ValueError for a file in `measured` that is of something else, StorageError where it cannot be read.
+        """
+        known = self._known()
         runs: list[dict[str, Any]] = []
         for frames in self.lengths:
-            runs.append(in_child(_reconstructed, self, frames))
-            run = runs[-1]
-            say(f"{frames} frames: {run['total_seconds']:.1f} s, peak {size(run['peak_resident_bytes'])}")
+            run = known.get(frames) or in_child(_reconstructed, self, frames)
+            runs.append(run)
+            say(f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
+                f"peak {size(run['peak_resident_bytes'])}")  # fmt: skip
         last = runs[-1]
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
-        outside = last["outside_forward_share"]
+        outside, by_cpu = last["outside_forward_share"], last["outside_network_cpu_share"]
         judged = self.preset not in _FAST
         rows = [
             Row(f"resident set, {last['frames']} frames", size(last["peak_resident_bytes"]), f"{size(limit)}",
                 last["peak_resident_bytes"] <= limit),
             Row("  growth in the second half", size(last["growth_bytes"]), "flat (10 %)", flat),
+            Row("  with all of Ray's processes", size(last["peak_family_bytes"])),
             Row("outside the network's stage", f"{outside:.0%} of the time, Ray's start aside",
                 "10 % on a CPU with ViT-S" if judged else None, outside <= 0.1 if judged else None),
+            Row("  of all CPU seconds, decoding and Ray too", f"{by_cpu:.0%}"),
             *(Row(f"{r['frames']} frames", f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
+                  f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU a frame, "
                   f"peak {size(r['peak_resident_bytes'])}") for r in runs),
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
+            Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
         ]  # fmt: skip
         return Measured({"drives": runs, "resident_limit_bytes": limit}, tuple(rows), _figure(runs, limit))
+
+    def _known(self) -> dict[int, dict[str, Any]]:
+        """Runs out of the files named in `measured`, by their number of frames."""
+        mine = _comparable(json.loads(json.dumps(asdict(self))))
+        known: dict[int, dict[str, Any]] = {}
+        for uri in self.measured:
+            shown = storage.redacted(uri)
+            try:
+                whole = json.loads(storage.read_bytes(storage.absolute(uri)))
+                theirs, runs = _comparable(whole["settings"]), {run["frames"]: run for run in whole["drives"]}
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"drive.measured: {shown} is no JSON file of --what drive") from None
+            if theirs != mine:
+                other = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+                raise ValueError(f"drive.measured: {shown} was measured with another {', '.join(other)}")
+            known |= runs
+        return known
+
+
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in ("lengths", "measured")}
+
+
+class _Clocked(Reporter):
+    """Keeps CPU seconds beside the clock's: of this process, and of those it started (Ray's)."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.own: dict[str, float] = {}
+        self.others: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        own, others = time.process_time(), descendants_cpu_seconds()
+        with super().timed(name):
+            yield
+        self.own[name] = self.own.get(name, 0.0) + time.process_time() - own
+        self.others[name] = self.others.get(name, 0.0) + descendants_cpu_seconds() - others
 
 
 def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
     """One drive in this process."""
     from pipeline.config import RunConfig
-    from pipeline.progress import Reporter
     from pipeline.publish import PublishConfig
     from pipeline.reconstruct import ray_for_one_job, reconstruct
 
@@ -96,18 +150,26 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
         config = RunConfig(
             input=str(Path(folder, "drive")), output=str(Path(folder, "out")), weights=weights,
             chunk_size=settings.chunk_size, overlap=settings.overlap, host_memory=settings.host_memory,
-            loops=False, stops=False, turns=False, publish=PublishConfig(with_points=settings.points),
+            threads=settings.threads, loops=False, stops=False, turns=False,
+            publish=PublishConfig(with_points=settings.points),
         )  # fmt: skip
-        reporter = Reporter(io.StringIO())
-        with MemoryTrace(0.2) as trace, contextlib.redirect_stdout(io.StringIO()), ray_for_one_job():
+        reporter = _Clocked()
+        with (
+            MemoryTrace(0.2, whole_resident_bytes) as trace, MemoryTrace(5.0, family_bytes) as all_of_it,
+            contextlib.redirect_stdout(io.StringIO()), ray_for_one_job(),
+        ):  # fmt: skip
             result = reconstruct(config, reporter)
-        seconds = dict(reporter.seconds)
         points = result.manifest.counts.points
-    own = sum(spent for name, spent in seconds.items() if name != "start Ray")
+    stages = [name for name in reporter.seconds if name != "start Ray"]
+    own = sum(reporter.seconds[name] for name in stages)
+    cpu = sum(reporter.own[name] + reporter.others[name] for name in stages)
     return {
-        "frames": frames, "seconds": seconds, "total_seconds": own, "points": points,
-        "outside_forward_share": 1 - seconds["forward"] / own,
-        "peak_resident_bytes": trace.peak, "growth_bytes": trace.growth, "trace": _thinned(trace.samples),
+        "frames": frames, "seconds": reporter.seconds, "total_seconds": own, "points": points,
+        "cpu_seconds": reporter.own, "ray_cpu_seconds": reporter.others, "total_cpu_seconds": cpu,
+        "outside_forward_share": 1 - reporter.seconds["forward"] / own,
+        "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
+        "peak_resident_bytes": trace.peak, "growth_bytes": trace.growth, "peak_family_bytes": all_of_it.peak,
+        "trace": _thinned(trace.samples),
     }  # fmt: skip
 
 
@@ -141,21 +203,28 @@ def _thinned(samples: list[tuple[float, int]], most: int = 200) -> list[tuple[fl
 
 
 def _figure(runs: list[dict[str, Any]], limit: float) -> bytes:
-    """Time against length, and memory over the time of the longest drive."""
+    """Time and peak memory against length, and memory over the time of each drive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    figure = Figure(figsize=(11, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    left.plot([r["frames"] for r in runs], [r["total_seconds"] for r in runs], "o-")
-    left.set(xlabel="frames", ylabel="seconds", title="whole pipeline", xlim=(0, None), ylim=(0, None))
+    left, middle, right = figure.subplots(1, 3)
+    frames = [r["frames"] for r in runs]
+    left.plot(frames, [r["total_seconds"] for r in runs], "o-", label="clock")
+    left.plot(frames, [r["total_cpu_seconds"] for r in runs], "s--", label="CPU, all processes")
+    left.set(xlabel="frames", ylabel="seconds", title="time of the whole pipeline", xlim=(0, None), ylim=(0, None))
+    left.legend(fontsize=7)
+    middle.plot(frames, [r["peak_resident_bytes"] / 1e9 for r in runs], "o-", label="process")
+    middle.plot(frames, [r["peak_family_bytes"] / 1e9 for r in runs], "s--", label="with Ray's")
+    middle.set(xlabel="frames", ylabel="GB", title="peak memory", xlim=(0, None), ylim=(0, None))
     for run in runs:
         when, held = zip(*run["trace"], strict=True)
         right.plot(np.array(when) / max(when[-1], 1e-9), np.array(held) / 1e9, label=f"{run['frames']} frames")
-    right.axhline(limit / 1e9, color="grey", linestyle=":", linewidth=1)
-    right.set(xlabel="share of the run", ylabel="resident, GB", title="memory", ylim=(0, None))
-    right.legend(fontsize=7)
+    right.set(xlabel="share of the run", ylabel="resident, GB", title="memory of the process", ylim=(0, None))
+    for axes in (middle, right):
+        axes.axhline(limit / 1e9, color="grey", linestyle=":", linewidth=1, label="budget + 1.5 GB")
+        axes.legend(fontsize=7)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=80)
     return file.getvalue()

@@ -1,14 +1,17 @@
-"""Memory of this process while something runs: sampled, because a high-water mark never comes down again."""
+"""Memory and CPU time of this process and of those it started; memory is sampled while something runs, because a
+high-water mark never comes down again."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int | None = None) -> int:
@@ -17,15 +20,57 @@ def resident_bytes(pid: int | None = None) -> int:
     return (int(fields[1]) - int(fields[2])) * _PAGE
 
 
+def whole_resident_bytes() -> int:
+    """The resident set of this process as `ps` says it, shared pages and mapped libraries too."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for parent in found:  # grows while it is read
+        try:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def family_bytes() -> int:
+    """Bytes of this process and its descendants together, what several share counted once (PSS)."""
+    total = 0
+    for pid in family(os.getpid()):
+        try:
+            rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(row.split()[1]) * 1024 for row in rows if row.startswith("Pss:"))
+    return total
+
+
+def descendants_cpu_seconds() -> float:
+    """CPU seconds so far of all processes that this one started, and of what they started and outlived."""
+    ticks = 0
+    for pid in family(os.getpid())[1:]:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / _TICKS
+
+
 class MemoryTrace:
-    """Samples this process's resident set from a thread.
+    """Samples this process's memory from a thread.
 
     Attributes:
         samples: (seconds since the start, bytes), in order.
     """
 
-    def __init__(self, every_s: float = 0.05) -> None:
+    def __init__(self, every_s: float = 0.05, of: Callable[[], int] = resident_bytes) -> None:
         self.samples: list[tuple[float, int]] = []
+        self._of = of
         self._every = every_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="memory-trace")
@@ -61,4 +106,4 @@ class MemoryTrace:
             self._sample()
 
     def _sample(self) -> None:
-        self.samples.append((time.monotonic() - self._begin, resident_bytes()))
+        self.samples.append((time.monotonic() - self._begin, self._of()))

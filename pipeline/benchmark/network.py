@@ -90,11 +90,9 @@ class NetworkBenchmark:
             timed = found[mode]
             say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size(peak[mode])}")
         fast, plain, release = found["fast"], found["plain"], found["release"]
-        rates = {
-            name: flops[name] * len(chunks) / (fast.cpu_seconds[name] if device.type == "cpu" else fast.seconds[name])
-            for name in flops
-        }
-        whole = sum(flops.values()) * len(chunks) / (fast.cpu_total if device.type == "cpu" else fast.total)
+        spent = fast.spent(device)
+        rates = {name: flops[name] * len(chunks) / spent[name] for name in flops}
+        whole = sum(flops.values()) * len(chunks) / sum(spent.values())
         sums = {count: allreduce_seconds(count, config, _free_port()) for count in self.allreduce}
         speedup = release.total / fast.total
         by_cpu = release.cpu_total / fast.cpu_total
@@ -129,7 +127,7 @@ class NetworkBenchmark:
             Row("peak memory above the network", ", ".join(f"{m} {size(p)}" for m, p in peak.items())),
             Row("new frames", f"{self.frames / fast.total:.2f} a second"),
             Row("share of the matrix product's rate", f"{whole / matrix:.0%} of {matrix / 1e9:,.1f} GFLOP/s"),
-            *(Row(f"  {name}", f"{fast.seconds[name]:.2f} s, {rate / 1e9:,.1f} GFLOP/s")
+            *(Row(f"  {name}", f"{spent[name]:.2f} s{' of CPU' * (device.type == 'cpu')}, {rate / 1e9:,.1f} GFLOP/s")
               for name, rate in rates.items()),
             Row("copies", f"{copies / 1e9:.1f} GB/s"),
             Row("attention kernel", kernel),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from types import TracebackType
 
 import torch
 
-from pipeline.benchmark.memory import resident_bytes
+from pipeline.benchmark.memory import family, resident_bytes
 
 
 class PeakMemory:
@@ -38,21 +37,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
-            self.peak = max(self.peak, sum(_private_bytes(pid) for pid in _family(os.getpid())))
+            self.peak = max(self.peak, sum(_private_bytes(pid) for pid in family(os.getpid())))
             if self._done.wait(self._every):
                 return
-
-
-def _family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    found = [pid]
-    for parent in found:  # grows while it is read
-        try:
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
-        except OSError:
-            continue  # it ended meanwhile
-    return found
 
 
 def _private_bytes(pid: int) -> int:

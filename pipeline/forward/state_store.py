@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.tokens import ChunkState
 from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice, size_text
+from pipeline.forward.mapped import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 
 Tier = Literal["gpu", "host", "scratch"]
@@ -187,6 +188,8 @@ class TieredStore:
         parcel = _Parcel(tier, size, tensors)
         if tier != "gpu" and tensors and tensors[0].is_cuda:
             self._to_host(parcel)
+        elif tier == "host":
+            parcel.tensors = mapped(tensors)
         if tier == "scratch":
             self._to_scratch(parcel)
         self._parcels[key] = parcel
