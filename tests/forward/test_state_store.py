@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pipeline.forward.budgets import (
     memory_advice,
     parse_size,
 )
+from pipeline.forward.mapped import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 from pipeline.forward.state_store import TieredStore, WaitingChunk
 
@@ -75,7 +77,23 @@ def test_a_part_of_a_larger_tensor_does_not_keep_the_whole_in_memory():
     store.put(waiting(0))
     state = store.take(0).state
     held = [state.tokens, *state.features.values()]
-    assert sum(t.untyped_storage().nbytes() for t in held) == state.nbytes
+    rooms = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    assert state.nbytes <= sum(rooms.values()) < state.nbytes + 64 * len(held)
+
+
+def test_what_waits_in_host_memory_lies_in_one_map_and_goes_back_to_the_system_with_its_chunk():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    parts = [torch.full((4 * 10**6,), 3.0), torch.arange(7, dtype=torch.int16), torch.empty(0, 5)]
+    before = resident()
+    copies = mapped(parts)
+    assert resident() - before > 15 * 10**6
+    assert len({copy.untyped_storage().data_ptr() for copy in copies}) == 1
+    assert all(torch.equal(copy, part) and copy.dtype == part.dtype for copy, part in zip(copies, parts, strict=True))
+    del copies
+    assert resident() - before < 10**6
+    assert mapped([torch.empty(0, 3)])[0].shape == (0, 3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
