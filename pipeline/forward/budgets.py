@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _LEAST_FREE = 200 * 10**6
 # What a failed allocation on the host, Ray's memory monitor and a killed process say.
 _HOST_SIGNS = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "Cannot allocate memory",
                "running low on memory", "OutOfMemoryError", "OOM", "SIGKILL", "signal 9", "exit code -9")  # fmt: skip
+_GROUPS = Path("/sys/fs/cgroup")
 # A disk that is filled to the brim hurts its other users.
 _SCRATCH_SHARE = 0.8
 
@@ -125,25 +127,50 @@ def killed_advice(error: BaseException) -> str:
             "in --scratch, or give the workers more memory")  # fmt: skip
 
 
+def killed_here(budgets: MemoryBudgets) -> str:
+    """What there is to say of a process that is gone without a word while chunks waited in it."""
+    now = "half of what was free" if budgets.host is None else size_text(budgets.host)
+    return (f"the process was killed, mostly a sign that host memory ran out: lower --host-memory (now {now}), so that "
+            "more chunks wait in --scratch, or take a smaller --chunk-size")  # fmt: skip
+
+
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:200] if lines else "out of memory"
 
 
 def free_host_bytes() -> int:
-    """Memory that this process could still get: of the machine, or of its container where that is less."""
-    free = _available()
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    """Memory that this process could still get: of the machine, or of its container or any group around it where
+    that is less. Files that the system only keeps as long as nobody wants their room count as free."""
+    return min([_available(), *(_left_in(group) for group in _control_groups())])
+
+
+def _control_groups() -> list[tuple[Path, str, str, str]]:
+    """Folders of this process's memory groups, outwards, with the names of limit, use and idle files in them."""
+    try:
+        rows = [row.split(":", 2) for row in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        rows = []
+    groups = []
+    for root, controller, names in (
+        (_GROUPS, "", ("memory.max", "memory.current", "inactive_file")),
+        (_GROUPS / "memory", "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
     ):
-        try:
-            most, now = Path(limit).read_text().strip(), int(Path(used).read_text())
-        except (OSError, ValueError):
-            continue
-        if most.isdigit():
-            free = min(free, max(0, int(most) - now))
-    return free
+        own = next((path for _, kinds, path in rows if controller in kinds.split(",")), "/")
+        # inside a container the path may be the host's, which is not there; its root is the container's then
+        folder = root / own.strip("/")
+        groups += [(place, *names) for place in (folder, *folder.parents) if place.is_relative_to(root)]
+    return groups
+
+
+def _left_in(group: tuple[Path, str, str, str]) -> int:
+    folder, limit, used, idle = group
+    try:
+        most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        rows = dict(row.split() for row in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return sys.maxsize
+    return max(0, int(most) - now + int(rows.get(idle, 0))) if most.isdigit() else sys.maxsize
 
 
 def _available() -> int:

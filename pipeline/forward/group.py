@@ -17,8 +17,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import DriveError
-from pipeline.forward.budgets import killed_advice
+from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged
+from pipeline.forward.last_words import LastWords
 from pipeline.forward.loops import LoopChunk
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
@@ -112,7 +113,8 @@ def _run_alone(
 
     frames = local_frames(tasks)[0]
     try:
-        run_here(job, frames, Direct())
+        with LastWords(f"error: {killed_here(job.budgets)}"):
+            run_here(job, frames, Direct())
     finally:
         frames.close()
 

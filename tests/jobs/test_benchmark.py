@@ -92,17 +92,23 @@ def test_the_store_keeps_its_budgets_and_says_how_fast_it_is(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_publishing_and_whole_drives_are_measured(tmp_path):
+def test_publishing_and_whole_drives_are_measured_and_drawn_from_stored_figures(tmp_path, capsys):
     file, picture = tmp_path / "found.json", tmp_path / "found.png"
     small = ["--publish.points", "30000", "--publish.height", "50", "--publish.width", "60", "--json", str(file)]
     assert main(["--what", "publish", *small]) == 0
     assert json.loads(file.read_text())["points"] == 30000
     small = ["--drive.lengths", "12", "18", "--drive.width", "112", "--drive.height", "56", "--drive.chunk-size", "6"]
-    assert main(["--what", "drive", *small, "--drive.overlap", "3", "--json", str(file), "--figure", str(picture)]) == 0
+    assert main(["--what", "drive", *small, "--drive.overlap", "3", "--json", str(file)]) == 0
     drives = json.loads(file.read_text())["drives"]
     assert [d["frames"] for d in drives] == [12, 18]
     assert all(d["points"] > 0 and {"forward", "join", "publish"} <= d["seconds"].keys() for d in drives)
+    assert all(0 < d["cpu_seconds"]["forward"] < d["total_cpu_seconds"] for d in drives)
+    assert all(d["peak_family_bytes"] > d["peak_resident_bytes"] > 10**8 for d in drives)
+    known = ["--drive.measured", str(file), "--figure", str(picture)]
+    assert main(["--what", "drive", *small, "--drive.overlap", "3", *known]) == 0  # drawn, not measured again
     assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert main(["--what", "drive", *small, "--drive.overlap", "2", *known]) == 1
+    assert "was measured with another overlap" in capsys.readouterr().err
 
 
 def test_the_back_end_is_measured_on_scenarios_against_the_published_figures(shared, tmp_path, capsys):
