@@ -188,6 +188,7 @@ def _layer_by_layer(model: Reconstructor, states: list[ChunkState], timed: Timed
                 state.next_segment += 1
     for state in states:
         state.camera = state.features[config.depth - 1][:, :, 0]
+        state.tokens = state.tokens.new_empty(0)  # the heads read features alone
         fine = {FINE_FEATURES: state.features[FINE_FEATURES]} if config.dense_skip else {}
         state.features = {layer: state.features[layer][:, :, specials:] for layer in config.dense_layers} | fine
 
