@@ -217,13 +217,14 @@ def _figure(runs: list[dict[str, Any]], limit: float) -> bytes:
     left.legend(fontsize=7)
     middle.plot(frames, [r["peak_resident_bytes"] / 1e9 for r in runs], "o-", label="process")
     middle.plot(frames, [r["peak_family_bytes"] / 1e9 for r in runs], "s--", label="with Ray's")
-    middle.set(xlabel="frames", ylabel="GB", title="peak memory", xlim=(0, None), ylim=(0, None))
+    middle.set(xlabel="frames", ylabel="GB", title="peak memory", xlim=(0, None))
     for run in runs:
         when, held = zip(*run["trace"], strict=True)
         right.plot(np.array(when) / max(when[-1], 1e-9), np.array(held) / 1e9, label=f"{run['frames']} frames")
-    right.set(xlabel="share of the run", ylabel="resident, GB", title="memory of the process", ylim=(0, None))
+    right.set(xlabel="share of the run", ylabel="resident, GB", title="memory of the process")
     for axes in (middle, right):
         axes.axhline(limit / 1e9, color="grey", linestyle=":", linewidth=1, label="budget + 1.5 GB")
+        axes.set_ylim(bottom=0)
         axes.legend(fontsize=7)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=80)
