@@ -104,6 +104,18 @@ CHUNKS = _schema(
         _field(
             "overlap_inliers", pa.float64(), "share of agreeing overlap points, 0 to 1", unit="1", null=True
         ),
+        _field(
+            "noise", pa.float64(), "errors of its overlaps over the drive's median overlap's", unit="1", null=True
+        ),
+        _field(
+            "depth_disagreement",
+            pa.float64(),
+            "disagreement of depth where two chunks see a frame, rms of the logarithm; null unknown",
+            unit="1",
+            null=True,
+        ),
+        _field("scale_jump", pa.float64(), "log of its scale over its neighbours' median", unit="1", null=True),
+        _field("verdict", pa.string(), "pass | warn | fail: the worst that touches it; null unjudged", null=True),
         _field("points", pa.int64(), "published points of the chunk"),
     ],
 )

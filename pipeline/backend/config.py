@@ -85,6 +85,12 @@ class BackendConfig:
     unseen_place: float = 0.03
     """The same of the position, as a share of the way from one chunk to the next."""
 
+    unseen_lean: float = 0.002
+    """Radians by which every chunk of a drive may be off the one before in the same way. Only loops that bear each
+    other out are believed on its account."""
+    unseen_growth: float = 0.005
+    """The same of the log of the scale, all along a drive."""
+
     quality: QualityConfig = field(default_factory=QualityConfig)
     """Thresholds of the verdict without ground truth."""
 
@@ -96,7 +102,7 @@ class BackendConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.confidence_floor < 1:
             raise ValueError(f"confidence_floor must be in [0, 1), got {self.confidence_floor}")
-        for name in ("unseen_turn", "unseen_scale", "unseen_place"):
+        for name in ("unseen_turn", "unseen_scale", "unseen_place", "unseen_lean", "unseen_growth"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0.5 < self.loop_confidence < 1:

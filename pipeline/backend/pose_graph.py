@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
-from pipeline.backend.equations import Group, Normal, Rows, State, moved, place, residuals, units
+from pipeline.backend.equations import Group, Normal, Rows, State, linearised, moved, place, residuals, units
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
@@ -71,17 +71,17 @@ def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: Ba
     if not overlaps:
         return _alone(state, span)
     rows = Rows.of(overlaps, span, state.scale)
-    noise = _noise(state, rows)
     prior = estimate_drift(overlaps, state.rotation, span)
     weight = np.ones((len(rows), 7))
     for iteration in range(config.iterations):
-        weight = _weights(state, rows, noise)
-        group = Group(rows, weight)
+        residual, joint = linearised(state, rows)
+        weight = _weights(residual, rows, _noise(residual, state, rows))
+        group = Group(rows, weight, residual, joint)
         step = Normal(state, [group], prior, scale=config.scale, drift=config.drift).step
         state = moved(state, step)
-        noise = _noise(state, rows)
         if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
             break
+    noise = _noise(residuals(state, rows), state, rows)
     return Solution(state, rows, weight, noise, prior)
 
 
@@ -110,12 +110,14 @@ def close_loops(
     if not config.scale:
         information[:, 6] = 0
     normal = Normal(
-        state, [Group(chain.rows, chain.weight)], chain.prior, scale=config.scale, drift=config.drift,
+        state, [Group.of(state, chain.rows, chain.weight)], chain.prior, scale=config.scale, drift=config.drift,
         common=True,
     )
     residual = residuals(state, rows)
     known = normal.covariance(state, rows)
-    covariance = known + _unseen(state, rows, config)
+    strict, trends = _unseen(state, rows, config)
+    strict += known
+    covariance = strict + trends
     surprise = _surprise(residual, covariance, rows.deviation, degrees)
     # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
     # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
@@ -127,13 +129,15 @@ def close_loops(
         # That quarter does not even agree among itself: it is no witness against the chain.
         looseness = 1.0
         accepted = _compatible(residual, covariance, rows.deviation, degrees, bound)
+    accepted = _backed(residual, strict, looseness * covariance, rows.deviation, degrees, bound, accepted)
     plausible = surprise < bound * looseness
     coarse, misfit = 1.0, surprise
     softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, looseness)
-    chained = Group(chain.rows, chain.weight / softness)
+    softened = chain.weight / softness
     for _ in range(_ROUNDS):
         for _ in range(config.iterations):
-            closing = Group(rows, information * (accepted / coarse)[:, None])
+            chained = Group.of(state, chain.rows, softened)
+            closing = Group.of(state, rows, information * (accepted / coarse)[:, None])
             normal = Normal(
                 state, [chained, closing], chain.prior, scale=config.scale, drift=config.drift, common=True,
                 looseness=softness,
@@ -168,12 +172,12 @@ def close_loops(
     return replace(chain, state=state, looseness=looseness), verdicts
 
 
-def _unseen(state: State, rows: Rows, config: BackendConfig) -> Array:
-    """(7n, 7n): covariance of the loops' residuals from what overlaps cannot show.
+def _unseen(state: State, rows: Rows, config: BackendConfig) -> tuple[Array, Array]:
+    """Twice (7n, 7n): covariance of the loops' residuals from what overlaps cannot show, at random and by trends.
 
     Two chunks see the same frames and err alike, so that their agreement says too little of how far both are off. Each
     joint on the way between the ends of a loop is given an error of its own, a random walk: a turn about the joint, a
-    stretch from there on, a shift. Loops share the joints that they share.
+    stretch from there on, a shift. Loops share the joints that they share. Trends go through all joints (`_trends`).
     """
     joint = state.translation[1:]
     way = np.linalg.norm(np.diff(state.translation, axis=0), axis=1)
@@ -196,8 +200,19 @@ def _unseen(state: State, rows: Rows, config: BackendConfig) -> Array:
     moves[:, :, 6, 6] = 1
     moves[:, :, 3:6] *= units(state, rows)[:, None, None, None]
     moves *= np.where(rows.first > rows.second, 1, -1)[:, None, None, None] * on_way[:, :, None, None]
-    wide = (moves * sigma[:, None]).transpose(0, 2, 1, 3).reshape(7 * len(rows), -1)
-    return np.asarray(wide @ wide.T)
+    walk = (moves * sigma[:, None]).transpose(0, 2, 1, 3).reshape(7 * len(rows), -1)
+    trend = np.einsum("njik,jkt->nit", moves, _trends(state, config)).reshape(7 * len(rows), -1)
+    return np.asarray(walk @ walk.T), np.asarray(trend @ trend.T)
+
+
+def _trends(state: State, config: BackendConfig) -> Array:
+    """(joints, 7, 4): errors of one deviation that go through a whole drive: every chunk leans the same way about its
+    own axes, or is seen larger than the one before."""
+    before = state.rotation[:-1]
+    trends = np.zeros((len(before), 7, 4))
+    trends[:, :3, :3] = config.unseen_lean * before
+    trends[:, 6, 3] = config.unseen_growth if config.scale else 0.0
+    return trends
 
 
 def _softness(
@@ -257,9 +272,35 @@ def _compatible(
     return taken
 
 
-def _noise(state: State, rows: Rows) -> Noise:
-    """Robust deviations of the residuals now, and how alike neighbouring frames err."""
-    residual = residuals(state, rows) / rows.deviation
+def _backed(
+    residual: Array, strict: Array, covariance: Array, deviation: Array, degrees: int, bound: float,
+    accepted: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """The accepted loops without those that only a loose model of the chain allows.
+
+    A loop that is possible without trends and looseness stands alone. Another needs witnesses: when the other accepted
+    loops are believed, they must tell as much of it as the strict model would have. One wrong loop among none or few
+    true ones is so held off; two would have to agree by chance.
+    """
+    alone = _compatible(residual, strict, deviation, degrees, bound)
+    least = alone.sum()
+    own = np.arange(len(residual))[:, None] * 7 + np.arange(degrees)
+    while True:
+        backed = accepted.copy()
+        for n in np.flatnonzero(accepted & ~alone):
+            mine, others = own[n], own[accepted & (np.arange(len(residual)) != n)].ravel()
+            heard = covariance[np.ix_(others, others)] + np.diag(deviation.ravel()[others] ** 2)
+            told = covariance[np.ix_(mine, others)] @ np.linalg.solve(heard, covariance[np.ix_(others, mine)])
+            left = np.diag(covariance)[mine] - np.diag(told)
+            backed[n] = bool((left / (np.diag(strict)[mine] + deviation[n, :degrees] ** 2)).mean() <= 1)
+        if (backed == accepted).all():
+            return accepted if accepted.sum() >= least else alone
+        accepted = backed
+
+
+def _noise(residual: Array, state: State, rows: Rows) -> Noise:
+    """Robust deviations of the residuals (n, 7), and how alike neighbouring frames err."""
+    residual = residual / rows.deviation
     deviation, inflation = np.empty(3), np.ones(3)
     for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
         values = residual[:, part]
@@ -272,21 +313,29 @@ def _noise(state: State, rows: Rows) -> Noise:
     return Noise(deviation, inflation)
 
 
-def _weights(state: State, rows: Rows, noise: Noise) -> Array:
+def _weights(residual: Array, rows: Rows, noise: Noise) -> Array:
     """(n, 7) information of each row: pooled noise, overlaps that are noisier than the rest, Huber at 3."""
-    residual = residuals(state, rows)
     deviation = rows.deviation * np.repeat(noise.deviation, (3, 3, 1))
     score = np.abs(residual) / deviation
     starts = np.nonzero(np.diff(rows.pair, prepend=-1))[0]
-    ends = [*starts[1:], len(rows)]
-    for start, end in zip(starts, ends, strict=True):
-        for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
-            own = 1.4826 * float(np.median(score[start:end, part])) if end - start > 4 else 1.0
-            if np.isfinite(own) and own > 1.5:
-                score[start:end, part] /= own
-                deviation[start:end, part] *= own
+    length = np.diff([*starts, len(rows)])
+    number = np.repeat(np.arange(len(starts)), length)
+    padded = np.full((len(starts), length.max(), 7), np.nan)
+    padded[number, np.arange(len(rows)) - np.repeat(starts, length)] = score
+    for part in (slice(0, 3), slice(3, 6), slice(6, 7)):
+        width = part.stop - part.start
+        own = 1.4826 * _medians(padded[:, :, part].reshape(len(starts), -1), length * width)
+        own = np.where((length > 4) & np.isfinite(own) & (own > 1.5), own, 1.0)[number, None]
+        score[:, part] /= own
+        deviation[:, part] *= own
     robust = np.minimum(1, 3 / np.maximum(score, 1e-12))
     with np.errstate(invalid="ignore"):
         weight = robust / (deviation**2 * np.repeat(noise.inflation, (3, 3, 1)))
     weight[:, 6] = np.where(np.isfinite(deviation[:, 6]), weight[:, 6], 0.0) + 1.0
     return np.asarray(weight)
+
+
+def _medians(values: Array, count: NDArray[np.int64]) -> Array:
+    """(k,) medians of the first-sorted `count` numbers of each row of values (k, n), padded with NaN."""
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))
+    return np.asarray((ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2)

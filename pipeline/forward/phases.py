@@ -11,7 +11,7 @@ The same numbers as `Reconstructor.forward_drive`, which is the plain twin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,13 +42,21 @@ class DroppedDrive(DriveError):
 
 @dataclass(frozen=True)
 class DriveShare:
-    """A rank's part of one drive: its chunk numbers, the frames of each, and which frames it answers for."""
+    """A rank's part of one drive: its chunk numbers, the frames of each, and which frames it answers for.
+
+    Frames are counted among those that are in chunks; numbers: which frames of the drive those are, None: all.
+    """
 
     drive_id: str
     frame_count: int
     chunk_frames: dict[int, range]
     owned: dict[int, range]
     chunk_count: int
+    numbers: Sequence[int] | None = None
+
+    def number_of(self, frame: int) -> int:
+        """A frame as users count it, in the whole drive."""
+        return frame if self.numbers is None else self.numbers[frame]
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,7 @@ class DrivePhases:
 
         def stage_one(prediction: Prediction, chunk: WaitingChunk) -> None:
             with torch.inference_mode():  # a thread has its own mode
-                stage(chunk.number, to_time_order(prediction, chunk))
+                stage(chunk.number, to_time_order(prediction, chunk, share))
 
         try:
             with Behind() as behind:
@@ -290,7 +298,7 @@ class DrivePhases:
         return FastWeights(*(torch.zeros_like(w, dtype=torch.float32) for w in start))  # type: ignore[union-attr]
 
 
-def to_time_order(prediction: Prediction, chunk: WaitingChunk) -> ChunkPrediction:
+def to_time_order(prediction: Prediction, chunk: WaitingChunk, share: DriveShare) -> ChunkPrediction:
     """A prediction in the network's order -> what is staged. Raises DriveError where it is not finite."""
     images = chunk.images
     assert images is not None
@@ -314,7 +322,7 @@ def to_time_order(prediction: Prediction, chunk: WaitingChunk) -> ChunkPredictio
     for name in ("cam_from_world", "depth", "confidence"):
         finite = np.isfinite(getattr(staged, name)).reshape(len(order), -1).all(axis=1)
         if not finite.all():
-            frame = int(staged.frame_index[np.argmin(finite)])
+            frame = share.number_of(int(staged.frame_index[np.argmin(finite)]))
             raise DriveError(
                 f"the network's {name} is not finite at frame {frame}; try --precision float32, "
                 "or other weights"

@@ -80,6 +80,7 @@ def run_rank(
             chunk_frames={k: task.chunks[k] for k in mine},
             owned={k: owned[k] for k in mine},
             chunk_count=len(task.chunks),
+            numbers=task.kept,
         )
         folder = attempt_uri(job.output, drive_id, attempt)
 

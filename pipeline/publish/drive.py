@@ -64,7 +64,9 @@ def publish_drive(
         poses = poses_table(facts, trajectory, seen)
         tables = (
             poses,
-            chunks_table(facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk),
+            chunks_table(
+                facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
+            ),
             loops_table(facts.drive_id, joined.loops),
         )
         for name, table in zip(TABLES, tables, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,13 @@ def chunks_table(
     world_from_chunk: Sequence[SimilarityLike],
     edges: Sequence[EdgeLike],
     points_of_chunk: NDArray[np.int64],
+    quality: Mapping[str, Any],
 ) -> pa.Table:
-    """schema.CHUNKS: one row a chunk; the overlap's figures are those of the edge to the chunk before."""
+    """schema.CHUNKS: one row a chunk; the overlap's figures are those of the edge to the chunk before, the verdict's
+    those of quality["chunks"] where the run was judged."""
     count = len(chunks)
+    judged = {one["chunk"]: one for one in quality.get("chunks", ())}
+    figures = [judged.get(number, {}) for number in range(count)]
     edge_before = {edge.second: edge for edge in edges if edge.second == edge.first + 1}
     overlaps = [edge_before.get(number) for number in range(count)]
     rotations = np.array([one.rotation for one in world_from_chunk], np.float64).reshape(count, 3, 3)
@@ -78,6 +82,13 @@ def chunks_table(
         **_pose_columns(positions, quaternion_from_rotation(rotations), np.ones(count, bool)),
         "overlap_residual": [None if edge is None else _finite(edge.residual) for edge in overlaps],
         "overlap_inliers": [None if edge is None else _finite(edge.inliers) for edge in overlaps],
+        **{
+            column: [one.get(name) for one in figures]
+            for column, name in (
+                ("noise", "noise"), ("depth_disagreement", "log_scale"), ("scale_jump", "scale_jump"),
+                ("verdict", "level"),
+            )
+        },
         "points": points_of_chunk,
     }
     return _table(schema.CHUNKS, columns)

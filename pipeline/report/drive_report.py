@@ -138,7 +138,7 @@ def _head(view: DriveView, compared: Compared) -> dict[str, Json]:
         [f"path ({compared.unit})", f"{view.length * per:,.4g}"],
     ]  # fmt: skip
     if compared.own is not None:
-        facts.append(["ATE (m)", f"{compared.own.rmse:.3g}"])
+        facts.append(["ATE (m)", f"{compared.own.rmse:.2f}"])
         facts.append(["ATE / path", f"{compared.own.rmse / max(compared.path, 1e-9):.2%}"])
     return {
         "id": view.drive_id, "verdict": view.verdict, "facts": facts, "unit": compared.unit, "per_unit": per,

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -121,14 +122,12 @@ def test_only_wrong_loops_leave_the_chain_alone(make: Callable[..., Any], drives
     assert drives.ate(result.world_from_camera, scenario.world_from_cam) < 1.1 * chain + 0.05
 
 
-def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
-    tmp_path: Any, make: Callable[..., Any], drives: ModuleType
-) -> None:
-    """All chunks see the drive bent, alike, so that they agree and are wrong; loop chunks see it as it is."""
+def bent_drive(folder: Path, make: Callable[..., Any], drives: ModuleType, rate: float) -> Any:
+    """All chunks see the drive bent by `rate` (radians a frame), so that they agree and are wrong; loop chunks see it
+    as it is."""
     right = make(seed=3, limit=1700, loops=3)
-    assert right.loop_chunks
     truth = right.world_from_cam
-    angle = 0.00005 * np.arange(len(truth))
+    angle = rate * np.arange(len(truth))
     turn = np.tile(np.eye(3), (len(truth), 1, 1))
     turn[:, 0, 0] = turn[:, 2, 2] = np.cos(angle)
     turn[:, 0, 2], turn[:, 2, 0] = np.sin(angle), -np.sin(angle)
@@ -136,16 +135,47 @@ def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
     bent = truth.copy()
     bent[:, :3, :3] = turn @ truth[:, :3, :3]
     bent[1:, :3, 3] = truth[0, :3, 3] + np.cumsum(steps, axis=0)
-    np.savetxt(tmp_path / "bent.txt", bent[:, :3].reshape(-1, 12))
-    wrong = drives.make_scenario(str(tmp_path / "bent.txt"), seed=3, limit=1700, loops=0)
+    np.savetxt(folder / "bent.txt", bent[:, :3].reshape(-1, 12))
+    wrong = drives.make_scenario(str(folder / "bent.txt"), seed=3, limit=1700, loops=0)
     right.chunks = wrong.chunks
-    before = drives.ate(join_chunks(right.chunks).world_from_camera, truth)
+    return right
+
+
+def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
+    tmp_path: Path, make: Callable[..., Any], drives: ModuleType
+) -> None:
+    right = bent_drive(tmp_path, make, drives, 0.00005)
+    assert right.loop_chunks
+    before = drives.ate(join_chunks(right.chunks).world_from_camera, right.world_from_cam)
     result = with_loops(right)
     assert before > 2
     assert any(one.accepted for one in result.loops)
-    assert drives.ate(result.world_from_camera, truth) < 0.7 * before
-    trusting = with_loops(right, config=BackendConfig(unseen_turn=0, unseen_scale=0, unseen_place=0))
-    assert not any(one.accepted for one in trusting.loops)
+    assert drives.ate(result.world_from_camera, right.world_from_cam) < 0.7 * before
+    blind = BackendConfig(unseen_turn=0, unseen_scale=0, unseen_place=0, unseen_lean=0, unseen_growth=0)
+    assert not any(one.accepted for one in with_loops(right, config=blind).loops)
+
+
+def test_loops_that_bear_each_other_out_are_believed_against_a_chain_that_leans_and_one_alone_is_not(
+    tmp_path: Path, make: Callable[..., Any], drives: ModuleType
+) -> None:
+    right = bent_drive(tmp_path, make, drives, 0.00015)
+    before = drives.ate(join_chunks(right.chunks).world_from_camera, right.world_from_cam)
+    result = with_loops(right)
+    assert sum(one.accepted for one in result.loops) >= 2
+    assert drives.ate(result.world_from_camera, right.world_from_cam) < 0.5 * before
+    assert not any(one.accepted for one in with_loops(right, config=BackendConfig(unseen_lean=0)).loops)
+    right.loop_chunks, right.loop_pairs = right.loop_chunks[:1], right.loop_pairs[:1]
+    assert not with_loops(right).loops[0].accepted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [5, 7])
+def test_a_few_wrong_loops_without_a_true_one_are_all_rejected_on_a_long_drive(
+    seed: int, make: Callable[..., Any], drives: ModuleType
+) -> None:
+    scenario = make(seed=seed, false_loops=4)
+    scenario.loop_chunks, scenario.loop_pairs = scenario.loop_chunks[-4:], scenario.loop_pairs[-4:]
+    assert not any(one.accepted for one in with_loops(scenario).loops)
 
 
 def test_a_network_whose_chunks_do_not_drift_is_left_alone(

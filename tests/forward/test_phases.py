@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from tests.forward.drives import (
 CPU = torch.device("cpu")
 
 
-def run(settings=None, windows=None, model=None, finder=None, read=read_again, store=None):
+def run(settings=None, windows=None, model=None, finder=None, read=read_again, store=None, share=None):
     """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
     staged, told = {}, []
     phases = DrivePhases(
@@ -31,7 +33,7 @@ def run(settings=None, windows=None, model=None, finder=None, read=read_again, s
         lambda phase, count: told.append((phase, count)), finder, read,
         lambda count: told.append(("found", count)),
     )  # fmt: skip
-    share = share_of(0, 1)
+    share = share or share_of(0, 1)
     phases.run(share, windows or windows_of(share), staged.__setitem__)
     return staged, told, phases
 
@@ -139,6 +141,9 @@ def test_numbers_that_are_not_finite_are_refused_with_the_frame():
     model.depth_head.output2[2].bias[0] = float("nan")
     with pytest.raises(DroppedDrive, match="depth is not finite at frame 0"):
         run(model=model)
+    share = replace(share_of(0, 1), numbers=tuple(range(40, 40 + FRAMES)))  # the drive's own numbers, where some stand
+    with pytest.raises(DroppedDrive, match="depth is not finite at frame 40"):
+        run(model=model, share=share)
 
 
 def test_loop_chunks_take_part_like_any_other_chunk():

@@ -54,6 +54,20 @@ def test_plain_pyarrow_reads_every_table_with_the_promised_schema(tmp_path):
     assert points.schema.equals(schema.POINTS) and points.num_rows == manifest.counts.points
 
 
+def test_chunks_have_the_figures_of_their_verdict(tmp_path):
+    judged = [
+        {"chunk": n, "noise": 1.0 + n, "inliers": 1.0, "log_scale": None, "scale_jump": 0.1, "level": "warn"}
+        for n in range(3)
+    ]
+    drive = small_drive()
+    run = dataclasses.replace(drive.run, quality={"verdict": "warn", "chunks": judged})
+    publish(tmp_path, dataclasses.replace(drive, run=run))
+    table = pq.read_table(tmp_path / "drive-1" / "chunks.parquet")
+    assert table["noise"].to_pylist() == [1.0, 2.0, 3.0, None]
+    assert table["depth_disagreement"].to_pylist() == [None] * 4
+    assert table["verdict"].to_pylist() == ["warn"] * 3 + [None]
+
+
 def test_the_manifest_holds_what_made_the_result_and_counts_it(tmp_path):
     loops = [
         Loop(range(2), range(8, 10), 0.9, 0.1, True, None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import time
 
@@ -12,7 +13,11 @@ import pytest
 from PIL import Image
 
 from jobs import report
+from pipeline.publish import open_drive
 from pipeline.report import make_server
+from pipeline.report.live import start_live
+from pipeline.report.scene import OtherPath
+from pipeline.report.view import DriveView
 from tests.report.browser import chromium, screenshot, watched
 from tests.report.drives import CONFIG, publish, truth_file
 
@@ -45,8 +50,9 @@ def browser():
 
 
 def pixels(page) -> np.ndarray:
-    """The canvas of the viewer as the user sees it, without what lies over it."""
-    canvas = page.frame_locator("#viewer").locator("canvas[data-engine]")
+    """The canvas of the viewer as the user sees it, without what lies over it; of the page itself where it is viser."""
+    place = page.frame_locator("#viewer") if page.locator("#viewer").count() else page
+    canvas = place.locator("canvas[data-engine]")
     return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
 
 
@@ -87,6 +93,17 @@ def test_the_report_loads_scrubs_compares_and_obeys_the_keyboard(site, browser):
     # the canvas shows the scene
     scene = pixels(page)
     assert (np.abs(scene - scene[2, 2]) > 25).any(-1).mean() > 0.01
+
+    # a drag orbits, the wheel zooms
+    page.mouse.move(500, 400)
+    page.mouse.down()
+    page.mouse.move(640, 430, steps=8)
+    page.mouse.up()
+    assert changed(page, scene)
+    page.wait_for_timeout(1500)  # the camera glides to rest
+    before = pixels(page)
+    page.mouse.wheel(0, -400)
+    assert changed(page, before)
 
     # scrubbing moves the camera in the scene and changes the photograph beside it
     photo = page.get_attribute("#photo", "src")
@@ -227,3 +244,29 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     assert one.wrong == []
     page.close()
+
+
+def test_live_draws_the_drive_and_other_results_over_it(site, browser):
+    view = DriveView.of(open_drive(str(site[0].parent / "out"), "bend"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    aside = view.poses[view.known][:, :3, 3] + 4 * view.step
+    server = start_live(view, "127.0.0.1", port, 8000, [OtherPath("without memory", (255, 160, 40), aside)])
+    try:
+        base = f"http://127.0.0.1:{port}"
+        one = watched(browser, base, 1200, 800)
+        page = one.page
+        page.goto(base)
+        page.wait_for_selector("canvas[data-engine]")
+        empty = pixels(page)
+        assert (np.abs(empty - empty[2, 2]) > 25).any(-1).mean() > 0.01 or changed(page, empty)
+        page.wait_for_timeout(4000)  # points and lines arrive one after the other
+        before = pixels(page)
+        controls = {handle.label: handle for handle in server.gui._gui_input_handle_from_uuid.values()}
+        controls["others"].value = False
+        assert changed(page, before), "the other result's trajectory is seen, and can be hidden"
+        screenshot(page, "live-1200")
+        page.close()
+    finally:
+        server.stop()

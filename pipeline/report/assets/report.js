@@ -22,7 +22,7 @@ function svg(tag, attributes = {}) {
 }
 
 const number = (value, digits = 3) =>
-  value === null || value === undefined ? "–" : Number(value).toLocaleString("en", { maximumSignificantDigits: digits });
+  value === null || value === undefined ? "–" : (Math.abs(value) < 1e-3 ? 0 : Number(value)).toLocaleString("en", { maximumSignificantDigits: digits });
 
 // ---- the scene ----
 class Scene {
