@@ -16,10 +16,10 @@ class FleetConfig:
     """A drive that lost its node this often in a run is given up until the next run."""
     retry_after_s: float = 5.0
     """Seconds before a drive that a store, disk or memory failed is tried again; doubled with each attempt."""
-    wave_drives: int = 50
+    wave_drives: int = 20
     """Most drives that a group takes on in one start; fewer towards the end, so that groups end together."""
-    wave_frames: int = 60_000
-    """Most frames of a wave of more than one drive: bounds what the driver holds of it, about 100 bytes a frame."""
+    wave_frames: int = 20_000
+    """Most frames of a wave of more than one drive: bounds what the driver holds of it."""
     scan_threads: int = 16
     """Drives whose headers are read at a time."""
     finishing: int = 4

@@ -14,9 +14,9 @@ import time
 from pipeline.fleet.plan import PlannedDrive
 
 # Of a group's fair share of the frames that wait, in one wave; the rest evens out what took longer than thought.
-_SHARE = 0.75
-# Frames below which a share is not divided: some minutes of a GPU, several starts of a group.
-_WORTH_A_START = 1500
+_SHARE = 0.9
+# Frames below which a share is not divided: ten minutes of a GPU, a dozen starts of a group.
+_WORTH_A_START = 6000
 
 
 class DriveQueue:

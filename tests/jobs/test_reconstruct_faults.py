@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import av
-import psutil
 import pytest
 from PIL import Image
 
 from pipeline.fleet.book import DriveBook
+from pipeline.fleet.groups import Group
 from pipeline.fleet.ledger import list_runs, read_run
+from pipeline.forward.events import Progress, RankUp
 from tests.jobs.conftest import folder_of_images, image
 from tests.jobs.test_reconstruct_many import left_over, results, run, states
 
@@ -143,16 +144,12 @@ def test_ten_ways_to_be_bad_are_each_named_and_the_good_drives_are_the_same_to_t
 @pytest.mark.timeout(5400)
 @pytest.mark.usefixtures("one_ray")
 def test_two_hundred_drives_twenty_of_them_bad(tmp_path, weights):
-    bad_among_good(tmp_path, weights, good=180, bad=20)
-
-
-def ranks_of_mine():
-    """Processes of the ranks of this process's own Ray."""
-    return [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+    good = int(os.environ.get("CITY_FAULT_DRIVES", "180"))  # fewer on a slow machine
+    bad_among_good(tmp_path, weights, good, bad=max(10, good // 9))
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("one_ray")
 def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(tmp_path, weights, monkeypatch):
     fleet, out, calm = tmp_path / "fleet", tmp_path / "out", tmp_path / "calm"
@@ -160,25 +157,36 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
         (fleet / name).mkdir(parents=True)
         for number in range(count):
             image(number % 40).save(fleet / name / f"frame{number}.png")
-    arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, "--fleet.barrier-timeout-s", 15)
+    # longer than ranks of a busy machine wait for each other, or one more try is spent for nothing
+    barrier = ("--fleet.barrier-timeout-s", 40)
+    arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, *barrier)
     assert run(*arguments, "--output", calm) == 0
-    at, again = {}, {}
-    phase = DriveBook.phase
+    pids, at, again, story = {}, {}, {}, []
+    phase, on_event = DriveBook.phase, Group._on_event
     signals = {"a": signal.SIGKILL, "b": signal.SIGSTOP}
+
+    def told(group, event):
+        if isinstance(event, RankUp):
+            pids[event.rank] = event.pid  # of the group that runs now; processes of the one before may still be there
+        if not isinstance(event, Progress):
+            story.append(f"{time.monotonic():.1f} {event}"[:200])
+        on_event(group, event)
 
     def with_faults(book, drive_id, name):
         phase(book, drive_id, name)
         if drive_id in signals and drive_id not in at:
             at[drive_id] = time.monotonic()
-            ranks_of_mine()[-1].send_signal(signals[drive_id])
+            story.append(f"{at[drive_id]:.1f} {signals[drive_id].name} to {pids[1]} in {name} of {drive_id}")
+            os.kill(pids[1], signals[drive_id])
         elif drive_id in at and drive_id not in again and book.ledger.row(drive_id).attempts == 2:
             again[drive_id] = time.monotonic()
 
+    monkeypatch.setattr(Group, "_on_event", told)
     monkeypatch.setattr(DriveBook, "phase", with_faults)
     assert run(*arguments, "--output", out) == 0
     rows = read_run(str(out)).rows
     assert set(states(out).values()) == {"published"}
-    assert {name: row.attempts for name, row in rows.items()} == {"a": 2, "b": 2, "c": 1}
+    assert {name: row.attempts for name, row in rows.items()} == {"a": 2, "b": 2, "c": 1}, "\n".join(story)
     assert results(out) == results(calm)
     assert not left_over(out)
     for name in at:
