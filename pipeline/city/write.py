@@ -107,7 +107,7 @@ def sample_drive(progress: Progress | None = None) -> str:
     `progress` is called with frames done and in all. The truth is beside it: `read_drive(uri)`.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache / "city-reconstruction" / f"sample-{_FORMAT}"
+    root = cache / "city-reconstruction" / f"sample-{_FORMAT}-{SAMPLE.seed}"
     done = 0
 
     def each(count: int, total: int) -> None:
@@ -120,7 +120,7 @@ def sample_drive(progress: Progress | None = None) -> str:
     return write_drive(SAMPLE, str(root), "city", each)
 
 
-SAMPLE = DriveSpec(seed=1_000_023, frames=180, height=112, width=224)  # turns, a park, sun and shade
+SAMPLE = DriveSpec(seed=1_000_028, frames=180, height=112, width=224)
 
 
 def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> None:
