@@ -50,6 +50,10 @@ EXPECTED = {
         *POSE,
         ("overlap_residual", F64, NULL),
         ("overlap_inliers", F64, NULL),
+        ("noise", F64, NULL),
+        ("depth_disagreement", F64, NULL),
+        ("scale_jump", F64, NULL),
+        ("verdict", S, NULL),
         ("points", I64),
     ],
     "loops": [

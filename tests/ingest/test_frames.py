@@ -192,7 +192,7 @@ def test_gluing_holds_a_window_the_overlap_and_two_segments_at_most(tmp_path):
     write_images(tmp_path / "d", 1)
     drive = find_drive(str(tmp_path / "d"))
     frames, size, overlap, height, width = 300, 20, 8, 42, 56
-    long = drive.__class__(**{**vars(drive), "frame_count": frames, "uris": drive.uris * frames})
+    long = drive.__class__(**{**vars(drive), "frame_count": frames, "uris": tuple(drive.uris) * frames})
     task = DriveTask(long, height, width, plan_chunks(frames, size, overlap), 12)
 
     def make(segment):

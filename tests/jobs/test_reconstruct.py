@@ -254,7 +254,7 @@ def test_without_arguments_a_rendered_drive_is_reconstructed_and_held_against_it
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run("--output", tmp_path / "out") == 0
     said = capsys.readouterr().out
-    percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 14\d m\)", said)[1])
+    percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 16\d m\)", said)[1])
     assert percent < 4  # a straight line scores more than 6 on such drives
     assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
     assert "made-up weights" not in said

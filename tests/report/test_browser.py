@@ -246,7 +246,7 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
     page.close()
 
 
-def test_live_draws_the_drive_and_other_results_over_it(site, browser):
+def test_live_draws_the_drive_and_its_switches_change_the_picture(site, browser):
     view = DriveView.of(open_drive(str(site[0].parent / "out"), "bend"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -264,8 +264,8 @@ def test_live_draws_the_drive_and_other_results_over_it(site, browser):
         page.wait_for_timeout(4000)  # points and lines arrive one after the other
         before = pixels(page)
         controls = {handle.label: handle for handle in server.gui._gui_input_handle_from_uuid.values()}
-        controls["others"].value = False
-        assert changed(page, before), "the other result's trajectory is seen, and can be hidden"
+        controls["points by"].value = "chunk"
+        assert changed(page, before)
         screenshot(page, "live-1200")
         page.close()
     finally:
