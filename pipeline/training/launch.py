@@ -39,7 +39,8 @@ def _launch_group(config: TrainConfig) -> Path:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        # without an address Ray would join whatever other run of this machine started last, and end with it
+        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
     with tempfile.TemporaryDirectory(prefix="city-training-") as scratch:
         trainer = TorchTrainer(
             _worker,
