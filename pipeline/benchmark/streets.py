@@ -1,9 +1,10 @@
-"""Stops and revisits on rendered city drives, through the whole pipeline: what leaving out standing frames and closing
-loops do, against the truth.
+"""Stops, turns and revisits on rendered city drives, through the whole pipeline: what leaving out standing frames,
+moving chunk borders out of turns and closing loops do, against the truth.
 
 Every drive is run without any standing frame, and again with the car waiting 5 to 30 seconds in a few places (the same
-view with a camera's noise), where it waits at lights if it does. Both must give the same trajectory. Places that the
-drive comes back to are known, so that loops can be counted as right, wrong and missed.
+view with a camera's noise), where it waits at lights if it does. Both must give the same trajectory. A third run has
+the first one's frames with chunk borders left in the turns (--no-turns). Places that the drive comes back to are
+known, so that loops can be counted as right, wrong and missed.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ _NOISE = 1.5  # grey values, standard deviation, of each pixel of a standing fra
 
 @dataclass(frozen=True)
 class StreetsBenchmark:
-    """What stops and revisits do to city drives."""
+    """What stops, turns and revisits do to city drives."""
 
     drives: int = 10
-    """Drives; each is reconstructed once without and once with stops."""
+    """Drives; each is reconstructed without stops, with stops, and without either stops or moved chunk borders."""
     frames: int = 600
     """Frames of each before stops are put in, ten a second."""
     seed: int = 3000
@@ -76,7 +77,7 @@ class StreetsBenchmark:
                 one = drives[-1]
                 say(
                     f"seed {one['seed']}: ATE {one['moving']['ate']:.2f} m without stops, "
-                    f"{one['stopping']['ate']:.2f} m with; "
+                    f"{one['stopping']['ate']:.2f} m with, {one['no-turns']['ate']:.2f} m with borders in turns; "
                     f"{one['moving']['found']} of {one['moving']['stretches']} stretches found, "
                     f"{one['moving']['wrong']} wrong loops"
                 )
@@ -87,11 +88,14 @@ class StreetsBenchmark:
         truth = read_drive(write_drive(spec, str(folder), f"{seed}"))
         moving, stopping = self._frames_used(truth, seed)
         found: dict[str, Any] = {"seed": seed}
-        for name, used in (("moving", moving), ("stopping", stopping)):
-            drive_id = f"{name}-{seed}"
+        for name, shown, used in (
+            ("moving", "moving", moving), ("stopping", "stopping", stopping), ("no-turns", "moving", moving),
+        ):  # fmt: skip
+            drive_id = f"{shown}-{seed}"
             source = _write_frames(folder / "input" / drive_id, truth, used)
+            output = folder / ("no-turns" if name == "no-turns" else "out")
             config = RunConfig(
-                input=str(source), output=str(folder / "out"), preset="city_tiny",
+                input=str(source), output=str(output), preset="city_tiny", turns=name != "no-turns",
                 keep_predictions=self.folder is not None,
             )  # fmt: skip
             reporter = Reporter(io.StringIO())
@@ -99,7 +103,7 @@ class StreetsBenchmark:
                 reconstruct(config, reporter)
             finally:
                 reporter.close()
-            found[name] = _compared(str(folder / "out"), drive_id, truth, used)
+            found[name] = _compared(str(output), drive_id, truth, used)
         return found
 
     def _frames_used(self, truth: TrueDrive, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -191,12 +195,13 @@ def revisited(world_from_camera: Floats) -> list[range]:
 
 
 def _rows(drives: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
-    moving, stopping = ([one[name] for one in drives] for name in ("moving", "stopping"))
+    moving, stopping, no_turns = ([one[name] for one in drives] for name in ("moving", "stopping", "no-turns"))
 
     def mean(values: Sequence[dict[str, Any]], name: str) -> float:
         return float(np.mean([one[name] for one in values]))
 
-    without, with_stops = mean(moving, "ate_percent"), mean(stopping, "ate_percent")
+    without, with_stops, in_turns = (mean(runs, "ate_percent") for runs in (moving, stopping, no_turns))
+    better = sum(one["ate"] < other["ate"] for one, other in zip(moving, no_turns, strict=True))
     both = [*moving, *stopping]
     stretches, found = (sum(one[name] for one in both) for name in ("stretches", "found"))
     wrong = sum(one["wrong"] for one in both)
@@ -204,6 +209,8 @@ def _rows(drives: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
     rows = [
         Row("ATE without stops, mean", f"{without:.2f} % of the path"),
         Row("ATE with stops, mean", f"{with_stops:.2f} %", "within 10 % of without", with_stops <= 1.1 * without),
+        Row("ATE with --no-turns, mean", f"{in_turns:.2f} %"),
+        Row("drives better without --no-turns", f"{better} of {len(drives)}"),
         Row("chunks without stops, mean", f"{mean(moving, 'chunks'):.1f}"),
         Row(
             "chunks with stops, mean", f"{mean(stopping, 'chunks'):.1f}", "as without, give or take one in twenty",

@@ -165,9 +165,9 @@ def list_files(uri: str) -> Listing:
         if hasattr(fs, "call_s3"):
             for files, folders in s3_pages(fs, path):
                 found = found or bool(files or folders)
-                names += [file["name"] for file in files]
-                sizes += [file["Size"] for file in files]
-                etags += [file["ETag"].strip('"') or None for file in files]
+                names += files.keys
+                sizes += files.sizes
+                etags += [etag or None for etag in files.etags]
         if not found:  # on S3 too: an empty bucket, a file, or nothing at all
             for entry in fs.ls(path, detail=True):
                 full = str(entry["name"])
@@ -225,7 +225,7 @@ def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
 
 def _s3_names(fs: Any, path: str, first_page: int) -> Iterator[list[tuple[str, bool]]]:
     for files, folders in s3_pages(fs, path, first_page):
-        yield [(name, True) for name in folders] + [(file["name"], False) for file in files]
+        yield [(name, True) for name in folders] + [(name, False) for name in files.keys]
 
 
 def _one_page(fs: Any, path: str) -> Iterator[list[tuple[str, bool]]]:

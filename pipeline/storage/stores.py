@@ -11,7 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
-from pipeline.storage.s3_pages import take_files_out
+from pipeline.storage.s3_pages import BEFORE_ALL_PARSING, take_files_out
 from pipeline.storage.uris import SCHEME, absolute
 
 # A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
@@ -88,8 +88,7 @@ def _s3_session(profile: str | None) -> Any:
 
     session = AioSession(profile=profile)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse)
-    # first: another handler looks for errors in answers with status 200, and parses all of the text for it
-    session.get_component("event_emitter").register_first("before-parse.s3.ListObjectsV2", take_files_out)
+    session.get_component("event_emitter").register_first(BEFORE_ALL_PARSING, take_files_out)
     return session
 
 

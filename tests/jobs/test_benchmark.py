@@ -143,4 +143,6 @@ def test_stops_and_revisits_are_measured_on_rendered_drives(tmp_path, capsys):
     assert drive["stopping"]["still"] >= 18 + drive["moving"]["still"]
     assert drive["stopping"]["chunks"] <= drive["moving"]["chunks"] + 1
     assert drive["moving"]["ate"] < 0.1 * drive["moving"]["path"]
-    assert "standing frames left out" in capsys.readouterr().out
+    assert drive["no-turns"]["frames"] == drive["moving"]["frames"]
+    table = capsys.readouterr().out
+    assert "standing frames left out" in table and "ATE with --no-turns" in table

@@ -58,7 +58,8 @@ def body(files, more=""):
 def taken(text, status=200):
     response, answer = {"body": text, "status_code": status}, {}
     take_files_out(response, answer)
-    return answer.get("Contents"), response["body"]
+    files = answer.get("Contents")
+    return files if files is None else list(files), response["body"]
 
 
 def test_files_are_cut_out_of_a_page_and_the_rest_is_left_to_botocore():
@@ -87,3 +88,21 @@ def test_a_bucket_is_listed_as_a_plain_client_lists_it(s3, s3_server):  # noqa: 
     assert [(file.name, file.size, file.etag) for file in files] == sorted(expected)
     assert sorted(files.names) == sorted(names) and storage.list_folders(f"{s3}/listed") == ["deeper"]
     assert storage.read_bytes(files[3].uri) == b"x" * files[3].size
+
+
+@pytest.mark.cluster
+def test_files_are_out_of_a_page_before_anybody_parses_it(s3, s3_server, monkeypatch):  # noqa: F811
+    from pipeline.storage import stores
+
+    seen, made = [], stores._s3_session
+
+    def with_a_witness(profile):
+        session = made(profile)
+        events = session.get_component("event_emitter")
+        events.register_first("before-parse.s3.*", lambda response_dict, **_: seen.append(response_dict["body"]))
+        return session
+
+    monkeypatch.setattr(stores, "_s3_session", with_a_witness)
+    s3_server.client().put_object(Bucket="tests", Key="parsed/one.png", Body=b"x")
+    assert storage.list_files(f"{s3}/parsed").names == ["one.png"]
+    assert b"<Contents>" not in seen[0] and b"</ListBucketResult>" in seen[0]
