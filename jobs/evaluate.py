@@ -32,7 +32,7 @@ from pipeline.evaluation import (
 )
 from pipeline.evaluation.benchmarks import BENCHMARKS
 from pipeline.evaluation.benchmarks.scores import VARIANTS, Score, means, remarks, render
-from pipeline.reconstruct import ray_for_one_job
+from pipeline.ray_session import ray_for_one_job
 
 _WIDTH = 160  # of a table where no terminal says how wide it is
 

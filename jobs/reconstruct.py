@@ -20,7 +20,8 @@ from pipeline.fleet.inputs import iter_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.progress import Reporter
-from pipeline.reconstruct import Reconstruction, ray_for_one_job
+from pipeline.ray_session import ray_for_one_job
+from pipeline.reconstruct import Reconstruction
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -154,6 +154,11 @@ class RunConfig:
         return self.workers or 1
 
     @property
+    def all_ranks(self) -> int:
+        """Ranks of all groups that work side by side on this machine."""
+        return self.ranks * (self.groups or 1)
+
+    @property
     def network(self) -> NetworkSpec:
         """Which network this run uses."""
         preset = self.preset or (None if self.weights else DEFAULT_PRESET)

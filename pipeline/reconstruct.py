@@ -8,21 +8,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
-
-import ray
 
 from models import ModelConfig
 from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, RayStartError, StorageError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound
@@ -39,6 +35,7 @@ from pipeline.leases import HeldElsewhere, Leases
 from pipeline.loop_finder import DetectedLoops
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
+from pipeline.ray_session import start_ray
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -87,7 +84,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             raise DriveError(f"drive {drive.drive_id}: {lease.said}")
         try:
             with reporter.timed("start Ray"):
-                start_ray(config)
+                start_ray(config.address, config.all_ranks)
             with reporter.timed("scan"):
                 task = plan(drive, config, model, partial(_scanned, reporter, drive.frame_count))
             still = drive.frame_count - task.frame_count
@@ -232,61 +229,6 @@ def join_and_publish(
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained)
-
-
-def start_ray(config: RunConfig) -> None:
-    """Join the cluster of `address` or RAY_ADDRESS, else start Ray on this machine for this process alone.
-
-    Raises RayStartError where that fails.
-    """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    for name in ("ray.data", "ray.train"):  # the job has progress lines of its own
-        logging.getLogger(name).setLevel(logging.ERROR)
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="warning")
-            return
-        ray.init(
-            address="local",
-            # one core more a rank: a rank that computes waits for frames that these cores decode
-            num_cpus=(os.cpu_count() or 1) + config.ranks * (config.groups or 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-        )
-    except Exception as error:  # Ray raises a bare Exception where its processes are too slow
-        ray.shutdown()  # else the processes that did start stay until this one ends
-        raise RayStartError(_why_no_ray(error, address)) from error
-
-
-def _why_no_ray(error: Exception, address: str | None) -> str:
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if address:
-        return (
-            f"cannot join the Ray cluster at {address} ({said}); check --address or RAY_ADDRESS, that the cluster is "
-            "up and reachable from here, and its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)"
-        )
-    if "timed out during startup" in str(error):
-        load = f", load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
-        return (
-            f"Ray did not start on this machine within its 30 s{load}: the machine is too busy; run the same command "
-            "again when it is less so, or join a running cluster (--address)"
-        )
-    return f"Ray does not start on this machine ({said}); the logs of its processes are in /tmp/ray/session_latest/logs"
-
-
-@contextmanager
-def ray_for_one_job() -> Iterator[None]:
-    """Leaves no Ray behind that the job started, whatever happened."""
-    was_there = ray.is_initialized()
-    try:
-        yield
-    finally:
-        if ray.is_initialized() and not was_there:
-            ray.shutdown()
 
 
 def code_version() -> str:

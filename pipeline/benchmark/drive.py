@@ -140,7 +140,8 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
     """One drive in this process."""
     from pipeline.config import RunConfig
     from pipeline.publish import PublishConfig
-    from pipeline.reconstruct import ray_for_one_job, reconstruct
+    from pipeline.ray_session import ray_for_one_job
+    from pipeline.reconstruct import reconstruct
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this process alone needs no token
     with tempfile.TemporaryDirectory(prefix="benchmark-drive-") as folder:

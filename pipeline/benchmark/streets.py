@@ -27,7 +27,8 @@ from pipeline.config import RunConfig
 from pipeline.evaluation.metrics import travelled, umeyama
 from pipeline.progress import Reporter
 from pipeline.publish import open_drive
-from pipeline.reconstruct import ray_for_one_job, reconstruct
+from pipeline.ray_session import ray_for_one_job
+from pipeline.reconstruct import reconstruct
 
 Floats = NDArray[np.float64]
 

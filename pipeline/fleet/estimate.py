@@ -23,7 +23,7 @@ from pipeline.fleet.plan import Costs, PlannedDrive, plan_drives, ranks_needed, 
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run import make_planner
 from pipeline.progress import Reporter
-from pipeline.reconstruct import start_ray
+from pipeline.ray_session import start_ray
 
 PLANS_FOLDER = "_plans"
 FIGURES = Path(__file__).with_name("figures.json")
@@ -68,7 +68,7 @@ def fleet_plan(
     failures = Failures(output)
     planner = make_planner(config, output, failures)
     config = planner.config
-    start_ray(config)  # knows the machines
+    start_ray(config.address, config.all_ranks)  # knows the machines
     size = GroupSize.of(config)
     counts: Counter[str] = Counter()
     todo: list[PlannedDrive] = []

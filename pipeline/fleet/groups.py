@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +22,13 @@ from pipeline.fleet.slots import Slots
 from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward
 from pipeline.ingest.frames import DriveTask
+from pipeline.ray_session import cluster_address
 from pipeline.reconstruct import plan, staged_drive, worker_job
 from pipeline.storage import NotFoundError
 
 if TYPE_CHECKING:
     from pipeline.fleet.run import Parts
 
-_LOADED_AT_A_TIME = 4  # drives of a wave that are scanned side by side
 _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 # As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
 _MEMORY_SHARE = 0.5
@@ -62,7 +61,7 @@ class GroupSize:
         gpus = int(resources.get("GPU", 0))
         workers = config.workers or 1
         groups = config.groups or max(1, gpus // workers)
-        alone = not (config.address or os.environ.get("RAY_ADDRESS")) and groups == workers == 1
+        alone = cluster_address(config.address) is None and groups == workers == 1
         per_rank = rank_memory(config, gpus, groups * workers)
         return GroupSize(groups, workers, groups * workers if gpus else 0, alone, per_rank)
 
@@ -108,9 +107,9 @@ class Group:
 
     def __init__(
         self, number: int, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue,
-        finisher: Finisher, size: GroupSize, parts: Parts, slots: Slots,
+        finisher: Finisher, size: GroupSize, parts: Parts, slots: Slots, loaders: ThreadPoolExecutor,
     ) -> None:  # fmt: skip
-        self.slots = slots
+        self.slots, self.loaders = slots, loaders
         self.number, self.config, self.planner, self.book = number, config, planner, book
         self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
         self._nodes: dict[int, str] = {}
@@ -120,7 +119,6 @@ class Group:
         self._hopeless = 0
         self._ranks = 1
         self._last = ""  # of the wave
-        self._loaders = ThreadPoolExecutor(_LOADED_AT_A_TIME, thread_name_prefix="load")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         self._following: Future[list[Loaded]] | None = None
 
@@ -131,7 +129,6 @@ class Group:
                 self._run(loaded)
         finally:  # not waited for: a wave that is still asked for ends with the queue
             self._ahead.shutdown(wait=False, cancel_futures=True)
-            self._loaders.shutdown(wait=False, cancel_futures=True)
 
     def _next_wave(self) -> list[Loaded]:
         """The wave that was asked for ahead, else one asked for now. Empty: there will be no more."""
@@ -140,7 +137,7 @@ class Group:
 
     def _load_wave(self) -> list[Loaded]:
         while wave := self.queue.take_wave():
-            loaded = [one for one in self._loaders.map(self._load, wave) if one is not None]
+            loaded = [one for one in self.loaders.map(self._load, wave) if one is not None]
             if loaded:
                 return loaded
         return []

@@ -195,6 +195,7 @@ class Ledger:
         self.folder = run_uri(output, info.run_id)
         self.rows: dict[str, DriveRow] = {}
         self.write_failure: str | None = None
+        self._counts: Counter[State] = Counter()
         self._changed: dict[str, None] = {}  # drive ids, in order of change
         self._levels: list[list[tuple[int, int, set[str]]]] = [[]]  # parts on the store: first, last, whose rows
         self._next = 0
@@ -225,8 +226,7 @@ class Ledger:
         """New rows, or whole rows in the place of old ones."""
         with self._lock:
             for row in rows:
-                self.rows[row.drive_id] = row
-                self._changed[row.drive_id] = None
+                self._put(row)
 
     def update(self, drive_id: str, **changes: Any) -> DriveRow:
         """Change fields of a row; `seconds` given are added to those there. Times are set by the state."""
@@ -243,8 +243,8 @@ class Ledger:
                 changes.setdefault("started_at", now)
             if state in FINAL:
                 changes.setdefault("ended_at", now)
-            row = self.rows[drive_id] = replace(row, **changes)
-            self._changed[drive_id] = None
+            row = replace(row, **changes)
+            self._put(row)
             return row
 
     def update_run(self, **changes: Any) -> None:
@@ -254,9 +254,9 @@ class Ledger:
             self._info_changed = True
 
     def counts(self) -> dict[State, int]:
-        """Drives by state."""
+        """Drives by state, all states. Counted as rows change: it is asked for with every drive that ends."""
         with self._lock:
-            return RunState(self.info, self.rows).counts
+            return {state: self._counts[state] for state in STATES}
 
     def flush(self) -> None:
         """Write what changed, now. Raises StorageError; what was not written stays due."""
@@ -279,6 +279,14 @@ class Ledger:
                     self._info_changed = self._info_changed or info_due
                 raise
             self.write_failure = None
+
+    def _put(self, row: DriveRow) -> None:
+        before = self.rows.get(row.drive_id)
+        if before is not None:
+            self._counts[before.state] -= 1
+        self._counts[row.state] += 1
+        self.rows[row.drive_id] = row
+        self._changed[row.drive_id] = None
 
     def _write_on(self) -> None:
         while not self._closed:

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from pipeline import storage
@@ -32,11 +33,16 @@ from pipeline.fleet.summary import retry_command
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
-from pipeline.reconstruct import start_ray
+from pipeline.ray_session import start_ray
 
+_LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2
 _FINISH_AFTER_STOP_S = 20.0
 _SHOWN = 30
+
+
+def _ray_is_there(config: RunConfig) -> None:
+    start_ray(config.address, config.all_ranks)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Parts:
     ready: makes sure that load, run_wave and finish can run (starts Ray); size is asked behind it.
     """
 
-    ready: Callable[[RunConfig], None] = start_ray
+    ready: Callable[[RunConfig], None] = _ray_is_there
     size: Callable[[RunConfig], GroupSize] = GroupSize.of
     load: LoadDrive = load_drive
     run_wave: RunWave = run_wave
@@ -112,10 +118,15 @@ class _Run:
     def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
         """Everything; what the run ended as, and why, if not simply done."""
         slots = Slots(self.size.groups * self.size.workers)
+        # one pool for all groups: many of them begin at once, and drives that are asked for first shall come first
+        loaders = ThreadPoolExecutor(max(self.size.groups, _LOADED_AT_A_TIME), thread_name_prefix="load")
         groups = [
-            Group(number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts, slots)
+            Group(
+                number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts, slots,
+                loaders,
+            )
             for number in range(self.size.groups)
-        ]
+        ]  # fmt: skip
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
         threads += [
             threading.Thread(target=self._guarded, args=(group,), name=f"group-{group.number}", daemon=True)
@@ -135,6 +146,7 @@ class _Run:
             if stop.is_set() or self.failure:
                 return self._stopped(threads)
             self.finisher.close(drop=False)
+            loaders.shutdown()
         return "finished", self.listing_failure
 
     def _stopped(self, threads: list[threading.Thread]) -> tuple[str, str | None]:

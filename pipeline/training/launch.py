@@ -21,7 +21,8 @@ def launch(config: TrainConfig) -> Path:
     """Run to the end; returns the file of the final weights.
 
     workers 0 (or 1 without a GPU): this process, without starting Ray. More: a TorchTrainer group over gloo, or NCCL
-    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError and what `train` raises.
+    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError, RayStartError, and
+    what `train` raises.
     """
     if config.use_gpu and not config.workers and not torch.cuda.is_available():
         raise TrainingError("use_gpu: no CUDA device here")
@@ -34,13 +35,12 @@ def launch(config: TrainConfig) -> Path:
 
 
 def _launch_group(config: TrainConfig) -> Path:
-    import ray
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if not ray.is_initialized():
-        # without an address Ray would join whatever other run of this machine started last, and end with it
-        ray.init(address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
+    from pipeline.ray_session import start_ray
+
+    start_ray(ranks=config.workers)
     with tempfile.TemporaryDirectory(prefix="city-training-") as scratch:
         trainer = TorchTrainer(
             _worker,

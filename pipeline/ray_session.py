@@ -1,0 +1,73 @@
+"""Joins Ray's cluster or starts Ray on this machine, for every job alike, and says in one line why that fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pipeline.errors import RayStartError
+
+
+def cluster_address(address: str | None = None) -> str | None:
+    """The cluster to join: the one asked for, else RAY_ADDRESS (as in a submitted job). None: Ray on this machine."""
+    return address or os.environ.get("RAY_ADDRESS") or None
+
+
+def start_ray(address: str | None = None, ranks: int = 1) -> None:
+    """Join `cluster_address(address)`, else start Ray on this machine for this process alone, with room for so many
+    ranks. Does nothing where this process has Ray already.
+
+    Raises RayStartError where that fails.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    for name in ("ray.data", "ray.train"):  # the job has progress lines of its own
+        logging.getLogger(name).setLevel(logging.ERROR)
+    address = cluster_address(address)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="warning")
+            return
+        ray.init(
+            address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
+            # one core more a rank: a rank that computes waits for frames that these cores decode
+            num_cpus=(os.cpu_count() or 1) + ranks,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+        )
+    except Exception as error:  # Ray raises a bare Exception where its processes are too slow
+        ray.shutdown()  # else the processes that did start stay until this one ends
+        raise RayStartError(_why_not(error, address)) from error
+
+
+def _why_not(error: Exception, address: str | None) -> str:
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if address:
+        return (
+            f"cannot join the Ray cluster at {address} ({said}); check --address or RAY_ADDRESS, that the cluster is "
+            "up and reachable from here, and its token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)"
+        )
+    if "timed out during startup" in str(error):
+        load = f", load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
+        return (
+            f"Ray did not start on this machine within its 30 s{load}: the machine is too busy; run the same command "
+            "again when it is less so, or join a running cluster (--address)"
+        )
+    return f"Ray does not start on this machine ({said}); the logs of its processes are in /tmp/ray/session_latest/logs"
+
+
+@contextmanager
+def ray_for_one_job() -> Iterator[None]:
+    """Leaves no Ray behind that the job started, whatever happened."""
+    was_there = ray.is_initialized()
+    try:
+        yield
+    finally:
+        if ray.is_initialized() and not was_there:
+            ray.shutdown()
