@@ -1,4 +1,5 @@
-"""Faults put in for real into runs over many drives: processes killed and stopped, drives bad in ten ways, two runs."""
+"""Faults put in for real into runs over many drives: processes killed and stopped, drives bad in ten ways, a network
+that overflows, Ctrl-C, two runs."""
 
 import io
 import json
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import av
 import pytest
+import safetensors
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipeline.fleet.book import DriveBook
 from pipeline.fleet.groups import Group
@@ -140,6 +144,46 @@ def test_ten_ways_to_be_bad_are_each_named_and_the_good_drives_are_the_same_to_t
     bad_among_good(tmp_path, weights, good=3, bad=10)
 
 
+def with_changes(weights, path, change):
+    """A copy of a weights file, its encoder's first layer changed."""
+    with safetensors.safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(weights)
+    name = next(name for name in tensors if name.endswith("patch_embed.proj.weight"))
+    tensors[name] = change(tensors[name])
+    save_file(tensors, path, metadata)
+    return path
+
+
+def alternating(tensor):
+    """1 or -1 by channel, so that a layer norm finds no mean to take off."""
+    sign = 1 - 2 * (torch.arange(len(tensor), dtype=tensor.dtype) % 2)
+    return sign.reshape(-1, 1, 1, 1).expand_as(tensor).contiguous()
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_a_network_that_overflows_on_white_frames_fails_that_drive_and_no_other(tmp_path, weights, capsys):
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    for name in ("a", "c"):
+        folder_of_images(fleet / name, 8)
+    (fleet / "white").mkdir()
+    for number in range(8):
+        Image.new("RGB", (120, 62), "white").save(fleet / "white" / f"frame{number}.png")
+    # a patch of noise sums up to 170 or so, a white one to 1434: of that, float32 cannot hold a layer norm's squares
+    hot = with_changes(weights, tmp_path / "hot.safetensors", lambda tensor: 2.5e15 * alternating(tensor))
+    assert run("--input", fleet, "--output", out, "--weights", hot, *PLAIN) == 1
+    assert states(out) == {"a": "published", "c": "published", "white": "failed"}
+    row = read_run(str(out)).rows["white"]
+    assert "is not finite at frame" in row.reason and row.stage.startswith("forward") and row.frame is not None
+    assert sorted(results(out)) == ["a", "c"] and not left_over(out)
+
+    nan = with_changes(weights, tmp_path / "nan.safetensors", lambda tensor: tensor * float("nan"))
+    assert run("--input", fleet, "--output", tmp_path / "none", "--weights", nan, *PLAIN) == 1
+    assert set(states(tmp_path / "none").values()) == {"failed"} and not results(tmp_path / "none")
+    assert run("--input", fleet, "--output", tmp_path / "none", "--weights", weights, *PLAIN) == 0
+    assert set(states(tmp_path / "none").values()) == {"published"}  # other weights: no --retry-failed is needed
+
+
 @pytest.mark.full
 @pytest.mark.timeout(5400)
 @pytest.mark.usefixtures("one_ray")
@@ -193,10 +237,33 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
         print(f"\n{signals[name].name}: back at the drive after {again[name] - at[name]:.0f} s")
 
 
-def start(*arguments):
+def start(*arguments, **options):
     command = [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    options |= {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, cwd=ROOT, env=env, **options)
+
+
+def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(tmp_path, weights):
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    for number in range(6):
+        folder_of_images(fleet / f"d{number}", 9)
+    arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN)
+    # a background shell ignores the signal, and its children with it
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    job = start(*arguments, stdout=subprocess.PIPE, **heard)
+    while not list(out.glob("*/manifest.json")):
+        assert job.poll() is None
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    said = "".join(job.communicate(timeout=120))
+    assert job.returncode == 130 and "Traceback" not in said, said
+    assert "the same command goes on with what is left" in said
+    done = {path.parent.name: path.read_bytes() for path in out.glob("*/manifest.json")}
+    assert 0 < len(done) < 6 and read_run(str(out)).info.state == "interrupted"
+    assert run(*arguments) == 0
+    now = {path.parent.name: path.read_bytes() for path in out.glob("*/manifest.json")}
+    assert len(now) == 6 and done.items() <= now.items() and not left_over(out)
 
 
 @pytest.mark.full

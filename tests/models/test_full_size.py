@@ -56,7 +56,7 @@ _PROGRAM = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_the_published_network_runs_three_small_frames_on_a_cpu_in_nine_gigabytes():
     done = subprocess.run(

@@ -1,0 +1,139 @@
+"""A run over many drives whose disks fill up or whose node goes away, for real: small file systems, several nodes."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.fleet.ledger import read_run
+from tests.jobs.conftest import folder_of_images, image
+from tests.jobs.test_reconstruct_many import left_over, results, run, states
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
+
+
+def environment(**more):
+    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
+        "PYTHONPATH": str(ROOT), **more,
+    }  # fmt: skip
+
+
+def in_small_disk(folder, size, *arguments):
+    """The command with a file system of so many bytes at `folder`, in a mount namespace of its own: exit code, output,
+    and what lay in the folder at the end (copied beside it)."""
+    folder.mkdir()
+    script = 'mount -t tmpfs -o size="$1" small "$2" || exit 99; copy="$3"; shift 3; "$@"; code=$?; '
+    script += 'cp -r "$FOLDER" "$COPY"; exit $code'
+    copy = folder.with_name(folder.name + "-copy")
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(size), str(folder), str(copy)]
+    env = environment(FOLDER=str(folder), COPY=str(copy))
+    words += command(*arguments)
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=250)
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr[-200:]}")
+    return done.returncode, done.stdout + done.stderr, copy
+
+
+@pytest.fixture
+def long_and_short(tmp_path):
+    """A fleet of a drive whose data fill a small disk, and one whose data do not."""
+    fleet = tmp_path / "fleet"
+    folder_of_images(fleet / "short", 5)
+    (fleet / "long").mkdir()
+    for number in range(60):
+        image(number % 40).save(fleet / "long" / f"frame{number}.png")
+    return fleet
+
+
+def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, long_and_short):
+    out, scratch = tmp_path / "out", tmp_path / "scratch"
+    code, said, _ = in_small_disk(
+        scratch, 400_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
+        "--host-memory", "1kB", "--scratch", "1GB", "--scratch-folder", scratch,
+    )  # fmt: skip
+    assert code == 1, said
+    assert states(out) == {"long": "failed", "short": "published"}, said
+    reason = read_run(str(out)).rows["long"].reason
+    assert "full" in reason and "--scratch" in reason, reason
+    assert sorted(results(out)) == ["short"] and not left_over(out)
+    assert run("--input", long_and_short, "--output", out, "--weights", weights, "--plan") == 0  # not held against it
+
+
+def test_a_full_output_disk_fails_what_does_not_fit_and_leaves_nothing_half_written(tmp_path, weights, long_and_short):
+    out = tmp_path / "out"
+    code, said, copy = in_small_disk(
+        out, 1_300_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
+    )  # fmt: skip
+    assert code == 1 and "Traceback" not in said, said
+    assert states(copy) == {"long": "failed", "short": "published"}, said
+    reason = read_run(str(copy)).rows["long"].reason
+    assert "disk is full" in reason and "free space" in reason, reason
+    assert sorted(results(copy)) == ["short"] and not (copy / "long" / "manifest.json").exists()
+    shutil.rmtree(out)
+    shutil.copytree(copy, out)  # a larger disk
+    assert run("--input", long_and_short, "--output", out, "--weights", weights, *PLAIN) == 0
+    assert states(out) == {"long": "published", "short": "skipped"} and not left_over(out)
+
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+first = cluster.add_node(num_cpus=4)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+sys.stdin.readline()
+cluster.add_node(num_cpus=4)
+cluster.remove_node(first, allow_graceful=False)
+print("removed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, weights):
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    for name, count in (("a", 90), ("b", 12)):
+        (fleet / name).mkdir(parents=True)
+        for number in range(count):
+            image(number % 40).save(fleet / name / f"frame{number}.png")
+    nodes = subprocess.Popen(
+        [sys.executable, "-c", NODES], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(line.strip() for line in nodes.stdout if line.strip().count(":") == 1)
+        arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN)
+        job = subprocess.Popen(
+            # two ranks: the head has room for one process, so both are on the node that goes
+            command(*arguments, "--address", address, "--workers", 2, "--groups", 1), cwd=ROOT, env=environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        while not (list(out.glob("_runs/*/run.json")) and read_run(str(out)).in_state("running")):
+            assert job.poll() is None, job.stdout.read()
+            time.sleep(0.2)
+        nodes.stdin.write("remove\n")
+        nodes.stdin.flush()
+        assert "removed" in nodes.stdout.readline()
+        at = time.monotonic()
+        said = job.communicate(timeout=600)[0]
+        assert job.returncode == 0, said
+        rows = read_run(str(out)).rows
+        assert {row.state for row in rows.values()} == {"published"}, said
+        assert rows["a"].attempts == 2 and "node that worked on it was lost" in said + str(rows["a"])
+        assert not left_over(out) and not list(out.glob("_failed/*"))
+        print(f"\nnode lost: both drives were published {time.monotonic() - at:.0f} s later")
+    finally:
+        nodes.communicate("end\n", timeout=60)
