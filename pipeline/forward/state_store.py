@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.tokens import ChunkState
 from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice, size_text
-from pipeline.forward.mapped import mapped
+from pipeline.forward.mapped import mapped, return_gaps
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 
 Tier = Literal["gpu", "host", "scratch"]
@@ -131,6 +131,7 @@ class TieredStore:
             self._place(("images", chunk.number), [_compact(torch.from_numpy(chunk.images))])
             chunk.images = None
         self._chunks[chunk.number] = chunk
+        return_gaps()
 
     def expect(self, numbers: Sequence[int], with_images: bool = False) -> None:
         """Fetch in this order, one chunk ahead of `take`."""

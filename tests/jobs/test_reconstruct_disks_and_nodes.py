@@ -59,8 +59,8 @@ def long_and_short(tmp_path):
 def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, long_and_short):
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     code, said, _ = in_small_disk(
-        scratch, 400_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
-        "--host-memory", "1kB", "--scratch", "1GB", "--scratch-folder", scratch,
+        scratch, 200_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
+        "--host-memory", "100kB", "--scratch", "1GB", "--scratch-folder", scratch,
     )  # fmt: skip
     assert code == 1, said
     assert states(out) == {"long": "failed", "short": "published"}, said
