@@ -189,7 +189,7 @@ def facts_of(task: DriveTask) -> DriveFacts:
     return DriveFacts(
         drive_id=drive.drive_id,
         source_uri=drive.source_uri,
-        frame_uris=[drive.frame_uri(i) for i in range(drive.frame_count)],
+        frame_uris=drive.frame_uris(),
         timestamps_ns=drive.timestamps_ns,
         source_width=drive.source_width,
         source_height=drive.source_height,

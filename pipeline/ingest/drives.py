@@ -59,13 +59,11 @@ class Drive:
             size = f"{self.source_width}x{self.source_height}"
             raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
 
-    def frame_uri(self, index: int) -> str:
-        """Name one frame: its file, or the video with the frame's number behind '#frame='."""
-        if not 0 <= index < self.frame_count:
-            raise IndexError(f"drive {self.drive_id} has frames 0 to {self.frame_count - 1}, not {index}")
+    def frame_uris(self) -> list[str]:
+        """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
         if self.video_frames is None:
-            return self.uris[index]
-        return f"{self.uris[0]}#frame={self.video_frames[index]}"
+            return list(self.uris)
+        return [f"{self.uris[0]}#frame={number}" for number in self.video_frames]
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class Listing(Sequence[StoredFile]):
         return [_text(name) for name in self._names.to_pylist()]
 
     @property
+    def uri_of_folder(self) -> str:
+        """The URI of the folder, with a slash at its end."""
+        return self._place
+
+    @property
     def uris(self) -> FileUris:
         """The files' URIs, made as they are asked for."""
         return FileUris(self)
@@ -135,6 +140,11 @@ class FileUris(Sequence[str]):
         if isinstance(index, slice):
             return self._listing[index].uris
         return self._listing.uri(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[str]:
+        place = self._listing.uri_of_folder
+        for name in self._listing.names:
+            yield place + name
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))

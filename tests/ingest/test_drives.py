@@ -55,9 +55,7 @@ def test_a_folder_of_images_is_a_drive_in_natural_order(tmp_path):
     assert (drive.source_width, drive.source_height) == (64, 48)
     assert drive.timestamps_ns is None and drive.video_frames is None
     assert [file.name for file in drive.listing] == [f"frame{number}.png" for number in range(12)]
-    assert drive.frame_uri(11).endswith("frame11.png")
-    with pytest.raises(IndexError):
-        drive.frame_uri(12)
+    assert drive.frame_uris() == list(drive.uris) == [f"{folder}/frame{number}.png" for number in range(12)]
 
 
 def test_a_relative_path_and_a_trailing_slash_name_the_same_drive(tmp_path, monkeypatch):
@@ -227,7 +225,7 @@ def test_a_video_is_a_drive_with_the_times_of_its_frames(tmp_path):
     assert (drive.drive_id, drive.kind, drive.frame_count) == ("ride", "video", 30)
     assert drive.timestamps_ns == tuple(100_000_000 * number for number in range(30))
     assert drive.video_frames == tuple(range(30)) and len(drive.uris) == len(drive.listing) == 1
-    assert drive.frame_uri(3).endswith("/ride.mp4#frame=3")
+    assert drive.frame_uris()[3].endswith("/ride.mp4#frame=3")
     thinned = find_drive(drive.source_uri, fps=2)
     assert thinned.video_frames == (0, 5, 10, 15, 20, 25)
     assert find_drive(drive.source_uri, stride=7).video_frames == (0, 7, 14, 21, 28)
