@@ -22,7 +22,8 @@ def test_a_listing_reads_like_a_list_of_files():
     assert files[1] == StoredFile("s3://b/drive/b.png", "b.png", 1, None) and files[-1].name == ODD
     assert list(files) == [files[0], files[1], files[2]] == files
     assert files[1:] == listing(["a.png", "b.png", ODD]).take([1, 2]) and files[1:].names == ["b.png", ODD]
-    assert list(files.uris) == [file.uri for file in files] == [files.uri(0), files.uri(1), files.uri(2)] and files.uris[1:][0] == files[1].uri
+    assert list(files.uris) == [file.uri for file in files] == [files.uri(n) for n in range(3)]
+    assert files.uris[1:][0] == files[1].uri
     assert pickle.loads(pickle.dumps(files)) == files and files.total_size == 3
     assert Listing.of(list(files)) == files and Listing.of([]) == [] and not files.take([])
     with pytest.raises(IndexError):
