@@ -17,6 +17,7 @@ from safetensors.numpy import load, save
 
 from pipeline import storage
 from pipeline.errors import DriveError
+from pipeline.heap import return_gaps
 
 STAGING_FOLDER = "_staging"
 
@@ -114,6 +115,7 @@ class StagedChunks(Sequence[ChunkPrediction]):
                 del self._recent[next(iter(self._recent))]
             self._recent[number] = self._numbered(read_chunk(self.folder, self._first + number))
             self.bad_frames.update(self._recent[number].bad_frames)
+            return_gaps()
         return self._recent[number]
 
     def _numbered(self, staged: ChunkPrediction) -> ChunkPrediction:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from models.tokens import ChunkState
 from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice, size_text
-from pipeline.forward.mapped import mapped, return_gaps
+from pipeline.forward.mapped import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
+from pipeline.heap import return_gaps
 
 Tier = Literal["gpu", "host", "scratch"]
 TIERS: tuple[Tier, ...] = ("gpu", "host", "scratch")
@@ -144,6 +145,7 @@ class TieredStore:
         chunk = self._chunks.pop(number)
         tensors = self._collect(("state", number))
         chunk.state = _put_together(chunk.state, tensors)
+        return_gaps()
         return chunk
 
     def take_images(self, number: int) -> NDArray[np.uint8]:

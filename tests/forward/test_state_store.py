@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.tokens import ChunkState
-from pipeline.benchmark.memory import resident_bytes
 from pipeline.forward.budgets import (
     Budgets,
     MemoryBudgetError,
@@ -24,7 +23,7 @@ from pipeline.forward.budgets import (
     memory_advice,
     parse_size,
 )
-from pipeline.forward.mapped import mapped, return_gaps
+from pipeline.forward.mapped import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 from pipeline.forward.state_store import TieredStore, WaitingChunk
 
@@ -95,17 +94,6 @@ def test_what_waits_in_host_memory_lies_in_one_map_and_goes_back_to_the_system_w
     del copies
     assert resident() - before < 10**6
     assert mapped([torch.empty(0, 3)])[0].shape == (0, 3)
-
-
-def test_gaps_in_the_heap_go_back_to_the_system(monkeypatch):
-    blocks = [bytearray(60_000) for _ in range(3000)]  # small enough to lie in the heap, not in maps of their own
-    for block in blocks:
-        block[::4096] = bytes([1]) * len(block[::4096])
-    kept, blocks = blocks[::50], None  # so that the heap cannot shrink from its end
-    before = resident_bytes()
-    monkeypatch.setattr("pipeline.forward.mapped._returned", float("-inf"))
-    return_gaps()
-    assert before - resident_bytes() > 100e6 and len(kept) == 60
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
