@@ -124,6 +124,9 @@ def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path
     found = measured_rate(config, str(tmp_path))
     assert found.frames_per_s > 0 and "median of 1 drives" in found.source
     assert measured_rate(RunConfig(preset="vit_small"), str(tmp_path)) is None
+    for shipped in json.loads(estimates.FIGURES.read_text()):
+        assert shipped["frames_per_s"] > 0 and ModelConfig.preset(shipped["network"])
+    assert stored_rate(config, GroupSize(1, 1, 0, True, 10**9)).frames_per_s > 1  # the network in the box
     figures = tmp_path / "figures.json"
     figures.write_text(json.dumps([{"network": "city_tiny", "device": "cpu", "frames_per_s": 5.0, "measured": "then",
                                     "machine": "two cores"}]))  # fmt: skip
