@@ -153,6 +153,14 @@ class Leases:
             self._held[drive_id] = lease
         return lease
 
+    def drive_ids(self) -> list[str]:
+        """Drives that have a lease, whoever's and however old. Raises StorageError."""
+        try:
+            names = storage.list_files(self._folder).names
+        except NotFoundError:
+            return []
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
     def release(self, lease: Lease) -> None:
         """Give a drive back; a store that does not answer is left to the deadline."""
         with self._lock:

@@ -29,6 +29,7 @@ from pipeline.storage import NotFoundError
 
 _FRAME = re.compile(r"\bframe (\d+)")
 _LINE_EVERY_S = 5.0
+_PUBLISHED = "published already"
 
 
 @dataclass
@@ -70,7 +71,7 @@ class DriveBook:
         self.ledger.add([row])
         if planned.todo == "published":
             self._settle(planned)
-            self.ledger.update(planned.drive_id, state="skipped", reason="published already")
+            self.ledger.update(planned.drive_id, state="skipped", reason=_PUBLISHED)
         elif planned.todo in ("failed", "quarantined"):
             again = "--retry-failed tries it again"
             self.ledger.update(
@@ -79,6 +80,16 @@ class DriveBook:
             )  # fmt: skip
         elif planned.todo == "bad":
             self._fail(planned, planned.reason or "", planned.stage or "find", lasting=True)
+
+    def clear_old_leases(self) -> None:
+        """Of drives that are published: left by a run that died before it could give them back, asked for by nobody."""
+        with contextlib.suppress(DriveError):
+            for drive_id in self.leases.drive_ids():
+                row = self.ledger.rows.get(drive_id)
+                if row is not None and row.reason == _PUBLISHED:
+                    lease = self.leases.take(drive_id)
+                    if isinstance(lease, Lease):
+                        self.leases.release(lease)
 
     def skip(self, planned: PlannedDrive, reason: str) -> None:
         """This run leaves the drive as it is."""
@@ -160,6 +171,7 @@ class DriveBook:
         if count >= most:
             self.give_up(hand.planned, reason, "forward", state="quarantined")
         else:
+            self.reporter.say(f"{reason}; again, alone")
             self._again(hand, reason, alone=True)
 
     def lost_node(self, drive_id: str) -> None:
@@ -172,6 +184,7 @@ class DriveBook:
         if self._lost_nodes[drive_id] >= self.config.fleet.max_lost_nodes:
             self.give_up(hand.planned, f"{reason}, {self._lost_nodes[drive_id]} times", "forward", lasting=False)
         else:
+            self.reporter.say(f"{reason}; again")
             self._again(hand, reason)
 
     def not_begun(self, planned: PlannedDrive) -> None:

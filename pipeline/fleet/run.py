@@ -176,6 +176,7 @@ class _Run:
                     self.queue.add(planned)
                 else:
                     todo.append(planned)
+            self.book.clear_old_leases()
             todo.sort(key=lambda planned: -planned.frames)
             for number, planned in enumerate(todo):
                 if number < (self.config.limit or 0):

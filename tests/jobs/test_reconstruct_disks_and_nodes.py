@@ -13,7 +13,7 @@ from pipeline.fleet.ledger import read_run
 from tests.jobs.conftest import folder_of_images, image
 from tests.jobs.test_reconstruct_many import left_over, results, run, states
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
@@ -102,7 +102,6 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"

@@ -244,6 +244,7 @@ def start(*arguments, **options):
     return subprocess.Popen(command, cwd=ROOT, env=env, **options)
 
 
+@pytest.mark.full
 def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     for number in range(6):

@@ -9,6 +9,7 @@ import pytest
 
 from jobs import reconstruct
 from pipeline.fleet.ledger import list_runs, read_run
+from pipeline.leases import Leases
 from pipeline.publish import is_published, open_drive
 from tests.jobs.conftest import folder_of_images, image
 
@@ -71,7 +72,12 @@ def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_i
     before = results(out)
     assert sorted(before) == ["a", "b", "c"]
 
+    with Leases(str(out), "dead", 600) as dead:  # a run that died before it could give the drive back
+        lease = dead.take("b")
+        Path(lease.uri).write_bytes(lease.text.replace(f'"pid": {lease.claim.pid}'.encode(), b'"pid": 999999999'))
+        dead._held.clear()
     assert run(*arguments) == 0  # nothing is new
+    assert not left_over(out)
     assert "nothing to do" in capsys.readouterr().out
     assert set(states(out).values()) == {"skipped"}
     assert "failed before" in read_run(str(out)).rows["bad"].reason
