@@ -25,13 +25,13 @@ ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-0123456789"
 def free_ports(count: int) -> list[int]:
     """Ports nobody listens on now whose gRPC twins (+10000, SeaweedFS's habit) are free as well.
 
-    Two pytest workers have a range each: between the look and the server's start another could take a port.
+    Up to four pytest workers have a range each: between the look and the server's start another could take a port.
     """
-    first = 21000 + 4000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2)
+    first = 21000 + 2400 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4)
     found: list[int] = []
     sockets: list[socket.socket] = []
     try:
-        for port in range(first + os.getpid() % 3000, first + 4000):
+        for port in range(first + os.getpid() % 1800, first + 2400):
             pair = []
             try:
                 for number in (port, port + 10000):
