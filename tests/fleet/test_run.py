@@ -141,7 +141,7 @@ def test_what_two_runs_at_once_do_is_done_once(tmp_path):
 
 def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
-    with Leases(str(tmp_path), "other", 1.0) as other:
+    with Leases(str(tmp_path), "other", 4.0) as other:
         other.take("living")
         dead = other.take("dead")
         other._held.pop("dead")  # is not renewed any more
