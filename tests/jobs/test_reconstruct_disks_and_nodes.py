@@ -33,10 +33,10 @@ def in_small_disk(folder, size, *arguments):
     """The command with a file system of so many bytes at `folder`, in a mount namespace of its own: exit code, output,
     and what lay in the folder at the end (copied beside it)."""
     folder.mkdir()
-    script = 'mount -t tmpfs -o size="$1" small "$2" || exit 99; copy="$3"; shift 3; "$@"; code=$?; '
+    script = 'mount -t tmpfs -o size="$1" small "$2" || exit 99; shift 2; "$@"; code=$?; '
     script += 'cp -r "$FOLDER" "$COPY"; exit $code'
     copy = folder.with_name(folder.name + "-copy")
-    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(size), str(folder), str(copy)]
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(size), str(folder)]
     env = environment(FOLDER=str(folder), COPY=str(copy))
     words += command(*arguments)
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=250)
