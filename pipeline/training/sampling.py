@@ -12,6 +12,7 @@ from pipeline.training.config import BatchSettings
 from pipeline.training.data import Batch, Clip, coloured, draw_chunk, make_batch
 
 _MOST_GROUPS = 3
+_MOST_OWN_MEMORIES = 6
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,19 @@ def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: i
     length = int(rng.integers(settings.shortest, longest + 1))
     if rng.random() < 0.4:
         length = int(rng.integers((settings.shortest + longest + 1) // 2, longest + 1))
-    chunks = max(settings.frames // length, 1)
-    sizes = [2**i for i in range(chunks.bit_length()) if 2**i <= min(chunks, settings.largest_group)]
-    # a group costs an update of every memory, as much as several chunks of a small network: few groups a step
-    sizes = [size for size in sizes if chunks // size <= _MOST_GROUPS] or sizes[-1:]
-    group = int(sizes[rng.integers(len(sizes))])
     chance = rng.random()
     scope: MemoryScope = "drive"
     if chance < settings.without_memory:
         scope = "off"
-    elif chance < settings.without_memory + settings.own_memory and chunks <= 2 * _MOST_GROUPS:
+    elif chance < settings.without_memory + settings.own_memory:
         scope = "chunk"
+    chunks = max(settings.frames // length, 1)
+    if scope == "chunk":
+        chunks = min(chunks, _MOST_OWN_MEMORIES)  # fewer frames, else these steps would be by far the longest
+    sizes = [2**i for i in range(chunks.bit_length()) if 2**i <= min(chunks, settings.largest_group)]
+    # a group costs an update of every memory, as much as several chunks of a small network: few groups a step
+    sizes = [size for size in sizes if chunks // size <= _MOST_GROUPS] or sizes[-1:]
+    group = int(sizes[rng.integers(len(sizes))])
     block = next(b for b in split_ranks(np.random.default_rng([seed, step, 2]), range(world)) if rank in b)
     if len(block) > 1:
         group = 2 ** (min(chunks, settings.largest_group).bit_length() - 1)

@@ -1,6 +1,7 @@
 """Plans of steps: equal on all ranks, groups that fit, every chunk length seen."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,15 @@ def test_every_length_and_scope_is_drawn():
     assert {p.length for p in plans} == {2, 3, 4, 5, 6}
     assert {p.scope for p in plans} == {"drive", "chunk", "off"}
     assert {p.group for p in plans} >= {2, 4, 8}
+
+
+@pytest.mark.parametrize("frames", [32, 96, 256])
+def test_the_shares_without_and_with_own_memory_hold_however_many_frames_a_step_has(frames):
+    settings = BatchSettings(frames=frames, longest=12, largest_group=32, without_memory=0.2, own_memory=0.3)
+    plans = [plan_step(settings, 0, step, 1, 0) for step in range(1000)]
+    share = {scope: sum(p.scope == scope for p in plans) / len(plans) for scope in ("off", "chunk", "drive")}
+    assert share == pytest.approx({"off": 0.2, "chunk": 0.3, "drive": 0.5}, abs=0.05)
+    assert max(p.chunks for p in plans if p.scope == "chunk") <= 6  # every chunk's memory is updated by itself
 
 
 def test_first_steps_can_be_kept_to_short_chunks():
