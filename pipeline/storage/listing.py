@@ -6,7 +6,7 @@ import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,8 @@ from pipeline.storage.failures import NotFoundError, translated
 from pipeline.storage.s3_pages import s3_pages
 from pipeline.storage.stores import is_object_store, resolve
 from pipeline.storage.uris import absolute, parent_and_name, redacted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,18 @@ class StoredFile:
     etag: str | None
 
 
-class Listing(Sequence[StoredFile]):
+class _MadeWhenAsked(Sequence[T]):
+    """Rows that are made when they are asked for, equal to any sequence of equal rows."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Listing(_MadeWhenAsked[StoredFile]):
     """Files of one folder, held as columns: about 60 bytes a file, where a StoredFile with its texts takes 450."""
 
     __slots__ = ("_etags", "_names", "_place", "_sizes")
@@ -106,11 +119,6 @@ class Listing(Sequence[StoredFile]):
         for name, size, etag in zip(*self.columns(), strict=True):
             yield StoredFile(place + name, name, size, etag)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"Listing({self._place!r}, {len(self)} files)"
 
@@ -121,7 +129,7 @@ class Listing(Sequence[StoredFile]):
         self._place, self._names, self._sizes, self._etags = state
 
 
-class FileUris(Sequence[str]):
+class FileUris(_MadeWhenAsked[str]):
     """The URIs of a listing's files; makes each when it is asked for."""
 
     __slots__ = ("_listing",)
@@ -145,11 +153,6 @@ class FileUris(Sequence[str]):
         place = self._listing.uri_of_folder
         for name in self._listing.names:
             yield place + name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> Listing:
         return self._listing

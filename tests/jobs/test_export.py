@@ -9,7 +9,7 @@ from PIL import Image
 from jobs import export
 from pipeline.publish import open_drive
 from tests.jobs.conftest import FRAMES
-from tests.jobs.test_reconstruct import run
+from tests.jobs.runs import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 

@@ -12,7 +12,7 @@ from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.publish import open_drive
 from tests.jobs.conftest import NETWORK, folder_of_images
-from tests.jobs.test_reconstruct import run
+from tests.jobs.runs import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 

@@ -15,17 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs import realign, reconstruct
+from jobs import realign
 from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.publish import open_drive
 from tests.jobs.conftest import FRAMES, NETWORK, folder_of_images, image
+from tests.jobs.runs import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
-
-def run(*arguments):
-    return reconstruct.main([str(a) for a in arguments])
-
 
 def error_of(capsys, *arguments):
     """Run a job that must fail: its one line."""

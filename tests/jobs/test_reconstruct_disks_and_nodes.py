@@ -1,32 +1,17 @@
 """A run over many drives whose disks fill up or whose node goes away, for real: small file systems, several nodes."""
 
-import os
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from pipeline.fleet.ledger import read_run
 from tests.jobs.conftest import folder_of_images, image
-from tests.jobs.test_reconstruct_many import left_over, results, run, states
+from tests.jobs.runs import PLAIN, ROOT, command, environment, left_over, results, run, states
 
 pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(600)]
-
-ROOT = Path(__file__).resolve().parents[2]
-PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
-
-
-def environment(**more):
-    return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {
-        "PYTHONPATH": str(ROOT), **more,
-    }  # fmt: skip
 
 
 def in_small_disk(folder, size, *arguments):

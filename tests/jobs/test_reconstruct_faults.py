@@ -7,9 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import av
 import pytest
@@ -23,12 +21,9 @@ from pipeline.fleet.groups import Group
 from pipeline.fleet.ledger import list_runs, read_run
 from pipeline.forward.events import Progress, RankUp
 from tests.jobs.conftest import folder_of_images, image
-from tests.jobs.test_reconstruct_many import left_over, results, run, states
+from tests.jobs.runs import PLAIN, ROOT, command, environment, left_over, results, run, states
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-ROOT = Path(__file__).resolve().parents[2]
-PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
 
 
 def zero_bytes(drive):
@@ -238,10 +233,8 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
 
 
 def start(*arguments, **options):
-    command = [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
     options |= {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, cwd=ROOT, env=env, **options)
+    return subprocess.Popen(command(*arguments), cwd=ROOT, env=environment(), **options)
 
 
 @pytest.mark.full

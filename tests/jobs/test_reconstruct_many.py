@@ -1,43 +1,18 @@
 """Many drives by one command: what is missing is done, what is bad is said and costs no other drive anything."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from jobs import reconstruct
 from pipeline.fleet.ledger import list_runs, read_run
 from pipeline.leases import Leases
 from pipeline.publish import is_published, open_drive
 from tests.jobs.conftest import folder_of_images, image
+from tests.jobs.runs import left_over, results, run, states
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
-
-
-def run(*arguments):
-    return reconstruct.main([str(a) for a in arguments])
-
-
-def results(output):
-    """Drive -> file -> hash of everything published but the manifest, which holds times."""
-    return {
-        manifest.parent.name: {
-            str(path.relative_to(manifest.parent)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in manifest.parent.rglob("*.parquet")
-        }
-        for manifest in sorted(Path(output).glob("*/manifest.json"))
-    }
-
-
-def states(output):
-    return {drive_id: row.state for drive_id, row in read_run(str(output)).rows.items()}
-
-
-def left_over(output):
-    """Anything of a run in progress that is still there."""
-    return [p for name in ("_staging", "_leases") for p in Path(output).glob(f"{name}/**/*") if p.is_file()]
 
 
 def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_is_done_again(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import Reconstructor
 from tests.models.golden import TINY, made_up_state
@@ -16,3 +17,9 @@ def tiny() -> Reconstructor:
     model = Reconstructor(TINY)
     model.load_published(made_up_state(DATA / "tiny.manifest.json"))
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """The tiny network's tensors under their published names. Shared: copy before changing."""
+    return made_up_state(DATA / "tiny.manifest.json")

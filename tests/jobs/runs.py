@@ -1,0 +1,50 @@
+"""Runs of jobs.reconstruct in this process and in one of their own, and what they left in the output."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from jobs import reconstruct
+from pipeline.fleet.ledger import read_run
+
+ROOT = Path(__file__).resolve().parents[2]
+# no stage beyond the main path, and another try at once
+PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
+
+
+def run(*arguments):
+    """Run here; returns the exit code."""
+    return reconstruct.main([str(a) for a in arguments])
+
+
+def results(output):
+    """Drive -> file -> hash of everything published but the manifest, which holds times."""
+    return {
+        manifest.parent.name: {
+            str(path.relative_to(manifest.parent)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in manifest.parent.rglob("*.parquet")
+        }
+        for manifest in sorted(Path(output).glob("*/manifest.json"))
+    }
+
+
+def states(output):
+    """Drive -> its state in the newest run."""
+    return {drive_id: row.state for drive_id, row in read_run(str(output)).rows.items()}
+
+
+def left_over(output):
+    """Anything of a run in progress that is still there."""
+    return [p for name in ("_staging", "_leases") for p in Path(output).glob(f"{name}/**/*") if p.is_file()]
+
+
+def command(*arguments):
+    """The words that run the job in a process of its own."""
+    return [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
+
+
+def environment(**more):
+    """The environment of such a process: this checkout's code, and no Ray but the one it is told."""
+    own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**own, "PYTHONPATH": str(ROOT), **more}
