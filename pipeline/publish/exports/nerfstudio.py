@@ -1,7 +1,7 @@
 """nerfstudio's transforms.json with the points as PLY beside it.
 
 Its cameras have OpenGL axes (x right, y up, z back) and its world has z up; `applied_transform` says how that world
-came from ours. The points stay in our world: nerfstudio's parser applies the transform to them itself.
+came from ours. The points are in that world as well: its parser moves them as it moves the cameras, and no further.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
         })  # fmt: skip
     values = {"camera_model": "OPENCV", "applied_transform": APPLIED.tolist(), "frames": frames}
     if source.drive.manifest.counts.points:
-        write_ply(source, folder / _POINTS, plain=True)
+        write_ply(source, folder / _POINTS, plain=True, rotation=APPLIED[:, :3], world="of transforms.json, z up")
         values["ply_file_path"] = _POINTS
     (folder / "transforms.json").write_text(json.dumps(values, indent=1) + "\n")
     return len(frames)

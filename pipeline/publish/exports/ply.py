@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.publish.exports.source import ExportSource
 
@@ -19,29 +20,40 @@ _PLAIN = np.dtype(_FULL.descr[:6])
 _COLUMNS = {"red": "r", "green": "g", "blue": "b", "chunk": "chunk_index", "frame": "frame_index"}
 _TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
 _HEADER_BYTES = 512
+OUR_WORLD = "OpenCV axes of the first camera"
 
 
-def write_ply(source: ExportSource, path: Path, *, plain: bool = False) -> int:
-    """Write the points piece by piece; returns their number. plain: places and colours only."""
+def write_ply(
+    source: ExportSource, path: Path, *, plain: bool = False, rotation: NDArray[np.float64] | None = None,
+    world: str = OUR_WORLD,
+) -> int:  # fmt: skip
+    """Write the points piece by piece; returns their number. plain: places and colours only.
+
+    rotation (3, 3): into another world, which `world` names in the file.
+    """
     kind = _PLAIN if plain else _FULL
     columns = {name: _COLUMNS.get(name, name) for name in kind.names or ()}
     count = 0
     with path.open("wb") as file:
-        file.write(_header(kind, 0))
+        file.write(_header(kind, 0, world))
         for table in source.points(list(columns.values())):
             rows = np.empty(table.num_rows, kind)
             for name, column in columns.items():
                 rows[name] = table[column].to_numpy()
+            if rotation is not None:
+                places = np.stack([rows[axis] for axis in "xyz"], -1) @ rotation.T
+                for axis, values in zip("xyz", places.T, strict=True):
+                    rows[axis] = values
             file.write(rows.tobytes())
             count += len(rows)
         file.seek(0)
-        file.write(_header(kind, count))  # the number of points is known now
+        file.write(_header(kind, count, world))  # the number of points is known now
     return count
 
 
-def _header(kind: np.dtype, count: int) -> bytes:
+def _header(kind: np.dtype, count: int, world: str) -> bytes:
     """Of one length whatever the count, so that it can be written again."""
     properties = [f"property {_TYPES[kind[name].str]} {name}" for name in kind.names or ()]
-    begin = "ply\nformat binary_little_endian 1.0\ncomment world: OpenCV axes of the first camera\ncomment "
+    begin = f"ply\nformat binary_little_endian 1.0\ncomment world: {world}\ncomment "
     end = "\n".join(["", f"element vertex {count}", *properties, "end_header", ""])
     return (begin + "-" * (_HEADER_BYTES - len(begin) - len(end)) + end).encode()
