@@ -82,6 +82,9 @@ class RunConfig:
     """Folder on that disk; by default the system's folder for temporary files."""
     precision: Precision = "float32"
     """Arithmetic of the network's attention and memories: float32 as published, or bfloat16."""
+    compile_blocks: bool = False
+    """Run the network's blocks through torch.compile. A worker's start takes a minute longer, and it needs a C++
+    compiler; on a CPU nothing is won (1.01 x), on a GPU `models.benchmark.gpu_check` measures what is."""
     orthogonalise_precision: Precision = "float32"
     """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
     memory_scope: MemoryScope = "drive"
@@ -162,7 +165,7 @@ class RunConfig:
     def network(self) -> NetworkSpec:
         """Which network this run uses."""
         preset = self.preset or (None if self.weights else DEFAULT_PRESET)
-        return NetworkSpec(preset, self.weights, self.precision)
+        return NetworkSpec(preset, self.weights, self.precision, self.compile_blocks)
 
     def with_network_defaults(self, model: ModelConfig) -> RunConfig:
         """The same settings with chunk size and overlap filled in from the network."""
@@ -180,6 +183,8 @@ class RunConfig:
                      "address", "plan", "only", "limit", "retry_failed", "groups", "fleet", "gpu_memory",
                      "host_memory", "scratch", "scratch_folder"):  # fmt: skip
             del values[name]
+        if not self.compile_blocks:
+            del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
         return values
 
 

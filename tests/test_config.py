@@ -75,6 +75,8 @@ def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
 def test_a_result_is_known_by_the_settings_that_change_its_numbers_only():
     assert RunConfig(workers=3, overwrite=True).result_settings() == RunConfig().result_settings()
     assert RunConfig(stride=2).result_settings() != RunConfig().result_settings()
+    assert RunConfig(compile_blocks=True).result_settings() != RunConfig().result_settings()
+    assert "compile_blocks" not in RunConfig().result_settings()  # results from before it was there keep their identity
 
 
 def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise():

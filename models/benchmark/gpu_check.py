@@ -3,8 +3,8 @@
 Needs torch and this project's models/ alone. Published network at full size with made-up weights, chunks of 60 frames
 of 518x154, bfloat16: new frames a second, share of the measured matrix rate phase by phase, speed-up over the
 published schedule on the same GPU, memory for a drive of 4,541 frames, differences from the float32 plain twin,
-which attention kernel was taken. `--device cpu --preset city_tiny ...` runs the same lines small, to test them.
-Exits with 1 where a target is missed or attention fell back to its plain form.
+which attention kernel was taken, what torch.compile adds. `--device cpu --preset city_tiny ...` runs the same lines
+small, to test them. Exits with 1 where a target is missed or attention fell back to its plain form.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from models.benchmark.modes import (
     pose_difference,
     run,
 )
+from models.compiled import CompileError, compile_blocks
 from models.config import ModelConfig
 
 _LONG_DRIVE = 4541  # frames of KITTI 00
@@ -77,6 +78,10 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "long_drive_bytes": held + long_drive + max(0, peak - held - len(chunks) * fast.state_bytes),
     }  # fmt: skip
+    if options.compiled:
+        compile_blocks(model)
+        run("fast", model, frames[:size], chunks[:1])
+        found["compiled_speedup"] = fast.total / run("fast", model, frames, chunks).total
     del model
     plain_model = made_up_network(config, torch.float32, device)
     few = chunks[: max(2, min(options.twin_chunks, len(chunks)))]
@@ -124,6 +129,8 @@ def table(found: dict[str, Any]) -> tuple[str, bool]:
     for name in ("matrix_flops_per_second", "copy_bytes_per_second", "state_bytes_per_chunk", "peak_memory_bytes",
                  "pose_relative_difference", "depth_relative_difference"):  # fmt: skip
         lines.append(f"{name:34s}{found[name]:12.4g}")
+    if "compiled_speedup" in found:
+        lines.append(f"{'blocks compiled, against without':34s}{found['compiled_speedup']:12.2f}   x")
     lines.append(f"attention: {found['attention_kernel']}; {found['device']}; torch {found['torch']}; "
                  f"{found['seconds']:.0f} s in all")  # fmt: skip
     return "\n".join(lines), good
@@ -142,6 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overlap", type=int, default=30)
     parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the slow comparisons")
     parser.add_argument("--copy-bytes", type=int, default=1_000_000_000)
+    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
+                        help="also time blocks that went through torch.compile")  # fmt: skip
     parser.add_argument("--json", help="write all numbers to this file")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -150,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.perf_counter()
     try:
         found = check(options)
-    except RuntimeError as error:
+    except (RuntimeError, CompileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     found["seconds"] = time.perf_counter() - begin

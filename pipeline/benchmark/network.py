@@ -21,6 +21,7 @@ from models.benchmark.modes import (
     pose_difference,
     run,
 )
+from models.compiled import compile_blocks
 from pipeline.benchmark.allreduce import allreduce_seconds
 from pipeline.benchmark.child import in_child
 from pipeline.benchmark.memory import MemoryTrace, resident_bytes
@@ -53,6 +54,8 @@ class NetworkBenchmark:
     """Arithmetic of the fast path and the plain twin; the published schedule is float32 always."""
     threads: int = 1
     """CPU threads."""
+    compiled: bool = False
+    """Also time the fast path with its blocks through torch.compile (a minute more)."""
     allreduce: tuple[int, ...] = (1, 2, 4)
     """Processes among which to time the sum of one memory's step over gloo; none: leave it out."""
 
@@ -89,6 +92,10 @@ class NetworkBenchmark:
             found[mode], peak[mode] = in_child(_measured, mode, self)
             timed = found[mode]
             say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size(peak[mode])}")
+        compiled: Timed | None = None
+        if self.compiled:
+            compiled, _ = in_child(_measured, "fast", self, True)
+            say(f"fast, blocks compiled: {compiled.total:.1f} s, {compiled.cpu_total:.1f} s of CPU")
         fast, plain, release = found["fast"], found["plain"], found["release"]
         spent = fast.spent(device)
         rates = {name: flops[name] * len(chunks) / spent[name] for name in flops}
@@ -134,6 +141,10 @@ class NetworkBenchmark:
             *(Row(f"all-reduce of a step, {count} processes", f"{seconds * 1e3:.1f} ms")
               for count, seconds in sums.items()),
         ]  # fmt: skip
+        if compiled is not None:
+            gain, cpu_gain = fast.total / compiled.total, fast.cpu_total / compiled.cpu_total
+            values |= {"speedup_of_compiled_blocks": gain, "speedup_of_compiled_blocks_cpu_seconds": cpu_gain}
+            rows.append(Row("blocks compiled, against without", f"{gain:.2f} x (CPU seconds {cpu_gain:.2f} x)"))
         return Measured(values, tuple(rows))
 
 
@@ -141,12 +152,14 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _measured(mode: Mode, settings: NetworkBenchmark) -> tuple[Timed, int]:
+def _measured(mode: Mode, settings: NetworkBenchmark, compiled: bool = False) -> tuple[Timed, int]:
     """One way, in this process: what it gave and the most memory it took above network and frames."""
     torch.set_num_threads(settings.threads)
     device = _device()
     dtype = torch.float32 if mode == "release" else DTYPES[settings.precision]
     model = made_up_network(ModelConfig.preset(settings.preset), dtype, device)
+    if compiled:
+        compile_blocks(model)
     frames = made_up_frames(settings.frames, settings.height, settings.width)
     chunks = plan_chunks(settings.frames, settings.chunk_size, settings.overlap)
     run(mode, model, frames[: settings.chunk_size], chunks[:1])  # warm: allocations, kernels chosen

@@ -30,6 +30,7 @@ from pipeline.fleet.run_metrics import metrics_of
 from pipeline.fleet.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.slots import Slots
 from pipeline.fleet.summary import retry_command
+from pipeline.heap import return_gaps
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
@@ -141,6 +142,7 @@ class _Run:
                         break
                     for thread in threads:
                         thread.join(_LOOK_EVERY_S / len(threads))
+                    return_gaps()  # names of many drives come and go, in the arenas of many threads
             except KeyboardInterrupt:
                 stop.set()
             if stop.is_set() or self.failure:

@@ -12,6 +12,7 @@ import torch
 
 from models import ModelConfig, Reconstructor, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER
+from models.compiled import compile_blocks
 from pipeline import storage
 
 Precision = Literal["float32", "bfloat16"]
@@ -26,11 +27,13 @@ class NetworkSpec:
 
     preset: a name of models.config, or None for what the weights say (the published network for foreign
     ones). weights: URI of a checkpoint, or None for the preset's own in the box; without any, made-up ones.
+    compiled: blocks through torch.compile.
     """
 
     preset: str | None
     weights: str | None
     precision: Precision = "float32"
+    compiled: bool = False
 
     def config(self) -> ModelConfig:
         """The network's shape, from the preset or the weights' own note."""
@@ -72,7 +75,7 @@ class NetworkSpec:
     def build(self, device: torch.device) -> Reconstructor:
         """The network on a device, in eval mode. Fetches the weights once a node.
 
-        Raises CheckpointError for weights that do not fit, StorageError where they cannot be had.
+        Raises CheckpointError for weights that do not fit, StorageError where they cannot be had, CompileError.
         """
         dtype = DTYPES[self.precision]
         source = self._source()
@@ -85,7 +88,8 @@ class NetworkSpec:
         else:
             config = None if self.preset is None else self.config()
             model = open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
-        return model.to(device)
+        model = model.to(device)
+        return compile_blocks(model) if self.compiled else model
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 
 import pytest
 import torch
@@ -54,3 +55,12 @@ def test_a_preset_that_does_not_fit_the_weights_is_refused(tmp_path):
 def test_a_network_needs_a_name():
     with pytest.raises(ValueError, match="preset or weights"):
         NetworkSpec(None, None).config()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_blocks_are_compiled_where_it_is_asked_for(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(Reconstructor(CONFIG), path)
+    for compiled in (False, True):
+        model = NetworkSpec(None, str(path), compiled=compiled).build(CPU)
+        assert all((block._compiled_call_impl is not None) == compiled for block in model.aggregator.frame_blocks)

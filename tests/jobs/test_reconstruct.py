@@ -82,21 +82,21 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
 
 
 @pytest.mark.slow
-def test_one_two_and_three_workers_give_the_same_result(drive, weights, tmp_path):
-    found = {}
-    for workers in (1, 2, 3):
+def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
+    found = []
+    for workers in (1, 3):  # two: the KITTI frames below
         out = tmp_path / f"out{workers}"
         assert run("--input", drive, "--output", out, "--weights", weights, "--workers", workers) == 0
         poses = open_drive(str(out), "drive-1").poses
         points = open_drive(str(out), "drive-1").points()
         order = np.lexsort([points[c].to_numpy() for c in ("z", "y", "x", "frame_index")])
-        found[workers] = (
+        found.append((
             np.stack([poses[c].to_numpy() for c in ("x", "y", "z", "qw", "qx", "qy", "qz")], -1),
             np.sort(points["confidence"].to_numpy()[order]),
-        )
-    for workers in (2, 3):
-        np.testing.assert_allclose(found[workers][0], found[1][0], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found[workers][1], found[1][1], rtol=1e-4)
+        ))  # fmt: skip
+    (poses_of_one, confidence_of_one), (poses_of_three, confidence_of_three) = found
+    np.testing.assert_allclose(poses_of_three, poses_of_one, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(confidence_of_three, confidence_of_one, rtol=1e-4)
 
 
 @pytest.mark.slow

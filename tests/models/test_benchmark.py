@@ -61,7 +61,8 @@ def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_pat
     ]) == 1  # fmt: skip
     said = json.loads(file.read_text())
     out = capsys.readouterr().out
-    assert "MISSED" in out and "attention: flash; cpu" in out
+    assert "MISSED" in out and "attention: flash; cpu" in out and "blocks compiled, against without" in out
+    assert said["compiled_speedup"] > 0
     assert said["pose_relative_difference"] < 1e-5
     assert said["long_drive_bytes"] == len(plan_chunks(4541, 4, 2)) * said["state_bytes_per_chunk"]
     assert [list(c) for c in chunks_of(17, 6, 3)] == [list(c) for c in plan_chunks(17, 6, 3)]
