@@ -21,6 +21,7 @@ from tests.publish.drives import small_drive
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FRAMES, HEIGHT, WIDTH = 8, 24, 32
+SOURCE = (4 * WIDTH, 4 * HEIGHT + 8)  # of its images, as `small_drive` has it
 NEEDS = ("nerfstudio==1.1.5", "jaxtyping", "opencv-python-headless", "tensorboard", "absl-py", "appdirs")
 
 
@@ -44,9 +45,9 @@ def drive(tmp_path_factory):
     rng = np.random.default_rng(1)
     with av.open(path, "w") as film:
         stream = film.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *SOURCE, "yuv420p"
         for _ in range(FRAMES):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8))))
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 255, (*SOURCE[::-1], 3), np.uint8))))
         film.mux(stream.encode())
     made = small_drive(FRAMES, height=HEIGHT, width=WIDTH)
     names = [f"{path}#frame={n}" for n in range(FRAMES)]

@@ -30,11 +30,13 @@ KITTI = Benchmark(
     names=tuple(f"{number:02d}" for number in range(11)),
     left_out="01",
     published={
-        "Scal3R": {"ate": 14.55},
-        "VGGT-Long": {"ate": 25.94},
-        "Scal3R, subset": {"ate": 13.70},
-        "Scal3R, subset, no-gcs": {"ate": 15.80},
-        "Scal3R, subset, no-gcm": {"ate": 19.00},
+        "Scal3R": {"ate": 14.55, "rte": 4.61},
+        "VGGT-Long": {"ate": 25.94, "rte": 9.67},
+        "TTT3R": {"ate": 177.73, "rte": 68.55},
+        "CUT3R": {"ate": 209.78, "rte": 73.65},
+        "Scal3R, subset": {"ate": 13.70, "rte": 5.99, "rre": 1.17},
+        "Scal3R, subset, no-gcs": {"ate": 15.80, "rte": 7.01, "rre": 1.28},
+        "Scal3R, subset, no-gcm": {"ate": 19.00, "rte": 7.03, "rre": 1.30},
     },
     published_note="mean of 00 to 10; 'subset' are the sequences of its ablation. One RTX 4090, 758 frames: 300.76 s, "
     "2.53 frames/s, 10.32 GB",

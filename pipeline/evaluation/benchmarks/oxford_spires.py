@@ -164,5 +164,11 @@ OXFORD_SPIRES = Benchmark(
     read=_read,
     cloud_threshold=4.0,
     cloud_reach=REACH,
-    published={"Scal3R": {"ate": 4.45, "chamfer": 0.96, "f1": 0.96}},
+    published={
+        "Scal3R": {"ate": 4.45, "rre": 7.87, "chamfer": 0.96, "f1": 0.96},
+        "VGGT-Long": {"ate": 15.46, "rre": 30.91, "chamfer": 3.41, "f1": 0.80},
+        "FastVGGT": {"chamfer": 2.76, "f1": 0.76},
+        "TTT3R": {"ate": 31.57, "rre": 62.68},
+        "CUT3R": {"ate": 28.01, "rre": 54.69},
+    },
 )
