@@ -84,7 +84,7 @@ class RunConfig:
     """Arithmetic of the network's attention and memories: float32 as published, or bfloat16."""
     compile_blocks: bool = False
     """Run the network's blocks through torch.compile. A worker's start takes a minute longer, and it needs a C++
-    compiler; on a CPU nothing is won (1.01 x), on a GPU `models.benchmark.gpu_check` measures what is."""
+    compiler; on a CPU little is won (1.04 x), on a GPU `models.benchmark.gpu_check` measures what is."""
     orthogonalise_precision: Precision = "float32"
     """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
     memory_scope: MemoryScope = "drive"
