@@ -31,7 +31,7 @@ class BatchSettings:
     """Share of steps without memory: the network then also works without, and the ablation compares like with
     like."""
     own_memory: float = 0.1
-    """Share of steps in which every chunk's memory is its own (no sum over the group)."""
+    """Share of steps in which every chunk's memory is its own (no sum over the group), at most six chunks then."""
     dense_share: float = 0.5
     """Share of each chunk's frames whose depth and points count in a step (at least one)."""
     stride_two: float = 0.1

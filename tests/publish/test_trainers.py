@@ -99,6 +99,7 @@ def test_nerfstudio_sees_every_point_where_the_drive_has_it(nerfstudio, drive, t
     cameras, table = drive.cameras, drive.points()
     fx, fy, cx, cy = (np.array(values) for values in read["intrinsics"])
     np.testing.assert_allclose(np.stack([fx, fy, cx, cy], -1), cameras.intrinsics, rtol=1e-6)
+    np.testing.assert_array_equal(np.array(read["sizes"])[..., 0].T, cameras.sizes)
     ours = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
     theirs = np.array(read["points"])
     assert len(theirs) == len(ours)
