@@ -19,6 +19,7 @@ from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
+from pipeline.benchmark.planning import PlanningBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
@@ -26,7 +27,8 @@ from pipeline.benchmark.store import StoreBenchmark
 from pipeline.benchmark.streets import StreetsBenchmark
 
 What = Literal[
-    "accuracy", "backend", "decode", "drive", "fleet", "network", "publish", "rendering", "store", "streets"
+    "accuracy", "backend", "decode", "drive", "fleet", "network", "planning", "publish", "rendering",
+    "store", "streets",
 ]  # fmt: skip
 
 
@@ -46,6 +48,7 @@ class BenchmarkConfig:
     drive: DriveBenchmark = field(default_factory=DriveBenchmark)
     fleet: FleetBenchmark = field(default_factory=FleetBenchmark)
     network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
+    planning: PlanningBenchmark = field(default_factory=PlanningBenchmark)
     publish: PublishBenchmark = field(default_factory=PublishBenchmark)
     rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
     store: StoreBenchmark = field(default_factory=StoreBenchmark)

@@ -5,7 +5,7 @@ Everything faster or distributed is checked against it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -159,16 +159,7 @@ class Reconstructor(nn.Module):
         values, confidence = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(confidence)
 
-    # -- weights and precision ------------------------------------------------------------------------------
-
-    def load_published(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take tensors under their published names (`agg_regator.*`, `cam_decoder.*` ...), all of them.
-
-        Raises CheckpointError listing every missing, unexpected or misshapen tensor.
-        """
-        from models.checkpoint import load_published  # the other way round it is an import cycle
-
-        load_published(self, state_dict)
+    # -- precision ------------------------------------------------------------------------------
 
     def set_precision(self, dtype: torch.dtype) -> Reconstructor:
         """Run encoder, attention and memory products in `dtype` (float32 or bfloat16); returns self.

@@ -46,10 +46,11 @@ class Reporter:
         else:
             print(text, file=self.stream, flush=True)
 
-    def advance(self, name: str, count: int, total: int, unit: str) -> None:
-        """`count` more of `total` units of a stage are done; the first call begins the stage."""
+    def advance(self, name: str, count: int, total: int | None, unit: str) -> None:
+        """`count` more of `total` units of a stage are done; the first call begins the stage. None: nobody knows yet
+        how many there are."""
         stage = self._stages.get(name)
-        if stage is None or stage.done >= stage.total:
+        if stage is None or (stage.total is not None and stage.done >= stage.total):
             stage = self._stages[name] = _Stage(name, total, unit)
             if self._bars is not None:
                 stage.bar = self._bars.add_task(name, total=total, unit=unit, rate="")
@@ -57,7 +58,7 @@ class Reporter:
         now = time.monotonic()
         if self._bars is not None and stage.bar is not None:
             self._bars.update(stage.bar, advance=count, rate=stage.rate(now))
-        elif stage.done >= total or now - stage.said >= _LINE_EVERY_S:
+        elif (total is not None and stage.done >= total) or now - stage.said >= _LINE_EVERY_S:
             stage.said = now
             self.say(stage.line(now))
 
@@ -78,7 +79,7 @@ class Reporter:
 
 
 class _Stage:
-    def __init__(self, name: str, total: int, unit: str) -> None:
+    def __init__(self, name: str, total: int | None, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0
         self.begin = self.said = time.monotonic()
@@ -89,6 +90,8 @@ class _Stage:
 
     def line(self, now: float) -> str:
         spent = now - self.begin
+        if self.total is None:
+            return f"{self.name}: {self.done} {self.unit}, {spent:.1f} s, {self.rate(now)}"
         text = f"{self.name}: {self.done}/{self.total} {self.unit}, {spent:.1f} s"
         if 0 < self.done < self.total:
             left = spent / self.done * (self.total - self.done)

@@ -1,7 +1,7 @@
 """Gaps in the heap go back to the system."""
 
-from pipeline.benchmark.memory import resident_bytes
 from pipeline.heap import return_gaps
+from pipeline.process_memory import resident_bytes
 
 
 def test_gaps_in_the_heap_go_back_to_the_system(monkeypatch):

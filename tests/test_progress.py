@@ -32,6 +32,24 @@ def test_a_slow_stage_says_its_rate_and_the_time_left(monkeypatch):
     ]
 
 
+def test_a_stage_whose_length_nobody_knows_says_no_time_left(monkeypatch):
+    clock = iter(float(t) for t in range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out, terminal = io.StringIO(), Terminal()
+    reporter = Reporter(out)
+    for _ in range(2):
+        reporter.advance("plan", 5, None, "drives")
+    assert out.getvalue().splitlines() == [
+        "plan: 5 drives, 10.0 s, 0.5 drives/s",
+        "plan: 10 drives, 20.0 s, 0.5 drives/s",
+    ]
+    monkeypatch.undo()
+    bars = Reporter(terminal)
+    bars.advance("plan", 5, None, "drives")
+    bars.close()
+    assert "5/?" in terminal.getvalue()
+
+
 def test_a_stage_that_was_finished_can_begin_again():
     out = io.StringIO()
     reporter = Reporter(out)

@@ -22,9 +22,9 @@ from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
 from pipeline import storage
 from pipeline.benchmark.child import in_child
-from pipeline.benchmark.memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.forward.budgets import parse_size
+from pipeline.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.progress import Reporter
 
 _MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight

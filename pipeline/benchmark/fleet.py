@@ -20,7 +20,6 @@ import numpy as np
 
 from models import ModelConfig
 from pipeline import storage
-from pipeline.benchmark.memory import MemoryTrace
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.config import RunConfig
 from pipeline.fleet.finish import Finished
@@ -32,6 +31,7 @@ from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
+from pipeline.process_memory import MemoryTrace
 from pipeline.progress import Reporter
 from pipeline.reconstruct import plan
 from pipeline.storage import Listing, StoredFile

@@ -24,10 +24,10 @@ from models.benchmark.modes import (
 from models.compiled import compile_blocks
 from pipeline.benchmark.allreduce import allreduce_seconds
 from pipeline.benchmark.child import in_child
-from pipeline.benchmark.memory import MemoryTrace, resident_bytes
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.forward.network import DTYPES, Precision
 from pipeline.ingest.chunks import plan_chunks
+from pipeline.process_memory import MemoryTrace, resident_bytes
 
 _SPEEDUP_TARGET = 2.5
 _POSE_TARGET = 0.01

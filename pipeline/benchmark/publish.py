@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
 from pipeline.benchmark.child import in_child
-from pipeline.benchmark.memory import MemoryTrace, resident_bytes
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.ingest.chunks import owned_frames, plan_chunks
+from pipeline.process_memory import MemoryTrace, resident_bytes
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
 
 _TARGET_RATE = 50e6 / 30

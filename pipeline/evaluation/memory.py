@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from pipeline.benchmark.memory import family, resident_bytes
+from pipeline.process_memory import family, resident_bytes
 
 
 class PeakMemory:

@@ -21,7 +21,10 @@ class FleetConfig:
     wave_frames: int = 20_000
     """Most frames of a wave of more than one drive: bounds what the driver holds of it."""
     scan_threads: int = 16
-    """Drives whose headers are read at a time."""
+    """Drives that are listed, and their headers read, at a time by the driver, and by each of scan_processes."""
+    scan_processes: int | None = None
+    """Processes of the cluster that list drives and read headers instead of the driver, where there are hundreds and
+    more; by default one for four CPUs, from one to eight. 0: the driver alone."""
     finishing: int = 4
     """Drives that are joined and published at a time, beside the groups; when twice as many wait, groups wait."""
     lease_s: float = 120.0
@@ -34,6 +37,8 @@ class FleetConfig:
         for name in ("max_attempts", "max_lost_nodes", "wave_drives", "wave_frames", "scan_threads", "finishing"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--fleet.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
+        if self.scan_processes is not None and self.scan_processes < 0:
+            raise ValueError(f"--fleet.scan-processes must not be negative, not {self.scan_processes}")
         for name in ("lease_s", "barrier_timeout_s"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"--fleet.{name.replace('_', '-')} must be at least a second")

@@ -19,7 +19,8 @@ from pipeline.config import RunConfig
 from pipeline.fleet.failures import Failures
 from pipeline.fleet.groups import GroupSize
 from pipeline.fleet.ledger import list_runs, new_run_id, read_run
-from pipeline.fleet.plan import Costs, PlannedDrive, plan_drives, ranks_needed, selected
+from pipeline.fleet.plan import Costs, PlannedDrive, ranks_needed, selected
+from pipeline.fleet.plan_many import plan_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run import make_planner
 from pipeline.progress import Reporter
@@ -74,9 +75,9 @@ def fleet_plan(
     todo: list[PlannedDrive] = []
     bad: dict[str, str] = {}
     rows = []
-    for planned in plan_drives(planner, selected(refs, config, failures), config.fleet.scan_threads):
+    for planned in plan_drives(planner, selected(refs, config, failures), config.fleet):
         counts[planned.todo] += 1
-        reporter.advance("plan", 1, counts.total() + 1, "drives")
+        reporter.advance("plan", 1, None, "drives")
         if planned.todo == "do":
             todo.append(planned)
         elif planned.todo in ("bad", "trouble"):

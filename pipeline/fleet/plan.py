@@ -6,11 +6,9 @@ A plan keeps numbers of a drive, not its frames' names: ten thousand drives of f
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -163,30 +161,6 @@ def selected(
         yield ref
 
 
-def plan_drives(
-    planner: Planner, refs: Iterable[DriveRef | RefusedDrive], threads: int
-) -> Iterator[PlannedDrive]:
-    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where it
-    was found has a name of its own here, whatever it was called."""
-    seen: set[str] = set()
-    running: set[Future[PlannedDrive]] = set()
-    with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool:
-        for ref in refs:
-            if isinstance(ref, RefusedDrive):
-                name = _free_name(ref.drive_id or "unnamed", seen)
-                seen.add(name)
-                yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
-                continue
-            seen.add(ref.drive_id)
-            running.add(pool.submit(planner.plan, ref))
-            if len(running) >= 2 * threads:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-
-
 def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
     """What a drive takes."""
     size, overlap = config.chunk_size, config.overlap
@@ -229,11 +203,6 @@ def ranks_needed(costs: Costs, rank_bytes: int) -> int:
     """Ranks over which a drive's waiting states must be spread, each holding whole chunks."""
     held = rank_bytes // costs.state_bytes_chunk
     return math.ceil(costs.chunks / held) if held else costs.chunks + 1
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    names = (name if number == 1 else f"{name}#{number}" for number in itertools.count(1))
-    return next(one for one in names if one not in taken)
 
 
 def _patiently(ask: Callable[[], T]) -> T:

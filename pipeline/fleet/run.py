@@ -23,7 +23,8 @@ from pipeline.fleet.failures import Failures
 from pipeline.fleet.finish import FinishDrive, Finisher, finish_drive
 from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, cluster_nodes, load_drive, run_wave
 from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
-from pipeline.fleet.plan import PlannedDrive, Planner, plan_drives, selected
+from pipeline.fleet.plan import PlannedDrive, Planner, selected
+from pipeline.fleet.plan_many import plan_drives
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run_metrics import metrics_of
@@ -170,7 +171,7 @@ class _Run:
         try:
             wanted = selected(refs, self.config, self.book.failures)
             todo: list[PlannedDrive] = []
-            for planned in plan_drives(self.planner, wanted, self.config.fleet.scan_threads):
+            for planned in plan_drives(self.planner, wanted, self.config.fleet):
                 self.book.note_plan(planned)
                 if planned.todo not in ("do", "trouble"):
                     continue

@@ -24,7 +24,6 @@ FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is not
 
 _CAMERA_FOLDER = re.compile(r"image_\d+")
 _DIGITS = re.compile(r"(\d+)")
-_ANY_DIGIT = str.maketrans("123456789", "000000000")
 
 
 @dataclass(frozen=True)
@@ -153,21 +152,11 @@ def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
 
 def in_natural_order(files: Listing) -> Listing:
     """The images of a listing that is in the order of plain text, in natural order."""
+    if files.pattern is not None:  # nearly all drives, and looking at each name costs ten times as much
+        return files if is_image_name(files.pattern) else files.take(())
     names = files.names
-    if _differ_in_digits_only(names):
-        return files if is_image_name(names[0]) else files.take(())
     images = [index for index, name in enumerate(names) if is_image_name(name)]
     return files.take(sorted(images, key=lambda index: natural_key(names[index])))
-
-
-def _differ_in_digits_only(names: Sequence[str]) -> bool:
-    """Whether each is like 000000.png: then the order of the texts is that of the numbers, and all are images or none
-    is. Nearly all drives are so, and looking at each name costs ten times as much."""
-    together = "\n".join(names)
-    if not names or not together.isascii():
-        return False
-    pattern = names[0].translate(_ANY_DIGIT)
-    return not pattern.endswith("0") and together.translate(_ANY_DIGIT) == "\n".join([pattern] * len(names))
 
 
 def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
@@ -193,7 +182,7 @@ def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
 
 
 def _has_images(files: Listing) -> bool:
-    return any(map(is_image_name, files.names))
+    return any(map(is_image_name, files.names if files.pattern is None else [files.pattern]))
 
 
 def _kitti_times(sequence: str, files: Listing) -> list[int] | None:

@@ -101,14 +101,21 @@ def drive_identity(
     The order of the listing does not matter. config: the settings that change the result; leave out those
     that do not (workers, budgets, where to write), else a change of them makes the drive again.
     """
-    what = {
-        "schema_version": SCHEMA_VERSION,
-        "listing": sorted(_rows(listing)),
-        "weights_sha256": weights_sha256,
-        "config": plain(config),
+    rows = listing.json_rows() if isinstance(listing, storage.Listing) else None
+    if rows is None:
+        rows = _json(sorted(_rows(listing)))[1:-1]
+    parts = {
+        "config": _json(plain(config)),
+        "listing": b"[" + rows + b"]",
+        "schema_version": _json(SCHEMA_VERSION),
+        "weights_sha256": _json(weights_sha256),
     }
-    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = b",".join(_json(name) + b":" + part for name, part in parts.items())
+    return hashlib.sha256(b"{" + text + b"}").hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _rows(listing: Iterable[ListedFile]) -> Iterator[tuple[str, int, str]]:

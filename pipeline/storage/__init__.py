@@ -19,16 +19,8 @@ from pipeline.storage.files import (
     upload,
     write_bytes_atomically,
 )
-from pipeline.storage.listing import (
-    FolderEntry,
-    Listing,
-    StoredFile,
-    exists,
-    iter_folder,
-    list_files,
-    list_folders,
-    stored_file,
-)
+from pipeline.storage.folders import FolderEntry, exists, iter_folder, list_files, list_folders, stored_file
+from pipeline.storage.listing import Listing, StoredFile
 from pipeline.storage.swap import compare_and_swap
 from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
 

@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import StorageError
 from pipeline.storage.failures import UnreachableError, code_of, translated
-from pipeline.storage.listing import stored_file
+from pipeline.storage.folders import stored_file
 from pipeline.storage.stores import is_object_store, resolve
 from pipeline.storage.uris import is_local, redacted
 

@@ -1,26 +1,26 @@
-"""What lies where: files, folders, one page after the other."""
+"""The files of one folder, held as columns: made from a store's pages and read without making texts of them."""
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.storage.failures import NotFoundError, translated
-from pipeline.storage.s3_pages import s3_pages
-from pipeline.storage.stores import is_object_store, resolve
-from pipeline.storage.uris import absolute, parent_and_name, redacted
+from pipeline.storage.s3_pages import PageFiles
+from pipeline.storage.text_columns import letters_of
 
 T = TypeVar("T")
 
 # Listings are made in many threads and live long: Arrow's own allocator keeps what each thread once had (300 MB in a
 # run of 64 groups), the C library's gives it back (pipeline.heap).
 _POOL = pa.system_memory_pool()
+# Bytes that a text in JSON holds in another form.
+_ESCAPED = np.array([byte < 32 or byte > 126 or byte in b'"\\' for byte in range(256)])
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,31 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     def __init__(self, folder: str, names: Sequence[str], sizes: Sequence[int], etags: Sequence[str | None]) -> None:
         """folder: its URI; the others have a value a file."""
-        self._place = folder if folder.endswith("/") else folder + "/"
         # bytes, because a local name need not be text
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
-        self._names = pa.array(encoded, pa.binary(), memory_pool=_POOL)
-        self._sizes = pa.array(sizes, pa.int64(), memory_pool=_POOL)
-        self._etags = pa.array(etags, pa.string(), memory_pool=_POOL)
-        if not len(self._names) == len(self._sizes) == len(self._etags):
-            raise ValueError(f"{len(self._names)} names, {len(self._sizes)} sizes, {len(self._etags)} etags")
+        self._take_columns(
+            folder, pa.array(encoded, pa.binary(), memory_pool=_POOL), pa.array(sizes, pa.int64(), memory_pool=_POOL),
+            pa.array(etags, pa.string(), memory_pool=_POOL),
+        )  # fmt: skip
+
+    def _take_columns(self, folder: str, names: pa.BinaryArray, sizes: pa.Int64Array, etags: pa.StringArray) -> None:
+        self._place = folder if folder.endswith("/") else folder + "/"
+        self._names, self._sizes, self._etags = names, sizes, etags
+        if not len(names) == len(sizes) == len(etags):
+            raise ValueError(f"{len(names)} names, {len(sizes)} sizes, {len(etags)} etags")
+
+    @staticmethod
+    def of_pages(folder: str, pages: Sequence[PageFiles]) -> Listing:
+        """Of the pages of an S3 listing."""
+        made = object.__new__(Listing)
+        columns = (
+            pa.concat_arrays([getattr(page, name) for page in pages], memory_pool=_POOL)
+            for name in ("keys", "sizes", "etags")
+        )
+        names, sizes, etags = columns
+        etags = pc.if_else(pc.equal(pc.binary_length(etags), 0), None, etags.cast(pa.string()), memory_pool=_POOL)
+        made._take_columns(folder, names, sizes, etags)
+        return made
 
     @staticmethod
     def of(files: Sequence[StoredFile]) -> Listing:
@@ -94,16 +111,51 @@ class Listing(_MadeWhenAsked[StoredFile]):
         """Names, sizes and etags."""
         return self.names, self._sizes.to_pylist(), self._etags.to_pylist()
 
+    @property
+    def pattern(self) -> str | None:
+        """The names with 0 for every digit, where all are alike so: 000000.png, of one length and ASCII. Such names are
+        in the order of their numbers where they are in that of their texts. None: they are not, or there is none."""
+        lengths = pc.binary_length(self._names)
+        if not len(self) or pc.min(lengths) != pc.max(lengths):
+            return None
+        letters = letters_of(self._names).reshape(len(self), -1)
+        is_digit = (letters >= ord("0")) & (letters <= ord("9"))
+        plain = np.where(is_digit, ord("0"), letters)
+        if (plain >= 128).any() or (plain != plain[0]).any():
+            return None
+        return plain[0].astype(np.uint8).tobytes().decode()
+
+    def in_order_of_text(self) -> Listing:
+        """The files by the bytes of their names."""
+        if self._is_in_order_of_text():
+            return self
+        order: list[int] = pc.sort_indices(self._names).to_pylist()
+        return self.take(order)
+
+    def _is_in_order_of_text(self) -> bool:
+        return len(self) < 2 or bool(pc.all(pc.less(self._names[:-1], self._names[1:])).as_py())
+
+    def json_rows(self) -> bytes | None:
+        """'["name",size,"etag"],["name",size,"etag"]', as `json` writes them in the order of their names; a file
+        without an etag has "". None where that takes more than putting them side by side."""
+        etags = pc.fill_null(self._etags, "")
+        for texts in (self._names, etags):
+            if _ESCAPED[letters_of(texts)].any():
+                return None
+        if not self._is_in_order_of_text():
+            return None
+        sizes = self._sizes.cast(pa.string())
+        rows = pc.binary_join_element_wise('["', self._names.cast(pa.string()), '",', sizes, ',"', etags, '"],', "")
+        return letters_of(rows)[:-1].tobytes()
+
     def take(self, indices: Sequence[int]) -> Listing:
         """The files at these places, in this order."""
         if isinstance(indices, range) and indices == range(len(self)):
             return self
         at = pa.array(indices, pa.int64())
         taken = object.__new__(Listing)
-        taken._place = self._place
-        taken._names, taken._sizes, taken._etags = (
-            pc.take(column, at, memory_pool=_POOL) for column in (self._names, self._sizes, self._etags)
-        )
+        columns = (pc.take(column, at, memory_pool=_POOL) for column in (self._names, self._sizes, self._etags))
+        taken._take_columns(self._place, *columns)
         return taken
 
     def __len__(self) -> int:
@@ -167,138 +219,5 @@ class FileUris(_MadeWhenAsked[str]):
         self._listing = state
 
 
-def list_files(uri: str) -> Listing:
-    """List the files (not the folders) of one folder, in the order of their names as plain text.
-
-    Raises:
-        NotFoundError: no such bucket or folder, or a file where a folder was expected.
-        RefusedError, UnreachableError, StorageError: as the store says.
-    """
-    root = absolute(uri)
-    names: list[str] = []
-    sizes: list[int] = []
-    etags: list[str | None] = []
-    with translated(uri, "list"):
-        fs, path = resolve(uri)
-        found = False
-        if hasattr(fs, "call_s3"):
-            for files, folders in s3_pages(fs, path):
-                found = found or bool(files or folders)
-                names += files.keys
-                sizes += files.sizes
-                etags += [etag or None for etag in files.etags]
-        if not found:  # on S3 too: an empty bucket, a file, or nothing at all
-            for entry in fs.ls(path, detail=True):
-                full = str(entry["name"])
-                if entry["type"] != "file" or full.endswith("/"):
-                    continue
-                if full.strip("/") == path.strip("/"):
-                    raise NotFoundError(f"expected a folder at {redacted(uri)}, got a file")
-                names.append(full.rpartition("/")[2])
-                sizes.append(int(entry["size"] or 0))
-                etags.append(etag_of(entry))
-    listing = Listing(root, names, sizes, etags)
-    if any(map(operator.gt, names, itertools.islice(names, 1, None))):
-        listing = listing.take(sorted(range(len(names)), key=names.__getitem__))
-    return listing
-
-
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-@dataclass(frozen=True)
-class FolderEntry:
-    """One name in a folder."""
-
-    uri: str
-    name: str
-    is_folder: bool
-
-
-def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
-    """The names in one folder, page by page and in no promised order: a caller that has seen enough stops.
-
-    One request to an object store for the first `first_page` names (at most 1000), one for each 1000 after them.
-
-    Raises:
-        NotFoundError, RefusedError, UnreachableError, StorageError: as `list_files`.
-    """
-    root = absolute(uri)
-    place = root if root.endswith("://") else root.rstrip("/") + "/"
-    with translated(uri, "list"):
-        fs, path = resolve(uri)
-    pages = _s3_names(fs, path, first_page) if hasattr(fs, "call_s3") else _one_page(fs, path)
-    found = False
-    while True:
-        with translated(uri, "list"):
-            page = next(pages, None)
-        if page is None:
-            break
-        for name, is_folder in page:
-            found = True
-            yield FolderEntry(place + name, name, is_folder)
-    if not found and is_object_store(fs):
-        raise NotFoundError(f"no such file or folder: {redacted(uri)}")
-
-
-def _s3_names(fs: Any, path: str, first_page: int) -> Iterator[list[tuple[str, bool]]]:
-    for files, folders in s3_pages(fs, path, first_page):
-        yield [(name, True) for name in folders] + [(name, False) for name in files.keys]
-
-
-def _one_page(fs: Any, path: str) -> Iterator[list[tuple[str, bool]]]:
-    entries = [(str(entry["name"]).rstrip("/"), entry["type"] == "directory") for entry in fs.ls(path, detail=True)]
-    own = path.strip("/")
-    if any(full.strip("/") == own and not is_folder for full, is_folder in entries):
-        raise NotADirectoryError(path)
-    yield [(full.rpartition("/")[2], is_folder) for full, is_folder in entries if full.strip("/") != own]
-
-
-def list_folders(uri: str) -> list[str]:
-    """Names of the folders in one folder, in order.
-
-    Raises:
-        NotFoundError, RefusedError, UnreachableError, StorageError: as `list_files`.
-    """
-    with translated(uri, "list"):
-        fs, path = resolve(uri)
-        entries = fs.ls(path, detail=True)
-    names = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
-    return sorted(name.rpartition("/")[2] for name in names if name.strip("/") != path.strip("/"))
-
-
-def stored_file(uri: str) -> StoredFile:
-    """Describe one file.
-
-    Raises:
-        NotFoundError: it is not there, or is a folder.
-        RefusedError, UnreachableError, StorageError: as the store says.
-    """
-    with translated(uri, "find"):
-        fs, path = resolve(uri)
-        entry = fs.info(path)
-    if entry["type"] != "file":
-        raise NotFoundError(f"expected a file at {redacted(uri)}, got a folder")
-    name = parent_and_name(uri)[1]
-    return StoredFile(absolute(uri), name, int(entry["size"] or 0), etag_of(entry))
-
-
-def exists(uri: str) -> bool:
-    """Whether a file or folder is there; a store that refuses or does not answer raises, it is not "no"."""
-    try:
-        with translated(uri, "find"):
-            fs, path = resolve(uri)
-            if is_object_store(fs) and "/" not in path.strip("/"):
-                fs.ls(path)  # s3fs describes any bucket without asking
-            else:
-                fs.info(path)
-    except NotFoundError:
-        return False
-    return True
-
-
-def etag_of(entry: Any) -> str | None:
-    """What a store says changes with the content: S3's ETag, the Hub's blob id; local files have none."""
-    etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
-    return str(etag).strip('"') if etag else None

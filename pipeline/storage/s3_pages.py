@@ -1,22 +1,30 @@
 """The pages of an S3 listing, cheaply: what a client spends on a listing goes into the XML of its files.
 
-botocore parses the text of a page twice and walks every file of it by its model of the service, 30 us a file and more;
-taking key, size and etag out of the text itself, as columns, costs a twentieth of that. Whatever does not look as
-expected is left to botocore.
+botocore parses the text of a page twice and walks every file of it by its model of the service, 30 us a file and more.
+Here names, sizes and etags are found in the bytes of the page as columns, and stay columns: 0.5 us, and no text a file.
+Whatever does not look as expected is left to botocore.
 """
 
 from __future__ import annotations
 
 import html
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-_KEY, _SIZE, _ETAG = (re.compile(rf"<{name}>([^<]*)</{name}>") for name in ("Key", "Size", "ETag"))
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.storage.text_columns import has_letter
+
 _FIRST, _LAST = b"<Contents>", b"</Contents>"
+_QUOTES = ("&quot;", "&#34;", '"')
+_Places = npt.NDArray[np.int64]
 LARGEST_PAGE = 1000
+_LONGEST_KEY = 4096  # bytes; S3 has 1024
 
 # botocore puts handlers of a wildcard before those of the name. So this comes before its search for errors in answers
 # with status 200, which parses all of the text.
@@ -25,15 +33,25 @@ BEFORE_ALL_PARSING = "before-parse.*.ListObjectsV2"
 
 @dataclass(frozen=True)
 class PageFiles:
-    """The files of one page; iterating gives the dicts that botocore would have made of them."""
+    """The files of one page as columns; iterating gives the dicts that botocore would have made of them.
 
-    keys: Sequence[str]
-    sizes: Sequence[int]
-    etags: Sequence[str]
+    keys, etags: UTF-8 as binary, sizes: int64.
+    """
+
+    keys: pa.BinaryArray
+    sizes: pa.Int64Array
+    etags: pa.BinaryArray
+
+    @staticmethod
+    def of(keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> PageFiles:
+        """Of texts and numbers."""
+        encoded = [pa.array([text.encode() for text in texts], pa.binary()) for texts in (keys, etags)]
+        return PageFiles(encoded[0], pa.array(sizes, pa.int64()), encoded[1])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for key, size, etag in zip(self.keys, self.sizes, self.etags, strict=True):
-            yield {"Key": key, "Size": size, "ETag": etag}
+        columns = (column.to_pylist() for column in (self.keys, self.sizes, self.etags))
+        for key, size, etag in zip(*columns, strict=True):
+            yield {"Key": key.decode(), "Size": size, "ETag": etag.decode()}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -49,15 +67,54 @@ def take_files_out(
     if response_dict["status_code"] >= 300 or begin < 0 or end < begin:
         return
     end += len(_LAST)
-    text = body[begin:end].decode("utf-8")
-    keys, sizes, etags = _KEY.findall(text), _SIZE.findall(text), _ETAG.findall(text)
-    if "<CommonPrefixes>" in text or not len(keys) == len(sizes) == len(etags) == text.count("<Contents>"):
+    files = _files_in(body[begin:end])
+    if files is None:
         return
-    if "&" in "".join(keys):
-        keys = [html.unescape(key) for key in keys]
-    etags = "\n".join(etags).replace("&quot;", "").replace("&#34;", "").replace('"', "").split("\n")
     response_dict["body"] = body[:begin] + body[end:]
-    customized_response_dict["Contents"] = PageFiles(keys, list(map(int, sizes)), etags)
+    customized_response_dict["Contents"] = files
+
+
+def _files_in(text: bytes) -> PageFiles | None:
+    """The files of a page's <Contents>...</Contents><Contents>...; None for what is anything else."""
+    tags = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("<"))
+    every_four = np.ndarray(len(text) - 3, "<u4", text, strides=(1,))  # four bytes from every place on, as one number
+    openings = every_four[tags + 1]
+    keys, sizes, etags = (_texts_of(name, text, tags, openings) for name in (b"Key>", b"Size>", b"ETag>"))
+    files, folders = (np.count_nonzero(openings == _number(word)) for word in (b"Contents", b"CommonPrefixes"))
+    if folders or not len(keys) == len(sizes) == len(etags) == files:
+        return None
+    try:
+        numbers = sizes.cast(pa.string()).cast(pa.int64())
+        etags = etags.cast(pa.string())
+    except pa.ArrowInvalid:
+        return None
+    for quote in _QUOTES:
+        if pc.any(pc.starts_with(etags, quote)).as_py():
+            etags = pc.replace_substring(etags, quote, "")
+    if has_letter(keys, b"&"):
+        keys = _each(keys, html.unescape)
+    return PageFiles(keys, numbers, etags.cast(pa.binary()))
+
+
+def _texts_of(opening: bytes, text: bytes, tags: _Places, openings: npt.NDArray[np.uint32]) -> pa.BinaryArray:
+    """What stands behind every such opening tag, up to the next tag. tags: where each "<" is; openings: `_number` of
+    what is behind each."""
+    found = np.flatnonzero(openings == _number(opening))
+    begin = tags[found] + 1 + len(opening)
+    if opening[4:] and np.any(np.frombuffer(text, np.uint8)[begin - 1] != opening[4]):
+        return pa.array([], pa.binary())
+    ends = np.zeros(2 * len(begin) + 1, np.int32)  # of what lies between and of what is looked for, in turns
+    ends[1::2], ends[2::2] = begin, tags[found + 1]
+    pieces = pa.Array.from_buffers(pa.binary(), 2 * len(begin), [None, pa.py_buffer(ends), pa.py_buffer(text)])
+    return pieces.take(pa.array(np.arange(1, 2 * len(begin), 2)))
+
+
+def _number(opening: bytes) -> int:
+    return int.from_bytes(opening[:4], "little")
+
+
+def _each(column: pa.BinaryArray, change: Callable[[str], str]) -> pa.BinaryArray:
+    return pa.array([change(text.decode()).encode() for text in column.to_pylist()], pa.binary())
 
 
 def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tuple[PageFiles, list[str]]]:
@@ -71,19 +128,20 @@ def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tup
         answer = fs.call_s3("list_objects_v2", **asked, **more)
         decoded = unquote_plus if answer.get("EncodingType") == "url" else str  # not every store does as asked
         folders = [decoded(one["Prefix"])[len(prefix) : -1] for one in answer.get("CommonPrefixes", ())]
-        yield _named(answer.get("Contents", ()), len(prefix), decoded), [name for name in folders if name]
+        yield _named(answer.get("Contents", ()), prefix, decoded), [name for name in folders if name]
         if not answer.get("IsTruncated"):
             return
         more = {"MaxKeys": LARGEST_PAGE, "ContinuationToken": answer["NextContinuationToken"]}
 
 
-def _named(files: Any, prefix: int, decoded: Any) -> PageFiles:
+def _named(files: Any, prefix: str, decoded: Callable[[str], str]) -> PageFiles:
+    """The files by their names behind the prefix; without the folder itself, which some tools write as a file."""
     if not isinstance(files, PageFiles):  # a page that was left to botocore
-        files = [(file["Key"], file["Size"], file["ETag"].strip('"')) for file in files]
-        files = PageFiles(*([row[column] for row in files] for column in range(3)))
-    names = [(decoded(key) if "%" in key or "+" in key else key)[prefix:] for key in files.keys]
-    if all(names):
+        rows = [(file["Key"], file["Size"], file["ETag"].strip('"')) for file in files]
+        files = PageFiles.of(*([row[column] for row in rows] for column in range(3)))
+    keys = _each(files.keys, decoded) if has_letter(files.keys, b"%+") else files.keys
+    names = pc.binary_slice(keys, len(prefix.encode()), _LONGEST_KEY)
+    kept = pc.greater(pc.binary_length(names), 0)
+    if pc.all(kept).as_py():
         return PageFiles(names, files.sizes, files.etags)
-    kept = [index for index, name in enumerate(names) if name]  # the folder itself, as some tools write it
-    columns = (names, files.sizes, files.etags)
-    return PageFiles(*([column[index] for index in kept] for column in columns))
+    return PageFiles(names.filter(kept), files.sizes.filter(kept), files.etags.filter(kept))

@@ -9,7 +9,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.failures import code_of, translated
-from pipeline.storage.listing import etag_of
+from pipeline.storage.folders import etag_of
 from pipeline.storage.stores import is_object_store, resolve
 
 

@@ -19,7 +19,6 @@ from pipeline.fleet.plan import (
     Planner,
     drive_config,
     estimate,
-    plan_drives,
     ranks_needed,
     selected,
     state_bytes_per_frame,
@@ -70,14 +69,6 @@ def test_a_drive_is_known_by_its_listing_weights_settings_and_range(tmp_path):
 def test_a_manifests_range_and_rate_take_the_place_of_the_runs():
     config = drive_config(RunConfig(stride=3, start=1), DriveRef("d", "in/d", end=9, fps=2.0))
     assert (config.start, config.end, config.fps, config.stride) == (1, 9, 2.0, 1)
-
-
-def test_what_was_refused_where_it_was_found_is_a_row_of_its_own(tmp_path):
-    _, one = planner(tmp_path)
-    two, row = RefusedDrive("d", "in/other", "drive d: there are two"), RefusedDrive("", "x", "row 3")
-    refs = [DriveRef("d", "in/d"), two, row]
-    plans = {p.drive_id: (p.todo, p.reason) for p in plan_drives(one, refs, threads=2)}
-    assert plans == {"d": ("do", None), "d#2": ("bad", "drive d: there are two"), "unnamed": ("bad", "row 3")}
 
 
 def test_only_and_retry_failed_choose_by_name_tag_and_record(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models import Reconstructor
+from models.checkpoint import load_published
 from tests.models.golden import TINY, made_up_state
 
 DATA = Path(__file__).parent / "data"
@@ -15,7 +16,7 @@ DATA = Path(__file__).parent / "data"
 def tiny() -> Reconstructor:
     """TINY with its made-up weights, in float32. Shared by all tests: copy it before changing it."""
     model = Reconstructor(TINY)
-    model.load_published(made_up_state(DATA / "tiny.manifest.json"))
+    load_published(model, made_up_state(DATA / "tiny.manifest.json"))
     return model.eval().requires_grad_(False)
 
 

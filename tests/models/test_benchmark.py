@@ -52,13 +52,15 @@ def test_the_attention_kernel_is_named():
         assert attention_kernel(CPU, torch.float32, 2, 16) == "plain"
 
 
+SMALL = (
+    "--device", "cpu", "--preset", "city_tiny", "--precision", "float32", "--frames", "8", "--height", "32", "--width",
+    "64", "--chunk-size", "4", "--overlap", "2", "--twin-chunks", "2", "--copy-bytes", "1000000",
+)  # fmt: skip
+
+
 def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_path, capsys):
     file = tmp_path / "check.json"
-    assert main([
-        "--device", "cpu", "--preset", "city_tiny", "--precision", "float32", "--frames", "8", "--height", "32",
-        "--width", "64", "--chunk-size", "4", "--overlap", "2", "--twin-chunks", "2", "--copy-bytes", "1000000",
-        "--json", str(file),
-    ]) == 1  # fmt: skip
+    assert main([*SMALL, "--json", str(file)]) == 1
     said = json.loads(file.read_text())
     out = capsys.readouterr().out
     assert "MISSED" in out and "attention: flash; cpu" in out and "blocks compiled, against without" in out
@@ -69,3 +71,17 @@ def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_pat
     if not torch.cuda.is_available():
         assert main([]) == 1
         assert "there is no GPU here" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_compiled_the_other_figures_are_still_there(tmp_path, capsys, monkeypatch):
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(inductor, "fx_graph_cache", False)
+    file = tmp_path / "check.json"
+    assert main([*SMALL, "--json", str(file)]) == 1
+    said = json.loads(file.read_text())
+    assert "compiled_speedup" not in said and said["speedup_vs_release_like"] > 0
+    assert said["compile_error"] in capsys.readouterr().out
+    torch._dynamo.reset()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import CheckpointError, ModelConfig, Reconstructor, open_checkpoint
-from models.checkpoint import published_state
+from models.checkpoint import load_published, published_state
 from tests.models.checkpoints import as_vggt, assert_holds, manifest, write
 from tests.models.golden import TINY
 
@@ -19,7 +19,7 @@ def test_the_published_checkpoints_names_and_shapes_are_exactly_the_networks(sha
     assert len(expected) == 1451
     assert {n: tuple(t.shape) for n, t in published_state(model).items()} == expected
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == 1266
-    model.load_published(manifest(shared, "scal3r_release"))
+    load_published(model, manifest(shared, "scal3r_release"))
 
 
 def test_vggts_tensors_are_the_releases_but_for_memories_and_tracking_head(shared):
@@ -77,7 +77,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_all_listed_at_once_and_not
     wrong["cam_decoder.embed_pose.weight"] = torch.ones(128, 8)
     wrong["agg_regator.global_blocks.1.ttt.w0"] = torch.ones(64, 256)
     with pytest.raises(CheckpointError) as caught:
-        model.load_published(wrong)
+        load_published(model, wrong)
     message = str(caught.value)
     assert f"2 missing: {', '.join(missing)}" in message
     assert "2 unexpected: agg_regator.colour, track_head.x" in message
@@ -102,7 +102,7 @@ def test_the_wrong_networks_weights_are_refused(state, tmp_path):
 
 def test_loading_into_a_model_copies_so_that_the_callers_tensors_stay_its_own(state):
     model = Reconstructor(TINY)
-    model.load_published(state)
+    load_published(model, state)
     assert_holds(model, state)
     with torch.no_grad():
         model.aggregator.camera_token.zero_()

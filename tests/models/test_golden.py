@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models import Reconstructor
+from models.checkpoint import load_published
 from tests.models.golden import SMALL, TINY, made_up_state, relative
 
 DATA = Path(__file__).parent / "data"
@@ -28,7 +29,7 @@ def run(request):
     folder = request.getfixturevalue("shared") / "golden" if small else DATA
     config = SMALL if small else TINY
     model = Reconstructor(config).eval()
-    model.load_published(made_up_state(folder / ("small.manifest.json" if small else "tiny.manifest.json")))
+    load_published(model, made_up_state(folder / ("small.manifest.json" if small else "tiny.manifest.json")))
     with np.load(folder / f"{request.param}.npz") as file:
         golden = {name: file[name] for name in file.files}
     count = len([name for name in golden if name.endswith("/frame_index")])

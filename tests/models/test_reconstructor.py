@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models import ModelConfig, Prediction, Reconstructor
+from models.checkpoint import load_published, published_state
 from models.context_memory import ContextMemory, RMSNorm
 from models.fast_weights import FastWeights
 from models.rope import RopeTable, rope_table
@@ -24,10 +25,8 @@ def _images(count: int = 7, seed: int = 0) -> Tensor:
 
 def _made_up(config: ModelConfig) -> Reconstructor:
     """A network of any configuration with made-up weights drawn from their published names."""
-    from models.checkpoint import published_state
-
     model = Reconstructor(config).eval().requires_grad_(False)
-    model.load_published({n: made_up_tensor(n, tuple(t.shape)) for n, t in published_state(model).items()})
+    load_published(model, {n: made_up_tensor(n, tuple(t.shape)) for n, t in published_state(model).items()})
     return model
 
 

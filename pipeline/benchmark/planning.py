@@ -1,0 +1,92 @@
+"""How long a large fleet takes to be found, listed and planned: what a run does even where nothing is to be done.
+
+All is real but the server, which answers from memory (`made_up_store`): inputs, s3fs, planner, its processes and Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from pipeline.benchmark.child import in_child
+from pipeline.benchmark.made_up_store import BUCKET, PREFIX
+from pipeline.benchmark.report import Measured, Row, size
+from pipeline.config import RunConfig
+from pipeline.fleet.estimate import fleet_plan
+from pipeline.fleet.inputs import iter_drives
+from pipeline.process_memory import MemoryTrace
+from pipeline.progress import Reporter
+from pipeline.ray_session import ray_for_one_job, start_ray
+
+_TARGET_S, _TARGET_NAMES = 300.0, 50_000_000
+
+
+@dataclass(frozen=True)
+class PlanningBenchmark:
+    """A fleet on a server that costs next to nothing."""
+
+    drives: int = 1_000
+    """Drives below one prefix."""
+    frames: int = 5_000
+    """Frames of each."""
+    processes: int | None = None
+    """As --fleet.scan-processes."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name in ("drives", "frames"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"planning.{name} must be at least 1, not {getattr(self, name)}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Find and plan them all. Raises ValueError where not all could be planned."""
+        say(f"planning {self.drives:,} drives of {self.frames:,} frames")
+        with _server(self.drives, self.frames) as endpoint:
+            values = in_child(_planned, endpoint, self.processes)
+        if values["planned"] != self.drives or values["frames"] != self.drives * self.frames:
+            raise ValueError(f"only {values['planned']} of {self.drives} drives were planned")
+        names, seconds = self.drives * self.frames, values["seconds"]
+        values["names"] = names
+        target = _TARGET_S * names / _TARGET_NAMES
+        return Measured(values, (
+            Row(f"{names:,} names found and planned", f"{seconds:.1f} s", f"< {target:.3g} s", seconds < target),
+            Row("  a name", f"{1e6 * seconds / names:.1f} us"),
+            Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
+            Row("memory of the driver above the start", size(values["memory_bytes"])),
+        ))  # fmt: skip
+
+
+@contextmanager
+def _server(drives: int, frames: int) -> Iterator[str]:
+    words = [sys.executable, "-m", "pipeline.benchmark.made_up_store", str(drives), str(frames)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.terminate()
+
+
+def _planned(endpoint: str, processes: int | None) -> dict[str, float]:
+    """In a process of its own, whose environment and file systems are nobody else's."""
+    os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="made", AWS_SECRET_ACCESS_KEY="up")
+    os.environ.pop("AWS_PROFILE", None)
+    source = f"s3://{BUCKET}/{PREFIX.rstrip('/')}"
+    with tempfile.TemporaryDirectory(prefix="planning-benchmark-") as output, ray_for_one_job():
+        config = RunConfig(input=source, output=output)
+        config = replace(config, fleet=replace(config.fleet, scan_processes=processes))
+        start_ray(ranks=config.all_ranks)
+        begin, here = time.monotonic(), time.process_time()
+        with MemoryTrace(every_s=0.25) as memory:
+            plan = fleet_plan(config, iter_drives(source), Reporter(sys.stderr))
+        return {
+            "seconds": time.monotonic() - begin, "driver_cpu_seconds": time.process_time() - here,
+            "planned": plan.drives.get("do", 0), "frames": plan.frames,
+            "memory_bytes": memory.peak - memory.samples[0][1],
+        }  # fmt: skip

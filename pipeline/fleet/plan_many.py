@@ -1,0 +1,158 @@
+"""Plans of many drives at a time: in threads of the driver, and for a large fleet in processes of the cluster.
+
+A plan is small, what it is made from is not: five thousand names and more a drive, taken from a store's answers by one
+interpreter at a time. The driver of a large fleet has groups to serve meanwhile, so others do it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from pipeline.fleet.config import FleetConfig
+from pipeline.fleet.plan import PlannedDrive, Planner
+from pipeline.fleet.refs import DriveRef, RefusedDrive
+
+# The driver's threads have planned so many drives before a process with its libraries is up.
+FEW_DRIVES = 200
+CPUS_A_PROCESS, MOST_PROCESSES = 4, 8
+# Nothing was planned for so long, which no drive takes and no store that answers: the processes are taken for dead.
+STUCK_S = 600.0
+
+
+def plan_drives(
+    planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
+) -> Iterator[PlannedDrive]:
+    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where it
+    was found has a name of its own here, whatever it was called."""
+    seen: set[str] = set()
+    running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
+    threads = settings.scan_threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool, _Processes(planner, settings) as far:
+
+        def finished() -> Iterator[PlannedDrive]:
+            done = wait(running, STUCK_S, FIRST_COMPLETED).done
+            if not done:
+                far.stop()  # what they had comes back as lost
+            for future in done:
+                ref, process = running.pop(future)
+                if process is None:
+                    yield future.result()
+                    continue
+                process.held -= 1
+                try:
+                    yield future.result()
+                except RayError:  # its node is gone, or its memory was needed: nothing that the drive did
+                    far.drop(process)
+                    running[pool.submit(planner.plan, ref)] = ref, None
+
+        here = 2 * threads
+        for ref in refs:
+            if isinstance(ref, RefusedDrive):
+                name = _free_name(ref.drive_id or "unnamed", seen)
+                seen.add(name)
+                yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
+                continue
+            seen.add(ref.drive_id)
+            if len(seen) >= FEW_DRIVES:
+                far.start()
+            if process := far.free():
+                process.held += 1
+                running[process.plan(ref)] = ref, process
+            else:
+                running[pool.submit(planner.plan, ref)] = ref, None
+            while len(running) >= max(here, far.room):
+                yield from finished()
+        while running:
+            yield from finished()
+
+
+class _PlanActor:
+    """Plans drives for the driver, several at a time."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    def ready(self) -> None:
+        """Answers when the process is up."""
+
+    def plan(self, ref: DriveRef) -> PlannedDrive:
+        return self._planner.plan(ref)
+
+
+class _Process:
+    """One process that plans, as the driver knows it. held: drives that it has."""
+
+    def __init__(self, planner: Planner, threads: int) -> None:
+        # no CPU of its own: it works for minutes at the start, and must not keep a group from its place
+        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "max_concurrency": threads + 1}
+        self.actor: Any = ray.remote(**options)(_PlanActor).remote(planner)
+        self.up: Future[None] = self.actor.ready.remote().future()
+        self.held = 0
+
+    def plan(self, ref: DriveRef) -> Future[PlannedDrive]:
+        future: Future[PlannedDrive] = self.actor.plan.remote(ref).future()
+        return future
+
+
+class _Processes:
+    """The processes that plan beside the driver; none where there is no Ray, or not for many drives."""
+
+    def __init__(self, planner: Planner, settings: FleetConfig) -> None:
+        self._planner, self._threads, self._count = planner, settings.scan_threads, settings.scan_processes
+        self._all: list[_Process] = []
+        self._started = False
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to start them, the first time; they are used once they are up."""
+        if self._started or not ray.is_initialized():
+            return
+        self._started = True
+        count = self._count
+        if count is None:
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            count = min(max(cpus // CPUS_A_PROCESS, 1), MOST_PROCESSES)
+        self._all = [_Process(self._planner, self._threads) for _ in range(count)]
+
+    def stop(self) -> None:
+        """Use none of them any more."""
+        for process in list(self._all):
+            self.drop(process)
+
+    def drop(self, process: _Process) -> None:
+        """Not to be used any more."""
+        if process in self._all:
+            self._all.remove(process)
+            ray.kill(process.actor)
+
+    @property
+    def _up(self) -> list[_Process]:
+        for process in [process for process in self._all if process.up.done() and process.up.exception()]:
+            self.drop(process)
+        return [process for process in self._all if process.up.done()]
+
+    @property
+    def room(self) -> int:
+        """Drives that those which are up may hold together."""
+        return 2 * self._threads * len(self._up)
+
+    def free(self) -> _Process | None:
+        """The one with the fewest drives; None where none is up, or all have enough."""
+        process = min(self._up, key=lambda process: process.held, default=None)
+        return process if process and process.held < 2 * self._threads else None
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    names = (name if number == 1 else f"{name}#{number}" for number in itertools.count(1))
+    return next(one for one in names if one not in taken)
