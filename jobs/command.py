@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,6 +22,7 @@ T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ended
 
 
 def settings_from(
@@ -54,16 +57,35 @@ def settings_from(
 def run_command(action: Callable[[], None]) -> int:
     """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
     try:
-        action()
+        try:
+            action()
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone is still an error like others
     except (DriveError, CheckpointError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted; nothing unfinished counts as a result", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return EXIT_NOBODY_READS
         traceback.print_exc()
         print("error: this is a bug of the program, not of the input; please report the lines above",
               file=sys.stderr)  # fmt: skip
         return EXIT_FAILED
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of stdout is gone (`... | head`); if so, what is still to be written goes nowhere."""
+    try:
+        out = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return False
+    look = select.poll()
+    look.register(out, 0)
+    if not any(event & select.POLLERR for _, event in look.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return True

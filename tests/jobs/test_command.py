@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from jobs.command import run_command, settings_from
@@ -31,6 +34,23 @@ def test_an_interrupt_is_no_result(capsys):
 
     assert run_command(action) == 130
     assert "nothing unfinished counts" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_early_is_no_bug():
+    words = [sys.executable, "-m", "jobs.reconstruct", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("usage:")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_a_pipe_that_breaks_elsewhere_is_one(capsys):
+    def action():
+        raise BrokenPipeError("of a socket")
+
+    assert run_command(action) == 1
+    assert "bug of the program" in capsys.readouterr().err
 
 
 def test_a_command_that_works_exits_with_0():
