@@ -56,11 +56,19 @@ def settings_from(
 
 def run_command(action: Callable[[], None]) -> int:
     """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
+    code = _outcome(action)
+    _nobody_reads()  # else Python stumbles at its end over what waits to be written, and changes the code
+    return code
+
+
+def _outcome(action: Callable[[], None]) -> int:
     try:
         try:
             action()
-        finally:
-            sys.stdout.flush()  # here, where a reader that is gone is still an error like others
+        except SystemExit:  # of --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # here, where a reader that is gone is still an error like others
     except (DriveError, CheckpointError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_FAILED

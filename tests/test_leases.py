@@ -108,6 +108,25 @@ def test_swapping_is_all_or_nothing(output):
     assert not storage.compare_and_swap(uri, b"b", b"c")
 
 
+def test_who_reads_while_a_lease_is_renewed_sees_it_whole(tmp_path):
+    uri = str(tmp_path / "lease.json")
+    texts = [bytes([letter]) * 5000 for letter in b"ab"]
+    assert storage.compare_and_swap(uri, None, texts[0])
+    seen, done = set(), threading.Event()
+
+    def look():
+        while not done.is_set():
+            seen.add(storage.read_bytes(uri))
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for number in range(200):
+        assert storage.compare_and_swap(uri, texts[number % 2], texts[1 - number % 2])
+    done.set()
+    reader.join()
+    assert seen <= set(texts) and os.listdir(tmp_path) == ["lease.json"]
+
+
 def test_a_store_that_knows_no_conditions_swaps_as_well_as_it_can():
     uri = "memory://leases/one"
     assert storage.compare_and_swap(uri, None, b"a")

@@ -50,7 +50,8 @@ class PlanningBenchmark:
         with _server(self.drives, self.frames) as endpoint:
             values = in_child(_planned, endpoint, self.processes)
         if values["planned"] != self.drives or values["frames"] != self.drives * self.frames:
-            raise ValueError(f"only {values['planned']} of {self.drives} drives were planned")
+            found = f"{values['planned']} drives of {values['frames']} frames"
+            raise ValueError(f"planned {found}, not {self.drives} of {self.frames} each")
         names, seconds = self.drives * self.frames, values["seconds"]
         values["names"] = names
         target = _TARGET_S * names / _TARGET_NAMES

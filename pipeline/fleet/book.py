@@ -33,7 +33,9 @@ _PUBLISHED = "published already"
 
 
 @dataclass
-class _InHand:
+class InHand:
+    """A drive that a group took, once: what comes back to the queue and is taken again is in hand anew."""
+
     planned: PlannedDrive
     lease: Lease
     begun: float | None = None
@@ -50,7 +52,7 @@ class DriveBook:
         self.config, self.output, self.ledger, self.leases = config, output, ledger, leases
         self.failures, self.queue, self.reporter = failures, queue, reporter
         self.stopping = False
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[str, InHand] = {}
         self._troubles: Counter[str] = Counter()
         self._crashes: Counter[str] = Counter()
         self._lost_nodes: Counter[str] = Counter()
@@ -95,30 +97,31 @@ class DriveBook:
         """This run leaves the drive as it is."""
         self.ledger.update(planned.drive_id, state="skipped", reason=reason)
 
-    def claim(self, planned: PlannedDrive) -> bool:
-        """Take a drive's lease before anything of it is read. False: it went back to the queue or is done."""
+    def claim(self, planned: PlannedDrive) -> InHand | None:
+        """Take a drive's lease before anything of it is read. None: it went back to the queue or is done."""
         drive_id = planned.drive_id
         try:
             lease = self.leases.take(drive_id)
             if isinstance(lease, HeldElsewhere):
                 self._is_elsewhere(planned, lease)
-                return False
+                return None
+            hand = InHand(planned, lease)
             with self._lock:
-                self._in_hand[drive_id] = _InHand(planned, lease)
+                self._in_hand[drive_id] = hand
             if not self.config.overwrite and publish.is_published(self.output, drive_id, planned.identity):
                 self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
-                return False
+                return None
         except StorageError as error:
             self.trouble(planned, str(error), "find")
-            return False
+            return None
         except DriveError as error:
             self.give_up(planned, str(error), "find")
-            return False
+            return None
         if lease.deaths >= self.config.fleet.max_attempts:
             reason = f"drive {drive_id}: {lease.deaths} runs in a row died while they worked on it"
             self.give_up(planned, reason, "forward", state="quarantined")
-            return False
-        return True
+            return None
+        return hand
 
     def permit(self, drive_id: str, group: int, *, full: bool, draining: bool) -> Answer | None:
         """Whether a group may begin a drive of its wave now."""
@@ -151,14 +154,9 @@ class DriveBook:
         if hand is not None and hand.phase != phase:
             hand.phase = phase
 
-    def is_in_hand(self, drive_id: str) -> bool:
-        """Whether a group has the drive still."""
-        return drive_id in self._in_hand
-
-    def planned(self, drive_id: str) -> PlannedDrive | None:
-        """The plan of a drive that a group has; None where it has not."""
-        hand = self._in_hand.get(drive_id)
-        return hand.planned if hand else None
+    def holds(self, hand: InHand) -> bool:
+        """Whether the group that took it has the drive still."""
+        return self._in_hand.get(hand.planned.drive_id) is hand
 
     def crashed(self, drive_id: str) -> None:
         """A process died while it worked on this drive, its node lives: again, alone, but not for ever."""
@@ -187,11 +185,10 @@ class DriveBook:
             self.reporter.say(f"{reason}; again")
             self._again(hand, reason)
 
-    def not_begun(self, planned: PlannedDrive) -> None:
+    def not_begun(self, hand: InHand) -> None:
         """A group ended before this drive's turn: it waits again."""
-        hand = self._in_hand.get(planned.drive_id)
-        if hand is not None:
-            self._again(hand, self.ledger.row(planned.drive_id).reason)
+        if self.holds(hand):
+            self._again(hand, self.ledger.row(hand.planned.drive_id).reason)
 
     def trouble(self, planned: PlannedDrive, reason: str, stage: str) -> None:
         """A store, a disk, memory or a bug failed the drive: again after a while, a few times."""
@@ -300,7 +297,7 @@ class DriveBook:
         self.queue.done()
         self._say_how_far()
 
-    def _again(self, hand: _InHand, reason: str | None, *, after_s: float = 0.0, alone: bool = False) -> None:
+    def _again(self, hand: InHand, reason: str | None, *, after_s: float = 0.0, alone: bool = False) -> None:
         drive_id = hand.planned.drive_id
         with self._lock:
             self._in_hand.pop(drive_id, None)
@@ -321,7 +318,7 @@ class DriveBook:
 
     def _fail(
         self, planned: PlannedDrive, reason: str, stage: str, *, lasting: bool, state: FailureState = "failed",
-        hand: _InHand | None = None,
+        hand: InHand | None = None,
     ) -> None:  # fmt: skip
         found = _FRAME.search(reason)
         frame = int(found[1]) if found else None

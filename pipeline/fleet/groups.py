@@ -14,7 +14,7 @@ from ray._private.state import state as cluster_state
 
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError
-from pipeline.fleet.book import DriveBook
+from pipeline.fleet.book import DriveBook, InHand
 from pipeline.fleet.finish import Finisher
 from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
 from pipeline.fleet.queue import DriveQueue
@@ -33,7 +33,20 @@ _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 # As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
 _MEMORY_SHARE = 0.5
 
-Loaded = tuple[PlannedDrive, DriveTask]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A drive of a wave, and what the network needs to know of it."""
+
+    hand: InHand
+    task: DriveTask
+
+    @property
+    def drive_id(self) -> str:
+        """Name of the drive."""
+        return self.hand.planned.drive_id
+
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
 """A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
 RunWave = Callable[..., Mapping[str, Outcome]]
@@ -114,7 +127,7 @@ class Group:
         self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
         self._nodes: dict[int, str] = {}
         self._dropped: dict[str, Dropped] = {}
-        self._tasks: dict[str, DriveTask] = {}
+        self._wave: dict[str, Loaded] = {}
         self._begun = 0  # drives begun in this start
         self._hopeless = 0
         self._ranks = 1
@@ -143,7 +156,7 @@ class Group:
         return []
 
     def _load(self, planned: PlannedDrive) -> Loaded | None:
-        if self.book.stopping or not self.book.claim(planned):
+        if self.book.stopping or (hand := self.book.claim(planned)) is None:
             return None
         begun = time.monotonic()
         try:
@@ -162,23 +175,22 @@ class Group:
                 planned.drive_id, seconds={"find": time.monotonic() - begun}, identity=identity,
                 chunks=len(task.chunks),
             )  # fmt: skip
-            return planned, task
+            return Loaded(hand, task)
         return None
 
     def _run(self, loaded: Sequence[Loaded]) -> None:
-        self._tasks = {planned.drive_id: task for planned, task in loaded}
+        self._wave = {one.drive_id: one for one in loaded}
         self._nodes, self._dropped, self._begun = {}, {}, 0
-        self._last = loaded[-1][0].drive_id
-        needed = max(
-            (ranks_needed(planned.costs, self.size.rank_bytes) for planned, _ in loaded if planned.costs), default=1
-        )
+        self._last = loaded[-1].drive_id
+        costs = (one.hand.planned.costs for one in loaded)
+        needed = max((ranks_needed(cost, self.size.rank_bytes) for cost in costs if cost), default=1)
         workers = self.config.workers or min(needed, self.slots.total)
         self._ranks = workers
         settings = GroupSettings(
             workers, self.size.in_process, self.config.fleet.barrier_timeout_s, retries_after_loss=0
         )
         failure: GroupError | None = None
-        tasks = [task for _, task in loaded]
+        tasks = [one.task for one in loaded]
         try:
             with self.slots.hold(workers):
                 self.parts.run_wave(self.config, self.book.output, tasks, settings, self._on_event, self._permit)
@@ -190,24 +202,26 @@ class Group:
                 self._blame(error.drive_id)
         except Exception as error:  # in this process: the drive that was worked on is known
             text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            for planned, _ in loaded:
-                if self.book.is_in_hand(planned.drive_id) and self.book.ledger.row(planned.drive_id).state == "running":
-                    self.book.trouble(planned, f"drive {planned.drive_id}: {text}", "forward")
+            for one in loaded:
+                if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state == "running":
+                    self.book.trouble(one.hand.planned, f"drive {one.drive_id}: {text}", "forward")
         self._settle_dropped()
         if self.book.stopping:
             return
-        for planned, _ in loaded:
-            if self.book.is_in_hand(planned.drive_id) and self.book.ledger.row(planned.drive_id).state != "staged":
-                self.book.not_begun(planned)
+        for one in loaded:
+            if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state != "staged":
+                self.book.not_begun(one.hand)
         self._hopeless = self._hopeless + 1 if failure is not None and not self._begun else 0
         if failure is not None and self._hopeless >= _HOPELESS_STARTS:
             raise failure
 
     def _permit(self, drive_id: str) -> Any:
         self._settle_dropped()
-        answer = self.book.permit(
-            drive_id, self.number, full=self.finisher.is_full, draining=self._is_draining()
-        )
+        answer: Any = "skip"
+        if self._has(drive_id):
+            answer = self.book.permit(
+                drive_id, self.number, full=self.finisher.is_full, draining=self._is_draining()
+            )
         self._begun += answer == "go"
         if drive_id == self._last and answer in ("go", "skip") and self._following is None:
             # listed and looked through while the group is at its last drive; no earlier, or groups end unevenly
@@ -216,7 +230,8 @@ class Group:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Progress):
-            self.book.phase(event.drive_id, event.phase)
+            if self._has(event.drive_id):
+                self.book.phase(event.drive_id, event.phase)
         elif isinstance(event, RankUp):
             self._nodes[event.rank] = event.node_id
         elif isinstance(event, Dropped):
@@ -232,22 +247,29 @@ class Group:
         if self.book.stopping and self.size.in_process:
             raise Stopped
 
+    def _has(self, drive_id: str) -> bool:
+        """Whether the drive is this wave's still. One that came back to the queue may be in the next wave already, or
+        with another group."""
+        return drive_id in self._wave and self.book.holds(self._wave[drive_id].hand)
+
     def _staged(self, event: Staged) -> None:
+        if not self._has(event.drive_id):
+            return
         gpus = self._ranks if self.size.gpus else 0
         planned = self.book.staged(event.drive_id, len(event.loops), gpus)
         if planned is None:
             return
         outcome = Outcome(event.drive_id, event.attempt, None, event.loops)
-        staged = staged_drive(self._tasks[event.drive_id], outcome, self.config)
+        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config)
         self.finisher.submit(lambda: self.book.finish(planned, staged, self.parts.finish))
 
     def _settle_dropped(self) -> None:
         """Drives that all ranks gave up: the reason of the rank where it happened."""
         dropped, self._dropped = self._dropped, {}
         for drive_id, event in dropped.items():
-            planned = self.book.planned(drive_id)
-            if planned is None:
+            if not self._has(drive_id):
                 continue
+            planned = self._wave[drive_id].hand.planned
             if event.lasting:
                 self.book.give_up(planned, event.reason, "forward")
             else:
@@ -255,6 +277,8 @@ class Group:
 
     def _blame(self, drive_id: str) -> None:
         """A process of the group died with this drive: its own doing, or the node's?"""
+        if not self._has(drive_id):
+            return
         alive, _ = self.parts.nodes()
         if any(node not in alive for node in self._nodes.values()):
             self.book.lost_node(drive_id)

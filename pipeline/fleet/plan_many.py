@@ -6,14 +6,17 @@ interpreter at a time. The driver of a large fleet has groups to serve meanwhile
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
+from pipeline.errors import DriveError
 from pipeline.fleet.config import FleetConfig
 from pipeline.fleet.plan import PlannedDrive, Planner
 from pipeline.fleet.refs import DriveRef, RefusedDrive
@@ -21,55 +24,81 @@ from pipeline.fleet.refs import DriveRef, RefusedDrive
 # The driver's threads have planned so many drives before a process with its libraries is up.
 FEW_DRIVES = 200
 CPUS_A_PROCESS, MOST_PROCESSES = 4, 8
-# Nothing was planned for so long, which no drive takes and no store that answers: the processes are taken for dead.
+# A process that has drives and gave none back for so long, which no store takes that answers, is taken for dead.
 STUCK_S = 600.0
+LOOK_EVERY_S = 10.0
 
 
 def plan_drives(
     planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
 ) -> Iterator[PlannedDrive]:
     """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where it
-    was found has a name of its own here, whatever it was called."""
+    was found has a name of its own here, whatever it was called. Where finding more of them fails (DriveError), those
+    that were found come first."""
     seen: set[str] = set()
-    running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
     threads = settings.scan_threads
     with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool, _Processes(planner, settings) as far:
-
-        def finished() -> Iterator[PlannedDrive]:
-            done = wait(running, STUCK_S, FIRST_COMPLETED).done
-            if not done:
-                far.stop()  # what they had comes back as lost
-            for future in done:
-                ref, process = running.pop(future)
-                if process is None:
-                    yield future.result()
+        work = _Work(planner, pool, far)
+        try:
+            for ref in refs:
+                if isinstance(ref, RefusedDrive):
+                    name = _free_name(ref.drive_id or "unnamed", seen)
+                    seen.add(name)
+                    yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
                     continue
-                process.held -= 1
-                try:
-                    yield future.result()
-                except RayError:  # its node is gone, or its memory was needed: nothing that the drive did
-                    far.drop(process)
-                    running[pool.submit(planner.plan, ref)] = ref, None
+                seen.add(ref.drive_id)
+                if len(seen) >= FEW_DRIVES:
+                    far.start()
+                work.begin(ref)
+                while len(work.running) >= max(2 * threads, far.room):
+                    yield from work.finished()
+        except DriveError:
+            while work.running:
+                yield from work.finished()
+            raise
+        while work.running:
+            yield from work.finished()
 
-        here = 2 * threads
-        for ref in refs:
-            if isinstance(ref, RefusedDrive):
-                name = _free_name(ref.drive_id or "unnamed", seen)
-                seen.add(name)
-                yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
+
+class _Work:
+    """Drives that are being planned, here or in a process."""
+
+    def __init__(self, planner: Planner, pool: ThreadPoolExecutor, far: _Processes) -> None:
+        self._planner, self._pool, self._far = planner, pool, far
+        self.running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
+
+    def begin(self, ref: DriveRef) -> None:
+        """In the process that has the least to do, else in a thread."""
+        process = self._far.free()
+        if process is None:
+            self._here(ref)
+        else:
+            self.running[process.plan(ref)] = ref, process
+
+    def finished(self) -> Iterator[PlannedDrive]:
+        """Waits for some and gives them."""
+        for future in wait(self.running, LOOK_EVERY_S, FIRST_COMPLETED).done:
+            ref, process = self.running.pop(future)
+            if process is None:
+                yield future.result()
                 continue
-            seen.add(ref.drive_id)
-            if len(seen) >= FEW_DRIVES:
-                far.start()
-            if process := far.free():
-                process.held += 1
-                running[process.plan(ref)] = ref, process
+            process.gave_back()
+            try:
+                planned = future.result()
+            except RayTaskError:
+                self._here(ref)  # raises here what it raised there, if it lies in the program
+            except RayError:  # its node is gone, or its memory was needed
+                self._far.drop(process)
+                self._here(ref)
             else:
-                running[pool.submit(planner.plan, ref)] = ref, None
-            while len(running) >= max(here, far.room):
-                yield from finished()
-        while running:
-            yield from finished()
+                if planned.todo in ("bad", "trouble"):
+                    self._here(ref)  # a node may see less than the driver does; few drives are so
+                else:
+                    yield planned
+        self._far.drop_stuck()  # what they had comes back as lost
+
+    def _here(self, ref: DriveRef) -> None:
+        self.running[self._pool.submit(self._planner.plan, ref)] = ref, None
 
 
 class _PlanActor:
@@ -94,10 +123,25 @@ class _Process:
         self.actor: Any = ray.remote(**options)(_PlanActor).remote(planner)
         self.up: Future[None] = self.actor.ready.remote().future()
         self.held = 0
+        self._heard = 0.0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it has drives and was not heard of for long."""
+        return self.held > 0 and time.monotonic() - self._heard > STUCK_S
 
     def plan(self, ref: DriveRef) -> Future[PlannedDrive]:
+        """Give it a drive."""
+        if not self.held:
+            self._heard = time.monotonic()
+        self.held += 1
         future: Future[PlannedDrive] = self.actor.plan.remote(ref).future()
         return future
+
+    def gave_back(self) -> None:
+        """It is through with a drive, or lost."""
+        self.held -= 1
+        self._heard = time.monotonic()
 
 
 class _Processes:
@@ -134,7 +178,13 @@ class _Processes:
         """Not to be used any more."""
         if process in self._all:
             self._all.remove(process)
-            ray.kill(process.actor)
+            with contextlib.suppress(RayError):  # Ray itself may be gone
+                ray.kill(process.actor)
+
+    def drop_stuck(self) -> None:
+        """Use none any more that stands still."""
+        for process in [process for process in self._all if process.stuck]:
+            self.drop(process)
 
     @property
     def _up(self) -> list[_Process]:

@@ -169,31 +169,34 @@ class _Run:
 
     def _plan(self, refs: Iterable[DriveRef | RefusedDrive]) -> None:
         try:
-            wanted = selected(refs, self.config, self.book.failures)
-            todo: list[PlannedDrive] = []
-            for planned in plan_drives(self.planner, wanted, self.config.fleet):
-                self.book.note_plan(planned)
-                if planned.todo not in ("do", "trouble"):
-                    continue
-                if self.config.limit is None:
-                    self.queue.add(planned)
-                else:
-                    todo.append(planned)
-            self.book.clear_old_leases()
+            todo: list[PlannedDrive] = []  # with --limit: known when all are
+            try:
+                wanted = selected(refs, self.config, self.book.failures)
+                for planned in plan_drives(self.planner, wanted, self.config.fleet):
+                    if self.book.stopping:
+                        return
+                    self.book.note_plan(planned)
+                    if planned.todo not in ("do", "trouble"):
+                        continue
+                    if self.config.limit is None:
+                        self.queue.add(planned)
+                    else:
+                        todo.append(planned)
+                self.book.clear_old_leases()
+            except DriveError as error:
+                self.listing_failure = f"not all drives could be listed: {error}"
+                self.book.reporter.say(self.listing_failure)
             todo.sort(key=lambda planned: -planned.frames)
             for number, planned in enumerate(todo):
                 if number < (self.config.limit or 0):
                     self.queue.add(planned)
                 else:
                     self.book.skip(planned, f"beyond --limit {self.config.limit}")
-        except DriveError as error:
-            self.listing_failure = f"not all drives could be listed: {error}"
-            self.book.reporter.say(self.listing_failure)
+            self.book.ledger.update_run(listed=True)
         except BaseException as error:
             self.failure = f"planning failed: {type(error).__name__}: {error}"
             raise
         finally:
-            self.book.ledger.update_run(listed=True)
             self.queue.close()
 
     def _guarded(self, group: Group) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.storage.text_columns import has_letter
 
 _FIRST, _LAST = b"<Contents>", b"</Contents>"
-_QUOTES = ("&quot;", "&#34;", '"')
+_QUOTES = (b"&quot;", b"&#34;", b'"')
 _Places = npt.NDArray[np.int64]
 LARGEST_PAGE = 1000
 _LONGEST_KEY = 4096  # bytes; S3 has 1024
@@ -31,16 +30,18 @@ _LONGEST_KEY = 4096  # bytes; S3 has 1024
 BEFORE_ALL_PARSING = "before-parse.*.ListObjectsV2"
 
 
-@dataclass(frozen=True)
 class PageFiles:
-    """The files of one page as columns; iterating gives the dicts that botocore would have made of them.
+    """The files of one page as columns; iterating gives the dicts that botocore would have made of them, always the
+    same, because botocore and s3fs write into them.
 
-    keys, etags: UTF-8 as binary, sizes: int64.
+    Attributes:
+        keys, etags: UTF-8 as binary.
+        sizes: int64.
     """
 
-    keys: pa.BinaryArray
-    sizes: pa.Int64Array
-    etags: pa.BinaryArray
+    def __init__(self, keys: pa.BinaryArray, sizes: pa.Int64Array, etags: pa.BinaryArray) -> None:
+        self.keys, self.sizes, self.etags = keys, sizes, etags
+        self._rows: list[dict[str, Any]] | None = None
 
     @staticmethod
     def of(keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> PageFiles:
@@ -49,9 +50,13 @@ class PageFiles:
         return PageFiles(encoded[0], pa.array(sizes, pa.int64()), encoded[1])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        columns = (column.to_pylist() for column in (self.keys, self.sizes, self.etags))
-        for key, size, etag in zip(*columns, strict=True):
-            yield {"Key": key.decode(), "Size": size, "ETag": etag.decode()}
+        if self._rows is None:
+            columns = (column.to_pylist() for column in (self.keys, self.sizes, self.etags))
+            self._rows = [
+                {"Key": key.decode(), "Size": size, "ETag": etag.decode()}
+                for key, size, etag in zip(*columns, strict=True)
+            ]
+        return iter(self._rows)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -85,15 +90,16 @@ def _files_in(text: bytes) -> PageFiles | None:
         return None
     try:
         numbers = sizes.cast(pa.string()).cast(pa.int64())
-        etags = etags.cast(pa.string())
     except pa.ArrowInvalid:
         return None
     for quote in _QUOTES:
-        if pc.any(pc.starts_with(etags, quote)).as_py():
-            etags = pc.replace_substring(etags, quote, "")
+        if has_letter(etags, quote[:1]):
+            etags = pc.replace_substring(etags, quote, b"")
+    if has_letter(etags, b"&"):
+        etags = _each(etags, lambda etag: html.unescape(etag).replace('"', ""))
     if has_letter(keys, b"&"):
         keys = _each(keys, html.unescape)
-    return PageFiles(keys, numbers, etags.cast(pa.binary()))
+    return PageFiles(keys, numbers, etags)
 
 
 def _texts_of(opening: bytes, text: bytes, tags: _Places, openings: npt.NDArray[np.uint32]) -> pa.BinaryArray:
@@ -102,6 +108,8 @@ def _texts_of(opening: bytes, text: bytes, tags: _Places, openings: npt.NDArray[
     found = np.flatnonzero(openings == _number(opening))
     begin = tags[found] + 1 + len(opening)
     if opening[4:] and np.any(np.frombuffer(text, np.uint8)[begin - 1] != opening[4]):
+        return pa.array([], pa.binary())
+    if np.any(openings[found + 1] != _number(b"/" + opening)):  # a comment, CDATA
         return pa.array([], pa.binary())
     ends = np.zeros(2 * len(begin) + 1, np.int32)  # of what lies between and of what is looked for, in turns
     ends[1::2], ends[2::2] = begin, tags[found + 1]
@@ -137,7 +145,7 @@ def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tup
 def _named(files: Any, prefix: str, decoded: Callable[[str], str]) -> PageFiles:
     """The files by their names behind the prefix; without the folder itself, which some tools write as a file."""
     if not isinstance(files, PageFiles):  # a page that was left to botocore
-        rows = [(file["Key"], file["Size"], file["ETag"].strip('"')) for file in files]
+        rows = [(file["Key"], file["Size"], file.get("ETag", "").strip('"')) for file in files]
         files = PageFiles.of(*([row[column] for row in rows] for column in range(3)))
     keys = _each(files.keys, decoded) if has_letter(files.keys, b"%+") else files.keys
     names = pc.binary_slice(keys, len(prefix.encode()), _LONGEST_KEY)

@@ -24,9 +24,10 @@ JOB = """
 set -e
 test "$RAY_AUTH_MODE" = token && test "$(id -u)" = 1000 && ! test -w /opt/venv
 export RAY_AUTH_TOKEN=0123456789abcdef0123456789abcdef RAY_ADDRESS=http://127.0.0.1:{dashboard}
-ray start --head --node-ip-address=127.0.0.1 --port={port} --dashboard-port={dashboard} --num-cpus=4 \
-  --dashboard-agent-listen-port={agent} --metrics-export-port={metrics} --object-store-memory=200000000
-trap 'ray stop --force' EXIT
+ray start --head --block --node-ip-address=127.0.0.1 --port={port} --dashboard-port={dashboard} --num-cpus=4 \
+  --dashboard-agent-listen-port={agent} --metrics-export-port={metrics} --object-store-memory=200000000 >log 2>&1 &
+# not `ray stop`: it ends all of this user, outside of the image too
+trap 'kill $!; wait' EXIT
 for _ in $(seq 60); do ray job list >/dev/null 2>&1 && break; sleep 1; done
 if RAY_AUTH_TOKEN=wrong-but-long-enough-to-be-one ray job list; then exit 3; fi
 ray job submit -- python -m jobs.reconstruct --output /home/ray/out

@@ -50,6 +50,7 @@ class World:
     alive: set = field(default_factory=lambda: {"node-0"})
     draining: set = field(default_factory=set)
     on_go: object = None
+    end_s: float = 0.0  # in which a group's processes end
     lock: object = field(default_factory=threading.Lock)
     marker: str = ""
 
@@ -113,6 +114,7 @@ class World:
                 raise GroupError("no such weights", None)
             elif word == "bug":
                 raise RuntimeError("a bug")
+        threading.Event().wait(self.end_s)
         return {drive_id: Outcome(drive_id, None, "") for drive_id in ids}
 
     def finished(self, staged, config, output, owner):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, StorageError
 from pipeline.fleet import plan_many
 from pipeline.fleet.config import FleetConfig
 from pipeline.fleet.failures import Failures
@@ -35,12 +35,14 @@ def test_what_was_refused_where_it_was_found_is_a_row_of_its_own(tmp_path):
 
 @dataclass(frozen=True)
 class Finder:
-    """Finds drives whose length says where they were planned; its process dies or stands still, or it has a bug, at
-    some."""
+    """Finds drives whose length says where they were planned; at some a process dies, stands still, fails or does not
+    see the drive, or there is a bug everywhere."""
 
     driver: int
     deadly: tuple[str, ...] = ()
     stopping: tuple[str, ...] = ()
+    failing: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     buggy: tuple[str, ...] = ()
 
     def __call__(self, config):
@@ -51,7 +53,9 @@ class Finder:
             os._exit(1)
         if far and config.drive_id in self.stopping:
             os.kill(os.getpid(), signal.SIGSTOP)
-        if config.drive_id.endswith("77"):
+        if far and config.drive_id in self.failing:
+            raise OSError("of this machine")
+        if config.drive_id.endswith("77") or (far and config.drive_id in self.unseen):
             raise DecodeError("no readable image")
         return made_up_drive(config, 12 if far else 10)
 
@@ -64,20 +68,25 @@ def many():
         yield DriveRef(f"d{number}", "in/d")
 
 
+LATE = [f"d{FEW_DRIVES + number}" for number in (350, 360, 370, 390, 399)]
+
+
 @pytest.mark.cluster
-def test_a_large_fleet_is_planned_beside_the_driver_and_a_lost_process_loses_no_drive(tmp_path, one_ray):
-    find = Finder(os.getpid(), deadly=(f"d{FEW_DRIVES + 390}",))
+def test_a_large_fleet_is_planned_beside_the_driver_and_what_goes_wrong_there_loses_no_drive(tmp_path, one_ray):
+    failing, unseen, _, deadly, last = LATE
+    find = Finder(os.getpid(), failing=(failing,), unseen=(unseen,), deadly=(deadly,))
     plans = list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_threads=2, scan_processes=1)))
     assert sorted(p.drive_id for p in plans) == sorted(ref.drive_id for ref in many())
     assert {p.drive_id for p in plans if p.todo == "bad"} == {p.drive_id for p in plans if p.drive_id.endswith("77")}
     frames = {p.drive_id: p.frames for p in plans}
     assert frames["d0"] == 10 and list(frames.values()).count(12) > 50
-    assert frames[f"d{FEW_DRIVES + 390}"] == frames[f"d{FEW_DRIVES + 399}"] == 10  # the driver went on without it
+    assert [frames[name] for name in (failing, unseen, deadly, last)] == [10] * 4  # the driver went on without it
 
 
 @pytest.mark.cluster
 def test_drives_of_a_process_that_stands_still_are_planned_by_the_driver(tmp_path, one_ray, monkeypatch):
     monkeypatch.setattr(plan_many, "STUCK_S", 3.0)
+    monkeypatch.setattr(plan_many, "LOOK_EVERY_S", 1.0)
     last = f"d{FEW_DRIVES + 399}"
     find = Finder(os.getpid(), stopping=(last,))
     plans = list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_threads=2, scan_processes=1)))
@@ -85,11 +94,22 @@ def test_drives_of_a_process_that_stands_still_are_planned_by_the_driver(tmp_pat
     assert len(frames) == FEW_DRIVES + 400 and 12 in frames.values() and frames[last] == 10
 
 
-@pytest.mark.cluster
-def test_a_bug_in_planning_is_raised_wherever_it_happens(tmp_path, one_ray):
-    find = Finder(os.getpid(), buggy=(f"d{FEW_DRIVES + 350}",))
+def test_a_bug_in_planning_is_raised(tmp_path):
+    find = Finder(os.getpid(), buggy=("d7",))
     with pytest.raises(RuntimeError, match="a bug"):
-        list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_threads=2, scan_processes=2)))
+        list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_processes=0)))
+
+
+def test_what_was_found_before_no_more_could_be_is_planned(tmp_path):
+    def refs():
+        yield from (DriveRef(f"d{number}", "in/d") for number in range(30))
+        raise StorageError("the store is gone")
+
+    found = []
+    with pytest.raises(StorageError, match="the store is gone"):
+        for plan in plan_drives(planner(tmp_path), refs(), FleetConfig()):
+            found.append(plan.drive_id)
+    assert sorted(found) == sorted(f"d{number}" for number in range(30))
 
 
 def test_without_ray_and_with_no_processes_the_driver_plans_all(tmp_path):

@@ -54,6 +54,19 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
     assert not (tmp_path / "_leases").exists()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_a_drive_that_comes_back_belongs_to_the_wave_that_takes_it_not_to_the_one_it_left(tmp_path, groups):
+    # drives, and the ends of groups, take so long that the next wave is claimed before the wave that asked for it ends
+    world = World({"d0": ["crash", "ok"], "d1": ["node", "ok"]}, groups=groups, end_s=0.3)
+    world.on_go = lambda drive: time.sleep(0.15)
+    run = world.run(tmp_path, [f"d{number}" for number in range(8)])
+    assert run.counts["published"] == 8
+    assert {name: len(tries) for name, tries in world.tries.items()} == {f"d{n}": 2 if n < 2 else 1 for n in range(8)}
+    assert {name: row.attempts for name, row in run.rows.items()} == {f"d{n}": 2 if n < 2 else 1 for n in range(8)}
+    assert len(world.waves) <= 4 * groups + 2
+
+
 def test_a_failure_in_the_drive_is_remembered_one_of_the_store_is_tried_again_until_asked(tmp_path):
     names = ["a", "input", "poison", "dead-store"]
     first = World({"input": ["input"], "poison": ["crash"], "dead-store": ["store"]})

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +9,8 @@ from jobs.command import run_command, settings_from
 from models import CheckpointError
 from pipeline.config import RunConfig
 from pipeline.errors import DecodeError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("kind", [DecodeError, CheckpointError, ValueError])
@@ -36,13 +40,36 @@ def test_an_interrupt_is_no_result(capsys):
     assert "nothing unfinished counts" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_early_is_no_bug():
-    words = [sys.executable, "-m", "jobs.reconstruct", "--help"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline().startswith("usage:")
+BEHIND_A_PIPE = """
+import sys
+from jobs.command import run_command
+def action():
+    print({said})
+    sys.stdin.read()  # until the reader is gone
+    {then}
+sys.exit(run_command(action))
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "then", "code", "error"),
+    [
+        ("'x' * 9", "print('y' * 200_000)", 141, ""),
+        ("'x' * 9", "pass", 141, ""),
+        ("'x' * 9", "raise SystemExit(0)", 141, ""),
+        ("'x' * 9", "raise ValueError('no such drive')", 1, "error: no such drive\n"),
+        ("'x' * 9", "raise KeyboardInterrupt", 130, "interrupted; nothing unfinished counts as a result\n"),
+    ],
+)
+def test_a_reader_that_goes_early_is_no_bug_and_hides_no_error(said, then, code, error):
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, "-c", BEHIND_A_PIPE.format(said=said, then=then)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 141
+        said = process.communicate("go")[1]
+    assert said.startswith(error) if error else not said
+    assert process.returncode == code
 
 
 def test_a_pipe_that_breaks_elsewhere_is_one(capsys):

@@ -103,11 +103,27 @@ def test_files_are_cut_out_of_a_page_and_the_rest_is_left_to_botocore():
     assert rest == f"<ListBucketResult><Name>b</Name>{folders}</ListBucketResult>".encode()
 
 
+def test_an_etag_is_what_botocore_makes_of_it_whatever_else_is_on_its_page():
+    etags = {"W/&quot;12&quot;": "W/12", "&#x22;34&#x22;": "34", "&quot;56-2&quot;": "56-2", "a&amp;b": "a&b"}
+    for page in (etags, *([etag] for etag in etags)):
+        files, _ = taken(body([("a", etag) for etag in page]))
+        assert [file["ETag"] for file in files] == [etags[etag] for etag in page]
+
+
+def test_what_botocore_writes_into_a_page_stays_there():
+    response, answer = {"body": body([("a%20b", "1")]), "status_code": 200}, {}
+    take_files_out(response, answer)
+    for file in answer["Contents"]:
+        file["Key"] = "a b"  # as its handler for encoded keys does
+    assert [file["Key"] for file in answer["Contents"]] == ["a b"]
+
+
 def test_pages_that_look_otherwise_are_left_as_they_are():
     without_etag = body([("a", "1")]).replace(b"<ETag>1</ETag>", b"")
     mixed = body([("a", "1")], "<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes>" + body([("b", "2")]).decode())
     odd_size = body([("a", "1")]).replace(b"<Size>7", b"<Size>seven")
-    pages = [without_etag, mixed, body([]), odd_size]
+    pages = [without_etag, mixed, body([]), odd_size, body([("a<!-- x -->b", "1")]), body([("<![CDATA[a]]>", "1")])]
+    pages.append(body([("a", "<![CDATA[1]]>")]))
     for text in pages:
         assert taken(text) == (None, text)
     assert taken(body([("a", "1")]), 503) == (None, body([("a", "1")]))
@@ -139,6 +155,17 @@ def test_a_bucket_is_listed_as_a_plain_client_lists_it(s3, s3_server):  # noqa: 
     assert [(file.name, file.size, file.etag) for file in files] == sorted(expected)
     assert sorted(files.names) == sorted(names) and storage.list_folders(f"{s3}/listed") == ["deeper"]
     assert storage.read_bytes(files[3].uri) == b"x" * files[3].size
+
+
+@pytest.mark.cluster
+def test_only_the_folder_of_that_very_name_is_removed(s3, s3_server):  # noqa: F811
+    client = s3_server.client()
+    keys = ["my out/d/a.bin", "my+out/d/a.bin", "my%20out/d/a.bin", "my out/e/a.bin"]
+    for key in keys:
+        client.put_object(Bucket="tests", Key=f"removed/{key}", Body=b"x")
+    storage.remove_tree(f"{s3}/removed/my out/d")
+    left = client.list_objects_v2(Bucket="tests", Prefix="removed/")["Contents"]
+    assert sorted(one["Key"] for one in left) == sorted(f"removed/{key}" for key in keys[1:])
 
 
 @pytest.mark.cluster
