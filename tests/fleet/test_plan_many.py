@@ -1,9 +1,11 @@
 """Plans of many drives: each once, in the driver or in processes beside it, whatever becomes of those."""
 
+import itertools
 import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,7 @@ class Finder:
     see the drive, or there is a bug everywhere."""
 
     driver: int
+    used: str
     deadly: tuple[str, ...] = ()
     stopping: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
@@ -47,6 +50,8 @@ class Finder:
 
     def __call__(self, config):
         far = os.getpid() != self.driver
+        if far:
+            Path(self.used).touch()
         if config.drive_id in self.buggy:
             raise RuntimeError("a bug")
         if far and config.drive_id in self.deadly:
@@ -60,44 +65,45 @@ class Finder:
         return made_up_drive(config, 12 if far else 10)
 
 
-def many():
-    """More drives than are planned before a process is up."""
-    for number in range(FEW_DRIVES + 400):
-        if number > FEW_DRIVES:
-            time.sleep(0.04)
-        yield DriveRef(f"d{number}", "in/d")
-
-
-LATE = [f"d{FEW_DRIVES + number}" for number in (350, 360, 370, 390, 399)]
+def many(find):
+    """Drives enough for a process to be started, more until it planned one, and fifty."""
+    yield from (DriveRef(f"d{number}", "in/d") for number in range(FEW_DRIVES))
+    end = time.monotonic() + 100
+    for number in itertools.count():
+        if Path(find.used).exists() or time.monotonic() > end:
+            break
+        yield DriveRef(f"early{number}", "in/d")
+        time.sleep(0.05)
+    for number in range(50):
+        yield DriveRef(f"late{number}", "in/d")
+        time.sleep(0.01)
 
 
 @pytest.mark.cluster
 def test_a_large_fleet_is_planned_beside_the_driver_and_what_goes_wrong_there_loses_no_drive(tmp_path, one_ray):
-    failing, unseen, _, deadly, last = LATE
-    find = Finder(os.getpid(), failing=(failing,), unseen=(unseen,), deadly=(deadly,))
-    plans = list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_threads=2, scan_processes=1)))
-    assert sorted(p.drive_id for p in plans) == sorted(ref.drive_id for ref in many())
-    assert {p.drive_id for p in plans if p.todo == "bad"} == {p.drive_id for p in plans if p.drive_id.endswith("77")}
+    find = Finder(os.getpid(), str(tmp_path / "used"), failing=("late20",), unseen=("late25",), deadly=("late40",))
+    plans = list(plan_drives(planner(tmp_path, find), many(find), FleetConfig(scan_threads=2, scan_processes=1)))
     frames = {p.drive_id: p.frames for p in plans}
-    assert frames["d0"] == 10 and list(frames.values()).count(12) > 50
-    assert [frames[name] for name in (failing, unseen, deadly, last)] == [10] * 4  # the driver went on without it
+    assert len(frames) == len(plans) and {f"late{number}" for number in range(50)} <= set(frames)
+    assert {p.drive_id for p in plans if p.todo == "bad"} == {name for name in frames if name.endswith("77")} != set()
+    assert frames["d0"] == 10 and list(frames.values()).count(12) > 20
+    assert [frames[f"late{number}"] for number in (20, 25, 40, 49)] == [10] * 4  # the driver went on without it
 
 
 @pytest.mark.cluster
 def test_drives_of_a_process_that_stands_still_are_planned_by_the_driver(tmp_path, one_ray, monkeypatch):
     monkeypatch.setattr(plan_many, "STUCK_S", 3.0)
     monkeypatch.setattr(plan_many, "LOOK_EVERY_S", 1.0)
-    last = f"d{FEW_DRIVES + 399}"
-    find = Finder(os.getpid(), stopping=(last,))
-    plans = list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_threads=2, scan_processes=1)))
+    find = Finder(os.getpid(), str(tmp_path / "used"), stopping=("late45",))
+    plans = list(plan_drives(planner(tmp_path, find), many(find), FleetConfig(scan_threads=2, scan_processes=1)))
     frames = {p.drive_id: p.frames for p in plans}
-    assert len(frames) == FEW_DRIVES + 400 and 12 in frames.values() and frames[last] == 10
+    assert 12 in frames.values() and frames["late45"] == frames["late49"] == 10
 
 
 def test_a_bug_in_planning_is_raised(tmp_path):
-    find = Finder(os.getpid(), buggy=("d7",))
+    find = Finder(os.getpid(), str(tmp_path / "used"), buggy=("d7",))
     with pytest.raises(RuntimeError, match="a bug"):
-        list(plan_drives(planner(tmp_path, find), many(), FleetConfig(scan_processes=0)))
+        list(plan_drives(planner(tmp_path, find), [DriveRef(f"d{n}", "in/d") for n in range(9)], FleetConfig()))
 
 
 def test_what_was_found_before_no_more_could_be_is_planned(tmp_path):
