@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.failures import code_of, translated
+from pipeline.storage.files import write_bytes_atomically
 from pipeline.storage.folders import etag_of
 from pipeline.storage.stores import is_object_store, resolve
 
@@ -74,23 +74,9 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             if new is None:
                 os.unlink(path)
             else:
-                _replace(path, new, os.fstat(file.fileno()).st_mode)
+                # others read without the lock; who waits for it finds another file here then, and looks again
+                write_bytes_atomically(path, new)
             return True
-
-
-def _replace(path: str, new: bytes, mode: int) -> None:
-    """All at once: others read without the lock. They that wait for it find another file here then, and look again."""
-    handle, made = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=os.path.dirname(path))
-    try:
-        with open(handle, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(made, mode & 0o777)
-        os.replace(made, path)
-    except BaseException:
-        os.unlink(made)
-        raise
 
 
 def _swap_unconditionally(fs: Any, path: str, expected: bytes | None, new: bytes | None) -> bool:
