@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 
 from models import Reconstructor
 from models.checkpoint import load_published
@@ -24,3 +25,16 @@ def tiny() -> Reconstructor:
 def state() -> dict[str, torch.Tensor]:
     """The tiny network's tensors under their published names. Shared: copy before changing."""
     return made_up_state(DATA / "tiny.manifest.json")
+
+
+@pytest.fixture
+def without_a_compiler():
+    """torch.compile finds no C++ compiler and nothing compiled before.
+
+    By torch's own patch: its settings live outside the module's __dict__, so pytest's monkeypatch (since 9.2) takes
+    them for absent and deletes them for every later test of the process.
+    """
+    torch._dynamo.reset()
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
+        yield
+    torch._dynamo.reset()

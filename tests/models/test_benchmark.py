@@ -73,15 +73,9 @@ def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_pat
         assert "there is no GPU here" in capsys.readouterr().err
 
 
-def test_where_nothing_can_be_compiled_the_other_figures_are_still_there(tmp_path, capsys, monkeypatch):
-    import torch._inductor.config as inductor
-
-    torch._dynamo.reset()
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "fx_graph_cache", False)
+def test_where_nothing_can_be_compiled_the_other_figures_are_still_there(tmp_path, capsys, without_a_compiler):
     file = tmp_path / "check.json"
     assert main([*SMALL, "--json", str(file)]) == 1
     said = json.loads(file.read_text())
     assert "compiled_speedup" not in said and said["speedup_vs_release_like"] > 0
     assert said["compile_error"] in capsys.readouterr().out
-    torch._dynamo.reset()

@@ -42,11 +42,7 @@ def test_compiled_blocks_give_the_same_numbers_and_no_size_of_chunk_compiles_aga
     assert counters["stats"]["unique_graphs"] == graphs
 
 
-def test_without_a_compiler_one_line_says_so_and_the_network_still_works(model, monkeypatch):
-    import torch._inductor.config as inductor
-
-    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(inductor, "fx_graph_cache", False)
+def test_without_a_compiler_one_line_says_so_and_the_network_still_works(model, without_a_compiler):
     with pytest.raises(CompileError, match=r"torch.compile does not work on this machine: .*do without it") as caught:
         compile_blocks(model)
     assert "\n" not in str(caught.value)
