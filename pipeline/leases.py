@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -24,6 +25,7 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.storage import NotFoundError
 
 LEASES_FOLDER = "_leases"
+_RENEWED_AT_A_TIME = 16  # a store answers in some ms to some 100 ms, and a run may hold a thousand
 _CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over only so much after its deadline
 
 
@@ -82,13 +84,15 @@ class HeldElsewhere:
 
 
 class Lease:
-    """A drive that is this process's until it says otherwise. deaths: of owners before, in a row."""
+    """A drive that is this process's until it says otherwise. deaths: of owners before, in a row; working: what the
+    next renewal says of it."""
 
     def __init__(self, uri: str, drive_id: str, text: bytes, claim: Claim, valid_s: float) -> None:
         self.uri, self.drive_id, self.deaths = uri, drive_id, claim.deaths
         self.text = text
         self.claim = claim
         self.valid_until = time.monotonic() + valid_s
+        self.working = False
         self.lost = False
         self.lock = threading.Lock()
 
@@ -122,8 +126,7 @@ class Leases:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        for lease in list(self._held.values()):
-            self.release(lease)
+        self.give_back(list(self._held.values()))
         if storage.is_local(self._folder):
             with contextlib.suppress(OSError):  # others have leases there
                 os.rmdir(self._folder)
@@ -133,21 +136,39 @@ class Leases:
 
         Raises LeaseLostError, StorageError.
         """
-        self._move_on(lease, working=True)
+        lease.working = True
+        self._move_on(lease)
+        lease.guard()
+
+    def rest(self, lease: Lease) -> None:
+        """The network is through with the drive: a death of this process is not the drive's doing any more. Said with
+        the next renewal."""
+        lease.working = False
+
+    def keep(self, lease: Lease) -> None:
+        """Go on with a drive: a lease that ran out while the store was away is renewed, if nobody took the drive.
+
+        Raises LeaseLostError, StorageError.
+        """
+        if time.monotonic() > lease.valid_until:
+            self._move_on(lease)
         lease.guard()
 
     def take(self, drive_id: str) -> Lease | HeldElsewhere:
         """Claim a drive. Raises StorageError where the store does not answer."""
         uri = storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
         expected, before = _read(uri)
-        if before is not None and not before.is_over:
+        # one of our own that we do not hold: the store was away when it was given back
+        left = before is not None and before.owner == self._owner and drive_id not in self._held
+        if before is not None and not before.is_over and not left:
             return HeldElsewhere(before)
         begun = time.monotonic()
-        claim = self._claim(0 if before is None else before.deaths + before.working)
+        claim = self._claim(0 if before is None else before.deaths + (before.working and not left))
         text = claim.to_bytes()
         if not storage.compare_and_swap(uri, expected, text):
             _, winner = _read(uri)
-            return HeldElsewhere(winner if winner is not None else claim)
+            if winner is None or winner.nonce != claim.nonce:  # else it was done, though the answer was lost
+                return HeldElsewhere(winner if winner is not None else claim)
         lease = Lease(uri, drive_id, text, claim, self._lease_s - (time.monotonic() - begun))
         with self._lock:
             self._held[drive_id] = lease
@@ -170,6 +191,28 @@ class Leases:
             with contextlib.suppress(StorageError):
                 storage.compare_and_swap(lease.uri, lease.text, None)
 
+    def give_back(self, leases: Sequence[Lease]) -> None:
+        """Release many at once: a process that was told to stop has seconds."""
+        self._at_a_time(self.release, leases)
+
+    def say_at_rest(self, leases: Sequence[Lease]) -> None:
+        """`rest`, for many, said at once."""
+
+        def say(lease: Lease) -> None:
+            self.rest(lease)
+            self._try_to_move_on(lease)
+
+        self._at_a_time(say, leases)
+
+    @staticmethod
+    def _at_a_time(work: Callable[[Lease], None], leases: Sequence[Lease]) -> None:
+        if len(leases) < 2:
+            for lease in leases:
+                work(lease)
+            return
+        with ThreadPoolExecutor(_RENEWED_AT_A_TIME, thread_name_prefix="lease") as pool:
+            list(pool.map(work, leases))
+
     def _claim(self, deaths: int, working: bool = False) -> Claim:
         until, nonce = time.time() + self._lease_s, uuid.uuid4().hex
         return Claim(self._owner, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce)
@@ -178,16 +221,18 @@ class Leases:
         while not self._stop.wait(self._lease_s / 4):
             with self._lock:
                 held = list(self._held.values())
-            for lease in held:
-                with contextlib.suppress(StorageError):  # tried again, until it is too late
-                    self._move_on(lease)
+            self._at_a_time(self._try_to_move_on, held)
 
-    def _move_on(self, lease: Lease, working: bool = False) -> None:
+    def _try_to_move_on(self, lease: Lease) -> None:
+        with contextlib.suppress(StorageError):  # tried again, until it is too late
+            self._move_on(lease)
+
+    def _move_on(self, lease: Lease) -> None:
         with lease.lock:
             if lease.lost:
                 return
             begun = time.monotonic()
-            claim = self._claim(lease.deaths, working or lease.claim.working)
+            claim = self._claim(lease.deaths, lease.working)
             text = claim.to_bytes()
             if not storage.compare_and_swap(lease.uri, lease.text, text):
                 _, now = _read(lease.uri)
@@ -199,7 +244,8 @@ class Leases:
 
 
 def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
-    """A guard for another process that works for the owner of a lease: asks the store, at most once in its time."""
+    """A guard for another process that works for the owner of a lease: asks the store, at most once in its time. It
+    raises StorageError while the claim ran out but is nobody else's: another try may go on."""
     uri = storage.join(output, LEASES_FOLDER, drive_id + ".json")
     until = 0.0
 
@@ -207,8 +253,10 @@ def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
         nonlocal until
         if time.time() > until:
             _, claim = _read(uri)
-            if claim is None or claim.owner != owner or time.time() > claim.until:
+            if claim is None or claim.owner != owner:
                 raise LeaseLostError(f"drive {drive_id}: this run's claim on it ran out while it was published")
+            if time.time() > claim.until:  # nobody took it yet: the owner renews it and tries again, or loses it
+                raise StorageError(f"drive {drive_id}: this run's claim on it was not renewed in time")
             until = claim.until
 
     return guard

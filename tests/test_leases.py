@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import leases, storage
+from pipeline.errors import StorageError
 from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases, remote_guard
+from pipeline.storage import UnreachableError
 from tests.s3_server import s3, s3_server  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +63,7 @@ def test_a_lease_is_renewed_while_its_owner_lives_and_lost_when_it_stops(output,
             lease.guard()
         with pytest.raises(LeaseLostError, match="drive d"):
             remote_guard(output, "d", "first")()
-        first._move_on(lease, working=True)
+        first._move_on(lease)
         assert lease.lost
     remote_guard(output, "d", "second")()  # the first one's end left it alone
     second.release(taken)
@@ -133,3 +135,76 @@ def test_a_store_that_knows_no_conditions_swaps_as_well_as_it_can():
     assert not storage.compare_and_swap(uri, None, b"b")
     assert storage.compare_and_swap(uri, b"a", b"b") and storage.read_bytes(uri) == b"b"
     assert storage.compare_and_swap(uri, b"b", None) and not storage.exists(uri)
+
+
+class Away:
+    """A store that does not answer while it is `away`."""
+
+    def __init__(self, monkeypatch):
+        self.away = False
+        for name in ("compare_and_swap", "read_bytes"):
+            monkeypatch.setattr(storage, name, self._through(getattr(storage, name)))
+
+    def _through(self, call):
+        def through(*arguments):
+            if self.away:
+                raise UnreachableError("no answer")
+            return call(*arguments)
+
+        return through
+
+
+def test_a_drive_whose_lease_could_not_be_given_back_is_had_again_at_once_and_nobody_is_said_to_have_died(
+    tmp_path, monkeypatch
+):
+    store, mine = Away(monkeypatch), Leases(str(tmp_path), "me", 60)
+    lease = mine.take("d")
+    mine.work_on(lease)
+    assert isinstance(mine.take("d"), HeldElsewhere)  # held: not had twice
+    store.away = True
+    mine.release(lease)
+    store.away = False
+    again = mine.take("d")
+    assert isinstance(again, Lease) and again.deaths == 0
+    again.guard()
+    assert isinstance(Leases(str(tmp_path), "other", 60).take("d"), HeldElsewhere)
+
+
+def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_somebody_took_the_drive(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
+    monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
+    store, mine = Away(monkeypatch), Leases(str(tmp_path), "me", 1.0)
+    kept, lost = mine.take("kept"), mine.take("lost")
+    far = remote_guard(str(tmp_path), "kept", "me")
+    time.sleep(1.2)
+    for lease in (kept, lost):
+        with pytest.raises(LeaseLostError):
+            lease.guard()
+    with pytest.raises(StorageError, match="not renewed in time"):  # the finishing task's guard: try again
+        far()
+    assert isinstance(Leases(str(tmp_path), "other", 60).take("lost"), Lease)
+    store.away = True
+    with pytest.raises(StorageError):
+        mine.keep(kept)
+    store.away = False
+    mine.keep(kept)
+    far()
+    with pytest.raises(LeaseLostError):
+        mine.keep(lost)
+
+
+def test_many_leases_are_renewed_given_back_and_said_to_rest_side_by_side(tmp_path, monkeypatch):
+    with Leases(str(tmp_path), "me", 2.0) as mine:
+        held = [mine.take(f"d{number}") for number in range(60)]
+        for lease in held:
+            mine.work_on(lease)
+        swap = storage.compare_and_swap
+        monkeypatch.setattr(storage, "compare_and_swap", lambda *a: (time.sleep(0.05), swap(*a))[1])  # 3 s in a row
+        time.sleep(3)
+        for lease in held:
+            lease.guard()
+        mine.say_at_rest(held[:30])
+        mine.give_back(held[30:])
+        texts = [(tmp_path / "_leases" / f"d{number}.json").read_text() for number in range(30)]
+        assert all('"working": false' in text for text in texts)
+        assert sorted(mine.drive_ids()) == sorted(f"d{number}" for number in range(30))
