@@ -13,7 +13,7 @@ from pipeline.backend import BackendConfig
 from pipeline.backend.loops import LoopConfig
 from pipeline.fleet.config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
-from pipeline.forward.network import NetworkSpec, Precision
+from pipeline.forward.network import Device, NetworkSpec, Precision
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
 
@@ -68,8 +68,11 @@ class RunConfig:
     workers: int | None = None
     """Processes that share a drive's chunks, one GPU each where there are GPUs. By default one, or for many drives as
     many as the longest one's chunk states need. On one machine 1 runs in this process."""
+    device: Device = "auto"
+    """Where the network runs: gpu, cpu, or auto: on GPUs where this machine or the cluster has any when the run starts.
+    With gpu a run waits for an autoscaler's first GPU node instead of beginning on CPUs."""
     threads: int | None = None
-    """CPU threads of a worker; by default the machine's cores shared among the workers."""
+    """CPU threads of a worker; by default its machine's cores shared among the workers there."""
     gpu_memory: str | None = None
     """GPU memory in which chunks may wait for each other, of each worker: 40GB, 500MB, 0. By default what is free
     once the network is there, less what the layers need (8 GB, or a quarter of a small GPU)."""
@@ -179,9 +182,9 @@ class RunConfig:
     def result_settings(self) -> dict[str, Any]:
         """The settings on which a result's numbers depend: what a published drive is known by."""
         values = asdict(self)
-        for name in ("input", "output", "drive_id", "weights", "workers", "threads", "overwrite", "keep_predictions",
-                     "address", "plan", "only", "limit", "retry_failed", "groups", "fleet", "gpu_memory",
-                     "host_memory", "scratch", "scratch_folder"):  # fmt: skip
+        for name in ("input", "output", "drive_id", "weights", "workers", "device", "threads", "overwrite",
+                     "keep_predictions", "address", "plan", "only", "limit", "retry_failed", "groups", "fleet",
+                     "gpu_memory", "host_memory", "scratch", "scratch_folder"):  # fmt: skip
             del values[name]
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without

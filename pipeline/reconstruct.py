@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +22,8 @@ from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
-from pipeline.forward.events import Event, LoopsFound
-from pipeline.forward.group import GroupSettings, Outcome, run_forward
+from pipeline.forward.events import Event, LoopsFound, Waits
+from pipeline.forward.group import GroupSettings, Outcome, run_forward, uses_gpus
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
@@ -35,7 +36,7 @@ from pipeline.leases import HeldElsewhere, Leases
 from pipeline.loop_finder import DetectedLoops
 from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
-from pipeline.ray_session import start_ray
+from pipeline.ray_session import cluster_address, start_ray
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -99,13 +100,13 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             staged = staged_drive(task, outcome, config)
             if config.keep_predictions:
                 write_staged_drive(output, staged, config)
-            result = join_and_publish(staged, config, output, reporter, lease.guard)
+            result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
         except BaseException:
-            if not has_staged_drive(output, drive.drive_id):  # else they are an earlier result's, kept on request
-                remove_staging(output, drive.drive_id)
+            clear_staging(output, drive.drive_id, lease.guard)
             raise
         if not config.keep_predictions:
-            remove_staging(output, drive.drive_id)
+            with contextlib.suppress(StorageError):  # the drive is published; a later run clears up
+                remove_staging(output, drive.drive_id)
         return result
 
 
@@ -134,14 +135,13 @@ def plan(
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:
     """What every rank is told. config has its chunk size filled in."""
-    cores = os.cpu_count() or 1
     return WorkerJob(
         network=config.network,
         settings=ForwardSettings(
             config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share
         ),
         output=output,
-        threads=config.threads or max(1, cores // config.ranks),
+        threads=config.threads,
         finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,
         budgets=config.budgets,
     )
@@ -157,12 +157,18 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         if isinstance(event, LoopsFound):
             loops = event.count
             reporter.say(f"drive {event.drive_id}: {loops} places may have been seen before")
+        elif isinstance(event, Waits):
+            reporter.say(event.said)
         elif isinstance(event, Progress):
             totals = {"frames": (task.frame_count, "frames"), "loops": (loops, "loops")}
             total, unit = totals.get(event.phase, (len(task.chunks) + loops, "chunks"))
             reporter.advance(event.phase, event.count, total, unit)
 
-    group = GroupSettings(config.ranks, config.ranks == 1, config.fleet.barrier_timeout_s)
+    in_cluster = cluster_address(config.address) is not None
+    group = GroupSettings(
+        config.ranks, config.ranks == 1 and not in_cluster, uses_gpus(config.device, in_cluster),
+        config.fleet.barrier_timeout_s,
+    )  # fmt: skip
     outcome = run_forward(worker_job(config, output), [task], group=group, on_event=on_event)[drive_id]
     if outcome.attempt is None:
         raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")
@@ -246,6 +252,15 @@ def remove_staging(output: str, drive_id: str) -> None:
         storage.remove_tree(storage.join(folder, drive_id))
     if storage.is_local(folder) and os.path.isdir(folder) and not os.listdir(folder):
         storage.remove_tree(folder)
+
+
+def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
+    """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
+    or an earlier result's, kept on request. A store that does not answer is left to a later run."""
+    with contextlib.suppress(DriveError):
+        guard()
+        if not has_staged_drive(output, drive_id):
+            remove_staging(output, drive_id)
 
 
 def _scanned(reporter: Reporter, total: int, frames: int) -> None:

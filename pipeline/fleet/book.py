@@ -10,26 +10,27 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import publish, storage
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.failures import Failure, Failures, FailureState
 from pipeline.fleet.finish import FinishDrive, Finished
+from pipeline.fleet.how_far import HowFar
 from pipeline.fleet.ledger import DriveRow, Ledger
-from pipeline.fleet.plan import PlannedDrive, drive_config
+from pipeline.fleet.leftovers import clear_leftovers
+from pipeline.fleet.plan import PUBLISHED_ALREADY, PlannedDrive, drive_config
 from pipeline.fleet.queue import DriveQueue
 from pipeline.forward.events import Answer
 from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases
 from pipeline.progress import Reporter
-from pipeline.reconstruct import remove_staging
-from pipeline.staged_drive import StagedDrive, has_staged_drive
+from pipeline.reconstruct import clear_staging
+from pipeline.staged_drive import StagedDrive
 from pipeline.storage import NotFoundError
 
 _FRAME = re.compile(r"\bframe (\d+)")
-_LINE_EVERY_S = 5.0
-_PUBLISHED = "published already"
+_STOPPED = "the run was stopped before it was done"
 
 
 @dataclass
@@ -39,6 +40,7 @@ class InHand:
     planned: PlannedDrive
     lease: Lease
     begun: float | None = None
+    gpus: int = 0
     phase: str = "waiting"
 
 
@@ -58,8 +60,7 @@ class DriveBook:
         self._lost_nodes: Counter[str] = Counter()
         self._elsewhere: set[str] = set()
         self._lock = threading.RLock()
-        self._said = 0.0
-        self._begun = time.monotonic()
+        self._how_far = HowFar(ledger, reporter)
 
     # -- before the network ---------------------------------------------------------------------------------
 
@@ -71,27 +72,22 @@ class DriveBook:
             frames=planned.frames, chunks=costs.chunks if costs else 0, queued_at=time.time(),
         )  # fmt: skip
         self.ledger.add([row])
-        if planned.todo == "published":
-            self._settle(planned)
-            self.ledger.update(planned.drive_id, state="skipped", reason=_PUBLISHED)
-        elif planned.todo in ("failed", "quarantined"):
-            again = "--retry-failed tries it again"
-            self.ledger.update(
-                planned.drive_id, state="skipped", stage=planned.stage,
-                reason=f"{planned.todo} before, and nothing changed ({again}): {planned.reason}",
-            )  # fmt: skip
-        elif planned.todo == "bad":
+        if planned.todo == "bad":
             self._fail(planned, planned.reason or "", planned.stage or "find", lasting=True)
+        elif planned.todo not in ("do", "trouble"):
+            self._forget_if_published(planned)
+            if not planned.settled:
+                self._settle(planned)
+            self.ledger.update(planned.drive_id, state="skipped", stage=planned.stage, reason=planned.why_left)
 
-    def clear_old_leases(self) -> None:
-        """Of drives that are published: left by a run that died before it could give them back, asked for by nobody."""
-        with contextlib.suppress(DriveError):
-            for drive_id in self.leases.drive_ids():
-                row = self.ledger.rows.get(drive_id)
-                if row is not None and row.reason == _PUBLISHED:
-                    lease = self.leases.take(drive_id)
-                    if isinstance(lease, Lease):
-                        self.leases.release(lease)
+    def clear_leftovers(self) -> None:
+        """Of drives that are published: leases and staged files of a run that died before it could clear up."""
+
+        def is_published(drive_id: str) -> bool:
+            row = self.ledger.rows.get(drive_id)
+            return row is not None and row.reason == PUBLISHED_ALREADY
+
+        clear_leftovers(self.output, self.leases, is_published)
 
     def skip(self, planned: PlannedDrive, reason: str) -> None:
         """This run leaves the drive as it is."""
@@ -108,7 +104,8 @@ class DriveBook:
             hand = InHand(planned, lease)
             with self._lock:
                 self._in_hand[drive_id] = hand
-            if not self.config.overwrite and publish.is_published(self.output, drive_id, planned.identity):
+            known = planned.identity is not None and not self.config.overwrite
+            if known and publish.is_published(self.output, drive_id, planned.identity):
                 self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
                 return None
         except StorageError as error:
@@ -123,8 +120,30 @@ class DriveBook:
             return None
         return hand
 
-    def permit(self, drive_id: str, group: int, *, full: bool, draining: bool) -> Answer | None:
-        """Whether a group may begin a drive of its wave now."""
+    def planned_now(self, hand: InHand, planned: PlannedDrive) -> bool:
+        """A drive that could not be planned, since the store did not answer, was planned when its turn came. False: it
+        is not to be done, or went back to the queue."""
+        drive_id = planned.drive_id
+        if planned.todo == "trouble":
+            self.trouble(planned, planned.reason or "", planned.stage or "find")
+        elif planned.todo == "bad":
+            self.give_up(planned, planned.reason or "", planned.stage or "find")
+        elif planned.todo != "do":
+            self._forget_if_published(planned)
+            self._let_go(drive_id, state="skipped", stage=planned.stage, reason=planned.why_left)
+        else:
+            hand.planned = planned
+            self.ledger.update(drive_id, frames=planned.frames)
+            return True
+        return False
+
+    def loaded(self, hand: InHand, identity: str, chunks: int, seconds: float) -> None:
+        """A drive was listed and looked through: identity is of what was found now."""
+        hand.planned = replace(hand.planned, identity=identity)
+        self.ledger.update(hand.planned.drive_id, seconds={"find": seconds}, identity=identity, chunks=chunks)
+
+    def permit(self, drive_id: str, group: int, gpus: int, *, full: bool, draining: bool) -> Answer | None:
+        """Whether a group of so many GPUs may begin a drive of its wave now."""
         if self.stopping or draining:
             return "stop"
         if full:
@@ -141,7 +160,7 @@ class DriveBook:
         except StorageError as error:
             self.trouble(hand.planned, str(error), "forward")
             return "skip"
-        hand.begun = time.monotonic()
+        hand.begun, hand.gpus = time.monotonic(), gpus
         attempts = self.ledger.row(drive_id).attempts + 1
         self.ledger.update(drive_id, state="running", attempts=attempts, group=group, reason=None, stage=None)
         return "go"
@@ -213,7 +232,7 @@ class DriveBook:
         """A drive that was taken has no result in this run."""
         with self._lock:
             hand = self._in_hand.pop(planned.drive_id, None)
-        self._clear_staging(planned.drive_id)
+        self._end_try(hand)
         self._fail(planned, reason, stage, lasting=lasting, state=state, hand=hand)
         if hand is not None:
             self.leases.release(hand.lease)
@@ -221,17 +240,18 @@ class DriveBook:
 
     # -- behind it ------------------------------------------------------------------------------------------
 
-    def staged(self, drive_id: str, loops: int, gpus: int) -> PlannedDrive | None:
+    def staged(self, drive_id: str, loops: int) -> PlannedDrive | None:
         """All chunks are staged; None where the drive is not this run's any more."""
-        hand = self._in_hand.get(drive_id)
-        if hand is None or hand.begun is None:
-            return None
-        spent = time.monotonic() - hand.begun
+        with self._lock:
+            hand = self._in_hand.get(drive_id)
+            if hand is None or hand.begun is None or self.stopping:
+                return None
+            hand.phase = "staged"
+        self.leases.rest(hand.lease)
+        spent = self._spend(hand)
         self.ledger.update(
-            drive_id, state="staged", loops=loops, seconds={"forward": spent}, gpu_seconds=spent * gpus,
-            frames_per_s=hand.planned.frames / max(spent, 1e-3),
-        )  # fmt: skip
-        hand.phase = "staged"
+            drive_id, state="staged", loops=loops, frames_per_s=hand.planned.frames / max(spent, 1e-3)
+        )
         return hand.planned
 
     def finish(self, planned: PlannedDrive, staged: StagedDrive, finish: FinishDrive) -> None:
@@ -241,7 +261,7 @@ class DriveBook:
         most = self.config.fleet.max_attempts
         for attempt in range(1, most + 1):
             try:
-                self._in_hand[drive_id].lease.guard()
+                self.leases.keep(self._in_hand[drive_id].lease)
                 finished = finish(staged, config, self.output, self.ledger.info.run_id)
             except LeaseLostError as error:
                 self._let_go(drive_id, state="skipped", reason=str(error))
@@ -262,20 +282,29 @@ class DriveBook:
     # -- the end --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """From now on nothing is begun; what is running is said to wait again."""
-        self.stopping = True
-        for drive_id, hand in list(self._in_hand.items()):
+        """From now on nothing is begun; what is running is said to wait again, and is anybody's at once: whoever told
+        this process to stop may kill it seconds later, and that shall count against no drive."""
+        with self._lock:
+            self.stopping = True
+            hands = list(self._in_hand.values())
+        for hand in hands:
             if hand.phase != "staged":
-                self.ledger.update(drive_id, state="queued", reason="the run was stopped before it was done")
+                self.ledger.update(hand.planned.drive_id, state="queued", reason=_STOPPED)
+        self.leases.give_back([hand.lease for hand in hands if hand.phase != "staged"])
+        self.leases.say_at_rest([hand.lease for hand in hands if hand.phase == "staged"])
         self.ledger.update_run(state="interrupted")
         with contextlib.suppress(StorageError):
             self.ledger.flush()
 
     def leave_rest(self) -> None:
         """What nobody will end any more: back to waiting, nothing staged left behind."""
-        for drive_id in list(self._in_hand):
-            self.ledger.update(drive_id, state="queued", reason="the run was stopped before it was done")
-            self._clear_staging(drive_id)
+        for drive_id, hand in list(self._in_hand.items()):
+            self.ledger.update(drive_id, state="queued", reason=_STOPPED)
+            with contextlib.suppress(StorageError):
+                lease = self.leases.take(drive_id) if hand.lease.lost else hand.lease
+                if isinstance(lease, Lease):  # else another run has begun with it
+                    clear_staging(self.output, drive_id, lease.guard)
+                    self.leases.release(lease)
 
     # -- small parts ----------------------------------------------------------------------------------------
 
@@ -295,13 +324,13 @@ class DriveBook:
         self.ledger.update(drive_id, **changes)
         self.leases.release(hand.lease)
         self.queue.done()
-        self._say_how_far()
+        self._how_far.say()
 
     def _again(self, hand: InHand, reason: str | None, *, after_s: float = 0.0, alone: bool = False) -> None:
         drive_id = hand.planned.drive_id
         with self._lock:
             self._in_hand.pop(drive_id, None)
-        self._clear_staging(drive_id)
+        self._end_try(hand)
         self.ledger.update(drive_id, state="queued", reason=reason)
         self.leases.release(hand.lease)
         self.queue.put_back(hand.planned, after_s=after_s, alone=alone)
@@ -332,37 +361,35 @@ class DriveBook:
         )  # fmt: skip
         with contextlib.suppress(DriveError):  # an unsafe name has no record, and is refused each time anew
             self.failures.put(record)
-        self._say_how_far()
+        self._how_far.say()
 
     def _settle(self, planned: PlannedDrive) -> None:
         """A publish that was killed between the new version and its usual names is ended now."""
         with contextlib.suppress(DriveError):
-            manifest = publish.read_manifest(self.output, planned.drive_id)
-            if not publish.is_settled(manifest):
-                lease = self.leases.take(planned.drive_id)
-                if isinstance(lease, Lease):
-                    publish.settle(self.output, planned.drive_id, lease.guard)
-                    self.leases.release(lease)
+            lease = self.leases.take(planned.drive_id)
+            if isinstance(lease, Lease):
+                publish.settle(self.output, planned.drive_id, lease.guard)
+                self.leases.release(lease)
 
-    def _clear_staging(self, drive_id: str) -> None:
-        with contextlib.suppress(DriveError):
-            storage.check_drive_id(drive_id)
-            if not has_staged_drive(self.output, drive_id):  # else kept on request by an earlier run
-                remove_staging(self.output, drive_id)
+    def _forget_if_published(self, planned: PlannedDrive) -> None:
+        """An old failure of a drive whose result is there: its publisher ended before it could say so."""
+        if planned.todo == "published":
+            with contextlib.suppress(StorageError):
+                self.failures.forget(planned.drive_id)
 
-    def _say_how_far(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            counts = self.ledger.counts()
-            left = counts["queued"] + counts["running"] + counts["staged"]
-            if left and now - self._said < _LINE_EVERY_S:
-                return
-            self._said = now
-        total = sum(counts.values())
-        parts = [f"{counts[state]} {state}" for state in counts if counts[state]]
-        done = counts["published"] + counts["failed"] + counts["quarantined"]
-        more = "" if self.ledger.info.listed else " (still listing)"
-        line = f"drives: {total - left}/{total}{more}; {', '.join(parts)}"
-        if left and done:
-            line += f"; about {(now - self._begun) / done * left / 60:.0f} min left"
-        self.reporter.say(line)
+    def _spend(self, hand: InHand) -> float:
+        """Book what a try took of the network's machines, whatever came of it. Returns seconds."""
+        assert hand.begun is not None
+        spent, drive_id = time.monotonic() - hand.begun, hand.planned.drive_id
+        hand.begun = None
+        gpu_seconds = self.ledger.row(drive_id).gpu_seconds + spent * hand.gpus
+        self.ledger.update(drive_id, seconds={"forward": spent}, gpu_seconds=gpu_seconds)
+        return spent
+
+    def _end_try(self, hand: InHand | None) -> None:
+        """Before the drive's row and lease say that this try at it came to nothing."""
+        if hand is None:
+            return  # it never was this run's: what is staged of it may be another's
+        if hand.begun is not None:
+            self._spend(hand)
+        clear_staging(self.output, hand.planned.drive_id, hand.lease.guard)

@@ -5,6 +5,7 @@ Workers of a group that die take nothing with them: what they staged is on stora
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +15,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
+from pipeline import publish
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError
-from pipeline.leases import remote_guard
+from pipeline.errors import DriveError, StorageError
+from pipeline.leases import Guard, remote_guard
 from pipeline.progress import Reporter
 from pipeline.reconstruct import join_and_publish, remove_staging
 from pipeline.staged_drive import StagedDrive, write_staged_drive
+from pipeline.storage import NotFoundError
 
 # Joining is one thread's arithmetic, and reading and writing beside it.
 _CPUS = 1
@@ -53,20 +56,39 @@ def finish_drive(staged: StagedDrive, config: RunConfig, output: str, owner: str
 
 
 def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
-    """What the task does. Staged predictions go once the drive is published, unless they shall be kept."""
+    """What the task does. Staged predictions go once the drive is published, unless they shall be kept.
+
+    A try before this one may have published it, and have ended before it could say so (the answer of the store, the
+    node of the task was lost): then it is done, though what was staged may be gone in part.
+    """
     drive_id = staged.facts.drive_id
     reporter = Reporter(_Silent())  # type: ignore[arg-type]
-    if config.keep_predictions:
-        write_staged_drive(output, staged, config)
-    result = join_and_publish(staged, config, output, reporter, remote_guard(output, drive_id, owner))
+    guard = remote_guard(output, drive_id, owner)
+    manifest = None if config.overwrite else _published_by_now(staged, config, output, guard)
+    if manifest is None:
+        if config.keep_predictions:
+            write_staged_drive(output, staged, config)
+        try:
+            manifest = join_and_publish(staged, config, output, reporter, guard).manifest
+        except NotFoundError:
+            manifest = _published_by_now(staged, config, output, guard)
+            if manifest is None:
+                raise
     if not config.keep_predictions:
-        remove_staging(output, drive_id)
-    counts = result.manifest.counts
+        with contextlib.suppress(StorageError):  # nothing of the result; a later run clears up
+            remove_staging(output, drive_id)
+    counts = manifest.counts
     return Finished(
-        counts.frames, counts.chunks, counts.loops_accepted, counts.points,
-        sum(file.size for file in result.manifest.files),
-        result.verdict.level if result.verdict else None, dict(reporter.seconds),
+        counts.frames, counts.chunks, counts.loops_accepted, counts.points, sum(file.size for file in manifest.files),
+        str(manifest.quality["verdict"]), dict(reporter.seconds),
     )  # fmt: skip
+
+
+def _published_by_now(staged: StagedDrive, config: RunConfig, output: str, guard: Guard) -> publish.Manifest | None:
+    identity = publish.drive_identity(staged.facts.listing, staged.weights_sha256, config.result_settings())
+    if not publish.is_published(output, staged.facts.drive_id, identity):
+        return None
+    return publish.settle(output, staged.facts.drive_id, guard)
 
 
 class Finisher:

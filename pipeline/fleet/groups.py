@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +20,8 @@ from pipeline.fleet.finish import Finisher
 from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.slots import Slots
-from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged
-from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward
+from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged, Waits
+from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward, uses_gpus
 from pipeline.ingest.frames import DriveTask
 from pipeline.ray_session import cluster_address
 from pipeline.reconstruct import plan, staged_drive, worker_job
@@ -34,7 +35,6 @@ _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 _MEMORY_SHARE = 0.5
 
 
-
 @dataclass(frozen=True)
 class Loaded:
     """A drive of a wave, and what the network needs to know of it."""
@@ -46,6 +46,7 @@ class Loaded:
     def drive_id(self) -> str:
         """Name of the drive."""
         return self.hand.planned.drive_id
+
 
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
 """A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
@@ -70,13 +71,14 @@ class GroupSize:
     @staticmethod
     def of(config: RunConfig) -> GroupSize:
         """From the settings and the cluster that Ray is connected to."""
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
+        in_cluster = cluster_address(config.address) is not None
+        on_gpus = uses_gpus(config.device, in_cluster)
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
         workers = config.workers or 1
         groups = config.groups or max(1, gpus // workers)
-        alone = cluster_address(config.address) is None and groups == workers == 1
-        per_rank = rank_memory(config, gpus, groups * workers)
-        return GroupSize(groups, workers, groups * workers if gpus else 0, alone, per_rank)
+        alone = not in_cluster and groups == workers == 1
+        per_rank = rank_memory(config, on_gpus, groups * workers)
+        return GroupSize(groups, workers, groups * workers if on_gpus else 0, alone, per_rank)
 
     @property
     def said(self) -> str:
@@ -86,17 +88,18 @@ class GroupSize:
         return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}{where}"
 
 
-def rank_memory(config: RunConfig, gpus: int, ranks: int) -> int:
+def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
     """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
-    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be."""
+    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be.
+    While no machine with a GPU is up yet nothing is known, and a drive is taken to fit."""
     if config.budgets.host is not None:
         return config.budgets.host
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = [node for node in nodes if node.get("GPU", 0)] if gpus else nodes
+    fitting = [node for node in nodes if node.get("GPU", 0)] if on_gpus else nodes
     shares = [
         node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting
     ]
-    return int(min(shares, default=0) * _MEMORY_SHARE)
+    return int(min(shares) * _MEMORY_SHARE) if shares else sys.maxsize
 
 
 def load_drive(planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
@@ -158,6 +161,10 @@ class Group:
     def _load(self, planned: PlannedDrive) -> Loaded | None:
         if self.book.stopping or (hand := self.book.claim(planned)) is None:
             return None
+        if planned.todo == "trouble":
+            planned = self.planner.plan(planned.ref)
+            if not self.book.planned_now(hand, planned):
+                return None
         begun = time.monotonic()
         try:
             task, identity = self.parts.load(planned, self.planner)
@@ -171,10 +178,7 @@ class Group:
         except Exception as error:
             self.book.trouble(planned, f"drive {planned.drive_id}: {type(error).__name__}: {error}", "find")
         else:
-            self.book.ledger.update(
-                planned.drive_id, seconds={"find": time.monotonic() - begun}, identity=identity,
-                chunks=len(task.chunks),
-            )  # fmt: skip
+            self.book.loaded(hand, identity, len(task.chunks), time.monotonic() - begun)
             return Loaded(hand, task)
         return None
 
@@ -187,7 +191,7 @@ class Group:
         workers = self.config.workers or min(needed, self.slots.total)
         self._ranks = workers
         settings = GroupSettings(
-            workers, self.size.in_process, self.config.fleet.barrier_timeout_s, retries_after_loss=0
+            workers, self.size.in_process, self.size.gpus > 0, self.config.fleet.barrier_timeout_s, retries_after_loss=0
         )
         failure: GroupError | None = None
         tasks = [one.task for one in loaded]
@@ -220,8 +224,9 @@ class Group:
         answer: Any = "skip"
         if self._has(drive_id):
             answer = self.book.permit(
-                drive_id, self.number, full=self.finisher.is_full, draining=self._is_draining()
-            )
+                drive_id, self.number, self._ranks if self.size.gpus else 0,
+                full=self.finisher.is_full, draining=self._is_draining(),
+            )  # fmt: skip
         self._begun += answer == "go"
         if drive_id == self._last and answer in ("go", "skip") and self._following is None:
             # listed and looked through while the group is at its last drive; no earlier, or groups end unevenly
@@ -244,6 +249,8 @@ class Group:
                 self._blame(event.drive_id)
         elif isinstance(event, Staged):
             self._staged(event)
+        elif isinstance(event, Waits):
+            self.book.reporter.say(f"group {self.number}: {event.said}")
         if self.book.stopping and self.size.in_process:
             raise Stopped
 
@@ -255,8 +262,7 @@ class Group:
     def _staged(self, event: Staged) -> None:
         if not self._has(event.drive_id):
             return
-        gpus = self._ranks if self.size.gpus else 0
-        planned = self.book.staged(event.drive_id, len(event.loops), gpus)
+        planned = self.book.staged(event.drive_id, len(event.loops))
         if planned is None:
             return
         outcome = Outcome(event.drive_id, event.attempt, None, event.loops)

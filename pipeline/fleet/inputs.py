@@ -12,12 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.manifest import MANIFEST_SUFFIXES, read_manifest_refs
+from pipeline.fleet.patience import patiently
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.ingest import video
 from pipeline.ingest.drives import KITTI_FOLDERS, is_image_name, natural_key
-from pipeline.storage import NotFoundError, RefusedError
 
 # Looks under way at a time: a store answers each in some ms to some 100 ms, and they are small.
 LOOKS_AHEAD = 32
@@ -31,16 +31,19 @@ ID_SEPARATOR = "__"
 _SEQUENCES, _POSES = "sequences", "poses"
 
 
-def iter_drives(source: str) -> Iterator[DriveRef | RefusedDrive]:
+def iter_drives(source: str, leave_out: str | None = None) -> Iterator[DriveRef | RefusedDrive]:
     """All drives of an input, as they are found; what cannot be a drive comes as RefusedDrive and stops nothing.
 
     Args:
         source: a manifest (.parquet, .csv, .jsonl: `pipeline.fleet.manifest`), a video, a folder of images, a KITTI
             sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names that begin with "."
             or "_" are left out. The id of a drive is its name, with the names of the folders above it in front of it.
+        leave_out: a folder that holds no drives though it may lie below source: the run's output.
 
-    A folder without images, videos and folders is a drive too: it fails by name later, where it would be missed
-    otherwise. Two drives of one id: the second is refused. Memory grows with the ids, not with the frames.
+    A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is
+    one drive, and its folders are nothing of its own (masks, depth). A folder without images, videos and folders is a
+    drive too: it fails by name later, where it would be missed otherwise. Two drives of one id: the second is refused.
+    Memory grows with the ids, not with the frames.
 
     Raises:
         DriveError: the input itself is not there, cannot be listed, or is not a readable manifest; StorageError too.
@@ -59,7 +62,7 @@ def iter_drives(source: str) -> Iterator[DriveRef | RefusedDrive]:
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
             f"give a folder of drives, a drive, or a manifest ({', '.join(MANIFEST_SUFFIXES)})"
         )
-    return _checked(_below(source, top))
+    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None))
 
 
 @dataclass(frozen=True)
@@ -72,29 +75,36 @@ class _Look:
 
 
 def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
-    """One listing of a folder, stopped at the first name that makes it a drive."""
-    folders, videos = [], []
-    for entry in storage.iter_folder(uri, first_page):
-        if (entry.is_folder and entry.name in KITTI_FOLDERS) or (not entry.is_folder and is_image_name(entry.name)):
+    """One listing of a folder, stopped when its first names say that it is a drive."""
+    folders, videos, images = [], [], 0
+    for number, entry in enumerate(storage.iter_folder(uri, first_page), 1):
+        if entry.is_folder and entry.name in KITTI_FOLDERS:
             return _Look(True)
         if entry.name.startswith((".", "_")):
             continue
         if entry.is_folder:
             folders.append(entry.name)
+        elif is_image_name(entry.name):
+            images += 1
         elif entry.name.lower().endswith(video.SUFFIXES):
             videos.append(entry.name)
+        if number >= first_page and images > len(folders):
+            return _Look(True)
+    if images and images >= len(folders):
+        return _Look(True)
     if _SEQUENCES in folders and _POSES in folders:
         folders.remove(_POSES)
     return _Look(False, tuple(sorted(folders, key=natural_key)), tuple(sorted(videos, key=natural_key)))
 
 
-def _below(source: str, top: _Look) -> Iterator[DriveRef]:
+def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]:
     """Drives below a folder in natural order of their paths: depth first, with looks ahead."""
 
     def expand(place: tuple[str, ...], look: _Look) -> None:
         """Put what a folder holds in front of what waits."""
         waiting.extendleft(((*place, name), False, None) for name in reversed(look.videos))
-        waiting.extendleft(((*place, name), True, None) for name in reversed(look.folders))
+        folders = [(*place, name) for name in reversed(look.folders)]
+        waiting.extendleft((path, True, None) for path in folders if storage.join(source, *path) != leave_out)
 
     waiting: deque[tuple[tuple[str, ...], bool, Future[_Look | None] | None]] = deque()
     with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
@@ -119,10 +129,11 @@ def _below(source: str, top: _Look) -> Iterator[DriveRef]:
 
 
 def _look_again(uri: str) -> _Look | None:
-    """A look at a folder that was just listed; None where it is gone or closed to us: the plan says so by name."""
+    """A look at a folder that was just listed; None where it is gone or closed to us, or the store does not answer for
+    longer than a restart takes: the plan says so by name."""
     try:
-        return _look(uri)
-    except (NotFoundError, RefusedError):
+        return patiently(lambda: _look(uri))
+    except StorageError:
         return None
 
 

@@ -45,10 +45,10 @@ _PART = re.compile(r"rows-(\d{9})-(\d{9})\.jsonl")
 class DriveRow:
     """One drive of a run.
 
-    attempts: how often this run began it. reason: why it is in this
-    state, one line; stage and frame: where that happened, where known. seconds: by stage (find, wait, forward, join,
-    publish). gpu_seconds: forward seconds times the GPUs of its group. frames_per_s: of the forward stage. bytes: of
-    the published files. identity: pipeline.publish.drive_identity. group: number of the group that ran it. Times are
+    attempts: how often this run began it. reason: why it is in this state, one line; stage and frame: where that
+    happened, where known. seconds: by stage (find, forward, join, publish), of all tries. gpu_seconds: forward seconds
+    times the GPUs of the group. frames_per_s: of the forward stage that ended well. bytes: of the published files.
+    identity: pipeline.publish.drive_identity. group: number of the group that ran it. Times are
     seconds since 1970, UTC.
     """
 

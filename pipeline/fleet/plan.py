@@ -7,30 +7,28 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from models import ModelConfig
 from models.config import STEM_CELL
 from pipeline import publish, storage
 from pipeline.config import RunConfig
-from pipeline.errors import StorageError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.failures import Failures
+from pipeline.fleet.patience import patiently
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
 from pipeline.storage import NotFoundError
 
-T = TypeVar("T")
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
 """do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
 store does not answer."""
 
-PATIENCE_S = (1.0, 4.0, 15.0)
-"""Waits before a header that the store did not give is asked for again: enough for a server that is restarted."""
+PUBLISHED_ALREADY = "published already"
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class PlannedDrive:
-    """A drive, what is to be done for it, and why. replaces: a result of other input or settings is there."""
+    """A drive, what is to be done for it, and why. replaces: a result of other input or settings is there. settled:
+    False where the result that is there was not brought to its usual names, since its publisher was killed."""
 
     ref: DriveRef
     todo: Todo
@@ -64,12 +63,19 @@ class PlannedDrive:
     identity: str | None = None
     costs: Costs | None = None
     replaces: bool = False
-    attempts: int = 0
+    settled: bool = True
 
     @property
     def drive_id(self) -> str:
         """Name of the drive."""
         return self.ref.drive_id
+
+    @property
+    def why_left(self) -> str:
+        """What the ledger says of a drive that is left as it is."""
+        if self.todo == "published":
+            return PUBLISHED_ALREADY
+        return f"{self.todo} before, and nothing changed (--retry-failed tries it again): {self.reason}"
 
     @property
     def frames(self) -> int:
@@ -127,13 +133,15 @@ class Planner:
     def _planned(self, ref: DriveRef) -> PlannedDrive:
         storage.check_drive_id(ref.drive_id)
         config = drive_config(self.config, ref)
-        drive = _patiently(lambda: self.find(config))
+        drive = patiently(lambda: self.find(config))
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
-        planned = PlannedDrive(ref, "do", identity=identity, costs=costs)
-        if not config.overwrite and _patiently(lambda: publish.is_published(self.output, ref.drive_id, identity)):
-            return replace(planned, todo="published", reason="its result is there")
-        failure = _patiently(lambda: self.failures.get(ref.drive_id))
+        there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
+        planned = PlannedDrive(ref, "do", identity=identity, costs=costs, replaces=there is not None)
+        if there is not None and there.identity == identity and not config.overwrite:
+            settled = publish.is_settled(there)
+            return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)
+        failure = patiently(lambda: self.failures.get(ref.drive_id))
         if self.config.retry_failed or failure is None:
             return planned
         if not failure.concerns(identity):
@@ -151,14 +159,22 @@ class Planner:
 def selected(
     refs: Iterable[DriveRef | RefusedDrive], config: RunConfig, failures: Failures
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """The drives that --only and --retry-failed ask for."""
+    """The drives that --only and --retry-failed ask for; names of which no record can be kept are refused each time."""
     for ref in refs:
         words = (ref.drive_id, *(ref.tags if isinstance(ref, DriveRef) else ()))
         if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in words):
             continue
-        if config.retry_failed and ref.drive_id not in failures.drive_ids:
+        if config.retry_failed and ref.drive_id not in failures.drive_ids and _may_have_a_record(ref):
             continue
         yield ref
+
+
+def _may_have_a_record(ref: DriveRef | RefusedDrive) -> bool:
+    try:
+        storage.check_drive_id(ref.drive_id)
+    except DriveError:
+        return False
+    return True
 
 
 def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
@@ -204,11 +220,3 @@ def ranks_needed(costs: Costs, rank_bytes: int) -> int:
     held = rank_bytes // costs.state_bytes_chunk
     return math.ceil(costs.chunks / held) if held else costs.chunks + 1
 
-
-def _patiently(ask: Callable[[], T]) -> T:
-    for pause in PATIENCE_S:
-        try:
-            return ask()
-        except storage.UnreachableError:
-            time.sleep(pause)
-    return ask()

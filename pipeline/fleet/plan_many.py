@@ -32,19 +32,18 @@ LOOK_EVERY_S = 10.0
 def plan_drives(
     planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
 ) -> Iterator[PlannedDrive]:
-    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where it
-    was found has a name of its own here, whatever it was called. Where finding more of them fails (DriveError), those
-    that were found come first."""
+    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where
+    it was found comes last, under a name that no drive has, whatever it was called. Where finding
+    more of them fails (DriveError), those that were found come first."""
     seen: set[str] = set()
+    refused: list[RefusedDrive] = []
     threads = settings.scan_threads
     with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool, _Processes(planner, settings) as far:
         work = _Work(planner, pool, far)
         try:
             for ref in refs:
                 if isinstance(ref, RefusedDrive):
-                    name = _free_name(ref.drive_id or "unnamed", seen)
-                    seen.add(name)
-                    yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
+                    refused.append(ref)
                     continue
                 seen.add(ref.drive_id)
                 if len(seen) >= FEW_DRIVES:
@@ -55,9 +54,11 @@ def plan_drives(
         except DriveError:
             while work.running:
                 yield from work.finished()
+            yield from _refused(refused, seen)
             raise
         while work.running:
             yield from work.finished()
+        yield from _refused(refused, seen)
 
 
 class _Work:
@@ -201,6 +202,13 @@ class _Processes:
         """The one with the fewest drives; None where none is up, or all have enough."""
         process = min(self._up, key=lambda process: process.held, default=None)
         return process if process and process.held < 2 * self._threads else None
+
+
+def _refused(refused: Iterable[RefusedDrive], taken: set[str]) -> Iterator[PlannedDrive]:
+    for ref in refused:
+        name = _free_name(ref.drive_id or "unnamed", taken)
+        taken.add(name)
+        yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
 
 
 def _free_name(name: str, taken: set[str]) -> str:

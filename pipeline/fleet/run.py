@@ -182,7 +182,7 @@ class _Run:
                         self.queue.add(planned)
                     else:
                         todo.append(planned)
-                self.book.clear_old_leases()
+                self.book.clear_leftovers()
             except DriveError as error:
                 self.listing_failure = f"not all drives could be listed: {error}"
                 self.book.reporter.say(self.listing_failure)
@@ -192,7 +192,7 @@ class _Run:
                     self.queue.add(planned)
                 else:
                     self.book.skip(planned, f"beyond --limit {self.config.limit}")
-            self.book.ledger.update_run(listed=True)
+            self.book.ledger.update_run(listed=self.listing_failure is None)
         except BaseException as error:
             self.failure = f"planning failed: {type(error).__name__}: {error}"
             raise

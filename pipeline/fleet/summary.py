@@ -112,6 +112,8 @@ def had_nothing_to_do(run: RunState) -> bool:
 def retry_command(run: RunState) -> str:
     """What to type to do exactly the failed drives again."""
     typed = [word for word in run.info.command if word not in ("--retry-failed", "--plan")]
+    for place in [place for place, word in enumerate(typed) if re.fullmatch("--limit(=.*)?", word)][::-1]:
+        del typed[place : place + (1 if "=" in typed[place] else 2)]  # of those that failed none is left out
     if typed:
         return f"{shlex.join(typed)} --retry-failed"
     return "the same command with --retry-failed"

@@ -74,7 +74,14 @@ class GroupLost:
     drive_id: str | None
 
 
-Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost
+@dataclass(frozen=True)
+class Waits:
+    """The group has no place to run yet. said: for a person."""
+
+    said: str
+
+
+Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost | Waits
 Answer = Literal["go", "skip", "stop"]
 """To rank 0 before each drive: do it, leave it out, or end here and leave out all that follow."""
 
@@ -112,6 +119,7 @@ class EventQueue:
         self._asked: str | None = None
         self._answer: Answer | None = None
         self._starts = 0
+        self._up = False
 
     def send(self, event: Event) -> None:
         """Add an event."""
@@ -120,7 +128,12 @@ class EventQueue:
                 self._over.add(event.drive_id)
                 if self._working == event.drive_id and (isinstance(event, Staged) or event.rank == 0):
                     self._working = None
+            self._up = self._up or isinstance(event, RankUp)
             self._events.append(event)
+
+    def is_up(self) -> bool:
+        """Whether a rank of the group ran since its last (re)start."""
+        return self._up
 
     def take(self) -> tuple[list[Event], str | None]:
         """All events since the last call, in order of arrival, and the drive that rank 0 asks for, if it does."""
@@ -152,6 +165,7 @@ class EventQueue:
         """A group (re)starts: which of these drives it shall do. A restart is a member lost, and said so."""
         with self._lock:
             self._starts += 1
+            self._up = False
             self._asked = self._answer = None
             if self._starts > 1:
                 self._note_loss()

@@ -18,9 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import DriveError
 from pipeline.forward.budgets import killed_advice, killed_here
-from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged
+from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged, Waits
 from pipeline.forward.last_words import LastWords
 from pipeline.forward.loops import LoopChunk
+from pipeline.forward.network import Device
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
 
@@ -30,6 +31,8 @@ _POLL_S = 0.1
 # Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
 _MAX_RESTARTS = 3
 _BARRIER_TIMEOUT_S = 1800.0
+# A group that has no place for so long says what it waits for; an autoscaler takes some minutes for a GPU node.
+_SAY_WAITS_AFTER_S = 60.0
 
 Permit = Callable[[str], Answer | None]
 """A drive's id -> whether the group may begin it; None: it must wait, ask again."""
@@ -41,6 +44,9 @@ class GroupSettings:
 
     workers: int = 1
     in_process: bool = True
+    use_gpu: bool = False
+    """A GPU a rank (`uses_gpus`). Settled once for a run: a group that starts while its GPUs are away waits for them,
+    and never goes on without."""
     barrier_timeout_s: float = _BARRIER_TIMEOUT_S
     """A rank may wait at a barrier for as long as another one still reads and computes its share of a drive."""
     retries_after_loss: int = 1
@@ -90,14 +96,18 @@ def run_forward(
             on_event(event)
 
     if group.in_process:
-        _run_alone(job, tasks, handle, permit)
+        _run_alone(job, tasks, group, handle, permit)
     else:
         _run_group(job, tasks, group, handle, permit)
     return _outcomes(tasks, collected)
 
 
 def _run_alone(
-    job: WorkerJob, tasks: Sequence[DriveTask], handle: Callable[[Sequence[Event]], None], permit: Permit
+    job: WorkerJob,
+    tasks: Sequence[DriveTask],
+    group: GroupSettings,
+    handle: Callable[[Sequence[Event]], None],
+    permit: Permit,
 ) -> None:
     class Direct:
         def send(self, event: Event) -> None:
@@ -114,7 +124,7 @@ def _run_alone(
     frames = local_frames(tasks)[0]
     try:
         with LastWords(f"error: {killed_here(job.budgets)}"):
-            run_here(job, frames, Direct())
+            run_here(job, frames, Direct(), torch.device("cuda" if group.use_gpu else "cpu"))
     finally:
         frames.close()
 
@@ -127,7 +137,7 @@ def _run_group(
     permit: Permit,
 ) -> None:
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
-    use_gpu = uses_gpus(group.workers)
+    use_gpu = group.use_gpu
     # beside the driver: on a node that is lost it would take with it what the group was working on
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(_QueueActor).remote(group.retries_after_loss)
@@ -168,9 +178,13 @@ def _run_group(
 
         thread = threading.Thread(target=fit, name="fit", daemon=True)
         thread.start()
+        say_at = time.monotonic() + _SAY_WAITS_AFTER_S
         while thread.is_alive():
             thread.join(_POLL_S)
             attend()
+            if time.monotonic() > say_at and not ray.get(queue.is_up.remote()):
+                say_at = time.monotonic() + 10 * _SAY_WAITS_AFTER_S
+                handle([Waits(_what_for(group))])
         attend()
         if failure:
             working = ray.get(queue.end.remote())
@@ -183,9 +197,21 @@ class _QueueActor(EventQueue):
         """Answers once everything sent before has arrived: calls of one caller keep their order."""
 
 
-def uses_gpus(workers: int) -> bool:
-    """Whether a group of this size runs on GPUs: there are enough of them here or in the cluster."""
-    return torch.cuda.is_available() or bool(ray.cluster_resources().get("GPU", 0) >= workers)
+def uses_gpus(device: Device, in_cluster: bool) -> bool:
+    """Whether a run is on GPUs: as it is set, else where this machine or the cluster that Ray is connected to has any
+    now. Raises ValueError where GPUs are asked for and can never come: they are not here, and no cluster is joined."""
+    here = torch.cuda.is_available()
+    if device == "gpu" and not in_cluster and not here:
+        raise ValueError("--device gpu: there is no CUDA device here; join a cluster that has some (--address)")
+    if device == "auto":
+        return here or bool(ray.cluster_resources().get("GPU", 0))
+    return device == "gpu"
+
+
+def _what_for(group: GroupSettings) -> str:
+    what = "GPUs" if group.use_gpu else "CPUs"
+    there = int(ray.cluster_resources().get("GPU" if group.use_gpu else "CPU", 0))
+    return f"a group waits for room for its {group.workers} ranks: the cluster has {there} {what} now"
 
 
 def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, Outcome]:

@@ -16,6 +16,7 @@ from models.compiled import compile_blocks
 from pipeline import storage
 
 Precision = Literal["float32", "bfloat16"]
+Device = Literal["auto", "gpu", "cpu"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
 _HASH_BLOCK = 1 << 22

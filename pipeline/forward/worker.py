@@ -43,8 +43,8 @@ class WorkerJob:
     network: NetworkSpec
     settings: ForwardSettings
     output: str
-    threads: int
-    """CPU threads of a rank; ranks on one machine share its cores."""
+    threads: int | None
+    """CPU threads of a rank; None: its machine's cores, shared among the group's ranks there."""
     finder: LoopFinder | None
     """Finds places seen twice; None: no loop chunks."""
     budgets: MemoryBudgets = field(default_factory=MemoryBudgets)
@@ -59,7 +59,7 @@ def run_rank(
 
     workers_here: ranks on this machine, which share its memory.
     """
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // workers_here))
     model = job.network.build(device)
     meter = RankMeter(sync.rank)
     store = TieredStore(device, job.budgets.resolved(device, workers_here))
@@ -158,7 +158,6 @@ def train_loop(config: dict[str, Any]) -> None:
     sink.flush()
 
 
-def run_here(job: WorkerJob, frames: RankFrames, events: EventSink) -> None:
+def run_here(job: WorkerJob, frames: RankFrames, events: EventSink, device: torch.device) -> None:
     """The same loop in this process, alone: no group to start, so it begins at once."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run_rank(job, frames, LocalSync(), device, events)

@@ -7,7 +7,7 @@ pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive)
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive import publish_drive
-from pipeline.publish.manifest import Counts, Manifest, drive_identity, is_published, read_manifest
+from pipeline.publish.manifest import Counts, Manifest, drive_identity, find_manifest, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
 from pipeline.publish.values import DriveFacts, RunFacts
@@ -24,6 +24,7 @@ __all__ = [
     "RunFacts",
     "Selection",
     "drive_identity",
+    "find_manifest",
     "is_published",
     "is_settled",
     "open_drive",

@@ -158,13 +158,16 @@ def is_published(output: str, drive_id: str, identity: str | None = None) -> boo
 
     Raises DriveError for a manifest that is damaged or of a newer schema: neither may be overwritten unasked.
     """
+    manifest = find_manifest(output, drive_id)
+    return manifest is not None and identity in (None, manifest.identity)
+
+
+def find_manifest(output: str, drive_id: str) -> Manifest | None:
+    """The manifest of a drive, None where it is not there; raises what is_published raises."""
     uri = storage.join(output, storage.check_drive_id(drive_id), MANIFEST)
     if not storage.exists(uri):
-        return False
-    manifest = Manifest.from_bytes(
-        storage.read_bytes(uri), f"drive {drive_id} in {without_credentials(output)}"
-    )
-    return identity is None or manifest.identity == identity
+        return None
+    return Manifest.from_bytes(storage.read_bytes(uri), f"drive {drive_id} in {without_credentials(output)}")
 
 
 def without_credentials(uri: str) -> str:

@@ -9,7 +9,7 @@ from pipeline.errors import DriveError, StorageError
 
 DRIVE_ID_LENGTH = 128
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_DRIVE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_DRIVE_ID = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
 _SECRET_IN_URI = re.compile(
     r"(://)[^/@\s]+@|((?:signature|token|credential|password|key)=)[^&\s]+", re.IGNORECASE
@@ -70,7 +70,8 @@ def check_drive_id(drive_id: str) -> str:
     """Return a drive id that is safe as a folder name on every store.
 
     Raises:
-        DriveError: other than letters, digits, ".", "_", "-"; a leading "."; empty; more than 128 characters.
+        DriveError: other than letters, digits, ".", "_", "-"; a leading "." or "_" (the program's own folders begin
+            so); empty; more than 128 characters.
     """
     if len(drive_id) > DRIVE_ID_LENGTH:
         raise DriveError(
@@ -79,7 +80,7 @@ def check_drive_id(drive_id: str) -> str:
         )
     if not _DRIVE_ID.fullmatch(drive_id):
         raise DriveError(
-            f"drive id {drive_id!r}: expected letters, digits, '.', '_' and '-', not starting with '.'; "
+            f"drive id {drive_id!r}: expected letters, digits, '.', '_' and '-', not starting with '.' or '_'; "
             "give another one (--drive-id)"
         )
     return drive_id

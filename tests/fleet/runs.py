@@ -34,7 +34,7 @@ def made_up_run(drives: int = 60, state: str = "finished", failed_share: float =
         rows[drive_id] = DriveRow(
             **common, state="published", frames=frames, chunks=frames // 30, loops=3, points=frames * 2000,
             bytes=frames * 40_000, verdict="pass",
-            seconds={"find": 2.0, "wait": 30.0, "forward": seconds, "join": 3.5, "publish": frames / 300},
+            seconds={"find": 32.0, "forward": seconds, "join": 3.5, "publish": frames / 300},
             gpu_seconds=seconds, frames_per_s=frames / seconds, ended_at=BEGIN + number * 40 + seconds,
         )  # fmt: skip
     end = max([row.ended_at for row in rows.values()], default=BEGIN)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from pathlib import Path
 
 import fsspec
@@ -9,8 +10,10 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import DriveError
+from pipeline.fleet import patience
 from pipeline.fleet.inputs import DEPTH, FIRST_LOOK_NAMES, iter_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.storage import UnreachableError
 from pipeline.storage.stores import resolve
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -30,6 +33,10 @@ LAYOUTS = {
     "hidden": (["d1/0.png", "_runs/r/run.json", ".cache/0.png", "d1/.DS_Store"], ["d1"]),
     "nothing usable inside": (["d1/0.png", "empty/notes.txt"], ["d1", "empty"]),
     "images deep below": (["d1/frames/left/0.png"], ["d1__frames__left"]),
+    "an image beside drives": (
+        ["overview.jpg", "2024/thumb.png", "2024/d1/0.png", "2024/d2/0.png", "d3/0.png"], ["2024__d1", "2024__d2", "d3"]
+    ),
+    "folders beside images": (["d1/0.png", "d1/1.png", "d1/masks/0.png", "d2/0.png", "d2/depth/0.png"], ["d1", "d2"]),
     "the first image late": ([f"d1/{n:03d}.json" for n in range(FIRST_LOOK_NAMES + 5)] + ["d1/z.png"], ["d1"]),
 }  # fmt: skip
 
@@ -122,3 +129,25 @@ def test_manifests_are_inputs_too(tmp_path):
     assert found[0] == DriveRef("a", str(tmp_path / "d/a"))
     assert [type(ref) for ref in found[1:]] == [RefusedDrive, RefusedDrive]
     assert "'../a'" in found[1].reason and "is taken" in found[2].reason
+
+
+def test_the_output_below_the_input_holds_no_drives(tmp_path):
+    root = put(str(tmp_path / "fleet"), ["d1/0.png", "out/d1/points/part-00000.parquet", "out/d1.png", "out/d2/x.txt"])
+    assert [ref.drive_id for ref in iter_drives(root, leave_out=f"{root}/out")] == ["d1"]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
+    root = put(str(tmp_path / "fleet"), [f"d{number}/0.png" for number in range(5)])
+    monkeypatch.setattr(patience, "PATIENCE_S", (0.01, 0.01))
+    listed, asked = storage.iter_folder, Counter()
+
+    def at_times(uri, *arguments):
+        name = uri.rpartition("/")[2]
+        asked[name] += 1
+        if name == "d3" or (name == "d1" and asked[name] < 3):
+            raise UnreachableError("no answer")
+        return listed(uri, *arguments)
+
+    monkeypatch.setattr(storage, "iter_folder", at_times)
+    assert [ref.drive_id for ref in iter_drives(root)] == [f"d{number}" for number in range(5)]
+    assert (asked["d1"], asked["d3"], asked["d0"]) == (3, 3, 1)

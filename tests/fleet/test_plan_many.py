@@ -29,7 +29,7 @@ def planner(tmp_path, find=None):
 
 def test_what_was_refused_where_it_was_found_is_a_row_of_its_own(tmp_path):
     two, row = RefusedDrive("d", "in/other", "drive d: there are two"), RefusedDrive("", "x", "row 3")
-    refs = [DriveRef("d", "in/d"), two, row]
+    refs = [two, DriveRef("d", "in/d"), row]  # also where the good one comes behind it
     found = plan_drives(planner(tmp_path), refs, FleetConfig(scan_threads=2))
     plans = {p.drive_id: (p.todo, p.reason) for p in found}
     assert plans == {"d": ("do", None), "d#2": ("bad", "drive d: there are two"), "unnamed": ("bad", "row 3")}
