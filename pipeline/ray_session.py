@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from pipeline.errors import RayStartError
+
+_LOOK_EVERY_S = 0.5
 
 
 def cluster_address(address: str | None = None) -> str | None:
@@ -60,6 +65,24 @@ def _why_not(error: Exception, address: str | None) -> str:
             "again when it is less so, or join a running cluster (--address)"
         )
     return f"Ray does not start on this machine ({said}); the logs of its processes are in /tmp/ray/session_latest/logs"
+
+
+def drain_this_node(seconds: float) -> bool:
+    """Tell the joined cluster that this process's node goes in so many seconds: nothing new begins here, and Ray ends
+    the node's processes once they are idle. Waits for that. Returns whether it came in time. A notice of this kind is
+    never refused (Ray refuses only to end busy nodes because they were idle).
+    """
+    context = ray.get_runtime_context()
+    node = context.get_node_id()
+    end = time.time() + seconds
+    GcsClient(address=context.gcs_address).drain_node(
+        node, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "this machine goes away", int(end * 1000)
+    )
+    while time.time() < end:
+        if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node):
+            return True
+        time.sleep(_LOOK_EVERY_S)
+    return False
 
 
 @contextmanager

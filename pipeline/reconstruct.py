@@ -23,7 +23,7 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Waits
-from pipeline.forward.group import GroupSettings, Outcome, run_forward, uses_gpus
+from pipeline.forward.group import GroupSettings, Outcome, ranks_said, run_forward, uses_gpus
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
@@ -169,6 +169,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         config.ranks, config.ranks == 1 and not in_cluster, uses_gpus(config.device, in_cluster),
         config.fleet.barrier_timeout_s,
     )  # fmt: skip
+    reporter.say(f"drive {drive_id}: the network runs on {ranks_said(group.workers, group.use_gpu, group.in_process)}")
     outcome = run_forward(worker_job(config, output), [task], group=group, on_event=on_event)[drive_id]
     if outcome.attempt is None:
         raise DriveError(outcome.reason or f"drive {drive_id}: the network gave no result")

@@ -21,7 +21,7 @@ from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_neede
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.slots import Slots
 from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged, Waits
-from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, run_forward, uses_gpus
+from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, ranks_said, run_forward, uses_gpus
 from pipeline.ingest.frames import DriveTask
 from pipeline.ray_session import cluster_address
 from pipeline.reconstruct import plan, staged_drive, worker_job
@@ -83,9 +83,8 @@ class GroupSize:
     @property
     def said(self) -> str:
         """For a person."""
-        ranks = f"{self.workers} GPU{'s' if self.workers > 1 else ''}" if self.gpus else f"{self.workers} CPU ranks"
-        where = ", in this process" if self.in_process else ""
-        return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}{where}"
+        ranks = ranks_said(self.workers, self.gpus > 0, self.in_process)
+        return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}"
 
 
 def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:

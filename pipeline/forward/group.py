@@ -31,8 +31,9 @@ _POLL_S = 0.1
 # Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
 _MAX_RESTARTS = 3
 _BARRIER_TIMEOUT_S = 1800.0
-# A group that has no place for so long says what it waits for; an autoscaler takes some minutes for a GPU node.
-_SAY_WAITS_AFTER_S = 60.0
+# A group that has no place for so long says what it waits for, and again later; an autoscaler takes some minutes for a
+# GPU node.
+_SAY_WAITS_AFTER_S, _SAY_AGAIN_AFTER_S = 5.0, 300.0
 
 Permit = Callable[[str], Answer | None]
 """A drive's id -> whether the group may begin it; None: it must wait, ask again."""
@@ -182,9 +183,10 @@ def _run_group(
         while thread.is_alive():
             thread.join(_POLL_S)
             attend()
-            if time.monotonic() > say_at and not ray.get(queue.is_up.remote()):
-                say_at = time.monotonic() + 10 * _SAY_WAITS_AFTER_S
-                handle([Waits(_what_for(group))])
+            if time.monotonic() > say_at:
+                say_at = time.monotonic() + _SAY_AGAIN_AFTER_S
+                if (lacking := _lacking(group)) and not ray.get(queue.is_up.remote()):
+                    handle([Waits(lacking)])
         attend()
         if failure:
             working = ray.get(queue.end.remote())
@@ -195,6 +197,12 @@ def _run_group(
 class _QueueActor(EventQueue):
     def take_nothing(self) -> None:
         """Answers once everything sent before has arrived: calls of one caller keep their order."""
+
+
+def ranks_said(workers: int, use_gpu: bool, in_process: bool) -> str:
+    """What a group is, for a person."""
+    kind = "GPU" if use_gpu else "CPU rank"
+    return f"{workers} {kind}{'s' if workers > 1 else ''}{', in this process' if in_process else ''}"
 
 
 def uses_gpus(device: Device, in_cluster: bool) -> bool:
@@ -208,10 +216,13 @@ def uses_gpus(device: Device, in_cluster: bool) -> bool:
     return device == "gpu"
 
 
-def _what_for(group: GroupSettings) -> str:
-    what = "GPUs" if group.use_gpu else "CPUs"
-    there = int(ray.cluster_resources().get("GPU" if group.use_gpu else "CPU", 0))
-    return f"a group waits for room for its {group.workers} ranks: the cluster has {there} {what} now"
+def _lacking(group: GroupSettings) -> str | None:
+    """What the whole cluster has too little of for this group, for a person."""
+    kind = "GPU" if group.use_gpu else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there >= group.workers:
+        return None
+    return f"a group waits for room: it needs {group.workers} {kind}s, and the cluster has {there} now"
 
 
 def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, Outcome]:

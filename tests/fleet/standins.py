@@ -17,7 +17,7 @@ from pipeline.errors import DriveError
 from pipeline.fleet.finish import Finished
 from pipeline.fleet.groups import GroupSize
 from pipeline.fleet.plan import Planner
-from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.fleet.run import Parts, run_fleet
 from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, Outcome
@@ -43,6 +43,7 @@ class World:
     finish: dict = field(default_factory=dict)
     bad: dict = field(default_factory=dict)
     groups: int = 1
+    gpus: int = 0
     rank_bytes: int = 10**12
     sizes: list = field(default_factory=list)
     tries: dict = field(default_factory=lambda: defaultdict(list))
@@ -55,8 +56,11 @@ class World:
     marker: str = ""
 
     def find(self, config):
-        if config.drive_id in self.bad:
-            raise self.bad[config.drive_id]
+        error = self.bad.get(config.drive_id)
+        if isinstance(error, list):  # of these tries; it is well after them
+            error = error.pop(0) if error else None
+        if error is not None:
+            raise error
         return made_up_drive(config, self.frames.get(config.drive_id, 10))
 
     def planner(self, config, output, failures):
@@ -131,12 +135,12 @@ class World:
         fleet = settings.pop("fleet", {})
         base = RunConfig(output=str(output), input="made-up", **settings)
         config = RunConfig(**{**base.__dict__, "fleet": type(base.fleet)(**{"retry_after_s": 0.0, **fleet})})
-        size = GroupSize(self.groups, config.workers or 1, 0, False, self.rank_bytes)
+        size = GroupSize(self.groups, config.workers or 1, self.gpus, False, self.rank_bytes)
         parts = Parts(
             ready=lambda config: None, size=lambda config: size, load=self.load, run_wave=self.run_wave,
             finish=self.finished, planner=self.planner, nodes=lambda: (set(self.alive), set(self.draining)),
         )  # fmt: skip
-        refs = [name if isinstance(name, DriveRef) else DriveRef(name, f"in/{name}") for name in names]
+        refs = [name if isinstance(name, DriveRef | RefusedDrive) else DriveRef(name, f"in/{name}") for name in names]
         import io
 
         return run_fleet(config, refs, reporter or Reporter(io.StringIO()), parts, ["python", "-m", "jobs.reconstruct"])

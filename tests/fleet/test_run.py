@@ -10,11 +10,15 @@ import pytest
 
 from models import ModelConfig
 from pipeline.errors import AlignmentError, DecodeError
+from pipeline.fleet import patience
 from pipeline.fleet.ledger import read_run
 from pipeline.fleet.plan import state_bytes_per_frame
+from pipeline.fleet.refs import RefusedDrive
 from pipeline.fleet.run import fleet_summary
 from pipeline.forward.group import GroupError
 from pipeline.leases import LeaseLostError, Leases
+from pipeline.publish import Counts, Manifest
+from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import UnreachableError
 from tests.fleet.standins import World
 
@@ -220,6 +224,9 @@ def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_
             os.kill(os.getpid(), signal.SIGTERM)  # a job that is stopped, a spot node that goes
             while not stopped():
                 time.sleep(0.01)
+            seen.append([path.name for path in (tmp_path / "_leases").glob("*")])
+
+    seen = []
 
     def stopped():
         return read_run(str(tmp_path)).info.state == "interrupted"
@@ -230,13 +237,14 @@ def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_
     run = world.run(tmp_path, names, limit=8, fleet={"wave_drives": 1})
     assert run.info.state == "interrupted"
     found = states(run)
+    assert seen == [[]]  # whoever told it to stop may kill it now: no drive is anybody's
     assert set(found.values()) <= {"published", "queued"} and found["d0"] == "published"
     assert found["d6"] == found["d7"] == "queued"
     assert not (tmp_path / "_leases").exists()
     assert set(states(World().run(tmp_path, names)).values()) == {"published"}
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "x" * 200])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "_runs", "x" * 200])
 def test_a_name_that_is_no_folder_is_refused_by_name_and_touches_nothing(tmp_path, name):
     run = World().run(tmp_path / "out", [name, "good"])
     assert states(run) == {name: "failed", "good": "published"}
@@ -249,3 +257,91 @@ def test_a_run_leaves_its_report_beside_its_ledger(tmp_path):
     page = (tmp_path / "_runs" / run.info.run_id / read_run(str(tmp_path)).info.report).read_text()
     assert "depth is not finite at frame 7" in page and '"good","published"' in page
     assert "report.html" in fleet_summary(run, str(tmp_path))
+
+
+def manifest_of(output, drive_id, identity):
+    """A result of this identity, as far as a run looks at it."""
+    counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
+    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, ())
+    (output / drive_id).mkdir()
+    (output / drive_id / "manifest.json").write_bytes(manifest.to_bytes())
+
+
+def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(patience, "PATIENCE_S", ())
+    identity = World().run(tmp_path / "first", ["there"]).rows["there"].identity
+    out = tmp_path / "out"
+    out.mkdir()
+    manifest_of(out, "there", identity)
+    manifest_of(out, "old", "made from other input")
+    away = [UnreachableError("no answer")]
+    world = World(frames={"old": 33})
+    world.bad = {"there": [*away], "old": [*away], "never": UnreachableError("no answer"), "empty": [*away, BAD]}
+    run = world.run(out, ["there", "old", "never", "empty", "fine"])
+    assert states(run) == {
+        "there": "skipped", "old": "published", "never": "failed", "empty": "failed", "fine": "published"
+    }  # fmt: skip
+    assert run.rows["there"].reason == "published already" and set(world.tries) == {"old", "fine"}
+    assert run.rows["old"].identity and run.rows["old"].frames == 33
+    assert "tried 3 times" in run.rows["never"].reason and run.rows["empty"].reason == str(BAD)
+    assert not (out / "_leases").exists()
+
+
+BAD = DecodeError("drive empty: no images")
+
+
+def test_a_failure_that_was_remembered_of_a_drive_that_is_published_is_forgotten(tmp_path):
+    identity = World({"d": ["input"]}).run(tmp_path, ["d"]).rows["d"].identity
+    assert (tmp_path / "_failed" / "d.json").exists()
+    manifest_of(tmp_path, "d", identity)
+    assert states(World().run(tmp_path, ["d"])) == {"d": "skipped"}
+    assert not (tmp_path / "_failed" / "d.json").exists()
+
+
+def test_what_another_run_staged_is_not_cleared_by_the_one_that_lost_the_drive(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
+    world, theirs = World({"d": ["crash", "ok"]}), tmp_path / "_staging" / "d" / "theirs"
+
+    def on_go(drive_id):
+        if not theirs.exists():
+            (tmp_path / "_leases" / "d.json").write_bytes(b"")  # as if it had run out and been given back since
+            other = Leases(str(tmp_path), "other", 60)
+            other.work_on(other.take("d"))
+            theirs.mkdir(parents=True)
+            (theirs / "chunk").write_bytes(b"x")
+            time.sleep(1.0)  # this run hears of it when it renews
+
+    world.on_go = on_go
+    run = world.run(tmp_path, ["d"], fleet={"lease_s": 1.0, "max_attempts": 2})
+    assert (theirs / "chunk").exists()
+    assert run.rows["d"].state in ("skipped", "published")
+
+
+def test_machines_that_a_try_took_are_counted_whatever_came_of_it(tmp_path):
+    world = World({"bad": ["input"], "again": ["crash", "ok"]}, gpus=2)
+    world.on_go = lambda drive_id: time.sleep(0.1)
+    rows = world.run(tmp_path, ["bad", "again", "good"], workers=2).rows
+    for name, tries in (("bad", 1), ("again", 2), ("good", 1)):
+        assert rows[name].gpu_seconds == pytest.approx(2 * rows[name].seconds["forward"])
+        assert 0.1 * tries <= rows[name].seconds["forward"] < 0.1 * tries + 1
+
+
+def test_what_is_refused_is_refused_again_when_failures_are_asked_for(tmp_path):
+    refused = RefusedDrive("../up", "in/up", "drive id '../up': no folder's name")
+    first = World({"d": ["input"]}).run(tmp_path, [refused, "d", "fine"])
+    assert states(first) == {"../up": "failed", "d": "failed", "fine": "published"}
+    again = World().run(tmp_path, [refused, "d", "fine"], retry_failed=True)
+    assert states(again) == {"../up": "failed", "d": "published"}
+
+
+def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path):
+    identity = World().run(tmp_path / "first", ["d"]).rows["d"].identity
+    out = tmp_path / "out"
+    out.mkdir()
+    manifest_of(out, "d", identity)
+    for name in ("d/try-1/0.safetensors", "kept/staged.json", "other/try-1/0.safetensors"):
+        (out / "_staging" / name).parent.mkdir(parents=True)
+        (out / "_staging" / name).write_bytes(b"x")
+    manifest_of(out, "kept", World().run(tmp_path / "second", ["kept"]).rows["kept"].identity)
+    assert set(states(World().run(out, ["d", "kept"])).values()) == {"skipped"}
+    assert {path.name for path in (out / "_staging").iterdir()} == {"kept", "other"}

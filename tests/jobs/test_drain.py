@@ -1,0 +1,46 @@
+"""A machine that is told to go: runs see it, it takes nothing new, and is let go once it is idle."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs import drain
+from tests.jobs.runs import ROOT
+from tests.local_head import local_head
+
+WORK = """
+import time, ray
+from pipeline.fleet.groups import cluster_nodes
+ray.init(log_to_driver=False, logging_level="error")
+
+@ray.remote(num_cpus=1)
+def drive(seconds):
+    time.sleep(seconds)
+
+node = ray.get_runtime_context().get_node_id()
+in_work = drive.remote(6)
+print("at work", flush=True)
+while node not in cluster_nodes()[1]:
+    time.sleep(0.1)
+print("told to go", flush=True)
+ray.get(in_work)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.cluster
+def test_a_node_that_is_told_to_go_finishes_its_work_and_is_let_go_before_its_time(monkeypatch):
+    with local_head() as head:
+        env = {**head.environment, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
+        work = subprocess.Popen([sys.executable, "-c", WORK], env=env, stdout=subprocess.PIPE, text=True)
+        assert work.stdout.readline() == "at work\n"
+        words = [sys.executable, "-m", "jobs.drain", "--seconds", "60", "--address", head.gcs]
+        told = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+        assert (told.returncode, told.stdout) == (0, "this machine has nothing to do any more\n"), told.stderr
+        assert work.communicate(timeout=30)[0] == "told to go\ndone\n"
+
+
+def test_no_time_at_all_is_refused(capsys):
+    assert drain.main(["--seconds", "0"]) == 1
+    assert "--seconds must be above zero" in capsys.readouterr().err
