@@ -4,14 +4,17 @@ import copy
 import json
 import re
 import shlex
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from jobs.command import settings_from
+from jobs.drain import DrainConfig
 from pipeline.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,8 +115,10 @@ def test_core_objects_have_what_kubernetes_asks_for(document):
         pod = spec["jobTemplate"]["spec"]["template"]["spec"]
         assert pod["restartPolicy"] in ("Never", "OnFailure")
         (container,) = pod["containers"]
-        assert container["command"][:3] == ["ray", "job", "submit"]
-        assert all(isinstance(word, str) for word in container["command"])
+        assert container["command"] == ["sh", "-c"] and len(container["args"]) == 1
+        subprocess.run(["sh", "-n", "-c", *container["args"]], check=True)
+        assert "exec ray job submit --submission-id" in container["args"][0]
+        assert "activeDeadlineSeconds" not in spec["jobTemplate"]["spec"]  # ends the pod that follows, not the run
         env = {one["name"]: one for one in container["env"]}
         assert env["RAY_AUTH_MODE"]["value"] == "token"  # the client never turns it on itself
         (cluster,) = documents(CLUSTER / "raycluster.yaml")
@@ -169,7 +174,12 @@ def test_ray_clusters_are_guarded_scale_and_have_both_groups():
         assert spec["enableInTreeAutoscaling"] is True
         groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
         assert set(groups) == {"cpu", "gpu"}
-        assert all(1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in groups.values())
+        assert all(0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"] for group in groups.values())
+        assert groups["cpu"]["minReplicas"] >= 1
+        gpu = groups["gpu"]["template"]["spec"]
+        words = gpu["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert words[:3] == ["python", "-m", "jobs.drain"]
+        assert settings_from(DrainConfig, words[3:], prog="").seconds < gpu["terminationGracePeriodSeconds"]
         limits = {
             name: group["template"]["spec"]["containers"][0]["resources"]["limits"] for name, group in groups.items()
         }
@@ -235,11 +245,6 @@ def entrypoints():
         text = " ".join(path.read_text().split())
         commands = re.findall(r"python -m (jobs\.\w+ (?:--\S+ \S+ ?)+)", text)
         found += [pytest.param(command, id=path.name) for command in commands]
-    for document in CORE_OBJECTS:
-        if document.values[0]["kind"] == "CronJob":
-            pod = document.values[0]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-            command = pod["containers"][0]["command"]
-            found.append(pytest.param(shlex.join(command[command.index("-m") + 1 :]), id="cronjob"))
     return found
 
 
@@ -249,6 +254,23 @@ def test_what_is_submitted_is_a_command_of_ours(entrypoint):
     assert words[0] == "jobs.reconstruct"
     config = settings_from(RunConfig, words[1:], prog="jobs.reconstruct")
     assert config.input.startswith("s3://") and config.output.startswith("s3://")
+    assert config.device == "gpu" and config.groups  # no GPU may be up yet when the run looks
+
+
+def test_every_file_that_runs_something_says_what():
+    assert {one.id for one in entrypoints()} == {"rayjob.yaml", "raycronjob.yaml", "cronjob.yaml"}
+
+
+def test_what_the_image_holds_is_pinned_as_the_project_asks():
+    lines = [line for line in (CLUSTER / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines) and lines == sorted(lines)
+    pins = dict(line.split("==") for line in lines)
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", PYPROJECT, re.M | re.S).group(1)
+    for asked in map(Requirement, re.findall(r'^    "([^"]+)"', block, re.M)):
+        if asked.marker is None:
+            name = asked.name.lower().replace("_", "-")
+            assert asked.specifier.contains(pins[name]), f"{asked}: the image has {pins[name]}"
+    assert "-c constraints.txt" in (CLUSTER / "Dockerfile").read_text()
 
 
 def test_prometheus_looks_where_the_pods_are():
