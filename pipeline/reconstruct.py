@@ -23,7 +23,7 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Waits
-from pipeline.forward.group import GroupSettings, Outcome, ranks_said, run_forward, uses_gpus
+from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_said, run_forward, uses_gpus
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
@@ -78,6 +78,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             reporter.say(f"drive {drive.drive_id} was made from other input, weights or settings: doing it again")
         if config.ranks > 1:
             config.network.check()  # wrong weights are said here at once, not by every worker of a group
+        check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
         check_writable(output, drive.drive_id)
     with Leases(output, new_run_id(), config.fleet.lease_s) as leases:
         lease = leases.take(drive.drive_id)

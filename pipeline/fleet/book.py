@@ -155,6 +155,8 @@ class DriveBook:
         try:
             self.leases.work_on(hand.lease)
         except LeaseLostError as error:
+            if self.stopping:  # given back in this moment
+                return "stop"
             self._let_go(drive_id, state="skipped", reason=str(error))
             return "skip"
         except StorageError as error:

@@ -31,11 +31,12 @@ from pipeline.fleet.run_metrics import metrics_of
 from pipeline.fleet.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.slots import Slots
 from pipeline.fleet.summary import retry_command
+from pipeline.forward.group import check_gpus
 from pipeline.heap import return_gaps
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
-from pipeline.ray_session import start_ray
+from pipeline.ray_session import cluster_address, start_ray
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2
@@ -44,6 +45,7 @@ _SHOWN = 30
 
 
 def _ray_is_there(config: RunConfig) -> None:
+    check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
     start_ray(config.address, config.all_ranks)
 
 

@@ -150,7 +150,7 @@ def _run_group(
     with tempfile.TemporaryDirectory(prefix="city-train-") as scratch:
         trainer = TorchTrainer(
             train_loop,
-            train_loop_config={"job": job, "events": queue},
+            train_loop_config={"job": job, "events": queue, "use_gpu": use_gpu},
             torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(group.barrier_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=group.workers,
@@ -206,14 +206,20 @@ def ranks_said(workers: int, use_gpu: bool, in_process: bool) -> str:
 
 
 def uses_gpus(device: Device, in_cluster: bool) -> bool:
-    """Whether a run is on GPUs: as it is set, else where this machine or the cluster that Ray is connected to has any
-    now. Raises ValueError where GPUs are asked for and can never come: they are not here, and no cluster is joined."""
-    here = torch.cuda.is_available()
-    if device == "gpu" and not in_cluster and not here:
-        raise ValueError("--device gpu: there is no CUDA device here; join a cluster that has some (--address)")
+    """Whether a run is on GPUs: as set, else where the joined cluster, or without one this machine, has any now."""
     if device == "auto":
-        return here or bool(ray.cluster_resources().get("GPU", 0))
+        return bool(ray.cluster_resources().get("GPU", 0)) if in_cluster else torch.cuda.is_available()
     return device == "gpu"
+
+
+def check_gpus(device: Device, in_cluster: bool, workers: int) -> None:
+    """Raises ValueError where GPUs that a group needs can never come: this machine lacks them, no cluster is joined."""
+    here = torch.cuda.device_count()
+    if not in_cluster and uses_gpus(device, in_cluster) and here < workers:
+        raise ValueError(
+            f"a group of {workers} needs as many GPUs, and this machine has {here}: join a cluster that has them "
+            f"(--address), or set --workers {here or 1}{'' if here else ' and --device cpu'}"
+        )
 
 
 def _lacking(group: GroupSettings) -> str | None:

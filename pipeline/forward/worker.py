@@ -147,8 +147,8 @@ class ActorSink:
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """What TorchTrainer runs on every rank. config: job (WorkerJob), events (actor handle)."""
-    device = ray.train.torch.get_device()
+    """What TorchTrainer runs on every rank. config: job (WorkerJob), events (actor handle), use_gpu (bool)."""
+    device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     frames = ray.train.get_dataset_shard("frames")
     sink = ActorSink(config["events"])
     node_id = ray.get_runtime_context().get_node_id()

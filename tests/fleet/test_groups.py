@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.forward.group import uses_gpus
 from tests.jobs.conftest import folder_of_images, weights  # noqa: F401
-from tests.jobs.runs import PLAIN, ROOT, command, environment
+from tests.jobs.runs import PLAIN, ROOT, command, environment, run
 
 SIZES = """
 import sys
@@ -67,8 +66,14 @@ def test_groups_are_on_gpus_where_the_cluster_has_one_and_wait_for_what_is_missi
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_can_never_come_is_said_at_once(tmp_path):
-    with pytest.raises(ValueError, match="--device gpu: there is no CUDA device here"):
-        uses_gpus("gpu", in_cluster=False)
-    assert not uses_gpus("cpu", in_cluster=True)
+@pytest.mark.parametrize("many", [False, True])
+def test_a_gpu_that_can_never_come_is_said_before_anything_is_done(tmp_path, capsys, many):
+    folder_of_images(tmp_path / "fleet" / "a", 3)
+    source = tmp_path / "fleet" if many else tmp_path / "fleet" / "a"
+    assert run("--input", source, "--output", tmp_path / "out", "--device", "gpu", "--workers", 2) == 1
+    assert "needs as many GPUs, and this machine has 0: join a cluster" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "_runs").exists()
+
+
+def test_where_the_network_runs_is_nothing_of_a_results_identity():
     assert RunConfig(device="cpu").result_settings() == RunConfig().result_settings()
