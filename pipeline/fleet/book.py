@@ -87,7 +87,7 @@ class DriveBook:
             row = self.ledger.rows.get(drive_id)
             return row is not None and row.reason == PUBLISHED_ALREADY
 
-        clear_leftovers(self.output, self.leases, is_published)
+        clear_leftovers(self.output, self.leases, is_published, lambda: self.stopping)
 
     def skip(self, planned: PlannedDrive, reason: str) -> None:
         """This run leaves the drive as it is."""
@@ -130,6 +130,9 @@ class DriveBook:
             self.give_up(planned, planned.reason or "", planned.stage or "find")
         elif planned.todo != "do":
             self._forget_if_published(planned)
+            if not planned.settled:
+                with contextlib.suppress(DriveError):
+                    publish.settle(self.output, drive_id, hand.lease.guard)
             self._let_go(drive_id, state="skipped", stage=planned.stage, reason=planned.why_left)
         else:
             hand.planned = planned
@@ -234,6 +237,8 @@ class DriveBook:
         """A drive that was taken has no result in this run."""
         with self._lock:
             hand = self._in_hand.pop(planned.drive_id, None)
+        if hand is None and self.stopping:
+            return  # left for later
         self._end_try(hand)
         self._fail(planned, reason, stage, lasting=lasting, state=state, hand=hand)
         if hand is not None:
@@ -263,7 +268,10 @@ class DriveBook:
         most = self.config.fleet.max_attempts
         for attempt in range(1, most + 1):
             try:
-                self.leases.keep(self._in_hand[drive_id].lease)
+                hand = self._in_hand.get(drive_id)
+                if hand is None:
+                    return  # left for later
+                self.leases.keep(hand.lease)
                 finished = finish(staged, config, self.output, self.ledger.info.run_id)
             except LeaseLostError as error:
                 self._let_go(drive_id, state="skipped", reason=str(error))
@@ -300,8 +308,13 @@ class DriveBook:
 
     def leave_rest(self) -> None:
         """What nobody will end any more: back to waiting, nothing staged left behind."""
-        for drive_id, hand in list(self._in_hand.items()):
+        with self._lock:  # whoever is at one of them still finds that it is nobody's
+            hands, self._in_hand = dict(self._in_hand), {}
+        for drive_id in hands:
             self.ledger.update(drive_id, state="queued", reason=_STOPPED)
+        for drive_id, hand in hands.items():
+            if hand.phase == "waiting":
+                continue  # nothing of it is staged
             with contextlib.suppress(StorageError):
                 lease = self.leases.take(drive_id) if hand.lease.lost else hand.lease
                 if isinstance(lease, Lease):  # else another run has begun with it
@@ -322,7 +335,9 @@ class DriveBook:
     def _let_go(self, drive_id: str, **changes: object) -> None:
         """The drive is through, with this change of its row."""
         with self._lock:
-            hand = self._in_hand.pop(drive_id)
+            hand = self._in_hand.pop(drive_id, None)
+        if hand is None:
+            return  # left for later
         self.ledger.update(drive_id, **changes)
         self.leases.release(hand.lease)
         self.queue.done()

@@ -22,7 +22,6 @@ from pipeline.leases import Guard, remote_guard
 from pipeline.progress import Reporter
 from pipeline.reconstruct import join_and_publish, remove_staging
 from pipeline.staged_drive import StagedDrive, write_staged_drive
-from pipeline.storage import NotFoundError
 
 # Joining is one thread's arithmetic, and reading and writing beside it.
 _CPUS = 1
@@ -59,7 +58,8 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
     """What the task does. Staged predictions go once the drive is published, unless they shall be kept.
 
     A try before this one may have published it, and have ended before it could say so (the answer of the store, the
-    node of the task was lost): then it is done, though what was staged may be gone in part.
+    node of the task was lost): then it is done, though what was staged may be gone in part. With --overwrite that
+    cannot be told from the result that was there before, and the drive is joined again.
     """
     drive_id = staged.facts.drive_id
     reporter = Reporter(_Silent())  # type: ignore[arg-type]
@@ -68,12 +68,7 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
     if manifest is None:
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
-        try:
-            manifest = join_and_publish(staged, config, output, reporter, guard).manifest
-        except NotFoundError:
-            manifest = _published_by_now(staged, config, output, guard)
-            if manifest is None:
-                raise
+        manifest = join_and_publish(staged, config, output, reporter, guard).manifest
     if not config.keep_predictions:
         with contextlib.suppress(StorageError):  # nothing of the result; a later run clears up
             remove_staging(output, drive_id)

@@ -160,12 +160,12 @@ class Group:
     def _load(self, planned: PlannedDrive) -> Loaded | None:
         if self.book.stopping or (hand := self.book.claim(planned)) is None:
             return None
-        if planned.todo == "trouble":
-            planned = self.planner.plan(planned.ref)
-            if not self.book.planned_now(hand, planned):
-                return None
         begun = time.monotonic()
         try:
+            if planned.todo == "trouble":
+                planned = self.planner.plan(planned.ref)
+                if not self.book.planned_now(hand, planned):
+                    return None
             task, identity = self.parts.load(planned, self.planner)
         except StorageError as error:
             if isinstance(error, NotFoundError):
@@ -284,8 +284,9 @@ class Group:
         """A process of the group died with this drive: its own doing, or the node's?"""
         if not self._has(drive_id):
             return
-        alive, _ = self.parts.nodes()
-        if any(node not in alive for node in self._nodes.values()):
+        alive, draining = self.parts.nodes()
+        # at the end of a notice Ray Train ends a group before the node is gone
+        if any(node not in alive or node in draining for node in self._nodes.values()):
             self.book.lost_node(drive_id)
         else:
             self.book.crashed(drive_id)

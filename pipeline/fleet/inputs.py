@@ -18,6 +18,7 @@ from pipeline.fleet.patience import patiently
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from pipeline.ingest import video
 from pipeline.ingest.drives import KITTI_FOLDERS, is_image_name, natural_key
+from pipeline.storage import NotFoundError, RefusedError
 
 # Looks under way at a time: a store answers each in some ms to some 100 ms, and they are small.
 LOOKS_AHEAD = 32
@@ -98,7 +99,8 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
 
 
 def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]:
-    """Drives below a folder in natural order of their paths: depth first, with looks ahead."""
+    """Drives below a folder in natural order of their paths: depth first, with looks ahead. A folder that the store
+    does not let us look into costs no other drive, and is said at the end: raises StorageError there."""
 
     def expand(place: tuple[str, ...], look: _Look) -> None:
         """Put what a folder holds in front of what waits."""
@@ -106,6 +108,7 @@ def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]
         folders = [(*place, name) for name in reversed(look.folders)]
         waiting.extendleft((path, True, None) for path in folders if storage.join(source, *path) != leave_out)
 
+    unseen: list[StorageError] = []
     waiting: deque[tuple[tuple[str, ...], bool, Future[_Look | None] | None]] = deque()
     with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
         expand((), top)
@@ -117,7 +120,11 @@ def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]
                         waiting[index] = path, is_folder, pool.submit(_look_again, storage.join(source, *path))
                 path, is_folder, future = waiting.popleft()
                 uri = storage.join(source, *path)
-                look = future.result() if future is not None else None
+                try:
+                    look = future.result() if future is not None else None
+                except StorageError as error:
+                    unseen.append(error)
+                    continue
                 if look is None or look.is_drive or len(path) >= DEPTH or not (look.folders or look.videos):
                     yield DriveRef(_id_of(path if is_folder else (*path[:-1], _stem(path[-1]))), uri)
                 else:
@@ -126,14 +133,15 @@ def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]
             for _, _, future in waiting:
                 if future is not None:
                     future.cancel()
+    if unseen:
+        raise StorageError(f"{len(unseen)} folder(s) could not be looked into, the first: {unseen[0]}")
 
 
 def _look_again(uri: str) -> _Look | None:
-    """A look at a folder that was just listed; None where it is gone or closed to us, or the store does not answer for
-    longer than a restart takes: the plan says so by name."""
+    """A look at a folder that was just listed; None where it is gone or closed to us: the plan says so by name."""
     try:
         return patiently(lambda: _look(uri))
-    except StorageError:
+    except (NotFoundError, RefusedError):
         return None
 
 

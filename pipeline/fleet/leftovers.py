@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.leases import Lease, Leases
 from pipeline.reconstruct import clear_staging
+from pipeline.staged_drive import has_staged_drive
 from pipeline.storage import NotFoundError
 
+_AT_A_TIME = 16
 
-def clear_leftovers(output: str, leases: Leases, is_published: Callable[[str], bool]) -> None:
-    """Give back leases whose run is gone, and remove what was staged and not asked to be kept. One listing each; what
-    the store does not allow is left to a later run."""
-    with contextlib.suppress(DriveError):
-        left = [*leases.drive_ids(), *_staged_drive_ids(output)]
-        for drive_id in dict.fromkeys(left):
-            if not is_published(drive_id):
-                continue
+
+def clear_leftovers(
+    output: str, leases: Leases, is_published: Callable[[str], bool], stopping: Callable[[], bool]
+) -> None:
+    """Give back leases whose run is gone, and remove what was staged and not asked to be kept. One listing each,
+    and a request a drive where predictions were kept, side by side; what the store does not allow is left."""
+
+    def clear(drive_id: str) -> None:
+        with contextlib.suppress(DriveError):
+            if stopping() or (drive_id not in leased and has_staged_drive(output, drive_id)):
+                return
             lease = leases.take(drive_id)
             if isinstance(lease, Lease):
                 clear_staging(output, drive_id, lease.guard)
                 leases.release(lease)
+
+    with contextlib.suppress(DriveError):
+        leased = set(leases.drive_ids())
+        left = [drive_id for drive_id in leased | set(_staged_drive_ids(output)) if is_published(drive_id)]
+        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="leftovers") as pool:
+            list(pool.map(clear, left))
 
 
 def _staged_drive_ids(output: str) -> list[str]:

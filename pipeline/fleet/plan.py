@@ -5,6 +5,7 @@ A plan keeps numbers of a drive, not its frames' names: ten thousand drives of f
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -136,8 +137,15 @@ class Planner:
         drive = patiently(lambda: self.find(config))
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
-        there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
-        planned = PlannedDrive(ref, "do", identity=identity, costs=costs, replaces=there is not None)
+        planned = PlannedDrive(ref, "do", identity=identity, costs=costs)
+        there = None
+        try:
+            there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
+        except DriveError as error:
+            if isinstance(error, StorageError) or not config.overwrite:
+                raise
+            planned = replace(planned, replaces=True)  # damaged, or of a newer schema: to be made again, as asked
+        planned = replace(planned, replaces=planned.replaces or there is not None)
         if there is not None and there.identity == identity and not config.overwrite:
             settled = publish.is_settled(there)
             return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)
@@ -151,30 +159,23 @@ class Planner:
     def _cannot_be_read(self, ref: DriveRef, reason: str) -> PlannedDrive:
         known = False
         if ref.drive_id in self.failures.drive_ids and not self.config.retry_failed:
-            failure = self.failures.get(ref.drive_id)
-            known = failure is not None and failure.concerns(None) and failure.reason == reason
+            with contextlib.suppress(DriveError):  # a record that cannot be read says nothing
+                failure = self.failures.get(ref.drive_id)
+                known = failure is not None and failure.concerns(None) and failure.reason == reason
         return PlannedDrive(ref, "failed" if known else "bad", reason, "find")
 
 
 def selected(
     refs: Iterable[DriveRef | RefusedDrive], config: RunConfig, failures: Failures
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """The drives that --only and --retry-failed ask for; names of which no record can be kept are refused each time."""
+    """The drives that --only and --retry-failed ask for; what was refused where it was found is refused each time."""
     for ref in refs:
         words = (ref.drive_id, *(ref.tags if isinstance(ref, DriveRef) else ()))
         if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in words):
             continue
-        if config.retry_failed and ref.drive_id not in failures.drive_ids and _may_have_a_record(ref):
+        if config.retry_failed and isinstance(ref, DriveRef) and ref.drive_id not in failures.drive_ids:
             continue
         yield ref
-
-
-def _may_have_a_record(ref: DriveRef | RefusedDrive) -> bool:
-    try:
-        storage.check_drive_id(ref.drive_id)
-    except DriveError:
-        return False
-    return True
 
 
 def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:

@@ -40,7 +40,7 @@ from pipeline.ray_session import cluster_address, start_ray
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2
-_FINISH_AFTER_STOP_S = 20.0
+_FINISH_AFTER_STOP_S, _THREADS_AFTER_STOP_S = 20.0, 2.0  # the image gives a stopped job 30 s in all
 _SHOWN = 30
 
 
@@ -159,11 +159,12 @@ class _Run:
         self.book.stop()
         self.queue.stop()
         self.book.reporter.say("stopping: drives that are being published are finished, the others are left for later")
-        end = time.monotonic() + _FINISH_AFTER_STOP_S
         closing = threading.Thread(target=lambda: self.finisher.close(drop=True), name="closing", daemon=True)
         closing.start()
-        for thread in [closing, *threads]:
-            thread.join(max(end - time.monotonic(), 0.0) if thread is closing else 1.0)
+        closing.join(_FINISH_AFTER_STOP_S)
+        end = time.monotonic() + _THREADS_AFTER_STOP_S
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0.0))
         self.book.leave_rest()
         if self.failure:
             return "failed", self.failure
@@ -184,7 +185,6 @@ class _Run:
                         self.queue.add(planned)
                     else:
                         todo.append(planned)
-                self.book.clear_leftovers()
             except DriveError as error:
                 self.listing_failure = f"not all drives could be listed: {error}"
                 self.book.reporter.say(self.listing_failure)
@@ -195,6 +195,8 @@ class _Run:
                 else:
                     self.book.skip(planned, f"beyond --limit {self.config.limit}")
             self.book.ledger.update_run(listed=self.listing_failure is None)
+            self.queue.close()
+            self.book.clear_leftovers()
         except BaseException as error:
             self.failure = f"planning failed: {type(error).__name__}: {error}"
             raise

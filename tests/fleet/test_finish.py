@@ -41,13 +41,15 @@ def test_a_try_after_one_that_published_is_done_though_what_was_staged_is_going(
     assert open_drive(str(out), "d").manifest == before and not (out / "_staging").exists()
 
 
-def test_also_where_it_shall_be_made_again(staged):
+def test_a_result_that_shall_be_made_again_is_not_taken_for_the_new_one(staged):
     what, config, out = staged
-    first = open_drive(str(out), "d").manifest
-    config = replace(config, overwrite=True)
-    assert finish_here(what, replace(config, keep_predictions=True), str(out), "me").points == first.counts.points
-    a_chunk_goes(out)  # the try that made it again was killed while it cleared up
-    assert finish_here(what, config, str(out), "me").points == first.counts.points
+    again = replace(config, overwrite=True, keep_predictions=True)
+    first = open_drive(str(out), "d").manifest.timings
+    assert finish_here(what, again, str(out), "me").frames == 15
+    assert open_drive(str(out), "d").manifest.timings != first
+    a_chunk_goes(out)
+    with pytest.raises(NotFoundError):
+        finish_here(what, again, str(out), "me")
 
 
 def test_without_a_result_a_chunk_that_is_gone_is_said(staged):

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet import patience
 from pipeline.fleet.inputs import DEPTH, FIRST_LOOK_NAMES, iter_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
@@ -137,7 +137,8 @@ def test_the_output_below_the_input_holds_no_drives(tmp_path):
 
 
 def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
-    root = put(str(tmp_path / "fleet"), [f"d{number}/0.png" for number in range(5)])
+    names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
+    root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
     monkeypatch.setattr(patience, "PATIENCE_S", (0.01, 0.01))
     listed, asked = storage.iter_folder, Counter()
 
@@ -149,5 +150,9 @@ def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other
         return listed(uri, *arguments)
 
     monkeypatch.setattr(storage, "iter_folder", at_times)
-    assert [ref.drive_id for ref in iter_drives(root)] == [f"d{number}" for number in range(5)]
+    found = []
+    with pytest.raises(StorageError, match=r"1 folder\(s\) could not be looked into, the first: no answer"):
+        for ref in iter_drives(root):
+            found.append(ref.drive_id)
+    assert found == ["d0", "d1", "d2", "d4"]
     assert (asked["d1"], asked["d3"], asked["d0"]) == (3, 3, 1)

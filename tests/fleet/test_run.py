@@ -346,3 +346,38 @@ def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path
     manifest_of(out, "kept", World().run(tmp_path / "second", ["kept"]).rows["kept"].identity)
     assert set(states(World().run(out, ["d", "kept"])).values()) == {"skipped"}
     assert {path.name for path in (out / "_staging").iterdir()} == {"kept", "other"}
+
+
+def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive(tmp_path):
+    world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group when the notice is over
+    world.draining = {"node-0"}
+    world.run_wave = lambda *a: (world.draining.clear(), World.run_wave(world, *a))[1]
+    world.on_go = lambda drive_id: world.draining.add("node-0")
+    row = world.run(tmp_path, ["d"], fleet={"max_attempts": 2}).rows["d"]
+    assert (row.state, row.attempts) == ("published", 5)
+
+
+def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "manifest.json").write_text("{")
+    run = World().run(tmp_path, ["d", "e"])
+    assert states(run) == {"d": "failed", "e": "published"} and "manifest.json" in run.rows["d"].reason
+    assert states(World().run(tmp_path, ["d"], overwrite=True)) == {"d": "published"}
+
+
+def test_a_publish_that_is_not_through_when_the_run_is_left_says_nothing_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.fleet.run._FINISH_AFTER_STOP_S", 0.5)
+    world, gate, ended = World(), threading.Event(), threading.Event()
+
+    def late(*arguments):
+        gate.wait(30)
+        ended.set()
+        raise UnreachableError("chunks are gone")
+
+    world.finished = late
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    run = world.run(tmp_path, ["d"])
+    gate.set()
+    assert ended.wait(5) and not time.sleep(0.3)
+    assert states(run) == {"d": "queued"} and not (tmp_path / "_failed").exists()
+    assert not (tmp_path / "_leases").exists()
