@@ -167,7 +167,9 @@ class DriveBook:
             return "skip"
         hand.begun, hand.gpus = time.monotonic(), gpus
         attempts = self.ledger.row(drive_id).attempts + 1
-        self.ledger.update(drive_id, state="running", attempts=attempts, group=group, reason=None, stage=None)
+        self.ledger.update(
+            drive_id, state="running", attempts=attempts, group=group, gpus=gpus, reason=None, stage=None
+        )
         return "go"
 
     # -- in the network -------------------------------------------------------------------------------------

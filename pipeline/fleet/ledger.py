@@ -47,9 +47,9 @@ class DriveRow:
 
     attempts: how often this run began it. reason: why it is in this state, one line; stage and frame: where that
     happened, where known. seconds: by stage (find, forward, join, publish), of all tries. gpu_seconds: forward seconds
-    times the GPUs of the group. frames_per_s: of the forward stage that ended well. bytes: of the published files.
-    identity: pipeline.publish.drive_identity. group: number of the group that ran it. Times are
-    seconds since 1970, UTC.
+    times the GPUs of the group; gpus: of the group that it is with now. frames_per_s: of the forward stage that ended
+    well. bytes: of the published files. identity: pipeline.publish.drive_identity. group: number of the group that ran
+    it. Times are seconds since 1970, UTC.
     """
 
     drive_id: str
@@ -67,6 +67,7 @@ class DriveRow:
     bytes: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     gpu_seconds: float = 0.0
+    gpus: int = 0
     frames_per_s: float = 0.0
     verdict: str | None = None
     identity: str | None = None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pipeline import metrics
 from pipeline.fleet.ledger import Ledger, RunState
@@ -20,7 +22,7 @@ def metrics_of(ledger: Ledger, every_s: float = EVERY_S) -> Iterator[None]:
     told: dict[tuple[metrics.Metric, str], float] = {}
 
     def tell() -> None:
-        total = summarise(RunState(ledger.info, dict(ledger.rows)))
+        total = summarise(RunState(replace(ledger.info, updated_at=time.time()), dict(ledger.rows)))
         for state, count in total.counts.items():
             metrics.put(metrics.DRIVES, count, state=state)
         sums = {(metrics.STAGE_SECONDS, stage): spent for stage, spent in total.seconds.items()}
@@ -29,8 +31,10 @@ def metrics_of(ledger: Ledger, every_s: float = EVERY_S) -> Iterator[None]:
             (metrics.BYTES, ""): total.bytes, (metrics.GPU_SECONDS, ""): total.gpu_seconds,
         }  # fmt: skip
         for (metric, stage), now in sums.items():
-            metrics.add(metric, now - told.get((metric, stage), 0.0), **({"stage": stage} if stage else {}))
-            told[metric, stage] = max(now, told.get((metric, stage), 0.0))
+            before = told.get((metric, stage), 0.0)
+            if now > before:  # a counter never falls, though what is known of a drive at work is a little ahead
+                metrics.add(metric, now - before, **({"stage": stage} if stage else {}))
+                told[metric, stage] = now
 
     def watch() -> None:
         while not done.wait(every_s):

@@ -19,7 +19,7 @@ class Summary:
     """A run in numbers. seconds: by stage, summed over drives. left_s: None where nothing was finished to judge by.
 
     wall_s: since the run began, to its end or the ledger's last word. gpu_busy: GPU seconds of the drives over those
-    the run had; None without GPUs.
+    the run had; None without GPUs. gpu_seconds: those in the network now with what they took so far.
     """
 
     drives: int
@@ -49,7 +49,10 @@ def summarise(run: RunState) -> Summary:
     left = None
     if worked and waiting and wall > 0 and run.info.listed:
         left = wall * _size(waiting, worked) / max(_size(worked, worked), 1e-9)
-    gpu_seconds = sum(row.gpu_seconds for row in run.rows.values())
+    gpu_seconds = sum(row.gpu_seconds for row in run.rows.values()) + sum(
+        row.gpus * max(run.info.updated_at - (row.started_at or run.info.updated_at), 0.0)
+        for row in run.in_state("running")
+    )
     return Summary(
         drives=len(run.rows), counts=run.counts, frames=frames,
         points=sum(row.points for row in published), bytes=sum(row.bytes for row in published),

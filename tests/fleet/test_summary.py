@@ -20,6 +20,15 @@ def test_a_run_is_added_up():
     assert total.left_s is None  # nothing is left
 
 
+def test_gpus_of_a_drive_in_the_network_count_while_it_is_there():
+    run = made_up_run(10, "running", failed_share=0)
+    done = summarise(run).gpu_seconds
+    at_work = DriveRow("w", state="running", started_at=BEGIN + 40, gpus=4, gpu_seconds=100.0)  # of an earlier try
+    for now, more in ((50, 100 + 4 * 10), (90, 100 + 4 * 50), (30, 100)):
+        live = RunState(replace(run.info, updated_at=BEGIN + now), {**run.rows, "w": at_work})
+        assert summarise(live).gpu_seconds == pytest.approx(done + more)
+
+
 def test_time_left_goes_by_frames():
     run = made_up_run(10, "running", failed_share=0)
     rows = {name: replace(row, frames=100) for name, row in run.rows.items()}
@@ -54,3 +63,10 @@ def test_durations_are_said_as_people_do(seconds, said):
 @pytest.mark.parametrize(("count", "said"), [(0, "0 B"), (1500, "1.5 kB"), (2e9, "2.0 GB"), (5e15, "5000.0 TB")])
 def test_bytes_are_said_as_people_do(count, said):
     assert size(count) == said
+
+
+def test_the_command_to_try_again_leaves_out_none_of_those_that_failed():
+    typed = ("python", "-m", "jobs.reconstruct", "--limit", "5", "--input", "s3://a b/", "--limit=7", "--only", "x*")
+    run = made_up_run(3)
+    command = retry_command(RunState(replace(run.info, command=typed), run.rows))
+    assert command == "python -m jobs.reconstruct --input 's3://a b/' --only 'x*' --retry-failed"
