@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline import publish, storage
 from pipeline.config import RunConfig
@@ -18,6 +18,7 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.failures import Failure, Failures, FailureState
 from pipeline.fleet.finish import FinishDrive, Finished
 from pipeline.fleet.how_far import HowFar
+from pipeline.fleet.in_hand import InHand
 from pipeline.fleet.ledger import DriveRow, Ledger
 from pipeline.fleet.leftovers import clear_leftovers
 from pipeline.fleet.plan import PUBLISHED_ALREADY, PlannedDrive, drive_config
@@ -31,17 +32,6 @@ from pipeline.storage import NotFoundError
 
 _FRAME = re.compile(r"\bframe (\d+)")
 _STOPPED = "the run was stopped before it was done"
-
-
-@dataclass
-class InHand:
-    """A drive that a group took, once: what comes back to the queue and is taken again is in hand anew."""
-
-    planned: PlannedDrive
-    lease: Lease
-    begun: float | None = None
-    gpus: int = 0
-    phase: str = "waiting"
 
 
 class DriveBook:
@@ -241,7 +231,8 @@ class DriveBook:
             hand = self._in_hand.pop(planned.drive_id, None)
         if hand is None and self.stopping:
             return  # left for later
-        self._end_try(hand)
+        if hand is not None:  # else it never was this run's: what is staged of it may be another's
+            hand.end_try(self.ledger, self.output)
         self._fail(planned, reason, stage, lasting=lasting, state=state, hand=hand)
         if hand is not None:
             self.leases.release(hand.lease)
@@ -257,7 +248,7 @@ class DriveBook:
                 return None
             hand.phase = "staged"
         self.leases.rest(hand.lease)
-        spent = self._spend(hand)
+        spent = hand.spend(self.ledger)
         self.ledger.update(
             drive_id, state="staged", loops=loops, frames_per_s=hand.planned.frames / max(spent, 1e-3)
         )
@@ -349,7 +340,7 @@ class DriveBook:
         drive_id = hand.planned.drive_id
         with self._lock:
             self._in_hand.pop(drive_id, None)
-        self._end_try(hand)
+        hand.end_try(self.ledger, self.output)
         self.ledger.update(drive_id, state="queued", reason=reason)
         self.leases.release(hand.lease)
         self.queue.put_back(hand.planned, after_s=after_s, alone=alone)
@@ -395,20 +386,3 @@ class DriveBook:
         if planned.todo == "published":
             with contextlib.suppress(StorageError):
                 self.failures.forget(planned.drive_id)
-
-    def _spend(self, hand: InHand) -> float:
-        """Book what a try took of the network's machines, whatever came of it. Returns seconds."""
-        assert hand.begun is not None
-        spent, drive_id = time.monotonic() - hand.begun, hand.planned.drive_id
-        hand.begun = None
-        gpu_seconds = self.ledger.row(drive_id).gpu_seconds + spent * hand.gpus
-        self.ledger.update(drive_id, seconds={"forward": spent}, gpu_seconds=gpu_seconds)
-        return spent
-
-    def _end_try(self, hand: InHand | None) -> None:
-        """Before the drive's row and lease say that this try at it came to nothing."""
-        if hand is None:
-            return  # it never was this run's: what is staged of it may be another's
-        if hand.begun is not None:
-            self._spend(hand)
-        clear_staging(self.output, hand.planned.drive_id, hand.lease.guard)

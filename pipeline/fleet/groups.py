@@ -15,8 +15,9 @@ from ray._private.state import state as cluster_state
 
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError
-from pipeline.fleet.book import DriveBook, InHand
+from pipeline.fleet.book import DriveBook
 from pipeline.fleet.finish import Finisher
+from pipeline.fleet.in_hand import InHand
 from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.slots import Slots
