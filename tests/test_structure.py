@@ -40,7 +40,8 @@ def test_few_files_know_ray():
         "pipeline/forward/worker.py", "pipeline/forward/group.py",
         "pipeline/ray_session.py", "pipeline/training/launch.py",  # joins or starts it; a group that trains
         "pipeline/metrics.py",  # its counters, which its metrics page shows
-        "pipeline/fleet/groups.py", "pipeline/fleet/finish.py",  # who is alive and how large; tasks that publish
+        "pipeline/fleet/parts.py", "pipeline/fleet/group_size.py", # who is alive; how large
+        "pipeline/fleet/finish.py",  # tasks that publish
         "pipeline/fleet/plan_many.py",  # processes that plan beside the driver
     }  # fmt: skip
     assert users_of("ray") <= allowed

@@ -23,10 +23,11 @@ from pipeline import storage
 from pipeline.benchmark.report import Measured, Row, size
 from pipeline.config import RunConfig
 from pipeline.fleet.finish import Finished
-from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.group_size import GroupSize
+from pipeline.fleet.parts import Parts
 from pipeline.fleet.plan import PlannedDrive, Planner, drive_config
 from pipeline.fleet.refs import DriveRef
-from pipeline.fleet.run import Parts, run_fleet
+from pipeline.fleet.run import run_fleet
 from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.fleet.failures import Failures
-from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.group_size import GroupSize
 from pipeline.fleet.ledger import list_runs, new_run_id, read_run
 from pipeline.fleet.plan import Costs, PlannedDrive, ranks_needed, selected
 from pipeline.fleet.plan_many import plan_drives

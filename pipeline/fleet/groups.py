@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import ray
-from ray._private.state import state as cluster_state
+from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.errors import StorageError
 from pipeline.fleet.book import DriveBook
 from pipeline.fleet.finish import Finisher
+from pipeline.fleet.group_size import GroupSize
 from pipeline.fleet.in_hand import InHand
-from pipeline.fleet.plan import PlannedDrive, Planner, drive_config, ranks_needed
+from pipeline.fleet.parts import Parts
+from pipeline.fleet.plan import PlannedDrive, Planner, ranks_needed
 from pipeline.fleet.queue import DriveQueue
 from pipeline.fleet.slots import Slots
 from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged, Waits
-from pipeline.forward.group import GroupError, GroupSettings, Outcome, Permit, ranks_said, run_forward, uses_gpus
+from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
-from pipeline.ray_session import cluster_address
-from pipeline.reconstruct import plan, staged_drive, worker_job
+from pipeline.reconstruct import staged_drive
 from pipeline.storage import NotFoundError
 
-if TYPE_CHECKING:
-    from pipeline.fleet.run import Parts
-
 _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
-# As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
-_MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,73 +40,8 @@ class Loaded:
         return self.hand.planned.drive_id
 
 
-LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
-"""A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
-RunWave = Callable[..., Mapping[str, Outcome]]
-"""As pipeline.forward.group.run_forward, with the settings in the place of the job."""
-
-
 class Stopped(BaseException):
     """The run was stopped; ends a group in this process between two chunks. No Exception: nothing may survive it."""
-
-
-@dataclass(frozen=True)
-class GroupSize:
-    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver."""
-
-    groups: int
-    workers: int
-    gpus: int
-    in_process: bool
-    rank_bytes: int
-
-    @staticmethod
-    def of(config: RunConfig) -> GroupSize:
-        """From the settings and the cluster that Ray is connected to."""
-        in_cluster = cluster_address(config.address) is not None
-        on_gpus = uses_gpus(config.device, in_cluster)
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
-        workers = config.workers or 1
-        groups = config.groups or max(1, gpus // workers)
-        alone = not in_cluster and groups == workers == 1
-        per_rank = rank_memory(config, on_gpus, groups * workers)
-        return GroupSize(groups, workers, groups * workers if on_gpus else 0, alone, per_rank)
-
-    @property
-    def said(self) -> str:
-        """For a person."""
-        ranks = ranks_said(self.workers, self.gpus > 0, self.in_process)
-        return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}"
-
-
-def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
-    """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
-    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be.
-    While no machine with a GPU is up yet nothing is known, and a drive is taken to fit."""
-    if config.budgets.host is not None:
-        return config.budgets.host
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = [node for node in nodes if node.get("GPU", 0)] if on_gpus else nodes
-    shares = [
-        node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting
-    ]
-    return int(min(shares) * _MEMORY_SHARE) if shares else sys.maxsize
-
-
-def load_drive(planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
-    """List the drive again, look through it, and cut it into chunks."""
-    config = drive_config(planner.config, planned.ref)
-    drive = planner.find(config)
-    return plan(drive, config, planner.model), planner.identity_of(drive, config)
-
-
-def run_wave(
-    config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
-    on_event: Callable[[Event], None], permit: Permit,
-) -> Mapping[str, Outcome]:  # fmt: skip
-    """Some drives through the network by one start of a group. Raises GroupError."""
-    job = worker_job(config, output)
-    return run_forward(job, tasks, group=settings, on_event=on_event, permit=permit)
 
 
 class Group:
@@ -298,9 +224,3 @@ class Group:
             return False
         _, draining = self.parts.nodes()
         return any(node in draining for node in self._nodes.values())
-
-
-def cluster_nodes() -> tuple[set[str], set[str]]:
-    """Ids of the cluster's nodes that live, and of those that were told to go (spot nodes)."""
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    return alive, set(cluster_state.get_draining_nodes())

@@ -11,18 +11,20 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.fleet.book import DriveBook
 from pipeline.fleet.failures import Failures
-from pipeline.fleet.finish import FinishDrive, Finisher, finish_drive
-from pipeline.fleet.groups import Group, GroupSize, LoadDrive, RunWave, cluster_nodes, load_drive, run_wave
+from pipeline.fleet.finish import Finisher
+from pipeline.fleet.group_size import GroupSize
+from pipeline.fleet.groups import Group
 from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
+from pipeline.fleet.parts import THE_REAL_ONES, Parts
 from pipeline.fleet.plan import PlannedDrive, Planner, selected
 from pipeline.fleet.plan_many import plan_drives
 from pipeline.fleet.queue import DriveQueue
@@ -31,38 +33,15 @@ from pipeline.fleet.run_metrics import metrics_of
 from pipeline.fleet.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.slots import Slots
 from pipeline.fleet.summary import retry_command
-from pipeline.forward.group import check_gpus
 from pipeline.heap import return_gaps
 from pipeline.leases import Leases
 from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
-from pipeline.ray_session import cluster_address, start_ray
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2
 _FINISH_AFTER_STOP_S, _THREADS_AFTER_STOP_S = 20.0, 2.0  # the image gives a stopped job 30 s in all
 _SHOWN = 30
-
-
-def _ray_is_there(config: RunConfig) -> None:
-    check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
-    start_ray(config.address, config.all_ranks)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of where it touches the world; a benchmark puts stand-ins here.
-
-    ready: makes sure that load, run_wave and finish can run (starts Ray); size is asked behind it.
-    """
-
-    ready: Callable[[RunConfig], None] = _ray_is_there
-    size: Callable[[RunConfig], GroupSize] = GroupSize.of
-    load: LoadDrive = load_drive
-    run_wave: RunWave = run_wave
-    finish: FinishDrive = finish_drive
-    nodes: Callable[[], tuple[set[str], set[str]]] = cluster_nodes
-    planner: Callable[[RunConfig, str, Failures], Planner] | None = None
 
 
 def make_planner(config: RunConfig, output: str, failures: Failures) -> Planner:
@@ -77,7 +56,7 @@ def run_fleet(
     config: RunConfig,
     refs: Iterable[DriveRef | RefusedDrive],
     reporter: Reporter,
-    parts: Parts = Parts(),
+    parts: Parts = THE_REAL_ONES,
     command: Sequence[str] = (),
 ) -> RunState:
     """All drives that have no result yet; command is what was typed. Returns the ledger as it is at the end.

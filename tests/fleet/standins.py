@@ -15,10 +15,11 @@ from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.fleet.finish import Finished
-from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.group_size import GroupSize
+from pipeline.fleet.parts import Parts
 from pipeline.fleet.plan import Planner
 from pipeline.fleet.refs import DriveRef, RefusedDrive
-from pipeline.fleet.run import Parts, run_fleet
+from pipeline.fleet.run import run_fleet
 from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, Outcome
 from pipeline.ingest.drives import Drive

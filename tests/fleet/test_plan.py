@@ -14,7 +14,7 @@ from pipeline.errors import DecodeError
 from pipeline.fleet import estimate as estimates
 from pipeline.fleet.estimate import measured_rate, stored_rate, what_does_not_fit
 from pipeline.fleet.failures import Failure, Failures
-from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.group_size import GroupSize
 from pipeline.fleet.plan import (
     Planner,
     drive_config,

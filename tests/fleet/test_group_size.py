@@ -14,7 +14,7 @@ SIZES = """
 import sys
 from ray.cluster_utils import Cluster
 from pipeline.config import RunConfig
-from pipeline.fleet.groups import GroupSize
+from pipeline.fleet.group_size import GroupSize
 from pipeline.ray_session import start_ray
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
 start_ray(cluster.address)
