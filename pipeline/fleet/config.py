@@ -24,7 +24,7 @@ class FleetConfig:
     """Drives that are listed, and their headers read, at a time by the driver, and by each of scan_processes."""
     scan_processes: int | None = None
     """Processes of the cluster that list drives and read headers instead of the driver, where there are hundreds and
-    more; by default one for four CPUs, from one to eight. 0: the driver alone."""
+    more; by default one for four CPUs, from two to eight. 0: the driver alone."""
     finishing: int = 4
     """Drives that are joined and published at a time, beside the groups; when twice as many wait, groups wait."""
     lease_s: float = 120.0

@@ -23,7 +23,9 @@ from pipeline.fleet.refs import DriveRef, RefusedDrive
 
 # The driver's threads have planned so many drives before a process with its libraries is up.
 FEW_DRIVES = 200
-CPUS_A_PROCESS, MOST_PROCESSES = 4, 8
+# Two at the least: one alone is slower than what it is spared (on two cores that held the server too, 10 million names
+# took 72 s with one, 46 with two).
+CPUS_A_PROCESS, LEAST_PROCESSES, MOST_PROCESSES = 4, 2, 8
 # A process that has drives and gave none back for so long, which no store takes that answers, is taken for dead.
 STUCK_S = 600.0
 LOOK_EVERY_S = 10.0
@@ -166,8 +168,7 @@ class _Processes:
         self._started = True
         count = self._count
         if count is None:
-            cpus = int(ray.cluster_resources().get("CPU", 0))
-            count = min(max(cpus // CPUS_A_PROCESS, 1), MOST_PROCESSES)
+            count = default_processes(int(ray.cluster_resources().get("CPU", 0)))
         self._all = [_Process(self._planner, self._threads) for _ in range(count)]
 
     def stop(self) -> None:
@@ -202,6 +203,11 @@ class _Processes:
         """The one with the fewest drives; None where none is up, or all have enough."""
         process = min(self._up, key=lambda process: process.held, default=None)
         return process if process and process.held < 2 * self._threads else None
+
+
+def default_processes(cpus: int) -> int:
+    """How many processes plan beside the driver in a cluster of so many CPUs."""
+    return min(max(cpus // CPUS_A_PROCESS, LEAST_PROCESSES), MOST_PROCESSES)
 
 
 def _refused(refused: Iterable[RefusedDrive], taken: set[str]) -> Iterator[PlannedDrive]:

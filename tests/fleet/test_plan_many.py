@@ -15,7 +15,7 @@ from pipeline.fleet import plan_many
 from pipeline.fleet.config import FleetConfig
 from pipeline.fleet.failures import Failures
 from pipeline.fleet.plan import Planner
-from pipeline.fleet.plan_many import FEW_DRIVES, plan_drives
+from pipeline.fleet.plan_many import FEW_DRIVES, default_processes, plan_drives
 from pipeline.fleet.refs import DriveRef, RefusedDrive
 from tests.fleet.standins import World, made_up_drive
 
@@ -98,6 +98,11 @@ def test_drives_of_a_process_that_stands_still_are_planned_by_the_driver(tmp_pat
     plans = list(plan_drives(planner(tmp_path, find), many(find), FleetConfig(scan_threads=2, scan_processes=1)))
     frames = {p.drive_id: p.frames for p in plans}
     assert 12 in frames.values() and frames["late45"] == frames["late49"] == 10
+
+
+@pytest.mark.parametrize(("cpus", "processes"), [(0, 2), (3, 2), (12, 3), (500, 8)])
+def test_a_larger_cluster_plans_with_more_processes_within_bounds(cpus, processes):
+    assert default_processes(cpus) == processes
 
 
 def test_a_bug_in_planning_is_raised(tmp_path):
