@@ -93,7 +93,12 @@ class DriveBook:
                 return None
             hand = InHand(planned, lease)
             with self._lock:
-                self._in_hand[drive_id] = hand
+                stopped = self.stopping
+                if not stopped:
+                    self._in_hand[drive_id] = hand
+            if stopped:  # while it was taken: nobody gives it back but here
+                self.leases.release(lease)
+                return None
             known = planned.identity is not None and not self.config.overwrite
             if known and publish.is_published(self.output, drive_id, planned.identity):
                 self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
