@@ -30,7 +30,6 @@ from pipeline.publish import Manifest, PublishedDrive, read_manifest
 
 _CUBES = 10  # clouds are thinned to cubes of a tenth of the threshold
 _SCORES, _FRAMES, _RECTIFIED = "_scores", "_frames", "rectified.json"
-_SET_UP = ("find",)  # not the time that a drive takes
 
 
 def evaluate_benchmark(
@@ -114,7 +113,7 @@ def _score(
     if known is not None and known.get("seed") == seed and not made_now:
         return Score(**known["score"])
     earlier = {} if known is None else known["score"]
-    spent = sum(seconds for stage, seconds in row.seconds.items() if stage not in _SET_UP)
+    spent = sum(seconds for stage, seconds in row.seconds.items() if stage != "find")  # not the drive's time
     cost = (spent, peak) if made_now else (earlier.get("seconds"), earlier.get("peak_memory"))
     score = _judged(benchmark, sequence, variant, place, manifest, cost, seed)
     text = json.dumps({"identity": manifest.identity, "seed": seed, "score": asdict(score)}, indent=1)

@@ -106,7 +106,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             clear_staging(output, drive.drive_id, lease.guard)
             raise
         if not config.keep_predictions:
-            with contextlib.suppress(StorageError):  # the drive is published; a later run clears up
+            with contextlib.suppress(StorageError):  # it is published; the next run over many clears up
                 remove_staging(output, drive.drive_id)
         return result
 
@@ -258,7 +258,7 @@ def remove_staging(output: str, drive_id: str) -> None:
 
 def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
     """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
-    or an earlier result's, kept on request. A store that does not answer is left to a later run."""
+    or an earlier result's, kept on request. A store that does not answer ends it without a word."""
     with contextlib.suppress(DriveError):
         guard()
         if not has_staged_drive(output, drive_id):

@@ -54,8 +54,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class PlannedDrive:
-    """A drive, what is to be done for it, and why. replaces: a result of other input or settings is there. settled:
-    False where the result that is there was not brought to its usual names, since its publisher was killed."""
+    """A drive, what is to be done for it, and why. replaces: a result is there that a new one takes the place of.
+    settled: False where that was not brought to its usual names, since its publisher was killed."""
 
     ref: DriveRef
     todo: Todo
@@ -137,15 +137,15 @@ class Planner:
         drive = patiently(lambda: self.find(config))
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
-        planned = PlannedDrive(ref, "do", identity=identity, costs=costs)
         there = None
         try:
             there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
+            replaces = there is not None
         except DriveError as error:
             if isinstance(error, StorageError) or not config.overwrite:
                 raise
-            planned = replace(planned, replaces=True)  # damaged, or of a newer schema: to be made again, as asked
-        planned = replace(planned, replaces=planned.replaces or there is not None)
+            replaces = True  # damaged, or of a newer schema: to be made again, as asked
+        planned = PlannedDrive(ref, "do", identity=identity, costs=costs, replaces=replaces)
         if there is not None and there.identity == identity and not config.overwrite:
             settled = publish.is_settled(there)
             return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)

@@ -140,16 +140,13 @@ def now() -> str:
 def read_manifest(output: str, drive_id: str) -> Manifest:
     """The manifest of a finished drive. DriveError where there is none, it is damaged or of a newer schema;
     StorageError where the store does not answer."""
-    drive_uri = storage.join(output, storage.check_drive_id(drive_id))
-    uri = storage.join(drive_uri, MANIFEST)
+    manifest = find_manifest(output, drive_id)
+    if manifest is not None:
+        return manifest
     shown = without_credentials(output)
-    if not storage.exists(uri):
-        if storage.exists(drive_uri):
-            raise DriveError(
-                f"drive {drive_id} in {shown} is not finished: it has no {MANIFEST}; reconstruct it again"
-            )
-        raise DriveError(f"no drive {drive_id} in {shown}; check the name and the output's URI")
-    return Manifest.from_bytes(storage.read_bytes(uri), f"drive {drive_id} in {shown}")
+    if storage.exists(storage.join(output, drive_id)):
+        raise DriveError(f"drive {drive_id} in {shown} is not finished: it has no {MANIFEST}; reconstruct it again")
+    raise DriveError(f"no drive {drive_id} in {shown}; check the name and the output's URI")
 
 
 def is_published(output: str, drive_id: str, identity: str | None = None) -> bool:
