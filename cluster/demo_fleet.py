@@ -50,7 +50,7 @@ def main() -> int:
             if options.keep is not None:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 run([sys.executable, "-m", "jobs.status", "--output", f"{BUCKET}/results", "--failures", "0",
-                     "--report", str(options.keep / "run.html")], environment)  # fmt: skip
+                     "--report", str(options.keep / "run.html")], environment)
             if not ok:
                 for path in head.folder.rglob("job-driver-*.log"):
                     print(path.read_text(errors="replace")[-3000:])
@@ -64,7 +64,7 @@ def main() -> int:
 def render(frames: int, height: int, environment: dict[str, str], server: S3Server) -> None:
     """Six drives into the bucket, the last with most of its frames cut short."""
     say(f"rendering six drives of {frames} frames, straight into the bucket")
-    command = [sys.executable, "-m", "jobs.city", "--output", f"{BUCKET}/drives", "--drives", "6"]
+    command = [sys.executable, "-m", "jobs.synthesize", "--output", f"{BUCKET}/drives", "--drives", "6"]
     command += ["--frames", str(frames), "--height", str(height), "--width", str(2 * height), "--supersample", "1"]
     run(command, environment)
     client = server.client()
@@ -87,7 +87,7 @@ def submit_twice(environment: dict[str, str]) -> bool:
     return (
         "5 published, 1 failed" in status and "05" in status.split("failed", 2)[-1]
         and "nothing to do" in second and not any(secret in first + status + second for secret in secrets)
-    )  # fmt: skip
+    )
 
 
 def run(command: list[str], environment: dict[str, str], may_fail: bool = False) -> str:
@@ -98,7 +98,7 @@ def run(command: list[str], environment: dict[str, str], may_fail: bool = False)
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     for line in process.stdout:
         print("    " + line, end="", flush=True)

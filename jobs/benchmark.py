@@ -29,7 +29,7 @@ from pipeline.benchmark.streets import StreetsBenchmark
 What = Literal[
     "accuracy", "backend", "decode", "drive", "fleet", "network", "planning", "publish", "rendering",
     "store", "streets",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)

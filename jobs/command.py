@@ -80,7 +80,7 @@ def _outcome(action: Callable[[], None]) -> int:
             return EXIT_NOBODY_READS
         traceback.print_exc()
         print("error: this is a bug of the program, not of the input; please report the lines above",
-              file=sys.stderr)  # fmt: skip
+              file=sys.stderr)
         return EXIT_FAILED
     return 0
 

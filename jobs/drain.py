@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from jobs.command import run_command, settings_from
-from pipeline.ray_session import drain_this_node, ray_for_one_job, start_ray
+from pipeline.common.ray_session import drain_this_node, ray_for_one_job, start_ray
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from rich.console import Console
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.benchmark import Machine
+from pipeline.common.ray_session import ray_for_one_job
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
-from pipeline.evaluate_benchmark import evaluate_benchmark
 from pipeline.evaluation import (
     Filled,
     Match,
@@ -32,7 +32,7 @@ from pipeline.evaluation import (
 )
 from pipeline.evaluation.benchmarks import BENCHMARKS
 from pipeline.evaluation.benchmarks.scores import VARIANTS, Score, means, remarks, render
-from pipeline.ray_session import ray_for_one_job
+from pipeline.evaluation.run_benchmark import evaluate_benchmark
 
 _WIDTH = 160  # of a table where no terminal says how wide it is
 
@@ -133,15 +133,15 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
         scores = evaluate_benchmark(
             benchmark, config.data, config.output, config.run,
             sequences=config.sequences, ablate=config.parts, seed=config.seed, told=told, command=command,
-        )  # fmt: skip
+        )
     made = {
         "command": storage.redacted(shlex.join(command)),
         "seed": str(config.seed), "commit": Machine.here().commit,
-    }  # fmt: skip
+    }
     values = {
         "benchmark": benchmark.name, **made, "scores": [asdict(score) for score in scores],
         "means": means(benchmark, scores), "published": benchmark.published,
-    }  # fmt: skip
+    }
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     table = storage.join(storage.absolute(config.output), benchmark.name, "scores.json")
     storage.write_bytes_atomically(table, text.encode())

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from jobs.command import run_command, settings_from
-from pipeline.export import Exported, Format, export_drive
-from pipeline.progress import Reporter
+from pipeline.common.progress import Reporter
 from pipeline.publish import Selection
+from pipeline.publish.exports.export_drive import Exported, Format, export_drive
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _export(config: ExportConfig) -> None:
         done = export_drive(
             config.output, config.drive, config.format, config.to, config.selection, reporter,
             images=config.images, depth_scale=config.depth_scale, overwrite=config.overwrite,
-        )  # fmt: skip
+        )
     finally:
         reporter.close()
     print(summary(config.drive, done, reporter.seconds))

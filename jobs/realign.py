@@ -13,7 +13,7 @@ from jobs.command import run_command, settings_from
 from jobs.reconstruct import summary
 from pipeline import storage
 from pipeline.backend import BackendConfig
-from pipeline.progress import Reporter
+from pipeline.common.progress import Reporter
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import read_staged_drive

@@ -14,13 +14,13 @@ from itertools import chain, islice
 from jobs.command import EXIT_FAILED, EXIT_INTERRUPTED, run_command, settings_from
 from pipeline import reconstruct as stages
 from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import ray_for_one_job
 from pipeline.config import RunConfig
-from pipeline.fleet.estimate import fleet_plan
-from pipeline.fleet.inputs import iter_drives
-from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.fleet.discover.discovery import iter_drives
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
-from pipeline.progress import Reporter
-from pipeline.ray_session import ray_for_one_job
 from pipeline.reconstruct import Reconstruction
 
 
@@ -86,7 +86,7 @@ def _reconstruct_many(
 
 
 def _sample_drive(reporter: Reporter) -> str:
-    from pipeline.city import sample_drive
+    from pipeline.synthetic import sample_drive
 
     with reporter.timed("render"):
         uri = sample_drive(lambda done, total: reporter.advance("render", 1, total, "frames"))

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
-from pipeline.progress import Reporter
+from pipeline.common.progress import Reporter
 from pipeline.publish import open_drive
 from pipeline.report import ReportConfig, make_server, start_live, write_site
 from pipeline.report.colours import PATH
+from pipeline.report.comparison import compare_with
 from pipeline.report.drive_report import other_paths
-from pipeline.report.others import compare_with
-from pipeline.report.view import DriveView
+from pipeline.report.drive_view import DriveView
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
-from pipeline.fleet.ledger import RunState, list_runs, read_run
-from pipeline.fleet.run_report import render_run_report
-from pipeline.fleet.summary import had_nothing_to_do, status_text, summarise
+from pipeline.fleet.records.ledger import RunState, list_runs, read_run
+from pipeline.fleet.status.run_report import render_run_report
+from pipeline.fleet.status.summary import had_nothing_to_do, status_text, summarise
 
 _RUNS_LOOKED_AT = 20  # of a schedule that mostly has nothing to do
 

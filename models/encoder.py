@@ -46,7 +46,7 @@ class VisionTransformer(nn.Module):
             Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS,
                   layer_scale=_ENCODER_LAYER_SCALE)
             for _ in range(depth)
-        )  # fmt: skip
+        )
         self.norm = LayerNorm(width, eps=_ENCODER_NORM_EPS)
         for tensor in (self.cls_token, self.pos_embed, self.register_tokens):
             nn.init.trunc_normal_(tensor, std=0.02)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.camera import rotation_from_quaternion
+from models.pose_encoding import rotation_from_quaternion
 
 _ROUND_DECAY = 0.6  # earlier refinement rounds count less (VGGT)
 _HUBER = 0.01  # pose errors below it (half a degree of half an angle) are squared

@@ -30,7 +30,7 @@ _FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory
 class Prediction:
     """What the network says of one chunk, frames in the network's order (reference first), float32.
 
-    frame_index (S,) int64; pose_encoding (S, 9), cameras from the reference camera's frame (models.camera);
+    frame_index (S,) int64; pose_encoding (S, 9), cameras from the reference camera's frame (models.pose_encoding);
     depth (S, H, W) z-depth; depth_confidence (S, H, W), at least 1; points (S, H, W, 3) in the reference
     camera's frame and points_confidence (S, H, W), or None where not asked for.
     """
@@ -186,7 +186,7 @@ class Reconstructor(nn.Module):
         if (
             images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < patch
             or images.shape[2] % patch or images.shape[3] % patch
-        ):  # fmt: skip
+        ):
             raise ValueError(
                 f"images must be (N, 3, H, W), sides multiples of {patch}, not {tuple(images.shape)}"
             )

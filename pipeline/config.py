@@ -10,8 +10,8 @@ from typing import Any
 from models import ModelConfig
 from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
-from pipeline.backend.loops import LoopConfig
-from pipeline.fleet.config import FleetConfig
+from pipeline.backend.loop_detection import LoopConfig
+from pipeline.fleet_config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import Device, NetworkSpec, Precision
 from pipeline.ingest.stops import StopConfig, TurnConfig
@@ -152,7 +152,7 @@ class RunConfig:
         return MemoryBudgets(
             size(self.gpu_memory, "--gpu-memory"), size(self.host_memory, "--host-memory"),
             size(self.scratch, "--scratch"), self.scratch_folder,
-        )  # fmt: skip
+        )
 
     @property
     def ranks(self) -> int:
@@ -184,7 +184,7 @@ class RunConfig:
         values = asdict(self)
         for name in ("input", "output", "drive_id", "weights", "workers", "device", "threads", "overwrite",
                      "keep_predictions", "address", "plan", "only", "limit", "retry_failed", "groups", "fleet",
-                     "gpu_memory", "host_memory", "scratch", "scratch_folder"):  # fmt: skip
+                     "gpu_memory", "host_memory", "scratch", "scratch_folder"):
             del values[name]
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
@@ -244,7 +244,7 @@ def _check_type(owner: Any, name: str, value: Any, where: str) -> None:
         isinstance(value, bool) if "bool" in text
         else isinstance(value, numbers) and not isinstance(value, bool) if numbers
         else isinstance(value, str)
-    )  # fmt: skip
+    )
     if not good:
         raise ValueError(f"settings file {where}: {name} should be {text}, not {value!r}")
 

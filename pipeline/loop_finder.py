@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backend.loops import Detector, LoopConfig, loop_windows, open_detector
-from pipeline.forward.loops import LoopChunk
+from pipeline.backend.loop_detection import Detector, LoopConfig, loop_windows, open_detector
+from pipeline.forward.loop_chunks import LoopChunk
 
 
 @dataclass(frozen=True)

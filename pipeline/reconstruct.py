@@ -18,9 +18,11 @@ from importlib import metadata
 from models import ModelConfig
 from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import cluster_address, start_ray
+from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
-from pipeline.fleet.ledger import new_run_id
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_said, run_forward, uses_gpus
@@ -34,9 +36,7 @@ from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
 from pipeline.leases import HeldElsewhere, Leases
 from pipeline.loop_finder import DetectedLoops
-from pipeline.progress import Reporter
 from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
-from pipeline.ray_session import cluster_address, start_ray
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -66,7 +66,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         drive = find_drive(
             config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps,
             start=config.start, end=config.end,
-        )  # fmt: skip
+        )
         model = config.network.config()
         config = config.with_network_defaults(model)
         identity = publish.drive_identity(
@@ -169,7 +169,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
     group = GroupSettings(
         config.ranks, config.ranks == 1 and not in_cluster, uses_gpus(config.device, in_cluster),
         config.fleet.barrier_timeout_s,
-    )  # fmt: skip
+    )
     reporter.say(f"drive {drive_id}: the network runs on {ranks_said(group.workers, group.use_gpu, group.in_process)}")
     outcome = run_forward(worker_job(config, output), [task], group=group, on_event=on_event)[drive_id]
     if outcome.attempt is None:
@@ -184,11 +184,11 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> Staged
         replace(loop, first=numbers[loop.first], second=numbers[loop.second],
                 frames=tuple(numbers[place] for place in loop.frames))
         for loop in outcome.loops
-    )  # fmt: skip
+    )
     return StagedDrive(
         facts_of(task), outcome.attempt or "", len(task.chunks), loops, tuple(numbers),
         config.network.sha256(), config.network.trained,
-    )  # fmt: skip
+    )
 
 
 def facts_of(task: DriveTask) -> DriveFacts:

@@ -9,7 +9,7 @@ from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
 from pipeline.config import RunConfig, settings_from_dict
 from pipeline.errors import DriveError, StorageError
-from pipeline.forward.loops import LoopChunk
+from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
 from pipeline.publish import DriveFacts
 from pipeline.storage import StoredFile

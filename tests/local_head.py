@@ -38,7 +38,7 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1", **environment,
-    }  # fmt: skip
+    }
     ray = str(Path(sys.executable).with_name("ray"))
     command = [
         ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
@@ -46,7 +46,7 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
         f"--metrics-export-port={metrics}", f"--temp-dir={folder}", f"--min-worker-port={worker + 11000}",
         f"--max-worker-port={worker + 11400}", f"--num-cpus={num_cpus}", "--object-store-memory=200000000",
         "--disable-usage-stats",
-    ]  # fmt: skip
+    ]
     log = open(folder / "start.log", "wb")  # noqa: SIM115  (the process keeps it)
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -54,7 +54,7 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
         head = LocalHead(
             {**env, "RAY_ADDRESS": address}, address, f"http://127.0.0.1:{metrics}/metrics",
             f"127.0.0.1:{port}", folder,
-        )  # fmt: skip
+        )
         _wait(ray, head, process)
         yield head
     finally:

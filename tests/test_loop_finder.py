@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from pipeline.backend.loops import LoopCandidate, LoopConfig, TokenDetector
+from pipeline.backend.loop_detection import LoopCandidate, LoopConfig, TokenDetector
 from pipeline.loop_finder import DetectedLoops
 
 

@@ -59,7 +59,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         "chunk": [size, overlap, options.height, options.width], "attention_kernel": kernel,
         "matrix_flops_per_second": matrix_rate(device, dtype, size * patches, config.embed_dim),
         "copy_bytes_per_second": copy_rate(device, options.copy_bytes),
-    }  # fmt: skip
+    }
     frames = made_up_frames(options.frames, options.height, options.width)
     chunks = chunks_of(options.frames, size, overlap)
     model = made_up_network(config, dtype, device)
@@ -77,7 +77,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         "state_bytes_per_chunk": fast.state_bytes, "network_bytes": held,
         "peak_memory_bytes": peak,
         "long_drive_bytes": held + long_drive + max(0, peak - held - len(chunks) * fast.state_bytes),
-    }  # fmt: skip
+    }
     if options.compiled:
         try:
             compile_blocks(model)
@@ -124,20 +124,20 @@ def table(found: dict[str, Any]) -> tuple[str, bool]:
     met = found["long_drive_bytes"] <= _GPU_BYTES
     good &= met
     lines.append(f"{'GB for 4,541 frames, no spilling':34s}{found['long_drive_bytes'] / 1e9:12.1f}   target 80  "
-                 f"{'met' if met else 'MISSED'}")  # fmt: skip
+                 f"{'met' if met else 'MISSED'}")
     for name, rate in found["flops_per_second"].items():
         share = rate / found["matrix_flops_per_second"]
         lines.append(f"  {name:32s}{rate / 1e12:12.2f}   TFLOP/s, {share:.0%} of the matrix rate, "
-                     f"{found['fast_seconds'][name]:.2f} s")  # fmt: skip
+                     f"{found['fast_seconds'][name]:.2f} s")
     for name in ("matrix_flops_per_second", "copy_bytes_per_second", "state_bytes_per_chunk", "peak_memory_bytes",
-                 "pose_relative_difference", "depth_relative_difference"):  # fmt: skip
+                 "pose_relative_difference", "depth_relative_difference"):
         lines.append(f"{name:34s}{found[name]:12.4g}")
     if "compiled_speedup" in found:
         lines.append(f"{'blocks compiled, against without':34s}{found['compiled_speedup']:12.2f}   x")
     if "compile_error" in found:
         lines.append(found["compile_error"])
     lines.append(f"attention: {found['attention_kernel']}; {found['device']}; torch {found['torch']}; "
-                 f"{found['seconds']:.0f} s in all")  # fmt: skip
+                 f"{found['seconds']:.0f} s in all")
     return "\n".join(lines), good
 
 
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the slow comparisons")
     parser.add_argument("--copy-bytes", type=int, default=1_000_000_000)
     parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
-                        help="also time blocks that went through torch.compile")  # fmt: skip
+                        help="also time blocks that went through torch.compile")
     parser.add_argument("--json", help="write all numbers to this file")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -265,7 +265,7 @@ def _on_host(prediction: Prediction) -> Prediction:
     return Prediction(
         prediction.frame_index, prediction.pose_encoding.float().cpu(), prediction.depth.float().cpu(),
         prediction.depth_confidence.float().cpu(),
-    )  # fmt: skip
+    )
 
 
 def _wait(device: torch.device) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.equations import WIDTH, linearised, place, residuals, units
-from pipeline.backend.loop_rows import LoopWindows, loop_rows, loop_windows, measure_loop
+from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
+from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.sim3 import Array, Sim3, rotation_exp, rotation_log
@@ -62,7 +62,7 @@ class Loop:
 
     pair: the two frames; first, second: the windows of frames predicted together; chunks: those that the
     windows were compared with, None where there are none; similarity: the detector's, None where unknown;
-    residual: world units left between both ways to the place; misfit: squared residual in deviations of a
+    residual: world units left between both ways to the place; chi2: squared residual in deviations of a
     true loop; both None where nothing could be measured.
     """
 
@@ -73,7 +73,7 @@ class Loop:
     similarity: float | None
     accepted: bool
     residual: float | None
-    misfit: float | None
+    chi2: float | None
     reason: str
 
 
@@ -85,7 +85,7 @@ class JoinResult:
     that each frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with
     to be in units of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
     world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
-    number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; looseness: by how
+    number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; variance_inflation: by how
     much loops found the chain's variance too small, 1 where not.
     """
 
@@ -98,7 +98,7 @@ class JoinResult:
     chunk_frames: tuple[tuple[int, int], ...]
     edges: tuple[Edge, ...]
     loops: tuple[Loop, ...]
-    looseness: float
+    variance_inflation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +229,7 @@ def _close(
     solution, verdicts = close_loops(chain, loop_rows(measured, chain, config), config)
     for number, verdict in zip(numbers, verdicts, strict=True):
         answers[number] = replace(
-            answers[number], accepted=verdict.accepted, residual=verdict.residual, misfit=verdict.misfit,
+            answers[number], accepted=verdict.accepted, residual=verdict.residual, chi2=verdict.chi2,
             reason=verdict.reason,
         )
     return solution, tuple(answers)
@@ -253,8 +253,8 @@ def _edges(
         return []
     rows, state = solution.rows, solution.state
     residual = residuals(state, rows)
-    joint = linearised(state, rows)[1][:, :, WIDTH : WIDTH + 7]
-    information = np.einsum("nik,ni,nil->nkl", joint, solution.weight, joint)
+    jacobian = linearised(state, rows)[1][:, :, WIDTH : WIDTH + 7]
+    information = np.einsum("nik,ni,nil->nkl", jacobian, solution.weight, jacobian)
     world = residual[:, 3:6] / units(state, rows)[:, None]
     known = np.isfinite(rows.deviation[:, 6])
     edges = []
@@ -322,7 +322,7 @@ def _trajectory(
         frame_index, gauge.transform_pose(world_from_camera), np.concatenate(owner), np.concatenate(scale),
         ~good, tuple(gauge @ state.world_from_chunk(number) for number in range(len(outlines))),
         tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines), edges, loops,
-        solution.looseness,
+        solution.variance_inflation,
     )
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
-from pipeline.backend.equations import Group, Normal, Rows, State, linearised, moved, place, residuals, units
+from pipeline.backend.normal_equations import Group, NormalEquations, PoseResiduals, State, linearised, retract, place, residuals, units
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
@@ -33,24 +33,24 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """State with what it was made from; `looseness` is the factor by which loops found the chain too sure."""
+    """State with what it was made from; `variance_inflation` is the factor by which loops found the chain too sure."""
 
     state: State
-    rows: Rows
+    rows: PoseResiduals
     weight: Array
     noise: Noise
     prior: DriftPrior
-    looseness: float = 1.0
+    variance_inflation: float = 1.0
 
 
 @dataclass(frozen=True)
 class LoopVerdict:
-    """accepted; residual: distance in world units left between both ways to the place; misfit: squared
+    """accepted; residual: distance in world units left between both ways to the place; chi2: squared
     residual in its deviations (7 degrees of freedom); reason in words."""
 
     accepted: bool
     residual: float
-    misfit: float
+    chi2: float
     reason: str
 
 
@@ -70,15 +70,15 @@ def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: Ba
     state = chain_guess(overlaps, count, scale=config.scale)
     if not overlaps:
         return _alone(state, span)
-    rows = Rows.of(overlaps, span, state.scale)
+    rows = PoseResiduals.of(overlaps, span, state.scale)
     prior = estimate_drift(overlaps, state.rotation, span)
     weight = np.ones((len(rows), 7))
     for iteration in range(config.iterations):
-        residual, joint = linearised(state, rows)
+        residual, jacobian = linearised(state, rows)
         weight = _weights(residual, rows, _noise(residual, state, rows))
-        group = Group(rows, weight, residual, joint)
-        step = Normal(state, [group], prior, scale=config.scale, drift=config.drift).step
-        state = moved(state, step)
+        group = Group(rows, weight, residual, jacobian)
+        step = NormalEquations(state, [group], prior, scale=config.scale, drift=config.drift).step
+        state = retract(state, step)
         if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
             break
     noise = _noise(residuals(state, rows), state, rows)
@@ -90,7 +90,7 @@ def _alone(state: State, span: float) -> Solution:
     nothing = np.zeros(0)
     number = np.zeros(0, np.int64)
     poses, moments = np.zeros((0, 4, 4)), np.zeros((0, 3))
-    rows = Rows(
+    rows = PoseResiduals(
         number, number, number, poses, poses, nothing, nothing, moments, moments, nothing, np.zeros((0, 7)),
         nothing,
     )
@@ -99,17 +99,17 @@ def _alone(state: State, span: float) -> Solution:
 
 
 def close_loops(
-    chain: Solution, rows: Rows, config: BackendConfig
+    chain: Solution, rows: PoseResiduals, config: BackendConfig
 ) -> tuple[Solution, list[LoopVerdict]]:
     """Bend the chain to the loops (one row each) that can be true; the others are rejected with a reason."""
     degrees = 7 if config.scale else 6
-    bound = float(chi2.ppf(config.loop_confidence, degrees))
-    quarter = float(chi2.ppf(0.25, degrees))
+    bound = float(chi2_distribution.ppf(config.loop_confidence, degrees))
+    quarter = float(chi2_distribution.ppf(0.25, degrees))
     state = chain.state
     information = 1 / rows.deviation**2
     if not config.scale:
         information[:, 6] = 0
-    normal = Normal(
+    normal = NormalEquations(
         state, [Group.of(state, chain.rows, chain.weight)], chain.prior, scale=config.scale, drift=config.drift,
         common=True,
     )
@@ -118,43 +118,43 @@ def close_loops(
     strict, trends = _unseen(state, rows, config)
     strict += known
     covariance = strict + trends
-    surprise = _surprise(residual, covariance, rows.deviation, degrees)
+    mahalanobis_squared = _mahalanobis_squared(residual, covariance, rows.deviation, degrees)
     # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
     # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
-    looseness = 1.0
+    variance_inflation = 1.0
     if len(rows) >= _FEWEST:
-        looseness = float(np.clip(np.quantile(surprise, 0.25) / quarter, 1.0, _LOOSEST))
-    accepted = _compatible(residual, looseness * covariance, rows.deviation, degrees, bound)
-    if looseness > 1 and accepted.sum() < 0.25 * len(rows):
+        variance_inflation = float(np.clip(np.quantile(mahalanobis_squared, 0.25) / quarter, 1.0, _LOOSEST))
+    accepted = _greedy_joint_compatibility(residual, variance_inflation * covariance, rows.deviation, degrees, bound)
+    if variance_inflation > 1 and accepted.sum() < 0.25 * len(rows):
         # That quarter does not even agree among itself: it is no witness against the chain.
-        looseness = 1.0
-        accepted = _compatible(residual, covariance, rows.deviation, degrees, bound)
-    accepted = _backed(residual, strict, looseness * covariance, rows.deviation, degrees, bound, accepted)
-    plausible = surprise < bound * looseness
-    coarse, misfit = 1.0, surprise
-    softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, looseness)
+        variance_inflation = 1.0
+        accepted = _greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
+    accepted = _corroborated(residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted)
+    plausible = mahalanobis_squared < bound * variance_inflation
+    coarse, chi2 = 1.0, mahalanobis_squared
+    softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, variance_inflation)
     softened = chain.weight / softness
     for _ in range(_ROUNDS):
         for _ in range(config.iterations):
             chained = Group.of(state, chain.rows, softened)
             closing = Group.of(state, rows, information * (accepted / coarse)[:, None])
-            normal = Normal(
+            normal = NormalEquations(
                 state, [chained, closing], chain.prior, scale=config.scale, drift=config.drift, common=True,
-                looseness=softness,
+                variance_inflation=softness,
             )
-            state = moved(state, normal.step)
+            state = retract(state, normal.step)
             if np.abs(normal.step[:-1, :4]).max() < 1e-4:
                 break
         residual = residuals(state, rows)
-        misfit = (residual**2 * information).sum(1)
+        chi2 = (residual**2 * information).sum(1)
         before = accepted
         if accepted.any():
-            coarse = max(1.0, float(np.median(misfit[accepted])) / float(chi2.ppf(0.5, degrees)))
+            coarse = max(1.0, float(np.median(chi2[accepted])) / float(chi2_distribution.ppf(0.5, degrees)))
             # The worst go first: what they bend may be all that is wrong with the others.
-            limit = max(bound * coarse, float(misfit[accepted].max()) / 4)
-            accepted = accepted & (misfit <= limit)
+            limit = max(bound * coarse, float(chi2[accepted].max()) / 4)
+            accepted = accepted & (chi2 <= limit)
         if (accepted == before).all():
-            accepted = plausible & (misfit <= bound * coarse)
+            accepted = plausible & (chi2 <= bound * coarse)
             if (accepted == before).all():
                 break
     verdicts = []
@@ -166,13 +166,13 @@ def close_loops(
             turn = float(np.degrees(np.linalg.norm(residual[n, :3])))
             reason = (
                 f"contradicts the trajectory by {distance:.3g} units, {turn:.3g} degrees and a scale of "
-                f"{np.exp(residual[n, 6]):.3g}: misfit {misfit[n] / coarse:.3g}, at most {bound:.3g} allowed"
+                f"{np.exp(residual[n, 6]):.3g}: chi2 {chi2[n] / coarse:.3g}, at most {bound:.3g} allowed"
             )
-        verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(misfit[n] / coarse), reason))
-    return replace(chain, state=state, looseness=looseness), verdicts
+        verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(chi2[n] / coarse), reason))
+    return replace(chain, state=state, variance_inflation=variance_inflation), verdicts
 
 
-def _unseen(state: State, rows: Rows, config: BackendConfig) -> tuple[Array, Array]:
+def _unseen(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[Array, Array]:
     """Twice (7n, 7n): covariance of the loops' residuals from what overlaps cannot show, at random and by trends.
 
     Two chunks see the same frames and err alike, so that their agreement says too little of how far both are off. Each
@@ -184,9 +184,9 @@ def _unseen(state: State, rows: Rows, config: BackendConfig) -> tuple[Array, Arr
     sigma = np.concatenate([
         np.full((len(joint), 3), config.unseen_turn), np.repeat(config.unseen_place * way[:, None], 3, axis=1),
         np.full((len(joint), 1), config.unseen_scale if config.scale else 0.0),
-    ], axis=1)  # fmt: skip
+    ], axis=1)
     at = [place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first)[1],
-          place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1]]  # fmt: skip
+          place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1]]
     later = np.where((rows.first > rows.second)[:, None], *at)
     low, high = np.minimum(rows.first, rows.second), np.maximum(rows.first, rows.second)
     number = np.arange(len(joint))
@@ -223,7 +223,7 @@ def _softness(
     overlaps cannot show is worth over the known."""
     if not accepted.any():
         return least
-    asked = _surprise(residual, known, deviation, degrees)[accepted]
+    asked = _mahalanobis_squared(residual, known, deviation, degrees)[accepted]
     own = np.arange(len(residual))[accepted]
     with np.errstate(divide="ignore"):
         worth = [
@@ -231,11 +231,11 @@ def _softness(
             / np.trace(known[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
             for n in own
         ]
-    wanted = min(float(np.median(asked)) / float(chi2.ppf(0.5, degrees)), float(np.median(worth)))
+    wanted = min(float(np.median(asked)) / float(chi2_distribution.ppf(0.5, degrees)), float(np.median(worth)))
     return float(np.clip(wanted, least, _SOFTEST))
 
 
-def _surprise(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:
+def _mahalanobis_squared(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:
     """(L,) squared residuals (L, 7) in units of their covariance (7L, 7L), own deviation added."""
     own = np.arange(len(residual))
     blocks = covariance.reshape(len(own), 7, len(own), 7)[own, :, own]
@@ -244,7 +244,7 @@ def _surprise(residual: Array, covariance: Array, deviation: Array, degrees: int
     return np.asarray(np.einsum("ni,ni->n", part, np.linalg.solve(blocks, part[:, :, None])[:, :, 0]))
 
 
-def _compatible(
+def _greedy_joint_compatibility(
     residual: Array, covariance: Array, deviation: Array, degrees: int, bound: float
 ) -> NDArray[np.bool_]:
     """The loops that can be true together: one after the other, the least surprising first.
@@ -259,9 +259,9 @@ def _compatible(
     deviation = deviation.copy()
     deviation[:, 3:6] = np.hypot(deviation[:, 3:6], 0.02 * np.linalg.norm(residual[:, 3:6], axis=1)[:, None])
     for _ in range(count):
-        surprise = np.where(taken, np.inf, _surprise(residual, covariance, deviation, degrees))
-        best = int(np.argmin(surprise))
-        if not surprise[best] < bound:
+        mahalanobis_squared = np.where(taken, np.inf, _mahalanobis_squared(residual, covariance, deviation, degrees))
+        best = int(np.argmin(mahalanobis_squared))
+        if not mahalanobis_squared[best] < bound:
             break
         taken[best] = True
         mine = slice(best * 7, best * 7 + degrees)
@@ -272,17 +272,17 @@ def _compatible(
     return taken
 
 
-def _backed(
+def _corroborated(
     residual: Array, strict: Array, covariance: Array, deviation: Array, degrees: int, bound: float,
     accepted: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """The accepted loops without those that only a loose model of the chain allows.
 
-    A loop that is possible without trends and looseness stands alone. Another needs witnesses: when the other accepted
+    A loop that is possible without trends and inflated variance stands alone. Another needs witnesses: when the other accepted
     loops are believed, they must tell as much of it as the strict model would have. One wrong loop among none or few
     true ones is so held off; two would have to agree by chance.
     """
-    alone = _compatible(residual, strict, deviation, degrees, bound)
+    alone = _greedy_joint_compatibility(residual, strict, deviation, degrees, bound)
     least = alone.sum()
     own = np.arange(len(residual))[:, None] * 7 + np.arange(degrees)
     while True:
@@ -298,7 +298,7 @@ def _backed(
         accepted = backed
 
 
-def _noise(residual: Array, state: State, rows: Rows) -> Noise:
+def _noise(residual: Array, state: State, rows: PoseResiduals) -> Noise:
     """Robust deviations of the residuals (n, 7), and how alike neighbouring frames err."""
     residual = residual / rows.deviation
     deviation, inflation = np.empty(3), np.ones(3)
@@ -313,7 +313,7 @@ def _noise(residual: Array, state: State, rows: Rows) -> Noise:
     return Noise(deviation, inflation)
 
 
-def _weights(residual: Array, rows: Rows, noise: Noise) -> Array:
+def _weights(residual: Array, rows: PoseResiduals, noise: Noise) -> Array:
     """(n, 7) information of each row: pooled noise, overlaps that are noisier than the rest, Huber at 3."""
     deviation = rows.deviation * np.repeat(noise.deviation, (3, 3, 1))
     score = np.abs(residual) / deviation

@@ -110,7 +110,7 @@ def _figures(joined: JoinResult) -> dict[str, float]:
         "filled_share": float(joined.filled.mean()),
         "loops_accepted": float(sum(one.accepted for one in joined.loops)),
         "loops_rejected": float(sum(not one.accepted for one in joined.loops)),
-        "looseness": float(joined.looseness),
+        "looseness": float(joined.variance_inflation),
     }
 
 
@@ -216,8 +216,8 @@ def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
     if len(joined.loops) >= 4 and rejected > config.loops_warn * len(joined.loops):
         reason = f"{rejected} of {len(joined.loops)} loops contradict the trajectory"
         findings.append(Finding("warn", "drive", everything, None, reason))
-    if joined.looseness > config.looseness_warn:
-        reason = f"loops found the chain's variance {joined.looseness:.0f} times too small"
+    if joined.variance_inflation > config.looseness_warn:
+        reason = f"loops found the chain's variance {joined.variance_inflation:.0f} times too small"
         findings.append(Finding("warn", "drive", everything, None, reason))
     return findings
 

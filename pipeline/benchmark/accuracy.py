@@ -15,9 +15,9 @@ import torch
 from models import Reconstructor, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER
 from pipeline.benchmark.report import Measured, Row
-from pipeline.city import CityDrive
 from pipeline.evaluation.turns import find_turns, turn_errors
 from pipeline.ingest.chunks import plan_chunks
+from pipeline.synthetic import CityDrive
 from pipeline.training.config import ValidationSettings
 from pipeline.training.data import Frames
 from pipeline.training.validation import SCOPES, DriveScore, compare, join_drive
@@ -73,13 +73,13 @@ class AccuracyBenchmark:
             drives.append({"seed": seed, "scores": found})
             ate = ", ".join(f"{scope} {found[scope]['ate_percent']:.2f}" for scope in scopes)
             say(f"accuracy: drive {len(drives)} of {self.drives}, seed {seed}: "
-                f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}")  # fmt: skip
+                f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}")
         summary = {scope: summed([d["scores"][scope] for d in drives]) for scope in scopes}  # type: ignore[index]
         values = {
             "parameters": sum(p.numel() for p in model.parameters()), "chunk": settings.chunk,
             "chunks_a_drive": len(plan_chunks(self.frames, settings.chunk, settings.overlap)),
             "summary": summary, "drives": drives,
-        }  # fmt: skip
+        }
         return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))  # type: ignore[misc]
 
     def _truth(self, seed: int, drive: CityDrive) -> Frames:
@@ -136,7 +136,7 @@ def summed(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "turns": len(errors),
         "turn_error_median": float(np.median(errors)) if len(errors) else None,
         "turn_error_largest": float(errors.max()) if len(errors) else None,
-    }  # fmt: skip
+    }
 
 
 def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[str, Any]]]) -> Iterator[Row]:
@@ -144,14 +144,14 @@ def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[st
     ate, depth = full["ate_percent_median"], full["abs_rel_mean"]
     low, high = full["ate_percent_range"]
     yield Row("ATE after Sim(3), median", f"{ate:.2f} % of the path (mean {full['ate_percent_mean']:.2f}, "
-              f"{low:.2f} to {high:.2f})", f"{_TARGET_ATE:g} %", ate <= _TARGET_ATE)  # fmt: skip
+              f"{low:.2f} to {high:.2f})", f"{_TARGET_ATE:g} %", ate <= _TARGET_ATE)
     if full["turns"]:
         turn = full["turn_error_median"]
         yield Row("rotation over a turn, median", f"{turn:.1f} degrees (largest {full['turn_error_largest']:.1f}, "
-                  f"{full['turns']} turns)", f"{_TARGET_TURN:g} degrees", turn <= _TARGET_TURN)  # fmt: skip
+                  f"{full['turns']} turns)", f"{_TARGET_TURN:g} degrees", turn <= _TARGET_TURN)
     low, high = full["abs_rel_range"]
     yield Row("depth abs-rel, mean", f"{depth:.3f} ({low:.3f} to {high:.3f})", f"{_TARGET_DEPTH:g}",
-              depth <= _TARGET_DEPTH)  # fmt: skip
+              depth <= _TARGET_DEPTH)
     for scope, values in summary.items():
         if scope == "full":
             continue
@@ -161,4 +161,4 @@ def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[st
             f"{values['ate_percent_median']:.2f} % (mean {values['ate_percent_mean']:.2f}), "
             f"{values['abs_rel_mean']:.3f}; full is ahead on {wins} of {len(drives)} drives",
             "not below full", values["ate_percent_median"] >= ate,
-        )  # fmt: skip
+        )

@@ -77,7 +77,7 @@ class BackendBenchmark:
             result = join_chunks(
                 whole.chunks, loop_chunks=whole.loop_chunks[:loops], loop_pairs=whole.loop_pairs[:loops],
                 config=self.backend,
-            )  # fmt: skip
+            )
             wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
             return drives.ate(result.world_from_camera, whole.world_from_cam), result, wall, cpu
 
@@ -88,7 +88,7 @@ class BackendBenchmark:
             "chain_ate": chain[0], "chain_seconds": chain[2], "chain_cpu_seconds": chain[3],
             "loops_ate": loops[0], "loops_seconds": loops[2], "loops_cpu_seconds": loops[3],
             "loops_accepted": sum(one.accepted for one in loops[1].loops), "false": {},
-        }  # fmt: skip
+        }
         for number in self.false_loops:
             ate, result, _, _ = joined(true + number)
             wrong = sum(one.accepted for one in result.loops[true:])
@@ -119,7 +119,7 @@ class BackendBenchmark:
             name = f"{most['chunks']} chunks and {most['loops']} loops, {kind}, slowest"
             full = self.limit is None
             rows.append(Row(name, f"{seconds:.2f} s", f"{_SECONDS} s" if full else None,
-                            seconds < _SECONDS if full else None))  # fmt: skip
+                            seconds < _SECONDS if full else None))
         return rows
 
     def _memory(self, drives: ModuleType) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _memory_rows(memory: dict[str, Any]) -> list[Row]:
             f"grows by a few chunks' arrays ({size(many['chunk_bytes'])} each), not with the drive's points",
             grown < 6 * many["chunk_bytes"],
         )
-    ]  # fmt: skip
+    ]
 
 
 def _module(path: Path) -> ModuleType:

@@ -67,7 +67,7 @@ class DecodeBenchmark:
                 Row("by the clock", rate(self.frames, seconds, "JPEG")),
                 Row("of it decoding", f"{spent['decode'] / seconds:.0%}"),
             ),
-        )  # fmt: skip
+        )
 
 
 def _photograph(width: int, height: int, seed: int) -> bytes:

@@ -21,11 +21,11 @@ from models import ModelConfig, Reconstructor
 from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
 from pipeline import storage
-from pipeline.benchmark.child import in_child
+from pipeline.benchmark.isolated_process import in_child
 from pipeline.benchmark.report import Measured, Row, size
+from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
+from pipeline.common.progress import Reporter
 from pipeline.forward.budgets import parse_size
-from pipeline.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
-from pipeline.progress import Reporter
 
 _MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight
 _FAST = ("small", "city_tiny")  # beside networks as fast as these a share of the time says nothing
@@ -75,7 +75,7 @@ class DriveBenchmark:
             run = known.get(frames) or in_child(_reconstructed, self, frames)
             runs.append(run)
             say(f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
-                f"peak {size(run['peak_resident_bytes'])}")  # fmt: skip
+                f"peak {size(run['peak_resident_bytes'])}")
         last = runs[-1]
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
@@ -94,7 +94,7 @@ class DriveBenchmark:
                   f"peak {size(r['peak_resident_bytes'])}") for r in runs),
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
             Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
-        ]  # fmt: skip
+        ]
         return Measured({"drives": runs, "resident_limit_bytes": limit}, tuple(rows), _figure(runs, limit))
 
     def _known(self) -> dict[int, dict[str, Any]]:
@@ -138,9 +138,9 @@ class _Clocked(Reporter):
 
 def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
     """One drive in this process."""
+    from pipeline.common.ray_session import ray_for_one_job
     from pipeline.config import RunConfig
     from pipeline.publish import PublishConfig
-    from pipeline.ray_session import ray_for_one_job
     from pipeline.reconstruct import reconstruct
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this process alone needs no token
@@ -153,12 +153,12 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
             chunk_size=settings.chunk_size, overlap=settings.overlap, host_memory=settings.host_memory,
             threads=settings.threads, loops=False, stops=False, turns=False,
             publish=PublishConfig(with_points=settings.points),
-        )  # fmt: skip
+        )
         reporter = _Clocked()
         with (
             MemoryTrace(0.2, whole_resident_bytes) as trace, MemoryTrace(5.0, family_bytes) as all_of_it,
             contextlib.redirect_stdout(io.StringIO()), ray_for_one_job(),
-        ):  # fmt: skip
+        ):
             result = reconstruct(config, reporter)
         points = result.manifest.counts.points
     stages = [name for name in reporter.seconds if name != "start Ray"]
@@ -171,7 +171,7 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
         "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
         "peak_resident_bytes": trace.peak, "growth_bytes": trace.growth, "peak_family_bytes": all_of_it.peak,
         "trace": _thinned(trace.samples),
-    }  # fmt: skip
+    }
 
 
 def _network(settings: DriveBenchmark) -> Reconstructor:
@@ -180,7 +180,7 @@ def _network(settings: DriveBenchmark) -> Reconstructor:
         embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=518, memory_layers=(1, 3),
         dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16), camera_trunk_depth=1,
         camera_heads=2, layer_scale=0.5,
-    )  # fmt: skip
+    )
     torch.manual_seed(3)
     model = Reconstructor(config)
     with torch.no_grad():

@@ -21,24 +21,24 @@ import numpy as np
 from models import ModelConfig
 from pipeline import storage
 from pipeline.benchmark.report import Measured, Row, size
+from pipeline.common.process_memory import MemoryTrace
+from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
-from pipeline.fleet.finish import Finished
-from pipeline.fleet.group_size import GroupSize
-from pipeline.fleet.parts import Parts
-from pipeline.fleet.plan import PlannedDrive, Planner, drive_config
-from pipeline.fleet.refs import DriveRef
+from pipeline.fleet.discover.drive_ref import DriveRef
+from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, drive_config
 from pipeline.fleet.run import run_fleet
+from pipeline.fleet.schedule.finisher import Finished
+from pipeline.fleet.schedule.group_size import GroupSize
+from pipeline.fleet.schedule.runtime import Parts
 from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
-from pipeline.process_memory import MemoryTrace
-from pipeline.progress import Reporter
 from pipeline.reconstruct import plan
 from pipeline.storage import Listing, StoredFile
 
 if TYPE_CHECKING:
-    from pipeline.fleet.failures import Failures
+    from pipeline.fleet.records.failure_records import Failures
     from pipeline.staged_drive import StagedDrive
 
 _TARGET_BUSY, _TARGET_MEMORY, _TARGET_GROWTH = 0.95, 2e9, 0.1
@@ -93,7 +93,7 @@ class FleetBenchmark:
         parts = Parts(
             ready=lambda config: None, size=lambda config: groups, load=world.load, run_wave=world.run_wave,
             finish=world.finish, nodes=lambda: ({"node"}, set()), planner=world.planner,
-        )  # fmt: skip
+        )
         config = RunConfig(input="made-up", output=output, workers=1, stops=False, turns=False)
         at_once = self.groups * self.finish_s * self.frames_per_s / self.frames  # publishing that keeps up
         at_a_time = max(config.fleet.finishing, math.ceil(at_once))
@@ -118,7 +118,7 @@ class FleetBenchmark:
             "overhead_seconds_a_drive": (self.groups * span - world.total_s) / self.drives,
             "drives_a_second": self.drives / wall, "memory_peak_bytes": memory.peak, "memory_growth": growth,
             "ledger_bytes": ledger_bytes, "ledger_objects": len(ledger), "starts": world.starts,
-        }  # fmt: skip
+        }
         return Measured(values, (
             Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
             Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
@@ -130,7 +130,7 @@ class FleetBenchmark:
             Row("time of a group lost a drive, starts included",
                 f"{1000 * values['overhead_seconds_a_drive']:.0f} ms"),
             Row("ledger", f"{size(ledger_bytes)} in {len(ledger)} objects"),
-        ))  # fmt: skip
+        ))
 
 
 class _World:
@@ -172,7 +172,7 @@ class _World:
     def run_wave(
         self, config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
         on_event: Callable[[Event], None], permit: Permit,
-    ) -> Mapping[str, Outcome]:  # fmt: skip
+    ) -> Mapping[str, Outcome]:
         with self._lock:
             self.starts += 1
         time.sleep(self.settings.start_s / self.settings.speed_up)

@@ -23,11 +23,11 @@ from models.benchmark.modes import (
 )
 from models.compiled import compile_blocks
 from pipeline.benchmark.allreduce import allreduce_seconds
-from pipeline.benchmark.child import in_child
+from pipeline.benchmark.isolated_process import in_child
 from pipeline.benchmark.report import Measured, Row, size
+from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.forward.network import DTYPES, Precision
 from pipeline.ingest.chunks import plan_chunks
-from pipeline.process_memory import MemoryTrace, resident_bytes
 
 _SPEEDUP_TARGET = 2.5
 _POSE_TARGET = 0.01
@@ -122,7 +122,7 @@ class NetworkBenchmark:
             "flops_per_second": rates, "matrix_flops_per_second": matrix, "share_of_matrix_rate": whole / matrix,
             "copy_bytes_per_second": copies,
             "allreduce_seconds": {str(count): seconds for count, seconds in sums.items()},
-        }  # fmt: skip
+        }
         rows = [
             Row("against the published schedule", f"{speedup:.2f} x (CPU seconds {by_cpu:.2f} x)",
                 f"{_SPEEDUP_TARGET} x on 2 cores", speedup >= _SPEEDUP_TARGET),
@@ -140,7 +140,7 @@ class NetworkBenchmark:
             Row("attention kernel", kernel),
             *(Row(f"all-reduce of a step, {count} processes", f"{seconds * 1e3:.1f} ms")
               for count, seconds in sums.items()),
-        ]  # fmt: skip
+        ]
         if compiled is not None:
             gain, cpu_gain = fast.total / compiled.total, fast.cpu_total / compiled.cpu_total
             values |= {"speedup_of_compiled_blocks": gain, "speedup_of_compiled_blocks_cpu_seconds": cpu_gain}

@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from pipeline.benchmark.child import in_child
-from pipeline.benchmark.made_up_store import BUCKET, PREFIX
+from pipeline.benchmark.fake_s3 import BUCKET, PREFIX
+from pipeline.benchmark.isolated_process import in_child
 from pipeline.benchmark.report import Measured, Row, size
+from pipeline.common.process_memory import MemoryTrace
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import ray_for_one_job, start_ray
 from pipeline.config import RunConfig
-from pipeline.fleet.estimate import fleet_plan
-from pipeline.fleet.inputs import iter_drives
-from pipeline.process_memory import MemoryTrace
-from pipeline.progress import Reporter
-from pipeline.ray_session import ray_for_one_job, start_ray
+from pipeline.fleet.discover.discovery import iter_drives
+from pipeline.fleet.dry_run import fleet_plan
 
 _TARGET_S, _TARGET_NAMES = 300.0, 50_000_000
 
@@ -60,12 +60,12 @@ class PlanningBenchmark:
             Row("  a name", f"{1e6 * seconds / names:.1f} us"),
             Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
             Row("memory of the driver above the start", size(values["memory_bytes"])),
-        ))  # fmt: skip
+        ))
 
 
 @contextmanager
 def _server(drives: int, frames: int) -> Iterator[str]:
-    words = [sys.executable, "-m", "pipeline.benchmark.made_up_store", str(drives), str(frames)]
+    words = [sys.executable, "-m", "pipeline.benchmark.fake_s3", str(drives), str(frames)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -90,4 +90,4 @@ def _planned(endpoint: str, processes: int | None) -> dict[str, float]:
             "seconds": time.monotonic() - begin, "driver_cpu_seconds": time.process_time() - here,
             "planned": plan.drives.get("do", 0), "frames": plan.frames,
             "memory_bytes": memory.peak - memory.samples[0][1],
-        }  # fmt: skip
+        }

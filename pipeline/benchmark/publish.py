@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.benchmark.child import in_child
+from pipeline.benchmark.isolated_process import in_child
 from pipeline.benchmark.report import Measured, Row, size
+from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.ingest.chunks import owned_frames, plan_chunks
-from pipeline.process_memory import MemoryTrace, resident_bytes
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
 
 _TARGET_RATE = 50e6 / 30
@@ -60,7 +60,7 @@ class PublishBenchmark:
                 Row("memory above the start", size(grown), f"bounded, {size(_TARGET_MEMORY)}", grown <= _TARGET_MEMORY),
                 Row("written", f"{size(written)}, {written / points:.1f} bytes a point"),
             ),
-        )  # fmt: skip
+        )
 
 
 class _Chunk(NamedTuple):
@@ -94,7 +94,7 @@ class _Chunks(Sequence[_Chunk]):
             np.arange(frames.start, frames.stop), np.broadcast_to(camera, (len(frames), 3, 3)), depth,
             1 + 9 * rng.random(shape, np.float32), rng.integers(0, 256, (*shape, 3), np.uint8),
             np.ones(len(frames), bool),
-        )  # fmt: skip
+        )
 
 
 class _Joined(NamedTuple):
@@ -119,7 +119,7 @@ def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, flo
     facts = DriveFacts(
         "made-up", "memory", [f"{i:06d}.jpg" for i in range(frames)], None, settings.width, settings.height,
         settings.width, settings.height, (),
-    )  # fmt: skip
+    )
     options = replace(PublishConfig(), confidence_share=0.0, voxel_size=settings.voxel_size)
     with tempfile.TemporaryDirectory(prefix="benchmark-publish-") as output:
         before = resident_bytes()
@@ -128,7 +128,7 @@ def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, flo
             manifest = publish_drive(
                 output, facts, _Chunks(plan, settings.height, settings.width), joined, options,
                 RunFacts("0" * 64, None, {}, "benchmark"),
-            )  # fmt: skip
+            )
         seconds, spent = time.perf_counter() - clock, time.process_time() - cpu
         written = sum(file.size for file in manifest.files)
     return manifest.counts.points, seconds, spent, max(0, trace.peak - before), written

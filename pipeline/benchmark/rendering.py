@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.benchmark.report import Measured, Row, rate
-from pipeline.city import CityDrive
+from pipeline.synthetic import CityDrive
 
 _TARGET_PER_S = 10  # a step of city_tiny takes in 30 frames a second on a core; each is seen three times or more
 
@@ -43,17 +43,17 @@ class RenderingBenchmark:
             for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
                 for side in (1, 2):
                     say(f"rendering: {self.frames} frames of {self.width}x{self.height}, {side * side} rays a pixel, "
-                        f"{device}")  # fmt: skip
+                        f"{device}")
                     wall, cpu = self._seconds(side, device)
                     spent = cpu if device == "cpu" else wall
                     name = "a core" if device == "cpu" else "a GPU"
                     values[f"{device}_rays_{side * side}"] = {
                         "seconds": wall, "cpu_seconds": cpu, "frames_per_second": self.frames / spent
-                    }  # fmt: skip
+                    }
                     rows.append(
                         Row(f"{side * side} rays a pixel, {name}", rate(self.frames, spent, "frames"),
                             f"{_TARGET_PER_S} frames/s", self.frames / spent >= _TARGET_PER_S)
-                    )  # fmt: skip
+                    )
         finally:
             torch.set_num_threads(threads)
         return Measured(values, tuple(rows))

@@ -58,7 +58,7 @@ class StoreBenchmark:
                 "seconds": seconds, "cpu_seconds": cpu, "bytes_to_disk": moved,
                 "put_bytes_per_second": put / seconds, "share_of_copy_rate": put / spent / copies,
                 "peak_host_bytes": store.peak["host"], "host_budget_bytes": host,
-            }  # fmt: skip
+            }
             rows += [
                 Row(name, f"{put / seconds / 1e9:.2f} GB/s put and taken, {put / spent / copies:.0%} of the copies'"),
                 Row("  host memory", size(store.peak["host"]), size(host), store.peak["host"] <= host),

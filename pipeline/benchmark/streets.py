@@ -22,13 +22,13 @@ from PIL import Image
 
 from pipeline import storage
 from pipeline.benchmark.report import Measured, Row
-from pipeline.city import DriveSpec, TrueDrive, read_drive, write_drive
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import ray_for_one_job
 from pipeline.config import RunConfig
 from pipeline.evaluation.metrics import travelled, umeyama
-from pipeline.progress import Reporter
 from pipeline.publish import open_drive
-from pipeline.ray_session import ray_for_one_job
 from pipeline.reconstruct import reconstruct
+from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
 
 Floats = NDArray[np.float64]
 
@@ -91,14 +91,14 @@ class StreetsBenchmark:
         found: dict[str, Any] = {"seed": seed}
         for name, shown, used in (
             ("moving", "moving", moving), ("stopping", "stopping", stopping), ("no-turns", "moving", moving),
-        ):  # fmt: skip
+        ):
             drive_id = f"{shown}-{seed}"
             source = _write_frames(folder / "input" / drive_id, truth, used)
             output = folder / ("no-turns" if name == "no-turns" else "out")
             config = RunConfig(
                 input=str(source), output=str(output), preset="city_tiny", turns=name != "no-turns",
                 keep_predictions=self.folder is not None,
-            )  # fmt: skip
+            )
             reporter = Reporter(io.StringIO())
             try:
                 reconstruct(config, reporter)
@@ -158,7 +158,7 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
         loops.append({
             "pair": pair, "accepted": row["accepted"], "similarity": row["similarity"], "residual": row["residual"],
             "metres": float(np.linalg.norm(there[pair[0]] - there[pair[1]])), "reason": row["reason"],
-        })  # fmt: skip
+        })
     stretches = revisited(poses)
     accepted = [one for one in loops if one["accepted"]]
     right = [one for one in accepted if one["metres"] <= WRONG]
@@ -169,7 +169,7 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
         "waited": int(len(used) - len(first)), "chunks": counts.chunks, "verdict": drive.manifest.quality["verdict"],
         "stretches": len(stretches), "found": found, "accepted": len(accepted), "wrong": len(accepted) - len(right),
         "candidates": len(loops), "loops": loops, "where": [[s.start, s.stop] for s in stretches],
-    }  # fmt: skip
+    }
 
 
 def revisited(world_from_camera: Floats) -> list[range]:
@@ -221,7 +221,7 @@ def _rows(drives: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
         Row("moving frames left out", f"{sum(one['still'] for one in moving)} of {sum(o['frames'] for o in moving)}"),
         Row("loops accepted", f"{sum(one['accepted'] for one in both)} of {sum(one['candidates'] for one in both)}"),
         Row("false loops accepted", f"{wrong}", "0", wrong == 0),
-    ]  # fmt: skip
+    ]
     if stretches:
         value = f"{found} of {stretches}"
         rows.append(Row("revisited stretches found", value, "0.9", found >= 0.9 * stretches))

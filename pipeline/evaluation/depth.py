@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.city.read import TrueDrive
 from pipeline.evaluation.metrics import FloatArray, IntArray
 from pipeline.publish import Cameras, PublishedDrive
+from pipeline.synthetic.read import TrueDrive
 
 SOURCE = "published points projected into their frames (what passed the confidence filter)"
 _COLUMNS = ("x", "y", "z", "frame_index")

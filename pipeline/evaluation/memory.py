@@ -7,7 +7,7 @@ from types import TracebackType
 
 import torch
 
-from pipeline.process_memory import MemoryTrace, family, resident_bytes
+from pipeline.common.process_memory import MemoryTrace, family, resident_bytes
 
 
 class PeakMemory:

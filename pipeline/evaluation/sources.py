@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import schema, storage
-from pipeline.city.read import TrueDrive, read_drive
 from pipeline.errors import DriveError
 from pipeline.evaluation.associate import PosedFrames
 from pipeline.evaluation.metrics import FloatArray, check_poses
 from pipeline.publish import PublishedDrive, open_drive
 from pipeline.publish.poses import rotation_from_quaternion
+from pipeline.synthetic.read import TrueDrive, read_drive
 
 _KITTI_COLUMNS = 12  # 3 x 4, row by row
 _TUM_COLUMNS = 8  # seconds, position, quaternion x y z w

@@ -16,26 +16,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from pipeline import storage
+from pipeline.common.heap_trim import return_gaps
+from pipeline.common.progress import Reporter
+from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
-from pipeline.fleet.book import DriveBook
-from pipeline.fleet.failures import Failures
-from pipeline.fleet.finish import Finisher
-from pipeline.fleet.group_size import GroupSize
-from pipeline.fleet.groups import Group
-from pipeline.fleet.ledger import Ledger, RunInfo, RunState, new_run_id, run_uri
-from pipeline.fleet.parts import THE_REAL_ONES, Parts
-from pipeline.fleet.plan import PlannedDrive, Planner, selected
-from pipeline.fleet.plan_many import plan_drives
-from pipeline.fleet.queue import DriveQueue
-from pipeline.fleet.refs import DriveRef, RefusedDrive
-from pipeline.fleet.run_metrics import metrics_of
-from pipeline.fleet.run_report import REPORT_NAME, write_run_report
-from pipeline.fleet.slots import Slots
-from pipeline.fleet.summary import retry_command
-from pipeline.heap import return_gaps
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, selected
+from pipeline.fleet.plan.parallel_planner import plan_drives
+from pipeline.fleet.records.failure_records import Failures
+from pipeline.fleet.records.ledger import Ledger, RunInfo, RunState, run_uri
+from pipeline.fleet.schedule.drive_lifecycle import DriveBook
+from pipeline.fleet.schedule.finisher import Finisher
+from pipeline.fleet.schedule.group import Group
+from pipeline.fleet.schedule.group_size import GroupSize
+from pipeline.fleet.schedule.queue import DriveQueue
+from pipeline.fleet.schedule.runtime import THE_REAL_ONES, Parts
+from pipeline.fleet.schedule.slots import Slots
+from pipeline.fleet.status.run_metrics import metrics_of
+from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
+from pipeline.fleet.status.summary import retry_command
 from pipeline.leases import Leases
-from pipeline.progress import Reporter
 from pipeline.publish.manifest import plain
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
@@ -73,7 +74,7 @@ def run_fleet(
     info = RunInfo(
         new_run_id(), input=storage.redacted(config.input or ""), command=tuple(map(storage.redacted, command)),
         settings=plain(asdict(config)), groups=size.groups, workers=size.workers, gpus=size.gpus,
-    )  # fmt: skip
+    )
     reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
     claims = Leases(output, info.run_id, config.fleet.lease_s)
     with Ledger(output, info) as ledger, metrics_of(ledger), claims as leases:
@@ -92,7 +93,7 @@ class _Run:
     def __init__(
         self, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue, finisher: Finisher,
         size: GroupSize, parts: Parts,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config, self.planner, self.book, self.queue = config, planner, book, queue
         self.finisher, self.size, self.parts = finisher, size, parts
         self.failure: str | None = None
@@ -109,7 +110,7 @@ class _Run:
                 loaders,
             )
             for number in range(self.size.groups)
-        ]  # fmt: skip
+        ]
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
         threads += [
             threading.Thread(target=self._guarded, args=(group,), name=f"group-{group.number}", daemon=True)

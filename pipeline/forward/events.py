@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pipeline.forward.loops import LoopChunk
+from pipeline.forward.loop_chunks import LoopChunk
 
 
 @dataclass(frozen=True)

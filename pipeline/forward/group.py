@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.errors import DriveError
 from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged, Waits
-from pipeline.forward.last_words import LastWords
-from pipeline.forward.loops import LoopChunk
+from pipeline.forward.kill_notice import LastWords
+from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.network import Device
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models import Prediction, Reconstructor
-from models.camera import decode_pose
 from models.fast_weights import FastWeights
+from models.pose_encoding import decode_pose
 from models.reconstructor import MemoryScope
 from models.tokens import middle_first
 from pipeline.errors import DriveError
-from pipeline.forward.behind import Behind
-from pipeline.forward.loops import Descriptors, FrameReader, LoopChunk, LoopFinder
+from pipeline.forward.background_writer import Behind
+from pipeline.forward.loop_chunks import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
 from pipeline.forward.staging import ChunkPrediction
 from pipeline.forward.state_store import StateStore, WaitingChunk

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from pipeline import storage
+from pipeline.common.heap_trim import return_gaps
 from pipeline.errors import DriveError
-from pipeline.heap import return_gaps
 
 STAGING_FOLDER = "_staging"
 
@@ -48,7 +48,7 @@ class ChunkPrediction:
         expected = {
             "cam_from_world": (s, 3, 4), "intrinsics": (s, 3, 3), "depth": (s, h, w),
             "confidence": (s, h, w), "rgb": (s, h, w, 3), "ok": (s,),
-        }  # fmt: skip
+        }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must be {shape}, not {getattr(self, name).shape}")

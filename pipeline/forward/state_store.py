@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.tokens import ChunkState
+from pipeline.common.heap_trim import return_gaps
 from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice, size_text
-from pipeline.forward.mapped import mapped
+from pipeline.forward.mmap_tensors import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
-from pipeline.heap import return_gaps
 
 Tier = Literal["gpu", "host", "scratch"]
 TIERS: tuple[Tier, ...] = ("gpu", "host", "scratch")
@@ -218,7 +218,7 @@ class TieredStore:
         held = ", ".join(
             f"--{'scratch' if t == 'scratch' else t + '-memory'} {size_text(self._limit[t])}"
             for t in TIERS if t != "gpu" or self.device.type == "cuda"
-        )  # fmt: skip
+        )
         raise MemoryBudgetError(
             f"chunks that wait take {size_text(self.nbytes + size)} and more, the budgets are full ({held}): "
             f"raise --scratch or --host-memory, or share the drive among more --workers"

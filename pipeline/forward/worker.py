@@ -19,10 +19,11 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
+from pipeline.common.metrics import RankMeter
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward.budgets import MemoryBudgetError, MemoryBudgets
 from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Progress, RankUp, Staged
-from pipeline.forward.loops import LoopFinder
+from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
 from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
@@ -31,7 +32,6 @@ from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
-from pipeline.metrics import RankMeter
 
 _ASK_AGAIN_S = 0.05
 
@@ -98,7 +98,7 @@ def run_rank(
         phases = DrivePhases(
             model, meter.timed(sync), store, job.settings, device, progress,
             finder=job.finder, read_frames=partial(read_frames, task), loops_found=found,
-        )  # fmt: skip
+        )
         meter.begin()
         try:
             loops = phases.run(share, meter.waiting(iter_chunk_windows(frames, index)), stage)

@@ -7,10 +7,10 @@ pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive)
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive import publish_drive
+from pipeline.publish.drive_facts import DriveFacts, RunFacts
 from pipeline.publish.manifest import Counts, Manifest, drive_identity, find_manifest, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
-from pipeline.publish.values import DriveFacts, RunFacts
 from pipeline.publish.versions import Guard, is_settled, settle
 
 __all__ = [

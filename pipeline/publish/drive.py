@@ -15,13 +15,13 @@ from pipeline import schema, storage
 from pipeline.errors import DriveError
 from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
+from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike, RunFacts
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
-from pipeline.publish.values import ChunkLike, DriveFacts, JoinLike, RunFacts
 from pipeline.publish.versions import Guard, new_version_folder, remove_unnamed, settle
 
 Progress = Callable[[int, int, int], None]

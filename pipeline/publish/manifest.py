@@ -16,8 +16,8 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.errors import DriveError
+from pipeline.publish.drive_facts import Json, ListedFile
 from pipeline.publish.files import WrittenFile
-from pipeline.publish.values import Json, ListedFile
 from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
+from pipeline.publish.drive_facts import DriveFacts, EdgeLike, LoopLike, SimilarityLike
 from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.manifest import without_credentials
 from pipeline.publish.poses import fill_poses, quaternion_from_rotation
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
-from pipeline.publish.values import DriveFacts, EdgeLike, LoopLike, SimilarityLike
 
 
 def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> pa.Table:

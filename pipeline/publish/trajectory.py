@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DriveError
-from pipeline.publish.values import ChunkLike, DriveFacts, JoinLike
+from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike
 
 
 @dataclass(frozen=True, eq=False)

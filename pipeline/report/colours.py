@@ -21,7 +21,7 @@ _GOLDEN = 0.618033988749895  # turns of hue between neighbours: near chunks diff
 _STOPS = np.array([
     (68, 1, 84), (70, 50, 127), (54, 92, 141), (39, 127, 142), (31, 161, 135), (74, 194, 109), (159, 218, 58),
     (253, 231, 37),
-], np.float64)  # fmt: skip
+], np.float64)
 
 
 def hexadecimal(colour: tuple[int, int, int]) -> str:

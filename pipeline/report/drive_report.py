@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.progress import Reporter
+from pipeline.common.progress import Reporter
 from pipeline.publish.manifest import plain
 from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.benchmarks import Measurement
+from pipeline.report.camera_views import View, chosen_views, overview_camera, render_other, render_views
 from pipeline.report.colours import LEVELS, PATH, TRUTH, chunk_colours, confidence_range, hexadecimal, scale_css
+from pipeline.report.comparison import Compared, Trajectory, changed_settings, flattened
 from pipeline.report.config import ReportConfig
+from pipeline.report.drive_view import DriveView
 from pipeline.report.figures import drive_figures
 from pipeline.report.images import read_frames, save_jpeg, spread, write_frames
-from pipeline.report.others import Compared, Trajectory, changed_settings, flattened
 from pipeline.report.recording import record_scene
 from pipeline.report.sample import PointSample, sample_points
 from pipeline.report.scene import COLOURS, OtherPath, point_size
-from pipeline.report.view import DriveView
-from pipeline.report.views import View, chosen_views, overview_camera, render_other, render_views
 
 Json = Any
 _LABELS = {"colour": "True colour", "confidence": "Confidence", "chunk": "Chunk"}
@@ -47,7 +47,7 @@ def write_report(
         names, reason = write_frames(
             view.drive, frames, folder / "frames", config.image_width,
             lambda count: reporter.advance("frames", count, len(frames), "frames"),
-        )  # fmt: skip
+        )
     with reporter.timed("render views"):
         views = _write_views(folder, view, compared, sample, config, reporter)
     with reporter.timed("figures"):
@@ -77,7 +77,7 @@ def write_report(
         ],
         "made": _made(view),
         "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
-    }  # fmt: skip
+    }
     (folder / "drive.json").write_text(json.dumps(plain(data), separators=(",", ":")))
 
 
@@ -136,14 +136,14 @@ def _head(view: DriveView, compared: Compared) -> dict[str, Json]:
         ["frames", f"{counts.frames:,}"], ["chunks", f"{counts.chunks:,}"], ["points", f"{counts.points:,}"],
         ["loops closed", f"{counts.loops_accepted} of {counts.loops}"],
         [f"path ({compared.unit})", f"{view.length * per:,.4g}"],
-    ]  # fmt: skip
+    ]
     if compared.own is not None:
         facts.append(["ATE (m)", f"{compared.own.rmse:.2f}"])
         facts.append(["ATE / path", f"{compared.own.rmse / max(compared.path, 1e-9):.2%}"])
     return {
         "id": view.drive_id, "verdict": view.verdict, "facts": facts, "unit": compared.unit, "per_unit": per,
         "truth": compared.own is not None, "deviation": _deviation(view, compared.own),
-    }  # fmt: skip
+    }
 
 
 def _deviation(view: DriveView, own: Trajectory | None) -> Json:
@@ -161,7 +161,7 @@ def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str
     reach = float(np.linalg.norm(position - view.path.mean(0)))
     low, high = confidence_range(sample.confidence)
     layers = [{"name": "/path", "label": "path", "colour": hexadecimal(PATH)},
-              {"name": "/cameras", "label": "cameras", "colour": "#8b949e"}]  # fmt: skip
+              {"name": "/cameras", "label": "cameras", "colour": "#8b949e"}]
     if view.loops:
         layers.append({"name": "/loops", "label": "loops", "colour": "#56d3c2"})
     if any(not one.is_everywhere for one in view.stretches):
@@ -176,7 +176,7 @@ def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str
         "point_size": point_size(sample.xyz, view.step), "step": view.step, "up": view.up,
         "near": 0.1 * view.step, "far": 20 * max(extent, reach),
         "start": {"position": position, "target": position + ahead * reach, "fov": float(np.radians(60))},
-    }  # fmt: skip
+    }
 
 
 def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: str | None) -> dict[str, Json]:
@@ -206,13 +206,13 @@ def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: 
         "time": times - times[0] if times is not None else None, "travelled": travelled * (compared.metres or 1.0),
         "images": nearest, "files": [names[frame] for frame in files_of], "files_of": files_of,
         "note": f"no images: {reason}" if reason else None, "aspect": row["width"] / row["height"],
-    }  # fmt: skip
+    }
 
 
 def _paths(view: DriveView, compared: Compared) -> list[Json]:
     paths = [{"name": "this result", "colour": hexadecimal(PATH), "own": True, "points": view.path}]
     paths += [{"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
-              for o in other_paths(compared)]  # fmt: skip
+              for o in other_paths(compared)]
     for one in paths:
         points = np.asarray(one["points"])
         one["points"] = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
@@ -225,7 +225,7 @@ def _results(view: DriveView, compared: Compared) -> list[Json]:
         "name": "this result", "colour": hexadecimal(PATH), "rmse": own.rmse if own else None,
         "share": 100 * own.rmse / compared.path if own and compared.path else None, "verdict": view.verdict,
         "changed": None,
-    }]  # fmt: skip
+    }]
     for other in compared.others:
         quality = other.drive.manifest.quality if other.drive is not None else {}
         changed = changed_settings(view.drive.manifest.config, other.drive.manifest.config) if other.drive else {}
@@ -234,7 +234,7 @@ def _results(view: DriveView, compared: Compared) -> list[Json]:
             "share": 100 * other.rmse / compared.path if compared.path else None,
             "verdict": quality.get("verdict", "unknown") if other.drive is not None else "poses only",
             "changed": "; ".join(f"{name} {theirs} (here {ours})" for name, (ours, theirs) in changed.items()) or None,
-        })  # fmt: skip
+        })
     return rows
 
 
@@ -246,9 +246,9 @@ def _made(view: DriveView) -> list[Json]:
         ["program", manifest.code_version], ["weights", manifest.weights_sha256 or "made up"],
         ["identity", manifest.identity], ["schema", str(manifest.schema_version)],
         ["result", f"{sum(file.size for file in manifest.files):,} bytes in {len(manifest.files)} files"],
-    ]  # fmt: skip
+    ]
     return rows + [[name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items()
-                   if isinstance(value, int | float)]  # fmt: skip
+                   if isinstance(value, int | float)]
 
 
 def _rounded(values: Any) -> list[float]:

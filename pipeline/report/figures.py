@@ -11,8 +11,8 @@ import numpy as np
 
 from pipeline.report.benchmarks import Measurement
 from pipeline.report.colours import LEVELS, PATH, hexadecimal
-from pipeline.report.others import Compared
-from pipeline.report.view import DriveView
+from pipeline.report.comparison import Compared
+from pipeline.report.drive_view import DriveView
 
 _TEXT, _FAINT, _PANEL = "#c9d1d9", "#6e7681", "#161a20"
 _ACCENT = hexadecimal(PATH)
@@ -22,7 +22,7 @@ _STYLE = {
     "grid.color": "#30363d", "font.size": 9, "axes.grid": True, "grid.alpha": 0.6, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.fonttype": "none",
     "font.family": ["sans-serif"], "svg.hashsalt": "report",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _deviation(view: DriveView, compared: Compared) -> Figure:
     return Figure(
         "error", f"Distance from {reference} along the path",
         "of the camera positions, each result aligned by one Sim(3)", _drawn(draw),
-    )  # fmt: skip
+    )
 
 
 def _overlaps(view: DriveView) -> Figure:
@@ -94,7 +94,7 @@ def _overlaps(view: DriveView) -> Figure:
         beside.grid(False)
 
     return Figure("overlaps", "Overlap with the chunk before", "residual of the alignment, and agreeing points",
-                  _drawn(draw))  # fmt: skip
+                  _drawn(draw))
 
 
 def _scales(view: DriveView) -> Figure:
@@ -108,7 +108,7 @@ def _scales(view: DriveView) -> Figure:
         axes.set_ylabel("scale / median scale")
 
     return Figure("scales", "Scale of each chunk", "world units per chunk unit, over the median; jumps are suspicious",
-                  _drawn(draw))  # fmt: skip
+                  _drawn(draw))
 
 
 def _confidence(view: DriveView) -> Figure:
@@ -118,7 +118,7 @@ def _confidence(view: DriveView) -> Figure:
         for one in view.stretches:
             if not one.is_everywhere:
                 axes.axvspan(one.start, one.stop, color=hexadecimal(LEVELS.get(one.level, LEVELS["warn"])), alpha=0.22,
-                             linewidth=0)  # fmt: skip
+                             linewidth=0)
         axes.plot(frames, view.confidence, color=_ACCENT, linewidth=1.2)
         axes.set_xlabel("frame")
         axes.set_ylabel("median confidence")
@@ -162,7 +162,7 @@ def _benchmarks(runs: Sequence[Measurement]) -> Figure:
             kept = [run for run in mine if run.peak_bytes is not None]
             if beside is not None and kept:
                 beside.plot([run.frames for run in kept], [(run.peak_bytes or 0) / 2**30 for run in kept], color=shade,
-                            marker="s", markersize=4, linestyle="--")  # fmt: skip
+                            marker="s", markersize=4, linestyle="--")
                 axes.plot([], [], color=shade, marker="s", markersize=4, linestyle="--", label=f"{name}: peak memory")
         axes.set_xlabel("frames")
         axes.set_ylabel("seconds")

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError, StorageError
-from pipeline.progress import Reporter
 from pipeline.publish import PublishedDrive, is_published, open_drive
 from pipeline.publish.manifest import without_credentials
+from pipeline.report.drive_view import DriveView
 from pipeline.report.images import read_frames, save_jpeg, spread
-from pipeline.report.view import DriveView
 
 Entry = dict[str, Any]
 _READERS = 16  # drives looked at at a time: a store's latency is what takes the time
@@ -97,7 +97,7 @@ def _made(drive: PublishedDrive, site: Path) -> Entry:
         "loops_accepted": manifest.counts.loops_accepted, "length": round(view.length, 3), "unit": "units",
         "seconds": round(sum(float(s) for s in manifest.timings.values()), 1), "path": _sketch(view),
         "thumb": _thumb(drive, site),
-    }  # fmt: skip
+    }
     place = site / "entries" / f"{manifest.drive_id}.json"
     storage.write_bytes_atomically(str(place), json.dumps(entry).encode())
     return entry

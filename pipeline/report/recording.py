@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.report.drive_view import DriveView
 from pipeline.report.sample import PointSample
 from pipeline.report.scene import OtherPath, add_layers, viser_module
-from pipeline.report.view import DriveView
 
 
 def record_scene(path: Path, view: DriveView, sample: PointSample, others: Sequence[OtherPath] = ()) -> None:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pipeline.errors import DriveError
 from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.colours import LEVELS, PATH, chunk_colours, confidence_colours, confidence_range
+from pipeline.report.drive_view import DriveView, FloatArray
 from pipeline.report.sample import PointSample
-from pipeline.report.view import DriveView, FloatArray
 
 COLOURS = ("colour", "confidence", "chunk")
 """What the points may be coloured by."""
@@ -71,7 +71,7 @@ def add_points(scene: Any, view: DriveView, sample: PointSample) -> None:
         scene.add_point_cloud(
             f"/points/{name}", sample.xyz, by[name], point_size=size, point_shape="rounded",
             point_shading="flat", precision="float32", visible=name == "colour",
-        )  # fmt: skip
+        )
 
 
 def point_size(xyz: NDArray[np.float32], step: float) -> float:
@@ -96,7 +96,7 @@ def add_current(scene: Any, view: DriveView, frame: int | None = None) -> Any:
         "/now", fov=2 * float(np.arctan(tall / 2)), aspect=aspect, scale=3.0 * view.step, thickness=2.5,
         thickness_units="screen", color=(255, 255, 255), wxyz=quaternion_from_rotation(pose[:3, :3]),
         position=pose[:3, 3],
-    )  # fmt: skip
+    )
 
 
 def frustum_lines(poses: FloatArray, half: tuple[float, float], depth: float) -> NDArray[np.float32]:

@@ -12,18 +12,18 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline import storage
+from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
-from pipeline.progress import Reporter
 from pipeline.publish import open_drive
 from pipeline.report.benchmarks import read_benchmarks
 from pipeline.report.colours import PATH
+from pipeline.report.comparison import compare_with
 from pipeline.report.config import ReportConfig
 from pipeline.report.drive_report import write_report
+from pipeline.report.drive_view import DriveView
 from pipeline.report.index import has_report, index_drives, published_drives, write_index
-from pipeline.report.others import compare_with
 from pipeline.report.recording import copy_client
 from pipeline.report.scene import viser_module
-from pipeline.report.view import DriveView
 
 _PAGES = ("index.html", "index.js", "report.js", "site.css")
 

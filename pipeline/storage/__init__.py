@@ -7,6 +7,7 @@ role) that is theirs. Whatever a store says becomes a `StorageError` of one line
 what an operator can do about it.
 """
 
+from pipeline.storage.conditional_write import compare_and_swap
 from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError
 from pipeline.storage.files import (
     copy,
@@ -21,7 +22,6 @@ from pipeline.storage.files import (
 )
 from pipeline.storage.folders import FolderEntry, exists, iter_folder, list_files, list_folders, stored_file
 from pipeline.storage.listing import Listing, StoredFile
-from pipeline.storage.swap import compare_and_swap
 from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
 
 __all__ = [

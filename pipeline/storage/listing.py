@@ -17,7 +17,7 @@ from pipeline.storage.text_columns import letters_of
 T = TypeVar("T")
 
 # Listings are made in many threads and live long: Arrow's own allocator keeps what each thread once had (300 MB in a
-# run of 64 groups), the C library's gives it back (pipeline.heap).
+# run of 64 groups), the C library's gives it back (pipeline.common.heap_trim).
 _POOL = pa.system_memory_pool()
 # Bytes that a text in JSON holds in another form.
 _ESCAPED = np.array([byte < 32 or byte > 126 or byte in b'"\\' for byte in range(256)])
@@ -56,7 +56,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
         self._take_columns(
             folder, pa.array(encoded, pa.binary(), memory_pool=_POOL), pa.array(sizes, pa.int64(), memory_pool=_POOL),
             pa.array(etags, pa.string(), memory_pool=_POOL),
-        )  # fmt: skip
+        )
 
     def _take_columns(self, folder: str, names: pa.BinaryArray, sizes: pa.Int64Array, etags: pa.StringArray) -> None:
         self._place = folder if folder.endswith("/") else folder + "/"

@@ -125,7 +125,7 @@ class TrainConfig:
     weights: str | None = None
     """Checkpoint to start from (fine-tuning); None starts fresh. Ignored when a run is resumed."""
     data: tuple[str, ...] = ()
-    """Drives on disk with poses and depth (the layout `jobs.city` writes: a folder with sequences/ and poses/).
+    """Drives on disk with poses and depth (the layout `jobs.synthesize` writes: a folder with sequences/ and poses/).
     Empty: the city on the fly."""
     pool: str | None = None
     """Folder of the rendered pool; None puts it into the output folder."""

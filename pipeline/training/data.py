@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.camera import encode_pose, unproject
+from models.pose_encoding import encode_pose, unproject
 from models.tokens import middle_first, time_offsets
 
 
@@ -67,7 +67,7 @@ class PooledClip:
         return Frames(
             np.asarray(self.images[chosen]), np.asarray(self.depth[chosen], np.float32),
             self.world_from_camera[chosen], np.tile(self.intrinsics, (len(chosen), 1, 1)),
-        )  # fmt: skip
+        )
 
 
 class PoolSource:
@@ -162,7 +162,7 @@ def make_batch(chunks: Sequence[Frames], group: int) -> Batch:
         images=images, depth=depth, cam_from_reference=cam_from_reference, intrinsics=intrinsics,
         pose_encoding=encode_pose(cam_from_reference, intrinsics, height, width),
         offsets=tuple(time_offsets(len(order))), group=group, scale=scale,
-    )  # fmt: skip
+    )
 
 
 def mirrored(frames: Frames) -> Frames:

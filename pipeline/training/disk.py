@@ -1,4 +1,4 @@
-"""Drives on storage with poses and depth as training data: the layout that `jobs.city` writes."""
+"""Drives on storage with poses and depth as training data: the layout that `jobs.synthesize` writes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.city import TrueDrive, list_drives, read_drive
 from pipeline.errors import DriveError, StorageError
 from pipeline.ingest.preprocess import frame_geometry, prepare_image, target_size
+from pipeline.synthetic import TrueDrive, list_drives, read_drive
 from pipeline.training.data import Clip, Frames
 
 

@@ -91,4 +91,4 @@ def forward_groups(
     return Outputs(
         rounds, chosen, depth_from(depth.float()), depth_confidence, points, points_confidence,
         state.features[config.dense_layers[-1]], state.camera,
-    )  # fmt: skip
+    )

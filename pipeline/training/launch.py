@@ -38,7 +38,7 @@ def _launch_group(config: TrainConfig) -> Path:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipeline.ray_session import start_ray
+    from pipeline.common.ray_session import start_ray
 
     start_ray(ranks=config.workers)
     with tempfile.TemporaryDirectory(prefix="city-training-") as scratch:

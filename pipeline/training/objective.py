@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.camera import quaternion_from_rotation, unproject
 from models.losses import camera_loss, depth_loss, plain_depth_loss, point_loss, relative_pose_loss
+from models.pose_encoding import quaternion_from_rotation, unproject
 from pipeline.training.data import Batch
 from pipeline.training.forward import Outputs
 

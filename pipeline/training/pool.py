@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.city import CityDrive, perturbed_motion
+from pipeline.synthetic import CityDrive, perturbed_motion
 
 _ROUTE_FRAMES = 600  # a route long enough that its clips differ
 _TURN_DEGREES = 20.0  # a clip turns if its heading changes by more between its ends
@@ -99,7 +99,7 @@ def _clip_poses(
         poses = perturbed_motion(
             rng, poses, yaw_degrees=8.0 * strength, pitch_degrees=2.0 * strength, roll_degrees=1.5 * strength,
             shift_metres=0.15 * float(rng.random() < 0.5),
-        )  # fmt: skip
+        )
     return poses
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from models import CheckpointError, ModelConfig, Reconstructor, open_checkpoint
-from pipeline.city import CityDrive
+from pipeline.synthetic import CityDrive
 from pipeline.training import checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.data import Frames, PoolSource, Source
@@ -105,7 +105,7 @@ def _renderers(config: TrainConfig, output: Path, *, active: bool) -> Iterator[N
             arguments = (
                 str(_pool_folder(config, output)), FIRST_SEED + number, config.renderers,
                 config.pool_drives - number, config.city, os.getpid(),
-            )  # fmt: skip
+            )
             process = spawn.Process(target=fill, args=arguments, daemon=True)
             process.start()
             processes.append(process)
@@ -154,7 +154,7 @@ def _steps(trainer: Trainer, output: Path, trained: float) -> None:
             metrics.write(
                 {"kind": "train", "step": trainer.step, "seconds": round(seconds, 1), "frames": frames,
                  **_means(seen), "rate": rate}
-            )  # fmt: skip
+            )
             seen, frames = [], 0
         if first and trainer.step % config.save_every == 0:
             checkpoints.save(trainer, output, time.monotonic() - begin)

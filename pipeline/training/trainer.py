@@ -141,7 +141,7 @@ class Trainer:
                 dense_frames=dense_frames,
                 with_points=self.config.loss.points > 0,
                 orthogonalise_dtype=torch.bfloat16 if low else torch.float32,
-            )  # fmt: skip
+            )
             with torch.autocast(self.device.type, enabled=False):
                 result: tuple[Tensor, dict[str, Tensor]] = self.objective(outputs, batch)
         return result

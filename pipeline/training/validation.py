@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.camera import decode_pose
+from models.pose_encoding import decode_pose
 from models.reconstructor import MemoryScope, Prediction, Reconstructor
 from pipeline.backend import join_chunks
 from pipeline.backend.sim3 import fit_similarity
@@ -80,7 +80,7 @@ def join_drive(
         pose, intrinsics = decode_pose(prediction.pose_encoding.float(), height, width)
         fields = (
             prediction.frame_index, pose, intrinsics, prediction.depth.float(), prediction.depth_confidence.float()
-        )  # fmt: skip
+        )
         parts.append(_Chunk(*(value.cpu().numpy() for value in fields)))
     joined = join_chunks(parts, overlap=settings.overlap)
     owner = {int(f): int(c) for f, c in zip(joined.frame_index, joined.owner, strict=True)}

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.backend import BackendConfig, Sim3, join_chunks
 from pipeline.backend.chunk import Chunk
-from pipeline.backend.loop_rows import loop_windows
+from pipeline.backend.loop_residuals import loop_windows
 from pipeline.backend.overlap import measure_overlap
 
 CONFIG = BackendConfig()
@@ -54,7 +54,7 @@ def gtsam_poses(gtsam: Any, scenario: Any) -> tuple[np.ndarray, np.ndarray]:
     errors = np.array([
         gtsam.Similarity3.Logmap(in_gtsam(gtsam, edge.inverse() @ true_relative(scenario, a, b)))
         for edge, (a, b) in zip(edges, pairwise(chunks), strict=True)
-    ])  # fmt: skip
+    ])
     sigma = np.sqrt((errors**2).mean(0))
     model = gtsam.noiseModel.Diagonal.Sigmas(sigma)
     graph, start = gtsam.NonlinearFactorGraph(), gtsam.Values()

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.benchmark import main
 from pipeline.benchmark.fleet import FleetBenchmark
-from pipeline.fleet.ledger import read_run
+from pipeline.fleet.records.ledger import read_run
 
 
 def test_a_small_fleet_is_run_whole_and_measured(tmp_path, capsys):

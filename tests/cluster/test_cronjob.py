@@ -25,7 +25,7 @@ def night(head, seconds):
     return subprocess.Popen(
         ["sh", "-c", script], env={**head.environment, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.cluster

@@ -88,7 +88,7 @@ def test_names_in_another_order_are_refused():
         (frames(5, missing=[0, 1, 2]), frames(5), {}, "at least 3 frames must match"),
         (frames(4, filled=[0, 1]), frames(4), {"filled": "skip"}, "2 do, by index"),
     ],
-)  # fmt: skip
+)
 def test_frames_that_cannot_be_matched_are_said_in_one_line(estimate, truth, options, message):
     with pytest.raises(DriveError, match=message) as caught:
         associate(estimate, truth, **options)

@@ -209,7 +209,7 @@ def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
         Score("00", "full", frames=10, ate=1.0, f1=None), Score("01", "full", frames=10, ate=30.0),
         Score("02", "full", failed="drive 02: it broke"),
         Score("03", "full", frames=10, ate=2.0, peak_memory=3 * 10**9),
-    ]  # fmt: skip
+    ]
     kitti = BENCHMARKS["kitti"]
     values = means(kitti, scores)["full"]
     assert values["mean"]["ate"] == 11.0 and values["mean without 01"]["ate"] == 1.5 and values["mean"]["f1"] is None
@@ -221,7 +221,7 @@ def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
     console.print(render(kitti, scores))
     said = console.file.getvalue() + remarks(kitti, scores, {"command": "c", "seed": "0", "commit": "abc"})
     for words in ("mean of 3/4", "14.55", "25.94", "mean without 01", "failed: 02, full: drive 02: it broke", "3.00",
-                  "commit: abc", "those that failed are not in it"):  # fmt: skip
+                  "commit: abc", "those that failed are not in it"):
         assert words in said, words
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from pipeline.fleet.ledger import DriveRow, RunInfo, RunState
+from pipeline.fleet.records.ledger import DriveRow, RunInfo, RunState
 
 BEGIN = 1_790_000_000.0
 NASTY = "</script><script>document.title='owned'</script> & \"quotes\" 'single' $run_id \u2028"
@@ -19,29 +19,29 @@ def made_up_run(drives: int = 60, state: str = "finished", failed_share: float =
         frames = rng.randint(200, 5000)
         seconds = frames / rng.uniform(8, 14)
         common = {"drive_id": drive_id, "uri": f"s3://fleet/{drive_id}", "attempts": 1, "group": number % 8,
-                  "tags": ("night",) if number % 7 == 0 else (), "started_at": BEGIN + number * 40}  # fmt: skip
+                  "tags": ("night",) if number % 7 == 0 else (), "started_at": BEGIN + number * 40}
         if rng.random() < failed_share:
             frame = rng.randint(0, 999)
             stage, reason = rng.choice([
                 ("forward", f"drive {drive_id}: 40% of its frames cannot be used (frame {frame}: cannot be decoded)"),
                 ("find", f"no such file or folder: s3://fleet/{drive_id}"), ("find", NASTY),
-            ])  # fmt: skip
+            ])
             rows[drive_id] = DriveRow(
                 **common, state="quarantined" if number % 5 == 0 else "failed", reason=reason, stage=stage, frame=frame,
                 ended_at=BEGIN + number * 40 + 5,
-            )  # fmt: skip
+            )
             continue
         rows[drive_id] = DriveRow(
             **common, state="published", frames=frames, chunks=frames // 30, loops=3, points=frames * 2000,
             bytes=frames * 40_000, verdict="pass",
             seconds={"find": 32.0, "forward": seconds, "join": 3.5, "publish": frames / 300},
             gpu_seconds=seconds, frames_per_s=frames / seconds, ended_at=BEGIN + number * 40 + seconds,
-        )  # fmt: skip
+        )
     end = max([row.ended_at for row in rows.values()], default=BEGIN)
     info = RunInfo(
         "20260921T000000-abcdef", input="s3://fleet/", state=state, started_at=BEGIN, updated_at=end,
         ended_at=None if state == "running" else end, host="head", command=("python", "-m", "jobs.reconstruct",
         "--input", "s3://fleet/", "--output", "s3://out/"), settings={"chunk_size": 60}, groups=8, workers=1, gpus=8,
         listed=True, report="report.html",
-    )  # fmt: skip
+    )
     return RunState(info, rows)

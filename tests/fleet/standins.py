@@ -12,18 +12,18 @@ from types import SimpleNamespace
 
 from models import ModelConfig
 from pipeline import storage
+from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
-from pipeline.fleet.finish import Finished
-from pipeline.fleet.group_size import GroupSize
-from pipeline.fleet.parts import Parts
-from pipeline.fleet.plan import Planner
-from pipeline.fleet.refs import DriveRef, RefusedDrive
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.drive_plan import Planner
 from pipeline.fleet.run import run_fleet
+from pipeline.fleet.schedule.finisher import Finished
+from pipeline.fleet.schedule.group_size import GroupSize
+from pipeline.fleet.schedule.runtime import Parts
 from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, Outcome
 from pipeline.ingest.drives import Drive
-from pipeline.progress import Reporter
 from pipeline.storage import Listing, UnreachableError
 
 
@@ -72,7 +72,7 @@ class World:
         drive = self.find(SimpleNamespace(input=planned.ref.uri, drive_id=planned.drive_id))
         numbers = range(drive.frame_count)
         listing = SimpleNamespace(drive=drive, numbers=numbers, chunks=(numbers,), width=64, height=64,
-                                  frame_count=len(numbers))  # fmt: skip
+                                  frame_count=len(numbers))
         return listing, planned.identity
 
     def run_wave(self, config, output, tasks, settings, on_event, permit):
@@ -140,7 +140,7 @@ class World:
         parts = Parts(
             ready=lambda config: None, size=lambda config: size, load=self.load, run_wave=self.run_wave,
             finish=self.finished, planner=self.planner, nodes=lambda: (set(self.alive), set(self.draining)),
-        )  # fmt: skip
+        )
         refs = [name if isinstance(name, DriveRef | RefusedDrive) else DriveRef(name, f"in/{name}") for name in names]
         import io
 

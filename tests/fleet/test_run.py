@@ -10,16 +10,16 @@ import pytest
 
 from models import ModelConfig
 from pipeline.errors import AlignmentError, DecodeError
-from pipeline.fleet import patience
-from pipeline.fleet.ledger import read_run
-from pipeline.fleet.plan import state_bytes_per_frame
-from pipeline.fleet.refs import RefusedDrive
+from pipeline.fleet.discover.drive_ref import RefusedDrive
+from pipeline.fleet.plan.drive_plan import state_bytes_per_frame
+from pipeline.fleet.records.ledger import read_run
 from pipeline.fleet.run import fleet_summary
 from pipeline.forward.group import GroupError
 from pipeline.leases import LeaseLostError, Leases
 from pipeline.publish import Counts, Manifest
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import UnreachableError
+from pipeline.storage import retry as patience
 from tests.fleet.standins import World
 
 
@@ -32,7 +32,7 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
     script = {
         "input": ["input"], "store": ["store", "store", "ok"], "dead-store": ["store"], "crash": ["crash", "ok"],
         "poison": ["crash"], "node": ["node"] * 4 + ["ok"], "die": ["die", "ok"], "bug": ["bug", "ok"],
-    }  # fmt: skip
+    }
     world = World(script)
     world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
     good = [f"good-{n}" for n in range(12)]
@@ -43,7 +43,7 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
     assert states(run) == expected
     assert {name: len(world.tries[name]) for name in script} == {
         "input": 1, "store": 3, "dead-store": 3, "crash": 2, "poison": 3, "node": 5, "die": 2, "bug": 2
-    }  # fmt: skip
+    }
     assert all(len(world.tries[name]) == 1 for name in good)
     # before its first death it may have been put back unblamed, for another's
     retried_alone = [wave for wave in world.waves if "poison" in wave][-2:]
@@ -104,7 +104,7 @@ def test_publishing_is_tried_again_for_the_store_not_for_the_drive_and_forward_i
     assert states(run) == {
         "later": "published", "never": "failed", "crooked": "failed", "bug": "failed", "lost": "skipped",
         "fine": "published",
-    }  # fmt: skip
+    }
     assert all(len(tries) == 1 for tries in world.tries.values())
     assert (run.rows["crooked"].stage, run.rows["crooked"].frame) == ("join", 3)
     assert run.rows["never"].stage == "publish" and "tried 3 times" in run.rows["never"].reason
@@ -284,7 +284,7 @@ def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_
     run = world.run(out, ["there", "old", "never", "empty", "fine"])
     assert states(run) == {
         "there": "skipped", "old": "published", "never": "failed", "empty": "failed", "fine": "published"
-    }  # fmt: skip
+    }
     assert run.rows["there"].reason == "published already" and set(world.tries) == {"old", "fine"}
     assert run.rows["old"].identity and run.rows["old"].frames == 33
     assert "tried 3 times" in run.rows["never"].reason and run.rows["empty"].reason == str(BAD)

@@ -6,7 +6,7 @@ import time
 import fsspec
 import pytest
 
-from pipeline.fleet.ledger import list_runs, read_run
+from pipeline.fleet.records.ledger import list_runs, read_run
 from tests.fleet.standins import World
 from tests.fleet.test_run import states
 from tests.s3_proxy import S3Proxy

@@ -36,7 +36,7 @@ def _member(rank, world_size, port, function, folder, args):
     dist.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size,
         timeout=timedelta(seconds=60),
-    )  # fmt: skip
+    )
     try:
         torch.save(function(rank, world_size, *args), f"{folder}/{rank}.pt")
     finally:
@@ -49,7 +49,7 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
     phases = DrivePhases(
         network(), GroupSync(CPU), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
         FixedFinder(), read_again,
-    )  # fmt: skip
+    )
 
     def windows():
         for place, window in enumerate(windows_of(share, bad)):
@@ -69,7 +69,7 @@ def _alone():
     phases = DrivePhases(
         network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
         FixedFinder(), read_again,
-    )  # fmt: skip
+    )
     phases.run(share_of(0, 1), windows_of(share_of(0, 1)), staged.__setitem__)
     return staged
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.camera import decode_pose
+from models.pose_encoding import decode_pose
 from pipeline.forward.budgets import Budgets
 from pipeline.forward.memory_sync import LocalSync
 from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
@@ -32,7 +32,7 @@ def run(settings=None, windows=None, model=None, finder=None, read=read_again, s
         model or network(), LocalSync(), store or host_store(), settings or ForwardSettings(), CPU,
         lambda phase, count: told.append((phase, count)), finder, read,
         lambda count: told.append(("found", count)),
-    )  # fmt: skip
+    )
     share = share or share_of(0, 1)
     phases.run(share, windows or windows_of(share), staged.__setitem__)
     return staged, told, phases

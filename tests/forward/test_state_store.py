@@ -23,7 +23,7 @@ from pipeline.forward.budgets import (
     memory_advice,
     parse_size,
 )
-from pipeline.forward.mapped import mapped
+from pipeline.forward.mmap_tensors import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 from pipeline.forward.state_store import TieredStore, WaitingChunk
 
@@ -38,7 +38,7 @@ def waiting(number, frames=2, dtype=torch.float32, images=True, barrier=1):
         torch.full((1, frames, 4, 8), value, dtype=dtype), (1, 3), barrier, {0: wide[..., 4:], 2: wide + 1},
         camera=None if barrier < 2 else torch.full((1, frames, 16), value), at_barrier=True,
         frame_half=torch.full((1, frames, 4, 8), value + 0.5, dtype=dtype) if number % 2 else None,
-    )  # fmt: skip
+    )
     pixels = np.full((frames, 4, 6, 3), number, np.uint8) if images else None
     return WaitingChunk(number, range(frames), state, pixels, np.ones(frames, bool), (None,) * frames)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.city import CityDrive
 from pipeline.ingest.chunks import owned_frames, plan_chunks
 from pipeline.ingest.stops import StopConfig, kept_frames, shift_borders, still_frames, turning
+from pipeline.synthetic import CityDrive
 
 CONFIG = StopConfig()
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from jobs import reconstruct
-from pipeline.fleet.ledger import read_run
+from pipeline.fleet.records.ledger import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 # no stage beyond the main path, and another try at once

@@ -11,7 +11,7 @@ from tests.local_head import local_head
 
 WORK = """
 import time, ray
-from pipeline.fleet.parts import cluster_nodes
+from pipeline.fleet.schedule.runtime import cluster_nodes
 ray.init(log_to_driver=False, logging_level="error")
 
 @ray.remote(num_cpus=1)

@@ -65,7 +65,7 @@ def test_kept_predictions_and_the_result_survive_a_failed_overwrite(kept, tmp_pa
     save_checkpoint(model, tmp_path / "nan.safetensors")
     before = positions(kept)
     failed = run("--input", tmp_path / "drive-1", "--output", kept, "--weights", tmp_path / "nan.safetensors",
-                 "--overwrite")  # fmt: skip
+                 "--overwrite")
     assert failed == 1
     np.testing.assert_array_equal(positions(kept), before)
     assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 0

@@ -78,7 +78,7 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
     assert open_drive(str(out), "drive-1").manifest.files == again.files
     assert sorted(p.name for p in (out / "drive-1").iterdir()) == [
         "chunks.parquet", "loops.parquet", "manifest.json", "points", "poses.parquet"
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
         found.append((
             np.stack([poses[c].to_numpy() for c in ("x", "y", "z", "qw", "qx", "qy", "qz")], -1),
             np.sort(points["confidence"].to_numpy()[order]),
-        ))  # fmt: skip
+        ))
     (poses_of_one, confidence_of_one), (poses_of_three, confidence_of_three) = found
     np.testing.assert_allclose(poses_of_three, poses_of_one, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(confidence_of_three, confidence_of_one, rtol=1e-4)
@@ -163,7 +163,7 @@ def test_a_video_runs_and_one_that_ends_early_fills_its_tail(weights, tmp_path):
     data = path.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * 0.9)])
     assert run("--input", tmp_path / "cut.mp4", "--output", tmp_path / "out", "--weights", weights,
-               "--max-bad-share", 0.5) == 0  # fmt: skip
+               "--max-bad-share", 0.5) == 0
     status = [row["status"] for row in open_drive(str(tmp_path / "out"), "cut").poses.to_pylist()]
     assert len(status) == 20
     assert status[0] == "ok" and status[-1] == "filled"
@@ -269,7 +269,7 @@ def test_a_killed_job_leaves_nothing_that_looks_whole_and_the_next_one_finishes(
     for number in range(100):  # not done before the signal comes, on a busy machine too
         image(number % 40).save(drive / f"frame{number}.png")
     command = [sys.executable, "-m", "jobs.reconstruct", "--input", str(drive), "--output", str(out),
-               "--weights", weights]  # fmt: skip
+               "--weights", weights]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for line in job.stderr:
         if line.startswith("frames:"):

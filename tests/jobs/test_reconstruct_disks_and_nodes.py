@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.fleet.ledger import read_run
+from pipeline.fleet.records.ledger import read_run
 from tests.jobs.conftest import folder_of_images, image
 from tests.jobs.runs import PLAIN, ROOT, command, environment, left_over, results, run, states
 
@@ -46,7 +46,7 @@ def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, lo
     code, said, _ = in_small_disk(
         scratch, 200_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
         "--host-memory", "100kB", "--scratch", "1GB", "--scratch-folder", scratch,
-    )  # fmt: skip
+    )
     assert code == 1, said
     assert states(out) == {"long": "failed", "short": "published"}, said
     reason = read_run(str(out)).rows["long"].reason
@@ -59,7 +59,7 @@ def test_a_full_output_disk_fails_what_does_not_fit_and_leaves_nothing_half_writ
     out = tmp_path / "out"
     code, said, copy = in_small_disk(
         out, 1_300_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
-    )  # fmt: skip
+    )
     assert code == 1 and "Traceback" not in said, said
     assert states(copy) == {"long": "failed", "short": "published"}, said
     reason = read_run(str(copy)).rows["long"].reason
@@ -104,7 +104,7 @@ def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, 
             # two ranks: the head has room for one process, so both are on the node that goes
             command(*arguments, "--address", address, "--workers", 2, "--groups", 1), cwd=ROOT, env=environment(),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        )
         while not (list(out.glob("_runs/*/run.json")) and read_run(str(out)).in_state("running")):
             assert job.poll() is None, job.stdout.read()
             time.sleep(0.2)

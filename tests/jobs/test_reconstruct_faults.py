@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.fleet.book import DriveBook
-from pipeline.fleet.groups import Group
-from pipeline.fleet.ledger import list_runs, read_run
+from pipeline.fleet.records.ledger import list_runs, read_run
+from pipeline.fleet.schedule.drive_lifecycle import DriveBook
+from pipeline.fleet.schedule.group import Group
 from pipeline.forward.events import Progress, RankUp
 from tests.jobs.conftest import folder_of_images, image
 from tests.jobs.runs import PLAIN, ROOT, command, environment, left_over, results, run, states

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.fleet.ledger import list_runs, read_run
+from pipeline.fleet.records.ledger import list_runs, read_run
 from pipeline.leases import Leases
 from pipeline.publish import is_published, open_drive
 from tests.jobs.conftest import folder_of_images, image
@@ -91,12 +91,12 @@ def test_a_manifest_gives_ids_ranges_and_tags_and_retry_failed_does_just_the_fai
     found = states(out)
     assert (found["first"], found["second"], found["gone"], found["../up"]) == (
         "published", "published", "failed", "failed"
-    )  # fmt: skip
+    )
     assert "nowhere" in said
     assert open_drive(str(out), "first").poses.num_rows == 6 and open_drive(str(out), "second").poses.num_rows == 9
     assert not list(tmp_path.parent.glob("up")) and sorted(p.name for p in out.iterdir() if p.name[0] != "_") == [
         "first", "second"
-    ]  # fmt: skip
+    ]
     shutil.copytree(tmp_path / "frames", tmp_path / "nowhere")
     assert run(*arguments, "--retry-failed") == 1
     assert states(out) == {"gone": "published", "../up": "failed"}  # a bad row stays one until it is mended

@@ -67,7 +67,7 @@ def test_a_comparison_with_another_drive_leaves_a_former_report_alone(output, tm
     kept.parent.mkdir(parents=True)
     kept.write_text("a former report")
     line = said(capsys, "--output", output, "--drive", "bend", "--site", tmp_path / "site",
-                "--compare", tmp_path / "other")  # fmt: skip
+                "--compare", tmp_path / "other")
     assert "is not a result of drive bend" in line
     assert kept.read_text() == "a former report"
 
@@ -111,7 +111,7 @@ def test_every_makes_reports_once_and_serves_them(output, tmp_path, capsys):
     server = subprocess.Popen(
         [sys.executable, "-m", "jobs.report", *arguments, "--serve", "--port", str(port)], stdout=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
+    )
     try:
         lines = iter(server.stdout.readline, "")
         before = next(line for line in lines if line.startswith(("index: ", "drive ")))
@@ -127,7 +127,7 @@ def test_every_makes_reports_once_and_serves_them(output, tmp_path, capsys):
 @pytest.mark.slow
 def test_live_serves_the_scene_with_its_switches(output):
     from pipeline.publish import open_drive
-    from pipeline.report.view import DriveView
+    from pipeline.report.drive_view import DriveView
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

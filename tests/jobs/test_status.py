@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jobs.status import main
-from pipeline.fleet.ledger import DriveRow, Ledger, RunState
+from pipeline.fleet.records.ledger import DriveRow, Ledger, RunState
 from tests.fleet.runs import made_up_run
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -39,7 +39,7 @@ def test_after_a_run_with_nothing_to_do_the_output_and_the_run_before_are_shown(
             DriveRow(row.drive_id, state="skipped", stage=row.stage,
                      reason=f"{row.state} before, and nothing changed ({again}): {row.reason}")
             for row in failed
-        ]  # fmt: skip
+        ]
         info = replace(worked.info, run_id=f"20260922T00000{number}-abcdef")
         write_run(tmp_path, RunState(info, {row.drive_id: row for row in rows}))
     assert main(["--output", str(tmp_path)]) == 0

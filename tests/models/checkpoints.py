@@ -58,6 +58,6 @@ def in_fresh_process(code: str, *arguments: str | Path, timeout: float = 240) ->
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

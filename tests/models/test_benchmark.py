@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 CONFIG = ModelConfig(
     embed_dim=32, depth=5, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3), dense_layers=(0, 1, 3, 4),
     dense_features=16, dense_channels=(8, 8, 16, 16), camera_trunk_depth=1, camera_heads=2, layer_scale=0.5,
-)  # fmt: skip
+)
 
 
 def test_published_schedule_plain_twin_and_fast_path_give_the_same_numbers():
@@ -55,7 +55,7 @@ def test_the_attention_kernel_is_named():
 SMALL = (
     "--device", "cpu", "--preset", "city_tiny", "--precision", "float32", "--frames", "8", "--height", "32", "--width",
     "64", "--chunk-size", "4", "--overlap", "2", "--twin-chunks", "2", "--copy-bytes", "1000000",
-)  # fmt: skip
+)
 
 
 def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_path, capsys):

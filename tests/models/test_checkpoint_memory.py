@@ -70,7 +70,7 @@ _BULKY = ModelConfig(
     embed_dim=512, depth=4, num_heads=8, encoder="conv", image_size=56, memory_layers=(3,),
     dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(16, 32, 64, 64),
     camera_trunk_depth=1, camera_heads=4,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

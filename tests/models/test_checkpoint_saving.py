@@ -96,7 +96,7 @@ def test_a_killed_save_leaves_the_old_file_whole(tiny, tmp_path):
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), str(path)],
             cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        )
         try:
             assert child.stdout.readline() == "ready\n"
             while not _halves(path):

@@ -63,7 +63,7 @@ def test_the_published_network_runs_three_small_frames_on_a_cpu_in_nine_gigabyte
         [sys.executable, "-c", textwrap.dedent(_PROGRAM)],
         cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=850, check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     print(found)

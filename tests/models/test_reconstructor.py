@@ -69,7 +69,7 @@ def _plainly(
             aggregator.global_blocks[layer](x.flatten(0, 1)[None], table(len(x), head_width, specials))[0]
             .view(x.shape)
             for x in frame_half
-        ]  # fmt: skip
+        ]
         if layer in config.memory_layers:
             memory = aggregator.memories[str(layer)]
             patches = [x[:, specials:].flatten(0, 1)[None] for x in tokens]

@@ -165,7 +165,7 @@ def test_points_are_those_of_owned_good_frames_above_the_chunks_threshold(tmp_pa
                     chunk.depth[i], chunk.confidence[i], chunk.rgb[i], chunk.intrinsics[i], pose, scale,
                     threshold, frame, number,
                 )
-            )  # fmt: skip
+            )
     columns = [np.concatenate([b.arrays()[k] for b in expected], axis=-1) for k in range(5)]
     assert sorted(points["frame_index"].to_pylist()) == sorted(columns[3])
     assert sorted(points["x"].to_pylist()) == sorted(columns[0][0].tolist())

@@ -196,7 +196,7 @@ def test_every_selection_takes_what_the_reader_gives(output, tmp_path):
     to = exported(
         output, tmp_path / "part", "--format", "ply", "laz", "colmap", "kitti", "--frames", 3, 15, "--box", *box,
         "--min-confidence", 2, "--voxel", 0.8, "--far", 1.5,
-    )  # fmt: skip
+    )
     cloud = open3d.t.io.read_point_cloud(str(to / "points.ply")).point["positions"].numpy()
     np.testing.assert_array_equal(cloud, expected)
     assert laspy.read(to / "points.laz").header.point_count == len(expected)

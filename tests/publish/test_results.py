@@ -93,7 +93,7 @@ def test_other_readers_get_boxes_from_the_same_statistics(output):
     where = (
         (field("x") >= 9.0) & (field("x") <= 11.0) & (field("y") >= -1.0)
         & (field("y") <= 1.0) & (field("z") >= 4.0) & (field("z") <= 6.0)
-    )  # fmt: skip
+    )
     dataset = pyarrow.dataset.dataset(f"{output}/drive-1/points")
     fragments = [f for whole in dataset.get_fragments() for f in whole.split_by_row_group(where)]
     assert len(fragments) == sum(len(g.chosen) for g in open_drive(output, "drive-1").row_groups(BOX))

@@ -92,7 +92,7 @@ def test_nerfstudio_sees_every_point_where_the_drive_has_it(nerfstudio, drive, t
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(READ), str(nerfstudio), form, str(to)],
         capture_output=True, text=True, timeout=250, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     read = json.loads(done.stdout.splitlines()[-1])
     assert read["images"] == [f"frame_{n:06d}.png" for n in range(FRAMES)] and all(read["there"])

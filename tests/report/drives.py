@@ -21,7 +21,7 @@ VERDICT = {
         {"level": "warn", "kind": "drive", "frame_start": 0, "frame_stop": FRAMES, "chunk": None,
          "reason": "loops contradict"},
     ],
-}  # fmt: skip
+}
 CONFIG = {"chunk_size": 4, "memory_scope": "drive", "backend": {"scale": True}, "workers": 1}
 
 
@@ -42,27 +42,27 @@ def positions(frames: int = FRAMES) -> np.ndarray:
 
 
 def publish(output: Path, source: Path, drive_id: str = "bend", *, config=None, noise=0.0, seed=0, frames=FRAMES,
-            quality=None, points=True) -> None:  # fmt: skip
+            quality=None, points=True) -> None:
     """Publish the drive; noise shakes its positions (metres)."""
     paths = sorted(source.glob("*.png")) or images(source, frames)
     loop = Loop(range(4), range(20, 24), 0.9, 0.01, True, None)
     drive = small_drive(frames, drive_id=drive_id, height=20, width=24, size=4, seed=seed, loops=[loop],
-                        times=[10**8 * n for n in range(frames)])  # fmt: skip
+                        times=[10**8 * n for n in range(frames)])
     poses = np.tile(np.eye(4), (frames, 1, 1))
     angle = 0.03 * np.arange(frames)
     poses[:, 0, 0], poses[:, 0, 2], poses[:, 2, 0], poses[:, 2, 2] = (
         np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle),
-    )  # fmt: skip
+    )
     poses[:, :3, 3] = positions(frames) + noise * np.random.default_rng(seed).normal(size=(frames, 3))
     facts = dataclasses.replace(
         drive.facts, source_uri=str(source), frame_uris=[str(path) for path in paths], source_width=96,
         source_height=80, listing=[Listed(path.name, path.stat().st_size) for path in paths],
-    )  # fmt: skip
+    )
     run = RunFacts("a" * 64, "b" * 64, CONFIG if config is None else config, "0.1.0", {"forward": 1.5, "join": 0.5},
-                   VERDICT if quality is None else quality)  # fmt: skip
+                   VERDICT if quality is None else quality)
     options = PublishConfig(with_points=points, confidence_share=0.0, row_group_rows=1024)
     publish_drive(str(output), facts, drive.chunks, dataclasses.replace(drive.joined, world_from_camera=poses),
-                  options, run)  # fmt: skip
+                  options, run)
 
 
 def truth_file(path: Path, frames: int = FRAMES) -> Path:

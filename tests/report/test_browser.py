@@ -15,9 +15,9 @@ from PIL import Image
 from jobs import report
 from pipeline.publish import open_drive
 from pipeline.report import make_server
+from pipeline.report.drive_view import DriveView
 from pipeline.report.live import start_live
 from pipeline.report.scene import OtherPath
-from pipeline.report.view import DriveView
 from tests.report.browser import chromium, screenshot, watched
 from tests.report.drives import CONFIG, publish, truth_file
 
@@ -158,7 +158,7 @@ def test_the_report_loads_scrubs_compares_and_obeys_the_keyboard(site, browser):
     assert "other0" in page.get_attribute("#slider .after", "src")
     assert [row.split("\t")[0].split("\n")[0] for row in page.locator("#results tbody tr").all_inner_texts()] == [
         "this result", "without memory",
-    ]  # fmt: skip
+    ]
     page.wait_for_timeout(300)
     screenshot(page, "comparison-1440")
 
@@ -214,7 +214,7 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
             "path": rng.integers(0, 101, (80, 2)).tolist(), "thumb": "drives/bend/thumb.jpg",
         }
         for number in range(1000)
-    ]  # fmt: skip
+    ]
     (folder / "many").mkdir()
     for name in ("index.html", "index.js", "site.css"):
         (folder / "many" / name).write_bytes((folder / name).read_bytes())

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
-from pipeline.progress import Reporter
 from pipeline.report.index import index_drives, published_drives, write_index
 from tests.report.drives import publish
 

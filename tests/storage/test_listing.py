@@ -76,7 +76,7 @@ def test_files_come_in_the_order_of_their_names_bytes(names):
         [f"{n:02d}.txt" for n in range(9)], ["a1.png", "b1.png", "notes.txt", ".hidden.png"], ["x.png"], [],
         ["1.png", "٢.png", "3.png"], [f"{n:03d}.mp4" for n in range(5)],
     ],
-)  # fmt: skip
+)
 def test_the_quick_order_is_the_natural_order(names):
     expected = sorted(filter(is_image_name, names), key=natural_key)
     assert in_natural_order(listing(sorted(names))).names == expected

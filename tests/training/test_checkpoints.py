@@ -22,7 +22,7 @@ def small_trainer(**changes):
     config = TrainConfig(
         output="unused", steps=8, batch=BatchSettings(frames=8, longest=4), loss=LossWeights(steps=0.5),
         optimizer=OptimizerSettings(warmup=2, memory_rate=1e-3, backbone_rate=1e-3, average=0.9), **changes,
-    )  # fmt: skip
+    )
     objective = Objective(model_config.embed_dim, model_config.patch_size, config.loss)
     return Trainer(config, Reconstructor(model_config), objective, WallSource())
 
@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, share):
     done = subprocess.run(
         [sys.executable, "-c", _FULL_DISK, str(tmp_path / "run"), str(limit)],
         capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    )
     assert "cannot be written" in done.stdout and "step-00000000.safetensors" in done.stdout, done.stderr
     assert "last good one" in done.stdout
     names = sorted(p.name for p in checkpoints.checkpoint_folder(tmp_path / "run").iterdir())

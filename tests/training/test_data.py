@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.camera import decode_pose
-from pipeline.city import DriveSpec, write_drive
+from models.pose_encoding import decode_pose
 from pipeline.errors import DriveError
+from pipeline.synthetic import DriveSpec, write_drive
 from pipeline.training.data import draw_chunk, make_batch, mirrored
 from pipeline.training.disk import DiskSource
 from pipeline.training.objective import flow_targets, points_in_reference, step_targets

@@ -25,7 +25,7 @@ def _trainer(peers, steps=4):
     config = TrainConfig(
         output="unused", steps=steps, loss=loss, batch=BatchSettings(frames=8, longest=4),
         optimizer=OptimizerSettings(warmup=1, memory_rate=1e-3, backbone_rate=1e-3),
-    )  # fmt: skip
+    )
     return Trainer(config, model, Objective(SMALL.embed_dim, SMALL.patch_size, loss), WallSource(), peers)
 
 

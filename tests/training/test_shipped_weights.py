@@ -5,7 +5,7 @@ import torch
 
 from models import ModelConfig, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER
-from pipeline.city import CityDrive
+from pipeline.synthetic import CityDrive
 from pipeline.training.config import ValidationSettings
 from pipeline.training.data import Frames
 from pipeline.training.validation import score_drive

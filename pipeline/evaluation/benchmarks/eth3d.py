@@ -18,7 +18,7 @@ from pipeline.publish.poses import rotation_from_quaternion
 _SCENES = (
     "courtyard", "delivery_area", "electro", "facade", "kicker", "meadow", "office", "pipes", "playground", "relief",
     "relief_2", "terrace", "terrains",
-)  # fmt: skip
+)
 _CALIBRATION, _SCANS = "dslr_calibration_undistorted", "dslr_scan_eval"
 
 
@@ -26,7 +26,7 @@ def _find(data: str) -> tuple[str, ...]:
     return tuple(
         name for name in storage.list_folders(data)
         if storage.exists(storage.join(data, name, _CALIBRATION, "images.txt"))
-    )  # fmt: skip
+    )
 
 
 def _read(data: str, name: str) -> Sequence:
@@ -74,7 +74,7 @@ def _alignment(uri: str, title: str) -> dict[str, FloatArray]:
             storage.parent_and_name("/" + mesh.attrib["filename"])[1]:
                 np.array((mesh.findtext("MLMatrix44") or "").split(), float).reshape(4, 4)
             for mesh in meshes
-        }  # fmt: skip
+        }
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DriveError(f"{title}: scan_alignment.mlp cannot be read ({error})") from None
     if not found:

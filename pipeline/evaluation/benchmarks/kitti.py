@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipeline import storage
-from pipeline.city.read import list_drives
 from pipeline.errors import DriveError
 from pipeline.evaluation.benchmarks.sequence import Benchmark, Sequence
 from pipeline.evaluation.sources import open_truth
+from pipeline.synthetic.read import list_drives
 
 
 def _find(data: str) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def image_names(folder: str) -> list[str]:
         raise DriveError(f"no images in {storage.redacted(folder)}")
     parts = re.compile(r"(\d+)")
     return [name.rpartition(".")[0] for name in sorted(names, key=lambda name: [
-        int(part) if part.isdigit() else part for part in parts.split(name)])]  # fmt: skip
+        int(part) if part.isdigit() else part for part in parts.split(name)])]
 
 
 def text_rows(uri: str, columns: int | None, *, separator: str | None = None) -> list[list[str]]:

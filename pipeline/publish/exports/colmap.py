@@ -28,7 +28,7 @@ _POINT = np.dtype(
         ("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"),
         ("track", "<u8"), ("image", "<u4"), ("number", "<u4"),
     ]
-)  # fmt: skip
+)
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "frame_index")
 _BLOCK = 1_000_000  # observations sorted at a time, 32 MB
 

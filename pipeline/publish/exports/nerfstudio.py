@@ -33,7 +33,7 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
             "file_path": f"images/{name}",
             "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height,
             "transform_matrix": poses[place].tolist(),
-        })  # fmt: skip
+        })
     values = {"camera_model": "OPENCV", "applied_transform": APPLIED.tolist(), "frames": frames}
     if source.drive.manifest.counts.points:
         write_ply(source, folder / _POINTS, plain=True, rotation=APPLIED[:, :3], world="of transforms.json, z up")

@@ -15,7 +15,7 @@ _FULL = np.dtype(
         *((colour, "u1") for colour in ("red", "green", "blue")),
         ("confidence", "<f4"), ("chunk", "<i4"), ("frame", "<i4"),
     ]
-)  # fmt: skip
+)
 _PLAIN = np.dtype(_FULL.descr[:6])
 _COLUMNS = {"red": "r", "green": "g", "blue": "b", "chunk": "chunk_index", "frame": "frame_index"}
 _TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
@@ -26,7 +26,7 @@ OUR_WORLD = "OpenCV axes of the first camera"
 def write_ply(
     source: ExportSource, path: Path, *, plain: bool = False, rotation: NDArray[np.float64] | None = None,
     world: str = OUR_WORLD,
-) -> int:  # fmt: skip
+) -> int:
     """Write the points piece by piece; returns their number. plain: places and colours only.
 
     rotation (3, 3): into another world, which `world` names in the file.

@@ -1,0 +1,97 @@
+"""Rendered city drives with their truth: python -m jobs.synthesize --output URI --drives 3 --frames 600 --seed 7.
+
+Writes ordinary drives in KITTI layout (pipeline/synthetic/write.py says what lies where) to a folder or a bucket.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from jobs.command import run_command, settings_from
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.synthetic import DriveSpec, read_drive, write_drive
+
+
+@dataclass(frozen=True)
+class CityConfig:
+    """What to render and where to put it."""
+
+    output: str
+    """Folder or bucket URI; gets sequences/ and poses/."""
+    drives: int = 3
+    """How many drives; they are numbered from 00."""
+    frames: int = 600
+    """Frames of each drive, ten a second."""
+    seed: int = 7
+    """Seed of the first drive; the next drives take the following numbers. Equal seeds give equal drives."""
+    height: int = 168
+    """Image height in pixels."""
+    width: int = 336
+    """Image width in pixels."""
+    supersample: int = 2
+    """Rays a side for each pixel's colour; 1 is fastest, 2 smooths edges."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to render: cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be rendered. Raises ValueError naming the field."""
+        for name, least in (
+            ("drives", 1),
+            ("frames", 1),
+            ("seed", 0),
+            ("height", 8),
+            ("width", 8),
+            ("supersample", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _render(settings_from(CityConfig, arguments, prog="jobs.synthesize")))
+
+
+def _render(config: CityConfig) -> None:
+    reporter = Reporter()
+    begin = time.monotonic()
+    output = storage.absolute(config.output)
+    sequences: list[str] = []
+    try:
+        for number in range(config.drives):
+            spec = DriveSpec(
+                config.seed + number, config.frames, config.height, config.width, config.supersample
+            )
+            name, done = f"{number:02d}", 0
+
+            def progress(count: int, total: int, name: str = name) -> None:
+                nonlocal done
+                reporter.advance(f"drive {name}", count - done, total, "frames")
+                done = count
+
+            sequences.append(write_drive(spec, output, name, progress, device=config.device))
+    finally:
+        reporter.close()
+    print(summary(sequences, time.monotonic() - begin))
+
+
+def summary(sequences: list[str], seconds: float) -> str:
+    """What a person wants to know at the end: where the drives are and how they go."""
+    lines = []
+    for sequence in sequences:
+        drive = read_drive(sequence)
+        step = np.linalg.norm(np.diff(drive.world_from_camera[:, :3, 3], axis=0), axis=1)
+        lines.append(
+            f"drive {drive.drive_id}: {len(drive.image_uris)} frames, {step.sum():.0f} m  {sequence}"
+        )
+    return "\n".join(lines + [f"{len(sequences)} drives in {seconds:.1f} s"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""All evidence into one frame: chunks' Sim(3)s and their drift, solved together.
+
+Unknown of each chunk: 7 numbers of world_from_chunk and 8 rates of drift (turn x y z and log scale, before
+and behind the reference frame); of the drive: the 8 mean rates. Evidence: rows, each one frame that two
+chunks have both placed. Gauss-Newton with sparse normal equations; every residual is analytic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from pipeline.backend.drift import DriftPrior
+from pipeline.backend.overlap import Overlap
+from pipeline.backend.sim3 import Array, Sim3, cross_matrix, nearest_rotation, rotation_exp, rotation_log
+
+WIDTH = 15  # unknowns of a chunk: log scale, turn 3, shift 3, rates before 4, rates behind 4
+_FIXED = 1e14  # information of what must not move
+_BIAS = 0.3  # the mean rate of a drive is zero give or take this share of the rates' own deviation
+_STEP = 0.5  # largest change of a log scale, or turn in radians, that one step may make
+_CHAINING = 0.5  # the chaining is 1/2 give or take this, before a drive has been seen
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """scale (K,), rotation (K, 3, 3), translation (K, 3): world_from_chunk; rates (K, 2, 4); mean (2, 4).
+
+    chaining: how drift moves positions. 0: a frame's whole position turns about the reference as the frame
+    does;
+    1: each step between frames is turned, and steps add up. Learned with the rest.
+    """
+
+    scale: Array
+    rotation: Array
+    translation: Array
+    rates: Array
+    mean: Array
+    chaining: float
+
+    def world_from_chunk(self, number: int) -> Sim3:
+        """The Sim(3) of one chunk, at its reference frame."""
+        return Sim3(float(self.scale[number]), self.rotation[number], self.translation[number])
+
+
+@dataclass(frozen=True, eq=False)
+class PoseResiduals:
+    """n frames, each placed by two chunks. deviation (n, 7): turn (radians), place, log depth.
+
+    Places are compared in units of the two chunks, whose mean is worth `unit` (n,) of the world at the start:
+    measured in the world as it now stands, shrinking it would look like a better fit.
+
+    first, second, pair (n,); pose_first, pose_second (n, 4, 4); along_first, along_second (n,) in spans;
+    moment_first, moment_second (n, 3) in spans times chunk units.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    pair: NDArray[np.int64]
+    pose_first: Array
+    pose_second: Array
+    along_first: Array
+    along_second: Array
+    moment_first: Array
+    moment_second: Array
+    log_ratio: Array
+    deviation: Array
+    unit: Array
+
+    @staticmethod
+    def of(overlaps: Sequence[Overlap], span: float, scale: Array) -> PoseResiduals:
+        """Rows of overlaps with unit deviations, to be set from the residuals; scale (K,) gives the unit."""
+        count = np.array([len(o) for o in overlaps])
+        sigma = np.concatenate([o.log_ratio_sigma for o in overlaps])
+        deviation = np.ones((len(sigma), 7))
+        deviation[:, 6] = sigma
+        return PoseResiduals(
+            np.repeat([o.first for o in overlaps], count), np.repeat([o.second for o in overlaps], count),
+            np.repeat(np.arange(len(overlaps)), count),
+            np.concatenate([o.first_from_camera for o in overlaps]),
+            np.concatenate([o.second_from_camera for o in overlaps]),
+            np.concatenate([o.first_offset for o in overlaps]) / span,
+            np.concatenate([o.second_offset for o in overlaps]) / span,
+            np.concatenate([o.first_moment for o in overlaps]) / span,
+            np.concatenate([o.second_moment for o in overlaps]) / span,
+            np.concatenate([o.log_ratio for o in overlaps]), deviation,
+            np.repeat([np.sqrt(scale[o.first] * scale[o.second]) for o in overlaps], count),
+        )
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def place(
+    state: State, chunk: NDArray[np.int64] | int, pose: Array, along: Array, moment: Array
+) -> tuple[Array, Array, Array]:
+    """Frames of chunks in the world, drift undone: rotation (n, 3, 3), position (n, 3), log depth factor
+    (n,)."""
+    number = np.broadcast_to(np.asarray(chunk), along.shape)
+    rate = state.rates[number, (along > 0).astype(int)]
+    turn, stretch = -along[:, None] * rate[:, :3], -along * rate[:, 3]
+    unturn = rotation_exp(turn)
+    local = _times(unturn, pose[:, :3, 3]) * np.exp(stretch)[:, None]
+    chained = moment - along[:, None] * pose[:, :3, 3]
+    local -= state.chaining * (_cross(rate[:, :3], chained) + rate[:, 3:] * chained)
+    position = state.scale[number][:, None] * _times(state.rotation[number], local)
+    rotation = state.rotation[number] @ unturn @ pose[:, :3, :3]
+    return rotation, position + state.translation[number], np.log(state.scale[number]) + stretch
+
+
+def residuals(state: State, rows: PoseResiduals) -> Array:
+    """(n, 7): turn, place and log depth of each frame by way of the first chunk minus by the second."""
+    return _apart(state, rows, *_both_places(state, rows))
+
+
+_Placed = tuple[Array, Array, Array]
+
+
+def _both_places(state: State, rows: PoseResiduals) -> tuple[_Placed, _Placed]:
+    return (
+        place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first),
+        place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second),
+    )
+
+
+def _apart(state: State, rows: PoseResiduals, by_first: _Placed, by_second: _Placed) -> Array:
+    turned = rotation_log(by_first[0] @ by_second[0].transpose(0, 2, 1))
+    apart = (by_first[1] - by_second[1]) * units(state, rows)[:, None]
+    return np.concatenate([turned, apart, (by_first[2] - by_second[2] + rows.log_ratio)[:, None]], 1)
+
+
+def units(state: State, rows: PoseResiduals) -> Array:
+    """(n,): what a distance in the world as it stands is multiplied with before it is compared."""
+    return np.asarray(rows.unit / np.sqrt(state.scale[rows.first] * state.scale[rows.second]))
+
+
+def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
+    """(n, 7) residuals and their derivatives (n, 7, 31): by the first chunk, the second, the chaining."""
+    placed = _both_places(state, rows)
+    residual = _apart(state, rows, *placed)
+    jacobian = np.zeros((len(rows), 7, 2 * WIDTH + 1))
+    chained_first = _derivative(
+        state, rows.first, rows.pose_first, rows.along_first, rows.moment_first, placed[0][1],
+        jacobian[:, :, :WIDTH],
+    )
+    chained_second = _derivative(
+        state, rows.second, rows.pose_second, rows.along_second, rows.moment_second, placed[1][1],
+        jacobian[:, :, WIDTH:-1],
+    )
+    np.negative(jacobian[:, :, WIDTH:-1], out=jacobian[:, :, WIDTH:-1])
+    jacobian[:, 3:6, -1] = chained_first - chained_second
+    jacobian[:, 3:6] *= units(state, rows)[:, None, None]
+    jacobian[:, 3:6, 0] -= residual[:, 3:6] / 2
+    jacobian[:, 3:6, WIDTH] -= residual[:, 3:6] / 2
+    return residual, jacobian
+
+
+def _derivative(
+    state: State, number: NDArray[np.int64], pose: Array, along: Array, moment: Array, position: Array, out: Array
+) -> Array:
+    """Writes (n, 7, 15), a frame's turn, place and log depth by its chunk, into zeros `out`; returns (n, 3), its place
+    by the chaining. position (n, 3): where the frame is in the world.
+
+    Rates are small: the place's derivative by a rate is taken at zero drift.
+    """
+    rotation = state.rotation[number]
+    grown = state.scale[number][:, None, None] * rotation
+    arm = position - state.translation[number]
+    chained = moment - along[:, None] * pose[:, :3, 3]
+    lever = along[:, None] * pose[:, :3, 3] + state.chaining * chained
+    world_lever = _times(grown, lever)
+    out[:, 3:6, 0], out[:, 6, 0] = arm, 1
+    out[:, 0:3, 1:4], out[:, 3:6, 1:4] = rotation, -cross_matrix(arm) @ rotation
+    out[:, 3:6, 4:7] = np.eye(3)
+    swing = cross_matrix(world_lever) @ rotation
+    behind = along > 0
+    for mine, column in ((np.flatnonzero(~behind), 7), (np.flatnonzero(behind), 11)):
+        out[mine, 0:3, column : column + 3] = -along[mine, None, None] * rotation[mine]
+        out[mine, 3:6, column : column + 3] = swing[mine]
+        out[mine, 3:6, column + 3] = -world_lever[mine]
+        out[mine, 6, column + 3] = -along[mine]
+    rate = state.rates[number, behind.astype(int)]
+    return _times(grown, -(_cross(rate[:, :3], chained) + rate[:, 3:] * chained))
+
+
+def _times(matrix: Array, vector: Array) -> Array:
+    """(n, 3, 3) times (n, 3)."""
+    return np.asarray((matrix @ vector[:, :, None])[:, :, 0])
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """(n, 3) cross (n, 3); np.cross takes five times as long."""
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """PoseResiduals with the weight of each (n, 7), information after robust re-weighting, and `linearised` of them."""
+
+    rows: PoseResiduals
+    weight: Array
+    residual: Array
+    jacobian: Array
+
+    @staticmethod
+    def of(state: State, rows: PoseResiduals, weight: Array) -> Group:
+        """Rows of these weights, linearised at a state."""
+        return Group(rows, weight, *linearised(state, rows))
+
+
+class NormalEquations:
+    """The normal equations of one Gauss-Newton step, factorised."""
+
+    def __init__(
+        self, state: State, groups: Sequence[Group], prior: DriftPrior, *, scale: bool, drift: bool,
+        common: bool = False, variance_inflation: float = 1.0,
+    ) -> None:
+        count = len(state.scale)
+        self.size = (count + 1) * WIDTH  # the last block holds the mean rates
+        gradient = np.zeros((count + 1, WIDTH))
+        rows_of, columns_of, values = [], [], []
+
+        def add(index: NDArray[np.int64], blocks: Array) -> None:
+            wide = index.shape[1]
+            rows_of.append(np.repeat(index, wide, axis=1).ravel())
+            columns_of.append(np.tile(index, (1, wide)).ravel())
+            values.append(blocks.ravel())
+
+        for group in groups:
+            # Rows of a pair lie together; pairs are padded to one length, so that their normal
+            # equations are one
+            # batched product.
+            r, jacobian = group.residual, group.jacobian
+            starts = np.nonzero(np.diff(group.rows.pair, prepend=-1))[0]
+            length = np.diff([*starts, len(r)])
+            place_of = np.repeat(np.arange(len(starts)), length)
+            within = np.arange(len(r)) - np.repeat(starts, length)
+            root = np.sqrt(group.weight)
+            padded = np.zeros((len(starts), length.max(), 7, jacobian.shape[2] + 1))
+            padded[place_of, within, :, :-1] = jacobian * root[:, :, None]
+            padded[place_of, within, :, -1] = r * root
+            padded = padded.reshape(len(starts), -1, jacobian.shape[2] + 1)
+            product = padded.transpose(0, 2, 1) @ padded
+            ends = np.stack([group.rows.first[starts], group.rows.second[starts]], 1)
+            index = (ends[:, :, None] * WIDTH + np.arange(WIDTH)).reshape(len(starts), -1)
+            index = np.concatenate([index, np.full((len(starts), 1), count * WIDTH)], 1)
+            add(index, product[:, :-1, :-1])
+            np.add.at(gradient.reshape(-1), index.ravel(), product[:, :-1, -1].ravel())
+
+        # Rates are near the drive's mean rates, those near zero.
+        information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
+        chunks = np.arange(count)[:, None]
+        own = np.arange(7, WIDTH)
+        index = np.concatenate([chunks * WIDTH + own, np.broadcast_to(count * WIDTH + own, (count, 8))], 1)
+        pull = np.block([[information, -information], [-information, information]])
+        add(index, np.broadcast_to(pull, (count, 16, 16)))
+        off = (state.rates - state.mean).reshape(count, 8) @ information
+        gradient[:count, 7:] += off
+        gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
+        add(count * WIDTH + own[None], information[None] / _BIAS**2)
+
+        fixed = np.zeros((count + 1, WIDTH))
+        fixed[count] = 1 if common else _FIXED
+        fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
+        gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
+        fixed[0, :7] = _FIXED
+        if not scale:
+            fixed[:count, 0] = _FIXED
+        add(np.arange(self.size)[:, None], fixed.reshape(-1, 1, 1))
+        matrix = scipy.sparse.csc_matrix(
+            (np.concatenate(values), (np.concatenate(rows_of), np.concatenate(columns_of))),
+            shape=(self.size, self.size),
+        )
+        self.factor: Any = scipy.sparse.linalg.splu(
+            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        step: Array = -self.factor.solve(gradient.ravel()).reshape(count + 1, WIDTH)
+        # Far from the answer, as before loops have closed, a whole step can overshoot: lengths grow with exp.
+        self.step = step * min(1.0, _STEP / max(float(np.abs(step[:-1, :4]).max()), 1e-300))
+
+    def covariance(self, state: State, rows: PoseResiduals) -> Array:
+        """(7n, 7n): covariance of the rows' residuals as far as the solution itself is unsure."""
+        jacobian = linearised(state, rows)[1]
+        right = np.zeros((self.size, len(rows) * 7))
+        for n in range(len(rows)):
+            for chunk, d in ((rows.first[n], jacobian[n, :, :WIDTH]), (rows.second[n], jacobian[n, :, WIDTH:-1])):
+                right[chunk * WIDTH : (chunk + 1) * WIDTH, n * 7 : n * 7 + 7] += d.T
+            right[-WIDTH, n * 7 : n * 7 + 7] += jacobian[n, :, -1]
+        return np.asarray(right.T @ self.factor.solve(right))
+
+
+def retract(state: State, step: Array) -> State:
+    """The state after a Gauss-Newton step (K + 1, 15)."""
+    own, mean = step[:-1], step[-1, 7:].reshape(2, 4)
+    return replace(
+        state, scale=state.scale * np.exp(own[:, 0]),
+        rotation=nearest_rotation(state.rotation @ rotation_exp(own[:, 1:4])),
+        translation=state.translation + own[:, 4:7], rates=state.rates + own[:, 7:].reshape(-1, 2, 4),
+        mean=state.mean + mean, chaining=float(np.clip(state.chaining + step[-1, 0], -0.5, 1.5)),
+    )

@@ -1,0 +1,221 @@
+"""A benchmark's sequences through the whole pipeline, as one run over many drives, and against their truth."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Listed
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError
+from pipeline.evaluation import Comparison, align, compare, evaluate, open_estimate
+from pipeline.evaluation.benchmarks import Benchmark, Sequence
+from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score
+from pipeline.evaluation.clouds import Cloud, CloudErrors, compare_clouds, thinned
+from pipeline.evaluation.memory import PeakMemory
+from pipeline.evaluation.sources import Truth
+from pipeline.fleet.discover.drive_ref import DriveRef
+from pipeline.fleet.records.ledger import DriveRow
+from pipeline.fleet.run import run_fleet
+from pipeline.publish import Manifest, PublishedDrive, read_manifest
+
+_CUBES = 10  # clouds are thinned to cubes of a tenth of the threshold
+_SCORES, _FRAMES, _RECTIFIED = "_scores", "_frames", "rectified.json"
+
+
+def evaluate_benchmark(
+    benchmark: Benchmark,
+    data: str,
+    output: str,
+    config: RunConfig,
+    *,
+    sequences: tuple[str, ...] = (),
+    ablate: tuple[str, ...] = (),
+    seed: int = 0,
+    told: Callable[[Score], None] = lambda score: None,
+    command: Listed[str] = (),
+) -> list[Score]:
+    """Score every sequence, with all of the method and without each part in `ablate` (gcs, gcm, loops).
+
+    A variant is one run over all sequences, published below <output>/<benchmark>/<variant>/; what is there from before
+    with the same settings is not made again. A sequence that fails has a score that says why, and the others go on.
+    config.input, output and drive_id are the benchmark's; command is what was typed. Raises
+    DriveError where the data set is not there, StorageError where the output cannot be written.
+    """
+    names = benchmark.sequences(data, sequences)
+    data = storage.absolute(data)
+    scores = []
+    for variant in (FULL, *ablate):
+        run = replace(config, **VARIANTS[variant])
+        place = storage.join(storage.absolute(output), benchmark.name, variant)
+        found: dict[str, Sequence] = {}
+        refs: list[DriveRef] = []
+        failed: dict[str, str] = {}
+        for name in names:
+            try:
+                sequence = found[name] = benchmark.read(data, name)
+                refs.append(DriveRef(sequence.drive_id, _rectified(benchmark, sequence, place)))
+            except (DriveError, ValueError) as error:
+                failed[name] = " ".join(str(error).split())
+        rows, peak = _reconstructed(replace(run, input=data, output=place), refs, command)
+        for name in names:
+            try:
+                if name in failed:
+                    raise DriveError(failed[name])
+                score = _score(benchmark, found[name], variant, place, rows[found[name].drive_id], peak, seed)
+            except (DriveError, ValueError) as error:
+                score = Score(name, variant, failed=" ".join(str(error).split()))
+            scores.append(score)
+            told(score)
+    return scores
+
+
+def _reconstructed(
+    config: RunConfig, refs: list[DriveRef], command: Listed[str]
+) -> tuple[Mapping[str, DriveRow], int]:
+    """What became of each drive in one run over all, and the run's peak memory. KeyboardInterrupt where it was
+    stopped."""
+    if not refs:
+        return {}, 0
+    reporter = Reporter()
+    try:
+        with PeakMemory() as memory:
+            state = run_fleet(config, refs, reporter, command=command)
+    finally:
+        reporter.close()
+    if state.info.state == "interrupted":
+        raise KeyboardInterrupt
+    if state.info.message:
+        raise DriveError(state.info.message)
+    return state.rows, memory.peak
+
+
+def _score(
+    benchmark: Benchmark, sequence: Sequence, variant: str, place: str, row: DriveRow, peak: int, seed: int
+) -> Score:
+    if row.state not in ("published", "skipped"):
+        raise DriveError(row.reason or f"drive {sequence.drive_id} is {row.state}")
+    note = storage.join(place, _SCORES, f"{sequence.drive_id}.json")
+    manifest = read_manifest(place, sequence.drive_id)
+    known = _noted(note)
+    if known is not None and known.get("identity") != manifest.identity:
+        known = None
+    made_now = row.state == "published"
+    if known is not None and known.get("seed") == seed and not made_now:
+        return Score(**known["score"])
+    earlier = {} if known is None else known["score"]
+    spent = sum(seconds for stage, seconds in row.seconds.items() if stage != "find")  # not the drive's time
+    cost = (spent, peak) if made_now else (earlier.get("seconds"), earlier.get("peak_memory"))
+    score = _judged(benchmark, sequence, variant, place, manifest, cost, seed)
+    text = json.dumps({"identity": manifest.identity, "seed": seed, "score": asdict(score)}, indent=1)
+    storage.write_bytes_atomically(note, text.encode())
+    return score
+
+
+def _rectified(benchmark: Benchmark, sequence: Sequence, place: str) -> str:
+    """The frames to reconstruct: the data set's own, or rectified ones, made once for all variants."""
+    if sequence.rectify is None:
+        return sequence.frames
+    above = storage.parent_and_name(place)[0]
+    folder = storage.join(above, _FRAMES, sequence.drive_id)
+    if not storage.exists(storage.join(folder, _RECTIFIED)):
+        with tempfile.TemporaryDirectory(prefix="rectified-") as scratch:
+            sequence.rectify(Path(scratch))
+            for file in sorted(Path(scratch).iterdir()):
+                storage.upload(file, storage.join(folder, file.name))
+        note = json.dumps({"benchmark": benchmark.name, "sequence": sequence.name}).encode()
+        storage.write_bytes_atomically(storage.join(folder, _RECTIFIED), note)
+    return folder
+
+
+def _noted(uri: str) -> dict[str, Any] | None:
+    """What is known of an earlier evaluation; None where nothing or nothing readable is."""
+    try:
+        values = json.loads(storage.read_bytes(uri))
+        Score(**values["score"])
+    except (storage.NotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return dict(values)
+
+
+def _judged(
+    benchmark: Benchmark,
+    sequence: Sequence,
+    variant: str,
+    place: str,
+    manifest: Manifest,
+    cost: tuple[float | None, int | None],
+    seed: int,
+) -> Score:
+    estimate = open_estimate(place, sequence.drive_id)
+    comparison = compare(estimate, Truth(sequence.frames, sequence.truth))
+    result = evaluate(comparison, with_depth=False).trajectory.sim3
+    clouds = None
+    if benchmark.cloud_threshold is not None and sequence.cloud is not None and manifest.counts.points:
+        assert estimate.drive is not None
+        clouds = _clouds(benchmark, sequence, estimate.drive, comparison, benchmark.cloud_threshold, seed)
+    seconds, peak = cost
+    hundred = result.rpe.over_100m
+    return Score(
+        sequence=sequence.name,
+        variant=variant,
+        frames=manifest.counts.frames,
+        compared=comparison.matched.compared,
+        ate=result.ate.rmse,
+        ate_percent=result.ate.percent,
+        rte=hundred.translation_rmse,
+        rre=hundred.rotation_rmse,
+        kitti_translation=result.kitti_step10.translation_percent,
+        kitti_rotation=result.kitti_step10.rotation_per_100m,
+        chamfer=None if clouds is None else clouds.chamfer,
+        f1=None if clouds is None else clouds.f1,
+        clouds=None if clouds is None else asdict(clouds),
+        seconds=seconds,
+        frames_per_s=manifest.counts.frames / seconds if seconds else None,
+        peak_memory=peak,
+        code_version=manifest.code_version,
+    )
+
+
+def _clouds(
+    benchmark: Benchmark,
+    sequence: Sequence,
+    drive: PublishedDrive,
+    comparison: Comparison,
+    threshold: float,
+    seed: int,
+) -> CloudErrors:
+    """The published points in the truth's world against the true cloud, both thinned alike and cut to what the camera
+    came near to."""
+    assert sequence.cloud is not None
+    true_from_world = align(comparison.estimated_poses, comparison.true_poses, with_scale=True)
+    size = threshold / _CUBES
+    path = comparison.true_poses[:, :3, 3]
+
+    def estimated() -> Iterator[Cloud]:
+        for table in drive.point_batches(columns="xyz", voxel=size / true_from_world.scale):
+            xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1).astype(np.float64)
+            yield _near(true_from_world.apply(xyz).astype(np.float32), path, benchmark.cloud_reach)
+
+    true = (_near(piece, path, benchmark.cloud_reach) for piece in sequence.cloud())
+    try:
+        return compare_clouds(thinned(estimated(), size, seed), thinned(true, size, seed), threshold)
+    except ValueError as error:
+        raise DriveError(f"{sequence.name}: {error}") from None
+
+
+def _near(points: Cloud, path: np.ndarray, reach: float | None) -> Cloud:
+    """The points (n, 3) at most `reach` metres from some camera of path (m, 3)."""
+    if reach is None or not len(points):
+        return points
+    distance, _ = cKDTree(path).query(points, distance_upper_bound=reach)
+    return points[np.isfinite(distance)]

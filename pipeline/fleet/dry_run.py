@@ -1,0 +1,204 @@
+"""What a run would do and take, before anything is done: `jobs.reconstruct --plan`. Headers only; printed and stored.
+
+Frames a second come from what was published on this output with the same network before, else from stored figures
+(`figures.json`, each with the machine it was measured on).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import start_ray
+from pipeline.common.run_id import new_run_id
+from pipeline.config import RunConfig
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.drive_plan import Costs, PlannedDrive, ranks_needed, selected
+from pipeline.fleet.plan.parallel_planner import plan_drives
+from pipeline.fleet.records.failure_records import Failures
+from pipeline.fleet.records.ledger import list_runs, read_run
+from pipeline.fleet.run import make_planner
+from pipeline.fleet.schedule.group_size import GroupSize
+
+PLANS_FOLDER = "_plans"
+FIGURES = Path(__file__).with_name("figures.json")
+_RUNS_LOOKED_AT = 3
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Frames a second of one rank, and where the figure comes from."""
+
+    frames_per_s: float
+    source: str
+
+
+@dataclass(frozen=True)
+class FleetPlan:
+    """drives: counts by what is to be done. Bytes are of those to do; largest: of the most demanding drive."""
+
+    drives: dict[str, int]
+    frames: int
+    chunks: int
+    rank_hours: float | None
+    rate: Rate | None
+    state_bytes_largest: int
+    scratch_bytes: int
+    output_bytes: int
+    input_bytes: int
+    requests: int
+    too_large: dict[str, str]
+    bad: dict[str, str]
+    text: str
+    uri: str
+
+
+def fleet_plan(
+    config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter
+) -> FleetPlan:
+    """Plan all drives, store the plan as <output>/_plans/<time>.json, and say it. Raises what a run would raise for
+    the run as a whole: StorageError, CheckpointError, ValueError."""
+    output = storage.absolute(config.output)
+    failures = Failures(output)
+    planner = make_planner(config, output, failures)
+    config = planner.config
+    start_ray(config.address, config.all_ranks)  # knows the machines
+    size = GroupSize.of(config)
+    counts: Counter[str] = Counter()
+    todo: list[PlannedDrive] = []
+    bad: dict[str, str] = {}
+    rows = []
+    for planned in plan_drives(planner, selected(refs, config, failures), config.fleet):
+        counts[planned.todo] += 1
+        reporter.advance("plan", 1, None, "drives")
+        if planned.todo == "do":
+            todo.append(planned)
+        elif planned.todo in ("bad", "trouble"):
+            bad[planned.drive_id] = planned.reason or ""
+    todo.sort(key=lambda planned: -planned.frames)
+    if config.limit is not None and len(todo) > config.limit:
+        counts["beyond --limit"] = len(todo) - config.limit
+        todo = todo[: config.limit]
+        counts["do"] = config.limit
+    costs = [planned.costs for planned in todo if planned.costs is not None]
+    rate = measured_rate(config, output) or stored_rate(config, size)
+    too_large = {}
+    for planned in todo:
+        assert planned.costs is not None
+        reason = what_does_not_fit(planned.costs, size)
+        if reason:
+            too_large[planned.drive_id] = reason
+        rows.append({"drive_id": planned.drive_id, "uri": storage.redacted(planned.ref.uri),
+                     "replaces": planned.replaces, **asdict(planned.costs)})
+    frames = sum(cost.frames for cost in costs)
+    staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
+    # staged at a time: what the groups are at, what waits for the finisher, what it is at
+    at_a_time = size.groups * 2 + 3 * config.fleet.finishing
+    values: dict[str, Any] = {
+        "drives": dict(counts),
+        "frames": frames,
+        "chunks": sum(cost.chunks for cost in costs),
+        "rank_hours": frames / rate.frames_per_s / 3600 if rate else None,
+        "rate": rate,
+        "state_bytes_largest": max((cost.state_bytes for cost in costs), default=0),
+        "scratch_bytes": sum(staging[:at_a_time]),
+        "output_bytes": sum(cost.output_bytes for cost in costs),
+        "input_bytes": sum(cost.input_bytes for cost in costs),
+        "requests": sum(cost.requests for cost in costs),
+        "too_large": too_large,
+        "bad": bad,
+    }
+    uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
+    result = FleetPlan(**values, text=_text(values, size, uri), uri=uri)
+    stored = {**asdict(result), "rows": rows}
+    storage.write_bytes_atomically(uri, json.dumps(stored, indent=1).encode())
+    return result
+
+
+def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:
+    """Why a drive's waiting chunk states do not fit in memory (they wait on disk then), and what would help."""
+    needed = ranks_needed(costs, size.rank_bytes)
+    has = size.gpus // size.groups if size.gpus else size.workers
+    if needed <= max(has, 1):
+        return None
+    if needed > costs.chunks:
+        holds = f"a rank may hold {_gb(size.rank_bytes)} (--host-memory)"
+        return f"one chunk waits with {_gb(costs.state_bytes_chunk)}, {holds}"
+    return (
+        f"{costs.chunks} chunks wait with {_gb(costs.state_bytes)}: {needed} ranks of {_gb(size.rank_bytes)} are "
+        f"needed, a group has {max(has, 1)}: the rest waits on disk (--scratch), slower; --workers {needed} avoids it"
+    )
+
+
+def measured_rate(config: RunConfig, output: str) -> Rate | None:
+    """Frames a second a rank in the newest runs on this output with the same network and precision."""
+    for run_id in reversed(list_runs(output)[-_RUNS_LOOKED_AT:]):
+        run = read_run(output, run_id)
+        same = all(
+            run.info.settings.get(name) == value for name, value in
+            (("preset", config.preset), ("precision", config.precision), ("weights", config.weights))
+        )
+        rates = [row.frames_per_s / max(run.info.workers, 1) for row in run.in_state("published") if row.frames_per_s]
+        if same and rates:
+            return Rate(statistics.median(rates), f"run {run_id} on this output, median of {len(rates)} drives")
+    return None
+
+
+def stored_rate(config: RunConfig, size: GroupSize) -> Rate | None:
+    """The stored figure of this network on such machines, if one was measured."""
+    device = "gpu" if size.gpus else "cpu"
+    for figure in json.loads(FIGURES.read_text()):
+        if (figure["network"], figure["device"]) == (_network_name(config), device):
+            return Rate(figure["frames_per_s"], f"{figure['measured']} ({figure['machine']})")
+    return None
+
+
+def _network_name(config: RunConfig) -> str:
+    return config.network.preset or "scal3r"
+
+
+def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
+    counts = values["drives"]
+    shown = ", ".join(f"{counts[name]} {said}" for name, said in _SAID.items() if counts.get(name))
+    rate = values["rate"]
+    unit = "GPU" if size.gpus else "CPU rank"
+    hours = (
+        f"{values['rank_hours']:.2f} {unit} hours, {values['rank_hours'] / (size.groups * size.workers):.2f} h of "
+        f"{size.said} ({rate.frames_per_s:.2f} frames/s: {rate.source})"
+        if rate else f"unknown: no figure for this network on this device; one drive on this output gives one "
+        f"({size.said})"
+    )
+    lines = [
+        f"drives    {shown or 'none'}",
+        f"to do     {values['frames']:,} frames in {values['chunks']:,} chunks, {_gb(values['input_bytes'])} of input",
+        f"time      {hours}",
+        f"memory    {_gb(values['state_bytes_largest'])} of waiting states for the largest drive; "
+        f"a rank may hold {_gb(size.rank_bytes)}",
+        f"scratch   {_gb(values['scratch_bytes'])} staged on the output's store at a time, at most",
+        f"output    {_gb(values['output_bytes'])} at most",
+        f"requests  {values['requests']:,} to the stores",
+    ]
+    for title, found in (("not in memory", values["too_large"]), ("cannot be read", values["bad"])):
+        for drive_id, reason in list(found.items())[:_SHOWN]:
+            lines.append(f"{title}: drive {drive_id}: {reason}")
+        if len(found) > _SHOWN:
+            lines.append(f"{title}: and {len(found) - _SHOWN} more, all in the stored plan")
+    return "\n".join([*lines, f"stored    {storage.redacted(uri)}"])
+
+
+_SAID = {
+    "do": "to do", "published": "done", "failed": "failed before", "quarantined": "quarantined before",
+    "bad": "cannot be read", "trouble": "whose store does not answer", "beyond --limit": "beyond --limit",
+}
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"

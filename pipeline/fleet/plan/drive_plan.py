@@ -1,0 +1,223 @@
+"""What is to be done for each drive and what it takes, from listings and headers alone.
+
+A plan keeps numbers of a drive, not its frames' names: ten thousand drives of five thousand frames fit in the driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from models import ModelConfig
+from models.config import STEM_CELL
+from pipeline import publish, storage
+from pipeline.config import RunConfig
+from pipeline.errors import DriveError, StorageError
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.records.failure_records import Failures
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.drives import Drive, find_drive
+from pipeline.ingest.preprocess import target_size
+from pipeline.storage import NotFoundError
+from pipeline.storage.retry import patiently
+
+Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
+"""do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
+store does not answer."""
+
+PUBLISHED_ALREADY = "published already"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a drive takes, estimated from its frames and their size at the network.
+
+    state_bytes: chunk states that wait between two memories, all chunks; state_bytes_chunk: of one. staging_bytes:
+    predictions until it is published. output_bytes: at most, every pixel a point. requests: to the stores.
+    """
+
+    frames: int
+    chunks: int
+    width: int
+    height: int
+    input_bytes: int
+    state_bytes: int
+    state_bytes_chunk: int
+    staging_bytes: int
+    output_bytes: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class PlannedDrive:
+    """A drive, what is to be done for it, and why. replaces: a result is there that a new one takes the place of.
+    settled: False where that was not brought to its usual names, since its publisher was killed."""
+
+    ref: DriveRef
+    todo: Todo
+    reason: str | None = None
+    stage: str | None = None
+    identity: str | None = None
+    costs: Costs | None = None
+    replaces: bool = False
+    settled: bool = True
+
+    @property
+    def drive_id(self) -> str:
+        """Name of the drive."""
+        return self.ref.drive_id
+
+    @property
+    def why_left(self) -> str:
+        """What the ledger says of a drive that is left as it is."""
+        if self.todo == "published":
+            return PUBLISHED_ALREADY
+        return f"{self.todo} before, and nothing changed (--retry-failed tries it again): {self.reason}"
+
+    @property
+    def frames(self) -> int:
+        """Frames after stride, fps, start and end; 0 where it could not be read."""
+        return self.costs.frames if self.costs else 0
+
+
+def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
+    """The settings of one drive of many: its own range and rate where it has them."""
+    return replace(
+        config,
+        input=ref.uri,
+        drive_id=ref.drive_id,
+        start=config.start if ref.start is None else ref.start,
+        end=config.end if ref.end is None else ref.end,
+        fps=config.fps if ref.fps is None else ref.fps,
+        stride=config.stride if ref.fps is None else 1,
+    )
+
+
+def read_drive(config: RunConfig) -> Drive:
+    """The drive of settings made by `drive_config`. Raises what find_drive raises."""
+    assert config.input is not None
+    return find_drive(
+        config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps, start=config.start, end=config.end
+    )
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Decides drive by drive. config has chunk size and overlap filled in."""
+
+    config: RunConfig
+    model: ModelConfig
+    weights_sha256: str
+    output: str
+    failures: Failures
+    find: Callable[[RunConfig], Drive] = read_drive
+
+    def identity_of(self, drive: Drive, config: RunConfig) -> str:
+        """What a result of this drive is known by."""
+        return publish.drive_identity(drive.listing, self.weights_sha256, config.result_settings())
+
+    def plan(self, ref: DriveRef) -> PlannedDrive:
+        """One drive. Never raises for what is wrong with the drive or the stores."""
+        try:
+            return self._planned(ref)
+        except StorageError as error:
+            if isinstance(error, NotFoundError):
+                return self._cannot_be_read(ref, str(error))
+            return PlannedDrive(ref, "trouble", str(error), "find")
+        except ValueError as error:  # DriveError among them
+            return self._cannot_be_read(ref, str(error))
+
+    def _planned(self, ref: DriveRef) -> PlannedDrive:
+        storage.check_drive_id(ref.drive_id)
+        config = drive_config(self.config, ref)
+        drive = patiently(lambda: self.find(config))
+        identity = self.identity_of(drive, config)
+        costs = estimate(drive, config, self.model)
+        there = None
+        try:
+            there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
+            replaces = there is not None
+        except DriveError as error:
+            if isinstance(error, StorageError) or not config.overwrite:
+                raise
+            replaces = True  # damaged, or of a newer schema: to be made again, as asked
+        planned = PlannedDrive(ref, "do", identity=identity, costs=costs, replaces=replaces)
+        if there is not None and there.identity == identity and not config.overwrite:
+            settled = publish.is_settled(there)
+            return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)
+        failure = patiently(lambda: self.failures.get(ref.drive_id))
+        if self.config.retry_failed or failure is None:
+            return planned
+        if not failure.concerns(identity):
+            return planned
+        return replace(planned, todo=failure.state, reason=failure.reason, stage=failure.stage)
+
+    def _cannot_be_read(self, ref: DriveRef, reason: str) -> PlannedDrive:
+        known = False
+        if ref.drive_id in self.failures.drive_ids and not self.config.retry_failed:
+            with contextlib.suppress(DriveError):  # a record that cannot be read says nothing
+                failure = self.failures.get(ref.drive_id)
+                known = failure is not None and failure.concerns(None) and failure.reason == reason
+        return PlannedDrive(ref, "failed" if known else "bad", reason, "find")
+
+
+def selected(
+    refs: Iterable[DriveRef | RefusedDrive], config: RunConfig, failures: Failures
+) -> Iterator[DriveRef | RefusedDrive]:
+    """The drives that --only and --retry-failed ask for; what was refused where it was found is refused each time."""
+    for ref in refs:
+        words = (ref.drive_id, *(ref.tags if isinstance(ref, DriveRef) else ()))
+        if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in words):
+            continue
+        if config.retry_failed and isinstance(ref, DriveRef) and ref.drive_id not in failures.drive_ids:
+            continue
+        yield ref
+
+
+def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
+    """What a drive takes."""
+    size, overlap = config.chunk_size, config.overlap
+    assert size is not None and overlap is not None
+    height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
+    chunks = plan_chunks(drive.frame_count, size, overlap)
+    frames_in_chunks = sum(len(chunk) for chunk in chunks)
+    longest = max(len(chunk) for chunk in chunks)
+    per_frame = state_bytes_per_frame(model, height, width, 2 if config.precision == "bfloat16" else 4)
+    pixels = height * width
+    images = drive.frame_count if drive.kind == "images" else 1 + drive.frame_count // 64
+    scans = images if config.stops or config.turns else 0
+    tables = math.ceil(drive.frame_count * pixels / config.publish.shard_rows) if config.publish.with_points else 0
+    return Costs(
+        frames=drive.frame_count,
+        chunks=len(chunks),
+        width=width,
+        height=height,
+        input_bytes=drive.listing.total_size,
+        state_bytes=frames_in_chunks * per_frame,
+        state_bytes_chunk=longest * per_frame,
+        staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour
+        output_bytes=drive.frame_count * (pixels * 27 if config.publish.with_points else 0) + 200 * drive.frame_count,
+        # listing and headers twice (plan, run), frames, a PUT and two GETs a staged chunk, tables and small objects
+        requests=2 * (2 + math.ceil(len(drive.listing) / 1000)) + images + scans + 4 * len(chunks) + tables + 14,
+    )
+
+
+def state_bytes_per_frame(model: ModelConfig, height: int, width: int, item_bytes: int) -> int:
+    """Bytes of a chunk's state a frame, at the memory where it is largest, with the pixels that wait beside it."""
+    patches = (height // model.patch_size) * (width // model.patch_size)
+    tokens = patches + model.special_tokens
+    fine = (model.patch_size // STEM_CELL) ** 2 * model.motion_channels if model.dense_skip else 0
+    # tokens and the frame block's half beside them, what the depth head keeps of its layers, fine features
+    values = 2 * tokens * model.embed_dim + patches * (sum(model.dense_channels) + fine)
+    return values * item_bytes + height * width * 3
+
+
+def ranks_needed(costs: Costs, rank_bytes: int) -> int:
+    """Ranks over which a drive's waiting states must be spread, each holding whole chunks."""
+    held = rank_bytes // costs.state_bytes_chunk
+    return math.ceil(costs.chunks / held) if held else costs.chunks + 1
+

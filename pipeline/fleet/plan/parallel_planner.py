@@ -1,0 +1,222 @@
+"""Plans of many drives at a time: in threads of the driver, and for a large fleet in processes of the cluster.
+
+A plan is small, what it is made from is not: five thousand names and more a drive, taken from a store's answers by one
+interpreter at a time. The driver of a large fleet has groups to serve meanwhile, so others do it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.errors import DriveError
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner
+from pipeline.fleet_config import FleetConfig
+
+# The driver's threads have planned so many drives before a process with its libraries is up.
+FEW_DRIVES = 200
+# Two at the least: one alone is slower than what it is spared (on two cores that held the server too, 10 million names
+# took 72 s with one, 46 with two).
+CPUS_A_PROCESS, LEAST_PROCESSES, MOST_PROCESSES = 4, 2, 8
+# A process that has drives and gave none back for so long, which no store takes that answers, is taken for dead.
+STUCK_S = 600.0
+LOOK_EVERY_S = 10.0
+
+
+def plan_drives(
+    planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
+) -> Iterator[PlannedDrive]:
+    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where
+    it was found comes last, under a name that no drive has, whatever it was called. Where finding
+    more of them fails (DriveError), those that were found come first."""
+    seen: set[str] = set()
+    refused: list[RefusedDrive] = []
+    threads = settings.scan_threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="plan") as pool, _Processes(planner, settings) as far:
+        work = _Work(planner, pool, far)
+        try:
+            for ref in refs:
+                if isinstance(ref, RefusedDrive):
+                    refused.append(ref)
+                    continue
+                seen.add(ref.drive_id)
+                if len(seen) >= FEW_DRIVES:
+                    far.start()
+                work.begin(ref)
+                while len(work.running) >= max(2 * threads, far.room):
+                    yield from work.finished()
+        except DriveError:
+            while work.running:
+                yield from work.finished()
+            yield from _refused(refused, seen)
+            raise
+        while work.running:
+            yield from work.finished()
+        yield from _refused(refused, seen)
+
+
+class _Work:
+    """Drives that are being planned, here or in a process."""
+
+    def __init__(self, planner: Planner, pool: ThreadPoolExecutor, far: _Processes) -> None:
+        self._planner, self._pool, self._far = planner, pool, far
+        self.running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
+
+    def begin(self, ref: DriveRef) -> None:
+        """In the process that has the least to do, else in a thread."""
+        process = self._far.free()
+        if process is None:
+            self._here(ref)
+        else:
+            self.running[process.plan(ref)] = ref, process
+
+    def finished(self) -> Iterator[PlannedDrive]:
+        """Waits for some and gives them."""
+        for future in wait(self.running, LOOK_EVERY_S, FIRST_COMPLETED).done:
+            ref, process = self.running.pop(future)
+            if process is None:
+                yield future.result()
+                continue
+            process.gave_back()
+            try:
+                planned = future.result()
+            except RayTaskError:
+                self._here(ref)  # raises here what it raised there, if it lies in the program
+            except RayError:  # its node is gone, or its memory was needed
+                self._far.drop(process)
+                self._here(ref)
+            else:
+                if planned.todo in ("bad", "trouble"):
+                    self._here(ref)  # a node may see less than the driver does; few drives are so
+                else:
+                    yield planned
+        self._far.drop_stuck()  # what they had comes back as lost
+
+    def _here(self, ref: DriveRef) -> None:
+        self.running[self._pool.submit(self._planner.plan, ref)] = ref, None
+
+
+class _PlanActor:
+    """Plans drives for the driver, several at a time."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    def ready(self) -> None:
+        """Answers when the process is up."""
+
+    def plan(self, ref: DriveRef) -> PlannedDrive:
+        return self._planner.plan(ref)
+
+
+class _Process:
+    """One process that plans, as the driver knows it. held: drives that it has."""
+
+    def __init__(self, planner: Planner, threads: int) -> None:
+        # no CPU of its own: it works for minutes at the start, and must not keep a group from its place
+        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "max_concurrency": threads + 1}
+        self.actor: Any = ray.remote(**options)(_PlanActor).remote(planner)
+        self.up: Future[None] = self.actor.ready.remote().future()
+        self.held = 0
+        self._heard = 0.0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it has drives and was not heard of for long."""
+        return self.held > 0 and time.monotonic() - self._heard > STUCK_S
+
+    def plan(self, ref: DriveRef) -> Future[PlannedDrive]:
+        """Give it a drive."""
+        if not self.held:
+            self._heard = time.monotonic()
+        self.held += 1
+        future: Future[PlannedDrive] = self.actor.plan.remote(ref).future()
+        return future
+
+    def gave_back(self) -> None:
+        """It is through with a drive, or lost."""
+        self.held -= 1
+        self._heard = time.monotonic()
+
+
+class _Processes:
+    """The processes that plan beside the driver; none where there is no Ray, or not for many drives."""
+
+    def __init__(self, planner: Planner, settings: FleetConfig) -> None:
+        self._planner, self._threads, self._count = planner, settings.scan_threads, settings.scan_processes
+        self._all: list[_Process] = []
+        self._started = False
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to start them, the first time; they are used once they are up."""
+        if self._started or not ray.is_initialized():
+            return
+        self._started = True
+        count = self._count
+        if count is None:
+            count = default_processes(int(ray.cluster_resources().get("CPU", 0)))
+        self._all = [_Process(self._planner, self._threads) for _ in range(count)]
+
+    def stop(self) -> None:
+        """Use none of them any more."""
+        for process in list(self._all):
+            self.drop(process)
+
+    def drop(self, process: _Process) -> None:
+        """Not to be used any more."""
+        if process in self._all:
+            self._all.remove(process)
+            with contextlib.suppress(RayError):  # Ray itself may be gone
+                ray.kill(process.actor)
+
+    def drop_stuck(self) -> None:
+        """Use none any more that stands still."""
+        for process in [process for process in self._all if process.stuck]:
+            self.drop(process)
+
+    @property
+    def _up(self) -> list[_Process]:
+        for process in [process for process in self._all if process.up.done() and process.up.exception()]:
+            self.drop(process)
+        return [process for process in self._all if process.up.done()]
+
+    @property
+    def room(self) -> int:
+        """Drives that those which are up may hold together."""
+        return 2 * self._threads * len(self._up)
+
+    def free(self) -> _Process | None:
+        """The one with the fewest drives; None where none is up, or all have enough."""
+        process = min(self._up, key=lambda process: process.held, default=None)
+        return process if process and process.held < 2 * self._threads else None
+
+
+def default_processes(cpus: int) -> int:
+    """How many processes plan beside the driver in a cluster of so many CPUs."""
+    return min(max(cpus // CPUS_A_PROCESS, LEAST_PROCESSES), MOST_PROCESSES)
+
+
+def _refused(refused: Iterable[RefusedDrive], taken: set[str]) -> Iterator[PlannedDrive]:
+    for ref in refused:
+        name = _free_name(ref.drive_id or "unnamed", taken)
+        taken.add(name)
+        yield PlannedDrive(DriveRef(name, ref.uri), "bad", ref.reason, "find")
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    names = (name if number == 1 else f"{name}#{number}" for number in itertools.count(1))
+    return next(one for one in names if one not in taken)

@@ -1,0 +1,1 @@
+"""What a run writes down: ledger, failure records, what is cleared up."""

@@ -1,0 +1,1 @@
+"""Which drive runs when and where."""

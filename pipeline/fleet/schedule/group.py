@@ -1,0 +1,226 @@
+"""A group: a thread that takes waves of drives and runs each through the network in one start of its ranks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.errors import StorageError
+from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, ranks_needed
+from pipeline.fleet.schedule.active_drive import InHand
+from pipeline.fleet.schedule.drive_lifecycle import DriveBook
+from pipeline.fleet.schedule.finisher import Finisher
+from pipeline.fleet.schedule.group_size import GroupSize
+from pipeline.fleet.schedule.queue import DriveQueue
+from pipeline.fleet.schedule.runtime import Parts
+from pipeline.fleet.schedule.slots import Slots
+from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged, Waits
+from pipeline.forward.group import GroupError, GroupSettings, Outcome
+from pipeline.ingest.frames import DriveTask
+from pipeline.reconstruct import staged_drive
+from pipeline.storage import NotFoundError
+
+_HOPELESS_STARTS = 3  # in a row, none of which came to a drive
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A drive of a wave, and what the network needs to know of it."""
+
+    hand: InHand
+    task: DriveTask
+
+    @property
+    def drive_id(self) -> str:
+        """Name of the drive."""
+        return self.hand.planned.drive_id
+
+
+class Stopped(BaseException):
+    """The run was stopped; ends a group in this process between two chunks. No Exception: nothing may survive it."""
+
+
+class Group:
+    """One of the run's groups. `work` returns when there is nothing left to take."""
+
+    def __init__(
+        self, number: int, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue,
+        finisher: Finisher, size: GroupSize, parts: Parts, slots: Slots, loaders: ThreadPoolExecutor,
+    ) -> None:
+        self.slots, self.loaders = slots, loaders
+        self.number, self.config, self.planner, self.book = number, config, planner, book
+        self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
+        self._nodes: dict[int, str] = {}
+        self._dropped: dict[str, Dropped] = {}
+        self._wave: dict[str, Loaded] = {}
+        self._begun = 0  # drives begun in this start
+        self._hopeless = 0
+        self._ranks = 1
+        self._last = ""  # of the wave
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        self._following: Future[list[Loaded]] | None = None
+
+    def work(self) -> None:
+        """Wave after wave. Raises GroupError where the group cannot even start, several times in a row."""
+        try:
+            while loaded := self._next_wave():
+                self._run(loaded)
+        finally:  # not waited for: a wave that is still asked for ends with the queue
+            self._ahead.shutdown(wait=False, cancel_futures=True)
+
+    def _next_wave(self) -> list[Loaded]:
+        """The wave that was asked for ahead, else one asked for now. Empty: there will be no more."""
+        following, self._following = self._following or self._ahead.submit(self._load_wave), None
+        return following.result()
+
+    def _load_wave(self) -> list[Loaded]:
+        while wave := self.queue.take_wave():
+            loaded = [one for one in self.loaders.map(self._load, wave) if one is not None]
+            if loaded:
+                return loaded
+        return []
+
+    def _load(self, planned: PlannedDrive) -> Loaded | None:
+        if self.book.stopping or (hand := self.book.claim(planned)) is None:
+            return None
+        begun = time.monotonic()
+        try:
+            if planned.todo == "trouble":
+                planned = self.planner.plan(planned.ref)
+                if not self.book.planned_now(hand, planned):
+                    return None
+            task, identity = self.parts.load(planned, self.planner)
+        except StorageError as error:
+            if isinstance(error, NotFoundError):
+                self.book.give_up(planned, str(error), "find")
+            else:
+                self.book.trouble(planned, str(error), "find")
+        except ValueError as error:
+            self.book.give_up(planned, str(error), "find")
+        except Exception as error:
+            self.book.trouble(planned, f"drive {planned.drive_id}: {type(error).__name__}: {error}", "find")
+        else:
+            self.book.loaded(hand, identity, len(task.chunks), time.monotonic() - begun)
+            return Loaded(hand, task)
+        return None
+
+    def _run(self, loaded: Sequence[Loaded]) -> None:
+        self._wave = {one.drive_id: one for one in loaded}
+        self._nodes, self._dropped, self._begun = {}, {}, 0
+        self._last = loaded[-1].drive_id
+        costs = (one.hand.planned.costs for one in loaded)
+        needed = max((ranks_needed(cost, self.size.rank_bytes) for cost in costs if cost), default=1)
+        workers = self.config.workers or min(needed, self.slots.total)
+        self._ranks = workers
+        settings = GroupSettings(
+            workers, self.size.in_process, self.size.gpus > 0, self.config.fleet.barrier_timeout_s, retries_after_loss=0
+        )
+        failure: GroupError | None = None
+        tasks = [one.task for one in loaded]
+        try:
+            with self.slots.hold(workers):
+                self.parts.run_wave(self.config, self.book.output, tasks, settings, self._on_event, self._permit)
+        except Stopped:
+            pass
+        except GroupError as error:
+            failure = error
+            if error.drive_id is not None:
+                self._blame(error.drive_id)
+        except Exception as error:  # in this process: the drive that was worked on is known
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            for one in loaded:
+                if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state == "running":
+                    self.book.trouble(one.hand.planned, f"drive {one.drive_id}: {text}", "forward")
+        self._settle_dropped()
+        if self.book.stopping:
+            return
+        for one in loaded:
+            if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state != "staged":
+                self.book.not_begun(one.hand)
+        self._hopeless = self._hopeless + 1 if failure is not None and not self._begun else 0
+        if failure is not None and self._hopeless >= _HOPELESS_STARTS:
+            raise failure
+
+    def _permit(self, drive_id: str) -> Any:
+        self._settle_dropped()
+        answer: Any = "skip"
+        if self._has(drive_id):
+            answer = self.book.permit(
+                drive_id, self.number, self._ranks if self.size.gpus else 0,
+                full=self.finisher.is_full, draining=self._is_draining(),
+            )
+        self._begun += answer == "go"
+        if drive_id == self._last and answer in ("go", "skip") and self._following is None:
+            # listed and looked through while the group is at its last drive; no earlier, or groups end unevenly
+            self._following = self._ahead.submit(self._load_wave)
+        return answer
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            if self._has(event.drive_id):
+                self.book.phase(event.drive_id, event.phase)
+        elif isinstance(event, RankUp):
+            self._nodes[event.rank] = event.node_id
+        elif isinstance(event, Dropped):
+            known = self._dropped.get(event.drive_id)
+            if known is None or (event.primary and not known.primary):
+                self._dropped[event.drive_id] = event
+        elif isinstance(event, GroupLost):
+            self._settle_dropped()
+            if event.drive_id is not None:
+                self._blame(event.drive_id)
+        elif isinstance(event, Staged):
+            self._staged(event)
+        elif isinstance(event, Waits):
+            self.book.reporter.say(f"group {self.number}: {event.said}")
+        if self.book.stopping and self.size.in_process:
+            raise Stopped
+
+    def _has(self, drive_id: str) -> bool:
+        """Whether the drive is this wave's still. One that came back to the queue may be in the next wave already, or
+        with another group."""
+        return drive_id in self._wave and self.book.holds(self._wave[drive_id].hand)
+
+    def _staged(self, event: Staged) -> None:
+        if not self._has(event.drive_id):
+            return
+        planned = self.book.staged(event.drive_id, len(event.loops))
+        if planned is None:
+            return
+        outcome = Outcome(event.drive_id, event.attempt, None, event.loops)
+        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config)
+        self.finisher.submit(lambda: self.book.finish(planned, staged, self.parts.finish))
+
+    def _settle_dropped(self) -> None:
+        """Drives that all ranks gave up: the reason of the rank where it happened."""
+        dropped, self._dropped = self._dropped, {}
+        for drive_id, event in dropped.items():
+            if not self._has(drive_id):
+                continue
+            planned = self._wave[drive_id].hand.planned
+            if event.lasting:
+                self.book.give_up(planned, event.reason, "forward")
+            else:
+                self.book.trouble(planned, event.reason, "forward")
+
+    def _blame(self, drive_id: str) -> None:
+        """A process of the group died with this drive: its own doing, or the node's?"""
+        if not self._has(drive_id):
+            return
+        alive, draining = self.parts.nodes()
+        # at the end of a notice Ray Train ends a group before the node is gone
+        if any(node not in alive or node in draining for node in self._nodes.values()):
+            self.book.lost_node(drive_id)
+        else:
+            self.book.crashed(drive_id)
+
+    def _is_draining(self) -> bool:
+        """Whether a node of this group goes away soon: the next drive shall begin elsewhere."""
+        if not self._nodes:
+            return False
+        _, draining = self.parts.nodes()
+        return any(node in draining for node in self._nodes.values())

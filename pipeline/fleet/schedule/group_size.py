@@ -1,0 +1,59 @@
+"""How many groups of how many ranks a run has side by side, and what a rank may hold in memory."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+
+import ray
+
+from pipeline.common.ray_session import cluster_address
+from pipeline.config import RunConfig
+from pipeline.forward.group import ranks_said, uses_gpus
+
+# As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
+_MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class GroupSize:
+    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver."""
+
+    groups: int
+    workers: int
+    gpus: int
+    in_process: bool
+    rank_bytes: int
+
+    @staticmethod
+    def of(config: RunConfig) -> GroupSize:
+        """From the settings and the cluster that Ray is connected to."""
+        in_cluster = cluster_address(config.address) is not None
+        on_gpus = uses_gpus(config.device, in_cluster)
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
+        workers = config.workers or 1
+        groups = config.groups or max(1, gpus // workers)
+        alone = not in_cluster and groups == workers == 1
+        per_rank = rank_memory(config, on_gpus, groups * workers)
+        return GroupSize(groups, workers, groups * workers if on_gpus else 0, alone, per_rank)
+
+    @property
+    def said(self) -> str:
+        """For a person."""
+        ranks = ranks_said(self.workers, self.gpus > 0, self.in_process)
+        return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}"
+
+
+def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
+    """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
+    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be.
+    While no machine with a GPU is up yet nothing is known, and a drive is taken to fit."""
+    if config.budgets.host is not None:
+        return config.budgets.host
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fitting = [node for node in nodes if node.get("GPU", 0)] if on_gpus else nodes
+    shares = [
+        node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting
+    ]
+    return int(min(shares) * _MEMORY_SHARE) if shares else sys.maxsize

@@ -1,0 +1,1 @@
+"""What a run shows: summary, progress, report, metrics."""

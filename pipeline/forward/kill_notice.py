@@ -1,0 +1,46 @@
+"""What a process could not say itself any more: a shell beside it says it once the process is gone without a word.
+
+The system kills for memory with a signal that nobody can catch. The shell waits at the end of a pipe, takes a megabyte,
+and is therefore the last to be chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from types import TracebackType
+
+# remembers the last line it was given; speaks if that is not empty when the pipe breaks
+_SHELL = "last=; while IFS= read -r line; do last=$line; done; [ -z \"$last\" ] || printf '%s\\n' \"$last\" >&2"
+
+
+class LastWords:
+    """Use as a context: `text`, one line, goes to standard error if this process is killed inside."""
+
+    def __init__(self, text: str) -> None:
+        self._text = " ".join(text.split())
+        self._shell: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> LastWords:
+        with contextlib.suppress(OSError):  # without a shell there are no last words
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", _SHELL], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                start_new_session=True,  # Ctrl-C is not for it
+            )
+            self._tell(self._text)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shell is None or self._shell.stdin is None:
+            return
+        with contextlib.suppress(OSError):
+            self._tell("")
+            self._shell.stdin.close()
+        self._shell.wait()
+
+    def _tell(self, line: str) -> None:
+        assert self._shell is not None and self._shell.stdin is not None
+        self._shell.stdin.write(line + "\n")
+        self._shell.stdin.flush()

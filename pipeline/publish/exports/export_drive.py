@@ -1,0 +1,199 @@
+"""A published drive to other programs' formats: opens it, fetches what is not in its tables, writes all or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.config import settings_from_dict
+from pipeline.errors import DecodeError, DriveError
+from pipeline.ingest import video
+from pipeline.publish import PublishedDrive, Selection, open_drive
+from pipeline.publish.exports import (
+    ExportSource,
+    FrameDepth,
+    check_laz,
+    whole_folder,
+    write_colmap,
+    write_depth,
+    write_kitti,
+    write_laz,
+    write_nerfstudio,
+    write_ply,
+    write_tum,
+)
+from pipeline.publish.exports.destination import MARKER, check_free
+from pipeline.publish.manifest import plain, without_credentials
+from pipeline.staged_drive import join_staged, read_staged_drive
+
+Format = Literal["colmap", "colmap-text", "nerfstudio", "ply", "laz", "kitti", "tum", "depth"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+_OF_POINTS = frozenset({"colmap", "colmap-text", "nerfstudio", "ply", "laz"})
+_NEED_POINTS = frozenset({"ply", "laz"})
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where the export is, what each format holds, in words, and what is worth knowing beside."""
+
+    uri: str
+    written: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def export_drive(
+    output: str,
+    drive_id: str,
+    formats: Sequence[Format],
+    to: str,
+    selection: Selection,
+    reporter: Reporter,
+    *,
+    images: bool = False,
+    depth_scale: float | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the wanted part of a drive to the folder `to`, which appears when all of it is whole.
+
+    Raises DriveError (StorageError under it) for a drive that is not there, not finished or of a newer schema, for
+    depth where predictions were not kept, and for a target that may not be replaced; ValueError for formats that
+    cannot be written here.
+    """
+    output = storage.absolute(output)
+    if not formats:
+        raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
+    if "laz" in formats:
+        check_laz()
+    drive = open_drive(output, drive_id)
+    if not drive.manifest.counts.points and _NEED_POINTS & set(formats):
+        raise DriveError(f"drive {drive_id} was published without points: there is nothing to write as PLY or LAZ")
+    check_free(to, overwrite=overwrite)
+    depths = depth_frames(drive, output) if "depth" in formats else None
+    notes: list[str] = []
+    written: dict[str, str] = {}
+    with whole_folder(to, overwrite=overwrite) as folder:
+        for name in dict.fromkeys(formats):
+
+            def advance(count: int, total: int, name: str = name) -> None:
+                reporter.advance(name, count, total, "points")
+
+            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None)
+            with reporter.timed(name):
+                written[name] = _write(name, source, folder, depths, depth_scale, notes)
+        if images:
+            with reporter.timed("images"):
+                written["images"] = _copy_images(ExportSource(drive, selection), folder, reporter, notes)
+        elif {"colmap", "colmap-text", "nerfstudio"} & set(formats):
+            notes.append("trainers expect the drive's images in images/: --images copies them")
+        if drive.manifest.counts.points and selection.voxel is None and {"colmap", "nerfstudio"} & set(formats):
+            notes.append("trainers start from every point: --voxel thins them")
+        values = {
+            "drive_id": drive_id, "output": without_credentials(output), "identity": drive.manifest.identity,
+            "selection": asdict(selection), "written": written,
+            "world": "OpenCV axes of the first camera; units are the drive's own",
+        }
+        (folder / MARKER).write_text(json.dumps(plain(values), indent=1) + "\n")
+    return Exported(storage.redacted(storage.absolute(to)), written, tuple(notes))
+
+
+def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
+    """Depth of every frame that the network saw, in world units, from predictions kept in `output`; frames come in
+    drive order, a chunk in memory at a time.
+
+    DriveError where predictions were not kept, or are not those that the published drive was made of.
+    """
+    drive_id = drive.manifest.drive_id
+    staged, _ = read_staged_drive(output, drive_id)
+    chunks, joined = join_staged(staged, settings_from_dict(dict(drive.manifest.config)), output)
+    cameras = drive.cameras
+    place = cameras.places(joined.frame_index)
+    seen = place >= 0
+    if not seen.any() or not np.allclose(
+        cameras.world_from_camera[place[seen]][~cameras.filled[place[seen]]],
+        joined.world_from_camera[seen][~cameras.filled[place[seen]]],
+        atol=1e-6 * max(drive.manifest.counts.path_length, 1.0),
+    ):
+        raise DriveError(
+            f"drive {drive_id}: the predictions kept are not those it was published from; "
+            f"publish it again (python -m jobs.realign --output {storage.redacted(output)} --drive {drive_id})"
+        )
+
+    def frames() -> Iterator[FrameDepth]:
+        for number in range(len(chunks)):
+            chunk = chunks[number]
+            own = np.flatnonzero(joined.owner == number)
+            for frame, scale in zip(joined.frame_index[own], joined.depth_scale[own], strict=True):
+                at = int(np.searchsorted(chunk.frame_index, frame))
+                if chunk.ok[at]:
+                    yield FrameDepth(
+                        int(frame), chunk.depth[at] * np.float32(scale), chunk.confidence[at], chunk.intrinsics[at]
+                    )
+
+    return frames()
+
+
+def _write(
+    name: Format,
+    source: ExportSource,
+    folder: Path,
+    depths: Iterator[FrameDepth] | None,
+    depth_scale: float | None,
+    notes: list[str],
+) -> str:
+    """Write one format; says in words what it holds."""
+    if name in ("colmap", "colmap-text"):
+        frames, points = write_colmap(source, folder, text=name == "colmap-text")
+        return f"sparse/0: {frames} images, {points:,} points"
+    if name == "nerfstudio":
+        return f"transforms.json: {write_nerfstudio(source, folder)} frames"
+    if name == "ply":
+        return f"points.ply: {write_ply(source, folder / 'points.ply'):,} points"
+    if name == "laz":
+        return f"points.laz: {write_laz(source, folder / 'points.laz'):,} points"
+    if name == "kitti":
+        return f"poses.txt: {write_kitti(source, folder / 'poses.txt')} poses"
+    if name == "tum":
+        if source.cameras.timestamps_ns is None:
+            notes.append("the drive has no times: trajectory.txt counts frames instead of seconds")
+        return f"trajectory.txt: {write_tum(source, folder / 'trajectory.txt')} poses"
+    assert depths is not None
+    frames, beyond = write_depth(source, depths, folder, depth_scale)
+    if beyond:
+        notes.append(f"{beyond:,} pixels are further away than 16 bits hold; a smaller --depth-scale keeps them")
+    return f"depth: {frames} maps"
+
+
+def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: list[str]) -> str:
+    """The frames' images, as they are, to images/ (frames of a video as PNG)."""
+    target = folder / "images"
+    target.mkdir()
+    cameras = source.cameras
+    bad = 0
+    film = cameras.uris[0].rpartition("#frame=")[0]
+    decoded = None
+    if film:
+        if cameras.timestamps_ns is None:
+            raise DriveError(f"drive {source.drive.manifest.drive_id}: frames of a video without times")
+        decoded = video.decode_at(film, cameras.timestamps_ns.tolist())
+    for uri, name in zip(cameras.uris, source.names, strict=True):
+        if decoded is None:
+            with storage.open_input(uri) as read, (target / name).open("wb") as file:
+                shutil.copyfileobj(read, file)
+        else:
+            image = next(decoded)
+            if isinstance(image, DecodeError):
+                bad += 1
+            else:
+                image.save(target / name)
+        reporter.advance("images", 1, len(cameras), "images")
+    if bad:
+        notes.append(f"{bad} frames of the video cannot be decoded and have no image")
+    return f"images: {len(cameras) - bad} files"

@@ -1,0 +1,151 @@
+"""A rendered drive as an ordinary one on storage, in the layout of KITTI odometry, so that it enters
+through the same door.
+
+<output>/sequences/<id>/image_0/000000.jpg    colour frames
+<output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
+<output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixel centres at +0.5 (KITTI's own: at
+integers)
+<output>/sequences/<id>/times.txt             seconds, a line a frame
+<output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres, first frame =
+identity
+<output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
+unfinished
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.synthetic.drive import CityDrive
+from pipeline.synthetic.read import DEPTH_PER_METRE
+
+Progress = Callable[[int, int], None]  # frames done, frames in all
+_JPEG_QUALITY = 92  # at 4:4:4 the error is below a camera's noise, the file a tenth of a PNG
+_BATCH = 8  # frames rendered between two reports of progress
+_FORMAT = 1  # of drive.json; raise it when the city of a seed changes its looks
+
+
+@dataclass(frozen=True)
+class DriveSpec:
+    """Everything a rendered drive is a function of; see `CityDrive`."""
+
+    seed: int
+    frames: int
+    height: int = 168
+    width: int = 336
+    supersample: int = 2
+
+
+def write_drive(
+    spec: DriveSpec, output_uri: str, drive_id: str, progress: Progress | None = None, *, device: str = "cpu"
+) -> str:
+    """Render a drive and write it below `output_uri`; returns the URI of its sequence folder.
+
+    A finished drive of the same spec is left as it is. `progress` is called after every few frames.
+    Raises DriveError when another drive has this id there, ValueError for a spec that cannot be rendered,
+    StorageError when
+    the store does not take a file (an unfinished drive has no drive.json and is written again next time).
+    """
+    storage.check_drive_id(drive_id)
+    sequence = storage.join(output_uri, "sequences", drive_id)
+    marker = storage.join(sequence, "drive.json")
+    about = {"format": _FORMAT, "renderer": "pipeline.synthetic", "drive_id": drive_id, **asdict(spec)}
+    if storage.exists(marker):
+        _refuse_another(marker, about, drive_id)
+        if progress is not None:
+            progress(spec.frames, spec.frames)
+        return sequence
+    drive = CityDrive(
+        spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device
+    )
+    for folder in (
+        storage.join(sequence, "image_0"),
+        storage.join(sequence, "depth_0"),
+        storage.join(output_uri, "poses"),
+    ):
+        storage.make_dir(folder)
+    for first in range(0, spec.frames, _BATCH):
+        numbers = range(first, min(first + _BATCH, spec.frames))
+        rendered = drive.render(numbers)
+        for number, image, depth in zip(numbers, rendered.images, rendered.depth, strict=True):
+            storage.write_bytes_atomically(
+                storage.join(sequence, "image_0", f"{number:06d}.jpg"), _jpeg(image)
+            )
+            storage.write_bytes_atomically(
+                storage.join(sequence, "depth_0", f"{number:06d}.png"), _depth_png(depth)
+            )
+        if progress is not None:
+            progress(numbers.stop, spec.frames)
+    projection = np.hstack([drive.intrinsics, np.zeros((3, 1))])
+    poses = np.linalg.inv(drive.world_from_camera[0]) @ drive.world_from_camera
+    texts = {
+        storage.join(sequence, "calib.txt"): "P0: " + _numbers(projection) + "\n",
+        storage.join(sequence, "times.txt"): "".join(f"{t:.6e}\n" for t in drive.route.timestamps_s),
+        storage.join(output_uri, "poses", f"{drive_id}.txt"): "".join(_numbers(p[:3]) + "\n" for p in poses),
+        marker: json.dumps(about, indent=1) + "\n",
+    }
+    for uri, text in texts.items():
+        storage.write_bytes_atomically(uri, text.encode())
+    return sequence
+
+
+def sample_drive(progress: Progress | None = None) -> str:
+    """URI of the sequence folder of the drive that the default run takes, rendered once into the user's
+    cache folder.
+
+    `progress` is called with frames done and in all. The truth is beside it: `read_drive(uri)`.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache / "city-reconstruction" / f"sample-{_FORMAT}-{SAMPLE.seed}"
+    done = 0
+
+    def each(count: int, total: int) -> None:
+        nonlocal done
+        while done < count:  # one call a frame, as the caller counts
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+    return write_drive(SAMPLE, str(root), "city", each)
+
+
+SAMPLE = DriveSpec(seed=1_000_025, frames=180, height=112, width=224)
+
+
+def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> None:
+    try:
+        found = json.loads(storage.read_bytes(marker))
+    except ValueError:
+        found = None
+    if found != about:
+        raise DriveError(
+            f"drive {drive_id}: another drive has this id at {storage.redacted(marker)}: expected {about}, "
+            f"found {found}; choose another output or id, or remove it"
+        )
+
+
+def _numbers(matrix: NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.9e}" for value in matrix.reshape(-1))
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return data.getvalue()
+
+
+def _depth_png(depth: NDArray[np.float32]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(np.round(depth * DEPTH_PER_METRE).astype(np.uint16)).save(data, "PNG", compress_level=3)
+    return data.getvalue()

@@ -1,0 +1,84 @@
+import io
+
+from pipeline.common import progress
+from pipeline.common.progress import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_outside_a_terminal_a_stage_ends_with_a_plain_line(monkeypatch):
+    out = io.StringIO()
+    reporter = Reporter(out)
+    for _ in range(3):
+        reporter.advance("frames", 10, 30, "frames")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("frames: 30/30 frames, ")
+
+
+def test_a_slow_stage_says_its_rate_and_the_time_left(monkeypatch):
+    clock = iter(float(t) for t in range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+    reporter = Reporter(out)
+    reporter.advance("frames", 10, 40, "frames")
+    reporter.advance("frames", 10, 40, "frames")
+    assert out.getvalue().splitlines() == [
+        "frames: 10/40 frames, 10.0 s, 1.0 frames/s, about 30 s left",
+        "frames: 20/40 frames, 20.0 s, 1.0 frames/s, about 20 s left",
+    ]
+
+
+def test_a_stage_whose_length_nobody_knows_says_no_time_left(monkeypatch):
+    clock = iter(float(t) for t in range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    out, terminal = io.StringIO(), Terminal()
+    reporter = Reporter(out)
+    for _ in range(2):
+        reporter.advance("plan", 5, None, "drives")
+    assert out.getvalue().splitlines() == [
+        "plan: 5 drives, 10.0 s, 0.5 drives/s",
+        "plan: 10 drives, 20.0 s, 0.5 drives/s",
+    ]
+    monkeypatch.undo()
+    bars = Reporter(terminal)
+    bars.advance("plan", 5, None, "drives")
+    bars.close()
+    assert "5/?" in terminal.getvalue()
+
+
+def test_a_stage_that_was_finished_can_begin_again():
+    out = io.StringIO()
+    reporter = Reporter(out)
+    for _ in range(2):
+        reporter.advance("render", 1, 1, "frames")
+    assert out.getvalue().count("render: 1/1") == 2
+
+
+def test_on_a_terminal_there_are_bars_and_lines_above_them():
+    out = Terminal()
+    reporter = Reporter(out)
+    reporter.advance("frames", 5, 10, "frames")
+    reporter.say("a note [with brackets]")
+    reporter.advance("frames", 5, 10, "frames")
+    reporter.close()
+    reporter.close()
+    text = out.getvalue()
+    assert "10/10" in text
+    assert "a note [with brackets]" in text
+
+
+def test_seconds_of_a_stage_add_up_even_if_it_fails():
+    reporter = Reporter(io.StringIO())
+    with reporter.timed("join"):
+        pass
+    first = reporter.seconds["join"]
+    try:
+        with reporter.timed("join"):
+            raise ValueError
+    except ValueError:
+        pass
+    assert reporter.seconds["join"] > first

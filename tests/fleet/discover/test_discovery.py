@@ -1,0 +1,158 @@
+"""Which drives an input holds: a prefix by its layout, one drive alone; odd names and second ids are refused."""
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from pipeline import storage
+from pipeline.errors import DriveError, StorageError
+from pipeline.fleet.discover.discovery import DEPTH, FIRST_LOOK_NAMES, iter_drives
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.storage import UnreachableError
+from pipeline.storage import retry as patience
+from pipeline.storage.stores import resolve
+from tests.s3_server import s3, s3_server  # noqa: F401
+
+LAYOUTS = {
+    "folders of images": (["0010/a.png", "0002/b.jpg", "0001/c.png"], ["0001", "0002", "0010"]),
+    "KITTI": (
+        ["sequences/00/image_2/0.png", "sequences/00/image_0/0.png", "sequences/00/times.txt",
+         "sequences/01/image_0/0.png", "poses/00.txt"],
+        ["00", "01"],
+    ),
+    "videos": (["b.MP4", "a.mkv", "notes.txt"], ["a", "b"]),
+    "dates above drives": (
+        ["2024-05-01/car1/0.png", "2024-05-02/car1/0.png", "2024-05-02/clip.mp4"],
+        ["2024-05-01__car1", "2024-05-02__car1", "2024-05-02__clip"],
+    ),
+    "mixed": (["d1/0.png", "d2/image_2/0.png", "d3.mp4"], ["d1", "d2", "d3"]),
+    "hidden": (["d1/0.png", "_runs/r/run.json", ".cache/0.png", "d1/.DS_Store"], ["d1"]),
+    "nothing usable inside": (["d1/0.png", "empty/notes.txt"], ["d1", "empty"]),
+    "images deep below": (["d1/frames/left/0.png"], ["d1__frames__left"]),
+    "an image beside drives": (
+        ["overview.jpg", "2024/thumb.png", "2024/d1/0.png", "2024/d2/0.png", "d3/0.png"], ["2024__d1", "2024__d2", "d3"]
+    ),
+    "folders beside images": (["d1/0.png", "d1/1.png", "d1/masks/0.png", "d2/0.png", "d2/depth/0.png"], ["d1", "d2"]),
+    "the first image late": ([f"d1/{n:03d}.json" for n in range(FIRST_LOOK_NAMES + 5)] + ["d1/z.png"], ["d1"]),
+}
+
+
+def put(root: str, names: list[str]) -> str:
+    for name in names:
+        storage.write_bytes_atomically(storage.join(root, *name.split("/")), b"x")
+    return root
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_drives_are_found_by_layout_on_disk(tmp_path, layout):
+    names, expected = LAYOUTS[layout]
+    found = list(iter_drives(put(str(tmp_path / "fleet"), names)))
+    assert [ref.drive_id for ref in found] == expected
+    assert all(isinstance(ref, DriveRef) and storage.exists(ref.uri) for ref in found)
+
+
+@pytest.mark.cluster
+def test_drives_are_found_by_layout_on_s3(s3):  # noqa: F811
+    for number, (names, expected) in enumerate(LAYOUTS.values()):
+        assert [ref.drive_id for ref in iter_drives(put(f"{s3}/layout/{number}", names))] == expected
+
+
+@pytest.mark.parametrize("name", ["one/0.png", "one/image_2/0.png"])
+def test_a_drive_alone_is_a_fleet_of_one(tmp_path, name):
+    put(str(tmp_path), [name])
+    assert list(iter_drives(str(tmp_path / "one"))) == [DriveRef("one", str(tmp_path / "one"))]
+
+
+def test_a_video_alone_is_a_fleet_of_one():
+    assert list(iter_drives("s3://b/clip.mp4")) == [DriveRef("clip", "s3://b/clip.mp4")]
+
+
+def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
+    put(str(tmp_path), ["a b/0.png", "ok/0.png", "ok.mp4", "späti/0.png", "z/0.png"])
+    found = list(iter_drives(str(tmp_path)))
+    assert [ref.drive_id for ref in found if isinstance(ref, DriveRef)] == ["ok", "späti", "z"][::2]
+    refused = {ref.uri.rpartition("/")[2]: ref.reason for ref in found if isinstance(ref, RefusedDrive)}
+    assert set(refused) == {"a b", "späti", "ok.mp4"}
+    assert "expected letters, digits" in refused["a b"] and "manifest" in refused["a b"]
+    assert f"is taken by {tmp_path / 'ok'}" in refused["ok.mp4"]
+    assert all("\n" not in reason for reason in refused.values())
+
+
+@pytest.mark.parametrize("names", [["notes.txt"], ["_hidden/0.png"]])
+def test_an_input_without_drives_is_said_in_one_line(tmp_path, names):
+    put(str(tmp_path), names)
+    with pytest.raises(DriveError, match=r"no drives below .*manifest"):
+        iter_drives(str(tmp_path))
+
+
+def test_an_input_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(DriveError, match="no such file or folder"):
+        iter_drives(str(tmp_path / "nowhere"))
+
+
+def test_folders_are_searched_to_a_depth(tmp_path):
+    put(str(tmp_path), ["/".join([*"abcdef", "0.png"])])
+    (ref,) = iter_drives(str(tmp_path))
+    assert ref.uri == str(Path(tmp_path, *"abcdef"[:DEPTH]))
+
+
+@pytest.mark.cluster
+def test_frames_are_not_listed_to_find_drives(s3, monkeypatch):  # noqa: F811
+    """Ten drives of 300 frames: one request for the prefix and one small one a drive."""
+    bucket = f"{s3}/wide"
+    fs = fsspec.filesystem("s3")
+    fs.mkdirs("tests/wide", exist_ok=True)
+    fs.pipe({f"tests/wide/d{d}/{f:04d}.png": b"x" for d in range(10) for f in range(300)}, batch_size=32)
+    requests, lock = [], threading.Lock()
+    storage_fs = resolve(bucket)[0]
+    real = storage_fs.call_s3
+
+    def counted(method, **arguments):
+        answer = real(method, **arguments)
+        with lock:
+            requests.append((method, len(answer.get("Contents", ()))))
+        return answer
+
+    monkeypatch.setattr(storage_fs, "call_s3", counted)
+    assert len(list(iter_drives(bucket))) == 10
+    assert len(requests) == 11 and max(names for _, names in requests) <= FIRST_LOOK_NAMES
+
+
+def test_manifests_are_inputs_too(tmp_path):
+    rows = [{"drive_id": "a", "uri": "d/a"}, {"drive_id": "../a", "uri": "d/b"}, {"drive_id": "a", "uri": "d/c"}]
+    (tmp_path / "fleet.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = list(iter_drives(str(tmp_path / "fleet.jsonl")))
+    assert found[0] == DriveRef("a", str(tmp_path / "d/a"))
+    assert [type(ref) for ref in found[1:]] == [RefusedDrive, RefusedDrive]
+    assert "'../a'" in found[1].reason and "is taken" in found[2].reason
+
+
+def test_the_output_below_the_input_holds_no_drives(tmp_path):
+    root = put(str(tmp_path / "fleet"), ["d1/0.png", "out/d1/points/part-00000.parquet", "out/d1.png", "out/d2/x.txt"])
+    assert [ref.drive_id for ref in iter_drives(root, leave_out=f"{root}/out")] == ["d1"]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
+    names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
+    root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
+    monkeypatch.setattr(patience, "PATIENCE_S", (0.01, 0.01))
+    listed, asked = storage.iter_folder, Counter()
+
+    def at_times(uri, *arguments):
+        name = uri.rpartition("/")[2]
+        asked[name] += 1
+        if name == "d3" or (name == "d1" and asked[name] < 3):
+            raise UnreachableError("no answer")
+        return listed(uri, *arguments)
+
+    monkeypatch.setattr(storage, "iter_folder", at_times)
+    found = []
+    with pytest.raises(StorageError, match=r"1 folder\(s\) could not be looked into, the first: no answer"):
+        for ref in iter_drives(root):
+            found.append(ref.drive_id)
+    assert found == ["d0", "d1", "d2", "d4"]
+    assert (asked["d1"], asked["d3"], asked["d0"]) == (3, 3, 1)

@@ -1,0 +1,107 @@
+"""A manifest names drives in three formats; what is wrong with a row is said by its line, the others go on."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import DriveError
+from pipeline.fleet.discover.drive_list import MAX_LINE_CHARACTERS, read_manifest_refs
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+
+ROWS = [
+    {"drive_id": "a", "uri": "s3://bucket/a", "start": 5, "end": 10, "fps": 2.5, "tags": ["night", "rain"]},
+    {"drive_id": "b", "uri": "drives/b", "start": None, "end": None, "fps": None, "tags": None},
+]
+
+
+def write(folder, kind, rows=ROWS):
+    path = folder / f"fleet.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
+    else:
+        lines = ["drive_id,uri,start,end,fps,tags"]
+        for row in rows:
+            cells = [";".join(v) if isinstance(v, list) else "" if v is None else str(v) for v in row.values()]
+            lines.append(",".join(cells))
+        path.write_text("﻿" + "\r\n".join(lines) + "\r\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_all_formats_say_the_same(tmp_path, kind):
+    assert list(read_manifest_refs(write(tmp_path, kind))) == [
+        DriveRef("a", "s3://bucket/a", 5, 10, 2.5, ("night", "rain")),
+        DriveRef("b", str(tmp_path / "drives/b")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("a", "line 2: expected 6 values, got 1"),
+        (",s3://b/a,,,,", "line 2: expected a text for drive_id, got ''"),
+        ("a,,,,,", "line 2: expected a text for uri"),
+        ("a,../../etc,,,,", "line 2: not a plain name"),
+        ("a,s3://b/a,ten,,,", "line 2: expected a number for start, got 'ten'"),
+        ("a,s3://b/a,1.5,,,", "line 2: expected a frame number for start"),
+        ("a,s3://b/a,-1,,,", "line 2: expected a frame number for start"),
+        ("a,s3://b/a,7,7,,", "line 2: expected start < end, got start 7 and end 7"),
+        ("a,s3://b/a,,,0,", "line 2: expected fps above zero"),
+        ("a,s3://b/a,,,nan,", None),
+    ],
+)
+def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path, row, said):
+    path = tmp_path / "fleet.csv"
+    path.write_text(f"drive_id,uri,start,end,fps,tags\n{row}\ngood,/d,,,,\n")
+    first, second = read_manifest_refs(str(path))
+    assert second == DriveRef("good", "/d")
+    if said is None:
+        assert isinstance(first, DriveRef) and first.fps is None  # pandas writes an empty number so
+    else:
+        assert isinstance(first, RefusedDrive) and said in first.reason and first.reason.startswith("fleet.csv line 2")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[1]", "line 1: expected an object"),
+        ('{"drive_id": "a", "uri": "/a", "strat": 3}', "line 1: unknown strat"),
+        ('{"drive_id": "a", "uri": "/a", "tags": [1]}', "line 1: expected words for tags"),
+        ('{"drive_id": true, "uri": "/a"}', "line 1: expected a text for drive_id"),
+        ("x" * (3 * MAX_LINE_CHARACTERS), "line 1: longer than"),
+        ("[" * 100_000, "line 1: not JSON"),
+    ],
+    ids=range(7),
+)
+def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
+    path = tmp_path / "fleet.jsonl"
+    path.write_text(f'{line}\n\n{{"drive_id": 7, "uri": "/good"}}\n')
+    first, second = read_manifest_refs(str(path))
+    assert said in first.reason
+    assert second == DriveRef("7", "/good")
+
+
+@pytest.mark.parametrize("header", ["drive_id", "drive_id,uri,speed", "drive_id,uri,uri", ""])
+def test_columns_that_do_not_fit_are_said_at_once(tmp_path, header):
+    path = tmp_path / "fleet.csv"
+    path.write_text(header + "\n")
+    with pytest.raises(DriveError, match="a manifest has the columns drive_id, uri, start, end, fps, tags"):
+        list(read_manifest_refs(str(path)))
+
+
+def test_a_file_that_is_no_parquet_is_said_in_one_line(tmp_path):
+    (tmp_path / "fleet.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DriveError, match="not a readable Parquet file"):
+        list(read_manifest_refs(str(tmp_path / "fleet.parquet")))
+
+
+def test_a_csv_cell_beyond_all_bounds_costs_one_row(tmp_path):
+    path = tmp_path / "fleet.csv"
+    path.write_text(f"drive_id,uri\na,{'x' * 300_000}\nb,/b\n")
+    first, second = read_manifest_refs(str(path))
+    assert "line 2" in first.reason and second == DriveRef("b", "/b")

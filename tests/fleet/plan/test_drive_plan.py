@@ -1,0 +1,138 @@
+"""A plan from headers alone: what is done is known by what it was made of, estimates hold against the real thing."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models import ModelConfig, Reconstructor
+from models.tokens import middle_first
+from pipeline.config import RunConfig
+from pipeline.errors import DecodeError
+from pipeline.fleet import dry_run as estimates
+from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.dry_run import measured_rate, stored_rate, what_does_not_fit
+from pipeline.fleet.plan.drive_plan import (
+    Planner,
+    drive_config,
+    estimate,
+    ranks_needed,
+    selected,
+    state_bytes_per_frame,
+)
+from pipeline.fleet.records.failure_records import Failure, Failures
+from pipeline.fleet.schedule.group_size import GroupSize
+from tests.fleet.standins import World, made_up_drive
+
+
+@pytest.mark.parametrize("name", ["city_tiny", "small"])
+def test_the_bytes_that_wait_are_those_of_a_real_chunk(name):
+    model = ModelConfig.city_tiny() if name == "city_tiny" else ModelConfig(
+        embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
+        dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16), camera_trunk_depth=1,
+        camera_heads=2, chunk_size=6, chunk_overlap=3,
+    )
+    network = Reconstructor(model).eval()
+    height, width, frames = 2 * model.patch_size, 4 * model.patch_size, 4
+    with torch.inference_mode():
+        tokens = network.encode(torch.rand(frames, 3, height, width))
+        state = network.begin(tokens[middle_first(list(range(frames)))][None], (2, 4))
+        most = 0
+        for _ in model.segments:
+            state = network.aggregator.run_segment(state, network.keep_projected)
+            most = max(most, state.nbytes)
+            state = network.aggregator.finish_segment(state, None, network.keep_projected)
+    said = frames * state_bytes_per_frame(model, height, width, 4)
+    assert most <= said <= 1.6 * most + frames * height * width * 3
+
+
+def planner(tmp_path, **settings):
+    world = World()
+    config = RunConfig(output=str(tmp_path), input="made-up", **settings)
+    return world, world.planner(config, str(tmp_path), Failures(str(tmp_path)))
+
+
+def test_a_drive_is_known_by_its_listing_weights_settings_and_range(tmp_path):
+    world, one = planner(tmp_path)
+    ref = DriveRef("d", "in/d")
+    first = one.plan(ref).identity
+    assert first == planner(tmp_path, workers=3, limit=2, plan=True)[1].plan(ref).identity
+    assert first != dataclasses.replace(one, weights_sha256="other").plan(ref).identity
+    assert first != planner(tmp_path, chunk_size=7)[1].plan(ref).identity
+    assert first != one.plan(dataclasses.replace(ref, start=2)).identity
+    world.frames["d"] = 11
+    assert first != one.plan(ref).identity
+
+
+def test_a_manifests_range_and_rate_take_the_place_of_the_runs():
+    config = drive_config(RunConfig(stride=3, start=1), DriveRef("d", "in/d", end=9, fps=2.0))
+    assert (config.start, config.end, config.fps, config.stride) == (1, 9, 2.0, 1)
+
+
+def test_only_and_retry_failed_choose_by_name_tag_and_record(tmp_path):
+    refs = [DriveRef("north-1", "u", tags=("rain",)), DriveRef("south-1", "u"), RefusedDrive("north-2", "u", "why")]
+    failures = Failures(str(tmp_path))
+    failures.put(Failure("south-1", "failed", True, "why", "find", None, 1, None, "run", 0.0))
+
+    def ids(**settings):
+        return [ref.drive_id for ref in selected(refs, RunConfig(**settings), failures)]
+
+    assert ids() == ["north-1", "south-1", "north-2"]
+    assert ids(only="north*") == ["north-1", "north-2"] and ids(only="rain") == ["north-1"]
+    assert ids(retry_failed=True) == ["south-1", "north-2"]  # refused each time
+    assert Failures(str(tmp_path)).get("south-1").reason == "why"
+    failures.forget("south-1")
+    assert Failures(str(tmp_path)).get("south-1") is None
+
+
+def test_a_damaged_record_of_a_failure_is_none(tmp_path):
+    failures = Failures(str(tmp_path))
+    failures.put(Failure("d", "failed", True, "why", "find", None, 1, None, "run", 0.0))
+    (tmp_path / "_failed" / "d.json").write_text("{")
+    assert failures.get("d") is None
+
+
+def test_more_chunks_need_more_ranks_and_what_does_not_fit_is_said():
+    config = RunConfig().with_network_defaults(ModelConfig.city_tiny())
+    long = made_up_drive(SimpleNamespace(input="in/d", drive_id="d"), frames=1200)
+    costs = estimate(long, config, ModelConfig.city_tiny())
+    assert costs.frames == 1200 and costs.chunks == 199 and costs.requests > 2400
+    assert ranks_needed(costs, costs.state_bytes_chunk * 100) == 2
+    assert ranks_needed(costs, costs.state_bytes_chunk - 1) > costs.chunks
+    fits = GroupSize(1, 1, 0, True, costs.state_bytes)
+    assert what_does_not_fit(costs, fits) is None
+    small = dataclasses.replace(fits, rank_bytes=costs.state_bytes // 3)
+    assert "--workers 4" in what_does_not_fit(costs, small)
+    assert "one chunk waits" in what_does_not_fit(costs, dataclasses.replace(fits, rank_bytes=1000))
+
+
+def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path, monkeypatch):
+    config = RunConfig(output=str(tmp_path), input="made-up")
+    assert measured_rate(config, str(tmp_path)) is None
+    World(frames={"d": 40}).run(tmp_path, ["d"])
+    found = measured_rate(config, str(tmp_path))
+    assert found.frames_per_s > 0 and "median of 1 drives" in found.source
+    assert measured_rate(RunConfig(preset="vit_small"), str(tmp_path)) is None
+    for shipped in json.loads(estimates.FIGURES.read_text()):
+        assert shipped["frames_per_s"] > 0 and ModelConfig.preset(shipped["network"])
+    assert stored_rate(config, GroupSize(1, 1, 0, True, 10**9)).frames_per_s > 1  # the network in the box
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps([{"network": "city_tiny", "device": "cpu", "frames_per_s": 5.0, "measured": "then",
+                                    "machine": "two cores"}]))
+    monkeypatch.setattr(estimates, "FIGURES", figures)
+    size = GroupSize(1, 1, 0, True, 10**9)
+    assert stored_rate(config, size).source == "then (two cores)"
+    assert stored_rate(config, dataclasses.replace(size, gpus=1)) is None
+
+
+def test_a_drive_that_cannot_be_read_is_failed_before_only_for_the_same_reason(tmp_path):
+    world, one = planner(tmp_path)
+    world.bad = {"d": DecodeError("drive d: no readable image")}
+    assert one.plan(DriveRef("d", "in/d")).todo == "bad"
+    one.failures.put(Failure("d", "failed", True, "drive d: no readable image", "find", None, 0, None, "run", 0.0))
+    assert one.plan(DriveRef("d", "in/d")).todo == "failed"
+    world.bad = {"d": DecodeError("drive d: something else")}
+    assert one.plan(DriveRef("d", "in/d")).todo == "bad"
+    assert isinstance(one, Planner)

@@ -1,0 +1,36 @@
+"""A process that is killed still says what to do; one that ends otherwise says nothing more."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from pipeline.forward.budgets import MemoryBudgets, killed_here
+
+ADVICE = killed_here(MemoryBudgets(host=2 * 10**9))
+
+
+def said_by(ending: str) -> str:
+    """What is on standard error when a process ends so within its last words."""
+    code = f"""
+        import os, signal, sys
+        sys.path[:0] = {sys.path!r}
+        from pipeline.forward.kill_notice import LastWords
+        with LastWords({ADVICE!r}):
+            {ending}
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    ).stderr
+
+
+def test_a_killed_process_names_the_budget_to_change():
+    assert said_by("os.kill(os.getpid(), signal.SIGKILL)") == ADVICE + "\n"
+    assert "lower --host-memory (now 2GB)" in ADVICE and "--scratch" in ADVICE
+    assert "half of what was free" in killed_here(MemoryBudgets())
+
+
+@pytest.mark.parametrize("ending", ["pass", "sys.exit(3)"])
+def test_a_process_that_ends_by_itself_has_no_last_words(ending):
+    assert said_by(ending) == ""

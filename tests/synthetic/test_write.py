@@ -1,0 +1,124 @@
+"""A rendered drive on storage: through the same door as real data, and back with its truth."""
+
+import json
+import uuid
+
+import numpy as np
+import pytest
+
+from pipeline import storage
+from pipeline.errors import DecodeError, DriveError
+from pipeline.ingest.drives import find_drive
+from pipeline.synthetic import CityDrive, DriveSpec, list_drives, read_drive, sample_drive, write_drive
+
+SPEC = DriveSpec(seed=21, frames=11, height=28, width=56, supersample=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("drives"))
+    write_drive(SPEC, folder, "00")
+    return folder
+
+
+def test_a_drive_reads_back_as_it_was_rendered(root) -> None:
+    drive, stored = CityDrive(21, 11, 28, 56, supersample=2), read_drive(root, "00")
+    rendered = drive.render(range(11))
+    relative = np.linalg.inv(rendered.world_from_camera[0]) @ rendered.world_from_camera
+    assert np.allclose(stored.world_from_camera, relative, atol=1e-7)
+    assert np.allclose(stored.world_from_camera[0], np.eye(4))
+    assert np.allclose(stored.intrinsics, drive.intrinsics)
+    assert stored.timestamps_s == pytest.approx(np.arange(11) * 0.1)
+    for k in (0, 10):
+        depth = stored.depth(k)
+        assert np.abs(depth - rendered.depth[k]).max() <= 0.5 / 256 + 1e-6
+        assert np.array_equal(depth == 0, rendered.depth[k] == 0)
+        assert np.abs(stored.image(k).astype(int) - rendered.images[k]).mean() < 6  # JPEG
+
+
+def test_ingestion_takes_it_for_an_ordinary_kitti_drive(root) -> None:
+    drive = find_drive(storage.join(root, "sequences", "00"))
+    assert (drive.drive_id, drive.frame_count) == ("00", 11)
+    assert (drive.source_height, drive.source_width) == (28, 56)
+    assert drive.timestamps_ns is not None
+    assert drive.timestamps_ns[10] == 1_000_000_000
+    assert read_drive(root, "00").image_uris == drive.uris
+
+
+def test_a_sequence_folder_names_its_drive_too(root) -> None:
+    assert list_drives(root) == ("00",)
+    assert read_drive(storage.join(root, "sequences", "00")).drive_id == "00"
+    with pytest.raises(DriveError, match="sequences"):
+        read_drive(root)
+
+
+def test_a_finished_drive_is_left_alone_and_another_one_refused(root) -> None:
+    before = storage.list_files(storage.join(root, "sequences", "00", "image_0"))
+    counts = []
+    assert write_drive(SPEC, root, "00", lambda done, total: counts.append((done, total))).endswith(
+        "sequences/00"
+    )
+    assert counts == [(11, 11)]
+    assert storage.list_files(storage.join(root, "sequences", "00", "image_0")) == before
+    with pytest.raises(DriveError, match="another drive has this id"):
+        write_drive(DriveSpec(22, 11, 28, 56, 2), root, "00")
+
+
+def test_an_unfinished_drive_is_written_again(tmp_path) -> None:
+    spec = DriveSpec(3, 3, 28, 56, 1)
+    sequence = write_drive(spec, str(tmp_path), "a")
+    (tmp_path / "sequences/a/drive.json").unlink()
+    (tmp_path / "sequences/a/image_0/000002.jpg").unlink()
+    assert write_drive(spec, str(tmp_path), "a") == sequence
+    assert len(read_drive(sequence).image_uris) == 3
+    assert json.loads((tmp_path / "sequences/a/drive.json").read_text())["seed"] == 3
+
+
+def test_a_bucket_does_as_well_as_a_folder() -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    sequence = write_drive(DriveSpec(3, 2, 28, 56, 1), root, "b")
+    assert read_drive(sequence).depth(1).shape == (28, 56)
+
+
+def test_the_sample_drive_is_rendered_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("pipeline.synthetic.write.SAMPLE", DriveSpec(5, 10, 28, 56, 1))
+    calls = []
+    uri = sample_drive(lambda done, total: calls.append((done, total)))
+    assert calls == [(k + 1, 10) for k in range(10)]
+    stamp = [f.etag for f in storage.list_files(storage.join(uri, "image_0"))]
+    assert sample_drive() == uri
+    assert [f.etag for f in storage.list_files(storage.join(uri, "image_0"))] == stamp
+    assert find_drive(uri).frame_count == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("poses/00.txt", "1 0 0 0 0 1 0 0 0 0 1\n", "frame 0: expected 12 numbers"),
+        ("poses/00.txt", "1 0 0 0 0 1 0 0 0 0 1 0\n", "expected 2 poses"),
+        ("poses/00.txt", "1 0 0 0 0 1 0 0 0 0 2 0\n" * 2, "frame 0: expected a rotation"),
+        ("poses/00.txt", "1 0 0 nan 0 1 0 0 0 0 1 0\n" * 2, "expected 12 numbers"),
+        ("sequences/00/calib.txt", "P1: 1 2 3\n", "no line P0"),
+        ("sequences/00/calib.txt", "P0: 1 2 x\n", "12 numbers after P0"),
+        ("sequences/00/times.txt", "0.0\n", "expected 2 times"),
+    ],
+)
+def test_truth_that_is_damaged_is_refused(tmp_path, name: str, text: str, message: str) -> None:
+    write_drive(DriveSpec(3, 2, 28, 56, 1), str(tmp_path), "00")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DriveError, match=message):
+        read_drive(str(tmp_path), "00")
+
+
+def test_damaged_and_missing_depth_is_told(tmp_path) -> None:
+    write_drive(DriveSpec(3, 2, 28, 56, 1), str(tmp_path), "00")
+    depth = tmp_path / "sequences/00/depth_0"
+    (depth / "000001.png").write_bytes(b"no image")
+    with pytest.raises(DecodeError, match="frame 1"):
+        read_drive(str(tmp_path), "00").depth(1)
+    for file in depth.iterdir():
+        file.unlink()
+    depth.rmdir()
+    with pytest.raises(DriveError, match="no depth images"):
+        read_drive(str(tmp_path), "00").depth(0)
