@@ -49,8 +49,20 @@ def main() -> int:
             ok = submit_twice(environment)
             if options.keep is not None:
                 options.keep.mkdir(parents=True, exist_ok=True)
-                run([sys.executable, "-m", "jobs.status", "--output", f"{BUCKET}/results", "--failures", "0",
-                     "--report", str(options.keep / "run.html")], environment)
+                run(
+                    [
+                        sys.executable,
+                        "-m",
+                        "jobs.status",
+                        "--output",
+                        f"{BUCKET}/results",
+                        "--failures",
+                        "0",
+                        "--report",
+                        str(options.keep / "run.html"),
+                    ],
+                    environment,
+                )
             if not ok:
                 for path in head.folder.rglob("job-driver-*.log"):
                     print(path.read_text(errors="replace")[-3000:])
@@ -70,7 +82,7 @@ def render(frames: int, height: int, environment: dict[str, str], server: S3Serv
     client = server.client()
     listed = client.list_objects_v2(Bucket="city", Prefix="drives/sequences/05/image_")["Contents"]
     images = [item["Key"] for item in listed if item["Key"].endswith((".png", ".jpg"))]
-    for key in images[1 :: 2] + images[2 :: 2]:  # the first stays whole
+    for key in images[1::2] + images[2::2]:  # the first stays whole
         client.put_object(Bucket="city", Key=key, Body=b"cut short")
     say(f"spoiled {len(images) - 1} of the {len(images)} frames of drive 05")
 
@@ -85,8 +97,10 @@ def submit_twice(environment: dict[str, str]) -> bool:
     second = run([ray, "job", "submit", "--", *job], environment, may_fail=True)
     secrets = (environment["AWS_SECRET_ACCESS_KEY"], environment["RAY_AUTH_TOKEN"])
     return (
-        "5 published, 1 failed" in status and "05" in status.split("failed", 2)[-1]
-        and "nothing to do" in second and not any(secret in first + status + second for secret in secrets)
+        "5 published, 1 failed" in status
+        and "05" in status.split("failed", 2)[-1]
+        and "nothing to do" in second
+        and not any(secret in first + status + second for secret in secrets)
     )
 
 
@@ -96,8 +110,12 @@ def run(command: list[str], environment: dict[str, str], may_fail: bool = False)
     say("$ " + " ".join(shown))
     said = []
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -27,8 +27,17 @@ from pipeline.benchmark.store import StoreBenchmark
 from pipeline.benchmark.streets import StreetsBenchmark
 
 What = Literal[
-    "accuracy", "backend", "decode", "drive", "fleet", "network", "planning", "publish", "rendering",
-    "store", "streets",
+    "accuracy",
+    "backend",
+    "decode",
+    "drive",
+    "fleet",
+    "network",
+    "planning",
+    "publish",
+    "rendering",
+    "store",
+    "streets",
 ]
 
 

@@ -25,9 +25,7 @@ EXIT_INTERRUPTED = 130
 EXIT_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ended
 
 
-def settings_from(
-    kind: type[T], arguments: list[str] | None, *, prog: str, default: T | None = None
-) -> T:
+def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str, default: T | None = None) -> T:
     """A settings dataclass from the command line; `--settings FILE.toml` gives a RunConfig its defaults.
 
     default: values of what the command line does not say, instead of the class's own.
@@ -79,8 +77,7 @@ def _outcome(action: Callable[[], None]) -> int:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_NOBODY_READS
         traceback.print_exc()
-        print("error: this is a bug of the program, not of the input; please report the lines above",
-              file=sys.stderr)
+        print("error: this is a bug of the program, not of the input; please report the lines above", file=sys.stderr)
         return EXIT_FAILED
     return 0
 

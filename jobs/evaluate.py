@@ -131,16 +131,27 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
     command = ["python", "-m", "jobs.evaluate", *arguments]
     with ray_for_one_job():
         scores = evaluate_benchmark(
-            benchmark, config.data, config.output, config.run,
-            sequences=config.sequences, ablate=config.parts, seed=config.seed, told=told, command=command,
+            benchmark,
+            config.data,
+            config.output,
+            config.run,
+            sequences=config.sequences,
+            ablate=config.parts,
+            seed=config.seed,
+            told=told,
+            command=command,
         )
     made = {
         "command": storage.redacted(shlex.join(command)),
-        "seed": str(config.seed), "commit": Machine.here().commit,
+        "seed": str(config.seed),
+        "commit": Machine.here().commit,
     }
     values = {
-        "benchmark": benchmark.name, **made, "scores": [asdict(score) for score in scores],
-        "means": means(benchmark, scores), "published": benchmark.published,
+        "benchmark": benchmark.name,
+        **made,
+        "scores": [asdict(score) for score in scores],
+        "means": means(benchmark, scores),
+        "published": benchmark.published,
     }
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     table = storage.join(storage.absolute(config.output), benchmark.name, "scores.json")

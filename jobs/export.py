@@ -10,8 +10,8 @@ import tyro
 
 from jobs.command import run_command, settings_from
 from pipeline.common.progress import Reporter
+from pipeline.export_drive import Exported, Format, export_drive
 from pipeline.publish import Selection
-from pipeline.publish.exports.export_drive import Exported, Format, export_drive
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,15 @@ def _export(config: ExportConfig) -> None:
     reporter = Reporter()
     try:
         done = export_drive(
-            config.output, config.drive, config.format, config.to, config.selection, reporter,
-            images=config.images, depth_scale=config.depth_scale, overwrite=config.overwrite,
+            config.output,
+            config.drive,
+            config.format,
+            config.to,
+            config.selection,
+            reporter,
+            images=config.images,
+            depth_scale=config.depth_scale,
+            overwrite=config.overwrite,
         )
     finally:
         reporter.close()

@@ -66,9 +66,7 @@ def _reconstruct(config: RunConfig) -> int:
     return 0
 
 
-def _reconstruct_many(
-    config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str]
-) -> int:
+def _reconstruct_many(config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str]) -> int:
     command = ["python", "-m", "jobs.reconstruct", *arguments]
     reporter = Reporter()
     try:

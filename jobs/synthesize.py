@@ -65,9 +65,7 @@ def _render(config: CityConfig) -> None:
     sequences: list[str] = []
     try:
         for number in range(config.drives):
-            spec = DriveSpec(
-                config.seed + number, config.frames, config.height, config.width, config.supersample
-            )
+            spec = DriveSpec(config.seed + number, config.frames, config.height, config.width, config.supersample)
             name, done = f"{number:02d}", 0
 
             def progress(count: int, total: int, name: str = name) -> None:
@@ -87,9 +85,7 @@ def summary(sequences: list[str], seconds: float) -> str:
     for sequence in sequences:
         drive = read_drive(sequence)
         step = np.linalg.norm(np.diff(drive.world_from_camera[:, :3, 3], axis=0), axis=1)
-        lines.append(
-            f"drive {drive.drive_id}: {len(drive.image_uris)} frames, {step.sum():.0f} m  {sequence}"
-        )
+        lines.append(f"drive {drive.drive_id}: {len(drive.image_uris)} frames, {step.sum():.0f} m  {sequence}")
     return "\n".join(lines + [f"{len(sequences)} drives in {seconds:.1f} s"])
 
 

@@ -63,9 +63,7 @@ class Aggregator(nn.Module):
         self.global_blocks = blocks()
         self.memories = nn.ModuleDict(
             {
-                str(layer): ContextMemory(
-                    d, config.memory_hidden_ratio, config.memory_base_rate, config.memory_steps
-                )
+                str(layer): ContextMemory(d, config.memory_hidden_ratio, config.memory_base_rate, config.memory_steps)
                 for layer in config.memory_layers
             }
         )
@@ -136,9 +134,7 @@ class Aggregator(nn.Module):
             raise ValueError(f"no memory stands at the end of segment {segment}")
         return memory.update(step, dtype)
 
-    def finish_segment(
-        self, state: ChunkState, weights: FastWeights | None, keep: Keep = whole_feature
-    ) -> ChunkState:
+    def finish_segment(self, state: ChunkState, weights: FastWeights | None, keep: Keep = whole_feature) -> ChunkState:
         """Read the memory (None: leave it out), keep the features of the segment's last layer, move on.
 
         Special tokens pass untouched. weights: (1, ...) shared by all chunks of the state, or (B, ...). keep: as in

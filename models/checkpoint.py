@@ -57,9 +57,7 @@ def published_name(name: str) -> str:
     for pattern, replacement in _TO_PUBLISHED:
         name = pattern.sub(replacement, name)
     name = _LATERAL.sub(lambda m: f"{m[1]}.scratch.layer{int(m[2]) + 1}_rn.", name)
-    return _FUSION.sub(
-        lambda m: f"{m[1]}.scratch.refinenet{int(m[2]) + 1}.{_FUSION_PART[m[3]]}.", name
-    )
+    return _FUSION.sub(lambda m: f"{m[1]}.scratch.refinenet{int(m[2]) + 1}.{_FUSION_PART[m[3]]}.", name)
 
 
 def published_state(model: Reconstructor) -> dict[str, Tensor]:
@@ -146,9 +144,7 @@ def open_checkpoint(
     return model.set_precision(dtype).eval()
 
 
-def save_checkpoint(
-    model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None
-) -> None:
+def save_checkpoint(model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None) -> None:
     """Write a model's tensors and configuration as .safetensors (float32), whole or not at all."""
     path = Path(path)
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in published_state(model).items()}

@@ -82,12 +82,23 @@ class ModelConfig:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {self.encoder!r}")
         if self.encoder not in ("conv", "conv_stem") and ENCODER_WIDTH[self.encoder] != self.embed_dim:
             raise ValueError(
-                f"encoder {self.encoder} gives tokens {ENCODER_WIDTH[self.encoder]} wide, "
-                f"embed_dim is {self.embed_dim}"
+                f"encoder {self.encoder} gives tokens {ENCODER_WIDTH[self.encoder]} wide, embed_dim is {self.embed_dim}"
             )
-        for name in ("embed_dim", "depth", "num_heads", "image_size", "patch_size", "dense_features",
-                     "camera_trunk_depth", "camera_heads", "mlp_ratio", "memory_hidden_ratio", "motion_channels",
-                     "memory_steps", "camera_rounds"):
+        for name in (
+            "embed_dim",
+            "depth",
+            "num_heads",
+            "image_size",
+            "patch_size",
+            "dense_features",
+            "camera_trunk_depth",
+            "camera_heads",
+            "mlp_ratio",
+            "memory_hidden_ratio",
+            "motion_channels",
+            "memory_steps",
+            "camera_rounds",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.register_tokens < 0:
@@ -96,8 +107,9 @@ class ModelConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if self.encoder == "conv_stem" and self.patch_size % STEM_CELL:
-            raise ValueError(f"encoder conv_stem needs a patch_size that is a multiple of {STEM_CELL}, "
-                             f"not {self.patch_size}")
+            raise ValueError(
+                f"encoder conv_stem needs a patch_size that is a multiple of {STEM_CELL}, not {self.patch_size}"
+            )
         if self.motion_radius < 0 or (self.motion_radius and self.encoder != "conv_stem"):
             raise ValueError(f"motion_radius {self.motion_radius} must be 0, or above it with encoder conv_stem")
         if self.dense_skip and not self.motion_radius:
@@ -131,19 +143,44 @@ class ModelConfig:
     def city_tiny(cls) -> ModelConfig:
         """The small network whose trained weights come with the project (`models/weights/city_tiny`)."""
         return cls(
-            embed_dim=128, depth=4, num_heads=4, encoder="conv_stem", image_size=128, patch_size=16,
-            memory_layers=(1, 2), dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(32, 32, 64, 64),
-            camera_trunk_depth=1, camera_heads=4, memory_hidden_ratio=2, register_tokens=1, layer_scale=1.0,
-            frame_order=True, motion_radius=3, motion_channels=16, dense_skip=True, chunk_size=12, chunk_overlap=6,
+            embed_dim=128,
+            depth=4,
+            num_heads=4,
+            encoder="conv_stem",
+            image_size=128,
+            patch_size=16,
+            memory_layers=(1, 2),
+            dense_layers=(0, 1, 2, 3),
+            dense_features=32,
+            dense_channels=(32, 32, 64, 64),
+            camera_trunk_depth=1,
+            camera_heads=4,
+            memory_hidden_ratio=2,
+            register_tokens=1,
+            layer_scale=1.0,
+            frame_order=True,
+            motion_radius=3,
+            motion_channels=16,
+            dense_skip=True,
+            chunk_size=12,
+            chunk_overlap=6,
         )
 
     @classmethod
     def vit_small(cls) -> ModelConfig:
         """A medium network with the ViT-S/14 encoder: for measurements on a CPU, no trained weights."""
         return cls(
-            embed_dim=384, depth=6, num_heads=6, encoder="dinov2_vits14_reg", image_size=518,
-            memory_layers=(2, 5), dense_layers=(1, 2, 3, 5), dense_features=64,
-            dense_channels=(32, 64, 128, 128), camera_trunk_depth=4, camera_heads=8,
+            embed_dim=384,
+            depth=6,
+            num_heads=6,
+            encoder="dinov2_vits14_reg",
+            image_size=518,
+            memory_layers=(2, 5),
+            dense_layers=(1, 2, 3, 5),
+            dense_features=64,
+            dense_channels=(32, 64, 128, 128),
+            camera_trunk_depth=4,
+            camera_heads=8,
         )
 
     @classmethod

@@ -43,8 +43,7 @@ class VisionTransformer(nn.Module):
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width))
         self.mask_token = nn.Parameter(torch.zeros(1, width))  # DINOv2's training only; kept for its weights
         self.blocks = nn.ModuleList(
-            Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS,
-                  layer_scale=_ENCODER_LAYER_SCALE)
+            Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS, layer_scale=_ENCODER_LAYER_SCALE)
             for _ in range(depth)
         )
         self.norm = LayerNorm(width, eps=_ENCODER_NORM_EPS)

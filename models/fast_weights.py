@@ -75,9 +75,7 @@ def orthogonalise(step: Tensor, steps: int = 5, dtype: torch.dtype = torch.float
     return x.transpose(-2, -1) if tall else x
 
 
-def updated(
-    start: FastWeights, step: FastWeights, steps: int = 5, dtype: torch.dtype = torch.float32
-) -> FastWeights:
+def updated(start: FastWeights, step: FastWeights, steps: int = 5, dtype: torch.dtype = torch.float32) -> FastWeights:
     """The one update: W + NS5(G), each column (norm over rows) brought back to its length in W. float32."""
 
     def one(weight: Tensor, g: Tensor) -> Tensor:

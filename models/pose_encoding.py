@@ -15,9 +15,15 @@ def rotation_from_quaternion(xyzw: Tensor) -> Tensor:
     x, y, z, w = xyzw.unbind(-1)
     two = 2.0 / xyzw.square().sum(-1)
     rows = [
-        1 - two * (y * y + z * z), two * (x * y - z * w), two * (x * z + y * w),
-        two * (x * y + z * w), 1 - two * (x * x + z * z), two * (y * z - x * w),
-        two * (x * z - y * w), two * (y * z + x * w), 1 - two * (x * x + y * y),
+        1 - two * (y * y + z * z),
+        two * (x * y - z * w),
+        two * (x * z + y * w),
+        two * (x * y + z * w),
+        1 - two * (x * x + z * z),
+        two * (y * z - x * w),
+        two * (x * z - y * w),
+        two * (y * z + x * w),
+        1 - two * (x * x + y * y),
     ]
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
@@ -29,14 +35,42 @@ def quaternion_from_rotation(rotation: Tensor) -> Tensor:
     # four ways to the same quaternion (times four of one of its parts): take the best conditioned
     candidates = torch.stack(
         [
-            torch.stack([1 + m00 - m11 - m22, m[..., 0, 1] + m[..., 1, 0],
-                         m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] - m[..., 1, 2]], -1),
-            torch.stack([m[..., 0, 1] + m[..., 1, 0], 1 - m00 + m11 - m22,
-                         m[..., 1, 2] + m[..., 2, 1], m[..., 0, 2] - m[..., 2, 0]], -1),
-            torch.stack([m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1],
-                         1 - m00 - m11 + m22, m[..., 1, 0] - m[..., 0, 1]], -1),
-            torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0],
-                         m[..., 1, 0] - m[..., 0, 1], 1 + m00 + m11 + m22], -1),
+            torch.stack(
+                [
+                    1 + m00 - m11 - m22,
+                    m[..., 0, 1] + m[..., 1, 0],
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 2, 1] - m[..., 1, 2],
+                ],
+                -1,
+            ),
+            torch.stack(
+                [
+                    m[..., 0, 1] + m[..., 1, 0],
+                    1 - m00 + m11 - m22,
+                    m[..., 1, 2] + m[..., 2, 1],
+                    m[..., 0, 2] - m[..., 2, 0],
+                ],
+                -1,
+            ),
+            torch.stack(
+                [
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 1, 2] + m[..., 2, 1],
+                    1 - m00 - m11 + m22,
+                    m[..., 1, 0] - m[..., 0, 1],
+                ],
+                -1,
+            ),
+            torch.stack(
+                [
+                    m[..., 2, 1] - m[..., 1, 2],
+                    m[..., 0, 2] - m[..., 2, 0],
+                    m[..., 1, 0] - m[..., 0, 1],
+                    1 + m00 + m11 + m22,
+                ],
+                -1,
+            ),
         ],
         dim=-2,
     )

@@ -184,12 +184,13 @@ class Reconstructor(nn.Module):
     def _check(self, images: Tensor, chunks: Sequence[Sequence[int]]) -> None:
         patch = self.config.patch_size
         if (
-            images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < patch
-            or images.shape[2] % patch or images.shape[3] % patch
+            images.ndim != 4
+            or images.shape[1] != 3
+            or min(images.shape[2:]) < patch
+            or images.shape[2] % patch
+            or images.shape[3] % patch
         ):
-            raise ValueError(
-                f"images must be (N, 3, H, W), sides multiples of {patch}, not {tuple(images.shape)}"
-            )
+            raise ValueError(f"images must be (N, 3, H, W), sides multiples of {patch}, not {tuple(images.shape)}")
         if not chunks or any(not len(chunk) for chunk in chunks):
             raise ValueError("a drive needs at least one chunk, and a chunk at least one frame")
         named = {int(frame) for chunk in chunks for frame in chunk}

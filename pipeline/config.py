@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,6 @@ from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import Device, NetworkSpec, Precision
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT_PRESET = "city_tiny"
 
@@ -150,8 +145,10 @@ class RunConfig:
             return None if text is None else parse_size(text, name)
 
         return MemoryBudgets(
-            size(self.gpu_memory, "--gpu-memory"), size(self.host_memory, "--host-memory"),
-            size(self.scratch, "--scratch"), self.scratch_folder,
+            size(self.gpu_memory, "--gpu-memory"),
+            size(self.host_memory, "--host-memory"),
+            size(self.scratch, "--scratch"),
+            self.scratch_folder,
         )
 
     @property
@@ -182,9 +179,28 @@ class RunConfig:
     def result_settings(self) -> dict[str, Any]:
         """The settings on which a result's numbers depend: what a published drive is known by."""
         values = asdict(self)
-        for name in ("input", "output", "drive_id", "weights", "workers", "device", "threads", "overwrite",
-                     "keep_predictions", "address", "plan", "only", "limit", "retry_failed", "groups", "fleet",
-                     "gpu_memory", "host_memory", "scratch", "scratch_folder"):
+        for name in (
+            "input",
+            "output",
+            "drive_id",
+            "weights",
+            "workers",
+            "device",
+            "threads",
+            "overwrite",
+            "keep_predictions",
+            "address",
+            "plan",
+            "only",
+            "limit",
+            "retry_failed",
+            "groups",
+            "fleet",
+            "gpu_memory",
+            "host_memory",
+            "scratch",
+            "scratch_folder",
+        ):
             del values[name]
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
@@ -241,11 +257,11 @@ def _check_type(owner: Any, name: str, value: Any, where: str) -> None:
     text = declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
     numbers: tuple[type, ...] = (int, float) if "float" in text else (int,) if "int" in text else ()
     good = (
-        isinstance(value, bool) if "bool" in text
-        else isinstance(value, numbers) and not isinstance(value, bool) if numbers
+        isinstance(value, bool)
+        if "bool" in text
+        else isinstance(value, numbers) and not isinstance(value, bool)
+        if numbers
         else isinstance(value, str)
     )
     if not good:
         raise ValueError(f"settings file {where}: {name} should be {text}, not {value!r}")
-
-

@@ -1,9 +1,9 @@
 """READ FIRST. One drive, stage after stage: frames -> chunks -> network -> one trajectory -> Parquet.
 
-    ingest    what the drive is, where the car stands, which chunks it is cut into
-    forward   frames stream to the workers, predictions of every chunk are staged
-    backend   chunks are joined into one trajectory
-    publish   poses, points, chunks, manifest last
+ingest    what the drive is, where the car stands, which chunks it is cut into
+forward   frames stream to the workers, predictions of every chunk are staged
+backend   chunks are joined into one trajectory
+publish   poses, points, chunks, manifest last
 """
 
 from __future__ import annotations
@@ -64,14 +64,16 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
     output = storage.absolute(config.output)
     with reporter.timed("find"):
         drive = find_drive(
-            config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps,
-            start=config.start, end=config.end,
+            config.input,
+            drive_id=config.drive_id,
+            stride=config.stride,
+            fps=config.fps,
+            start=config.start,
+            end=config.end,
         )
         model = config.network.config()
         config = config.with_network_defaults(model)
-        identity = publish.drive_identity(
-            drive.listing, config.network.sha256(), config.result_settings()
-        )
+        identity = publish.drive_identity(drive.listing, config.network.sha256(), config.result_settings())
         if publish.is_published(output, drive.drive_id, identity) and not config.overwrite:
             return _already_there(output, drive.drive_id, config)
         if publish.is_published(output, drive.drive_id) and not config.overwrite:
@@ -138,9 +140,7 @@ def worker_job(config: RunConfig, output: str) -> WorkerJob:
     """What every rank is told. config has its chunk size filled in."""
     return WorkerJob(
         network=config.network,
-        settings=ForwardSettings(
-            config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share
-        ),
+        settings=ForwardSettings(config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share),
         output=output,
         threads=config.threads,
         finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,
@@ -167,7 +167,9 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
 
     in_cluster = cluster_address(config.address) is not None
     group = GroupSettings(
-        config.ranks, config.ranks == 1 and not in_cluster, uses_gpus(config.device, in_cluster),
+        config.ranks,
+        config.ranks == 1 and not in_cluster,
+        uses_gpus(config.device, in_cluster),
         config.fleet.barrier_timeout_s,
     )
     reporter.say(f"drive {drive_id}: the network runs on {ranks_said(group.workers, group.use_gpu, group.in_process)}")
@@ -181,13 +183,22 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> Staged
     """All that the stages behind the network need to know, with frames under their numbers in the drive."""
     numbers = task.numbers
     loops = tuple(
-        replace(loop, first=numbers[loop.first], second=numbers[loop.second],
-                frames=tuple(numbers[place] for place in loop.frames))
+        replace(
+            loop,
+            first=numbers[loop.first],
+            second=numbers[loop.second],
+            frames=tuple(numbers[place] for place in loop.frames),
+        )
         for loop in outcome.loops
     )
     return StagedDrive(
-        facts_of(task), outcome.attempt or "", len(task.chunks), loops, tuple(numbers),
-        config.network.sha256(), config.network.trained,
+        facts_of(task),
+        outcome.attempt or "",
+        len(task.chunks),
+        loops,
+        tuple(numbers),
+        config.network.sha256(),
+        config.network.trained,
     )
 
 

@@ -62,9 +62,7 @@ POSES = _schema(
         _field("cy", pa.float64(), "principal point, of the source image", unit="px", null=True),
         _field("width", pa.int32(), "width of the source image", unit="px"),
         _field("height", pa.int32(), "height of the source image", unit="px"),
-        _field(
-            "confidence", pa.float32(), "median depth confidence, >= 1; null unless ok", unit="1", null=True
-        ),
+        _field("confidence", pa.float32(), "median depth confidence, >= 1; null unless ok", unit="1", null=True),
         _field("status", pa.string(), "ok | filled (from neighbours) | missing (pose is null)"),
     ],
 )
@@ -101,12 +99,8 @@ CHUNKS = _schema(
             "residual of the overlap with the chunk before; null for the first chunk",
             null=True,
         ),
-        _field(
-            "overlap_inliers", pa.float64(), "share of agreeing overlap points, 0 to 1", unit="1", null=True
-        ),
-        _field(
-            "noise", pa.float64(), "errors of its overlaps over the drive's median overlap's", unit="1", null=True
-        ),
+        _field("overlap_inliers", pa.float64(), "share of agreeing overlap points, 0 to 1", unit="1", null=True),
+        _field("noise", pa.float64(), "errors of its overlaps over the drive's median overlap's", unit="1", null=True),
         _field(
             "depth_disagreement",
             pa.float64(),
@@ -129,9 +123,7 @@ LOOPS = _schema(
         _field("first_stop", pa.int32(), "one past the last frame of the earlier window"),
         _field("second_start", pa.int32(), "first frame of the later window"),
         _field("second_stop", pa.int32(), "one past the last frame of the later window"),
-        _field(
-            "similarity", pa.float64(), "cosine of the place descriptors; null unknown", unit="1", null=True
-        ),
+        _field("similarity", pa.float64(), "cosine of the place descriptors; null unknown", unit="1", null=True),
         _field("residual", pa.float64(), "residual of the loop's alignment; null unknown", null=True),
         _field("accepted", pa.bool_(), "whether the loop bent the trajectory"),
         _field("reason", pa.string(), "why not; null where accepted", null=True),

@@ -36,15 +36,29 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
     folder = Path(tempfile.mkdtemp(prefix="rh", dir="/tmp"))
     env = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_DOCKER_CPU_WARNING": "1", **environment,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
+        **environment,
     }
     ray = str(Path(sys.executable).with_name("ray"))
     command = [
-        ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-        f"--metrics-export-port={metrics}", f"--temp-dir={folder}", f"--min-worker-port={worker + 11000}",
-        f"--max-worker-port={worker + 11400}", f"--num-cpus={num_cpus}", "--object-store-memory=200000000",
+        ray,
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={port}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--metrics-export-port={metrics}",
+        f"--temp-dir={folder}",
+        f"--min-worker-port={worker + 11000}",
+        f"--max-worker-port={worker + 11400}",
+        f"--num-cpus={num_cpus}",
+        "--object-store-memory=200000000",
         "--disable-usage-stats",
     ]
     log = open(folder / "start.log", "wb")  # noqa: SIM115  (the process keeps it)
@@ -52,8 +66,11 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
     try:
         address = f"http://127.0.0.1:{dashboard}"
         head = LocalHead(
-            {**env, "RAY_ADDRESS": address}, address, f"http://127.0.0.1:{metrics}/metrics",
-            f"127.0.0.1:{port}", folder,
+            {**env, "RAY_ADDRESS": address},
+            address,
+            f"http://127.0.0.1:{metrics}/metrics",
+            f"127.0.0.1:{port}",
+            folder,
         )
         _wait(ray, head, process)
         yield head

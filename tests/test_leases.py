@@ -35,9 +35,10 @@ def test_of_many_who_ask_at_once_one_gets_it_and_after_it_gave_it_back_another(o
             won = [one for one in taken if isinstance(one, Lease)]
             assert len(won) == 1
             won[0].guard()
-            assert {one.claim.owner for one in taken if isinstance(one, HeldElsewhere)} <= {won[0].claim.owner, *(
-                o._owner for o in owners
-            )}
+            assert {one.claim.owner for one in taken if isinstance(one, HeldElsewhere)} <= {
+                won[0].claim.owner,
+                *(o._owner for o in owners),
+            }
             owners[taken.index(won[0])].release(won[0])
             with pytest.raises(LeaseLostError):
                 won[0].guard()

@@ -29,18 +29,26 @@ def users_of(module: str) -> set[str]:
 
 def test_collectives_live_in_one_place():
     # training's sum must be differentiable: another collective, in a file of its own
-    allowed = {"pipeline/forward/memory_sync.py", "pipeline/training/group_sync.py", "pipeline/training/launch.py",
-               "pipeline/benchmark/allreduce.py"}
+    allowed = {
+        "pipeline/forward/memory_sync.py",
+        "pipeline/training/group_sync.py",
+        "pipeline/training/launch.py",
+        "pipeline/benchmark/allreduce.py",
+    }
     assert users_of("torch.distributed") <= allowed
 
 
 def test_few_files_know_ray():
     allowed = {
-        "pipeline/ingest/frames.py", "pipeline/ingest/scan.py",  # streams; a look at the whole drive
-        "pipeline/forward/worker.py", "pipeline/forward/group.py",
-        "pipeline/common/ray_session.py", "pipeline/training/launch.py",  # joins or starts it; a group that trains
+        "pipeline/ingest/frames.py",
+        "pipeline/ingest/scan.py",  # streams; a look at the whole drive
+        "pipeline/forward/worker.py",
+        "pipeline/forward/group.py",
+        "pipeline/common/ray_session.py",
+        "pipeline/training/launch.py",  # joins or starts it; a group that trains
         "pipeline/common/metrics.py",  # its counters, which its metrics page shows
-        "pipeline/fleet/schedule/runtime.py", "pipeline/fleet/schedule/group_size.py", # who is alive; how large
+        "pipeline/fleet/schedule/runtime.py",
+        "pipeline/fleet/schedule/group_size.py",  # who is alive; how large
         "pipeline/fleet/schedule/finisher.py",  # tasks that publish
         "pipeline/fleet/plan/parallel_planner.py",  # processes that plan beside the driver
     }

@@ -31,8 +31,10 @@ def main(output: str, drive_id: str, picture: str = "drive.png") -> int:
     box = (middle - reach, middle + reach)
     near = drive.points(box, columns=["x", "y", "z", "frame_index"])
     read = sum(len(groups.chosen) for groups in drive.row_groups(box))
-    print(f"within {reach:.2f} units of frame {cameras.frame_index[len(path) // 2]}: {near.num_rows:,} points "
-          f"({read} row groups read)")
+    print(
+        f"within {reach:.2f} units of frame {cameras.frame_index[len(path) // 2]}: {near.num_rows:,} points "
+        f"({read} row groups read)"
+    )
 
     # The whole drive, thinned on the way and without the sky: any number of points in bounded memory.
     from matplotlib.figure import Figure

@@ -55,8 +55,11 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     flops = flops_of_chunk(config, size, options.height, options.width, size - overlap)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "torch": torch.__version__, "preset": options.preset, "precision": options.precision,
-        "chunk": [size, overlap, options.height, options.width], "attention_kernel": kernel,
+        "torch": torch.__version__,
+        "preset": options.preset,
+        "precision": options.precision,
+        "chunk": [size, overlap, options.height, options.width],
+        "attention_kernel": kernel,
         "matrix_flops_per_second": matrix_rate(device, dtype, size * patches, config.embed_dim),
         "copy_bytes_per_second": copy_rate(device, options.copy_bytes),
     }
@@ -70,11 +73,13 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     # everything that waits for a barrier of the long drive, the network, and the work on one chunk
     long_drive = len(chunks_of(_LONG_DRIVE, size, overlap)) * fast.state_bytes
     found |= {
-        "fast_seconds": fast.seconds, "flops_per_chunk": flops,
+        "fast_seconds": fast.seconds,
+        "flops_per_chunk": flops,
         "flops_per_second": {name: flops[name] * len(chunks) / spent[name] for name in flops},
         "share_of_matrix_rate": whole / sum(spent.values()) / found["matrix_flops_per_second"],
         "new_frames_per_second": options.frames / fast.total,
-        "state_bytes_per_chunk": fast.state_bytes, "network_bytes": held,
+        "state_bytes_per_chunk": fast.state_bytes,
+        "network_bytes": held,
         "peak_memory_bytes": peak,
         "long_drive_bytes": held + long_drive + max(0, peak - held - len(chunks) * fast.state_bytes),
     }
@@ -123,21 +128,33 @@ def table(found: dict[str, Any]) -> tuple[str, bool]:
         lines.append(f"{name:34s}{found[name]:12.2f}   target {target:g}  {'met' if met else 'MISSED'}")
     met = found["long_drive_bytes"] <= _GPU_BYTES
     good &= met
-    lines.append(f"{'GB for 4,541 frames, no spilling':34s}{found['long_drive_bytes'] / 1e9:12.1f}   target 80  "
-                 f"{'met' if met else 'MISSED'}")
+    lines.append(
+        f"{'GB for 4,541 frames, no spilling':34s}{found['long_drive_bytes'] / 1e9:12.1f}   target 80  "
+        f"{'met' if met else 'MISSED'}"
+    )
     for name, rate in found["flops_per_second"].items():
         share = rate / found["matrix_flops_per_second"]
-        lines.append(f"  {name:32s}{rate / 1e12:12.2f}   TFLOP/s, {share:.0%} of the matrix rate, "
-                     f"{found['fast_seconds'][name]:.2f} s")
-    for name in ("matrix_flops_per_second", "copy_bytes_per_second", "state_bytes_per_chunk", "peak_memory_bytes",
-                 "pose_relative_difference", "depth_relative_difference"):
+        lines.append(
+            f"  {name:32s}{rate / 1e12:12.2f}   TFLOP/s, {share:.0%} of the matrix rate, "
+            f"{found['fast_seconds'][name]:.2f} s"
+        )
+    for name in (
+        "matrix_flops_per_second",
+        "copy_bytes_per_second",
+        "state_bytes_per_chunk",
+        "peak_memory_bytes",
+        "pose_relative_difference",
+        "depth_relative_difference",
+    ):
         lines.append(f"{name:34s}{found[name]:12.4g}")
     if "compiled_speedup" in found:
         lines.append(f"{'blocks compiled, against without':34s}{found['compiled_speedup']:12.2f}   x")
     if "compile_error" in found:
         lines.append(found["compile_error"])
-    lines.append(f"attention: {found['attention_kernel']}; {found['device']}; torch {found['torch']}; "
-                 f"{found['seconds']:.0f} s in all")
+    lines.append(
+        f"attention: {found['attention_kernel']}; {found['device']}; torch {found['torch']}; "
+        f"{found['seconds']:.0f} s in all"
+    )
     return "\n".join(lines), good
 
 
@@ -154,8 +171,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overlap", type=int, default=30)
     parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the slow comparisons")
     parser.add_argument("--copy-bytes", type=int, default=1_000_000_000)
-    parser.add_argument("--compiled", action=argparse.BooleanOptionalAction, default=True,
-                        help="also time blocks that went through torch.compile")
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also time blocks that went through torch.compile",
+    )
     parser.add_argument("--json", help="write all numbers to this file")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -1,12 +1,12 @@
 """Three ways through the network on the same weights and frames, each timed phase by phase.
 
-    release   the published program's order of work, here only to be measured against: float32, shared frames encoded
-              once a chunk, layer by layer over all chunks with each chunk's tokens copied to the device and back,
-              whole features of four layers brought to the host, all of q, k, v and rates at a memory's step and again
-              at its read, maps resized before the 1x1 convolution, depth and points. Left out in its favour: rotary
-              tables gathered position by position, grid embeddings made anew for every 8 frames
-    plain     Reconstructor.forward_drive's order of work, without points
-    fast      what the pipeline does: shared frames once, four barriers, features projected at once, depth alone
+release   the published program's order of work, here only to be measured against: float32, shared frames encoded
+          once a chunk, layer by layer over all chunks with each chunk's tokens copied to the device and back,
+          whole features of four layers brought to the host, all of q, k, v and rates at a memory's step and again
+          at its read, maps resized before the 1x1 convolution, depth and points. Left out in its favour: rotary
+          tables gathered position by position, grid embeddings made anew for every 8 frames
+plain     Reconstructor.forward_drive's order of work, without points
+fast      what the pipeline does: shared frames once, four barriers, features projected at once, depth alone
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class Timed:
         self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu
 
 
-def made_up_network(
-    config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0
-) -> Reconstructor:
+def made_up_network(config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Reconstructor:
     """A network with random weights whose memories have an effect, made on the device itself."""
     torch.manual_seed(seed)
     with torch.device(device):
@@ -228,9 +226,7 @@ def _resized_first(model: Reconstructor) -> Iterator[None]:
     """The dense heads as published: a map is made larger first and goes through its 1x1 convolution then."""
     blocks = [block for head in (model.depth_head, model.point_head) for block in head.fusion]
 
-    def forward(
-        block: FusionBlock, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]
-    ) -> Tensor:
+    def forward(block: FusionBlock, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]) -> Tensor:
         x = lateral if deeper is None or block.unit1 is None else deeper + block.unit1(lateral)
         return block.out(F.interpolate(block.unit2(x), size=size, mode="bilinear", align_corners=True))
 
@@ -263,7 +259,9 @@ def _copy(state: ChunkState, device: torch.device | str = "cpu") -> ChunkState:
 
 def _on_host(prediction: Prediction) -> Prediction:
     return Prediction(
-        prediction.frame_index, prediction.pose_encoding.float().cpu(), prediction.depth.float().cpu(),
+        prediction.frame_index,
+        prediction.pose_encoding.float().cpu(),
+        prediction.depth.float().cpu(),
         prediction.depth_confidence.float().cpu(),
     )
 

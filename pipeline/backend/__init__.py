@@ -10,6 +10,14 @@ from pipeline.backend.quality import Finding, Verdict, assess_quality
 from pipeline.backend.sim3 import Sim3
 
 __all__ = [
-    "BackendConfig", "Edge", "Finding", "JoinResult", "Loop", "QualityConfig", "Sim3", "Verdict",
-    "assess_quality", "join_chunks",
+    "BackendConfig",
+    "Edge",
+    "Finding",
+    "JoinResult",
+    "Loop",
+    "QualityConfig",
+    "Sim3",
+    "Verdict",
+    "assess_quality",
+    "join_chunks",
 ]

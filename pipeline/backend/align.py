@@ -10,8 +10,14 @@ from pipeline.errors import AlignmentError
 
 
 def align_points(
-    first: Chunk, second: Chunk, shared: Shared, *, scale: bool = True, huber_delta: float = 0.1,
-    rounds: int = 5, confidence_floor: float = 0.1,
+    first: Chunk,
+    second: Chunk,
+    shared: Shared,
+    *,
+    scale: bool = True,
+    huber_delta: float = 0.1,
+    rounds: int = 5,
+    confidence_floor: float = 0.1,
 ) -> Sim3:
     """first_from_second over all pixels of all shared frames (Scal3R, "Joining chunks").
 
@@ -23,9 +29,7 @@ def align_points(
     points_first, confidence_first = first.points(shared.in_first)
     points_second, confidence_second = second.points(shared.in_second)
     finite = np.isfinite(points_first).all(-1) & np.isfinite(points_second).all(-1)
-    floor = confidence_floor * min(
-        float(np.median(confidence_first)), float(np.median(confidence_second))
-    )
+    floor = confidence_floor * min(float(np.median(confidence_first)), float(np.median(confidence_second)))
     use = finite & (confidence_first > floor) & (confidence_second > floor)
     target, source = points_first[use], points_second[use]
     weight = np.sqrt(confidence_first[use] * confidence_second[use])

@@ -52,9 +52,7 @@ class Chunk:
     reference: int
 
     @staticmethod
-    def read(
-        source: ChunkLike, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None
-    ) -> Chunk:
+    def read(source: ChunkLike, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None) -> Chunk:
         """Check and convert; of each frame at most about `max_pixels` pixels on a regular grid are kept.
 
         kept: the frame numbers that are in chunks, rising; None: all. Depth and confidence may hold NaN: such
@@ -109,8 +107,14 @@ class Chunk:
         chunk_from_camera = chunk_from_camera[order]
         rays = np.stack([x, y, np.ones_like(x)], -1)
         return Chunk(
-            index[order], time, chunk_from_camera, rays[order], kept_depth[order], kept_confidence[order],
-            ok[order], _reference(chunk_from_camera),
+            index[order],
+            time,
+            chunk_from_camera,
+            rays[order],
+            kept_depth[order],
+            kept_confidence[order],
+            ok[order],
+            _reference(chunk_from_camera),
         )
 
     @property

@@ -49,7 +49,12 @@ class QualityConfig:
             if not warn > 0 or not fail > 0 or (fail - warn) * high < 0:
                 raise ValueError(f"{low}: expected above zero and warn before fail, got {warn}, {fail}")
         for name in (
-            "overlap_warn", "scale_jump", "scale_jump_least", "speed_jump", "loops_warn", "looseness_warn",
+            "overlap_warn",
+            "scale_jump",
+            "scale_jump_least",
+            "speed_jump",
+            "loops_warn",
+            "looseness_warn",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")

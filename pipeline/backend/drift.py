@@ -21,9 +21,7 @@ from pipeline.backend.sim3 import Array
 
 # Candidate correlations of the rates before and behind the reference. 1 is a steady bend, 0 a wandering
 # one, -1 a bow.
-_PERSISTENCE = np.array(
-    [-0.99, -0.9, -0.5, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999]
-)
+_PERSISTENCE = np.array([-0.99, -0.9, -0.5, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999])
 _FACTORS = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0])
 _FEWEST = 8  # overlaps below which a correlation cannot be told from chance
 _BLOCK = 6  # frames averaged to see whether neighbouring frames err alike

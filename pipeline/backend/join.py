@@ -138,9 +138,7 @@ def join_chunks(
         raise ValueError(f"expected a pair a loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
     if owned is not None and len(owned) != len(chunks):
         raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
-    read = partial(
-        Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64)
-    )
+    read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     outlines, overlaps, shared = _read_chain(chunks, read, config)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     solution = solve_chain(overlaps, len(outlines), span, config)
@@ -178,18 +176,21 @@ def _read_chain(
             shared.append(len(found) if found else 0)
             overlaps.append(found or bridge_gap(previous, chunk, (number - 1, number)))
         outlines.append(
-            _Outline(
-                chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok
-            )
+            _Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
         )
         previous = chunk
     return outlines, overlaps, shared
 
 
 def _close(
-    chain: Solution, chunks: Sequence[ChunkLike], outlines: Sequence[_Outline],
-    loop_chunks: Sequence[ChunkLike], loop_pairs: Sequence[tuple[int, int]],
-    similarities: Sequence[float | None], read: Callable[[ChunkLike], Chunk], config: BackendConfig,
+    chain: Solution,
+    chunks: Sequence[ChunkLike],
+    outlines: Sequence[_Outline],
+    loop_chunks: Sequence[ChunkLike],
+    loop_pairs: Sequence[tuple[int, int]],
+    similarities: Sequence[float | None],
+    read: Callable[[ChunkLike], Chunk],
+    config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
     """Measure every loop against its two chunks, then let the pose graph judge them together."""
     held: OrderedDict[int, Chunk] = OrderedDict()
@@ -229,7 +230,10 @@ def _close(
     solution, verdicts = close_loops(chain, loop_rows(measured, chain, config), config)
     for number, verdict in zip(numbers, verdicts, strict=True):
         answers[number] = replace(
-            answers[number], accepted=verdict.accepted, residual=verdict.residual, chi2=verdict.chi2,
+            answers[number],
+            accepted=verdict.accepted,
+            residual=verdict.residual,
+            chi2=verdict.chi2,
             reason=verdict.reason,
         )
     return solution, tuple(answers)
@@ -245,9 +249,7 @@ def _home(outlines: Sequence[_Outline], frame: int) -> int | None:
     return answer
 
 
-def _edges(
-    solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int], expected: int
-) -> list[Edge]:
+def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int], expected: int) -> list[Edge]:
     """What the final solution leaves of each overlap."""
     if not overlaps:
         return []
@@ -276,36 +278,46 @@ def _edges(
         depth = residual[mine & known, 6]
         edges.append(
             Edge(
-                overlap.first, overlap.second, shared[number], expected,
+                overlap.first,
+                overlap.second,
+                shared[number],
+                expected,
                 float(np.sqrt((world[mine] ** 2).sum(1).mean())),
                 float(np.sqrt((residual[mine, :3] ** 2).sum(1).mean())),
                 float(np.sqrt((depth**2).mean())) if depth.size else np.inf,
-                overlap.inlier_share, overlap.depth_spread,
+                overlap.inlier_share,
+                overlap.depth_spread,
                 (float(noise[0]), float(noise[1]), float(noise[2])),
                 0.0 if overlap.bridged else float(min(1.0, 1 / noise.max() ** 2)),
-                covariance, overlap.bridged,
+                covariance,
+                overlap.bridged,
             )
         )
     return edges
 
 
 def _trajectory(
-    solution: Solution, outlines: Sequence[_Outline], owned: Sequence[range] | None,
-    edges: tuple[Edge, ...], loops: tuple[Loop, ...],
+    solution: Solution,
+    outlines: Sequence[_Outline],
+    owned: Sequence[range] | None,
+    edges: tuple[Edge, ...],
+    loops: tuple[Loop, ...],
 ) -> JoinResult:
     """Every frame from its owner; bad frames between their neighbours; the first camera is the identity."""
     state, span = solution.state, solution.prior.span
     starts = int(outlines[0].frame_index[0])
     borders = [_border(before, after) for before, after in pairwise(outlines)]
     ranges = owned or [
-        range(start, stop)
-        for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])
+        range(start, stop) for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])
     ]
     index, poses, owner, scale, ok = [], [], [], [], []
     for number, (outline, frames) in enumerate(zip(outlines, ranges, strict=True)):
         mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
         rotation, position, log_scale = place(
-            state, number, outline.chunk_from_camera[mine], outline.offset[mine] / span,
+            state,
+            number,
+            outline.chunk_from_camera[mine],
+            outline.offset[mine] / span,
             outline.moment[mine] / span,
         )
         pose = np.tile(np.eye(4), (len(rotation), 1, 1))
@@ -319,9 +331,15 @@ def _trajectory(
     world_from_camera = _fill(frame_index, np.concatenate(poses), good)
     gauge = Sim3(1.0, world_from_camera[0, :3, :3], world_from_camera[0, :3, 3]).inverse()
     return JoinResult(
-        frame_index, gauge.transform_pose(world_from_camera), np.concatenate(owner), np.concatenate(scale),
-        ~good, tuple(gauge @ state.world_from_chunk(number) for number in range(len(outlines))),
-        tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines), edges, loops,
+        frame_index,
+        gauge.transform_pose(world_from_camera),
+        np.concatenate(owner),
+        np.concatenate(scale),
+        ~good,
+        tuple(gauge @ state.world_from_chunk(number) for number in range(len(outlines))),
+        tuple((int(o.frame_index[0]), int(o.frame_index[-1])) for o in outlines),
+        edges,
+        loops,
         solution.variance_inflation,
     )
 

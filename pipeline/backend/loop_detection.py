@@ -49,7 +49,8 @@ class LoopConfig:
     """Frames of each of the two windows that are predicted jointly as a loop chunk."""
     detector: str | None = None
     """A detector of one's own, as module:name; it is called with these settings and gives what
-    pipeline.backend.loop_detection.Detector says (every worker imports it). By default the encoder's own tokens tell."""
+    pipeline.backend.loop_detection.Detector says (every worker imports it). By default the encoder's own tokens are
+    compared."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -285,7 +286,9 @@ def suppress(candidates: Sequence[LoopCandidate], distance: int) -> tuple[LoopCa
     for one in sorted(candidates, key=lambda c: (-c.similarity, c.second, c.first)):
         row, column = one.second // distance, one.first // distance
         others = (
-            other for r in (row - 1, row, row + 1) for c in (column - 1, column, column + 1)
+            other
+            for r in (row - 1, row, row + 1)
+            for c in (column - 1, column, column + 1)
             for other in near.get((r, c), ())
         )
         if all(max(abs(o.first - one.first), abs(o.second - one.second)) >= distance for o in others):

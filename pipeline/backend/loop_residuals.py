@@ -28,15 +28,16 @@ def loop_windows(loop: Chunk, pair: tuple[int, int]) -> tuple[range, range]:
     """The frames of a loop chunk that belong to either frame of `pair`; AlignmentError if one has none."""
     near = np.abs(loop.frame_index - pair[0]) <= np.abs(loop.frame_index - pair[1])
     if near.all() or not near.any():
-        raise AlignmentError(
-            f"a loop chunk with frames {loop.frames} needs frames near both {pair[0]} and {pair[1]}"
-        )
+        raise AlignmentError(f"a loop chunk with frames {loop.frames} needs frames near both {pair[0]} and {pair[1]}")
     first, second = loop.frame_index[near], loop.frame_index[~near]
     return range(int(first[0]), int(first[-1]) + 1), range(int(second[0]), int(second[-1]) + 1)
 
 
 def measure_loop(
-    loop: Chunk, pair: tuple[int, int], homes: tuple[int, int], chunks: tuple[Chunk, Chunk],
+    loop: Chunk,
+    pair: tuple[int, int],
+    homes: tuple[int, int],
+    chunks: tuple[Chunk, Chunk],
     config: BackendConfig,
 ) -> LoopWindows | str:
     """Compare each window with its home chunk; a sentence where that cannot be done.
@@ -92,8 +93,17 @@ def loop_rows(windows: Sequence[LoopWindows], chain: Solution, config: BackendCo
     both = np.array(ends)
     pose, offset, way = np.array(poses), np.array(along), np.array(moment)
     return PoseResiduals(
-        both[:, 0], both[:, 1], np.arange(len(both)), pose[:, 0], pose[:, 1], offset[:, 0], offset[:, 1],
-        way[:, 0], way[:, 1], np.array(ratio), np.array(deviation),
+        both[:, 0],
+        both[:, 1],
+        np.arange(len(both)),
+        pose[:, 0],
+        pose[:, 1],
+        offset[:, 0],
+        offset[:, 1],
+        way[:, 0],
+        way[:, 1],
+        np.array(ratio),
+        np.array(deviation),
         np.sqrt(chain.state.scale[both[:, 0]] * chain.state.scale[both[:, 1]]),
     )
 
@@ -103,4 +113,3 @@ def _onto(side: Overlap, config: BackendConfig) -> Sim3:
     guess = side.rigid_guess(scale=config.scale)
     a, b = side.first_from_camera[:, :3, 3].mean(0), side.second_from_camera[:, :3, 3].mean(0)
     return Sim3(guess.scale, guess.rotation, a - guess.scale * guess.rotation @ b)
-

@@ -80,7 +80,8 @@ class PoseResiduals:
         deviation = np.ones((len(sigma), 7))
         deviation[:, 6] = sigma
         return PoseResiduals(
-            np.repeat([o.first for o in overlaps], count), np.repeat([o.second for o in overlaps], count),
+            np.repeat([o.first for o in overlaps], count),
+            np.repeat([o.second for o in overlaps], count),
             np.repeat(np.arange(len(overlaps)), count),
             np.concatenate([o.first_from_camera for o in overlaps]),
             np.concatenate([o.second_from_camera for o in overlaps]),
@@ -88,7 +89,8 @@ class PoseResiduals:
             np.concatenate([o.second_offset for o in overlaps]) / span,
             np.concatenate([o.first_moment for o in overlaps]) / span,
             np.concatenate([o.second_moment for o in overlaps]) / span,
-            np.concatenate([o.log_ratio for o in overlaps]), deviation,
+            np.concatenate([o.log_ratio for o in overlaps]),
+            deviation,
             np.repeat([np.sqrt(scale[o.first] * scale[o.second]) for o in overlaps], count),
         )
 
@@ -145,11 +147,21 @@ def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
     residual = _apart(state, rows, *placed)
     jacobian = np.zeros((len(rows), 7, 2 * WIDTH + 1))
     chained_first = _derivative(
-        state, rows.first, rows.pose_first, rows.along_first, rows.moment_first, placed[0][1],
+        state,
+        rows.first,
+        rows.pose_first,
+        rows.along_first,
+        rows.moment_first,
+        placed[0][1],
         jacobian[:, :, :WIDTH],
     )
     chained_second = _derivative(
-        state, rows.second, rows.pose_second, rows.along_second, rows.moment_second, placed[1][1],
+        state,
+        rows.second,
+        rows.pose_second,
+        rows.along_second,
+        rows.moment_second,
+        placed[1][1],
         jacobian[:, :, WIDTH:-1],
     )
     np.negative(jacobian[:, :, WIDTH:-1], out=jacobian[:, :, WIDTH:-1])
@@ -218,8 +230,15 @@ class NormalEquations:
     """The normal equations of one Gauss-Newton step, factorised."""
 
     def __init__(
-        self, state: State, groups: Sequence[Group], prior: DriftPrior, *, scale: bool, drift: bool,
-        common: bool = False, variance_inflation: float = 1.0,
+        self,
+        state: State,
+        groups: Sequence[Group],
+        prior: DriftPrior,
+        *,
+        scale: bool,
+        drift: bool,
+        common: bool = False,
+        variance_inflation: float = 1.0,
     ) -> None:
         count = len(state.scale)
         self.size = (count + 1) * WIDTH  # the last block holds the mean rates
@@ -299,8 +318,11 @@ def retract(state: State, step: Array) -> State:
     """The state after a Gauss-Newton step (K + 1, 15)."""
     own, mean = step[:-1], step[-1, 7:].reshape(2, 4)
     return replace(
-        state, scale=state.scale * np.exp(own[:, 0]),
+        state,
+        scale=state.scale * np.exp(own[:, 0]),
         rotation=nearest_rotation(state.rotation @ rotation_exp(own[:, 1:4])),
-        translation=state.translation + own[:, 4:7], rates=state.rates + own[:, 7:].reshape(-1, 2, 4),
-        mean=state.mean + mean, chaining=float(np.clip(state.chaining + step[-1, 0], -0.5, 1.5)),
+        translation=state.translation + own[:, 4:7],
+        rates=state.rates + own[:, 7:].reshape(-1, 2, 4),
+        mean=state.mean + mean,
+        chaining=float(np.clip(state.chaining + step[-1, 0], -0.5, 1.5)),
     )

@@ -68,7 +68,10 @@ class Overlap:
 
 
 def measure_overlap(
-    first: Chunk, second: Chunk, numbers: tuple[int, int], config: BackendConfig,
+    first: Chunk,
+    second: Chunk,
+    numbers: tuple[int, int],
+    config: BackendConfig,
     only: NDArray[np.int64] | None = None,
 ) -> Overlap | None:
     """Compare the frames that both chunks have (`only`: of these frame numbers); None if there is none."""
@@ -81,11 +84,19 @@ def measure_overlap(
         return None
     mean, sigma, pixels, inliers, spread = _depth_ratios(first, second, shared, config)
     return Overlap(
-        *numbers, shared.frame_index,
-        first.chunk_from_camera[shared.in_first], second.chunk_from_camera[shared.in_second],
-        first.offset[shared.in_first], second.offset[shared.in_second],
-        first.moment[shared.in_first], second.moment[shared.in_second],
-        mean, sigma, pixels, inliers, spread,
+        *numbers,
+        shared.frame_index,
+        first.chunk_from_camera[shared.in_first],
+        second.chunk_from_camera[shared.in_second],
+        first.offset[shared.in_first],
+        second.offset[shared.in_second],
+        first.moment[shared.in_first],
+        second.moment[shared.in_second],
+        mean,
+        sigma,
+        pixels,
+        inliers,
+        spread,
     )
 
 
@@ -110,9 +121,20 @@ def bridge_gap(first: Chunk, second: Chunk, numbers: tuple[int, int]) -> Overlap
     ratio = medians[0] - medians[1]
     known = np.isfinite(ratio)
     return Overlap(
-        *numbers, second.frame_index[[start]], last[None], second.chunk_from_camera[[start]],
-        first.offset[[end]], second.offset[[start]], first.moment[[end]], second.moment[[start]],
-        np.array([ratio if known else 0.0]), np.array([0.5 if known else np.inf]), 0, 0.0, np.inf, True,
+        *numbers,
+        second.frame_index[[start]],
+        last[None],
+        second.chunk_from_camera[[start]],
+        first.offset[[end]],
+        second.offset[[start]],
+        first.moment[[end]],
+        second.moment[[start]],
+        np.array([ratio if known else 0.0]),
+        np.array([0.5 if known else np.inf]),
+        0,
+        0.0,
+        np.inf,
+        True,
     )
 
 
@@ -155,9 +177,7 @@ def slope_of(overlap: Overlap, span: float) -> tuple[Array, Array, Array] | None
     """
     if len(overlap) < 5:
         return None
-    relative = np.einsum(
-        "nij,nkj->nik", overlap.first_from_camera[:, :3, :3], overlap.second_from_camera[:, :3, :3]
-    )
+    relative = np.einsum("nij,nkj->nik", overlap.first_from_camera[:, :3, :3], overlap.second_from_camera[:, :3, :3])
     turn = rotation_log(relative @ nearest_rotation(relative.mean(0)).T)
     values = np.concatenate([turn, overlap.log_ratio[:, None]], 1)
     along = overlap.first_offset / span

@@ -12,7 +12,17 @@ from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
-from pipeline.backend.normal_equations import Group, NormalEquations, PoseResiduals, State, linearised, retract, place, residuals, units
+from pipeline.backend.normal_equations import (
+    Group,
+    NormalEquations,
+    PoseResiduals,
+    State,
+    linearised,
+    place,
+    residuals,
+    retract,
+    units,
+)
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
@@ -20,6 +30,7 @@ _FEWEST = 4  # loops that can say something of the chain as a whole
 _LOOSEST = 10.0  # most by which they may call the chain's variance too small
 _SOFTEST = 1e4  # most by which the chain's weight falls so that accepted loops can bend it
 _ROUNDS = 12  # times the set of accepted loops may change
+
 
 @dataclass(frozen=True, eq=False)
 class Noise:
@@ -60,8 +71,12 @@ def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) 
     for overlap in overlaps:
         placed.append(placed[-1] @ overlap.rigid_guess(scale=scale))
     return State(
-        np.array([p.scale for p in placed]), np.stack([p.rotation for p in placed]),
-        np.stack([p.translation for p in placed]), np.zeros((count, 2, 4)), np.zeros((2, 4)), 0.5,
+        np.array([p.scale for p in placed]),
+        np.stack([p.rotation for p in placed]),
+        np.stack([p.translation for p in placed]),
+        np.zeros((count, 2, 4)),
+        np.zeros((2, 4)),
+        0.5,
     )
 
 
@@ -91,16 +106,24 @@ def _alone(state: State, span: float) -> Solution:
     number = np.zeros(0, np.int64)
     poses, moments = np.zeros((0, 4, 4)), np.zeros((0, 3))
     rows = PoseResiduals(
-        number, number, number, poses, poses, nothing, nothing, moments, moments, nothing, np.zeros((0, 7)),
+        number,
+        number,
+        number,
+        poses,
+        poses,
+        nothing,
+        nothing,
+        moments,
+        moments,
+        nothing,
+        np.zeros((0, 7)),
         nothing,
     )
     noise = Noise(np.full(3, 1e-3), np.ones(3))
     return Solution(state, rows, np.zeros((0, 7)), noise, DriftPrior(np.full(4, 1e-5), np.zeros(4), span))
 
 
-def close_loops(
-    chain: Solution, rows: PoseResiduals, config: BackendConfig
-) -> tuple[Solution, list[LoopVerdict]]:
+def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> tuple[Solution, list[LoopVerdict]]:
     """Bend the chain to the loops (one row each) that can be true; the others are rejected with a reason."""
     degrees = 7 if config.scale else 6
     bound = float(chi2_distribution.ppf(config.loop_confidence, degrees))
@@ -110,7 +133,11 @@ def close_loops(
     if not config.scale:
         information[:, 6] = 0
     normal = NormalEquations(
-        state, [Group.of(state, chain.rows, chain.weight)], chain.prior, scale=config.scale, drift=config.drift,
+        state,
+        [Group.of(state, chain.rows, chain.weight)],
+        chain.prior,
+        scale=config.scale,
+        drift=config.drift,
         common=True,
     )
     residual = residuals(state, rows)
@@ -129,7 +156,9 @@ def close_loops(
         # That quarter does not even agree among itself: it is no witness against the chain.
         variance_inflation = 1.0
         accepted = _greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
-    accepted = _corroborated(residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted)
+    accepted = _corroborated(
+        residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted
+    )
     plausible = mahalanobis_squared < bound * variance_inflation
     coarse, chi2 = 1.0, mahalanobis_squared
     softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, variance_inflation)
@@ -139,7 +168,12 @@ def close_loops(
             chained = Group.of(state, chain.rows, softened)
             closing = Group.of(state, rows, information * (accepted / coarse)[:, None])
             normal = NormalEquations(
-                state, [chained, closing], chain.prior, scale=config.scale, drift=config.drift, common=True,
+                state,
+                [chained, closing],
+                chain.prior,
+                scale=config.scale,
+                drift=config.drift,
+                common=True,
                 variance_inflation=softness,
             )
             state = retract(state, normal.step)
@@ -181,12 +215,18 @@ def _unseen(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[A
     """
     joint = state.translation[1:]
     way = np.linalg.norm(np.diff(state.translation, axis=0), axis=1)
-    sigma = np.concatenate([
-        np.full((len(joint), 3), config.unseen_turn), np.repeat(config.unseen_place * way[:, None], 3, axis=1),
-        np.full((len(joint), 1), config.unseen_scale if config.scale else 0.0),
-    ], axis=1)
-    at = [place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first)[1],
-          place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1]]
+    sigma = np.concatenate(
+        [
+            np.full((len(joint), 3), config.unseen_turn),
+            np.repeat(config.unseen_place * way[:, None], 3, axis=1),
+            np.full((len(joint), 1), config.unseen_scale if config.scale else 0.0),
+        ],
+        axis=1,
+    )
+    at = [
+        place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first)[1],
+        place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1],
+    ]
     later = np.where((rows.first > rows.second)[:, None], *at)
     low, high = np.minimum(rows.first, rows.second), np.maximum(rows.first, rows.second)
     number = np.arange(len(joint))
@@ -216,8 +256,13 @@ def _trends(state: State, config: BackendConfig) -> Array:
 
 
 def _softness(
-    residual: Array, known: Array, covariance: Array, deviation: Array, accepted: NDArray[np.bool_],
-    degrees: int, least: float,
+    residual: Array,
+    known: Array,
+    covariance: Array,
+    deviation: Array,
+    accepted: NDArray[np.bool_],
+    degrees: int,
+    least: float,
 ) -> float:
     """By how much the chain's variance is raised when loops bend it: as the accepted ones ask, and no more than what
     overlaps cannot show is worth over the known."""
@@ -273,14 +318,19 @@ def _greedy_joint_compatibility(
 
 
 def _corroborated(
-    residual: Array, strict: Array, covariance: Array, deviation: Array, degrees: int, bound: float,
+    residual: Array,
+    strict: Array,
+    covariance: Array,
+    deviation: Array,
+    degrees: int,
+    bound: float,
     accepted: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
     """The accepted loops without those that only a loose model of the chain allows.
 
-    A loop that is possible without trends and inflated variance stands alone. Another needs witnesses: when the other accepted
-    loops are believed, they must tell as much of it as the strict model would have. One wrong loop among none or few
-    true ones is so held off; two would have to agree by chance.
+    A loop that is possible without trends and inflated variance stands alone. Another needs witnesses: when the
+    other accepted loops are believed, they must tell as much of it as the strict model would have. One wrong loop
+    among none or few true ones is so held off; two would have to agree by chance.
     """
     alone = _greedy_joint_compatibility(residual, strict, deviation, degrees, bound)
     least = alone.sum()

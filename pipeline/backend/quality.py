@@ -53,8 +53,12 @@ class Verdict:
         """Plain values for a manifest."""
         findings = [
             {
-                "level": f.level, "kind": f.kind, "frame_start": f.frames.start,
-                "frame_stop": f.frames.stop, "chunk": f.chunk, "reason": f.reason,
+                "level": f.level,
+                "kind": f.kind,
+                "frame_start": f.frames.start,
+                "frame_stop": f.frames.stop,
+                "chunk": f.chunk,
+                "reason": f.reason,
             }
             for f in self.findings
         ]
@@ -74,8 +78,10 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> V
     """
     config = config or QualityConfig()
     findings = [
-        *_overlap_findings(joined, config), *_scale_findings(joined, config),
-        *_speed_findings(joined, config), *_drive_findings(joined, config),
+        *_overlap_findings(joined, config),
+        *_scale_findings(joined, config),
+        *_speed_findings(joined, config),
+        *_drive_findings(joined, config),
     ]
     findings.sort(key=lambda f: (f.frames.start, f.frames.stop, f.kind))
     scale = _log_scales(joined)
@@ -90,9 +96,12 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> V
         )
         chunks.append(
             ChunkFigures(
-                number, max((max(e.noise) for e in edges), default=1.0),
+                number,
+                max((max(e.noise) for e in edges), default=1.0),
                 min((e.inliers for e in edges), default=1.0),
-                max((e.log_scale for e in edges), default=0.0), float(scale[number]), _worst(touching),
+                max((e.log_scale for e in edges), default=0.0),
+                float(scale[number]),
+                _worst(touching),
             )
         )
     return Verdict(_worst(f.level for f in findings), tuple(findings), tuple(chunks), _figures(joined))

@@ -65,15 +65,11 @@ class Sim3:
 
     def __matmul__(self, other: Sim3) -> Sim3:
         """c_from_a = c_from_b @ b_from_a."""
-        return Sim3(
-            self.scale * other.scale, self.rotation @ other.rotation, self.apply(other.translation)
-        )
+        return Sim3(self.scale * other.scale, self.rotation @ other.rotation, self.apply(other.translation))
 
     def inverse(self) -> Sim3:
         """a_from_b of b_from_a."""
-        return Sim3(
-            1 / self.scale, self.rotation.T, -(self.rotation.T @ self.translation) / self.scale
-        )
+        return Sim3(1 / self.scale, self.rotation.T, -(self.rotation.T @ self.translation) / self.scale)
 
     def apply(self, points: Array) -> Array:
         """Points (..., 3) of the source frame, in the target frame."""
@@ -125,14 +121,42 @@ def rotation_log(rotations: Array) -> Array:
     # By quaternion: exact near zero and near pi alike (Shepperd 1978: divide by the largest component).
     candidates = np.stack(
         [
-            np.stack([1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2], m[..., 2, 1] - m[..., 1, 2],
-                      m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1),
-            np.stack([m[..., 2, 1] - m[..., 1, 2], 1 + m[..., 0, 0] - m[..., 1, 1] - m[..., 2, 2],
-                      m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0]], -1),
-            np.stack([m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0],
-                      1 - m[..., 0, 0] + m[..., 1, 1] - m[..., 2, 2], m[..., 1, 2] + m[..., 2, 1]], -1),
-            np.stack([m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0],
-                      m[..., 1, 2] + m[..., 2, 1], 1 - m[..., 0, 0] - m[..., 1, 1] + m[..., 2, 2]], -1),
+            np.stack(
+                [
+                    1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2],
+                    m[..., 2, 1] - m[..., 1, 2],
+                    m[..., 0, 2] - m[..., 2, 0],
+                    m[..., 1, 0] - m[..., 0, 1],
+                ],
+                -1,
+            ),
+            np.stack(
+                [
+                    m[..., 2, 1] - m[..., 1, 2],
+                    1 + m[..., 0, 0] - m[..., 1, 1] - m[..., 2, 2],
+                    m[..., 0, 1] + m[..., 1, 0],
+                    m[..., 0, 2] + m[..., 2, 0],
+                ],
+                -1,
+            ),
+            np.stack(
+                [
+                    m[..., 0, 2] - m[..., 2, 0],
+                    m[..., 0, 1] + m[..., 1, 0],
+                    1 - m[..., 0, 0] + m[..., 1, 1] - m[..., 2, 2],
+                    m[..., 1, 2] + m[..., 2, 1],
+                ],
+                -1,
+            ),
+            np.stack(
+                [
+                    m[..., 1, 0] - m[..., 0, 1],
+                    m[..., 0, 2] + m[..., 2, 0],
+                    m[..., 1, 2] + m[..., 2, 1],
+                    1 - m[..., 0, 0] - m[..., 1, 1] + m[..., 2, 2],
+                ],
+                -1,
+            ),
         ],
         -2,
     )
@@ -154,9 +178,7 @@ def cross_matrix(vectors: Array) -> Array:
     return np.stack(rows, -1).reshape(*vectors.shape[:-1], 3, 3)
 
 
-def fit_similarity(
-    source: Array, target: Array, weight: Array | None = None, *, with_scale: bool = True
-) -> Sim3:
+def fit_similarity(source: Array, target: Array, weight: Array | None = None, *, with_scale: bool = True) -> Sim3:
     """The Sim(3) (or SE(3)) that takes `source` (n, 3) to `target` (n, 3) with least weighted squares.
 
     Umeyama 1991 for rotation and translation. The scale is the symmetric one of Horn 1987, the ratio of

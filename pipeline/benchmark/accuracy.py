@@ -72,13 +72,17 @@ class AccuracyBenchmark:
             found = {scope: score(model, truth, settings, scope) for scope in scopes}
             drives.append({"seed": seed, "scores": found})
             ate = ", ".join(f"{scope} {found[scope]['ate_percent']:.2f}" for scope in scopes)
-            say(f"accuracy: drive {len(drives)} of {self.drives}, seed {seed}: "
-                f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}")
+            say(
+                f"accuracy: drive {len(drives)} of {self.drives}, seed {seed}: "
+                f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}"
+            )
         summary = {scope: summed([d["scores"][scope] for d in drives]) for scope in scopes}  # type: ignore[index]
         values = {
-            "parameters": sum(p.numel() for p in model.parameters()), "chunk": settings.chunk,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "chunk": settings.chunk,
             "chunks_a_drive": len(plan_chunks(self.frames, settings.chunk, settings.overlap)),
-            "summary": summary, "drives": drives,
+            "summary": summary,
+            "drives": drives,
         }
         return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))  # type: ignore[misc]
 
@@ -130,9 +134,11 @@ def summed(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ate, depth = (np.array([s[name] for s in scores]) for name in ("ate_percent", "abs_rel"))
     errors = np.array([turn["error"] for s in scores for turn in s["turns"]])
     return {
-        "ate_percent_median": float(np.median(ate)), "ate_percent_mean": float(ate.mean()),
+        "ate_percent_median": float(np.median(ate)),
+        "ate_percent_mean": float(ate.mean()),
         "ate_percent_range": [float(ate.min()), float(ate.max())],
-        "abs_rel_mean": float(depth.mean()), "abs_rel_range": [float(depth.min()), float(depth.max())],
+        "abs_rel_mean": float(depth.mean()),
+        "abs_rel_range": [float(depth.min()), float(depth.max())],
         "turns": len(errors),
         "turn_error_median": float(np.median(errors)) if len(errors) else None,
         "turn_error_largest": float(errors.max()) if len(errors) else None,
@@ -143,15 +149,24 @@ def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[st
     full = summary["full"]
     ate, depth = full["ate_percent_median"], full["abs_rel_mean"]
     low, high = full["ate_percent_range"]
-    yield Row("ATE after Sim(3), median", f"{ate:.2f} % of the path (mean {full['ate_percent_mean']:.2f}, "
-              f"{low:.2f} to {high:.2f})", f"{_TARGET_ATE:g} %", ate <= _TARGET_ATE)
+    yield Row(
+        "ATE after Sim(3), median",
+        f"{ate:.2f} % of the path (mean {full['ate_percent_mean']:.2f}, {low:.2f} to {high:.2f})",
+        f"{_TARGET_ATE:g} %",
+        ate <= _TARGET_ATE,
+    )
     if full["turns"]:
         turn = full["turn_error_median"]
-        yield Row("rotation over a turn, median", f"{turn:.1f} degrees (largest {full['turn_error_largest']:.1f}, "
-                  f"{full['turns']} turns)", f"{_TARGET_TURN:g} degrees", turn <= _TARGET_TURN)
+        yield Row(
+            "rotation over a turn, median",
+            f"{turn:.1f} degrees (largest {full['turn_error_largest']:.1f}, {full['turns']} turns)",
+            f"{_TARGET_TURN:g} degrees",
+            turn <= _TARGET_TURN,
+        )
     low, high = full["abs_rel_range"]
-    yield Row("depth abs-rel, mean", f"{depth:.3f} ({low:.3f} to {high:.3f})", f"{_TARGET_DEPTH:g}",
-              depth <= _TARGET_DEPTH)
+    yield Row(
+        "depth abs-rel, mean", f"{depth:.3f} ({low:.3f} to {high:.3f})", f"{_TARGET_DEPTH:g}", depth <= _TARGET_DEPTH
+    )
     for scope, values in summary.items():
         if scope == "full":
             continue
@@ -160,5 +175,6 @@ def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[st
             f"{scope}: ATE, depth",
             f"{values['ate_percent_median']:.2f} % (mean {values['ate_percent_mean']:.2f}), "
             f"{values['abs_rel_mean']:.3f}; full is ahead on {wins} of {len(drives)} drives",
-            "not below full", values["ate_percent_median"] >= ate,
+            "not below full",
+            values["ate_percent_median"] >= ate,
         )

@@ -67,15 +67,15 @@ class BackendBenchmark:
     def _case(self, drives: ModuleType, seed: int, noise: float) -> dict[str, Any]:
         """ATE in metres and seconds of one scenario: chain, loops, wrong loops."""
         most = max(self.false_loops, default=0)
-        whole = drives.make_scenario(
-            self.trajectory, seed=seed, noise=noise, limit=self.limit, false_loops=most
-        )
+        whole = drives.make_scenario(self.trajectory, seed=seed, noise=noise, limit=self.limit, false_loops=most)
         true = len(whole.loop_chunks) - most
 
         def joined(loops: int) -> tuple[float, JoinResult, float, float]:
             begin, cpu = time.perf_counter(), time.process_time()
             result = join_chunks(
-                whole.chunks, loop_chunks=whole.loop_chunks[:loops], loop_pairs=whole.loop_pairs[:loops],
+                whole.chunks,
+                loop_chunks=whole.loop_chunks[:loops],
+                loop_pairs=whole.loop_pairs[:loops],
                 config=self.backend,
             )
             wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -84,10 +84,18 @@ class BackendBenchmark:
         chain = joined(0)
         loops = joined(true)
         found: dict[str, Any] = {
-            "seed": seed, "noise": noise, "chunks": len(whole.chunks), "loops": true,
-            "chain_ate": chain[0], "chain_seconds": chain[2], "chain_cpu_seconds": chain[3],
-            "loops_ate": loops[0], "loops_seconds": loops[2], "loops_cpu_seconds": loops[3],
-            "loops_accepted": sum(one.accepted for one in loops[1].loops), "false": {},
+            "seed": seed,
+            "noise": noise,
+            "chunks": len(whole.chunks),
+            "loops": true,
+            "chain_ate": chain[0],
+            "chain_seconds": chain[2],
+            "chain_cpu_seconds": chain[3],
+            "loops_ate": loops[0],
+            "loops_seconds": loops[2],
+            "loops_cpu_seconds": loops[3],
+            "loops_accepted": sum(one.accepted for one in loops[1].loops),
+            "false": {},
         }
         for number in self.false_loops:
             ate, result, _, _ = joined(true + number)
@@ -118,8 +126,9 @@ class BackendBenchmark:
             most = max(results, key=lambda one: one[key])
             name = f"{most['chunks']} chunks and {most['loops']} loops, {kind}, slowest"
             full = self.limit is None
-            rows.append(Row(name, f"{seconds:.2f} s", f"{_SECONDS} s" if full else None,
-                            seconds < _SECONDS if full else None))
+            rows.append(
+                Row(name, f"{seconds:.2f} s", f"{_SECONDS} s" if full else None, seconds < _SECONDS if full else None)
+            )
         return rows
 
     def _memory(self, drives: ModuleType) -> dict[str, Any]:
@@ -168,7 +177,8 @@ def _memory_rows(memory: dict[str, Any]) -> list[Row]:
     times = many["points"] / few["points"]
     return [
         Row(
-            f"memory, {times:.0f} x the points", f"{size(few['peak_bytes'])} -> {size(many['peak_bytes'])}",
+            f"memory, {times:.0f} x the points",
+            f"{size(few['peak_bytes'])} -> {size(many['peak_bytes'])}",
             f"grows by a few chunks' arrays ({size(many['chunk_bytes'])} each), not with the drive's points",
             grown < 6 * many["chunk_bytes"],
         )

@@ -56,14 +56,23 @@ class DecodeBenchmark:
         per_core = self.frames / cpu
         return Measured(
             {
-                "frames": self.frames, "seconds": seconds, "cpu_seconds": cpu,
+                "frames": self.frames,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
                 "frames_per_core_second": per_core,
-                "decode_seconds": spent["decode"], "resize_seconds": spent["resize"],
-                "file_bytes": len(files[0]), "network_size": [width, height], "threads": torch.get_num_threads(),
+                "decode_seconds": spent["decode"],
+                "resize_seconds": spent["resize"],
+                "file_bytes": len(files[0]),
+                "network_size": [width, height],
+                "threads": torch.get_num_threads(),
             },
             (
-                Row("decode and resize, a core", rate(self.frames, cpu, "JPEG"), f"{_TARGET_PER_S} JPEG/s",
-                    per_core >= _TARGET_PER_S),
+                Row(
+                    "decode and resize, a core",
+                    rate(self.frames, cpu, "JPEG"),
+                    f"{_TARGET_PER_S} JPEG/s",
+                    per_core >= _TARGET_PER_S,
+                ),
                 Row("by the clock", rate(self.frames, seconds, "JPEG")),
                 Row("of it decoding", f"{spent['decode'] / seconds:.0%}"),
             ),

@@ -74,24 +74,40 @@ class DriveBenchmark:
         for frames in self.lengths:
             run = known.get(frames) or in_child(_reconstructed, self, frames)
             runs.append(run)
-            say(f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
-                f"peak {size(run['peak_resident_bytes'])}")
+            say(
+                f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
+                f"peak {size(run['peak_resident_bytes'])}"
+            )
         last = runs[-1]
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
         outside, by_cpu = last["outside_forward_share"], last["outside_network_cpu_share"]
         judged = self.preset not in _FAST
         rows = [
-            Row(f"resident set, {last['frames']} frames", size(last["peak_resident_bytes"]), f"{size(limit)}",
-                last["peak_resident_bytes"] <= limit),
+            Row(
+                f"resident set, {last['frames']} frames",
+                size(last["peak_resident_bytes"]),
+                f"{size(limit)}",
+                last["peak_resident_bytes"] <= limit,
+            ),
             Row("  growth in the second half", size(last["growth_bytes"]), "flat (10 %)", flat),
             Row("  with all of Ray's processes", size(last["peak_family_bytes"])),
-            Row("outside the network's stage", f"{outside:.0%} of the time, Ray's start aside",
-                "10 % on a CPU with ViT-S" if judged else None, outside <= 0.1 if judged else None),
+            Row(
+                "outside the network's stage",
+                f"{outside:.0%} of the time, Ray's start aside",
+                "10 % on a CPU with ViT-S" if judged else None,
+                outside <= 0.1 if judged else None,
+            ),
             Row("  of all CPU seconds, decoding and Ray too", f"{by_cpu:.0%}"),
-            *(Row(f"{r['frames']} frames", f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
-                  f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU a frame, "
-                  f"peak {size(r['peak_resident_bytes'])}") for r in runs),
+            *(
+                Row(
+                    f"{r['frames']} frames",
+                    f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
+                    f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU a frame, "
+                    f"peak {size(r['peak_resident_bytes'])}",
+                )
+                for r in runs
+            ),
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
             Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
         ]
@@ -149,15 +165,24 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
         weights = str(Path(folder, "network.safetensors"))
         save_checkpoint(_network(settings), Path(weights))
         config = RunConfig(
-            input=str(Path(folder, "drive")), output=str(Path(folder, "out")), weights=weights,
-            chunk_size=settings.chunk_size, overlap=settings.overlap, host_memory=settings.host_memory,
-            threads=settings.threads, loops=False, stops=False, turns=False,
+            input=str(Path(folder, "drive")),
+            output=str(Path(folder, "out")),
+            weights=weights,
+            chunk_size=settings.chunk_size,
+            overlap=settings.overlap,
+            host_memory=settings.host_memory,
+            threads=settings.threads,
+            loops=False,
+            stops=False,
+            turns=False,
             publish=PublishConfig(with_points=settings.points),
         )
         reporter = _Clocked()
         with (
-            MemoryTrace(0.2, whole_resident_bytes) as trace, MemoryTrace(5.0, family_bytes) as all_of_it,
-            contextlib.redirect_stdout(io.StringIO()), ray_for_one_job(),
+            MemoryTrace(0.2, whole_resident_bytes) as trace,
+            MemoryTrace(5.0, family_bytes) as all_of_it,
+            contextlib.redirect_stdout(io.StringIO()),
+            ray_for_one_job(),
         ):
             result = reconstruct(config, reporter)
         points = result.manifest.counts.points
@@ -165,21 +190,41 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
     own = sum(reporter.seconds[name] for name in stages)
     cpu = sum(reporter.own[name] + reporter.others[name] for name in stages)
     return {
-        "frames": frames, "seconds": reporter.seconds, "total_seconds": own, "points": points,
-        "cpu_seconds": reporter.own, "ray_cpu_seconds": reporter.others, "total_cpu_seconds": cpu,
+        "frames": frames,
+        "seconds": reporter.seconds,
+        "total_seconds": own,
+        "points": points,
+        "cpu_seconds": reporter.own,
+        "ray_cpu_seconds": reporter.others,
+        "total_cpu_seconds": cpu,
         "outside_forward_share": 1 - reporter.seconds["forward"] / own,
         "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
-        "peak_resident_bytes": trace.peak, "growth_bytes": trace.growth, "peak_family_bytes": all_of_it.peak,
+        "peak_resident_bytes": trace.peak,
+        "growth_bytes": trace.growth,
+        "peak_family_bytes": all_of_it.peak,
         "trace": _thinned(trace.samples),
     }
 
 
 def _network(settings: DriveBenchmark) -> Reconstructor:
     """Made-up weights with cameras near each other, so that chunks can be joined."""
-    config = ModelConfig.preset(settings.preset) if settings.preset != "small" else ModelConfig(
-        embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=518, memory_layers=(1, 3),
-        dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16), camera_trunk_depth=1,
-        camera_heads=2, layer_scale=0.5,
+    config = (
+        ModelConfig.preset(settings.preset)
+        if settings.preset != "small"
+        else ModelConfig(
+            embed_dim=32,
+            depth=4,
+            num_heads=2,
+            encoder="conv",
+            image_size=518,
+            memory_layers=(1, 3),
+            dense_layers=(0, 1, 2, 3),
+            dense_features=16,
+            dense_channels=(16, 16, 16, 16),
+            camera_trunk_depth=1,
+            camera_heads=2,
+            layer_scale=0.5,
+        )
     )
     torch.manual_seed(3)
     model = Reconstructor(config)

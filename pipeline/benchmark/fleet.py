@@ -91,8 +91,13 @@ class FleetBenchmark:
         say(f"fleet: {self.drives} drives, {sum(world.frames):,} frames, {self.groups} groups; ideally {ideal:.0f} s")
         groups = GroupSize(self.groups, 1, self.groups, False, 10**12)
         parts = Parts(
-            ready=lambda config: None, size=lambda config: groups, load=world.load, run_wave=world.run_wave,
-            finish=world.finish, nodes=lambda: ({"node"}, set()), planner=world.planner,
+            ready=lambda config: None,
+            size=lambda config: groups,
+            load=world.load,
+            run_wave=world.run_wave,
+            finish=world.finish,
+            nodes=lambda: ({"node"}, set()),
+            planner=world.planner,
         )
         config = RunConfig(input="made-up", output=output, workers=1, stops=False, turns=False)
         at_once = self.groups * self.finish_s * self.frames_per_s / self.frames  # publishing that keeps up
@@ -113,24 +118,42 @@ class FleetBenchmark:
         ledger_bytes = sum(file.size for file in ledger)
         growth = memory.growth / memory.peak
         values: dict[str, Any] = {
-            "wall_seconds": wall, "makespan_seconds": span, "ideal_seconds": ideal, "busy": busy,
-            "driver_cpu_seconds": cpu, "driver_cpu_seconds_a_drive": cpu / self.drives,
+            "wall_seconds": wall,
+            "makespan_seconds": span,
+            "ideal_seconds": ideal,
+            "busy": busy,
+            "driver_cpu_seconds": cpu,
+            "driver_cpu_seconds_a_drive": cpu / self.drives,
             "overhead_seconds_a_drive": (self.groups * span - world.total_s) / self.drives,
-            "drives_a_second": self.drives / wall, "memory_peak_bytes": memory.peak, "memory_growth": growth,
-            "ledger_bytes": ledger_bytes, "ledger_objects": len(ledger), "starts": world.starts,
+            "drives_a_second": self.drives / wall,
+            "memory_peak_bytes": memory.peak,
+            "memory_growth": growth,
+            "ledger_bytes": ledger_bytes,
+            "ledger_objects": len(ledger),
+            "starts": world.starts,
         }
-        return Measured(values, (
-            Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
-            Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
-            Row("driver memory, most", size(memory.peak), f"< {size(_TARGET_MEMORY)}",
-                memory.peak < _TARGET_MEMORY),
-            Row("its growth, second half over first", f"{growth:.1%}", f"<= {_TARGET_GROWTH:.0%}",
-                growth <= _TARGET_GROWTH),
-            Row("driver CPU a drive", f"{1000 * cpu / self.drives:.1f} ms"),
-            Row("time of a group lost a drive, starts included",
-                f"{1000 * values['overhead_seconds_a_drive']:.0f} ms"),
-            Row("ledger", f"{size(ledger_bytes)} in {len(ledger)} objects"),
-        ))
+        return Measured(
+            values,
+            (
+                Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
+                Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
+                Row(
+                    "driver memory, most", size(memory.peak), f"< {size(_TARGET_MEMORY)}", memory.peak < _TARGET_MEMORY
+                ),
+                Row(
+                    "its growth, second half over first",
+                    f"{growth:.1%}",
+                    f"<= {_TARGET_GROWTH:.0%}",
+                    growth <= _TARGET_GROWTH,
+                ),
+                Row("driver CPU a drive", f"{1000 * cpu / self.drives:.1f} ms"),
+                Row(
+                    "time of a group lost a drive, starts included",
+                    f"{1000 * values['overhead_seconds_a_drive']:.0f} ms",
+                ),
+                Row("ledger", f"{size(ledger_bytes)} in {len(ledger)} objects"),
+            ),
+        )
 
 
 class _World:
@@ -170,8 +193,13 @@ class _World:
         return plan(drive, planner.config, planner.model), planned.identity or ""
 
     def run_wave(
-        self, config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
-        on_event: Callable[[Event], None], permit: Permit,
+        self,
+        config: RunConfig,
+        output: str,
+        tasks: Sequence[DriveTask],
+        settings: GroupSettings,
+        on_event: Callable[[Event], None],
+        permit: Permit,
     ) -> Mapping[str, Outcome]:
         with self._lock:
             self.starts += 1

@@ -55,12 +55,15 @@ class PlanningBenchmark:
         names, seconds = self.drives * self.frames, values["seconds"]
         values["names"] = names
         target = _TARGET_S * names / _TARGET_NAMES
-        return Measured(values, (
-            Row(f"{names:,} names found and planned", f"{seconds:.1f} s", f"< {target:.3g} s", seconds < target),
-            Row("  a name", f"{1e6 * seconds / names:.1f} us"),
-            Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
-            Row("memory of the driver above the start", size(values["memory_bytes"])),
-        ))
+        return Measured(
+            values,
+            (
+                Row(f"{names:,} names found and planned", f"{seconds:.1f} s", f"< {target:.3g} s", seconds < target),
+                Row("  a name", f"{1e6 * seconds / names:.1f} us"),
+                Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
+                Row("memory of the driver above the start", size(values["memory_bytes"])),
+            ),
+        )
 
 
 @contextmanager
@@ -87,7 +90,9 @@ def _planned(endpoint: str, processes: int | None) -> dict[str, float]:
         with MemoryTrace(every_s=0.25) as memory:
             plan = fleet_plan(config, iter_drives(source), Reporter(sys.stderr))
         return {
-            "seconds": time.monotonic() - begin, "driver_cpu_seconds": time.process_time() - here,
-            "planned": plan.drives.get("do", 0), "frames": plan.frames,
+            "seconds": time.monotonic() - begin,
+            "driver_cpu_seconds": time.process_time() - here,
+            "planned": plan.drives.get("do", 0),
+            "frames": plan.frames,
             "memory_bytes": memory.peak - memory.samples[0][1],
         }

@@ -49,13 +49,21 @@ class PublishBenchmark:
         met = points / seconds >= _TARGET_RATE
         return Measured(
             {
-                "points": points, "seconds": seconds, "cpu_seconds": cpu, "points_per_second": points / seconds,
-                "seconds_for_50_million": 50e6 / (points / seconds), "peak_memory_bytes": grown,
+                "points": points,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "points_per_second": points / seconds,
+                "seconds_for_50_million": 50e6 / (points / seconds),
+                "peak_memory_bytes": grown,
                 "bytes_written": written,
             },
             (
-                Row("50 million points at this rate",
-                    f"{50e6 * seconds / points:.1f} s (CPU {50e6 * cpu / points:.1f} s)", "30 s on 2 cores", met),
+                Row(
+                    "50 million points at this rate",
+                    f"{50e6 * seconds / points:.1f} s (CPU {50e6 * cpu / points:.1f} s)",
+                    "30 s on 2 cores",
+                    met,
+                ),
                 Row("measured", f"{points:,} points in {seconds:.1f} s"),
                 Row("memory above the start", size(grown), f"bounded, {size(_TARGET_MEMORY)}", grown <= _TARGET_MEMORY),
                 Row("written", f"{size(written)}, {written / points:.1f} bytes a point"),
@@ -91,8 +99,11 @@ class _Chunks(Sequence[_Chunk]):
         focal = 0.6 * self.width
         camera = np.array([[focal, 0, self.width / 2], [0, focal, self.height / 2], [0, 0, 1]], np.float32)
         return _Chunk(
-            np.arange(frames.start, frames.stop), np.broadcast_to(camera, (len(frames), 3, 3)), depth,
-            1 + 9 * rng.random(shape, np.float32), rng.integers(0, 256, (*shape, 3), np.uint8),
+            np.arange(frames.start, frames.stop),
+            np.broadcast_to(camera, (len(frames), 3, 3)),
+            depth,
+            1 + 9 * rng.random(shape, np.float32),
+            rng.integers(0, 256, (*shape, 3), np.uint8),
             np.ones(len(frames), bool),
         )
 
@@ -113,12 +124,17 @@ def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, flo
     owner = np.concatenate([np.full(len(own), k) for k, own in enumerate(owned_frames(plan))])
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, 2, 3] = np.arange(frames)  # a metre a frame, straight on
-    joined = _Joined(
-        np.arange(frames), poses, owner, np.ones(frames), [Sim3(1.0, np.eye(3), np.zeros(3))] * len(plan)
-    )
+    joined = _Joined(np.arange(frames), poses, owner, np.ones(frames), [Sim3(1.0, np.eye(3), np.zeros(3))] * len(plan))
     facts = DriveFacts(
-        "made-up", "memory", [f"{i:06d}.jpg" for i in range(frames)], None, settings.width, settings.height,
-        settings.width, settings.height, (),
+        "made-up",
+        "memory",
+        [f"{i:06d}.jpg" for i in range(frames)],
+        None,
+        settings.width,
+        settings.height,
+        settings.width,
+        settings.height,
+        (),
     )
     options = replace(PublishConfig(), confidence_share=0.0, voxel_size=settings.voxel_size)
     with tempfile.TemporaryDirectory(prefix="benchmark-publish-") as output:
@@ -126,7 +142,11 @@ def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, flo
         clock, cpu = time.perf_counter(), time.process_time()
         with MemoryTrace() as trace:
             manifest = publish_drive(
-                output, facts, _Chunks(plan, settings.height, settings.width), joined, options,
+                output,
+                facts,
+                _Chunks(plan, settings.height, settings.width),
+                joined,
+                options,
                 RunFacts("0" * 64, None, {}, "benchmark"),
             )
         seconds, spent = time.perf_counter() - clock, time.process_time() - cpu

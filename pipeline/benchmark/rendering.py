@@ -42,17 +42,25 @@ class RenderingBenchmark:
         try:
             for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
                 for side in (1, 2):
-                    say(f"rendering: {self.frames} frames of {self.width}x{self.height}, {side * side} rays a pixel, "
-                        f"{device}")
+                    say(
+                        f"rendering: {self.frames} frames of {self.width}x{self.height}, {side * side} rays a pixel, "
+                        f"{device}"
+                    )
                     wall, cpu = self._seconds(side, device)
                     spent = cpu if device == "cpu" else wall
                     name = "a core" if device == "cpu" else "a GPU"
                     values[f"{device}_rays_{side * side}"] = {
-                        "seconds": wall, "cpu_seconds": cpu, "frames_per_second": self.frames / spent
+                        "seconds": wall,
+                        "cpu_seconds": cpu,
+                        "frames_per_second": self.frames / spent,
                     }
                     rows.append(
-                        Row(f"{side * side} rays a pixel, {name}", rate(self.frames, spent, "frames"),
-                            f"{_TARGET_PER_S} frames/s", self.frames / spent >= _TARGET_PER_S)
+                        Row(
+                            f"{side * side} rays a pixel, {name}",
+                            rate(self.frames, spent, "frames"),
+                            f"{_TARGET_PER_S} frames/s",
+                            self.frames / spent >= _TARGET_PER_S,
+                        )
                     )
         finally:
             torch.set_num_threads(threads)

@@ -55,9 +55,13 @@ class StoreBenchmark:
             spent = cpu if device.type == "cpu" else seconds  # by the clock others on the machine would count
             say(f"store, {name}: {seconds:.2f} s, {cpu:.2f} s of CPU, {size(moved)} to disk")
             values[name.replace(" ", "_")] = {
-                "seconds": seconds, "cpu_seconds": cpu, "bytes_to_disk": moved,
-                "put_bytes_per_second": put / seconds, "share_of_copy_rate": put / spent / copies,
-                "peak_host_bytes": store.peak["host"], "host_budget_bytes": host,
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "bytes_to_disk": moved,
+                "put_bytes_per_second": put / seconds,
+                "share_of_copy_rate": put / spent / copies,
+                "peak_host_bytes": store.peak["host"],
+                "host_budget_bytes": host,
             }
             rows += [
                 Row(name, f"{put / seconds / 1e9:.2f} GB/s put and taken, {put / spent / copies:.0%} of the copies'"),

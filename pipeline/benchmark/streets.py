@@ -90,13 +90,18 @@ class StreetsBenchmark:
         moving, stopping = self._frames_used(truth, seed)
         found: dict[str, Any] = {"seed": seed}
         for name, shown, used in (
-            ("moving", "moving", moving), ("stopping", "stopping", stopping), ("no-turns", "moving", moving),
+            ("moving", "moving", moving),
+            ("stopping", "stopping", stopping),
+            ("no-turns", "moving", moving),
         ):
             drive_id = f"{shown}-{seed}"
             source = _write_frames(folder / "input" / drive_id, truth, used)
             output = folder / ("no-turns" if name == "no-turns" else "out")
             config = RunConfig(
-                input=str(source), output=str(output), preset="city_tiny", turns=name != "no-turns",
+                input=str(source),
+                output=str(output),
+                preset="city_tiny",
+                turns=name != "no-turns",
                 keep_predictions=self.folder is not None,
             )
             reporter = Reporter(io.StringIO())
@@ -155,20 +160,37 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
     for row in drive.loops.to_pylist():
         middle = [(row[f"{side}_start"] + row[f"{side}_stop"] - 1) // 2 for side in ("first", "second")]
         pair = int(place[middle[0]]), int(place[middle[1]])
-        loops.append({
-            "pair": pair, "accepted": row["accepted"], "similarity": row["similarity"], "residual": row["residual"],
-            "metres": float(np.linalg.norm(there[pair[0]] - there[pair[1]])), "reason": row["reason"],
-        })
+        loops.append(
+            {
+                "pair": pair,
+                "accepted": row["accepted"],
+                "similarity": row["similarity"],
+                "residual": row["residual"],
+                "metres": float(np.linalg.norm(there[pair[0]] - there[pair[1]])),
+                "reason": row["reason"],
+            }
+        )
     stretches = revisited(poses)
     accepted = [one for one in loops if one["accepted"]]
     right = [one for one in accepted if one["metres"] <= WRONG]
     found = sum(any(one["pair"][1] in stretch for one in right) for stretch in stretches)
     counts = drive.manifest.counts
     return {
-        "ate": ate, "ate_percent": 100 * ate / path, "path": path, "frames": len(used), "still": counts.frames_still,
-        "waited": int(len(used) - len(first)), "chunks": counts.chunks, "verdict": drive.manifest.quality["verdict"],
-        "stretches": len(stretches), "found": found, "accepted": len(accepted), "wrong": len(accepted) - len(right),
-        "candidates": len(loops), "loops": loops, "where": [[s.start, s.stop] for s in stretches],
+        "ate": ate,
+        "ate_percent": 100 * ate / path,
+        "path": path,
+        "frames": len(used),
+        "still": counts.frames_still,
+        "waited": int(len(used) - len(first)),
+        "chunks": counts.chunks,
+        "verdict": drive.manifest.quality["verdict"],
+        "stretches": len(stretches),
+        "found": found,
+        "accepted": len(accepted),
+        "wrong": len(accepted) - len(right),
+        "candidates": len(loops),
+        "loops": loops,
+        "where": [[s.start, s.stop] for s in stretches],
     }
 
 
@@ -214,7 +236,9 @@ def _rows(drives: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
         Row("drives better without --no-turns", f"{better} of {len(drives)}"),
         Row("chunks without stops, mean", f"{mean(moving, 'chunks'):.1f}"),
         Row(
-            "chunks with stops, mean", f"{mean(stopping, 'chunks'):.1f}", "as without, give or take one in twenty",
+            "chunks with stops, mean",
+            f"{mean(stopping, 'chunks'):.1f}",
+            "as without, give or take one in twenty",
             mean(stopping, "chunks") <= 1.05 * mean(moving, "chunks") + 1,
         ),
         Row("standing frames left out", f"{still} of {waited}"),

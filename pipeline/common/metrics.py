@@ -1,6 +1,7 @@
 """What a metrics page shows of us: every metric once, and what measures it. Ray exports them as `ray_<name>`.
 
-Ranks measure what they wait for with a RankMeter; the driver says how a run stands (`pipeline.fleet.status.run_metrics`).
+Ranks measure what they wait for with a RankMeter; the driver says how a run stands
+(`pipeline.fleet.status.run_metrics`).
 Without a Ray in the process nothing is recorded and nothing fails.
 """
 
@@ -53,7 +54,16 @@ STORE_MOVED = Metric(
     "city_store_moved_bytes_total", "counter", "Bytes of waiting chunks pushed to a slower tier", ("tier", "rank")
 )
 METRICS = (
-    DRIVES, FRAMES, POINTS, BYTES, STAGE_SECONDS, GPU_SECONDS, PHASE_SECONDS, INPUT_WAIT, ALL_REDUCE, STORE_MOVED,
+    DRIVES,
+    FRAMES,
+    POINTS,
+    BYTES,
+    STAGE_SECONDS,
+    GPU_SECONDS,
+    PHASE_SECONDS,
+    INPUT_WAIT,
+    ALL_REDUCE,
+    STORE_MOVED,
 )
 
 

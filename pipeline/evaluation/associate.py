@@ -44,9 +44,7 @@ class PosedFrames:
             falls = np.flatnonzero(~(np.diff(self.timestamps_s) > 0))
             if len(falls):
                 frame = int(falls[0]) + 1
-                raise DriveError(
-                    f"{self.what}: expected rising times, frame {frame} is no later than the one before"
-                )
+                raise DriveError(f"{self.what}: expected rising times, frame {frame} is no later than the one before")
 
     def __len__(self) -> int:
         return len(self.world_from_camera)
@@ -150,9 +148,7 @@ def match_names(first: tuple[str, ...], second: tuple[str, ...]) -> Pairs:
     order.
     """
     place = {name: number for number, name in enumerate(second)}
-    pairs = np.array([(i, place[name]) for i, name in enumerate(first) if name in place], np.int64).reshape(
-        -1, 2
-    )
+    pairs = np.array([(i, place[name]) for i, name in enumerate(first) if name in place], np.int64).reshape(-1, 2)
     if (np.diff(pairs[:, 1]) <= 0).any():
         raise DriveError("images have the same names in another order; use --match index or time")
     return pairs[:, 0], pairs[:, 1]

@@ -15,9 +15,22 @@ from pipeline.evaluation.clouds import Cloud
 _BLOCK = 1_000_000  # points read at a time
 _HEADER_LINES = 200
 _PLY_TYPES = {
-    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
-    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
-    "double": "f8", "float64": "f8",
+    "char": "i1",
+    "int8": "i1",
+    "uchar": "u1",
+    "uint8": "u1",
+    "short": "i2",
+    "int16": "i2",
+    "ushort": "u2",
+    "uint16": "u2",
+    "int": "i4",
+    "int32": "i4",
+    "uint": "u4",
+    "uint32": "u4",
+    "float": "f4",
+    "float32": "f4",
+    "double": "f8",
+    "float64": "f8",
 }
 _ENDS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 
@@ -79,8 +92,9 @@ def _pcd_header(file: BinaryIO) -> tuple[np.dtype, int, str]:
         zip(values["FIELDS"], values["SIZE"], values["TYPE"], counts, strict=True)
     ):
         unique = name if name in "xyz" else f"{name}{place}"  # padding is called _ each time
-        fields.append((unique, f"<{kinds[kind]}{size}", (int(times),)) if int(times) > 1
-                      else (unique, f"<{kinds[kind]}{size}"))
+        fields.append(
+            (unique, f"<{kinds[kind]}{size}", (int(times),)) if int(times) > 1 else (unique, f"<{kinds[kind]}{size}")
+        )
     return np.dtype(fields), int(values["POINTS"][0]), form
 
 

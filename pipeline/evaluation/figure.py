@@ -79,9 +79,7 @@ def _draw_path(figure: Any, aligned: FloatArray, truth: FloatArray) -> None:
     error, path = position_errors(aligned, truth), travelled(there)
     view, along = figure.subplots(1, 2, width_ratios=(3, 2))
     view.plot(there[:, across], there[:, up], color="0.35", linewidth=3.5, alpha=0.5, label="truth")
-    dots = view.scatter(
-        here[:, across], here[:, up], c=error, s=7, cmap="viridis", label="estimate", zorder=3
-    )
+    dots = view.scatter(here[:, across], here[:, up], c=error, s=7, cmap="viridis", label="estimate", zorder=3)
     view.plot(there[0, across], there[0, up], "o", color="black", markersize=6, label="start")
     view.set_aspect("equal", adjustable="datalim")
     view.set_xlabel(f"{_AXES[across]} (m)")

@@ -96,9 +96,7 @@ def check_poses(poses: NDArray[np.generic], what: str) -> FloatArray:
     wrong = (off > _ROTATION_TOLERANCE) | (np.linalg.det(rotation) < 0)
     if wrong.any():
         frame = int(wrong.argmax())
-        raise ValueError(
-            f"{what}: expected a rotation in frame {frame}, this matrix is off by {off[frame]:.2g}"
-        )
+        raise ValueError(f"{what}: expected a rotation in frame {frame}, this matrix is off by {off[frame]:.2g}")
     if len(array) < FEWEST_POSES:
         raise ValueError(f"{what}: at least {FEWEST_POSES} poses are needed, got {len(array)}")
     return array
@@ -143,9 +141,7 @@ def absolute_error(aligned: FloatArray, truth: FloatArray) -> AbsoluteError:
     error = position_errors(aligned, truth)
     path = float(travelled(truth[:, :3, 3])[-1])
     rmse = float(np.sqrt((error**2).mean()))
-    return AbsoluteError(
-        rmse, float(error.mean()), float(np.median(error)), float(error.max()), 100 * rmse / path
-    )
+    return AbsoluteError(rmse, float(error.mean()), float(np.median(error)), float(error.max()), 100 * rmse / path)
 
 
 def frame_pairs(frame_index: IntArray, delta: int) -> Pairs:
@@ -231,9 +227,7 @@ def kitti_error(estimate: FloatArray, truth: FloatArray, start_every: int = KITT
         translations.append(100 * translation / length)
         rotations.append(100 * rotation / length)
         by_length.append(
-            SegmentError(
-                length, int(inside.sum()), float(translations[-1].mean()), float(rotations[-1].mean())
-            )
+            SegmentError(length, int(inside.sum()), float(translations[-1].mean()), float(rotations[-1].mean()))
         )
     translation, rotation = np.concatenate(translations), np.concatenate(rotations)
     if not len(translation):

@@ -70,15 +70,11 @@ def compare(
     return Comparison(estimate, truth, pairs, matched)
 
 
-def evaluate(
-    comparison: Comparison, *, with_depth: bool = True, max_depth: float | None = None
-) -> Evaluation:
+def evaluate(comparison: Comparison, *, with_depth: bool = True, max_depth: float | None = None) -> Evaluation:
     """All errors of a comparison. Raises DriveError in one line where they do not exist."""
     estimate, truth = comparison.estimate, comparison.truth
     try:
-        trajectory = evaluate_trajectory(
-            comparison.estimated_poses, comparison.true_poses, comparison.pairs[0]
-        )
+        trajectory = evaluate_trajectory(comparison.estimated_poses, comparison.true_poses, comparison.pairs[0])
     except ValueError as error:
         raise DriveError(f"{estimate.frames.what} against {truth.frames.what}: {error}") from None
     depth, note = None, _no_depth(comparison, with_depth)

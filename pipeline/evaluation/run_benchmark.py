@@ -79,9 +79,7 @@ def evaluate_benchmark(
     return scores
 
 
-def _reconstructed(
-    config: RunConfig, refs: list[DriveRef], command: Listed[str]
-) -> tuple[Mapping[str, DriveRow], int]:
+def _reconstructed(config: RunConfig, refs: list[DriveRef], command: Listed[str]) -> tuple[Mapping[str, DriveRow], int]:
     """What became of each drive in one run over all, and the run's peak memory. KeyboardInterrupt where it was
     stopped."""
     if not refs:

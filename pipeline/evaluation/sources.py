@@ -164,9 +164,7 @@ def _rotations(quaternions: FloatArray, name: str) -> FloatArray:
     wrong = np.abs(length - 1) > 0.01
     if wrong.any():
         frame = int(wrong.argmax())
-        raise DriveError(
-            f"{name}: expected a unit quaternion in frame {frame}, its length is {length[frame]:g}"
-        )
+        raise DriveError(f"{name}: expected a unit quaternion in frame {frame}, its length is {length[frame]:g}")
     return rotation_from_quaternion(quaternions / length[:, None])
 
 

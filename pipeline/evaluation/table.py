@@ -67,18 +67,14 @@ def _rows(se3: AlignedErrors, sim3: AlignedErrors) -> list[list[str]]:
         rpe = [getattr(e.rpe, name) for e in both]
         if any(one.pairs for one in rpe):
             rows.append([title, "m", *(_two(one.translation_rmse, one.translation_mean) for one in rpe)])
-            rows.append(
-                ["    rmse / mean", "degrees", *(_two(one.rotation_rmse, one.rotation_mean) for one in rpe)]
-            )
+            rows.append(["    rmse / mean", "degrees", *(_two(one.rotation_rmse, one.rotation_mean) for one in rpe)])
     for title, kitti in (
         ("KITTI, all starts", [e.kitti for e in both]),
         ("KITTI, every 10th", [e.kitti_step10 for e in both]),
     ):
         if kitti[0].segments:
             rows.append([title, "m per 100 m", *(_number(one.translation_percent) for one in kitti)])
-            rows.append(
-                ["    100-800 m", "deg per 100 m", *(_number(one.rotation_per_100m) for one in kitti)]
-            )
+            rows.append(["    100-800 m", "deg per 100 m", *(_number(one.rotation_per_100m) for one in kitti)])
         else:
             rows.append([title, "", *("path < 100 m" for _ in both)])
     return rows

@@ -61,9 +61,7 @@ class FleetPlan:
     uri: str
 
 
-def fleet_plan(
-    config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter
-) -> FleetPlan:
+def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter) -> FleetPlan:
     """Plan all drives, store the plan as <output>/_plans/<time>.json, and say it. Raises what a run would raise for
     the run as a whole: StorageError, CheckpointError, ValueError."""
     output = storage.absolute(config.output)
@@ -96,8 +94,14 @@ def fleet_plan(
         reason = what_does_not_fit(planned.costs, size)
         if reason:
             too_large[planned.drive_id] = reason
-        rows.append({"drive_id": planned.drive_id, "uri": storage.redacted(planned.ref.uri),
-                     "replaces": planned.replaces, **asdict(planned.costs)})
+        rows.append(
+            {
+                "drive_id": planned.drive_id,
+                "uri": storage.redacted(planned.ref.uri),
+                "replaces": planned.replaces,
+                **asdict(planned.costs),
+            }
+        )
     frames = sum(cost.frames for cost in costs)
     staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
     # staged at a time: what the groups are at, what waits for the finisher, what it is at
@@ -143,8 +147,8 @@ def measured_rate(config: RunConfig, output: str) -> Rate | None:
     for run_id in reversed(list_runs(output)[-_RUNS_LOOKED_AT:]):
         run = read_run(output, run_id)
         same = all(
-            run.info.settings.get(name) == value for name, value in
-            (("preset", config.preset), ("precision", config.precision), ("weights", config.weights))
+            run.info.settings.get(name) == value
+            for name, value in (("preset", config.preset), ("precision", config.precision), ("weights", config.weights))
         )
         rates = [row.frames_per_s / max(run.info.workers, 1) for row in run.in_state("published") if row.frames_per_s]
         if same and rates:
@@ -173,8 +177,8 @@ def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
     hours = (
         f"{values['rank_hours']:.2f} {unit} hours, {values['rank_hours'] / (size.groups * size.workers):.2f} h of "
         f"{size.said} ({rate.frames_per_s:.2f} frames/s: {rate.source})"
-        if rate else f"unknown: no figure for this network on this device; one drive on this output gives one "
-        f"({size.said})"
+        if rate
+        else f"unknown: no figure for this network on this device; one drive on this output gives one ({size.said})"
     )
     lines = [
         f"drives    {shown or 'none'}",
@@ -195,8 +199,13 @@ def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
 
 
 _SAID = {
-    "do": "to do", "published": "done", "failed": "failed before", "quarantined": "quarantined before",
-    "bad": "cannot be read", "trouble": "whose store does not answer", "beyond --limit": "beyond --limit",
+    "do": "to do",
+    "published": "done",
+    "failed": "failed before",
+    "quarantined": "quarantined before",
+    "bad": "cannot be read",
+    "trouble": "whose store does not answer",
+    "beyond --limit": "beyond --limit",
 }
 
 

@@ -72,8 +72,13 @@ def run_fleet(
     parts.ready(config)
     size = parts.size(config)
     info = RunInfo(
-        new_run_id(), input=storage.redacted(config.input or ""), command=tuple(map(storage.redacted, command)),
-        settings=plain(asdict(config)), groups=size.groups, workers=size.workers, gpus=size.gpus,
+        new_run_id(),
+        input=storage.redacted(config.input or ""),
+        command=tuple(map(storage.redacted, command)),
+        settings=plain(asdict(config)),
+        groups=size.groups,
+        workers=size.workers,
+        gpus=size.gpus,
     )
     reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
     claims = Leases(output, info.run_id, config.fleet.lease_s)
@@ -91,8 +96,14 @@ def run_fleet(
 
 class _Run:
     def __init__(
-        self, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue, finisher: Finisher,
-        size: GroupSize, parts: Parts,
+        self,
+        config: RunConfig,
+        planner: Planner,
+        book: DriveBook,
+        queue: DriveQueue,
+        finisher: Finisher,
+        size: GroupSize,
+        parts: Parts,
     ) -> None:
         self.config, self.planner, self.book, self.queue = config, planner, book, queue
         self.finisher, self.size, self.parts = finisher, size, parts
@@ -106,7 +117,15 @@ class _Run:
         loaders = ThreadPoolExecutor(max(self.size.groups, _LOADED_AT_A_TIME), thread_name_prefix="load")
         groups = [
             Group(
-                number, self.config, self.planner, self.book, self.queue, self.finisher, self.size, self.parts, slots,
+                number,
+                self.config,
+                self.planner,
+                self.book,
+                self.queue,
+                self.finisher,
+                self.size,
+                self.parts,
+                slots,
                 loaders,
             )
             for number in range(self.size.groups)

@@ -14,8 +14,18 @@ import torch
 
 from pipeline.errors import DriveError
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 # Beside waiting chunks a GPU holds the layers' work: about 3 GB for 60 frames of 518x154 at the published size
@@ -28,8 +38,17 @@ _HOST_SHARE = 0.5
 # Below this the system begins to kill; a write of a chunk's prediction takes about half of it.
 _LEAST_FREE = 200 * 10**6
 # What a failed allocation on the host, Ray's memory monitor and a killed process say.
-_HOST_SIGNS = ("DefaultCPUAllocator: can't allocate memory", "not enough memory", "Cannot allocate memory",
-               "running low on memory", "OutOfMemoryError", "OOM", "SIGKILL", "signal 9", "exit code -9")
+_HOST_SIGNS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "running low on memory",
+    "OutOfMemoryError",
+    "OOM",
+    "SIGKILL",
+    "signal 9",
+    "exit code -9",
+)
 _GROUPS = Path("/sys/fs/cgroup")
 # A disk that is filled to the brim hurts its other users.
 _SCRATCH_SHARE = 0.8
@@ -108,12 +127,16 @@ def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str |
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in text:
         now = f" (now {size_text(budgets.gpu)})" if budgets else ""
-        return (f"the GPU ran out of memory: lower --gpu-memory{now}, so that fewer chunks wait there, or take a "
-                f"smaller --chunk-size [{_first_line(text)}]")
+        return (
+            f"the GPU ran out of memory: lower --gpu-memory{now}, so that fewer chunks wait there, or take a "
+            f"smaller --chunk-size [{_first_line(text)}]"
+        )
     if isinstance(error, MemoryError) or any(sign in text for sign in _HOST_SIGNS):
         now = f" (now {size_text(budgets.host)} a worker)" if budgets else ""
-        return (f"host memory ran out: lower --host-memory{now}, so that more chunks wait in --scratch, or give the "
-                f"workers more memory [{_first_line(text)}]")
+        return (
+            f"host memory ran out: lower --host-memory{now}, so that more chunks wait in --scratch, or give the "
+            f"workers more memory [{_first_line(text)}]"
+        )
     return None
 
 
@@ -123,15 +146,19 @@ def killed_advice(error: BaseException) -> str:
     text = f"{error} {error.__cause__ or ''} {getattr(error, 'worker_failures', '')}"
     if not any(sign in text for sign in (*_HOST_SIGNS, "ActorDied", "ActorUnavailable", "unexpectedly", "End of file")):
         return ""
-    return ("; a worker that vanishes was mostly killed for host memory: lower --host-memory, so that more chunks wait "
-            "in --scratch, or give the workers more memory")
+    return (
+        "; a worker that vanishes was mostly killed for host memory: lower --host-memory, so that more chunks wait "
+        "in --scratch, or give the workers more memory"
+    )
 
 
 def killed_here(budgets: MemoryBudgets) -> str:
     """What there is to say of a process that is gone without a word while chunks waited in it."""
     now = "half of what was free" if budgets.host is None else size_text(budgets.host)
-    return (f"the process was killed, mostly a sign that host memory ran out: lower --host-memory (now {now}), so that "
-            "more chunks wait in --scratch, or take a smaller --chunk-size")
+    return (
+        f"the process was killed, mostly a sign that host memory ran out: lower --host-memory (now {now}), so that "
+        "more chunks wait in --scratch, or take a smaller --chunk-size"
+    )
 
 
 def _first_line(text: str) -> str:

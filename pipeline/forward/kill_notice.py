@@ -11,7 +11,7 @@ import subprocess
 from types import TracebackType
 
 # remembers the last line it was given; speaks if that is not empty when the pipe breaks
-_SHELL = "last=; while IFS= read -r line; do last=$line; done; [ -z \"$last\" ] || printf '%s\\n' \"$last\" >&2"
+_SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf \'%s\\n\' "$last" >&2'
 
 
 class LastWords:
@@ -24,7 +24,10 @@ class LastWords:
     def __enter__(self) -> LastWords:
         with contextlib.suppress(OSError):  # without a shell there are no last words
             self._shell = subprocess.Popen(
-                ["/bin/sh", "-c", _SHELL], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                ["/bin/sh", "-c", _SHELL],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
                 start_new_session=True,  # Ctrl-C is not for it
             )
             self._tell(self._text)

@@ -93,7 +93,6 @@ class GroupSync:
         dist.broadcast(buffer, src=0)
         return bytes(buffer.tolist()).rstrip(b"\0").decode("ascii")
 
-
     def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """See MemorySync. Ranks have different numbers of rows: all are padded to the most."""
         shape = torch.tensor(rows.shape, dtype=torch.int64, device=self.device)

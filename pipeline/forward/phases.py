@@ -324,8 +324,7 @@ def to_time_order(prediction: Prediction, chunk: WaitingChunk, share: DriveShare
         if not finite.all():
             frame = share.number_of(int(staged.frame_index[np.argmin(finite)]))
             raise DriveError(
-                f"the network's {name} is not finite at frame {frame}; try --precision float32, "
-                "or other weights"
+                f"the network's {name} is not finite at frame {frame}; try --precision float32, or other weights"
             )
     return staged
 

@@ -46,8 +46,12 @@ class ChunkPrediction:
         s = len(self.frame_index)
         h, w = self.depth.shape[1:]
         expected = {
-            "cam_from_world": (s, 3, 4), "intrinsics": (s, 3, 3), "depth": (s, h, w),
-            "confidence": (s, h, w), "rgb": (s, h, w, 3), "ok": (s,),
+            "cam_from_world": (s, 3, 4),
+            "intrinsics": (s, 3, 3),
+            "depth": (s, h, w),
+            "confidence": (s, h, w),
+            "rgb": (s, h, w, 3),
+            "ok": (s,),
         }
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:

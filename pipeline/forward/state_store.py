@@ -217,7 +217,8 @@ class TieredStore:
             return "scratch"
         held = ", ".join(
             f"--{'scratch' if t == 'scratch' else t + '-memory'} {size_text(self._limit[t])}"
-            for t in TIERS if t != "gpu" or self.device.type == "cuda"
+            for t in TIERS
+            if t != "gpu" or self.device.type == "cuda"
         )
         raise MemoryBudgetError(
             f"chunks that wait take {size_text(self.nbytes + size)} and more, the budgets are full ({held}): "

@@ -52,7 +52,11 @@ class WorkerJob:
 
 
 def run_rank(
-    job: WorkerJob, frames: RankFrames, sync: MemorySync, device: torch.device, events: EventSink,
+    job: WorkerJob,
+    frames: RankFrames,
+    sync: MemorySync,
+    device: torch.device,
+    events: EventSink,
     workers_here: int = 1,
 ) -> None:
     """All drives of the plan on one rank. A drive that fails is dropped by all ranks; the next goes on.
@@ -96,8 +100,15 @@ def run_rank(
                 events.send(LoopsFound(drive_id, loops))
 
         phases = DrivePhases(
-            model, meter.timed(sync), store, job.settings, device, progress,
-            finder=job.finder, read_frames=partial(read_frames, task), loops_found=found,
+            model,
+            meter.timed(sync),
+            store,
+            job.settings,
+            device,
+            progress,
+            finder=job.finder,
+            read_frames=partial(read_frames, task),
+            loops_found=found,
         )
         meter.begin()
         try:
@@ -119,9 +130,7 @@ def run_rank(
 
 def _is_lasting(cause: BaseException | None) -> bool:
     """Whether another try at the drive would end alike: its data or the network's numbers, no store or machine."""
-    return cause is None or (
-        isinstance(cause, DriveError) and not isinstance(cause, StorageError | MemoryBudgetError)
-    )
+    return cause is None or (isinstance(cause, DriveError) and not isinstance(cause, StorageError | MemoryBudgetError))
 
 
 class ActorSink:

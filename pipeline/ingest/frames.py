@@ -42,9 +42,7 @@ class RankFrames:
         rank, world_size: whose stream this is.
     """
 
-    def __init__(
-        self, tasks: Sequence[DriveTask], rank: int, world_size: int, segment_count: int, stream: Any
-    ) -> None:
+    def __init__(self, tasks: Sequence[DriveTask], rank: int, world_size: int, segment_count: int, stream: Any) -> None:
         """Bind a plan to its stream: a ray.data.DataIterator over `segment_count` segments, None for none."""
         self.tasks = tuple(tasks)
         self.rank = rank
@@ -87,18 +85,14 @@ class RankFrames:
             table = next(tables, None)
             if table is None or table.num_rows != 1:
                 got = "its end" if table is None else f"{table.num_rows} rows"
-                raise RuntimeError(
-                    f"stream of frames: expected segment {number} of {self._segment_count}, got {got}"
-                )
+                raise RuntimeError(f"stream of frames: expected segment {number} of {self._segment_count}, got {got}")
             if number == self._segment_count - 1:
                 next(tables, None)  # runs into the end, so that the stream is taken down now and in order
             yield _unpacked(table)
 
     def _enter_drive(self, drive_index: int) -> None:
         if drive_index < self._next_drive:
-            raise ValueError(
-                f"drives come in order: expected {self._next_drive} or later, got {drive_index}"
-            )
+            raise ValueError(f"drives come in order: expected {self._next_drive} or later, got {drive_index}")
         self._next_drive = drive_index + 1
 
 
@@ -198,9 +192,7 @@ def iter_chunk_windows(rank_frames: RankFrames, drive_index: int) -> Iterator[Wi
         yield chunk_number, images, ok, tuple(reasons)
 
 
-def _next_segment(
-    segments: Iterator[FrameBatch], task: DriveTask, drive_index: int, start: int
-) -> FrameBatch:
+def _next_segment(segments: Iterator[FrameBatch], task: DriveTask, drive_index: int, start: int) -> FrameBatch:
     for batch in segments:
         if batch.drive_index < drive_index:
             continue
@@ -220,9 +212,7 @@ def _from_frame(batch: FrameBatch, first: int) -> FrameBatch:
     skip = max(first - batch.start, 0)
     if skip == 0:
         return batch
-    return FrameBatch(
-        batch.drive_index, first, batch.images[skip:].copy(), batch.ok[skip:], batch.reasons[skip:]
-    )
+    return FrameBatch(batch.drive_index, first, batch.images[skip:].copy(), batch.ok[skip:], batch.reasons[skip:])
 
 
 def _planned(tasks: tuple[DriveTask, ...], world_size: int, cpus: float, memory: int) -> list[RankFrames]:

@@ -55,9 +55,7 @@ def frame_geometry(source_width: int, source_height: int, height: int, width: in
     scale = max(width / source_width, height / source_height)
     resized_width = max(round(source_width * scale), width)
     resized_height = max(round(source_height * scale), height)
-    return FrameGeometry(
-        resized_width, resized_height, (resized_width - width) // 2, (resized_height - height) // 2
-    )
+    return FrameGeometry(resized_width, resized_height, (resized_width - width) // 2, (resized_height - height) // 2)
 
 
 def source_intrinsics(

@@ -50,9 +50,7 @@ def scan_drive(
     """
     length = _VIDEO_SEGMENT if drive.kind == "video" else _SEGMENT
     every = range(drive.frame_count)
-    waiting = [
-        segment_of(drive, 0, frames, every, HEIGHT, WIDTH) for frames in plan_segments([every], length)
-    ][::-1]
+    waiting = [segment_of(drive, 0, frames, every, HEIGHT, WIDTH) for frames in plan_segments([every], length)][::-1]
     most = max(2, _IN_FLIGHT_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
     batches: list[ray.ObjectRef] = []
     running: dict[ray.ObjectRef, Segment] = {}

@@ -177,7 +177,10 @@ _Prepare = Callable[[Image.Image], NDArray[np.uint8]]
 
 
 def _decoded(
-    segment: Segment, images: NDArray[Any], prepare: _Prepare, draft: tuple[int, int] | None,
+    segment: Segment,
+    images: NDArray[Any],
+    prepare: _Prepare,
+    draft: tuple[int, int] | None,
     patience_s: Sequence[float],
 ) -> FrameBatch:
     """images (n, ...): grey, overwritten frame by frame with what `prepare` makes of each."""
@@ -203,7 +206,10 @@ def _decoded(
 
 
 def _decode_images(
-    segment: Segment, images: NDArray[Any], prepare: _Prepare, draft: tuple[int, int] | None,
+    segment: Segment,
+    images: NDArray[Any],
+    prepare: _Prepare,
+    draft: tuple[int, int] | None,
     reasons: list[str | None],
 ) -> None:
     for i, uri in enumerate(segment.uris):
@@ -218,9 +224,7 @@ def _decode_images(
             reasons[i] = f"vanished since the drive was listed: {error}"
 
 
-def _decode_video(
-    segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]
-) -> None:
+def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]) -> None:
     assert segment.wanted_ns is not None
     for i, decoded in enumerate(video.decode_at(segment.uris[0], segment.wanted_ns)):
         reasons[i] = None

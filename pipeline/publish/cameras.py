@@ -70,9 +70,7 @@ class Cameras:
         place = np.minimum(np.searchsorted(self.frame_index, frame_index), len(self) - 1)
         return np.where(self.frame_index[place] == frame_index, place, -1)
 
-    def project(
-        self, places: NDArray[np.integer] | int, xyz: NDArray[np.floating]
-    ) -> tuple[Floats, Floats]:
+    def project(self, places: NDArray[np.integer] | int, xyz: NDArray[np.floating]) -> tuple[Floats, Floats]:
         """World points (n, 3), each into the camera of its row (n,), or all into that of one row: pixels of the source
         image (n, 2), NaN behind the camera, and z-depth (n,) in world units."""
         pose, k = self.world_from_camera[places], self.intrinsics[places]

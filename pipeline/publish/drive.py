@@ -29,6 +29,7 @@ Progress = Callable[[int, int, int], None]
 
 TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet")
 
+
 def publish_drive(
     output: str,
     facts: DriveFacts,
@@ -171,9 +172,7 @@ def _write_points(
     return shards.files, seen, seen_chunks, shards.points_of_chunk
 
 
-def _note_frames(
-    chunk: ChunkLike, number: int, own: NDArray[np.int64], facts: DriveFacts, seen: SeenFrames
-) -> None:
+def _note_frames(chunk: ChunkLike, number: int, own: NDArray[np.int64], facts: DriveFacts, seen: SeenFrames) -> None:
     index = np.asarray(chunk.frame_index, np.int64)
     intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
     source, net = (facts.source_width, facts.source_height), (facts.net_width, facts.net_height)

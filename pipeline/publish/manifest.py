@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
@@ -93,9 +93,7 @@ def _box(value: Sequence[Sequence[float]] | None) -> Any:
     return None if value is None else (tuple(value[0]), tuple(value[1]))
 
 
-def drive_identity(
-    listing: Iterable[ListedFile], weights_sha256: str | None, config: Mapping[str, Json]
-) -> str:
+def drive_identity(listing: Iterable[ListedFile], weights_sha256: str | None, config: Mapping[str, Json]) -> str:
     """The name (64 hex digits) of the result of this input, these weights and settings, and this schema.
 
     The order of the listing does not matter. config: the settings that change the result; leave out those
@@ -134,7 +132,7 @@ def input_listing(source_uri: str, listing: Iterable[ListedFile]) -> dict[str, J
 
 def now() -> str:
     """The time, UTC, ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_manifest(output: str, drive_id: str) -> Manifest:

@@ -14,9 +14,7 @@ _BLOCK = 1 << 16  # points coded at a time, so that what lies between the steps 
 # _SPREAD[v] has bit i of v at bit 3 i, for 11-bit v: a 21-bit number is spread by two look-ups.
 _SPREAD = np.zeros(1 << 11, np.uint64)
 for _bit in range(11):
-    _SPREAD |= ((np.arange(1 << 11, dtype=np.uint64) >> np.uint64(_bit)) & np.uint64(1)) << np.uint64(
-        3 * _bit
-    )
+    _SPREAD |= ((np.arange(1 << 11, dtype=np.uint64) >> np.uint64(_bit)) & np.uint64(1)) << np.uint64(3 * _bit)
 
 
 def interleave(cells: NDArray[Any]) -> NDArray[np.uint64]:

@@ -188,9 +188,7 @@ class ShardWriter:
         self.points_of_chunk += np.bincount(shard.chunk_index, minlength=len(self.points_of_chunk))
         self._wait()
         name = f"points/part-{self._count:05d}.parquet"
-        self._writing = self._thread.submit(
-            _write_shard, shard, name, self._drive_uri, self._config, self._scratch
-        )
+        self._writing = self._thread.submit(_write_shard, shard, name, self._drive_uri, self._config, self._scratch)
         self._count += 1
         self._room = PointBlock.empty(self._config.shard_rows)
         self._filled = 0
@@ -201,9 +199,7 @@ class ShardWriter:
             self.files.append(writing.result())
 
 
-def _write_shard(
-    shard: PointBlock, name: str, drive_uri: str, config: PublishConfig, scratch: Path
-) -> WrittenFile:
+def _write_shard(shard: PointBlock, name: str, drive_uri: str, config: PublishConfig, scratch: Path) -> WrittenFile:
     path = scratch / Path(name).name
     order = morton_order(shard.xyz)
     with pq.ParquetWriter(

@@ -17,9 +17,7 @@ def quaternion_from_rotation(rotation: NDArray[Any]) -> Floats:
     """
     r = np.asarray(rotation, np.float64)
     xx, yy, zz = r[..., 0, 0], r[..., 1, 1], r[..., 2, 2]
-    squares = np.stack(
-        [1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], -1
-    )  # 4 q_i^2
+    squares = np.stack([1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz], -1)  # 4 q_i^2
     wx, wy, wz = r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]
     xy, xz, yz = r[..., 0, 1] + r[..., 1, 0], r[..., 0, 2] + r[..., 2, 0], r[..., 1, 2] + r[..., 2, 1]
     products = np.stack(  # 4 q_i q_j
@@ -108,9 +106,7 @@ def path_length(positions: Floats) -> float:
     return float(np.linalg.norm(np.diff(there, axis=0), axis=-1).sum())
 
 
-def source_intrinsics(
-    intrinsics: NDArray[Any], source_size: tuple[int, int], net_size: tuple[int, int]
-) -> Floats:
+def source_intrinsics(intrinsics: NDArray[Any], source_size: tuple[int, int], net_size: tuple[int, int]) -> Floats:
     """fx fy cx cy (..., 4) in pixels of the source image, of intrinsics (..., 3, 3) in pixels of the
     network's.
 

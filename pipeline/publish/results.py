@@ -245,9 +245,7 @@ class PublishedDrive:
     def _table(self, name: str) -> pa.Table:
         file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
         if file is None:
-            raise DriveError(
-                f"drive {self.manifest.drive_id}: its manifest names no {name}; publish it again"
-            )
+            raise DriveError(f"drive {self.manifest.drive_id}: its manifest names no {name}; publish it again")
         with self._open(file) as parquet:
             return parquet.read()
 
@@ -278,9 +276,7 @@ def _may_hold(box: Box | None, limits: Limits) -> bool:
     if box is None:
         return True
     return all(
-        box[0][i] <= limits[axis][1] and box[1][i] >= limits[axis][0]
-        for i, axis in enumerate(AXES)
-        if axis in limits
+        box[0][i] <= limits[axis][1] and box[1][i] >= limits[axis][0] for i, axis in enumerate(AXES) if axis in limits
     )
 
 

@@ -42,10 +42,7 @@ def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> 
         "uri": [without_credentials(uri) for uri in facts.frame_uris],
         "chunk_index": _or_null(seen.chunk_index[nearest], there),
         **_pose_columns(poses[:, :3, 3], quaternions, there),
-        **{
-            name: _or_null(seen.intrinsics[nearest, i], there)
-            for i, name in enumerate(("fx", "fy", "cx", "cy"))
-        },
+        **{name: _or_null(seen.intrinsics[nearest, i], there) for i, name in enumerate(("fx", "fy", "cx", "cy"))},
         "width": np.full(count, facts.source_width),
         "height": np.full(count, facts.source_height),
         "confidence": _or_null(seen.confidence, seen.ok & np.isfinite(seen.confidence)),
@@ -85,7 +82,9 @@ def chunks_table(
         **{
             column: [one.get(name) for one in figures]
             for column, name in (
-                ("noise", "noise"), ("depth_disagreement", "log_scale"), ("scale_jump", "scale_jump"),
+                ("noise", "noise"),
+                ("depth_disagreement", "log_scale"),
+                ("scale_jump", "scale_jump"),
                 ("verdict", "level"),
             )
         },
@@ -130,9 +129,7 @@ def _table(kind: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _pose_columns(
-    positions: NDArray[Any], quaternions: NDArray[Any], there: NDArray[np.bool_]
-) -> dict[str, Any]:
+def _pose_columns(positions: NDArray[Any], quaternions: NDArray[Any], there: NDArray[np.bool_]) -> dict[str, Any]:
     names = {axis: positions[:, i] for i, axis in enumerate("xyz")}
     names |= {f"q{part}": quaternions[:, i] for i, part in enumerate("wxyz")}
     return {name: _or_null(values, there) for name, values in names.items()}

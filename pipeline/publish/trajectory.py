@@ -35,18 +35,13 @@ class Trajectory:
             )
         if len(joined.world_from_chunk) != chunk_count:
             raise DriveError(
-                f"{name}: expected a transform for each of {chunk_count} chunks, "
-                f"got {len(joined.world_from_chunk)}"
+                f"{name}: expected a transform for each of {chunk_count} chunks, got {len(joined.world_from_chunk)}"
             )
-        if len(np.unique(index)) != len(index) or (
-            len(index) and not 0 <= index.min() <= index.max() < count
-        ):
+        if len(np.unique(index)) != len(index) or (len(index) and not 0 <= index.min() <= index.max() < count):
             raise DriveError(f"{name}: joined frame numbers must be different and below its {count} frames")
         wrong = ~np.isfinite(given).all((1, 2)) | ~(scale > 0) | ~np.isfinite(scale)
         if wrong.any():
-            raise DriveError(
-                f"{name}: frame {index[wrong][0]} was joined with a pose or scale that is not finite"
-            )
+            raise DriveError(f"{name}: frame {index[wrong][0]} was joined with a pose or scale that is not finite")
         if len(owner) and not 0 <= owner.min() <= owner.max() < chunk_count:
             raise DriveError(f"{name}: frames must belong to chunks 0..{chunk_count - 1}, got {owner.max()}")
         poses = np.full((count, 4, 4), np.nan)
@@ -83,9 +78,7 @@ class SeenChunk:
     owned_count: int
 
 
-def check_chunk(
-    chunk: ChunkLike, number: int, facts: DriveFacts, owner: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def check_chunk(chunk: ChunkLike, number: int, facts: DriveFacts, owner: NDArray[np.int64]) -> NDArray[np.int64]:
     """The places in the chunk of the frames that it owns. DriveError where its arrays do not fit together or
     an owned frame is not in it."""
     name = f"drive {facts.drive_id}, chunk {number}"

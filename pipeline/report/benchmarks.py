@@ -50,8 +50,9 @@ def _runs(value: Any, what: str) -> Iterator[Measurement]:
     elif isinstance(value, dict):
         frames, seconds = value.get("frames"), value.get("total_seconds", value.get("seconds"))
         if _is_number(frames) and _is_number(seconds) and frames > 0:
-            peak = next((v for k, v in value.items() if k.startswith("peak") and k.endswith("bytes") and _is_number(v)),
-                        None)
+            peak = next(
+                (v for k, v in value.items() if k.startswith("peak") and k.endswith("bytes") and _is_number(v)), None
+            )
             yield Measurement(what, int(frames), float(seconds), peak)
         for name, one in value.items():
             if name not in ("settings", "machine"):

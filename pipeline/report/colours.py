@@ -18,10 +18,19 @@ OTHERS = ((240, 136, 62), (188, 140, 255), (86, 211, 194), (255, 123, 172), (210
 
 _GOLDEN = 0.618033988749895  # turns of hue between neighbours: near chunks differ most
 # Eight stops of viridis (CC0), from low to high.
-_STOPS = np.array([
-    (68, 1, 84), (70, 50, 127), (54, 92, 141), (39, 127, 142), (31, 161, 135), (74, 194, 109), (159, 218, 58),
-    (253, 231, 37),
-], np.float64)
+_STOPS = np.array(
+    [
+        (68, 1, 84),
+        (70, 50, 127),
+        (54, 92, 141),
+        (39, 127, 142),
+        (31, 161, 135),
+        (74, 194, 109),
+        (159, 218, 58),
+        (253, 231, 37),
+    ],
+    np.float64,
+)
 
 
 def hexadecimal(colour: tuple[int, int, int]) -> str:

@@ -31,7 +31,11 @@ _MAP_POINTS = 2_000  # of a line on the map
 
 
 def write_report(
-    folder: Path, view: DriveView, compared: Compared, config: ReportConfig, benchmarks: Sequence[Measurement],
+    folder: Path,
+    view: DriveView,
+    compared: Compared,
+    config: ReportConfig,
+    benchmarks: Sequence[Measurement],
     reporter: Reporter,
 ) -> None:
     """Fill an empty folder with everything that report.html needs (beside the viser client).
@@ -45,7 +49,10 @@ def write_report(
     frames = spread(len(view.frames), config.images)
     with reporter.timed("frames"):
         names, reason = write_frames(
-            view.drive, frames, folder / "frames", config.image_width,
+            view.drive,
+            frames,
+            folder / "frames",
+            config.image_width,
             lambda count: reporter.advance("frames", count, len(frames), "frames"),
         )
     with reporter.timed("render views"):
@@ -64,7 +71,11 @@ def write_report(
         "loops": [{"first": a, "second": b, "accepted": accepted} for a, b, accepted in view.loops],
         "findings": [
             {
-                "level": f.level, "reason": f.reason, "start": f.start, "stop": f.stop, "everywhere": f.is_everywhere,
+                "level": f.level,
+                "reason": f.reason,
+                "start": f.start,
+                "stop": f.stop,
+                "everywhere": f.is_everywhere,
                 "colour": hexadecimal(LEVELS.get(f.level, LEVELS["warn"])),
             }
             for f in view.stretches
@@ -72,9 +83,7 @@ def write_report(
         "views": views,
         "first_view": (len(views) // 4) * 2 + 1 if len(views) > 1 else 0,  # through the camera, in the middle
         "results": _results(view, compared),
-        "figures": [
-            {"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures
-        ],
+        "figures": [{"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures],
         "made": _made(view),
         "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
     }
@@ -133,7 +142,9 @@ def other_paths(compared: Compared) -> list[OtherPath]:
 def _head(view: DriveView, compared: Compared) -> dict[str, Json]:
     counts, per = view.drive.manifest.counts, compared.metres or 1.0
     facts = [
-        ["frames", f"{counts.frames:,}"], ["chunks", f"{counts.chunks:,}"], ["points", f"{counts.points:,}"],
+        ["frames", f"{counts.frames:,}"],
+        ["chunks", f"{counts.chunks:,}"],
+        ["points", f"{counts.points:,}"],
         ["loops closed", f"{counts.loops_accepted} of {counts.loops}"],
         [f"path ({compared.unit})", f"{view.length * per:,.4g}"],
     ]
@@ -141,8 +152,13 @@ def _head(view: DriveView, compared: Compared) -> dict[str, Json]:
         facts.append(["ATE (m)", f"{compared.own.rmse:.2f}"])
         facts.append(["ATE / path", f"{compared.own.rmse / max(compared.path, 1e-9):.2%}"])
     return {
-        "id": view.drive_id, "verdict": view.verdict, "facts": facts, "unit": compared.unit, "per_unit": per,
-        "truth": compared.own is not None, "deviation": _deviation(view, compared.own),
+        "id": view.drive_id,
+        "verdict": view.verdict,
+        "facts": facts,
+        "unit": compared.unit,
+        "per_unit": per,
+        "truth": compared.own is not None,
+        "deviation": _deviation(view, compared.own),
     }
 
 
@@ -160,8 +176,10 @@ def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str
     ahead = camera.world_from_camera[:3, 2]
     reach = float(np.linalg.norm(position - view.path.mean(0)))
     low, high = confidence_range(sample.confidence)
-    layers = [{"name": "/path", "label": "path", "colour": hexadecimal(PATH)},
-              {"name": "/cameras", "label": "cameras", "colour": "#8b949e"}]
+    layers = [
+        {"name": "/path", "label": "path", "colour": hexadecimal(PATH)},
+        {"name": "/cameras", "label": "cameras", "colour": "#8b949e"},
+    ]
     if view.loops:
         layers.append({"name": "/loops", "label": "loops", "colour": "#56d3c2"})
     if any(not one.is_everywhere for one in view.stretches):
@@ -170,11 +188,15 @@ def _scene(view: DriveView, sample: PointSample, compared: Compared) -> dict[str
         layers.append({"name": f"/others/{number}", "label": other.name, "colour": hexadecimal(other.colour)})
     extent = float(np.ptp(sample.xyz, axis=0).max()) if len(sample) else reach
     return {
-        "note": sample.note, "layers": layers,
+        "note": sample.note,
+        "layers": layers,
         "colours": [{"name": name, "label": _LABELS[name]} for name in COLOURS] if len(sample) else [],
         "confidence": {"low": low, "high": high, "css": scale_css()},
-        "point_size": point_size(sample.xyz, view.step), "step": view.step, "up": view.up,
-        "near": 0.1 * view.step, "far": 20 * max(extent, reach),
+        "point_size": point_size(sample.xyz, view.step),
+        "step": view.step,
+        "up": view.up,
+        "near": 0.1 * view.step,
+        "far": 20 * max(extent, reach),
         "start": {"position": position, "target": position + ahead * reach, "fov": float(np.radians(60))},
     }
 
@@ -198,21 +220,30 @@ def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: 
     row = view.drive.poses.slice(0, 1).to_pylist()[0]
     times = view.frames.timestamps_s
     return {
-        "count": count, "first": int(np.flatnonzero(known)[0]) if known.any() else 0,
+        "count": count,
+        "first": int(np.flatnonzero(known)[0]) if known.any() else 0,
         "position": [_rounded(p) if ok else None for p, ok in zip(view.poses[:, :3, 3], known, strict=True)],
         "rotation": rotation,
         "map": [_rounded(p) if ok else None for p, ok in zip(view.on_map(view.poses[:, :3, 3]), known, strict=True)],
-        "status": view.drive.poses["status"].to_pylist(), "chunk": view.chunk, "confidence": view.confidence,
-        "time": times - times[0] if times is not None else None, "travelled": travelled * (compared.metres or 1.0),
-        "images": nearest, "files": [names[frame] for frame in files_of], "files_of": files_of,
-        "note": f"no images: {reason}" if reason else None, "aspect": row["width"] / row["height"],
+        "status": view.drive.poses["status"].to_pylist(),
+        "chunk": view.chunk,
+        "confidence": view.confidence,
+        "time": times - times[0] if times is not None else None,
+        "travelled": travelled * (compared.metres or 1.0),
+        "images": nearest,
+        "files": [names[frame] for frame in files_of],
+        "files_of": files_of,
+        "note": f"no images: {reason}" if reason else None,
+        "aspect": row["width"] / row["height"],
     }
 
 
 def _paths(view: DriveView, compared: Compared) -> list[Json]:
     paths = [{"name": "this result", "colour": hexadecimal(PATH), "own": True, "points": view.path}]
-    paths += [{"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
-              for o in other_paths(compared)]
+    paths += [
+        {"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
+        for o in other_paths(compared)
+    ]
     for one in paths:
         points = np.asarray(one["points"])
         one["points"] = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
@@ -221,20 +252,30 @@ def _paths(view: DriveView, compared: Compared) -> list[Json]:
 
 def _results(view: DriveView, compared: Compared) -> list[Json]:
     own = compared.own
-    rows: list[Json] = [{
-        "name": "this result", "colour": hexadecimal(PATH), "rmse": own.rmse if own else None,
-        "share": 100 * own.rmse / compared.path if own and compared.path else None, "verdict": view.verdict,
-        "changed": None,
-    }]
+    rows: list[Json] = [
+        {
+            "name": "this result",
+            "colour": hexadecimal(PATH),
+            "rmse": own.rmse if own else None,
+            "share": 100 * own.rmse / compared.path if own and compared.path else None,
+            "verdict": view.verdict,
+            "changed": None,
+        }
+    ]
     for other in compared.others:
         quality = other.drive.manifest.quality if other.drive is not None else {}
         changed = changed_settings(view.drive.manifest.config, other.drive.manifest.config) if other.drive else {}
-        rows.append({
-            "name": other.name, "colour": hexadecimal(other.colour), "rmse": other.rmse,
-            "share": 100 * other.rmse / compared.path if compared.path else None,
-            "verdict": quality.get("verdict", "unknown") if other.drive is not None else "poses only",
-            "changed": "; ".join(f"{name} {theirs} (here {ours})" for name, (ours, theirs) in changed.items()) or None,
-        })
+        rows.append(
+            {
+                "name": other.name,
+                "colour": hexadecimal(other.colour),
+                "rmse": other.rmse,
+                "share": 100 * other.rmse / compared.path if compared.path else None,
+                "verdict": quality.get("verdict", "unknown") if other.drive is not None else "poses only",
+                "changed": "; ".join(f"{name} {theirs} (here {ours})" for name, (ours, theirs) in changed.items())
+                or None,
+            }
+        )
     return rows
 
 
@@ -242,13 +283,17 @@ def _made(view: DriveView) -> list[Json]:
     manifest = view.drive.manifest
     figures = manifest.quality.get("figures") or {}
     rows = [
-        ["input", str(manifest.input.get("uri"))], ["published", manifest.published_at],
-        ["program", manifest.code_version], ["weights", manifest.weights_sha256 or "made up"],
-        ["identity", manifest.identity], ["schema", str(manifest.schema_version)],
+        ["input", str(manifest.input.get("uri"))],
+        ["published", manifest.published_at],
+        ["program", manifest.code_version],
+        ["weights", manifest.weights_sha256 or "made up"],
+        ["identity", manifest.identity],
+        ["schema", str(manifest.schema_version)],
         ["result", f"{sum(file.size for file in manifest.files):,} bytes in {len(manifest.files)} files"],
     ]
-    return rows + [[name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items()
-                   if isinstance(value, int | float)]
+    return rows + [
+        [name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items() if isinstance(value, int | float)
+    ]
 
 
 def _rounded(values: Any) -> list[float]:

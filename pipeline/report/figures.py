@@ -17,11 +17,25 @@ from pipeline.report.drive_view import DriveView
 _TEXT, _FAINT, _PANEL = "#c9d1d9", "#6e7681", "#161a20"
 _ACCENT = hexadecimal(PATH)
 _STYLE = {
-    "figure.facecolor": _PANEL, "axes.facecolor": _PANEL, "savefig.facecolor": _PANEL, "text.color": _TEXT,
-    "axes.labelcolor": _TEXT, "axes.edgecolor": "#30363d", "xtick.color": _FAINT, "ytick.color": _FAINT,
-    "grid.color": "#30363d", "font.size": 9, "axes.grid": True, "grid.alpha": 0.6, "axes.axisbelow": True,
-    "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "svg.fonttype": "none",
-    "font.family": ["sans-serif"], "svg.hashsalt": "report",
+    "figure.facecolor": _PANEL,
+    "axes.facecolor": _PANEL,
+    "savefig.facecolor": _PANEL,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": "#30363d",
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "grid.color": "#30363d",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "font.family": ["sans-serif"],
+    "svg.hashsalt": "report",
 }
 
 
@@ -71,8 +85,10 @@ def _deviation(view: DriveView, compared: Compared) -> Figure:
         axes.legend(loc="upper left", fontsize=8)
 
     return Figure(
-        "error", f"Distance from {reference} along the path",
-        "of the camera positions, each result aligned by one Sim(3)", _drawn(draw),
+        "error",
+        f"Distance from {reference} along the path",
+        "of the camera positions, each result aligned by one Sim(3)",
+        _drawn(draw),
     )
 
 
@@ -93,8 +109,9 @@ def _overlaps(view: DriveView) -> Figure:
         beside.set_ylim(0, 105)
         beside.grid(False)
 
-    return Figure("overlaps", "Overlap with the chunk before", "residual of the alignment, and agreeing points",
-                  _drawn(draw))
+    return Figure(
+        "overlaps", "Overlap with the chunk before", "residual of the alignment, and agreeing points", _drawn(draw)
+    )
 
 
 def _scales(view: DriveView) -> Figure:
@@ -107,8 +124,12 @@ def _scales(view: DriveView) -> Figure:
         axes.set_xlabel("chunk")
         axes.set_ylabel("scale / median scale")
 
-    return Figure("scales", "Scale of each chunk", "world units per chunk unit, over the median; jumps are suspicious",
-                  _drawn(draw))
+    return Figure(
+        "scales",
+        "Scale of each chunk",
+        "world units per chunk unit, over the median; jumps are suspicious",
+        _drawn(draw),
+    )
 
 
 def _confidence(view: DriveView) -> Figure:
@@ -117,8 +138,13 @@ def _confidence(view: DriveView) -> Figure:
     def draw(axes: Any) -> None:
         for one in view.stretches:
             if not one.is_everywhere:
-                axes.axvspan(one.start, one.stop, color=hexadecimal(LEVELS.get(one.level, LEVELS["warn"])), alpha=0.22,
-                             linewidth=0)
+                axes.axvspan(
+                    one.start,
+                    one.stop,
+                    color=hexadecimal(LEVELS.get(one.level, LEVELS["warn"])),
+                    alpha=0.22,
+                    linewidth=0,
+                )
         axes.plot(frames, view.confidence, color=_ACCENT, linewidth=1.2)
         axes.set_xlabel("frame")
         axes.set_ylabel("median confidence")
@@ -161,8 +187,14 @@ def _benchmarks(runs: Sequence[Measurement]) -> Figure:
             axes.plot(frames, seconds, color=shade, marker="o", markersize=4, label=f"{name}: time")
             kept = [run for run in mine if run.peak_bytes is not None]
             if beside is not None and kept:
-                beside.plot([run.frames for run in kept], [(run.peak_bytes or 0) / 2**30 for run in kept], color=shade,
-                            marker="s", markersize=4, linestyle="--")
+                beside.plot(
+                    [run.frames for run in kept],
+                    [(run.peak_bytes or 0) / 2**30 for run in kept],
+                    color=shade,
+                    marker="s",
+                    markersize=4,
+                    linestyle="--",
+                )
                 axes.plot([], [], color=shade, marker="s", markersize=4, linestyle="--", label=f"{name}: peak memory")
         axes.set_xlabel("frames")
         axes.set_ylabel("seconds")

@@ -40,7 +40,9 @@ def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[
 def write_frames(
     drive: PublishedDrive, frames: Sequence[int], folder: Path, width: int, done: Callable[[int], None]
 ) -> tuple[dict[int, str], str | None]:
-    """Write the frames as JPEGs of `width` pixels: name of the file by frame, and why the first missing one is missing.
+    """Write the frames as JPEGs of `width` pixels.
+
+    Returns the file name by frame, and why the first missing one is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names, reason = {}, None
@@ -79,4 +81,3 @@ def _video_frames(uri: str, frames: Sequence[int], times: Sequence[int]) -> Iter
     except DriveError as error:
         reason = " ".join(str(error).split())
         yield from ((frame, reason) for frame in frames[given:])
-

@@ -91,11 +91,20 @@ def _entry(output: str, drive_id: str, site: Path) -> Entry:
 def _made(drive: PublishedDrive, site: Path) -> Entry:
     view, manifest = DriveView.of(drive), drive.manifest
     entry = {
-        "version": ENTRY_VERSION, "id": manifest.drive_id, "identity": manifest.identity,
-        "published_at": manifest.published_at, "verdict": view.verdict, "frames": manifest.counts.frames,
-        "chunks": manifest.counts.chunks, "points": manifest.counts.points, "loops": manifest.counts.loops,
-        "loops_accepted": manifest.counts.loops_accepted, "length": round(view.length, 3), "unit": "units",
-        "seconds": round(sum(float(s) for s in manifest.timings.values()), 1), "path": _sketch(view),
+        "version": ENTRY_VERSION,
+        "id": manifest.drive_id,
+        "identity": manifest.identity,
+        "published_at": manifest.published_at,
+        "verdict": view.verdict,
+        "frames": manifest.counts.frames,
+        "chunks": manifest.counts.chunks,
+        "points": manifest.counts.points,
+        "loops": manifest.counts.loops,
+        "loops_accepted": manifest.counts.loops_accepted,
+        "length": round(view.length, 3),
+        "unit": "units",
+        "seconds": round(sum(float(s) for s in manifest.timings.values()), 1),
+        "path": _sketch(view),
         "thumb": _thumb(drive, site),
     }
     place = site / "entries" / f"{manifest.drive_id}.json"

@@ -54,8 +54,13 @@ def render_points(
     fx, fy, cx, cy = camera.intrinsics
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         u, v = fx * x / z + cx, fy * y / z + cy
-    seen = np.flatnonzero((z > _NEAR * size) & (u > -_LARGEST) & (u < camera.width + _LARGEST)
-                          & (v > -_LARGEST) & (v < camera.height + _LARGEST))
+    seen = np.flatnonzero(
+        (z > _NEAR * size)
+        & (u > -_LARGEST)
+        & (u < camera.width + _LARGEST)
+        & (v > -_LARGEST)
+        & (v < camera.height + _LARGEST)
+    )
     u, v, z = u[seen], v[seen], z[seen]
     side = np.clip(np.round(size * fx / z), 1, _LARGEST).astype(np.int64)
     # Nearest first by one comparison: a positive float's bits rise with it, the point's number breaks ties.

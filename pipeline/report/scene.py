@@ -69,8 +69,14 @@ def add_points(scene: Any, view: DriveView, sample: PointSample) -> None:
     size = point_size(sample.xyz, view.step)
     for name in COLOURS:
         scene.add_point_cloud(
-            f"/points/{name}", sample.xyz, by[name], point_size=size, point_shape="rounded",
-            point_shading="flat", precision="float32", visible=name == "colour",
+            f"/points/{name}",
+            sample.xyz,
+            by[name],
+            point_size=size,
+            point_shape="rounded",
+            point_shading="flat",
+            precision="float32",
+            visible=name == "colour",
         )
 
 
@@ -93,8 +99,14 @@ def add_current(scene: Any, view: DriveView, frame: int | None = None) -> Any:
     tall = row["height"] / row["fy"] if row["fy"] else 1.0
     pose = view.poses[frame]
     return scene.add_camera_frustum(
-        "/now", fov=2 * float(np.arctan(tall / 2)), aspect=aspect, scale=3.0 * view.step, thickness=2.5,
-        thickness_units="screen", color=(255, 255, 255), wxyz=quaternion_from_rotation(pose[:3, :3]),
+        "/now",
+        fov=2 * float(np.arctan(tall / 2)),
+        aspect=aspect,
+        scale=3.0 * view.step,
+        thickness=2.5,
+        thickness_units="screen",
+        color=(255, 255, 255),
+        wxyz=quaternion_from_rotation(pose[:3, :3]),
         position=pose[:3, 3],
     )
 

@@ -129,5 +129,3 @@ def _write_pages(site: Path) -> None:
 
 def _asset(name: str) -> bytes:
     return resources.files("pipeline.report").joinpath("assets", name).read_bytes()
-
-

@@ -54,7 +54,9 @@ class Listing(_MadeWhenAsked[StoredFile]):
         # bytes, because a local name need not be text
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         self._take_columns(
-            folder, pa.array(encoded, pa.binary(), memory_pool=_POOL), pa.array(sizes, pa.int64(), memory_pool=_POOL),
+            folder,
+            pa.array(encoded, pa.binary(), memory_pool=_POOL),
+            pa.array(sizes, pa.int64(), memory_pool=_POOL),
             pa.array(etags, pa.string(), memory_pool=_POOL),
         )
 

@@ -62,9 +62,7 @@ class PageFiles:
         return len(self.keys)
 
 
-def take_files_out(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object
-) -> None:
+def take_files_out(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
     """botocore's event BEFORE_ALL_PARSING: cuts the files out of the body and puts them into the answer as PageFiles,
     etags without their quotes."""
     body = response_dict["body"]

@@ -11,9 +11,7 @@ DRIVE_ID_LENGTH = 128
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _DRIVE_ID = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
-_SECRET_IN_URI = re.compile(
-    r"(://)[^/@\s]+@|((?:signature|token|credential|password|key)=)[^&\s]+", re.IGNORECASE
-)
+_SECRET_IN_URI = re.compile(r"(://)[^/@\s]+@|((?:signature|token|credential|password|key)=)[^&\s]+", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:

@@ -93,7 +93,10 @@ class CityDrive:
             raise IndexError(f"frames {numbers.min()} to {numbers.max()} of a drive of {self.frames}")
         rendered = self.render_poses(self.world_from_camera[numbers])
         return RenderedFrames(
-            rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics,
+            rendered.images,
+            rendered.depth,
+            rendered.world_from_camera,
+            rendered.intrinsics,
             self.route.timestamps_s[numbers],
         )
 
@@ -125,9 +128,7 @@ class CityDrive:
         band = max(min(rays // (self.width * self.supersample**2), self.height), 1)
         for first in range(0, count, step):
             last = min(first + step, count)
-            camera = Camera(
-                pose[first:last], self.focal, self.width / 2, self.height / 2, self.height, self.width
-            )
+            camera = Camera(pose[first:last], self.focal, self.width / 2, self.height / 2, self.height, self.width)
             for top in range(0, self.height, band):
                 rows = (top, min(top + band, self.height))
                 colour, inverse = self._block(camera, rows)
@@ -178,8 +179,6 @@ class CityDrive:
             flat = which * item.shape[1] + pixel
             ray, eye = (by_pixel(a).permute(1, 0, 2).reshape(3, -1) for a in ray_directions(fine, fine_rows))
             some = Hits(inverse.view(-1).index_select(0, flat), item.view(-1).index_select(0, flat))
-            extra = self._shader.colours(
-                ray.index_select(1, flat), eye.index_select(1, flat), self.focal, some
-            )
+            extra = self._shader.colours(ray.index_select(1, flat), eye.index_select(1, flat), self.focal, some)
             every.index_copy_(1, flat, extra)
         return every.view(3, s * s, -1).mean(1)

@@ -11,8 +11,16 @@ from pipeline.synthetic.solids import Builder, Colour, FloatArray, Look, Materia
 from pipeline.synthetic.streets import CROSSING_CLEARANCE, PARKING_WIDTH
 
 CAR_COLOURS: tuple[Colour, ...] = (
-    (0.60, 0.60, 0.62), (0.75, 0.75, 0.74), (0.04, 0.04, 0.05), (0.18, 0.19, 0.21), (0.40, 0.03, 0.03),
-    (0.04, 0.10, 0.32), (0.05, 0.20, 0.12), (0.55, 0.42, 0.10), (0.30, 0.34, 0.38), (0.70, 0.30, 0.05),
+    (0.60, 0.60, 0.62),
+    (0.75, 0.75, 0.74),
+    (0.04, 0.04, 0.05),
+    (0.18, 0.19, 0.21),
+    (0.40, 0.03, 0.03),
+    (0.04, 0.10, 0.32),
+    (0.05, 0.20, 0.12),
+    (0.55, 0.42, 0.10),
+    (0.30, 0.34, 0.38),
+    (0.70, 0.30, 0.05),
 )
 
 
@@ -33,11 +41,20 @@ class CityStyle:
     def draw(cls, rng: np.random.Generator) -> CityStyle:
         palette = np.array(
             [
-                (0.45, 0.20, 0.14), (0.52, 0.34, 0.22), (0.62, 0.52, 0.38), (0.66, 0.62, 0.52), (0.42,
-                0.42, 0.44),
-                (0.58, 0.60, 0.62), (0.34, 0.38, 0.46), (0.70, 0.56, 0.40), (0.55, 0.26, 0.18), (0.30,
-                0.26, 0.24),
-                (0.74, 0.70, 0.64), (0.40, 0.46, 0.40), (0.60, 0.42, 0.36), (0.24, 0.32, 0.38),
+                (0.45, 0.20, 0.14),
+                (0.52, 0.34, 0.22),
+                (0.62, 0.52, 0.38),
+                (0.66, 0.62, 0.52),
+                (0.42, 0.42, 0.44),
+                (0.58, 0.60, 0.62),
+                (0.34, 0.38, 0.46),
+                (0.70, 0.56, 0.40),
+                (0.55, 0.26, 0.18),
+                (0.30, 0.26, 0.24),
+                (0.74, 0.70, 0.64),
+                (0.40, 0.46, 0.40),
+                (0.60, 0.42, 0.36),
+                (0.24, 0.32, 0.38),
             ]
         )
         chosen = palette[rng.permutation(len(palette))[: rng.integers(5, 11)]]
@@ -126,8 +143,15 @@ def _building(
     wall = _vary(rng, style.walls[rng.integers(len(style.walls))], 0.2)
     glass = rng.uniform(0.02, 0.12)
     look = Look(
-        Material.FACADE, wall, (float(glass * 0.8), float(glass * 0.95), float(glass * 1.15)),
-        float(period), floor, float(fill_u), float(fill_v), float(rng.random()), float(rng.integers(0, 4096)),
+        Material.FACADE,
+        wall,
+        (float(glass * 0.8), float(glass * 0.95), float(glass * 1.15)),
+        float(period),
+        floor,
+        float(fill_u),
+        float(fill_v),
+        float(rng.random()),
+        float(rng.integers(0, 4096)),
     )
     x, y, wide, deep = (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0
     if wide < 4 or deep < 4:
@@ -148,15 +172,11 @@ def _building(
         builder.box(x, y, tall - 0.5, (wide + 0.7, deep + 0.7, 0.5), edge)
     if rng.random() < 0.4 and set_back < 1.0:  # awnings over the shops
         cloth = _vary(rng, CAR_COLOURS[rng.integers(len(CAR_COLOURS))], 0.2)
-        builder.box(
-            x, y, 2.75, (wide + 2.2, deep + 2.2, 0.45), Look(Material.PLAIN, cloth, seed=look.seed + 7)
-        )
+        builder.box(x, y, 2.75, (wide + 2.2, deep + 2.2, 0.45), Look(Material.PLAIN, cloth, seed=look.seed + 7))
     builder.solid.append((x0, y0, x1, y1, top))
 
 
-def _tree(
-    builder: Builder, rng: np.random.Generator, style: CityStyle, x: float, y: float, size: float = 1.0
-) -> None:
+def _tree(builder: Builder, rng: np.random.Generator, style: CityStyle, x: float, y: float, size: float = 1.0) -> None:
     trunk = float(rng.uniform(2.3, 3.4) * size)
     radius = float(rng.uniform(1.3, 2.1) * size)
     builder.new_object()
@@ -169,12 +189,13 @@ def _tree(
         out, blob = radius * rng.uniform(0.45, 0.75), radius * rng.uniform(0.45, 0.7)
         up = trunk + radius * rng.uniform(0.6, 1.3)
         builder.leaf(
-            float(x + out * np.cos(turn)), float(y + out * np.sin(turn)), float(up),
-            (float(blob), float(blob), float(blob * rng.uniform(0.7, 1.0))), _vary(rng, leaf, 0.15),
+            float(x + out * np.cos(turn)),
+            float(y + out * np.sin(turn)),
+            float(up),
+            (float(blob), float(blob), float(blob * rng.uniform(0.7, 1.0))),
+            _vary(rng, leaf, 0.15),
         )
-    builder.solid.append(
-        (x - radius * 0.8, y - radius * 0.8, x + radius * 0.8, y + radius * 0.8, trunk + 1.6 * radius)
-    )
+    builder.solid.append((x - radius * 0.8, y - radius * 0.8, x + radius * 0.8, y + radius * 0.8, trunk + 1.6 * radius))
 
 
 def furnish_street(
@@ -217,9 +238,7 @@ def furnish_street(
         for at in np.arange(first + rng.uniform(0, 9), last, style.lamp_spacing):
             _lamp(builder, rng, style, *place(float(at), side * (half + 0.5)), vertical, -side)
         for at in rng.uniform(first, last, int(rng.integers(1, 5))):
-            _clutter(
-                builder, rng, *place(float(at), side * (half + rng.uniform(0.6, max(pavement - 0.8, 0.7))))
-            )
+            _clutter(builder, rng, *place(float(at), side * (half + rng.uniform(0.6, max(pavement - 0.8, 0.7)))))
 
 
 def _car(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: float) -> None:
@@ -245,9 +264,7 @@ def _car(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: fl
         )
         body = Look(Material.CAR_BODY, paint, (0.03, 0.035, 0.045), long, tall, style=1.0, seed=seed)
         builder.box(x, y, 0.2, (long, wide, tall - 0.2), body, yaw)
-    builder.box(
-        x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw
-    )  # its shadow, a finger's breadth thick
+    builder.box(x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw)  # its shadow, a finger's breadth thick
 
 
 def _lamp(
@@ -280,9 +297,7 @@ def _clutter(builder: Builder, rng: np.random.Generator, x: float, y: float) -> 
         size = (0.65, 0.65, 0.65) if rng.random() < 0.5 else (0.5, 0.5, 0.8)
         builder.box(x, y, 2.1, (size[0], 0.06, size[2]), Look(Material.PLAIN, colour, seed=seed))
     elif kind < 0.75:
-        builder.box(
-            x, y, 0.0, (0.6, 0.6, float(rng.uniform(0.8, 1.3))), Look(Material.PLAIN, colour, seed=seed)
-        )
+        builder.box(x, y, 0.0, (0.6, 0.6, float(rng.uniform(0.8, 1.3))), Look(Material.PLAIN, colour, seed=seed))
     elif kind < 0.9:
         builder.box(x, y, 0.0, (0.2, 0.2, 0.9), Look(Material.PLAIN, (0.5, 0.48, 0.1), seed=seed))
     else:

@@ -79,7 +79,17 @@ def build_city(seed: int, extent: int = 7) -> CityLayout:
     furnish_crossings(builder, rng, streets_x, streets_y, half_x, half_y)
     quads, leaves, quad_start, leaf_start, sphere = builder.arrays()
     return CityLayout(
-        seed, streets_x, streets_y, half_x, half_y, pavement, green, quads, leaves, quad_start, leaf_start,
+        seed,
+        streets_x,
+        streets_y,
+        half_x,
+        half_y,
+        pavement,
+        green,
+        quads,
+        leaves,
+        quad_start,
+        leaf_start,
         sphere,
         np.array(builder.solid, np.float64).reshape(-1, 5),
     )

@@ -41,12 +41,16 @@ class Weather:
         zenith = np.array([0.10, 0.25, 0.62]) * clear + np.array([0.42, 0.46, 0.52]) * (1 - clear)
         horizon = np.array([0.58, 0.70, 0.82]) * clear + np.array([0.58, 0.60, 0.62]) * (1 - clear)
         horizon = horizon * (1 - 0.6 * warm) + np.array([0.88, 0.66, 0.44]) * 0.6 * warm
-        to_sun = np.array(
-            [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
-        )
+        to_sun = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
         return cls(
-            to_sun, sun, ambient, zenith, horizon,
-            float(rng.uniform(200.0, 650.0)), float(rng.uniform(0.0, 1.0)), float(rng.uniform(0.85, 1.15)),
+            to_sun,
+            sun,
+            ambient,
+            zenith,
+            horizon,
+            float(rng.uniform(200.0, 650.0)),
+            float(rng.uniform(0.0, 1.0)),
+            float(rng.uniform(0.85, 1.15)),
         )
 
 
@@ -81,9 +85,7 @@ class Light:
 
     def reflected(self, up: Tensor) -> Tensor:
         """What a pane mirrors (3, N) whose mirrored ray has the vertical component `up` (N,)."""
-        return blend(self.horizon, self.zenith, up.clamp(0.0, 1.0)) * (
-            0.55 + 0.45 * (up * 4.0).clamp(0.0, 1.0)
-        )
+        return blend(self.horizon, self.zenith, up.clamp(0.0, 1.0)) * (0.55 + 0.45 * (up * 4.0).clamp(0.0, 1.0))
 
     def sunlit(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Share of sunshine (N,) that reaches a point."""

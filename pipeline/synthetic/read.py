@@ -47,17 +47,13 @@ class TrueDrive:
             ("times", frames if self.timestamps_s is None else len(self.timestamps_s)),
         ):
             if length != frames:
-                raise DriveError(
-                    f"drive {self.drive_id}: expected {frames} {name}, one an image, found {length}"
-                )
+                raise DriveError(f"drive {self.drive_id}: expected {frames} {name}, one an image, found {length}")
         rotation = self.world_from_camera[:, :3, :3]
         wrong = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) > 1e-3
         wrong |= ~np.isfinite(self.world_from_camera).all((1, 2))
         if wrong.any():
             frame = int(wrong.argmax())
-            raise DriveError(
-                f"drive {self.drive_id}, frame {frame}: expected a rotation and a position as its pose"
-            )
+            raise DriveError(f"drive {self.drive_id}, frame {frame}: expected a rotation and a position as its pose")
 
     def image(self, frame: int) -> NDArray[np.uint8]:
         """RGB uint8 (H, W, 3). DecodeError if the file is no image."""
@@ -81,9 +77,7 @@ class TrueDrive:
             image = Image.open(io.BytesIO(data))
             image.load()
         except (OSError, ValueError, SyntaxError) as error:
-            raise DecodeError(
-                f"drive {self.drive_id}, frame {frame}: {uri} cannot be decoded: {error}"
-            ) from error
+            raise DecodeError(f"drive {self.drive_id}, frame {frame}: {uri} cannot be decoded: {error}") from error
         return image
 
 
@@ -119,7 +113,10 @@ def read_drive(uri: str, drive_id: str | None = None) -> TrueDrive:
     world_from_camera[:, :3] = poses.reshape(-1, 3, 4)
     times = storage.join(sequence, "times.txt")
     return TrueDrive(
-        drive_id, _files(storage.join(sequence, folder)), depth, world_from_camera,
+        drive_id,
+        _files(storage.join(sequence, folder)),
+        depth,
+        world_from_camera,
         _intrinsics(storage.join(sequence, "calib.txt"), "P" + folder[-1], drive_id),
         _rows(times, 1, drive_id)[:, 0] if storage.exists(times) else None,
     )

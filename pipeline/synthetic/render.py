@@ -41,8 +41,12 @@ class Camera:
 
     def supersampled(self, factor: int) -> Camera:
         return Camera(
-            self.world_from_camera, self.focal * factor, self.cx * factor, self.cy * factor,
-            self.height * factor, self.width * factor,
+            self.world_from_camera,
+            self.focal * factor,
+            self.cx * factor,
+            self.cy * factor,
+            self.height * factor,
+            self.width * factor,
         )
 
 
@@ -68,9 +72,14 @@ class Scene:
 
         quads, leaves = city.quads, city.leaves
         return cls(
-            real(quads.centre), real(quads.half_u), real(quads.half_v), real(quads.normal),
-            real(leaves.centre), real(1.0 / leaves.radii),
-            torch.as_tensor(city.quad_start).to(device), torch.as_tensor(city.leaf_start).to(device),
+            real(quads.centre),
+            real(quads.half_u),
+            real(quads.half_v),
+            real(quads.normal),
+            real(leaves.centre),
+            real(1.0 / leaves.radii),
+            torch.as_tensor(city.quad_start).to(device),
+            torch.as_tensor(city.leaf_start).to(device),
             real(city.sphere),
         )
 
@@ -154,9 +163,7 @@ def _objects_in_view(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor]:
     """(frame, object) pairs whose sphere touches the frustum and is large enough to be seen."""
     pose, radius = camera.world_from_camera, scene.sphere[3]
     turned = pose[:, :3, :3].transpose(1, 2)
-    x, y, z = torch.baddbmm(
-        -turned @ pose[:, :3, 3:4], turned, scene.sphere[:3].expand(len(pose), 3, -1)
-    ).unbind(1)
+    x, y, z = torch.baddbmm(-turned @ pose[:, :3, 3:4], turned, scene.sphere[:3].expand(len(pose), 3, -1)).unbind(1)
     tan_x = max(camera.cx, camera.width - camera.cx) / camera.focal
     tan_y = max(camera.cy, camera.height - camera.cy) / camera.focal
     keep = (z > -radius) & (z < FAR + radius)
@@ -177,9 +184,7 @@ def _expand(frame: Tensor, item: Tensor, start: Tensor) -> tuple[Tensor, Tensor]
     return frame.index_select(0, pair), parts
 
 
-def _rows_of(
-    low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _rows_of(low: Tensor, high: Tensor, camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Part number, image row and y of every row that touches [low, high] in y."""
     top = torch.clamp(torch.ceil(low * camera.focal + camera.cy - 0.5), rows[0], rows[1]).to(torch.int64)
     end = torch.clamp(torch.floor(high * camera.focal + camera.cy + 0.5), rows[0], rows[1]).to(torch.int64)
@@ -252,9 +257,7 @@ def _quad_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tens
     return _Spans(pixel, length, quad.index_select(0, part), start, w[0] / camera.focal, None)
 
 
-def _quad_bounds(
-    camera: Camera, middle: Tensor, half_u: Tensor, half_v: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _quad_bounds(camera: Camera, middle: Tensor, half_u: Tensor, half_v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Lowest and highest y of the part in front of the camera, and whether that part can be in the image."""
     corners = torch.stack(
         [
@@ -275,11 +278,7 @@ def _quad_bounds(
     x, y = torch.cat([corners[0], crossing[0]]) / depth, torch.cat([corners[1], crossing[1]]) / depth
     low, high = torch.where(valid, y, 1e9).amin(0), torch.where(valid, y, -1e9).amax(0)
     left, right = torch.where(valid, x, 1e9).amin(0), torch.where(valid, x, -1e9).amax(0)
-    seen = (
-        (right * camera.focal + camera.cx > 0)
-        & (left * camera.focal + camera.cx < camera.width)
-        & (low < high)
-    )
+    seen = (right * camera.focal + camera.cx > 0) & (left * camera.focal + camera.cx < camera.width) & (low < high)
     seen &= (high * camera.focal + camera.cy > 0) & (low * camera.focal + camera.cy < camera.height)
     margin = 1e-3  # rounding may cost a row, never a pixel: the conditions decide
     return low - margin, high + margin, seen
@@ -299,9 +298,16 @@ def _leaf_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tens
     right, down, forward = (axis * inverse for axis in axes)
     table = torch.stack(
         [
-            (away * right).sum(0), (away * down).sum(0), (away * forward).sum(0), (right * right).sum(0),
-            (right * down).sum(0), (right * forward).sum(0), (down * down).sum(0), (down * forward).sum(0),
-            (forward * forward).sum(0), a,
+            (away * right).sum(0),
+            (away * down).sum(0),
+            (away * forward).sum(0),
+            (right * right).sum(0),
+            (right * down).sum(0),
+            (right * forward).sum(0),
+            (down * down).sum(0),
+            (down * forward).sum(0),
+            (forward * forward).sum(0),
+            a,
         ]
     )
     b1, bd, bf, rr, rd, rf, dd, df, ff, a = table.index_select(1, part)

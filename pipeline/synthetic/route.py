@@ -47,11 +47,7 @@ def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
     yaw = np.interp(travelled, where, np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0])))
     smooth = [_smooth_noise(rng, frames, length) for length in (4.0, 6.0, 5.0, 12.0)]
     moving = np.minimum(speed / 0.3, 1.0)
-    nod = (
-        np.convolve(np.gradient(np.pad(speed, 3, mode="edge")), np.ones(7) / 7, "valid")
-        if frames > 1
-        else 0.0
-    )
+    nod = np.convolve(np.gradient(np.pad(speed, 3, mode="edge")), np.ones(7) / 7, "valid") if frames > 1 else 0.0
     pitch = np.radians(rng.uniform(-2.5, 0.5) + 0.25 * smooth[0] * moving) + 0.25 * nod
     roll = np.radians(rng.normal(0, 0.3) + 0.3 * smooth[1] * moving)
     height = rng.uniform(1.45, 1.75) + 0.012 * smooth[2] * moving
@@ -220,9 +216,7 @@ def _lane_offset(
     return (lane + 0.5) * LANE_WIDTH
 
 
-def _loop_plan(
-    at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator
-) -> list[int]:
+def _loop_plan(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator) -> list[int]:
     """Turns that go round one block from the crossing `at` on, entered with `heading`, and on along the
     first street."""
     for side in rng.permutation([-1, 1]):
@@ -236,17 +230,13 @@ def _loop_plan(
     return []
 
 
-def _random_turn(
-    at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator
-) -> int:
+def _random_turn(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator) -> int:
     options = [t for t in (-1, 0, 1) if _inside(at + _turned(heading, t), count_x, count_y)]
     weight = np.array([0.45 if t == 0 else 0.275 for t in options])
     return int(rng.choice(options, p=weight / weight.sum()))
 
 
-def _straight(
-    start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.random.Generator
-) -> FloatArray:
+def _straight(start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.random.Generator) -> FloatArray:
     """From start to end along a heading; a lateral difference is a lane change, and nobody holds a lane
     exactly."""
     side = _right(heading)

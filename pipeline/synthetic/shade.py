@@ -66,9 +66,7 @@ class Shader:
         self.up = real(np.array([[0.0], [0.0], [1.0]]))
         rng = np.random.default_rng([city.seed, 5])
         self.asphalt = real(rng.uniform(0.09, 0.21) * rng.uniform(0.95, 1.05, 3))[:, None]
-        self.paving = real(
-            rng.uniform(0.26, 0.46) * np.array([1.0, rng.uniform(0.9, 1.0), rng.uniform(0.75, 1.0)])
-        )
+        self.paving = real(rng.uniform(0.26, 0.46) * np.array([1.0, rng.uniform(0.9, 1.0), rng.uniform(0.75, 1.0)]))
         self.paving = self.paving[:, None]
         self.tile = float(rng.uniform(0.6, 1.4))
         self.paint = real(np.array([0.78, 0.78, 0.76]) * rng.uniform(0.75, 1.1))[:, None]
@@ -95,9 +93,7 @@ class Shader:
             view, away = ray.index_select(1, index), distance.index_select(0, index)
             # metres a pixel covers across the ray
             across = away * length.index_select(0, index) * (1.0 / focal)
-            surface = painted(
-                item.index_select(0, index), eye.index_select(1, index) + view * away, view, across
-            )
+            surface = painted(item.index_select(0, index), eye.index_select(1, index) + view * away, view, across)
             seen = torch.exp(away * (-1.0 / self.light.weather.haze_metres))
             colour.index_copy_(1, index, blend(self.light.horizon, surface, seen))
         index = (item == -2).nonzero()[:, 0]
@@ -126,9 +122,7 @@ class Shader:
         approach = (side_x * side_y < 0) == vertical
         patch = cell_hash(torch.floor(x * 0.25 + 0.6 * coarse), torch.floor(y * 0.31), 5.0)
         gutter = band(outside, sharp, -0.25, 0.0)
-        mottle = (1.0 + 0.17 * fine + 0.09 * coarse + 0.22 * (patch - 0.5)).clamp(min=0.2) * (
-            1.0 - 0.4 * gutter
-        )
+        mottle = (1.0 + 0.17 * fine + 0.09 * coarse + 0.22 * (patch - 0.5)).clamp(min=0.2) * (1.0 - 0.4 * gutter)
         white, middle = _markings(side, out_along, half, along, foot_side, foot_along, approach)
         worn = (0.85 + 0.14 * fine + 0.15 * coarse).clamp(0.25, 1.0) * (out_along > 0)
         road = blend(self.asphalt * mottle, self.paint, white * worn)
@@ -162,9 +156,9 @@ class Shader:
         per = 1.0 / self.tile
         x, y, foot_x, foot_y = x * per, y * per, foot_x * per, foot_y * per
         joint = torch.maximum(stripes(x, foot_x, 0.0, 0.07), stripes(y, foot_y, 0.0, 0.07))
-        slab = (cell_hash(torch.floor(x), torch.floor(y), 9.0) - 0.5) * (
-            1.5 - torch.minimum(foot_x, foot_y)
-        ).clamp(0.0, 1.0)
+        slab = (cell_hash(torch.floor(x), torch.floor(y), 9.0) - 0.5) * (1.5 - torch.minimum(foot_x, foot_y)).clamp(
+            0.0, 1.0
+        )
         return self.paving * (1.0 + 0.15 * fine + 0.28 * slab - 0.45 * joint).clamp(min=0.15)
 
     def _leaves(self, item: Tensor, point: Tensor, ray: Tensor, across: Tensor) -> Tensor:
@@ -174,9 +168,7 @@ class Shader:
         turn = point[0] + 0.6 * point[1]
         bunch = self.noise.sample(turn, point[2] + 0.4 * point[1], 0.09, across)
         leaves = self.noise.sample(point[1] - 0.5 * turn, point[2], 0.035, across)
-        dapple = (1.0 + 0.38 * bunch + 0.22 * leaves).clamp(min=0.15) * (0.9 + 0.4 * away[2]).clamp(
-            0.35, 1.25
-        )
+        dapple = (1.0 + 0.38 * bunch + 0.22 * leaves).clamp(min=0.15) * (0.9 + 0.4 * away[2]).clamp(0.35, 1.25)
         return row[6:9] * dapple * self.light.on(normal, 1.0)
 
     def _quads(self, quad: Tensor, point: Tensor, ray: Tensor, across: Tensor) -> Tensor:

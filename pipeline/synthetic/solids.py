@@ -76,9 +76,7 @@ class Builder:
     def new_object(self) -> None:
         self.count += 1
 
-    def box(
-        self, x: float, y: float, z: float, size: tuple[float, float, float], look: Look, yaw: float = 0.0
-    ) -> None:
+    def box(self, x: float, y: float, z: float, size: tuple[float, float, float], look: Look, yaw: float = 0.0) -> None:
         """A box standing on height z with its middle over (x, y)."""
         self.boxes.append((x, y, z, size[0] / 2, size[1] / 2, size[2] / 2, yaw))
         self.looks.append(look)
@@ -91,10 +89,7 @@ class Builder:
     def arrays(self) -> tuple[Quads, Ellipsoids, IntArray, IntArray, FloatArray]:
         boxes = np.array(self.boxes, np.float64).reshape(-1, 7)
         looks = np.array(
-            [
-                (*k.base, *k.accent, k.period_u, k.period_v, k.fill_u, k.fill_v, k.style, k.seed)
-                for k in self.looks
-            ],
+            [(*k.base, *k.accent, k.period_u, k.period_v, k.fill_u, k.fill_v, k.style, k.seed) for k in self.looks],
             np.float64,
         ).reshape(-1, 12)
         material = np.array([int(k.material) for k in self.looks], np.int64)

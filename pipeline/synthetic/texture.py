@@ -55,9 +55,7 @@ class NoiseAtlas:
         mask = self.mask.index_select(0, level)
         column = torch.floor(a * zoom).to(torch.int32) & mask
         row = torch.floor(b * zoom).to(torch.int32) & mask
-        return self.texels.index_select(
-            0, torch.addcmul(self.offset.index_select(0, level), row, mask + 1) + column
-        )
+        return self.texels.index_select(0, torch.addcmul(self.offset.index_select(0, level), row, mask + 1) + column)
 
 
 def _stretched(small: np.ndarray, factor: int) -> np.ndarray:

@@ -65,15 +65,11 @@ def facade(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     pane_share = columns * stripes(up, tall, start_v, fill_v) * below_roof
     pane_share = pane_share * (1.0 - 0.8 * stripes(across, wide, 0.48, 0.04))
     sill = columns * stripes(up, tall, start_v - 0.07, 0.07)
-    pane = _panes(
-        p, light, cell_hash(torch.floor(across), torch.floor(up), seed), (1.4 - wide).clamp(0.0, 1.0)
-    )
+    pane = _panes(p, light, cell_hash(torch.floor(across), torch.floor(up), seed), (1.4 - wide).clamp(0.0, 1.0))
 
     brick = stripes(p.v * (1 / 0.3), p.foot_v * (1 / 0.3), 0.0, 0.15) * (style < 0.4)
     floor_line = stripes(up, tall, 0.0, 0.06) * (style > 0.5)
-    plaster = (1.0 + 0.13 * grain + 0.16 * stain - 0.3 * brick).clamp(min=0.2) * (
-        1.0 + 0.25 * sill + 0.22 * floor_line
-    )
+    plaster = (1.0 + 0.13 * grain + 0.16 * stain - 0.3 * brick).clamp(min=0.2) * (1.0 + 0.25 * sill + 0.22 * floor_line)
     colour = blend(wall * plaster, pane, pane_share)
     colour = blend(colour, _shop_fronts(p, grain, stain), (p.v < _SHOP_HEIGHT).float())
     return colour * (0.72 + 0.28 * (p.v * 0.4).clamp(0.0, 1.0))
@@ -96,9 +92,7 @@ def _shop_fronts(p: Patch, grain: Tensor, stain: Tensor) -> Tensor:
     sign = torch.stack([tint, cell_hash(number, seed, 4.0), cell_hash(number, seed, 6.0)]) * 0.5 + 0.05
     colour = blend(p.look[_BASE] * (0.75 + 0.08 * grain), sign, band(p.v, p.foot_v, 2.8, 3.45) * (tint > 0.3))
     inside = (0.05 + 0.35 * (tint - 0.55).clamp(min=0)) * (1.0 + 0.3 * stain)
-    window = stripes(p.u * (1 / _SHOP_WIDTH), p.foot_u * (1 / _SHOP_WIDTH), 0.08, 0.8) * band(
-        p.v, p.foot_v, 0.5, 2.7
-    )
+    window = stripes(p.u * (1 / _SHOP_WIDTH), p.foot_u * (1 / _SHOP_WIDTH), 0.08, 0.8) * band(p.v, p.foot_v, 0.5, 2.7)
     return blend(colour, inside * _colour(1.1, 1.0, 0.8, inside), window * 0.85)
 
 
@@ -132,9 +126,7 @@ def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     colour = blend(colour, lamps, lamp * end)
     plate = band(middle, p.foot_u / p.extent[0], -1.0, 0.3) * band(p.v, p.foot_v, 0.2, 0.33)
     colour = blend(colour, _grey(0.65, p.u), plate * end)
-    panes = torch.where(
-        end, band(middle, p.foot_u, -1.0, 0.85), stripes(p.u / 1.6, p.foot_u / 1.6, 0.06, 0.88)
-    )
+    panes = torch.where(end, band(middle, p.foot_u, -1.0, 0.85), stripes(p.u / 1.6, p.foot_u / 1.6, 0.06, 0.88))
     panes = panes * band(high, foot, 0.55, 0.86) * ((p.look[_STYLE] > 0.5) & upright)
     return blend(colour, p.look[_ACCENT] + 0.12 * light.horizon, panes)
 

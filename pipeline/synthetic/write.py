@@ -66,9 +66,7 @@ def write_drive(
         if progress is not None:
             progress(spec.frames, spec.frames)
         return sequence
-    drive = CityDrive(
-        spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device
-    )
+    drive = CityDrive(spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device)
     for folder in (
         storage.join(sequence, "image_0"),
         storage.join(sequence, "depth_0"),
@@ -79,12 +77,8 @@ def write_drive(
         numbers = range(first, min(first + _BATCH, spec.frames))
         rendered = drive.render(numbers)
         for number, image, depth in zip(numbers, rendered.images, rendered.depth, strict=True):
-            storage.write_bytes_atomically(
-                storage.join(sequence, "image_0", f"{number:06d}.jpg"), _jpeg(image)
-            )
-            storage.write_bytes_atomically(
-                storage.join(sequence, "depth_0", f"{number:06d}.png"), _depth_png(depth)
-            )
+            storage.write_bytes_atomically(storage.join(sequence, "image_0", f"{number:06d}.jpg"), _jpeg(image))
+            storage.write_bytes_atomically(storage.join(sequence, "depth_0", f"{number:06d}.png"), _depth_png(depth))
         if progress is not None:
             progress(numbers.stop, spec.frames)
     projection = np.hstack([drive.intrinsics, np.zeros((3, 1))])

@@ -65,8 +65,10 @@ class PooledClip:
         """These frames of the clip, in this order."""
         chosen = list(frames)
         return Frames(
-            np.asarray(self.images[chosen]), np.asarray(self.depth[chosen], np.float32),
-            self.world_from_camera[chosen], np.tile(self.intrinsics, (len(chosen), 1, 1)),
+            np.asarray(self.images[chosen]),
+            np.asarray(self.depth[chosen], np.float32),
+            self.world_from_camera[chosen],
+            np.tile(self.intrinsics, (len(chosen), 1, 1)),
         )
 
 
@@ -159,9 +161,14 @@ def make_batch(chunks: Sequence[Frames], group: int) -> Batch:
     cam_from_reference[..., 3] /= scale[:, None, None]
     height, width = depth.shape[-2:]
     return Batch(
-        images=images, depth=depth, cam_from_reference=cam_from_reference, intrinsics=intrinsics,
+        images=images,
+        depth=depth,
+        cam_from_reference=cam_from_reference,
+        intrinsics=intrinsics,
         pose_encoding=encode_pose(cam_from_reference, intrinsics, height, width),
-        offsets=tuple(time_offsets(len(order))), group=group, scale=scale,
+        offsets=tuple(time_offsets(len(order))),
+        group=group,
+        scale=scale,
     )
 
 

@@ -69,9 +69,7 @@ class DiskSource:
             for name in names:
                 drive = read_drive(root, name)
                 if drive.depth_uris is None:
-                    raise DriveError(
-                        f"drive {name}: training needs depth images beside its frames, found none"
-                    )
+                    raise DriveError(f"drive {name}: training needs depth images beside its frames, found none")
                 if len(drive.image_uris) < least_frames:
                     raise DriveError(
                         f"drive {name}: the longest chunk has {least_frames} frames, the drive {len(drive.image_uris)}"

@@ -89,6 +89,12 @@ def forward_groups(
         points, points_confidence = model.point_head(features, grid)
         points = points_from(points.float())
     return Outputs(
-        rounds, chosen, depth_from(depth.float()), depth_confidence, points, points_confidence,
-        state.features[config.dense_layers[-1]], state.camera,
+        rounds,
+        chosen,
+        depth_from(depth.float()),
+        depth_confidence,
+        points,
+        points_confidence,
+        state.features[config.dense_layers[-1]],
+        state.camera,
     )

@@ -64,8 +64,11 @@ def plot_metrics(path: Path, picture: Path) -> None:
             points = [(r["step"], r[name]) for r in mine if isinstance(r.get(name), float)]
             if points:
                 axis.plot(*zip(*points, strict=True), style, marker=".", label=scope)
-    turning = [(r["step"], r["turning_degrees"]) for r in checks
-               if r["scope"] == "full" and isinstance(r.get("turning_degrees"), float)]
+    turning = [
+        (r["step"], r["turning_degrees"])
+        for r in checks
+        if r["scope"] == "full" and isinstance(r.get("turning_degrees"), float)
+    ]
     if turning:
         axes[2].plot(*zip(*turning, strict=True), "--", color="grey", label="degrees a turning frame")
     axes[1].set(xlabel="step", title="held-out drives: ATE after Sim(3), % of the path", yscale="log")

@@ -97,7 +97,11 @@ def _clip_poses(
     if rng.random() < settings.perturbed:
         strength = float(rng.uniform(0.25, 1.0))
         poses = perturbed_motion(
-            rng, poses, yaw_degrees=8.0 * strength, pitch_degrees=2.0 * strength, roll_degrees=1.5 * strength,
+            rng,
+            poses,
+            yaw_degrees=8.0 * strength,
+            pitch_degrees=2.0 * strength,
+            roll_degrees=1.5 * strength,
             shift_metres=0.15 * float(rng.random() < 0.5),
         )
     return poses

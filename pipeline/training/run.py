@@ -103,8 +103,12 @@ def _renderers(config: TrainConfig, output: Path, *, active: bool) -> Iterator[N
         spawn = multiprocessing.get_context("spawn")
         for number in range(config.renderers):
             arguments = (
-                str(_pool_folder(config, output)), FIRST_SEED + number, config.renderers,
-                config.pool_drives - number, config.city, os.getpid(),
+                str(_pool_folder(config, output)),
+                FIRST_SEED + number,
+                config.renderers,
+                config.pool_drives - number,
+                config.city,
+                os.getpid(),
             )
             process = spawn.Process(target=fill, args=arguments, daemon=True)
             process.start()
@@ -152,8 +156,14 @@ def _steps(trainer: Trainer, output: Path, trained: float) -> None:
             seconds = time.monotonic() - begin
             rate = max(group["lr"] for group in trainer.optimizer.param_groups)
             metrics.write(
-                {"kind": "train", "step": trainer.step, "seconds": round(seconds, 1), "frames": frames,
-                 **_means(seen), "rate": rate}
+                {
+                    "kind": "train",
+                    "step": trainer.step,
+                    "seconds": round(seconds, 1),
+                    "frames": frames,
+                    **_means(seen),
+                    "rate": rate,
+                }
             )
             seen, frames = [], 0
         if first and trainer.step % config.save_every == 0:

@@ -135,7 +135,9 @@ class Trainer:
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             outputs = forward_groups(
-                self.model, batch.images, plan.group,
+                self.model,
+                batch.images,
+                plan.group,
                 memory_scope=plan.scope,
                 group_sum=self.peers.group_sum(plan.block),
                 dense_frames=dense_frames,

@@ -79,7 +79,11 @@ def join_drive(
     for prediction in predictions:
         pose, intrinsics = decode_pose(prediction.pose_encoding.float(), height, width)
         fields = (
-            prediction.frame_index, pose, intrinsics, prediction.depth.float(), prediction.depth_confidence.float()
+            prediction.frame_index,
+            pose,
+            intrinsics,
+            prediction.depth.float(),
+            prediction.depth_confidence.float(),
         )
         parts.append(_Chunk(*(value.cpu().numpy() for value in fields)))
     joined = join_chunks(parts, overlap=settings.overlap)

@@ -51,10 +51,12 @@ def gtsam_poses(gtsam: Any, scenario: Any) -> tuple[np.ndarray, np.ndarray]:
     chunks = [Chunk.read(c, max_pixels=CONFIG.max_pixels) for c in scenario.chunks]
     edges = [measure_overlap(a, b, (k, k + 1), CONFIG).rigid_guess() for k, (a, b) in enumerate(pairwise(chunks))]
     # noise as the edges really have it: more than any back end can know
-    errors = np.array([
-        gtsam.Similarity3.Logmap(in_gtsam(gtsam, edge.inverse() @ true_relative(scenario, a, b)))
-        for edge, (a, b) in zip(edges, pairwise(chunks), strict=True)
-    ])
+    errors = np.array(
+        [
+            gtsam.Similarity3.Logmap(in_gtsam(gtsam, edge.inverse() @ true_relative(scenario, a, b)))
+            for edge, (a, b) in zip(edges, pairwise(chunks), strict=True)
+        ]
+    )
     sigma = np.sqrt((errors**2).mean(0))
     model = gtsam.noiseModel.Diagonal.Sigmas(sigma)
     graph, start = gtsam.NonlinearFactorGraph(), gtsam.Values()

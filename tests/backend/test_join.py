@@ -20,9 +20,7 @@ from pipeline.errors import AlignmentError
 
 
 def with_loops(scenario: Any, **settings: Any) -> JoinResult:
-    return join_chunks(
-        scenario.chunks, loop_chunks=scenario.loop_chunks, loop_pairs=scenario.loop_pairs, **settings
-    )
+    return join_chunks(scenario.chunks, loop_chunks=scenario.loop_chunks, loop_pairs=scenario.loop_pairs, **settings)
 
 
 def plain_chain(scenario: Any) -> np.ndarray:
@@ -178,14 +176,11 @@ def test_a_few_wrong_loops_without_a_true_one_are_all_rejected_on_a_long_drive(
     assert not any(one.accepted for one in with_loops(scenario).loops)
 
 
-def test_a_network_whose_chunks_do_not_drift_is_left_alone(
-    make: Callable[..., Any], drives: ModuleType
-) -> None:
+def test_a_network_whose_chunks_do_not_drift_is_left_alone(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=7, limit=900, loops=0)
     for chunk in scenario.chunks:  # exact cameras with white noise only
         rng = np.random.default_rng(int(chunk.frame_index[0]))
-        pose = np.linalg.inv(scenario.world_from_cam[chunk.frame_index]) @ scenario.world_from_cam[
-            chunk.frame_index[0]]
+        pose = np.linalg.inv(scenario.world_from_cam[chunk.frame_index]) @ scenario.world_from_cam[chunk.frame_index[0]]
         pose[:, :3, 3] += rng.normal(0, 0.01, (len(pose), 3))
         chunk.cam_from_world = pose[:, :3]
         chunk.depth = np.stack([drives_depth(scenario, f) for f in chunk.frame_index])
@@ -261,8 +256,9 @@ def test_few_chunks_are_held_at_a_time(make: Callable[..., Any]) -> None:
 def test_thinned_pixels_cost_no_accuracy(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=2, limit=900, loops=0, height=24, width=60)
     errors = [
-        drives.ate(join_chunks(scenario.chunks, config=BackendConfig(max_pixels=m)).world_from_camera,
-                   scenario.world_from_cam)
+        drives.ate(
+            join_chunks(scenario.chunks, config=BackendConfig(max_pixels=m)).world_from_camera, scenario.world_from_cam
+        )
         for m in (400, 1440)
     ]
     assert errors[0] < 1.25 * errors[1] + 0.1
@@ -296,9 +292,7 @@ def test_a_chunk_of_identical_frames_joins(make: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["nan depth", "zero confidence", "negative depth", "infinite confidence"])
-def test_an_overlap_without_usable_depth_joins_with_less_confidence(
-    make: Callable[..., Any], fault: str
-) -> None:
+def test_an_overlap_without_usable_depth_joins_with_less_confidence(make: Callable[..., Any], fault: str) -> None:
     scenario = small(make)
     chunk = scenario.chunks[1]
     shared = chunk.frame_index < 60
@@ -364,9 +358,7 @@ def test_a_loop_that_cannot_be_read_is_rejected_not_fatal(make: Callable[..., An
     loop = scenario.loop_chunks[0]
     i, _ = scenario.loop_pairs[0]
     loop.cam_from_world = loop.cam_from_world * np.nan
-    result = join_chunks(
-        scenario.chunks, loop_chunks=[loop, loop], loop_pairs=[scenario.loop_pairs[0], (i, 10**6)]
-    )
+    result = join_chunks(scenario.chunks, loop_chunks=[loop, loop], loop_pairs=[scenario.loop_pairs[0], (i, 10**6)])
     healthy(result)
     assert [one.accepted for one in result.loops] == [False, False]
     assert "not finite" in result.loops[0].reason and "no chunk" in result.loops[1].reason

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.normal_equations import WIDTH, linearised, retract, residuals
+from pipeline.backend.normal_equations import WIDTH, linearised, residuals, retract
 from pipeline.backend.overlap import measure_overlap
 from pipeline.backend.pose_graph import solve_chain
 

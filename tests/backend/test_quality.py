@@ -58,9 +58,7 @@ def test_a_chunk_of_another_scale_is_found_in_a_metric_drive(make: Callable[...,
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_chunk_with_five_times_the_noise_is_found(
-    make: Callable[..., Any], drives: ModuleType, seed: int
-) -> None:
+def test_a_chunk_with_five_times_the_noise_is_found(make: Callable[..., Any], drives: ModuleType, seed: int) -> None:
     scenario = make(seed=seed, limit=500, loops=0)
     rng = np.random.default_rng(seed)
     frames = scenario.chunks[WRONG].frame_index

@@ -23,7 +23,10 @@ def night(head, seconds):
     assert count == 1
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
-        ["sh", "-c", script], env={**head.environment, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["sh", "-c", script],
+        env={**head.environment, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
 

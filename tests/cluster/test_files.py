@@ -31,11 +31,15 @@ def documents(path):
 
 RAY_OBJECTS = [
     pytest.param(document, id=f"{path.name}-{document['kind']}")
-    for path in YAMLS for document in documents(path) if document.get("kind") in CRD_OF
+    for path in YAMLS
+    for document in documents(path)
+    if document.get("kind") in CRD_OF
 ]
 CORE_OBJECTS = [
     pytest.param(document, id=f"{path.name}-{document['kind']}")
-    for path in YAMLS for document in documents(path) if "kind" in document and document["kind"] not in CRD_OF
+    for path in YAMLS
+    for document in documents(path)
+    if "kind" in document and document["kind"] not in CRD_OF
 ]
 
 
@@ -108,8 +112,16 @@ def test_core_objects_have_what_kubernetes_asks_for(document):
     if document["kind"] == "CronJob":
         assert document["apiVersion"] == "batch/v1"
         spec = document["spec"]
-        known = {"schedule", "timeZone", "concurrencyPolicy", "startingDeadlineSeconds", "successfulJobsHistoryLimit",
-                 "failedJobsHistoryLimit", "jobTemplate", "suspend"}
+        known = {
+            "schedule",
+            "timeZone",
+            "concurrencyPolicy",
+            "startingDeadlineSeconds",
+            "successfulJobsHistoryLimit",
+            "failedJobsHistoryLimit",
+            "jobTemplate",
+            "suspend",
+        }
         assert set(spec) <= known and re.fullmatch(r"(\S+ ){4}\S+", spec["schedule"])
         assert spec["concurrencyPolicy"] == "Forbid"
         pod = spec["jobTemplate"]["spec"]["template"]["spec"]
@@ -226,8 +238,11 @@ def test_ray_up_takes_the_files(name):
 
 
 SECRETS = [
-    r"AKIA[0-9A-Z]{16}", r"(?i)aws_secret_access_key\s*[:=]\s*['\"]?[A-Za-z0-9/+]{16,}", r"-----BEGIN",
-    r"hf_[A-Za-z0-9]{20,}", r"(?i)(password|auth_token)\s*[:=]\s*['\"]?[0-9a-f]{16,}",
+    r"AKIA[0-9A-Z]{16}",
+    r"(?i)aws_secret_access_key\s*[:=]\s*['\"]?[A-Za-z0-9/+]{16,}",
+    r"-----BEGIN",
+    r"hf_[A-Za-z0-9]{20,}",
+    r"(?i)(password|auth_token)\s*[:=]\s*['\"]?[0-9a-f]{16,}",
 ]
 
 

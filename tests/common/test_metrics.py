@@ -16,7 +16,7 @@ from pipeline.common.metrics import METRICS, RankMeter
 from pipeline.forward.memory_sync import LocalSync
 from tests.local_head import local_head
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = json.loads((ROOT / "cluster/dashboard.json").read_text())
 RAYS_OWN = {"ray_node_mem_used", "ray_node_cpu_utilization", "ray_object_store_memory"}
 

@@ -84,9 +84,7 @@ def true_depth(frame: int) -> np.ndarray:
     return depth
 
 
-def write_truth(
-    root: Path, poses: np.ndarray, drive_id: str = "07", *, depth: bool = True, times: bool = True
-) -> Path:
+def write_truth(root: Path, poses: np.ndarray, drive_id: str = "07", *, depth: bool = True, times: bool = True) -> Path:
     """A drive with truth in KITTI's layout; returns its sequence folder."""
     sequence = root / "sequences" / drive_id
     (sequence / "image_0").mkdir(parents=True)

@@ -14,9 +14,7 @@ def frames(count, *, times=None, names=None, missing=(), filled=(), what="it"):
     known, is_filled = np.ones(count, bool), np.zeros(count, bool)
     known[list(missing)], is_filled[list(filled)] = False, True
     poses[~known] = np.nan
-    return PosedFrames(
-        what, poses, known, is_filled, None if times is None else np.asarray(times, float), names
-    )
+    return PosedFrames(what, poses, known, is_filled, None if times is None else np.asarray(times, float), names)
 
 
 def test_frames_go_by_number_where_nothing_else_is_known():
@@ -82,7 +80,9 @@ def test_names_in_another_order_are_refused():
         (frames(4), frames(4), {"by": "time"}, "has no times"),
         (frames(4), frames(4), {"by": "name"}, "has no image names"),
         (
-            frames(4, times=np.arange(4)), frames(4, times=np.arange(4) + 100.0), {},
+            frames(4, times=np.arange(4)),
+            frames(4, times=np.arange(4) + 100.0),
+            {},
             "0 do, by time within 0.01 s",
         ),
         (frames(5, missing=[0, 1, 2]), frames(5), {}, "at least 3 frames must match"),

@@ -206,7 +206,8 @@ def test_too_many_points_are_drawn_with_the_seed(monkeypatch):
 
 def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
     scores = [
-        Score("00", "full", frames=10, ate=1.0, f1=None), Score("01", "full", frames=10, ate=30.0),
+        Score("00", "full", frames=10, ate=1.0, f1=None),
+        Score("01", "full", frames=10, ate=30.0),
         Score("02", "full", failed="drive 02: it broke"),
         Score("03", "full", frames=10, ate=2.0, peak_memory=3 * 10**9),
     ]
@@ -220,8 +221,14 @@ def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
     console = Console(file=io.StringIO(), width=200)
     console.print(render(kitti, scores))
     said = console.file.getvalue() + remarks(kitti, scores, {"command": "c", "seed": "0", "commit": "abc"})
-    for words in ("mean of 3/4", "14.55", "25.94", "mean without 01", "failed: 02, full: drive 02: it broke", "3.00",
-                  "commit: abc", "those that failed are not in it"):
+    for words in (
+        "mean of 3/4",
+        "14.55",
+        "25.94",
+        "mean without 01",
+        "failed: 02, full: drive 02: it broke",
+        "3.00",
+        "commit: abc",
+        "those that failed are not in it",
+    ):
         assert words in said, words
-
-

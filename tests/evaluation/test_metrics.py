@@ -46,9 +46,7 @@ def test_errors_after_se3_do_not_depend_on_the_estimates_world(seed):
     estimate = drifted(truth, seed + 1)
     first, second = (evaluate_trajectory(e, truth) for e in (estimate, moved(estimate, 1.0, seed)))
     assert second.se3.ate.rmse == pytest.approx(first.se3.ate.rmse, rel=1e-6)
-    assert second.se3.rpe.over_1_frame.rotation_rmse == pytest.approx(
-        first.se3.rpe.over_1_frame.rotation_rmse
-    )
+    assert second.se3.rpe.over_1_frame.rotation_rmse == pytest.approx(first.se3.rpe.over_1_frame.rotation_rmse)
 
 
 @settings(max_examples=25, deadline=None)

@@ -71,8 +71,9 @@ class World:
     def load(self, planned, planner):
         drive = self.find(SimpleNamespace(input=planned.ref.uri, drive_id=planned.drive_id))
         numbers = range(drive.frame_count)
-        listing = SimpleNamespace(drive=drive, numbers=numbers, chunks=(numbers,), width=64, height=64,
-                                  frame_count=len(numbers))
+        listing = SimpleNamespace(
+            drive=drive, numbers=numbers, chunks=(numbers,), width=64, height=64, frame_count=len(numbers)
+        )
         return listing, planned.identity
 
     def run_wave(self, config, output, tasks, settings, on_event, permit):
@@ -138,8 +139,13 @@ class World:
         config = RunConfig(**{**base.__dict__, "fleet": type(base.fleet)(**{"retry_after_s": 0.0, **fleet})})
         size = GroupSize(self.groups, config.workers or 1, self.gpus, False, self.rank_bytes)
         parts = Parts(
-            ready=lambda config: None, size=lambda config: size, load=self.load, run_wave=self.run_wave,
-            finish=self.finished, planner=self.planner, nodes=lambda: (set(self.alive), set(self.draining)),
+            ready=lambda config: None,
+            size=lambda config: size,
+            load=self.load,
+            run_wave=self.run_wave,
+            finish=self.finished,
+            planner=self.planner,
+            nodes=lambda: (set(self.alive), set(self.draining)),
         )
         refs = [name if isinstance(name, DriveRef | RefusedDrive) else DriveRef(name, f"in/{name}") for name in names]
         import io

@@ -30,8 +30,14 @@ def states(run):
 def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "PATIENCE_S", (0.1,))
     script = {
-        "input": ["input"], "store": ["store", "store", "ok"], "dead-store": ["store"], "crash": ["crash", "ok"],
-        "poison": ["crash"], "node": ["node"] * 4 + ["ok"], "die": ["die", "ok"], "bug": ["bug", "ok"],
+        "input": ["input"],
+        "store": ["store", "store", "ok"],
+        "dead-store": ["store"],
+        "crash": ["crash", "ok"],
+        "poison": ["crash"],
+        "node": ["node"] * 4 + ["ok"],
+        "die": ["die", "ok"],
+        "bug": ["bug", "ok"],
     }
     world = World(script)
     world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
@@ -42,7 +48,14 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
     expected |= dict.fromkeys(["input", "dead-store", "empty", "away"], "failed") | {"poison": "quarantined"}
     assert states(run) == expected
     assert {name: len(world.tries[name]) for name in script} == {
-        "input": 1, "store": 3, "dead-store": 3, "crash": 2, "poison": 3, "node": 5, "die": 2, "bug": 2
+        "input": 1,
+        "store": 3,
+        "dead-store": 3,
+        "crash": 2,
+        "poison": 3,
+        "node": 5,
+        "die": 2,
+        "bug": 2,
     }
     assert all(len(world.tries[name]) == 1 for name in good)
     # before its first death it may have been put back unblamed, for another's
@@ -102,7 +115,11 @@ def test_publishing_is_tried_again_for_the_store_not_for_the_drive_and_forward_i
     }
     run = world.run(tmp_path, [*world.finish, "fine"])
     assert states(run) == {
-        "later": "published", "never": "failed", "crooked": "failed", "bug": "failed", "lost": "skipped",
+        "later": "published",
+        "never": "failed",
+        "crooked": "failed",
+        "bug": "failed",
+        "lost": "skipped",
         "fine": "published",
     }
     assert all(len(tries) == 1 for tries in world.tries.values())
@@ -283,7 +300,11 @@ def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_
     world.bad = {"there": [*away], "old": [*away], "never": UnreachableError("no answer"), "empty": [*away, BAD]}
     run = world.run(out, ["there", "old", "never", "empty", "fine"])
     assert states(run) == {
-        "there": "skipped", "old": "published", "never": "failed", "empty": "failed", "fine": "published"
+        "there": "skipped",
+        "old": "published",
+        "never": "failed",
+        "empty": "failed",
+        "fine": "published",
     }
     assert run.rows["there"].reason == "published already" and set(world.tries) == {"old", "fine"}
     assert run.rows["old"].identity and run.rows["old"].frames == 33

@@ -15,9 +15,18 @@ from pipeline.ingest.chunks import owned_frames, plan_chunks, rank_chunks
 
 # two memories and a tail without one
 CONFIG = ModelConfig(
-    embed_dim=32, depth=5, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
-    dense_layers=(0, 1, 3, 4), dense_features=16, dense_channels=(16, 16, 16, 16),
-    camera_trunk_depth=1, camera_heads=2, layer_scale=0.5,
+    embed_dim=32,
+    depth=5,
+    num_heads=2,
+    encoder="conv",
+    image_size=56,
+    memory_layers=(1, 3),
+    dense_layers=(0, 1, 3, 4),
+    dense_features=16,
+    dense_channels=(16, 16, 16, 16),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    layer_scale=0.5,
 )
 FRAMES, CHUNK, OVERLAP = 17, 6, 3
 CHUNKS = plan_chunks(FRAMES, CHUNK, OVERLAP)

@@ -34,7 +34,10 @@ def on_ranks(world_size, function, *args):
 def _member(rank, world_size, port, function, folder, args):
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size,
+        "gloo",
+        init_method=f"tcp://127.0.0.1:{port}",
+        rank=rank,
+        world_size=world_size,
         timeout=timedelta(seconds=60),
     )
     try:
@@ -47,8 +50,14 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
     share = share_of(rank, with_chunks or world_size)
     staged = {}
     phases = DrivePhases(
-        network(), GroupSync(CPU), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
-        FixedFinder(), read_again,
+        network(),
+        GroupSync(CPU),
+        host_store(),
+        ForwardSettings(),
+        CPU,
+        lambda phase, count: None,
+        FixedFinder(),
+        read_again,
     )
 
     def windows():
@@ -67,8 +76,14 @@ def _run_drive(rank, world_size, bad_rank=None, bad=frozenset(), with_chunks=Non
 def _alone():
     staged = {}
     phases = DrivePhases(
-        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None,
-        FixedFinder(), read_again,
+        network(),
+        LocalSync(),
+        host_store(),
+        ForwardSettings(),
+        CPU,
+        lambda phase, count: None,
+        FixedFinder(),
+        read_again,
     )
     phases.run(share_of(0, 1), windows_of(share_of(0, 1)), staged.__setitem__)
     return staged

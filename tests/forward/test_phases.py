@@ -29,8 +29,14 @@ def run(settings=None, windows=None, model=None, finder=None, read=read_again, s
     """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
     staged, told = {}, []
     phases = DrivePhases(
-        model or network(), LocalSync(), store or host_store(), settings or ForwardSettings(), CPU,
-        lambda phase, count: told.append((phase, count)), finder, read,
+        model or network(),
+        LocalSync(),
+        store or host_store(),
+        settings or ForwardSettings(),
+        CPU,
+        lambda phase, count: told.append((phase, count)),
+        finder,
+        read,
         lambda count: told.append(("found", count)),
     )
     share = share or share_of(0, 1)
@@ -49,12 +55,8 @@ def test_the_phases_give_the_numbers_of_the_plain_twin(scope):
         cam_from_world, intrinsics = decode_pose(expected.pose_encoding, 28, 56)
         np.testing.assert_array_equal(staged[number].frame_index, list(CHUNKS[number]))
         np.testing.assert_allclose(staged[number].depth, expected.depth.numpy()[order], rtol=1e-4)
-        np.testing.assert_allclose(
-            staged[number].confidence, expected.depth_confidence.numpy()[order], rtol=1e-4
-        )
-        np.testing.assert_allclose(
-            staged[number].cam_from_world, cam_from_world.numpy()[order], rtol=1e-3, atol=1e-5
-        )
+        np.testing.assert_allclose(staged[number].confidence, expected.depth_confidence.numpy()[order], rtol=1e-4)
+        np.testing.assert_allclose(staged[number].cam_from_world, cam_from_world.numpy()[order], rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(staged[number].intrinsics, intrinsics.numpy()[order], rtol=1e-4)
         np.testing.assert_array_equal(staged[number].rgb, frames()[list(CHUNKS[number])])
 
@@ -103,9 +105,7 @@ def test_a_failure_while_frames_arrive_drops_the_drive_and_frees_the_store():
         yield from list(windows_of(share_of(0, 1)))[:2]
         raise OSError("the store went away")
 
-    phases = DrivePhases(
-        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
-    )
+    phases = DrivePhases(network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None)
     with pytest.raises(DroppedDrive, match="made-up: the store went away") as caught:
         phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
     assert isinstance(caught.value.__cause__, OSError)
@@ -116,9 +116,7 @@ def test_a_failure_while_staging_drops_the_drive():
     def full(number, prediction):
         raise OSError("no space left on device")
 
-    phases = DrivePhases(
-        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
-    )
+    phases = DrivePhases(network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None)
     with pytest.raises(DroppedDrive, match="made-up: no space left"):
         phases.run(share_of(0, 1), windows_of(share_of(0, 1)), full)
 
@@ -128,9 +126,7 @@ def test_a_lost_device_is_raised_as_it_is_because_only_a_new_process_helps():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
         yield
 
-    phases = DrivePhases(
-        network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None
-    )
+    phases = DrivePhases(network(), LocalSync(), host_store(), ForwardSettings(), CPU, lambda phase, count: None)
     with pytest.raises(RuntimeError, match="illegal memory access") as caught:
         phases.run(share_of(0, 1), broken(), lambda number, prediction: None)
     assert not isinstance(caught.value, DroppedDrive)

@@ -35,8 +35,12 @@ def waiting(number, frames=2, dtype=torch.float32, images=True, barrier=1):
     value = 10.0 * number + barrier
     wide = torch.full((1, frames, 3, 12), value, dtype=dtype)
     state = ChunkState(
-        torch.full((1, frames, 4, 8), value, dtype=dtype), (1, 3), barrier, {0: wide[..., 4:], 2: wide + 1},
-        camera=None if barrier < 2 else torch.full((1, frames, 16), value), at_barrier=True,
+        torch.full((1, frames, 4, 8), value, dtype=dtype),
+        (1, 3),
+        barrier,
+        {0: wide[..., 4:], 2: wide + 1},
+        camera=None if barrier < 2 else torch.full((1, frames, 16), value),
+        at_barrier=True,
         frame_half=torch.full((1, frames, 4, 8), value + 0.5, dtype=dtype) if number % 2 else None,
     )
     pixels = np.full((frames, 4, 6, 3), number, np.uint8) if images else None

@@ -20,9 +20,7 @@ def number_of(image: np.ndarray) -> int:
     return round((float(image.mean()) - 23.5) / 4)
 
 
-def write_images(
-    folder: Path, count: int, *, width: int = 64, height: int = 48, suffix: str = ".png"
-) -> list[Path]:
+def write_images(folder: Path, count: int, *, width: int = 64, height: int = 48, suffix: str = ".png") -> list[Path]:
     """frame0.png, frame1.png, ... frame10.png: names that need natural order."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"frame{number}{suffix}" for number in range(count)]

@@ -133,8 +133,13 @@ def test_fps_thins_out_by_time(tmp_path, fps, expected):
 
 @pytest.mark.parametrize(
     ("wanted", "frames"),
-    [({"start": 5}, range(5, 20)), ({"end": 4}, range(4)), ({"start": 3, "end": 12, "stride": 4}, (3, 7, 11)),
-     ({"start": 15, "end": 99}, range(15, 20)), ({"start": 4, "end": 12, "fps": 5}, (4, 6, 8, 10))],
+    [
+        ({"start": 5}, range(5, 20)),
+        ({"end": 4}, range(4)),
+        ({"start": 3, "end": 12, "stride": 4}, (3, 7, 11)),
+        ({"start": 15, "end": 99}, range(15, 20)),
+        ({"start": 4, "end": 12, "fps": 5}, (4, 6, 8, 10)),
+    ],
 )
 def test_a_range_is_cut_before_stride_and_fps(tmp_path, wanted, frames):
     sequence = kitti(tmp_path / "07", 20, times=[k / 10 for k in range(20)])

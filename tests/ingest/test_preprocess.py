@@ -85,17 +85,13 @@ def test_a_marked_pixel_lands_where_the_geometry_says():
     prepared = prepare_image(Image.fromarray(source), height, width).astype(float).mean(axis=-1)
     ys, xs = np.mgrid[0:height, 0:width] + 0.5
     found = (prepared * xs).sum() / prepared.sum(), (prepared * ys).sum() / prepared.sum()
-    _, _, x, y = source_intrinsics(
-        1, 1, *found, source_width=400, source_height=120, height=height, width=width
-    )
+    _, _, x, y = source_intrinsics(1, 1, *found, source_width=400, source_height=120, height=height, width=width)
     assert (x, y) == pytest.approx((102, 42), abs=1.0)  # a source pixel; the network's are 7 times as large
 
 
 def test_intrinsics_go_back_to_the_source_image():
     # KITTI: 518 x 156.33 is rounded to 156 rows, of which one above is cut away.
-    fx, fy, cx, cy = source_intrinsics(
-        300, 310, 259, 77, source_width=1226, source_height=370, height=154, width=518
-    )
+    fx, fy, cx, cy = source_intrinsics(300, 310, 259, 77, source_width=1226, source_height=370, height=154, width=518)
     assert fx == pytest.approx(300 * 1226 / 518) and fy == pytest.approx(310 * 370 / 156)
     assert (cx, cy) == pytest.approx((613, 185))  # the centre stays the centre
 

@@ -34,8 +34,22 @@ def test_rendering_is_measured_with_one_and_with_four_rays_a_pixel(capsys):
 
 @pytest.mark.slow
 def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_path, capsys):
-    arguments = ["--what", "accuracy", "--accuracy.drives", "2", "--accuracy.frames", "24", "--accuracy.turns", "0",
-                 "--accuracy.first-seed", "50", "--accuracy.cache", str(tmp_path), "--json", "-"]
+    arguments = [
+        "--what",
+        "accuracy",
+        "--accuracy.drives",
+        "2",
+        "--accuracy.frames",
+        "24",
+        "--accuracy.turns",
+        "0",
+        "--accuracy.first-seed",
+        "50",
+        "--accuracy.cache",
+        str(tmp_path),
+        "--json",
+        "-",
+    ]
     assert main([*arguments, "--accuracy.ablation"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [drive["seed"] for drive in said["drives"]] == [50, 51]
@@ -52,8 +66,23 @@ def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_pat
 
 
 def test_only_drives_with_enough_turns_are_measured(capsys):
-    assert main(["--what", "accuracy", "--accuracy.drives", "1", "--accuracy.frames", "2", "--accuracy.turns", "1",
-                 "--accuracy.first-seed", "99998"]) == 1
+    assert (
+        main(
+            [
+                "--what",
+                "accuracy",
+                "--accuracy.drives",
+                "1",
+                "--accuracy.frames",
+                "2",
+                "--accuracy.turns",
+                "1",
+                "--accuracy.first-seed",
+                "99998",
+            ]
+        )
+        == 1
+    )
     assert "0 of 1 drives of 2 frames from seed 99998 on have 1 turns" in " ".join(capsys.readouterr().err.split())
 
 
@@ -70,8 +99,12 @@ def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_
     file = tmp_path / "network.json"
     small = ["preset", "city_tiny", "frames", "9", "height", "32", "width", "64", "chunk-size", "4", "overlap", "2"]
     options = [f"--network.{v}" if i % 2 == 0 else v for i, v in enumerate(small)]
-    assert main(["--what", "network", *options, "--network.allreduce", "1", "2", "--network.compiled", "--json",
-                 str(file)]) == 0
+    assert (
+        main(
+            ["--what", "network", *options, "--network.allreduce", "1", "2", "--network.compiled", "--json", str(file)]
+        )
+        == 0
+    )
     said = json.loads(file.read_text())
     assert said["speedup_vs_release_like"] > 0
     assert said["pose_relative_difference"] < 1e-5

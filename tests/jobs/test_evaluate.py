@@ -34,8 +34,14 @@ def test_a_published_drive_is_measured_printed_written_and_drawn(drive, tmp_path
     figure, file = tmp_path / "path.png", tmp_path / "errors.json"
     assert main(["--pred", pred, "--truth", truth, "--json", str(file), "--figure", str(figure)]) == 0
     out = capsys.readouterr().out
-    for words in ("drive 07: 20 of 20 frames", "1 of them with a pose filled in", "ATE rmse", "after Sim(3)",
-                  "depth: abs-rel", "path < 100 m"):
+    for words in (
+        "drive 07: 20 of 20 frames",
+        "1 of them with a pose filled in",
+        "ATE rmse",
+        "after Sim(3)",
+        "depth: abs-rel",
+        "path < 100 m",
+    ):
         assert words in out
     said = json.loads(file.read_text())
     assert said["drive_id"] == "07"

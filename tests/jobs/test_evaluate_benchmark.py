@@ -38,8 +38,18 @@ def test_a_benchmark_is_scored_with_and_without_parts_failures_are_named_and_onl
     assert evaluate("virtual-kitti", data, output, weights, "--ablate", "gcs,loops") == 1
     said = capsys.readouterr()
     assert "3 of 6 runs failed" in said.err and "Scene01/clone (gcs): ATE" in said.err
-    for words in ("without GCS", "without loops", "Scal3R (published)", "0.85", "0.40", "mean of 1/2", "seed: 0",
-                  "failed: Scene02", "command: python -m jobs.evaluate --benchmark", "commit: "):
+    for words in (
+        "without GCS",
+        "without loops",
+        "Scal3R (published)",
+        "0.85",
+        "0.40",
+        "mean of 1/2",
+        "seed: 0",
+        "failed: Scene02",
+        "command: python -m jobs.evaluate --benchmark",
+        "commit: ",
+    ):
         assert words in said.out, words
     first = scores(output, "virtual-kitti")
     good = [score for score in first["scores"] if not score["failed"]]

@@ -64,8 +64,9 @@ def test_kept_predictions_and_the_result_survive_a_failed_overwrite(kept, tmp_pa
         model.depth_head.output2[2].bias.fill_(float("nan"))
     save_checkpoint(model, tmp_path / "nan.safetensors")
     before = positions(kept)
-    failed = run("--input", tmp_path / "drive-1", "--output", kept, "--weights", tmp_path / "nan.safetensors",
-                 "--overwrite")
+    failed = run(
+        "--input", tmp_path / "drive-1", "--output", kept, "--weights", tmp_path / "nan.safetensors", "--overwrite"
+    )
     assert failed == 1
     np.testing.assert_array_equal(positions(kept), before)
     assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 0

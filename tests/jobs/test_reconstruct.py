@@ -24,6 +24,7 @@ from tests.jobs.runs import run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
+
 def error_of(capsys, *arguments):
     """Run a job that must fail: its one line."""
     capsys.readouterr()
@@ -77,7 +78,11 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
     assert run(*arguments, "--chunk-size", 8, "--overwrite") == 0
     assert open_drive(str(out), "drive-1").manifest.files == again.files
     assert sorted(p.name for p in (out / "drive-1").iterdir()) == [
-        "chunks.parquet", "loops.parquet", "manifest.json", "points", "poses.parquet"
+        "chunks.parquet",
+        "loops.parquet",
+        "manifest.json",
+        "points",
+        "poses.parquet",
     ]
 
 
@@ -90,10 +95,12 @@ def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
         poses = open_drive(str(out), "drive-1").poses
         points = open_drive(str(out), "drive-1").points()
         order = np.lexsort([points[c].to_numpy() for c in ("z", "y", "x", "frame_index")])
-        found.append((
-            np.stack([poses[c].to_numpy() for c in ("x", "y", "z", "qw", "qx", "qy", "qz")], -1),
-            np.sort(points["confidence"].to_numpy()[order]),
-        ))
+        found.append(
+            (
+                np.stack([poses[c].to_numpy() for c in ("x", "y", "z", "qw", "qx", "qy", "qz")], -1),
+                np.sort(points["confidence"].to_numpy()[order]),
+            )
+        )
     (poses_of_one, confidence_of_one), (poses_of_three, confidence_of_three) = found
     np.testing.assert_allclose(poses_of_three, poses_of_one, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(confidence_of_three, confidence_of_one, rtol=1e-4)
@@ -162,8 +169,10 @@ def test_a_video_runs_and_one_that_ends_early_fills_its_tail(weights, tmp_path):
     assert poses[1]["timestamp_ns"] == 200_000_000
     data = path.read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * 0.9)])
-    assert run("--input", tmp_path / "cut.mp4", "--output", tmp_path / "out", "--weights", weights,
-               "--max-bad-share", 0.5) == 0
+    assert (
+        run("--input", tmp_path / "cut.mp4", "--output", tmp_path / "out", "--weights", weights, "--max-bad-share", 0.5)
+        == 0
+    )
     status = [row["status"] for row in open_drive(str(tmp_path / "out"), "cut").poses.to_pylist()]
     assert len(status) == 20
     assert status[0] == "ok" and status[-1] == "filled"
@@ -237,17 +246,13 @@ def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys):
     with torch.no_grad():
         model.depth_head.output2[2].bias.fill_(float("nan"))
     save_checkpoint(model, tmp_path / "nan.safetensors")
-    line = error_of(
-        capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "nan.safetensors"
-    )
+    line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "nan.safetensors")
     assert "drive-1" in line and "not finite" in line
     assert no_result_in(tmp_path / "out")
 
 
 @pytest.mark.slow
-def test_without_arguments_a_rendered_drive_is_reconstructed_and_held_against_its_truth(
-    tmp_path, capsys, monkeypatch
-):
+def test_without_arguments_a_rendered_drive_is_reconstructed_and_held_against_its_truth(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert run("--output", tmp_path / "out") == 0
     said = capsys.readouterr().out
@@ -268,8 +273,17 @@ def test_a_killed_job_leaves_nothing_that_looks_whole_and_the_next_one_finishes(
     drive.mkdir()
     for number in range(100):  # not done before the signal comes, on a busy machine too
         image(number % 40).save(drive / f"frame{number}.png")
-    command = [sys.executable, "-m", "jobs.reconstruct", "--input", str(drive), "--output", str(out),
-               "--weights", weights]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.reconstruct",
+        "--input",
+        str(drive),
+        "--output",
+        str(out),
+        "--weights",
+        weights,
+    ]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for line in job.stderr:
         if line.startswith("frames:"):

@@ -44,8 +44,21 @@ def long_and_short(tmp_path):
 def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, long_and_short):
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     code, said, _ = in_small_disk(
-        scratch, 200_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
-        "--host-memory", "100kB", "--scratch", "1GB", "--scratch-folder", scratch,
+        scratch,
+        200_000,
+        "--input",
+        long_and_short,
+        "--output",
+        out,
+        "--weights",
+        weights,
+        *PLAIN,
+        "--host-memory",
+        "100kB",
+        "--scratch",
+        "1GB",
+        "--scratch-folder",
+        scratch,
     )
     assert code == 1, said
     assert states(out) == {"long": "failed", "short": "published"}, said
@@ -58,7 +71,15 @@ def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, lo
 def test_a_full_output_disk_fails_what_does_not_fit_and_leaves_nothing_half_written(tmp_path, weights, long_and_short):
     out = tmp_path / "out"
     code, said, copy = in_small_disk(
-        out, 1_300_000, "--input", long_and_short, "--output", out, "--weights", weights, *PLAIN,
+        out,
+        1_300_000,
+        "--input",
+        long_and_short,
+        "--output",
+        out,
+        "--weights",
+        weights,
+        *PLAIN,
     )
     assert code == 1 and "Traceback" not in said, said
     assert states(copy) == {"long": "failed", "short": "published"}, said
@@ -102,8 +123,12 @@ def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, 
         arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN)
         job = subprocess.Popen(
             # two ranks: the head has room for one process, so both are on the node that goes
-            command(*arguments, "--address", address, "--workers", 2, "--groups", 1), cwd=ROOT, env=environment(),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command(*arguments, "--address", address, "--workers", 2, "--groups", 1),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         while not (list(out.glob("_runs/*/run.json")) and read_run(str(out)).in_state("running")):
             assert job.poll() is None, job.stdout.read()

@@ -15,9 +15,7 @@ from tests.jobs.runs import left_over, results, run, states
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 
-def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_is_done_again(
-    weights, tmp_path, capsys
-):
+def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_is_done_again(weights, tmp_path, capsys):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     for name, count in (("a", 7), ("b", 15), ("c", 5), ("bad", 9)):
         folder_of_images(fleet / name, count)
@@ -90,12 +88,16 @@ def test_a_manifest_gives_ids_ranges_and_tags_and_retry_failed_does_just_the_fai
     said = capsys.readouterr().out
     found = states(out)
     assert (found["first"], found["second"], found["gone"], found["../up"]) == (
-        "published", "published", "failed", "failed"
+        "published",
+        "published",
+        "failed",
+        "failed",
     )
     assert "nowhere" in said
     assert open_drive(str(out), "first").poses.num_rows == 6 and open_drive(str(out), "second").poses.num_rows == 9
     assert not list(tmp_path.parent.glob("up")) and sorted(p.name for p in out.iterdir() if p.name[0] != "_") == [
-        "first", "second"
+        "first",
+        "second",
     ]
     shutil.copytree(tmp_path / "frames", tmp_path / "nowhere")
     assert run(*arguments, "--retry-failed") == 1

@@ -29,9 +29,7 @@ def test_a_drive_goes_from_bucket_to_bucket(s3, weights, tmp_path):  # noqa: F81
     arguments = ("--input", f"{s3}/in/s3-drive", "--output", f"{s3}/out", "--weights", weights)
     done = run(*arguments)
     assert done.returncode == 0, done.stderr[-2000:]
-    store = fs.S3FileSystem(
-        endpoint_override=os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"), scheme="http"
-    )
+    store = fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"), scheme="http")
     poses = pq.read_table("tests/out/s3-drive/poses.parquet", filesystem=store)
     assert poses.num_rows == FRAMES
     assert poses["uri"][0].as_py() == "s3://tests/in/s3-drive/frame0.png"

@@ -66,8 +66,9 @@ def test_a_comparison_with_another_drive_leaves_a_former_report_alone(output, tm
     kept = tmp_path / "site" / "drives" / "bend" / "index.html"
     kept.parent.mkdir(parents=True)
     kept.write_text("a former report")
-    line = said(capsys, "--output", output, "--drive", "bend", "--site", tmp_path / "site",
-                "--compare", tmp_path / "other")
+    line = said(
+        capsys, "--output", output, "--drive", "bend", "--site", tmp_path / "site", "--compare", tmp_path / "other"
+    )
     assert "is not a result of drive bend" in line
     assert kept.read_text() == "a former report"
 
@@ -109,7 +110,8 @@ def test_every_makes_reports_once_and_serves_them(output, tmp_path, capsys):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "jobs.report", *arguments, "--serve", "--port", str(port)], stdout=subprocess.PIPE,
+        [sys.executable, "-m", "jobs.report", *arguments, "--serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
         text=True,
     )
     try:

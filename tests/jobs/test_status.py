@@ -36,8 +36,12 @@ def test_after_a_run_with_nothing_to_do_the_output_and_the_run_before_are_shown(
         rows = [DriveRow(row.drive_id, state="skipped", reason="published already") for row in published]
         again = "--retry-failed tries it again"
         rows += [
-            DriveRow(row.drive_id, state="skipped", stage=row.stage,
-                     reason=f"{row.state} before, and nothing changed ({again}): {row.reason}")
+            DriveRow(
+                row.drive_id,
+                state="skipped",
+                stage=row.stage,
+                reason=f"{row.state} before, and nothing changed ({again}): {row.reason}",
+            )
             for row in failed
         ]
         info = replace(worked.info, run_id=f"20260922T00000{number}-abcdef")

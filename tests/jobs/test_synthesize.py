@@ -26,8 +26,25 @@ def test_a_bucket_takes_drives_and_training_reads_them_there(s3, tmp_path) -> No
     root = f"{s3}/city"
     assert main(["--output", root, *SMALL]) == 0
     assert read_drive(root, "01").depth(8).shape == (28, 56)
-    assert train(["--output", str(tmp_path), "--data", root, "--steps", "1", "--batch.frames", "4",
-                  "--batch.longest", "3", "--validation.drives", "0"]) == 0
+    assert (
+        train(
+            [
+                "--output",
+                str(tmp_path),
+                "--data",
+                root,
+                "--steps",
+                "1",
+                "--batch.frames",
+                "4",
+                "--batch.longest",
+                "3",
+                "--validation.drives",
+                "0",
+            ]
+        )
+        == 0
+    )
     assert (tmp_path / "final.safetensors").exists()
 
 
@@ -42,9 +59,7 @@ def test_a_second_run_leaves_drives_as_they_are_and_another_seed_is_refused(tmp_
 
 
 @pytest.mark.parametrize("wrong", [["--frames", "0"], ["--height", "2"], ["--supersample", "0"]])
-def test_settings_that_cannot_be_rendered_end_in_one_line_that_names_the_field(
-    tmp_path, capsys, wrong
-) -> None:
+def test_settings_that_cannot_be_rendered_end_in_one_line_that_names_the_field(tmp_path, capsys, wrong) -> None:
     assert main(["--output", str(tmp_path), *wrong]) == 1
     err = capsys.readouterr().err
     assert err.startswith(f"error: {wrong[0].strip('-')} must be")

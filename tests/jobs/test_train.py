@@ -22,8 +22,20 @@ from pipeline.training.pool import PoolSettings, render_drive
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_BATCH = [
-    "--batch.frames", "8", "--batch.longest", "4", "--city.clip-frames", "4", "--renderers", "0",
-    "--optimizer.warmup", "5", "--optimizer.backbone-rate", "1e-3", "--optimizer.memory-rate", "1e-3",
+    "--batch.frames",
+    "8",
+    "--batch.longest",
+    "4",
+    "--city.clip-frames",
+    "4",
+    "--renderers",
+    "0",
+    "--optimizer.warmup",
+    "5",
+    "--optimizer.backbone-rate",
+    "1e-3",
+    "--optimizer.memory-rate",
+    "1e-3",
 ]
 
 
@@ -41,9 +53,27 @@ def _steps(output):
 
 
 def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, pool, capsys):
-    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "40", "--log-every", "5",
-                 "--validation.drives", "1", "--validation.frames", "12", "--validation.every", "40",
-                 "--validation.chunk", "6", "--validation.overlap", "3", *SMALL_BATCH]
+    arguments = [
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--steps",
+        "40",
+        "--log-every",
+        "5",
+        "--validation.drives",
+        "1",
+        "--validation.frames",
+        "12",
+        "--validation.every",
+        "40",
+        "--validation.chunk",
+        "6",
+        "--validation.overlap",
+        "3",
+        *SMALL_BATCH,
+    ]
     assert main(arguments) == 0
     assert "final.safetensors" in capsys.readouterr().out
     rows = read_metrics(tmp_path / "metrics.jsonl")
@@ -61,9 +91,19 @@ def test_a_short_version_of_the_cards_command_learns(tmp_path):
     card = WEIGHTS_FOLDER / "city_tiny.md"
     (command,) = re.findall(r"^    python -m jobs\.train ((?:.*\\\n)*.*)$", card.read_text(), re.MULTILINE)
     arguments = shlex.split(command.replace("\\\n", " "))
-    changes = {"--output": str(tmp_path), "--weights": str(WEIGHTS_FOLDER / "city_tiny.safetensors"), "--steps": "16",
-               "--log-every": "4", "--pool-drives": "2", "--city.clips": "3", "--city.fine": "0", "--minutes": "60",
-               "--batch.frames": "24", "--optimizer.warmup": "2", "--validation.drives": "0"}
+    changes = {
+        "--output": str(tmp_path),
+        "--weights": str(WEIGHTS_FOLDER / "city_tiny.safetensors"),
+        "--steps": "16",
+        "--log-every": "4",
+        "--pool-drives": "2",
+        "--city.clips": "3",
+        "--city.fine": "0",
+        "--minutes": "60",
+        "--batch.frames": "24",
+        "--optimizer.warmup": "2",
+        "--validation.drives": "0",
+    }
     assert {"--output", "--steps"} <= {a for a in arguments if a.startswith("--")}
     assert main([*arguments, *(word for change in changes.items() for word in change)]) == 0
     losses = [row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
@@ -72,8 +112,22 @@ def test_a_short_version_of_the_cards_command_learns(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
-    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool", str(pool), "--log-every", "1",
-               "--save-every", "2", "--validation.drives", "0", *SMALL_BATCH]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--log-every",
+        "1",
+        "--save-every",
+        "2",
+        "--validation.drives",
+        "0",
+        *SMALL_BATCH,
+    ]
     process = subprocess.Popen([*command, "--steps", "100000"], cwd=ROOT, stderr=subprocess.PIPE)
     checkpoints = tmp_path / "checkpoints"
     deadline = time.monotonic() + 200
@@ -92,8 +146,24 @@ def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
-    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool", str(pool), "--log-every", "1",
-               "--workers", "2", "--steps", "4", "--validation.drives", "0", *SMALL_BATCH]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--log-every",
+        "1",
+        "--workers",
+        "2",
+        "--steps",
+        "4",
+        "--validation.drives",
+        "0",
+        *SMALL_BATCH,
+    ]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=280)
     assert _steps(tmp_path) == [1, 2, 3, 4]
     assert (tmp_path / "final.safetensors").exists()
@@ -101,9 +171,23 @@ def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
 
 @pytest.mark.slow
 def test_renderers_end_with_the_training_that_they_render_for(tmp_path):
-    command = [sys.executable, "-m", "jobs.train", "--output", str(tmp_path), "--pool-drives", "5000",
-               "--city.clips", "1", "--city.clip-frames", "4", "--batch.longest", "4",
-               "--validation.drives", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.train",
+        "--output",
+        str(tmp_path),
+        "--pool-drives",
+        "5000",
+        "--city.clips",
+        "1",
+        "--city.clip-frames",
+        "4",
+        "--batch.longest",
+        "4",
+        "--validation.drives",
+        "0",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait(lambda: len(list((tmp_path / "pool").glob("01*"))) >= 1)
     os.kill(process.pid, signal.SIGKILL)
@@ -131,8 +215,17 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, 
         "import resource, signal, sys; from jobs.train import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); sys.exit(main(sys.argv[1:]))"
     )  # the kernel refuses to write past 900 bytes of any file: config.json is longer
-    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "2", "--validation.drives", "0",
-                 *SMALL_BATCH]
+    arguments = [
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--steps",
+        "2",
+        "--validation.drives",
+        "0",
+        *SMALL_BATCH,
+    ]
     done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: training into {tmp_path} stopped") and done.stderr.count("\n") == 1
@@ -140,8 +233,17 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, 
 
 
 def test_a_run_of_another_network_in_the_output_folder_is_one_line(tmp_path, pool, capsys):
-    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "1", "--validation.drives", "0",
-                 *SMALL_BATCH]
+    arguments = [
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--steps",
+        "1",
+        "--validation.drives",
+        "0",
+        *SMALL_BATCH,
+    ]
     assert main(arguments) == 0
     before = (tmp_path / "final.safetensors").read_bytes()
     assert main([*arguments, "--preset", "vit_small"]) == 1
@@ -160,8 +262,19 @@ def test_a_drive_without_poses_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_batch(tmp_path, pool, capsys):
-    arguments = ["--output", str(tmp_path), "--pool", str(pool), "--steps", "30", "--validation.drives", "0",
-                 *SMALL_BATCH, "--optimizer.backbone-rate", "1e30"]
+    arguments = [
+        "--output",
+        str(tmp_path),
+        "--pool",
+        str(pool),
+        "--steps",
+        "30",
+        "--validation.drives",
+        "0",
+        *SMALL_BATCH,
+        "--optimizer.backbone-rate",
+        "1e30",
+    ]
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: loss is not finite at step") and error.count("\n") == 1

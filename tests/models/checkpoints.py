@@ -56,8 +56,12 @@ def in_fresh_process(code: str, *arguments: str | Path, timeout: float = 240) ->
     """A fresh interpreter, so that its memory is its own; returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=timeout, check=False,
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

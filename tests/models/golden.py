@@ -11,17 +11,39 @@ import torch
 from models import ModelConfig
 
 TINY = ModelConfig(
-    embed_dim=64, depth=4, num_heads=4, encoder="conv", image_size=56, patch_size=14, memory_layers=(1, 3),
-    dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(16, 32, 64, 64),
-    camera_trunk_depth=2, camera_heads=4,
+    embed_dim=64,
+    depth=4,
+    num_heads=4,
+    encoder="conv",
+    image_size=56,
+    patch_size=14,
+    memory_layers=(1, 3),
+    dense_layers=(0, 1, 2, 3),
+    dense_features=32,
+    dense_channels=(16, 32, 64, 64),
+    camera_trunk_depth=2,
+    camera_heads=4,
 )
 SMALL = ModelConfig(
-    embed_dim=384, depth=6, num_heads=6, encoder="dinov2_vits14_reg", image_size=70, memory_layers=(2, 5),
-    dense_layers=(1, 2, 3, 5), dense_features=64, dense_channels=(32, 64, 128, 128),
-    camera_trunk_depth=4, camera_heads=8,
+    embed_dim=384,
+    depth=6,
+    num_heads=6,
+    encoder="dinov2_vits14_reg",
+    image_size=70,
+    memory_layers=(2, 5),
+    dense_layers=(1, 2, 3, 5),
+    dense_features=64,
+    dense_channels=(32, 64, 128, 128),
+    camera_trunk_depth=4,
+    camera_heads=8,
 )
 _TOKENS = {
-    "camera_token", "register_token", "cls_token", "register_tokens", "mask_token", "pos_embed",
+    "camera_token",
+    "register_token",
+    "cls_token",
+    "register_tokens",
+    "mask_token",
+    "pos_embed",
     "empty_pose_tokens",
 }
 

@@ -13,8 +13,18 @@ from pipeline.ingest.chunks import plan_chunks
 
 CPU = torch.device("cpu")
 CONFIG = ModelConfig(
-    embed_dim=32, depth=5, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3), dense_layers=(0, 1, 3, 4),
-    dense_features=16, dense_channels=(8, 8, 16, 16), camera_trunk_depth=1, camera_heads=2, layer_scale=0.5,
+    embed_dim=32,
+    depth=5,
+    num_heads=2,
+    encoder="conv",
+    image_size=56,
+    memory_layers=(1, 3),
+    dense_layers=(0, 1, 3, 4),
+    dense_features=16,
+    dense_channels=(8, 8, 16, 16),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    layer_scale=0.5,
 )
 
 
@@ -53,8 +63,26 @@ def test_the_attention_kernel_is_named():
 
 
 SMALL = (
-    "--device", "cpu", "--preset", "city_tiny", "--precision", "float32", "--frames", "8", "--height", "32", "--width",
-    "64", "--chunk-size", "4", "--overlap", "2", "--twin-chunks", "2", "--copy-bytes", "1000000",
+    "--device",
+    "cpu",
+    "--preset",
+    "city_tiny",
+    "--precision",
+    "float32",
+    "--frames",
+    "8",
+    "--height",
+    "32",
+    "--width",
+    "64",
+    "--chunk-size",
+    "4",
+    "--overlap",
+    "2",
+    "--twin-chunks",
+    "2",
+    "--copy-bytes",
+    "1000000",
 )
 
 

@@ -59,18 +59,14 @@ def test_attention_in_training_agrees_with_the_fused_one(dtype):
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     found = attend(q.requires_grad_(), k, v)
     assert found.dtype == dtype
-    assert (found.float() - expected.float()).norm() < (
-        1e-5 if dtype == torch.float32 else 0.02
-    ) * expected.norm()
+    assert (found.float() - expected.float()).norm() < (1e-5 if dtype == torch.float32 else 0.02) * expected.norm()
     assert torch.equal(attend(q.detach(), k, v), expected)
 
 
 def test_attention_in_training_has_the_gradients_of_the_fused_one():
     leaves = [t.requires_grad_() for t in _random(3, 2, 4, 9, 16).unbind()]
     weight = _random(2, 4, 9, 16, seed=1)
-    expected = torch.autograd.grad(
-        (torch.nn.functional.scaled_dot_product_attention(*leaves) * weight).sum(), leaves
-    )
+    expected = torch.autograd.grad((torch.nn.functional.scaled_dot_product_attention(*leaves) * weight).sum(), leaves)
     found = torch.autograd.grad((attend(*leaves) * weight).sum(), leaves)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

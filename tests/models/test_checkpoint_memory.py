@@ -67,9 +67,17 @@ def test_published_files_of_five_gigabytes_open_in_little_memory(shared, tmp_pat
 
 
 _BULKY = ModelConfig(
-    embed_dim=512, depth=4, num_heads=8, encoder="conv", image_size=56, memory_layers=(3,),
-    dense_layers=(0, 1, 2, 3), dense_features=32, dense_channels=(16, 32, 64, 64),
-    camera_trunk_depth=1, camera_heads=4,
+    embed_dim=512,
+    depth=4,
+    num_heads=8,
+    encoder="conv",
+    image_size=56,
+    memory_layers=(3,),
+    dense_layers=(0, 1, 2, 3),
+    dense_features=32,
+    dense_channels=(16, 32, 64, 64),
+    camera_trunk_depth=1,
+    camera_heads=4,
 )
 
 

@@ -95,7 +95,10 @@ def test_a_killed_save_leaves_the_old_file_whole(tiny, tmp_path):
     for _ in range(5):
         child = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), str(path)],
-            cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True,
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert child.stdout.readline() == "ready\n"

@@ -14,8 +14,18 @@ from models.compiled import CompileError, compile_blocks
 from pipeline.ingest.chunks import plan_chunks
 
 CONFIG = ModelConfig(
-    embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=56, memory_layers=(1,), dense_layers=(0, 1, 2, 3),
-    dense_features=16, dense_channels=(8, 8, 16, 16), camera_trunk_depth=1, camera_heads=2, layer_scale=0.5,
+    embed_dim=32,
+    depth=4,
+    num_heads=2,
+    encoder="conv",
+    image_size=56,
+    memory_layers=(1,),
+    dense_layers=(0, 1, 2, 3),
+    dense_features=16,
+    dense_channels=(8, 8, 16, 16),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    layer_scale=0.5,
 )
 
 

@@ -26,8 +26,7 @@ def _plain_patches(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """image (3, H, W) -> (patches, width), patch by patch, row by row."""
     rows, cols = image.shape[1] // PATCH, image.shape[2] // PATCH
     tokens = [
-        (weight * image[None, :, r * PATCH : (r + 1) * PATCH, c * PATCH : (c + 1) * PATCH]).sum((1, 2, 3))
-        + bias
+        (weight * image[None, :, r * PATCH : (r + 1) * PATCH, c * PATCH : (c + 1) * PATCH]).sum((1, 2, 3)) + bias
         for r in range(rows)
         for c in range(cols)
     ]
@@ -49,9 +48,7 @@ def _cubic_resized(values: Tensor, size: int) -> Tensor:
     rows = []
     for i in range(size):
         centre = (i + 0.5) * scale
-        weights = torch.tensor(
-            [cubic((j + 0.5 - centre) / stretch) for j in range(count)], dtype=values.dtype
-        )
+        weights = torch.tensor([cubic((j + 0.5 - centre) / stretch) for j in range(count)], dtype=values.dtype)
         rows.append(torch.tensordot(weights / weights.sum(), values, dims=1))
     return torch.stack(rows)
 

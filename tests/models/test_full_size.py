@@ -61,8 +61,12 @@ _PROGRAM = """
 def test_the_published_network_runs_three_small_frames_on_a_cpu_in_nine_gigabytes():
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_PROGRAM)],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=850, check=False,
+        cwd=REPOSITORY,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)

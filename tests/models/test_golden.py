@@ -53,9 +53,7 @@ def run(request):
 
     model.aggregator.memory_step, model.aggregator.memory_update = heard_step, heard_update
     predictions = model.forward_drive(torch.from_numpy(golden["images"]), chunks, with_points=True)
-    return SimpleNamespace(
-        golden=golden, model=model, predictions=predictions, steps=steps, sums=sums, updates=updates
-    )
+    return SimpleNamespace(golden=golden, model=model, predictions=predictions, steps=steps, sums=sums, updates=updates)
 
 
 def _outputs(run) -> dict[str, tuple[torch.Tensor, np.ndarray]]:

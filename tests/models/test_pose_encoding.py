@@ -79,9 +79,7 @@ def test_a_camera_encodes_and_decodes_to_itself(translation, quaternion, focal, 
     pose = torch.zeros(3, 4, dtype=torch.float64)
     pose[:, :3] = torch.from_numpy(Rotation.from_quat(quaternion).as_matrix())
     pose[:, 3] = torch.tensor(translation)
-    intrinsics = torch.tensor(
-        [[focal[0], 0, width / 2], [0, focal[1], height / 2], [0, 0, 1]], dtype=torch.float64
-    )
+    intrinsics = torch.tensor([[focal[0], 0, width / 2], [0, focal[1], height / 2], [0, 0, 1]], dtype=torch.float64)
     found_pose, found_intrinsics = decode_pose(encode_pose(pose, intrinsics, height, width), height, width)
     torch.testing.assert_close(found_pose, pose, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found_intrinsics, intrinsics, rtol=1e-9, atol=1e-9)

@@ -66,8 +66,7 @@ def _plainly(
     for layer in range(config.depth):
         frame_half = [aggregator.frame_blocks[layer](x, table(1, head_width, specials)) for x in tokens]
         tokens = [
-            aggregator.global_blocks[layer](x.flatten(0, 1)[None], table(len(x), head_width, specials))[0]
-            .view(x.shape)
+            aggregator.global_blocks[layer](x.flatten(0, 1)[None], table(len(x), head_width, specials))[0].view(x.shape)
             for x in frame_half
         ]
         if layer in config.memory_layers:
@@ -161,8 +160,7 @@ def test_a_chunk_hears_of_the_others_through_the_memory_alone(tiny):
 
 def test_with_one_chunk_the_drives_memory_is_the_chunks(tiny):
     drive, chunk, off = (
-        tiny.forward_drive(_images(), CHUNKS[:1], memory_scope=scope)[0]
-        for scope in ("drive", "chunk", "off")
+        tiny.forward_drive(_images(), CHUNKS[:1], memory_scope=scope)[0] for scope in ("drive", "chunk", "off")
     )
     _assert_same(drive, chunk)
     assert not torch.allclose(off.depth, drive.depth, rtol=1e-2)
@@ -193,8 +191,7 @@ def test_two_equal_chunks_push_the_memory_no_further_than_one(tiny):
 
 def test_the_dtype_of_newton_schulz_is_an_argument(tiny):
     exact, low = (
-        tiny.forward_drive(_images(), CHUNKS, orthogonalise_dtype=dtype)
-        for dtype in (torch.float32, torch.bfloat16)
+        tiny.forward_drive(_images(), CHUNKS, orthogonalise_dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
     )
     for a, b in zip(low, _plainly(tiny, _images(), CHUNKS, torch.bfloat16), strict=True):
         _assert_same(a, b, 1e-3)
@@ -203,9 +200,7 @@ def test_the_dtype_of_newton_schulz_is_an_argument(tiny):
 
 
 def test_points_are_an_option(tiny):
-    with_points, without = (
-        tiny.forward_drive(_images(), CHUNKS[:1], with_points=w)[0] for w in (True, False)
-    )
+    with_points, without = (tiny.forward_drive(_images(), CHUNKS[:1], with_points=w)[0] for w in (True, False))
     assert without.points is None
     assert without.points_confidence is None
     assert torch.equal(without.depth, with_points.depth)
@@ -276,9 +271,7 @@ def test_chunks_of_one_length_may_be_stacked_and_each_comes_out_as_alone(tiny, o
     for b, state in enumerate(alone):
         torch.testing.assert_close(stacked.camera[b], state.camera[0], rtol=1e-3, atol=1e-4)
         for layer in TINY.dense_layers:
-            torch.testing.assert_close(
-                stacked.features[layer][b], state.features[layer][0], rtol=1e-3, atol=1e-4
-            )
+            torch.testing.assert_close(stacked.features[layer][b], state.features[layer][0], rtol=1e-3, atol=1e-4)
 
 
 # -- precision ----------------------------------------------------------------------------------------------

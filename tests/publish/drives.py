@@ -67,9 +67,7 @@ class Listed:
 class Chunks(Sequence[Chunk]):
     """Chunks made when asked for, from their number alone; `made` says which were."""
 
-    def __init__(
-        self, plan: Sequence[range], height: int, width: int, bad: Sequence[int] = (), seed: int = 0
-    ):
+    def __init__(self, plan: Sequence[range], height: int, width: int, bad: Sequence[int] = (), seed: int = 0):
         self.plan, self.height, self.width, self.bad, self.seed = plan, height, width, set(bad), seed
         self.made: list[int] = []
 
@@ -89,9 +87,7 @@ class Chunks(Sequence[Chunk]):
         confidence *= 9
         confidence += 1
         rgb = rng.integers(0, 256, (*shape, 3), np.uint8)
-        k = np.array(
-            [[0.8 * self.width, 0, self.width / 2], [0, 0.9 * self.width, self.height / 2], [0, 0, 1]]
-        )
+        k = np.array([[0.8 * self.width, 0, self.width / 2], [0, 0.9 * self.width, self.height / 2], [0, 0, 1]])
         return Chunk(
             np.array(frames),
             np.broadcast_to(k.astype(np.float32), (len(frames), 3, 3)),
@@ -145,9 +141,7 @@ def small_drive(
     for frame in range(frames):
         poses[frame, :3, :3] = turn(3.0 * frame)
         poses[frame, :3, 3] = (step * frame, 0.1 * frame, 0.5 * frame)
-    transforms = [
-        Similarity(1.0 + 0.1 * k, turn(5.0 * k), np.array([float(k), 0.0, 0.0])) for k in range(len(plan))
-    ]
+    transforms = [Similarity(1.0 + 0.1 * k, turn(5.0 * k), np.array([float(k), 0.0, 0.0])) for k in range(len(plan))]
     joined = Joined(
         index,
         poses[index],
@@ -160,9 +154,7 @@ def small_drive(
     facts = DriveFacts(
         drive_id=drive_id,
         source_uri="s3://user:secret@bucket/drives/1?X-Amz-Signature=abc",
-        frame_uris=[
-            f"s3://user:secret@bucket/drives/1/{n:06d}.png?X-Amz-Signature=abc" for n in range(frames)
-        ],
+        frame_uris=[f"s3://user:secret@bucket/drives/1/{n:06d}.png?X-Amz-Signature=abc" for n in range(frames)],
         timestamps_ns=times,
         source_width=4 * width,
         source_height=4 * height + 8,

@@ -31,9 +31,7 @@ def test_a_published_drive_has_the_promised_files_and_its_manifest_names_each_of
     folder = tmp_path / "drive-1"
     parts = [f"points/part-{n:05d}.parquet" for n in range(len(manifest.point_files))]
     assert len(parts) > 2
-    assert files_in(folder) == sorted(
-        ["manifest.json", "poses.parquet", "chunks.parquet", "loops.parquet", *parts]
-    )
+    assert files_in(folder) == sorted(["manifest.json", "poses.parquet", "chunks.parquet", "loops.parquet", *parts])
     assert sorted(file.path for file in manifest.files) + ["manifest.json"] == sorted(
         files_in(folder), key=lambda name: (name == "manifest.json", name)
     )
@@ -47,9 +45,7 @@ def test_plain_pyarrow_reads_every_table_with_the_promised_schema(tmp_path):
     manifest = publish(tmp_path, small_drive())
     folder = tmp_path / "drive-1"
     for name in ("poses", "chunks", "loops"):
-        assert pq.read_table(folder / f"{name}.parquet").schema.equals(
-            schema.TABLES[name], check_metadata=True
-        )
+        assert pq.read_table(folder / f"{name}.parquet").schema.equals(schema.TABLES[name], check_metadata=True)
     points = pq.read_table(folder / "points")
     assert points.schema.equals(schema.POINTS) and points.num_rows == manifest.counts.points
 
@@ -116,9 +112,7 @@ def test_every_frame_has_a_row_and_bad_or_left_out_ones_are_filled(tmp_path):
     assert {n for n in range(10) if poses["confidence"][n] is None} == {3, 5, 9}
     # 3 is bad: between its neighbours; 5 is in no chunk: the car stands where it was at 4; 9: nothing comes after it
     assert np.allclose(poses["x"], [0, 1, 2, 3, 4, 4, 6, 7, 8, 8])
-    angle = 2 * np.degrees(
-        np.arctan2(np.array(poses["qy"]), poses["qw"])
-    )  # the drive turns by -3 degrees a frame
+    angle = 2 * np.degrees(np.arctan2(np.array(poses["qy"]), poses["qw"]))  # the drive turns by -3 degrees a frame
     assert np.allclose(angle, -3.0 * np.array([0, 1, 2, 3, 4, 4, 6, 7, 8, 8]))
     assert poses["chunk_index"] == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
     # chunks see 8 x 6 of sources of 32 x 32: covered at a quarter, 2 of 8 rows cropped
@@ -162,8 +156,15 @@ def test_points_are_those_of_owned_good_frames_above_the_chunks_threshold(tmp_pa
             pose, scale = drive.joined.world_from_camera[frame], drive.joined.depth_scale[frame]
             expected.append(
                 frame_points(
-                    chunk.depth[i], chunk.confidence[i], chunk.rgb[i], chunk.intrinsics[i], pose, scale,
-                    threshold, frame, number,
+                    chunk.depth[i],
+                    chunk.confidence[i],
+                    chunk.rgb[i],
+                    chunk.intrinsics[i],
+                    pose,
+                    scale,
+                    threshold,
+                    frame,
+                    number,
                 )
             )
     columns = [np.concatenate([b.arrays()[k] for b in expected], axis=-1) for k in range(5)]
@@ -231,8 +232,7 @@ def test_overwriting_leaves_nothing_of_the_old_drive_and_all_that_is_not_ours(tm
         (tmp_path / "drive-1" / name).write_text("mine")
     manifest = publish(tmp_path, small_drive(4, seed=1), overwrite=True)
     assert files_in(tmp_path / "drive-1") == sorted(
-        ["manifest.json", "notes.txt", "points/mine.parquet", "000001.png"]
-        + [file.path for file in manifest.files]
+        ["manifest.json", "notes.txt", "points/mine.parquet", "000001.png"] + [file.path for file in manifest.files]
     )
     assert open_drive(str(tmp_path), "drive-1").poses.num_rows == 4
 

@@ -194,8 +194,24 @@ def test_every_selection_takes_what_the_reader_gives(output, tmp_path):
     assert 50 < len(expected) < everything < 0.8 * drive.manifest.counts.points
     box = [value for corner in BOX for value in corner]
     to = exported(
-        output, tmp_path / "part", "--format", "ply", "laz", "colmap", "kitti", "--frames", 3, 15, "--box", *box,
-        "--min-confidence", 2, "--voxel", 0.8, "--far", 1.5,
+        output,
+        tmp_path / "part",
+        "--format",
+        "ply",
+        "laz",
+        "colmap",
+        "kitti",
+        "--frames",
+        3,
+        15,
+        "--box",
+        *box,
+        "--min-confidence",
+        2,
+        "--voxel",
+        0.8,
+        "--far",
+        1.5,
     )
     cloud = open3d.t.io.read_point_cloud(str(to / "points.ply")).point["positions"].numpy()
     np.testing.assert_array_equal(cloud, expected)

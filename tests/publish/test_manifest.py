@@ -33,9 +33,7 @@ def test_identity_changes_with_name_size_etag_weights_settings_and_schema(monkey
     names = [drive_identity(listing, "w", {"k": 1, "j": (1, 2)})]
     for change in ({"name": "c"}, {"size": 3}, {"etag": "y"}):
         names.append(
-            drive_identity(
-                [dataclasses.replace(listing[0], **change), listing[1]], "w", {"k": 1, "j": (1, 2)}
-            )
+            drive_identity([dataclasses.replace(listing[0], **change), listing[1]], "w", {"k": 1, "j": (1, 2)})
         )
     names.append(drive_identity(listing[:1], "w", {"k": 1, "j": (1, 2)}))
     names.append(drive_identity(listing, None, {"k": 1, "j": (1, 2)}))

@@ -27,9 +27,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, made
 def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path, voxel):
     code = MEASURED.format(root=str(ROOT), output=str(tmp_path), frames=300, voxel=voxel)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     grown, points = map(int, done.stdout.split())
     if voxel is None:

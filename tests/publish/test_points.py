@@ -57,9 +57,7 @@ def test_points_agree_with_the_plain_loop():
 def test_a_depth_too_large_for_float32_gives_no_point():
     chunk, pose = one_frame()
     chunk.depth[0, 0, 0] = 3e38
-    block = frame_points(
-        chunk.depth[0], chunk.confidence[0], chunk.rgb[0], chunk.intrinsics[0], pose, 100.0, 0.0, 0, 0
-    )
+    block = frame_points(chunk.depth[0], chunk.confidence[0], chunk.rgb[0], chunk.intrinsics[0], pose, 100.0, 0.0, 0, 0)
     assert np.isfinite(block.xyz).all() and len(block) == chunk.depth[0].size - 1
 
 
@@ -103,8 +101,7 @@ def test_every_point_comes_out_once_in_shards_and_row_groups_of_bounded_size(tmp
     assert shards.points_of_chunk.tolist() == [1610]
     paths = [tmp_path / "out" / file.path for file in shards.files]
     sizes = [
-        [pq.read_metadata(p).row_group(g).num_rows for g in range(pq.read_metadata(p).num_row_groups)]
-        for p in paths
+        [pq.read_metadata(p).row_group(g).num_rows for g in range(pq.read_metadata(p).num_row_groups)] for p in paths
     ]
     assert sizes == [[128, 128, 128, 116]] * 3 + [[110]]
     expected = sorted(

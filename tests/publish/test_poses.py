@@ -86,9 +86,7 @@ def test_path_length_adds_up_steps_and_steps_over_missing_positions():
     assert path_length(np.array([[0, 0, 0], [3, 4, 0], [np.nan] * 3, [3, 4, 2.0]])) == pytest.approx(7)
 
 
-@pytest.mark.parametrize(
-    "source, net", [((1226, 370), (518, 154)), ((640, 480), (518, 388)), ((8, 8), (8, 8))]
-)
+@pytest.mark.parametrize("source, net", [((1226, 370), (518, 154)), ((640, 480), (518, 388)), ((8, 8), (8, 8))])
 def test_a_ray_is_the_same_through_the_source_image(source, net):
     k = np.array([[300.0, 0, net[0] / 2 + 1.5], [0, 310.0, net[1] / 2 - 2], [0, 0, 1]])
     fx, fy, cx, cy = source_intrinsics(k, source, net)

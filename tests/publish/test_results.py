@@ -91,8 +91,12 @@ def bytes_read():
 def test_other_readers_get_boxes_from_the_same_statistics(output):
     field = pyarrow.dataset.field
     where = (
-        (field("x") >= 9.0) & (field("x") <= 11.0) & (field("y") >= -1.0)
-        & (field("y") <= 1.0) & (field("z") >= 4.0) & (field("z") <= 6.0)
+        (field("x") >= 9.0)
+        & (field("x") <= 11.0)
+        & (field("y") >= -1.0)
+        & (field("y") <= 1.0)
+        & (field("z") >= 4.0)
+        & (field("z") <= 6.0)
     )
     dataset = pyarrow.dataset.dataset(f"{output}/drive-1/points")
     fragments = [f for whole in dataset.get_fragments() for f in whole.split_by_row_group(where)]
@@ -161,9 +165,7 @@ def test_a_file_that_the_manifest_names_but_is_not_there_is_named(output, tmp_pa
 
 def test_shards_of_a_killed_attempt_are_not_read(output, tmp_path):
     drive = small_drive()
-    manifest = publish_drive(
-        str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run
-    )
+    manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
     shard = tmp_path / "drive-1" / "points" / "part-00000.parquet"
     (shard.parent / "part-00009.parquet").write_bytes(shard.read_bytes())
     assert open_drive(str(tmp_path), "drive-1").points().num_rows == manifest.counts.points

@@ -91,7 +91,10 @@ def test_nerfstudio_sees_every_point_where_the_drive_has_it(nerfstudio, drive, t
     assert export.main(words) == 0
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(READ), str(nerfstudio), form, str(to)],
-        capture_output=True, text=True, timeout=250, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     read = json.loads(done.stdout.splitlines()[-1])

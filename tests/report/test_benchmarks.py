@@ -20,12 +20,23 @@ def test_a_run_with_seconds_by_stage_counts_by_their_sum_as_the_drive_benchmark_
 
 
 def test_runs_are_found_on_the_top_level_and_in_lists(tmp_path):
-    one = stored(tmp_path / "one.json", {"what": "decode", "settings": {"frames": 7, "seconds": 1}, "frames": 200,
-                                         "seconds": 1.5})
-    many = stored(tmp_path / "many.json", {"what": "drive", "runs": [
-        {"frames": 600, "seconds": 6.5, "peak_bytes": 2**30}, {"frames": 300, "seconds": 3.0, "peak_bytes": None}]})
+    one = stored(
+        tmp_path / "one.json",
+        {"what": "decode", "settings": {"frames": 7, "seconds": 1}, "frames": 200, "seconds": 1.5},
+    )
+    many = stored(
+        tmp_path / "many.json",
+        {
+            "what": "drive",
+            "runs": [
+                {"frames": 600, "seconds": 6.5, "peak_bytes": 2**30},
+                {"frames": 300, "seconds": 3.0, "peak_bytes": None},
+            ],
+        },
+    )
     assert read_benchmarks([one, many]) == (
-        Measurement("decode", 200, 1.5, None), Measurement("drive", 300, 3.0, None),
+        Measurement("decode", 200, 1.5, None),
+        Measurement("drive", 300, 3.0, None),
         Measurement("drive", 600, 6.5, 2**30),
     )
 

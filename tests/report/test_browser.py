@@ -157,7 +157,8 @@ def test_the_report_loads_scrubs_compares_and_obeys_the_keyboard(site, browser):
     page.select_option("#after", label="without memory")
     assert "other0" in page.get_attribute("#slider .after", "src")
     assert [row.split("\t")[0].split("\n")[0] for row in page.locator("#results tbody tr").all_inner_texts()] == [
-        "this result", "without memory",
+        "this result",
+        "without memory",
     ]
     page.wait_for_timeout(300)
     screenshot(page, "comparison-1440")
@@ -208,10 +209,20 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
     folder, base = site
     drives = [
         {
-            "id": f"drive-{number:04d}", "verdict": ("pass", "warn", "fail")[number % 3], "frames": 100 + number,
-            "chunks": 9, "points": 10**6 * number, "loops": 4, "loops_accepted": 2, "length": 1.5 * number,
-            "unit": "units", "seconds": 60.0, "published_at": "2026-01-01T00:00:00+00:00", "report": None,
-            "path": rng.integers(0, 101, (80, 2)).tolist(), "thumb": "drives/bend/thumb.jpg",
+            "id": f"drive-{number:04d}",
+            "verdict": ("pass", "warn", "fail")[number % 3],
+            "frames": 100 + number,
+            "chunks": 9,
+            "points": 10**6 * number,
+            "loops": 4,
+            "loops_accepted": 2,
+            "length": 1.5 * number,
+            "unit": "units",
+            "seconds": 60.0,
+            "published_at": "2026-01-01T00:00:00+00:00",
+            "report": None,
+            "path": rng.integers(0, 101, (80, 2)).tolist(),
+            "thumb": "drives/bend/thumb.jpg",
         }
         for number in range(1000)
     ]

@@ -41,8 +41,9 @@ def test_equal_cameras_see_equal_pictures_of_an_aligned_result():
     rng = np.random.default_rng(0)
     xyz = rng.uniform((-1, -1, 2), (1, 1, 4), (500, 3)).astype(np.float32)
     rgb = rng.integers(0, 256, (500, 3), np.uint8)
-    world_from_other = Sim3(2.0, look_at(np.zeros(3), np.array([1.0, 0.2, 1.0]), np.array([0, -1.0, 0]))[:3, :3],
-                            np.array([1.0, 2.0, 3.0]))
+    world_from_other = Sim3(
+        2.0, look_at(np.zeros(3), np.array([1.0, 0.2, 1.0]), np.array([0, -1.0, 0]))[:3, :3], np.array([1.0, 2.0, 3.0])
+    )
     other = world_from_other.inverse().apply(xyz).astype(np.float32)
     straight = render_points(xyz, rgb, CAMERA, 0.02)
     moved = render_points(other, rgb, CAMERA, 0.02, world_from_other)

@@ -72,9 +72,15 @@ def test_files_come_in_the_order_of_their_names_bytes(names):
 @pytest.mark.parametrize(
     "names",
     [
-        [f"{n:06d}.png" for n in range(40)], [f"frame{n}.png" for n in range(40)], ["2.png", "02.png", "1.jpg"],
-        [f"{n:02d}.txt" for n in range(9)], ["a1.png", "b1.png", "notes.txt", ".hidden.png"], ["x.png"], [],
-        ["1.png", "٢.png", "3.png"], [f"{n:03d}.mp4" for n in range(5)],
+        [f"{n:06d}.png" for n in range(40)],
+        [f"frame{n}.png" for n in range(40)],
+        ["2.png", "02.png", "1.jpg"],
+        [f"{n:02d}.txt" for n in range(9)],
+        ["a1.png", "b1.png", "notes.txt", ".hidden.png"],
+        ["x.png"],
+        [],
+        ["1.png", "٢.png", "3.png"],
+        [f"{n:03d}.mp4" for n in range(5)],
     ],
 )
 def test_the_quick_order_is_the_natural_order(names):
@@ -83,9 +89,7 @@ def test_the_quick_order_is_the_natural_order(names):
 
 
 def body(files, more=""):
-    contents = "".join(
-        f"<Contents><Key>{key}</Key><ETag>{etag}</ETag><Size>7</Size></Contents>" for key, etag in files
-    )
+    contents = "".join(f"<Contents><Key>{key}</Key><ETag>{etag}</ETag><Size>7</Size></Contents>" for key, etag in files)
     return f"<ListBucketResult><Name>b</Name>{contents}{more}</ListBucketResult>".encode()
 
 

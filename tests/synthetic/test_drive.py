@@ -16,10 +16,7 @@ def test_a_seed_gives_the_same_bytes_in_another_process() -> None:
         "d = r.images.tobytes() + r.depth.tobytes() + r.world_from_camera.tobytes();"
         "print(hashlib.sha256(d).hexdigest())"
     )
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
     assert len(runs[0].stdout.strip()) == 64
 
@@ -123,9 +120,7 @@ def test_no_frames_give_empty_arrays() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_sees_what_a_cpu_sees() -> None:
-    here, there = (
-        CityDrive(4, 40, 56, 112, supersample=2, device=d).render(range(0, 40, 8)) for d in ("cpu", "cuda")
-    )
+    here, there = (CityDrive(4, 40, 56, 112, supersample=2, device=d).render(range(0, 40, 8)) for d in ("cpu", "cuda"))
     close = np.abs(here.images.astype(int) - there.images).max(3) <= 2
     assert close.mean() > 0.99
     assert np.isclose(here.depth, there.depth, rtol=1e-3).mean() > 0.999

@@ -29,9 +29,7 @@ def test_the_fast_path_meets_what_trying_every_ray_on_everything_meets(seed: int
     city = build_city(seed, extent=4)
     scene = Scene.of(city, torch.device("cpu"))
     poses = drive_route(city, 400, seed).world_from_camera[[0, 120, 230, 399]]
-    turned = perturbed_motion(
-        np.random.default_rng(seed), poses, yaw_degrees=60, pitch_degrees=15, roll_degrees=20
-    )
+    turned = perturbed_motion(np.random.default_rng(seed), poses, yaw_degrees=60, pitch_degrees=15, roll_degrees=20)
     for some in (poses, turned):
         agree, error = _same(_camera(some), scene)
         assert agree >= 0.999  # a ray through the very edge of a wall may round either way
@@ -74,8 +72,13 @@ def test_depth_of_one_frame_predicts_depth_in_another(apart: int) -> None:
     second = drive.render([n + apart for n in range(20, 250, 23)])
     errors = []
     for k in range(len(first.depth)):
-        z, here = _reprojected(first.depth[k], second.depth[k], first.world_from_camera[k],
-                               second.world_from_camera[k], first.intrinsics[k])
+        z, here = _reprojected(
+            first.depth[k],
+            second.depth[k],
+            first.world_from_camera[k],
+            second.world_from_camera[k],
+            first.intrinsics[k],
+        )
         errors.append(np.abs(here / z - 1))
     error = np.concatenate(errors)
     assert len(error) > 20_000

@@ -88,12 +88,8 @@ def test_nothing_stands_in_the_way() -> None:
 
 def test_routes_repeat_and_differ_by_seed() -> None:
     city = build_city(2)
-    assert np.array_equal(
-        drive_route(city, 50, 4).world_from_camera, drive_route(city, 50, 4).world_from_camera
-    )
-    assert not np.allclose(
-        drive_route(city, 50, 4).world_from_camera, drive_route(city, 50, 5).world_from_camera
-    )
+    assert np.array_equal(drive_route(city, 50, 4).world_from_camera, drive_route(city, 50, 4).world_from_camera)
+    assert not np.allclose(drive_route(city, 50, 4).world_from_camera, drive_route(city, 50, 5).world_from_camera)
 
 
 def test_a_single_frame_is_a_drive_and_none_is_not() -> None:

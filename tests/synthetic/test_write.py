@@ -55,9 +55,7 @@ def test_a_sequence_folder_names_its_drive_too(root) -> None:
 def test_a_finished_drive_is_left_alone_and_another_one_refused(root) -> None:
     before = storage.list_files(storage.join(root, "sequences", "00", "image_0"))
     counts = []
-    assert write_drive(SPEC, root, "00", lambda done, total: counts.append((done, total))).endswith(
-        "sequences/00"
-    )
+    assert write_drive(SPEC, root, "00", lambda done, total: counts.append((done, total))).endswith("sequences/00")
     assert counts == [(11, 11)]
     assert storage.list_files(storage.join(root, "sequences", "00", "image_0")) == before
     with pytest.raises(DriveError, match="another drive has this id"):

@@ -8,9 +8,24 @@ from models import ModelConfig
 from pipeline.training.data import Frames
 
 SMALL = ModelConfig(
-    embed_dim=32, depth=4, num_heads=2, encoder="conv_stem", image_size=32, patch_size=8, memory_layers=(1, 2),
-    dense_layers=(0, 1, 2, 3), dense_features=8, dense_channels=(8, 8, 8, 8), camera_trunk_depth=1, camera_heads=2,
-    memory_hidden_ratio=2, register_tokens=1, layer_scale=1.0, frame_order=True, motion_radius=1, motion_channels=4,
+    embed_dim=32,
+    depth=4,
+    num_heads=2,
+    encoder="conv_stem",
+    image_size=32,
+    patch_size=8,
+    memory_layers=(1, 2),
+    dense_layers=(0, 1, 2, 3),
+    dense_features=8,
+    dense_channels=(8, 8, 8, 8),
+    camera_trunk_depth=1,
+    camera_heads=2,
+    memory_hidden_ratio=2,
+    register_tokens=1,
+    layer_scale=1.0,
+    frame_order=True,
+    motion_radius=1,
+    motion_channels=4,
 )
 
 

@@ -20,8 +20,12 @@ def small_trainer(**changes):
     torch.manual_seed(0)
     model_config = changes.pop("model", SMALL)
     config = TrainConfig(
-        output="unused", steps=8, batch=BatchSettings(frames=8, longest=4), loss=LossWeights(steps=0.5),
-        optimizer=OptimizerSettings(warmup=2, memory_rate=1e-3, backbone_rate=1e-3, average=0.9), **changes,
+        output="unused",
+        steps=8,
+        batch=BatchSettings(frames=8, longest=4),
+        loss=LossWeights(steps=0.5),
+        optimizer=OptimizerSettings(warmup=2, memory_rate=1e-3, backbone_rate=1e-3, average=0.9),
+        **changes,
     )
     objective = Objective(model_config.embed_dim, model_config.patch_size, config.loss)
     return Trainer(config, Reconstructor(model_config), objective, WallSource())
@@ -119,7 +123,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, share):
     limit = weights // 2 if share == 0.1 else weights + 10_000
     done = subprocess.run(
         [sys.executable, "-c", _FULL_DISK, str(tmp_path / "run"), str(limit)],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "cannot be written" in done.stdout and "step-00000000.safetensors" in done.stdout, done.stderr
     assert "last good one" in done.stdout

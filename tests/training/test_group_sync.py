@@ -23,7 +23,10 @@ def _trainer(peers, steps=4):
         torch.nn.init.normal_(memory.proj.weight, std=0.05)
     loss = LossWeights(points=0.5, steps=0.5)
     config = TrainConfig(
-        output="unused", steps=steps, loss=loss, batch=BatchSettings(frames=8, longest=4),
+        output="unused",
+        steps=steps,
+        loss=loss,
+        batch=BatchSettings(frames=8, longest=4),
         optimizer=OptimizerSettings(warmup=1, memory_rate=1e-3, backbone_rate=1e-3),
     )
     return Trainer(config, model, Objective(SMALL.embed_dim, SMALL.patch_size, loss), WallSource(), peers)

@@ -11,9 +11,7 @@ from pipeline.evaluation.benchmarks.sequence import Benchmark, Sequence
 from pipeline.evaluation.benchmarks.tum import TUM
 from pipeline.evaluation.benchmarks.virtual_kitti import VIRTUAL_KITTI
 
-BENCHMARKS: dict[str, Benchmark] = {
-    one.name: one for one in (KITTI, OXFORD_SPIRES, VIRTUAL_KITTI, ETH3D, TUM)
-}
+BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in (KITTI, OXFORD_SPIRES, VIRTUAL_KITTI, ETH3D, TUM)}
 """By the name that --benchmark knows."""
 
 __all__ = ["BENCHMARKS", "Benchmark", "Sequence"]

@@ -16,15 +16,27 @@ from pipeline.evaluation.metrics import FloatArray
 from pipeline.publish.poses import rotation_from_quaternion
 
 _SCENES = (
-    "courtyard", "delivery_area", "electro", "facade", "kicker", "meadow", "office", "pipes", "playground", "relief",
-    "relief_2", "terrace", "terrains",
+    "courtyard",
+    "delivery_area",
+    "electro",
+    "facade",
+    "kicker",
+    "meadow",
+    "office",
+    "pipes",
+    "playground",
+    "relief",
+    "relief_2",
+    "terrace",
+    "terrains",
 )
 _CALIBRATION, _SCANS = "dslr_calibration_undistorted", "dslr_scan_eval"
 
 
 def _find(data: str) -> tuple[str, ...]:
     return tuple(
-        name for name in storage.list_folders(data)
+        name
+        for name in storage.list_folders(data)
         if storage.exists(storage.join(data, name, _CALIBRATION, "images.txt"))
     )
 
@@ -71,8 +83,9 @@ def _alignment(uri: str, title: str) -> dict[str, FloatArray]:
     try:
         meshes = ElementTree.fromstring(text).iter("MLMesh")
         found = {
-            storage.parent_and_name("/" + mesh.attrib["filename"])[1]:
-                np.array((mesh.findtext("MLMatrix44") or "").split(), float).reshape(4, 4)
+            storage.parent_and_name("/" + mesh.attrib["filename"])[1]: np.array(
+                (mesh.findtext("MLMatrix44") or "").split(), float
+            ).reshape(4, 4)
             for mesh in meshes
         }
     except (ElementTree.ParseError, KeyError, ValueError) as error:

@@ -39,9 +39,7 @@ _LONGEST_GAP_S = 0.1  # between two poses of the truth
 
 def _find(data: str) -> tuple[str, ...]:
     root = storage.join(data, "sequences")
-    return tuple(
-        name for name in storage.list_folders(root) if storage.exists(storage.join(root, name, *_TRAJECTORY))
-    )
+    return tuple(name for name in storage.list_folders(root) if storage.exists(storage.join(root, name, *_TRAJECTORY)))
 
 
 _TRAJECTORY = ("processed", "trajectory", "gt-tum.txt")

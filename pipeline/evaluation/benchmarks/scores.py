@@ -57,9 +57,17 @@ class Score:
 
 
 _COLUMNS = {
-    "ate": ("ATE m", 2), "ate_percent": ("% of path", 2), "rte": ("RTE m/100m", 2), "rre": ("RRE deg/100m", 2),
-    "kitti_translation": ("KITTI %", 2), "kitti_rotation": ("deg/100m", 2), "chamfer": ("CD m", 2), "f1": ("F1", 2),
-    "seconds": ("s", 1), "frames_per_s": ("frames/s", 2), "peak_memory": ("GB", 2),
+    "ate": ("ATE m", 2),
+    "ate_percent": ("% of path", 2),
+    "rte": ("RTE m/100m", 2),
+    "rre": ("RRE deg/100m", 2),
+    "kitti_translation": ("KITTI %", 2),
+    "kitti_rotation": ("deg/100m", 2),
+    "chamfer": ("CD m", 2),
+    "f1": ("F1", 2),
+    "seconds": ("s", 1),
+    "frames_per_s": ("frames/s", 2),
+    "peak_memory": ("GB", 2),
 }
 
 

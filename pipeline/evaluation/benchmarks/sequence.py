@@ -99,8 +99,12 @@ def image_names(folder: str) -> list[str]:
     if not names:
         raise DriveError(f"no images in {storage.redacted(folder)}")
     parts = re.compile(r"(\d+)")
-    return [name.rpartition(".")[0] for name in sorted(names, key=lambda name: [
-        int(part) if part.isdigit() else part for part in parts.split(name)])]
+    return [
+        name.rpartition(".")[0]
+        for name in sorted(
+            names, key=lambda name: [int(part) if part.isdigit() else part for part in parts.split(name)]
+        )
+    ]
 
 
 def text_rows(uri: str, columns: int | None, *, separator: str | None = None) -> list[list[str]]:

@@ -36,9 +36,10 @@ def iter_drives(source: str, leave_out: str | None = None) -> Iterator[DriveRef 
     """All drives of an input, as they are found; what cannot be a drive comes as RefusedDrive and stops nothing.
 
     Args:
-        source: a manifest (.parquet, .csv, .jsonl: `pipeline.fleet.discover.drive_list`), a video, a folder of images, a KITTI
-            sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names that begin with "."
-            or "_" are left out. The id of a drive is its name, with the names of the folders above it in front of it.
+        source: a manifest (.parquet, .csv, .jsonl: `pipeline.fleet.discover.drive_list`), a video, a folder of
+            images, a KITTI sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names
+            that begin with "." or "_" are left out. The id of a drive is its name, with the names of the folders
+            above it in front of it.
         leave_out: a folder that holds no drives though it may lie below source: the run's output.
 
     A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is

@@ -35,8 +35,10 @@ def read_manifest_refs(uri: str) -> Iterator[DriveRef | RefusedDrive]:
         StorageError: as the store says.
     """
     name = storage.parent_and_name(uri)[1]
-    read = _parquet_rows if name.lower().endswith(".parquet") else (
-        _csv_rows if name.lower().endswith(".csv") else _json_rows
+    read = (
+        _parquet_rows
+        if name.lower().endswith(".parquet")
+        else (_csv_rows if name.lower().endswith(".csv") else _json_rows)
     )
     folder = storage.parent_and_name(uri)[0]
     for where, row in read(uri):

@@ -11,8 +11,8 @@ class DriveRef:
 
     uri: what pipeline.ingest.drives.find_drive takes. start, end: half-open range of its frames, before stride and
     fps; None: from the first, to the last. fps: use this many frames a second. tags: free words of a manifest.
-    drive_id is checked where the drive is found (pipeline.fleet.discover.discovery) and where it is read, so that a bad one fails
-    that drive and no other.
+    drive_id is checked where the drive is found (pipeline.fleet.discover.discovery) and where it is read,
+    so that a bad one fails that drive and no other.
     """
 
     drive_id: str

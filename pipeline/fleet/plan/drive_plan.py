@@ -220,4 +220,3 @@ def ranks_needed(costs: Costs, rank_bytes: int) -> int:
     """Ranks over which a drive's waiting states must be spread, each holding whole chunks."""
     held = rank_bytes // costs.state_bytes_chunk
     return math.ceil(costs.chunks / held) if held else costs.chunks + 1
-

@@ -38,7 +38,13 @@ class DriveBook:
     """Safe across threads."""
 
     def __init__(
-        self, config: RunConfig, output: str, ledger: Ledger, leases: Leases, failures: Failures, queue: DriveQueue,
+        self,
+        config: RunConfig,
+        output: str,
+        ledger: Ledger,
+        leases: Leases,
+        failures: Failures,
+        queue: DriveQueue,
         reporter: Reporter,
     ) -> None:
         self.config, self.output, self.ledger, self.leases = config, output, ledger, leases
@@ -58,8 +64,13 @@ class DriveBook:
         """A drive was planned: its row, and what is final about it already."""
         costs = planned.costs
         row = DriveRow(
-            planned.drive_id, storage.redacted(planned.ref.uri), planned.ref.tags, identity=planned.identity,
-            frames=planned.frames, chunks=costs.chunks if costs else 0, queued_at=time.time(),
+            planned.drive_id,
+            storage.redacted(planned.ref.uri),
+            planned.ref.tags,
+            identity=planned.identity,
+            frames=planned.frames,
+            chunks=costs.chunks if costs else 0,
+            queued_at=time.time(),
         )
         self.ledger.add([row])
         if planned.todo == "bad":
@@ -254,9 +265,7 @@ class DriveBook:
             hand.phase = "staged"
         self.leases.rest(hand.lease)
         spent = hand.spend(self.ledger)
-        self.ledger.update(
-            drive_id, state="staged", loops=loops, frames_per_s=hand.planned.frames / max(spent, 1e-3)
-        )
+        self.ledger.update(drive_id, state="staged", loops=loops, frames_per_s=hand.planned.frames / max(spent, 1e-3))
         return hand.planned
 
     def finish(self, planned: PlannedDrive, staged: StagedDrive, finish: FinishDrive) -> None:
@@ -325,9 +334,17 @@ class DriveBook:
         with contextlib.suppress(StorageError):
             self.failures.forget(planned.drive_id)
         self._let_go(
-            planned.drive_id, state="published", frames=finished.frames, chunks=finished.chunks, loops=finished.loops,
-            points=finished.points, bytes=finished.bytes, verdict=finished.verdict, seconds=finished.seconds,
-            reason=None, stage=None,
+            planned.drive_id,
+            state="published",
+            frames=finished.frames,
+            chunks=finished.chunks,
+            loops=finished.loops,
+            points=finished.points,
+            bytes=finished.bytes,
+            verdict=finished.verdict,
+            seconds=finished.seconds,
+            reason=None,
+            stage=None,
         )
 
     def _let_go(self, drive_id: str, **changes: object) -> None:
@@ -361,7 +378,13 @@ class DriveBook:
         self.queue.put_back(planned, after_s=held.free_in_s + 1)
 
     def _fail(
-        self, planned: PlannedDrive, reason: str, stage: str, *, lasting: bool, state: FailureState = "failed",
+        self,
+        planned: PlannedDrive,
+        reason: str,
+        stage: str,
+        *,
+        lasting: bool,
+        state: FailureState = "failed",
         hand: InHand | None = None,
     ) -> None:
         found = _FRAME.search(reason)
@@ -371,8 +394,16 @@ class DriveBook:
         row = self.ledger.update(planned.drive_id, state=state, reason=reason, stage=stage, frame=frame)
         self.reporter.say(f"drive {planned.drive_id} {state}: {reason}")
         record = Failure(
-            planned.drive_id, state, lasting, reason, stage, frame, row.attempts, planned.identity,
-            self.ledger.info.run_id, time.time(),
+            planned.drive_id,
+            state,
+            lasting,
+            reason,
+            stage,
+            frame,
+            row.attempts,
+            planned.identity,
+            self.ledger.info.run_id,
+            time.time(),
         )
         with contextlib.suppress(DriveError):  # an unsafe name has no record, and is refused each time anew
             self.failures.put(record)

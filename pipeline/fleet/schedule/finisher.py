@@ -74,8 +74,13 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
             remove_staging(output, drive_id)
     counts = manifest.counts
     return Finished(
-        counts.frames, counts.chunks, counts.loops_accepted, counts.points, sum(file.size for file in manifest.files),
-        str(manifest.quality["verdict"]), dict(reporter.seconds),
+        counts.frames,
+        counts.chunks,
+        counts.loops_accepted,
+        counts.points,
+        sum(file.size for file in manifest.files),
+        str(manifest.quality["verdict"]),
+        dict(reporter.seconds),
     )
 
 
@@ -132,5 +137,3 @@ class _Silent:
 
 def _task() -> Any:
     return ray.remote(num_cpus=_CPUS, max_retries=2)(finish_here)
-
-

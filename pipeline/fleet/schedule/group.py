@@ -48,8 +48,17 @@ class Group:
     """One of the run's groups. `work` returns when there is nothing left to take."""
 
     def __init__(
-        self, number: int, config: RunConfig, planner: Planner, book: DriveBook, queue: DriveQueue,
-        finisher: Finisher, size: GroupSize, parts: Parts, slots: Slots, loaders: ThreadPoolExecutor,
+        self,
+        number: int,
+        config: RunConfig,
+        planner: Planner,
+        book: DriveBook,
+        queue: DriveQueue,
+        finisher: Finisher,
+        size: GroupSize,
+        parts: Parts,
+        slots: Slots,
+        loaders: ThreadPoolExecutor,
     ) -> None:
         self.slots, self.loaders = slots, loaders
         self.number, self.config, self.planner, self.book = number, config, planner, book
@@ -150,8 +159,11 @@ class Group:
         answer: Any = "skip"
         if self._has(drive_id):
             answer = self.book.permit(
-                drive_id, self.number, self._ranks if self.size.gpus else 0,
-                full=self.finisher.is_full, draining=self._is_draining(),
+                drive_id,
+                self.number,
+                self._ranks if self.size.gpus else 0,
+                full=self.finisher.is_full,
+                draining=self._is_draining(),
             )
         self._begun += answer == "go"
         if drive_id == self._last and answer in ("go", "skip") and self._following is None:

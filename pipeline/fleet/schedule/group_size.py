@@ -53,7 +53,5 @@ def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
         return config.budgets.host
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fitting = [node for node in nodes if node.get("GPU", 0)] if on_gpus else nodes
-    shares = [
-        node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting
-    ]
+    shares = [node.get("memory", 0) / (node.get("GPU", 0) or math.ceil(ranks / max(len(nodes), 1))) for node in fitting]
     return int(min(shares) * _MEMORY_SHARE) if shares else sys.maxsize

@@ -38,8 +38,12 @@ def load_drive(planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]
 
 
 def run_wave(
-    config: RunConfig, output: str, tasks: Sequence[DriveTask], settings: GroupSettings,
-    on_event: Callable[[Event], None], permit: Permit,
+    config: RunConfig,
+    output: str,
+    tasks: Sequence[DriveTask],
+    settings: GroupSettings,
+    on_event: Callable[[Event], None],
+    permit: Permit,
 ) -> Mapping[str, Outcome]:
     """Some drives through the network by one start of a group. Raises GroupError."""
     job = worker_job(config, output)

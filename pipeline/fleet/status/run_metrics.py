@@ -27,8 +27,10 @@ def metrics_of(ledger: Ledger, every_s: float = EVERY_S) -> Iterator[None]:
             metrics.put(metrics.DRIVES, count, state=state)
         sums = {(metrics.STAGE_SECONDS, stage): spent for stage, spent in total.seconds.items()}
         sums |= {
-            (metrics.FRAMES, ""): total.frames, (metrics.POINTS, ""): total.points,
-            (metrics.BYTES, ""): total.bytes, (metrics.GPU_SECONDS, ""): total.gpu_seconds,
+            (metrics.FRAMES, ""): total.frames,
+            (metrics.POINTS, ""): total.points,
+            (metrics.BYTES, ""): total.bytes,
+            (metrics.GPU_SECONDS, ""): total.gpu_seconds,
         }
         for (metric, stage), now in sums.items():
             before = told.get((metric, stage), 0.0)

@@ -41,7 +41,9 @@ def render_run_report(run: RunState) -> str:
     counts = [(state, total.counts[state]) for state in STATES if total.counts[state]]
     when = f"{_date(info.started_at)} to {_date(info.ended_at or info.updated_at)} UTC, {duration(total.wall_s)}"
     return template.substitute(
-        run_id=_text(info.run_id), state=_text(info.state), when=_text(when),
+        run_id=_text(info.run_id),
+        state=_text(info.state),
+        when=_text(when),
         message=f"<p>{_text(info.message)}</p>" if info.message else "",
         facts="".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in _facts(total)),
         bar="".join(f'<div style="flex:{count};background:var(--{state})"></div>' for state, count in counts),
@@ -50,18 +52,24 @@ def render_run_report(run: RunState) -> str:
             f'<span><i class="dot" style="background:var(--{state})"></i>{count:,} {state}</span>'
             for state, count in counts
         ),
-        figures="".join(_figures(run, total)), failures=_failures(run),
+        figures="".join(_figures(run, total)),
+        failures=_failures(run),
         state_options="".join(f"<option>{state}</option>" for state, _ in counts),
-        command=_text(shlex.join(info.command)), input=_text(info.input), host=_text(info.host),
+        command=_text(shlex.join(info.command)),
+        input=_text(info.input),
+        host=_text(info.host),
         machines=f"{info.groups} group{'s' * (info.groups != 1)} of {info.workers}, {info.gpus} GPUs",
-        settings=_text(json.dumps(dict(info.settings), indent=1, default=str)), rows=_rows(run),
+        settings=_text(json.dumps(dict(info.settings), indent=1, default=str)),
+        rows=_rows(run),
     )
 
 
 def _facts(total: Summary) -> list[tuple[str, str]]:
     facts = [
-        ("drives", f"{total.drives:,}"), ("frames made", f"{total.frames:,}"),
-        ("frames a second", f"{total.frames_per_s:.1f}"), ("points", f"{total.points:,}"),
+        ("drives", f"{total.drives:,}"),
+        ("frames made", f"{total.frames:,}"),
+        ("frames a second", f"{total.frames_per_s:.1f}"),
+        ("points", f"{total.points:,}"),
         ("written", size(total.bytes)),
     ]
     if total.gpu_seconds:
@@ -74,8 +82,25 @@ def _facts(total: Summary) -> list[tuple[str, str]]:
 def _rows(run: RunState) -> str:
     """Columns and rows as JSON that cannot end its script element."""
     stages = sorted({stage for row in run.rows.values() for stage in row.seconds})
-    columns = ["drive", "state", "stage", "frame", "reason", "attempts", "frames", "chunks", "loops", "points", "bytes",
-               "verdict", "frames/s", "GPU s", *(f"{stage} s" for stage in stages), "group", "tags"]
+    columns = [
+        "drive",
+        "state",
+        "stage",
+        "frame",
+        "reason",
+        "attempts",
+        "frames",
+        "chunks",
+        "loops",
+        "points",
+        "bytes",
+        "verdict",
+        "frames/s",
+        "GPU s",
+        *(f"{stage} s" for stage in stages),
+        "group",
+        "tags",
+    ]
     rows = [_row(row, stages) for _, row in sorted(run.rows.items())]
     text = json.dumps({"columns": columns, "rows": rows}, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
@@ -83,10 +108,23 @@ def _rows(run: RunState) -> str:
 
 def _row(row: DriveRow, stages: Sequence[str]) -> list[Any]:
     return [
-        row.drive_id, row.state, row.stage, row.frame, row.reason, row.attempts, row.frames or None, row.chunks or None,
-        row.loops if row.chunks else None, row.points or None, row.bytes or None, row.verdict,
-        _short(row.frames_per_s or None), _short(row.gpu_seconds or None),
-        *(_short(row.seconds.get(stage)) for stage in stages), row.group, " ".join(row.tags) or None,
+        row.drive_id,
+        row.state,
+        row.stage,
+        row.frame,
+        row.reason,
+        row.attempts,
+        row.frames or None,
+        row.chunks or None,
+        row.loops if row.chunks else None,
+        row.points or None,
+        row.bytes or None,
+        row.verdict,
+        _short(row.frames_per_s or None),
+        _short(row.gpu_seconds or None),
+        *(_short(row.seconds.get(stage)) for stage in stages),
+        row.group,
+        " ".join(row.tags) or None,
     ]
 
 
@@ -117,8 +155,11 @@ def _failures(run: RunState) -> str:
 def _figures(run: RunState, total: Summary) -> list[str]:
     """Inline pictures: drives over time, seconds by stage, how fast drives were, how long they are."""
     found = []
-    ended = sorted((row.ended_at, row.state in FAILED) for row in run.rows.values()
-                   if row.ended_at is not None and row.state in FINAL and row.state != "skipped")
+    ended = sorted(
+        (row.ended_at, row.state in FAILED)
+        for row in run.rows.values()
+        if row.ended_at is not None and row.state in FINAL and row.state != "skipped"
+    )
     if len(ended) > 1 and ended[-1][0] > run.info.started_at:
         found.append(_over_time([(when - run.info.started_at, bad) for when, bad in ended]))
     if total.seconds:

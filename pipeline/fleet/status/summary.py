@@ -54,10 +54,16 @@ def summarise(run: RunState) -> Summary:
         for row in run.in_state("running")
     )
     return Summary(
-        drives=len(run.rows), counts=run.counts, frames=frames,
-        points=sum(row.points for row in published), bytes=sum(row.bytes for row in published),
-        gpu_seconds=gpu_seconds, seconds=dict(seconds), wall_s=wall,
-        frames_per_s=frames / wall if wall > 0 else 0.0, left_s=left,
+        drives=len(run.rows),
+        counts=run.counts,
+        frames=frames,
+        points=sum(row.points for row in published),
+        bytes=sum(row.bytes for row in published),
+        gpu_seconds=gpu_seconds,
+        seconds=dict(seconds),
+        wall_s=wall,
+        frames_per_s=frames / wall if wall > 0 else 0.0,
+        left_s=left,
         gpu_busy=min(1.0, gpu_seconds / (run.info.gpus * wall)) if run.info.gpus and wall > 0 else None,
     )
 
@@ -141,9 +147,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def status_text(
-    run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None
-) -> str:
+def status_text(run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None) -> str:
     """A run on a terminal: state, counts, rate, time left, what failed and why, what to type next.
 
     What a run left as it was is said by kind, so that a run with nothing to do tells how the output stands.

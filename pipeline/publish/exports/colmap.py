@@ -25,8 +25,13 @@ _OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
 _WAITING = np.dtype([("place", "<u4"), ("number", "<u4"), *_OBSERVATION.descr])
 _POINT = np.dtype(
     [
-        ("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"),
-        ("track", "<u8"), ("image", "<u4"), ("number", "<u4"),
+        ("id", "<u8"),
+        ("xyz", "<f8", 3),
+        ("rgb", "u1", 3),
+        ("error", "<f8"),
+        ("track", "<u8"),
+        ("image", "<u4"),
+        ("number", "<u4"),
     ]
 )
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "frame_index")
@@ -68,9 +73,7 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
     return len(source.cameras), points
 
 
-def _write_points(
-    source: ExportSource, model: Path, waiting: Path, text: bool
-) -> tuple[int, NDArray[np.int64]]:
+def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) -> tuple[int, NDArray[np.int64]]:
     """points3D, and its observations to `waiting` in the same order. The number of points, and of observations a
     frame (N,)."""
     cameras = source.cameras

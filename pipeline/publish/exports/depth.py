@@ -59,11 +59,18 @@ def write_depth(
         name = f"{Path(name_of[frame.frame_index]).stem}.png"
         Image.fromarray(values.astype(np.uint16)).save(folder / "depth" / name)
         k = np.asarray(frame.intrinsics, np.float64)
-        listed.append({
-            "file": name, "frame_index": frame.frame_index,
-            "fl_x": k[0, 0], "fl_y": k[1, 1], "cx": k[0, 2], "cy": k[1, 2],
-            "w": depth.shape[1], "h": depth.shape[0],
-        })
+        listed.append(
+            {
+                "file": name,
+                "frame_index": frame.frame_index,
+                "fl_x": k[0, 0],
+                "fl_y": k[1, 1],
+                "cx": k[0, 2],
+                "cy": k[1, 2],
+                "w": depth.shape[1],
+                "h": depth.shape[0],
+            }
+        )
     if not listed:
         raise DriveError(f"drive {source.drive.manifest.drive_id}: no frame asked for has depth of its own")
     values_json = {"depth_scale": scale, "depth": "value / depth_scale, world units; 0 is none", "frames": listed}

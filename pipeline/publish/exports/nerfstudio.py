@@ -29,11 +29,18 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
     for place, name in enumerate(source.names):
         fx, fy, cx, cy = cameras.intrinsics[place].tolist()
         width, height = cameras.sizes[place].tolist()
-        frames.append({
-            "file_path": f"images/{name}",
-            "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "w": width, "h": height,
-            "transform_matrix": poses[place].tolist(),
-        })
+        frames.append(
+            {
+                "file_path": f"images/{name}",
+                "fl_x": fx,
+                "fl_y": fy,
+                "cx": cx,
+                "cy": cy,
+                "w": width,
+                "h": height,
+                "transform_matrix": poses[place].tolist(),
+            }
+        )
     values = {"camera_model": "OPENCV", "applied_transform": APPLIED.tolist(), "frames": frames}
     if source.drive.manifest.counts.points:
         write_ply(source, folder / _POINTS, plain=True, rotation=APPLIED[:, :3], world="of transforms.json, z up")

@@ -13,7 +13,9 @@ _FULL = np.dtype(
     [
         *((axis, "<f4") for axis in "xyz"),
         *((colour, "u1") for colour in ("red", "green", "blue")),
-        ("confidence", "<f4"), ("chunk", "<i4"), ("frame", "<i4"),
+        ("confidence", "<f4"),
+        ("chunk", "<i4"),
+        ("frame", "<i4"),
     ]
 )
 _PLAIN = np.dtype(_FULL.descr[:6])
@@ -24,7 +26,11 @@ OUR_WORLD = "OpenCV axes of the first camera"
 
 
 def write_ply(
-    source: ExportSource, path: Path, *, plain: bool = False, rotation: NDArray[np.float64] | None = None,
+    source: ExportSource,
+    path: Path,
+    *,
+    plain: bool = False,
+    rotation: NDArray[np.float64] | None = None,
     world: str = OUR_WORLD,
 ) -> int:
     """Write the points piece by piece; returns their number. plain: places and colours only.

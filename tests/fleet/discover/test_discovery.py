@@ -20,8 +20,13 @@ from tests.s3_server import s3, s3_server  # noqa: F401
 LAYOUTS = {
     "folders of images": (["0010/a.png", "0002/b.jpg", "0001/c.png"], ["0001", "0002", "0010"]),
     "KITTI": (
-        ["sequences/00/image_2/0.png", "sequences/00/image_0/0.png", "sequences/00/times.txt",
-         "sequences/01/image_0/0.png", "poses/00.txt"],
+        [
+            "sequences/00/image_2/0.png",
+            "sequences/00/image_0/0.png",
+            "sequences/00/times.txt",
+            "sequences/01/image_0/0.png",
+            "poses/00.txt",
+        ],
         ["00", "01"],
     ),
     "videos": (["b.MP4", "a.mkv", "notes.txt"], ["a", "b"]),
@@ -34,7 +39,8 @@ LAYOUTS = {
     "nothing usable inside": (["d1/0.png", "empty/notes.txt"], ["d1", "empty"]),
     "images deep below": (["d1/frames/left/0.png"], ["d1__frames__left"]),
     "an image beside drives": (
-        ["overview.jpg", "2024/thumb.png", "2024/d1/0.png", "2024/d2/0.png", "d3/0.png"], ["2024__d1", "2024__d2", "d3"]
+        ["overview.jpg", "2024/thumb.png", "2024/d1/0.png", "2024/d2/0.png", "d3/0.png"],
+        ["2024__d1", "2024__d2", "d3"],
     ),
     "folders beside images": (["d1/0.png", "d1/1.png", "d1/masks/0.png", "d2/0.png", "d2/depth/0.png"], ["d1", "d2"]),
     "the first image late": ([f"d1/{n:03d}.json" for n in range(FIRST_LOOK_NAMES + 5)] + ["d1/z.png"], ["d1"]),

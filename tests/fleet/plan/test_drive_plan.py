@@ -29,10 +29,24 @@ from tests.fleet.standins import World, made_up_drive
 
 @pytest.mark.parametrize("name", ["city_tiny", "small"])
 def test_the_bytes_that_wait_are_those_of_a_real_chunk(name):
-    model = ModelConfig.city_tiny() if name == "city_tiny" else ModelConfig(
-        embed_dim=32, depth=4, num_heads=2, encoder="conv", image_size=56, memory_layers=(1, 3),
-        dense_layers=(0, 1, 2, 3), dense_features=16, dense_channels=(16, 16, 16, 16), camera_trunk_depth=1,
-        camera_heads=2, chunk_size=6, chunk_overlap=3,
+    model = (
+        ModelConfig.city_tiny()
+        if name == "city_tiny"
+        else ModelConfig(
+            embed_dim=32,
+            depth=4,
+            num_heads=2,
+            encoder="conv",
+            image_size=56,
+            memory_layers=(1, 3),
+            dense_layers=(0, 1, 2, 3),
+            dense_features=16,
+            dense_channels=(16, 16, 16, 16),
+            camera_trunk_depth=1,
+            camera_heads=2,
+            chunk_size=6,
+            chunk_overlap=3,
+        )
     )
     network = Reconstructor(model).eval()
     height, width, frames = 2 * model.patch_size, 4 * model.patch_size, 4
@@ -119,8 +133,11 @@ def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path
         assert shipped["frames_per_s"] > 0 and ModelConfig.preset(shipped["network"])
     assert stored_rate(config, GroupSize(1, 1, 0, True, 10**9)).frames_per_s > 1  # the network in the box
     figures = tmp_path / "figures.json"
-    figures.write_text(json.dumps([{"network": "city_tiny", "device": "cpu", "frames_per_s": 5.0, "measured": "then",
-                                    "machine": "two cores"}]))
+    figures.write_text(
+        json.dumps(
+            [{"network": "city_tiny", "device": "cpu", "frames_per_s": 5.0, "measured": "then", "machine": "two cores"}]
+        )
+    )
     monkeypatch.setattr(estimates, "FIGURES", figures)
     size = GroupSize(1, 1, 0, True, 10**9)
     assert stored_rate(config, size).source == "then (two cores)"

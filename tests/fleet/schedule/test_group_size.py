@@ -32,12 +32,16 @@ print(cluster.address, flush=True)
 sys.stdin.readline()
 """
 NO_GPU = [
-    "1 group of 1 CPU rank | 0 False False", "1 group of 4 CPU ranks | 0 False False",
-    "2 groups of 1 GPU | 2 False True", "1 group of 1 CPU rank | 0 False False",
+    "1 group of 1 CPU rank | 0 False False",
+    "1 group of 4 CPU ranks | 0 False False",
+    "2 groups of 1 GPU | 2 False True",
+    "1 group of 1 CPU rank | 0 False False",
 ]
 ONE_GPU = [
-    "1 group of 1 GPU | 1 False False", "1 group of 4 GPUs | 4 False False",  # three more may come
-    "2 groups of 1 GPU | 2 False False", "1 group of 1 CPU rank | 0 False False",
+    "1 group of 1 GPU | 1 False False",
+    "1 group of 4 GPUs | 4 False False",  # three more may come
+    "2 groups of 1 GPU | 2 False False",
+    "1 group of 1 CPU rank | 0 False False",
 ]
 
 
@@ -50,8 +54,12 @@ def test_groups_are_on_gpus_where_the_cluster_has_one_and_wait_for_what_is_missi
         drive = folder_of_images(tmp_path / "drive", 3)
         arguments = ("--input", drive, "--output", tmp_path / "out", "--weights", weights, *PLAIN, "--workers", 2)
         job = subprocess.Popen(
-            command(*arguments, "--address", said[8], "--device", "gpu"), cwd=ROOT,
-            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command(*arguments, "--address", said[8], "--device", "gpu"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         lines = []
         for line in job.stdout:

@@ -54,8 +54,10 @@ def test_the_status_says_what_failed_where_and_what_to_type():
     assert retry_command(run) in text and retry_command(run).endswith("--output s3://out/ --retry-failed")
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"),
-                                               (18720, "5 h 12 min"), (183600, "2 d 3 h")])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (18720, "5 h 12 min"), (183600, "2 d 3 h")],
+)
 def test_durations_are_said_as_people_do(seconds, said):
     assert duration(seconds) == said
 

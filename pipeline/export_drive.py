@@ -96,8 +96,11 @@ def export_drive(
         if drive.manifest.counts.points and selection.voxel is None and {"colmap", "nerfstudio"} & set(formats):
             notes.append("trainers start from every point: --voxel thins them")
         values = {
-            "drive_id": drive_id, "output": without_credentials(output), "identity": drive.manifest.identity,
-            "selection": asdict(selection), "written": written,
+            "drive_id": drive_id,
+            "output": without_credentials(output),
+            "identity": drive.manifest.identity,
+            "selection": asdict(selection),
+            "written": written,
             "world": "OpenCV axes of the first camera; units are the drive's own",
         }
         (folder / MARKER).write_text(json.dumps(plain(values), indent=1) + "\n")
