@@ -1,0 +1,162 @@
+"""Calibrations of OpenCV (YAML and XML), ROS and Kalibr. All of them count pixels from 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.fields import CalibrationError, Fields
+
+Size = tuple[int, int]
+
+# Names that OpenCV's own samples and programs around it write.
+_MATRIX = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "K", "M1", "intrinsic_matrix")
+_DISTORTION = (
+    "distortion_coefficients", "Distortion_Coefficients", "distCoeffs", "dist_coeffs", "dist_coefs", "D", "D1",
+)  # fmt: skip
+_WIDTH, _HEIGHT = ("image_width", "image_Width", "width"), ("image_height", "image_Height", "height")
+_FISHEYE = ("fisheye_model", "Fisheye_Model", "fisheye", "useFisheye")
+
+
+def opencv_camera(text: str, file: str, size: Size) -> Camera:
+    """A file that cv2.FileStorage wrote: matrix and coefficients, as its calibration sample names them."""
+    store = cv2.FileStorage()
+    try:
+        opened = store.open(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+    except (cv2.error, SystemError) as error:
+        raise CalibrationError(f"{file}: expected a file of OpenCV's, got {_said(error)}") from None
+    if not opened:
+        raise CalibrationError(f"{file}: expected a file of OpenCV's")
+    try:
+        root = store.root()
+        names = list(root.keys()) if root.isMap() else []
+        values = {name: _node(root.getNode(name), name, file) for name in names}
+    finally:
+        store.release()
+    fields = Fields(file, values)
+    width, height = (
+        (fields.size(_named(values, _WIDTH)), fields.size(_named(values, _HEIGHT)))
+        if any(name in values for name in _WIDTH)
+        else size
+    )
+    name = _named(values, _DISTORTION)
+    distortion = fields.numbers(name) if fields.there(name) else []
+    fisheye = any(bool(values.get(one)) and str(values[one]) not in ("0", "0.0") for one in _FISHEYE)
+    return _from_matrix(fields, _named(values, _MATRIX), distortion, name, fisheye, (width, height))
+
+
+def _node(node: Any, name: str, file: str) -> Any:
+    """What a node holds: a number, a text, or a list of numbers for a matrix or sequence."""
+    if node.isReal() or node.isInt():
+        return node.real()
+    if node.isString():
+        return node.string()
+    if node.isSeq():
+        return [_node(node.at(i), f"{name}[{i}]", file) for i in range(node.size())]
+    try:
+        matrix = node.mat()
+    except (cv2.error, SystemError) as error:
+        raise CalibrationError(f"{file}: {name}: expected a matrix of numbers, got {_said(error)}") from None
+    return None if matrix is None else np.asarray(matrix, np.float64).reshape(-1).tolist()
+
+
+def ros_camera(values: Mapping[str, Any], file: str, size: Size) -> Camera:
+    """camera_info as camera_calibration writes it (camera_matrix: {rows, cols, data}) or as a message (K, D)."""
+    fields = Fields(file, values)
+    known = [name for name in (*_MATRIX, "k") if name in values]
+    if not known:
+        raise CalibrationError(f"{file}: camera_matrix is missing; a camera_info has it, or K")
+    plain = {
+        name: value["data"] if isinstance(value, Mapping) and "data" in value else value
+        for name, value in values.items()
+    }
+    fields = Fields(file, {str(name): _flat(value) for name, value in plain.items()})
+    sized = [name for name in (*_WIDTH, *_HEIGHT) if name in values]
+    if sized:
+        size = fields.size(_named(values, _WIDTH)), fields.size(_named(values, _HEIGHT))
+    name = next((one for one in (*_DISTORTION, "d") if one in values), _DISTORTION[0])
+    model = fields.text("distortion_model") if fields.there("distortion_model") else "plumb_bob"
+    distortion = fields.numbers(name) if fields.there(name) else []
+    if model not in ("plumb_bob", "rational_polynomial", "equidistant", "fisheye", "none"):
+        raise fields.error("distortion_model", "plumb_bob, rational_polynomial or equidistant", model)
+    return _from_matrix(fields, known[0], distortion, name, model in ("equidistant", "fisheye"), size)
+
+
+def kalibr_cameras(values: Mapping[str, Any], file: str, size: Size) -> Mapping[str, Camera]:
+    """camchain: cam0, cam1 ... with camera_model, intrinsics, distortion_model, distortion_coeffs, resolution."""
+    whole = Fields(file, {str(name): part for name, part in values.items()})
+    cameras = {}
+    for name in whole.values:
+        if name.startswith("cam") and isinstance(whole.values[name], Mapping):
+            cameras[name] = _kalibr_camera(whole.part(name), size)
+    return cameras
+
+
+def _kalibr_camera(fields: Fields, size: Size) -> Camera:
+    if fields.there("resolution"):
+        width, height = fields.numbers("resolution", 2)
+        if min(width, height) < 1:
+            raise fields.error("resolution", "a size above zero", f"{width:g} x {height:g}")
+        size = int(width), int(height)
+    model = fields.text("camera_model") if fields.there("camera_model") else "pinhole"
+    if model not in ("pinhole", "eucm"):
+        raise fields.error("camera_model", "pinhole or eucm", model)
+    lens = fields.numbers("intrinsics", 4 if model == "pinhole" else 6)
+    fx, fy, cx, cy = lens[-4:]
+    if min(fx, fy) <= 0:
+        raise fields.error("intrinsics", "focal lengths above zero", f"{fx:g} and {fy:g}")
+    if model == "eucm":
+        return fields.camera(lambda: Camera("eucm", *size, fx, fy, cx + 0.5, cy + 0.5, (lens[0], lens[1])))
+    kind = fields.text("distortion_model") if fields.there("distortion_model") else "none"
+    if kind not in ("radtan", "equidistant", "none"):
+        raise fields.error("distortion_model", "radtan, equidistant or none", kind)
+    if kind == "none":
+        return fields.camera(lambda: Camera("pinhole", *size, fx, fy, cx + 0.5, cy + 0.5))
+    params = tuple(fields.numbers("distortion_coeffs", 4))
+    lensed = "radtan" if kind == "radtan" else "fisheye"
+    return fields.camera(lambda: Camera(lensed, *size, fx, fy, cx + 0.5, cy + 0.5, params))  # type: ignore[arg-type]
+
+
+def _from_matrix(
+    fields: Fields, matrix: str, distortion: Sequence[float], name: str, fisheye: bool, size: Size
+) -> Camera:
+    """fx 0 cx 0 fy cy 0 0 1 and OpenCV's coefficients."""
+    k = fields.numbers(matrix, 9)
+    if k[0] <= 0 or k[4] <= 0:
+        raise fields.error(matrix, "focal lengths above zero (its 1st and 5th number)", f"{k[0]:g} and {k[4]:g}")
+    values = list(distortion)
+    if not fisheye:
+        while len(values) > 8 and not values[-1]:  # OpenCV pads to 12 or 14: thin prisms and tilted sensors
+            values.pop()
+        if len(values) in (6, 7):
+            values += [0.0] * (8 - len(values))
+    if fisheye and len(values) != 4:
+        raise fields.error(name, "4 coefficients of a fisheye", f"{len(values)}")
+    if not fisheye and len(values) not in (0, 4, 5, 8):
+        raise fields.error(name, "4, 5 or 8 coefficients (or none)", f"{len(values)}")
+    model = "fisheye" if fisheye else "radtan" if values else "pinhole"
+    return fields.camera(
+        lambda: Camera(model, *size, k[0], k[4], k[2] + 0.5, k[5] + 0.5, tuple(values))  # type: ignore[arg-type]
+    )
+
+
+def _named(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Which of several names the file uses; the first where it uses none."""
+    return next((name for name in names if name in values), names[0])
+
+
+def _flat(value: Any) -> Any:
+    """Rows of a matrix one after the other."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and value and isinstance(value[0], Sequence):
+        if any(isinstance(row, str) for row in value):
+            return value
+        return [one for row in value for one in row]
+    return value
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,129 @@
+"""A calibrated camera: lens model, size and parameters; world rays to pixels and back.
+
+Pixels are ours: the centre of the first is (0.5, 0.5). Readers and writers of other conventions convert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from pipeline.cameras import projection
+from pipeline.cameras.projection import Floats
+
+Model = Literal["pinhole", "radtan", "fisheye", "eucm", "equirectangular"]
+MODELS: tuple[Model, ...] = get_args(Model)
+PARAMETERS: Mapping[str, tuple[int, ...]] = {
+    "pinhole": (0,), "radtan": (4, 5, 8), "fisheye": (4,), "eucm": (2,), "equirectangular": (0,),
+}  # fmt: skip
+"""How many lens parameters each model has."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera. Raises ValueError for numbers that are no camera's.
+
+    model: pinhole; radtan (OpenCV: k1 k2 p1 p2 [k3 [k4 k5 k6]]); fisheye (Kannala-Brandt: k1 k2 k3 k4); eucm (alpha,
+    beta); equirectangular (fx and fy are pixels a radian). fx fy cx cy in pixels of an image of width x height.
+    """
+
+    model: Model
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    params: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"model: expected one of {', '.join(MODELS)}, got {self.model!r}")
+        for name in ("width", "height"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1 pixel, got {getattr(self, name)}")
+        for name in ("fx", "fy"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a focal length above zero, got {getattr(self, name)}")
+        for name in ("cx", "cy"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name}: expected a finite number, got {getattr(self, name)}")
+        if len(self.params) not in PARAMETERS[self.model]:
+            wanted = " or ".join(map(str, PARAMETERS[self.model]))
+            raise ValueError(f"params: expected {wanted} numbers for {self.model}, got {len(self.params)}")
+        if not all(map(math.isfinite, self.params)):
+            raise ValueError(f"params: expected finite numbers, got {self.params}")
+        if self.model == "eucm" and not (0 <= self.params[0] <= 1 and self.params[1] > 0):
+            raise ValueError(f"params: expected alpha between 0 and 1 and beta above 0, got {self.params}")
+
+    @staticmethod
+    def equirectangular(width: int, height: int) -> Camera:
+        """A whole sphere, 360 x 180 degrees, looking to the middle of its image."""
+        return Camera(
+            "equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2
+        )
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Camera:
+        """What `to_dict` gave."""
+        return Camera(**{**values, "params": tuple(values["params"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "params": list(self.params)}
+
+    @property
+    def is_pinhole(self) -> bool:
+        """Whether straight lines stay straight: a pinhole, or a lens whose coefficients are all zero."""
+        return self.model == "pinhole" or (self.model == "radtan" and not any(self.params))
+
+    def project(self, rays: Floats) -> Floats:
+        """Pixels (..., 2) of rays or points (..., 3) of the camera's frame; NaN where the lens does not see. A pixel
+        may lie outside the image."""
+        rays = np.asarray(rays, np.float64)
+        if self.model == "pinhole":
+            xy = projection.pinhole(rays)
+        elif self.model == "radtan":
+            xy = projection.radtan(rays, self.params)
+        elif self.model == "fisheye":
+            xy = projection.fisheye(rays, self.params)
+        elif self.model == "eucm":
+            xy = projection.eucm(rays, self.params)
+        else:
+            xy = projection.equirectangular(rays)
+        return np.asarray(xy * (self.fx, self.fy) + (self.cx, self.cy))
+
+    def unproject(self, pixels: Floats) -> Floats:
+        """Unit rays (..., 3) of pixels (..., 2); NaN where no ray comes from."""
+        xy = (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
+        if self.model == "pinhole":
+            return projection.pinhole_rays(xy)
+        if self.model == "radtan":
+            return projection.radtan_rays(xy, self.params)
+        if self.model == "fisheye":
+            return projection.fisheye_rays(xy, self.params)
+        if self.model == "eucm":
+            return projection.eucm_rays(xy, self.params)
+        return projection.equirectangular_rays(xy)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same lens where its image is scaled to another size."""
+        across, down = width / self.width, height / self.height
+        return replace(
+            self, width=width, height=height, fx=self.fx * across, fy=self.fy * down, cx=self.cx * across,
+            cy=self.cy * down,
+        )  # fmt: skip
+
+    @property
+    def intrinsics(self) -> tuple[float, float, float, float]:
+        """fx fy cx cy."""
+        return self.fx, self.fy, self.cx, self.cy
+
+    @property
+    def matrix(self) -> Floats:
+        """fx fy cx cy as a (3, 3) matrix."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])

@@ -1,0 +1,46 @@
+"""A first guess of a camera from what it wrote into its pictures: the focal length."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PIL import Image
+
+from pipeline.cameras.camera import Camera
+
+_EXIF_BLOCK = 0x8769
+_FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
+_PLANE_RESOLUTION, _PLANE_UNIT, _PIXELS_ACROSS = 0xA20E, 0xA210, 0xA002
+_DIAGONAL_35MM = math.hypot(36.0, 24.0)  # "35 mm equivalent" compares diagonals (CIPA DCG-001)
+_MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
+_PLAUSIBLE = (0.2, 20.0)  # focal lengths over the larger side; others are a writer's mistake
+
+
+def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
+    """A pinhole for (upright) pictures of this size, with the focal length that EXIF says; None where it says none.
+
+    From the 35 mm equivalent, else from the focal length and the pixels a unit of the sensor.
+    """
+    try:
+        block = image.getexif().get_ifd(_EXIF_BLOCK)
+    except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
+        return None
+    focal = _number(block.get(_FOCAL_35MM)) * math.hypot(width, height) / _DIAGONAL_35MM
+    if not focal:
+        unit = _MM_OF_UNIT.get(int(_number(block.get(_PLANE_UNIT)) or 2), 0.0)
+        stored = _number(block.get(_PIXELS_ACROSS)) or max(image.size)
+        a_mm = _number(block.get(_PLANE_RESOLUTION)) / unit if unit else 0.0
+        focal = _number(block.get(_FOCAL_MM)) * a_mm * max(width, height) / max(stored, *image.size)
+    if not _PLAUSIBLE[0] <= focal / max(width, height) <= _PLAUSIBLE[1]:
+        return None
+    return Camera("pinhole", width, height, focal, focal, width / 2, height / 2)
+
+
+def _number(value: Any) -> float:
+    """A finite number above zero, else 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return number if 0 < number < math.inf else 0.0

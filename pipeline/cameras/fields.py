@@ -1,0 +1,105 @@
+"""Values of a calibration file, checked one by one: what is wrong is said in one line with file and field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.cameras.camera import Camera
+from pipeline.errors import DriveError
+
+
+class CalibrationError(DriveError):
+    """A calibration that cannot be used; the text names the file, the field and what was expected."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Named values of a file, or of a part of it (`where`, such as "cam0.")."""
+
+    file: str
+    values: Mapping[str, Any]
+    where: str = ""
+
+    def error(self, name: str, expected: str, got: object) -> CalibrationError:
+        """What is wrong with one field."""
+        shown = repr(got) if isinstance(got, str) else str(got)
+        return CalibrationError(f"{self.file}: {self.where}{name}: expected {expected}, got {shown[:60]}")
+
+    def there(self, name: str) -> bool:
+        """Whether the field has a value."""
+        return self.values.get(name) is not None
+
+    def value(self, name: str) -> Any:
+        """The field as it is."""
+        if not self.there(name):
+            raise CalibrationError(f"{self.file}: {self.where}{name} is missing; {_complete(self.values)}")
+        return self.values[name]
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A finite number."""
+        if default is not None and not self.there(name):
+            return default
+        return self._number(name, self.value(name))
+
+    def focal(self, name: str) -> float:
+        """A number above zero."""
+        value = self.number(name)
+        if value <= 0:
+            raise self.error(name, "a number above zero", self.values[name])
+        return value
+
+    def size(self, name: str) -> int:
+        """A whole number above zero."""
+        value = self.number(name)
+        if value < 1 or value != int(value):
+            raise self.error(name, "a whole number of pixels above zero", self.values[name])
+        return int(value)
+
+    def text(self, name: str) -> str:
+        """A text."""
+        value = self.value(name)
+        if not isinstance(value, str):
+            raise self.error(name, "a text", value)
+        return value
+
+    def numbers(self, name: str, count: int | None = None) -> list[float]:
+        """A list of finite numbers, `count` of them."""
+        value = self.value(name)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise self.error(name, "a list of numbers", value)
+        if count is not None and len(value) != count:
+            raise self.error(name, f"{count} numbers", f"{len(value)}")
+        return [self._number(f"{name}[{i}]", one) for i, one in enumerate(value)]
+
+    def part(self, name: str) -> Fields:
+        """A field that holds fields."""
+        value = self.value(name)
+        if not isinstance(value, Mapping):
+            raise self.error(name, "a block of fields", value)
+        return Fields(self.file, value, f"{self.where}{name}.")
+
+    def _number(self, name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise self.error(name, "a number", value)
+        try:
+            number = float(value)  # YAML leaves 1e-3 a text
+        except ValueError:
+            raise self.error(name, "a number", value) from None
+        if not math.isfinite(number):
+            raise self.error(name, "a finite number", value)
+        return number
+
+    def camera(self, make: Callable[[], Camera]) -> Camera:
+        """The camera that `make` makes of checked values; what that refuses is said with the file's name."""
+        try:
+            return make()
+        except ValueError as error:
+            raise CalibrationError(f"{self.file}: {self.where}{error}") from None
+
+
+def _complete(values: Mapping[str, Any]) -> str:
+    shown = ", ".join(str(name) for name in list(values)[:8])
+    return f"the file has {shown}" if shown else "the file has no fields"

@@ -1,0 +1,47 @@
+"""How stored pixels become an upright picture: EXIF orientations, which are also what turns of a video are said in."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+UPRIGHT = 1
+_EXIF_ORIENTATION = 0x0112
+# EXIF 2.32, tag 274: what is to be done to the stored picture to see it upright.
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,  # PIL counts turns to the left
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_OF_TURN = {0: UPRIGHT, 90: 6, 180: 3, 270: 8}
+TURNS = tuple(_OF_TURN)
+"""Degrees to the right by which frames can be turned."""
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The orientation (1 to 8) that a picture asks for; upright where it asks for none or for nonsense."""
+    if image.format == "TIFF":  # PIL turns those itself
+        return UPRIGHT
+    try:
+        asked = image.getexif().get(_EXIF_ORIENTATION, UPRIGHT)
+    except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
+        return UPRIGHT
+    return asked if asked in _TRANSPOSE else UPRIGHT
+
+
+def orientation_of_turn(degrees: float) -> int:
+    """The orientation that a turn to the right asks for, to the nearest quarter."""
+    return _OF_TURN[round(degrees / 90) * 90 % 360]
+
+
+def is_on_its_side(orientation: int) -> bool:
+    """Whether width and height change places."""
+    return orientation >= 5
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture as it should be seen."""
+    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image

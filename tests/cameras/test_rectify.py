@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.rectify import GREY, remap_of, view_of
+from tests.cameras.lenses import LENSES
+
+
+def pattern(rays):
+    """A smooth colour for every direction (..., 3)."""
+    x, y, z = np.moveaxis(rays, -1, 0)
+    return np.stack([128 + 90 * np.sin(6 * x), 128 + 90 * np.sin(6 * y), 128 + 90 * np.cos(5 * z)], -1)
+
+
+def picture(camera):
+    """What a lens sees of the pattern; black where it sees nothing."""
+    u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+    colours = pattern(camera.unproject(np.stack([u, v], -1)))
+    return Image.fromarray(np.where(np.isfinite(colours), colours, 0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(168, 126), (640, 480)])
+@pytest.mark.parametrize("name", [name for name in LENSES if name != "pinhole"])
+def test_a_rectified_picture_is_what_a_pinhole_sees(name, size):
+    view = view_of(LENSES[name], *size)
+    got = remap_of(view).apply(picture(LENSES[name])).astype(float)
+    wanted = np.asarray(picture(view.pinhole)).astype(float)
+    seen = view.seen()
+    assert seen.mean() > 0.9
+    inner = seen.copy()
+    inner[[0, 1, -2, -1]] = inner[:, [0, 1, -2, -1]] = False  # the picture's rim has no neighbours
+    assert np.abs(got - wanted)[inner].mean() < 1.5
+    assert np.quantile(np.abs(got - wanted)[inner], 0.99) < 8
+
+
+def test_a_view_is_as_wide_as_the_lens_but_no_wider_than_asked():
+    lens = LENSES["radtan4"]
+    edges = np.degrees(np.arctan2(*np.abs(lens.unproject(np.array([[0, lens.cy], [lens.width, lens.cy]])))[:, [0, 2]].T))
+    assert view_of(lens, 518, 392).degrees_across == pytest.approx(2 * edges.min())
+    assert view_of(LENSES["fisheye"], 518, 392).degrees_across == pytest.approx(100)
+    assert view_of(LENSES["equirectangular"], 518, 392, 70.0).degrees_across == pytest.approx(70)
+    with pytest.raises(ValueError, match="--camera.fov"):
+        view_of(lens, 518, 392, 170.0)
+
+
+def test_what_the_lens_does_not_see_is_grey_and_unseen():
+    lens = Camera("fisheye", 400, 400, 260.0, 260.0, 200.0, 200.0, (0.0, 0.0, 0.0, 0.0))  # 88 degrees, a square
+    view = view_of(lens, 400, 400)
+    shifted = Camera("fisheye", 400, 300, 260.0, 260.0, 200.0, 20.0, (0.0, 0.0, 0.0, 0.0))
+    assert view.seen()[200, 200]
+    view = view_of(shifted, 400, 400)
+    seen = view.seen()
+    assert not seen[0].any() and seen[200].any()
+    out = remap_of(view).apply(Image.new("RGB", (400, 300), (255, 0, 0)))
+    assert (out[~seen] == GREY).all() and (out[seen] == (255, 0, 0)).all()
+
+
+def test_a_view_s_points_are_the_lens_points():
+    view = view_of(LENSES["fisheye"], 336, 252)
+    u, v = np.meshgrid(np.arange(336) + 0.5, np.arange(252) + 0.5)
+    rays = view.pinhole.unproject(np.stack([u, v], -1))
+    seen = view.seen()
+    np.testing.assert_allclose(view.lens_pixels()[seen], LENSES["fisheye"].project(rays)[seen])
