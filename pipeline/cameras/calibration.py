@@ -8,7 +8,7 @@
 | ROS camera_info YAML | from 0 | plumb_bob, rational_polynomial, equidistant |
 | Kalibr camchain YAML | from 0 | pinhole with radtan, equidistant or none; eucm |
 | nerfstudio `transforms.json` | centres at +0.5 | OPENCV, OPENCV_FISHEYE, PINHOLE, EQUIRECTANGULAR |
-| OpenSfM `camera_models.json` | its own, about the middle | perspective, brown, fisheye, fisheye_opencv, spherical ... |
+| OpenSfM `camera_models.json` | its own, about the middle | perspective, brown, fisheye, fisheye_opencv, spherical |
 | `fx,fy,cx,cy[,model,params...]` | centres at +0.5 | a line of text, also in place of a file's name |
 """
 
@@ -92,7 +92,7 @@ def _cameras(data: bytes, file: str, size: Size) -> Mapping[str, Camera]:
     start = text.lstrip()
     if not start:
         raise CalibrationError(f"{file}: the file is empty; calibrations are {FORMATS}")
-    if start.startswith("%YAML") or start.startswith("<"):
+    if start.startswith(("%YAML", "<")):
         return {"camera": opencv_camera(text, file, size)}
     if start.startswith("{"):
         return _of_json(text, file, size)

@@ -24,12 +24,11 @@ def nerfstudio_cameras(values: Mapping[str, Any], file: str, size: Size) -> Came
         if not isinstance(frame, Mapping):
             raise CalibrationError(f"{file}: frames[{place}]: expected a block of fields")
         for name in _OF_NERFSTUDIO:
-            if name in frame:
-                if merged.setdefault(name, frame[name]) != frame[name]:
-                    raise CalibrationError(
-                        f"{file}: frames[{place}].{name}: {frame[name]} where another frame has {merged[name]}; "
-                        "a drive has one camera"
-                    )
+            if name in frame and merged.setdefault(name, frame[name]) != frame[name]:
+                raise CalibrationError(
+                    f"{file}: frames[{place}].{name}: {frame[name]} where another frame has {merged[name]}; "
+                    "a drive has one camera"
+                )
     fields = Fields(file, merged)
     width, height = (fields.size("w"), fields.size("h")) if fields.there("w") or fields.there("h") else size
     model = fields.text("camera_model") if fields.there("camera_model") else "OPENCV"
@@ -90,7 +89,5 @@ def _opensfm_camera(fields: Fields) -> Camera:
     else:
         raise fields.error("projection_type", "perspective, brown, radial, fisheye, fisheye_opencv or spherical", kind)
     return fields.camera(
-        lambda: Camera(
-            lens, width, height, fx * side, fy * side, cx * side + width / 2, cy * side + height / 2, params
-        )  # fmt: skip
+        lambda: Camera(lens, width, height, fx * side, fy * side, cx * side + width / 2, cy * side + height / 2, params)
     )

@@ -63,9 +63,7 @@ class Camera:
     @staticmethod
     def equirectangular(width: int, height: int) -> Camera:
         """A whole sphere, 360 x 180 degrees, looking to the middle of its image."""
-        return Camera(
-            "equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2
-        )
+        return Camera("equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Camera:

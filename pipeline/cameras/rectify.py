@@ -52,11 +52,11 @@ class View:
         rays = self.pinhole.unproject(np.stack([column, row], -1))
         pixels = self.lens.project(rays)
         inside = (pixels >= 0) & (pixels <= (self.lens.width, self.lens.height))
-        return np.where(inside.all(-1)[..., None], pixels, np.nan)
+        return np.where(np.all(inside, axis=-1)[..., None], pixels, np.nan)
 
     def seen(self) -> NDArray[np.bool_]:
         """(height, width): which pixels of the rectified picture the lens saw."""
-        return np.asarray(np.isfinite(self.lens_pixels()).all(-1))
+        return np.asarray(np.isfinite(self.lens_pixels()).all(axis=-1))
 
 
 def view_of(lens: Camera, width: int, height: int, fov: float = DEFAULT_FOV) -> View:
@@ -98,7 +98,7 @@ class Remap:
 def remap_of(view: View) -> Remap:
     """The look-up of a view; kept, as every segment of a drive asks for it again."""
     pixels = view.lens_pixels()
-    unseen = ~np.isfinite(pixels).all(-1)
+    unseen: NDArray[np.bool_] = np.any(np.isnan(pixels), axis=-1)
     # Source pixels that a pixel of the view steps over, along its rows and columns: typically.
     steps = [np.linalg.norm(np.diff(pixels, axis=axis), axis=-1) for axis in (0, 1)]
     typical = float(np.nanmedian(np.concatenate([step.ravel() for step in steps])))

@@ -36,11 +36,13 @@ def test_a_rectified_picture_is_what_a_pinhole_sees(name, size):
 
 def test_a_view_is_as_wide_as_the_lens_but_no_wider_than_asked():
     lens = LENSES["radtan4"]
-    edges = np.degrees(np.arctan2(*np.abs(lens.unproject(np.array([[0, lens.cy], [lens.width, lens.cy]])))[:, [0, 2]].T))
+    edges = np.degrees(
+        np.arctan2(*np.abs(lens.unproject(np.array([[0, lens.cy], [lens.width, lens.cy]])))[:, [0, 2]].T)
+    )
     assert view_of(lens, 518, 392).degrees_across == pytest.approx(2 * edges.min())
     assert view_of(LENSES["fisheye"], 518, 392).degrees_across == pytest.approx(100)
     assert view_of(LENSES["equirectangular"], 518, 392, 70.0).degrees_across == pytest.approx(70)
-    with pytest.raises(ValueError, match="--camera.fov"):
+    with pytest.raises(ValueError, match=r"--camera\.fov"):
         view_of(lens, 518, 392, 170.0)
 
 
