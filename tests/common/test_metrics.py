@@ -95,7 +95,7 @@ def test_a_timed_sync_is_the_sync(counted):
 
 
 def test_without_ray_nothing_is_recorded_and_nothing_fails():
-    code = "from pipeline import metrics; metrics.add(metrics.FRAMES, 1); metrics.put(metrics.DRIVES, 1, state='x')"
+    code = "from pipeline.common import metrics as m; m.add(m.FRAMES, 1); m.put(m.DRIVES, 1, state='x')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 

@@ -12,8 +12,8 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.errors import DecodeError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan import parallel_planner as plan_many
 from pipeline.fleet.plan.drive_plan import Planner
-from pipeline.fleet.plan.drive_plan import parallel_planner as plan_many
 from pipeline.fleet.plan.parallel_planner import FEW_DRIVES, default_processes, plan_drives
 from pipeline.fleet.records.failure_records import Failures
 from pipeline.fleet_config import FleetConfig
