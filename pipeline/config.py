@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models import ModelConfig
 from models.reconstructor import MemoryScope
@@ -48,6 +48,8 @@ class RunConfig:
     """First frame of the input that is used, counted before stride or fps; by default its first."""
     end: int | None = None
     """Frame behind the last one that is used; by default all frames are."""
+    rotate: Literal[0, 90, 180, 270] | None = None
+    """Turn stored frames by so many degrees to the right, instead of as EXIF or the video says."""
     max_bad_share: float = 0.2
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = False
@@ -202,6 +204,8 @@ class RunConfig:
             "scratch_folder",
         ):
             del values[name]
+        if self.rotate is None:
+            del values["rotate"]  # results from before it was there keep their identity
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
         return values
@@ -255,7 +259,9 @@ def _check_type(owner: Any, name: str, value: Any, where: str) -> None:
     """TOML has types; refuse a text where a number belongs before it does harm far away."""
     declared = next(f.type for f in fields(owner) if f.name == name)
     text = declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
-    numbers: tuple[type, ...] = (int, float) if "float" in text else (int,) if "int" in text else ()
+    numbers: tuple[type, ...] = (
+        (int, float) if "float" in text else (int,) if "int" in text or "Literal[0" in text else ()
+    )
     good = (
         isinstance(value, bool)
         if "bool" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from pipeline import storage
+from pipeline.cameras.orientation import UPRIGHT
 from pipeline.common.progress import Reporter
 from pipeline.config import settings_from_dict
 from pipeline.errors import DecodeError, DriveError
-from pipeline.ingest import video
+from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
 from pipeline.publish.exports import (
     ExportSource,
@@ -175,7 +175,7 @@ def _write(
 
 
 def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: list[str]) -> str:
-    """The frames' images, as they are, to images/ (frames of a video as PNG)."""
+    """The frames' images to images/: as they are, upright where they are not, and frames of a video as PNG."""
     target = folder / "images"
     target.mkdir()
     cameras = source.cameras
@@ -185,11 +185,10 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     if film:
         if cameras.timestamps_ns is None:
             raise DriveError(f"drive {source.drive.manifest.drive_id}: frames of a video without times")
-        decoded = video.decode_at(film, cameras.timestamps_ns.tolist())
+        decoded = video.decode_at(film, cameras.timestamps_ns.tolist(), source.drive.manifest.turn)
     for uri, name in zip(cameras.uris, source.names, strict=True):
         if decoded is None:
-            with storage.open_input(uri) as read, (target / name).open("wb") as file:
-                shutil.copyfileobj(read, file)
+            _copy_image(uri, target / name, source.drive.manifest.turn)
         else:
             image = next(decoded)
             if isinstance(image, DecodeError):
@@ -200,3 +199,20 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     if bad:
         notes.append(f"{bad} frames of the video cannot be decoded and have no image")
     return f"images: {len(cameras) - bad} files"
+
+
+def _copy_image(uri: str, target: Path, turn: int | None) -> None:
+    """One image as poses and intrinsics speak of it. Few programs look at EXIF, so a turned one is written upright."""
+    data = storage.read_bytes(uri)
+    try:
+        orientation = preprocess.read_header(data, turn).orientation
+    except DecodeError:  # a bad frame, whose pose is its neighbours'
+        orientation = UPRIGHT
+    if orientation == UPRIGHT:
+        target.write_bytes(data)
+        return
+    image = preprocess.decode_image(data, turn=turn)
+    if target.suffix.lower() in (".jpg", ".jpeg"):
+        image.convert("RGB").save(target, quality=95, subsampling=0)
+    else:
+        image.save(target)

@@ -70,10 +70,11 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             fps=config.fps,
             start=config.start,
             end=config.end,
+            turn=config.rotate,
         )
         model = config.network.config()
         config = config.with_network_defaults(model)
-        identity = publish.drive_identity(drive.listing, config.network.sha256(), config.result_settings())
+        identity = result_identity(drive, config.network.sha256(), config)
         if publish.is_published(output, drive.drive_id, identity) and not config.overwrite:
             return _already_there(output, drive.drive_id, config)
         if publish.is_published(output, drive.drive_id) and not config.overwrite:
@@ -215,7 +216,13 @@ def facts_of(task: DriveTask) -> DriveFacts:
         net_width=task.width,
         net_height=task.height,
         listing=drive.listing,
+        picture=drive.picture,
     )
+
+
+def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, config: RunConfig) -> str:
+    """What a result of this drive, these weights and these settings is known by."""
+    return publish.drive_identity(drive.listing, weights_sha256, {**config.result_settings(), **drive.picture})
 
 
 def join_and_publish(
@@ -231,7 +238,7 @@ def join_and_publish(
         verdict = assess_quality(joined, config.backend.quality)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
-        identity=publish.drive_identity(facts.listing, staged.weights_sha256, config.result_settings()),
+        identity=result_identity(facts, staged.weights_sha256, config),
         weights_sha256=staged.weights_sha256,
         config=asdict(config),
         code_version=code_version(),

@@ -16,20 +16,23 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_INVERSE = {6: 8, 8: 6}  # the others undo themselves
 _OF_TURN = {0: UPRIGHT, 90: 6, 180: 3, 270: 8}
 TURNS = tuple(_OF_TURN)
 """Degrees to the right by which frames can be turned."""
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The orientation (1 to 8) that a picture asks for; upright where it asks for none or for nonsense."""
-    if image.format == "TIFF":  # PIL turns those itself
-        return UPRIGHT
+def orientation_of(image: Image.Image, turn: int | None = None) -> int:
+    """The orientation (1 to 8) that decoded pixels have to be seen in: what the file asks for, or a turn to the right
+    (degrees) instead; upright where it asks for none or for nonsense."""
     try:
         asked = image.getexif().get(_EXIF_ORIENTATION, UPRIGHT)
     except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
-        return UPRIGHT
-    return asked if asked in _TRANSPOSE else UPRIGHT
+        asked = UPRIGHT
+    asked = asked if asked in _TRANSPOSE else UPRIGHT
+    if image.format == "TIFF":  # PIL turns those itself
+        return UPRIGHT if turn is None else _composed(_INVERSE.get(asked, asked), orientation_of_turn(turn))
+    return asked if turn is None else orientation_of_turn(turn)
 
 
 def orientation_of_turn(degrees: float) -> int:
@@ -45,3 +48,10 @@ def is_on_its_side(orientation: int) -> bool:
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """The picture as it should be seen."""
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def _composed(first: int, then: int) -> int:
+    """The one orientation that does what two do one after the other."""
+    corners = Image.frombytes("L", (2, 2), bytes((0, 1, 2, 3)))
+    wanted = upright(upright(corners, first), then).tobytes()
+    return next(one for one in range(1, 9) if upright(corners, one).tobytes() == wanted)

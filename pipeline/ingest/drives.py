@@ -10,11 +10,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline import storage
+from pipeline.cameras.orientation import UPRIGHT
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
+from pipeline.ingest.preprocess import ImageHeader
 from pipeline.storage import Listing, NotFoundError
 
 # KITTI's left cameras: colour where it is there, else grey.
@@ -37,9 +39,11 @@ class Drive:
     frame_count: int
     timestamps_ns: tuple[int, ...] | None  # KITTI: times.txt; video: presentation times; None where unknown
     video_frames: tuple[int, ...] | None  # numbers of the frames that are used, in order of presentation
-    source_width: int  # of the first readable frame, pixels
+    source_width: int  # of the first readable frame as it should be seen, pixels
     source_height: int
     listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
+    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
+    orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -58,6 +62,11 @@ class Drive:
             size = f"{self.source_width}x{self.source_height}"
             raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
 
+    @property
+    def picture(self) -> dict[str, Any]:
+        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames."""
+        return {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+
     def frame_uris(self) -> list[str]:
         """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
         if self.video_frames is None:
@@ -67,12 +76,13 @@ class Drive:
 
 @dataclass(frozen=True)
 class _Used:
-    """Which frames of a source are used."""
+    """Which frames of a source are used, and how they are turned."""
 
     start: int
     end: int | None
     stride: int
     fps: float | None
+    turn: int | None
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -87,6 +97,7 @@ def find_drive(
     fps: float | None = None,
     start: int | None = None,
     end: int | None = None,
+    turn: int | None = None,
 ) -> Drive:
     """Recognise the drive at a URI.
 
@@ -96,6 +107,7 @@ def find_drive(
         stride: use every stride-th frame.
         fps: use about so many frames a second instead; needs known times (videos, times.txt).
         start, end: half-open range of the source's frames, before stride or fps; None: all of them.
+        turn: degrees to the right that stored frames are turned by, instead of what EXIF or the video says.
 
     Raises:
         DriveError: nothing usable there, times or a range that do not fit, an unsafe id; says what to do.
@@ -108,7 +120,7 @@ def find_drive(
         raise ValueError(f"fps must be positive, got {fps}")
     if fps is not None and stride != 1:
         raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
-    used = _Used(start or 0, end, stride, fps)
+    used = _Used(start or 0, end, stride, fps, turn)
     uri = storage.absolute(uri)
     name = storage.parent_and_name(uri)[1]
     if name.lower().endswith(video.SUFFIXES):
@@ -135,7 +147,7 @@ def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
     times = _kitti_times(sequence, files) if sequence else None
     selected = _selection(len(files), times, used, drive_id)
     files = files.take(selected)
-    width, height = _first_size(files, drive_id)
+    first = _first_header(files, drive_id, used.turn)
     return Drive(
         drive_id=drive_id,
         source_uri=uri,
@@ -144,9 +156,11 @@ def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
         frame_count=len(files),
         timestamps_ns=tuple(times[i] for i in selected) if times is not None else None,
         video_frames=None,
-        source_width=width,
-        source_height=height,
+        source_width=first.size[0],
+        source_height=first.size[1],
         listing=files,
+        turn=used.turn,
+        orientation=first.orientation,
     )
 
 
@@ -240,18 +254,18 @@ def _selection(count: int, times_ns: Sequence[int] | None, used: _Used, drive_id
     return selected
 
 
-def _first_size(files: Listing, drive_id: str) -> tuple[int, int]:
-    """Size of the first image whose header can be read."""
+def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeader:
+    """What the first image says whose header can be read."""
     reason = ""
     for file in itertools.islice((file for file in files if file.size > 0), FIRST_FRAMES_TRIED):
         try:
             data = storage.read_bytes(file.uri, limit=HEADER_BYTES)
             try:
-                return preprocess.image_size(data)
+                return preprocess.read_header(data, turn)
             except DecodeError:
                 if file.size <= HEADER_BYTES:
                     raise
-            return preprocess.image_size(storage.read_bytes(file.uri))
+            return preprocess.read_header(storage.read_bytes(file.uri), turn)
         except (DecodeError, NotFoundError) as error:
             reason = reason or f"{file.name}: {error}"
     raise DecodeError(
@@ -265,7 +279,7 @@ def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
     file = storage.stored_file(uri)
     if file.size == 0:
         raise DecodeError(f"drive {drive_id}: the video {storage.redacted(uri)} has no bytes")
-    timeline = video.read_timeline(uri)
+    timeline = video.read_timeline(uri, used.turn)
     selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, used, drive_id)
     return Drive(
         drive_id=drive_id,
@@ -278,4 +292,6 @@ def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
         source_width=timeline.width,
         source_height=timeline.height,
         listing=Listing.of([file]),
+        turn=used.turn,
+        orientation=timeline.orientation,
     )

@@ -1,8 +1,8 @@
 """One image: from bytes to what the network sees, and pixels back again. PIL and NumPy only.
 
 Geometry (Scal3R, method section "Frames"): resize (bicubic) until the target is covered, then cut out the
-centre. Pixel centres lie at +0.5, so that resizing is a plain scaling of pixel coordinates. An orientation
-noted in EXIF is not applied: poses and intrinsics speak of the pixels as they are stored.
+centre. Pixel centres lie at +0.5, so that resizing is a plain scaling of pixel coordinates. Images are upright here:
+the orientation that EXIF notes (or `turn` says) is applied, and poses and intrinsics speak of the upright pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.exif import exif_camera
+from pipeline.cameras.orientation import UPRIGHT, is_on_its_side, orientation_of, upright
 from pipeline.errors import DecodeError
 
 # Where PIL itself begins to warn (256 MiB as RGB); a panorama of 12,000 x 6,000 passes.
@@ -104,13 +107,33 @@ def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(grey.resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Size (width, height) from an image's header; the first kilobytes of a file usually do.
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image says before its pixels: size (width, height) once it is upright, its orientation (EXIF's 1 to 8),
+    and the camera that EXIF's focal length makes, None without one."""
+
+    size: tuple[int, int]
+    orientation: int
+    camera: Camera | None
+
+
+def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
+    """An image's header; the first kilobytes of a file usually do.
+
+    turn: degrees to the right that stored pixels are turned by, instead of what the file says.
 
     Raises:
         DecodeError: no bytes, or no header of a known format.
     """
-    return _opened(data, MAX_PIXELS).size
+    image = _opened(data, MAX_PIXELS)
+    orientation = orientation_of(image, turn)
+    size = image.size[::-1] if is_on_its_side(orientation) else image.size
+    return ImageHeader(size, orientation, exif_camera(image, *size))
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Size (width, height) of an image, upright, from its header. Raises DecodeError as `read_header`."""
+    return read_header(data).size
 
 
 def decode_image(
@@ -119,31 +142,36 @@ def decode_image(
     expected_size: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
     draft: tuple[int, int] | None = None,
+    turn: int | None = None,
 ) -> Image.Image:
-    """Decode a whole image; its header is checked before any pixel is unpacked.
+    """Decode a whole image, upright; its header is checked before any pixel is unpacked.
 
     Args:
         data: the file's bytes.
         expected_size: (width, height) of the drive's first frame; another size is refused.
         max_pixels: more are refused as a decompression bomb (at most MAX_PIXELS).
         draft: of a JPEG decode grey alone, at the smallest of its inner sizes that is no smaller than this.
+        turn: degrees to the right that stored pixels are turned by, instead of what EXIF says.
 
     Raises:
         DecodeError: no bytes, unknown format, too many pixels, another size, truncated or corrupt data.
     """
     image = _opened(data, max_pixels)
-    if expected_size is not None and image.size != expected_size:
+    orientation = orientation_of(image, turn)
+    aside = is_on_its_side(orientation)
+    size = image.size[::-1] if aside else image.size
+    if expected_size is not None and size != expected_size:
         raise DecodeError(
             f"expected {expected_size[0]}x{expected_size[1]} pixels as in the drive's first frame, "
-            f"got {image.width}x{image.height}"
+            f"got {size[0]}x{size[1]}"
         )
     try:
         if draft is not None:
-            image.draft("L", draft)  # does nothing to other formats
+            image.draft("L", draft[::-1] if aside else draft)  # does nothing to other formats
         image.load()
     except Exception as error:  # format plugins raise whatever broken bytes lead them to
         raise DecodeError(f"corrupt or truncated {image.format} image: {_first_line(error)}") from None
-    return image
+    return image if orientation == UPRIGHT else upright(image, orientation)
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:

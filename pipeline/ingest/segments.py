@@ -84,7 +84,8 @@ class Segment:
     wanted_ns: tuple[int, ...] | None  # video: presentation times
     height: int
     width: int
-    source_size: tuple[int, int]  # (width, height) of the drive's first frame; others are refused
+    source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
+    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def segment_of(
         height=height,
         width=width,
         source_size=(drive.source_width, drive.source_height),
+        turn=drive.turn,
     )
 
 
@@ -216,7 +218,8 @@ def _decode_images(
         reasons[i] = None
         try:
             data = storage.read_bytes(uri)
-            images[i] = prepare(preprocess.decode_image(data, expected_size=segment.source_size, draft=draft))
+            size, turn = segment.source_size, segment.turn
+            images[i] = prepare(preprocess.decode_image(data, expected_size=size, draft=draft, turn=turn))
         except DecodeError as error:
             reasons[i] = _reason(uri, error)
         except NotFoundError as error:
@@ -226,7 +229,7 @@ def _decode_images(
 
 def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]) -> None:
     assert segment.wanted_ns is not None
-    for i, decoded in enumerate(video.decode_at(segment.uris[0], segment.wanted_ns)):
+    for i, decoded in enumerate(video.decode_at(segment.uris[0], segment.wanted_ns, segment.turn)):
         reasons[i] = None
         if isinstance(decoded, DecodeError):
             reasons[i] = str(decoded)

@@ -17,6 +17,7 @@ import av
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.orientation import is_on_its_side, orientation_of_turn, upright
 from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest.preprocess import MAX_PIXELS
 
@@ -31,12 +32,16 @@ class Timeline:
 
     timestamps_ns: tuple[int, ...]  # strictly increasing; those of missing frames are extrapolated
     missing: int  # frames at the end that the header promises and the file does not hold
-    width: int
+    width: int  # of a frame as it is shown: upright, its pixels square
     height: int
+    orientation: int = 1  # how stored frames are turned for that, as EXIF says it
 
 
-def read_timeline(uri: str) -> Timeline:
-    """Read the times of all frames by going through the packets; nothing is decoded.
+def read_timeline(uri: str, turn: int | None = None) -> Timeline:
+    """Read the times of all frames by going through the packets; of the pictures only the first is decoded, as it
+    tells how they are turned.
+
+    turn: degrees to the right that stored frames are turned by, instead of what the file says.
 
     Raises:
         DecodeError: no video in the file, no index (a recording cut off before that was written), no times.
@@ -45,8 +50,7 @@ def read_timeline(uri: str) -> Timeline:
     with storage.open_input(uri) as file, _opened(file, uri) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
-        width, height = int(context.width), int(context.height)
-        _check_size(width, height, uri)
+        _check_size(int(context.width), int(context.height), uri)
         times: list[int] = []
         packets, untimed = 0, 0
         for packet in _packets(container, stream):
@@ -66,13 +70,18 @@ def read_timeline(uri: str) -> Timeline:
             raise DecodeError(f"{uri}: the video has no frames")
         times.sort()
         missing = _missing_at_end(stream, packets, times)
+        wide, high = _square_pixels(int(context.width), int(context.height), stream)
     interval = _interval(times)
     times += [times[-1] + round(interval * (k + 1)) for k in range(missing)]
-    return Timeline(tuple(times), missing, width, height)
+    orientation = orientation_of_turn(_turn_said(uri, times[0]) if turn is None else turn)
+    width, height = (high, wide) if is_on_its_side(orientation) else (wide, high)
+    return Timeline(tuple(times), missing, width, height, orientation)
 
 
-def decode_at(uri: str, wanted_ns: Sequence[int]) -> Iterator[Image.Image | DecodeError]:
+def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
     """Decode the frames shown at the given times (increasing); one image, or the reason why not, for each.
+
+    Images are as they should be seen: turned as the file (or `turn`, degrees to the right) says, with square pixels.
 
     Raises:
         StorageError: the store does not answer, or the file is not there.
@@ -88,7 +97,7 @@ def decode_at(uri: str, wanted_ns: Sequence[int]) -> Iterator[Image.Image | Deco
                 yield DecodeError("the video frame cannot be decoded")
             if pending and pending[0] == shown:
                 pending.pop(0)
-                yield DecodeError("the video frame is corrupt") if frame.is_corrupt else frame.to_image()
+                yield DecodeError("the video frame is corrupt") if frame.is_corrupt else _picture(frame, turn)
             if not pending:
                 return
     except DecodeError as error:
@@ -97,7 +106,48 @@ def decode_at(uri: str, wanted_ns: Sequence[int]) -> Iterator[Image.Image | Deco
         yield reason
 
 
-def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, Any]]:
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame, and the size that its pixels are square at."""
+
+    frame: Any
+    size: tuple[int, int]
+
+    @property
+    def is_corrupt(self) -> bool:
+        return bool(self.frame.is_corrupt)
+
+
+def _picture(shown: _Shown, turn: int | None) -> Image.Image:
+    frame, size = shown.frame, shown.size
+    if size == (frame.width, frame.height):
+        image = frame.to_image()
+    else:  # scaled where colours are converted: one interpolation
+        image = frame.to_image(width=size[0], height=size[1], interpolation="BICUBIC")
+    return upright(image, orientation_of_turn(_turn_of(frame) if turn is None else turn))
+
+
+def _turn_of(frame: Any) -> float:
+    """Degrees to the right that a frame's display matrix turns it; FFmpeg counts them to the left."""
+    return -float(frame.rotation)
+
+
+def _turn_said(uri: str, first_ns: int) -> float:
+    """The turn of the first frame that can be decoded; none where none can."""
+    for _, shown in _shown_from(uri, first_ns):
+        return _turn_of(shown.frame)
+    return 0.0
+
+
+def _square_pixels(width: int, height: int, stream: Any) -> tuple[int, int]:
+    """The size at which pixels are square: the width is stretched by the stream's sample aspect ratio."""
+    ratio = stream.sample_aspect_ratio
+    if not ratio or not Fraction(1, 8) <= ratio <= 8:
+        return width, height
+    return max(round(width * ratio), 1), height
+
+
+def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
     """(time, frame) from the key frame at or before first_ns; where an index misleads, from the start."""
     for seek in (True, False):
         with storage.open_input(uri) as file, _opened(file, uri) as container:
@@ -110,7 +160,10 @@ def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, Any]]:
                 except av.FFmpegError:
                     continue
             frames = (
-                (_nanoseconds(frame.pts, stream.time_base), frame)
+                (
+                    _nanoseconds(frame.pts, stream.time_base),
+                    _Shown(frame, _square_pixels(frame.width, frame.height, stream)),
+                )
                 for frame in _decoded(container, stream)
                 if frame.pts is not None
             )

@@ -63,6 +63,13 @@ class Manifest:
         """The shards of the point cloud, in drive order."""
         return tuple(file for file in self.files if file.path.split("/")[-2:-1] == ["points"])
 
+    @property
+    def turn(self) -> int | None:
+        """Degrees to the right that stored frames were turned by; None: as they say. Before there was such a setting
+        frames were taken as they are stored."""
+        turn = self.config.get("rotate", 0)
+        return None if turn is None else int(turn)
+
     def to_bytes(self) -> bytes:
         """The text of manifest.json."""
         return (json.dumps(plain(asdict(self)), indent=1, allow_nan=False) + "\n").encode()

@@ -26,15 +26,17 @@ def spread(count: int, most: int) -> list[int]:
 
 def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
     """The source images (RGB) of these frames (rising), or why one cannot be read: the input may be gone since."""
+    turn = drive.manifest.turn
     rows = drive.poses.select(["uri", "timestamp_ns", "width", "height"])
     uris, times = rows["uri"].to_pylist(), rows["timestamp_ns"].to_pylist()
     if any(_VIDEO_MARK in uris[frame] for frame in frames):
         for start in range(0, len(frames), _VIDEO_RUN):
             run = frames[start : start + _VIDEO_RUN]
-            yield from _video_frames(uris[run[0]].partition(_VIDEO_MARK)[0], run, [times[frame] for frame in run])
+            film = uris[run[0]].partition(_VIDEO_MARK)[0]
+            yield from _video_frames(film, run, [times[frame] for frame in run], turn)
         return
     with ThreadPoolExecutor(_READERS, thread_name_prefix="frames") as pool:
-        yield from zip(frames, pool.map(lambda frame: _read(uris[frame]), frames), strict=True)
+        yield from zip(frames, pool.map(lambda frame: _read(uris[frame], turn), frames), strict=True)
 
 
 def write_frames(
@@ -63,19 +65,21 @@ def save_jpeg(image: Image.Image, path: Path, width: int) -> None:
     image.convert("RGB").save(path, quality=82, optimize=True)
 
 
-def _read(uri: str) -> Image.Image | str:
+def _read(uri: str, turn: int | None) -> Image.Image | str:
     try:
-        image = preprocess.decode_image(storage.read_bytes(uri))
+        image = preprocess.decode_image(storage.read_bytes(uri), turn=turn)
         rgb = preprocess.prepare_image(image, image.height, image.width)
     except DriveError as error:
         return " ".join(str(error).split())
     return Image.fromarray(rgb)
 
 
-def _video_frames(uri: str, frames: Sequence[int], times: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
+def _video_frames(
+    uri: str, frames: Sequence[int], times: Sequence[int], turn: int | None
+) -> Iterator[tuple[int, Image.Image | str]]:
     given = 0
     try:
-        for frame, image in zip(frames, video.decode_at(uri, times), strict=True):
+        for frame, image in zip(frames, video.decode_at(uri, times, turn), strict=True):
             given += 1
             yield frame, image if isinstance(image, Image.Image) else str(image)
     except DriveError as error:

@@ -22,6 +22,7 @@ from pipeline.fleet.records.failure_records import Failures
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
+from pipeline.reconstruct import result_identity
 from pipeline.storage import NotFoundError
 from pipeline.storage.retry import patiently
 
@@ -101,7 +102,13 @@ def read_drive(config: RunConfig) -> Drive:
     """The drive of settings made by `drive_config`. Raises what find_drive raises."""
     assert config.input is not None
     return find_drive(
-        config.input, drive_id=config.drive_id, stride=config.stride, fps=config.fps, start=config.start, end=config.end
+        config.input,
+        drive_id=config.drive_id,
+        stride=config.stride,
+        fps=config.fps,
+        start=config.start,
+        end=config.end,
+        turn=config.rotate,
     )
 
 
@@ -118,7 +125,7 @@ class Planner:
 
     def identity_of(self, drive: Drive, config: RunConfig) -> str:
         """What a result of this drive is known by."""
-        return publish.drive_identity(drive.listing, self.weights_sha256, config.result_settings())
+        return result_identity(drive, self.weights_sha256, config)
 
     def plan(self, ref: DriveRef) -> PlannedDrive:
         """One drive. Never raises for what is wrong with the drive or the stores."""

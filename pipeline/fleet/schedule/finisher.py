@@ -20,7 +20,7 @@ from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.leases import Guard, remote_guard
-from pipeline.reconstruct import join_and_publish, remove_staging
+from pipeline.reconstruct import join_and_publish, remove_staging, result_identity
 from pipeline.staged_drive import StagedDrive, write_staged_drive
 
 # Joining is one thread's arithmetic, and reading and writing beside it.
@@ -85,7 +85,7 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
 
 
 def _published_by_now(staged: StagedDrive, config: RunConfig, output: str, guard: Guard) -> publish.Manifest | None:
-    identity = publish.drive_identity(staged.facts.listing, staged.weights_sha256, config.result_settings())
+    identity = result_identity(staged.facts, staged.weights_sha256, config)
     if not publish.is_published(output, staged.facts.drive_id, identity):
         return None
     return publish.settle(output, staged.facts.drive_id, guard)
