@@ -2,7 +2,7 @@
 PYTHON ?= python
 RUN = $(PYTHON) -m
 
-.PHONY: lint types test check full demo demo-fleet
+.PHONY: lint types test check full documents demo demo-fleet
 
 lint:  ## style, and that imports run one way
 	$(RUN) ruff check .
@@ -19,6 +19,9 @@ check: lint types  ## everything that needs no GPU: what .ci/run runs
 
 full:  ## what takes minutes each: figures at full size, long fault runs
 	$(RUN) pytest -m "full and not gpu"
+
+documents:  ## the parts of documents that are made from the code
+	$(RUN) tests.documents
 
 demo-fleet:  ## six drives, one of them bad, through an S3 server and a Ray head of their own
 	$(PYTHON) cluster/demo_fleet.py

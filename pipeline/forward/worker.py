@@ -19,7 +19,6 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
-from pipeline.common.metrics import RankMeter
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward.budgets import MemoryBudgetError, MemoryBudgets
 from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Progress, RankUp, Staged
@@ -27,6 +26,7 @@ from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
 from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
+from pipeline.forward.rank_meter import RankMeter
 from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
 from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames

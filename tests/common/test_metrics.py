@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.common import metrics
-from pipeline.common.metrics import METRICS, RankMeter
+from pipeline.common.metrics import METRICS
 from pipeline.forward.memory_sync import LocalSync
+from pipeline.forward.rank_meter import RankMeter
 from tests.local_head import local_head
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,7 +112,7 @@ from tests.fleet.runs import made_up_run
 
 @ray.remote(runtime_env={"env_vars": {"PYTHONPATH": sys.argv[2]}})
 def rank():
-    meter = metrics.RankMeter(1)
+    meter = RankMeter(1)
     meter.begin()
     list(meter.waiting(range(3)))
     meter.timed(LocalSync()).sum(None, failed=False)

@@ -1,0 +1,60 @@
+"""Documents are true where a machine can tell: files that they name exist, generated parts are up to date."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.documents import PARTS, ROOT, with_part
+
+DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", ".git", "node_modules"} & set(p.parts))
+FOLDERS = "pipeline|models|jobs|tests|cluster"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_that_a_document_names_is_there(path: Path):
+    named = set(re.findall(rf"`((?:{FOLDERS})/[\w/.]*)`", path.read_text()))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_command_that_a_document_names_is_there(path: Path):
+    commands = set(re.findall(r"python -m ((?:jobs|models|pipeline|tests)(?:\.\w+)+)", path.read_text()))
+    assert [name for name in sorted(commands) if not _module(name)] == []
+
+
+@pytest.mark.parametrize(("document", "part"), PARTS, ids=lambda value: str(value))
+def test_generated_parts_say_what_the_code_says(document: str, part: str):
+    text = (ROOT / document).read_text()
+    assert with_part(text, part, PARTS[document, part]()) == text, "run `make documents`"
+
+
+def test_the_readme_is_one_that_a_newcomer_reads_to_its_end():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1500
+
+
+def test_functions_that_the_architecture_names_are_there():
+    text = (ROOT / "pipeline/README.md").read_text()
+    named = re.findall(r"`((?:pipeline|models)/[\w/]+\.py)`, `(\w+)(?:\.\w+)?`", text)
+    assert len(named) >= 3
+    for path, name in named:
+        names = {getattr(node, "name", "") for node in ast.walk(ast.parse((ROOT / path).read_text()))}
+        assert name in names, f"{path} has no {name}"
+
+
+def test_the_architecture_answers_the_questions_of_a_newcomer():
+    text = (ROOT / "pipeline/README.md").read_text()
+    table = text.split("## Ten questions", 1)[1]
+    assert len(re.findall(r"^\| .+\? \| .+ \|$", table, re.M)) == 10
+    changes = text.split("## I want to change X", 1)[1].split("##", 1)[0]
+    assert len(re.findall(r"^\| .+ \| .*`.+` ?.*\|$", changes, re.M)) >= 15
+    glossary = text.split("## Glossary", 1)[1].split("##", 1)[0]
+    assert len(re.findall(r"^\| ", glossary, re.M)) >= 30
+
+
+def _module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__main__.py").exists()
