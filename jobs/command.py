@@ -9,14 +9,14 @@ import select
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
 from models import CheckpointError
-from pipeline.config import RunConfig, read_settings
+from pipeline.config import RunConfig
 from pipeline.errors import DriveError
+from pipeline.settings_file import read_settings
 
 T = TypeVar("T")
 
@@ -34,12 +34,9 @@ def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str, defa
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     start: object = tyro.MISSING if default is None else default
-    if kind is RunConfig and "--settings" in arguments:
-        at = arguments.index("--settings")
-        if at + 1 == len(arguments):
-            raise ValueError("--settings needs a TOML file")
-        start = read_settings(Path(arguments[at + 1]))
-        del arguments[at : at + 2]
+    if kind is RunConfig:
+        file, arguments = _settings_file(arguments)
+        start = start if file is None else read_settings(file)
     extra = {} if start is tyro.MISSING else {"default": start}
     said = io.StringIO()
     try:
@@ -50,6 +47,21 @@ def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str, defa
             raise ValueError(str(leaving.__context__)) from None
         sys.stderr.write(said.getvalue())
         raise
+
+
+def _settings_file(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The file of `--settings FILE` or `--settings=FILE`, and the other arguments."""
+    for at, argument in enumerate(arguments):
+        name, joined, file = argument.partition("=")
+        if name != "--settings":
+            continue
+        after = at + 1 if joined else at + 2
+        if not joined:
+            file = arguments[at + 1] if at + 1 < len(arguments) else ""
+        if not file:
+            raise ValueError("--settings needs a TOML file")
+        return file, arguments[:at] + arguments[after:]
+    return None, arguments
 
 
 def run_command(action: Callable[[], None]) -> int:

@@ -29,7 +29,7 @@ def _report(config: ReportConfig) -> None:
     if config.live:
         _live(config)
         return
-    site = Path(config.site)
+    site = Path(storage.absolute(config.site))
     server = make_server(site, config.host, config.port) if config.serve else None  # a taken port is said at once
     try:
         reporter = Reporter()

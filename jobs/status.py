@@ -62,7 +62,7 @@ def _status(config: StatusConfig) -> None:
     before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
     print(status_text(run, config.failures, time.time(), before))
     if config.report is not None:
-        Path(config.report).write_text(render_run_report(run))
+        Path(storage.absolute(config.report)).write_text(render_run_report(run))
         print(f"  written  {config.report}")
 
 

@@ -1,10 +1,10 @@
-"""Settings of a reconstruction, declared once. The command line is made from this; a TOML file can hold it."""
+"""Settings of a reconstruction, declared once. The command line is made from this; a TOML file can hold it
+(`pipeline.settings_file`).
+"""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from models import ModelConfig
@@ -209,65 +209,3 @@ class RunConfig:
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
         return values
-
-
-def settings_from_dict(values: dict[str, Any]) -> RunConfig:
-    """A RunConfig from what `asdict` gave, as it is stored with a result. Raises ValueError for other keys."""
-    return _restored(RunConfig(), values)
-
-
-def _restored(default: Any, values: dict[str, Any]) -> Any:
-    known = {f.name for f in fields(default)}
-    if set(values) - known:
-        raise ValueError(f"stored settings have unknown keys {', '.join(sorted(set(values) - known))}")
-    changed = {
-        name: _restored(getattr(default, name), value) if is_dataclass(getattr(default, name)) else value
-        for name, value in values.items()
-    }
-    return replace(default, **changed)
-
-
-def read_settings(path: str | Path) -> RunConfig:
-    """A RunConfig from a TOML file; sections [loop], [stop], [turn], [backend] and [publish] hold those settings.
-
-    Raises ValueError for a file that cannot be read, keys that do not exist, and values that do not fit.
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"settings file {path}: {error}") from error
-    return _filled(RunConfig(), values, str(path))
-
-
-def _filled(default: Any, values: dict[str, Any], where: str) -> Any:
-    known = {f.name for f in fields(default)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"settings file {where}: unknown keys {', '.join(unknown)}")
-    changed = {}
-    for name, value in values.items():
-        current = getattr(default, name)
-        if is_dataclass(current):
-            changed[name] = _filled(current, value, f"{where} [{name}]")
-        else:
-            _check_type(default, name, value, where)
-            changed[name] = value
-    return replace(default, **changed)
-
-
-def _check_type(owner: Any, name: str, value: Any, where: str) -> None:
-    """TOML has types; refuse a text where a number belongs before it does harm far away."""
-    declared = next(f.type for f in fields(owner) if f.name == name)
-    text = declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
-    numbers: tuple[type, ...] = (
-        (int, float) if "float" in text else (int,) if "int" in text or "Literal[0" in text else ()
-    )
-    good = (
-        isinstance(value, bool)
-        if "bool" in text
-        else isinstance(value, numbers) and not isinstance(value, bool)
-        if numbers
-        else isinstance(value, str)
-    )
-    if not good:
-        raise ValueError(f"settings file {where}: {name} should be {text}, not {value!r}")

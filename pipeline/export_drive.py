@@ -13,7 +13,6 @@ import numpy as np
 from pipeline import storage
 from pipeline.cameras.orientation import UPRIGHT
 from pipeline.common.progress import Reporter
-from pipeline.config import settings_from_dict
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
@@ -32,6 +31,7 @@ from pipeline.publish.exports import (
 )
 from pipeline.publish.exports.destination import MARKER, check_free
 from pipeline.publish.manifest import plain, without_credentials
+from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive
 
 Format = Literal["colmap", "colmap-text", "nerfstudio", "ply", "laz", "kitti", "tum", "depth"]

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
-from pipeline.config import RunConfig, settings_from_dict
+from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
 from pipeline.publish import DriveFacts
+from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
 
 _MARKER = "staged.json"

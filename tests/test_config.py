@@ -1,7 +1,7 @@
 import pytest
 
 from models import ModelConfig
-from pipeline.config import RunConfig, read_settings
+from pipeline.config import RunConfig
 
 
 @pytest.mark.parametrize(
@@ -32,44 +32,6 @@ def test_chunk_sizes_come_from_the_network_where_they_are_not_given():
     assert RunConfig(chunk_size=21).with_network_defaults(published).overlap == 10
     assert RunConfig(chunk_size=1).with_network_defaults(published).overlap == 0
     assert RunConfig(overlap=7).with_network_defaults(published).overlap == 7
-
-
-def test_a_settings_file_holds_every_section(tmp_path):
-    path = tmp_path / "run.toml"
-    path.write_text(
-        'chunk_size = 20\nprecision = "bfloat16"\noverwrite = true\nfps = 2\n'
-        "[publish]\nvoxel_size = 0.1\nwith_points = false\n[backend]\n"
-    )
-    config = read_settings(path)
-    assert (config.chunk_size, config.precision, config.overwrite, config.fps) == (20, "bfloat16", True, 2)
-    assert config.publish.voxel_size == 0.1
-    assert config.publish.with_points is False
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("chunksize = 20", "unknown keys chunksize"),
-        ("[publish]\nvoxel = 1", r"\[publish\]: unknown keys voxel"),
-        ('chunk_size = "20"', "chunk_size should be int"),
-        ("overwrite = 1", "overwrite should be bool"),
-        ("output = 3", "output should be str"),
-        ("stride = true", "stride should be int"),
-        ("stride = 1.5", "stride should be int"),
-        ("workers = 0", "--workers"),
-        ("this is no toml", "settings file"),
-    ],
-)
-def test_a_settings_file_with_a_mistake_is_refused(tmp_path, text, message):
-    path = tmp_path / "run.toml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_settings(path)
-
-
-def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"none\.toml"):
-        read_settings(tmp_path / "none.toml")
 
 
 def test_a_result_is_known_by_the_settings_that_change_its_numbers_only():

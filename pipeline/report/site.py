@@ -34,7 +34,7 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
     A report appears when it is whole: a former one stays until then. Raises DriveError for a drive that is not there,
     not finished or of a newer schema, for a comparison of different drives and where viser is missing.
     """
-    output, site = storage.absolute(config.output), Path(config.site)
+    output, site = storage.absolute(config.output), Path(storage.absolute(config.site))
     if config.drive or config.every:
         viser_module()  # said before the work
     for drive_id in config.drive:

@@ -20,7 +20,15 @@ from pipeline.storage.files import (
     upload,
     write_bytes_atomically,
 )
-from pipeline.storage.folders import FolderEntry, exists, iter_folder, list_files, list_folders, stored_file
+from pipeline.storage.folders import (
+    FolderEntry,
+    exists,
+    is_dangling,
+    iter_folder,
+    list_files,
+    list_folders,
+    stored_file,
+)
 from pipeline.storage.listing import Listing, StoredFile
 from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
 
@@ -38,6 +46,7 @@ __all__ = [
     "copy",
     "exists",
     "fetch_to_cache",
+    "is_dangling",
     "is_local",
     "iter_folder",
     "join",

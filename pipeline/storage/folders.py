@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +35,7 @@ def list_files(uri: str) -> Listing:
         etags: list[str | None] = []
         for entry in fs.ls(path, detail=True):
             full = str(entry["name"])
-            if entry["type"] != "file" or full.endswith("/"):
+            if kind_of(entry) != "file" or full.endswith("/"):
                 continue
             if full.strip("/") == path.strip("/"):
                 raise NotFoundError(f"expected a folder at {redacted(uri)}, got a file")
@@ -84,7 +86,7 @@ def _s3_names(fs: Any, path: str, first_page: int) -> Iterator[list[tuple[str, b
 
 
 def _one_page(fs: Any, path: str) -> Iterator[list[tuple[str, bool]]]:
-    entries = [(str(entry["name"]).rstrip("/"), entry["type"] == "directory") for entry in fs.ls(path, detail=True)]
+    entries = [(str(entry["name"]).rstrip("/"), kind_of(entry) == "directory") for entry in fs.ls(path, detail=True)]
     own = path.strip("/")
     if any(full.strip("/") == own and not is_folder for full, is_folder in entries):
         raise NotADirectoryError(path)
@@ -100,7 +102,7 @@ def list_folders(uri: str) -> list[str]:
     with translated(uri, "list"):
         fs, path = resolve(uri)
         entries = fs.ls(path, detail=True)
-    names = [str(entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory"]
+    names = [str(entry["name"]).rstrip("/") for entry in entries if kind_of(entry) == "directory"]
     return sorted(name.rpartition("/")[2] for name in names if name.strip("/") != path.strip("/"))
 
 
@@ -132,6 +134,27 @@ def exists(uri: str) -> bool:
     except NotFoundError:
         return False
     return True
+
+
+def kind_of(entry: Mapping[str, Any]) -> str:
+    """What an entry of a listing is: "file", "directory" or "other". A local symbolic link is what it leads to.
+
+    fsspec calls every link in a local folder "other". A link that leads nowhere is a file: reading it fails by name,
+    so that it is not lost silently.
+    """
+    if not entry.get("islink") or entry["type"] != "other":
+        return str(entry["type"])
+    try:
+        mode = os.stat(str(entry["name"])).st_mode
+    except OSError:
+        return "file"
+    return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def is_dangling(uri: str) -> bool:
+    """Whether a local path is a symbolic link that leads nowhere."""
+    place = absolute(uri)
+    return os.path.islink(place) and not os.path.exists(place)
 
 
 def etag_of(entry: Any) -> str | None:

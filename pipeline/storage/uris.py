@@ -25,14 +25,25 @@ def redacted(text: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """Make a local path (or file:// URI) an absolute path; other URIs stay as they are.
+    """The one form in which a place is known: an absolute local path, or a URI whose scheme is in lower case.
 
-    Ray workers run in other folders than the driver, so paths are resolved before they travel.
+    A leading "~" is the home folder, as in a shell: shells leave it alone behind "=". Ray workers run in other folders
+    than the driver, so paths are resolved before they travel.
+
+    Raises:
+        StorageError: an empty text, which would mean the current folder, or a NUL byte.
     """
+    if not uri.strip():
+        raise StorageError("expected a path or URI, got an empty text; is a variable unset?")
+    if "\0" in uri:
+        raise StorageError(f"expected a path or URI, got one with a NUL byte: {uri[:80]!r}")
     scheme = SCHEME.match(uri)
-    if scheme and scheme.group(1).lower() in ("file", "local"):
-        return os.path.abspath(uri[scheme.end() :])
-    return uri if scheme else os.path.abspath(uri)
+    if scheme is None:
+        return os.path.abspath(os.path.expanduser(uri))
+    kind, place = scheme.group(1).lower(), uri[scheme.end() :]
+    if kind in ("file", "local"):
+        return os.path.abspath(os.path.expanduser(place.removeprefix("localhost")))
+    return f"{kind}://{place}"
 
 
 def is_local(uri: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pipeline import storage
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import TrainingError, train
 
@@ -26,9 +27,9 @@ def launch(config: TrainConfig) -> Path:
     """
     if config.use_gpu and not config.workers and not torch.cuda.is_available():
         raise TrainingError("use_gpu: no CUDA device here")
-    config = replace(config, output=str(Path(config.output).absolute()))
+    config = replace(config, output=storage.absolute(config.output))
     if config.pool is not None:
-        config = replace(config, pool=str(Path(config.pool).absolute()))
+        config = replace(config, pool=storage.absolute(config.pool))
     if config.workers <= 1:
         return train(config)
     return _launch_group(config)
