@@ -6,9 +6,11 @@ import contextlib
 import io
 import os
 import select
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tyro
@@ -66,9 +68,27 @@ def _settings_file(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def run_command(action: Callable[[], None]) -> int:
     """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
-    code = _outcome(action)
+    with _sigterm_interrupts():
+        code = _outcome(action)
     _nobody_reads()  # else Python stumbles at its end over what waits to be written, and changes the code
     return code
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM (`timeout`, a job that is stopped, a node that goes) ends a command as Ctrl-C does, whatever it is at."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _outcome(action: Callable[[], None]) -> int:

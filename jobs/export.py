@@ -30,6 +30,9 @@ class ExportConfig:
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
     images: bool = False
     """Copy the frames' images too, to images/, where trainers look for them."""
+    images_from: str | None = None
+    """Copy the images from this folder, or this video, by their paths below the drive's input: where the input has
+    moved. Without it images are read from the input alone."""
     depth_scale: float | None = None
     """Value of a depth map's pixel per world unit; by default chosen by the drive's median depth."""
     overwrite: bool = False
@@ -56,6 +59,7 @@ def _export(config: ExportConfig) -> None:
             config.selection,
             reporter,
             images=config.images,
+            images_from=config.images_from,
             depth_scale=config.depth_scale,
             overwrite=config.overwrite,
         )

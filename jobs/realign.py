@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from jobs.command import run_command, settings_from
 from jobs.reconstruct import summary
 from pipeline import storage
 from pipeline.backend import BackendConfig
 from pipeline.common.progress import Reporter
+from pipeline.common.run_id import new_run_id
+from pipeline.errors import DriveError
+from pipeline.leases import HeldElsewhere, Leases
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import read_staged_drive
@@ -45,7 +49,12 @@ def _realign(arguments: list[str] | None) -> None:
     config = replace(config, backend=asked.backend, publish=asked.publish, overwrite=True)
     reporter = Reporter()
     try:
-        result = join_and_publish(staged, config, output, reporter)
+        with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
+            lease = leases.take(asked.drive)
+            if isinstance(lease, HeldElsewhere):
+                raise DriveError(f"drive {asked.drive}: {lease.said}")
+            staged, _ = read_staged_drive(output, asked.drive)  # again: another may have replaced them before the lease
+            result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     finally:
         reporter.close()
     print(summary(result, reporter.seconds))

@@ -47,7 +47,7 @@ def _report(config: ReportConfig) -> None:
 
 
 def _live(config: ReportConfig) -> None:
-    view = DriveView.of(open_drive(storage.absolute(config.output), config.drive[0]))
+    view = DriveView.of(open_drive(storage.absolute(config.output), config.drive[0], images_from=config.images_from))
     others = other_paths(compare_with(view, config.compared(), config.truth, PATH))
     server = start_live(view, config.host, config.port, config.points, others)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,8 @@ from pipeline.publish.exports import (
     write_ply,
     write_tum,
 )
-from pipeline.publish.exports.destination import MARKER, check_free
+from pipeline.publish.exports.destination import KIND, MARKER, check_free
+from pipeline.publish.frame_source import FRAME_MARK
 from pipeline.publish.manifest import plain, without_credentials
 from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive
@@ -58,10 +58,14 @@ def export_drive(
     reporter: Reporter,
     *,
     images: bool = False,
+    images_from: str | None = None,
     depth_scale: float | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write the wanted part of a drive to the folder `to`, which appears when all of it is whole.
+
+    Every file of the drive is compared with its hash before it is passed on. images: the frames' images as well, from
+    the input that the drive was made of, or from `images_from` (pipeline.publish.frame_source).
 
     Raises DriveError (StorageError under it) for a drive that is not there, not finished or of a newer schema, for
     depth where predictions were not kept, and for a target that may not be replaced; ValueError for formats that
@@ -72,7 +76,7 @@ def export_drive(
         raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
     if "laz" in formats:
         check_laz()
-    drive = open_drive(output, drive_id)
+    drive = open_drive(output, drive_id, check_hashes=True, images_from=images_from)
     if not drive.manifest.counts.points and _NEED_POINTS & set(formats):
         raise DriveError(f"drive {drive_id} was published without points: there is nothing to write as PLY or LAZ")
     check_free(to, overwrite=overwrite)
@@ -88,7 +92,7 @@ def export_drive(
             source = ExportSource(drive, selection, advance if name in _OF_POINTS else None)
             with reporter.timed(name):
                 written[name] = _write(name, source, folder, depths, depth_scale, notes)
-        if images:
+        if images or images_from:
             with reporter.timed("images"):
                 written["images"] = _copy_images(ExportSource(drive, selection), folder, reporter, notes)
         elif {"colmap", "colmap-text", "nerfstudio"} & set(formats):
@@ -103,7 +107,7 @@ def export_drive(
             "written": written,
             "world": "OpenCV axes of the first camera; units are the drive's own",
         }
-        (folder / MARKER).write_text(json.dumps(plain(values), indent=1) + "\n")
+        storage.sign_folder(folder, MARKER, KIND, plain(values))
     return Exported(storage.redacted(storage.absolute(to)), written, tuple(notes))
 
 
@@ -180,15 +184,19 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     target.mkdir()
     cameras = source.cameras
     bad = 0
-    film = cameras.uris[0].rpartition("#frame=")[0]
+    frames = source.drive.frame_source
     decoded = None
-    if film:
+    if FRAME_MARK in cameras.uris[0]:
+        film = frames.locate(cameras.uris[0])
         if cameras.timestamps_ns is None:
             raise DriveError(f"drive {source.drive.manifest.drive_id}: frames of a video without times")
         decoded = video.decode_at(film, cameras.timestamps_ns.tolist(), source.drive.manifest.turn)
     for uri, name in zip(cameras.uris, source.names, strict=True):
         if decoded is None:
-            _copy_image(uri, target / name, source.drive.manifest.turn)
+            try:
+                _copy_image(frames.read_image(uri), target / name, source.drive.manifest.turn)
+            except DecodeError:
+                bad += 1
         else:
             image = next(decoded)
             if isinstance(image, DecodeError):
@@ -197,13 +205,12 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
                 image.save(target / name)
         reporter.advance("images", 1, len(cameras), "images")
     if bad:
-        notes.append(f"{bad} frames of the video cannot be decoded and have no image")
+        notes.append(f"{bad} frames cannot be decoded and have no image")
     return f"images: {len(cameras) - bad} files"
 
 
-def _copy_image(uri: str, target: Path, turn: int | None) -> None:
+def _copy_image(data: bytes, target: Path, turn: int | None) -> None:
     """One image as poses and intrinsics speak of it. Few programs look at EXIF, so a turned one is written upright."""
-    data = storage.read_bytes(uri)
     try:
         orientation = preprocess.read_header(data, turn).orientation
     except DecodeError:  # a bad frame, whose pose is its neighbours'

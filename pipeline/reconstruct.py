@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -26,9 +27,10 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_said, run_forward, uses_gpus
-from pipeline.forward.staging import STAGING_FOLDER
+from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.content_sample import content_sample
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
@@ -36,7 +38,7 @@ from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
 from pipeline.leases import HeldElsewhere, Leases
 from pipeline.loop_finder import DetectedLoops
-from pipeline.publish import DriveFacts, Guard, Manifest, RunFacts
+from pipeline.publish import Decision, DriveFacts, Guard, Manifest, RunFacts, Source
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -75,18 +77,23 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         model = config.network.config()
         config = config.with_network_defaults(model)
         identity = result_identity(drive, config.network.sha256(), config)
-        if publish.is_published(output, drive.drive_id, identity) and not config.overwrite:
-            return _already_there(output, drive.drive_id, config)
-        if publish.is_published(output, drive.drive_id) and not config.overwrite:
-            reporter.say(f"drive {drive.drive_id} was made from other input, weights or settings: doing it again")
-        if config.ranks > 1:
-            config.network.check()  # wrong weights are said here at once, not by every worker of a group
-        check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
-        check_writable(output, drive.drive_id)
-    with Leases(output, new_run_id(), config.fleet.lease_s) as leases:
+        decision = decide(drive, identity, config, output)
+        if decision.done and publish.is_settled(_manifest_of(decision)):
+            return _already_there(_manifest_of(decision), output, config)
+        if not decision.done:
+            if decision.why:
+                reporter.say(f"drive {drive.drive_id}: {decision.why}")
+            if config.ranks > 1:
+                config.network.check()  # wrong weights are said here at once, not by every worker of a group
+            check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
+            check_writable(output, drive.drive_id)
+    with storage.held_root(output, make=True), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
         lease = leases.take(drive.drive_id)
         if isinstance(lease, HeldElsewhere):
             raise DriveError(f"drive {drive.drive_id}: {lease.said}")
+        decision = decide(drive, identity, config, output)  # again: another may have published it before the lease
+        if decision.done:
+            return _already_there(publish.settle(output, drive.drive_id, lease.guard), output, config)
         try:
             with reporter.timed("start Ray"):
                 start_ray(config.address, config.all_ranks)
@@ -217,6 +224,7 @@ def facts_of(task: DriveTask) -> DriveFacts:
         net_height=task.height,
         listing=drive.listing,
         picture=drive.picture,
+        sample=content_sample(drive),
     )
 
 
@@ -226,11 +234,12 @@ def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, confi
 
 
 def join_and_publish(
-    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard = lambda: None
+    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard
 ) -> Reconstruction:
     """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last.
 
-    guard is called before every step that others see; what it raises ends the publishing.
+    guard is that of the drive's lease, which whoever publishes holds; it is called before every step that others see,
+    and what it raises ends the publishing.
     """
     facts = staged.facts
     with reporter.timed("join"):
@@ -266,12 +275,12 @@ def code_version() -> str:
 
 
 def remove_staging(output: str, drive_id: str) -> None:
-    """Remove all staged predictions of a drive, and the staging folder once it is empty."""
-    folder = storage.join(output, STAGING_FOLDER)
-    if storage.exists(storage.join(folder, drive_id)):
-        storage.remove_tree(storage.join(folder, drive_id))
-    if storage.is_local(folder) and os.path.isdir(folder) and not os.listdir(folder):
-        storage.remove_tree(folder)
+    """Remove all staged predictions of a drive, and the staging folder once it is empty; other files stay."""
+    folder = storage.join(output, STAGING_FOLDER, storage.check_drive_id(drive_id))
+    storage.remove_below(folder, [path for path in storage.list_below(folder) if is_staged_file(path)])
+    if storage.is_local(folder):
+        with contextlib.suppress(OSError):  # other drives have predictions there
+            os.rmdir(storage.join(output, STAGING_FOLDER))
 
 
 def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
@@ -287,18 +296,26 @@ def _scanned(reporter: Reporter, total: int, frames: int) -> None:
     reporter.advance("scan", frames, total, "frames")
 
 
-def _already_there(output: str, drive_id: str, config: RunConfig) -> Reconstruction:
-    manifest = publish.read_manifest(output, drive_id)
-    if not publish.is_settled(manifest):
-        manifest = publish.settle(output, drive_id, lambda: None)
-    return Reconstruction(manifest, storage.join(output, drive_id), True, {}, None, config.network.trained)
+def decide(drive: Drive, identity: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
+    """What is to be done for a drive, by what lies under its name: see pipeline.publish.standing."""
+    source = Source(drive.source_uri, drive.listing, partial(content_sample, drive))
+    return publish.decide(output, drive.drive_id, identity, source, overwrite=config.overwrite, of_many=of_many)
+
+
+def _manifest_of(decision: Decision) -> Manifest:
+    assert decision.standing.manifest is not None
+    return decision.standing.manifest
+
+
+def _already_there(manifest: Manifest, output: str, config: RunConfig) -> Reconstruction:
+    return Reconstruction(manifest, storage.join(output, manifest.drive_id), True, {}, None, config.network.trained)
 
 
 def check_writable(output: str, drive_id: str) -> None:
     """Fail before the work, not after it, where the output cannot be written."""
-    probe = storage.join(output, STAGING_FOLDER, drive_id, "writable")
+    folder, probe = storage.join(output, STAGING_FOLDER, drive_id), f"writable-{uuid.uuid4().hex}"
     try:
-        storage.write_bytes_atomically(probe, b"")
-        storage.remove_tree(probe)
+        storage.write_bytes_atomically(storage.join(folder, probe), b"")
+        storage.remove_below(folder, [probe])
     except StorageError as error:
         raise StorageError(f"drive {drive_id}: the output cannot be written: {error}") from error

@@ -13,6 +13,9 @@ SCHEMA_VERSION = 1
 """Rises with every change that an older reader would get wrong; readers refuse what is newer than
 themselves."""
 
+MADE_BY_KEY, MADE_BY = "made_by", "city-reconstruction"
+"""What the footer of every table says: whose it is. A file without it is never replaced or removed."""
+
 OK, FILLED, MISSING = "ok", "filled", "missing"
 STATUSES = (OK, FILLED, MISSING)
 """status of a pose: seen by the network | image bad or left out, taken from its neighbours | not known."""
@@ -42,6 +45,7 @@ def _schema(title: str, fields: list[pa.Field]) -> pa.Schema:
         metadata={
             "title": title,
             "schema_version": str(SCHEMA_VERSION),
+            MADE_BY_KEY: MADE_BY,
             "world_frame": "camera of the first frame, OpenCV axes (x right, y down, z forward)",
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
@@ -36,7 +37,8 @@ def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> N
     """Note beside the staged chunks what they are; written once all of them are there."""
     facts = staged.facts
     plain = replace(facts, frame_uris=list(facts.frame_uris), listing=list(facts.listing))
-    text = json.dumps({"staged": asdict(replace(staged, facts=plain)), "config": asdict(config)}, indent=1)
+    values = {"staged": asdict(replace(staged, facts=plain)), "config": asdict(config)}
+    text = json.dumps({**values, "checksum": _checksum(values)}, indent=1)
     storage.write_bytes_atomically(_marker_uri(output, staged.facts.drive_id), text.encode())
 
 
@@ -48,8 +50,13 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
     uri = _marker_uri(output, storage.check_drive_id(drive_id))
     try:
         values = json.loads(storage.read_bytes(uri))
+        checksum = values.pop("checksum", None)  # those staged before there was one have none
+        if checksum is not None and checksum != _checksum(values):
+            raise ValueError("it is not as it was written, its checksum differs")
         staged = values["staged"]
         facts = staged["facts"]
+        if facts["drive_id"] != drive_id:
+            raise ValueError(f"it is of drive {str(facts['drive_id'])[:140]!r}")
         loops = tuple(LoopChunk(**{**one, "frames": tuple(one["frames"])}) for one in staged["loops"])
         facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
         return (
@@ -59,13 +66,14 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
     except storage.NotFoundError as error:
         raise DriveError(
             f"drive {drive_id}: its staged predictions are not in {storage.redacted(output)}; reconstruct it "
-            "with --keep-predictions first"
+            "with --keep-predictions first (and --overwrite where its result is there already)"
         ) from error
     except StorageError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DriveError(
-            f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again"
+            f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again "
+            "with --keep-predictions --overwrite"
         ) from error
 
 
@@ -88,6 +96,10 @@ def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[St
 def has_staged_drive(output: str, drive_id: str) -> bool:
     """Whether predictions of the drive were kept."""
     return storage.exists(_marker_uri(output, drive_id))
+
+
+def _checksum(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _marker_uri(output: str, drive_id: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,20 +37,38 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     address = cluster_address(address)
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level="warning")
-            return
-        ray.init(
-            address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
-            # one core more a rank: a rank that computes waits for frames that these cores decode
-            num_cpus=(os.cpu_count() or 1) + ranks,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        with _own_sigterm():
+            if address:
+                ray.init(address=address, log_to_driver=False, logging_level="warning")
+                return
+            ray.init(
+                address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
+                # one core more a rank: a rank that computes waits for frames that these cores decode
+                num_cpus=(os.cpu_count() or 1) + ranks,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+            )
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
     except Exception as error:  # Ray raises a bare Exception where its processes are too slow
         ray.shutdown()  # else the processes that did start stay until this one ends
         raise RayStartError(_why_not(error, address)) from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in the place of ours, which ends the process with code 15: here a SIGTERM is an
+    interruption, and afterwards ours is back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as leaving:
+        raise KeyboardInterrupt from leaving
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _why_not(error: Exception, address: str | None) -> str:

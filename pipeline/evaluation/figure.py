@@ -29,7 +29,7 @@ def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: s
     figure = Figure(figsize=(11, 5.5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     _draw_path(figure, aligned, truth)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a drive may be called $x$
     _save(figure, uri)
 
 
@@ -67,7 +67,7 @@ def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
     axes[0, 0].set_ylabel("frame")
     axes[1, 0].set_ylabel("inverse depth")
     _draw_path(below, comparison.aligned_poses(), comparison.true_poses)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a drive may be called $x$
     _save(figure, uri)
 
 

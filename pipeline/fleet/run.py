@@ -20,7 +20,7 @@ from pipeline.common.heap_trim import return_gaps
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, selected
 from pipeline.fleet.plan.parallel_planner import plan_drives
@@ -82,16 +82,20 @@ def run_fleet(
     )
     reporter.say(f"run {info.run_id}: {size.said}; jobs.status --output {storage.redacted(output)} shows how far it is")
     claims = Leases(output, info.run_id, config.fleet.lease_s)
-    with Ledger(output, info) as ledger, metrics_of(ledger), claims as leases:
+    ledger = Ledger(output, info, reporter.say)
+    with storage.held_root(output, make=True), ledger, metrics_of(ledger), claims as leases:
         queue = DriveQueue(size.groups, config.fleet.wave_drives, config.fleet.wave_frames)
         finisher = Finisher(config.fleet.finishing)
         book = DriveBook(config, output, ledger, leases, failures, queue, reporter)
         run = _Run(config, planner, book, queue, finisher, size, parts)
         state, message = run.through(refs)
         ledger.update_run(state=state, message=message, ended_at=time.time(), report=REPORT_NAME)
-        ledger.flush()
-        write_run_report(output, RunState(ledger.info, dict(ledger.rows)))
-    return RunState(ledger.info, dict(ledger.rows))
+        try:
+            ledger.flush()
+            write_run_report(output, RunState(ledger.info, dict(ledger.rows)))
+        except StorageError as error:
+            ledger.failed(error)
+    return ledger.state()
 
 
 class _Run:

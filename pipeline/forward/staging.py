@@ -7,8 +7,11 @@ drive, so that files of a try that died are never mixed with those of the next.
 from __future__ import annotations
 
 import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,11 @@ from pipeline.common.heap_trim import return_gaps
 from pipeline.errors import DriveError
 
 STAGING_FOLDER = "_staging"
+_STAGED = re.compile(
+    r"(?:staged\.json|writable-[0-9a-f]{32}|[0-9]{8}T[0-9]{6}-[0-9a-f]{8}/chunk-[0-9]{5,}\.safetensors"
+    r"|(?:[0-9]{8}T[0-9]{6}-[0-9a-f]{8}/)?\.(?:staged\.json|writable-[0-9a-f]{32}|chunk-[0-9]{5,}\.safetensors)"
+    r"\.[0-9a-f]{32}\.tmp)"
+)
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,16 @@ def attempt_uri(output: str, drive_id: str, attempt: str) -> str:
     return storage.join(output, STAGING_FOLDER, drive_id, attempt)
 
 
+def is_staged_file(path: str) -> bool:
+    """Whether a path below a drive's staging folder is of a file that staging writes; others are never removed."""
+    return _STAGED.fullmatch(path) is not None
+
+
 def write_chunk(folder: str, number: int, prediction: ChunkPrediction) -> int:
     """Stage one chunk, whole or not at all. Returns the bytes written. Raises StorageError."""
     tensors = {name: np.ascontiguousarray(getattr(prediction, name)) for name in _TENSORS}
-    reasons = {str(frame): reason for frame, reason in prediction.bad_frames.items()}
-    data = save(tensors, metadata={"bad_frames": json.dumps(reasons)})
+    reasons = json.dumps({str(frame): reason for frame, reason in prediction.bad_frames.items()})
+    data = save(tensors, metadata={"bad_frames": reasons, "crc32": _crc32(tensors, reasons)})
     storage.write_bytes_atomically(_chunk_uri(folder, number), data)
     return len(data)
 
@@ -85,10 +98,24 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        said = metadata.get("crc32")  # those staged before there was one have none
+        if said is not None and said != _crc32(tensors, metadata["bad_frames"]):
+            raise ValueError("its bytes are not those that were staged, their checksum differs")
         reasons = {int(frame): reason for frame, reason in json.loads(metadata["bad_frames"]).items()}
         return ChunkPrediction(**{name: tensors[name] for name in _TENSORS}, bad_frames=reasons)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise DriveError(f"{uri} is no staged chunk ({error}); run the drive again") from error
+        raise DriveError(
+            f"{uri} is no staged chunk ({error}); reconstruct the drive again (--overwrite where its result is there)"
+        ) from error
+
+
+def _crc32(tensors: Mapping[str, NDArray[Any]], reasons: str) -> str:
+    """A checksum of all that a chunk holds: a gigabyte a second, and a flipped bit is never missed."""
+    value = zlib.crc32(reasons.encode())
+    for name in _TENSORS:
+        value = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), value)
+    return f"{value:08x}"
 
 
 class StagedChunks(Sequence[ChunkPrediction]):

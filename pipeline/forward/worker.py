@@ -120,7 +120,7 @@ def run_rank(
             sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
             if sync.rank == 0:
                 with contextlib.suppress(StorageError):  # perhaps the very reason; the driver clears up as well
-                    storage.remove_tree(folder)
+                    storage.remove_tree(folder)  # this try's own, named for it
         else:
             if sync.rank == 0:
                 events.send(Staged(drive_id, attempt, len(task.chunks), loops))
@@ -163,10 +163,12 @@ def train_loop(config: dict[str, Any]) -> None:
     node_id = ray.get_runtime_context().get_node_id()
     sink.send(RankUp(ray.train.get_context().get_world_rank(), node_id, os.getpid()))
     here = ray.train.get_context().get_local_world_size()
-    run_rank(config["job"], frames, GroupSync(device), device, sink, here)
+    with storage.held_root(config["job"].output, make=False):
+        run_rank(config["job"], frames, GroupSync(device), device, sink, here)
     sink.flush()
 
 
 def run_here(job: WorkerJob, frames: RankFrames, events: EventSink, device: torch.device) -> None:
     """The same loop in this process, alone: no group to start, so it begins at once."""
-    run_rank(job, frames, LocalSync(), device, events)
+    with storage.held_root(job.output, make=False):
+        run_rank(job, frames, LocalSync(), device, events)

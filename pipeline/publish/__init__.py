@@ -11,22 +11,28 @@ from pipeline.publish.drive_facts import DriveFacts, RunFacts
 from pipeline.publish.manifest import Counts, Manifest, drive_identity, find_manifest, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
+from pipeline.publish.standing import Decision, NameTakenError, Source, decide, is_whole
 from pipeline.publish.versions import Guard, is_settled, settle
 
 __all__ = [
     "Cameras",
     "Counts",
+    "Decision",
     "DriveFacts",
     "Guard",
     "Manifest",
+    "NameTakenError",
     "PublishConfig",
     "PublishedDrive",
     "RunFacts",
     "Selection",
+    "Source",
+    "decide",
     "drive_identity",
     "find_manifest",
     "is_published",
     "is_settled",
+    "is_whole",
     "open_drive",
     "publish_drive",
     "read_manifest",

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike, RunFacts
@@ -20,6 +20,7 @@ from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
 from pipeline.publish.poses import path_length, source_intrinsics
+from pipeline.publish.standing import look_at
 from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.versions import Guard, new_version_folder, remove_unnamed, settle
@@ -48,14 +49,15 @@ def publish_drive(
     their names (renamed locally, one PUT elsewhere); what makes them a drive is the manifest, written last.
     Where one is there already: DriveError without `overwrite`; with it the old one stays as it is until the new
     one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive, none
-    where none was, or the new one. Files of earlier attempts are removed; what is not ours by name is left alone.
-    guard is called before every step that others see, and may raise. Raises DriveError for input that does not
+    where none was, or the new one. Files of earlier attempts are removed; files that this program did not make are
+    left, and where a result would replace one, DriveError. The manifest is written once all files were seen to be
+    there. guard is called before every step that others see, and may raise. Raises DriveError for input that does not
     fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
     trajectory = Trajectory.read(joined, facts, len(chunks))
-    folder_name = _room(output, facts.drive_id, overwrite=overwrite)
+    folder_name, replaced = _room(output, facts.drive_id, overwrite=overwrite)
     target_uri = storage.join(drive_uri, folder_name) if folder_name else drive_uri
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
         scratch = Path(folder)
@@ -82,7 +84,7 @@ def publish_drive(
         drive_id=facts.drive_id,
         identity=run.identity,
         published_at=manifests.now(),
-        input=manifests.input_listing(facts.source_uri, facts.listing),
+        input=manifests.input_listing(facts.source_uri, facts.listing, facts.sample),
         weights_sha256=run.weights_sha256,
         config=manifests.plain(run.config),
         code_version=run.code_version,
@@ -103,24 +105,39 @@ def publish_drive(
         files=tuple(files),
     )
     guard()
+    _check_arrived(drive_uri, manifest)
     storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
-    return settle(output, facts.drive_id, guard) if folder_name else manifest
+    return settle(output, facts.drive_id, guard, replaced) if folder_name else manifest
 
 
-def _room(output: str, drive_id: str, *, overwrite: bool) -> str | None:
-    """Where a result may be written: None for the drive's own folder, cleared of unfinished ones; where a finished
-    drive is there a new folder's name below it, or DriveError without `overwrite`."""
+def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, frozenset[str]]:
+    """Where a result may be written: None for the drive's own folder, cleared of unfinished ones; where a result is
+    there a new folder's name below it, with the paths of the files it takes the place of, or DriveError without
+    `overwrite`."""
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
-    if storage.exists(storage.join(drive_uri, MANIFEST)):
+    standing = look_at(output, drive_id)
+    if standing.is_there:
         if overwrite:
-            return new_version_folder()
+            files = standing.manifest.files if standing.manifest else ()
+            return new_version_folder(), frozenset(file.path for file in files)
         raise DriveError(
             f"drive {drive_id} is published in {manifests.without_credentials(output)} already; "
             f"--overwrite makes it again"
         )
-    if storage.exists(drive_uri):
-        remove_unnamed(drive_uri, set())
-    return None
+    remove_unnamed(drive_uri, set())
+    return None, frozenset()
+
+
+def _check_arrived(drive_uri: str, manifest: Manifest) -> None:
+    """StorageError where a file that was written is not there any more: then what was written before it may be gone
+    as well, and a manifest would be a promise that nobody keeps."""
+    there = storage.list_below(drive_uri)
+    for file in manifest.files:
+        if there.get(file.path) != file.size:
+            raise StorageError(
+                f"drive {manifest.drive_id}: {file.path} is not there any more after it was written to "
+                f"{storage.redacted(drive_uri)}: was the folder moved or cleared?"
+            )
 
 
 def _write_points(

@@ -119,8 +119,8 @@ class ListedFile(Protocol):
 class DriveFacts:
     """What is known of the drive's input. frame_uris: one a frame; timestamps_ns: one a frame or None; source_*:
     size of the images, upright, net_*: as the network saw them, both in pixels; listing: the input's files; picture:
-    what else of the frames' look the result depends on (`Drive.picture`). Raises DriveError for values that do not
-    fit together.
+    what else of the frames' look the result depends on (`Drive.picture`); sample: of the files' content, where their
+    store has no etags. Raises DriveError for values that do not fit together.
     """
 
     drive_id: str
@@ -133,6 +133,7 @@ class DriveFacts:
     net_height: int
     listing: Sequence[ListedFile]
     picture: Mapping[str, Json] = field(default_factory=dict)
+    sample: str | None = None
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)

@@ -6,7 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import storage
+from pipeline import schema, storage
+
+TABLE_PATH = (
+    rf"(?:(?:{'|'.join(name for name in schema.TABLES if name != 'points')})\.parquet|points/part-\d{{5,}}\.parquet)"
+)
+"""Pattern of the path of every table of a drive, below the drive's folder or a version's."""
+
+VERSION_FOLDER = r"_version-[0-9a-f]{12}"
+"""Pattern of the folder that a new version is written to first (pipeline.publish.versions)."""
 
 Box = tuple[tuple[float, ...], tuple[float, ...]]
 """Lowest and highest corner, ((x, y, z), (x, y, z)), both inside."""

@@ -17,10 +17,15 @@ import numpy as np
 from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import Json, ListedFile
-from pipeline.publish.files import WrittenFile
+from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER, WrittenFile
 from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
+MAKE_AGAIN = "--overwrite makes it again (of many drives with --only ID)"
+"""What mends a damaged result, in every message about one."""
+
+_CHECKSUM = "checksum"  # sha256 of all other values: the manifest vouches for the files, and for itself
+_FILE_PATH = re.compile(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The text of manifest.json."""
-        return (json.dumps(plain(asdict(self)), indent=1, allow_nan=False) + "\n").encode()
+        values = plain(asdict(self))
+        return (json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, allow_nan=False) + "\n").encode()
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> Manifest:
@@ -80,20 +86,40 @@ class Manifest:
         try:
             values = json.loads(data)
             version = int(values["schema_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DriveError(
-                f"{name}: expected a {MANIFEST}, got something else ({error!r}); publish the drive again"
-            ) from None
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+            raise DriveError(f"{name}: expected a {MANIFEST}, got something else ({error!r}); {MAKE_AGAIN}") from None
         if version > SCHEMA_VERSION:
             raise DriveError(
                 f"{name}: its schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
                 f"program reads; update the program"
             )
+        checksum = values.pop(_CHECKSUM, None)  # results made before there was one have none
+        changed = checksum is not None and checksum != _checksum(values)
         try:
             files = tuple(WrittenFile(**{**file, "box": _box(file["box"])}) for file in values.pop("files"))
-            return Manifest(**{**values, "counts": Counts(**values["counts"]), "files": files})
+            manifest = Manifest(**{**values, "counts": Counts(**values["counts"]), "files": files})
         except (KeyError, TypeError) as error:
-            raise DriveError(f"{name}: {MANIFEST} is damaged ({error}); publish the drive again") from None
+            raise DriveError(f"{name}: {MANIFEST} is damaged ({error}); {MAKE_AGAIN}") from None
+        if changed:
+            raise DriveError(f"{name}: {MANIFEST} is not as it was written (its checksum differs); {MAKE_AGAIN}")
+        return manifest
+
+    def check_names(self, drive_id: str, name: str) -> None:
+        """DriveError where it is another drive's than the folder it was found in, or names files that no drive has:
+        what it says is never taken for a place to read or write elsewhere. name: whose it is, in words."""
+        if self.drive_id != drive_id:
+            raise DriveError(
+                f"{name}: its {MANIFEST} is of drive {str(self.drive_id)[:140]!r}; a result is used under the "
+                f"name that it was made with: give the folder that name again, or {MAKE_AGAIN}"
+            )
+        for file in self.files:
+            if not _FILE_PATH.fullmatch(str(file.path)):
+                path = str(file.path)[:140]
+                raise DriveError(f"{name}: its {MANIFEST} names {path!r}, no file of a drive; {MAKE_AGAIN}")
+
+
+def _checksum(values: Mapping[str, Json]) -> str:
+    return hashlib.sha256(_json(values)).hexdigest()
 
 
 def _box(value: Sequence[Sequence[float]] | None) -> Any:
@@ -131,10 +157,11 @@ def _rows(listing: Iterable[ListedFile]) -> Iterator[tuple[str, int, str]]:
     return ((file.name, file.size, file.etag or "") for file in listing)
 
 
-def input_listing(source_uri: str, listing: Iterable[ListedFile]) -> dict[str, Json]:
-    """The manifest's `input`."""
+def input_listing(source_uri: str, listing: Iterable[ListedFile], sample: str | None = None) -> dict[str, Json]:
+    """The manifest's `input`. sample: of the files' content, where names, sizes and etags do not tell drives apart."""
     files: list[Json] = [{"name": name, "size": size, "etag": etag or None} for name, size, etag in _rows(listing)]
-    return {"uri": without_credentials(source_uri), "files": files}
+    sampled = {} if sample is None else {"sample": sample}
+    return {"uri": without_credentials(source_uri), "files": files, **sampled}
 
 
 def now() -> str:
@@ -167,9 +194,14 @@ def is_published(output: str, drive_id: str, identity: str | None = None) -> boo
 def find_manifest(output: str, drive_id: str) -> Manifest | None:
     """The manifest of a drive, None where it is not there; raises what is_published raises."""
     uri = storage.join(output, storage.check_drive_id(drive_id), MANIFEST)
-    if not storage.exists(uri):
+    try:
+        data = storage.read_bytes(uri)
+    except storage.NotFoundError:
         return None
-    return Manifest.from_bytes(storage.read_bytes(uri), f"drive {drive_id} in {without_credentials(output)}")
+    name = f"drive {drive_id} in {without_credentials(output)}"
+    manifest = Manifest.from_bytes(data, name)
+    manifest.check_names(drive_id, name)
+    return manifest
 
 
 def without_credentials(uri: str) -> str:

@@ -212,6 +212,7 @@ def _write_shard(shard: PointBlock, name: str, drive_uri: str, config: PublishCo
         use_dictionary=_WHOLE,
         column_encoding=dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
         write_statistics=True,
+        write_page_checksum=True,
     ) as writer:
         for start in range(0, len(order), config.row_group_rows):
             writer.write_table(points_table(shard.take(order[start : start + config.row_group_rows])))

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
-from pipeline.errors import DriveError
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.files import Box, WrittenFile
+from pipeline.publish.frame_source import FrameSource
 from pipeline.publish.manifest import Manifest, read_manifest
 from pipeline.publish.selection import AXES, BoxLike, Limits, Selection
+from pipeline.publish.table_files import TableFiles
 from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
 
 _THINNED_AT = 1_000_000  # points gathered before they are thinned (again): some 30 MB
@@ -26,10 +27,13 @@ _REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
 _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical values are taken
 
 
-def open_drive(output: str, drive_id: str) -> PublishedDrive:
+def open_drive(
+    output: str, drive_id: str, *, check_hashes: bool = False, images_from: str | None = None
+) -> PublishedDrive:
     """The result of one drive. DriveError where it is not there, not finished, damaged or of a newer
-    schema."""
-    return PublishedDrive(storage.join(output, drive_id), read_manifest(output, drive_id))
+    schema. check_hashes, images_from: see PublishedDrive."""
+    manifest = read_manifest(output, drive_id)
+    return PublishedDrive(storage.join(output, drive_id), manifest, check_hashes, images_from)
 
 
 @dataclass(frozen=True)
@@ -43,25 +47,41 @@ class RowGroups:
 
 @dataclass(frozen=True)
 class PublishedDrive:
-    """A finished drive at `uri`. Only files that its manifest names are read."""
+    """A finished drive at `uri`. Only files that its manifest names are read.
+
+    check_hashes: compare every shard of points with its hash before anything of it is given; poses, chunks and loops
+    always are. What is damaged is a DriveError that names the file, wherever it is found. images_from: the folder (or
+    video) that holds its frames' images now, where it is not the input.
+    """
 
     uri: str
     manifest: Manifest
+    check_hashes: bool = False
+    images_from: str | None = None
+
+    @cached_property
+    def frame_source(self) -> FrameSource:
+        """Where its frames' images may be read from: its own input, or `images_from`."""
+        return FrameSource(self.manifest, self.images_from)
+
+    @cached_property
+    def _files(self) -> TableFiles:
+        return TableFiles(self.uri, self.manifest, self.check_hashes)
 
     @cached_property
     def poses(self) -> pa.Table:
         """schema.POSES, one row a frame (`.to_pandas()` makes a data frame)."""
-        return self._table("poses.parquet")
+        return self._files.table("poses.parquet")
 
     @cached_property
     def chunks(self) -> pa.Table:
         """schema.CHUNKS, one row a chunk."""
-        return self._table("chunks.parquet")
+        return self._files.table("chunks.parquet")
 
     @cached_property
     def loops(self) -> pa.Table:
         """schema.LOOPS, one row a candidate."""
-        return self._table("loops.parquet")
+        return self._files.table("loops.parquet")
 
     @cached_property
     def cameras(self) -> Cameras:
@@ -137,7 +157,7 @@ class PublishedDrive:
         plan = []
         for file in self.manifest.point_files:
             if _may_hold(file.box, limits):
-                with self._open(file) as parquet:
+                with self._files.open(file) as parquet:
                     plan.append(RowGroups(file, tuple(_chosen(parquet, limits)), parquet.num_row_groups))
         return tuple(plan)
 
@@ -149,11 +169,12 @@ class PublishedDrive:
         files = [every[place] for place in _spread(len(every), _SAMPLED_FILES)]
         distances, confidences = [np.zeros(0)], [np.zeros(0)]
         for file in files:
-            with self._open(file) as parquet:
+            with self._files.open(file) as parquet:
                 groups = parquet.num_row_groups
                 wanted = max(_SAMPLED_ROWS * groups // (len(files) * max(file.rows, 1)), 1)
                 for group in _spread(groups, wanted):
-                    table = parquet.read_row_group(group, columns=[*AXES, "confidence", "frame_index"])
+                    with self._files.reading(file):
+                        table = parquet.read_row_group(group, columns=[*AXES, "confidence", "frame_index"])
                     distances.append(self._distance(table))
                     confidences.append(table["confidence"].to_numpy())
         distance, confidence = np.concatenate(distances), np.concatenate(confidences)
@@ -170,9 +191,10 @@ class PublishedDrive:
         for file in self.manifest.point_files:
             if not _may_hold(file.box, limits):
                 continue
-            with self._open(file) as parquet:
+            with self._files.open(file) as parquet:
                 for group in _chosen(parquet, limits):
-                    table = parquet.read_row_group(group, columns=needed)
+                    with self._files.reading(file):
+                        table = parquet.read_row_group(group, columns=needed)
                     inside = np.ones(table.num_rows, bool)
                     for name, (low, high) in limits.items():
                         values = table[name].to_numpy()
@@ -214,40 +236,6 @@ class PublishedDrive:
         place = self.cameras.places(table["frame_index"].to_numpy())
         position = self.cameras.world_from_camera[place, :3, 3]
         return np.asarray(np.linalg.norm(_stacked(table).T - position, axis=1))
-
-    def _open(self, file: WrittenFile) -> pq.ParquetFile:
-        uri = storage.join(self.uri, *file.path.split("/"))
-        # Local files by name: pyarrow reads those without the interpreter in between. On other stores the columns of a
-        # row group come in one request and nothing more is fetched.
-        local = storage.is_local(uri)
-        try:
-            source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
-            size = storage.stored_file(uri).size if local else source.seek(0, 2)
-            if size != file.size:  # never mix two versions of a drive in one answer
-                raise DriveError(
-                    f"drive {self.manifest.drive_id}: {file.path} named by its manifest has {size} bytes, not "
-                    f"{file.size}: if a newer version took its place open it again, else publish the drive again"
-                )
-            return pq.ParquetFile(source, pre_buffer=not local)
-        except storage.NotFoundError as error:
-            now = read_manifest(*storage.parent_and_name(self.uri))
-            if now.published_at == self.manifest.published_at and now.files != self.manifest.files:
-                moved = next(one for one in now.files if one.sha256 == file.sha256)  # the same version, settled
-                return PublishedDrive(self.uri, now)._open(moved)
-            raise DriveError(
-                f"drive {self.manifest.drive_id}: {file.path} named by its manifest is gone ({error})"
-            ) from None
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DriveError(
-                f"drive {self.manifest.drive_id}: {file.path} named by its manifest cannot be read ({error})"
-            ) from None
-
-    def _table(self, name: str) -> pa.Table:
-        file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
-        if file is None:
-            raise DriveError(f"drive {self.manifest.drive_id}: its manifest names no {name}; publish it again")
-        with self._open(file) as parquet:
-            return parquet.read()
 
 
 def _columns(names: Sequence[str] | None) -> list[str]:

@@ -113,7 +113,7 @@ def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
 def write_table(table: pa.Table, name: str, drive_uri: str, scratch: Path) -> WrittenFile:
     """Publish a small table as <drive_uri>/<name>. Raises StorageError."""
     path = scratch / name
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
     return publish_file(path, storage.join(drive_uri, name), name, rows=table.num_rows)
 
 

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import replace
 
 from pipeline import storage
+from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
+from pipeline.publish.standing import made_by_us
 
 Guard = Callable[[], None]
 """Asked before every step that others see; raises where this process may not publish the drive any more."""
 
-# What a publish writes, and what is left under another name where it was killed while writing that.
-_NAMES = r"(?:manifest\.json|(?:poses|chunks|loops|part-\d{5,})\.parquet)"
-_OURS = re.compile(rf"{_NAMES}|\.{_NAMES}\.[0-9a-f]+\.tmp")
-_FOLDER = re.compile(r"_version-[0-9a-f]{12}")
+_TABLE, _FOLDER = re.compile(TABLE_PATH), re.compile(VERSION_FOLDER)
+_IN_VERSION = re.compile(rf"{VERSION_FOLDER}/{TABLE_PATH}")
+# What is left under another name where a publish was killed while it wrote: the name, and 32 digits drawn for it.
+_PARTIAL = re.compile(r"(?:.*/)?\.(?:manifest\.json|[a-z]+(?:-\d{5,})?\.parquet)\.[0-9a-f]{32}\.tmp")
 
 
 def new_version_folder() -> str:
@@ -38,11 +40,11 @@ def is_settled(manifest: Manifest) -> bool:
     return not any(_FOLDER.fullmatch(file.path.split("/")[0]) for file in manifest.files)
 
 
-def settle(output: str, drive_id: str, guard: Guard) -> Manifest:
+def settle(output: str, drive_id: str, guard: Guard, replaced: Set[str] = frozenset()) -> Manifest:
     """Bring a published drive's files to their documented names and remove what its manifest does not name.
 
-    Returns the manifest, which names only those. Files that are not ours by name are left alone. Raises DriveError,
-    StorageError; repeat it then.
+    Returns the manifest, which names only those. replaced: paths that the manifest before named. Of other files those
+    go that this program made; all others are left. Raises DriveError, StorageError; repeat it then.
     """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
     manifest = read_manifest(output, drive_id)
@@ -56,19 +58,22 @@ def settle(output: str, drive_id: str, guard: Guard) -> Manifest:
         manifest = replace(manifest, files=tuple(files))
         guard()
         storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
-    remove_unnamed(drive_uri, {MANIFEST, *(file.path for file in manifest.files)})
+    remove_unnamed(drive_uri, {file.path for file in manifest.files}, replaced)
     return manifest
 
 
-def remove_unnamed(drive_uri: str, named: set[str]) -> None:
-    """Remove files and version folders of ours that are not among `named` (paths below the drive's folder)."""
-    for prefix in ("", "points/"):
-        folder = storage.join(drive_uri, "points") if prefix else drive_uri
-        if prefix and not storage.exists(folder):
-            continue
-        for file in storage.list_files(folder):
-            if _OURS.fullmatch(file.name) and prefix + file.name not in named:
-                storage.remove_file(file.uri)
-    for name in storage.list_folders(drive_uri):
-        if _FOLDER.fullmatch(name) and not any(path.startswith(name + "/") for path in named):
-            storage.remove_tree(storage.join(drive_uri, name))
+def remove_unnamed(drive_uri: str, named: Set[str], replaced: Set[str] = frozenset()) -> None:
+    """Remove tables that are not among `named` (paths below the drive's folder): those of version folders, which have
+    a name drawn for them, those that an earlier manifest named, and those whose footer says that they are ours."""
+    there = storage.list_below(drive_uri)
+
+    def is_ours(path: str) -> bool:
+        if _IN_VERSION.fullmatch(path) or _PARTIAL.fullmatch(path):
+            return True
+        return bool(_TABLE.fullmatch(path)) and (
+            path in replaced or not there[path] or made_by_us(storage.join(drive_uri, path))
+        )
+
+    gone = [path for path in there if path not in named and is_ours(path)]
+    if gone:
+        storage.remove_below(drive_uri, gone)

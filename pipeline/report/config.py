@@ -22,8 +22,11 @@ class ReportConfig:
     """Drive with truth (ROOT/sequences/ID) or a file of true poses: errors are then in metres."""
     benchmark: tuple[str, ...] = ()
     """JSON files of jobs.benchmark: time and memory against length become a figure."""
+    images_from: str | None = None
+    """Folder (or video) that holds the drive's images now, where its input has moved; else they are read from the
+    input alone."""
     site: str = "site"
-    """Folder to write the site to; reports that are there stay."""
+    """Folder to write the site to; reports that are there stay. One that is not a site already must be empty."""
     serve: bool = False
     """Serve the site until interrupted."""
     live: bool = False
@@ -50,6 +53,8 @@ class ReportConfig:
             raise ValueError(f"--site is a folder on this machine, not {self.site}; copy it to a store afterwards")
         if (self.compare or self.truth) and len(self.drive) != 1:
             raise ValueError("--compare and --truth need one drive: give --drive ID")
+        if self.images_from and len(self.drive) != 1:
+            raise ValueError("--images-from is of one drive: give --drive ID")
         if self.live and len(self.drive) != 1:
             raise ValueError("--live shows one drive: give --drive ID")
 

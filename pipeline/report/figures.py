@@ -36,6 +36,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
     "svg.hashsalt": "report",
+    "text.parse_math": False,  # names of results are the user's: $x$ is no formula
 }
 
 

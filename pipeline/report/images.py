@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive
+from pipeline.publish.frame_source import FRAME_MARK, FrameSource
 
 _READERS = 8  # at a time: a store's latency is what takes the time
 _VIDEO_RUN = 32  # frames of a video decoded in one go
-_VIDEO_MARK = "#frame="
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -29,14 +28,14 @@ def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[
     turn = drive.manifest.turn
     rows = drive.poses.select(["uri", "timestamp_ns", "width", "height"])
     uris, times = rows["uri"].to_pylist(), rows["timestamp_ns"].to_pylist()
-    if any(_VIDEO_MARK in uris[frame] for frame in frames):
+    if any(FRAME_MARK in uris[frame] for frame in frames):
         for start in range(0, len(frames), _VIDEO_RUN):
             run = frames[start : start + _VIDEO_RUN]
-            film = uris[run[0]].partition(_VIDEO_MARK)[0]
-            yield from _video_frames(film, run, [times[frame] for frame in run], turn)
+            yield from _video_frames(drive.frame_source, uris[run[0]], run, [times[frame] for frame in run], turn)
         return
+    source = drive.frame_source
     with ThreadPoolExecutor(_READERS, thread_name_prefix="frames") as pool:
-        yield from zip(frames, pool.map(lambda frame: _read(uris[frame], turn), frames), strict=True)
+        yield from zip(frames, pool.map(lambda frame: _read(source, uris[frame], turn), frames), strict=True)
 
 
 def write_frames(
@@ -65,9 +64,9 @@ def save_jpeg(image: Image.Image, path: Path, width: int) -> None:
     image.convert("RGB").save(path, quality=82, optimize=True)
 
 
-def _read(uri: str, turn: int | None) -> Image.Image | str:
+def _read(source: FrameSource, uri: str, turn: int | None) -> Image.Image | str:
     try:
-        image = preprocess.decode_image(storage.read_bytes(uri), turn=turn)
+        image = preprocess.decode_image(source.read_image(uri), turn=turn)
         rgb = preprocess.prepare_image(image, image.height, image.width)
     except DriveError as error:
         return " ".join(str(error).split())
@@ -75,11 +74,11 @@ def _read(uri: str, turn: int | None) -> Image.Image | str:
 
 
 def _video_frames(
-    uri: str, frames: Sequence[int], times: Sequence[int], turn: int | None
+    source: FrameSource, uri: str, frames: Sequence[int], times: Sequence[int], turn: int | None
 ) -> Iterator[tuple[int, Image.Image | str]]:
     given = 0
     try:
-        for frame, image in zip(frames, video.decode_at(uri, times, turn), strict=True):
+        for frame, image in zip(frames, video.decode_at(source.locate(uri), times, turn), strict=True):
             given += 1
             yield frame, image if isinstance(image, Image.Image) else str(image)
     except DriveError as error:

@@ -22,6 +22,8 @@ Entry = dict[str, Any]
 _READERS = 16  # drives looked at at a time: a store's latency is what takes the time
 _SKETCH_POINTS = 80
 _THUMB_WIDTH = 360
+REPORT_SIGNATURE, REPORT = "report.json", "report"
+"""The file that makes a folder of the site a report of ours, and says of which result."""
 ENTRY_VERSION = 1
 """Entries kept in the site by another version of this file are made again."""
 
@@ -41,14 +43,16 @@ def published_drives(output: str) -> list[str]:
     return drives
 
 
-def index_drives(output: str, drives: Sequence[str], site: Path, reporter: Reporter) -> list[Entry]:
+def index_drives(
+    output: str, drives: Sequence[str], site: Path, reporter: Reporter, images_from: str | None = None
+) -> list[Entry]:
     """An entry a drive, in the order given; what the site holds already of an unchanged result is not read again.
 
     A drive that cannot be read (damaged, of a newer schema, vanished) gets an entry that says so.
     """
 
     def one(drive_id: str) -> Entry:
-        entry = _entry(output, drive_id, site)
+        entry = _entry(output, drive_id, site, images_from)
         reporter.advance("index", 1, len(drives), "drives")
         return entry
 
@@ -68,17 +72,15 @@ def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: boo
 
 def has_report(site: Path, drive_id: str, published_at: str) -> bool:
     """Whether the site's report of a drive is of this very result."""
-    try:
-        return (site / "drives" / drive_id / "of").read_text() == published_at
-    except OSError:
-        return False
+    signature = storage.read_signature(str(site / "drives" / drive_id), REPORT_SIGNATURE, REPORT)
+    return signature is not None and signature.get("published_at") == published_at
 
 
-def _entry(output: str, drive_id: str, site: Path) -> Entry:
+def _entry(output: str, drive_id: str, site: Path, images_from: str | None) -> Entry:
     folder = site / "drives" / drive_id
     report = f"drives/{drive_id}/index.html" if (folder / "index.html").is_file() else None
     try:
-        drive = open_drive(output, drive_id)
+        drive = open_drive(output, drive_id, images_from=images_from)
         kept = _kept(site, drive)
         entry = kept if kept is not None else _made(drive, site)
     except (DriveError, StorageError) as error:
@@ -118,8 +120,11 @@ def _kept(site: Path, drive: PublishedDrive) -> Entry | None:
         entry: Entry = json.loads((site / "entries" / f"{drive.manifest.drive_id}.json").read_bytes())
     except (OSError, ValueError):
         return None
-    now = (ENTRY_VERSION, drive.manifest.identity, drive.manifest.published_at)
-    return entry if (entry.get("version"), entry.get("identity"), entry.get("published_at")) == now else None
+    now = [ENTRY_VERSION, drive.manifest.drive_id, drive.manifest.identity, drive.manifest.published_at]
+    kept = (
+        isinstance(entry, dict) and [entry.get(name) for name in ("version", "id", "identity", "published_at")] == now
+    )
+    return entry if kept else None
 
 
 def _sketch(view: DriveView) -> list[list[int]]:

@@ -21,10 +21,11 @@ from pipeline.report.comparison import compare_with
 from pipeline.report.config import ReportConfig
 from pipeline.report.drive_report import write_report
 from pipeline.report.drive_view import DriveView
-from pipeline.report.index import has_report, index_drives, published_drives, write_index
+from pipeline.report.index import REPORT, REPORT_SIGNATURE, has_report, index_drives, published_drives, write_index
 from pipeline.report.recording import copy_client
 from pipeline.report.scene import viser_module
 
+SITE_SIGNATURE = "site.json"
 _PAGES = ("index.html", "index.js", "report.js", "site.css")
 
 
@@ -39,6 +40,9 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
         viser_module()  # said before the work
     for drive_id in config.drive:
         open_drive(output, drive_id)
+    claim_site(site)
+    for drive_id in config.drive:
+        storage.check_replaceable(str(site / "drives" / drive_id), REPORT_SIGNATURE, REPORT)
     drives = list(config.drive) if config.drive and not config.every else published_drives(output)
     _write_pages(site)
     made = []
@@ -47,9 +51,21 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
             continue
         _write_drive(output, drive_id, site, config, reporter)
         made.append(drive_id)
-    entries = index_drives(output, drives, site, reporter)
+    entries = index_drives(output, drives, site, reporter, config.images_from)
     write_index(site, output, entries, whole=drives != list(config.drive))
     return made
+
+
+def claim_site(site: Path) -> None:
+    """Make a site's folder, or find that it is one of ours. DriveError where it holds anything else."""
+    if storage.read_signature(str(site), SITE_SIGNATURE, "site") is not None:
+        return
+    storage.check_replaceable(str(site), SITE_SIGNATURE, "site")
+    try:
+        site.mkdir(parents=True, exist_ok=True)
+        storage.sign_folder(site, SITE_SIGNATURE, "site", {})
+    except OSError as error:
+        raise DriveError(f"--site {site} cannot be written: {error.strerror}") from None
 
 
 def make_server(site: Path, host: str, port: int) -> http.server.ThreadingHTTPServer:
@@ -79,12 +95,17 @@ class _Server(http.server.ThreadingHTTPServer):
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
     """Files alone, without a line a request."""
 
+    def translate_path(self, path: str) -> str:
+        """The file of a request; what no file can be called is one that is not there."""
+        place = super().translate_path(path)
+        return place if "\0" not in place else os.path.join(self.directory, "no", "such", "file")
+
     def log_message(self, format: str, *args: object) -> None:
         return
 
 
 def _write_drive(output: str, drive_id: str, site: Path, config: ReportConfig, reporter: Reporter) -> None:
-    view = DriveView.of(open_drive(output, drive_id))
+    view = DriveView.of(open_drive(output, drive_id, images_from=config.images_from))
     if not view.known.any():
         raise DriveError(f"drive {drive_id} has no frame with a pose; there is nothing to show")
     with reporter.timed("compare"):
@@ -97,9 +118,8 @@ def _write_drive(output: str, drive_id: str, site: Path, config: ReportConfig, r
     try:
         write_report(work, view, compared, config, benchmarks, reporter)
         (work / "index.html").write_bytes(_asset("report.html"))
-        (work / "of").write_text(view.drive.manifest.published_at)
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+        storage.sign_folder(work, REPORT_SIGNATURE, REPORT, {"published_at": view.drive.manifest.published_at})
+        storage.replace_folder(work, folder, REPORT_SIGNATURE, REPORT)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -114,10 +134,6 @@ def _is_current(output: str, drive_id: str, site: Path, reporter: Reporter) -> b
 
 
 def _write_pages(site: Path) -> None:
-    try:
-        site.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DriveError(f"--site {site} cannot be written: {error.strerror}") from None
     for name in _PAGES:
         storage.write_bytes_atomically(str(site / name), _asset(name))
     try:

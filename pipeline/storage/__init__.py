@@ -7,6 +7,7 @@ role) that is theirs. Whatever a store says becomes a `StorageError` of one line
 what an operator can do about it.
 """
 
+from pipeline.storage.below import list_below, remove_below, some_below
 from pipeline.storage.conditional_write import compare_and_swap
 from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError
 from pipeline.storage.files import (
@@ -29,7 +30,9 @@ from pipeline.storage.folders import (
     list_folders,
     stored_file,
 )
+from pipeline.storage.held_root import VanishedError, held_root
 from pipeline.storage.listing import Listing, StoredFile
+from pipeline.storage.signed_folder import check_replaceable, read_signature, remove_signed, replace_folder, sign_folder
 from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
 
 __all__ = [
@@ -40,25 +43,35 @@ __all__ = [
     "RefusedError",
     "StoredFile",
     "UnreachableError",
+    "VanishedError",
     "absolute",
     "check_drive_id",
+    "check_replaceable",
     "compare_and_swap",
     "copy",
     "exists",
     "fetch_to_cache",
+    "held_root",
     "is_dangling",
     "is_local",
     "iter_folder",
     "join",
+    "list_below",
     "list_files",
     "list_folders",
     "make_dir",
     "open_input",
     "parent_and_name",
     "read_bytes",
+    "read_signature",
     "redacted",
+    "remove_below",
     "remove_file",
+    "remove_signed",
     "remove_tree",
+    "replace_folder",
+    "sign_folder",
+    "some_below",
     "stored_file",
     "upload",
     "write_bytes_atomically",

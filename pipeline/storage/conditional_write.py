@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.storage.failures import code_of, translated
 from pipeline.storage.files import write_bytes_atomically
 from pipeline.storage.folders import etag_of
+from pipeline.storage.held_root import make_folders
 from pipeline.storage.stores import is_object_store, resolve
 
 
@@ -56,7 +57,7 @@ def compare_and_swap(uri: str, expected: bytes | None, new: bytes | None) -> boo
 
 
 def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_folders(os.path.dirname(path))
     while True:
         with open(path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

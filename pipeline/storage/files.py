@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import StorageError
 from pipeline.storage.failures import UnreachableError, code_of, translated
 from pipeline.storage.folders import stored_file
+from pipeline.storage.held_root import make_folders
 from pipeline.storage.stores import is_object_store, resolve
 from pipeline.storage.uris import is_local, redacted
 
@@ -115,7 +116,7 @@ def upload(local_path: str | Path, uri: str) -> None:
 @contextlib.contextmanager
 def _renamed_when_whole(path: str) -> Iterator[str]:
     folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
+    make_folders(folder)
     temporary = os.path.join(folder, f".{name[:80]}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -146,7 +147,10 @@ def make_dir(uri: str) -> None:
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not is_object_store(fs):
-            fs.makedirs(path, exist_ok=True)
+            if isinstance(fs, LocalFileSystem):
+                make_folders(path)
+            else:
+                fs.makedirs(path, exist_ok=True)
 
 
 def remove_file(uri: str) -> None:

@@ -33,6 +33,7 @@ from pipeline.synthetic.read import DEPTH_PER_METRE
 Progress = Callable[[int, int], None]  # frames done, frames in all
 _JPEG_QUALITY = 92  # at 4:4:4 the error is below a camera's noise, the file a tenth of a PNG
 _BATCH = 8  # frames rendered between two reports of progress
+_BEGUN = "rendering.json"  # what is being rendered; gone when drive.json is there
 _FORMAT = 1  # of drive.json; raise it when the city of a seed changes its looks
 
 
@@ -66,6 +67,9 @@ def write_drive(
         if progress is not None:
             progress(spec.frames, spec.frames)
         return sequence
+    begun = storage.join(sequence, _BEGUN)
+    _check_free(output_uri, sequence, begun, about, drive_id)
+    storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
     drive = CityDrive(spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device)
     for folder in (
         storage.join(sequence, "image_0"),
@@ -91,6 +95,7 @@ def write_drive(
     }
     for uri, text in texts.items():
         storage.write_bytes_atomically(uri, text.encode())
+    storage.remove_file(begun)
     return sequence
 
 
@@ -117,12 +122,30 @@ def sample_drive(progress: Progress | None = None) -> str:
 SAMPLE = DriveSpec(seed=1_000_025, frames=180, height=112, width=224)
 
 
+def _check_free(output_uri: str, sequence: str, begun: str, about: dict[str, object], drive_id: str) -> None:
+    """DriveError where rendering would replace files of somebody else: the drive's folder is empty, or holds what an
+    earlier try of just this drive left."""
+    if storage.exists(begun):
+        _refuse_another(begun, about, drive_id)
+        return
+    taken = [storage.join(sequence, path) for path in storage.some_below(sequence, 1)]
+    poses = storage.join(output_uri, "poses", f"{drive_id}.txt")
+    if not taken and storage.exists(poses):
+        taken = [poses]
+    if taken:
+        raise DriveError(
+            f"drive {drive_id}: {storage.redacted(taken[0])} is there, which this program did not render; choose "
+            "another output or id, or move it away"
+        )
+
+
 def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> None:
     try:
         found = json.loads(storage.read_bytes(marker))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
-    if found != about:
+    # not by what renders it: the same drive was rendered under another name of the module
+    if not isinstance(found, dict) or {**found, "renderer": ""} != {**about, "renderer": ""}:
         raise DriveError(
             f"drive {drive_id}: another drive has this id at {storage.redacted(marker)}: expected {about}, "
             f"found {found}; choose another output or id, or remove it"

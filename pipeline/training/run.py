@@ -6,10 +6,12 @@ Read `train` first: source, trainer, resume, then steps with metrics, validation
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,9 @@ from pipeline.training.validation import SCOPES, mean_scores, score_drive
 
 FIRST_SEED = 100_000  # of training drives; held-out ones stay below
 _POOL_WAIT_S = 600.0  # a first drive takes seconds to render; minutes on a busy machine
+
+
+_FILES = ("metrics.jsonl", "metrics.png", "final.safetensors", "checkpoints")
 
 
 class TrainingError(ValueError):
@@ -52,8 +57,10 @@ def train(config: TrainConfig, *, peers: Peers | None = None, device: torch.devi
 def _train(config: TrainConfig, peers: Peers, device: torch.device | None) -> Path:
     device = device or torch.device("cuda" if config.use_gpu else "cpu")
     output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
     first = peers.rank == 0
+    if first:
+        check_ours(output)
+    output.mkdir(parents=True, exist_ok=True)
     if first:
         (output / "config.json").write_text(checkpoints.describe(config))
     with _renderers(config, output, active=first):
@@ -64,6 +71,25 @@ def _train(config: TrainConfig, peers: Peers, device: torch.device | None) -> Pa
     if first:
         return _finish(trainer, output)
     return output / "final.safetensors"
+
+
+def check_ours(output: Path) -> None:
+    """TrainingError where training would replace or remove files that are not of a training run: a run has its settings
+    in config.json from its first moment on, and no other folder may hold files of a run's names."""
+    settings = output / "config.json"
+    if settings.exists():
+        try:
+            values = json.loads(settings.read_text())
+        except (ValueError, RecursionError):
+            values = None
+        known = {field.name for field in fields(TrainConfig)}
+        if isinstance(values, dict) and 2 * len(known & set(values)) > len(known):  # settings come and go
+            return
+        taken = [settings]
+    else:
+        taken = [output / name for name in _FILES if (output / name).exists()]
+    if taken:
+        raise TrainingError(f"{taken[0]} is not of a training run of this program; choose another --output, or move it")
 
 
 def make_trainer(config: TrainConfig, source: Source, peers: Peers, device: torch.device) -> Trainer:

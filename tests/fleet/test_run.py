@@ -364,7 +364,8 @@ def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path
     out = tmp_path / "out"
     out.mkdir()
     manifest_of(out, "d", identity)
-    for name in ("d/try-1/0.safetensors", "kept/staged.json", "other/try-1/0.safetensors"):
+    chunk = "20261127T181506-01e072d5/chunk-00000.safetensors"
+    for name in (f"d/{chunk}", "kept/staged.json", f"other/{chunk}"):
         (out / "_staging" / name).parent.mkdir(parents=True)
         (out / "_staging" / name).write_bytes(b"x")
     manifest_of(out, "kept", World().run(tmp_path / "second", ["kept"]).rows["kept"].identity)
@@ -382,8 +383,8 @@ def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive
 
 
 def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "manifest.json").write_text("{")
+    manifest_of(tmp_path, "d", "whatever it was")
+    (tmp_path / "d" / "manifest.json").write_bytes((tmp_path / "d" / "manifest.json").read_bytes()[:200])
     run = World().run(tmp_path, ["d", "e"])
     assert states(run) == {"d": "failed", "e": "published"} and "manifest.json" in run.rows["d"].reason
     assert states(World().run(tmp_path, ["d"], overwrite=True)) == {"d": "published"}

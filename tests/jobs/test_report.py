@@ -14,6 +14,8 @@ from jobs import report
 from pipeline.errors import DriveError
 from pipeline.report.live import start_live
 from pipeline.report.scene import viser_module
+from pipeline.report.site import claim_site
+from pipeline.storage import sign_folder
 from tests.report.drives import publish
 
 
@@ -63,9 +65,11 @@ def test_a_comparison_with_another_drive_leaves_a_former_report_alone(output, tm
     for number in range(12):
         (source / f"{number:06d}.png").write_bytes(b"x" * (500 + number))
     publish(tmp_path / "other", source, frames=12)
+    claim_site(tmp_path / "site")
     kept = tmp_path / "site" / "drives" / "bend" / "index.html"
     kept.parent.mkdir(parents=True)
     kept.write_text("a former report")
+    sign_folder(kept.parent, "report.json", "report", {"published_at": "long ago"})
     line = said(
         capsys, "--output", output, "--drive", "bend", "--site", tmp_path / "site", "--compare", tmp_path / "other"
     )

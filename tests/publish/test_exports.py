@@ -12,7 +12,7 @@ from PIL import Image
 
 from jobs import export
 from pipeline.publish import PublishConfig, Selection, open_drive, publish_drive
-from tests.publish.drives import small_drive
+from tests.publish.drives import Listed, small_drive
 from tests.s3_server import s3, s3_server  # noqa: F401
 
 FRAMES, HEIGHT, WIDTH = 20, 12, 16
@@ -300,7 +300,13 @@ def test_images_that_have_no_names_of_their_own_get_numbers(tmp_path):
     film = str(tmp_path / "film.mp4")
     times = _film(film, 4)
     facts = made.facts.__class__(
-        **{**made.facts.__dict__, "frame_uris": [f"{film}#frame={n}" for n in range(4)], "timestamps_ns": times}
+        **{
+            **made.facts.__dict__,
+            "frame_uris": [f"{film}#frame={n}" for n in range(4)],
+            "timestamps_ns": times,
+            "source_uri": film,
+            "listing": [Listed("film.mp4", 1)],
+        }
     )
     publish_drive(str(tmp_path / "out"), facts, made.chunks, made.joined, PublishConfig(), made.run)
     to = exported(str(tmp_path / "out"), tmp_path / "to", "--format", "colmap", "nerfstudio", "--images")

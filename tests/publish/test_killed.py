@@ -96,9 +96,9 @@ def test_a_reader_that_opened_a_drive_just_before_its_files_got_their_usual_name
     opened = []
     whole = versions.settle
 
-    def settle(output, drive_id, guard):
+    def settle(output, drive_id, *more):
         opened.append(open_drive(output, drive_id))
-        return whole(output, drive_id, guard)
+        return whole(output, drive_id, *more)
 
     monkeypatch.setattr("pipeline.publish.drive.settle", settle)
     publish(tmp_path, small_drive(10, seed=1), overwrite=True)

@@ -114,7 +114,7 @@ def test_a_newer_schema_is_refused_and_not_taken_for_unpublished(published):
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": "x"}'])
 def test_a_damaged_manifest_is_named(published, text):
     (published / "drive-1" / "manifest.json").write_text(text)
-    with pytest.raises(DriveError, match=r"drive drive-1 in .*publish the drive again") as caught:
+    with pytest.raises(DriveError, match=r"drive drive-1 in .*--overwrite makes it again") as caught:
         read_manifest(str(published), "drive-1")
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,7 @@ import pytest
 from jobs import export
 from pipeline.ingest.video import read_timeline
 from pipeline.publish import PublishConfig, open_drive, publish_drive
-from tests.publish.drives import small_drive
+from tests.publish.drives import Listed, small_drive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,7 +52,13 @@ def drive(tmp_path_factory):
     made = small_drive(FRAMES, height=HEIGHT, width=WIDTH)
     names = [f"{path}#frame={n}" for n in range(FRAMES)]
     facts = made.facts.__class__(
-        **{**made.facts.__dict__, "frame_uris": names, "timestamps_ns": list(read_timeline(path).timestamps_ns)}
+        **{
+            **made.facts.__dict__,
+            "frame_uris": names,
+            "timestamps_ns": list(read_timeline(path).timestamps_ns),
+            "source_uri": path,
+            "listing": [Listed("film.mp4", 1)],
+        }
     )
     publish_drive(str(folder / "out"), facts, made.chunks, made.joined, PublishConfig(confidence_share=0.0), made.run)
     return open_drive(str(folder / "out"), facts.drive_id)

@@ -65,7 +65,7 @@ def test_a_finished_drive_is_left_alone_and_another_one_refused(root) -> None:
 def test_an_unfinished_drive_is_written_again(tmp_path) -> None:
     spec = DriveSpec(3, 3, 28, 56, 1)
     sequence = write_drive(spec, str(tmp_path), "a")
-    (tmp_path / "sequences/a/drive.json").unlink()
+    (tmp_path / "sequences/a/drive.json").rename(tmp_path / "sequences/a/rendering.json")  # as a kill leaves it
     (tmp_path / "sequences/a/image_0/000002.jpg").unlink()
     assert write_drive(spec, str(tmp_path), "a") == sequence
     assert len(read_drive(sequence).image_uris) == 3
@@ -120,3 +120,25 @@ def test_damaged_and_missing_depth_is_told(tmp_path) -> None:
     depth.rmdir()
     with pytest.raises(DriveError, match="no depth images"):
         read_drive(str(tmp_path), "00").depth(0)
+
+
+@pytest.mark.parametrize("mine", ["sequences/01/image_0/000000.jpg", "sequences/01/calib.txt", "poses/01.txt"])
+def test_somebody_elses_drive_is_not_rendered_over(tmp_path, mine) -> None:
+    path = tmp_path / mine
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(DriveError, match="did not render"):
+        write_drive(SPEC, str(tmp_path), "01")
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path] and path.read_text() == "mine"
+
+
+def test_rendering_that_was_killed_goes_on(tmp_path) -> None:
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_drive(SPEC, str(tmp_path), "01", stop)
+    with pytest.raises(DriveError, match="another drive has this id"):
+        write_drive(DriveSpec(seed=22, frames=11, height=28, width=56, supersample=2), str(tmp_path), "01")
+    assert len(read_drive(write_drive(SPEC, str(tmp_path), "01")).image_uris) == SPEC.frames
+    assert not list(tmp_path.rglob("rendering.json"))

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline.training.checkpoints import describe
 from pipeline.training.config import OptimizerSettings, TrainConfig, ValidationSettings
 from pipeline.training.data import Frames
 from pipeline.training.metrics import MetricsFile, plot_metrics, read_metrics
-from pipeline.training.run import TrainingError, train
+from pipeline.training.run import TrainingError, check_ours, train
 from pipeline.training.trainer import NotFiniteError, rate_share
 from pipeline.training.validation import compare, score_drive
 from tests.training.makers import wall_drive
@@ -115,3 +116,21 @@ def test_metrics_survive_a_cut_line_and_become_a_picture(tmp_path):
     assert [row.get("loss") for row in read_metrics(metrics.path)] == [2.0, 0.5]
     plot_metrics(metrics.path, tmp_path / "metrics.png")
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "final.safetensors", "checkpoints/step-1.safetensors"]
+)
+def test_a_folder_with_somebody_elses_files_is_not_trained_into(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(TrainingError, match="not of a training run"):
+        check_ours(tmp_path)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_a_run_goes_on_in_its_own_folder(tmp_path):
+    check_ours(tmp_path)
+    (tmp_path / "config.json").write_text(describe(TrainConfig(output=str(tmp_path))))
+    (tmp_path / "metrics.jsonl").write_text("")
+    check_ours(tmp_path)

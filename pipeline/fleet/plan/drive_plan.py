@@ -22,13 +22,16 @@ from pipeline.fleet.records.failure_records import Failures
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
-from pipeline.reconstruct import result_identity
+from pipeline.reconstruct import decide, result_identity
 from pipeline.storage import NotFoundError
 from pipeline.storage.retry import patiently
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
 """do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
 store does not answer."""
+
+TAKEN = "output"
+"""Stage of a drive whose name in the output is another's: said by every run anew."""
 
 PUBLISHED_ALREADY = "published already"
 
@@ -135,6 +138,8 @@ class Planner:
             if isinstance(error, NotFoundError):
                 return self._cannot_be_read(ref, str(error))
             return PlannedDrive(ref, "trouble", str(error), "find")
+        except publish.NameTakenError as error:
+            return PlannedDrive(ref, "bad", str(error), TAKEN)
         except ValueError as error:  # DriveError among them
             return self._cannot_be_read(ref, str(error))
 
@@ -144,17 +149,12 @@ class Planner:
         drive = patiently(lambda: self.find(config))
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
-        there = None
-        try:
-            there = patiently(lambda: publish.find_manifest(self.output, ref.drive_id))
-            replaces = there is not None
-        except DriveError as error:
-            if isinstance(error, StorageError) or not config.overwrite:
-                raise
-            replaces = True  # damaged, or of a newer schema: to be made again, as asked
-        planned = PlannedDrive(ref, "do", identity=identity, costs=costs, replaces=replaces)
-        if there is not None and there.identity == identity and not config.overwrite:
-            settled = publish.is_settled(there)
+        decision = patiently(lambda: decide(drive, identity, config, self.output, of_many=True))
+        lost = decision.why if decision.standing.lost else None
+        planned = PlannedDrive(ref, "do", lost, identity=identity, costs=costs, replaces=decision.replaces)
+        if decision.done:
+            there = decision.standing.manifest
+            settled = there is None or publish.is_settled(there)
             return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)
         failure = patiently(lambda: self.failures.get(ref.drive_id))
         if self.config.retry_failed or failure is None:

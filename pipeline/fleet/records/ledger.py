@@ -18,12 +18,12 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.storage import NotFoundError
 
 RUNS_FOLDER = "_runs"
@@ -177,10 +177,11 @@ class Ledger:
     """Writes a run's ledger. Safe across threads; the store is written by a thread of its own, so that nobody waits.
 
     Use as a context: entering begins the run on the store (raises StorageError there and then where it cannot be
-    written), leaving writes what is left. A store that does not answer in between is tried again with the next write.
+    written), leaving writes what is left. A store that does not take it in between is said (`say`), and tried again
+    with the next write; `state` says at the end whether all was written.
     """
 
-    def __init__(self, output: str, info: RunInfo) -> None:
+    def __init__(self, output: str, info: RunInfo, say: Callable[[str], None] = lambda text: None) -> None:
         now = time.time()
         self.output = output
         self.info = replace(
@@ -189,6 +190,7 @@ class Ledger:
         self.folder = run_uri(output, info.run_id)
         self.rows: dict[str, DriveRow] = {}
         self.write_failure: str | None = None
+        self._say = say
         self._counts: Counter[State] = Counter()
         self._changed: dict[str, None] = {}  # drive ids, in order of change
         self._levels: list[list[tuple[int, int, set[str]]]] = [[]]  # parts on the store: first, last, whose rows
@@ -209,7 +211,10 @@ class Ledger:
         self._closed = True
         self._wake.set()
         self._thread.join()
-        self.flush()
+        try:
+            self.flush()
+        except StorageError as error:
+            self.failed(error)
 
     def row(self, drive_id: str) -> DriveRow:
         """The row as it is now. Raises KeyError."""
@@ -272,7 +277,27 @@ class Ledger:
                     self._changed = {**dict.fromkeys(ids), **self._changed}
                     self._info_changed = self._info_changed or info_due
                 raise
+            if self.write_failure is not None:
+                self._say("the ledger is written again")
             self.write_failure = None
+
+    def failed(self, error: DriveError) -> None:
+        """The store did not take what was written: said the first time, and no reason to end the run."""
+        if self.write_failure is None:
+            self._say(
+                f"the ledger cannot be written ({error}): jobs.status does not see how far this run is; drives are "
+                "published all the same, and the ledger is written as soon as it can be"
+            )
+        self.write_failure = str(error)
+
+    def state(self) -> RunState:
+        """The run as it is now; its message says so where the ledger on the store is not the same."""
+        with self._lock:
+            info, rows = self.info, dict(self.rows)
+        if self.write_failure is not None:
+            said = f"the ledger could not be written, so jobs.status does not know this run's end: {self.write_failure}"
+            info = replace(info, message=f"{info.message}; {said}" if info.message else said, report=None)
+        return RunState(info, rows)
 
     def _put(self, row: DriveRow) -> None:
         before = self.rows.get(row.drive_id)
@@ -288,7 +313,7 @@ class Ledger:
             try:
                 self.flush()
             except DriveError as error:
-                self.write_failure = str(error)
+                self.failed(error)
 
     def _write_part(self, first: int, last: int, ids: set[str], level: int) -> None:
         with self._lock:

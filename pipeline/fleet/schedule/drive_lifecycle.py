@@ -16,7 +16,7 @@ from pipeline import publish, storage
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
-from pipeline.fleet.plan.drive_plan import PUBLISHED_ALREADY, PlannedDrive, drive_config
+from pipeline.fleet.plan.drive_plan import PUBLISHED_ALREADY, TAKEN, PlannedDrive, drive_config
 from pipeline.fleet.records.cleanup import clear_leftovers
 from pipeline.fleet.records.failure_records import Failure, Failures, FailureState
 from pipeline.fleet.records.ledger import DriveRow, Ledger
@@ -74,7 +74,9 @@ class DriveBook:
         )
         self.ledger.add([row])
         if planned.todo == "bad":
-            self._fail(planned, planned.reason or "", planned.stage or "find", lasting=True)
+            self._fail(planned, planned.reason or "", planned.stage or "find", lasting=planned.stage != TAKEN)
+        elif planned.todo == "do" and planned.reason:
+            self.reporter.say(f"drive {planned.drive_id}: {planned.reason}")
         elif planned.todo not in ("do", "trouble"):
             self._forget_if_published(planned)
             if not planned.settled:
@@ -111,7 +113,7 @@ class DriveBook:
                 self.leases.release(lease)
                 return None
             known = planned.identity is not None and not self.config.overwrite
-            if known and publish.is_published(self.output, drive_id, planned.identity):
+            if known and publish.is_whole(self.output, drive_id, str(planned.identity)):
                 self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
                 return None
         except StorageError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from pipeline import publish
+from pipeline import publish, storage
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
@@ -61,6 +61,11 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
     node of the task was lost): then it is done, though what was staged may be gone in part. With --overwrite that
     cannot be told from the result that was there before, and the drive is joined again.
     """
+    with storage.held_root(output, make=False):
+        return _finish(staged, config, output, owner)
+
+
+def _finish(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
     drive_id = staged.facts.drive_id
     reporter = Reporter(_Silent())  # type: ignore[arg-type]
     guard = remote_guard(output, drive_id, owner)
@@ -86,7 +91,7 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str)
 
 def _published_by_now(staged: StagedDrive, config: RunConfig, output: str, guard: Guard) -> publish.Manifest | None:
     identity = result_identity(staged.facts, staged.weights_sha256, config)
-    if not publish.is_published(output, staged.facts.drive_id, identity):
+    if not publish.is_whole(output, staged.facts.drive_id, identity):
         return None
     return publish.settle(output, staged.facts.drive_id, guard)
 

@@ -13,17 +13,18 @@ from pathlib import Path
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 
-MARKER = "export.json"
+MARKER, KIND = "export.json", "export"
 """Says what the folder holds; the last file to be there. Only a folder that has it is ever replaced."""
 
 
 @contextlib.contextmanager
 def whole_folder(to: str, *, overwrite: bool) -> Iterator[Path]:
-    """A local folder to write an export into, its MARKER too; what is in it becomes `to` when all went well.
+    """A local folder to write an export into, signed with MARKER (storage.sign_folder); what is in it becomes `to` when
+    all went well.
 
     `to` is a path (the folder is written beside it under another name and renamed) or any other URI (files are
     uploaded one by one, MARKER last). DriveError where something is there already and may not be replaced: without
-    `overwrite` nothing is but an empty folder, with it a former export. Raises StorageError.
+    `overwrite` nothing is but an empty folder, with it a former export that holds nothing else. Raises StorageError.
     """
     to = storage.absolute(to)
     check_free(to, overwrite=overwrite)
@@ -50,37 +51,18 @@ def whole_folder(to: str, *, overwrite: bool) -> Iterator[Path]:
 def check_free(to: str, *, overwrite: bool) -> None:
     """DriveError where an export may not go to `to`."""
     to = storage.absolute(to)
-    shown = storage.redacted(to)
-    if not storage.exists(to):
-        return
-    if storage.is_local(to) and os.path.isdir(to) and not os.listdir(to):
-        return
-    if not storage.exists(storage.join(to, MARKER)):
-        raise DriveError(f"{shown} is there and no export ({MARKER} is missing); give another folder or remove it")
-    if not overwrite:
-        raise DriveError(f"{shown} holds an export already; --overwrite replaces it")
+    if not overwrite and storage.read_signature(to, MARKER, KIND) is not None:
+        raise DriveError(f"{storage.redacted(to)} holds an export already; --overwrite replaces it")
+    storage.check_replaceable(to, MARKER, KIND)
 
 
 def _rename(folder: Path, target: Path, overwrite: bool) -> None:
     check_free(str(target), overwrite=overwrite)  # again: it may have come while this was written
-    aside = None
-    if target.exists():
-        aside = folder.with_suffix(".old")
-        os.rename(target, aside)
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if aside is not None:
-            os.rename(aside, target)
-        raise
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+    storage.replace_folder(folder, target, MARKER, KIND)
 
 
 def _upload(folder: Path, to: str) -> None:
-    if storage.exists(storage.join(to, MARKER)):
-        storage.remove_tree(storage.join(to, MARKER))
-        storage.remove_tree(to)
+    storage.remove_signed(to, MARKER, KIND)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in sorted(files, key=lambda path: path.name == MARKER):
         storage.upload(path, storage.join(to, *path.relative_to(folder).parts))

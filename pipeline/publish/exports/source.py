@@ -47,7 +47,7 @@ class ExportSource:
         """A file name for the image of each of `cameras`: its own where those differ and sort in drive order (trainers
         sort by name), else frame_000123 and so on."""
         own = [storage.parent_and_name(uri)[1] for uri in self.cameras.uris]
-        usable = all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) and "#" not in name for name in own)
+        usable = all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) for name in own)
         if usable and len(set(own)) == len(own) and sorted(own) == own:
             return tuple(own)
         endings = [re.search(r"\.(jpe?g|png)$", name, re.IGNORECASE) for name in own]

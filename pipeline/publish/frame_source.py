@@ -1,0 +1,116 @@
+"""Where a result's frames may be read from: below the input that it was made of, or where the user says the images are.
+
+A result is data that may come from anywhere, and its frames' URIs are part of it. Nobody is sent to a file, a host or a
+scheme by them: a frame lies below the recorded input, is one of the files recorded of it, and holds an image.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline import storage
+from pipeline.errors import DecodeError, DriveError
+from pipeline.publish.manifest import Manifest
+from pipeline.storage.uris import SCHEME
+
+FRAME_MARK = "#frame="
+_SCHEMES = ("", "file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory")
+"""Stores that drives are read from. Others (http and the like) only where --images-from names them."""
+
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"GIF8", b"P5", b"P6")
+"""JPEG, PNG, BMP, TIFF (both byte orders), WebP, GIF, PGM, PPM."""
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Follows the URIs of one result's frames. images_from: a folder (or video) that holds the images now, in place of
+    the recorded input."""
+
+    manifest: Manifest
+    images_from: str | None = None
+
+    def locate(self, uri: str) -> str:
+        """Where to read a frame from; of a video its own URI, without the frame's number.
+
+        Raises DriveError for a frame that is not of the input.
+        """
+        film, mark, _ = uri.rpartition(FRAME_MARK)
+        uri = film if mark else uri
+        below = _below(uri, self._root)
+        if self.images_from is not None:
+            return self._moved(uri, below)
+        drive = f"drive {self.manifest.drive_id}"
+        scheme = _scheme(self._root)
+        if scheme not in _SCHEMES:
+            raise DriveError(f"{drive}: its frames are on {scheme}://, which is not followed; {_REMEDY}")
+        name = storage.parent_and_name(uri)[1]
+        if below is None:
+            raise DriveError(f"{drive}: frame {_shown(uri)} does not lie in its input {_shown(self._root)}; {_REMEDY}")
+        if name not in self._names:
+            raise DriveError(f"{drive}: frame {_shown(uri)} is not among the files of its input; {_REMEDY}")
+        return uri
+
+    def read_image(self, uri: str) -> bytes:
+        """The bytes of a frame's image file. DecodeError where it is none, DriveError where it is not of the input;
+        StorageError."""
+        place = self.locate(uri)
+        data = storage.read_bytes(place)
+        if not data.startswith(_IMAGE_STARTS):
+            raise DecodeError(f"drive {self.manifest.drive_id}: frame {_shown(place)} is no image")
+        return data
+
+    @cached_property
+    def _root(self) -> str:
+        return str(self.manifest.input.get("uri") or "")
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        files = self.manifest.input.get("files") or ()
+        return frozenset(str(file["name"]) for file in files)
+
+    def _moved(self, uri: str, below: str | None) -> str:
+        assert self.images_from is not None
+        place = storage.absolute(self.images_from)
+        if not below:  # the input itself, a video; or nothing of it: then by its name alone
+            name = storage.parent_and_name(uri)[1]
+            if below == "" and storage.parent_and_name(place)[1] == name:
+                return place
+            below = name
+        return storage.join(place, *below.split("/"))
+
+
+_REMEDY = "--images-from URI names the folder that holds the images"
+
+
+def _below(uri: str, root: str) -> str | None:
+    """The path of a URI below another, "" where they are the same, None where it does not lie there."""
+    if not root or _scheme(uri) != _scheme(root):
+        return None
+    path, above = _path(uri), (_path(root) or "").rstrip("/")
+    if path is None or not above:
+        return None
+    if path == above:
+        return ""
+    return path[len(above) + 1 :] if path.startswith(above + "/") else None
+
+
+def _scheme(uri: str) -> str:
+    found = SCHEME.match(uri)
+    scheme = found.group(1).lower() if found else ""
+    return "" if scheme in ("file", "local") else scheme
+
+
+def _path(uri: str) -> str | None:
+    """The path of a URI without "." and doubled slashes; None where it climbs with "..". A path is not asked where its
+    links lead: data sets are full of links, and those that lie in an input are the user's own."""
+    found = SCHEME.match(uri)
+    path = uri[found.end() :] if found else uri
+    if "\0" in path or ".." in path.split("/"):
+        return None
+    return posixpath.normpath(path) if path else ""
+
+
+def _shown(uri: str) -> str:
+    return storage.redacted(uri)

@@ -1,0 +1,226 @@
+"""What lies in an output under a drive's name, and what that means for a drive that is to be published there.
+
+A manifest is no proof of the files that it names: one listing of the drive's folder says which are there, with their
+sizes. And a name is no proof of whose they are: what a publish would replace was made by this program, or is left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schema, storage
+from pipeline.errors import DriveError, StorageError
+from pipeline.publish.drive_facts import ListedFile
+from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
+from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing, without_credentials
+
+_TABLE = re.compile(TABLE_PATH)
+_BEGINS_AS_OURS = re.compile(rb'\s*\{\s*"schema_version":\s*\d+,\s*"drive_id":\s*"([^"]+)"')
+_HEAD_BYTES = 4096
+_ID_SEPARATOR = "__"
+
+
+class NameTakenError(DriveError):
+    """What lies under a drive's name in the output is not this drive's: another input's result, or the user's own."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """manifest: of the result that is there, None where there is none or it cannot be read; lost: what of the files
+    that it names is missing or has another size, a line each; damaged: why a manifest of ours cannot be read."""
+
+    manifest: Manifest | None = None
+    lost: tuple[str, ...] = ()
+    damaged: str | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a result is there, whole or not."""
+        return self.manifest is not None or self.damaged is not None
+
+
+def look_at(output: str, drive_id: str) -> Standing:
+    """What is there of a drive.
+
+    One listing, and the manifest where there is one; more is read only where files lie there that no manifest names.
+    Raises DriveError where a publish would replace a file that this program did not make, or the result is of a newer
+    schema; StorageError.
+    """
+    folder = storage.join(output, storage.check_drive_id(drive_id))
+    there = storage.list_below(folder)
+    standing = Standing()
+    if MANIFEST in there:
+        standing = _read(output, drive_id, folder, there)
+    named = {file.path for file in standing.manifest.files} if standing.manifest else set()
+    for path in there:
+        if _TABLE.fullmatch(path) and path not in named and there[path] and not made_by_us(storage.join(folder, path)):
+            raise _foreign(folder, path)
+    return standing
+
+
+def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Standing:
+    try:
+        manifest = find_manifest(output, drive_id)
+    except StorageError:
+        raise
+    except DriveError as error:
+        if not _is_our_manifest(folder, drive_id, there):
+            raise _foreign(folder, MANIFEST) from None
+        return Standing(damaged=str(error))
+    if manifest is None:  # gone since it was listed
+        return Standing()
+    lost = []
+    for file in manifest.files:
+        size = there.get(file.path)
+        if size is None:
+            lost.append(f"{file.path} is gone")
+        elif size != file.size:
+            lost.append(f"{file.path} has {size:,} bytes, not {file.size:,}")
+    return Standing(manifest, tuple(lost))
+
+
+def _is_our_manifest(folder: str, drive_id: str, there: dict[str, int]) -> bool:
+    """Whether a manifest that cannot be read is one of ours: it begins as one, or tables of ours lie beside it."""
+    if not there[MANIFEST]:
+        return True  # nothing in it to lose
+    head = storage.read_bytes(storage.join(folder, MANIFEST), _HEAD_BYTES)
+    begins = _BEGINS_AS_OURS.match(head)
+    if begins is not None and begins.group(1).decode(errors="replace") == drive_id:
+        return True
+    tables = [path for path in there if re.fullmatch(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}", path)]
+    return any(made_by_us(storage.join(folder, path)) for path in tables[:3])
+
+
+def made_by_us(uri: str) -> bool:
+    """Whether a Parquet file carries the marks that every table of ours has in its footer. Raises StorageError."""
+    local = storage.is_local(uri)
+    try:
+        source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
+        marks = pq.read_schema(source).metadata or {}
+    except StorageError:
+        raise
+    except (OSError, pa.ArrowException):
+        return False
+    if marks.get(schema.MADE_BY_KEY.encode()) == schema.MADE_BY.encode():
+        return True
+    # results made before the mark: by their title and what they say of their world
+    own = (b"title", b"world_frame")
+    return any(all(marks.get(key) == table.metadata[key] for key in own) for table in schema.TABLES.values())
+
+
+def _foreign(folder: str, path: str) -> NameTakenError:
+    return NameTakenError(
+        f"{storage.redacted(folder)} holds {path}, which this program did not make and a result would replace; "
+        "give another --output, or another name to the drive (--drive-id), or move that file away"
+    )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """done: the result is there, whole, and made of just this; replaces: a result is there that the new one takes the
+    place of; why: it is not simply made, in words for the user."""
+
+    done: bool
+    replaces: bool = False
+    why: str | None = None
+    standing: Standing = Standing()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The input that a result would be made of. sample: see pipeline.ingest.content_sample; asked for only where
+    names and sizes do not tell."""
+
+    uri: str
+    listing: Iterable[ListedFile]
+    sample: Callable[[], str | None] = lambda: None
+
+
+def decide(
+    output: str, drive_id: str, identity: str, source: Source, *, overwrite: bool, of_many: bool = False
+) -> Decision:
+    """Whether anything is to be done for a drive.
+
+    Raises DriveError where the name stands for another input, or for a result that cannot be read (both may be
+    replaced with `overwrite`), or for what is not ours (never replaced); StorageError.
+    """
+    standing = look_at(output, drive_id)
+    if overwrite or not standing.is_there:
+        return Decision(False, standing.is_there, None, standing)
+    if standing.manifest is None:
+        raise DriveError(str(standing.damaged))
+    relation = same_input(standing.manifest, source)
+    if relation == "other":
+        raise _clash(output, drive_id, standing.manifest, source, of_many)
+    if standing.lost:
+        more = f" and {len(standing.lost) - 1} more" if len(standing.lost) > 1 else ""
+        return Decision(False, True, f"its result is damaged ({standing.lost[0]}{more}): making it again", standing)
+    if standing.manifest.identity != identity:
+        return Decision(False, True, "was made from other input, weights or settings: doing it again", standing)
+    return Decision(True, False, None, standing)
+
+
+def is_whole(output: str, drive_id: str, identity: str) -> bool:
+    """Whether a drive is there, made of just this, with every file that its manifest names. Raises DriveError,
+    StorageError."""
+    standing = look_at(output, drive_id)
+    return standing.manifest is not None and standing.manifest.identity == identity and not standing.lost
+
+
+def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
+    """Whether a result was made of this input: of the same place (whatever is there now), or of a copy of it."""
+    recorded = manifest.input.get("uri")
+    if not recorded or _place(str(recorded)) == _place(without_credentials(source.uri)):
+        return "same"
+    now = input_listing(source.uri, source.listing)["files"]
+    if list(manifest.input.get("files") or ()) != now:
+        return "other"
+    if all(file["etag"] for file in now):
+        return "same"
+    then = manifest.input.get("sample")
+    return "same" if then is None or then == source.sample() else "other"
+
+
+def _place(uri: str) -> str:
+    """A URI to compare: links of a disk followed, KITTI's camera folder and the sequence above it alike."""
+    uri = re.sub(r"^s3a://", "s3://", uri.rstrip("/"))
+    if storage.is_local(uri):
+        uri = os.path.realpath(storage.absolute(uri))
+    return re.sub(r"/image_\d+$", "", uri)
+
+
+def _clash(output: str, drive_id: str, there: Manifest, source: Source, of_many: bool) -> NameTakenError:
+    theirs, ours = str(there.input.get("uri")), without_credentials(source.uri)
+    other = longer_id(drive_id, ours, theirs)
+    remedy = (
+        f"give another --output, or name this one in a manifest of drives ({other})"
+        if of_many
+        else f"give this one a name of its own (--drive-id {other})"
+    )
+    return NameTakenError(
+        f"drive {drive_id}: {storage.redacted(output)} holds another drive of this name, made from {theirs}; this "
+        f"input is {ours}: {remedy}, or replace the other with --overwrite"
+    )
+
+
+def longer_id(drive_id: str, uri: str, other_uri: str) -> str:
+    """An id with as much of the path in front of it as tells it from another input of the same name."""
+    parts, others = _parts(uri), _parts(other_uri)
+    for count in range(2, len(parts) + 1):
+        if parts[-count:] != others[-count:]:
+            name = _ID_SEPARATOR.join([*parts[-count:-1], drive_id])[-storage.DRIVE_ID_LENGTH :].lstrip("._")
+            if name != drive_id:
+                return name
+    return f"{drive_id[: storage.DRIVE_ID_LENGTH - 2]}-2"
+
+
+def _parts(uri: str) -> list[str]:
+    path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", _place(uri))
+    return [cleaned for part in path.split("/") if (cleaned := re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("._-"))]

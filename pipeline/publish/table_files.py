@@ -1,0 +1,135 @@
+"""The Parquet files of one published drive, opened as what its manifest says they are, and errors that name the file.
+
+Sizes are compared always, pages carry checksums of their own, and small tables are hashed as they are read. Shards of
+points are hashed before anything of them is used where `hashed` asks for it: who passes all of a drive on does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import DriveError, StorageError
+from pipeline.publish.files import WrittenFile
+from pipeline.publish.manifest import MAKE_AGAIN, Manifest, read_manifest
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """uri: of the drive's folder; manifest: what is read; hashed: whether shards are hashed when first opened."""
+
+    uri: str
+    manifest: Manifest
+    hashed: bool = False
+    _good: set[str] = field(default_factory=set, compare=False)
+
+    def table(self, name: str) -> pa.Table:
+        """A small table, whole. Raises DriveError where it is not the one that was published; StorageError."""
+        file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
+        if file is None:
+            raise DriveError(f"drive {self.manifest.drive_id}: its manifest names no {name}; {MAKE_AGAIN}")
+        try:
+            data = storage.read_bytes(self._place(file))
+        except storage.NotFoundError as error:
+            return self._moved(file, error).table(name)
+        self._check_size(file, len(data))
+        self._check_hash(file, hashlib.sha256(data).hexdigest())
+        with self.reading(file):
+            return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+
+    @contextlib.contextmanager
+    def open(self, file: WrittenFile) -> Iterator[pq.ParquetFile]:
+        """A shard, to read row groups from (inside `reading`). Raises DriveError, StorageError."""
+        place = self._place(file)
+        # Local files by name: pyarrow reads those without the interpreter in between. On other stores the columns of a
+        # row group come in one request and nothing more is fetched.
+        local = storage.is_local(place)
+        with contextlib.ExitStack() as stack:
+            try:
+                source: Any = storage.absolute(place) if local else storage.open_input(place, readahead=False)
+                size = storage.stored_file(place).size if local else source.seek(0, io.SEEK_END)
+            except storage.NotFoundError as error:
+                moved = self._moved(file, error)
+                same = next(one for one in moved.manifest.files if one.sha256 == file.sha256)
+                yield stack.enter_context(moved.open(same))
+                return
+            self._check_size(file, size)
+            if self.hashed and file.path not in self._good:
+                source = self._hashed(file, source, stack)
+            with self.reading(file):
+                parquet = pq.ParquetFile(source, pre_buffer=not local, page_checksum_verification=True)
+            yield stack.enter_context(parquet)
+
+    @contextlib.contextmanager
+    def reading(self, file: WrittenFile) -> Iterator[None]:
+        """Turns what pyarrow says of damaged bytes into a DriveError that names the file."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            raise self._damaged(file, f"cannot be read ({said})") from None
+
+    def _hashed(self, file: WrittenFile, source: Any, stack: contextlib.ExitStack) -> Any:
+        """The same file once it was hashed: from a store it is fetched once, to a temporary one."""
+        digest = hashlib.sha256()
+        if isinstance(source, str):
+            with storage.open_input(source) as local:
+                _pour(local, digest, None)
+            copy: Any = source
+        else:
+            source.seek(0)
+            copy = stack.enter_context(tempfile.TemporaryFile(prefix="shard-"))  # noqa: SIM115 (the stack closes it)
+            _pour(source, digest, copy)
+            copy.seek(0)
+        self._check_hash(file, digest.hexdigest())
+        if copy is source:
+            self._good.add(file.path)  # a remote one is hashed again with each fetch: it is fetched again as well
+        return copy
+
+    def _check_size(self, file: WrittenFile, size: int) -> None:
+        if size != file.size:  # never mix two versions of a drive in one answer
+            raise self._damaged(
+                file, f"has {size:,} bytes, not {file.size:,}: if a newer version took its place open it again, else"
+            )
+
+    def _check_hash(self, file: WrittenFile, digest: str) -> None:
+        if digest != file.sha256:
+            raise self._damaged(file, "does not hold the bytes that were published (sha256 differs);")
+
+    def _damaged(self, file: WrittenFile, what: str) -> DriveError:
+        end = "" if what.endswith(("else", ";")) else ";"
+        return DriveError(
+            f"drive {self.manifest.drive_id}: {file.path} named by its manifest {what}{end} {MAKE_AGAIN} "
+            "(jobs.verify checks whole outputs)"
+        )
+
+    def _moved(self, file: WrittenFile, error: StorageError) -> TableFiles:
+        """The same version where its files have their usual names by now. DriveError where it is not there at all."""
+        now = read_manifest(*storage.parent_and_name(self.uri))
+        same = now.published_at == self.manifest.published_at and now.files != self.manifest.files
+        if not same or not any(one.sha256 == file.sha256 for one in now.files):
+            raise self._damaged(file, f"is gone ({error})") from None
+        return TableFiles(self.uri, now, self.hashed)
+
+    def _place(self, file: WrittenFile) -> str:
+        return storage.join(self.uri, *file.path.split("/"))
+
+
+def _pour(source: BinaryIO, digest: Any, copy: Any) -> None:
+    while block := source.read(_BLOCK):
+        digest.update(block)
+        if copy is not None:
+            copy.write(block)

@@ -1,0 +1,108 @@
+"""The folder that a run writes into, held open: where it is moved away or unmounted, no write makes it anew.
+
+A folder that comes back by itself would hold what is written from then on and nothing of what was written before; a
+manifest among it would name files that are not there. Object stores have no folders: a bucket that is gone refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.errors import StorageError
+from pipeline.storage.failures import translated
+from pipeline.storage.uris import absolute, is_local
+
+
+class VanishedError(StorageError):
+    """The folder that a run writes into is not there any more, or another one took its place."""
+
+
+@dataclass
+class _Held:
+    """descriptor: of the open folder, so that its number (inode) stays its own; holders: how many asked for it."""
+
+    descriptor: int
+    holders: int = 1
+
+
+_held: dict[str, _Held] = {}
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def held_root(uri: str, *, make: bool) -> Iterator[None]:
+    """While this is open, no write of this process below `uri` makes that folder anew.
+
+    make: make it first where it is not there (the process that begins a run); without it a folder that is not there is
+    an error (processes that work for a run). Raises VanishedError, StorageError where it cannot be made or opened.
+    """
+    if not is_local(uri):
+        yield
+        return
+    root = absolute(uri)
+    with _lock:
+        if root in _held and not _is_there(root):
+            raise VanishedError(_gone(root))
+        if root in _held:
+            _held[root].holders += 1
+        else:
+            with translated(uri, "write"):
+                if make:
+                    make_folders(root)
+                try:
+                    _held[root] = _Held(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+                except FileNotFoundError:
+                    raise VanishedError(_gone(root)) from None
+    try:
+        yield
+    finally:
+        with _lock:
+            _held[root].holders -= 1
+            if not _held[root].holders:
+                os.close(_held.pop(root).descriptor)
+
+
+def make_folders(folder: str) -> None:
+    """os.makedirs, but below a held root never the root itself. Raises VanishedError, OSError."""
+    root = _root_of(folder)
+    if root is None:
+        os.makedirs(folder, exist_ok=True)
+        return
+    if not _is_there(root):
+        raise VanishedError(_gone(root))
+    place = root
+    for name in os.path.relpath(folder, root).split(os.sep):  # one by one: should the root go now, the first one fails
+        place = os.path.join(place, name)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(place)
+        except FileNotFoundError:
+            raise VanishedError(_gone(root)) from None
+
+
+def _root_of(folder: str) -> str | None:
+    """The innermost held root that a folder is, or lies below."""
+    roots = [root for root in tuple(_held) if folder == root or folder.startswith(root.rstrip(os.sep) + os.sep)]
+    return max(roots, key=len, default=None)
+
+
+def _is_there(root: str) -> bool:
+    held = _held.get(root)
+    if held is None:  # let go in this moment
+        return os.path.isdir(root)
+    try:
+        now, then = os.stat(root), os.fstat(held.descriptor)
+    except OSError:
+        return False
+    return (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+
+
+def _gone(root: str) -> str:
+    return (
+        f"the folder {root} is gone (moved, removed or unmounted) since this run began to write there; "
+        "bring it back and give the same command again, which does what is left"
+    )

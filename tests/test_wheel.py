@@ -1,0 +1,92 @@
+"""The project as a wheel in an environment of its own, used from an empty folder: whatever it reads must be in it."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_SHIPPED = {"models/weights/.gitkeep"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy, so that no build folder is left in the checkout and none that is there is taken."""
+    place = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                            check=True, capture_output=True)  # fmt: skip
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if name.split("/")[0] in ("models", "pipeline", "jobs", "pyproject.toml", "README.md", "LICENSE"):
+            source, target = ROOT / name, place / "source" / name
+            if source.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link(source, target) if source.stat().st_dev == place.stat().st_dev else target.write_bytes(
+                    source.read_bytes()
+                )
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(place)]
+    subprocess.run([*command, str(place / "source")], check=True)
+    return next(place.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """The Python of a fresh environment that has the wheel, and borrows every library from the running one."""
+    place = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    python = place / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)],
+                   check=True)  # fmt: skip
+    packages = next(place.glob("lib/python*/site-packages"))
+    # a plain path: the .pth files there, which may name a checkout, are not read
+    (packages / "borrowed.pth").write_text("\n".join({sysconfig.get_path(name) for name in ("purelib", "platlib")}))
+    return str(python)
+
+
+def test_every_file_beside_the_code_is_in_the_wheel(wheel):
+    """Whatever kind it is: a file that is tracked below a package is read by it."""
+    listed = subprocess.run(["git", "ls-files", "models", "pipeline", "jobs"], cwd=ROOT, check=True,
+                            capture_output=True, text=True)  # fmt: skip
+    wanted = {name for name in listed.stdout.splitlines() if not name.endswith(".md")} - NOT_SHIPPED
+    missing = wanted - set(zipfile.ZipFile(wheel).namelist())
+    assert not missing
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
+    here = tmp_path / "empty"
+    here.mkdir()
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+
+    def job(name, *arguments):
+        done = subprocess.run([python, "-m", f"jobs.{name}", *map(str, arguments)], cwd=here, env=own,
+                              capture_output=True, text=True, timeout=280)  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    where = "import pipeline; print(pipeline.__file__)"
+    found = subprocess.run([python, "-c", where], cwd=here, env=own, capture_output=True, text=True, check=True)
+    assert str(Path(python).parents[1]) in found.stdout  # not the checkout
+
+    assert "drive city: done" in job("reconstruct")
+    inputs = here / "drives"
+    inputs.mkdir()
+    sample = Path(own.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
+    frames = sorted(sample.glob("sample-*/sequences/city/image_0/*.jpg"))[:12]
+    for name in ("d1", "d2"):
+        (inputs / name).mkdir()
+        for frame in frames:
+            (inputs / name / frame.name).write_bytes(frame.read_bytes())
+    many = ("--input", inputs, "--output", here / "many", "--chunk-size", 6, "--overlap", 2)
+    assert "2 drives" in job("reconstruct", *many, "--plan")
+    assert "2 published" in job("reconstruct", *many)
+    assert "finished" in job("status", "--output", here / "many", "--report", here / "status.html")
+    assert "exported" in job("export", "--output", here / "out", "--drive", "city", "--format", "tum", "ply", "--to",
+                             here / "exported")  # fmt: skip
+    job("report", "--output", here / "many", "--site", here / "site")
+    assert (here / "site" / "index.html").stat().st_size > 0
+    assert "2 of 2 drives" in job("verify", "--output", here / "many")
