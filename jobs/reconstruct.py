@@ -72,15 +72,24 @@ def _reconstruct_many(config: RunConfig, drives: Iterator[DriveRef | RefusedDriv
     try:
         with ray_for_one_job():
             if config.plan:
-                print(fleet_plan(config, drives, reporter).text)
-                return 0
+                plan = fleet_plan(config, drives, reporter)
+                print(plan.text)
+                _check_found(config, sum(plan.drives.values()))
+                return EXIT_FAILED if plan.bad else 0
             state = run_fleet(config, drives, reporter, command=command)
     finally:
         reporter.close()
+    _check_found(config, len(state.rows))
     print(fleet_summary(state, storage.absolute(config.output)))
     if state.info.state == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_FAILED if state.info.message or state.in_state("failed", "quarantined") else 0
+
+
+def _check_found(config: RunConfig, drives: int) -> None:
+    """Raises ValueError where --only leaves nothing: a misspelt pattern, most probably."""
+    if config.only and not drives:
+        raise ValueError(f"no drive has a name or tag that matches --only {config.only}; --plan without it lists all")
 
 
 def _sample_drive(reporter: Reporter) -> str:
@@ -126,6 +135,8 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
     ]
     for frame, reason in sorted(result.bad_frames.items())[:5]:
         lines.insert(2, f"           frame {frame}: {reason}")
+    for note in result.notes[:5]:
+        lines.append(f"  note     {note}")
     if result.verdict is not None:
         lines.append(f"  verdict  {result.verdict.level}")
         for finding in result.verdict.findings[:5]:

@@ -52,6 +52,7 @@ class Reconstruction:
     bad_frames: dict[int, str]
     verdict: Verdict | None
     trained: bool
+    notes: tuple[str, ...] = ()
 
 
 def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
@@ -74,6 +75,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             end=config.end,
             turn=config.rotate,
         )
+        for note in drive.notes:
+            reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
         config = config.with_network_defaults(model)
         identity = result_identity(drive, config.network.sha256(), config)
@@ -225,6 +228,7 @@ def facts_of(task: DriveTask) -> DriveFacts:
         listing=drive.listing,
         picture=drive.picture,
         sample=content_sample(drive),
+        notes=drive.notes,
     )
 
 
@@ -252,7 +256,7 @@ def join_and_publish(
         config=asdict(config),
         code_version=code_version(),
         timings=dict(reporter.seconds),
-        quality={**verdict.to_dict(), "bad_frames": bad_frames},
+        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(facts.notes)},
     )
 
     def progress(done: int, total: int, points: int) -> None:
@@ -263,7 +267,7 @@ def join_and_publish(
             output, facts, chunks, joined, config.publish, run, progress, overwrite=True, guard=guard
         )
     uri = storage.join(output, facts.drive_id)
-    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained)
+    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, tuple(facts.notes))
 
 
 def code_version() -> str:

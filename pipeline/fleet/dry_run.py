@@ -57,6 +57,7 @@ class FleetPlan:
     requests: int
     too_large: dict[str, str]
     bad: dict[str, str]
+    notes: dict[str, str]
     text: str
     uri: str
 
@@ -73,10 +74,13 @@ def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], repor
     counts: Counter[str] = Counter()
     todo: list[PlannedDrive] = []
     bad: dict[str, str] = {}
+    notes: dict[str, str] = {}
     rows = []
     for planned in plan_drives(planner, selected(refs, config, failures), config.fleet):
         counts[planned.todo] += 1
         reporter.advance("plan", 1, None, "drives")
+        if planned.notes:
+            notes[planned.drive_id] = "; ".join(planned.notes)
         if planned.todo == "do":
             todo.append(planned)
         elif planned.todo in ("bad", "trouble"):
@@ -119,6 +123,7 @@ def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], repor
         "requests": sum(cost.requests for cost in costs),
         "too_large": too_large,
         "bad": bad,
+        "notes": notes,
     }
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
     result = FleetPlan(**values, text=_text(values, size, uri), uri=uri)
@@ -190,7 +195,11 @@ def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
         f"output    {_gb(values['output_bytes'])} at most",
         f"requests  {values['requests']:,} to the stores",
     ]
-    for title, found in (("not in memory", values["too_large"]), ("cannot be read", values["bad"])):
+    for title, found in (
+        ("not in memory", values["too_large"]),
+        ("cannot be read", values["bad"]),
+        ("note", values["notes"]),
+    ):
         for drive_id, reason in list(found.items())[:_SHOWN]:
             lines.append(f"{title}: drive {drive_id}: {reason}")
         if len(found) > _SHOWN:

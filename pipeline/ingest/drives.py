@@ -5,10 +5,11 @@ Only names, sizes and headers are read here. A frame that turns out to be bad la
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,16 +17,21 @@ from pipeline import storage
 from pipeline.cameras.orientation import UPRIGHT
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
+from pipeline.ingest.frame_series import Series, find_series, unused_files
 from pipeline.ingest.preprocess import ImageHeader
 from pipeline.storage import Listing, NotFoundError
 
 # KITTI's left cameras: colour where it is there, else grey.
 KITTI_FOLDERS = ("image_2", "image_0")
 HEADER_BYTES = 64 * 1024  # holds the size in all but JPEGs with large embedded previews
+_DEEP_LOOKED_AT = 6  # pictures of more than 8 bits that are read to see which range they use
 FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is not worth its listing
 
 _CAMERA_FOLDER = re.compile(r"image_\d+")
-_DIGITS = re.compile(r"(\d+)")
+# What lies beside frames and is read by its name, or says nothing of what could be a frame.
+_BESIDE = ("calib.txt", "times.txt", "timestamps.txt", "poses.txt", "thumbs.db", "desktop.ini")
+# Clips with a picture each (a thumbnail) are clips; a folder of frames may hold a clip or two.
+_IMAGES_A_CLIP = 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Drive:
     listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
     turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
     orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
+    white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
+    notes: tuple[str, ...] = ()  # what lies in the input and is not used, and what is odd about it, a sentence each
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -65,7 +73,8 @@ class Drive:
     @property
     def picture(self) -> dict[str, Any]:
         """What of the way frames are seen is told by no setting and changes the result; empty for upright frames."""
-        return {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        said = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        return said if self.white == preprocess.WHITE else {**said, "white": self.white}
 
     def frame_uris(self) -> list[str]:
         """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
@@ -123,16 +132,9 @@ def find_drive(
     used = _Used(start or 0, end, stride, fps, turn)
     uri = storage.absolute(uri)
     name = storage.parent_and_name(uri)[1]
-    if name.lower().endswith(video.SUFFIXES):
+    if video.is_video_name(name):
         return _video_drive(uri, drive_id or name.rpartition(".")[0], used)
     return _image_drive(uri, drive_id, used)
-
-
-def natural_key(name: str) -> tuple[tuple[object, ...], str]:
-    """Sort key that counts: frame2 before frame10; equal numbers (2 and 02) fall back to the text."""
-    parts = _DIGITS.split(name)
-    # Text and numbers take turns, so that like is compared with like.
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
 def is_image_name(name: str) -> bool:
@@ -142,12 +144,13 @@ def is_image_name(name: str) -> bool:
 
 def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
     found, folder, sequence = _image_folder(uri)
-    files = in_natural_order(found)
+    files, notes = frames_of(found)
     drive_id = storage.check_drive_id(drive_id or storage.parent_and_name(sequence or folder)[1])
     times = _kitti_times(sequence, files) if sequence else None
     selected = _selection(len(files), times, used, drive_id)
     files = files.take(selected)
     first = _first_header(files, drive_id, used.turn)
+    _check_size(drive_id, *first.size)
     return Drive(
         drive_id=drive_id,
         source_uri=uri,
@@ -161,22 +164,36 @@ def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
         listing=files,
         turn=used.turn,
         orientation=first.orientation,
+        white=_white(files) if first.is_deep else preprocess.WHITE,
+        notes=notes,
     )
 
 
-def in_natural_order(files: Listing) -> Listing:
-    """The images of a listing that is in the order of plain text, in natural order."""
+def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
+    """The frames of a folder's drive in order, out of a listing in the order of plain text; and what is not used."""
     if files.pattern is not None:  # nearly all drives, and looking at each name costs ten times as much
-        return files if is_image_name(files.pattern) else files.take(())
+        return (files if is_image_name(files.pattern) else files.take(())), ()
     names = files.names
-    images = [index for index, name in enumerate(names) if is_image_name(name)]
-    return files.take(sorted(images, key=lambda index: natural_key(names[index])))
+    places = [place for place, name in enumerate(names) if is_image_name(name)]
+    images = files.take(places)
+    others = [name for name in names if not is_image_name(name) and name.lower() not in _BESIDE]
+    series = Series(tuple(range(len(images)))) if images.pattern is not None else find_series(images.names)
+    return images.take(series.order), (*series.notes, *unused_files(others, preprocess.UNREAD | _CLIPS))
+
+
+def is_drive(images: int, videos: int, folders: int) -> bool:
+    """Whether a folder with so many images, videos and folders is a drive of images.
+
+    A folder with more folders than images holds drives, and the images are an overview. One with clips and hardly more
+    pictures than clips holds clips with their thumbnails.
+    """
+    return images > 0 and images >= folders and images > (_IMAGES_A_CLIP * videos if videos else 0)
 
 
 def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
     """The folder that holds the images with what is in it, and if it is KITTI's the sequence folder above it."""
     here = storage.list_files(uri)
-    if _has_images(here):
+    if _is_drive_of_images(here):
         parent, name = storage.parent_and_name(uri)
         return here, uri, parent if _CAMERA_FOLDER.fullmatch(name) and storage.parent_and_name(parent)[1] else None
     for name in KITTI_FOLDERS:
@@ -187,16 +204,27 @@ def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
             continue
         if _has_images(files):
             return files, folder, uri
-    videos = [name for name in here.names if name.lower().endswith(video.SUFFIXES)]
-    hint = "give the folder that holds the frames, or a video file"
+    videos = [name for name in here.names if video.is_video_name(name)]
     if videos:
-        hint = f"give the video itself ({videos[0]})"
-    kinds = " ".join(preprocess.SUFFIXES)
-    raise DriveError(f"no images ({kinds}) in {storage.redacted(uri)} among {len(here)} files; {hint}")
+        hint = f"; it holds {len(videos)} videos, each of them a drive: give one ({videos[0]}), or the folder without "
+        hint += "--drive-id for all of them"
+    else:
+        hint = "; " + "; ".join((*unused_files(here.names, preprocess.UNREAD), "give the folder that holds the frames"))
+    raise DriveError(f"no frames in {storage.redacted(uri)}{hint}")
 
 
 def _has_images(files: Listing) -> bool:
     return any(map(is_image_name, files.names if files.pattern is None else [files.pattern]))
+
+
+def _is_drive_of_images(files: Listing) -> bool:
+    if files.pattern is not None:
+        return is_image_name(files.pattern)
+    names = files.names
+    return is_drive(sum(map(is_image_name, names)), sum(map(video.is_video_name, names)), 0)
+
+
+_CLIPS = dict.fromkeys(video.SUFFIXES, "a clip is a drive of its own; give it as --input")
 
 
 def _kitti_times(sequence: str, files: Listing) -> list[int] | None:
@@ -274,12 +302,32 @@ def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeade
     )
 
 
+def _check_size(drive_id: str, width: int, height: int) -> None:
+    try:
+        preprocess.check_size(width, height)
+    except DecodeError as error:
+        raise DecodeError(f"drive {drive_id}: {error}") from None
+
+
+def _white(files: Listing) -> int:
+    """The value of white in a drive of pictures of more than 8 bits, by some of them from its whole length."""
+    some = sorted({len(files) * part // _DEEP_LOOKED_AT for part in range(_DEEP_LOOKED_AT)})
+
+    def read() -> Iterator[bytes]:
+        for place in some:
+            with contextlib.suppress(NotFoundError):
+                yield storage.read_bytes(files.uri(place))
+
+    return preprocess.white_of(read())
+
+
 def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
     storage.check_drive_id(drive_id)
     file = storage.stored_file(uri)
     if file.size == 0:
         raise DecodeError(f"drive {drive_id}: the video {storage.redacted(uri)} has no bytes")
     timeline = video.read_timeline(uri, used.turn)
+    _check_size(drive_id, timeline.width, timeline.height)
     selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, used, drive_id)
     return Drive(
         drive_id=drive_id,
@@ -294,4 +342,5 @@ def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
         listing=Listing.of([file]),
         turn=used.turn,
         orientation=timeline.orientation,
+        notes=timeline.notes,
     )

@@ -7,10 +7,14 @@ the orientation that EXIF notes (or `turn` says) is applied, and poses and intri
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,9 +26,32 @@ from pipeline.errors import DecodeError
 
 # Where PIL itself begins to warn (256 MiB as RGB); a panorama of 12,000 x 6,000 passes.
 MAX_PIXELS = 89_478_485
+LEAST_SIDE = 32  # two patches of the network, and a little
+MOST_ASPECT = 10
+WHITE = 65535  # of pictures of more than 8 bits, where nothing says otherwise
+_ONE_COLOUR = 2  # grey values between the darkest and the brightest pixel: compression alone makes some
 # What cameras and exporters write. An allow-list, because others run interpreters (EPS) or read other files.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+SUFFIXES += (".pgm", ".pnm")
+_HEIC = (".heic", ".heif", ".hif")
+with contextlib.suppress(ImportError):  # the extra `heic`: its wheel is GPL-2, so it is never required
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS += ("HEIF",)
+    SUFFIXES += _HEIC
+_CONVERT = "pictures of this kind are not read; convert them to JPEG or PNG"
+UNREAD: dict[str, str] = {
+    **dict.fromkeys((".avif", ".jp2", ".j2k", ".jxl", ".exr", ".hdr", ".npy", ".svg", ".psd", ".tga"), _CONVERT),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".raw", ".gpr"), _CONVERT),
+    ".gif": "animated pictures are not read; convert them to a video",
+    **dict.fromkeys(
+        () if "HEIF" in FORMATS else _HEIC,
+        "HEIC pictures need the extra heic: pip install 'city-reconstruction[heic]', or convert them to JPEG",
+    ),
+}
+"""Endings of pictures that are not read -> why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,8 @@ class ImageHeader:
     size: tuple[int, int]
     orientation: int
     camera: Camera | None
+    is_deep: bool = False
+    """More than 8 bits a value: the range that they use is told by the pixels alone."""
 
 
 def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
@@ -126,9 +155,10 @@ def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
         DecodeError: no bytes, or no header of a known format.
     """
     image = _opened(data, MAX_PIXELS)
+    is_deep = _is_deep(image)  # before EXIF is read, which unpacks some formats
     orientation = orientation_of(image, turn)
     size = image.size[::-1] if is_on_its_side(orientation) else image.size
-    return ImageHeader(size, orientation, exif_camera(image, *size))
+    return ImageHeader(size, orientation, exif_camera(image, *size), is_deep)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -143,6 +173,7 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     draft: tuple[int, int] | None = None,
     turn: int | None = None,
+    white: int = WHITE,
 ) -> Image.Image:
     """Decode a whole image, upright; its header is checked before any pixel is unpacked.
 
@@ -152,18 +183,21 @@ def decode_image(
         max_pixels: more are refused as a decompression bomb (at most MAX_PIXELS).
         draft: of a JPEG decode grey alone, at the smallest of its inner sizes that is no smaller than this.
         turn: degrees to the right that stored pixels are turned by, instead of what EXIF says.
+        white: the value of white in pictures of more than 8 bits (`white_of`).
 
     Raises:
         DecodeError: no bytes, unknown format, too many pixels, another size, truncated or corrupt data.
     """
     image = _opened(data, max_pixels)
+    is_deep = _is_deep(image)
     orientation = orientation_of(image, turn)
     aside = is_on_its_side(orientation)
     size = image.size[::-1] if aside else image.size
     if expected_size is not None and size != expected_size:
+        mixed = "; portrait and landscape frames are mixed" if size == expected_size[::-1] else ""
         raise DecodeError(
             f"expected {expected_size[0]}x{expected_size[1]} pixels as in the drive's first frame, "
-            f"got {size[0]}x{size[1]}"
+            f"got {size[0]}x{size[1]}{mixed}"
         )
     try:
         if draft is not None:
@@ -171,7 +205,66 @@ def decode_image(
         image.load()
     except Exception as error:  # format plugins raise whatever broken bytes lead them to
         raise DecodeError(f"corrupt or truncated {image.format} image: {_first_line(error)}") from None
+    if is_deep:
+        image = Image.fromarray(_scaled(_deep_values(image, data), white))
     return image if orientation == UPRIGHT else upright(image, orientation)
+
+
+def white_of(pictures: Iterable[bytes]) -> int:
+    """The value of white in a drive's pictures of more than 8 bits: cameras of 10, 12 or 14 bits store their values in
+    files of 16 as they are. It is the end of the smallest such range that holds the pictures' brightest values.
+
+    pictures: files, some of the drive's; one that cannot be read says nothing.
+    """
+    brightest = 0
+    for data in pictures:
+        try:
+            image = _opened(data, MAX_PIXELS)
+            image.load()
+            brightest = max(brightest, int(_deep_values(image, data).max(initial=0)))
+        except Exception:  # as in decode_image: it is said when the frame is decoded
+            continue
+    return next((2**bits - 1 for bits in (8, 10, 12, 14) if brightest < 2**bits), WHITE) if brightest else WHITE
+
+
+def shows_nothing(picture: NDArray[np.uint8]) -> bool:
+    """Whether a picture is of one colour: a covered lens, a signal that is lost."""
+    return int(picture.max(initial=0)) - int(picture.min(initial=255)) <= _ONE_COLOUR
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse frames that no network can make sense of. Raises DecodeError with what would do."""
+    if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ASPECT * min(width, height):
+        raise DecodeError(
+            f"frames of {width}x{height} pixels cannot be used: expected at least {LEAST_SIDE} pixels a side, and one "
+            f"side at most {MOST_ASPECT} times the other"
+        )
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether values of more than 8 bits are stored; PIL drops half of the bits of such colours without a word."""
+    tiles = getattr(image, "tile", None)  # not of every format, and gone once pixels are there
+    raw = str(tiles[0][3]) if tiles else ""
+    return image.mode.startswith("I") or (image.mode in ("RGB", "RGBA") and ";16" in raw)
+
+
+def _deep_values(image: Image.Image, data: bytes) -> NDArray[Any]:
+    """Values (h, w) or (h, w, 3) of a loaded image of more than 8 bits."""
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise DecodeError(f"expected colours of 16 bits, which this {image.format} image promises")
+    return np.ascontiguousarray(values[:, :, 2::-1])
+
+
+def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    """Values of more than 8 bits as 8 bits: 0 to `white` becomes 0 to 255."""
+    if values.size and (int(values.max()) > WHITE or int(values.min()) < 0):
+        raise DecodeError(f"expected 8 or 16 bits a pixel, got integers up to {int(values.max())}")
+    # PIL's own conversion clips everything above 255 to white.
+    return np.minimum((values.astype(np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
 def _opened(data: bytes, max_pixels: int) -> Image.Image:
@@ -197,12 +290,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.size and (int(values.max()) > 65535 or int(values.min()) < 0):
-            raise DecodeError(f"expected 8 or 16 bits a pixel, got integers up to {int(values.max())}")
-        # PIL's own conversion clips everything above 255 to white.
-        scaled = (values.astype(np.uint32) * 255 + 32767) // 65535
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_scaled(np.asarray(image), WHITE)).convert("RGB")
     if image.mode == "F":
         raise DecodeError("expected 8 or 16 bits a pixel, got floating point")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -28,6 +28,7 @@ GREY = 128  # of a frame that could not be read: the middle of the range, near t
 # Waits before whole new tries when a store does not answer, above the client's own quick ones: long enough
 # for a server that is being restarted.
 PATIENCE_S = (1.0, 4.0, 15.0)
+_NOTHING = "the picture shows nothing: all of it is of one colour"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Segment:
     width: int
     source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
     turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
+    white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def segment_of(
         width=width,
         source_size=(drive.source_width, drive.source_height),
         turn=drive.turn,
+        white=drive.white,
     )
 
 
@@ -218,13 +221,17 @@ def _decode_images(
         reasons[i] = None
         try:
             data = storage.read_bytes(uri)
-            size, turn = segment.source_size, segment.turn
-            images[i] = prepare(preprocess.decode_image(data, expected_size=size, draft=draft, turn=turn))
+            size, turn, white = segment.source_size, segment.turn, segment.white
+            image = preprocess.decode_image(data, expected_size=size, draft=draft, turn=turn, white=white)
+            images[i] = prepare(image)
+            if preprocess.shows_nothing(images[i]):
+                reasons[i] = _reason(uri, DecodeError(_NOTHING))
         except DecodeError as error:
             reasons[i] = _reason(uri, error)
         except NotFoundError as error:
             # The store answers, so this is about the file. (If all have gone, their number fails the drive.)
-            reasons[i] = f"vanished since the drive was listed: {error}"
+            why = "is a link that leads nowhere" if storage.is_dangling(uri) else "vanished since the drive was listed"
+            reasons[i] = f"{why}: {error}"
 
 
 def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]) -> None:
@@ -239,6 +246,8 @@ def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, rea
             reasons[i] = f"expected {width}x{height} pixels as the video says, got {got}"
         else:
             images[i] = prepare(decoded)
+            if preprocess.shows_nothing(images[i]):
+                reasons[i] = _NOTHING
 
 
 def _reason(uri: str, error: DecodeError) -> str:

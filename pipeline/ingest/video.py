@@ -21,20 +21,29 @@ from pipeline.cameras.orientation import is_on_its_side, orientation_of_turn, up
 from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest.preprocess import MAX_PIXELS
 
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg")
+# Every container that PyAV opens and that people's cameras write.
+_MP4 = (".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".f4v", ".insv")
+_OTHER = (".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".ivf", ".dav")
+_STREAMS = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".h264", ".264", ".h265", ".265", ".hevc")
+SUFFIXES = (*_MP4, *_OTHER, *_STREAMS, ".mjpeg", ".mjpg")
 
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # end of the last frame
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file name is a video's; names that begin with "." are a system's own."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 @dataclass(frozen=True)
 class Timeline:
     """The frames of a video in the order they are shown."""
 
-    timestamps_ns: tuple[int, ...]  # strictly increasing; those of missing frames are extrapolated
-    missing: int  # frames at the end that the header promises and the file does not hold
+    timestamps_ns: tuple[int, ...]  # strictly increasing
     width: int  # of a frame as it is shown: upright, its pixels square
     height: int
     orientation: int = 1  # how stored frames are turned for that, as EXIF says it
+    notes: tuple[str, ...] = ()  # what is odd about the file, a sentence each
 
 
 def read_timeline(uri: str, turn: int | None = None) -> Timeline:
@@ -47,35 +56,52 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
         DecodeError: no video in the file, no index (a recording cut off before that was written), no times.
         StorageError: the store says so.
     """
+    notes: list[str] = []
     with storage.open_input(uri) as file, _opened(file, uri) as container:
-        stream = container.streams.video[0]
+        stream = _main_stream(container)
         context = stream.codec_context
         _check_size(int(context.width), int(context.height), uri)
+        others = len([one for one in container.streams.video if not _is_cover(one)]) - 1
+        if others > 0:
+            notes.append(f"the largest of {others + 1} picture streams is taken ({context.width}x{context.height})")
         times: list[int] = []
         packets, untimed = 0, 0
+        last_dts: int | None = None
         for packet in _packets(container, stream):
             packets += 1
+            if packet.dts is not None:
+                if last_dts is not None and packet.dts < last_dts:
+                    raise DecodeError(
+                        f"{uri}: the times start again behind frame {packets - 1}, as in recordings that were joined "
+                        "byte by byte; give the recordings one by one, or join them by ffmpeg -f concat"
+                    )
+                last_dts = packet.dts
             if packet.is_discard:  # cut away by an edit list: decoded for others' sake, never shown
                 continue
             if packet.pts is None:
                 untimed += 1
                 continue
             times.append(_nanoseconds(packet.pts, stream.time_base))
-        if untimed or len(set(times)) != len(times):
+        if untimed:
             raise DecodeError(
-                f"{uri}: expected a time of its own for every video frame, got {untimed} without and "
-                f"{len(times) - len(set(times))} repeated; re-wrap it (ffmpeg -i IN -c copy OUT.mp4)"
+                f"{uri}: expected a time for every video frame, {untimed} of {packets} have none; "
+                "encode it again (ffmpeg -fflags +genpts -i IN -c:v libx264 OUT.mp4)"
             )
         if not times:
             raise DecodeError(f"{uri}: the video has no frames")
-        times.sort()
-        missing = _missing_at_end(stream, packets, times)
+        shown = sorted(set(times))
+        if len(shown) < len(times):
+            repeated = len(times) - len(shown)
+            if repeated > len(times) / 2:
+                raise DecodeError(f"{uri}: expected a time of its own for every video frame, {repeated} are repeated")
+            notes.append(f"{repeated} video frames have the time of another one and are not used")
+        missing = _missing_at_end(stream, packets, shown)
+        if missing:
+            notes.append(f"the video ends early: {missing} frames that it promises are not there")
         wide, high = _square_pixels(int(context.width), int(context.height), stream)
-    interval = _interval(times)
-    times += [times[-1] + round(interval * (k + 1)) for k in range(missing)]
-    orientation = orientation_of_turn(_turn_said(uri, times[0]) if turn is None else turn)
+    orientation = orientation_of_turn(_turn_said(uri, shown[0]) if turn is None else turn)
     width, height = (high, wide) if is_on_its_side(orientation) else (wide, high)
-    return Timeline(tuple(times), missing, width, height, orientation)
+    return Timeline(tuple(shown), width, height, orientation, tuple(notes))
 
 
 def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
@@ -151,7 +177,7 @@ def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
     """(time, frame) from the key frame at or before first_ns; where an index misleads, from the start."""
     for seek in (True, False):
         with storage.open_input(uri) as file, _opened(file, uri) as container:
-            stream = container.streams.video[0]
+            stream = _main_stream(container)
             stream.thread_type = "NONE"  # a task has one core; threads would also delay frames at errors
             if seek:
                 try:
@@ -235,6 +261,16 @@ def _opened(file: Any, uri: str) -> Any:
         container.close()
         raise DecodeError(f"{uri}: expected a video, got a file without a picture stream")
     return container
+
+
+def _main_stream(container: Any) -> Any:
+    """The largest picture stream that is no cover picture."""
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)] or container.streams.video
+    return max(streams, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
 
 
 def _check_size(width: int, height: int, uri: str) -> None:

@@ -134,6 +134,8 @@ class DriveFacts:
     listing: Sequence[ListedFile]
     picture: Mapping[str, Json] = field(default_factory=dict)
     sample: str | None = None
+    notes: Sequence[str] = ()
+    """What lies in the input and is not used, and what is odd about it, a sentence each."""
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)

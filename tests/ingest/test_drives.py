@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipeline import storage
 from pipeline.errors import DecodeError, DriveError
-from pipeline.ingest.drives import Drive, find_drive, is_image_name, natural_key
+from pipeline.ingest.drives import Drive, find_drive, is_image_name
+from pipeline.ingest.frame_series import natural_key
 from pipeline.storage import NotFoundError
 from tests.ingest.makers import picture, write_images, write_video
 from tests.ingest.test_preprocess import png_that_claims
@@ -179,10 +180,10 @@ def test_no_such_folder_is_said(tmp_path):
 
 def test_a_folder_without_images_is_said_with_a_remedy(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(DriveError, match=r"no images .* among 1 files; give the folder that holds"):
+    with pytest.raises(DriveError, match=r"no frames in .*; 1 file \.txt is not used; give the folder that holds"):
         find_drive(str(tmp_path))
     (tmp_path / "clip.mp4").write_bytes(b"x")
-    with pytest.raises(DriveError, match=r"give the video itself \(clip.mp4\)"):
+    with pytest.raises(DriveError, match=r"it holds 1 videos, each of them a drive: give one \(clip.mp4\)"):
         find_drive(str(tmp_path))
 
 

@@ -119,9 +119,8 @@ def test_what_is_transparent_becomes_white():
 
 @pytest.mark.parametrize("values", [np.full((4, 4), 70_000, np.int32), np.zeros((4, 4), np.float32)])
 def test_pixels_of_unknown_range_are_refused(values):
-    image = decode_image(encoded(Image.fromarray(values), "TIFF"))
     with pytest.raises(DecodeError, match="expected 8 or 16 bits"):
-        prepare_image(image, 14, 14)
+        prepare_image(decode_image(encoded(Image.fromarray(values), "TIFF")), 14, 14)
 
 
 def test_a_file_without_bytes_is_named_so():

@@ -1,11 +1,13 @@
 """Segments: a bad frame is flagged and keeps its place; a store that fails is another thing."""
 
+import cv2
 import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline import storage
+from pipeline.errors import DecodeError
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.segments import GREY, DriveTask, decode_segment, rank_segments, read_frames
@@ -64,15 +66,57 @@ def test_bad_frames_are_grey_flagged_and_keep_their_places(tmp_path):
     assert [number_of(batch.images[i]) for i in (0, 7)] == [0, 7]
 
 
-def test_a_video_cut_off_flags_its_end(tmp_path):
+def test_a_video_cut_off_has_the_frames_that_are_there(tmp_path):
     path = write_video(tmp_path / "ride.mp4", 40, index_first=True)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.9)])
     batches = [decode_segment(segment) for segment in rank_segments([task_of(path, 16, 6)], 0, 1)]
     ok = np.concatenate([batch.ok for batch in batches])
     images = np.concatenate([batch.images for batch in batches])
-    assert len(ok) == 40 and ok[:20].all() and not ok[39]
+    assert 25 < len(ok) < 40 and ok[:-1].all()  # the last packet may be cut through
     assert [number_of(image) for image in images[ok]] == list(np.flatnonzero(ok))
-    assert "ends early" in batches[-1].reasons[-1] and (images[~ok] == GREY).all()
+
+
+def test_frames_of_one_colour_are_flagged_whatever_the_colour(tmp_path):
+    paths = write_images(tmp_path / "street", 6)
+    for number, grey in ((2, 0), (4, 255)):
+        Image.new("RGB", (64, 48), (grey,) * 3).save(paths[number])
+    (batch,) = (decode_segment(segment) for segment in rank_segments([task_of(tmp_path / "street", 6, 0)], 0, 1))
+    assert batch.ok.tolist() == [True, True, False, True, False, True]
+    assert "shows nothing" in batch.reasons[2] and "frame4.png" in batch.reasons[4]
+
+
+def test_a_link_that_leads_nowhere_is_a_frame_with_a_reason(tmp_path):
+    paths = write_images(tmp_path / "street", 6)
+    paths[3].unlink()
+    paths[3].symlink_to(tmp_path / "nowhere.png")
+    (batch,) = (decode_segment(segment) for segment in rank_segments([task_of(tmp_path / "street", 6, 0)], 0, 1))
+    assert batch.ok.tolist() == [True, True, True, False, True, True]
+    assert "link that leads nowhere" in batch.reasons[3]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("colour", [False, True])
+def test_the_range_of_deep_pictures_is_told_by_the_drive(tmp_path, bits, colour):
+    folder = tmp_path / "street"
+    folder.mkdir()
+    for number in range(6):
+        grey = picture(number)[..., 0].astype(np.uint16)
+        grey[0, 0] = 255 if number == 3 else grey[0, 0]  # one bright spot in the drive
+        deep = (grey.astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16)
+        values = np.repeat(deep[..., None], 3, axis=-1) if colour else deep
+        cv2.imwrite(str(folder / f"frame{number}.png"), values)
+    task = task_of(folder, 6, 0)
+    assert task.drive.white == 2**bits - 1
+    (batch,) = (decode_segment(segment) for segment in rank_segments([task], 0, 1))
+    assert [number_of(image) for image in batch.images] == list(range(6))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 4000), (4000, 17), (40, 500)])
+def test_frames_of_no_useful_size_are_refused_before_any_work(tmp_path, size):
+    folder = tmp_path / "street"
+    write_images(folder, 3, width=size[0], height=size[1])
+    with pytest.raises(DecodeError, match=rf"{size[0]}x{size[1]} pixels cannot be used"):
+        find_drive(str(folder))
 
 
 def test_a_thinned_out_video_gives_the_frames_of_its_plan(tmp_path):

@@ -1,11 +1,12 @@
 """Videos: times without decoding, single frames by time, and files that are cut off or damaged."""
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.errors import DecodeError
 from pipeline.ingest.video import decode_at, read_timeline
-from tests.ingest.makers import number_of, write_images, write_video
+from tests.ingest.makers import number_of, picture, write_images, write_video
 
 
 def numbers(uri, times):
@@ -19,7 +20,7 @@ def numbers(uri, times):
 def test_any_run_of_frames_is_decoded_on_its_own(tmp_path, name, codec):
     uri = str(write_video(tmp_path / name, 40, codec=codec))
     timeline = read_timeline(uri)
-    assert len(timeline.timestamps_ns) == 40 and timeline.missing == 0
+    assert len(timeline.timestamps_ns) == 40
     assert (timeline.width, timeline.height) == (64, 48)
     assert set(np.diff(timeline.timestamps_ns)) == {100_000_000}
     for start, stop in ((0, 40), (0, 1), (11, 13), (12, 24), (17, 30), (39, 40)):
@@ -36,18 +37,72 @@ def test_a_rate_that_is_no_whole_number_of_nanoseconds_still_matches(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_video_that_ends_early_keeps_the_places_of_its_missing_frames(tmp_path, name):
+def test_a_video_that_ends_early_has_the_frames_that_are_there_and_says_how_many_are_not(tmp_path, name):
     path = write_video(tmp_path / name, 40, index_first=name == "a.mp4")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
     timeline = read_timeline(str(path))
-    assert len(timeline.timestamps_ns) == 40 and 5 < timeline.missing < 20
-    assert timeline.timestamps_ns == tuple(100_000_000 * number for number in range(40))
+    count = len(timeline.timestamps_ns)
+    assert 20 < count < 35
+    assert timeline.timestamps_ns == tuple(100_000_000 * number for number in range(count))
+    (note,) = timeline.notes
+    assert f"{40 - count} frames that it promises are not there" in note
     decoded = numbers(str(path), timeline.timestamps_ns)
-    good = 40 - timeline.missing
-    assert decoded[: good - 1] == list(range(good - 1))  # the last packet may be cut through
-    assert all("ends early" in str(item) for item in decoded[good:])
-    # Asked for on its own, the part that is not there is reported too.
-    assert all("ends early" in str(item) for item in numbers(str(path), timeline.timestamps_ns[good + 1 :]))
+    assert decoded[: count - 1] == list(range(count - 1))  # the last packet may be cut through
+    # Asked for on its own, a part that is not there is reported.
+    assert all("ends early" in str(item) for item in numbers(str(path), (10**10, 2 * 10**10)))
+
+
+def test_a_promised_duration_of_centuries_costs_nothing(tmp_path):
+    path = write_video(tmp_path / "a.mkv", 12)
+    data = path.read_bytes()
+    at = data.index(b"00:00:01.2")
+    path.write_bytes(data[:at] + b"99999999:00:00.0"[:10] + data[at + 10 :])
+    timeline = read_timeline(str(path))
+    assert len(timeline.timestamps_ns) == 12
+
+
+def test_of_two_picture_streams_the_larger_is_taken_and_it_is_said(tmp_path):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = []
+        for width in (32, 64):
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, width * 3 // 4, "yuv420p"
+            streams.append(stream)
+        for number in range(6):
+            for stream in streams:
+                pixels = picture(number, stream.width, stream.height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode())
+    timeline = read_timeline(str(path))
+    assert (timeline.width, timeline.height) == (64, 48)
+    assert "the largest of 2 picture streams" in timeline.notes[0]
+    assert numbers(str(path), timeline.timestamps_ns) == list(range(6))
+
+
+def test_a_repeated_time_costs_one_frame_and_is_said(tmp_path):
+    source = write_video(tmp_path / "a.mp4", 12, codec="mpeg4")
+    path = tmp_path / "b.mkv"
+    with av.open(str(source)) as read, av.open(str(path), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(read.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                if packet.pts == read.streams.video[0].duration * 5 // 12:
+                    packet.pts = packet.dts = packet.pts - read.streams.video[0].duration // 12
+                written.mux(packet)
+    timeline = read_timeline(str(path))
+    assert len(timeline.timestamps_ns) == 11
+    assert "1 video frames have the time of another one" in timeline.notes[0]
+
+
+def test_recordings_joined_byte_by_byte_are_refused_with_what_to_do(tmp_path):
+    first, second = (write_video(tmp_path / f"{name}.ts", 20) for name in "ab")
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(DecodeError, match=r"times start again .* one by one"):
+        read_timeline(str(path))
 
 
 def test_a_damaged_stretch_is_reported_and_the_rest_decodes(tmp_path):

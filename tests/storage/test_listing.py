@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.ingest.drives import in_natural_order, is_image_name, natural_key
+from pipeline.ingest.drives import frames_of, is_image_name
+from pipeline.ingest.frame_series import natural_key
 from pipeline.storage import Listing, StoredFile
 from pipeline.storage.s3_pages import take_files_out
 from tests.s3_server import s3, s3_server  # noqa: F401
@@ -85,7 +86,7 @@ def test_files_come_in_the_order_of_their_names_bytes(names):
 )
 def test_the_quick_order_is_the_natural_order(names):
     expected = sorted(filter(is_image_name, names), key=natural_key)
-    assert in_natural_order(listing(sorted(names))).names == expected
+    assert frames_of(listing(sorted(names)))[0].names == expected
 
 
 def body(files, more=""):

@@ -16,7 +16,8 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.ingest import video
-from pipeline.ingest.drives import KITTI_FOLDERS, is_image_name, natural_key
+from pipeline.ingest.drives import KITTI_FOLDERS, is_drive, is_image_name
+from pipeline.ingest.frame_series import natural_key
 from pipeline.storage import NotFoundError, RefusedError
 from pipeline.storage.retry import patiently
 
@@ -54,7 +55,7 @@ def iter_drives(source: str, leave_out: str | None = None) -> Iterator[DriveRef 
     name = storage.parent_and_name(source)[1].lower()
     if name.endswith(MANIFEST_SUFFIXES):
         return _checked(read_manifest_refs(source))
-    if name.endswith(video.SUFFIXES):
+    if video.is_video_name(name):
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
     top = _look(source)
     if top.is_drive:
@@ -88,11 +89,11 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
             folders.append(entry.name)
         elif is_image_name(entry.name):
             images += 1
-        elif entry.name.lower().endswith(video.SUFFIXES):
+        elif video.is_video_name(entry.name):
             videos.append(entry.name)
-        if number >= first_page and images > len(folders):
+        if number >= first_page and images > len(folders) and is_drive(images, len(videos), len(folders)):
             return _Look(True)
-    if images and images >= len(folders):
+    if is_drive(images, len(videos), len(folders)):
         return _Look(True)
     if _SEQUENCES in folders and _POSES in folders:
         folders.remove(_POSES)

@@ -69,6 +69,7 @@ class PlannedDrive:
     costs: Costs | None = None
     replaces: bool = False
     settled: bool = True
+    notes: tuple[str, ...] = ()  # what of its input is not used, and what is odd about it
 
     @property
     def drive_id(self) -> str:
@@ -151,7 +152,9 @@ class Planner:
         costs = estimate(drive, config, self.model)
         decision = patiently(lambda: decide(drive, identity, config, self.output, of_many=True))
         lost = decision.why if decision.standing.lost else None
-        planned = PlannedDrive(ref, "do", lost, identity=identity, costs=costs, replaces=decision.replaces)
+        planned = PlannedDrive(
+            ref, "do", lost, identity=identity, costs=costs, replaces=decision.replaces, notes=drive.notes
+        )
         if decision.done:
             there = decision.standing.manifest
             settled = there is None or publish.is_settled(there)

@@ -73,6 +73,8 @@ class DriveBook:
             queued_at=time.time(),
         )
         self.ledger.add([row])
+        for note in planned.notes:
+            self.reporter.say(f"drive {planned.drive_id}: {note}")
         if planned.todo == "bad":
             self._fail(planned, planned.reason or "", planned.stage or "find", lasting=planned.stage != TAKEN)
         elif planned.todo == "do" and planned.reason:
