@@ -41,13 +41,18 @@ def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
     """The drives of an input with many; None where it is a single one and nothing asks for more than its result."""
     if config.input is None or config.drive_id is not None:
         return None
-    found = iter_drives(config.input, leave_out=config.output)
+    found = iter_drives(config.input, leave_out=config.output, note=_say_of_input)
     first = list(islice(found, 2))
     asked = config.plan or config.retry_failed or config.only or config.limit
     only = first[0] if len(first) == 1 else None
     if not asked and isinstance(only, DriveRef) and only.uri == storage.absolute(config.input):
         return None
     return chain(first, found)
+
+
+def _say_of_input(said: str) -> None:
+    """What of an input is not used, as it is found; the reporter is not there yet."""
+    print(f"input: {said}", file=sys.stderr, flush=True)
 
 
 def _reconstruct(config: RunConfig) -> int:

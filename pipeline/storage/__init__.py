@@ -33,7 +33,16 @@ from pipeline.storage.folders import (
 from pipeline.storage.held_root import VanishedError, held_root
 from pipeline.storage.listing import Listing, StoredFile
 from pipeline.storage.signed_folder import check_replaceable, read_signature, remove_signed, replace_folder, sign_folder
-from pipeline.storage.uris import DRIVE_ID_LENGTH, absolute, check_drive_id, is_local, join, parent_and_name, redacted
+from pipeline.storage.uris import (
+    DRIVE_ID_LENGTH,
+    absolute,
+    beside,
+    check_drive_id,
+    is_local,
+    join,
+    parent_and_name,
+    redacted,
+)
 
 __all__ = [
     "DRIVE_ID_LENGTH",
@@ -45,6 +54,7 @@ __all__ = [
     "UnreachableError",
     "VanishedError",
     "absolute",
+    "beside",
     "check_drive_id",
     "check_replaceable",
     "compare_and_swap",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 
 from pipeline.errors import DriveError, StorageError
@@ -44,6 +45,24 @@ def absolute(uri: str) -> str:
     if kind in ("file", "local"):
         return os.path.abspath(os.path.expanduser(place.removeprefix("localhost")))
     return f"{kind}://{place}"
+
+
+def beside(folder: str, written: str) -> str:
+    """What a file in `folder` means by a path or URI: an absolute one, or one that lies there (../d is allowed).
+
+    Raises:
+        StorageError: an empty text, or a path that climbs out of its bucket.
+    """
+    if not written.strip() or SCHEME.match(written) or written.startswith(("/", "~")):
+        return absolute(written)
+    scheme = SCHEME.match(folder)
+    if scheme is None:
+        return absolute(os.path.join(folder, written))
+    path = posixpath.normpath(posixpath.join(folder[scheme.end() :], written))
+    bucket = folder[scheme.end() :].partition("/")[0]
+    if path.partition("/")[0] != bucket:
+        raise StorageError(f"{written!r} leads out of {scheme.group()}{bucket}")
+    return scheme.group() + path
 
 
 def is_local(uri: str) -> bool:

@@ -7,7 +7,7 @@ drives costs ten requests for its own listing and one small one a drive; frames 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,15 +33,18 @@ ID_SEPARATOR = "__"
 _SEQUENCES, _POSES = "sequences", "poses"
 
 
-def iter_drives(source: str, leave_out: str | None = None) -> Iterator[DriveRef | RefusedDrive]:
+def iter_drives(
+    source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None
+) -> Iterator[DriveRef | RefusedDrive]:
     """All drives of an input, as they are found; what cannot be a drive comes as RefusedDrive and stops nothing.
 
     Args:
-        source: a manifest (.parquet, .csv, .jsonl: `pipeline.fleet.discover.drive_list`), a video, a folder of
-            images, a KITTI sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names
-            that begin with "." or "_" are left out. The id of a drive is its name, with the names of the folders
+        source: a manifest (`pipeline.fleet.discover.drive_list` says which), a video, a folder of images,
+            a KITTI sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names that begin
+            with "." or "_" are left out. The id of a drive is its name, with the names of the folders
             above it in front of it.
         leave_out: a folder that holds no drives though it may lie below source: the run's output.
+        note: told in one line what of the input is not used, as it is found.
 
     A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is
     one drive, and its folders are nothing of its own (masks, depth). A folder without images, videos and folders is a
@@ -54,7 +57,7 @@ def iter_drives(source: str, leave_out: str | None = None) -> Iterator[DriveRef 
     source = storage.absolute(source)
     name = storage.parent_and_name(source)[1].lower()
     if name.endswith(MANIFEST_SUFFIXES):
-        return _checked(read_manifest_refs(source))
+        return _checked(read_manifest_refs(source, note))
     if video.is_video_name(name):
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
     top = _look(source)

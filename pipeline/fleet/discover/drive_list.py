@@ -1,16 +1,20 @@
-"""A manifest of drives: Parquet, CSV or JSON lines, a drive a row, read row by row.
+"""A manifest of drives: Parquet, CSV, JSON lines or JSON, a drive a row, read row by row.
 
 Columns: drive_id, uri; and where wanted start, end (frames, half-open), fps, tags (words; in CSV separated by ";").
-A uri that is no absolute path and no URI lies beside the manifest. A bad row is named by its line and stops nothing.
+Names of columns count without case; columns of other names (pandas' index) are passed over, with a note. CSV may be
+separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A uri that is no absolute
+path and no URI lies beside the manifest (../d too). A bad row is named by its line and stops nothing.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,37 +24,75 @@ from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
-MANIFEST_SUFFIXES = (".parquet", ".csv", ".jsonl")
+MANIFEST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
 COLUMNS = (*REQUIRED, "start", "end", "fps", "tags")
 MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a manifest
+MAX_JSON_BYTES = 256 * 2**20  # a .json is read whole; 10,000 drives are 2 MB
 _BATCH_ROWS = 4096
+_NOTED = 20  # columns that are passed over and said
+_SEPARATORS = ",;\t"
 
 
-def read_manifest_refs(uri: str) -> Iterator[DriveRef | RefusedDrive]:
-    """The drives of a manifest in its order, with bounded memory.
+def read_manifest_refs(uri: str, note: Callable[[str], None] = lambda said: None) -> Iterator[DriveRef | RefusedDrive]:
+    """The drives of a manifest in its order, with bounded memory (a .json is read whole).
+
+    note: told in one line which columns are passed over.
 
     Raises:
-        DriveError: not a manifest: unreadable, a required column missing, an unknown one; says which.
+        DriveError: not a manifest: unreadable, a required column missing; says which.
         StorageError: as the store says.
     """
-    name = storage.parent_and_name(uri)[1]
-    read = (
-        _parquet_rows
-        if name.lower().endswith(".parquet")
-        else (_csv_rows if name.lower().endswith(".csv") else _json_rows)
-    )
-    folder = storage.parent_and_name(uri)[0]
-    for where, row in read(uri):
+    folder, name = storage.parent_and_name(uri)
+    readers: dict[str, Callable[[str, _Columns], Iterator[_Row]]] = {
+        ".parquet": _parquet_rows,
+        ".csv": _csv_rows,
+        ".tsv": _csv_rows,
+        ".json": _json_array_rows,
+    }
+    read = readers.get("." + name.lower().rpartition(".")[2], _json_rows)
+    columns = _Columns(uri, note)
+    for where, row in read(uri, columns):
         place = f"{name} {where}"
         if isinstance(row, str):
             yield RefusedDrive("", "", f"{place}: {row}")
             continue
         try:
             yield _ref(row, folder)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             named = [str(row.get(column) or "") for column in REQUIRED]
             yield RefusedDrive(named[0], storage.redacted(named[1]), f"{place}: {storage.redacted(str(error))}")
+
+
+class _Columns:
+    """Which of a manifest's columns are which; says once which are passed over."""
+
+    def __init__(self, uri: str, note: Callable[[str], None]) -> None:
+        self._uri, self._note = uri, note
+        self._passed_over: set[str] = set()
+
+    def known(self, names: Sequence[str]) -> list[str | None]:
+        """The column that each name means, None for one that is passed over. Raises DriveError for a column that is
+        missing or stands there twice."""
+        taken = [self.meaning(name) for name in names]
+        missing = [name for name in REQUIRED if name not in taken]
+        twice = [name for name in COLUMNS if taken.count(name) > 1]
+        if missing or twice:
+            said = f"no column {', '.join(missing)}" if missing else f"two columns {', '.join(twice)}"
+            raise DriveError(f"{storage.redacted(self._uri)}: {said}; a manifest has the columns {', '.join(COLUMNS)}")
+        return taken
+
+    def meaning(self, name: str) -> str | None:
+        """The column of a name as it was written."""
+        plain = name.strip().lower()
+        if plain in COLUMNS:
+            return plain
+        if name not in self._passed_over and len(self._passed_over) < _NOTED:
+            self._passed_over.add(name)
+            self._note(
+                f"{storage.redacted(self._uri)}: column {name[:80]!r} is passed over; known are {', '.join(COLUMNS)}"
+            )
+        return None
 
 
 def _ref(row: Mapping[str, Any], folder: str) -> DriveRef:
@@ -63,9 +105,7 @@ def _ref(row: Mapping[str, Any], folder: str) -> DriveRef:
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"expected a text for {column}, got {value!r}")
         texts[column] = value.strip()
-    place = texts["uri"]
-    if "://" not in place and not place.startswith("/"):
-        place = storage.join(folder, place.rstrip("/").removeprefix("./"))
+    place = storage.beside(folder, texts["uri"])
     start, end = _whole(row, "start"), _whole(row, "end")
     if end is not None and end <= (start or 0):
         raise ValueError(f"expected start < end, got start {start} and end {end}")
@@ -110,25 +150,30 @@ def _tags(value: Any) -> tuple[str, ...]:
 _Row = tuple[str, "Mapping[str, Any] | str"]
 
 
-def _parquet_rows(uri: str) -> Iterator[_Row]:
+def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
     try:
         with storage.open_input(uri) as raw:
             table = pq.ParquetFile(raw)
-            _check_columns(table.schema_arrow.names, uri)
+            names = table.schema_arrow.names
+            meant = columns.known(names)
+            taken = {name: column for name, column in zip(names, meant, strict=True) if column is not None}
             number = 0
-            for batch in table.iter_batches(_BATCH_ROWS):
+            for batch in table.iter_batches(_BATCH_ROWS, columns=list(taken)):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", {taken[name]: value for name, value in row.items()}
     except pa.ArrowException as error:
         raise DriveError(f"{storage.redacted(uri)}: not a readable Parquet file ({error})") from error
 
 
-def _csv_rows(uri: str) -> Iterator[_Row]:
+def _csv_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
     with storage.open_input(uri) as raw:
-        reader = csv.reader(_lines(raw))
-        header = [name.strip() for name in next(reader, [])]
-        _check_columns(header, uri)
+        lines = _lines(raw)
+        first = next(lines, "")
+        separator = max(_SEPARATORS, key=first.count)
+        reader = csv.reader(itertools.chain([first], lines), delimiter=separator)
+        header = next(reader, [])
+        meant = columns.known(header)
         while True:
             try:
                 values = next(reader, None)
@@ -137,15 +182,15 @@ def _csv_rows(uri: str) -> Iterator[_Row]:
                 continue
             if values is None:
                 return
-            if not values:
+            if not any(value.strip() for value in values):
                 continue
             if len(values) != len(header):
                 yield f"line {reader.line_num}", f"expected {len(header)} values, got {len(values)}"
                 continue
-            yield f"line {reader.line_num}", dict(zip(header, values, strict=True))
+            yield f"line {reader.line_num}", {name: v for name, v in zip(meant, values, strict=True) if name}
 
 
-def _json_rows(uri: str) -> Iterator[_Row]:
+def _json_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
     with storage.open_input(uri) as raw:
         for number, line in enumerate(_lines(raw), start=1):
             if not line.strip():
@@ -158,29 +203,54 @@ def _json_rows(uri: str) -> Iterator[_Row]:
             except (ValueError, RecursionError) as error:
                 yield f"line {number}", f"not JSON ({error})"
                 continue
-            if not isinstance(row, dict):
-                yield f"line {number}", "expected an object with drive_id and uri"
-                continue
-            unknown = sorted(set(row) - set(COLUMNS))
-            if unknown:
-                yield f"line {number}", f"unknown {', '.join(unknown)}; known are {', '.join(COLUMNS)}"
-                continue
-            yield f"line {number}", row
+            yield f"line {number}", _json_row(row, columns)
+
+
+def _json_array_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
+    """Rows of [{...}, ...] or {"drives": [{...}, ...]}, read whole; JSON lines by another name too."""
+    size = storage.stored_file(uri).size
+    if size > MAX_JSON_BYTES:
+        raise DriveError(f"{storage.redacted(uri)}: {size} bytes are too many for JSON; write JSON lines (.jsonl)")
+    try:
+        whole = json.loads(_decoded(storage.read_bytes(uri)))
+    except (ValueError, RecursionError) as error:
+        if "Extra data" in str(error):
+            yield from _json_rows(uri, columns)
+            return
+        raise DriveError(f"{storage.redacted(uri)}: not JSON ({error})") from None
+    if isinstance(whole, dict) and isinstance(whole.get("drives"), list):
+        whole = whole["drives"]
+    if isinstance(whole, dict) and "drive_id" in {str(key).strip().lower() for key in whole}:
+        whole = [whole]
+    if not isinstance(whole, list):
+        raise DriveError(f"{storage.redacted(uri)}: expected a list of objects with drive_id and uri")
+    for number, row in enumerate(whole, start=1):
+        yield f"row {number}", _json_row(row, columns)
+
+
+def _json_row(row: Any, columns: _Columns) -> Mapping[str, Any] | str:
+    if not isinstance(row, dict):
+        return "expected an object with drive_id and uri"
+    known = [(columns.meaning(key), value) for key, value in row.items()]
+    return {name: value for name, value in known if name is not None}
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode(_encoding(data[:4]), errors="replace")
+
+
+def _encoding(begin: bytes) -> str:
+    """By the byte-order mark: UTF-16 as Windows programs write it, else UTF-8."""
+    return "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def _lines(raw: Any) -> Iterator[str]:
     """Lines of a text, none longer than a little over the limit: what is longer comes cut, its rest is left out."""
-    text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+    begin = raw.read(4)
+    raw.seek(0)
+    text = io.TextIOWrapper(raw, encoding=_encoding(begin), errors="replace", newline="")
     while line := text.readline(MAX_LINE_CHARACTERS + 1):
         rest = line
         while rest and not rest.endswith("\n") and len(line) > MAX_LINE_CHARACTERS:
             rest = text.readline(MAX_LINE_CHARACTERS)
         yield line
-
-
-def _check_columns(names: list[str], uri: str) -> None:
-    missing = [name for name in REQUIRED if name not in names]
-    unknown = sorted(set(names) - set(COLUMNS))
-    if missing or unknown or len(set(names)) != len(names):
-        said = f"no column {', '.join(missing)}" if missing else f"unknown columns {', '.join(unknown) or names}"
-        raise DriveError(f"{storage.redacted(uri)}: {said}; a manifest has the columns {', '.join(COLUMNS)}")
