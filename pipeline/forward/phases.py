@@ -11,7 +11,9 @@ The same numbers as `Reconstructor.forward_drive`, which is the plain twin.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,7 +39,14 @@ ChunkWindow = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None,
 
 
 class DroppedDrive(DriveError):
-    """All ranks give this drive up together; the text is what this rank knows of the reason."""
+    """All ranks give this drive up together; the text is what this rank knows of the reason.
+
+    names_frames: the text names frames of this rank; ranks without bad frames know the count alone.
+    """
+
+    def __init__(self, text: str, names_frames: bool = False) -> None:
+        super().__init__(text)
+        self.names_frames = names_frames
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class DrivePhases:
         segments = len(self.model.config.segments)
         self._numbers = list(share.chunk_frames)
         self._loops = ()
+        self._bad: dict[int, str] = {}
         try:
             chunks: Iterable[WaitingChunk] = self._arriving(share, windows)
             weights: FastWeights | None = None
@@ -164,7 +174,13 @@ class DrivePhases:
             if segment > 0:
                 self.progress(f"layers {segment + 1}/{len(self.model.config.segments)}", 1)
             elif chunk.number < share.chunk_count:
-                bad += sum(not ok for f, ok in zip(chunk.frames, chunk.ok, strict=True) if f in owned)
+                found = {
+                    share.number_of(frame): reason or "unknown"
+                    for frame, ok, reason in zip(chunk.frames, chunk.ok, chunk.reasons, strict=True)
+                    if frame in owned and not ok
+                }
+                bad += len(found)
+                self._bad |= found
                 self.progress("frames", len(owned))
             else:
                 self.progress("loops", 1)
@@ -286,7 +302,8 @@ class DrivePhases:
         if barrier.bad_frames > self.settings.max_bad_share * share.frame_count:
             raise DroppedDrive(
                 f"drive {share.drive_id}: {barrier.bad_frames} of {share.frame_count} frames are bad, more "
-                f"than the {self.settings.max_bad_share:.0%} allowed (--max-bad-share)"
+                f"than the {self.settings.max_bad_share:.0%} allowed (--max-bad-share){_mostly(self._bad)}",
+                names_frames=bool(self._bad),
             )
 
     def _zero_step(self, segment: int) -> FastWeights | None:
@@ -327,6 +344,16 @@ def to_time_order(prediction: Prediction, chunk: WaitingChunk, share: DriveShare
                 f"the network's {name} is not finite at frame {frame}; try --precision float32, or other weights"
             )
     return staged
+
+
+def _mostly(bad: Mapping[int, str]) -> str:
+    """The most frequent reason among bad frames, by the frame's number in the drive, and one frame that has it."""
+    kinds = {frame: re.sub(r"^\S+\.\w+: ", "", reason) for frame, reason in bad.items()}
+    if not kinds:
+        return ""
+    reason, count = Counter(kinds.values()).most_common(1)[0]
+    first = min(frame for frame, kind in kinds.items() if kind == reason)
+    return f"; {'all' if count == len(kinds) else 'most often'}, as frame {first}: {reason}"
 
 
 def _device_is_lost(error: Exception) -> bool:

@@ -114,7 +114,7 @@ def _crc32(tensors: Mapping[str, NDArray[Any]], reasons: str) -> str:
     value = zlib.crc32(reasons.encode())
     for name in _TENSORS:
         value = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), value)
-        value = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data, value)
     return f"{value:08x}"
 
 

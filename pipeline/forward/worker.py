@@ -115,7 +115,8 @@ def run_rank(
             loops = phases.run(share, meter.waiting(iter_chunk_windows(frames, index)), stage)
         except DroppedDrive as dropped:
             cause = dropped.__cause__
-            events.send(Dropped(drive_id, sync.rank, str(dropped), cause is not None, _is_lasting(cause)))
+            knows = cause is not None or dropped.names_frames
+            events.send(Dropped(drive_id, sync.rank, str(dropped), knows, _is_lasting(cause)))
             events.flush()
             sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
             if sync.rank == 0:

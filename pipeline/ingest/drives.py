@@ -18,6 +18,7 @@ from pipeline.cameras.orientation import UPRIGHT
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.frame_series import Series, find_series, unused_files
+from pipeline.ingest.frame_times import check_rising, read_times
 from pipeline.ingest.preprocess import ImageHeader
 from pipeline.storage import Listing, NotFoundError
 
@@ -231,33 +232,19 @@ def _kitti_times(sequence: str, files: Listing) -> list[int] | None:
     """Times of a KITTI sequence's images in nanoseconds; None where there is no times.txt."""
     place = storage.join(sequence, "times.txt")
     try:
-        text = storage.read_bytes(place).decode("utf-8", errors="replace")
+        times = read_times(storage.read_bytes(place), place)
     except NotFoundError:
         return None
-    try:
-        seconds = [float(line) for line in text.split()]
-    except ValueError as error:
-        raise DriveError(f"{place}: expected one time in seconds a line, got {error}") from None
-    numbers: Sequence[int] = range(len(files))
-    if len(seconds) != len(files):
+    if len(times) != len(files):
         # Part of a sequence: the image's number is its line.
         stems = [name.rpartition(".")[0] for name in files.names]
-        if not all(stem.isdecimal() and int(stem) < len(seconds) for stem in stems):
+        if not all(stem.isdecimal() and int(stem) < len(times) for stem in stems):
             raise DriveError(
-                f"{place}: expected a line for each of {len(files)} images, got {len(seconds)} lines; "
+                f"{place}: expected a line for each of {len(files)} images, got {len(times)} lines; "
                 "correct or remove it"
             )
-        numbers = [int(stem) for stem in stems]
-    try:
-        times = [round(seconds[number] * 1e9) for number in numbers]
-    except (ValueError, OverflowError):
-        raise DriveError(f"{place}: expected finite times in seconds; correct or remove it") from None
-    for i, (before, after) in enumerate(itertools.pairwise(times)):
-        if after <= before:
-            raise DriveError(
-                f"{place}: expected increasing times, got {after / 1e9:g} s after {before / 1e9:g} s "
-                f"at frame {i + 1}; correct or remove it"
-            )
+        times = [times[int(stem)] for stem in stems]
+    check_rising(times, place)
     return times
 
 

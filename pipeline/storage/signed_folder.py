@@ -58,8 +58,8 @@ def check_replaceable(uri: str, name: str, kind: str) -> None:
             f"{shown} is there and no {kind} of this program ({name} is missing or of something else; it holds "
             f"{', '.join(there)}): nothing in it is touched; give another folder"
         )
-    there = list_below(uri)
-    others = sorted(set(there) - {name, *signature["files"]})
+    found = list_below(uri)
+    others = sorted(set(found) - {name, *signature["files"]})
     if others:
         raise DriveError(
             f"{shown} holds files that are not of the {kind} made there ({_some(others)}), which replacing it would "

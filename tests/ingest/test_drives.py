@@ -108,10 +108,10 @@ def test_part_of_a_kitti_sequence_takes_its_times_by_number(tmp_path):
     ("text", "said"),
     [
         ("0\n0.1\n", "expected a line for each of 3 images, got 2"),
-        ("0\n0.1\nnoon\n", "expected one time in seconds a line"),
+        ("0\n0.1\nnoon\n", "line 3: expected a time"),
         ("0\n0.1\n0.1\n", "expected increasing times, got 0.1 s after 0.1 s at frame 2"),
-        ("0\nnan\n0.1\n", "expected finite times"),
-        ("0\n0.1\ninf\n", "expected finite times"),
+        ("0\nnan\n0.1\n", "line 2: expected a time"),
+        ("0\n0.1\ninf\n", "line 3: expected a time"),
     ],
 )
 def test_times_that_do_not_fit_are_refused(tmp_path, text, said):
