@@ -124,10 +124,21 @@ def test_files_of_a_user_among_the_staged_ones_stay(tmp_path, settings):
     assert contents(tmp_path / "out" / "_staging" / "d1") == mine
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, weights, one_ray):
+    """A drive and its result with predictions kept, made once; its input stays where it is."""
+    place = tmp_path_factory.mktemp("made")
+    folder_of_images(place / "in" / "d1", 8)
+    words = ("--weights", weights, *PLAIN, "--publish.confidence-share", 0, "--keep-predictions")
+    assert run("--input", place / "in" / "d1", "--output", place / "out", *words) == 0
+    return place
+
+
 @pytest.fixture
-def published(tmp_path, settings):
-    folder_of_images(tmp_path / "in" / "d1", 8)
-    assert run("--input", tmp_path / "in" / "d1", "--output", tmp_path / "out", *settings, "--keep-predictions") == 0
+def published(made, tmp_path):
+    """A copy of it to spoil."""
+    for name in ("in", "out"):
+        shutil.copytree(made / name, tmp_path / name)
     return tmp_path / "out"
 
 

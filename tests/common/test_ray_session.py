@@ -1,0 +1,46 @@
+"""SIGTERM while Ray has put its own handler in the place of ours."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from jobs.command import EXIT_INTERRUPTED, run_command
+from pipeline.common.ray_session import _own_sigterm
+
+
+def as_ray_does():
+    """What ray.init does to the process that calls it (ray/_private/worker.py)."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+
+
+def end_this_process():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+
+def test_a_sigterm_while_ray_starts_is_an_interruption():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _own_sigterm():
+        as_ray_does()
+        end_this_process()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("started", ["before Ray", "while Ray starts", "after Ray has started"])
+def test_a_command_that_is_told_to_stop_ends_with_130(started, capsys):
+    def action():
+        if started == "before Ray":
+            end_this_process()
+        with _own_sigterm():
+            as_ray_does()
+            if started == "while Ray starts":
+                end_this_process()
+        end_this_process()
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(action) == EXIT_INTERRUPTED
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
