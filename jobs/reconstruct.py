@@ -22,6 +22,9 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.reconstruct import Reconstruction
+from pipeline.schema import MADE_BY
+
+_PNG_HEAD_BYTES = 4096  # a picture says whose it is before its pixels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,6 +120,8 @@ def _against_truth(result: Reconstruction, truth_uri: str) -> str:
     if errors.depth is not None:
         said += f", depth off by {errors.depth.abs_rel:.1%}"
     picture = f"{result.uri}.png"
+    if storage.exists(picture) and MADE_BY.encode() not in storage.read_bytes(picture, _PNG_HEAD_BYTES):
+        return f"  {said}\n  NOTE     no picture: {picture} is not of this program"
     drive_picture(comparison, picture, said)
     return f"  {said}\n  picture  {picture}"
 

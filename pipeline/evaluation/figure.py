@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.evaluation.depth import published_depth
 from pipeline.evaluation.metrics import FloatArray, position_errors, travelled
 from pipeline.evaluation.report import Comparison
+from pipeline.schema import MADE_BY
 
 _AXES = "xyz"
 _SHOWN = 5  # frames of a drive in its picture
@@ -103,5 +104,5 @@ def _draw_path(figure: Any, aligned: FloatArray, truth: FloatArray) -> None:
 
 def _save(figure: Any, uri: str) -> None:
     data = io.BytesIO()
-    figure.savefig(data, format="png")
+    figure.savefig(data, format="png", metadata={"Software": MADE_BY})
     storage.write_bytes_atomically(uri, data.getvalue())

@@ -153,7 +153,7 @@ _Row = tuple[str, "Mapping[str, Any] | str"]
 def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
     try:
         with storage.open_input(uri) as raw:
-            table = pq.ParquetFile(raw)
+            table = pq.ParquetFile(raw, page_checksum_verification=True)
             names = table.schema_arrow.names
             meant = columns.known(names)
             taken = {name: column for name, column in zip(names, meant, strict=True) if column is not None}
