@@ -58,6 +58,8 @@ def _local(root: str) -> dict[str, int]:
 
 
 def _walk(root: str) -> Iterator[tuple[str, int]]:
+    if not os.path.lexists(root):  # below a file too
+        return
     waiting = [root]
     while waiting:
         folder = waiting.pop()

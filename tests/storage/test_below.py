@@ -64,3 +64,10 @@ def test_a_path_that_climbs_out_is_refused(place):
     with pytest.raises(StorageError, match="not a plain name"):
         storage.remove_below(place, ["../d12/precious"])
     assert storage.read_bytes(f"{place}2/precious") == b"x"
+
+
+def test_a_file_where_a_folder_belongs_is_an_error_and_below_one_there_is_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(StorageError, match="expected a folder"):
+        storage.list_below(str(tmp_path / "file"))
+    assert storage.list_below(str(tmp_path / "file" / "out" / "d1")) == {}
