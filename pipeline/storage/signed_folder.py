@@ -51,12 +51,12 @@ def check_replaceable(uri: str, name: str, kind: str) -> None:
     shown = redacted(uri)
     signature = read_signature(uri, name, kind)
     if signature is None:
-        there = some_below(uri, _SHOWN)
-        if not there:
+        some = some_below(uri, _SHOWN)
+        if not some:
             return
         raise DriveError(
             f"{shown} is there and no {kind} of this program ({name} is missing or of something else; it holds "
-            f"{', '.join(there)}): nothing in it is touched; give another folder"
+            f"{', '.join(some)}): nothing in it is touched; give another folder"
         )
     found = list_below(uri)
     others = sorted(set(found) - {name, *signature["files"]})
