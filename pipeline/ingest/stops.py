@@ -23,6 +23,7 @@ _FEWEST_BLOCKS = 0.1  # share of blocks with texture below which a picture tells
 _MEMORY = 100  # kept frames for which a stop is remembered while something hides the view
 _SEARCH = 0.25  # largest turn between two frames that is looked for, in picture widths
 _AROUND = 3  # frames before and after a border that count as its surroundings
+_NEARNESS = 4  # a block counts by this power of its place between the top (far, sky) and the bottom (the road ahead)
 _FAR = 0.6  # upper share of a picture in which things are mostly far
 
 
@@ -33,7 +34,8 @@ class StopConfig:
     motion: float = 0.15
     """Apparent motion since the last kept frame below which a frame is still, in pixels of a picture 64 wide."""
     quiet_share: float = 0.3
-    """Share of the picture's textured parts that must be as quiet as that: the rest may be traffic passing."""
+    """Share of the picture's textured parts, and of its near ones, that must be as quiet as that: the rest may be
+    traffic passing."""
     min_frames: int = 5
     """Shorter runs of still frames are kept: they cost little and may be slow motion."""
     keep_every: int = 100
@@ -129,13 +131,27 @@ def _block_means(values: FloatArray) -> FloatArray:
 
 
 def _motion(before: _Picture, now: _Picture, quiet_share: float) -> float:
-    """Apparent motion in pixels that `quiet_share` of the textured blocks stay below; infinite if few have texture."""
+    """Apparent motion in pixels that `quiet_share` of the textured blocks stay below, both of all of them and with the
+    near ones counting more; infinite if few have texture. Far things hardly move while a car drives, a bonnet not at
+    all: neither alone shows that it stands.
+    """
     textured = before.texture >= _TEXTURE
     if textured.mean() < _FEWEST_BLOCKS:
         return float("inf")
     change = now.log - before.log
     blocks = _block_means(np.abs(change - np.median(change)))
-    return float(np.quantile(blocks[textured] / before.texture[textured], quiet_share))
+    moved = blocks[textured] / before.texture[textured]
+    rows = len(textured)
+    nearness = ((np.arange(rows) + 0.5) / rows) ** _NEARNESS
+    near = np.broadcast_to(nearness[:, None], textured.shape)[textured]
+    return max(float(np.quantile(moved, quiet_share)), _weighted_quantile(moved, near, quiet_share))
+
+
+def _weighted_quantile(values: FloatArray, weights: NDArray[np.float64], share: float) -> float:
+    """The value below which `share` of the weight lies."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    return float(values[order][min(int(np.searchsorted(below, share * below[-1])), len(values) - 1)])
 
 
 def _without_short_runs(still: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:

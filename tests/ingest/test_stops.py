@@ -3,6 +3,7 @@
 import itertools
 from functools import lru_cache
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,6 +92,26 @@ def test_nothing_stands_still_in_the_real_clip(shared):
     assert not still_frames(pictures, CONFIG).any()
     twice = np.repeat(pictures, 8, axis=0)
     assert still_frames(twice, CONFIG).sum() == 51 * 7
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_view_that_is_mostly_far_away_does_not_stand_while_near_things_move(shared, every):
+    with av.open(str(shared / "data/telemetry/karma.mp4")) as clip:
+        frames = [frame.to_ndarray(format="gray") for frame in clip.decode(video=0)][::every]
+    pictures = np.stack([thumbnail(frame) for frame in frames])
+    assert still_frames(pictures, CONFIG).mean() <= 0.05
+    assert still_frames(np.repeat(pictures[:20], 8, axis=0), CONFIG).sum() >= 20 * 7
+
+
+@pytest.mark.parametrize("moving", ["below", "above"])
+def test_far_things_and_a_bonnet_alone_are_no_proof_of_standing(moving):
+    texture = np.random.default_rng(2).integers(40, 210, (32, 640)).astype(np.float32)
+    texture = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in texture])
+    pictures = np.repeat(texture[None, :, :64], 60, axis=0)
+    rows = slice(20, 32) if moving == "below" else slice(0, 24)  # the road ahead, or all but the bonnet
+    for number in range(60):
+        pictures[number, rows] = texture[rows, number : number + 64]
+    assert not still_frames(pictures.astype(np.uint8), CONFIG).any()
 
 
 def test_pictures_that_show_nothing_are_kept():

@@ -6,6 +6,7 @@ drives costs ten requests for its own listing and one small one a drive; frames 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +16,11 @@ from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.discover.link_guard import LinkGuard
 from pipeline.ingest import video
 from pipeline.ingest.drives import KITTI_FOLDERS, is_drive, is_image_name
 from pipeline.ingest.frame_series import natural_key
+from pipeline.ingest.preprocess import UNREAD
 from pipeline.storage import NotFoundError, RefusedError
 from pipeline.storage.retry import patiently
 
@@ -31,6 +34,13 @@ DEPTH = 4
 ID_SEPARATOR = "__"
 # KITTI's folder of sequences adds nothing to a drive's name; poses/ beside it holds the truth.
 _SEQUENCES, _POSES = "sequences", "poses"
+# Folders beside the cameras' that hold pictures of other things: nuScenes' maps.
+_NOT_DRIVES = (("samples", "maps"),)
+# The folder of a camera's pictures in KITTI raw (image_02/data) and EuRoC (cam0/data).
+_DATA = "data"
+_RESULT_FILES = {"manifest.json", "poses.parquet"}
+_GIVE = "give the drive's images or video, or a folder of such"
+_NOTED = 20  # notes that are given one by one
 
 
 def iter_drives(
@@ -47,12 +57,14 @@ def iter_drives(
         note: told in one line what of the input is not used, as it is found.
 
     A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is
-    one drive, and its folders are nothing of its own (masks, depth). A folder without images, videos and folders is a
-    drive too: it fails by name later, where it would be missed otherwise. Two drives of one id: the second is refused.
-    Memory grows with the ids, not with the frames.
+    one drive, and its folders are nothing of its own (masks, depth). A folder without pictures (lidar, GPS) is a note,
+    one whose pictures cannot be read (HEIC) a drive that fails by name. A camera's folder named data (KITTI raw, EuRoC)
+    lends its drive the name of the folder above. Links to folders are followed, each folder once; results of this
+    program are no drives. Two drives of one id: the second is refused. Memory grows with the ids, not with the frames.
 
     Raises:
-        DriveError: the input itself is not there, cannot be listed, or is not a readable manifest; StorageError too.
+        DriveError: the input itself is not there, cannot be listed, or is not a readable manifest; nothing in it is a
+            drive, which is known at the end. StorageError too.
     """
     source = storage.absolute(source)
     name = storage.parent_and_name(source)[1].lower()
@@ -63,26 +75,38 @@ def iter_drives(
     top = _look(source)
     if top.is_drive:
         return _checked([DriveRef(storage.parent_and_name(source)[1], source)])
-    if not top.folders and not top.videos:
+    if top.is_result:
+        raise DriveError(f"{storage.redacted(source)} is a result of this program; {_GIVE}")
+    if top.has_unread and not (top.folders or top.videos):
+        return _checked([DriveRef(storage.parent_and_name(source)[1], source)])  # its plan says what is not read
+    if not top.folders and not top.videos and not top.dangling:
         raise DriveError(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
             f"give a folder of drives, a drive, or a manifest ({', '.join(MANIFEST_SUFFIXES)})"
         )
-    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None))
+    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note))
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a folder holds. is_drive: images or KITTI's cameras; the rest may then be unknown."""
+    """What a folder holds. is_drive: images or KITTI's cameras; the rest may then be unknown. dangling: links into
+    nothing that may have been drives; has_unread: pictures of formats that are not read; passed_over: folders that are
+    known to hold no drives, by what lies beside them."""
 
     is_drive: bool
     folders: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
+    dangling: tuple[str, ...] = ()
+    has_unread: bool = False
+    is_result: bool = False
+    passed_over: tuple[str, ...] = ()
 
 
 def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
     """One listing of a folder, stopped when its first names say that it is a drive."""
-    folders, videos, images = [], [], 0
+    folders, videos, images, has_unread = [], [], 0, False
+    plain: list[str] = []  # names without an ending, which a link to a drive has
+    result_files = set()
     for number, entry in enumerate(storage.iter_folder(uri, first_page), 1):
         if entry.is_folder and entry.name in KITTI_FOLDERS:
             return _Look(True)
@@ -94,31 +118,70 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
             images += 1
         elif video.is_video_name(entry.name):
             videos.append(entry.name)
+        elif entry.name in _RESULT_FILES:
+            result_files.add(entry.name)
+        elif "." not in entry.name:
+            plain.append(entry.name)
+        elif "." + entry.name.lower().rpartition(".")[2] in UNREAD:
+            has_unread = True
         if number >= first_page and images > len(folders) and is_drive(images, len(videos), len(folders)):
             return _Look(True)
     if is_drive(images, len(videos), len(folders)):
         return _Look(True)
+    if result_files == _RESULT_FILES:
+        return _Look(False, is_result=True)
     if _SEQUENCES in folders and _POSES in folders:
         folders.remove(_POSES)
-    return _Look(False, tuple(sorted(folders, key=natural_key)), tuple(sorted(videos, key=natural_key)))
+    passed_over = [name for beside, name in _NOT_DRIVES if beside in folders and name in folders]
+    return _Look(
+        False,
+        tuple(sorted((name for name in folders if name not in passed_over), key=natural_key)),
+        tuple(sorted(videos, key=natural_key)),
+        tuple(name for name in sorted(plain) if storage.is_local(uri) and storage.is_dangling(storage.join(uri, name))),
+        has_unread,
+        passed_over=tuple(passed_over),
+    )
 
 
-def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]:
+def _below(
+    source: str, top: _Look, leave_out: str | None, note: Callable[[str], None]
+) -> Iterator[DriveRef | RefusedDrive]:
     """Drives below a folder in natural order of their paths: depth first, with looks ahead. A folder that the store
     does not let us look into costs no other drive, and is said at the end: raises StorageError there."""
+    links = LinkGuard(source, DEPTH, leave_out)
+    unused = _Unused(note)
+    refused: deque[RefusedDrive] = deque()
 
     def expand(place: tuple[str, ...], look: _Look) -> None:
         """Put what a folder holds in front of what waits."""
         waiting.extendleft(((*place, name), False, None) for name in reversed(look.videos))
-        folders = [(*place, name) for name in reversed(look.folders)]
-        waiting.extendleft((path, True, None) for path in folders if storage.join(source, *path) != leave_out)
+        folders = [(*place, name) for name in look.folders if _is_searched(storage.join(source, *place, name))]
+        waiting.extendleft((path, True, None) for path in reversed(folders))
+        for name in look.passed_over:
+            unused.add(f"{storage.redacted(storage.join(source, *place, name))} holds pictures that no camera took")
+        for name in look.dangling:
+            uri = storage.join(source, *place, name)
+            reason = f"{uri} is a symbolic link to {os.readlink(uri)}, which is not there"
+            refused.append(RefusedDrive(_id_of((*place, name), source), uri, reason))
+
+    def _is_searched(uri: str) -> bool:
+        why_not = None if uri == leave_out else links.why_not(uri)
+        if why_not:
+            unused.add(why_not)
+        return uri != leave_out and not why_not
 
     unseen: list[StorageError] = []
+    found = 0
     waiting: deque[tuple[tuple[str, ...], bool, Future[_Look | None] | None]] = deque()
     with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
         expand((), top)
         try:
-            while waiting:
+            while waiting or refused:
+                while refused:
+                    found += 1
+                    yield refused.popleft()
+                if not waiting:
+                    break
                 for index in range(min(LOOKS_AHEAD, len(waiting))):
                     path, is_folder, future = waiting[index]
                     if is_folder and future is None:
@@ -130,16 +193,45 @@ def _below(source: str, top: _Look, leave_out: str | None) -> Iterator[DriveRef]
                 except StorageError as error:
                     unseen.append(error)
                     continue
-                if look is None or look.is_drive or len(path) >= DEPTH or not (look.folders or look.videos):
-                    yield DriveRef(_id_of(path if is_folder else (*path[:-1], _stem(path[-1]))), uri)
+                if look is None or look.is_drive or (look.has_unread and not (look.folders or look.videos)):
+                    found += 1
+                    yield DriveRef(_id_of(path if is_folder else (*path[:-1], _stem(path[-1])), source), uri)
+                elif look.is_result:
+                    unused.add(f"{storage.redacted(uri)} is a result of this program, no drive")
+                elif not (look.folders or look.videos or look.dangling or look.passed_over):
+                    unused.add(f"{storage.redacted(uri)} holds no pictures")
+                elif len(path) >= DEPTH:
+                    found += 1
+                    yield DriveRef(_id_of(path, source), uri)  # fails by name: what is in it would be missed otherwise
                 else:
                     expand(path, look)
         finally:
             for _, _, future in waiting:
                 if future is not None:
                     future.cancel()
+    unused.close()
     if unseen:
         raise StorageError(f"{len(unseen)} folder(s) could not be looked into, the first: {unseen[0]}")
+    if not found:
+        raise DriveError(f"no drives below {storage.redacted(source)}: {unused.first or 'it is empty'}; {_GIVE}")
+
+
+class _Unused:
+    """Notes of what is not used: the first ones one by one, the rest as a number."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note, self._count = note, 0
+        self.first = ""
+
+    def add(self, said: str) -> None:
+        self.first = self.first or said
+        self._count += 1
+        if self._count <= _NOTED:
+            self._note(said)
+
+    def close(self) -> None:
+        if self._count > _NOTED:
+            self._note(f"{self._count - _NOTED} more folders are not used")
 
 
 def _look_again(uri: str) -> _Look | None:
@@ -150,8 +242,10 @@ def _look_again(uri: str) -> _Look | None:
         return None
 
 
-def _id_of(path: tuple[str, ...]) -> str:
+def _id_of(path: tuple[str, ...], source: str) -> str:
     names = path[1:] if len(path) > 1 and path[0] == _SEQUENCES else path
+    if names[-1] == _DATA:
+        names = names[:-1] or (storage.parent_and_name(source)[1],)
     return ID_SEPARATOR.join(names)
 
 

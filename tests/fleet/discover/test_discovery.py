@@ -36,7 +36,18 @@ LAYOUTS = {
     ),
     "mixed": (["d1/0.png", "d2/image_2/0.png", "d3.mp4"], ["d1", "d2", "d3"]),
     "hidden": (["d1/0.png", "_runs/r/run.json", ".cache/0.png", "d1/.DS_Store"], ["d1"]),
-    "nothing usable inside": (["d1/0.png", "empty/notes.txt"], ["d1", "empty"]),
+    "nothing usable inside": (["d1/0.png", "empty/notes.txt"], ["d1"]),
+    "pictures that are not read": (["d1/0.png", "d2/0.gif"], ["d1", "d2"]),
+    "KITTI raw": (
+        [f"2011_09_26/d1/{name}" for name in ("image_02/data/0.png", "image_02/timestamps.txt", "oxts/data/0.txt")],
+        ["2011_09_26__d1__image_02"],
+    ),
+    "EuRoC": (["mav0/cam0/data/1.png", "mav0/cam0/data.csv", "mav0/imu0/data.csv"], ["mav0__cam0"]),
+    "nuScenes": (
+        ["samples/CAM_FRONT/1.jpg", "samples/LIDAR_TOP/x.pcd.bin", "v1.0-mini/scene.json", "maps/0.png"],
+        ["samples__CAM_FRONT"],
+    ),
+    "a result beside": (["d1/0.png", "r/manifest.json", "r/poses.parquet", "r/points/part-00000.parquet"], ["d1"]),
     "images deep below": (["d1/frames/left/0.png"], ["d1__frames__left"]),
     "an image beside drives": (
         ["overview.jpg", "2024/thumb.png", "2024/d1/0.png", "2024/d2/0.png", "d3/0.png"],
@@ -162,3 +173,45 @@ def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other
             found.append(ref.drive_id)
     assert found == ["d0", "d1", "d2", "d4"]
     assert (asked["d1"], asked["d3"], asked["d0"]) == (3, 3, 1)
+
+
+def test_links_to_folders_are_drives_and_each_folder_is_one_once(tmp_path):
+    put(str(tmp_path), ["store/x/0.png", "store/y/0.png", "fleet/c/0.png", "fleet/e/0.png"])
+    fleet = tmp_path / "fleet"
+    links = {"a": "../store/x", "b": "../store/y", "again": "../store/x", "up": "..", "self": ".", "latest": "c"}
+    for name, target in links.items():
+        (fleet / name).symlink_to(target)
+    (fleet / "e" / "up").symlink_to("..")
+    notes = []
+    assert [ref.drive_id for ref in iter_drives(str(fleet), note=notes.append)] == ["a", "b", "c", "e"]
+    assert len(notes) == 4
+    assert sum("above it" in note for note in notes) == 2
+    assert sum("the same folder as" in note or "is found itself" in note for note in notes) == 2
+
+
+def test_a_link_into_nothing_is_refused_by_its_name(tmp_path):
+    put(str(tmp_path), ["a/0.png"])
+    (tmp_path / "gone").symlink_to("/nowhere/drive")
+    drives = {ref.drive_id: ref for ref in iter_drives(str(tmp_path))}
+    assert isinstance(drives["a"], DriveRef)
+    assert isinstance(drives["gone"], RefusedDrive) and "/nowhere/drive, which is not there" in drives["gone"].reason
+
+
+def test_what_is_no_drive_is_noted_and_an_input_without_any_is_an_error(tmp_path):
+    put(str(tmp_path), ["fleet/d/0.png", "out/d/manifest.json", "out/d/poses.parquet", "lidar/scans/0.bin"])
+    put(str(tmp_path / "fleet"), [f"lidar{number}/0.bin" for number in range(30)])
+    notes = []
+    assert [ref.drive_id for ref in iter_drives(str(tmp_path / "fleet"), note=notes.append)] == ["d"]
+    assert len(notes) == 21 and "lidar0 holds no pictures" in notes[0] and "10 more folders" in notes[-1]
+    for name, said in (
+        ("out", "out/d is a result of this program"),
+        ("out/d", "is a result"),
+        ("lidar", "no pictures"),
+    ):
+        with pytest.raises(DriveError, match=said):
+            list(iter_drives(str(tmp_path / name)))
+
+
+def test_a_camera_folder_named_data_lends_the_name_above_it(tmp_path):
+    put(str(tmp_path), ["image_02/data/0.png"])
+    assert [ref.drive_id for ref in iter_drives(str(tmp_path / "image_02"))] == ["image_02"]
