@@ -1,7 +1,7 @@
-"""What a process could not say itself any more: a shell beside it says it once the process is gone without a word.
+"""Says why a process ended when it was killed by a signal that it cannot catch.
 
-The system kills for memory with a signal that nobody can catch. The shell waits at the end of a pipe, takes a megabyte,
-and is therefore the last to be chosen.
+The system kills a process for memory with SIGKILL. A small shell beside the process waits at the end of a pipe, and
+prints the message when the pipe breaks. It takes one megabyte, so the system does not choose it.
 """
 
 from __future__ import annotations

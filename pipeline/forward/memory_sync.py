@@ -1,8 +1,9 @@
-"""Global Context Synchronization: a memory's step summed over all chunks of a drive. The only collective.
+"""Global Context Synchronization: a memory's step summed over all chunks of a drive.
 
-Two ways with one interface: `LocalSync` for one process, `GroupSync` over a torch process group. A failure on
-one rank must not leave the others waiting in a collective, so every sum carries it: all ranks learn of it at
-the same barrier and drop the drive together.
+This is the only file of the forward stage that communicates between ranks: a sum, a broadcast and a gather.
+`LocalSync` does it for one process, `GroupSync` over a torch process group. A failure on one rank must not leave the
+others waiting in a collective. Every sum therefore carries a failure flag: all ranks learn of a failure at the same
+barrier and drop the drive together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How many frames become chunks, who owns which frame, which rank works on which chunks. Pure arithmetic.
+"""How frames are cut into chunks, which chunk owns a frame, and which rank works on which chunks. Pure arithmetic.
 
-All ranges are half-open ranges of drive frame numbers (or of chunk numbers, where that is said).
+Ranges are half-open. They count the frames that are kept (`segments.DriveTask`), or chunks where that is said.
 """
 
 from __future__ import annotations

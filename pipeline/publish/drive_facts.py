@@ -1,7 +1,7 @@
-"""What publishing is given: facts of the drive and of the run, and the shape of what the other wings hand
-over.
+"""What publishing is given: facts of the drive and of the run, and protocols for what other stages hand over.
 
-The wings do not import each other, so chunks and the joined trajectory are described by what they must offer.
+Stages do not import each other. Chunks and the joined trajectory are therefore described by the attributes that
+publishing reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Drives that wait for a group: longest first, in waves that get smaller towards the end, failed ones again later.
 
-Every wave costs its group a start (45 s with the published weights), and the last ones decide how evenly groups end. As
-the drives' lengths are known, a group takes most of its fair share of what waits, and all of it where that is little.
+A wave costs its group one start (45 s with the published weights), so a wave should be long. The last waves decide
+whether all groups end at the same time, so these should be short. A group therefore takes most of its fair share of the
+frames that wait, and takes all of its share when little is left.
 """
 
 from __future__ import annotations
