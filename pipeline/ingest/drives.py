@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.cameras.orientation import UPRIGHT
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
+from pipeline.ingest.dataset_times import PICTURES, camera_folder, dataset_times
 from pipeline.ingest.frame_series import Series, find_series, unused_files
 from pipeline.ingest.frame_times import check_rising, read_times
 from pipeline.ingest.preprocess import ImageHeader
@@ -146,8 +147,10 @@ def is_image_name(name: str) -> bool:
 def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
     found, folder, sequence = _image_folder(uri)
     files, notes = frames_of(found)
-    drive_id = storage.check_drive_id(drive_id or storage.parent_and_name(sequence or folder)[1])
-    times = _kitti_times(sequence, files) if sequence else None
+    drive_id = storage.check_drive_id(
+        drive_id or storage.parent_and_name(sequence or camera_folder(folder) or folder)[1]
+    )
+    times = _kitti_times(sequence, files) if sequence else dataset_times(folder, files)
     selected = _selection(len(files), times, used, drive_id)
     files = files.take(selected)
     first = _first_header(files, drive_id, used.turn)
@@ -197,14 +200,14 @@ def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
     if _is_drive_of_images(here):
         parent, name = storage.parent_and_name(uri)
         return here, uri, parent if _CAMERA_FOLDER.fullmatch(name) and storage.parent_and_name(parent)[1] else None
-    for name in KITTI_FOLDERS:
+    for name in (*KITTI_FOLDERS, PICTURES):
         folder = storage.join(uri, name)
         try:
             files = storage.list_files(folder)
         except NotFoundError:
             continue
         if _has_images(files):
-            return files, folder, uri
+            return files, folder, uri if name != PICTURES else None
     videos = [name for name in here.names if video.is_video_name(name)]
     if videos:
         hint = f"; it holds {len(videos)} videos, each of them a drive: give one ({videos[0]}), or the folder without "

@@ -18,6 +18,7 @@ from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.link_guard import LinkGuard
 from pipeline.ingest import video
+from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.drives import KITTI_FOLDERS, is_drive, is_image_name
 from pipeline.ingest.frame_series import natural_key
 from pipeline.ingest.preprocess import UNREAD
@@ -36,8 +37,6 @@ ID_SEPARATOR = "__"
 _SEQUENCES, _POSES = "sequences", "poses"
 # Folders beside the cameras' that hold pictures of other things: nuScenes' maps.
 _NOT_DRIVES = (("samples", "maps"),)
-# The folder of a camera's pictures in KITTI raw (image_02/data) and EuRoC (cam0/data).
-_DATA = "data"
 _RESULT_FILES = {"manifest.json", "poses.parquet"}
 _GIVE = "give the drive's images or video, or a folder of such"
 _NOTED = 20  # notes that are given one by one
@@ -244,7 +243,7 @@ def _look_again(uri: str) -> _Look | None:
 
 def _id_of(path: tuple[str, ...], source: str) -> str:
     names = path[1:] if len(path) > 1 and path[0] == _SEQUENCES else path
-    if names[-1] == _DATA:
+    if names[-1] == PICTURES:
         names = names[:-1] or (storage.parent_and_name(source)[1],)
     return ID_SEPARATOR.join(names)
 
