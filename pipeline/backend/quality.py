@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.backend.config import QualityConfig
+from pipeline.backend.frame_order import turned_back
 from pipeline.backend.join import Edge, JoinResult
 from pipeline.backend.sim3 import Array
 
@@ -82,6 +83,7 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> V
         *_scale_findings(joined, config),
         *_speed_findings(joined, config),
         *_drive_findings(joined, config),
+        *_order_findings(joined),
     ]
     findings.sort(key=lambda f: (f.frames.start, f.frames.stop, f.kind))
     scale = _log_scales(joined)
@@ -210,6 +212,19 @@ def _speed_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
         reason = f"a step of {step[n]:.3g} a frame where {usual[n]:.3g} is usual"
         findings.append(Finding("warn", "speed", frames, None, reason))
     return findings
+
+
+def _order_findings(joined: JoinResult) -> list[Finding]:
+    """A trajectory that goes to and fro."""
+    back = turned_back(joined.world_from_camera[:, :3, 3])
+    if not back:
+        return []
+    first, last = int(joined.frame_index[back[0]]), int(joined.frame_index[back[-1]])
+    reason = (
+        f"the motion goes to and fro {len(back)} times, first at frame {first}: the frames are probably not in the "
+        "order of time; check how their names sort"
+    )
+    return [Finding("warn", "frame order", range(first, last + 1), None, reason)]
 
 
 def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
