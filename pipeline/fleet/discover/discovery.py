@@ -99,6 +99,7 @@ class _Look:
     has_unread: bool = False
     is_result: bool = False
     passed_over: tuple[str, ...] = ()
+    images: int = 0  # beside drives: thumbnails, an overview
 
 
 def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
@@ -139,6 +140,7 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
         tuple(name for name in sorted(plain) if storage.is_local(uri) and storage.is_dangling(storage.join(uri, name))),
         has_unread,
         passed_over=tuple(passed_over),
+        images=images,
     )
 
 
@@ -156,6 +158,9 @@ def _below(
         waiting.extendleft(((*place, name), False, None) for name in reversed(look.videos))
         folders = [(*place, name) for name in look.folders if _is_searched(storage.join(source, *place, name))]
         waiting.extendleft((path, True, None) for path in reversed(folders))
+        if look.images:
+            where = storage.redacted(storage.join(source, *place))
+            unused.add(f"{look.images} picture(s) in {where} are not used: the drives are the clips or folders there")
         for name in look.passed_over:
             unused.add(f"{storage.redacted(storage.join(source, *place, name))} holds pictures that no camera took")
         for name in look.dangling:

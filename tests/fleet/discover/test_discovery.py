@@ -212,6 +212,14 @@ def test_what_is_no_drive_is_noted_and_an_input_without_any_is_an_error(tmp_path
             list(iter_drives(str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("beside", [["a.mp4", "b.mp4"], ["d1/0.png", "d2/0.png"]])
+def test_pictures_beside_clips_or_folders_of_drives_are_counted(tmp_path, beside):
+    put(str(tmp_path), [*beside, "preview.jpg"])
+    notes = []
+    assert len(list(iter_drives(str(tmp_path), note=notes.append))) == 2
+    assert len(notes) == 1 and notes[0].startswith("1 picture(s) in ")
+
+
 def test_a_camera_folder_named_data_lends_the_name_above_it(tmp_path):
     put(str(tmp_path), ["image_02/data/0.png"])
     assert [ref.drive_id for ref in iter_drives(str(tmp_path / "image_02"))] == ["image_02"]
