@@ -6,30 +6,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.mixed_precision import Prepared
 from models.rope import RopeTable, rotate
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm whose parameters may stay float32 while tokens are bfloat16; statistics are float32."""
+    """LayerNorm whose parameters may stay float32 while tokens are bfloat16; statistics are float32.
+
+    One kernel that takes and gives the tokens' dtype and computes in float32. CUDA's own kernel wants parameters of the
+    same dtype, so it gets copies that were rounded once; the compiled kernel and the one for CPUs read float32.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
+        super().__init__(width, eps=eps)
+        self._rounded = Prepared()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., width) -> same shape and dtype."""
-        if x.dtype == self.weight.dtype:
-            return super().forward(x)
-        y = F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps)
-        return y.to(x.dtype)
+        weight, bias = self.weight, self.bias
+        if x.dtype != weight.dtype and x.device.type != "cpu" and not torch.compiler.is_compiling():
+            weight, bias = self._rounded.get((weight, bias), x.dtype, lambda: (weight.to(x.dtype), bias.to(x.dtype)))
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class LayerScale(nn.Module):
-    """One learned factor a channel on a residual branch."""
+    """One learned factor a channel on a residual branch; the block applies it in the same kernel as the sum."""
 
     def __init__(self, width: int, start: float) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., width) scaled channel by channel."""
-        return x * self.gamma
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -103,5 +108,5 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
         """x (B, L, width) -> (B, L, width)."""
-        x = x + self.ls1(self.attn(self.norm1(x), rope))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = torch.addcmul(x, self.attn(self.norm1(x), rope), self.ls1.gamma)
+        return torch.addcmul(x, self.mlp(self.norm2(x)), self.ls2.gamma)

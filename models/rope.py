@@ -11,9 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.mixed_precision import scaled_sum
+
 
 class RopeTable(NamedTuple):
-    """Cosines and sines of one grid of positions, both (P, D), float32."""
+    """Cosines and sines of one grid of positions, both (P, D), float32.
+
+    sin carries the signs of the rotation: minus for the first element of a pair, plus for the second.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -39,7 +44,7 @@ def rope_table(
     for axis in (row, col):
         position = torch.cat([torch.zeros(specials, device=device), axis.float()])
         angle = position[:, None] * frequency  # (P, h / 2)
-        angles += [angle, angle]  # element i pairs with element i + h/2
+        angles += [-angle, angle]  # element i pairs with element i + h/2; the cosine does not see the sign
     table = torch.cat(angles, dim=-1)
     return RopeTable(table.cos(), table.sin())
 
@@ -52,7 +57,6 @@ def rotate(x: Tensor, table: RopeTable) -> Tensor:
     length, positions = x.shape[-2], len(table.cos)
     if length != positions:
         x = x.unflatten(-2, (-1, positions))
-    y1, y2, x1, x2 = x.chunk(4, dim=-1)
-    turned = torch.cat([-y2, y1, -x2, x1], dim=-1)
-    out = (x * table.cos + turned * table.sin).to(x.dtype)
+    partner = x.unflatten(-1, (2, 2, -1)).flip(-2).flatten(-3)  # halves of each half exchanged: (b, a) for (a, b)
+    out = scaled_sum(x * table.cos, partner, table.sin)
     return out if length == positions else out.flatten(-3, -2)
