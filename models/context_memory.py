@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import fast_weights
-from models.fast_weights import FastWeights
+from models.fast_weights import FastWeights, StartWeights
+from models.mixed_precision import Prepared
 from models.rope import RopeTable, rotate
 
 _OUTPUT_NORM_EPS = 1e-5
@@ -27,13 +28,15 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
+        self._rounded = Prepared()
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., width) -> same shape and dtype."""
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
-        return (y * self.weight.float()).to(x.dtype)
+        weight = self.weight
+        if x.dtype != weight.dtype and not torch.compiler.is_compiling():
+            (weight,) = self._rounded.get((weight,), x.dtype, lambda: (self.weight.to(x.dtype),))
+        return F.rms_norm(x, x.shape[-1:], weight, eps)
 
 
 class ContextMemory(nn.Module):
@@ -57,6 +60,7 @@ class ContextMemory(nn.Module):
         self.lrs = nn.Linear(width, 3)
         self.proj = nn.Linear(width, 3 * width)
         self.o_norm = RMSNorm(width, eps=_OUTPUT_NORM_EPS)
+        self._start, self._rates = Prepared(), Prepared()
         self.start_without_effect()
 
     def start_without_effect(self) -> None:
@@ -74,11 +78,30 @@ class ContextMemory(nn.Module):
 
         rope: tables (L, d). Scal3R: G0, G1, G2 from the start weights, to be summed over chunks.
         """
+        k, v = self.keys_and_values(x, rope)
+        start = StartWeights(
+            *self._start.get(self.start, k.dtype, lambda: fast_weights.side_by_side(self.start, k.dtype))
+        )
+        return fast_weights.step_of(start, k, v, self.rates(x))
+
+    def keys_and_values(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor]:
+        """Normalised, rotated keys and plain values (B, L, d) of tokens x (B, L, d)."""
         width = x.shape[-1]
         k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).chunk(2, dim=-1)
-        k = rotate(self.k_norm(k), rope)
-        rates = F.softplus(F.linear(x.float(), self.lrs.weight.float(), self.lrs.bias.float()) + self.base)
-        return fast_weights.gradient_step(self.start, k, v, rates)
+        return rotate(self.k_norm(k), rope), v
+
+    def rates(self, x: Tensor) -> Tensor:
+        """Learning rates (B, L, 3) of tokens x (B, L, d), float32.
+
+        On a GPU bfloat16 tokens are not cast: the float32 weights go in as the sum of two bfloat16 ones, which hold
+        them to 16 bits, and the products are summed in float32.
+        """
+        weight, bias = self.lrs.weight.float(), self.lrs.bias.float() + self.base
+        if x.dtype != torch.bfloat16 or x.device.type == "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+            return F.softplus(F.linear(x.float(), weight, bias))
+        (both,) = self._rates.get((self.lrs.weight,), x.device, lambda: (_in_two_parts(weight).T.contiguous(),))
+        parts = torch.mm(x.reshape(-1, x.shape[-1]), both, out_dtype=torch.float32).view(*x.shape[:-1], 2, -1)
+        return F.softplus(parts.sum(-2) + bias)
 
     def update(self, step: FastWeights, dtype: torch.dtype = torch.float32) -> FastWeights:
         """The one update from a step summed over all chunks; Newton-Schulz runs in `dtype`."""
@@ -91,5 +114,11 @@ class ContextMemory(nn.Module):
         q = rotate(self.q_norm(q), rope)
         o = self.o_norm(fast_weights.read(weights, q))
         shift, scale, gate = self.proj(o).chunk(3, dim=-1)
-        normed = F.layer_norm(o.float(), (width,), eps=_MODULATION_EPS).to(o.dtype)
-        return x + gate * (normed * (1 + scale) + shift)
+        normed = F.layer_norm(o, (width,), eps=_MODULATION_EPS)
+        return torch.addcmul(x, gate, torch.addcmul(shift, normed, 1 + scale))
+
+
+def _in_two_parts(weight: Tensor) -> Tensor:
+    """A float32 matrix (rows, d) as bfloat16 (2 rows, d): its rounded values, then what rounding left."""
+    high = weight.bfloat16()
+    return torch.cat([high, (weight - high.float()).bfloat16()])

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.mixed_precision import is_functional, scaled
+
 # Coefficients of the quintic Newton-Schulz iteration (Scal3R, GCS update).
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _NORM_EPS = 1e-7
@@ -32,30 +34,76 @@ class FastWeights(NamedTuple):
         """The function applied to each matrix."""
         return FastWeights(*(function(w) for w in self))
 
+    def to(self, dtype: torch.dtype) -> FastWeights:
+        """The weights in another dtype: cast once before they are read by many chunks."""
+        return FastWeights(*(w.to(dtype) for w in self))
+
+
+class StartWeights(NamedTuple):
+    """Start weights as a step reads them, in the tokens' dtype: w0 and w2 side by side (..., d, 2h), w1 (..., h, d)."""
+
+    w02: Tensor
+    w1: Tensor
+
+
+def side_by_side(weights: FastWeights, dtype: torch.dtype) -> StartWeights:
+    """Start weights for `step_of`: one product gives both hidden layers. Made once where weights do not change."""
+    w0, w1, w2 = (w.to(dtype) for w in weights)
+    return StartWeights(torch.cat([w0, w2], dim=-1), w1)
+
 
 def gradient_step(weights: FastWeights, k: Tensor, v: Tensor, rates: Tensor) -> FastWeights:
     """Minus the gradient of the memory's loss, summed over tokens, in float32.
 
     k, v: (..., L, d). rates: (..., L, 3) float32, columns for w0, w1, w2. Returns steps shaped as the
-    weights. The products over hidden units run in k's dtype; rates, the sums over tokens and the result
-    are float32 whatever it is.
+    weights. The products take k's dtype; rates, the sums over tokens and the result are float32 whatever it is.
     """
-    w0, w1, w2 = (w.to(k.dtype) for w in weights)
-    g, u = k @ w0, k @ w2  # (..., L, h)
-    dh = v @ w1.transpose(-2, -1)
-    sigmoid = torch.sigmoid(g)
-    silu = g * sigmoid
-    silu_slope = sigmoid + silu * (1 - sigmoid)
-    eta0, eta1, eta2 = rates.float().unbind(-1)
+    return step_of(side_by_side(weights, k.dtype), k, v, rates)
 
-    def over_tokens(rate: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        return (rate[..., None] * left.float()).transpose(-2, -1) @ right.float()
 
-    return FastWeights(
-        w0=over_tokens(eta0, k, dh * u * silu_slope),
-        w1=over_tokens(eta1, silu * u, v),
-        w2=over_tokens(eta2, k, dh * silu),
-    )
+def step_of(start: StartWeights, k: Tensor, v: Tensor, rates: Tensor) -> FastWeights:
+    """`gradient_step` from prepared start weights: five products and what `hidden_gradients` does between them."""
+    operands = summed_from(k)
+    by_w0, by_w1, by_w2 = hidden_gradients(k @ start.w02, v @ start.w1.transpose(-2, -1), rates.float(), operands)
+    k, v = k.to(operands), v.to(operands)
+    return FastWeights(sum_over_tokens(k, by_w0), sum_over_tokens(by_w1, v), sum_over_tokens(k, by_w2))
+
+
+def summed_from(tokens: Tensor) -> torch.dtype:
+    """In what the operands of the sums over tokens are: bfloat16 on a GPU for bfloat16 tokens, else float32.
+
+    Products of bfloat16 numbers are exact in float32 and are summed in it; CPUs have no such product, and gradients do
+    not go through it.
+    """
+    low = tokens.dtype == torch.bfloat16 and tokens.device.type != "cpu"
+    return torch.bfloat16 if low and not (torch.is_grad_enabled() and tokens.requires_grad) else torch.float32
+
+
+def hidden_gradients(gu: Tensor, dh: Tensor, rates: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """What is summed over tokens against k, v and k, each times its rate in float32, rounded once to `dtype`.
+
+    gu: g = k W0 and u = k W2 side by side (..., L, 2h). dh = v W1^T (..., L, h). rates (..., L, 3) float32.
+    Returns eta_0 dh u silu'(g), eta_1 silu(g) u and eta_2 dh silu(g), each (..., L, h).
+    """
+    g, u = gu.chunk(2, dim=-1)
+    silu = F.silu(g)
+    if is_functional(gu, dh, rates):
+        sigmoid = torch.sigmoid(g)
+        slope = dh * u * (sigmoid + silu * (1 - sigmoid))
+    else:
+        slope = torch.ops.aten.silu_backward(dh * u, g)  # dh u silu'(g) in one kernel, which has no gradient itself
+    parts = (slope, silu * u, dh * silu)
+    by_w0, by_w1, by_w2 = (scaled(x, rate, dtype) for x, rate in zip(parts, rates[..., None].unbind(-2), strict=True))
+    return by_w0, by_w1, by_w2
+
+
+def sum_over_tokens(left: Tensor, right: Tensor) -> Tensor:
+    """left^T right: (..., L, m) and (..., L, n) -> (..., m, n), float32 sums of operands as `summed_from` has them."""
+    if left.dtype == torch.float32:
+        return left.transpose(-2, -1) @ right
+    shape = (*left.shape[:-2], left.shape[-1], right.shape[-1])
+    flat = (t.reshape(-1, *t.shape[-2:]) for t in (left.transpose(-2, -1), right))
+    return torch.bmm(*flat, out_dtype=torch.float32).view(shape)
 
 
 def orthogonalise(step: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -1,0 +1,58 @@
+"""Tensors of two precisions in one kernel, computed in float32 and rounded once; copies that are rounded only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class Prepared:
+    """Tensors made from parameters once, and again only when the parameters have changed.
+
+    Of no use where gradients go through the parameters: `get` makes them anew then.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._made: tuple[Tensor, ...] = ()
+
+    def __deepcopy__(self, memo: object) -> Prepared:
+        return Prepared()
+
+    def get(
+        self, sources: tuple[Tensor, ...], key: object, make: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """`make()`, remembered for these sources and this key."""
+        if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
+            return make()
+        if any(source.is_inference() for source in sources):  # nobody counts their versions
+            return make()
+        state = (key, *((source.data_ptr(), source._version, source.device) for source in sources))
+        if state != self._key:
+            with torch.inference_mode(False), torch.no_grad():
+                self._made = make()
+            self._key = state
+        return self._made
+
+
+def scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """x * factor in x's shape and this dtype; factor may be float32."""
+    if is_functional(x, factor):
+        return (x * factor).to(dtype)
+    return torch.mul(x, factor, out=torch.empty_like(x, dtype=dtype))
+
+
+def scaled_sum(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """base + x * factor in x's dtype and shape; base and factor may be float32."""
+    if is_functional(base, x, factor):
+        return torch.addcmul(base, x, factor).to(x.dtype)
+    return torch.addcmul(base, x, factor, out=torch.empty_like(x))
+
+
+def is_functional(*tensors: Tensor) -> bool:
+    """Whether to do without `out=`: a gradient is wanted of one of these, or the compiler fuses the cast anyway."""
+    if torch.compiler.is_compiling():
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
