@@ -67,16 +67,15 @@ class Aggregator(nn.Module):
                 for layer in config.memory_layers
             }
         )
-        self._tables: dict[tuple[object, ...], RopeTable] = {}
+        self._made_once: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d); frame by frame, no context.
+        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d); frame by frame, no context.
 
         With a motion cue the tokens are wider: `begin` needs the fine features behind the first d.
         """
-        mean = torch.tensor(_IMAGE_MEAN, device=images.device).view(1, 3, 1, 1)
-        deviation = torch.tensor(_IMAGE_DEVIATION, device=images.device).view(1, 3, 1, 1)
-        return self.encoder((images - mean) / deviation)
+        shift, of_unit, of_bytes = self._constants("normalisation", images, _normalisation)
+        return self.encoder(torch.addcmul(shift, images, of_bytes if images.dtype == torch.uint8 else of_unit))
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame first."""
@@ -87,14 +86,11 @@ class Aggregator(nn.Module):
             features = {FINE_FEATURES: fine} if self.config.dense_skip else {}
             patch_tokens = self.motion(patch_tokens[..., :d], fine, grid)
         b, s = patch_tokens.shape[:2]
-        which = torch.tensor([0] + [1] * (s - 1), device=patch_tokens.device)
-        camera = self.camera_token[0, which].expand(b, -1, -1, -1)
+        camera = _first_and_others(self.camera_token, s).expand(b, -1, -1, -1)
         if self.frame_order is not None:
-            offset = torch.tensor(time_offsets(s), device=patch_tokens.device, dtype=torch.float32)
-            # the place in time twice: in tens of frames, and squashed so that near frames stand well apart
-            place = torch.stack([offset / 10, torch.tanh(offset / 2)], dim=-1)
+            (place,) = self._constants(("places", s), self.frame_order.weight, lambda: _places(s))
             camera = camera + self.frame_order(place.to(self.frame_order.weight.dtype))[None, :, None]
-        registers = self.register_token[0, which].expand(b, -1, -1, -1)
+        registers = _first_and_others(self.register_token, s).expand(b, -1, -1, -1)
         dtype = patch_tokens.dtype
         tokens = torch.cat([camera.to(dtype), registers.to(dtype), patch_tokens], dim=2)
         return ChunkState(tokens=tokens, grid=grid, features=features)
@@ -177,8 +173,32 @@ class Aggregator(nn.Module):
         return self._table(state.grid, self.config.embed_dim, 0)
 
     def _table(self, grid: tuple[int, int], width: int, specials: int) -> RopeTable:
-        device = self.camera_token.device
-        key = (grid, width, specials, device)
-        if key not in self._tables:
-            self._tables[key] = rope_table(grid, width, specials, self.config.rope_base, device)
-        return self._tables[key]
+        made = self._constants(
+            (grid, width, specials), self.camera_token, lambda: rope_table(grid, width, specials, self.config.rope_base)
+        )
+        return RopeTable(*made)
+
+    def _constants(self, key: object, like: Tensor, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `make` gives, moved once to the device of `like`: no chunk waits for a copy of it."""
+        place = (key, like.device)
+        if place not in self._made_once:
+            with torch.inference_mode(False):
+                self._made_once[place] = tuple(tensor.to(like.device) for tensor in make())
+        return self._made_once[place]
+
+
+def _normalisation() -> tuple[Tensor, Tensor, Tensor]:
+    """Shift and scales (1, 3, 1, 1): shift + scale x is (x - mean) / deviation, for x in [0, 1] and in 0 ... 255."""
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (_IMAGE_MEAN, _IMAGE_DEVIATION))
+    return -mean / deviation, 1 / deviation, 1 / (255 * deviation)
+
+
+def _first_and_others(tokens: Tensor, frames: int) -> Tensor:
+    """Special tokens (1, 2, n, d) -> (1, frames, n, d): index 0 for the first frame, 1 for the others."""
+    return torch.cat([tokens[:, :1], tokens[:, 1:].expand(-1, frames - 1, -1, -1)], dim=1)
+
+
+def _places(frames: int) -> tuple[Tensor]:
+    """Each frame's place in time (frames, 2): in tens of frames, and squashed so that near frames stand well apart."""
+    offset = torch.tensor(time_offsets(frames), dtype=torch.float32)
+    return (torch.stack([offset / 10, torch.tanh(offset / 2)], dim=-1),)

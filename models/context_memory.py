@@ -33,10 +33,12 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (..., width) -> same shape and dtype."""
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        weight = self.weight
-        if x.dtype != weight.dtype and not torch.compiler.is_compiling():
-            (weight,) = self._rounded.get((weight,), x.dtype, lambda: (self.weight.to(x.dtype),))
-        return F.rms_norm(x, x.shape[-1:], weight, eps)
+        if x.device.type != "cpu" and not torch.compiler.is_compiling():
+            (weight,) = self._rounded.get((self.weight,), x.dtype, lambda: (self.weight.to(x.dtype),))
+            return F.rms_norm(x, x.shape[-1:], weight, eps)
+        y = x.float()  # for CPUs torch has no kernel of its own; the compiler makes one of these lines
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
+        return (y * self.weight.float()).to(x.dtype)
 
 
 class ContextMemory(nn.Module):

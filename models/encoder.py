@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.block import Block, LayerNorm
 from models.config import ENCODER_DEPTH, ENCODER_HEAD_WIDTH, ENCODER_WIDTH, STEM_CELL, ModelConfig
+from models.mixed_precision import Prepared
 
 # DINOv2's LayerScale starts here; published weights overwrite it.
 _ENCODER_LAYER_SCALE = 1.0
@@ -19,7 +20,7 @@ _STEM_CHANNELS = 32
 
 
 class PatchProjection(nn.Module):
-    """One convolution whose stride is its size: an image to a token a patch."""
+    """One convolution whose stride is its size, as one product over all patches: an image to a token a patch."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -27,7 +28,11 @@ class PatchProjection(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (S, 3, H, W), normalised -> tokens (S, patches, width), row by row."""
-        return self.proj(images.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
+        weight, side = self.proj.weight, self.proj.kernel_size[0]
+        rows, cols = images.shape[2] // side, images.shape[3] // side
+        cells = images[:, :, : rows * side, : cols * side].unflatten(3, (cols, side)).unflatten(2, (rows, side))
+        patches = cells.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * cols, weight[0].numel())
+        return F.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 class VisionTransformer(nn.Module):
@@ -47,17 +52,25 @@ class VisionTransformer(nn.Module):
             for _ in range(depth)
         )
         self.norm = LayerNorm(width, eps=_ENCODER_NORM_EPS)
+        self._position = Prepared()
         for tensor in (self.cls_token, self.pos_embed, self.register_tokens):
             nn.init.trunc_normal_(tensor, std=0.02)
 
     def position(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Position embedding of the class token (1, 1, width) and of a grid (1, rows * cols, width)."""
+        """Position embedding of the class token (1, 1, width) and of a grid (1, rows * cols, width).
+
+        Resized once for a grid, as long as the weights stay.
+        """
         cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         if grid != (self.side, self.side):
-            square = patches.float().unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
-            resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
-            patches = resized.flatten(2).transpose(1, 2).to(patches.dtype)
+            (patches,) = self._position.get((self.pos_embed,), grid, lambda: (self._resized(grid),))
         return cls, patches
+
+    def _resized(self, grid: tuple[int, int]) -> Tensor:
+        patches = self.pos_embed[:, 1:]
+        square = patches.float().unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+        resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True)
+        return resized.flatten(2).transpose(1, 2).to(patches.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """images (S, 3, H, W), normalised -> patch tokens (S, patches, width)."""

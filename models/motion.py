@@ -7,6 +7,7 @@ optical flow networks, FlowNet, arXiv 1504.06852), projected onto the patch toke
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,8 +44,8 @@ class MotionCue(nn.Module):
         # by row and column of fine cells: (B, S, *size, channels), frames in time order
         cells = fine.view(b, s, rows, cols, self.cells, self.cells, self.channels).permute(0, 1, 2, 4, 3, 5, 6)
         offsets = time_offsets(s)
-        in_time = torch.tensor(sorted(range(s), key=offsets.__getitem__), device=tokens.device)
-        back = torch.argsort(in_time)
+        order = sorted(range(s), key=offsets.__getitem__)
+        in_time, back = _index(tuple(order), tokens.device), _index(tuple(map(order.index, range(s))), tokens.device)
         cells = cells.reshape(b, s, *size, self.channels)[:, in_time]
         to_next, to_previous = correlate((cells[:, :-1] * self.sharpness).to(cells.dtype), cells[:, 1:], self.radius)
         cost = torch.cat(
@@ -57,6 +58,13 @@ class MotionCue(nn.Module):
         cue = F.gelu(self.cell(cost.to(tokens.dtype)))[:, back]
         cue = cue.view(b, s, rows, self.cells, cols, self.cells, _CELL_CHANNELS).permute(0, 1, 2, 4, 3, 5, 6)
         return tokens + self.merge(cue.reshape(b, s, patches, -1)).to(tokens.dtype)
+
+
+@lru_cache(maxsize=64)
+def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
+    """Places as an index that lies on the device already."""
+    with torch.inference_mode(False):
+        return torch.tensor(places, device=device)
 
 
 def correlate_plainly(first: Tensor, second: Tensor, radius: int) -> Tensor:
