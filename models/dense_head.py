@@ -14,6 +14,7 @@ from models.config import STEM_CELL, ModelConfig
 _GRID_SHARE = 0.1  # the grid embedding is faint
 _GRID_BASE = 100.0
 _OUTPUT_CHANNELS = 32
+_GRIDS = 32  # embeddings kept on a device: five for each size of frames and each number of channels
 
 
 @lru_cache(maxsize=64)
@@ -41,9 +42,29 @@ def grid_embedding(channels: int, height: int, width: int, aspect: float) -> Ten
     return torch.cat([u, v]).float()
 
 
-def _with_grid(x: Tensor, aspect: float) -> Tensor:
-    grid = grid_embedding(x.shape[1], x.shape[2], x.shape[3], aspect)
-    return x + _GRID_SHARE * grid.to(x.device, x.dtype)
+@lru_cache(maxsize=_GRIDS)
+def _faint_grid(
+    channels: int, height: int, width: int, aspect: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """The share of the grid embedding that is added to a map (1, channels, height, width), made once for a device.
+
+    Channels lie next to each other, as in the maps.
+    """
+    with torch.inference_mode(False):
+        grid = _GRID_SHARE * grid_embedding(channels, height, width, aspect).to(dtype)
+        return grid[None].contiguous(memory_format=torch.channels_last).to(device)
+
+
+def _project_halves(
+    norm: tuple[Tensor, Tensor, float], weight: Tensor, bias: Tensor, frame_half: Tensor, global_half: Tensor
+) -> Tensor:
+    """LayerNorm over both halves (..., d) of a feature, then a linear map: (..., channels), in the halves' dtype.
+
+    norm: weight and bias (2d,) and epsilon. Norm and product are in the weights' precision.
+    """
+    feature = torch.cat([frame_half, global_half], dim=-1).to(weight.dtype)
+    normed = F.layer_norm(feature, feature.shape[-1:], norm[0], norm[1], norm[2])
+    return F.linear(normed, weight, bias).to(frame_half.dtype)
 
 
 class ResidualUnit(nn.Module):
@@ -83,6 +104,7 @@ class DenseHead(nn.Module):
         super().__init__()
         features, channels = config.dense_features, config.dense_channels
         self.patch_size = config.patch_size
+        self.project_halves = _project_halves  # may be compiled
         self.norm = LayerNorm(2 * config.embed_dim)
         self.projects = nn.ModuleList(nn.Conv2d(2 * config.embed_dim, c, 1) for c in channels)
         self.resize = nn.ModuleList(
@@ -123,14 +145,32 @@ class DenseHead(nn.Module):
         assert isinstance(convolution, nn.Conv2d)
         return F.linear(self.norm(feature), convolution.weight.flatten(1), convolution.bias)
 
+    def project_early(self, place: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
+        """`project` from the two halves of the feature (..., patches, d), the result in their dtype."""
+        convolution = self.projects[place]
+        assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+        norm = (self.norm.weight, self.norm.bias, self.norm.eps)
+        weight = convolution.weight.flatten(1)
+        return self.project_halves(norm, weight, convolution.bias, frame_half, global_half)
+
     def fuse(self, projected: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Four projected features (S, patches, channels), and fine ones with dense_skip -> as `forward`."""
+        size = grid[0] * self.patch_size, grid[1] * self.patch_size
+        aspect, like = size[1] / size[0], projected[0]
+        shapes = [(feature.shape[-1], *grid) for feature in projected[:4]] + [(self.output1.out_channels, *size)]
+        return self.fuse_maps(
+            projected, [_faint_grid(*shape, aspect, like.device, like.dtype) for shape in shapes], grid
+        )
+
+    def fuse_maps(
+        self, projected: list[Tensor], embeddings: list[Tensor], grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """`fuse` with the grid embeddings of its four maps and of the last one at hand. Maps are channels last."""
         height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
-        aspect = width / height
         laterals = []
-        for feature, resize, lateral in zip(projected[:4], self.resize, self.lateral, strict=True):
-            x = feature.transpose(1, 2).unflatten(2, grid)
-            laterals.append(lateral(resize(_with_grid(x, aspect))))
+        for i, (resize, lateral) in enumerate(zip(self.resize, self.lateral, strict=True)):
+            x = projected[i].transpose(1, 2).unflatten(2, grid) + embeddings[i]
+            laterals.append(lateral(resize(x)))
         if self.skip is not None:
             laterals[0] = laterals[0] + self._fine_map(projected[4], grid, laterals[0].shape[-2:])
         y: Tensor | None = None
@@ -139,7 +179,7 @@ class DenseHead(nn.Module):
             y = self.fusion[i](y, laterals[i], (rows, cols))
         assert y is not None
         y = F.interpolate(self.output1(y), size=(height, width), mode="bilinear", align_corners=True)
-        out = self.output2(_with_grid(y, aspect)).permute(0, 2, 3, 1)
+        out = self.output2(y + embeddings[4]).permute(0, 2, 3, 1)
         return out[..., :-1], 1 + out[..., -1].exp()
 
     def _fine_map(self, fine: Tensor, grid: tuple[int, int], size: torch.Size) -> Tensor:

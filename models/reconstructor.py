@@ -23,7 +23,10 @@ from models.tokens import ChunkState, middle_first
 MemoryScope = Literal["drive", "chunk", "off"]
 """Over what a memory's step is summed: all chunks (GCS), each chunk alone (without GCS), or no memory."""
 
-_FRAMES = 8  # frames a pass of a dense head or the encoder: bounds their memory, changes no number
+# How much goes through the encoder, an early projection or a dense head at once. It changes no number.
+_CPU_FRAMES = 8  # more does not make a CPU faster
+_GPU_TOKENS = 2**15  # fills a GPU in every product; hidden units then take 0.3 GB
+_GPU_MAP_BYTES = 7 * 10**8  # of a dense head's largest map; a pass holds about four times as much
 
 
 @dataclass
@@ -100,8 +103,14 @@ class Reconstructor(nn.Module):
         return images.shape[-2] // self.config.patch_size, images.shape[-1] // self.config.patch_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (S, 3, H, W) in [0, 1] -> patch tokens (S, patches, d), a few frames at a time."""
-        return torch.cat([self.aggregator.encode(part) for part in images.split(_FRAMES)])
+        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d), some frames at a time."""
+        rows, cols = self.grid_of(images)
+        parts = images.split(self._frames_by_tokens(rows * cols))
+        return (
+            torch.cat([self.aggregator.encode(part) for part in parts])
+            if len(parts) > 1
+            else self.aggregator.encode(images)
+        )
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Patch tokens (B, S, patches, d), reference frame first -> the state before the first layer."""
@@ -112,14 +121,25 @@ class Reconstructor(nn.Module):
 
         (B, S, patches, channels) instead of 2d wide: the same depth from a fraction of the memory, without points.
         """
-        place = self.config.dense_layers.index(layer)
-        dtype, kept = self.depth_head.norm.weight.dtype, []
-        for first, second in zip(
-            frame_half.flatten(0, 1).split(_FRAMES), global_half.flatten(0, 1).split(_FRAMES), strict=True
-        ):
-            feature = torch.cat([first, second], dim=-1).to(dtype)
-            kept.append(self.depth_head.project(place, feature).to(frame_half.dtype))
-        return torch.cat(kept).unflatten(0, frame_half.shape[:2])
+        place, frames = self.config.dense_layers.index(layer), self._frames_by_tokens(frame_half.shape[2])
+        halves = (half.flatten(0, 1).split(frames) for half in (frame_half, global_half))
+        kept = [self.depth_head.project_early(place, *parts) for parts in zip(*halves, strict=True)]
+        return (torch.cat(kept) if len(kept) > 1 else kept[0]).unflatten(0, frame_half.shape[:2])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.aggregator.camera_token.device
+
+    def _frames_by_tokens(self, tokens: int) -> int:
+        """Frames of so many tokens that go through a product at once."""
+        return _CPU_FRAMES if self.device.type == "cpu" else max(1, _GPU_TOKENS // tokens)
+
+    def _frames_by_maps(self, grid: tuple[int, int]) -> int:
+        """Frames that go through a dense head at once."""
+        pixels = grid[0] * grid[1] * self.config.patch_size**2
+        largest = 4 * pixels * (self.config.dense_features // 2)
+        return _CPU_FRAMES if self.device.type == "cpu" else max(1, _GPU_MAP_BYTES // largest)
 
     def predict(
         self, state: ChunkState, order: Sequence[int], with_points: bool = False, projected: bool = False
@@ -152,9 +172,10 @@ class Reconstructor(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         dtype = head.output1.weight.dtype
         features = [state.features[layer][0] for layer in self.config.dense_inputs]
+        frames = self._frames_by_maps(state.grid)
         parts = [
-            run([f[a : a + _FRAMES].to(dtype) for f in features], state.grid)
-            for a in range(0, features[0].shape[0], _FRAMES)
+            run([f[a : a + frames].to(dtype) for f in features], state.grid)
+            for a in range(0, features[0].shape[0], frames)
         ]
         values, confidence = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(confidence)
