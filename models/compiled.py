@@ -1,13 +1,28 @@
-"""The network's transformer blocks through torch.compile: one set of kernels for every length of chunk and grid."""
+"""The network's parts through torch.compile: one set of kernels for every length of chunk and every grid."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 import torch
+from torch import nn
 
 from models.block import Block
+from models.context_memory import ContextMemory
+from models.dense_head import DenseHead
 from models.reconstructor import Reconstructor
 
-_FRAMES, _ROWS, _COLS = 3, 2, 5  # sizes that differ: equal ones would be taken for one, and compiled again later
+# Sizes that differ, or two would be taken for one and compiled again later.
+_FRAMES, _ROWS, _COLS = 4, 3, 7
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+# What is compiled beside whole blocks. The products with float32 sums of bfloat16 operands stay outside: there is
+# nothing to fuse into them.
+_METHODS: dict[type[nn.Module], tuple[str, ...]] = {
+    ContextMemory: ("keys_and_values", "hidden_gradients", "apply_to"),
+    DenseHead: ("project_halves", "finish"),
+}
 
 
 class CompileError(ValueError):
@@ -15,23 +30,74 @@ class CompileError(ValueError):
 
 
 @torch.inference_mode()
-def compile_blocks(model: Reconstructor) -> Reconstructor:
-    """Compile all blocks in place, with sizes left open, and run a drive of three small frames once, so that no
-    later chunk waits for a compiler. Returns the model. Takes the better part of a minute.
+def compile_blocks(model: Reconstructor, cache: Path | None = None) -> Reconstructor:
+    """Compile blocks, memories and dense heads in place, with sizes left open, and run a drive of four small frames
+    once, so that no later chunk waits for a compiler. Returns the model.
 
-    Norms, rotations and scales between the products become few kernels; the products stay those of the libraries.
-    Raises CompileError where there is no compiler that works.
+    Norms, rotations, scales, residuals, resizes and what a memory does between two products become few kernels; the
+    products and convolutions stay those of the libraries. cache: folder where compiled kernels are kept for later
+    starts on this machine, unless TORCHINDUCTOR_CACHE_DIR names one; None: torch's own. The first start takes the
+    better part of a minute, a later one seconds. Raises CompileError where there is no compiler that works; the model
+    is then as it was.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    for block in blocks:
-        block.compile(dynamic=True)
-    patch, device = model.config.patch_size, model.aggregator.camera_token.device
-    frames = torch.rand(_FRAMES, 3, _ROWS * patch, _COLS * patch, device=device)
+    if cache is not None:
+        os.environ.setdefault(_CACHE, str(cache))
+    for module in _modules(model):
+        module.compile(dynamic=True)
+    for owner, name in _methods(model):
+        setattr(owner, name, torch.compile(getattr(owner, name), dynamic=True))
+    patch = model.config.patch_size
+    frames = torch.rand(_FRAMES, 3, _ROWS * patch, _COLS * patch, device=model.device)
     try:
-        model.forward_drive(frames, [range(_FRAMES)], with_points=False)
-    except torch._dynamo.exc.TorchDynamoException as error:
-        for block in blocks:
-            block._compiled_call_impl = None
+        _run_once(model, frames)
+    except Exception as error:
+        plain_again(model)
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException | torch._inductor.exc.InductorError):
+            raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CompileError(f"torch.compile does not work on this machine: {lines[0]}; do without it") from error
     return model
+
+
+def plain_again(model: Reconstructor) -> Reconstructor:
+    """Undo `compile_blocks`."""
+    for module in _modules(model):
+        module._compiled_call_impl = None
+    for owner, name in _methods(model):
+        compiled = getattr(owner, name)
+        plain = getattr(compiled, "_torchdynamo_orig_callable", compiled)
+        if getattr(plain, "__self__", None) is owner:
+            delattr(owner, name)  # the class has it
+        else:
+            setattr(owner, name, plain)
+    return model
+
+
+def _modules(model: Reconstructor) -> Iterator[nn.Module]:
+    """Blocks, and of the dense heads' fusion the two that work on large maps; the others may be one row high."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            yield module
+        elif isinstance(module, DenseHead):
+            yield from module.fusion[:2]
+
+
+def _methods(model: Reconstructor) -> Iterator[tuple[nn.Module, str]]:
+    for module in model.modules():
+        for kind, names in _METHODS.items():
+            if isinstance(module, kind):
+                yield from ((module, name) for name in names)
+
+
+def _run_once(model: Reconstructor, frames: torch.Tensor) -> None:
+    """The way of the pipeline, with projected features, over one chunk."""
+    aggregator = model.aggregator
+    state = model.begin(model.encode(frames)[None], model.grid_of(frames))
+    for segment in range(len(model.config.segments)):
+        state = aggregator.run_segment(state, model.keep_projected)
+        step = aggregator.memory_step(state)
+        weights = None
+        if step is not None:
+            weights = aggregator.memory_update(segment, step, torch.float32).to(state.tokens.dtype)
+        state = aggregator.finish_segment(state, weights, model.keep_projected)
+    model.predict(state, list(range(len(frames))), projected=True)

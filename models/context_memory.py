@@ -63,6 +63,7 @@ class ContextMemory(nn.Module):
         self.proj = nn.Linear(width, 3 * width)
         self.o_norm = RMSNorm(width, eps=_OUTPUT_NORM_EPS)
         self._start, self._rates = Prepared(), Prepared()
+        self.hidden_gradients = fast_weights.hidden_gradients  # may be compiled
         self.start_without_effect()
 
     def start_without_effect(self) -> None:
@@ -84,7 +85,7 @@ class ContextMemory(nn.Module):
         start = StartWeights(
             *self._start.get(self.start, k.dtype, lambda: fast_weights.side_by_side(self.start, k.dtype))
         )
-        return fast_weights.step_of(start, k, v, self.rates(x))
+        return fast_weights.step_of(start, k, v, self.rates(x), self.hidden_gradients)
 
     def keys_and_values(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor]:
         """Normalised, rotated keys and plain values (B, L, d) of tokens x (B, L, d)."""

@@ -156,20 +156,11 @@ class DenseHead(nn.Module):
     def fuse(self, projected: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Four projected features (S, patches, channels), and fine ones with dense_skip -> as `forward`."""
         size = grid[0] * self.patch_size, grid[1] * self.patch_size
-        aspect, like = size[1] / size[0], projected[0]
-        shapes = [(feature.shape[-1], *grid) for feature in projected[:4]] + [(self.output1.out_channels, *size)]
-        return self.fuse_maps(
-            projected, [_faint_grid(*shape, aspect, like.device, like.dtype) for shape in shapes], grid
-        )
-
-    def fuse_maps(
-        self, projected: list[Tensor], embeddings: list[Tensor], grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """`fuse` with the grid embeddings of its four maps and of the last one at hand. Maps are channels last."""
-        height, width = grid[0] * self.patch_size, grid[1] * self.patch_size
+        aspect, device, dtype = size[1] / size[0], projected[0].device, projected[0].dtype
         laterals = []
-        for i, (resize, lateral) in enumerate(zip(self.resize, self.lateral, strict=True)):
-            x = projected[i].transpose(1, 2).unflatten(2, grid) + embeddings[i]
+        for feature, resize, lateral in zip(projected[:4], self.resize, self.lateral, strict=True):
+            embedding = _faint_grid(feature.shape[-1], *grid, aspect, device, dtype)
+            x = feature.transpose(1, 2).unflatten(2, grid) + embedding  # channels last, as features lie
             laterals.append(lateral(resize(x)))
         if self.skip is not None:
             laterals[0] = laterals[0] + self._fine_map(projected[4], grid, laterals[0].shape[-2:])
@@ -178,8 +169,13 @@ class DenseHead(nn.Module):
             rows, cols = laterals[i - 1].shape[-2:] if i else (2 * s for s in laterals[0].shape[-2:])
             y = self.fusion[i](y, laterals[i], (rows, cols))
         assert y is not None
-        y = F.interpolate(self.output1(y), size=(height, width), mode="bilinear", align_corners=True)
-        out = self.output2(y + embeddings[4]).permute(0, 2, 3, 1)
+        return self.finish(y, _faint_grid(self.output1.out_channels, *size, aspect, device, dtype))
+
+    def finish(self, fused: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The fused map (S, features, h, w) and the image's grid embedding (1, features / 2, H, W) -> as `forward`."""
+        size = (embedding.shape[2], embedding.shape[3])
+        y = F.interpolate(self.output1(fused), size=size, mode="bilinear", align_corners=True)
+        out = self.output2(y + embedding).permute(0, 2, 3, 1)
         return out[..., :-1], 1 + out[..., -1].exp()
 
     def _fine_map(self, fine: Tensor, grid: tuple[int, int], size: torch.Size) -> Tensor:

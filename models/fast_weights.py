@@ -9,6 +9,7 @@ All functions allow leading batch axes: one set of weights a group of chunks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,9 @@ from models.mixed_precision import is_functional, scaled
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _NORM_EPS = 1e-7
 _COLUMN_EPS = 1e-5
+
+
+HiddenGradients = Callable[[Tensor, Tensor, Tensor, torch.dtype], tuple[Tensor, Tensor, Tensor]]
 
 
 class FastWeights(NamedTuple):
@@ -61,10 +65,17 @@ def gradient_step(weights: FastWeights, k: Tensor, v: Tensor, rates: Tensor) -> 
     return step_of(side_by_side(weights, k.dtype), k, v, rates)
 
 
-def step_of(start: StartWeights, k: Tensor, v: Tensor, rates: Tensor) -> FastWeights:
-    """`gradient_step` from prepared start weights: five products and what `hidden_gradients` does between them."""
+def step_of(
+    start: StartWeights, k: Tensor, v: Tensor, rates: Tensor, hidden: HiddenGradients | None = None
+) -> FastWeights:
+    """`gradient_step` from prepared start weights: five products and what `hidden_gradients` does between them.
+
+    hidden: `hidden_gradients` compiled.
+    """
     operands = summed_from(k)
-    by_w0, by_w1, by_w2 = hidden_gradients(k @ start.w02, v @ start.w1.transpose(-2, -1), rates.float(), operands)
+    by_w0, by_w1, by_w2 = (hidden or hidden_gradients)(
+        k @ start.w02, v @ start.w1.transpose(-2, -1), rates.float(), operands
+    )
     k, v = k.to(operands), v.to(operands)
     return FastWeights(sum_over_tokens(k, by_w0), sum_over_tokens(by_w1, v), sum_over_tokens(k, by_w2))
 

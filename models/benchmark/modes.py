@@ -123,7 +123,7 @@ def _encoded(
             known = {f: known[f] for f in chunk if f in known} if mode == "fast" else {}
             new = [f for f in chunk if f not in known]
             if new:
-                known.update(zip(new, model.encode(frames[new].to(device).float() / 255), strict=True))
+                known.update(zip(new, model.encode(frames[new].to(device)), strict=True))
             tokens = torch.stack([known[f] for f in middle_first(list(chunk))])
             state = model.begin(tokens[None], grid)
             states.append(_copy(state) if mode == "release" else state)
@@ -142,7 +142,9 @@ def _barrier_by_barrier(model: Reconstructor, states: list[ChunkState], timed: T
             with timed.phase("memory steps", device):
                 total = _sum(total, aggregator.memory_step(states[number]))
         with timed.phase("memory reads", device):
-            weights = None if total is None else aggregator.memory_update(segment, total, torch.float32)
+            weights = None
+            if total is not None:
+                weights = aggregator.memory_update(segment, total, torch.float32).to(states[0].tokens.dtype)
             for number in range(len(states)):
                 states[number] = aggregator.finish_segment(states[number], weights, keep)
         del layers
