@@ -80,11 +80,13 @@ class RunConfig:
     """Local disk for the same; 0: none. By default four fifths of what is free."""
     scratch_folder: str | None = None
     """Folder on that disk; by default the system's folder for temporary files."""
-    precision: Precision = "float32"
-    """Arithmetic of the network's attention and memories: float32 as published, or bfloat16."""
-    compile_blocks: bool = False
-    """Run the network's blocks through torch.compile. A worker's start takes a minute longer, and it needs a C++
-    compiler; on a CPU little is won (1.04 x), on a GPU `models.benchmark.gpu_check` measures what is."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the network's attention and memories: float32 as published, bfloat16, or auto: bfloat16 on GPUs
+    that have it, else float32."""
+    compile_blocks: bool | None = None
+    """Run the network's blocks, memories and heads through torch.compile; by default on GPUs. It needs a C++ compiler,
+    and does without where there is none. A machine's first start takes about a minute longer, later ones seconds; on a
+    CPU little is won (1.04 x)."""
     orthogonalise_precision: Precision = "float32"
     """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
     memory_scope: MemoryScope = "drive"
@@ -167,7 +169,17 @@ class RunConfig:
     def network(self) -> NetworkSpec:
         """Which network this run uses."""
         preset = self.preset or (None if self.weights else DEFAULT_PRESET)
-        return NetworkSpec(preset, self.weights, self.precision, self.compile_blocks)
+        precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
+        return NetworkSpec(preset, self.weights, precision, bool(self.compile_blocks))
+
+    def with_arithmetic(self, on_gpus: bool, bfloat16: bool) -> RunConfig:
+        """The same settings with precision and compiling settled for where the network runs, and whether that has
+        bfloat16. Without this, auto is float32 and nothing is compiled, as on a CPU."""
+        precision = self.precision
+        if precision == "auto":
+            precision = "bfloat16" if on_gpus and bfloat16 else "float32"
+        compiled = on_gpus if self.compile_blocks is None else self.compile_blocks
+        return replace(self, precision=precision, compile_blocks=compiled)
 
     def with_network_defaults(self, model: ModelConfig) -> RunConfig:
         """The same settings with chunk size and overlap filled in from the network."""
@@ -206,6 +218,7 @@ class RunConfig:
             del values[name]
         if self.rotate is None:
             del values["rotate"]  # results from before it was there keep their identity
+        values["precision"] = self.network.precision  # what auto came to
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
         return values

@@ -25,8 +25,8 @@ from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress
-from pipeline.forward.events import Event, LoopsFound, Waits
-from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_said, run_forward, uses_gpus
+from pipeline.forward.events import Event, LoopsFound, Notice, Waits
+from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloat16, ranks_said, run_forward, uses_gpus
 from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
 from pipeline.forward.worker import WorkerJob
 from pipeline.ingest.chunks import plan_chunks
@@ -78,7 +78,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
-        config = config.with_network_defaults(model)
+        config = settled(config, model)
         identity = result_identity(drive, config.network.sha256(), config)
         decision = decide(drive, identity, config, output)
         if decision.done and publish.is_settled(_manifest_of(decision)):
@@ -122,6 +122,19 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             with contextlib.suppress(StorageError):  # it is published; the next run over many clears up
                 remove_staging(output, drive.drive_id)
         return result
+
+
+def settled(config: RunConfig, model: ModelConfig) -> RunConfig:
+    """The settings with all filled in that the network and the machines decide: chunks, precision, compiling.
+
+    A result is known by them. Joins the cluster, if there is one and they depend on it: its machines are asked.
+    """
+    in_cluster = cluster_address(config.address) is not None
+    if in_cluster and (config.precision == "auto" or config.compile_blocks is None):
+        start_ray(config.address, config.all_ranks)
+    on_gpus = config.device == "gpu" or uses_gpus(config.device, in_cluster)
+    bfloat16 = on_gpus and config.precision == "auto" and has_bfloat16(in_cluster)
+    return config.with_network_defaults(model).with_arithmetic(on_gpus, bfloat16)
 
 
 def plan(
@@ -169,7 +182,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         if isinstance(event, LoopsFound):
             loops = event.count
             reporter.say(f"drive {event.drive_id}: {loops} places may have been seen before")
-        elif isinstance(event, Waits):
+        elif isinstance(event, Waits | Notice):
             reporter.say(event.said)
         elif isinstance(event, Progress):
             totals = {"frames": (task.frame_count, "frames"), "loops": (loops, "loops")}

@@ -38,6 +38,7 @@ from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.status.summary import retry_command
 from pipeline.leases import Leases
 from pipeline.publish.manifest import plain
+from pipeline.reconstruct import settled
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2
@@ -48,7 +49,7 @@ _SHOWN = 30
 def make_planner(config: RunConfig, output: str, failures: Failures) -> Planner:
     """The planner of a run; fills in what the network says. Raises CheckpointError, StorageError, ValueError."""
     model = config.network.config()
-    config = config.with_network_defaults(model)
+    config = settled(config, model)
     config.network.check()  # wrong weights are said here at once, not by every worker of a group
     return Planner(config, model, config.network.sha256(), output, failures)
 

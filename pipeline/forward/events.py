@@ -81,7 +81,14 @@ class Waits:
     said: str
 
 
-Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost | Waits
+@dataclass(frozen=True)
+class Notice:
+    """Something of a rank that a person should know and that ends nothing. said: one line."""
+
+    said: str
+
+
+Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost | Waits | Notice
 Answer = Literal["go", "skip", "stop"]
 """To rank 0 before each drive: do it, leave it out, or end here and leave out all that follow."""
 

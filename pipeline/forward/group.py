@@ -35,6 +35,10 @@ _BARRIER_TIMEOUT_S = 1800.0
 # GPU node.
 _SAY_WAITS_AFTER_S, _SAY_AGAIN_AFTER_S = 5.0, 300.0
 
+# How Ray names a node's kind of GPU among its resources, and the kinds older than bfloat16 (before NVIDIA's Ampere).
+_KIND = "accelerator_type:"
+_WITHOUT_BFLOAT16 = {"V100", "P100", "T4", "P4", "K80"}
+
 Permit = Callable[[str], Answer | None]
 """A drive's id -> whether the group may begin it; None: it must wait, ask again."""
 
@@ -210,6 +214,15 @@ def uses_gpus(device: Device, in_cluster: bool) -> bool:
     if device == "auto":
         return bool(ray.cluster_resources().get("GPU", 0)) if in_cluster else torch.cuda.is_available()
     return device == "gpu"
+
+
+def has_bfloat16(in_cluster: bool) -> bool:
+    """Whether the GPUs compute in bfloat16: this machine's, or all kinds that the joined cluster has now. A cluster
+    that has none yet is taken to get some that do."""
+    if not in_cluster:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    kinds = {name.removeprefix(_KIND) for name in ray.cluster_resources() if name.startswith(_KIND)}
+    return not kinds & _WITHOUT_BFLOAT16
 
 
 def check_gpus(device: Device, in_cluster: bool, workers: int) -> None:

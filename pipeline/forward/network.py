@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,14 +13,17 @@ import torch
 
 from models import ModelConfig, Reconstructor, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER
-from models.compiled import compile_blocks
+from models.compiled import CompileError, compile_blocks
+from models.tuning import on_device, set_float32_products
 from pipeline import storage
 
 Precision = Literal["float32", "bfloat16"]
+"""Arithmetic of encoder, attention and memories."""
 Device = Literal["auto", "gpu", "cpu"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
 _HASH_BLOCK = 1 << 22
+_COMPILED_FOLDER = "compiled-kernels"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class NetworkSpec:
 
     preset: a name of models.config, or None for what the weights say (the published network for foreign
     ones). weights: URI of a checkpoint, or None for the preset's own in the box; without any, made-up ones.
-    compiled: blocks through torch.compile.
+    compiled: blocks, memories and heads through torch.compile, where the machine has a compiler.
     """
 
     preset: str | None
@@ -73,12 +77,15 @@ class NetworkSpec:
         if source is not None:
             open_checkpoint(storage.fetch_to_cache(source), None if self.preset is None else self.config())
 
-    def build(self, device: torch.device) -> Reconstructor:
-        """The network on a device, in eval mode. Fetches the weights once a node.
+    def build(self, device: torch.device, say: Callable[[str], None] = lambda line: None) -> Reconstructor:
+        """The network on a device, in eval mode, and this process's float32 products set accordingly.
 
-        Raises CheckpointError for weights that do not fit, StorageError where they cannot be had, CompileError.
+        Fetches the weights once a node; compiled kernels are kept on the node beside them. `say` is told where the
+        machine has no compiler: the network goes on without. Raises CheckpointError for weights that do not fit,
+        StorageError where they cannot be had.
         """
         dtype = DTYPES[self.precision]
+        set_float32_products(dtype)
         source = self._source()
         if source is None:
             generator_state = torch.get_rng_state()
@@ -89,8 +96,13 @@ class NetworkSpec:
         else:
             config = None if self.preset is None else self.config()
             model = open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
-        model = model.to(device)
-        return compile_blocks(model) if self.compiled else model
+        model = on_device(model, device)
+        if self.compiled:
+            try:
+                compile_blocks(model, storage.cache_folder() / _COMPILED_FOLDER)
+            except CompileError as error:
+                say(str(error))
+        return model
 
 
 @lru_cache(maxsize=8)

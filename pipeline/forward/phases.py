@@ -29,13 +29,11 @@ from models.reconstructor import MemoryScope
 from models.tokens import middle_first
 from pipeline.errors import DriveError
 from pipeline.forward.background_writer import Behind
+from pipeline.forward.gpu_copies import Arrived, ChunkWindow, Copies, OnHost, windows_ahead
 from pipeline.forward.loop_chunks import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
 from pipeline.forward.staging import ChunkPrediction
 from pipeline.forward.state_store import StateStore, WaitingChunk
-
-ChunkWindow = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
-"""A chunk's number, its images (S, H, W, 3) in time order, which are good (S,), and why not (S,)."""
 
 
 class DroppedDrive(DriveError):
@@ -91,6 +89,7 @@ class DrivePhases:
         finder: LoopFinder | None = None,
         read_frames: FrameReader | None = None,
         loops_found: Callable[[int], None] = lambda count: None,
+        waiting: Callable[[Iterable[Arrived]], Iterable[Arrived]] = lambda windows: windows,
     ) -> None:
         self.model = model
         self.sync = sync
@@ -101,6 +100,9 @@ class DrivePhases:
         self.finder = finder
         self.read_frames = read_frames  # random access, for loop chunks
         self.loops_found = loops_found
+        self.waiting = waiting  # measures how long frames were waited for
+        self.copies = Copies(device)
+        self._undescribed: tuple[Arrived, list[int], OnHost] | None = None
         self._previous: dict[int, Tensor] = {}  # patch tokens of the chunk before, by frame
         self._descriptors = Descriptors()
         self._numbers: list[int] = []  # this rank's chunks, loop chunks behind all others
@@ -137,6 +139,7 @@ class DrivePhases:
         finally:
             self.store.clear()
             self._previous.clear()
+            self._undescribed = None
             self._descriptors = Descriptors()
         return self._loops
 
@@ -195,6 +198,11 @@ class DrivePhases:
         Returns what failed on this rank, if anything did. Ranks go in step: none gathers while another is out.
         """
         assert self.finder is not None and self.read_frames is not None
+        try:
+            if failure is None:
+                self._describe()
+        except Exception as error:
+            failure = self._survivable(error)
         if self.sync.sum(None, failed=failure is not None).failed_ranks:
             return failure
         rows = self.sync.gather(self._descriptors.of([f for owned in share.owned.values() for f in owned]))
@@ -211,6 +219,8 @@ class DrivePhases:
     def _past_barrier(self, segment: int, weights: FastWeights | None) -> Iterable[WaitingChunk]:
         """Chunks that have read the memory at a segment's end, one after the other."""
         aggregator = self.model.aggregator
+        if weights is not None:
+            weights = weights.to(aggregator.camera_token.dtype)  # once, not for every chunk
         self.store.expect(self._numbers, with_images=segment == len(self.model.config.segments) - 1)
         for number in self._numbers:
             chunk = self.store.take(number)
@@ -224,20 +234,32 @@ class DrivePhases:
 
     def _arriving(self, share: DriveShare, windows: Iterable[ChunkWindow]) -> Iterable[WaitingChunk]:
         """Chunks as their frames come in; a frame shared with the chunk before is not encoded again."""
-        for number, images, ok, reasons in windows:
+        for arrived in self.waiting(windows_ahead(windows, share.chunk_frames, self.copies)):
+            number, images, ok, reasons = arrived.window
             frames = share.chunk_frames[number]
-            new = [i for i, frame in enumerate(frames) if frame not in self._previous]
-            if new:
-                encoded = self._encode(images[new])
-                self._previous.update({frames[i]: encoded[j] for j, i in enumerate(new)})
+            if arrived.images is not None:
+                encoded = self.model.encode(arrived.images.get())
+                self._previous.update({frames[i]: encoded[j] for j, i in enumerate(arrived.new)})
+                self._describe()
                 if self.finder is not None:
-                    of_frames = encoded[..., : self.model.config.embed_dim].float().cpu().numpy()
-                    rows = self.finder.describe(of_frames, self._grid(images), images[new])
-                    self._descriptors.add([frames[i] for i in new], rows, [bool(ok[i]) for i in new])
+                    tokens_of_frames = self.copies.to_host(encoded[..., : self.model.config.embed_dim].float())
+                    self._undescribed = (arrived, [frames[i] for i in arrived.new], tokens_of_frames)
             self._previous = {frame: self._previous[frame] for frame in frames}
             tokens = torch.stack([self._previous[frame] for frame in middle_first(list(frames))])
             state = self.model.begin(tokens[None], self._grid(images))
             yield WaitingChunk(number, frames, state, images, ok, reasons)
+
+    def _describe(self) -> None:
+        """Descriptors of the frames encoded last, whose tokens have come to the host while a chunk was computed."""
+        if self._undescribed is None:
+            return
+        assert self.finder is not None
+        arrived, frames, tokens = self._undescribed
+        self._undescribed = None
+        _, images, ok, _ = arrived.window
+        new = list(arrived.new)
+        rows = self.finder.describe(tokens.get()[0].numpy(), self._grid(images), images[new])
+        self._descriptors.add(frames, rows, [bool(ok[i]) for i in new])
 
     def _loop_chunks(self, share: DriveShare, places: Iterable[int]) -> Iterable[WaitingChunk]:
         """The loop chunks at these places of the list, their frames read once more."""
@@ -245,14 +267,9 @@ class DrivePhases:
         for place in places:
             frames = self._loops[place].frames
             images, ok, reasons = self.read_frames(frames)
-            tokens = self._encode(images[middle_first(list(range(len(frames))))])
+            tokens = self.model.encode(self.copies.to_device(images, middle_first(list(range(len(frames))))).get())
             state = self.model.begin(tokens[None], self._grid(images))
             yield WaitingChunk(share.chunk_count + place, frames, state, images, ok, reasons)
-
-    def _encode(self, images: NDArray[np.uint8]) -> Tensor:
-        """Images (S, H, W, 3) -> the encoder's tokens (S, patches, ...) on the device."""
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return self.model.encode(batch.permute(0, 3, 1, 2).float() / 255)
 
     def _grid(self, images: NDArray[np.uint8]) -> tuple[int, int]:
         patch = self.model.config.patch_size
@@ -267,9 +284,9 @@ class DrivePhases:
         """Cameras and depth of every chunk, staged behind; then one last barrier: everybody has staged all."""
         failure: Exception | None = None
 
-        def stage_one(prediction: Prediction, chunk: WaitingChunk) -> None:
+        def stage_one(numbers: Tensor, values: OnHost, chunk: WaitingChunk) -> None:
             with torch.inference_mode():  # a thread has its own mode
-                stage(chunk.number, to_time_order(prediction, chunk, share))
+                stage(chunk.number, to_time_order(Prediction(numbers, *values.get()), chunk, share))
 
         try:
             with Behind() as behind:
@@ -277,7 +294,10 @@ class DrivePhases:
                     chunk.images = self.store.take_images(chunk.number)
                     prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)), projected=True)
                     chunk.state = None  # type: ignore[assignment]  # the writer behind does not need it
-                    behind.submit(partial(stage_one, prediction, chunk))
+                    values = self.copies.to_host(
+                        prediction.pose_encoding, prediction.depth, prediction.depth_confidence
+                    )
+                    behind.submit(partial(stage_one, prediction.frame_index, values, chunk))
                     self.progress("cameras and depth", 1)
         except Exception as error:
             failure = self._survivable(error)

@@ -21,7 +21,7 @@ import torch
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 from pipeline.forward.budgets import MemoryBudgetError, MemoryBudgets
-from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Progress, RankUp, Staged
+from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Notice, Progress, RankUp, Staged
 from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
@@ -64,7 +64,12 @@ def run_rank(
     workers_here: ranks on this machine, which share its memory.
     """
     torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // workers_here))
-    model = job.network.build(device)
+
+    def say(line: str) -> None:
+        if sync.rank == 0:
+            events.send(Notice(line))
+
+    model = job.network.build(device, say)
     meter = RankMeter(sync.rank)
     store = TieredStore(device, job.budgets.resolved(device, workers_here))
     for index, task in enumerate(frames.tasks):
@@ -109,10 +114,11 @@ def run_rank(
             finder=job.finder,
             read_frames=partial(read_frames, task),
             loops_found=found,
+            waiting=meter.waiting,
         )
         meter.begin()
         try:
-            loops = phases.run(share, meter.waiting(iter_chunk_windows(frames, index)), stage)
+            loops = phases.run(share, iter_chunk_windows(frames, index), stage)
         except DroppedDrive as dropped:
             cause = dropped.__cause__
             knows = cause is not None or dropped.names_frames

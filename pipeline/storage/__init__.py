@@ -11,6 +11,7 @@ from pipeline.storage.below import list_below, remove_below, some_below
 from pipeline.storage.conditional_write import compare_and_swap
 from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError
 from pipeline.storage.files import (
+    cache_folder,
     copy,
     fetch_to_cache,
     make_dir,
@@ -55,6 +56,7 @@ __all__ = [
     "VanishedError",
     "absolute",
     "beside",
+    "cache_folder",
     "check_drive_id",
     "check_replaceable",
     "compare_and_swap",

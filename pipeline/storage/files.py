@@ -175,6 +175,11 @@ def remove_tree(uri: str) -> None:
             fs.rm(path, recursive=True)
 
 
+def cache_folder() -> Path:
+    """Where this machine keeps what it needs again: weights, compiled kernels."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
+
+
 def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
     """Bring a file (weights) onto this machine once, whatever the number of processes that ask at a time.
 
@@ -190,8 +195,7 @@ def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
     found = stored_file(uri)
     if is_local(uri):
         return Path(found.uri)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
-    folder = Path(cache_dir) if cache_dir is not None else root
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder()
     key = hashlib.sha256(f"{found.uri}\n{found.size}\n{found.etag}".encode()).hexdigest()[:16]
     target = folder / f"{key}-{found.name}"
     with translated(uri, f"fetch into {folder}"):

@@ -18,7 +18,7 @@ from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.fleet.schedule.queue import DriveQueue
 from pipeline.fleet.schedule.runtime import Parts
 from pipeline.fleet.schedule.slots import Slots
-from pipeline.forward.events import Dropped, Event, GroupLost, Progress, RankUp, Staged, Waits
+from pipeline.forward.events import Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
 from pipeline.reconstruct import staged_drive
@@ -187,7 +187,7 @@ class Group:
                 self._blame(event.drive_id)
         elif isinstance(event, Staged):
             self._staged(event)
-        elif isinstance(event, Waits):
+        elif isinstance(event, Waits | Notice):
             self.book.reporter.say(f"group {self.number}: {event.said}")
         if self.book.stopping and self.size.in_process:
             raise Stopped

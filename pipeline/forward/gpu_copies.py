@@ -1,0 +1,127 @@
+"""Copies between host and GPU that no computation waits for: from and to pinned memory, on a stream of their own.
+
+Pinned buffers come from torch's own pool, which gives a buffer again once its copy is complete. On a CPU nothing is
+copied and nothing runs ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ChunkWindow = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
+"""A chunk's number, its images (S, H, W, 3) in time order, which are good (S,), and why not (S,)."""
+
+
+@dataclass
+class OnHost:
+    """Tensors on their way to the host; None as event: they are there."""
+
+    _tensors: tuple[Tensor, ...]
+    _copied: torch.cuda.Event | None
+
+    def get(self) -> tuple[Tensor, ...]:
+        """The tensors in host memory; waits for the copy, and for nothing else of the GPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._tensors
+
+
+@dataclass
+class OnDevice:
+    """Images (S, 3, H, W) uint8 on their way to the device, channels last."""
+
+    _images: Tensor
+    _arrived: torch.cuda.Event | None
+
+    def get(self) -> Tensor:
+        """The images, for work on the current stream, which waits for them; the host does not."""
+        if self._arrived is not None:
+            stream = torch.cuda.current_stream(self._images.device)
+            stream.wait_event(self._arrived)
+            self._images.record_stream(stream)
+        return self._images.permute(0, 3, 1, 2)
+
+
+class Copies:
+    """Starts copies of one rank. Two streams: what goes to the device and what comes from it do not wait for each
+    other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        on_gpu = device.type == "cuda"
+        self._up = torch.cuda.Stream(device) if on_gpu else None
+        self._down = torch.cuda.Stream(device) if on_gpu else None
+
+    def to_device(self, images: NDArray[np.uint8], places: Sequence[int]) -> OnDevice:
+        """These of the images (S, H, W, 3)."""
+        shape = (len(places), *images.shape[1:])
+        if self._up is None:
+            return OnDevice(torch.from_numpy(np.ascontiguousarray(images[list(places)])).to(self.device), None)
+        pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        np.take(images, places, axis=0, out=pinned.numpy())
+        with torch.cuda.stream(self._up):
+            there = pinned.to(self.device, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(self._up)
+        return OnDevice(there, arrived)
+
+    def to_host(self, *tensors: Tensor) -> OnHost:
+        """Tensors that the current stream computes, which goes on meanwhile."""
+        if self._down is None:
+            return OnHost(tensors, None)
+        self._down.wait_stream(torch.cuda.current_stream(self.device))
+        hosted = []
+        with torch.cuda.stream(self._down):
+            for tensor in tensors:
+                target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+                target.copy_(tensor, non_blocking=True)
+                tensor.record_stream(self._down)  # not given away before it is copied
+                hosted.append(target)
+            copied = torch.cuda.Event()
+            copied.record(self._down)
+        return OnHost(tuple(hosted), copied)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A chunk's window, the places of its images that the chunk before did not have, and those images on the device;
+    None where there are none."""
+
+    window: ChunkWindow
+    new: tuple[int, ...]
+    images: OnDevice | None
+
+
+def windows_ahead(
+    windows: Iterable[ChunkWindow], chunk_frames: Mapping[int, Sequence[int]], copies: Copies
+) -> Iterator[Arrived]:
+    """Windows in their order. On a GPU the next one is fetched, and its new frames copied, while one is computed."""
+    source = iter(windows)
+    before: frozenset[int] = frozenset()
+
+    def fetch() -> Arrived | None:
+        nonlocal before
+        window = next(source, None)
+        if window is None:
+            return None
+        frames = chunk_frames[window[0]]
+        new = tuple(i for i, frame in enumerate(frames) if frame not in before)
+        before = frozenset(frames)
+        return Arrived(window, new, copies.to_device(window[1], new) if new else None)
+
+    if copies.device.type != "cuda":
+        while (arrived := fetch()) is not None:
+            yield arrived
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="frames-ahead") as thread:
+        pending = thread.submit(fetch)
+        while (arrived := pending.result()) is not None:
+            pending = thread.submit(fetch)
+            yield arrived
