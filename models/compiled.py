@@ -64,8 +64,9 @@ def plain_again(model: Reconstructor) -> Reconstructor:
     for module in _modules(model):
         module._compiled_call_impl = None
     for owner, name in _methods(model):
-        compiled = getattr(owner, name)
-        plain = getattr(compiled, "_torchdynamo_orig_callable", compiled)
+        plain = getattr(getattr(owner, name), "_torchdynamo_orig_callable", None)
+        if plain is None:
+            continue  # was never compiled
         if getattr(plain, "__self__", None) is owner:
             delattr(owner, name)  # the class has it
         else:

@@ -7,14 +7,23 @@ import torch
 from models.reconstructor import Reconstructor
 
 
-def set_float32_products(precision: torch.dtype) -> None:
-    """Of this process: float32 products and convolutions through TF32 on GPUs beside a bfloat16 network, else exact.
+def products_beside(precision: torch.dtype) -> tuple[bool, bool]:
+    """Whether float32 products and convolutions may go through TF32 on a GPU: beside a bfloat16 network they may.
 
     TF32 keeps 10 bits of the operands' fractions, three more than bfloat16, and sums in float32: finer than what the
     network beside it does. For a float32 network both are off, also for convolutions, where torch's default is on.
     """
-    allowed = precision == torch.bfloat16
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    return (precision == torch.bfloat16,) * 2
+
+
+def set_float32_products(products: bool, convolutions: bool) -> None:
+    """Allow TF32 in this process for float32 products, and for float32 convolutions."""
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = products, convolutions
+
+
+def float32_products() -> tuple[bool, bool]:
+    """What `set_float32_products` was told last, or torch's defaults."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 def on_device(model: Reconstructor, device: torch.device) -> Reconstructor:

@@ -13,7 +13,7 @@ from pipeline.backend import BackendConfig
 from pipeline.backend.loop_detection import LoopConfig
 from pipeline.fleet_config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
-from pipeline.forward.network import Device, NetworkSpec, Precision
+from pipeline.forward.network import Device, NetworkSpec, Precision, PrecisionSetting
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
 
@@ -80,7 +80,7 @@ class RunConfig:
     """Local disk for the same; 0: none. By default four fifths of what is free."""
     scratch_folder: str | None = None
     """Folder on that disk; by default the system's folder for temporary files."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: PrecisionSetting = "auto"
     """Arithmetic of the network's attention and memories: float32 as published, bfloat16, or auto: bfloat16 on GPUs
     that have it, else float32."""
     compile_blocks: bool | None = None

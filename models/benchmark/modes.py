@@ -42,6 +42,8 @@ class Timed:
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     state_bytes: int = 0
+    by_phase: bool = True
+    """Whether the device is waited for around every phase; else nothing is between start and end but the work."""
 
     @property
     def total(self) -> float:
@@ -60,6 +62,9 @@ class Timed:
     @contextmanager
     def phase(self, name: str, device: torch.device) -> Iterator[None]:
         """Add what is done inside to a phase."""
+        if not self.by_phase:
+            yield
+            return
         _wait(device)
         clock, cpu = time.perf_counter(), time.process_time()
         yield
@@ -88,9 +93,25 @@ def made_up_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor
 
 
 @torch.inference_mode()
-def run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]]) -> Timed:
-    """One drive. frames (N, 3, H, W) uint8 on the host; the model's precision decides the arithmetic."""
+def run(
+    mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], by_phase: bool = True
+) -> Timed:
+    """One drive. frames (N, 3, H, W) uint8 on the host; the model's precision decides the arithmetic.
+
+    by_phase: wait for the device around every phase, to tell their seconds apart; else all is one phase "drive".
+    """
     timed = Timed()
+    if by_phase:
+        _run(mode, model, frames, chunks, timed)
+    else:
+        inner = Timed(by_phase=False)
+        with timed.phase("drive", model.device):
+            _run(mode, model, frames, chunks, inner)
+        timed.predictions, timed.state_bytes = inner.predictions, inner.state_bytes
+    return timed
+
+
+def _run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], timed: Timed) -> None:
     states = _encoded(mode, model, frames, chunks, timed)
     if mode == "release":
         _layer_by_layer(model, states, timed)
@@ -105,9 +126,10 @@ def run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Seque
                     state, middle_first(list(chunk)), with_points=mode == "release", projected=mode == "fast"
                 )
                 found.points = found.points_confidence = None  # of no use to a comparison, and large
-                timed.predictions.append(_on_host(found))
+                timed.predictions.append(_on_host(found, pinned=mode == "fast" and device.type == "cuda"))
             states[number] = None  # type: ignore[call-overload]
-    return timed
+    with timed.phase("heads", device):
+        _wait(device)  # for the last copies
 
 
 def _encoded(
@@ -123,7 +145,8 @@ def _encoded(
             known = {f: known[f] for f in chunk if f in known} if mode == "fast" else {}
             new = [f for f in chunk if f not in known]
             if new:
-                known.update(zip(new, model.encode(frames[new].to(device)), strict=True))
+                there = _to_device(frames[new], device, pinned=mode == "fast" and device.type == "cuda")
+                known.update(zip(new, model.encode(there), strict=True))
             tokens = torch.stack([known[f] for f in middle_first(list(chunk))])
             state = model.begin(tokens[None], grid)
             states.append(_copy(state) if mode == "release" else state)
@@ -259,13 +282,21 @@ def _copy(state: ChunkState, device: torch.device | str = "cpu") -> ChunkState:
     return state.map(lambda t: None if t is None else _moved(t, device))
 
 
-def _on_host(prediction: Prediction) -> Prediction:
-    return Prediction(
-        prediction.frame_index,
-        prediction.pose_encoding.float().cpu(),
-        prediction.depth.float().cpu(),
-        prediction.depth_confidence.float().cpu(),
-    )
+def _to_device(frames: Tensor, device: torch.device, pinned: bool) -> Tensor:
+    return (frames.pin_memory() if pinned else frames).to(device, non_blocking=pinned)
+
+
+def _on_host(prediction: Prediction, pinned: bool) -> Prediction:
+    """The prediction in host memory; in pinned memory it is there once the device has been waited for."""
+
+    def there(tensor: Tensor) -> Tensor:
+        tensor = tensor.float()
+        if not pinned:
+            return tensor.cpu()
+        return torch.empty(tensor.shape, pin_memory=True).copy_(tensor, non_blocking=True)
+
+    poses, depth, confidence = prediction.pose_encoding, prediction.depth, prediction.depth_confidence
+    return Prediction(prediction.frame_index, there(poses), there(depth), there(confidence))
 
 
 def _wait(device: torch.device) -> None:

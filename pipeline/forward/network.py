@@ -14,11 +14,13 @@ import torch
 from models import ModelConfig, Reconstructor, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER
 from models.compiled import CompileError, compile_blocks
-from models.tuning import on_device, set_float32_products
+from models.tuning import on_device, products_beside, set_float32_products
 from pipeline import storage
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of encoder, attention and memories."""
+PrecisionSetting = Literal["auto", "float32", "bfloat16"]
+"""As a user sets it: auto is settled for the machine before anything is known by it."""
 Device = Literal["auto", "gpu", "cpu"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
@@ -85,7 +87,7 @@ class NetworkSpec:
         StorageError where they cannot be had.
         """
         dtype = DTYPES[self.precision]
-        set_float32_products(dtype)
+        set_float32_products(*products_beside(dtype))
         source = self._source()
         if source is None:
             generator_state = torch.get_rng_state()

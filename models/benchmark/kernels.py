@@ -1,0 +1,121 @@
+"""Kernels, bytes and casts of the network's parts, counted on tensors without data: no device is needed.
+
+Every operation that is no view is a kernel that reads its inputs and writes its outputs once; so it is on a GPU, save
+what a library's product does inside. Attention and the RMS norm count as the one kernel that a GPU has for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from models.config import ModelConfig
+from models.reconstructor import Reconstructor
+
+_FREE = ("aten::empty", "aten::detach", "prim::device", "aten::new_empty", "aten::_reshape_alias")
+
+
+@dataclass
+class Counted:
+    """kernels: how many are started. nbytes: what they read and write. casts: those that only change the dtype."""
+
+    kernels: int = 0
+    nbytes: int = 0
+    casts: int = 0
+
+
+class _Kernels(TorchDispatchMode):
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.name()
+        if not func.is_view and not name.startswith(_FREE) and name != "aten::_unsafe_view":
+            read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+            # an `out=` is among the arguments and is only written
+            once = {id(tensor): tensor for tensor in (*read, *written)}.values()
+            self.counted.kernels += 1
+            self.counted.nbytes += sum(tensor.nbytes for tensor in once)
+            copies = name.startswith(("aten::_to_copy", "aten::copy_"))
+            self.counted.casts += copies and len({tensor.dtype for tensor in once}) > 1
+        return out
+
+
+class _OneKernel(TorchFunctionMode):
+    """Functions that tensors without data would take apart, though a GPU has one kernel for each."""
+
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self.counted = counted
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in (F.scaled_dot_product_attention, F.rms_norm):
+            return func(*args, **(kwargs or {}))
+        out = args[0].clone() if func is F.rms_norm else torch.empty_like(args[0])
+        if func is not F.rms_norm:  # the clone was counted
+            self.counted.kernels += 1
+            self.counted.nbytes += sum(tensor.nbytes for tensor in args[:3]) + out.nbytes
+        return out
+
+
+def count(work: Callable[[], object]) -> Counted:
+    """What `work` starts; it must keep to tensors on the device `meta`."""
+    counted = Counted()
+    with torch.no_grad(), _OneKernel(counted), _Kernels(counted):
+        work()
+    return counted
+
+
+def count_parts(
+    config: ModelConfig, frames: int, height: int, width: int, around: Callable[[Reconstructor], Any] | None = None
+) -> dict[str, Counted]:
+    """One frame block, one global block, one memory step and read, one pass of the depth head, in bfloat16.
+
+    frames: of a chunk. around: a context in which to count, as in `switches`. Constants that are made once are not
+    counted. The memory's parts are left out where the network has none.
+    """
+    with torch.device("meta"):
+        model = Reconstructor(config).requires_grad_(False).set_precision(torch.bfloat16).eval()
+        grid = (height // config.patch_size, width // config.patch_size)
+        aggregator, d = model.aggregator, config.embed_dim
+        patches = grid[0] * grid[1]
+        tokens = torch.empty(1, frames, config.special_tokens + patches, d, dtype=torch.bfloat16)
+        projected = [torch.empty(8, patches, c, dtype=torch.float32) for c in config.dense_channels]
+        if config.dense_skip:
+            cells = config.patch_size // 4
+            projected.append(torch.empty(8, patches, cells * cells * config.motion_channels))
+    rope = aggregator._table(grid, d // config.num_heads, config.special_tokens)
+    parts: dict[str, Callable[[], object]] = {
+        "frame block": lambda: aggregator.frame_blocks[0](tokens[0], rope),
+        "global block": lambda: aggregator.global_blocks[0](tokens.flatten(1, 2), rope),
+        "depth head, 8 frames": lambda: model.depth_head.fuse(projected, grid),
+    }
+    if config.memory_layers:
+        memory: Any = aggregator.memories[str(config.memory_layers[0])]
+        table = aggregator._table(grid, d, 0)
+        x = tokens[:, :, config.special_tokens :].flatten(1, 2)
+        weights = memory.start.to(torch.bfloat16)
+        parts |= {
+            "memory step": lambda: memory.step(x, table),
+            "memory read": lambda: memory.apply_to(x, weights, table),
+        }
+    counted = {}
+    for name, work in parts.items():
+        if around is None:
+            count(work)  # makes what is made once
+            counted[name] = count(work)
+        else:
+            with around(model):
+                counted[name] = count(work)
+    return counted
