@@ -74,8 +74,9 @@ class Aggregator(nn.Module):
 
         With a motion cue the tokens are wider: `begin` needs the fine features behind the first d.
         """
-        shift, of_unit, of_bytes = self._constants("normalisation", images, _normalisation)
-        return self.encoder(torch.addcmul(shift, images, of_bytes if images.dtype == torch.uint8 else of_unit))
+        scale, shift = self._constants("normalisation", images, _normalisation)
+        images = images / 255 if images.dtype == torch.uint8 else images  # the same rounding as on the host
+        return self.encoder(torch.addcmul(shift, images, scale))
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame first."""
@@ -187,10 +188,10 @@ class Aggregator(nn.Module):
         return self._made_once[place]
 
 
-def _normalisation() -> tuple[Tensor, Tensor, Tensor]:
-    """Shift and scales (1, 3, 1, 1): shift + scale x is (x - mean) / deviation, for x in [0, 1] and in 0 ... 255."""
+def _normalisation() -> tuple[Tensor, Tensor]:
+    """Scale and shift (1, 3, 1, 1): x * scale + shift is (x - mean) / deviation."""
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (_IMAGE_MEAN, _IMAGE_DEVIATION))
-    return -mean / deviation, 1 / deviation, 1 / (255 * deviation)
+    return 1 / deviation, -mean / deviation
 
 
 def _first_and_others(tokens: Tensor, frames: int) -> Tensor:
