@@ -2,7 +2,7 @@
 PYTHON ?= python
 RUN = $(PYTHON) -m
 
-.PHONY: lint types test check full documents demo demo-fleet
+.PHONY: lint types test check full gpu documents demo demo-fleet
 
 lint:  ## style, and that imports run one way
 	$(RUN) ruff check .
@@ -19,6 +19,11 @@ check: lint types  ## everything that needs no GPU: what .ci/run runs
 
 full:  ## what takes minutes each: figures at full size, long fault runs
 	$(RUN) pytest -m "full and not gpu"
+
+gpu:  ## on a machine with GPUs: tests marked gpu, the network's figures, the whole pipeline's; fails where one is missed
+	$(RUN) pytest -m gpu
+	$(RUN) models.benchmark.gpu_check --json gpu-check.json
+	$(RUN) jobs.benchmark --what gpu --json gpu-pipeline.json
 
 documents:  ## the parts of documents that are made from the code
 	$(RUN) tests.documents

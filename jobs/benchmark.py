@@ -18,6 +18,7 @@ from pipeline.benchmark.backend import BackendBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
+from pipeline.benchmark.gpu import GpuBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.planning import PlanningBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
@@ -32,6 +33,7 @@ What = Literal[
     "decode",
     "drive",
     "fleet",
+    "gpu",
     "network",
     "planning",
     "publish",
@@ -56,6 +58,7 @@ class BenchmarkConfig:
     decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
     drive: DriveBenchmark = field(default_factory=DriveBenchmark)
     fleet: FleetBenchmark = field(default_factory=FleetBenchmark)
+    gpu: GpuBenchmark = field(default_factory=GpuBenchmark)
     network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
     planning: PlanningBenchmark = field(default_factory=PlanningBenchmark)
     publish: PublishBenchmark = field(default_factory=PublishBenchmark)
@@ -66,10 +69,17 @@ class BenchmarkConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _benchmark(settings_from(BenchmarkConfig, arguments, prog="jobs.benchmark")))
+    failed = False
+
+    def benchmark() -> None:
+        nonlocal failed
+        failed = _benchmark(settings_from(BenchmarkConfig, arguments, prog="jobs.benchmark"))
+
+    return run_command(benchmark) or int(failed)
 
 
-def _benchmark(config: BenchmarkConfig) -> None:
+def _benchmark(config: BenchmarkConfig) -> bool:
+    """Measure, print, write. Returns whether a target was missed that must not be."""
     subject: Subject = getattr(config, config.what)
     machine = Machine.here()  # before the work: its load is not the benchmark's own
     measured = subject.measure(lambda line: print(line, file=sys.stderr, flush=True))
@@ -84,6 +94,7 @@ def _benchmark(config: BenchmarkConfig) -> None:
             storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
     if config.figure is not None and measured.figure is not None:
         storage.write_bytes_atomically(storage.absolute(config.figure), measured.figure)
+    return measured.failed
 
 
 if __name__ == "__main__":

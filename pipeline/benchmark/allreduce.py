@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -15,12 +16,15 @@ from pipeline.forward.memory_sync import GroupSync
 _TIMES = 5
 
 
-def allreduce_seconds(processes: int, config: ModelConfig, port: int) -> float:
-    """Seconds of one sum of a memory's step (three matrices d x 4d, float32) over that many processes; the median."""
+def allreduce_seconds(processes: int, config: ModelConfig, port: int, kind: Literal["cpu", "cuda"] = "cpu") -> float:
+    """Seconds of one sum of a memory's step (three matrices d x 4d, float32) over that many processes; the median.
+
+    kind: cpu for gloo, cuda for NCCL and a GPU a process. Raises RuntimeError where a process fails, or sums wrongly.
+    """
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
     ranks = [
-        context.Process(target=_rank, args=(rank, processes, config, port, answers), daemon=False)
+        context.Process(target=_rank, args=(rank, processes, config, port, kind, answers), daemon=False)
         for rank in range(processes)
     ]
     for process in ranks:
@@ -32,17 +36,24 @@ def allreduce_seconds(processes: int, config: ModelConfig, port: int) -> float:
     return float(answers.get())
 
 
-def _rank(rank: int, processes: int, config: ModelConfig, port: int, answers) -> None:  # type: ignore[no-untyped-def]
+def _rank(rank: int, processes: int, config: ModelConfig, port: int, kind: str, answers) -> None:  # type: ignore[no-untyped-def]
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
-    sync = GroupSync(torch.device("cpu"))
+    device = torch.device("cuda", rank) if kind == "cuda" else torch.device("cpu")
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=processes)
+    sync = GroupSync(device)
     d, hidden = config.embed_dim, config.embed_dim * config.memory_hidden_ratio
-    step = FastWeights(torch.ones(1, d, hidden), torch.ones(1, hidden, d), torch.ones(1, d, hidden))
-    sync.sum(step, failed=False)  # connections are made
+    shapes = ((1, d, hidden), (1, hidden, d), (1, d, hidden))
+    step = FastWeights(*(torch.full(shape, rank + 1.0, device=device) for shape in shapes))
+    total = sync.sum(step, failed=False).step  # connections are made
+    if total is None or any(bool((w != processes * (processes + 1) / 2).any()) for w in total):
+        raise RuntimeError(f"rank {rank} of {processes} got a wrong sum")
     seconds = []
     for _ in range(_TIMES):
         begin = time.perf_counter()
-        sync.sum(step, failed=False)
+        sync.sum(step, failed=False)  # reads the failures on the host: nothing is left to wait for
         seconds.append(time.perf_counter() - begin)
     if rank == 0:
         answers.put(sorted(seconds)[_TIMES // 2])

@@ -26,6 +26,7 @@ from pipeline.benchmark.report import Measured, Row, size
 from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.common.progress import Reporter
 from pipeline.forward.budgets import parse_size
+from pipeline.forward.network import Device
 
 _MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight
 _FAST = ("small", "city_tiny")  # beside networks as fast as these a share of the time says nothing
@@ -72,7 +73,7 @@ class DriveBenchmark:
         known = self._known()
         runs: list[dict[str, Any]] = []
         for frames in self.lengths:
-            run = known.get(frames) or in_child(_reconstructed, self, frames)
+            run = known.get(frames) or in_child(reconstruct_made_up, self, frames)
             runs.append(run)
             say(
                 f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
@@ -140,8 +141,20 @@ class _Clocked(Reporter):
 
     def __init__(self) -> None:
         super().__init__(io.StringIO())
+        self.chunks_done: list[float] = []  # when a rank told of one, in any phase
         self.own: dict[str, float] = {}
         self.others: dict[str, float] = {}
+
+    def advance(self, phase: str, count: int, total: int | None, unit: str) -> None:
+        if phase != "points":
+            self.chunks_done.append(time.perf_counter())
+        super().advance(phase, count, total, unit)
+
+    @property
+    def network_seconds(self) -> float:
+        """From the first chunk's beginning to the last one's end; the first is taken to last as long as the mean."""
+        told = self.chunks_done
+        return (told[-1] - told[0]) * len(told) / (len(told) - 1) if len(told) > 1 else 0.0
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -152,8 +165,8 @@ class _Clocked(Reporter):
         self.others[name] = self.others.get(name, 0.0) + descendants_cpu_seconds() - others
 
 
-def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
-    """One drive in this process."""
+def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = "auto") -> dict[str, Any]:
+    """One drive in this process, with what `jobs.reconstruct` takes by default on this device."""
     from pipeline.common.ray_session import ray_for_one_job
     from pipeline.config import RunConfig
     from pipeline.publish import PublishConfig
@@ -172,6 +185,7 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
             overlap=settings.overlap,
             host_memory=settings.host_memory,
             threads=settings.threads,
+            device=device,
             loops=False,
             stops=False,
             turns=False,
@@ -192,6 +206,7 @@ def _reconstructed(settings: DriveBenchmark, frames: int) -> dict[str, Any]:
     return {
         "frames": frames,
         "seconds": reporter.seconds,
+        "network_seconds": reporter.network_seconds,
         "total_seconds": own,
         "points": points,
         "cpu_seconds": reporter.own,

@@ -25,11 +25,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """values: named numbers for machines (JSON); rows: the same for people; figure: a PNG, where one was drawn."""
+    """values: named numbers for machines (JSON); rows: the same for people; figure: a PNG, where one was drawn.
+    must: a target that is missed makes the command fail."""
 
     values: Mapping[str, Any]
     rows: tuple[Row, ...]
     figure: bytes | None = field(default=None, repr=False)
+    must: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether a target was missed that must not be."""
+        return self.must and any(row.met is False for row in self.rows)
 
 
 def to_json(what: str, settings: Mapping[str, Any], machine: Machine, measured: Measured) -> str:

@@ -1,0 +1,226 @@
+"""The whole pipeline on a GPU machine with Ray: what `make gpu` runs beside `models.benchmark.gpu_check`.
+
+A drive of 600 frames end to end with the defaults, the all-reduce of as many GPUs as there are, a training step, the
+renderer. `device="cpu"` runs the same lines small, to test them.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from models import ModelConfig, Reconstructor
+from models.benchmark.city_drive import write_drive
+from pipeline.benchmark.allreduce import allreduce_seconds
+from pipeline.benchmark.drive import DriveBenchmark, reconstruct_made_up
+from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.report import Measured, Row, rate, size
+from pipeline.synthetic import CityDrive
+from pipeline.training.config import BatchSettings, OptimizerSettings, TrainConfig
+from pipeline.training.data import Frames
+from pipeline.training.objective import Objective
+from pipeline.training.trainer import Trainer, start_near_identity
+
+_RATE_TARGET, _OUTSIDE_TARGET = 100.0, 0.15
+_SUM_TARGET_S, _STEP_TARGET_S, _RENDER_TARGET = 0.1, 2.0, 100.0
+_STEPS = 8
+_RENDER_SEED, _RENDERED, _TONES, _OTHER_PIXELS = 7, 48, 8, 0.01
+_CITY_SEED, _CITY_ROUTE, _CITY_FRAMES = 11, 1200, 72  # the drive of models.benchmark.city_drive
+
+
+@dataclass(frozen=True)
+class GpuBenchmark:
+    """One drive end to end, the collective, a training step and the renderer on this machine's GPUs."""
+
+    preset: str = "scal3r"
+    """Network, with made-up weights."""
+    frames: int = 600
+    """Frames of the drive."""
+    width: int = 518
+    """Width of its images."""
+    height: int = 154
+    """Height of its images."""
+    chunk_size: int = 60
+    """Frames a chunk."""
+    overlap: int = 30
+    """Frames that neighbouring chunks share."""
+    device: Literal["gpu", "cpu"] = "gpu"
+    """cpu: the same lines without a GPU, to test them."""
+    threads: int = 8
+    """CPU threads of the rank beside the GPU."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        ModelConfig.preset(self.preset)
+        if self.frames < 2:
+            raise ValueError(f"gpu.frames must be at least 2, not {self.frames}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Each part in turn. Raises ValueError where there is no GPU; a part that fails fails the benchmark."""
+        if self.device == "gpu" and not torch.cuda.is_available():
+            raise ValueError("there is no GPU here: --gpu.device cpu with a small --gpu.preset runs the same lines")
+        begin = time.perf_counter()
+        drive = in_child(_drive, self)
+        network = drive["network_seconds"]
+        start = drive["seconds"]["forward"] - network  # a process's first drive also waits for weights and kernels
+        whole = drive["total_seconds"] - start
+        say(f"{self.frames} frames: {whole:.1f} s, of them {network:.1f} in the network; {start:.1f} s of start aside")
+        gpus = torch.cuda.device_count() if self.device == "gpu" else 1
+        kind: Literal["cuda", "cpu"] = "cuda" if self.device == "gpu" else "cpu"
+        config = ModelConfig.preset(self.preset)
+        sums = {count: allreduce_seconds(count, config, _free_port(), kind) for count in sorted({1, gpus})}
+        say(f"all-reduce: {', '.join(f'{count}: {s * 1e3:.1f} ms' for count, s in sums.items())}")
+        step, losses = _training_step(kind)
+        say(f"a training step of city_tiny: {step:.2f} s")
+        rendered, same = _rendering(kind)
+        say(f"renderer: {rendered:.1f} frames/s")
+        figures: dict[str, Any] = {
+            "gpus": gpus,
+            "drive": drive,
+            "frames_per_second": self.frames / whole,
+            "network_frames_per_second": self.frames / network,
+            "start_seconds": start,
+            "outside_network_share": 1 - network / whole,
+            "allreduce_seconds": {str(count): seconds for count, seconds in sums.items()},
+            "training_step_seconds": step,
+            "training_losses": losses,
+            "rendered_frames_per_second": rendered,
+            "rendered_like_on_a_cpu": same,
+        }
+        outside = figures["outside_network_share"]
+        figures["seconds"] = time.perf_counter() - begin
+        rows = (
+            Row("whole drive", rate(self.frames, whole, "frames")),
+            _row(
+                "  in the network",
+                rate(self.frames, network, "frames"),
+                f"{_RATE_TARGET:g} frames/s",
+                self.frames / network >= _RATE_TARGET,
+            ),
+            _row(
+                "  outside the network",
+                f"{outside:.0%} of the time",
+                f"{_OUTSIDE_TARGET:.0%}",
+                outside <= _OUTSIDE_TARGET,
+            ),
+            Row("  seconds", ", ".join(f"{name} {spent:.1f}" for name, spent in drive["seconds"].items())),
+            Row("  host memory at the peak", size(drive["peak_resident_bytes"])),
+            *(
+                _row(
+                    f"sum of a memory's step, {count} GPU{'s' if count > 1 else ''}",
+                    f"{seconds * 1e3:.1f} ms",
+                    f"{_SUM_TARGET_S * 1e3:g} ms",
+                    seconds <= _SUM_TARGET_S,
+                )
+                for count, seconds in sums.items()
+            ),
+            _row(
+                "training step of city_tiny",
+                f"{step:.2f} s, loss {losses[0]:.3f} to {losses[-1]:.3f}",
+                f"{_STEP_TARGET_S:g} s, falling",
+                step <= _STEP_TARGET_S and losses[-1] < losses[0],
+            ),
+            _row(
+                "renderer",
+                rate(rendered, 1, "frames"),
+                f"{_RENDER_TARGET:g} frames/s, as on a CPU",
+                rendered >= _RENDER_TARGET and same,
+            ),
+            _row("all of this", f"{figures['seconds']:.0f} s", "480 s", figures["seconds"] <= 480),
+        )
+        return Measured(figures, rows, must=True)
+
+
+def _row(name: str, value: str, target: str, met: bool) -> Row:
+    return Row(name, value, target, met)
+
+
+def _drive(settings: GpuBenchmark) -> dict[str, Any]:
+    """The drive in a process of its own, as `jobs.reconstruct` runs it by default."""
+    asked = DriveBenchmark(
+        preset=settings.preset,
+        width=settings.width,
+        height=settings.height,
+        chunk_size=settings.chunk_size,
+        overlap=settings.overlap,
+        host_memory="32GB",
+        threads=settings.threads,
+    )
+    return reconstruct_made_up(asked, settings.frames, device=settings.device)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    frames: Frames
+
+    def __len__(self) -> int:
+        return len(self.frames.images)
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        chosen, all_of = list(frames), self.frames
+        return Frames(
+            all_of.images[chosen], all_of.depth[chosen], all_of.world_from_camera[chosen], all_of.intrinsics[chosen]
+        )
+
+
+@dataclass(frozen=True)
+class _OneDrive:
+    clip: _Clip
+
+    def drives(self) -> Sequence[Sequence[_Clip]]:
+        return [[self.clip]]
+
+
+def _training_step(kind: str) -> tuple[float, list[float]]:
+    """Seconds of a step of city_tiny on one clip, the median, and the losses of six steps."""
+    rendered = CityDrive(3, 16, 64, 128, device=kind).render(range(16))
+    clip = _Clip(Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics))
+    config = TrainConfig(
+        output="unused",
+        steps=_STEPS,
+        precision="bfloat16" if kind == "cuda" else "float32",
+        batch=BatchSettings(frames=8, longest=4),
+        optimizer=OptimizerSettings(warmup=1, memory_rate=1e-3, backbone_rate=1e-3),
+    )
+    torch.manual_seed(0)
+    model = Reconstructor(ModelConfig.city_tiny())
+    start_near_identity(model)
+    objective = Objective(model.config.embed_dim, model.config.patch_size, config.loss)
+    trainer = Trainer(config, model.to(kind), objective.to(kind), _OneDrive(clip))
+    seconds, losses = [], []
+    for _ in range(_STEPS):
+        begin = time.perf_counter()
+        losses.append(trainer.advance(0.0)["loss"])  # a number on the host: nothing is left to wait for
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:]), losses
+
+
+def _rendering(kind: str) -> tuple[float, bool]:
+    """Frames a second at training's size, and whether all but a few pixels are those that a CPU renders."""
+    drive = CityDrive(_RENDER_SEED, _RENDERED, 64, 128, device=kind)
+    there = drive.render(range(2))
+    here = CityDrive(_RENDER_SEED, _RENDERED, 64, 128).render(range(2))
+    apart = np.abs(there.images.astype(int) - here.images.astype(int)).max(-1) > _TONES
+    begin = time.perf_counter()
+    drive.render(range(_RENDERED))  # its arrays end in host memory
+    return _RENDERED / (time.perf_counter() - begin), float(apart.mean()) < _OTHER_PIXELS
+
+
+def write_city_drive() -> None:
+    """Render the drive that comes with `models.benchmark`, as `pipeline.benchmark.accuracy` renders drives."""
+    rendered = CityDrive(_CITY_SEED, _CITY_ROUTE, 64, 128, supersample=2).render(range(_CITY_FRAMES))
+    positions = torch.from_numpy(rendered.world_from_camera[:, :3, 3])
+    write_drive(torch.from_numpy(rendered.images), positions)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
