@@ -45,3 +45,33 @@ def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise()
     assert RunConfig().network.preset == "city_tiny"
     assert RunConfig(weights="x.pt").network.preset is None
     assert RunConfig(weights="x.pt", preset="vit_small").network.preset == "vit_small"
+
+
+@pytest.mark.parametrize(
+    ("on_gpus", "bfloat16", "expected"),
+    [
+        (True, True, ("bfloat16", True)),
+        (True, False, ("float32", True)),
+        (False, False, ("float32", False)),
+    ],
+)
+def test_precision_and_compiling_are_settled_for_the_machine(on_gpus, bfloat16, expected):
+    settled = RunConfig().with_arithmetic(on_gpus, bfloat16)
+    assert (settled.precision, settled.compile_blocks) == expected
+    assert (settled.network.precision, settled.network.compiled) == expected
+
+
+def test_what_was_asked_for_is_never_settled_otherwise():
+    asked = RunConfig(precision="float32", compile_blocks=False)
+    assert asked.with_arithmetic(on_gpus=True, bfloat16=True) == asked
+    low = RunConfig(precision="bfloat16", compile_blocks=True)
+    assert low.with_arithmetic(on_gpus=False, bfloat16=False) == low
+
+
+def test_a_result_is_known_by_the_precision_that_auto_came_to():
+    on_cpu = RunConfig().with_arithmetic(on_gpus=False, bfloat16=False)
+    assert on_cpu.result_settings() == RunConfig(precision="float32", compile_blocks=False).result_settings()
+    assert RunConfig().result_settings()["precision"] == "float32"  # as results from before auto was there
+    on_gpu = RunConfig().with_arithmetic(on_gpus=True, bfloat16=True)
+    assert on_gpu.result_settings()["precision"] == "bfloat16"
+    assert on_gpu.result_settings() != on_cpu.result_settings()
