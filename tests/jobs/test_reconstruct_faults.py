@@ -163,7 +163,9 @@ def test_a_network_that_overflows_on_white_frames_fails_that_drive_and_no_other(
         folder_of_images(fleet / name, 8)
     (fleet / "white").mkdir()
     for number in range(8):
-        Image.new("RGB", (120, 62), "white").save(fleet / "white" / f"frame{number}.png")
+        image = Image.new("RGB", (120, 62), "white")
+        image.paste((235, 235, 235), (0, 0, 8, 8))  # a picture of one colour would be flagged as showing nothing
+        image.save(fleet / "white" / f"frame{number}.png")
     # a patch of noise sums up to 170 or so, a white one to 1434: of that, float32 cannot hold a layer norm's squares
     hot = with_changes(weights, tmp_path / "hot.safetensors", lambda tensor: 2.5e15 * alternating(tensor))
     assert run("--input", fleet, "--output", out, "--weights", hot, *PLAIN) == 1
