@@ -82,10 +82,10 @@ def test_exif_is_a_first_guess(tmp_path):
 
 
 def test_the_network_s_picture_of_a_pinhole_is_scaled_and_cut_as_the_frames_are(tmp_path):
-    write_images(tmp_path / "drive", 2, width=62, height=19)
-    drive = find_drive(str(tmp_path / "drive"), camera=CameraConfig("36,36,30,9"))
-    camera = task(drive, 14, 42).network_camera  # 62 x 19 -> 46 x 14 -> 42 x 14, 2 cut left and right
-    assert camera.intrinsics == pytest.approx((36 * 46 / 62, 36 * 14 / 19, 30 * 46 / 62 - 2, 9 * 14 / 19))
+    write_images(tmp_path / "drive", 2, width=124, height=38)
+    drive = find_drive(str(tmp_path / "drive"), camera=CameraConfig("72,72,60,18"))
+    camera = task(drive, 14, 42).network_camera  # 124 x 38 -> 46 x 14 -> 42 x 14, 2 cut left and right
+    assert camera.intrinsics == pytest.approx((72 * 46 / 124, 72 * 14 / 38, 60 * 46 / 124 - 2, 18 * 14 / 38))
 
 
 def test_frames_of_a_lens_are_decoded_as_a_pinhole_sees_them(tmp_path):

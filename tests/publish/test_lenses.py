@@ -51,6 +51,7 @@ def published(folder, name):
         Image.new("RGB", (lens.width, lens.height), (40 * frame, 90, 20)).save(images / f"{frame:06d}.png")
     facts = replace(
         made.facts,
+        source_uri=str(images),
         frame_uris=[str(images / f"{frame:06d}.png") for frame in range(FRAMES)],
         source_width=lens.width,
         source_height=lens.height,
