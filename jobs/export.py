@@ -33,6 +33,9 @@ class ExportConfig:
     images_from: str | None = None
     """Copy the images from this folder, or this video, by their paths below the drive's input: where the input has
     moved. Without it images are read from the input alone."""
+    undistorted: bool = False
+    """Of a drive through a lens with distortion: write its images as a pinhole sees them, to images/, with PINHOLE
+    cameras; else exports have the lens' own model."""
     depth_scale: float | None = None
     """Value of a depth map's pixel per world unit; by default chosen by the drive's median depth."""
     overwrite: bool = False
@@ -60,6 +63,7 @@ def _export(config: ExportConfig) -> None:
             reporter,
             images=config.images,
             images_from=config.images_from,
+            undistorted=config.undistorted,
             depth_scale=config.depth_scale,
             overwrite=config.overwrite,
         )

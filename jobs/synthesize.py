@@ -36,6 +36,12 @@ class CityConfig:
     """Image width in pixels."""
     supersample: int = 2
     """Rays a side for each pixel's colour; 1 is fastest, 2 smooths edges."""
+    lens: Literal["fisheye", "barrel"] | None = None
+    """A lens instead of a pinhole: fisheye (Kannala-Brandt, 150 degrees across) or barrel (k1 = -0.3)."""
+    bonnet: bool = False
+    """Put the car's own bonnet into the picture."""
+    orientation: int = 1
+    """EXIF's number (1 to 8) of how frames are stored; they are seen upright."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render: cpu or cuda."""
 
@@ -51,6 +57,8 @@ class CityConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 1 <= self.orientation <= 8:
+            raise ValueError(f"orientation must be 1 to 8, not {self.orientation}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +73,16 @@ def _render(config: CityConfig) -> None:
     sequences: list[str] = []
     try:
         for number in range(config.drives):
-            spec = DriveSpec(config.seed + number, config.frames, config.height, config.width, config.supersample)
+            spec = DriveSpec(
+                config.seed + number,
+                config.frames,
+                config.height,
+                config.width,
+                config.supersample,
+                config.lens,
+                config.bonnet,
+                config.orientation,
+            )
             name, done = f"{number:02d}", 0
 
             def progress(count: int, total: int, name: str = name) -> None:

@@ -11,9 +11,11 @@ from models import ModelConfig
 from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
 from pipeline.backend.loop_detection import LoopConfig
+from pipeline.cameras.config import CameraConfig
 from pipeline.fleet_config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import Device, NetworkSpec, Precision, PrecisionSetting
+from pipeline.ingest.frame_masks import AUTO
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
 
@@ -50,6 +52,10 @@ class RunConfig:
     """Frame behind the last one that is used; by default all frames are."""
     rotate: Literal[0, 90, 180, 270] | None = None
     """Turn stored frames by so many degrees to the right, instead of as EXIF or the video says."""
+    masks: str | None = None
+    """What of the frames is left out: a picture for all frames (black is left out), a folder with one for each
+    (000000.png or 000000.jpg.png for the frame 000000.jpg; below it a folder of a drive's name where drives are many),
+    or auto: what does not move while the car does (bonnet, mirror, time stamp)."""
     max_bad_share: float = 0.2
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = False
@@ -103,6 +109,7 @@ class RunConfig:
     """Keep the staged predictions of the chunks after publishing."""
     address: str | None = None
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
+    camera: CameraConfig = field(default_factory=CameraConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)
@@ -216,8 +223,14 @@ class RunConfig:
             "scratch_folder",
         ):
             del values[name]
+        # Results from before these were there keep their identity; what is known of a camera comes with the drive.
         if self.rotate is None:
-            del values["rotate"]  # results from before it was there keep their identity
+            del values["rotate"]
+        if self.masks != AUTO:
+            del values["masks"]  # a drive knows what is in its masks
+        values["camera"] = {"square_pixels": False}
+        if self.camera.square_pixels:
+            del values["camera"]
         values["precision"] = self.network.precision  # what auto came to
         if not self.compile_blocks:
             del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from PIL import Image
 
 from pipeline import storage
 from pipeline.cameras.orientation import UPRIGHT
+from pipeline.cameras.rectify import View
 from pipeline.common.progress import Reporter
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
@@ -59,6 +61,7 @@ def export_drive(
     *,
     images: bool = False,
     images_from: str | None = None,
+    undistorted: bool = False,
     depth_scale: float | None = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -89,14 +92,18 @@ def export_drive(
             def advance(count: int, total: int, name: str = name) -> None:
                 reporter.advance(name, count, total, "points")
 
-            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None)
+            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None, undistorted)
             with reporter.timed(name):
                 written[name] = _write(name, source, folder, depths, depth_scale, notes)
-        if images or images_from:
+        if images or images_from or (undistorted and drive.lens is not None):
             with reporter.timed("images"):
-                written["images"] = _copy_images(ExportSource(drive, selection), folder, reporter, notes)
+                written["images"] = _copy_images(
+                    ExportSource(drive, selection, undistorted=undistorted), folder, reporter, notes
+                )
         elif {"colmap", "colmap-text", "nerfstudio"} & set(formats):
             notes.append("trainers expect the drive's images in images/: --images copies them")
+        if undistorted and drive.lens is None:
+            notes.append("the drive's images are a pinhole's already: --undistorted changes nothing")
         if drive.manifest.counts.points and selection.voxel is None and {"colmap", "nerfstudio"} & set(formats):
             notes.append("trainers start from every point: --voxel thins them")
         values = {
@@ -194,7 +201,7 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     for uri, name in zip(cameras.uris, source.names, strict=True):
         if decoded is None:
             try:
-                _copy_image(frames.read_image(uri), target / name, source.drive.manifest.turn)
+                _copy_image(frames.read_image(uri), target / name, source.drive.manifest.turn, source.view)
             except DecodeError:
                 bad += 1
         else:
@@ -202,23 +209,33 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
             if isinstance(image, DecodeError):
                 bad += 1
             else:
-                image.save(target / name)
+                (image if source.view is None else _undistorted(image, source.view)).save(target / name)
         reporter.advance("images", 1, len(cameras), "images")
     if bad:
         notes.append(f"{bad} frames cannot be decoded and have no image")
     return f"images: {len(cameras) - bad} files"
 
 
-def _copy_image(data: bytes, target: Path, turn: int | None) -> None:
+def _undistorted(image: Image.Image, view: View) -> Image.Image:
+    return Image.fromarray(preprocess.rectified_image(image, view))
+
+
+def _copy_image(data: bytes, target: Path, turn: int | None, view: View | None) -> None:
     """One image as poses and intrinsics speak of it. Few programs look at EXIF, so a turned one is written upright."""
     try:
         orientation = preprocess.read_header(data, turn).orientation
     except DecodeError:  # a bad frame, whose pose is its neighbours'
         orientation = UPRIGHT
-    if orientation == UPRIGHT:
+    if orientation == UPRIGHT and view is None:
         target.write_bytes(data)
         return
-    image = preprocess.decode_image(data, turn=turn)
+    try:
+        image = preprocess.decode_image(data, turn=turn)
+    except DecodeError:
+        target.write_bytes(data)
+        return
+    if view is not None:
+        image = _undistorted(image, view)
     if target.suffix.lower() in (".jpg", ".jpeg"):
         image.convert("RGB").save(target, quality=95, subsampling=0)
     else:

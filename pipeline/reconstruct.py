@@ -74,6 +74,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             start=config.start,
             end=config.end,
             turn=config.rotate,
+            camera=config.camera,
+            masks=config.masks,
         )
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")
@@ -242,6 +244,8 @@ def facts_of(task: DriveTask) -> DriveFacts:
         picture=drive.picture,
         sample=content_sample(drive),
         notes=drive.notes,
+        camera=drive.camera,
+        network_camera=task.network_camera,
     )
 
 
@@ -277,7 +281,16 @@ def join_and_publish(
 
     with reporter.timed("publish"):
         manifest = publish.publish_drive(
-            output, facts, chunks, joined, config.publish, run, progress, overwrite=True, guard=guard
+            output,
+            facts,
+            chunks,
+            joined,
+            config.publish,
+            run,
+            progress,
+            overwrite=True,
+            guard=guard,
+            mask=chunks.static,
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, tuple(facts.notes))

@@ -134,4 +134,41 @@ LOOPS = _schema(
     ],
 )
 
-TABLES: dict[str, pa.Schema] = {"poses": POSES, "points": POINTS, "chunks": CHUNKS, "loops": LOOPS}
+CAMERAS = _schema(
+    "one row a camera: the lens that the frames were taken through",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("camera_index", pa.int32(), "number of the camera, from 0"),
+        _field("model", pa.string(), "pinhole | radtan | fisheye | eucm | equirectangular"),
+        _field("width", pa.int32(), "width of the source image, upright", unit="px"),
+        _field("height", pa.int32(), "height of the source image, upright", unit="px"),
+        _field("fx", pa.float64(), "focal length; of a sphere pixels a radian", unit="px", null=True),
+        _field("fy", pa.float64(), "focal length; of a sphere pixels a radian", unit="px", null=True),
+        _field("cx", pa.float64(), "principal point", unit="px", null=True),
+        _field("cy", pa.float64(), "principal point", unit="px", null=True),
+        _field(
+            "params", pa.list_(pa.float64()), "radtan: k1 k2 p1 p2 (k3 (k4 k5 k6)); fisheye: k1 to k4; eucm: alpha beta"
+        ),
+        _field("origin", pa.string(), "how its numbers were got: calibration | exif | estimated"),
+        _field(
+            "mask",
+            pa.binary(),
+            "PNG of the network's picture, black where --masks left it out; null for all",
+            null=True,
+        ),
+        _field("view_width", pa.int32(), "width of the picture the network saw", unit="px"),
+        _field("view_height", pa.int32(), "height of the picture the network saw", unit="px"),
+        _field("view_fx", pa.float64(), "focal length of that pinhole picture", unit="px", null=True),
+        _field("view_fy", pa.float64(), "focal length of that pinhole picture", unit="px", null=True),
+        _field("view_cx", pa.float64(), "principal point of that pinhole picture", unit="px", null=True),
+        _field("view_cy", pa.float64(), "principal point of that pinhole picture", unit="px", null=True),
+    ],
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "poses": POSES,
+    "points": POINTS,
+    "chunks": CHUNKS,
+    "loops": LOOPS,
+    "cameras": CAMERAS,
+}

@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass, replace
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
+from pipeline.ingest.frame_masks import AUTO, FrameMasks, FrameShape
 from pipeline.publish import DriveFacts
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
@@ -59,6 +63,9 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
             raise ValueError(f"it is of drive {str(facts['drive_id'])[:140]!r}")
         loops = tuple(LoopChunk(**{**one, "frames": tuple(one["frames"])}) for one in staged["loops"])
         facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
+        if facts.get("camera") is not None:
+            facts["camera"] = KnownCamera.from_dict(facts["camera"])
+            facts["network_camera"] = Camera.from_dict(facts["network_camera"])
         return (
             StagedDrive(**{**staged, "facts": DriveFacts(**facts), "loops": loops, "kept": tuple(staged["kept"])}),
             settings_from_dict(values["config"]),
@@ -77,20 +84,38 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         ) from error
 
 
-def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[StagedChunks, JoinResult]:
-    """The staged chunks, and the trajectory that they make together. Raises AlignmentError, StorageError."""
+def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[CameraChunks, JoinResult]:
+    """The staged chunks, seen through the one camera of the drive and without what is masked, and the trajectory that
+    they make together. Raises AlignmentError, CalibrationError for masks that cannot be read, StorageError."""
     folder = attempt_uri(output, staged.facts.drive_id, staged.attempt)
-    chunks = StagedChunks(folder, staged.chunk_count, staged.kept)
+    facts = staged.facts
+    raw = StagedChunks(folder, staged.chunk_count, staged.kept)
+    masks = _masks(facts, config.masks, raw)
+    chunks = CameraChunks(raw, facts.network_camera, masks)
+    loops = StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count)
     joined = join_chunks(
         chunks,
-        loop_chunks=StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count),
+        loop_chunks=CameraChunks(loops, facts.network_camera, masks),
         loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
         loop_similarities=[loop.similarity for loop in staged.loops],
         overlap=config.overlap or 0,
         kept=staged.kept,
         config=config.backend,
     )
-    return chunks, joined
+    return chunks.with_one_camera(config.camera.square_pixels), joined
+
+
+def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkMasks:
+    """What of the network's pictures counts: what the lens saw, less what the user's masks or `auto` leave out."""
+    view = facts.camera.view(facts.net_width, facts.net_height) if facts.camera else None
+    seen = None if view is None else view.seen()
+    if asked is None:
+        return ChunkMasks(seen)
+    if asked == AUTO:
+        return ChunkMasks(seen, static_mask(chunks))
+    shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), view)
+    masks = FrameMasks(storage.absolute(asked), facts.drive_id, facts.frame_uris, shape)
+    return ChunkMasks(seen, masks.one, masks.of if masks.one is None else None)
 
 
 def has_staged_drive(output: str, drive_id: str) -> bool:

@@ -68,6 +68,20 @@ EXPECTED = {
         ("accepted", B),
         ("reason", S, NULL),
     ],
+    "cameras": [
+        ("drive_id", S),
+        ("camera_index", I32),
+        ("model", S),
+        ("width", I32),
+        ("height", I32),
+        *[(name, F64, NULL) for name in ("fx", "fy", "cx", "cy")],
+        ("params", pa.list_(F64)),
+        ("origin", S),
+        ("mask", pa.binary(), NULL),
+        ("view_width", I32),
+        ("view_height", I32),
+        *[(f"view_{name}", F64, NULL) for name in ("fx", "fy", "cx", "cy")],
+    ],
 }
 
 

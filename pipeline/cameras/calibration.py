@@ -38,7 +38,7 @@ FORMATS = (
 )
 
 
-def read_calibration(data: bytes, file: str, size: Size, which: str | None = None) -> Camera:
+def read_calibration(data: bytes, file: str, size: Size, which: str | None = None, likely: str | None = None) -> Camera:
     """The camera of a calibration file, for frames of this size.
 
     Args:
@@ -46,13 +46,16 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
         file: its name, for messages; its ending helps to tell the format.
         size: of the (upright) frames. A calibration of another size of the same shape is scaled to it; formats without
             a size are taken to be of it.
-        which: which camera of a file with several: P2, 02, cam1, COLMAP's number, OpenSfM's name.
+        which: which camera of a file with several: P2, cam1, COLMAP's number, OpenSfM's name.
+        likely: the one that is taken where `which` is not given and the file has it.
 
     Raises:
         CalibrationError: one line with file and field.
     """
     cameras = _cameras(data, file, size)
-    if which is None and len(cameras) == 1:
+    if which is None and likely in cameras:
+        which = likely
+    if which is None and len(set(cameras.values())) == 1:  # one, or several that are all alike
         which = next(iter(cameras))
     if which is None or which not in cameras:
         names = ", ".join(list(cameras)[:8])

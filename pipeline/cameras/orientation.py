@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 UPRIGHT = 1
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112
 # EXIF 2.32, tag 274: what is to be done to the stored picture to see it upright.
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,7 +26,7 @@ def orientation_of(image: Image.Image, turn: int | None = None) -> int:
     """The orientation (1 to 8) that decoded pixels have to be seen in: what the file asks for, or a turn to the right
     (degrees) instead; upright where it asks for none or for nonsense."""
     try:
-        asked = image.getexif().get(_EXIF_ORIENTATION, UPRIGHT)
+        asked = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
     except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
         asked = UPRIGHT
     asked = asked if asked in _TRANSPOSE else UPRIGHT
@@ -48,6 +48,11 @@ def is_on_its_side(orientation: int) -> bool:
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """The picture as it should be seen."""
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+def stored(image: Image.Image, orientation: int) -> Image.Image:
+    """The upright picture as a camera stores it that asks for an orientation."""
+    return upright(image, _INVERSE.get(orientation, orientation))
 
 
 def _composed(first: int, then: int) -> int:

@@ -10,14 +10,18 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline import storage
+from pipeline.cameras.config import CameraConfig
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.orientation import UPRIGHT
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
+from pipeline.ingest.calibration import known_camera
 from pipeline.ingest.dataset_times import PICTURES, camera_folder, dataset_times
+from pipeline.ingest.frame_masks import AUTO, masks_digest
 from pipeline.ingest.frame_series import Series, find_series, unused_files
 from pipeline.ingest.frame_times import check_rising, read_times
 from pipeline.ingest.preprocess import ImageHeader
@@ -54,6 +58,8 @@ class Drive:
     orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
     notes: tuple[str, ...] = ()  # what lies in the input and is not used, and what is odd about it, a sentence each
+    camera: KnownCamera | None = None  # of the upright frames; None where nothing is known
+    masks: str | None = None  # name of what the user's masks hold; None without
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -74,9 +80,14 @@ class Drive:
 
     @property
     def picture(self) -> dict[str, Any]:
-        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames."""
-        said = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
-        return said if self.white == preprocess.WHITE else {**said, "white": self.white}
+        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames of a
+        camera of which nothing is known."""
+        said: dict[str, Any] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        if self.white != preprocess.WHITE:
+            said["white"] = self.white
+        if self.camera is not None:
+            said["camera"] = self.camera.to_dict()
+        return said if self.masks is None else {**said, "masks": self.masks}
 
     def frame_uris(self) -> list[str]:
         """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
@@ -87,13 +98,14 @@ class Drive:
 
 @dataclass(frozen=True)
 class _Used:
-    """Which frames of a source are used, and how they are turned."""
+    """Which frames of a source are used, how they are turned, and what is said of their camera."""
 
     start: int
     end: int | None
     stride: int
     fps: float | None
     turn: int | None
+    camera: CameraConfig
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.end is not None and self.end <= self.start):
@@ -109,6 +121,8 @@ def find_drive(
     start: int | None = None,
     end: int | None = None,
     turn: int | None = None,
+    camera: CameraConfig | None = None,
+    masks: str | None = None,
 ) -> Drive:
     """Recognise the drive at a URI.
 
@@ -119,6 +133,8 @@ def find_drive(
         fps: use about so many frames a second instead; needs known times (videos, times.txt).
         start, end: half-open range of the source's frames, before stride or fps; None: all of them.
         turn: degrees to the right that stored frames are turned by, instead of what EXIF or the video says.
+        camera: where the calibration is, if it does not lie with the frames.
+        masks: a picture, or a folder of pictures, of what is left out; or auto.
 
     Raises:
         DriveError: nothing usable there, times or a range that do not fit, an unsafe id; says what to do.
@@ -131,12 +147,16 @@ def find_drive(
         raise ValueError(f"fps must be positive, got {fps}")
     if fps is not None and stride != 1:
         raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
-    used = _Used(start or 0, end, stride, fps, turn)
+    used = _Used(start or 0, end, stride, fps, turn, camera or CameraConfig())
     uri = storage.absolute(uri)
     name = storage.parent_and_name(uri)[1]
     if video.is_video_name(name):
-        return _video_drive(uri, drive_id or name.rpartition(".")[0], used)
-    return _image_drive(uri, drive_id, used)
+        drive = _video_drive(uri, drive_id or name.rpartition(".")[0], used)
+    else:
+        drive = _image_drive(uri, drive_id, used)
+    if masks is None or masks == AUTO:
+        return drive
+    return replace(drive, masks=masks_digest(storage.absolute(masks), drive.drive_id, drive.frame_uris()))
 
 
 def is_image_name(name: str) -> bool:
@@ -170,6 +190,7 @@ def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
         orientation=first.orientation,
         white=_white(files) if first.is_deep else preprocess.WHITE,
         notes=notes,
+        camera=known_camera(used.camera, folder, found, first.size, first.camera),
     )
 
 
@@ -333,4 +354,7 @@ def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
         turn=used.turn,
         orientation=timeline.orientation,
         notes=timeline.notes,
+        camera=known_camera(
+            used.camera, storage.parent_and_name(uri)[0], None, (timeline.width, timeline.height), None
+        ),
     )

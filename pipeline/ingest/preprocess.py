@@ -22,6 +22,7 @@ from PIL import Image
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.exif import exif_camera
 from pipeline.cameras.orientation import UPRIGHT, is_on_its_side, orientation_of, upright
+from pipeline.cameras.rectify import View, remap_of
 from pipeline.errors import DecodeError
 
 # Where PIL itself begins to warn (256 MiB as RGB); a panorama of 12,000 x 6,000 passes.
@@ -122,6 +123,12 @@ def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uin
         rgb = rgb.resize(size, Image.Resampling.BICUBIC)
     left, top = geometry.left, geometry.top
     return np.asarray(rgb.crop((left, top, left + width, top + height)), dtype=np.uint8).copy()
+
+
+def rectified_image(image: Image.Image, view: View) -> NDArray[np.uint8]:
+    """A lens' picture as the pinhole of `view` sees it, uint8 (height, width, 3). Raises DecodeError as
+    `prepare_image`."""
+    return remap_of(view).apply(_as_rgb(image))
 
 
 def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import cropped
+from pipeline.cameras.rectify import View
 from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
@@ -67,6 +70,19 @@ class DriveTask:
         return self.drive.frame_count if self.kept is None else len(self.kept)
 
     @property
+    def network_camera(self) -> Camera | None:
+        """The pinhole of the pictures that the network gets; None where nothing is known of the drive's camera."""
+        drive = self.drive
+        if drive.camera is None:
+            return None
+        view = drive.camera.view(self.width, self.height)
+        if view is not None:
+            return view.pinhole
+        geometry = preprocess.frame_geometry(drive.source_width, drive.source_height, self.height, self.width)
+        resized = geometry.resized_width, geometry.resized_height
+        return cropped(drive.camera.camera, resized, geometry.left, geometry.top, (self.width, self.height))
+
+    @property
     def numbers(self) -> Sequence[int]:
         """The drive's frame number of each kept frame."""
         return range(self.drive.frame_count) if self.kept is None else self.kept
@@ -86,6 +102,7 @@ class Segment:
     height: int
     width: int
     source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
+    view: View | None = None  # the rectified picture that frames are made into; None: scaled and cut only
     turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
 
@@ -127,6 +144,7 @@ def segment_of(
         height=height,
         width=width,
         source_size=(drive.source_width, drive.source_height),
+        view=drive.camera.view(width, height) if drive.camera else None,
         turn=drive.turn,
         white=drive.white,
     )
@@ -161,6 +179,8 @@ def decode_segment(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -
     """
 
     def prepare(image: Image.Image) -> NDArray[np.uint8]:
+        if segment.view is not None:
+            return preprocess.rectified_image(image, segment.view)
         return preprocess.prepare_image(image, segment.height, segment.width)
 
     shape = (segment.stop - segment.start, segment.height, segment.width, 3)

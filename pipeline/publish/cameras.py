@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema
+from pipeline.cameras.camera import Camera
 from pipeline.publish.poses import rotation_from_quaternion
 
 Floats = NDArray[np.float64]
@@ -21,7 +22,7 @@ class Cameras:
 
     frame_index (N,) rising; world_from_camera (N, 4, 4), OpenCV axes; intrinsics (N, 4) fx fy cx cy and sizes (N, 2)
     width height in pixels of the source image; filled (N,): pose taken from neighbours; timestamps_ns (N,) or None;
-    uris (N,) of the images.
+    uris (N,) of the images; lens: what they were taken through where that is no pinhole, else None.
     """
 
     frame_index: NDArray[np.int64]
@@ -31,14 +32,15 @@ class Cameras:
     filled: NDArray[np.bool_]
     timestamps_ns: NDArray[np.int64] | None
     uris: tuple[str, ...]
+    lens: Camera | None = None
 
     def __len__(self) -> int:
         return len(self.frame_index)
 
     @staticmethod
-    def of(poses: pa.Table, frames: Sequence[int] | None = None) -> Cameras:
-        """From schema.POSES; frames: first and one past the last that are wanted. Frames without a pose are left
-        out."""
+    def of(poses: pa.Table, frames: Sequence[int] | None = None, lens: Camera | None = None) -> Cameras:
+        """From schema.POSES; frames: first and one past the last that are wanted; lens: where it is no pinhole. Frames
+        without a pose are left out."""
         status = np.array(poses["status"].to_pylist(), dtype=object)
         index = poses["frame_index"].to_numpy().astype(np.int64)
         use = status != schema.MISSING
@@ -61,6 +63,7 @@ class Cameras:
             status[use] == schema.FILLED,
             table["timestamp_ns"].to_numpy().astype(np.int64) if known else None,
             tuple(table["uri"].to_pylist()),
+            lens,
         )
 
     def places(self, frame_index: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -72,11 +75,13 @@ class Cameras:
 
     def project(self, places: NDArray[np.integer] | int, xyz: NDArray[np.floating]) -> tuple[Floats, Floats]:
         """World points (n, 3), each into the camera of its row (n,), or all into that of one row: pixels of the source
-        image (n, 2), NaN behind the camera, and z-depth (n,) in world units."""
+        image (n, 2), NaN where the camera does not see it, and z-depth (n,) in world units."""
         pose, k = self.world_from_camera[places], self.intrinsics[places]
         away = np.asarray(xyz, np.float64) - pose[..., :3, 3]
         rotation = pose[..., :3, :3]
         local = away @ rotation if rotation.ndim == 2 else np.einsum("ni,nij->nj", away, rotation)
         depth = local[:, 2]
+        if self.lens is not None:
+            return self.lens.project(local), depth
         front = np.where(depth > 0, depth, np.nan)
         return k[..., :2] * local[:, :2] / front[:, None] + k[..., 2:], depth

@@ -21,14 +21,14 @@ from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
-from pipeline.publish.tables import chunks_table, loops_table, poses_table, write_table
+from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.versions import Guard, new_version_folder, remove_unnamed, settle
 
 Progress = Callable[[int, int, int], None]
 """Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
 
-TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet")
+TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet")
 
 
 def publish_drive(
@@ -42,6 +42,7 @@ def publish_drive(
     *,
     overwrite: bool = False,
     guard: Guard = lambda: None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> Manifest:
     """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
 
@@ -51,7 +52,8 @@ def publish_drive(
     one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive, none
     where none was, or the new one. Files of earlier attempts are removed; files that this program did not make are
     left, and where a result would replace one, DriveError. The manifest is written once all files were seen to be
-    there. guard is called before every step that others see, and may raise. Raises DriveError for input that does not
+    there. mask (h, w): what of the network's pictures was left out (False). guard is called before every step that
+    others see, and may raise. Raises DriveError for input that does not
     fit together, StorageError.
     """
     started = time.perf_counter()
@@ -71,6 +73,7 @@ def publish_drive(
                 facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
             ),
             loops_table(facts.drive_id, joined.loops),
+            cameras_table(facts, seen, mask),
         )
         for name, table in zip(TABLES, tables, strict=True):
             guard()
@@ -197,6 +200,9 @@ def _note_frames(chunk: ChunkLike, number: int, own: NDArray[np.int64], facts: D
         frame = index[place]
         seen.ok[frame] = bool(chunk.ok[place])
         seen.chunk_index[frame] = number
-        seen.intrinsics[frame] = source_intrinsics(intrinsics[place], source, net)
+        if facts.camera is None:
+            seen.intrinsics[frame] = source_intrinsics(intrinsics[place], source, net)
+        else:
+            seen.intrinsics[frame] = facts.camera.camera.intrinsics
         confidence = chunk.confidence[place]
         seen.confidence[frame] = median(confidence[np.isfinite(confidence)])

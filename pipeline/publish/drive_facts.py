@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.errors import DriveError
 
 Json = Any  # what the json module writes
@@ -120,7 +122,8 @@ class DriveFacts:
     """What is known of the drive's input. frame_uris: one a frame; timestamps_ns: one a frame or None; source_*:
     size of the images, upright, net_*: as the network saw them, both in pixels; listing: the input's files; picture:
     what else of the frames' look the result depends on (`Drive.picture`); sample: of the files' content, where their
-    store has no etags. Raises DriveError for values that do not fit together.
+    store has no etags; camera: what is known of it; network_camera: then the pinhole of the network's pictures. Raises
+    DriveError for values that do not fit together.
     """
 
     drive_id: str
@@ -136,6 +139,8 @@ class DriveFacts:
     sample: str | None = None
     notes: Sequence[str] = ()
     """What lies in the input and is not used, and what is odd about it, a sentence each."""
+    camera: KnownCamera | None = None
+    network_camera: Camera | None = None
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)

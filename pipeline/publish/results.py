@@ -3,6 +3,7 @@ the rest."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline import schema, storage
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.rectify import View
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.files import Box, WrittenFile
 from pipeline.publish.frame_source import FrameSource
@@ -22,6 +26,7 @@ from pipeline.publish.selection import AXES, BoxLike, Limits, Selection
 from pipeline.publish.table_files import TableFiles
 from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
 
+_OF_A_LENS = ("model", "width", "height", "fx", "fy", "cx", "cy")
 _THINNED_AT = 1_000_000  # points gathered before they are thinned (again): some 30 MB
 _REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
 _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical values are taken
@@ -86,7 +91,44 @@ class PublishedDrive:
     @cached_property
     def cameras(self) -> Cameras:
         """The frames that have a pose, as arrays: world_from_camera (N, 4, 4), intrinsics, sizes, times, URIs."""
-        return Cameras.of(self.poses)
+        return Cameras.of(self.poses, lens=self.lens)
+
+    @cached_property
+    def _camera(self) -> dict[str, Any] | None:
+        """The row of cameras.parquet; None of a result from before there was one."""
+        if not any(file.path.rpartition("/")[2] == "cameras.parquet" for file in self.manifest.files):
+            return None
+        row: dict[str, Any] = self._files.table("cameras.parquet").to_pylist()[0]
+        return row
+
+    @cached_property
+    def lens(self) -> Camera | None:
+        """What the frames were taken through, where that is no pinhole; None for a pinhole, whose numbers are in
+        `poses`, and for results from before lenses were known."""
+        row = self._camera
+        if row is None or row["model"] == "pinhole":
+            return None
+        lens = Camera.from_dict({name: row[name] for name in (*_OF_A_LENS, "params")})
+        return None if lens.is_pinhole else lens
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """What of the network's pictures (h, w) was used of all frames alike: False where --masks left it out; None
+        where nothing was."""
+        data = None if self._camera is None else self._camera.get("mask")
+        if data is None:
+            return None
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return np.asarray(image.convert("L")) > 0
+
+    def undistorted_view(self) -> View | None:
+        """The pinhole picture of a frame that is as wide as what the network saw, at the frame's size; None where
+        frames are a pinhole's already."""
+        row = self._camera
+        if self.lens is None or row is None:
+            return None
+        focal = row["view_fx"] * self.lens.width / row["view_width"]
+        return View(self.lens, self.lens.width, self.lens.height, focal)
 
     def points(
         self,

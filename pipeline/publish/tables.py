@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline import schema, storage
 from pipeline.publish.drive_facts import DriveFacts, EdgeLike, LoopLike, SimilarityLike
@@ -108,6 +110,43 @@ def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
         "reason": [None if loop.accepted else loop.reason for loop in loops],
     }
     return _table(schema.LOOPS, columns)
+
+
+def cameras_table(facts: DriveFacts, seen: SeenFrames, mask: NDArray[np.bool_] | None = None) -> pa.Table:
+    """schema.CAMERAS: the drive's camera; where it is not known the median of what its good frames said. mask (h, w):
+    False where every frame was left out."""
+    picture = io.BytesIO()
+    if mask is not None:
+        Image.fromarray(mask).save(picture, "PNG")
+    net = facts.net_width, facts.net_height
+    if facts.camera is not None and facts.network_camera is not None:
+        lens, view, origin = facts.camera.camera, facts.network_camera, facts.camera.origin
+        model, params = lens.model, lens.params
+        numbers: Sequence[float | None] = lens.intrinsics
+        of_view: Sequence[float | None] = view.intrinsics
+    else:
+        model, params, origin = "pinhole", (), "estimated"
+        numbers = of_view = [None] * 4
+        if seen.ok.any():
+            fx, fy, cx, cy = np.median(seen.intrinsics[seen.ok], axis=0).tolist()
+            scale = max(net[0] / facts.source_width, net[1] / facts.source_height)
+            left, top = ((scale * facts.source_width - net[0]) / 2, (scale * facts.source_height - net[1]) / 2)
+            numbers, of_view = (fx, fy, cx, cy), (fx * scale, fy * scale, cx * scale - left, cy * scale - top)
+    columns: dict[str, Any] = {
+        "drive_id": [facts.drive_id],
+        "camera_index": [0],
+        "model": [model],
+        "width": [facts.source_width],
+        "height": [facts.source_height],
+        **{name: [value] for name, value in zip(("fx", "fy", "cx", "cy"), numbers, strict=True)},
+        "params": pa.array([list(params)], pa.list_(pa.float64())),
+        "origin": [origin],
+        "mask": pa.array([None if mask is None else picture.getvalue()], pa.binary()),
+        "view_width": [net[0]],
+        "view_height": [net[1]],
+        **{f"view_{name}": [value] for name, value in zip(("fx", "fy", "cx", "cy"), of_view, strict=True)},
+    }
+    return _table(schema.CAMERAS, columns)
 
 
 def write_table(table: pa.Table, name: str, drive_uri: str, scratch: Path) -> WrittenFile:

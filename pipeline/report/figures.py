@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.report.benchmarks import Measurement
 from pipeline.report.colours import LEVELS, PATH, hexadecimal
@@ -60,6 +61,8 @@ def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Meas
         figures += [_overlaps(view), _scales(view)]
     if np.isfinite(view.confidence).any():
         figures.append(_confidence(view))
+    if view.drive.mask is not None:
+        figures.append(_mask(view.drive.mask))
     if view.drive.manifest.timings:
         figures.append(_timings(view))
     if benchmarks:
@@ -153,6 +156,18 @@ def _confidence(view: DriveView) -> Figure:
 
     note = "of the depth of each frame" + ("; shaded where the verdict complains" if view.stretches else "")
     return Figure("confidence", "Confidence along the drive", note, _drawn(draw))
+
+
+def _mask(mask: NDArray[np.bool_]) -> Figure:
+    """What of every frame was left out."""
+
+    def draw(axes: Any) -> None:
+        axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.grid(False)
+        axes.set_xlabel("pixel of the network's picture")
+
+    note = f"{(~mask).mean():.1%} of every frame (black): no points come from there"
+    return Figure("mask", "What is masked", note, _drawn(draw))
 
 
 def _timings(view: DriveView) -> Figure:

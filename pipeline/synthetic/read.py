@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.calibration import parse_camera
 from pipeline.errors import DecodeError, DriveError
 
 FloatArray = NDArray[np.float64]
@@ -147,7 +148,11 @@ def _rows(uri: str, columns: int, drive_id: str) -> FloatArray:
 
 
 def _intrinsics(uri: str, camera: str, drive_id: str) -> FloatArray:
-    for line in storage.read_bytes(uri).decode("utf-8", "replace").splitlines():
+    text = storage.read_bytes(uri).decode("utf-8", "replace")
+    lens = parse_camera(text, (1, 1))
+    if lens is not None:
+        return lens.matrix
+    for line in text.splitlines():
         name, _, rest = line.partition(":")
         if name.strip() != camera:
             continue
@@ -156,7 +161,9 @@ def _intrinsics(uri: str, camera: str, drive_id: str) -> FloatArray:
         except ValueError:
             numbers = np.zeros(0)
         if len(numbers) == 12 and np.isfinite(numbers).all():
-            return numbers.reshape(3, 4)[:, :3]
+            k = numbers.reshape(3, 4)[:, :3].copy()
+            k[:2, 2] += 0.5  # KITTI counts pixels from 0, our centres lie at +0.5
+            return k
         raise DriveError(
             f"drive {drive_id}: expected 12 numbers after {camera}: in calib.txt, got {rest.strip()[:60]!r}"
         )

@@ -3,8 +3,8 @@ through the same door.
 
 <output>/sequences/<id>/image_0/000000.jpg    colour frames
 <output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
-<output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixel centres at +0.5 (KITTI's own: at
-integers)
+<output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (of a lens:
+                                              fx,fy,cx,cy,model,params, pixel centres at +0.5)
 <output>/sequences/<id>/times.txt             seconds, a line a frame
 <output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres, first frame =
 identity
@@ -26,15 +26,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.orientation import EXIF_ORIENTATION, UPRIGHT, stored
 from pipeline.errors import DriveError
 from pipeline.synthetic.drive import CityDrive
+from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens, with_bonnet
 from pipeline.synthetic.read import DEPTH_PER_METRE
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
 _JPEG_QUALITY = 92  # at 4:4:4 the error is below a camera's noise, the file a tenth of a PNG
 _BATCH = 8  # frames rendered between two reports of progress
 _BEGUN = "rendering.json"  # what is being rendered; gone when drive.json is there
-_FORMAT = 1  # of drive.json; raise it when the city of a seed changes its looks
+_FORMAT = 2  # of drive.json; raise it when the city of a seed changes its looks, or a file its meaning
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class DriveSpec:
     height: int = 168
     width: int = 336
     supersample: int = 2
+    lens: str | None = None
+    """fisheye or barrel (`named_lens`); None: a pinhole."""
+    bonnet: bool = False
+    """Whether the car's own bonnet is in the picture; it has no depth."""
+    orientation: int = 1
+    """EXIF's number of how the frames are stored; they are seen upright."""
 
 
 def write_drive(
@@ -70,7 +78,7 @@ def write_drive(
     begun = storage.join(sequence, _BEGUN)
     _check_free(output_uri, sequence, begun, about, drive_id)
     storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
-    drive = CityDrive(spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device)
+    drive = _drive(spec, device)
     for folder in (
         storage.join(sequence, "image_0"),
         storage.join(sequence, "depth_0"),
@@ -80,15 +88,19 @@ def write_drive(
     for first in range(0, spec.frames, _BATCH):
         numbers = range(first, min(first + _BATCH, spec.frames))
         rendered = drive.render(numbers)
-        for number, image, depth in zip(numbers, rendered.images, rendered.depth, strict=True):
-            storage.write_bytes_atomically(storage.join(sequence, "image_0", f"{number:06d}.jpg"), _jpeg(image))
+        images, depths = rendered.images, rendered.depth
+        if spec.bonnet:
+            images = with_bonnet(images, spec.seed)
+            depths = np.where(bonnet_mask(spec.seed, spec.height, spec.width), np.float32(0), depths)
+        for number, image, depth in zip(numbers, images, depths, strict=True):
+            frame = storage.join(sequence, "image_0", f"{number:06d}.jpg")
+            storage.write_bytes_atomically(frame, _jpeg(image, spec.orientation))
             storage.write_bytes_atomically(storage.join(sequence, "depth_0", f"{number:06d}.png"), _depth_png(depth))
         if progress is not None:
             progress(numbers.stop, spec.frames)
-    projection = np.hstack([drive.intrinsics, np.zeros((3, 1))])
     poses = np.linalg.inv(drive.world_from_camera[0]) @ drive.world_from_camera
     texts = {
-        storage.join(sequence, "calib.txt"): "P0: " + _numbers(projection) + "\n",
+        storage.join(sequence, "calib.txt"): _calibration(drive) + "\n",
         storage.join(sequence, "times.txt"): "".join(f"{t:.6e}\n" for t in drive.route.timestamps_s),
         storage.join(output_uri, "poses", f"{drive_id}.txt"): "".join(_numbers(p[:3]) + "\n" for p in poses),
         marker: json.dumps(about, indent=1) + "\n",
@@ -152,13 +164,33 @@ def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> Non
         )
 
 
+def _drive(spec: DriveSpec, device: str) -> CityDrive | LensDrive:
+    if spec.lens is None:
+        return CityDrive(spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device)
+    lens = named_lens(spec.lens, spec.width, spec.height)
+    return LensDrive(spec.seed, spec.frames, lens, supersample=spec.supersample, device=device)
+
+
+def _calibration(drive: CityDrive | LensDrive) -> str:
+    if isinstance(drive, LensDrive):
+        lens = drive.lens
+        return ",".join([*(f"{value:.12g}" for value in lens.intrinsics), lens.model, *map(str, lens.params)])
+    projection = np.hstack([drive.intrinsics, np.zeros((3, 1))])
+    projection[:2, 2] -= 0.5  # our pixel centres lie at +0.5
+    return "P0: " + _numbers(projection)
+
+
 def _numbers(matrix: NDArray[np.float64]) -> str:
     return " ".join(f"{value:.9e}" for value in matrix.reshape(-1))
 
 
-def _jpeg(image: NDArray[np.uint8]) -> bytes:
+def _jpeg(image: NDArray[np.uint8], orientation: int = UPRIGHT) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(image).save(data, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    exif = Image.Exif()
+    if orientation != UPRIGHT:
+        exif[EXIF_ORIENTATION] = orientation
+    picture = stored(Image.fromarray(image), orientation)
+    picture.save(data, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
     return data.getvalue()
 
 

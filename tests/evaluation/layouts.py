@@ -36,7 +36,7 @@ def kitti(root: Path, count: int = 12, name: str = "04") -> np.ndarray:
     (root / "poses").mkdir(exist_ok=True)
     for i in range(count):
         picture(i).save(sequence / "image_2" / f"{i:06d}.png")
-    projection = f"{FOCAL} 0 {SIZE[0] / 2} 0 0 {FOCAL} {SIZE[1] / 2} 0 0 0 1 0"
+    projection = f"{FOCAL} 0 {SIZE[0] / 2 - 0.5} 0 0 {FOCAL} {SIZE[1] / 2 - 0.5} 0 0 0 1 0"
     (sequence / "calib.txt").write_text("".join(f"P{camera}: {projection}\n" for camera in range(4)))
     (sequence / "times.txt").write_text("".join(f"{0.1 * i:e}\n" for i in range(count)))
     np.savetxt(root / "poses" / f"{name}.txt", way[:, :3].reshape(-1, 12))

@@ -95,7 +95,7 @@ def write_truth(root: Path, poses: np.ndarray, drive_id: str = "07", *, depth: b
         if depth:
             stored = np.round(true_depth(frame) * 256).astype(np.uint16)
             Image.fromarray(stored).save(sequence / "depth_0" / f"{frame:06d}.png")
-    k = f"{FOCAL} 0 {WIDTH / 2} 0 0 {FOCAL} {HEIGHT / 2} 0 0 0 1 0"
+    k = f"{FOCAL} 0 {WIDTH / 2 - 0.5} 0 0 {FOCAL} {HEIGHT / 2 - 0.5} 0 0 0 1 0"
     (sequence / "calib.txt").write_text(f"P0: {k}\n")
     if times:
         (sequence / "times.txt").write_text("".join(f"{0.1 * i:.6e}\n" for i in range(len(poses))))

@@ -31,7 +31,9 @@ def test_a_published_drive_has_the_promised_files_and_its_manifest_names_each_of
     folder = tmp_path / "drive-1"
     parts = [f"points/part-{n:05d}.parquet" for n in range(len(manifest.point_files))]
     assert len(parts) > 2
-    assert files_in(folder) == sorted(["manifest.json", "poses.parquet", "chunks.parquet", "loops.parquet", *parts])
+    assert files_in(folder) == sorted(
+        ["manifest.json", "poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet", *parts]
+    )
     assert sorted(file.path for file in manifest.files) + ["manifest.json"] == sorted(
         files_in(folder), key=lambda name: (name == "manifest.json", name)
     )

@@ -113,6 +113,8 @@ def read_drive(config: RunConfig) -> Drive:
         start=config.start,
         end=config.end,
         turn=config.rotate,
+        camera=config.camera,
+        masks=config.masks,
     )
 
 

@@ -19,7 +19,13 @@ from pipeline.errors import DriveError
 from pipeline.publish.exports.source import ExportSource, stacked
 from pipeline.publish.poses import quaternion_from_rotation
 
-_PINHOLE = 1
+_PINHOLE = 1, "PINHOLE"
+_LENSES = {  # number and name in COLMAP's sensor/models.h, and how many parameters follow fx fy cx cy
+    "radtan": ((4, "OPENCV"), 4),
+    "fisheye": ((5, "OPENCV_FISHEYE"), 4),
+    "eucm": ((16, "EUCM"), 2),
+}
+_FULL_OPENCV, _EQUIRECTANGULAR = (6, "FULL_OPENCV"), (17, "EQUIRECTANGULAR")
 _OUTSIDE_PX = 1.0  # how far outside its image rounding may put a point
 _OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<u8")])
 _WAITING = np.dtype([("place", "<u4"), ("number", "<u4"), *_OBSERVATION.descr])
@@ -53,10 +59,10 @@ class Observations:
 def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> tuple[int, int]:
     """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images and points.
 
-    One PINHOLE camera for each different set of intrinsics, at the size of the source image; ids are 1 and up, an
-    image's is its frame number + 1. A point's ERROR is 0: its observation is where it projects to. The images are
-    expected in images/. Raises DriveError where points do
-    not lie in the image of their own frame: poses and points are then not of one drive.
+    One PINHOLE camera for each different set of intrinsics, or the drive's lens (OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
+    EUCM, EQUIRECTANGULAR), at the size of the images; ids are 1 and up, an image's is its frame number + 1. A point's
+    ERROR is 0: its observation is where it projects to. The images are expected in images/. Raises DriveError where
+    points do not lie in the image of their own frame: poses and points are then not of one drive.
     """
     model = folder / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
@@ -153,18 +159,31 @@ def _intrinsics(source: ExportSource) -> tuple[NDArray[np.float64], NDArray[np.i
     return different, which.reshape(-1)
 
 
+def _models(source: ExportSource) -> list[tuple[tuple[int, str], int, int, list[float]]]:
+    """COLMAP's model, width, height and parameters of each camera."""
+    lens = source.cameras.lens
+    if lens is None:
+        return [(_PINHOLE, int(width), int(height), k) for *k, width, height in _intrinsics(source)[0].tolist()]
+    if lens.model == "equirectangular":
+        return [(_EQUIRECTANGULAR, lens.width, lens.height, [float(lens.width), float(lens.height)])]
+    model, count = _LENSES[lens.model]
+    if len(lens.params) > count:
+        model, count = _FULL_OPENCV, 8
+    return [(model, lens.width, lens.height, [*lens.intrinsics, *lens.params, *[0.0] * (count - len(lens.params))])]
+
+
 def _write_cameras(source: ExportSource, model: Path, text: bool) -> None:
-    different, _ = _intrinsics(source)
+    cameras = _models(source)
     if text:
-        lines = ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[] (fx fy cx cy)"]
-        for number, (*k, width, height) in enumerate(different.tolist(), 1):
-            lines.append(f"{number} PINHOLE {int(width)} {int(height)} " + " ".join(f"{v:.17g}" for v in k))
+        lines = ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]"]
+        for number, ((_, name), width, height, params) in enumerate(cameras, 1):
+            lines.append(f"{number} {name} {width} {height} " + " ".join(f"{v:.17g}" for v in params))
         (model / "cameras.txt").write_text("\n".join(lines) + "\n")
         return
     with (model / "cameras.bin").open("wb") as file:
-        file.write(struct.pack("<Q", len(different)))
-        for number, (*k, width, height) in enumerate(different.tolist(), 1):
-            file.write(struct.pack("<IiQQ4d", number, _PINHOLE, int(width), int(height), *k))
+        file.write(struct.pack("<Q", len(cameras)))
+        for number, ((kind, _), width, height, params) in enumerate(cameras, 1):
+            file.write(struct.pack(f"<IiQQ{len(params)}d", number, kind, width, height, *params))
 
 
 def _write_images(source: ExportSource, model: Path, observations: Observations, text: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import DriveError
 from pipeline.publish.exports.ply import write_ply
 from pipeline.publish.exports.source import ExportSource
 
@@ -22,8 +23,12 @@ _POINTS = "sparse_pc.ply"
 
 
 def write_nerfstudio(source: ExportSource, folder: Path) -> int:
-    """Write transforms.json and sparse_pc.ply; returns the number of frames. Images are expected in images/."""
+    """Write transforms.json and sparse_pc.ply; returns the number of frames. Images are expected in images/.
+
+    DriveError for a lens that nerfstudio has no model of.
+    """
     cameras = source.cameras
+    model, lens = _lens(source)
     poses = np.vstack([APPLIED, [0, 0, 0, 1]]) @ cameras.world_from_camera @ _GL_FROM_CV
     frames = []
     for place, name in enumerate(source.names):
@@ -41,9 +46,26 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
                 "transform_matrix": poses[place].tolist(),
             }
         )
-    values = {"camera_model": "OPENCV", "applied_transform": APPLIED.tolist(), "frames": frames}
+    values = {"camera_model": model, **lens, "applied_transform": APPLIED.tolist(), "frames": frames}
     if source.drive.manifest.counts.points:
         write_ply(source, folder / _POINTS, plain=True, rotation=APPLIED[:, :3], world="of transforms.json, z up")
         values["ply_file_path"] = _POINTS
     (folder / "transforms.json").write_text(json.dumps(values, indent=1) + "\n")
     return len(frames)
+
+
+def _lens(source: ExportSource) -> tuple[str, dict[str, float]]:
+    """nerfstudio's camera model and its distortion."""
+    lens = source.cameras.lens
+    if lens is None:
+        return "OPENCV", {}
+    if lens.model == "equirectangular":
+        return "EQUIRECTANGULAR", {}
+    if lens.model == "fisheye":
+        return "OPENCV_FISHEYE", dict(zip(("k1", "k2", "k3", "k4"), lens.params, strict=True))
+    if lens.model == "radtan" and not any(lens.params[5:]):
+        return "OPENCV", dict(zip(("k1", "k2", "p1", "p2", "k3"), lens.params, strict=False))
+    raise DriveError(
+        f"drive {source.drive.manifest.drive_id}: nerfstudio has no {lens.model} lens of {len(lens.params)} "
+        "parameters; export it with --undistorted"
+    )

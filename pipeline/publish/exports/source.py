@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.cameras.rectify import View
 from pipeline.errors import DriveError
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.results import PublishedDrive
@@ -24,23 +25,37 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A drive, the part of it that is wanted, and who is told of progress."""
+    """A drive, the part of it that is wanted, and who is told of progress. undistorted: images are written as a pinhole
+    sees them, and cameras speak of those."""
 
     drive: PublishedDrive
     selection: Selection
     advance: Advance | None = None
+    undistorted: bool = False
 
     @cached_property
     def cameras(self) -> Cameras:
         """The wanted frames that have a pose. DriveError where there is none."""
-        cameras = Cameras.of(self.drive.poses, self.selection.frames)
+        cameras = Cameras.of(self.drive.poses, self.selection.frames, self.drive.lens)
         if not len(cameras):
             counts = self.drive.manifest.counts
             raise DriveError(
                 f"drive {self.drive.manifest.drive_id}: no frame with a pose among those asked for "
                 f"(it has {counts.frames}, {counts.frames_missing} of them without a pose)"
             )
+        view = self.view
+        if view is not None:
+            count = len(cameras)
+            intrinsics = np.tile(np.array(view.pinhole.intrinsics), (count, 1))
+            sizes = np.tile(np.array([view.width, view.height]), (count, 1))
+            cameras = replace(cameras, intrinsics=intrinsics, sizes=sizes, lens=None)
         return cameras
+
+    @cached_property
+    def view(self) -> View | None:
+        """The undistorted picture of each image: as wide as what the network saw, at the image's own size. None where
+        it is not asked for, or the images are a pinhole's."""
+        return self.drive.undistorted_view() if self.undistorted else None
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,29 @@
+"""Settings of cameras, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.cameras.rectify import DEFAULT_FOV
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """What is known of the cameras, and how lenses are made pinholes."""
+
+    file: str | None = None
+    """Calibration of the drive, or of all drives of a run: KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or
+    XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, or the numbers
+    fx,fy,cx,cy[,model,params] themselves. FILE#NAME names one of several cameras. By default a calib.txt that lies with
+    the drive, else the focal length in EXIF; "none" takes neither."""
+    fov: float = DEFAULT_FOV
+    """Most degrees across of the pinhole pictures that frames of a calibrated lens are made into."""
+    square_pixels: bool = True
+    """Of a camera that is not calibrated: its pixels are square, so that fx = fy."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if not 10 <= self.fov <= 150:
+            raise ValueError(f"--camera.fov must be 10 to 150 degrees, not {self.fov:g}")
+        if self.file == "":
+            raise ValueError("--camera.file is empty; give a calibration file, fx,fy,cx,cy, or none")

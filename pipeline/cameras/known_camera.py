@@ -1,0 +1,41 @@
+"""What is known of a drive's camera, and what the network sees through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.rectify import DEFAULT_FOV, View, view_of
+
+Origin = Literal["calibration", "exif", "estimated"]
+"""How a camera's numbers were got."""
+
+
+@dataclass(frozen=True)
+class KnownCamera:
+    """The camera of a drive's upright frames, how it was got, and how wide a rectified picture may be (degrees)."""
+
+    camera: Camera
+    origin: Origin
+    fov: float = DEFAULT_FOV
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> KnownCamera:
+        """What `to_dict` gave."""
+        return KnownCamera(Camera.from_dict(values["camera"]), values["origin"], values["fov"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; equal ones give equal results."""
+        return {"camera": self.camera.to_dict(), "origin": self.origin, "fov": self.fov}
+
+    def view(self, width: int, height: int) -> View | None:
+        """The rectified picture of width x height pixels; None for a pinhole, whose frames are only scaled and cut."""
+        return None if self.camera.is_pinhole else view_of(self.camera, width, height, self.fov)
+
+
+def cropped(camera: Camera, resized: tuple[int, int], left: int, top: int, size: tuple[int, int]) -> Camera:
+    """A camera whose picture is scaled to `resized` (width, height), then cut at left, top to `size`."""
+    scaled = camera.resized(*resized)
+    return replace(scaled, width=size[0], height=size[1], cx=scaled.cx - left, cy=scaled.cy - top)

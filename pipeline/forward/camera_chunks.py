@@ -1,0 +1,116 @@
+"""Staged chunks seen through the one camera of their drive, with what is masked taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_intrinsics import one_focal, with_known_camera
+from pipeline.cameras.masks import Mask, find_static_parts
+from pipeline.forward.staging import ChunkPrediction, StagedChunks
+
+_SAMPLED_FRAMES = 160  # of a drive, from which its static parts are found: 60 MB of the published network's pictures
+
+
+@dataclass(frozen=True)
+class ChunkMasks:
+    """What of the network's pictures counts, (h, w) True where it does. seen: by the lens, None for all; static: of all
+    frames alike, None for all; of_frame: the mask of a frame by its number in the drive, None where it has none."""
+
+    seen: Mask | None = None
+    static: Mask | None = None
+    of_frame: Callable[[int], Mask | None] | None = None
+
+    def hide(self, chunk: ChunkPrediction) -> ChunkPrediction:
+        """The chunk with NaN for depth and confidence where nothing counts: no point comes from there, and it has no
+        say where chunks are joined."""
+        always = [one for one in (self.seen, self.static) if one is not None]
+        if not always and self.of_frame is None:
+            return chunk
+        hidden = np.zeros(chunk.depth.shape, bool)
+        for mask in always:
+            hidden |= ~mask
+        if self.of_frame is not None:
+            for place, frame in enumerate(chunk.frame_index.tolist()):
+                own = self.of_frame(frame)
+                if own is not None:
+                    hidden[place] |= ~own
+        depth, confidence = chunk.depth.copy(), chunk.confidence.copy()
+        depth[hidden] = confidence[hidden] = np.nan
+        return replace(chunk, depth=depth, confidence=confidence)
+
+
+def static_mask(chunks: StagedChunks) -> Mask:
+    """What does not move while the car does, from good frames spread over the drive; reads the chunks they are in."""
+    count = len(chunks)
+    each = max(1, -(-_SAMPLED_FRAMES // count))
+    numbers = range(count) if count <= _SAMPLED_FRAMES else np.linspace(0, count - 1, _SAMPLED_FRAMES).round()
+    pictures = []
+    for number in numbers:
+        chunk = chunks[int(number)]
+        good = np.flatnonzero(chunk.ok)
+        if len(good):
+            pictures.append(chunk.rgb[good[np.linspace(0, len(good) - 1, min(each, len(good))).astype(int)]])
+    if not pictures:
+        return np.ones(chunks[0].depth.shape[1:], bool)
+    return find_static_parts(np.concatenate(pictures))
+
+
+class CameraChunks(Sequence[ChunkPrediction]):
+    """The chunks of a drive with the intrinsics that the drive has.
+
+    Where the camera is known, poses and intrinsics follow it. Where it is not, chunks come as the network said them
+    until `with_one_camera`; what they said of their camera is remembered as they are read.
+    """
+
+    def __init__(
+        self, chunks: StagedChunks, camera: Camera | None, masks: ChunkMasks | None = None, *, adapt: bool = True
+    ) -> None:
+        """camera: of the network's pictures; masks: what of them counts; adapt: whether poses follow the camera, as
+        they must where it is known from elsewhere."""
+        self._chunks = chunks
+        self._camera = camera
+        self._masks = masks or ChunkMasks()
+        self._adapt = adapt
+        self._said: dict[int, NDArray[np.float32]] = {}  # chunk number -> intrinsics of its good frames
+        self._size = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, number: int) -> ChunkPrediction:  # type: ignore[override]
+        chunk = self._masks.hide(self._chunks[number])
+        if self._camera is None:
+            self._size = (chunk.depth.shape[2], chunk.depth.shape[1])
+            self._said[number] = chunk.intrinsics[chunk.ok]
+            return chunk
+        if not self._adapt:
+            matrices = np.broadcast_to(self._camera.matrix.astype(np.float32), chunk.intrinsics.shape)
+            return replace(chunk, intrinsics=matrices)
+        poses, intrinsics = with_known_camera(chunk.cam_from_world, chunk.intrinsics, self._camera)
+        return replace(chunk, cam_from_world=poses, intrinsics=intrinsics)
+
+    @property
+    def bad_frames(self) -> dict[int, str]:
+        """Why frames were bad, by frame number, of all chunks read so far."""
+        return self._chunks.bad_frames
+
+    @property
+    def static(self) -> Mask | None:
+        """What of all frames alike was asked to be left out or found: False there; None for nothing."""
+        return self._masks.static
+
+    def with_one_camera(self, square_pixels: bool) -> CameraChunks:
+        """The same chunks with one camera for the drive: the known one, else the median of what all good frames of the
+        chunks read so far said, with the principal point in the middle."""
+        said = [one for one in self._said.values() if len(one)]
+        if self._camera is not None or not said:
+            return self
+        fx, fy = one_focal(np.concatenate(said), square_pixels)
+        width, height = self._size
+        camera = Camera("pinhole", width, height, fx, fy, width / 2, height / 2)
+        return CameraChunks(self._chunks, camera, self._masks, adapt=False)

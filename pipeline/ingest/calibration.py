@@ -1,0 +1,88 @@
+"""Finds the calibration of a drive: the file that was named, one that lies with the frames, or EXIF."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline import storage
+from pipeline.cameras.calibration import SIDECARS, parse_camera, read_calibration
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.config import CameraConfig
+from pipeline.cameras.fields import CalibrationError
+from pipeline.cameras.known_camera import KnownCamera
+from pipeline.errors import StorageError
+from pipeline.storage import Listing, NotFoundError
+
+_CAMERA_FOLDER = re.compile(r"image_0?(\d)")
+_RAW = "calib_cam_to_cam.txt"  # KITTI raw: DATE/calib_cam_to_cam.txt, DATE/DRIVE/image_02/data/*.png
+
+
+def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Camera | None:
+    """The camera that the settings name; None where they name none. folder: of the frames, whose name may say which
+    camera of a file is meant. Raises CalibrationError, StorageError."""
+    if config.file is None or config.file == "none":
+        return None
+    camera = parse_camera(config.file, size)
+    if camera is not None:
+        return camera
+    place, _, which = config.file.partition("#")
+    try:
+        data = storage.read_bytes(storage.absolute(place))
+    except NotFoundError as error:
+        raise CalibrationError(f"--camera.file {place}: no such file ({error})") from None
+    return read_calibration(data, storage.redacted(place), size, which or None, _which(folder))
+
+
+def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> Camera | None:
+    """The camera of a calibration that lies with the frames: in their folder, as calib.txt beside that folder, or where
+    KITTI's raw recordings have it; None where there is none.
+
+    folder: of the frames; files: what is in it, None where that is not known (a video's folder).
+    """
+    beside = frozenset() if files is None else _others(files)
+    places = [storage.join(folder, name) for name in SIDECARS if name in beside]
+    if files is None:
+        places.append(storage.join(folder, SIDECARS[0]))
+    else:
+        above, name = storage.parent_and_name(folder)
+        if name == "data" and _CAMERA_FOLDER.fullmatch(storage.parent_and_name(above)[1]):
+            date = storage.parent_and_name(storage.parent_and_name(above)[0])[0]
+            places.append(storage.join(date, _RAW))
+        elif storage.parent_and_name(above)[1]:
+            places.append(storage.join(above, SIDECARS[0]))
+    for place in places:
+        try:
+            data = storage.read_bytes(place)
+        except StorageError as error:
+            if isinstance(error, NotFoundError):
+                continue
+            raise
+        try:
+            return read_calibration(data, storage.redacted(place), size, likely=_which(folder))
+        except CalibrationError as error:
+            raise CalibrationError(f"{error}; correct it, or give --camera.file (none: without)") from None
+    return None
+
+
+def known_camera(
+    config: CameraConfig, folder: str, files: Listing | None, size: tuple[int, int], exif: Camera | None
+) -> KnownCamera | None:
+    """What is known of a drive's camera, the surest first: named, lying with it, EXIF. size: of upright frames."""
+    camera = named_camera(config, folder, size)
+    if camera is None and config.file is None:
+        camera = lying_camera(folder, files, size)
+        if camera is None and exif is not None:
+            return KnownCamera(exif, "exif", config.fov)
+    return None if camera is None else KnownCamera(camera, "calibration", config.fov)
+
+
+def _which(folder: str) -> str | None:
+    """The camera of a KITTI file that images of this folder are from."""
+    above, name = storage.parent_and_name(folder)
+    found = _CAMERA_FOLDER.fullmatch(storage.parent_and_name(above)[1] if name == "data" else name)
+    return f"P{found.group(1)}" if found else None
+
+
+def _others(files: Listing) -> frozenset[str]:
+    """Names in a folder where they are no long run of frames."""
+    return frozenset() if files.pattern is not None else frozenset(files.names)

@@ -1,0 +1,121 @@
+"""A city drive through a lens that is no pinhole, and with the car's own bonnet in the picture.
+
+The renderer casts rays row by row, which needs a pinhole. A lens' picture is put together of pinhole pictures that look
+ahead, to the sides, up and down; each ray is looked up in the one whose axis is nearest to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.cameras.camera import Camera
+from pipeline.synthetic.drive import CityDrive, RenderedFrames
+
+_ONE_FACE_DEGREES = 55.0  # off the axis, up to which one pinhole picture holds all of a lens
+_MARGIN_DEGREES = 4.0  # that pictures see beyond what is looked up in them
+_FINER = 1.3  # pixels of a picture for a pixel of the lens
+
+
+def named_lens(name: str, width: int, height: int) -> Camera:
+    """A lens by name: fisheye (Kannala-Brandt, 150 degrees across) or barrel (k1 = -0.3, 70 degrees across).
+
+    Raises ValueError for another name.
+    """
+    if name == "fisheye":
+        params = (-0.02, 0.004, -0.001, 0.0)
+        angle = np.radians(75.0)
+        bent = angle * (1 + params[0] * angle**2 + params[1] * angle**4 + params[2] * angle**6)
+        focal = width / 2 / float(bent)
+        return Camera("fisheye", width, height, focal, focal, width / 2, height / 2, params)
+    if name == "barrel":
+        radius = float(np.tan(np.radians(35.0)))
+        focal = width / 2 / (radius * (1 - 0.3 * radius**2))
+        return Camera("radtan", width, height, focal, focal, width / 2, height / 2, (-0.3, 0.0, 0.0, 0.0))
+    raise ValueError(f"lens must be fisheye or barrel, not {name!r}")
+
+
+class LensDrive:
+    """`CityDrive` through a lens: the same car, seen otherwise. `render` has depth along the lens' axis."""
+
+    def __init__(
+        self, seed: int, frames: int, lens: Camera, *, supersample: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        """Raises ValueError as CityDrive does."""
+        self.lens = lens
+        u, v = np.meshgrid(np.arange(lens.width) + 0.5, np.arange(lens.height) + 0.5)
+        rays = lens.unproject(np.stack([u, v], -1))
+        self._seen: NDArray[np.bool_] = np.all(np.isfinite(rays), axis=-1)
+        self._rays = np.where(self._seen[..., None], rays, (0.0, 0.0, 1.0))
+        widest = float(np.degrees(np.arccos(self._rays[..., 2].min())))
+        self._faces = [np.eye(3)] if widest <= _ONE_FACE_DEGREES else _five_faces()
+        half = (widest if len(self._faces) == 1 else 45.0) + _MARGIN_DEGREES
+        size = int(np.ceil(2 * _FINER * max(lens.fx, lens.fy) * np.tan(np.radians(half)) / 8) * 8)
+        self._drive = CityDrive(
+            seed, frames, size, size, supersample=supersample, field_of_view=2 * half, device=device
+        )
+        self.frames, self.world_from_camera, self.route = frames, self._drive.world_from_camera, self._drive.route
+        self.intrinsics = lens.matrix
+
+    def render(self, frame_numbers: Sequence[int] | range) -> RenderedFrames:
+        """The frames with these numbers; black where the lens sees nothing."""
+        numbers = np.asarray(frame_numbers, np.int64)
+        poses = self.world_from_camera[numbers]
+        nearest = np.stack([self._rays @ face[:, 2] for face in self._faces]).argmax(0)
+        images = np.zeros((len(numbers), *nearest.shape, 3), np.uint8)
+        depth = np.zeros((len(numbers), *nearest.shape), np.float32)
+        for number, face in enumerate(self._faces):
+            mine = (nearest == number) & self._seen
+            if not mine.any():
+                continue
+            turned = poses.copy()
+            turned[:, :3, :3] = poses[:, :3, :3] @ face
+            rendered = self._drive.render_poses(turned)
+            local = self._rays @ face  # in the axes of this picture
+            place = local[..., :2] / np.maximum(local[..., 2:], 1e-6) * self._drive.focal + self._drive.width / 2 - 0.5
+            across, down = (np.ascontiguousarray(place[..., i], np.float32) for i in (0, 1))
+            along = self._rays[..., 2] / np.maximum(local[..., 2], 1e-6)  # the lens' z for one of the picture's
+            for frame in range(len(numbers)):
+                images[frame][mine] = cv2.remap(rendered.images[frame], across, down, cv2.INTER_LINEAR)[mine]
+                z = cv2.remap(rendered.depth[frame], across, down, cv2.INTER_NEAREST) * along
+                depth[frame][mine] = np.maximum(z, 0)[mine]
+        k = np.tile(self.intrinsics, (len(numbers), 1, 1))
+        return RenderedFrames(images, depth, poses, k, self.route.timestamps_s[numbers])
+
+
+def bonnet_mask(seed: int, height: int, width: int) -> NDArray[np.bool_]:
+    """(height, width): True where the car's own bonnet is, of a height and bend that the seed draws."""
+    random = np.random.default_rng([seed, 71])
+    top, bend, lean = random.uniform(0.78, 0.88), random.uniform(0.03, 0.1), random.uniform(-0.02, 0.02)
+    x = (np.arange(width) + 0.5) / width * 2 - 1
+    y = (np.arange(height) + 0.5)[:, None] / height
+    return np.asarray(y > top + bend * x**2 + lean * x)
+
+
+def with_bonnet(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """The frames (n, h, w, 3) with a painted bonnet in front, in which the scene above is mirrored faintly."""
+    random = np.random.default_rng([seed, 72])
+    count, height, width, _ = images.shape
+    mask = bonnet_mask(seed, height, width)
+    paint = random.uniform(25, 190, 3)
+    shade = 0.75 + 0.25 * np.linspace(1, 0, height)[:, None, None]
+    mirrored = images[:, ::-1].astype(np.float32).mean(axis=(1, 2), keepdims=True)
+    glossy = images[:, np.clip(height - 1 - np.arange(height), 0, height // 3)].astype(np.float32)
+    painted = paint * shade + 0.06 * (glossy - mirrored) + 0.04 * (mirrored - 128)
+    painted += random.normal(0, 1.5, (count, height, width, 1))
+    return np.where(mask[None, ..., None], painted.clip(0, 255).astype(np.uint8), images)
+
+
+def _five_faces() -> list[NDArray[np.float64]]:
+    """camera_from_face, (3, 3) each: ahead, right, left, down, up."""
+    faces = [np.eye(3)]
+    for axis, sign in ((0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0)):
+        forward = np.zeros(3)
+        forward[axis] = sign
+        right = np.array([0.0, 0.0, -sign]) if axis == 0 else np.array([1.0, 0.0, 0.0])
+        faces.append(np.stack([right, np.cross(forward, right), forward], -1))
+    return faces

@@ -1,0 +1,69 @@
+import numpy as np
+
+from pipeline.cameras.camera import Camera
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
+from pipeline.forward.staging import ChunkPrediction, StagedChunks, write_chunk
+from pipeline.synthetic.lens import bonnet_mask, with_bonnet
+from tests.cameras.test_masks import drive
+
+H, W = 64, 128
+
+
+def staged(folder, count=4, size=10, focal=76.0):
+    """Chunks of a car that drives ahead, all of the frames kept; what the network says of its camera wobbles."""
+    random = np.random.default_rng(1)
+    pictures = with_bonnet(drive(count * size), 0)
+    for number in range(count):
+        frames = np.arange(number * size, (number + 1) * size)
+        poses = np.tile(np.eye(3, 4, dtype=np.float32), (size, 1, 1))
+        poses[:, 2, 3] = -np.arange(size)
+        k = np.tile(np.array([[focal, 0, W / 2], [0, focal / 2, H / 2], [0, 0, 1]], np.float32), (size, 1, 1))
+        k[:, :2, :2] *= random.uniform(0.98, 1.02, (size, 1, 1)).astype(np.float32)
+        k[0, :2, :2] *= 9  # a frame far off
+        depth = random.uniform(3, 9, (size, H, W)).astype(np.float32)
+        write_chunk(
+            str(folder),
+            number,
+            ChunkPrediction(frames, poses, k, depth, np.ones_like(depth), pictures[frames], np.ones(size, bool)),
+        )
+    return StagedChunks(str(folder), count, range(count * size))
+
+
+def test_a_drive_of_an_unknown_camera_gets_one_with_square_pixels(tmp_path):
+    chunks = CameraChunks(staged(tmp_path), None)
+    said = [chunks[number] for number in range(len(chunks))]
+    one = chunks.with_one_camera(square_pixels=True)
+    for number in range(len(one)):
+        k = one[number].intrinsics
+        assert (k == k[0]).all() and k[0, 0, 0] == k[0, 1, 1] and abs(k[0, 0, 0] - 76) < 1
+        np.testing.assert_array_equal(one[number].cam_from_world, said[number].cam_from_world)
+    assert abs(chunks.with_one_camera(square_pixels=False)[0].intrinsics[0, 1, 1] - 38) < 0.5
+
+
+def test_a_known_camera_is_the_chunks(tmp_path):
+    camera = Camera("pinhole", W, H, 70.0, 71.0, 60.0, 30.0)
+    chunks = CameraChunks(staged(tmp_path), camera)
+    np.testing.assert_allclose(chunks[2].intrinsics, np.tile(camera.matrix, (10, 1, 1)))
+    assert chunks.with_one_camera(True) is chunks
+    sideways = chunks[2].cam_from_world[:, 0, 3]
+    assert np.ptp(sideways) > 0.1  # the principal point lies elsewhere: it did not drive where the network thought
+
+
+def test_what_is_masked_has_neither_depth_nor_confidence(tmp_path):
+    raw = staged(tmp_path)
+    lens, bonnet = np.ones((H, W), bool), np.ones((H, W), bool)
+    lens[:, :3], bonnet[60:] = False, False
+    own = np.ones((H, W), bool)
+    own[5, 5] = False
+    masks = ChunkMasks(lens, bonnet, lambda frame: own if frame == 12 else None)
+    chunk = CameraChunks(raw, None, masks)[1]
+    hidden = ~(lens & bonnet)
+    for values in (chunk.depth, chunk.confidence):
+        assert np.isnan(values[:, hidden]).all() and np.isnan(values[2, 5, 5])
+        assert np.isfinite(values[[0, 1, 3]][:, ~hidden]).all()
+    assert np.isfinite(raw[1].depth).all()
+
+
+def test_the_bonnet_is_found_in_staged_pictures(tmp_path):
+    found, truth = ~static_mask(staged(tmp_path)), bonnet_mask(0, H, W)
+    assert (found & truth).sum() / (found | truth).sum() > 0.9

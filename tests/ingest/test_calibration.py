@@ -1,0 +1,103 @@
+"""What is known of a drive's camera: a file that is named, one that lies with the frames, EXIF; and what it does."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.cameras.config import CameraConfig
+from pipeline.cameras.fields import CalibrationError
+from pipeline.ingest.drives import find_drive
+from pipeline.ingest.segments import DriveTask, decode_segment, segment_of
+from tests.cameras.lenses import LENSES
+from tests.cameras.test_rectify import picture
+from tests.ingest.makers import write_images, write_video
+
+KITTI = "P0: 50 0 31.5 0 0 51 23.5 0 0 0 1 0\nP2: 60 0 31.5 0 0 61 23.5 0 0 0 1 0\n"
+
+
+def task(drive, height=28, width=42):
+    chunks = (range(drive.frame_count),)
+    return DriveTask(drive, height, width, chunks, segment_length=drive.frame_count)
+
+
+def test_a_drive_without_calibration_knows_nothing_and_keeps_its_identity(tmp_path):
+    write_images(tmp_path / "drive", 3)
+    drive = find_drive(str(tmp_path / "drive"))
+    assert drive.camera is None and drive.picture == {} and task(drive).network_camera is None
+
+
+@pytest.mark.parametrize("given", ["", "image_2"])
+def test_a_calib_beside_the_image_folder_is_used_whichever_of_both_is_the_input(tmp_path, given):
+    write_images(tmp_path / "07" / "image_2", 3)
+    (tmp_path / "07" / "calib.txt").write_text(KITTI)
+    drive = find_drive(str(tmp_path / "07" / given))
+    assert drive.camera.camera.intrinsics == (60, 61, 32, 24)  # P2, and centres at +0.5
+    assert drive.camera.origin == "calibration"
+    assert drive.picture["camera"]["camera"]["fx"] == 60
+
+
+def test_kitti_raw_has_its_calibration_above_the_drive(tmp_path):
+    write_images(tmp_path / "2011_09_26" / "drive_0001_sync" / "image_03" / "data", 3)
+    text = "S_rect_03: 64 48\nP_rect_03: 70 0 31.5 0 0 71 23.5 0 0 0 1 0\nP_rect_02: 80 0 31.5 0 0 81 23.5 0 0 0 1 0\n"
+    (tmp_path / "2011_09_26" / "calib_cam_to_cam.txt").write_text(text + "S_rect_02: 64 48\n")
+    drive = find_drive(str(tmp_path / "2011_09_26" / "drive_0001_sync" / "image_03" / "data"))
+    assert drive.camera.camera.fx == 70
+
+
+def test_a_video_has_its_calibration_beside_it(tmp_path):
+    video = write_video(tmp_path / "a.mp4", 14)
+    (tmp_path / "calib.txt").write_text("P0: 50 0 31.5 0 0 51 23.5 0 0 0 1 0\n")
+    assert find_drive(str(video)).camera.camera.fx == 50
+
+
+def test_a_named_calibration_overrules_the_one_beside_and_none_takes_neither(tmp_path):
+    write_images(tmp_path / "07" / "image_0", 3)
+    (tmp_path / "07" / "calib.txt").write_text(KITTI)
+    (tmp_path / "other.txt").write_text(KITTI.replace("50 0", "55 0"))
+    uri = str(tmp_path / "07")
+    assert find_drive(uri, camera=CameraConfig(f"{tmp_path}/other.txt")).camera.camera.fx == 55
+    assert find_drive(uri, camera=CameraConfig(f"{tmp_path}/other.txt#P2")).camera.camera.fx == 60
+    assert find_drive(uri, camera=CameraConfig("40,41,32,24")).camera.camera.intrinsics == (40, 41, 32, 24)
+    assert find_drive(uri, camera=CameraConfig("none")).camera is None
+    with pytest.raises(CalibrationError, match=r"--camera\.file .*missing\.txt: no such file"):
+        find_drive(uri, camera=CameraConfig(f"{tmp_path}/missing.txt"))
+
+
+def test_a_broken_calibration_beside_a_drive_is_said_with_what_to_do(tmp_path):
+    write_images(tmp_path / "07" / "image_0", 3)
+    (tmp_path / "07" / "calib.txt").write_text(KITTI.replace("50 0", "0 0"))
+    with pytest.raises(CalibrationError, match=r"07/calib\.txt: P0: expected focal lengths above zero.*--camera\.file"):
+        find_drive(str(tmp_path / "07"))
+
+
+def test_exif_is_a_first_guess(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 28
+    (tmp_path / "drive").mkdir()
+    for number in range(3):
+        Image.new("RGB", (80, 60)).save(tmp_path / "drive" / f"{number}.jpg", exif=exif)
+    camera = find_drive(str(tmp_path / "drive")).camera
+    assert camera.origin == "exif" and camera.camera.fx == pytest.approx(28 * 100 / np.hypot(36, 24))
+    assert find_drive(str(tmp_path / "drive"), camera=CameraConfig("none")).camera is None
+
+
+def test_the_network_s_picture_of_a_pinhole_is_scaled_and_cut_as_the_frames_are(tmp_path):
+    write_images(tmp_path / "drive", 2, width=124, height=38)
+    drive = find_drive(str(tmp_path / "drive"), camera=CameraConfig("72,72,60,18"))
+    camera = task(drive, 14, 42).network_camera  # 124 x 38 -> 46 x 14 -> 42 x 14, 2 cut left and right
+    assert camera.intrinsics == pytest.approx((72 * 46 / 124, 72 * 14 / 38, 60 * 46 / 124 - 2, 18 * 14 / 38))
+
+
+def test_frames_of_a_lens_are_decoded_as_a_pinhole_sees_them(tmp_path):
+    lens = LENSES["fisheye"]
+    (tmp_path / "drive").mkdir()
+    for number in range(2):
+        picture(lens).save(tmp_path / "drive" / f"{number}.png")
+    text = ",".join(map(str, (*lens.intrinsics, "fisheye", *lens.params)))
+    drive = find_drive(str(tmp_path / "drive"), camera=CameraConfig(text, fov=80.0))
+    plan = task(drive, 126, 168)
+    batch = decode_segment(segment_of(drive, 0, range(2), range(2), 126, 168))
+    wanted = np.asarray(picture(plan.network_camera)).astype(float)
+    assert batch.ok.all()
+    assert np.degrees(2 * np.arctan(84 / plan.network_camera.fx)) == pytest.approx(80)
+    assert np.abs(batch.images[1] - wanted)[2:-2, 2:-2].mean() < 1.5
