@@ -16,7 +16,7 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.errors import DriveError
+from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged, Waits
 from pipeline.forward.kill_notice import LastWords
@@ -67,7 +67,7 @@ class Outcome:
     loops: tuple[LoopChunk, ...] = ()
 
 
-class GroupError(DriveError):
+class GroupError(ClusterError):
     """The group itself could not run, or not go on. drive_id: what it was working on, if anything."""
 
     def __init__(self, text: str, drive_id: str | None) -> None:

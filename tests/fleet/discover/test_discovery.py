@@ -156,7 +156,7 @@ def test_the_output_below_the_input_holds_no_drives(tmp_path):
 def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
     names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
     root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
-    monkeypatch.setattr(patience, "PATIENCE_S", (0.01, 0.01))
+    monkeypatch.setattr(patience, "STORE_WAITS_S", (0.01, 0.01))
     listed, asked = storage.iter_folder, Counter()
 
     def at_times(uri, *arguments):
