@@ -15,9 +15,8 @@ from typing import TypeVar
 
 import tyro
 
-from models import CheckpointError
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError
+from pipeline.errors import PipelineError
 from pipeline.settings_file import read_settings
 
 T = TypeVar("T")
@@ -99,7 +98,7 @@ def _outcome(action: Callable[[], None]) -> int:
             sys.stdout.flush()
             raise
         sys.stdout.flush()  # here, where a reader that is gone is still an error like others
-    except (DriveError, CheckpointError, ValueError) as error:
+    except (PipelineError, ValueError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:

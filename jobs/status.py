@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
 from pipeline.fleet.status.summary import had_nothing_to_do, status_text, summarise
@@ -70,7 +70,7 @@ def _worked_before(output: str, run: RunState) -> RunState | None:
     """The newest run before this one that did something, among the last few."""
     names = [name for name in list_runs(storage.absolute(output)) if name < run.info.run_id]
     for name in reversed(names[-_RUNS_LOOKED_AT:]):
-        with contextlib.suppress(DriveError):  # one whose ledger is damaged tells nothing
+        with contextlib.suppress(PipelineError):  # one whose ledger is damaged tells nothing
             earlier = read_run(output, name)
             if not had_nothing_to_do(earlier):
                 return earlier

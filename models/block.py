@@ -23,7 +23,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., width) -> same shape and dtype."""
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if x.dtype != weight.dtype and x.device.type != "cpu" and not torch.compiler.is_compiling():
             weight, bias = self._rounded.get((weight, bias), x.dtype, lambda: (weight.to(x.dtype), bias.to(x.dtype)))
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)

@@ -113,8 +113,8 @@ def sum_over_tokens(left: Tensor, right: Tensor) -> Tensor:
     if left.dtype == torch.float32:
         return left.transpose(-2, -1) @ right
     shape = (*left.shape[:-2], left.shape[-1], right.shape[-1])
-    flat = (t.reshape(-1, *t.shape[-2:]) for t in (left.transpose(-2, -1), right))
-    return torch.bmm(*flat, out_dtype=torch.float32).view(shape)
+    first, second = (t.reshape(-1, *t.shape[-2:]) for t in (left.transpose(-2, -1), right))
+    return torch.bmm(first, second, out_dtype=torch.float32).view(shape)
 
 
 def orthogonalise(step: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from types import TracebackType
 
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import LeaseLostError, StorageError
 from pipeline.storage import NotFoundError
 
 LEASES_FOLDER = "_leases"
@@ -30,11 +30,7 @@ _CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over o
 
 
 Guard = Callable[[], None]
-"""Raises LeaseLostError once the drive may be another's."""
-
-
-class LeaseLostError(DriveError):
-    """This process may not go on with the drive: it did not renew its lease in time, or another has it."""
+"""Called before every step that others see: raises LeaseLostError once the drive may be another run's."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Notice, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloat16, ranks_said, run_forward, uses_gpus
@@ -36,9 +36,9 @@ from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
-from pipeline.leases import HeldElsewhere, Leases
+from pipeline.leases import Guard, HeldElsewhere, Leases
 from pipeline.loop_finder import DetectedLoops
-from pipeline.publish import Decision, DriveFacts, Guard, Manifest, RunFacts, Source
+from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
 
@@ -59,8 +59,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
     """Reconstruct config.input and publish it. Does nothing where the result is there, made of the same input, weights
     and settings (but `overwrite`); one made of others stays readable until the new one takes its place.
 
-    Raises DriveError (and StorageError, DecodeError, AlignmentError under it), CheckpointError or ValueError
-    with one line that says what to do; nothing that looks like a result is left behind then.
+    Raises PipelineError or ValueError with one line that says what to do; nothing that looks like a result is left
+    behind then.
     """
     if config.input is None:
         raise ValueError("an input is needed: a folder of images, a KITTI sequence or a video")
@@ -316,7 +316,7 @@ def remove_staging(output: str, drive_id: str) -> None:
 def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
     """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
     or an earlier result's, kept on request. A store that does not answer ends it without a word."""
-    with contextlib.suppress(DriveError):
+    with contextlib.suppress(PipelineError):
         guard()
         if not has_staged_drive(output, drive_id):
             remove_staging(output, drive_id)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.backend import BackendConfig, JoinResult, join_chunks
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
+from pipeline.common.sizes import size_text
 
 # What the published back end reaches on them (scenarios' README): seed, noise -> ATE of the chain, with loops.
 PUBLISHED = {(0, 1.0): (16.27, 2.97), (1, 1.0): (15.92, 3.16), (2, 1.0): (22.11, 4.58), (0, 2.0): (33.06, 6.19)}
@@ -178,8 +179,8 @@ def _memory_rows(memory: dict[str, Any]) -> list[Row]:
     return [
         Row(
             f"memory, {times:.0f} x the points",
-            f"{size(few['peak_bytes'])} -> {size(many['peak_bytes'])}",
-            f"grows by a few chunks' arrays ({size(many['chunk_bytes'])} each), not with the drive's points",
+            f"{size_text(few['peak_bytes'])} -> {size_text(many['peak_bytes'])}",
+            f"grows by a few chunks' arrays ({size_text(many['chunk_bytes'])} each), not with the drive's points",
             grown < 6 * many["chunk_bytes"],
         )
     ]

@@ -22,9 +22,10 @@ from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
 from pipeline import storage
 from pipeline.benchmark.isolated_process import in_child
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.common.progress import Reporter
+from pipeline.common.sizes import size_text
 from pipeline.forward.budgets import parse_size
 from pipeline.forward.network import Device
 
@@ -77,7 +78,7 @@ class DriveBenchmark:
             runs.append(run)
             say(
                 f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
-                f"peak {size(run['peak_resident_bytes'])}"
+                f"peak {size_text(run['peak_resident_bytes'])}"
             )
         last = runs[-1]
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
@@ -87,12 +88,12 @@ class DriveBenchmark:
         rows = [
             Row(
                 f"resident set, {last['frames']} frames",
-                size(last["peak_resident_bytes"]),
-                f"{size(limit)}",
+                size_text(last["peak_resident_bytes"]),
+                f"{size_text(limit)}",
                 last["peak_resident_bytes"] <= limit,
             ),
-            Row("  growth in the second half", size(last["growth_bytes"]), "flat (10 %)", flat),
-            Row("  with all of Ray's processes", size(last["peak_family_bytes"])),
+            Row("  growth in the second half", size_text(last["growth_bytes"]), "flat (10 %)", flat),
+            Row("  with all of Ray's processes", size_text(last["peak_family_bytes"])),
             Row(
                 "outside the network's stage",
                 f"{outside:.0%} of the time, Ray's start aside",
@@ -105,7 +106,7 @@ class DriveBenchmark:
                     f"{r['frames']} frames",
                     f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
                     f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU a frame, "
-                    f"peak {size(r['peak_resident_bytes'])}",
+                    f"peak {size_text(r['peak_resident_bytes'])}",
                 )
                 for r in runs
             ),

@@ -20,9 +20,10 @@ import numpy as np
 
 from models import ModelConfig
 from pipeline import storage
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace
 from pipeline.common.progress import Reporter
+from pipeline.common.sizes import size_text
 from pipeline.config import RunConfig
 from pipeline.fleet.discover.drive_ref import DriveRef
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, drive_config
@@ -138,7 +139,10 @@ class FleetBenchmark:
                 Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
                 Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
                 Row(
-                    "driver memory, most", size(memory.peak), f"< {size(_TARGET_MEMORY)}", memory.peak < _TARGET_MEMORY
+                    "driver memory, most",
+                    size_text(memory.peak),
+                    f"< {size_text(_TARGET_MEMORY)}",
+                    memory.peak < _TARGET_MEMORY,
                 ),
                 Row(
                     "its growth, second half over first",
@@ -151,7 +155,7 @@ class FleetBenchmark:
                     "time of a group lost a drive, starts included",
                     f"{1000 * values['overhead_seconds_a_drive']:.0f} ms",
                 ),
-                Row("ledger", f"{size(ledger_bytes)} in {len(ledger)} objects"),
+                Row("ledger", f"{size_text(ledger_bytes)} in {len(ledger)} objects"),
             ),
         )
 

@@ -21,7 +21,8 @@ from models.benchmark.city_drive import write_drive
 from pipeline.benchmark.allreduce import allreduce_seconds
 from pipeline.benchmark.drive import DriveBenchmark, reconstruct_made_up
 from pipeline.benchmark.isolated_process import in_child
-from pipeline.benchmark.report import Measured, Row, rate, size
+from pipeline.benchmark.report import Measured, Row, rate
+from pipeline.common.sizes import size_text
 from pipeline.synthetic import CityDrive
 from pipeline.training.config import BatchSettings, OptimizerSettings, TrainConfig
 from pipeline.training.data import Frames
@@ -111,7 +112,7 @@ class GpuBenchmark:
                 outside <= _OUTSIDE_TARGET,
             ),
             Row("  seconds", ", ".join(f"{name} {spent:.1f}" for name, spent in drive["seconds"].items())),
-            Row("  host memory at the peak", size(drive["peak_resident_bytes"])),
+            Row("  host memory at the peak", size_text(drive["peak_resident_bytes"])),
             *(
                 _row(
                     f"sum of a memory's step, {count} GPU{'s' if count > 1 else ''}",

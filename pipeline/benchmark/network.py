@@ -24,8 +24,9 @@ from models.benchmark.modes import (
 from models.compiled import compile_blocks
 from pipeline.benchmark.allreduce import allreduce_seconds
 from pipeline.benchmark.isolated_process import in_child
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, resident_bytes
+from pipeline.common.sizes import size_text
 from pipeline.forward.network import DTYPES, Precision
 from pipeline.ingest.chunks import plan_chunks
 
@@ -89,7 +90,7 @@ class NetworkBenchmark:
         for mode in modes:
             found[mode], peak[mode] = in_child(_measured, mode, self)
             timed = found[mode]
-            say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size(peak[mode])}")
+            say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size_text(peak[mode])}")
         compiled: Timed | None = None
         if self.compiled:
             compiled, _ = in_child(_measured, "fast", self, True)
@@ -137,11 +138,11 @@ class NetworkBenchmark:
             Row("depth against the plain twin", f"{values['depth_relative_difference']:.1e}"),
             Row(
                 "state of a chunk at its widest",
-                f"{size(fast.state_bytes)} ({size(release.state_bytes)} as published)",
-                size(_STATE_TARGET),
+                f"{size_text(fast.state_bytes)} ({size_text(release.state_bytes)} as published)",
+                size_text(_STATE_TARGET),
                 fast.state_bytes <= _STATE_TARGET,
             ),
-            Row("peak memory above the network", ", ".join(f"{m} {size(p)}" for m, p in peak.items())),
+            Row("peak memory above the network", ", ".join(f"{m} {size_text(p)}" for m, p in peak.items())),
             Row("new frames", f"{self.frames / fast.total:.2f} a second"),
             Row("share of the matrix product's rate", f"{whole / matrix:.0%} of {matrix / 1e9:,.1f} GFLOP/s"),
             *(

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 
 from pipeline.benchmark.fake_s3 import BUCKET, PREFIX
 from pipeline.benchmark.isolated_process import in_child
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job, start_ray
+from pipeline.common.sizes import size_text
 from pipeline.config import RunConfig
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.dry_run import fleet_plan
@@ -61,7 +62,7 @@ class PlanningBenchmark:
                 Row(f"{names:,} names found and planned", f"{seconds:.1f} s", f"< {target:.3g} s", seconds < target),
                 Row("  a name", f"{1e6 * seconds / names:.1f} us"),
                 Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
-                Row("memory of the driver above the start", size(values["memory_bytes"])),
+                Row("memory of the driver above the start", size_text(values["memory_bytes"])),
             ),
         )
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
 from pipeline.benchmark.isolated_process import in_child
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, resident_bytes
+from pipeline.common.sizes import size_text
 from pipeline.ingest.chunks import owned_frames, plan_chunks
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
 
@@ -65,8 +66,13 @@ class PublishBenchmark:
                     met,
                 ),
                 Row("measured", f"{points:,} points in {seconds:.1f} s"),
-                Row("memory above the start", size(grown), f"bounded, {size(_TARGET_MEMORY)}", grown <= _TARGET_MEMORY),
-                Row("written", f"{size(written)}, {written / points:.1f} bytes a point"),
+                Row(
+                    "memory above the start",
+                    size_text(grown),
+                    f"bounded, {size_text(_TARGET_MEMORY)}",
+                    grown <= _TARGET_MEMORY,
+                ),
+                Row("written", f"{size_text(written)}, {written / points:.1f} bytes a point"),
             ),
         )
 

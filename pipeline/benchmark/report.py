@@ -59,11 +59,3 @@ def print_table(what: str, machine: Machine, measured: Measured) -> None:
 def rate(count: float, seconds: float, unit: str) -> str:
     """Such as "124.3 JPEG/s"."""
     return f"{count / seconds:,.1f} {unit}/s"
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, such as "140 MB"."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:,.{2 if count < 10 * factor else 1 if count < 100 * factor else 0}f} {unit}"
-    return f"{count:.0f} B"

@@ -12,7 +12,8 @@ import torch
 
 from models.benchmark.limits import copy_rate
 from models.tokens import ChunkState
-from pipeline.benchmark.report import Measured, Row, size
+from pipeline.benchmark.report import Measured, Row
+from pipeline.common.sizes import size_text
 from pipeline.forward.budgets import Budgets
 from pipeline.forward.state_store import TieredStore, WaitingChunk
 
@@ -53,7 +54,7 @@ class StoreBenchmark:
             moved = store.moved["scratch"]
             store.close()
             spent = cpu if device.type == "cpu" else seconds  # by the clock others on the machine would count
-            say(f"store, {name}: {seconds:.2f} s, {cpu:.2f} s of CPU, {size(moved)} to disk")
+            say(f"store, {name}: {seconds:.2f} s, {cpu:.2f} s of CPU, {size_text(moved)} to disk")
             values[name.replace(" ", "_")] = {
                 "seconds": seconds,
                 "cpu_seconds": cpu,
@@ -65,7 +66,7 @@ class StoreBenchmark:
             }
             rows += [
                 Row(name, f"{put / seconds / 1e9:.2f} GB/s put and taken, {put / spent / copies:.0%} of the copies'"),
-                Row("  host memory", size(store.peak["host"]), size(host), store.peak["host"] <= host),
+                Row("  host memory", size_text(store.peak["host"]), size_text(host), store.peak["host"] <= host),
             ]
         return Measured(values, tuple(rows))
 

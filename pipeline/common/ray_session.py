@@ -14,7 +14,7 @@ import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from pipeline.errors import RayStartError
+from pipeline.errors import ClusterError
 
 _LOOK_EVERY_S = 0.5
 
@@ -28,7 +28,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
     """Join `cluster_address(address)`, else start Ray on this machine for this process alone, with room for so many
     ranks. Does nothing where this process has Ray already.
 
-    Raises RayStartError where that fails.
+    Raises ClusterError where that fails.
     """
     if ray.is_initialized():
         return
@@ -54,7 +54,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
         raise
     except Exception as error:  # Ray raises a bare Exception where its processes are too slow
         ray.shutdown()  # else the processes that did start stay until this one ends
-        raise RayStartError(_why_not(error, address)) from error
+        raise ClusterError(_why_not(error, address)) from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, PipelineError
 from pipeline.evaluation import Comparison, align, compare, evaluate, open_estimate
 from pipeline.evaluation.benchmarks import Benchmark, Sequence
 from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score
@@ -64,7 +64,7 @@ def evaluate_benchmark(
             try:
                 sequence = found[name] = benchmark.read(data, name)
                 refs.append(DriveRef(sequence.drive_id, _rectified(benchmark, sequence, place)))
-            except (DriveError, ValueError) as error:
+            except (PipelineError, ValueError) as error:
                 failed[name] = " ".join(str(error).split())
         rows, peak = _reconstructed(replace(run, input=data, output=place), refs, command)
         for name in names:
@@ -72,7 +72,7 @@ def evaluate_benchmark(
                 if name in failed:
                     raise DriveError(failed[name])
                 score = _score(benchmark, found[name], variant, place, rows[found[name].drive_id], peak, seed)
-            except (DriveError, ValueError) as error:
+            except (PipelineError, ValueError) as error:
                 score = Score(name, variant, failed=" ".join(str(error).split()))
             scores.append(score)
             told(score)

@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import start_ray
 from pipeline.common.run_id import new_run_id
+from pipeline.common.sizes import size_text
 from pipeline.config import RunConfig
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import Costs, PlannedDrive, ranks_needed, selected
@@ -139,11 +140,12 @@ def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:
     if needed <= max(has, 1):
         return None
     if needed > costs.chunks:
-        holds = f"a rank may hold {_gb(size.rank_bytes)} (--host-memory)"
-        return f"one chunk waits with {_gb(costs.state_bytes_chunk)}, {holds}"
+        holds = f"a rank may hold {size_text(size.rank_bytes)} (--host-memory)"
+        return f"one chunk waits with {size_text(costs.state_bytes_chunk)}, {holds}"
     return (
-        f"{costs.chunks} chunks wait with {_gb(costs.state_bytes)}: {needed} ranks of {_gb(size.rank_bytes)} are "
-        f"needed, a group has {max(has, 1)}: the rest waits on disk (--scratch), slower; --workers {needed} avoids it"
+        f"{costs.chunks} chunks wait with {size_text(costs.state_bytes)}: {needed} ranks of "
+        f"{size_text(size.rank_bytes)} are needed, a group has {max(has, 1)}: the rest waits on disk "
+        f"(--scratch), slower; --workers {needed} avoids it"
     )
 
 
@@ -187,12 +189,13 @@ def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
     )
     lines = [
         f"drives    {shown or 'none'}",
-        f"to do     {values['frames']:,} frames in {values['chunks']:,} chunks, {_gb(values['input_bytes'])} of input",
+        f"to do     {values['frames']:,} frames in {values['chunks']:,} chunks, "
+        f"{size_text(values['input_bytes'])} of input",
         f"time      {hours}",
-        f"memory    {_gb(values['state_bytes_largest'])} of waiting states for the largest drive; "
-        f"a rank may hold {_gb(size.rank_bytes)}",
-        f"scratch   {_gb(values['scratch_bytes'])} staged on the output's store at a time, at most",
-        f"output    {_gb(values['output_bytes'])} at most",
+        f"memory    {size_text(values['state_bytes_largest'])} of waiting states for the largest drive; "
+        f"a rank may hold {size_text(size.rank_bytes)}",
+        f"scratch   {size_text(values['scratch_bytes'])} staged on the output's store at a time, at most",
+        f"output    {size_text(values['output_bytes'])} at most",
         f"requests  {values['requests']:,} to the stores",
     ]
     for title, found in (
@@ -216,7 +219,3 @@ _SAID = {
     "trouble": "whose store does not answer",
     "beyond --limit": "beyond --limit",
 }
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"

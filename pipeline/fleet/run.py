@@ -20,7 +20,7 @@ from pipeline.common.heap_trim import return_gaps
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, selected
 from pipeline.fleet.plan.parallel_planner import plan_drives
@@ -189,7 +189,7 @@ class _Run:
                         self.queue.add(planned)
                     else:
                         todo.append(planned)
-            except DriveError as error:
+            except PipelineError as error:
                 self.listing_failure = f"not all drives could be listed: {error}"
                 self.book.reporter.say(self.listing_failure)
             todo.sort(key=lambda planned: -planned.frames)
@@ -212,7 +212,7 @@ class _Run:
             group.work()
         except BaseException as error:
             self.failure = self.failure or f"group {group.number}: {error}"
-            if not isinstance(error, DriveError):
+            if not isinstance(error, PipelineError):
                 raise
 
 

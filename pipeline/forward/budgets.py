@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.common.sizes import size_option
 from pipeline.errors import DriveError
 
 _UNITS = {
@@ -56,6 +57,8 @@ _SCRATCH_SHARE = 0.8
 
 class MemoryBudgetError(DriveError):
     """Waiting chunks do not fit into the budgets; the text names the one to raise."""
+
+    retryable = True  # other processes may leave more
 
 
 def parse_size(text: str, name: str) -> int:
@@ -113,8 +116,8 @@ def check_host_memory(host_budget: int) -> None:
     free = free_host_bytes()
     if free < _LEAST_FREE:
         raise MemoryBudgetError(
-            f"only {size_text(free)} of host memory are left while waiting chunks may take up to "
-            f"{size_text(host_budget)}: lower --host-memory, so that they wait in --scratch, or give the worker more "
+            f"only {size_option(free)} of host memory are left while waiting chunks may take up to "
+            f"{size_option(host_budget)}: lower --host-memory, so that they wait in --scratch, or give the worker more "
             "memory"
         )
 
@@ -126,13 +129,13 @@ def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str |
     """
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in text:
-        now = f" (now {size_text(budgets.gpu)})" if budgets else ""
+        now = f" (now {size_option(budgets.gpu)})" if budgets else ""
         return (
             f"the GPU ran out of memory: lower --gpu-memory{now}, so that fewer chunks wait there, or take a "
             f"smaller --chunk-size [{_first_line(text)}]"
         )
     if isinstance(error, MemoryError) or any(sign in text for sign in _HOST_SIGNS):
-        now = f" (now {size_text(budgets.host)} a worker)" if budgets else ""
+        now = f" (now {size_option(budgets.host)} a worker)" if budgets else ""
         return (
             f"host memory ran out: lower --host-memory{now}, so that more chunks wait in --scratch, or give the "
             f"workers more memory [{_first_line(text)}]"
@@ -154,7 +157,7 @@ def killed_advice(error: BaseException) -> str:
 
 def killed_here(budgets: MemoryBudgets) -> str:
     """What there is to say of a process that is gone without a word while chunks waited in it."""
-    now = "half of what was free" if budgets.host is None else size_text(budgets.host)
+    now = "half of what was free" if budgets.host is None else size_option(budgets.host)
     return (
         f"the process was killed, mostly a sign that host memory ran out: lower --host-memory (now {now}), so that "
         "more chunks wait in --scratch, or take a smaller --chunk-size"
@@ -208,11 +211,3 @@ def _available() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def size_text(count: float) -> str:
-    """Bytes as people write them on the command line: 1.2GB, 340MB."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.3g}{unit}"
-    return f"{count:.0f}B"

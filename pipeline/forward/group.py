@@ -16,9 +16,9 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.errors import DriveError
+from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
-from pipeline.forward.events import Answer, Dropped, Event, EventQueue, Staged, Waits
+from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Staged, Waits
 from pipeline.forward.kill_notice import LastWords
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.network import Device
@@ -71,7 +71,7 @@ class Outcome:
     loops: tuple[LoopChunk, ...] = ()
 
 
-class GroupError(DriveError):
+class GroupError(ClusterError):
     """The group itself could not run, or not go on. drive_id: what it was working on, if anything."""
 
     def __init__(self, text: str, drive_id: str | None) -> None:
@@ -96,7 +96,7 @@ def run_forward(
 
     def handle(events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, (Staged, Dropped)):
+            if isinstance(event, Staged | Dropped | GroupLost):
                 collected.append(event)
             on_event(event)
 
@@ -104,7 +104,7 @@ def run_forward(
         _run_alone(job, tasks, group, handle, permit)
     else:
         _run_group(job, tasks, group, handle, permit)
-    return _outcomes(tasks, collected)
+    return outcomes_of([task.drive.drive_id for task in tasks], collected)
 
 
 def _run_alone(
@@ -244,10 +244,10 @@ def _lacking(group: GroupSettings) -> str | None:
     return f"a group waits for room: it needs {group.workers} {kind}s, and the cluster has {there} now"
 
 
-def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, Outcome]:
+def outcomes_of(drive_ids: Sequence[str], events: Sequence[Event]) -> dict[str, Outcome]:
+    """What became of each drive, by what the group said of it."""
     outcomes = {}
-    for task in tasks:
-        drive_id = task.drive.drive_id
+    for drive_id in drive_ids:
         staged = [e for e in events if isinstance(e, Staged) and e.drive_id == drive_id]
         dropped = [e for e in events if isinstance(e, Dropped) and e.drive_id == drive_id]
         if staged:
@@ -255,6 +255,9 @@ def _outcomes(tasks: Sequence[DriveTask], events: Sequence[Event]) -> dict[str, 
         elif dropped:
             first = next((e for e in dropped if e.primary), dropped[0])
             outcomes[drive_id] = Outcome(drive_id, None, first.reason)
+        elif deaths := sum(isinstance(e, GroupLost) and e.drive_id == drive_id for e in events):
+            reason = f"drive {drive_id}: a worker died while it worked on it, {deaths} time{'s' * (deaths > 1)}"
+            outcomes[drive_id] = Outcome(drive_id, None, f"{reason}; if memory ran out there, lower --host-memory")
         else:
             outcomes[drive_id] = Outcome(drive_id, None, f"drive {drive_id}: the group ended before its turn")
     return outcomes

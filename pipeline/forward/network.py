@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Literal
 
 import torch
 
+import models
 from models import ModelConfig, Reconstructor, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER
+from models.checkpoint import WEIGHTS_FOLDER, stored_config
 from models.compiled import CompileError, compile_blocks
 from models.tuning import on_device, products_beside, set_float32_products
 from pipeline import storage
+from pipeline.errors import CheckpointError
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of encoder, attention and memories."""
@@ -77,7 +80,7 @@ class NetworkSpec:
         """Raise what `build` would raise, without a device: CheckpointError or StorageError."""
         source = self._source()
         if source is not None:
-            open_checkpoint(storage.fetch_to_cache(source), None if self.preset is None else self.config())
+            _opened(source, None if self.preset is None else self.config())
 
     def build(self, device: torch.device, say: Callable[[str], None] = lambda line: None) -> Reconstructor:
         """The network on a device, in eval mode, and this process's float32 products set accordingly.
@@ -97,7 +100,7 @@ class NetworkSpec:
             model.requires_grad_(False).set_precision(dtype).eval()
         else:
             config = None if self.preset is None else self.config()
-            model = open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
+            model = _opened(source, config, dtype=dtype)
         model = on_device(model, device)
         if self.compiled:
             try:
@@ -109,6 +112,19 @@ class NetworkSpec:
 
 @lru_cache(maxsize=8)
 def _config_of(weights: str) -> ModelConfig:
-    from models.checkpoint import stored_config
+    with _checkpoint_errors():
+        return stored_config(Path(storage.fetch_to_cache(weights))) or ModelConfig.scal3r()
 
-    return stored_config(Path(storage.fetch_to_cache(weights))) or ModelConfig.scal3r()
+
+def _opened(source: str, config: ModelConfig | None, dtype: torch.dtype = torch.float32) -> Reconstructor:
+    with _checkpoint_errors():
+        return open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
+
+
+@contextlib.contextmanager
+def _checkpoint_errors() -> Iterator[None]:
+    """models/ knows nothing of the pipeline: its error becomes one of the pipeline's family."""
+    try:
+        yield
+    except models.CheckpointError as error:
+        raise CheckpointError(str(error)) from error

@@ -27,8 +27,8 @@ from models.fast_weights import FastWeights
 from models.pose_encoding import decode_pose
 from models.reconstructor import MemoryScope
 from models.tokens import middle_first
+from pipeline.common.background_writer import BackgroundWriter
 from pipeline.errors import DriveError
-from pipeline.forward.background_writer import Behind
 from pipeline.forward.gpu_copies import Arrived, ChunkWindow, Copies, OnHost, windows_ahead
 from pipeline.forward.loop_chunks import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
@@ -289,7 +289,7 @@ class DrivePhases:
                 stage(chunk.number, to_time_order(Prediction(numbers, *values.get()), chunk, share))
 
         try:
-            with Behind() as behind:
+            with BackgroundWriter() as writer:
                 for chunk in chunks:
                     chunk.images = self.store.take_images(chunk.number)
                     prediction = self.model.predict(chunk.state, middle_first(list(chunk.frames)), projected=True)
@@ -297,7 +297,7 @@ class DrivePhases:
                     values = self.copies.to_host(
                         prediction.pose_encoding, prediction.depth, prediction.depth_confidence
                     )
-                    behind.submit(partial(stage_one, prediction.frame_index, values, chunk))
+                    writer.submit(partial(stage_one, prediction.frame_index, values, chunk))
                     self.progress("cameras and depth", 1)
         except Exception as error:
             failure = self._survivable(error)

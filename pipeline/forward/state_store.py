@@ -19,7 +19,8 @@ from torch import Tensor
 
 from models.tokens import ChunkState
 from pipeline.common.heap_trim import return_gaps
-from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice, size_text
+from pipeline.common.sizes import size_option
+from pipeline.forward.budgets import Budgets, MemoryBudgetError, check_host_memory, memory_advice
 from pipeline.forward.mmap_tensors import mapped
 from pipeline.forward.scratch import ScratchFile, ScratchFull
 
@@ -209,19 +210,19 @@ class TieredStore:
             return "host"
         if spills and in_flight > self._limit["host"]:
             raise MemoryBudgetError(
-                f"a chunk of {size_text(size)} cannot wait on disk within --host-memory "
-                f"{size_text(self._limit['host'])}: one is written while another is read; raise --host-memory to "
-                f"{size_text(in_flight + size)} or more, or take a smaller --chunk-size"
+                f"a chunk of {size_option(size)} cannot wait on disk within --host-memory "
+                f"{size_option(self._limit['host'])}: one is written while another is read; raise --host-memory to "
+                f"{size_option(in_flight + size)} or more, or take a smaller --chunk-size"
             )
         if self._used["scratch"] + size <= self._limit["scratch"]:
             return "scratch"
         held = ", ".join(
-            f"--{'scratch' if t == 'scratch' else t + '-memory'} {size_text(self._limit[t])}"
+            f"--{'scratch' if t == 'scratch' else t + '-memory'} {size_option(self._limit[t])}"
             for t in TIERS
             if t != "gpu" or self.device.type == "cuda"
         )
         raise MemoryBudgetError(
-            f"chunks that wait take {size_text(self.nbytes + size)} and more, the budgets are full ({held}): "
+            f"chunks that wait take {size_option(self.nbytes + size)} and more, the budgets are full ({held}): "
             f"raise --scratch or --host-memory, or share the drive among more --workers"
         )
 
@@ -259,7 +260,7 @@ class TieredStore:
         try:
             parcel.file.write(parcel.tensors)
         except ScratchFull as error:
-            held = size_text(self._used["scratch"])
+            held = size_option(self._used["scratch"])
             raise MemoryBudgetError(
                 f"the disk of the scratch folder {self.budgets.folder} is full with {held} of waiting chunks on it: "
                 "make room, name another --scratch-folder, or raise --host-memory"

@@ -19,8 +19,8 @@ import ray.train.torch
 import torch
 
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
-from pipeline.forward.budgets import MemoryBudgetError, MemoryBudgets
+from pipeline.errors import StorageError
+from pipeline.forward.budgets import MemoryBudgets
 from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Notice, Progress, RankUp, Staged
 from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
@@ -32,6 +32,7 @@ from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames
 from pipeline.ingest.frames import RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
+from pipeline.storage.retry import is_retryable
 
 _ASK_AGAIN_S = 0.05
 
@@ -137,7 +138,7 @@ def run_rank(
 
 def _is_lasting(cause: BaseException | None) -> bool:
     """Whether another try at the drive would end alike: its data or the network's numbers, no store or machine."""
-    return cause is None or (isinstance(cause, DriveError) and not isinstance(cause, StorageError | MemoryBudgetError))
+    return cause is None or not is_retryable(cause)
 
 
 class ActorSink:

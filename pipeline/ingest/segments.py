@@ -8,7 +8,6 @@ would turn good drives into empty ones.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +24,10 @@ from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
 from pipeline.ingest.drives import Drive
-from pipeline.storage import NotFoundError, UnreachableError
+from pipeline.storage import NotFoundError
+from pipeline.storage.retry import patiently
 
 GREY = 128  # of a frame that could not be read: the middle of the range, near the network's mean
-# Waits before whole new tries when a store does not answer, above the client's own quick ones: long enough
-# for a server that is being restarted.
-PATIENCE_S = (1.0, 4.0, 15.0)
 _NOTHING = "the picture shows nothing: all of it is of one colour"
 
 
@@ -171,11 +168,11 @@ def read_frames(
     return np.concatenate(images), np.concatenate(ok), tuple(reasons)
 
 
-def decode_segment(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -> FrameBatch:
+def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> FrameBatch:
     """Read, decode and resize the frames of a segment; whatever is wrong with them is in the result.
 
     Args:
-        patience_s: waits before further tries when the store does not answer.
+        waits_s: waits before further tries when the store does not answer; by default those of `patiently`.
     """
 
     def prepare(image: Image.Image) -> NDArray[np.uint8]:
@@ -184,10 +181,10 @@ def decode_segment(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -
         return preprocess.prepare_image(image, segment.height, segment.width)
 
     shape = (segment.stop - segment.start, segment.height, segment.width, 3)
-    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, None, patience_s)
+    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, None, waits_s)
 
 
-def decode_thumbnails(segment: Segment, patience_s: Sequence[float] = PATIENCE_S) -> FrameBatch:
+def decode_thumbnails(segment: Segment, waits_s: Sequence[float] | None = None) -> FrameBatch:
     """As `decode_segment`, but small grey pictures (n, height, width); of a JPEG only what those need is decoded."""
     size = (segment.width, segment.height)
 
@@ -195,7 +192,7 @@ def decode_thumbnails(segment: Segment, patience_s: Sequence[float] = PATIENCE_S
         return preprocess.thumbnail(image, *size)
 
     shape = (segment.stop - segment.start, segment.height, segment.width)
-    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, size, patience_s)
+    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, size, waits_s)
 
 
 _Prepare = Callable[[Image.Image], NDArray[np.uint8]]
@@ -206,25 +203,21 @@ def _decoded(
     images: NDArray[Any],
     prepare: _Prepare,
     draft: tuple[int, int] | None,
-    patience_s: Sequence[float],
+    waits_s: Sequence[float] | None,
 ) -> FrameBatch:
     """images (n, ...): grey, overwritten frame by frame with what `prepare` makes of each."""
     reasons: list[str | None] = [None] * len(images)
-    waits = iter(patience_s)
-    while True:
-        try:
-            if segment.wanted_ns is not None:
-                _decode_video(segment, images, prepare, reasons)
-            else:
-                _decode_images(segment, images, prepare, draft, reasons)
-            break
-        except UnreachableError as error:
-            wait = next(waits, None)
-            if wait is None:
-                return _not_read(segment, images[:0], error)
-            time.sleep(wait)
-        except StorageError as error:
-            return _not_read(segment, images[:0], error)
+
+    def decode() -> None:
+        if segment.wanted_ns is not None:
+            _decode_video(segment, images, prepare, reasons)
+        else:
+            _decode_images(segment, images, prepare, draft, reasons)
+
+    try:
+        patiently(decode, waits_s)
+    except StorageError as error:
+        return _not_read(segment, images[:0], error)
     ok = np.array([reason is None for reason in reasons], dtype=np.bool_)
     images[~ok] = GREY
     return FrameBatch(segment.drive_index, segment.start, images, ok, tuple(reasons))

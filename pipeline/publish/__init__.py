@@ -12,14 +12,13 @@ from pipeline.publish.manifest import Counts, Manifest, drive_identity, find_man
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
 from pipeline.publish.standing import Decision, NameTakenError, Source, decide, is_whole
-from pipeline.publish.versions import Guard, is_settled, settle
+from pipeline.publish.versions import is_settled, settle
 
 __all__ = [
     "Cameras",
     "Counts",
     "Decision",
     "DriveFacts",
-    "Guard",
     "Manifest",
     "NameTakenError",
     "PublishConfig",

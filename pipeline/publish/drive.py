@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema, storage
 from pipeline.errors import DriveError, StorageError
+from pipeline.leases import Guard
 from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike, RunFacts
@@ -23,7 +24,7 @@ from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
 from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
-from pipeline.publish.versions import Guard, new_version_folder, remove_unnamed, settle
+from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
 
 Progress = Callable[[int, int, int], None]
 """Told after each chunk: chunks done, chunks in all, points written or waiting to be."""

@@ -3,7 +3,6 @@ changes."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
+from pipeline.common.background_writer import BackgroundWriter
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.morton import morton_order
@@ -137,8 +137,7 @@ class ShardWriter:
         self._voxels = VoxelFilter(config.voxel_size, config.voxel_memory) if config.voxel_size else None
         self._room = PointBlock.empty(config.shard_rows)
         self._filled = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard")
-        self._writing: Future[WrittenFile] | None = None
+        self._writer = BackgroundWriter(most=0)
         self._count = 0
         self.files: list[WrittenFile] = []
         self.points_of_chunk = np.zeros(chunk_count, np.int64)
@@ -168,9 +167,9 @@ class ShardWriter:
             if kind is None:
                 self._thin()
                 self._flush()
-                self._wait()
+                self._writer.flush()
         finally:
-            self._thread.shutdown(wait=True)
+            self._writer.close()
 
     def _thin(self) -> None:
         if self._voxels is not None:
@@ -186,17 +185,14 @@ class ShardWriter:
         if self._voxels is not None:
             self._voxels.remember(shard.xyz)
         self.points_of_chunk += np.bincount(shard.chunk_index, minlength=len(self.points_of_chunk))
-        self._wait()
         name = f"points/part-{self._count:05d}.parquet"
-        self._writing = self._thread.submit(_write_shard, shard, name, self._drive_uri, self._config, self._scratch)
+        self._writer.submit(lambda: self._write(shard, name))
         self._count += 1
         self._room = PointBlock.empty(self._config.shard_rows)
         self._filled = 0
 
-    def _wait(self) -> None:
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            self.files.append(writing.result())
+    def _write(self, shard: PointBlock, name: str) -> None:
+        self.files.append(_write_shard(shard, name, self._drive_uri, self._config, self._scratch))
 
 
 def _write_shard(shard: PointBlock, name: str, drive_uri: str, config: PublishConfig, scratch: Path) -> WrittenFile:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema, storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
 from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing, without_credentials
@@ -68,8 +68,6 @@ def look_at(output: str, drive_id: str) -> Standing:
 def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Standing:
     try:
         manifest = find_manifest(output, drive_id)
-    except StorageError:
-        raise
     except DriveError as error:
         if not _is_our_manifest(folder, drive_id, there):
             raise _foreign(folder, MANIFEST) from None
@@ -104,8 +102,6 @@ def made_by_us(uri: str) -> bool:
     try:
         source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
         marks = pq.read_schema(source).metadata or {}
-    except StorageError:
-        raise
     except (OSError, pa.ArrowException):
         return False
     if marks.get(schema.MADE_BY_KEY.encode()) == schema.MADE_BY.encode():

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
 
@@ -64,8 +64,6 @@ def verify_drive(output: str, drive_id: str, *, quick: bool = False) -> DriveChe
     begin = time.monotonic()
     try:
         manifest = read_manifest(output, drive_id)
-    except StorageError:
-        raise
     except DriveError as error:
         return DriveCheck(drive_id, (Problem(MANIFEST, " ".join(str(error).split())),))
     folder = storage.join(output, drive_id)

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import replace
 
 from pipeline import storage
+from pipeline.leases import Guard
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
 from pipeline.publish.standing import made_by_us
-
-Guard = Callable[[], None]
-"""Asked before every step that others see; raises where this process may not publish the drive any more."""
 
 _TABLE, _FOLDER = re.compile(TABLE_PATH), re.compile(VERSION_FOLDER)
 _IN_VERSION = re.compile(rf"{VERSION_FOLDER}/{TABLE_PATH}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import DriveError
+from pipeline.errors import PipelineError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive
 from pipeline.publish.frame_source import FRAME_MARK, FrameSource
@@ -68,7 +68,7 @@ def _read(source: FrameSource, uri: str, turn: int | None) -> Image.Image | str:
     try:
         image = preprocess.decode_image(source.read_image(uri), turn=turn)
         rgb = preprocess.prepare_image(image, image.height, image.width)
-    except DriveError as error:
+    except PipelineError as error:
         return " ".join(str(error).split())
     return Image.fromarray(rgb)
 
@@ -81,6 +81,6 @@ def _video_frames(
         for frame, image in zip(frames, video.decode_at(source.locate(uri), times, turn), strict=True):
             given += 1
             yield frame, image if isinstance(image, Image.Image) else str(image)
-    except DriveError as error:
+    except PipelineError as error:
         reason = " ".join(str(error).split())
         yield from ((frame, reason) for frame in frames[given:])

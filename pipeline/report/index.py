@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.common.progress import Reporter
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish import PublishedDrive, is_published, open_drive
 from pipeline.publish.manifest import without_credentials
 from pipeline.report.drive_view import DriveView
@@ -83,7 +83,7 @@ def _entry(output: str, drive_id: str, site: Path, images_from: str | None) -> E
         drive = open_drive(output, drive_id, images_from=images_from)
         kept = _kept(site, drive)
         entry = kept if kept is not None else _made(drive, site)
-    except (DriveError, StorageError) as error:
+    except PipelineError as error:
         return {"id": drive_id, "verdict": "unreadable", "error": " ".join(str(error).split()), "report": report}
     if (folder / "thumb.jpg").is_file():
         entry["thumb"] = f"drives/{drive_id}/thumb.jpg"
@@ -166,5 +166,5 @@ def _is_there(output: str, name: str) -> bool:
         return is_published(output, storage.check_drive_id(name))
     except StorageError:
         raise
-    except DriveError:  # damaged, or of a newer schema: it is there, and its entry says so
+    except PipelineError:  # damaged, or of a newer schema: it is there, and its entry says so
         return storage.exists(storage.join(output, name, "manifest.json"))

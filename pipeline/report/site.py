@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import storage
 from pipeline.common.progress import Reporter
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, PipelineError
 from pipeline.publish import open_drive
 from pipeline.report.benchmarks import read_benchmarks
 from pipeline.report.colours import PATH
@@ -128,7 +128,7 @@ def _is_current(output: str, drive_id: str, site: Path, reporter: Reporter) -> b
     """Whether nothing is to be done: the report is of the result that is there, or the result cannot be read."""
     try:
         return has_report(site, drive_id, open_drive(output, drive_id).manifest.published_at)
-    except DriveError as error:
+    except PipelineError as error:
         reporter.say(f"drive {drive_id}: no report, {error}")
         return True
 
@@ -138,7 +138,7 @@ def _write_pages(site: Path) -> None:
         storage.write_bytes_atomically(str(site / name), _asset(name))
     try:
         viser_module()
-    except DriveError:
+    except PipelineError:
         return  # an index alone shows no scene
     copy_client(site / "viewer")
 

@@ -14,6 +14,8 @@ from pipeline.storage.uris import is_local, redacted
 class NotFoundError(StorageError):
     """The store answers; the bucket, folder or file is not there."""
 
+    retryable = False
+
 
 class RefusedError(StorageError):
     """The store answers and refuses: no credentials, wrong ones, or no right to do this."""

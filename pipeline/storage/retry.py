@@ -1,23 +1,47 @@
-"""What is asked of a store before a drive is in anybody's hands is asked again while a server may be restarting."""
+"""Whether something that failed is tried again, and after how long. Nothing else in the pipeline decides that.
+
+A network client tries again within a call, for seconds; what is here begins when such a call has failed.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pipeline.errors import PipelineError
 from pipeline.storage.failures import UnreachableError
 
 T = TypeVar("T")
-PATIENCE_S = (1.0, 4.0, 15.0)
-"""Waits before what the store did not give is asked for again: enough for a server that is restarted."""
+STORE_WAITS_S = (1.0, 4.0, 15.0)
+"""Waits before further tries at what a store did not give: enough for a server that is being restarted."""
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask, a few times where the store does not answer. Raises what ask raises."""
-    for pause in PATIENCE_S:
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same may succeed later. An error that the pipeline does not know (a bug, a full disk, a node that
+    is lost) says nothing against it."""
+    return error.retryable if isinstance(error, PipelineError) else True
+
+
+def wait_before_retry(error: BaseException, tries: int, waits_s: Sequence[float]) -> float | None:
+    """Seconds to wait before what failed `tries` times (1: for the first time) is tried again; None: not again."""
+    return waits_s[tries - 1] if tries <= len(waits_s) and is_retryable(error) else None
+
+
+def doubling(first_s: float, tries: int) -> tuple[float, ...]:
+    """Waits between so many tries in all, each twice the one before."""
+    return tuple(first_s * 2**number for number in range(tries - 1))
+
+
+def patiently(ask: Callable[[], T], waits_s: Sequence[float] | None = None) -> T:
+    """Ask, again after each wait (STORE_WAITS_S) where the store did not answer. Raises what ask raises."""
+    for tries in itertools.count(1):
         try:
             return ask()
-        except UnreachableError:
-            time.sleep(pause)
-    return ask()
+        except UnreachableError as error:
+            wait = wait_before_retry(error, tries, STORE_WAITS_S if waits_s is None else waits_s)
+            if wait is None:
+                raise
+            time.sleep(wait)
+    raise AssertionError("unreachable")

@@ -22,7 +22,7 @@ def launch(config: TrainConfig) -> Path:
     """Run to the end; returns the file of the final weights.
 
     workers 0 (or 1 without a GPU): this process, without starting Ray. More: a TorchTrainer group over gloo, or NCCL
-    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError, RayStartError, and
+    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError, ClusterError, and
     what `train` raises.
     """
     if config.use_gpu and not config.workers and not torch.cuda.is_available():

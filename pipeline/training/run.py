@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from models import CheckpointError, ModelConfig, Reconstructor, open_checkpoint
+from pipeline.errors import PipelineError
 from pipeline.synthetic import CityDrive
 from pipeline.training import checkpoints
 from pipeline.training.config import TrainConfig
@@ -36,7 +37,7 @@ _POOL_WAIT_S = 600.0  # a first drive takes seconds to render; minutes on a busy
 _FILES = ("metrics.jsonl", "metrics.png", "final.safetensors", "checkpoints")
 
 
-class TrainingError(ValueError):
+class TrainingError(PipelineError):
     """A run that cannot go on: says what to do."""
 
 

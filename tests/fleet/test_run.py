@@ -28,7 +28,7 @@ def states(run):
 
 
 def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "PATIENCE_S", (0.1,))
+    monkeypatch.setattr(patience, "STORE_WAITS_S", (0.1,))
     script = {
         "input": ["input"],
         "store": ["store", "store", "ok"],
@@ -289,7 +289,7 @@ def manifest_of(output, drive_id, identity):
 
 
 def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "PATIENCE_S", ())
+    monkeypatch.setattr(patience, "STORE_WAITS_S", ())
     identity = World().run(tmp_path / "first", ["there"]).rows["there"].identity
     out = tmp_path / "out"
     out.mkdir()

@@ -4,8 +4,9 @@ import shutil
 import pytest
 import torch
 
-from models import CheckpointError, ModelConfig, Reconstructor
+from models import ModelConfig, Reconstructor
 from models.checkpoint import save_checkpoint
+from pipeline.errors import CheckpointError
 from pipeline.forward.network import NetworkSpec
 from tests.forward.drives import CONFIG
 

@@ -144,7 +144,7 @@ def test_a_store_that_fails_is_no_bad_frame(tmp_path, s3, monkeypatch):  # noqa:
     assert decode_segment(segment).ok.all()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    batch = decode_segment(segment, patience_s=(0.1,))
+    batch = decode_segment(segment, waits_s=(0.1,))
     assert len(batch.ok) == 0 and batch.images.shape == (0, 42, 56, 3)
     assert batch.storage_failure is not None
     assert batch.storage_failure.startswith("drive outage, frames 0 to 3: the store of s3://tests/outage")
@@ -168,7 +168,7 @@ def test_a_store_that_comes_back_is_waited_for(tmp_path, monkeypatch):
         server.stop()
         restart = threading.Timer(2, server.start)
         restart.start()
-        batch = decode_segment(segment, patience_s=(1, 5, 15, 30))
+        batch = decode_segment(segment, waits_s=(1, 5, 15, 30))
         restart.join()
         assert batch.storage_failure is None and batch.ok.all()
     finally:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.link_guard import LinkGuard
@@ -266,7 +266,7 @@ def _checked(found: Iterable[DriveRef | RefusedDrive]) -> Iterator[DriveRef | Re
             continue
         try:
             storage.check_drive_id(ref.drive_id)
-        except DriveError as error:
+        except PipelineError as error:
             reason = str(error).replace("(--drive-id)", "(rename it, or name it in a manifest)")
             yield RefusedDrive(ref.drive_id, ref.uri, reason)
             continue

@@ -16,15 +16,14 @@ from models import ModelConfig
 from models.config import STEM_CELL
 from pipeline import publish, storage
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import PipelineError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.records.failure_records import Failures
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
 from pipeline.reconstruct import decide, result_identity
-from pipeline.storage import NotFoundError
-from pipeline.storage.retry import patiently
+from pipeline.storage.retry import is_retryable, patiently
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
 """do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
@@ -137,13 +136,11 @@ class Planner:
         """One drive. Never raises for what is wrong with the drive or the stores."""
         try:
             return self._planned(ref)
-        except StorageError as error:
-            if isinstance(error, NotFoundError):
-                return self._cannot_be_read(ref, str(error))
-            return PlannedDrive(ref, "trouble", str(error), "find")
         except publish.NameTakenError as error:
             return PlannedDrive(ref, "bad", str(error), TAKEN)
-        except ValueError as error:  # DriveError among them
+        except ValueError as error:  # PipelineError among them
+            if isinstance(error, PipelineError) and is_retryable(error):
+                return PlannedDrive(ref, "trouble", str(error), "find")
             return self._cannot_be_read(ref, str(error))
 
     def _planned(self, ref: DriveRef) -> PlannedDrive:
@@ -171,7 +168,7 @@ class Planner:
     def _cannot_be_read(self, ref: DriveRef, reason: str) -> PlannedDrive:
         known = False
         if ref.drive_id in self.failures.drive_ids and not self.config.retry_failed:
-            with contextlib.suppress(DriveError):  # a record that cannot be read says nothing
+            with contextlib.suppress(PipelineError):  # a record that cannot be read says nothing
                 failure = self.failures.get(ref.drive_id)
                 known = failure is not None and failure.concerns(None) and failure.reason == reason
         return PlannedDrive(ref, "failed" if known else "bad", reason, "find")

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.errors import DriveError
+from pipeline.errors import PipelineError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner
 from pipeline.fleet_config import FleetConfig
@@ -53,7 +53,7 @@ def plan_drives(
                 work.begin(ref)
                 while len(work.running) >= max(2 * threads, far.room):
                     yield from work.finished()
-        except DriveError:
+        except PipelineError:
             while work.running:
                 yield from work.finished()
             yield from _refused(refused, seen)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import PipelineError
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.leases import Lease, Leases
 from pipeline.reconstruct import clear_staging
@@ -24,7 +24,7 @@ def clear_leftovers(
     and a request a drive where predictions were kept, side by side; what the store does not allow is left."""
 
     def clear(drive_id: str) -> None:
-        with contextlib.suppress(DriveError):
+        with contextlib.suppress(PipelineError):
             if stopping() or (drive_id not in leased and has_staged_drive(output, drive_id)):
                 return
             lease = leases.take(drive_id)
@@ -32,7 +32,7 @@ def clear_leftovers(
                 clear_staging(output, drive_id, lease.guard)
                 leases.release(lease)
 
-    with contextlib.suppress(DriveError):
+    with contextlib.suppress(PipelineError):
         leased = set(leases.drive_ids())
         left = [drive_id for drive_id in leased | set(_staged_drive_ids(output)) if is_published(drive_id)]
         with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="leftovers") as pool:

@@ -8,12 +8,11 @@ machine is. The record goes when the drive is published.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import PipelineError
 from pipeline.storage import NotFoundError
 
 FAILED_FOLDER = "_failed"
@@ -65,7 +64,7 @@ class Failures:
         except (NotFoundError, TypeError):
             return None
         except ValueError as error:
-            if isinstance(error, DriveError):
+            if isinstance(error, PipelineError):
                 raise
             return None
 
@@ -83,8 +82,3 @@ class Failures:
 
     def _uri(self, drive_id: str) -> str:
         return storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
-
-
-def now() -> float:
-    """Seconds since 1970."""
-    return time.time()

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.storage import NotFoundError
 
 RUNS_FOLDER = "_runs"
@@ -164,7 +164,7 @@ def read_run(output: str, run_id: str | None = None) -> RunState:
                 continue  # a part was merged away between listing and reading
             raise DriveError(f"no run {run_id} on {shown}") from error
         except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, DriveError):
+            if isinstance(error, PipelineError):
                 raise
             raise DriveError(f"run {run_id} on {shown}: its ledger is damaged ({error})") from error
         break
@@ -281,7 +281,7 @@ class Ledger:
                 self._say("the ledger is written again")
             self.write_failure = None
 
-    def failed(self, error: DriveError) -> None:
+    def failed(self, error: PipelineError) -> None:
         """The store did not take what was written: said the first time, and no reason to end the run."""
         if self.write_failure is None:
             self._say(
@@ -312,7 +312,7 @@ class Ledger:
             self._wake.wait(WRITE_EVERY_S)
             try:
                 self.flush()
-            except DriveError as error:
+            except PipelineError as error:
                 self.failed(error)
 
     def _write_part(self, first: int, last: int, ids: set[str], level: int) -> None:

@@ -6,6 +6,7 @@ Every drive that was taken from the queue goes back there or is done exactly onc
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pipeline import publish, storage
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import LeaseLostError, PipelineError, StorageError
 from pipeline.fleet.plan.drive_plan import PUBLISHED_ALREADY, TAKEN, PlannedDrive, drive_config
 from pipeline.fleet.records.cleanup import clear_leftovers
 from pipeline.fleet.records.failure_records import Failure, Failures, FailureState
@@ -25,13 +26,18 @@ from pipeline.fleet.schedule.finisher import FinishDrive, Finished
 from pipeline.fleet.schedule.queue import DriveQueue
 from pipeline.fleet.status.fleet_progress import HowFar
 from pipeline.forward.events import Answer
-from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases
+from pipeline.leases import HeldElsewhere, Lease, Leases
 from pipeline.reconstruct import clear_staging
 from pipeline.staged_drive import StagedDrive
-from pipeline.storage import NotFoundError
+from pipeline.storage.retry import doubling, is_retryable, wait_before_retry
 
 _FRAME = re.compile(r"\bframe (\d+)")
 _STOPPED = "the run was stopped before it was done"
+
+
+def said_of(drive_id: str, error: BaseException) -> str:
+    """An error that the pipeline does not know, in one line."""
+    return f"drive {drive_id}: " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 class DriveBook:
@@ -55,6 +61,7 @@ class DriveBook:
         self._crashes: Counter[str] = Counter()
         self._lost_nodes: Counter[str] = Counter()
         self._elsewhere: set[str] = set()
+        self._waits_s = doubling(config.fleet.retry_after_s, config.fleet.max_attempts)
         self._lock = threading.RLock()
         self._how_far = HowFar(ledger, reporter)
 
@@ -118,11 +125,8 @@ class DriveBook:
             if known and publish.is_whole(self.output, drive_id, str(planned.identity)):
                 self._let_go(drive_id, state="skipped", reason="another run published it meanwhile")
                 return None
-        except StorageError as error:
-            self.trouble(planned, str(error), "find")
-            return None
-        except DriveError as error:
-            self.give_up(planned, str(error), "find")
+        except PipelineError as error:
+            self.failed(planned, error, "find")
             return None
         if lease.deaths >= self.config.fleet.max_attempts:
             reason = f"drive {drive_id}: {lease.deaths} runs in a row died while they worked on it"
@@ -135,13 +139,13 @@ class DriveBook:
         is not to be done, or went back to the queue."""
         drive_id = planned.drive_id
         if planned.todo == "trouble":
-            self.trouble(planned, planned.reason or "", planned.stage or "find")
+            self.failed(planned, StorageError(planned.reason), planned.stage or "find")
         elif planned.todo == "bad":
             self.give_up(planned, planned.reason or "", planned.stage or "find")
         elif planned.todo != "do":
             self._forget_if_published(planned)
             if not planned.settled:
-                with contextlib.suppress(DriveError):
+                with contextlib.suppress(PipelineError):
                     publish.settle(self.output, drive_id, hand.lease.guard)
             self._let_go(drive_id, state="skipped", stage=planned.stage, reason=planned.why_left)
         else:
@@ -173,7 +177,7 @@ class DriveBook:
             self._let_go(drive_id, state="skipped", reason=str(error))
             return "skip"
         except StorageError as error:
-            self.trouble(hand.planned, str(error), "forward")
+            self.failed(hand.planned, error, "forward")
             return "skip"
         hand.begun, hand.gpus = time.monotonic(), gpus
         attempts = self.ledger.row(drive_id).attempts + 1
@@ -226,15 +230,17 @@ class DriveBook:
         if self.holds(hand):
             self._again(hand, self.ledger.row(hand.planned.drive_id).reason)
 
-    def trouble(self, planned: PlannedDrive, reason: str, stage: str) -> None:
-        """A store, a disk, memory or a bug failed the drive: again after a while, a few times."""
+    def failed(self, planned: PlannedDrive, error: Exception, stage: str) -> None:
+        """An error ended a try at the drive: again after a while and a few times where that may help, else given up."""
         drive_id = planned.drive_id
-        self._troubles[drive_id] += 1
-        count, most = self._troubles[drive_id], self.config.fleet.max_attempts
-        if count >= most:
-            self.give_up(planned, f"{reason} (tried {count} times)", stage, lasting=False)
+        reason = str(error) if isinstance(error, PipelineError) else said_of(drive_id, error)
+        self._troubles[drive_id] += is_retryable(error)
+        count = self._troubles[drive_id]
+        wait = wait_before_retry(error, count, self._waits_s)
+        if wait is None:
+            tried = f" (tried {count} times)" if is_retryable(error) else ""
+            self.give_up(planned, reason + tried, stage, lasting=not is_retryable(error))
             return
-        wait = self.config.fleet.retry_after_s * 2 ** (count - 1)
         self.reporter.say(f"{reason}; again in {wait:.0f} s")
         hand = self._in_hand.get(drive_id)
         if hand is not None:
@@ -276,8 +282,7 @@ class DriveBook:
         """Join and publish a staged drive; tried again where the store failed. Never raises."""
         drive_id = planned.drive_id
         config = drive_config(self.config, planned.ref)
-        most = self.config.fleet.max_attempts
-        for attempt in range(1, most + 1):
+        for tries in itertools.count(1):
             try:
                 hand = self._in_hand.get(drive_id)
                 if hand is None:
@@ -287,15 +292,15 @@ class DriveBook:
             except LeaseLostError as error:
                 self._let_go(drive_id, state="skipped", reason=str(error))
             except StorageError as error:
-                if attempt < most and not isinstance(error, NotFoundError) and not self.stopping:
-                    time.sleep(self.config.fleet.retry_after_s * 2 ** (attempt - 1))
+                wait = wait_before_retry(error, tries, self._waits_s)
+                if wait is not None and not self.stopping:
+                    time.sleep(wait)
                     continue
-                self.give_up(planned, f"{error} (tried {attempt} times)", "publish", lasting=False)
-            except DriveError as error:
+                self.give_up(planned, f"{error} (tried {tries} times)", "publish", lasting=False)
+            except PipelineError as error:
                 self.give_up(planned, str(error), "join")
             except Exception as error:
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                self.give_up(planned, f"drive {drive_id}: {text}", "join", lasting=False)
+                self.give_up(planned, said_of(drive_id, error), "join", lasting=False)
             else:
                 self._published(planned, finished)
             return
@@ -409,13 +414,13 @@ class DriveBook:
             self.ledger.info.run_id,
             time.time(),
         )
-        with contextlib.suppress(DriveError):  # an unsafe name has no record, and is refused each time anew
+        with contextlib.suppress(PipelineError):  # an unsafe name has no record, and is refused each time anew
             self.failures.put(record)
         self._how_far.say()
 
     def _settle(self, planned: PlannedDrive) -> None:
         """A publish that was killed between the new version and its usual names is ended now."""
-        with contextlib.suppress(DriveError):
+        with contextlib.suppress(PipelineError):
             lease = self.leases.take(planned.drive_id)
             if isinstance(lease, Lease):
                 publish.settle(self.output, planned.drive_id, lease.guard)

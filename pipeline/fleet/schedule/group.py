@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.errors import StorageError
+from pipeline.errors import DriveError, PipelineError
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, ranks_needed
 from pipeline.fleet.schedule.active_drive import InHand
 from pipeline.fleet.schedule.drive_lifecycle import DriveBook
@@ -22,7 +22,6 @@ from pipeline.forward.events import Dropped, Event, GroupLost, Notice, Progress,
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
 from pipeline.reconstruct import staged_drive
-from pipeline.storage import NotFoundError
 
 _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 
@@ -103,15 +102,11 @@ class Group:
                 if not self.book.planned_now(hand, planned):
                     return None
             task, identity = self.parts.load(planned, self.planner)
-        except StorageError as error:
-            if isinstance(error, NotFoundError):
-                self.book.give_up(planned, str(error), "find")
-            else:
-                self.book.trouble(planned, str(error), "find")
         except ValueError as error:
-            self.book.give_up(planned, str(error), "find")
+            known = error if isinstance(error, PipelineError) else DriveError(str(error))
+            self.book.failed(planned, known, "find")
         except Exception as error:
-            self.book.trouble(planned, f"drive {planned.drive_id}: {type(error).__name__}: {error}", "find")
+            self.book.failed(planned, error, "find")
         else:
             self.book.loaded(hand, identity, len(task.chunks), time.monotonic() - begun)
             return Loaded(hand, task)
@@ -140,10 +135,9 @@ class Group:
             if error.drive_id is not None:
                 self._blame(error.drive_id)
         except Exception as error:  # in this process: the drive that was worked on is known
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             for one in loaded:
                 if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state == "running":
-                    self.book.trouble(one.hand.planned, f"drive {one.drive_id}: {text}", "forward")
+                    self.book.failed(one.hand.planned, error, "forward")
         self._settle_dropped()
         if self.book.stopping:
             return
@@ -214,10 +208,7 @@ class Group:
             if not self._has(drive_id):
                 continue
             planned = self._wave[drive_id].hand.planned
-            if event.lasting:
-                self.book.give_up(planned, event.reason, "forward")
-            else:
-                self.book.trouble(planned, event.reason, "forward")
+            self.book.failed(planned, DriveError(event.reason, retryable=not event.lasting), "forward")
 
     def _blame(self, drive_id: str) -> None:
         """A process of the group died with this drive: its own doing, or the node's?"""

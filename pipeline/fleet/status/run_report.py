@@ -17,8 +17,9 @@ from string import Template
 from typing import Any
 
 from pipeline import storage
+from pipeline.common.sizes import size_text
 from pipeline.fleet.records.ledger import FINAL, STATES, DriveRow, RunState, run_uri
-from pipeline.fleet.status.summary import FAILED, Summary, duration, failure_kinds, retry_command, size, summarise
+from pipeline.fleet.status.summary import FAILED, Summary, duration, failure_kinds, retry_command, summarise
 
 REPORT_NAME = "report.html"
 
@@ -70,7 +71,7 @@ def _facts(total: Summary) -> list[tuple[str, str]]:
         ("frames made", f"{total.frames:,}"),
         ("frames a second", f"{total.frames_per_s:.1f}"),
         ("points", f"{total.points:,}"),
-        ("written", size(total.bytes)),
+        ("written", size_text(total.bytes)),
     ]
     if total.gpu_seconds:
         facts.append(("GPU hours", f"{total.gpu_seconds / 3600:.1f}"))

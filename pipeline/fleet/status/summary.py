@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline.common.sizes import size_text
 from pipeline.fleet.records.ledger import DriveRow, RunState, State
 
 FAILED: tuple[State, ...] = ("failed", "quarantined")
@@ -138,15 +139,6 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def size(count: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def status_text(run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None) -> str:
     """A run on a terminal: state, counts, rate, time left, what failed and why, what to type next.
 
@@ -167,7 +159,7 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None, bef
     if total.frames:
         lines.append(
             f"  made     {total.frames:,} frames ({total.frames_per_s:.1f}/s), {total.points:,} points, "
-            f"{size(total.bytes)}"
+            f"{size_text(total.bytes)}"
         )
     if total.seconds:
         lines.append("  seconds  " + ", ".join(f"{name} {spent:,.0f}" for name, spent in total.seconds.items()))

@@ -107,7 +107,7 @@ def test_an_input_without_drives_is_said_in_one_line(tmp_path, names):
 
 
 def test_an_input_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(DriveError, match="no such file or folder"):
+    with pytest.raises(StorageError, match="no such file or folder"):
         iter_drives(str(tmp_path / "nowhere"))
 
 
@@ -156,7 +156,7 @@ def test_the_output_below_the_input_holds_no_drives(tmp_path):
 def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
     names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
     root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
-    monkeypatch.setattr(patience, "PATIENCE_S", (0.01, 0.01))
+    monkeypatch.setattr(patience, "STORE_WAITS_S", (0.01, 0.01))
     listed, asked = storage.iter_folder, Counter()
 
     def at_times(uri, *arguments):

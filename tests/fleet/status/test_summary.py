@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.common.sizes import size_text
 from pipeline.fleet.records.ledger import DriveRow, RunState
-from pipeline.fleet.status.summary import duration, failure_kinds, retry_command, size, status_text, summarise
+from pipeline.fleet.status.summary import duration, failure_kinds, retry_command, status_text, summarise
 from tests.fleet.runs import BEGIN, made_up_run
 
 
@@ -62,9 +63,9 @@ def test_durations_are_said_as_people_do(seconds, said):
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "0 B"), (1500, "1.5 kB"), (2e9, "2.0 GB"), (5e15, "5000.0 TB")])
+@pytest.mark.parametrize(("count", "said"), [(0, "0 B"), (1500, "1.5 kB"), (2e9, "2 GB"), (5e15, "5,000 TB")])
 def test_bytes_are_said_as_people_do(count, said):
-    assert size(count) == said
+    assert size_text(count) == said
 
 
 def test_the_command_to_try_again_leaves_out_none_of_those_that_failed():

@@ -1,4 +1,4 @@
-"""Work done behind the computation, in order, by one thread: writing what was computed while the next is."""
+"""Work in the background, in order, by one thread: what was computed is written while the next is computed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
 
-class Behind:
-    """Runs what it is given one after the other, at most `most` waiting: whoever gives more waits.
+class BackgroundWriter:
+    """Runs what it is given one after the other; at most `most` wait beside the one that runs: whoever gives more
+    waits. most 0: the one before must be done.
 
     An error is raised where the next work is given, or by `flush`; what was to come after it is not done.
     """
 
     def __init__(self, most: int = 1) -> None:
         self._most = most
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="behind")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._given: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Do this behind. Waits while too much waits; raises what earlier work raised."""
+        """Do this in the background. Waits while too much waits; raises what earlier work raised."""
         while self._given and (len(self._given) > self._most or self._given[0].done()):
             self._given[0].result()
             self._given.popleft()
@@ -32,7 +33,11 @@ class Behind:
             self._given[0].result()
             self._given.popleft()
 
-    def __enter__(self) -> Behind:
+    def close(self) -> None:
+        """Wait for the work that runs; what has not begun is dropped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> BackgroundWriter:
         return self
 
     def __exit__(
@@ -43,4 +48,4 @@ class Behind:
             if kind is None:
                 self.flush()
         finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+            self.close()
