@@ -6,9 +6,9 @@ not fit is one `DamagedError` that names the file and the field, so that it is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -66,7 +66,7 @@ def parse_record(data: bytes, kind: type[T], name: str) -> T:
 def parse_records(texts: Sequence[bytes], kind: type[T], name: str) -> list[T]:
     """Many at once, in order; raises what `parse_record` raises."""
     try:
-        records = _adapter(kind).validate_json(b"[" + b",".join(texts) + b"]", strict=True)
+        records = _adapter(cast(Hashable, kind)).validate_json(b"[" + b",".join(texts) + b"]", strict=True)
     except ValidationError as error:
         raise DamagedError(f"{name}: {_first(error)}") from None
     except (ValueError, RecursionError) as error:
@@ -90,7 +90,7 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _adapter(kind: type[Any]) -> TypeAdapter[list[Any]]:
+def _adapter(kind: Hashable) -> TypeAdapter[list[Any]]:
     # the list carries the settings into the dataclass, which has none of its own
     return TypeAdapter(list[kind], config=ConfigDict(strict=True, allow_inf_nan=False, extra="ignore"))  # type: ignore[valid-type]
 
