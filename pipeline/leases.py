@@ -282,12 +282,12 @@ def _is_alive(pid: int) -> bool:
 
 def _read(uri: str) -> tuple[bytes | None, Claim | None]:
     try:
-        text = storage.read_bytes(uri)
+        text = storage.read_small(uri, storage.SMALL_BYTES)
     except NotFoundError:
         return None, None
     if not text:
         return None, None
     try:
-        return text, Claim(**json.loads(text))
-    except (ValueError, TypeError):
+        return text, storage.parse_record(text, Claim, uri)
+    except storage.DamagedError:
         return text, Claim("unknown", "unknown", "", 0, 0.0, False, 0, "")  # no lease of ours: over long ago

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
@@ -37,6 +40,43 @@ class StagedDrive:
     trained: bool
 
 
+@dataclass(frozen=True)
+class _NotedFacts:
+    """DriveFacts as they are stored: concrete types."""
+
+    drive_id: str
+    source_uri: str
+    frame_uris: tuple[str, ...]
+    timestamps_ns: tuple[int, ...] | None
+    source_width: int
+    source_height: int
+    net_width: int
+    net_height: int
+    listing: tuple[StoredFile, ...]
+    picture: Mapping[str, Any] = field(default_factory=dict)
+    sample: str | None = None
+    notes: tuple[str, ...] = ()
+    camera: Mapping[str, Any] | None = None
+    network_camera: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _NotedDrive:
+    facts: _NotedFacts
+    attempt: str
+    chunk_count: int
+    loops: tuple[LoopChunk, ...]
+    kept: tuple[int, ...]
+    weights_sha256: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class _Noted:
+    staged: _NotedDrive
+    config: Mapping[str, Any]
+
+
 def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> None:
     """Note beside the staged chunks what they are; written once all of them are there."""
     facts = staged.facts
@@ -53,23 +93,22 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
     """
     uri = _marker_uri(output, storage.check_drive_id(drive_id))
     try:
-        values = json.loads(storage.read_bytes(uri))
+        data = storage.read_small(uri, storage.LISTED_BYTES)
+        noted = storage.parse_record(data, _Noted, "it")
+        values = json.loads(data)
         checksum = values.pop("checksum", None)  # those staged before there was one have none
         if checksum is not None and checksum != _checksum(values):
             raise ValueError("it is not as it was written, its checksum differs")
-        staged = values["staged"]
-        facts = staged["facts"]
-        if facts["drive_id"] != drive_id:
-            raise ValueError(f"it is of drive {str(facts['drive_id'])[:140]!r}")
-        loops = tuple(LoopChunk(**{**one, "frames": tuple(one["frames"])}) for one in staged["loops"])
-        facts["listing"] = [StoredFile(**file) for file in facts["listing"]]
-        if facts.get("camera") is not None:
-            facts["camera"] = KnownCamera.from_dict(facts["camera"])
-            facts["network_camera"] = Camera.from_dict(facts["network_camera"])
-        return (
-            StagedDrive(**{**staged, "facts": DriveFacts(**facts), "loops": loops, "kept": tuple(staged["kept"])}),
-            settings_from_dict(values["config"]),
-        )
+        noted_facts = dict(vars(noted.staged.facts))
+        if noted_facts["camera"] is not None:
+            noted_facts["camera"] = KnownCamera.from_dict(noted_facts["camera"])
+        if noted_facts["network_camera"] is not None:
+            noted_facts["network_camera"] = Camera.from_dict(noted_facts["network_camera"])
+        staged = StagedDrive(**{**vars(noted.staged), "facts": DriveFacts(**noted_facts)})
+        if staged.facts.drive_id != drive_id:
+            raise ValueError(f"it is of drive {staged.facts.drive_id[:140]!r}")
+        _check(staged)
+        return staged, settings_from_dict(dict(noted.config))
     except storage.NotFoundError as error:
         raise DriveError(
             f"drive {drive_id}: its staged predictions are not in {storage.redacted(output)}; reconstruct it "
@@ -77,11 +116,23 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         ) from error
     except StorageError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DriveError(
             f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again "
             "with --keep-predictions --overwrite"
         ) from error
+
+
+def _check(staged: StagedDrive) -> None:
+    """Raises ValueError where numbers do not fit together."""
+    kept, frames = staged.kept, staged.facts.frame_count
+    if not kept or kept[0] < 0 or kept[-1] >= frames or any(a >= b for a, b in pairwise(kept)):
+        raise ValueError(f"field kept: expected rising frame numbers below {frames}")
+    if not 1 <= staged.chunk_count <= len(kept):
+        raise ValueError(f"field chunk_count: expected 1 to {len(kept)}, got {staged.chunk_count}")
+    for number, loop in enumerate(staged.loops):
+        if loop.frames and not (min(loop.frames) >= 0 and max(loop.frames) < frames):
+            raise ValueError(f"field loops.{number}.frames: expected frame numbers below {frames}")
 
 
 def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[CameraChunks, JoinResult]:

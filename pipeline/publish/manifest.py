@@ -18,6 +18,7 @@ from pipeline import storage
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import Json, ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER, WrittenFile
+from pipeline.publish.manifest_shape import check_input, check_quality
 from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -82,27 +83,23 @@ class Manifest:
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> Manifest:
-        """Read to_bytes' text; `name` says in a DriveError whose it is. Newer schemas are refused."""
+        """Read to_bytes' text; `name` says in a DamagedError whose it is. DriveError for newer schemas."""
+        what = f"{name}: expected a {MANIFEST}, got something else"
         try:
-            values = json.loads(data)
-            version = int(values["schema_version"])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-            raise DriveError(f"{name}: expected a {MANIFEST}, got something else ({error!r}); {MAKE_AGAIN}") from None
-        if version > SCHEMA_VERSION:
-            raise DriveError(
-                f"{name}: its schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
-                f"program reads; update the program"
-            )
-        checksum = values.pop(_CHECKSUM, None)  # results made before there was one have none
-        changed = checksum is not None and checksum != _checksum(values)
-        try:
-            files = tuple(WrittenFile(**{**file, "box": _box(file["box"])}) for file in values.pop("files"))
-            manifest = Manifest(**{**values, "counts": Counts(**values["counts"]), "files": files})
-        except (KeyError, TypeError) as error:
-            raise DriveError(f"{name}: {MANIFEST} is damaged ({error}); {MAKE_AGAIN}") from None
-        if changed:
-            raise DriveError(f"{name}: {MANIFEST} is not as it was written (its checksum differs); {MAKE_AGAIN}")
-        return manifest
+            version = storage.parse_record(data, _Versioned, what).schema_version
+            if version <= SCHEMA_VERSION:
+                manifest = _checked(storage.parse_record(data, Manifest, what), what)
+                values = json.loads(data)
+                checksum = values.pop(_CHECKSUM, None)  # results made before there was one have none
+                if checksum is not None and checksum != _checksum(values):
+                    raise storage.DamagedError(f"{name}: {MANIFEST} is not as it was written (its checksum differs)")
+                return manifest
+        except ValueError as error:  # of numbers that are not finite, too
+            raise storage.DamagedError(f"{error}; {MAKE_AGAIN}") from None
+        raise DriveError(
+            f"{name}: its schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
+            f"program reads; update the program"
+        )
 
     def check_names(self, drive_id: str, name: str) -> None:
         """DriveError where it is another drive's than the folder it was found in, or names files that no drive has:
@@ -122,8 +119,31 @@ def _checksum(values: Mapping[str, Json]) -> str:
     return hashlib.sha256(_json(values)).hexdigest()
 
 
-def _box(value: Sequence[Sequence[float]] | None) -> Any:
-    return None if value is None else (tuple(value[0]), tuple(value[1]))
+@dataclass(frozen=True)
+class _Versioned:
+    schema_version: int
+
+
+def _checked(manifest: Manifest, what: str) -> Manifest:
+    """Raises DamagedError where numbers and parts do not fit together."""
+    counts = manifest.counts
+    if min(asdict(counts).values()) < 0 or counts.frames != (
+        counts.frames_ok + counts.frames_filled + counts.frames_missing
+    ):
+        raise storage.DamagedError(f"{what}: field counts: expected numbers that add up, got {asdict(counts)}")
+    if manifest.schema_version < 1 or not manifest.files:
+        raise storage.DamagedError(f"{what}: expected a schema version above 0 and files")
+    for file in manifest.files:
+        if min(file.size, file.rows) < 0 or (file.box is not None and [len(corner) for corner in file.box] != [3, 3]):
+            raise storage.DamagedError(f"{what}: files: size, rows or box of {file.path[:140]!r} cannot be")
+    rotation = manifest.config.get("rotate", 0)
+    if rotation not in (None, 0, 90, 180, 270):
+        raise storage.DamagedError(
+            f"{what}: field config.rotate: expected 0, 90, 180 or 270, got {str(rotation)[:40]!r}"
+        )
+    check_input(manifest.input, what)
+    check_quality(manifest.quality, counts.frames, what)
+    return manifest
 
 
 def drive_identity(listing: Iterable[ListedFile], weights_sha256: str | None, config: Mapping[str, Json]) -> str:
@@ -195,7 +215,7 @@ def find_manifest(output: str, drive_id: str) -> Manifest | None:
     """The manifest of a drive, None where it is not there; raises what is_published raises."""
     uri = storage.join(output, storage.check_drive_id(drive_id), MANIFEST)
     try:
-        data = storage.read_bytes(uri)
+        data = storage.read_small(uri, storage.LISTED_BYTES)
     except storage.NotFoundError:
         return None
     name = f"drive {drive_id} in {without_credentials(output)}"

@@ -33,6 +33,16 @@ from pipeline.storage.folders import (
 )
 from pipeline.storage.held_root import VanishedError, held_root
 from pipeline.storage.listing import Listing, StoredFile
+from pipeline.storage.records import (
+    LISTED_BYTES,
+    SMALL_BYTES,
+    DamagedError,
+    parse_object,
+    parse_record,
+    parse_records,
+    read_record,
+    read_small,
+)
 from pipeline.storage.signed_folder import check_replaceable, read_signature, remove_signed, replace_folder, sign_folder
 from pipeline.storage.uris import (
     DRIVE_ID_LENGTH,
@@ -47,6 +57,9 @@ from pipeline.storage.uris import (
 
 __all__ = [
     "DRIVE_ID_LENGTH",
+    "LISTED_BYTES",
+    "SMALL_BYTES",
+    "DamagedError",
     "FolderEntry",
     "Listing",
     "NotFoundError",
@@ -74,8 +87,13 @@ __all__ = [
     "make_dir",
     "open_input",
     "parent_and_name",
+    "parse_object",
+    "parse_record",
+    "parse_records",
     "read_bytes",
+    "read_record",
     "read_signature",
+    "read_small",
     "redacted",
     "remove_below",
     "remove_file",

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline import storage
-from pipeline.errors import PipelineError
 from pipeline.storage import NotFoundError
 
 FAILED_FOLDER = "_failed"
@@ -60,12 +59,8 @@ class Failures:
         if drive_id not in self._known:
             return None
         try:
-            return Failure(**json.loads(storage.read_bytes(self._uri(drive_id))))
-        except (NotFoundError, TypeError):
-            return None
-        except ValueError as error:
-            if isinstance(error, PipelineError):
-                raise
+            return storage.read_record(self._uri(drive_id), Failure)
+        except (NotFoundError, storage.DamagedError):
             return None
 
     def put(self, failure: Failure) -> None:

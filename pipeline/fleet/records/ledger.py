@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline import storage
@@ -153,20 +153,18 @@ def read_run(output: str, run_id: str | None = None) -> RunState:
     folder = run_uri(output, run_id)
     for again in range(5):
         try:
-            info = _info(storage.read_bytes(storage.join(folder, "run.json")))
+            info = storage.read_record(storage.join(folder, "run.json"), RunInfo)
             rows: dict[str, DriveRow] = {}
             for name in _parts([file.name for file in storage.list_files(folder)]):
-                for line in storage.read_bytes(storage.join(folder, name)).splitlines():
-                    row = _row(json.loads(line))
-                    rows[row.drive_id] = row
+                uri = storage.join(folder, name)
+                lines = [line for line in storage.read_small(uri, storage.LISTED_BYTES).splitlines() if line.strip()]
+                rows |= {row.drive_id: row for row in storage.parse_records(lines, DriveRow, storage.redacted(uri))}
         except NotFoundError as error:
             if again < 4 and storage.exists(storage.join(folder, "run.json")):
                 continue  # a part was merged away between listing and reading
             raise DriveError(f"no run {run_id} on {shown}") from error
-        except (ValueError, TypeError, KeyError) as error:
-            if isinstance(error, PipelineError):
-                raise
-            raise DriveError(f"run {run_id} on {shown}: its ledger is damaged ({error})") from error
+        except storage.DamagedError as error:
+            raise storage.DamagedError(f"run {run_id} on {shown}: its ledger is damaged ({error})") from None
         break
     if info.state == "running" and time.time() - info.updated_at > LOST_AFTER_S:
         info = replace(info, state="lost")
@@ -358,15 +356,3 @@ def _parts(names: Iterable[str]) -> list[str]:
         if not kept or last > kept[-1][1]:
             kept.append((first, last))
     return [_part_name(first, last) for first, last in kept]
-
-
-def _row(values: dict[str, Any]) -> DriveRow:
-    known = {f.name for f in fields(DriveRow)}  # rows of a newer program may say more
-    return DriveRow(**{**{k: v for k, v in values.items() if k in known}, "tags": tuple(values.get("tags", ()))})
-
-
-def _info(data: bytes) -> RunInfo:
-    values = json.loads(data)
-    known = {f.name for f in fields(RunInfo)}
-    values = {k: v for k, v in values.items() if k in known}
-    return RunInfo(**{**values, "command": tuple(values.get("command", ()))})
