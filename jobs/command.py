@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import tyro
 
+from pipeline.common.visible_text import visible
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.settings_file import read_settings
@@ -99,7 +100,7 @@ def _outcome(action: Callable[[], None]) -> int:
             raise
         sys.stdout.flush()  # here, where a reader that is gone is still an error like others
     except (PipelineError, ValueError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted; nothing unfinished counts as a result", file=sys.stderr)

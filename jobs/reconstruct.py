@@ -16,6 +16,7 @@ from pipeline import reconstruct as stages
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
+from pipeline.common.visible_text import visible
 from pipeline.config import RunConfig
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
@@ -88,7 +89,7 @@ def _reconstruct_many(config: RunConfig, drives: Iterator[DriveRef | RefusedDriv
     finally:
         reporter.close()
     _check_found(config, len(state.rows))
-    print(fleet_summary(state, storage.absolute(config.output)))
+    print(visible(fleet_summary(state, storage.absolute(config.output)), keep="\n"))
     if state.info.state == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_FAILED if state.info.message or state.in_state("failed", "quarantined") else 0

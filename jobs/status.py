@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
+from pipeline.common.visible_text import visible
 from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
@@ -60,7 +61,7 @@ def _status(config: StatusConfig) -> None:
         return
     run = _watch(config) if config.watch else read_run(config.output, config.run)
     before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
-    print(status_text(run, config.failures, time.time(), before))
+    print(visible(status_text(run, config.failures, time.time(), before), keep="\n"))
     if config.report is not None:
         Path(storage.absolute(config.report)).write_text(render_run_report(run))
         print(f"  written  {config.report}")
@@ -83,7 +84,7 @@ def _watch(config: StatusConfig) -> RunState:
     said = ""
     while run.info.state == "running":
         if sys.stdout.isatty():
-            print("\033[H\033[2J" + status_text(run, config.failures, time.time()), flush=True)
+            print("\033[H\033[2J" + visible(status_text(run, config.failures, time.time()), keep="\n"), flush=True)
         else:
             line = _line(run)
             if line != said:

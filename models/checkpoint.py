@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -46,6 +47,15 @@ _FROM_VGGT = {
     "depth_head.": "dpt_decoder.",
 }
 _VGGT_UNUSED = "track_head."
+
+# Far beyond any network of this kind: what a file says of itself is not built before it is known to be possible.
+_LONGEST_CONFIG = 100_000
+_LARGEST_CONFIG = {
+    **dict.fromkeys(("depth", "camera_trunk_depth", "memory_steps", "camera_rounds", "mlp_ratio"), 256),
+    **dict.fromkeys(("memory_hidden_ratio", "motion_radius"), 64),
+    **dict.fromkeys(("image_size", "patch_size", "register_tokens"), 8192),
+}
+_LARGEST_OTHER = 100_000
 
 
 class CheckpointError(ValueError):
@@ -158,14 +168,30 @@ def stored_config(path: Path) -> ModelConfig | None:
     """The configuration that a checkpoint of the project carries; None for foreign ones."""
     if path.suffix != ".safetensors":
         return None
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
     if "model_config" not in metadata:
         return None
     try:
-        return ModelConfig.from_dict(json.loads(metadata["model_config"]))
-    except (ValueError, TypeError, AttributeError) as error:
+        if len(metadata["model_config"]) > _LONGEST_CONFIG:
+            raise ValueError(f"it has more than {_LONGEST_CONFIG} characters")
+        config = ModelConfig.from_dict(json.loads(metadata["model_config"]))
+        _check_size(config)
+        return config
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} carries a configuration that cannot be built: {error}") from error
+
+
+def _check_size(config: ModelConfig) -> None:
+    """Raises ValueError for a network that nobody trained: it would be built before its tensors are looked at."""
+    for field, value in asdict(config).items():
+        limit = _LARGEST_CONFIG.get(field, _LARGEST_OTHER)
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, int | float) and not -limit <= one <= limit:
+                raise ValueError(f"{field} must be at most {limit}, not {one}")
 
 
 def _from_vggt(name: str) -> str:

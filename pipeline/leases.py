@@ -26,6 +26,7 @@ from pipeline.storage import NotFoundError
 
 LEASES_FOLDER = "_leases"
 _RENEWED_AT_A_TIME = 16  # a store answers in some ms to some 100 ms, and a run may hold a thousand
+_LONGEST_S = 3600.0  # that a lease which is not renewed is waited for, whatever length it says of itself
 _CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over only so much after its deadline
 
 
@@ -36,7 +37,8 @@ Guard = Callable[[], None]
 @dataclass(frozen=True)
 class Claim:
     """What a lease says. machine and pid: whose it is; until: seconds since 1970; working: whether the network is at
-    it, or it waits for its turn; deaths: how many owners before this one in a row died while working on it."""
+    it, or it waits for its turn; deaths: how many owners before this one in a row died while working on it; length_s:
+    of the lease, 0 where an older program wrote it."""
 
     owner: str
     host: str
@@ -46,6 +48,7 @@ class Claim:
     working: bool
     deaths: int
     nonce: str
+    length_s: float = 0.0
 
     def to_bytes(self) -> bytes:
         """The text of the lease."""
@@ -61,9 +64,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class HeldElsewhere:
-    """The drive is another's: who and until when, if it is not renewed."""
+    """The drive is another's: who and until when, if it is not renewed. left_s: seconds that this process waits for
+    that at the most, whatever the other's clock says."""
 
     claim: Claim
+    left_s: float = float("inf")
 
     @property
     def said(self) -> str:
@@ -76,7 +81,7 @@ class HeldElsewhere:
     @property
     def free_in_s(self) -> float:
         """Seconds until it may be taken over, if it is not renewed."""
-        return max(self.claim.until + _CLOCK_SKEW_S - time.time(), 0.0)
+        return min(max(self.claim.until + _CLOCK_SKEW_S - time.time(), 0.0), max(self.left_s, 0.0))
 
 
 class Lease:
@@ -109,6 +114,7 @@ class Leases:
         self._owner = owner
         self._lease_s = lease_s
         self._held: dict[str, Lease] = {}
+        self._seen: dict[str, tuple[bytes | None, float]] = {}  # others' leases, and when they were first seen so
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_on, name="leases", daemon=True)
@@ -157,18 +163,31 @@ class Leases:
         # one of our own that we do not hold: the store was away when it was given back
         left = before is not None and before.owner == self._owner and drive_id not in self._held
         if before is not None and not before.is_over and not left:
-            return HeldElsewhere(before)
+            left_s = self._left_s(drive_id, expected, before.length_s)
+            if left_s > 0:
+                return HeldElsewhere(before, left_s)
         begun = time.monotonic()
         claim = self._claim(0 if before is None else before.deaths + (before.working and not left))
         text = claim.to_bytes()
         if not storage.compare_and_swap(uri, expected, text):
             _, winner = _read(uri)
             if winner is None or winner.nonce != claim.nonce:  # else it was done, though the answer was lost
-                return HeldElsewhere(winner if winner is not None else claim)
+                return HeldElsewhere(winner if winner is not None else claim, self._lease_s + _CLOCK_SKEW_S)
         lease = Lease(uri, drive_id, text, claim, self._lease_s - (time.monotonic() - begun))
         with self._lock:
             self._held[drive_id] = lease
         return lease
+
+    def _left_s(self, drive_id: str, text: bytes | None, length_s: float) -> float:
+        """Seconds until a lease that is not renewed is over by this machine's clock: owners renew four times in a
+        lease's length, so one that stays as it is for all of it is nobody's, though its owner's clock be days ahead."""
+        now = time.monotonic()
+        with self._lock:
+            seen, since = self._seen.get(drive_id, (None, now))
+            if seen != text:
+                seen, since = text, now
+            self._seen[drive_id] = (seen, since)
+        return since + max(self._lease_s, min(length_s, _LONGEST_S)) + _CLOCK_SKEW_S - now
 
     def drive_ids(self) -> list[str]:
         """Drives that have a lease, whoever's and however old. Raises StorageError."""
@@ -211,7 +230,9 @@ class Leases:
 
     def _claim(self, deaths: int, working: bool = False) -> Claim:
         until, nonce = time.time() + self._lease_s, uuid.uuid4().hex
-        return Claim(self._owner, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce)
+        return Claim(
+            self._owner, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce, self._lease_s
+        )
 
     def _renew_on(self) -> None:
         while not self._stop.wait(self._lease_s / 4):

@@ -384,6 +384,7 @@ class DriveBook:
             return
         self._elsewhere.add(planned.drive_id)
         self.ledger.update(planned.drive_id, reason=held.said)
+        self.reporter.say(f"drive {planned.drive_id} waits: {held.said}")
         self.queue.put_back(planned, after_s=held.free_in_s + 1)
 
     def _fail(

@@ -1,0 +1,17 @@
+"""Texts from outside (file names, ids, cells of a table) as they may be shown: control characters made visible."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls (escape sequences of terminals), marks that reorder text, line separators, bytes that are no UTF-8
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with every control character written as its escape; those in `keep` stay as they are."""
+    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escape(ord(found[0])), text)
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
