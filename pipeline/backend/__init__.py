@@ -5,14 +5,18 @@ NumPy and SciPy; no Ray, no torch, no storage.
 """
 
 from pipeline.backend.config import BackendConfig, QualityConfig
+from pipeline.backend.georeference import Georeference
 from pipeline.backend.join import Edge, JoinResult, Loop, join_chunks
 from pipeline.backend.quality import Finding, Verdict, assess_quality
 from pipeline.backend.sim3 import Sim3
+from pipeline.common.fixes import Fixes
 
 __all__ = [
     "BackendConfig",
     "Edge",
     "Finding",
+    "Fixes",
+    "Georeference",
     "JoinResult",
     "Loop",
     "QualityConfig",

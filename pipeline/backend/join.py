@@ -6,18 +6,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
+from pipeline.backend.georeference import Georeference, place_on_earth
 from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
+from pipeline.backend.outline import Outline, fill_bad, owned_ranges
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
-from pipeline.backend.sim3 import Array, Sim3, rotation_exp, rotation_log
+from pipeline.backend.sim3 import Array, Sim3
+from pipeline.common.fixes import Fixes
 from pipeline.errors import AlignmentError
 
 _HELD = 4  # chunks kept while loops are measured; a loop looks at two
@@ -79,14 +81,16 @@ class Loop:
 
 @dataclass(frozen=True, eq=False)
 class JoinResult:
-    """One trajectory. World frame: the camera of the first frame is the identity.
+    """One trajectory. World frame: the camera of the first frame is the identity; with a georeference it is metres
+    east, north and up at its origin.
 
     frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): the chunk
     that each frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with
     to be in units of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
     world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
     number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; variance_inflation: by how
-    much loops found the chain's variance too small, 1 where not.
+    much loops found the chain's variance too small, 1 where not;
+    georeference: None without fixes, or where they could not be used; relative_because: why not.
     """
 
     frame_index: NDArray[np.int64]
@@ -99,18 +103,8 @@ class JoinResult:
     edges: tuple[Edge, ...]
     loops: tuple[Loop, ...]
     variance_inflation: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Outline:
-    """What is kept of a chunk: its cameras."""
-
-    frame_index: NDArray[np.int64]
-    time: NDArray[np.int64]
-    chunk_from_camera: Array
-    offset: Array
-    moment: Array
-    ok: NDArray[np.bool_]
+    georeference: Georeference | None = None
+    relative_because: str = ""
 
 
 def join_chunks(
@@ -123,6 +117,10 @@ def join_chunks(
     owned: Sequence[range] | None = None,
     kept: Sequence[int] | None = None,
     config: BackendConfig | None = None,
+    frame_time_s: ArrayLike | None = None,
+    fixes: Fixes | None = None,
+    clock_window_s: float = 5.0,
+    lever: ArrayLike | None = None,
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
@@ -130,8 +128,15 @@ def join_chunks(
     kept; loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the
     detector gave them, passed on; overlap: frames that neighbours were meant to share; owned: which frames
     each chunk gives to the result (halved overlaps by default); kept: numbers of the frames that are in chunks, rising,
-    where others were left out on purpose (by default all are): drift and speed pass over those. Raises AlignmentError:
-    no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not finite.
+    where others were left out on purpose (by default all are): drift and speed pass over those.
+
+    frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
+    fixes: positions of the antenna, which take part in the pose graph (`place_on_earth`); clock_window_s: largest
+    offset of the receiver's clock that is looked for, 0 holds it at 0; lever (3,): the antenna's place in the camera's
+    frame, metres. Fixes that cannot be used leave the result relative and say why.
+
+    Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses
+    not finite. ValueError: fixes without frame_time_s, or of another length.
     """
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
@@ -151,16 +156,27 @@ def join_chunks(
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
     edges = tuple(_edges(solution, overlaps, shared, overlap))
-    return _trajectory(solution, outlines, owned, edges, loops)
+    georeference, why = None, ""
+    if fixes is not None:
+        if frame_time_s is None:
+            raise ValueError("fixes need frame_time_s, the time of each frame on the drive's clock")
+        placed = place_on_earth(
+            solution, outlines, owned, frame_time_s, fixes, config, clock_window_s=clock_window_s, lever=lever
+        )
+        if isinstance(placed, str):
+            why = placed
+        else:
+            solution, georeference = placed
+    return _trajectory(solution, outlines, owned, edges, loops, georeference, why)
 
 
 def _read_chain(
     chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig
-) -> tuple[list[_Outline], list[Overlap], list[int]]:
+) -> tuple[list[Outline], list[Overlap], list[int]]:
     """Cameras of all chunks, what neighbours say of common frames, and how many usable ones those are."""
     if not len(chunks):
         raise AlignmentError("expected at least one chunk, got none")
-    outlines: list[_Outline] = []
+    outlines: list[Outline] = []
     overlaps: list[Overlap] = []
     shared: list[int] = []
     previous: Chunk | None = None
@@ -176,7 +192,7 @@ def _read_chain(
             shared.append(len(found) if found else 0)
             overlaps.append(found or bridge_gap(previous, chunk, (number - 1, number)))
         outlines.append(
-            _Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
+            Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
         )
         previous = chunk
     return outlines, overlaps, shared
@@ -185,7 +201,7 @@ def _read_chain(
 def _close(
     chain: Solution,
     chunks: Sequence[ChunkLike],
-    outlines: Sequence[_Outline],
+    outlines: Sequence[Outline],
     loop_chunks: Sequence[ChunkLike],
     loop_pairs: Sequence[tuple[int, int]],
     similarities: Sequence[float | None],
@@ -239,7 +255,7 @@ def _close(
     return solution, tuple(answers)
 
 
-def _home(outlines: Sequence[_Outline], frame: int) -> int | None:
+def _home(outlines: Sequence[Outline], frame: int) -> int | None:
     """The chunk in whose middle `frame` is, as nearly as any; None if no chunk has it."""
     best, answer = np.inf, None
     for number, outline in enumerate(outlines):
@@ -298,18 +314,17 @@ def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int
 
 def _trajectory(
     solution: Solution,
-    outlines: Sequence[_Outline],
+    outlines: Sequence[Outline],
     owned: Sequence[range] | None,
     edges: tuple[Edge, ...],
     loops: tuple[Loop, ...],
+    georeference: Georeference | None = None,
+    relative_because: str = "",
 ) -> JoinResult:
-    """Every frame from its owner; bad frames between their neighbours; the first camera is the identity."""
+    """Every frame from its owner; bad frames between their neighbours; the first camera is the identity, unless the
+    solution is georeferenced."""
     state, span = solution.state, solution.prior.span
-    starts = int(outlines[0].frame_index[0])
-    borders = [_border(before, after) for before, after in pairwise(outlines)]
-    ranges = owned or [
-        range(start, stop) for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])
-    ]
+    ranges = owned_ranges(outlines, owned)
     index, poses, owner, scale, ok = [], [], [], [], []
     for number, (outline, frames) in enumerate(zip(outlines, ranges, strict=True)):
         mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
@@ -328,8 +343,12 @@ def _trajectory(
         scale.append(np.exp(log_scale))
         ok.append(outline.ok[mine])
     frame_index, good = np.concatenate(index), np.concatenate(ok)
-    world_from_camera = _fill(frame_index, np.concatenate(poses), good)
-    gauge = Sim3(1.0, world_from_camera[0, :3, :3], world_from_camera[0, :3, 3]).inverse()
+    world_from_camera = fill_bad(frame_index, np.concatenate(poses), good)
+    gauge = Sim3.identity()
+    if georeference is None:
+        gauge = Sim3(1.0, world_from_camera[0, :3, :3], world_from_camera[0, :3, 3]).inverse()
+    else:
+        georeference = replace(georeference, enu_from_camera=world_from_camera)
     return JoinResult(
         frame_index,
         gauge.transform_pose(world_from_camera),
@@ -341,28 +360,6 @@ def _trajectory(
         edges,
         loops,
         solution.variance_inflation,
+        georeference,
+        relative_because,
     )
-
-
-def _border(before: _Outline, after: _Outline) -> int:
-    """The first frame that `after` gives to the result: an overlap is halved, the odd frame goes to the later chunk."""
-    shared = max(0, int(before.time[-1] + 1 - after.time[0]))
-    return int(after.frame_index[np.searchsorted(after.time, after.time[0] + shared // 2)])
-
-
-def _fill(frame_index: NDArray[np.int64], poses: Array, ok: NDArray[np.bool_]) -> Array:
-    """Poses of bad frames between those of the good frames around them; at the ends the nearest one's."""
-    good = np.nonzero(ok)[0]
-    if ok.all() or not len(good):
-        return poses
-    poses = poses.copy()
-    for bad in np.nonzero(~ok)[0]:
-        after = int(np.searchsorted(good, bad))
-        low, high = good[max(after - 1, 0)], good[min(after, len(good) - 1)]
-        share = 0.0
-        if frame_index[high] > frame_index[low]:
-            share = float((frame_index[bad] - frame_index[low]) / (frame_index[high] - frame_index[low]))
-        turn = rotation_log(poses[low, :3, :3].T @ poses[high, :3, :3])
-        poses[bad, :3, :3] = poses[low, :3, :3] @ rotation_exp(share * turn)
-        poses[bad, :3, 3] = (1 - share) * poses[low, :3, 3] + share * poses[high, :3, 3]
-    return poses

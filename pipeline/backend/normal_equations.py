@@ -146,7 +146,7 @@ def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
     placed = _both_places(state, rows)
     residual = _apart(state, rows, *placed)
     jacobian = np.zeros((len(rows), 7, 2 * WIDTH + 1))
-    chained_first = _derivative(
+    chained_first = frame_derivative(
         state,
         rows.first,
         rows.pose_first,
@@ -155,7 +155,7 @@ def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
         placed[0][1],
         jacobian[:, :, :WIDTH],
     )
-    chained_second = _derivative(
+    chained_second = frame_derivative(
         state,
         rows.second,
         rows.pose_second,
@@ -172,7 +172,7 @@ def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
     return residual, jacobian
 
 
-def _derivative(
+def frame_derivative(
     state: State, number: NDArray[np.int64], pose: Array, along: Array, moment: Array, position: Array, out: Array
 ) -> Array:
     """Writes (n, 7, 15), a frame's turn, place and log depth by its chunk, into zeros `out`; returns (n, 3), its place
@@ -226,8 +226,98 @@ class Group:
         return Group(rows, weight, *linearised(state, rows))
 
 
+def assemble(
+    state: State,
+    groups: Sequence[Group],
+    prior: DriftPrior,
+    *,
+    scale: bool,
+    drift: bool,
+    common: bool = False,
+    variance_inflation: float = 1.0,
+    anchored: bool = True,
+) -> tuple[scipy.sparse.csc_matrix, Array]:
+    """The normal equations of one Gauss-Newton step: matrix (15 K + 15, 15 K + 15) and gradient (K + 1, 15).
+
+    The last block holds the mean rates and the chaining; anchored: the first chunk stays where it is.
+    """
+    count = len(state.scale)
+    size = (count + 1) * WIDTH
+    gradient = np.zeros((count + 1, WIDTH))
+    rows_of, columns_of, values = [], [], []
+
+    def add(index: NDArray[np.int64], blocks: Array) -> None:
+        wide = index.shape[1]
+        rows_of.append(np.repeat(index, wide, axis=1).ravel())
+        columns_of.append(np.tile(index, (1, wide)).ravel())
+        values.append(blocks.ravel())
+
+    for group in groups:
+        # Rows of a pair lie together; pairs are padded to one length, so that their normal
+        # equations are one
+        # batched product.
+        r, jacobian = group.residual, group.jacobian
+        starts = np.nonzero(np.diff(group.rows.pair, prepend=-1))[0]
+        length = np.diff([*starts, len(r)])
+        place_of = np.repeat(np.arange(len(starts)), length)
+        within = np.arange(len(r)) - np.repeat(starts, length)
+        root = np.sqrt(group.weight)
+        padded = np.zeros((len(starts), length.max(), 7, jacobian.shape[2] + 1))
+        padded[place_of, within, :, :-1] = jacobian * root[:, :, None]
+        padded[place_of, within, :, -1] = r * root
+        padded = padded.reshape(len(starts), -1, jacobian.shape[2] + 1)
+        product = padded.transpose(0, 2, 1) @ padded
+        ends = np.stack([group.rows.first[starts], group.rows.second[starts]], 1)
+        index = (ends[:, :, None] * WIDTH + np.arange(WIDTH)).reshape(len(starts), -1)
+        index = np.concatenate([index, np.full((len(starts), 1), count * WIDTH)], 1)
+        add(index, product[:, :-1, :-1])
+        np.add.at(gradient.reshape(-1), index.ravel(), product[:, :-1, -1].ravel())
+
+    # Rates are near the drive's mean rates, those near zero.
+    information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
+    chunks = np.arange(count)[:, None]
+    own = np.arange(7, WIDTH)
+    index = np.concatenate([chunks * WIDTH + own, np.broadcast_to(count * WIDTH + own, (count, 8))], 1)
+    pull = np.block([[information, -information], [-information, information]])
+    add(index, np.broadcast_to(pull, (count, 16, 16)))
+    off = (state.rates - state.mean).reshape(count, 8) @ information
+    gradient[:count, 7:] += off
+    gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
+    add(count * WIDTH + own[None], information[None] / _BIAS**2)
+
+    fixed = np.zeros((count + 1, WIDTH))
+    fixed[count] = 1 if common else _FIXED
+    fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
+    gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
+    if anchored:
+        fixed[0, :7] = _FIXED
+    if not scale:
+        fixed[:count, 0] = _FIXED
+    add(np.arange(size)[:, None], fixed.reshape(-1, 1, 1))
+    matrix = scipy.sparse.csc_matrix(
+        (np.concatenate(values), (np.concatenate(rows_of), np.concatenate(columns_of))),
+        shape=(size, size),
+    )
+    return matrix, gradient
+
+
+def factorised(matrix: scipy.sparse.csc_matrix) -> Any:
+    """SuperLU of a symmetric positive definite matrix."""
+    return scipy.sparse.linalg.splu(
+        matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+
+
+def damped(step: Array) -> Array:
+    """A step (K + 1, 15), shortened where it is long.
+
+    Far from the answer, as before loops have closed, a whole step can overshoot: lengths grow with exp.
+    """
+    return np.asarray(step * min(1.0, _STEP / max(float(np.abs(step[:-1, :4]).max()), 1e-300)))
+
+
 class NormalEquations:
-    """The normal equations of one Gauss-Newton step, factorised."""
+    """`assemble`, factorised and solved: `step` (K + 1, 15)."""
 
     def __init__(
         self,
@@ -240,68 +330,13 @@ class NormalEquations:
         common: bool = False,
         variance_inflation: float = 1.0,
     ) -> None:
-        count = len(state.scale)
-        self.size = (count + 1) * WIDTH  # the last block holds the mean rates
-        gradient = np.zeros((count + 1, WIDTH))
-        rows_of, columns_of, values = [], [], []
-
-        def add(index: NDArray[np.int64], blocks: Array) -> None:
-            wide = index.shape[1]
-            rows_of.append(np.repeat(index, wide, axis=1).ravel())
-            columns_of.append(np.tile(index, (1, wide)).ravel())
-            values.append(blocks.ravel())
-
-        for group in groups:
-            # Rows of a pair lie together; pairs are padded to one length, so that their normal
-            # equations are one
-            # batched product.
-            r, jacobian = group.residual, group.jacobian
-            starts = np.nonzero(np.diff(group.rows.pair, prepend=-1))[0]
-            length = np.diff([*starts, len(r)])
-            place_of = np.repeat(np.arange(len(starts)), length)
-            within = np.arange(len(r)) - np.repeat(starts, length)
-            root = np.sqrt(group.weight)
-            padded = np.zeros((len(starts), length.max(), 7, jacobian.shape[2] + 1))
-            padded[place_of, within, :, :-1] = jacobian * root[:, :, None]
-            padded[place_of, within, :, -1] = r * root
-            padded = padded.reshape(len(starts), -1, jacobian.shape[2] + 1)
-            product = padded.transpose(0, 2, 1) @ padded
-            ends = np.stack([group.rows.first[starts], group.rows.second[starts]], 1)
-            index = (ends[:, :, None] * WIDTH + np.arange(WIDTH)).reshape(len(starts), -1)
-            index = np.concatenate([index, np.full((len(starts), 1), count * WIDTH)], 1)
-            add(index, product[:, :-1, :-1])
-            np.add.at(gradient.reshape(-1), index.ravel(), product[:, :-1, -1].ravel())
-
-        # Rates are near the drive's mean rates, those near zero.
-        information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
-        chunks = np.arange(count)[:, None]
-        own = np.arange(7, WIDTH)
-        index = np.concatenate([chunks * WIDTH + own, np.broadcast_to(count * WIDTH + own, (count, 8))], 1)
-        pull = np.block([[information, -information], [-information, information]])
-        add(index, np.broadcast_to(pull, (count, 16, 16)))
-        off = (state.rates - state.mean).reshape(count, 8) @ information
-        gradient[:count, 7:] += off
-        gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
-        add(count * WIDTH + own[None], information[None] / _BIAS**2)
-
-        fixed = np.zeros((count + 1, WIDTH))
-        fixed[count] = 1 if common else _FIXED
-        fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
-        gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
-        fixed[0, :7] = _FIXED
-        if not scale:
-            fixed[:count, 0] = _FIXED
-        add(np.arange(self.size)[:, None], fixed.reshape(-1, 1, 1))
-        matrix = scipy.sparse.csc_matrix(
-            (np.concatenate(values), (np.concatenate(rows_of), np.concatenate(columns_of))),
-            shape=(self.size, self.size),
+        matrix, gradient = assemble(
+            state, groups, prior, scale=scale, drift=drift, common=common, variance_inflation=variance_inflation
         )
-        self.factor: Any = scipy.sparse.linalg.splu(
-            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
-        step: Array = -self.factor.solve(gradient.ravel()).reshape(count + 1, WIDTH)
-        # Far from the answer, as before loops have closed, a whole step can overshoot: lengths grow with exp.
-        self.step = step * min(1.0, _STEP / max(float(np.abs(step[:-1, :4]).max()), 1e-300))
+        self.size = matrix.shape[0]
+        self.factor = factorised(matrix)
+        step: Array = -self.factor.solve(gradient.ravel()).reshape(-1, WIDTH)
+        self.step = damped(step)
 
     def covariance(self, state: State, rows: PoseResiduals) -> Array:
         """(7n, 7n): covariance of the rows' residuals as far as the solution itself is unsure."""

@@ -44,7 +44,11 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """State with what it was made from; `variance_inflation` is the factor by which loops found the chain too sure."""
+    """State with what it was made from; `variance_inflation` is the factor by which loops found the chain too sure.
+
+    weight (n, 7): information of `rows` as it was used; softness: what the drift prior's variance was raised by;
+    closing: the rows of loops and their information, zero where rejected; None without loops.
+    """
 
     state: State
     rows: PoseResiduals
@@ -52,6 +56,8 @@ class Solution:
     noise: Noise
     prior: DriftPrior
     variance_inflation: float = 1.0
+    softness: float = 1.0
+    closing: tuple[PoseResiduals, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,15 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
                 f"{np.exp(residual[n, 6]):.3g}: chi2 {chi2[n] / coarse:.3g}, at most {bound:.3g} allowed"
             )
         verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(chi2[n] / coarse), reason))
-    return replace(chain, state=state, variance_inflation=variance_inflation), verdicts
+    used = information * (accepted / coarse)[:, None]
+    solution = replace(
+        chain,
+        state=state,
+        variance_inflation=variance_inflation,
+        softness=softness,
+        closing=(rows, used),
+    )
+    return solution, verdicts
 
 
 def _unseen(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[Array, Array]:

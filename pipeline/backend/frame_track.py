@@ -1,0 +1,97 @@
+"""Where a point fixed to the camera is at any moment, and how that depends on the unknowns of the pose graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.normal_equations import WIDTH, State, frame_derivative, place
+from pipeline.backend.sim3 import Array, cross_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTrack:
+    """n frames in order of time, each with its place in its chunk.
+
+    time_s (n,): rising; chunk (n,); pose (n, 4, 4): chunk_from_camera; along (n,), moment (n, 3): see PoseResiduals.
+    """
+
+    time_s: Array
+    chunk: NDArray[np.int64]
+    pose: Array
+    along: Array
+    moment: Array
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def poses(self, state: State) -> tuple[Array, Array]:
+        """Rotations (n, 3, 3) and positions (n, 3) of all cameras in the world."""
+        rotation, position, _ = place(state, self.chunk, self.pose, self.along, self.moment)
+        return rotation, position
+
+    def only(self, frames: NDArray[np.int64]) -> FrameTrack:
+        """The track of these frames (positions in it)."""
+        return FrameTrack(
+            self.time_s[frames], self.chunk[frames], self.pose[frames], self.along[frames], self.moment[frames]
+        )
+
+    def between(self, moments: Array) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+        """For moments (m,): the frame before each (m,), the share of the way to the next (m,), and whether the
+        drive was on then (m,)."""
+        low = np.clip(np.searchsorted(self.time_s, moments, side="right") - 1, 0, max(len(self) - 2, 0))
+        high = np.minimum(low + 1, len(self) - 1)
+        length = np.maximum(self.time_s[high] - self.time_s[low], 1e-9)
+        share = np.clip((moments - self.time_s[low]) / length, 0.0, 1.0)
+        inside = (moments >= self.time_s[0]) & (moments <= self.time_s[-1])
+        return low, share, inside
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """m points at moments of their own. place (m, 3); velocity (m, 3), metres a second; rotation (m, 3, 3): of the
+    camera; columns (m, c), jacobian (m, 3, c): by unknowns of the pose graph (columns may repeat)."""
+
+    place: Array
+    velocity: Array
+    rotation: Array
+    columns: NDArray[np.int64]
+    jacobian: Array
+
+
+def placed_at(state: State, track: FrameTrack, moments: Array, lever: Array) -> Placed:
+    """Where the point `lever` (3,), metres in the camera's frame, is at each of `moments` (m,), linearised."""
+    low, share, _ = track.between(moments)
+    high = np.minimum(low + 1, len(track) - 1)
+    needed, places = np.unique(np.concatenate([low, high]), return_inverse=True)
+    low, high = places[: len(low)], places[len(low) :]
+    track = track.only(needed)
+    rotation, position = track.poses(state)
+    arm = rotation @ lever
+    point = position + arm
+    gap = np.maximum(track.time_s[high] - track.time_s[low], 1e-9)[:, None]
+    last = len(state.scale) * WIDTH
+    jacobians, columns = [], []
+    chaining = np.zeros((len(moments), 3, 1))
+    for frame, part in ((low, 1 - share), (high, share)):
+        out = np.zeros((len(frame), 7, WIDTH))
+        chunk = track.chunk[frame]
+        by_chaining = frame_derivative(
+            state, chunk, track.pose[frame], track.along[frame], track.moment[frame], position[frame], out
+        )
+        swung = out[:, 3:6] - cross_matrix(arm[frame]) @ out[:, 0:3]
+        jacobians.append(swung * part[:, None, None])
+        columns.append(chunk[:, None] * WIDTH + np.arange(WIDTH))
+        chaining[:, :, 0] += by_chaining * part[:, None]
+    jacobians.append(chaining)
+    columns.append(np.full((len(moments), 1), last))
+    nearest = np.where(share < 0.5, low, high)
+    return Placed(
+        (1 - share)[:, None] * point[low] + share[:, None] * point[high],
+        (point[high] - point[low]) / gap,
+        rotation[nearest],
+        np.concatenate(columns, 1),
+        np.concatenate(jacobians, 2),
+    )

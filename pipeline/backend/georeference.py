@@ -1,0 +1,214 @@
+"""Fixes into the pose graph: which of them count, the start, the fusion, and what the result says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.backend.config import BackendConfig
+from pipeline.backend.frame_track import FrameTrack, placed_at
+from pipeline.backend.outline import Outline, result_frames, usable_track
+from pipeline.backend.pose_graph import Solution
+from pipeline.backend.position_alignment import align_to_fixes, inside_drive
+from pipeline.backend.position_fusion import VERTICAL, PositionFusion, gate_of
+from pipeline.backend.sim3 import Array
+from pipeline.common.fixes import Fixes
+from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic, geodetic_from_enu
+
+_UNKNOWN_M = 3.0  # deviation of a fix whose receiver claims none
+_LEAST_ACCURACY_M = 0.01
+_THIN_S = 0.5  # fixes that follow each other faster say the same
+_MISFIT = 0.1  # spread of the fixes about the trajectory, over their extent, beyond which they are of another shape
+_FEWEST_USED = 0.4  # share of the fixes within the drive that must agree with it
+
+
+@dataclass(frozen=True, eq=False)
+class Georeference:
+    """Where on Earth a drive is. N frames, M fixes in the order they were given.
+
+    origin: latitude, longitude (degrees), altitude (metres above the WGS 84 ellipsoid) of the frame; enu_from_camera
+    (N, 4, 4): metres east, north and up at the origin; clock_offset_s: receiver minus drive, and its deviation; used
+    (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN where no drive was on; position_deviation_m (N, 3):
+    of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame; white_m, wander_m (3,): the
+    receiver's quick and slow error as found.
+    """
+
+    origin: tuple[float, float, float]
+    enu_from_camera: Array
+    clock_offset_s: float
+    clock_offset_deviation_s: float
+    used: NDArray[np.bool_]
+    residual_m: Array
+    position_deviation_m: Array
+    lever_m: Array
+    white_m: Array
+    wander_m: Array
+
+    def geodetic(self) -> tuple[Array, Array, Array]:
+        """Latitude, longitude (degrees) and altitude above the ellipsoid (metres) of each camera, (N,) each."""
+        return geodetic_from_enu(self.enu_from_camera[:, :3, 3], self.origin)
+
+
+def place_on_earth(
+    solution: Solution,
+    outlines: Sequence[Outline],
+    owned: Sequence[range] | None,
+    frame_time_s: ArrayLike,
+    fixes: Fixes,
+    config: BackendConfig,
+    *,
+    clock_window_s: float,
+    lever: ArrayLike | None,
+) -> tuple[Solution, Georeference] | str:
+    """Bend a solution to its fixes, in metres at a place; a sentence where they cannot be used.
+
+    The georeference's poses are those of the usable frames' track and are set by the caller from the solution. Raises
+    ValueError for arrays of the wrong shape or a negative window.
+    """
+    if clock_window_s < 0:
+        raise ValueError(f"the clock window must not be negative, got {clock_window_s}")
+    antenna = np.zeros(3) if lever is None else np.asarray(lever, np.float64)
+    if antenna.shape != (3,) or not np.isfinite(antenna).all():
+        raise ValueError(f"the lever must be three finite numbers (x, y, z in metres), got {antenna}")
+    frames = result_frames(outlines, owned)
+    time_s = _times_of(frames, np.asarray(frame_time_s, np.float64))
+    if isinstance(time_s, str):
+        return time_s
+    track = usable_track(outlines, owned, solution.prior.span, time_s)
+    picked = _pick(fixes, track, clock_window_s)
+    if isinstance(picked, str):
+        return picked
+    candidates, thinned, origin = picked
+    enu = enu_from_geodetic(
+        fixes.latitude, fixes.longitude, np.where(np.isnan(fixes.altitude), origin[2], fixes.altitude), origin
+    )
+    enu[np.isnan(fixes.altitude), 2] = np.nan
+    accuracy, vertical = _claimed(fixes)
+    rotation, position = track.poses(solution.state)
+    level = np.where(np.isnan(enu), 0.0, enu)
+    start = align_to_fixes(
+        track.time_s,
+        position,
+        -rotation[:, :, 1].mean(0),
+        fixes.time_s[thinned],
+        level[thinned],
+        accuracy[thinned],
+        clock_window_s,
+        scale=config.scale,
+    )
+    if isinstance(start, str):
+        return start
+    fusion = PositionFusion(
+        solution,
+        track,
+        fixes.time_s[thinned],
+        enu[thinned],
+        accuracy[thinned],
+        vertical[thinned],
+        config,
+        window_s=clock_window_s,
+        lever=antenna,
+    )
+    fused = fusion.run(start.enu_from_world, start.offset_s)
+    residual = np.full((len(fixes), 3), np.nan)
+    moments = fixes.time_s[candidates] - fused.offset_s
+    residual[candidates] = enu[candidates] - placed_at(fused.solution.state, track, moments, fused.lever).place
+    inside = np.zeros(len(fixes), bool)
+    inside[candidates] = track.between(moments)[2]
+    residual[~inside] = np.nan
+    flat = np.where(np.isnan(residual), 0.0, residual)
+    used = np.zeros(len(fixes), bool)
+    claimed = np.stack([accuracy, accuracy, vertical], 1)
+    used[inside] = gate_of(flat[inside], claimed[inside], np.ones(int(inside.sum()), bool)) > 0.25
+    refused = _refused(used, inside, flat, enu, accuracy)
+    if refused:
+        return refused
+    deviation = np.stack([np.interp(time_s, track.time_s, fused.deviation[:, c]) for c in range(3)], 1)
+    return fused.solution, Georeference(
+        origin,
+        np.zeros((0, 4, 4)),
+        fused.offset_s,
+        fused.offset_deviation_s,
+        used,
+        residual,
+        deviation,
+        fused.lever,
+        fused.white,
+        fused.wander,
+    )
+
+
+def _times_of(frames: NDArray[np.int64], given: Array) -> Array | str:
+    """(N,) times of the result's frames; a sentence where they cannot be those of a drive."""
+    if given.ndim != 1 or (len(given) != len(frames) and len(given) <= frames[-1]):
+        raise ValueError(f"expected frame_time_s of {len(frames)} frames, got shape {given.shape}")
+    time_s = given if len(given) == len(frames) else given[frames]
+    if not np.isfinite(time_s).all():
+        return f"frame {frames[~np.isfinite(time_s)][0]} has no time: positions need the time of every frame"
+    if len(time_s) < 2:
+        return "a drive of one frame has no way that positions could be compared with"
+    back = np.diff(time_s) <= 0
+    if back.any():
+        return f"the times of frames {frames[:-1][back][0]} and {frames[1:][back][0]} do not rise"
+    return np.asarray(time_s)
+
+
+def _claimed(fixes: Fixes) -> tuple[Array, Array]:
+    """(M,) horizontal and vertical deviations, metres, unknown ones as the others of the drive or 3 m."""
+    assert fixes.accuracy is not None and fixes.vertical_accuracy is not None
+    known = np.isfinite(fixes.accuracy)
+    usual = float(np.median(fixes.accuracy[known])) if known.any() else _UNKNOWN_M
+    accuracy = np.maximum(np.where(known, fixes.accuracy, usual), _LEAST_ACCURACY_M)
+    vertical = np.where(np.isfinite(fixes.vertical_accuracy), fixes.vertical_accuracy, VERTICAL * accuracy)
+    return accuracy, np.maximum(vertical, _LEAST_ACCURACY_M)
+
+
+def _pick(
+    fixes: Fixes, track: FrameTrack, window_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[float, float, float]] | str:
+    """Fixes that can count (numbers, in order of time), a thinned choice of them, and the origin."""
+    usable = fixes.usable
+    if not usable.any():
+        return f"none of {len(fixes)} fixes is a position on Earth (NaN, beyond the poles, or at 0, 0)"
+    near = usable & inside_drive(fixes.time_s, track.time_s, window_s)
+    if not near.any():
+        seen = fixes.time_s[usable]
+        return (
+            f"the fixes' times ({seen.min():.3f} to {seen.max():.3f} s) do not meet the drive's "
+            f"({track.time_s[0]:.3f} to {track.time_s[-1]:.3f} s) within {window_s:g} s: a file of another time?"
+        )
+    order = np.argsort(fixes.time_s, kind="stable")
+    order = order[near[order]]
+    # A fix that repeats the last to the last digit is a frozen receiver's, or says nothing new of a standing car.
+    where = np.stack([fixes.latitude[order], fixes.longitude[order]], 1)
+    fresh = np.ones(len(order), bool)
+    fresh[1:] = (np.diff(where, axis=0) != 0).any(1) & (np.diff(fixes.time_s[order]) > 0)
+    order = order[fresh]
+    if len(order) < 2:
+        return f"of {len(fixes)} fixes only {len(order)} differs from the others: no heading and no scale from it"
+    bins = np.floor((fixes.time_s[order] - fixes.time_s[order[0]]) / _THIN_S + 1e-9)
+    thinned = order[np.diff(bins, prepend=-1) > 0]
+    earth = ecef_from_geodetic(fixes.latitude[order], fixes.longitude[order], np.zeros(len(order)))
+    middle = order[int(np.argmin(np.linalg.norm(earth - np.median(earth, axis=0), axis=1)))]
+    heights = fixes.altitude[order][np.isfinite(fixes.altitude[order])]
+    height = float(np.median(heights)) if len(heights) else 0.0
+    return order, thinned, (float(fixes.latitude[middle]), float(fixes.longitude[middle]), height)
+
+
+def _refused(used: NDArray[np.bool_], inside: NDArray[np.bool_], residual: Array, enu: Array, accuracy: Array) -> str:
+    """Why fixes that were fused are not believed after all; empty where they are."""
+    count = int(inside.sum())
+    if count < 2 or used.sum() < max(2, _FEWEST_USED * count):
+        return f"only {int(used.sum())} of {count} fixes agree with the images"
+    place = enu[used, :2]
+    extent = float(np.quantile(np.linalg.norm(place - np.median(place, axis=0), axis=1), 0.9))
+    off = float(np.median(np.linalg.norm(residual[inside, :2], axis=1)))
+    if off > max(_MISFIT * extent, 0.0) and off > 5 * float(np.median(accuracy[inside])):
+        return (
+            f"the fixes have another shape than the drive: they are {off:.3g} m from it over an extent of "
+            f"{extent:.3g} m (latitude and longitude swapped, a lost sign, another drive's file?)"
+        )
+    return ""
