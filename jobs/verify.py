@@ -58,9 +58,12 @@ def _verify(config: VerifyConfig) -> int:
             if many:
                 start_ray(config.address)
             checks = verify_drives(
-                output, names, quick=config.quick, in_cluster=many,
+                output,
+                names,
+                quick=config.quick,
+                in_cluster=many,
                 told=lambda check: reporter.advance("verify", 1, len(names), "drives"),
-            )  # fmt: skip
+            )
     finally:
         reporter.close()
     missing = [name for name in config.drive if name not in {check.drive_id for check in checks}]

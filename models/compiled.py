@@ -52,7 +52,9 @@ def compile_blocks(model: Reconstructor, cache: Path | None = None) -> Reconstru
         _run_once(model, frames)
     except Exception as error:
         plain_again(model)
-        if not isinstance(error, torch._dynamo.exc.TorchDynamoException | torch._inductor.exc.InductorError):
+        from torch._inductor.exc import InductorError  # takes seconds to import, and is there by now
+
+        if not isinstance(error, torch._dynamo.exc.TorchDynamoException | InductorError):
             raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CompileError(f"torch.compile does not work on this machine: {lines[0]}; do without it") from error

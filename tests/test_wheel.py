@@ -17,8 +17,12 @@ NOT_SHIPPED = {"models/weights/.gitkeep"}
 def wheel(tmp_path_factory):
     """Built from a copy, so that no build folder is left in the checkout and none that is there is taken."""
     place = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            check=True, capture_output=True)  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if name.split("/")[0] in ("models", "pipeline", "jobs", "pyproject.toml", "README.md", "LICENSE"):
             source, target = ROOT / name, place / "source" / name
@@ -38,8 +42,9 @@ def python(wheel, tmp_path_factory):
     place = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)],
-                   check=True)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)], check=True
+    )
     packages = next(place.glob("lib/python*/site-packages"))
     # a plain path: the .pth files there, which may name a checkout, are not read
     (packages / "borrowed.pth").write_text("\n".join({sysconfig.get_path(name) for name in ("purelib", "platlib")}))
@@ -48,8 +53,9 @@ def python(wheel, tmp_path_factory):
 
 def test_every_file_beside_the_code_is_in_the_wheel(wheel):
     """Whatever kind it is: a file that is tracked below a package is read by it."""
-    listed = subprocess.run(["git", "ls-files", "models", "pipeline", "jobs"], cwd=ROOT, check=True,
-                            capture_output=True, text=True)  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "models", "pipeline", "jobs"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     wanted = {name for name in listed.stdout.splitlines() if not name.endswith(".md")} - NOT_SHIPPED
     missing = wanted - set(zipfile.ZipFile(wheel).namelist())
     assert not missing
@@ -64,8 +70,14 @@ def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
     own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
 
     def job(name, *arguments):
-        done = subprocess.run([python, "-m", f"jobs.{name}", *map(str, arguments)], cwd=here, env=own,
-                              capture_output=True, text=True, timeout=280)  # fmt: skip
+        done = subprocess.run(
+            [python, "-m", f"jobs.{name}", *map(str, arguments)],
+            cwd=here,
+            env=own,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
@@ -86,8 +98,9 @@ def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
     assert "drives    2 " in job("reconstruct", *many, "--plan")
     assert "2 published" in job("reconstruct", *many)
     assert "finished" in job("status", "--output", here / "many", "--report", here / "status.html")
-    assert "exported" in job("export", "--output", here / "out", "--drive", "city", "--format", "tum", "ply", "--to",
-                             here / "exported")  # fmt: skip
+    assert "exported" in job(
+        "export", "--output", here / "out", "--drive", "city", "--format", "tum", "ply", "--to", here / "exported"
+    )
     job("report", "--output", here / "many", "--site", here / "site")
     assert (here / "site" / "index.html").stat().st_size > 0
     assert "2 of 2 drives" in job("verify", "--output", here / "many")

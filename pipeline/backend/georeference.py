@@ -31,9 +31,9 @@ class Georeference:
 
     origin: latitude, longitude (degrees), altitude (metres above the WGS 84 ellipsoid) of the frame; enu_from_camera
     (N, 4, 4): metres east, north and up at the origin; clock_offset_s: receiver minus drive, and its deviation; used
-    (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN where no drive was on; position_deviation_m (N, 3):
-    of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame; white_m, wander_m (3,): the
-    receiver's quick and slow error as found.
+    (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN where no drive was on; position_deviation_m
+    (N, 3): of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame; white_m, wander_m
+    (3,): the receiver's quick and slow error as found.
     """
 
     origin: tuple[float, float, float]

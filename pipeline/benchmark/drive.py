@@ -146,10 +146,10 @@ class _Clocked(Reporter):
         self.own: dict[str, float] = {}
         self.others: dict[str, float] = {}
 
-    def advance(self, phase: str, count: int, total: int | None, unit: str) -> None:
-        if phase != "points":
+    def advance(self, name: str, count: int, total: int | None, unit: str) -> None:
+        if name != "points":
             self.chunks_done.append(time.perf_counter())
-        super().advance(phase, count, total, unit)
+        super().advance(name, count, total, unit)
 
     @property
     def network_seconds(self) -> float:

@@ -128,7 +128,9 @@ def _of_yaml(text: str, file: str, size: Size) -> Mapping[str, Camera]:
         raise CalibrationError(f"{file}: expected YAML, got {said[:100]}") from None
     if not isinstance(values, Mapping):
         raise CalibrationError(f"{file}: expected YAML with fields; calibrations are {FORMATS}")
-    if any(str(name).startswith("cam") and isinstance(part, Mapping) and "intrinsics" in part
-           for name, part in values.items()):  # fmt: skip
+    if any(
+        str(name).startswith("cam") and isinstance(part, Mapping) and "intrinsics" in part
+        for name, part in values.items()
+    ):
         return kalibr_cameras(values, file, size)
     return {"camera": ros_camera(values, file, size)}

@@ -12,10 +12,18 @@ Size = tuple[int, int]
 
 # COLMAP's sensor/models.h: number, name, how its parameters are ours. Numbers and orders are part of its file format.
 _COLMAP_IDS = {
-    0: "SIMPLE_PINHOLE", 1: "PINHOLE", 2: "SIMPLE_RADIAL", 3: "RADIAL", 4: "OPENCV", 5: "OPENCV_FISHEYE",
-    6: "FULL_OPENCV", 8: "SIMPLE_RADIAL_FISHEYE", 9: "RADIAL_FISHEYE",
-    16: "EUCM", 17: "EQUIRECTANGULAR",
-}  # fmt: skip
+    0: "SIMPLE_PINHOLE",
+    1: "PINHOLE",
+    2: "SIMPLE_RADIAL",
+    3: "RADIAL",
+    4: "OPENCV",
+    5: "OPENCV_FISHEYE",
+    6: "FULL_OPENCV",
+    8: "SIMPLE_RADIAL_FISHEYE",
+    9: "RADIAL_FISHEYE",
+    16: "EUCM",
+    17: "EQUIRECTANGULAR",
+}
 _COLMAP_PARAMS = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": ("fx", "fy", "cx", "cy"),

@@ -16,8 +16,14 @@ Size = tuple[int, int]
 # Names that OpenCV's own samples and programs around it write.
 _MATRIX = ("camera_matrix", "Camera_Matrix", "cameraMatrix", "K", "M1", "intrinsic_matrix")
 _DISTORTION = (
-    "distortion_coefficients", "Distortion_Coefficients", "distCoeffs", "dist_coeffs", "dist_coefs", "D", "D1",
-)  # fmt: skip
+    "distortion_coefficients",
+    "Distortion_Coefficients",
+    "distCoeffs",
+    "dist_coeffs",
+    "dist_coefs",
+    "D",
+    "D1",
+)
 _WIDTH, _HEIGHT = ("image_width", "image_Width", "width"), ("image_height", "image_Height", "height")
 _FISHEYE = ("fisheye_model", "Fisheye_Model", "fisheye", "useFisheye")
 

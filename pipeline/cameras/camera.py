@@ -18,8 +18,12 @@ from pipeline.cameras.projection import Floats
 Model = Literal["pinhole", "radtan", "fisheye", "eucm", "equirectangular"]
 MODELS: tuple[Model, ...] = get_args(Model)
 PARAMETERS: Mapping[str, tuple[int, ...]] = {
-    "pinhole": (0,), "radtan": (4, 5, 8), "fisheye": (4,), "eucm": (2,), "equirectangular": (0,),
-}  # fmt: skip
+    "pinhole": (0,),
+    "radtan": (4, 5, 8),
+    "fisheye": (4,),
+    "eucm": (2,),
+    "equirectangular": (0,),
+}
 """How many lens parameters each model has."""
 
 
@@ -112,9 +116,14 @@ class Camera:
         """The same lens where its image is scaled to another size."""
         across, down = width / self.width, height / self.height
         return replace(
-            self, width=width, height=height, fx=self.fx * across, fy=self.fy * down, cx=self.cx * across,
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * across,
+            fy=self.fy * down,
+            cx=self.cx * across,
             cy=self.cy * down,
-        )  # fmt: skip
+        )
 
     @property
     def intrinsics(self) -> tuple[float, float, float, float]:

@@ -105,6 +105,9 @@ def remap_of(view: View) -> Remap:
     factor = max(1, round(typical)) if math.isfinite(typical) else 1
     place = np.where(unseen[..., None], 0.0, pixels) / factor - 0.5
     return Remap(
-        view, factor, np.ascontiguousarray(place[..., 0], np.float32), np.ascontiguousarray(place[..., 1], np.float32),
+        view,
+        factor,
+        np.ascontiguousarray(place[..., 0], np.float32),
+        np.ascontiguousarray(place[..., 1], np.float32),
         unseen,
-    )  # fmt: skip
+    )

@@ -225,8 +225,10 @@ class _Check:
         say("with a pose or intrinsics that are not finite", known & ~finite)
         say("missing, but with a pose", ~known & np.isfinite(pose["x"]))
         length = np.sqrt(sum(pose[f"q{part}"] ** 2 for part in "wxyz"))
-        say("whose quaternion is not of length 1 with qw >= 0",
-            known & finite & ((np.abs(length - 1) > _UNIT) | (pose["qw"] < -_UNIT)))  # fmt: skip
+        say(
+            "whose quaternion is not of length 1 with qw >= 0",
+            known & finite & ((np.abs(length - 1) > _UNIT) | (pose["qw"] < -_UNIT)),
+        )
         say("with a focal length that is not above zero", known & finite & ~((pose["fx"] > 0) & (pose["fy"] > 0)))
         confidence = _floats(table, "confidence")
         say("with a confidence below 1", np.isfinite(confidence) & (confidence < 1 - 1e-6))
@@ -276,9 +278,10 @@ class _Check:
             if len(lost):
                 frame = int(lost[0, 0])
                 self.say(
-                    file.path, f"{int(lost[:, 2].sum()):,} points are not of the chunk that owns their frame "
-                    f"(the first: frame {frame})"
-                )  # fmt: skip
+                    file.path,
+                    f"{int(lost[:, 2].sum()):,} points are not of the chunk that owns their frame "
+                    f"(the first: frame {frame})",
+                )
 
     def _identity(self, path: str, table: pa.Table, number: str) -> None:
         """Rows are of this drive, numbered from 0 in order."""

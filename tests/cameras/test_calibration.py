@@ -121,14 +121,21 @@ def plain(camera):
 
 
 COLMAP = {
-    "pinhole": "PINHOLE", "radtan4": "OPENCV", "radtan8": "FULL_OPENCV", "fisheye": "OPENCV_FISHEYE", "eucm": "EUCM",
+    "pinhole": "PINHOLE",
+    "radtan4": "OPENCV",
+    "radtan8": "FULL_OPENCV",
+    "fisheye": "OPENCV_FISHEYE",
+    "eucm": "EUCM",
     "equirectangular": "EQUIRECTANGULAR",
-}  # fmt: skip
+}
 FORMATS = [
     ("kitti", kitti, "pinhole", "P2"),
     ("kitti raw", kitti_raw, "pinhole", None),
-    *((f"opencv {ending} {name}", opencv(ending), name, None) for ending in (".yml", ".xml")
-      for name in ("pinhole", "radtan4", "radtan5", "radtan8")),
+    *(
+        (f"opencv {ending} {name}", opencv(ending), name, None)
+        for ending in (".yml", ".xml")
+        for name in ("pinhole", "radtan4", "radtan5", "radtan8")
+    ),
     ("opencv fisheye", opencv(".yml", True), "fisheye", None),
     ("ros plumb_bob", ros("plumb_bob"), "radtan5", None),
     ("ros rational", ros("rational_polynomial"), "radtan8", None),
@@ -142,10 +149,13 @@ FORMATS = [
     ("opensfm brown", opensfm("brown"), "radtan5", None),
     ("opensfm fisheye", opensfm("fisheye_opencv"), "fisheye", "v2 phone"),
     ("opensfm sphere", opensfm("spherical"), "equirectangular", None),
-    *((f"colmap {name} {binary}", colmap(model, binary), name, "7") for name, model in COLMAP.items()
-      for binary in (False, True)),
+    *(
+        (f"colmap {name} {binary}", colmap(model, binary), name, "7")
+        for name, model in COLMAP.items()
+        for binary in (False, True)
+    ),
     *((f"plain {name}", plain, name, None) for name in LENSES if name != "equirectangular"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("write", "name", "which"), [row[1:] for row in FORMATS], ids=[row[0] for row in FORMATS])
@@ -199,7 +209,7 @@ BAD = [  # file, text, what is replaced, by what for missing, text, zero, infini
     ("camera.txt", "420,415,322.5,238.25", "420", ["", "x", "0", "inf"], "fx"),
     ("camera.txt", "420,415,322.5,238.25,fisheye,0,0,0,0", "fisheye", ["x"], "model"),
     ("camera.txt", "420,415,322.5,238.25,fisheye,0,0,0,0", ",0,0,0,0", ["", ",0,0,0,x", ",0,0,0,inf"], "params"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,13 @@ def test_a_fisheye_projects_as_opencv_s():
 @pytest.mark.parametrize(
     ("name", "model"),
     [
-        ("radtan4", "OPENCV"), ("radtan8", "FULL_OPENCV"), ("fisheye", "OPENCV_FISHEYE"), ("eucm", "EUCM"),
+        ("radtan4", "OPENCV"),
+        ("radtan8", "FULL_OPENCV"),
+        ("fisheye", "OPENCV_FISHEYE"),
+        ("eucm", "EUCM"),
         ("equirectangular", "EQUIRECTANGULAR"),
     ],
-)  # fmt: skip
+)
 def test_a_lens_projects_as_colmap_s(name, model):
     camera = LENSES[name]
     params = [*camera.intrinsics, *camera.params] if name != "equirectangular" else list(SIZE)
@@ -99,11 +102,16 @@ def test_a_resized_image_scales_pixels():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fx": 0.0}, "fx"), ({"fy": float("inf")}, "fy"), ({"cx": float("nan")}, "cx"), ({"width": 0}, "width"),
-        ({"params": (0.1,)}, "params"), ({"model": "omni"}, "model"),
-        ({"model": "eucm", "params": (2.0, 1.0)}, "alpha"), ({"params": (0.1, 0.0, 0.0, float("nan"))}, "params"),
+        ({"fx": 0.0}, "fx"),
+        ({"fy": float("inf")}, "fy"),
+        ({"cx": float("nan")}, "cx"),
+        ({"width": 0}, "width"),
+        ({"params": (0.1,)}, "params"),
+        ({"model": "omni"}, "model"),
+        ({"model": "eucm", "params": (2.0, 1.0)}, "alpha"),
+        ({"params": (0.1, 0.0, 0.0, float("nan"))}, "params"),
     ],
-)  # fmt: skip
+)
 def test_numbers_that_are_no_camera_are_refused_by_name(change, said):
     values = {**LENSES["radtan4"].to_dict(), "params": LENSES["radtan4"].params, **change}
     with pytest.raises(ValueError, match=said):

@@ -45,12 +45,24 @@ def test_a_frame_of_a_video_is_the_video():
 @pytest.mark.parametrize(
     "uri",
     [
-        "/root/.ssh/id_rsa", "file:///root/.ssh/000000.png", "/data/d1/../d2/000000.png", "/data/d12/000000.png",
-        "/data/d1/../../etc/000000.png", "s3://bucket/000000.png", "http://10.0.0.1/000000.png", "000000.png",
-        "/data/d1", "", "/data/d1/secret.txt", "/data/d1//../../x/000000.png", "/data/d1/\0/../../../000000.png",
-        "/root/000000.png#frame=1", "FILE:///etc/000000.png", "/data/000000.png",
+        "/root/.ssh/id_rsa",
+        "file:///root/.ssh/000000.png",
+        "/data/d1/../d2/000000.png",
+        "/data/d12/000000.png",
+        "/data/d1/../../etc/000000.png",
+        "s3://bucket/000000.png",
+        "http://10.0.0.1/000000.png",
+        "000000.png",
+        "/data/d1",
+        "",
+        "/data/d1/secret.txt",
+        "/data/d1//../../x/000000.png",
+        "/data/d1/\0/../../../000000.png",
+        "/root/000000.png#frame=1",
+        "FILE:///etc/000000.png",
+        "/data/000000.png",
     ],
-)  # fmt: skip
+)
 def test_a_frame_elsewhere_is_refused_and_said(uri):
     with pytest.raises(DriveError, match="--images-from"):
         source("/data/d1").locate(uri)

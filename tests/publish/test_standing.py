@@ -137,8 +137,16 @@ def test_a_users_own_file_that_is_no_table_is_never_replaced(tmp_path, name, dat
     assert own.read_bytes() == data
 
 
-@pytest.mark.parametrize("text", ['{"files": []}', '{"schema_version": 1, "name": "x"}', "not json", "[1, 2]",
-                                  '{"schema_version": 1, "drive_id": "another"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"files": []}',
+        '{"schema_version": 1, "name": "x"}',
+        "not json",
+        "[1, 2]",
+        '{"schema_version": 1, "drive_id": "another"}',
+    ],
+)
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_users_own_manifest_is_never_replaced(tmp_path, text, overwrite):
     own = tmp_path / "out" / "drive-1" / "manifest.json"

@@ -53,8 +53,11 @@ def rewrite_table(folder, name, change):
     def note(values):
         for file in values["files"]:
             if file["path"] == name:
-                file |= {"size": path.stat().st_size, "rows": table.num_rows,
-                         "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
+                file |= {
+                    "size": path.stat().st_size,
+                    "rows": table.num_rows,
+                    "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                }
 
     rewrite_manifest(folder, note)
 

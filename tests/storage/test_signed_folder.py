@@ -44,11 +44,15 @@ def test_a_file_of_somebody_else_keeps_a_folder(made, path):
 
 
 SIGNATURES = {
-    "none": None, "empty": "", "no json": "{", "list": "[]", "another program's": json.dumps({"files": []}),
+    "none": None,
+    "empty": "",
+    "no json": "{",
+    "list": "[]",
+    "another program's": json.dumps({"files": []}),
     "another kind's": json.dumps({"made_by": "city-reconstruction", "kind": "site", "files": ["a.txt"]}),
     "files no list": json.dumps({"made_by": "city-reconstruction", "kind": "export", "files": "a.txt"}),
     "deep": "[" * 100_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
