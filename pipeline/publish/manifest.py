@@ -131,6 +131,10 @@ def _checked(manifest: Manifest, what: str) -> Manifest:
         counts.frames_ok + counts.frames_filled + counts.frames_missing
     ):
         raise storage.DamagedError(f"{what}: field counts: expected numbers that add up, got {asdict(counts)}")
+    if counts.chunks > counts.frames:
+        raise storage.DamagedError(
+            f"{what}: field counts.chunks: expected at most {counts.frames}, got {counts.chunks}"
+        )
     if manifest.schema_version < 1 or not manifest.files:
         raise storage.DamagedError(f"{what}: expected a schema version above 0 and files")
     for file in manifest.files:
