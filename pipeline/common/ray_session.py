@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,9 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from pipeline.errors import ClusterError
 
 _LOOK_EVERY_S = 0.5
+# A head that is being restarted comes back within seconds. Ray itself tries a dead address for seven minutes.
+_ANSWERS_WITHIN_S = 20.0
+_ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(\d+)")
 
 
 def cluster_address(address: str | None = None) -> str | None:
@@ -39,6 +44,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
     try:
         with _own_sigterm():
             if address:
+                _check_answers(address)
                 ray.init(address=address, log_to_driver=False, logging_level="warning")
                 return
             ray.init(
@@ -52,9 +58,28 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
     except KeyboardInterrupt:
         ray.shutdown()
         raise
+    except ClusterError:
+        raise
     except Exception as error:  # Ray raises a bare Exception where its processes are too slow
         ray.shutdown()  # else the processes that did start stay until this one ends
         raise ClusterError(_why_not(error, address)) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raises ClusterError where nothing listens at a cluster's address. An address without a port is Ray's to find."""
+    found = _ADDRESS.fullmatch(address.strip())
+    if found is None:
+        return
+    host, port = found[1].strip("[]"), int(found[2])
+    end = time.monotonic() + _ANSWERS_WITHIN_S
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 1.0)):
+                return
+        except (OSError, OverflowError) as error:
+            if time.monotonic() >= end or isinstance(error, (socket.gaierror, OverflowError)):
+                raise ClusterError(_why_not(error, address)) from error
+            time.sleep(_LOOK_EVERY_S)
 
 
 @contextmanager

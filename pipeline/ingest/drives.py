@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.orientation import UPRIGHT
+from pipeline.common.visible_text import visible
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.calibration import known_camera
@@ -149,6 +150,7 @@ def find_drive(
         raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
     used = _Used(start or 0, end, stride, fps, turn, camera or CameraConfig())
     uri = storage.absolute(uri)
+    _check_text([uri])
     name = storage.parent_and_name(uri)[1]
     if video.is_video_name(name):
         drive = _video_drive(uri, drive_id or name.rpartition(".")[0], used)
@@ -199,11 +201,30 @@ def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
     if files.pattern is not None:  # nearly all drives, and looking at each name costs ten times as much
         return (files if is_image_name(files.pattern) else files.take(())), ()
     names = files.names
+    _check_text(names)
     places = [place for place, name in enumerate(names) if is_image_name(name)]
     images = files.take(places)
     others = [name for name in names if not is_image_name(name) and name.lower() not in _BESIDE]
     series = Series(tuple(range(len(images)))) if images.pattern is not None else find_series(images.names)
     return images.take(series.order), (*series.notes, *unused_files(others, preprocess.UNREAD | _CLIPS))
+
+
+def _check_text(names: Sequence[str]) -> None:
+    """Raises DriveError for names that are no UTF-8: tables and pages of results cannot hold them."""
+    bad = [name for name in names if not name.isascii() and not _is_text(name)]
+    if bad:
+        raise DriveError(
+            f"{len(bad)} names are not UTF-8, the first {visible(bad[0])!r}; rename them (convmv -f latin1 -t utf8 "
+            "--notest FOLDER)"
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_drive(images: int, videos: int, folders: int) -> bool:

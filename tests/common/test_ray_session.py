@@ -8,7 +8,9 @@ import time
 import pytest
 
 from jobs.command import EXIT_INTERRUPTED, run_command
-from pipeline.common.ray_session import _own_sigterm
+from pipeline.common import ray_session
+from pipeline.common.ray_session import _own_sigterm, start_ray
+from pipeline.errors import ClusterError
 
 
 def as_ray_does():
@@ -44,3 +46,12 @@ def test_a_command_that_is_told_to_stop_ends_with_130(started, capsys):
     assert run_command(action) == EXIT_INTERRUPTED
     assert "interrupted" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:999999999"])
+def test_a_cluster_that_is_not_there_is_one_line_in_seconds(monkeypatch, address):
+    monkeypatch.setattr(ray_session, "_ANSWERS_WITHIN_S", 1.0)
+    begin = time.monotonic()
+    with pytest.raises(ClusterError, match=r"cannot join the Ray cluster at .*check --address or RAY_ADDRESS"):
+        start_ray(address)
+    assert time.monotonic() - begin < 10

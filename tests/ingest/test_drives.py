@@ -1,6 +1,7 @@
 """What a drive is: images in natural order, KITTI sequences, videos; one-line reasons where there is none."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -291,3 +292,14 @@ def test_the_same_drive_is_found_on_s3(tmp_path, s3):  # noqa: F811
         find_drive("s3://nobody-made-this/street")
     with pytest.raises(NotFoundError, match="no such file or folder"):
         find_drive(storage.join(s3, "drives", "nowhere"))
+
+
+@pytest.mark.parametrize("place", ["folder", "frame"])
+def test_a_name_that_is_no_utf8_is_refused_before_any_work(tmp_path, place):
+    latin = os.fsdecode("Stra\u00dfe".encode("latin-1"))
+    folder = tmp_path / (latin if place == "folder" else "street")
+    paths = write_images(folder, 3)
+    if place == "frame":
+        os.rename(paths[1], folder / f"{latin}.png")
+    with pytest.raises(DriveError, match=r"1 names are not UTF-8, the first .*Stra.*rename"):
+        find_drive(str(folder), drive_id="a")

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
+from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
@@ -166,7 +167,7 @@ def _below(
         for name in look.dangling:
             uri = storage.join(source, *place, name)
             reason = f"{uri} is a symbolic link to {os.readlink(uri)}, which is not there"
-            refused.append(RefusedDrive(_id_of((*place, name), source), uri, reason))
+            refused.append(RefusedDrive(visible(_id_of((*place, name), source)), visible(uri), visible(reason)))
 
     def _is_searched(uri: str) -> bool:
         why_not = None if uri == leave_out else links.why_not(uri)
@@ -268,12 +269,12 @@ def _checked(found: Iterable[DriveRef | RefusedDrive]) -> Iterator[DriveRef | Re
             storage.check_drive_id(ref.drive_id)
         except PipelineError as error:
             reason = str(error).replace("(--drive-id)", "(rename it, or name it in a manifest)")
-            yield RefusedDrive(ref.drive_id, ref.uri, reason)
+            yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         if ref.drive_id in seen:
             other = storage.redacted(seen[ref.drive_id])
             reason = f"drive id {ref.drive_id!r} is taken by {other}; give this one another id in a manifest"
-            yield RefusedDrive(ref.drive_id, ref.uri, reason)
+            yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         seen[ref.drive_id] = ref.uri
         yield ref

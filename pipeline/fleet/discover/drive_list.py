@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
@@ -55,13 +56,14 @@ def read_manifest_refs(uri: str, note: Callable[[str], None] = lambda said: None
     for where, row in read(uri, columns):
         place = f"{name} {where}"
         if isinstance(row, str):
-            yield RefusedDrive("", "", f"{place}: {row}")
+            yield RefusedDrive("", "", visible(f"{place}: {row}"))
             continue
         try:
             yield _ref(row, folder)
         except (ValueError, TypeError, OverflowError) as error:
             named = [str(row.get(column) or "") for column in REQUIRED]
-            yield RefusedDrive(named[0], storage.redacted(named[1]), f"{place}: {storage.redacted(str(error))}")
+            reason = visible(f"{place}: {storage.redacted(str(error))}")
+            yield RefusedDrive(visible(named[0]), visible(storage.redacted(named[1])), reason)
 
 
 class _Columns:
