@@ -1,0 +1,151 @@
+"""What the images say of finished cameras and depth, by tracks that no adjustment has used.
+
+For each frame i and the second one behind it: Sampson's distances of the tracks that both see. For the tracks of the
+frame the depth that the cameras triangulate against dense depth, and against what the next pair of frames triangulates:
+a step of scale in the middle of a trajectory shows there and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.two_view import sampson
+
+Array = NDArray[np.float64]
+
+APART = 2  # frames between the two pictures of a pair
+CLOSE = 1.5  # pixels of a picture of 1,280 within which a track agrees with the cameras
+HELD_BACK = 6  # of the tracks one in so many is kept from adjustment
+_MOVED = 1.0  # pixels of median motion below which a pair has no epipolar geometry
+_PARALLAX = 0.7  # degrees: a track with less tells no depth from two frames
+_FEWEST = 8  # tracks that a pair needs to say anything
+_FEWEST_SCALES = 12  # tracks that must be triangulated by two neighbouring pairs to judge a step of scale
+
+
+def held_back(tracks: Tracks) -> NDArray[np.bool_]:
+    """Rows (n,) of the tracks that adjustment does not see: the same ones whoever asks."""
+    mixed = (tracks.track.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    return np.asarray(mixed % np.uint64(HELD_BACK) == 0)
+
+
+@dataclass(frozen=True)
+class PairEvidence:
+    """Frames `first` and `second` (places), seen by `tracks` common tracks.
+
+    flow: median motion; distance: median Sampson distance, both in pixels of the source; share: of the tracks within
+    CLOSE; depth: median log of triangulated over dense depth at the first frame, spread: its robust deviation, both NaN
+    where unknown; scale: median log of the depth that the pair behind triangulates over this pair's, NaN where unknown;
+    scale_error: its standard error. judged: there are tracks and motion enough to say anything of the cameras.
+    """
+
+    first: int
+    second: int
+    tracks: int
+    flow: float
+    distance: float
+    share: float
+    depth: float
+    spread: float
+    scale: float
+    scale_error: float
+    judged: bool
+
+
+def collect_evidence(
+    world_from_camera: Array,
+    cameras: Array,
+    usable: NDArray[np.bool_],
+    tracks: Tracks,
+    log_depth: Array,
+    picture_scale: float,
+    first_place: int = 0,
+) -> list[PairEvidence]:
+    """Evidence of each frame that has a second one behind it.
+
+    Args:
+        world_from_camera: (N, 4, 4) of the frames at places first_place ... first_place + N - 1.
+        cameras: (N, 4) fx fy cx cy in source pixels.
+        usable: (N,) whether the frame has a pose of its own.
+        tracks: of these frames, held back from adjustment.
+        log_depth: (rows of tracks,) log of dense depth in world units there, NaN where unknown.
+        picture_scale: source pixels in a pixel of the tracked picture, at least 1.
+    """
+    count = len(world_from_camera)
+    order = np.lexsort((tracks.track, tracks.frame))
+    frame, number = tracks.frame[order] - first_place, tracks.track[order]
+    xy, dense = tracks.xy[order], log_depth[order]
+    begin = np.searchsorted(frame, np.arange(count + 1))
+    pairs: list[PairEvidence] = []
+    behind: tuple[NDArray[np.int64], Array] | None = None
+    waiting: dict[int, tuple[NDArray[np.int64], Array]] = {}
+    for i in range(count - APART):
+        j = i + APART
+        rows_i, rows_j = slice(begin[i], begin[i + 1]), slice(begin[j], begin[j + 1])
+        common, in_i, in_j = np.intersect1d(number[rows_i], number[rows_j], assume_unique=True, return_indices=True)
+        a, b = xy[rows_i][in_i], xy[rows_j][in_j]
+        flow = float(np.median(np.linalg.norm(a - b, axis=1))) if len(common) else 0.0
+        judged = bool(len(common) >= _FEWEST and flow >= _MOVED * picture_scale and usable[i] and usable[j])
+        distance = share = depth = spread = scale = error = float("nan")
+        behind = waiting.pop(i, None)
+        if judged:
+            relative = np.linalg.inv(world_from_camera[j]) @ world_from_camera[i]
+            off = sampson(a, b, relative, cameras[i], cameras[j])
+            distance, share = float(np.median(off)), float((off < CLOSE * picture_scale).mean())
+            z_i, z_j, good = _depths(a, b, relative, cameras[i], cameras[j])
+            good &= off < 2 * CLOSE * picture_scale
+            waiting[j] = (common[good], np.log(z_j[good]))
+            ratio = np.log(np.where(good, z_i, 1.0)) - dense[rows_i][in_i]
+            ratio = ratio[good & np.isfinite(ratio)]
+            if len(ratio) >= _FEWEST:
+                depth = float(np.median(ratio))
+                spread = float(1.4826 * np.median(np.abs(ratio - depth)))
+            if behind is not None:
+                both, first, second = np.intersect1d(behind[0], common[good], return_indices=True)
+                steps = np.log(z_i[good])[second] - behind[1][first]
+                if len(both) >= _FEWEST_SCALES:
+                    scale = float(np.median(steps))
+                    error = float(1.86 * np.median(np.abs(steps - scale)) / np.sqrt(len(steps)))
+        pairs.append(
+            PairEvidence(
+                first_place + i,
+                first_place + j,
+                len(common),
+                flow,
+                distance,
+                share,
+                depth,
+                spread,
+                scale,
+                error,
+                judged,
+            )
+        )
+    return pairs
+
+
+def _depths(
+    first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Depths (n,) of tracks in both frames, where their rays come nearest, and which are worth something."""
+    a = np.concatenate([(first - camera_first[2:]) / camera_first[:2], np.ones((len(first), 1))], 1)
+    b = np.concatenate([(second - camera_second[2:]) / camera_second[:2], np.ones((len(second), 1))], 1)
+    turned, shift = a @ second_from_first[:3, :3].T, second_from_first[:3, 3]
+    # z_b b = z_a turned + shift, least squares for both depths
+    aa, bb, ab = (turned**2).sum(1), (b**2).sum(1), (turned * b).sum(1)
+    a_shift, b_shift = turned @ shift, b @ shift
+    determinant = np.maximum(aa * bb - ab**2, 1e-18)
+    z_a = (ab * b_shift - bb * a_shift) / determinant
+    z_b = (aa * b_shift - ab * a_shift) / determinant
+    sine = np.sqrt(determinant / (aa * bb))
+    good = (z_a > 0) & (z_b > 0) & (sine > np.sin(np.radians(_PARALLAX)))
+    return np.where(good, z_a, 1.0), np.where(good, z_b, 1.0), good
+
+
+def judged(pairs: list[PairEvidence]) -> Iterator[PairEvidence]:
+    """The pairs that say something."""
+    return (pair for pair in pairs if pair.judged)

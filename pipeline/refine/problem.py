@@ -1,0 +1,139 @@
+"""What bundle adjustment makes small: a window's cameras, points and observations, and the residuals between them.
+
+reprojection    (pixel - projected) / `pixel`, Cauchy
+depth           (log z - log d - s_f) / `depth`, Cauchy: d is what the network says there, s_f free for each frame
+scale           s_f against its neighbour's and against zero: the network's depths of one window are alike
+motion          relative pose of neighbouring frames against the start, weak: where few tracks are, it stands
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.rotation import log
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_NEAR = 1e-6  # depth, in units of the window, below which a point is behind the camera
+_BEHIND = 25.0  # deviations that a point behind a camera counts as
+
+
+@dataclass(frozen=True)
+class Sigmas:
+    """Deviations of the residuals, see above."""
+
+    pixel: float = 0.5
+    robust: float = 2.0  # deviations at which Cauchy's loss turns
+    depth: float = 0.3
+    scale: float = 0.1  # of log s_f against zero
+    scale_step: float = 0.03  # of log s_f against the frame before
+    turn: float = 0.03  # radians
+    shift: float = 0.3  # of a step, as a share of it
+    focal: float = 0.5  # of log f against the start
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """F frames, P points, M observations sorted by point, then frame.
+
+    cam_from_window (F, 4, 4); points (P, 3); frame, point (M,); xy (M, 2) source pixels; camera (4,): fx fy cx cy;
+    log_depth (M,): log of the network's depth at the observation, NaN where it says nothing; log_scale (F,): s_f;
+    free_focal: fx and fy are scaled together.
+    start (F, 4, 4): poses that `motion` compares with; camera_start: likewise of the focal length.
+    """
+
+    cam_from_window: Array
+    points: Array
+    frame: Ints
+    point: Ints
+    xy: Array
+    camera: Array
+    log_depth: Array
+    log_scale: Array
+    start: Array
+    camera_start: Array
+    free_focal: bool
+    sigmas: Sigmas = field(default_factory=Sigmas)
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return len(self.cam_from_window)
+
+
+def project(problem: Problem) -> tuple[Array, Array]:
+    """Reprojection errors (M, 2), pixels, projected minus seen, and depths z (M,)."""
+    local = local_of(problem)
+    z = np.where(local[:, 2] > _NEAR, local[:, 2], np.nan)
+    return problem.camera[:2] * local[:, :2] / z[:, None] + problem.camera[2:] - problem.xy, local[:, 2]
+
+
+def local_of(problem: Problem) -> Array:
+    """(M, 3): each observation's point in the axes of its camera."""
+    pose = problem.cam_from_window[problem.frame]
+    return np.asarray(np.einsum("mij,mj->mi", pose[:, :3, :3], problem.points[problem.point]) + pose[:, :3, 3])
+
+
+def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """(M, 3) residuals in deviations: x, y, log depth (0 where unknown), and which rows (M,) are in front."""
+    sigmas = problem.sigmas
+    front = local[:, 2] > _NEAR
+    z = np.where(front, local[:, 2], 1.0)
+    pixel = (problem.camera[:2] * local[:, :2] / z[:, None] + problem.camera[2:] - problem.xy) / sigmas.pixel
+    depth = (np.log(z) - problem.log_depth - problem.log_scale[problem.frame]) / sigmas.depth
+    return np.concatenate([pixel, np.nan_to_num(depth, nan=0.0)[:, None]], 1), front
+
+
+def robust(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Weights (M, 3) of Cauchy's loss, 0 behind the camera, and the loss summed."""
+    limit = problem.sigmas.robust**2
+    squared = np.stack([(residual[:, :2] ** 2).sum(1), residual[:, 2] ** 2 / 4], 1)
+    squared[~front, 0], squared[~front, 1] = _BEHIND**2, 0.0
+    weight = 1 / (1 + squared / limit)
+    weight[~front] = 0
+    loss = float(limit * np.log1p(squared / limit).sum(0) @ np.array([1.0, 4.0]))
+    return weight[:, [0, 0, 1]], loss
+
+
+def priors(problem: Problem) -> tuple[Array, Array, Array]:
+    """Residuals: motion (F - 1, 6), s_f (F,), its steps (F - 1,)."""
+    sigmas = problem.sigmas
+    relative = relative_of(problem.cam_from_window)
+    expected = relative_of(problem.start)
+    turned = relative[:, :3, :3] @ expected[:, :3, :3].transpose(0, 2, 1)
+    shift = relative[:, :3, 3] - np.einsum("nij,nj->ni", turned, expected[:, :3, 3])
+    motion = np.concatenate([log(turned) / sigmas.turn, shift / shift_sigma(problem)[:, None]], 1)
+    return motion, problem.log_scale / sigmas.scale, np.diff(problem.log_scale) / sigmas.scale_step
+
+
+def shift_sigma(problem: Problem) -> Array:
+    """(F - 1,): deviation of each step's shift, in units of the window."""
+    step = np.linalg.norm(relative_of(problem.start)[:, :3, 3], axis=1)
+    usual = float(np.median(step)) if len(step) else 1.0
+    return np.asarray(problem.sigmas.shift * np.maximum(step, max(0.3 * usual, 1e-6)))
+
+
+def relative_of(cam_from_window: Array) -> Array:
+    """(F - 1, 4, 4): next camera from camera."""
+    return np.asarray(cam_from_window[1:] @ inverse(cam_from_window[:-1]))
+
+
+def inverse(poses: Array) -> Array:
+    """Inverses of rigid motions (n, 4, 4)."""
+    answer = np.tile(np.eye(4), (len(poses), 1, 1))
+    answer[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
+    answer[:, :3, 3] = -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+    return answer
+
+
+def cost_of(problem: Problem) -> float:
+    """What adjustment makes small."""
+    residual, front = residuals(problem, local_of(problem))
+    _, loss = robust(problem, residual, front)
+    total = loss + sum(float((part**2).sum()) for part in priors(problem))
+    focal = np.log(problem.camera[0] / problem.camera_start[0]) / problem.sigmas.focal
+    return total + float(focal**2)

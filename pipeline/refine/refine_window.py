@@ -1,0 +1,133 @@
+"""A window from beginning to end: held-back tracks set aside, adjusted, judged by them, depth brought along."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.adjustment import focal_deviation, frame_covariance
+from pipeline.refine.chunk_result import WindowResult
+from pipeline.refine.depth_correction import TERMS, fit_correction
+from pipeline.refine.evidence import PairEvidence, collect_evidence, held_back
+from pipeline.refine.grid import Grid
+from pipeline.refine.problem import inverse, project
+from pipeline.refine.refinement import adjust_window
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.verdict import FocalEvidence, drive_figures
+from pipeline.refine.window import Window
+
+Array = NDArray[np.float64]
+
+_FOCAL_STEPS = (8, 8, 40)
+_FOCAL_TRIES = 3  # each from the focal length of the one before, with the tracks that then fit
+_USABLE_FOCAL = 0.15  # deviation of its log beyond which a window does not know the focal length
+
+
+def refine_window(window: Window, tracks: Tracks, camera: Array, grid: Grid, picture_scale: float) -> WindowResult:
+    """Adjust a window with the camera (4,) held. tracks: of its frames, which `window.frame_index` counts like them."""
+    cv2.setNumThreads(1)
+    count = len(window.frame_index)
+    witness = held_back(tracks)
+    before = _judged(inverse(window.cam_from_window), camera, window, tracks.select(witness), picture_scale)
+    nothing = WindowResult(
+        np.zeros(1, np.bool_),
+        window.cam_from_window,
+        camera,
+        np.zeros(count),
+        np.zeros((count, TERMS)),
+        np.zeros((count, 6, 6)),
+        np.array(drive_figures(before)),
+        np.full(2, np.nan),
+        np.zeros(max(count - 1, 0), np.bool_),
+        np.zeros((0, 3)),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+        np.zeros((0, 2)),
+    )
+    if count < 3:
+        return nothing
+    try:
+        adjusted = adjust_window(window, tracks.select(~witness), camera, grid)
+        covariance = None if adjusted is None else frame_covariance(adjusted.problem)
+    except (np.linalg.LinAlgError, cv2.error):
+        return nothing
+    if adjusted is None or covariance is None:
+        return nothing
+    problem = adjusted.problem
+    after = _judged(inverse(problem.cam_from_window), camera, window, tracks.select(witness), picture_scale)
+    _, z = project(problem)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.log(z) - problem.log_depth - problem.log_scale[problem.frame]
+    places = 2 * grid.from_source(problem.xy) / (grid.width, grid.height) - 1
+    return WindowResult(
+        np.array([_is_better(before, after)]),
+        problem.cam_from_window,
+        camera,
+        problem.log_scale,
+        fit_correction(problem.frame, places, ratio, count),
+        covariance,
+        np.array(drive_figures(before)),
+        np.array(drive_figures(after)),
+        adjusted.start.replaced,
+        problem.points,
+        adjusted.track,
+        problem.point,
+        problem.frame,
+        problem.xy,
+    )
+
+
+def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:
+    """The focal length that a window's images ask for, begun from `camera`; None where they do not tell it.
+
+    All tracks have a say: what is held back judges poses, and one number fits no noise.
+    """
+    cv2.setNumThreads(1)
+    begin, deviation = camera.astype(np.float64), np.inf
+    begin[:2] = np.sqrt(camera[0] * camera[1])
+    try:
+        for _ in range(_FOCAL_TRIES):
+            adjusted = adjust_window(window, tracks, begin, grid, free_focal=True, with_depth=False, steps=_FOCAL_STEPS)
+            if adjusted is None:
+                return None
+            begin = adjusted.problem.camera
+            deviation = focal_deviation(adjusted.problem)
+    except (np.linalg.LinAlgError, cv2.error):
+        return None
+    if not np.isfinite(deviation) or deviation > _USABLE_FOCAL:
+        return None
+    return FocalEvidence(float(np.sqrt(camera[0] * camera[1])), float(begin[0]), deviation)
+
+
+def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.02) -> FocalEvidence | None:
+    """One focal length from those of some windows: the weighted mean of their logs; None where none tells it."""
+    known = [one for one in found if one is not None]
+    if not known:
+        return None
+    logs = np.log([one.asked for one in known])
+    weight = 1 / (np.array([one.deviation for one in known]) ** 2 + least_deviation**2)
+    centre = float(weight @ logs / weight.sum())
+    scatter = float(np.sqrt(weight @ (logs - centre) ** 2 / weight.sum() / len(known)))
+    return FocalEvidence(known[0].used, float(np.exp(centre)), max(float(weight.sum() ** -0.5), scatter))
+
+
+def _judged(
+    window_from_camera: Array, camera: Array, window: Window, witness: Tracks, picture_scale: float
+) -> list[PairEvidence]:
+    """Evidence of a window by its own places."""
+    places = np.searchsorted(window.frame_index, witness.frame)
+    local = Tracks(witness.track, places, witness.xy)
+    cameras = np.tile(camera, (len(window.frame_index), 1))
+    unknown = np.full(len(local), np.nan)
+    return collect_evidence(window_from_camera, cameras, window.ok, local, unknown, picture_scale)
+
+
+def _is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:
+    """Whether tracks held back agree better, by share or by distance, and by neither worse."""
+    share, distance = drive_figures(before)
+    new_share, new_distance = drive_figures(after)
+    if not np.isfinite(new_share):
+        return False
+    return bool(new_share >= share - 0.005 and new_distance <= distance * 1.02 and new_share > 0.5)

@@ -1,0 +1,221 @@
+"""Tracks on the drive's staging: a file a decoded segment, later one numbering through the whole drive.
+
+A segment's tracks are made where its frames are decoded, so they end at its borders; its first and last picture lie
+beside them, by which `link_segments` goes on from one segment to the next without reading a frame again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.refine.tracks import Picture, Tracks, follow, track_pictures
+
+TRACKS_FOLDER = "tracks"
+_SAME = 1.0  # pixels of the tracked picture within which two segments' tracks are one corner
+
+
+@dataclass(frozen=True)
+class SegmentTracker:
+    """Follows the frames of a segment where they are decoded; `folder`: of the drive's tracks, a path or URI."""
+
+    folder: str
+
+    def picture(self, grey: NDArray[np.uint8]) -> Picture:
+        """What is kept of a decoded frame (h, w) until its segment is complete."""
+        return Picture.of(grey)
+
+    def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
+        """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""
+        cv2.setNumThreads(1)  # decoding runs in as many processes as there are cores for it
+        known = [i for i, picture in enumerate(pictures) if picture is not None]
+        ends = [(first_frame + i, pictures[i]) for i in (known[:1] + known[-1:])]
+        metadata: dict[str, Any] = {"first": first_frame, "stop": first_frame + len(pictures), "ends": []}
+        binary: dict[bytes, bytes] = {}
+        for number, (frame, picture) in enumerate(ends):
+            assert picture is not None
+            metadata["ends"].append({"frame": frame, "shape": picture.pixels.shape, "scale": picture.scale})
+            binary[f"picture{number}".encode()] = picture.pixels.tobytes()
+        table = _table(track_pictures(pictures, first_frame))
+        table = table.replace_schema_metadata({b"segment": json.dumps(metadata).encode(), **binary})
+        _write(storage.join(self.folder, f"segment-{first_frame:07d}.arrow"), table)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Tracks of frames first ... stop-1 by place; ends: frame and picture of the first and the last good one."""
+
+    first: int
+    stop: int
+    tracks: Tracks
+    ends: tuple[tuple[int, Picture], ...]
+
+
+def link_segments(folder: str) -> int:
+    """Number the tracks of all segments through, and write them again, a file a segment; how many segments there were.
+
+    Raises StorageError, DriveError where a file is damaged.
+    """
+    names = _names(folder, "segment-")
+    born, before = 0, None
+    for name in names:
+        segment = _read_segment(storage.join(folder, name))
+        tracks, extra, born = _numbered(segment, before, born)
+        before = Segment(segment.first, segment.stop, tracks, segment.ends)
+        write_linked(folder, segment.first, Tracks.sorted(*_together(tracks, extra)))
+    return len(names)
+
+
+def write_linked(folder: str, first_frame: int, tracks: Tracks) -> None:
+    """Stage tracks of a segment under the drive's numbers. Raises StorageError."""
+    _write(storage.join(folder, f"linked-{first_frame:07d}.arrow"), _table(tracks))
+
+
+class DriveTracks:
+    """Linked tracks of a drive, read a segment at a time; keeps the last few."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._names = _names(folder, "linked-")
+        self._first = [int(name.split("-")[1].split(".")[0]) for name in self._names]
+        self._held: dict[str, Tracks] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def of(self, first: int, stop: int) -> Tracks:
+        """All observations in frames first ... stop-1."""
+        parts = []
+        for number, (name, begin) in enumerate(zip(self._names, self._first, strict=True)):
+            following = self._first[number + 1] if number + 1 < len(self._first) else np.inf
+            if begin < stop and following + 1 > first:  # a segment's tracks reach into the next one's first frame
+                parts.append(self._read(name))
+        if not parts:
+            return Tracks.none()
+        track, frame, xy = _together(*parts)
+        inside = (frame >= first) & (frame < stop)
+        rows = Tracks.sorted(track[inside], frame[inside], xy[inside])
+        new = np.ones(len(rows), np.bool_)
+        new[1:] = (np.diff(rows.track) != 0) | (np.diff(rows.frame) != 0)
+        return rows.select(new)
+
+    def _read(self, name: str) -> Tracks:
+        if name not in self._held:
+            while len(self._held) >= 12:
+                del self._held[next(iter(self._held))]
+            self._held[name] = _rows(_read(storage.join(self._folder, name)))
+        return self._held[name]
+
+
+def _numbered(segment: Segment, before: Segment | None, born: int) -> tuple[Tracks, Tracks, int]:
+    """Tracks of a segment under the drive's numbers, what the segment before saw of its first frame, next number."""
+    numbers, of = np.unique(segment.tracks.track, return_inverse=True)
+    given = born + np.arange(len(numbers))
+    born += len(numbers)
+    if before is None or not before.ends or not segment.ends or not len(before.tracks):
+        tracks = Tracks(given[of] if len(of) else segment.tracks.track, segment.tracks.frame, segment.tracks.xy)
+        return tracks, Tracks.none(), born
+    entry, picture = segment.ends[0]
+    if before.stop > entry:  # ranks share frames: the one before has seen this frame itself
+        here = before.tracks.frame == entry
+        live, places = before.tracks.track[here], before.tracks.xy[here]
+    else:
+        leave, last = before.ends[-1]
+        here = before.tracks.frame == leave
+        live, places = before.tracks.track[here], before.tracks.xy[here]
+        places, good = follow(last, picture, places)
+        live, places = live[good], places[good]
+    xy = segment.tracks.xy.copy()
+    mine = np.flatnonzero(segment.tracks.frame == entry)
+    taken = np.ones(len(live), np.bool_)
+    if len(live) and len(mine):
+        for row, nearest, apart in _matches(xy[mine], places, _SAME * max(picture.scale)):
+            number = of[mine[row]]
+            given[number] = live[nearest]
+            xy[of == number] += apart
+            taken[nearest] = False
+    tracks = Tracks.sorted(given[of], segment.tracks.frame, xy)
+    left = Tracks(live[taken], np.full(int(taken.sum()), entry), places[taken])
+    return tracks, left, born
+
+
+def _matches(
+    mine: NDArray[np.float64], theirs: NDArray[np.float64], limit: float
+) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
+    """Pairs that are each other's nearest within `limit`: place in mine, in theirs, and theirs minus mine."""
+    distance = np.linalg.norm(mine[:, None] - theirs[None], axis=2)
+    nearest, back = distance.argmin(1), distance.argmin(0)
+    for row, column in enumerate(nearest):
+        if back[column] == row and distance[row, column] < limit:
+            yield row, int(column), theirs[column] - mine[row]
+
+
+def _together(*parts: Tracks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    return (
+        np.concatenate([part.track for part in parts]),
+        np.concatenate([part.frame for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+    )
+
+
+def _names(folder: str, prefix: str) -> list[str]:
+    if not storage.exists(folder):
+        return []
+    names = [file.name for file in storage.list_files(folder)]
+    return sorted(name for name in names if name.startswith(prefix) and name.endswith(".arrow"))
+
+
+def _table(tracks: Tracks) -> pa.Table:
+    return pa.table(
+        {
+            "track": pa.array(tracks.track, pa.int64()),
+            "frame": pa.array(tracks.frame, pa.int32()),
+            "x": pa.array(tracks.xy[:, 0].astype(np.float32)),
+            "y": pa.array(tracks.xy[:, 1].astype(np.float32)),
+        }
+    )
+
+
+def _rows(table: pa.Table) -> Tracks:
+    xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], 1).astype(np.float64)
+    return Tracks(table["track"].to_numpy().astype(np.int64), table["frame"].to_numpy().astype(np.int64), xy)
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    storage.write_bytes_atomically(uri, sink.getvalue().to_pybytes())
+
+
+def _read(uri: str) -> pa.Table:
+    try:
+        return pa.ipc.open_file(storage.read_bytes(uri)).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DriveError(f"{uri} holds no tracks ({error}); run the drive again") from error
+
+
+def _read_segment(uri: str) -> Segment:
+    table = _read(uri)
+    try:
+        facts = json.loads(table.schema.metadata[b"segment"])
+        ends = tuple(
+            (end["frame"], Picture(_pixels(table, number, end["shape"]), tuple(end["scale"])))
+            for number, end in enumerate(facts["ends"])
+        )
+        return Segment(facts["first"], facts["stop"], _rows(table), ends)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DriveError(f"{uri} holds no segment's tracks ({error}); run the drive again") from error
+
+
+def _pixels(table: pa.Table, number: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+    return np.frombuffer(table.schema.metadata[f"picture{number}".encode()], np.uint8).reshape(shape)

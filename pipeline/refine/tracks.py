@@ -1,0 +1,201 @@
+"""Corner tracks of consecutive pictures: Shi-Tomasi corners over a grid, followed by pyramidal Lucas-Kanade.
+
+Pictures only, no network. A track is one point of the scene seen in two or more frames. Corners: Shi and Tomasi, "Good
+Features to Track" (1994); following: Bouguet's pyramidal Lucas-Kanade (2001), forward and backward; what contradicts
+the epipolar geometry of two neighbouring pictures is dropped (MAGSAC++, Barath et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+LONG_SIDE = 1280  # pixels: larger pictures are reduced; KITTI's 1226 stay as they are
+_CELLS = 200  # of the grid that corners are spread over
+_IN_CELL = 3  # most live tracks in a cell
+_WINDOW = 21  # pixels a side of the patch that Lucas-Kanade compares
+_LEVELS = 4  # of the pyramid above the picture: motions of up to about 150 pixels
+_RETURN = 0.5  # pixels by which a point may miss itself after going forward and back
+_EPIPOLAR = 1.0  # pixels: the largest noise scale that MAGSAC++ considers
+_FEWEST = 20  # points below which two pictures give no epipolar geometry
+_STANDING = 0.7  # pixels of median motion below which there is no geometry to contradict
+_LEAST_CORNER = 1e-5  # smallest eigenvalue of a corner's gradient matrix, of grey values in [0, 1]
+_BORDER = 4  # pixels at the picture's edge without corners
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Observations of points. n rows, sorted by track, then frame.
+
+    track (n,) int64: number of the track; frame (n,) int64: place of the frame among the drive's kept frames;
+    xy (n, 2) float64: pixels of the source image, centres at +0.5.
+    """
+
+    track: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    xy: Floats
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    @staticmethod
+    def none() -> Tracks:
+        """No observation."""
+        return Tracks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)))
+
+    @staticmethod
+    def sorted(track: NDArray[np.int64], frame: NDArray[np.int64], xy: Floats) -> Tracks:
+        """Rows in any order, put into order."""
+        order = np.lexsort((frame, track))
+        return Tracks(track[order], frame[order], xy[order])
+
+    def select(self, rows: NDArray[np.bool_]) -> Tracks:
+        """These rows (n,) only."""
+        return Tracks(self.track[rows], self.frame[rows], self.xy[rows])
+
+    def at_least(self, frames: int) -> Tracks:
+        """Tracks that so many frames see."""
+        _, of, count = np.unique(self.track, return_inverse=True, return_counts=True)
+        return self.select(count[of] >= frames)
+
+    def between(self, first: int, second: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Positions (m, 2) in frame `first` and in frame `second` of the tracks that both see, and their numbers."""
+        a, b = self.frame == first, self.frame == second
+        common, in_a, in_b = np.intersect1d(self.track[a], self.track[b], assume_unique=True, return_indices=True)
+        return self.xy[a][in_a], self.xy[b][in_b], common
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A grey picture as it is tracked: pixels (h, w), and how many source pixels one of them is (x, y)."""
+
+    pixels: Grey
+    scale: tuple[float, float]
+
+    @staticmethod
+    def of(grey: Grey) -> Picture:
+        """From the grey source image (h, w), reduced where its long side is above LONG_SIDE."""
+        height, width = grey.shape
+        factor = LONG_SIDE / max(height, width)
+        if factor >= 1:
+            return Picture(np.ascontiguousarray(grey), (1.0, 1.0))
+        size = (max(round(width * factor), 1), max(round(height * factor), 1))
+        reduced = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        return Picture(np.asarray(reduced, np.uint8), (width / size[0], height / size[1]))
+
+    def to_source(self, points: NDArray[Any]) -> Floats:
+        """OpenCV's points (n, 2) in this picture (centres at whole numbers) -> source pixels, centres at +0.5."""
+        return (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * self.scale
+
+    def from_source(self, xy: Floats) -> NDArray[np.float32]:
+        """The inverse of `to_source`."""
+        return (xy / self.scale - 0.5).astype(np.float32)
+
+
+def track_pictures(
+    pictures: Sequence[Picture | None], first_frame: int = 0, mask: NDArray[np.bool_] | None = None
+) -> Tracks:
+    """Tracks through consecutive pictures; None where a frame could not be read: tracks pass over it.
+
+    Args:
+        pictures: in time order, all of one size; picture i is frame first_frame + i.
+        mask: (h, w) of the tracked picture, True where points may lie (a car's bonnet is False); None: everywhere.
+
+    Returns:
+        Tracks of two frames at least, with numbers from 0 in order of their beginning.
+    """
+    cv2.setRNGSeed(0)
+    numbers: list[NDArray[np.int64]] = []
+    frames: list[NDArray[np.int64]] = []
+    places: list[Floats] = []
+    live, points, born = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), 0
+    before: Picture | None = None
+    for i, picture in enumerate(pictures):
+        if picture is None:
+            continue
+        if before is not None and len(live):
+            points, good = _followed(before.pixels, picture.pixels, points, mask)
+            live, points = live[good], points[good]
+        fresh = find_corners(picture.pixels, points, mask)
+        live = np.concatenate([live, born + np.arange(len(fresh))])
+        points = np.concatenate([points, fresh])
+        born += len(fresh)
+        numbers.append(live)
+        frames.append(np.full(len(live), first_frame + i))
+        places.append(picture.to_source(points))
+        before = picture
+    if not numbers:
+        return Tracks.none()
+    rows = Tracks.sorted(np.concatenate(numbers), np.concatenate(frames), np.concatenate(places))
+    return rows.at_least(2)
+
+
+def follow(first: Picture, second: Picture, xy: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Where points (n, 2), in source pixels of `first`, are in `second`, and which of them (n,) could be followed."""
+    cv2.setRNGSeed(0)
+    if not len(xy):
+        return np.zeros((0, 2)), np.zeros(0, np.bool_)
+    points, good = _followed(first.pixels, second.pixels, first.from_source(xy), None)
+    return second.to_source(points), good
+
+
+def find_corners(
+    pixels: Grey, taken: NDArray[np.float32], mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """New corners (n, 2), the strongest of each cell of a grid that has room beside the points `taken` (m, 2)."""
+    height, width = pixels.shape
+    strength = cv2.cornerMinEigenVal(pixels, 3, ksize=3)
+    peak = (strength == cv2.dilate(strength, np.ones((7, 7), np.uint8))) & (strength > _LEAST_CORNER)
+    peak[:_BORDER], peak[-_BORDER:], peak[:, :_BORDER], peak[:, -_BORDER:] = False, False, False, False
+    if mask is not None:
+        peak &= mask
+    cell = max(float(np.sqrt(height * width / _CELLS)), 4.0)
+    across = int(width // cell) + 1
+    count = np.bincount(_cells(taken, cell, across), minlength=across * (int(height // cell) + 1))
+    if len(taken):
+        occupied = np.full((height, width), 255, np.uint8)
+        inside = np.clip(np.rint(taken).astype(int), 0, [width - 1, height - 1])
+        occupied[inside[:, 1], inside[:, 0]] = 0
+        peak &= cv2.distanceTransform(occupied, cv2.DIST_C, 3) > cell / 5
+    y, x = np.nonzero(peak)
+    points = np.stack([x, y], 1).astype(np.float32)
+    home = _cells(points, cell, across)
+    order = np.lexsort((x, y, -strength[y, x], home))
+    home, points = home[order], points[order]
+    rank = np.arange(len(home)) - np.searchsorted(home, home)  # the strongest corner of its cell is 0
+    return points[rank + count[home] < _IN_CELL] if len(home) else points
+
+
+def _cells(points: NDArray[np.float32], cell: float, across: int) -> NDArray[np.int64]:
+    place = np.maximum(points // cell, 0).astype(np.int64)
+    return np.asarray(place[:, 1] * across + np.minimum(place[:, 0], across - 1))
+
+
+def _followed(
+    first: Grey, second: Grey, points: NDArray[np.float32], mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Points (n, 2) in the next picture, and which are there: found, found back, inside, of one rigid scene."""
+    height, width = second.shape
+    window = (_WINDOW, _WINDOW)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, points, None, winSize=window, maxLevel=_LEVELS)
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, winSize=window, maxLevel=_LEVELS)
+    there, back = there.reshape(-1, 2), back.reshape(-1, 2)
+    good = (found.ravel() == 1) & (returned.ravel() == 1) & (np.linalg.norm(points - back, axis=1) < _RETURN)
+    good &= (there >= _BORDER - 1).all(1) & (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
+    if mask is not None:
+        inside = np.clip(np.rint(there).astype(int), 0, [width - 1, height - 1])
+        good &= mask[inside[:, 1], inside[:, 0]]
+    moved = np.linalg.norm(there - points, axis=1)[good]
+    if good.sum() >= _FEWEST and np.median(moved) > _STANDING:
+        _, rigid = cv2.findFundamentalMat(points[good], there[good], cv2.USAC_MAGSAC, _EPIPOLAR, 0.999, 1000)
+        if rigid is not None and rigid.sum() >= _FEWEST:
+            good[np.flatnonzero(good)[rigid.ravel() == 0]] = False
+    return there.astype(np.float32), good

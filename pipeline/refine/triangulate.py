@@ -1,0 +1,38 @@
+"""Points from tracks and known poses: where the rays come nearest to each other, nearer cameras counting more."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.problem import inverse
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_ROUNDS = 3  # of weighting by the distance, so that errors count in pixels
+
+
+def triangulate(cam_from_window: Array, camera: Array, frame: Ints, point: Ints, xy: Array) -> tuple[Array, Array]:
+    """Points (P, 3) of tracks, and the largest angle (P,) in degrees between a track's first ray and another.
+
+    cam_from_window (F, 4, 4); camera (4,); frame, point (M,) sorted by point, each of P points at least once;
+    xy (M, 2).
+    """
+    window_from_cam = inverse(cam_from_window)
+    local = np.concatenate([(xy - camera[2:]) / camera[:2], np.ones((len(xy), 1))], 1)
+    ray = np.einsum("nij,nj->ni", window_from_cam[frame, :3, :3], local)
+    ray /= np.linalg.norm(ray, axis=1)[:, None]
+    centre = window_from_cam[frame, :3, 3]
+    starts = np.flatnonzero(np.diff(point, prepend=-1))
+    across = np.eye(3) - ray[:, :, None] * ray[:, None, :]
+    weight = np.ones(len(xy))
+    for _ in range(_ROUNDS):
+        weighted = across * weight[:, None, None]
+        matrix = np.add.reduceat(weighted, starts)
+        right = np.add.reduceat(np.einsum("nij,nj->ni", weighted, centre), starts)
+        matrix += 1e-9 * np.trace(matrix, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-300 * np.eye(3)
+        points = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+        weight = 1 / np.maximum(((points[point] - centre) ** 2).sum(1), 1e-12)
+    sine = np.linalg.norm(np.cross(ray[starts][point], ray), axis=1)
+    return points, np.degrees(np.arcsin(np.minimum(np.maximum.reduceat(sine, starts), 1)))

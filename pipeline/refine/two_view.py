@@ -1,0 +1,69 @@
+"""Two pictures of one scene: how well a relative pose explains the tracks between them, and the pose they ask for.
+
+Sampson's distance: Hartley and Zisserman, "Multiple View Geometry" (2004), section 11.4.3. Essential matrix by five
+points (Nister 2004) inside MAGSAC++.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_NOISE = 0.7  # pixels: of a track between two pictures
+_FEWEST = 30  # tracks below which a pair of pictures gives no pose
+
+
+def calibration(camera: Array) -> Array:
+    """(3, 3) of fx fy cx cy."""
+    return np.array([[camera[0], 0, camera[2]], [0, camera[1], camera[3]], [0, 0, 1.0]])
+
+
+def sampson(first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
+    """Sampson's distances (n,) in pixels of tracks (n, 2) in two pictures, given the relative pose (4, 4) and the
+    cameras (4,). Where the camera has not moved (no epipolar geometry) the distance from the rotated position."""
+    to_first, to_second = np.linalg.inv(calibration(camera_first)), np.linalg.inv(calibration(camera_second))
+    rotation, shift = second_from_first[:3, :3], second_from_first[:3, 3]
+    a = np.concatenate([first, np.ones((len(first), 1))], 1)
+    b = np.concatenate([second, np.ones((len(second), 1))], 1)
+    length = float(np.linalg.norm(shift))
+    if length < 1e-12:
+        turned = a @ (calibration(camera_second) @ rotation @ to_first).T
+        return np.asarray(np.linalg.norm(turned[:, :2] / turned[:, 2:] - second, axis=1))
+    x, y, z = shift / length
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    fundamental = to_second.T @ essential @ to_first
+    in_second, in_first = a @ fundamental.T, b @ fundamental
+    across = np.sqrt((in_second[:, :2] ** 2).sum(1) + (in_first[:, :2] ** 2).sum(1))
+    return np.asarray(np.abs((b * in_second).sum(1)) / np.maximum(across, 1e-12))
+
+
+@dataclass(frozen=True, eq=False)
+class TwoView:
+    """A relative pose out of two pictures. rotation (3, 3) second_from_first; direction (3,) of the shift, length 1;
+    share: of the tracks that agree with it."""
+
+    rotation: Array
+    direction: Array
+    share: float
+
+
+def two_view_pose(first: Array, second: Array, camera: Array) -> TwoView | None:
+    """The pose that tracks (n, 2) in two pictures of one camera (4,) ask for; None for too few or no motion."""
+    if len(first) < _FEWEST:
+        return None
+    cv2.setRNGSeed(0)
+    normal = [np.ascontiguousarray((points - camera[2:]) / camera[:2]) for points in (first, second)]
+    threshold = _NOISE / float(np.sqrt(camera[0] * camera[1]))
+    identity = np.eye(3)
+    essential, inside = cv2.findEssentialMat(normal[0], normal[1], identity, cv2.USAC_MAGSAC, 0.999, threshold)
+    if essential is None or essential.shape[0] < 3 or inside is None:
+        return None
+    count, rotation, direction, _ = cv2.recoverPose(essential[:3], normal[0], normal[1], identity, mask=inside.copy())
+    if count < _FEWEST // 2:
+        return None
+    return TwoView(np.asarray(rotation), np.asarray(direction).ravel(), float(inside.astype(bool).mean()))

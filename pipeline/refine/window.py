@@ -1,0 +1,152 @@
+"""A window: the frames that are adjusted together, put together from the network's chunks that lie in it.
+
+The published network's chunks of 60 frames are windows themselves. Shorter chunks are chained: neighbours' scales by
+the depths of the frames that they share, each step between two frames from the chunk in whose middle it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.problem import inverse
+
+Array = NDArray[np.float64]
+FRAMES = 60  # of a window, as near as whole chunks come to it
+
+
+class Prediction(Protocol):
+    """What the network said of a chunk of S frames in time order, each in the chunk's own gauge.
+
+    frame_index (S,); cam_from_world (S, 3, 4); intrinsics (S, 3, 3), pixels of the h x w grid; depth, confidence
+    (S, h, w); rgb (S, h, w, 3); ok (S,).
+    """
+
+    @property
+    def frame_index(self) -> NDArray[Any]: ...
+    @property
+    def cam_from_world(self) -> NDArray[Any]: ...
+    @property
+    def intrinsics(self) -> NDArray[Any]: ...
+    @property
+    def depth(self) -> NDArray[Any]: ...
+    @property
+    def confidence(self) -> NDArray[Any]: ...
+    @property
+    def rgb(self) -> NDArray[Any]: ...
+    @property
+    def ok(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """F frames in time order, in the gauge and scale of the first chunk.
+
+    frame_index (F,); cam_from_window (F, 4, 4); intrinsics (F, 3, 3) of the network's grid; depth, confidence
+    (F, h, w) float32; rgb (F, h, w, 3); ok (F,): False where the picture was bad.
+    """
+
+    frame_index: NDArray[np.int64]
+    cam_from_window: Array
+    intrinsics: Array
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    rgb: NDArray[np.uint8]
+    ok: NDArray[np.bool_]
+
+
+def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, ...]:
+    """Which chunks (half-open ranges of chunk numbers) make up each window.
+
+    A window has as many chunks as fit into `frames`, one at least; neighbouring windows share half of them, or, where
+    a window is one chunk, what the chunks share. The last window ends with the last chunk.
+    """
+    if not chunks:
+        return ()
+    count = 1
+    while count < len(chunks) and chunks[count].stop - chunks[0].start <= frames:
+        count += 1
+    step = max(count // 2, 1) if count > 1 else 1
+    windows = [range(start, start + count) for start in range(0, max(len(chunks) - count, 0) + 1, step)]
+    if windows[-1].stop < len(chunks):
+        windows.append(range(len(chunks) - count, len(chunks)))
+    return tuple(windows)
+
+
+def merge_chunks(chunks: Sequence[Prediction]) -> Window:
+    """One window of consecutive chunks that share frames; where two share none the scale goes on as it is."""
+    scale = [0.0]
+    for before, after in pairwise(chunks):
+        scale.append(scale[-1] + _log_ratio(before, after))
+    frames = np.unique(np.concatenate([np.asarray(chunk.frame_index, np.int64) for chunk in chunks]))
+    owner = np.array([_nearest(chunks, frame, frame) for frame in frames])
+    place = np.array([_place(chunks[k], frame) for k, frame in zip(owner, frames, strict=True)])
+    poses = [_pose(chunks[owner[0]], int(place[0]), scale[owner[0]])]
+    for before, after in pairwise(frames):
+        k = _nearest(chunks, before, after)
+        first, second = _place(chunks[k], before), _place(chunks[k], after)
+        if first < 0 or second < 0:  # a gap between chunks: the camera is taken to stand
+            poses.append(poses[-1])
+            continue
+        pair = np.stack([_pose(chunks[k], first, scale[k]), _pose(chunks[k], second, scale[k])])
+        poses.append(pair[1] @ inverse(pair[:1])[0] @ poses[-1])
+
+    def taken(name: str) -> NDArray[Any]:
+        return np.stack([getattr(chunks[k], name)[p] for k, p in zip(owner, place, strict=True)])
+
+    factor = np.exp(np.array(scale))[owner].astype(np.float32)[:, None, None]
+    cam_from_window = np.stack(poses)
+    return Window(
+        frames,
+        cam_from_window @ inverse(cam_from_window[:1]),
+        taken("intrinsics").astype(np.float64),
+        taken("depth").astype(np.float32) * factor,
+        taken("confidence").astype(np.float32),
+        taken("rgb"),
+        taken("ok"),
+    )
+
+
+def _log_ratio(first: Prediction, second: Prediction) -> float:
+    """Log of what depths of `second` are multiplied with to be depths of `first`."""
+    _, in_first, in_second = np.intersect1d(first.frame_index, second.frame_index, return_indices=True)
+    if not len(in_first):
+        return 0.0
+    a, b = first.depth[in_first].astype(np.float64), second.depth[in_second].astype(np.float64)
+    sure = np.sqrt(first.confidence[in_first] * second.confidence[in_second])
+    good = (a > 0) & (b > 0) & np.isfinite(a) & np.isfinite(b)
+    if not good.any():
+        return 0.0
+    good &= sure >= np.median(sure[good])
+    return float(np.median(np.log(a[good]) - np.log(b[good])))
+
+
+def _nearest(chunks: Sequence[Prediction], first: int, last: int) -> int:
+    """The chunk in whose middle both frames are, as nearly as any; one with the first of them where none has both."""
+    best, answer = (2, np.inf), 0
+    for number, chunk in enumerate(chunks):
+        begin, end = int(chunk.frame_index[0]), int(chunk.frame_index[-1])
+        missing = int(_place(chunk, first) < 0) + int(_place(chunk, last) < 0)
+        key = (missing, abs((begin + end) - (first + last)))
+        if key < best:
+            best, answer = key, number
+    return answer
+
+
+def _place(chunk: Prediction, frame: int) -> int:
+    place = int(np.searchsorted(chunk.frame_index, frame))
+    return place if place < len(chunk.frame_index) and chunk.frame_index[place] == frame else -1
+
+
+def _pose(chunk: Prediction, place: int, log_scale: float) -> Array:
+    pose = np.eye(4)
+    pose[:3] = chunk.cam_from_world[place]
+    u, _, vt = np.linalg.svd(pose[:3, :3])
+    pose[:3, :3] = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+    pose[:3, 3] *= np.exp(log_scale)
+    return pose

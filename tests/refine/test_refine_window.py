@@ -1,0 +1,103 @@
+"""A window is adjusted, and its result is taken only where tracks held back say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.refine.evidence import held_back
+from pipeline.refine.problem import Problem, inverse
+from pipeline.refine.refine_window import common_focal, refine_window, window_focal
+from pipeline.refine.refinement import adjust_window
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.verdict import FocalEvidence
+from tests.refine.scene import CAMERA, drive, turned_apart
+
+
+def test_a_window_with_bad_poses_is_brought_onto_the_truth_by_its_tracks() -> None:
+    scene = drive()
+    window = scene.window(turn=0.02, shift=0.2)
+    before = turned_apart(inverse(window.cam_from_window), scene.world_from_camera)
+    result = refine_window(window, scene.tracks, CAMERA, scene.grid, 1.0)
+    after = turned_apart(inverse(result.cam_from_window), scene.world_from_camera)
+    assert result.accepted[0]
+    assert before > 0.02 and after < 0.001
+    step, true_step = (
+        np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+        for poses in (inverse(result.cam_from_window), scene.world_from_camera)
+    )
+    ratio = step / true_step
+    assert ratio.std() / ratio.mean() < 0.02, "step lengths come from tracks, not from the network"
+
+
+def test_the_same_window_gives_the_same_bytes() -> None:
+    scene = drive(frames=8, points=500)
+    window = scene.window(turn=0.01)
+    one, other = (refine_window(window, scene.tracks, CAMERA, scene.grid, 1.0) for _ in range(2))
+    assert one.cam_from_window.tobytes() == other.cam_from_window.tobytes()
+    assert one.correction.tobytes() == other.correction.tobytes()
+
+
+def test_a_window_without_tracks_keeps_the_networks_cameras() -> None:
+    scene = drive(frames=6)
+    window = scene.window(turn=0.01)
+    result = refine_window(window, Tracks.none(), CAMERA, scene.grid, 1.0)
+    assert not result.accepted[0]
+    np.testing.assert_array_equal(result.applied(window, scene.grid).cam_from_window, window.cam_from_window)
+
+
+def test_a_result_that_held_back_tracks_contradict_is_not_taken() -> None:
+    """Tracks that are adjusted tell one story, those held back another: what the adjustment fits is wrong."""
+    scene = drive()
+    lying = ~held_back(scene.tracks)
+    xy = scene.tracks.xy.copy()
+    xy[lying, 1] += (4.0 * (scene.tracks.frame % 3))[lying]
+    tracks = replace(scene.tracks, xy=xy)
+    result = refine_window(scene.window(), tracks, CAMERA, scene.grid, 1.0)
+    assert not result.accepted[0]
+
+
+def test_frames_without_tracks_keep_the_networks_motion_between_neighbours_that_are_adjusted() -> None:
+    scene = drive()
+    seen = (scene.tracks.frame < 6) | (scene.tracks.frame > 8)
+    tracks = scene.tracks.select(seen)
+    cut = Tracks.sorted(tracks.track + 10000 * (tracks.frame > 8), tracks.frame, tracks.xy)
+    window = scene.window()
+    adjusted = adjust_window(window, cut, CAMERA, scene.grid)
+    assert adjusted is not None
+    poses = inverse(adjusted.problem.cam_from_window)
+    relative, network = (inverse(p[6:7])[0] @ p[7] for p in (poses, inverse(window.cam_from_window)))
+    assert np.isfinite(poses).all()
+    np.testing.assert_allclose(relative[:3, :3], network[:3, :3], atol=0.01)
+
+
+def test_a_wrong_focal_length_is_found() -> None:
+    scene = drive(frames=20, noise=0.2)
+    wrong = CAMERA * np.array([1.3, 1.3, 1, 1])
+    found = window_focal(scene.window(), scene.tracks, wrong, scene.grid)
+    assert found is not None
+    assert abs(np.log(found.asked / CAMERA[0])) < max(0.03, 3 * found.deviation)
+    assert abs(np.log(found.used / found.asked)) > 0.15
+
+
+def test_focal_lengths_of_windows_are_weighed_by_what_they_know() -> None:
+    one = common_focal([FocalEvidence(500, 400, 0.01), None, FocalEvidence(500, 600, 0.2)])
+    assert one is not None and abs(one.asked - 400) < 10
+    assert common_focal([None]) is None
+
+
+def test_depth_is_brought_onto_the_points() -> None:
+    scene = drive()
+    window = scene.window()
+    result = refine_window(window, scene.tracks, CAMERA, scene.grid, 1.0)
+    refined = result.applied(window, scene.grid)
+    problem: Problem = adjust_window(window, scene.tracks, CAMERA, scene.grid).problem  # type: ignore[union-attr]
+    local = np.einsum("mij,mj->mi", problem.cam_from_window[problem.frame, :3, :3], problem.points[problem.point])
+    z = (local + problem.cam_from_window[problem.frame, :3, 3])[:, 2]
+
+    def off(depth: np.ndarray) -> float:
+        ratio = np.log(scene.grid.sample(depth, problem.frame, problem.xy) / z)
+        return float(np.nanmedian(np.abs(ratio - np.nanmedian(ratio))))
+
+    assert off(refined.depth) < 0.9 * off(window.depth)

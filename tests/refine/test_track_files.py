@@ -1,0 +1,86 @@
+"""Tracks of moving pictures, and of segments linked into one drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.track_files import DriveTracks, SegmentTracker, link_segments
+from pipeline.refine.tracks import LONG_SIDE, Picture, track_pictures
+
+Grey = NDArray[np.uint8]
+
+
+def pictures(count: int, step: tuple[float, float] = (3.5, 1.25), size: tuple[int, int] = (320, 200)) -> list[Grey]:
+    """A texture that moves by `step` pixels a frame."""
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.uniform(0, 255, (600, 900)).astype(np.float32), (0, 0), 2.0)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    out = []
+    for i in range(count):
+        shift = np.array([[1, 0, -100 - step[0] * i], [0, 1, -100 - step[1] * i]], np.float32)
+        out.append(cv2.warpAffine(texture, shift, size, flags=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8))
+    return out
+
+
+def test_tracks_follow_the_picture_to_a_tenth_of_a_pixel() -> None:
+    tracks = track_pictures([Picture.of(one) for one in pictures(6)])
+    assert len(np.unique(tracks.track)) > 100
+    same = np.diff(tracks.track) == 0
+    moved = np.diff(tracks.xy, axis=0)[same]
+    assert np.median(np.linalg.norm(moved - [-3.5, -1.25], axis=1)) < 0.1
+
+
+def test_a_frame_that_cannot_be_read_does_not_end_tracks() -> None:
+    shown: list[Picture | None] = [Picture.of(one) for one in pictures(5)]
+    shown[2] = None
+    tracks = track_pictures(shown)
+    assert not (tracks.frame == 2).any()
+    assert len(np.intersect1d(tracks.track[tracks.frame == 1], tracks.track[tracks.frame == 3])) > 80
+
+
+def test_masked_places_hold_no_track() -> None:
+    mask = np.ones((200, 320), np.bool_)
+    mask[120:] = False
+    tracks = track_pictures([Picture.of(one) for one in pictures(3)], mask=mask)
+    assert len(tracks) and (tracks.xy[:, 1] < 121).all()
+
+
+def test_large_pictures_are_tracked_small_and_answered_in_source_pixels() -> None:
+    large = np.zeros((1000, 2 * LONG_SIDE), np.uint8)
+    picture = Picture.of(large)
+    assert picture.pixels.shape[1] == LONG_SIDE
+    np.testing.assert_allclose(picture.to_source(np.array([[-0.5, -0.5]])), [[0, 0]])
+    there = np.array([[100.5, 40.25]])
+    np.testing.assert_allclose(picture.to_source(picture.from_source(there)), there, atol=1e-3)
+
+
+def test_segments_are_linked_into_tracks_of_the_whole_drive(tmp_path: Path) -> None:
+    shown = pictures(12)
+    tracker = SegmentTracker(str(tmp_path))
+    for begin in (0, 4, 8):
+        tracker.segment_done(begin, [tracker.picture(one) for one in shown[begin : begin + 4]])
+    assert link_segments(str(tmp_path)) == 3
+    tracks = DriveTracks(str(tmp_path)).of(0, 12)
+    _, count = np.unique(tracks.track, return_counts=True)
+    assert (count >= 9).sum() > 30, "tracks go on from segment to segment"
+    same = (np.diff(tracks.track) == 0) & (np.diff(tracks.frame) == 1)
+    moved = np.diff(tracks.xy, axis=0)[same]
+    assert np.quantile(np.linalg.norm(moved - [-3.5, -1.25], axis=1), 0.9) < 0.5
+    pairs = set(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))
+    assert len(pairs) == len(tracks), "a track is in a frame once"
+
+
+def test_segments_of_ranks_that_share_frames_are_linked_too(tmp_path: Path) -> None:
+    shown = pictures(10)
+    tracker = SegmentTracker(str(tmp_path))
+    tracker.segment_done(0, [tracker.picture(one) for one in shown[0:6]])
+    tracker.segment_done(4, [tracker.picture(one) for one in shown[4:10]])
+    link_segments(str(tmp_path))
+    tracks = DriveTracks(str(tmp_path)).of(0, 10)
+    _, count = np.unique(tracks.track, return_counts=True)
+    assert (count >= 8).sum() > 30
+    assert len(set(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))) == len(tracks)
