@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import tyro
 
+from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
@@ -100,7 +101,7 @@ def _outcome(action: Callable[[], None]) -> int:
             raise
         sys.stdout.flush()  # here, where a reader that is gone is still an error like others
     except (PipelineError, ValueError) as error:
-        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {without_secrets(visible(' '.join(str(error).split())))}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted; nothing unfinished counts as a result", file=sys.stderr)
@@ -108,7 +109,7 @@ def _outcome(action: Callable[[], None]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_NOBODY_READS
-        traceback.print_exc()
+        print(without_secrets(traceback.format_exc()), file=sys.stderr)
         print("error: this is a bug of the program, not of the input; please report the lines above", file=sys.stderr)
         return EXIT_FAILED
     return 0

@@ -14,6 +14,7 @@ from pipeline import storage
 from pipeline.cameras.orientation import UPRIGHT
 from pipeline.cameras.rectify import View
 from pipeline.common.progress import Reporter
+from pipeline.common.secrets import without_credentials
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
@@ -32,7 +33,7 @@ from pipeline.publish.exports import (
 )
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
 from pipeline.publish.frame_source import FRAME_MARK
-from pipeline.publish.manifest import plain, without_credentials
+from pipeline.publish.manifest import plain
 from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
+from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
 
 # Between two plain lines of one stage: short enough to see life, long enough not to fill a job's log.
@@ -43,7 +44,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line for the reader; control characters in names from outside are made visible."""
-        text = visible(text, keep="\n")
+        text = without_secrets(visible(text, keep="\n"))
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
         else:

@@ -129,7 +129,7 @@ def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], repor
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
     result = FleetPlan(**values, text=_text(values, size, uri), uri=uri)
     stored = {**asdict(result), "rows": rows}
-    storage.write_bytes_atomically(uri, json.dumps(stored, indent=1).encode())
+    storage.write_bytes_atomically(uri, storage.redacted(json.dumps(stored, indent=1)).encode())
     return result
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
+from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError, StorageError
 from pipeline.leases import Guard
 from pipeline.publish import manifest as manifests
@@ -125,8 +126,7 @@ def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, f
             files = standing.manifest.files if standing.manifest else ()
             return new_version_folder(), frozenset(file.path for file in files)
         raise DriveError(
-            f"drive {drive_id} is published in {manifests.without_credentials(output)} already; "
-            f"--overwrite makes it again"
+            f"drive {drive_id} is published in {without_credentials(output)} already; --overwrite makes it again"
         )
     remove_unnamed(drive_uri, set())
     return None, frozenset()

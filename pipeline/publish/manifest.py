@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import Json, ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER, WrittenFile
@@ -226,14 +227,6 @@ def find_manifest(output: str, drive_id: str) -> Manifest | None:
     manifest = Manifest.from_bytes(data, name)
     manifest.check_names(drive_id, name)
     return manifest
-
-
-def without_credentials(uri: str) -> str:
-    """The URI without user, password and query (where signatures are). Plain paths stay as they are."""
-    if "://" not in uri:
-        return uri
-    uri = re.sub(r"(?<=://)[^/\s]*@", "", uri)
-    return uri if uri.startswith("file://") else uri.split("?", 1)[0]
 
 
 def plain(value: Any) -> Json:

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schema, storage
+from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
-from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing, without_credentials
+from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing
 
 _TABLE = re.compile(TABLE_PATH)
 _BEGINS_AS_OURS = re.compile(rb'\s*\{\s*"schema_version":\s*\d+,\s*"drive_id":\s*"([^"]+)"')

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import schema, storage
+from pipeline.common.secrets import without_credentials
 from pipeline.publish.drive_facts import DriveFacts, EdgeLike, LoopLike, SimilarityLike
 from pipeline.publish.files import WrittenFile, publish_file
-from pipeline.publish.manifest import without_credentials
 from pipeline.publish.poses import fill_poses, quaternion_from_rotation
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
 

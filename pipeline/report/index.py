@@ -12,9 +12,9 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.common.progress import Reporter
+from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish import PublishedDrive, is_published, open_drive
-from pipeline.publish.manifest import without_credentials
 from pipeline.report.drive_view import DriveView
 from pipeline.report.images import read_frames, save_jpeg, spread
 

@@ -6,23 +6,17 @@ import os
 import posixpath
 import re
 
+from pipeline.common.secrets import learn, without_secrets
 from pipeline.errors import DriveError, StorageError
 
 DRIVE_ID_LENGTH = 128
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _DRIVE_ID = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")
-_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN")
-_SECRET_IN_URI = re.compile(r"(://)[^/@\s]+@|((?:signature|token|credential|password|key)=)[^&\s]+", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """Blank out credentials in a message: user:password@, signatures in queries, the environment's values."""
-    text = _SECRET_IN_URI.sub(lambda m: m.group(1) + "***@" if m.group(1) else m.group(2) + "***", text)
-    for variable in _SECRET_VARIABLES:
-        value = os.environ.get(variable, "")
-        if len(value) >= 4:
-            text = text.replace(value, "***")
-    return text
+    """A text as it may leave the process: without credentials (`pipeline.common.secrets`)."""
+    return without_secrets(text)
 
 
 def absolute(uri: str) -> str:
@@ -41,6 +35,7 @@ def absolute(uri: str) -> str:
     scheme = SCHEME.match(uri)
     if scheme is None:
         return os.path.abspath(os.path.expanduser(uri))
+    learn(uri)
     kind, place = scheme.group(1).lower(), uri[scheme.end() :]
     if kind in ("file", "local"):
         return os.path.abspath(os.path.expanduser(place.removeprefix("localhost")))

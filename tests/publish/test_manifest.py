@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline import schema
 from pipeline.errors import DriveError
 from pipeline.publish import PublishConfig, drive_identity, is_published, publish_drive, read_manifest
-from pipeline.publish.manifest import Manifest, plain, without_credentials
+from pipeline.publish.manifest import Manifest, plain
 from tests.publish.drives import Listed, small_drive
 
 LISTING = st.lists(
@@ -43,22 +43,6 @@ def test_identity_changes_with_name_size_etag_weights_settings_and_schema(monkey
     assert len(set(names)) == len(names) and all(len(name) == 64 for name in names)
     monkeypatch.undo()
     assert drive_identity(listing, "w", {"j": [1, 2], "k": 1}) == names[0]
-
-
-@pytest.mark.parametrize(
-    "uri, clean",
-    [
-        ("s3://key:secret@bucket/a/b.png", "s3://bucket/a/b.png"),
-        ("https://h/a.png?X-Amz-Signature=1&x=2", "https://h/a.png"),
-        ("https://u:p@ss@h:9000/a", "https://h:9000/a"),
-        ("zip://a.png::s3://k:s@bucket/x.zip", "zip://a.png::s3://bucket/x.zip"),
-        ("s3://bucket/a@b.png", "s3://bucket/a@b.png"),
-        ("/local/a@b?.png", "/local/a@b?.png"),
-        ("file:///a?b.png", "file:///a?b.png"),
-    ],
-)
-def test_uris_lose_credentials_and_nothing_else(uri, clean):
-    assert without_credentials(uri) == clean
 
 
 def test_settings_are_stored_as_plain_json(tmp_path):

@@ -173,7 +173,7 @@ def test_an_unknown_store_is_said_in_one_line():
 def test_credentials_do_not_reach_messages(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecretkey")
     text = storage.redacted("http://me:pw@host/x?X-Amz-Signature=abc&n=1 and verysecretkey, s3://bucket/a@b")
-    assert text == "http://***@host/x?X-Amz-Signature=***&n=1 and ***, s3://bucket/a@b"
+    assert text == "http://***@host/x?*** and ***, s3://bucket/a@b"
 
 
 def test_local_weights_are_used_where_they_are(tmp_path):

@@ -66,7 +66,7 @@ class Failures:
     def put(self, failure: Failure) -> None:
         """Remember a failure. Raises StorageError."""
         text = json.dumps(asdict(failure), indent=1)
-        storage.write_bytes_atomically(self._uri(failure.drive_id), text.encode())
+        storage.write_bytes_atomically(self._uri(failure.drive_id), storage.redacted(text).encode())
         self._known.add(failure.drive_id)
 
     def forget(self, drive_id: str) -> None:

@@ -317,7 +317,9 @@ class Ledger:
         with self._lock:
             rows = [self.rows[drive_id] for drive_id in sorted(ids)]
         lines = [json.dumps(asdict(row), separators=(",", ":")) for row in rows]
-        storage.write_bytes_atomically(storage.join(self.folder, _part_name(first, last)), "\n".join(lines).encode())
+        storage.write_bytes_atomically(
+            storage.join(self.folder, _part_name(first, last)), storage.redacted("\n".join(lines)).encode()
+        )
         if len(self._levels) <= level:
             self._levels.append([])
         self._levels[level].append((first, last, ids))
@@ -338,7 +340,7 @@ class Ledger:
         with self._lock:
             self.info = replace(self.info, updated_at=time.time())
             text = json.dumps(asdict(self.info), indent=1)
-        storage.write_bytes_atomically(storage.join(self.folder, "run.json"), text.encode())
+        storage.write_bytes_atomically(storage.join(self.folder, "run.json"), storage.redacted(text).encode())
 
 
 def _part_name(first: int, last: int) -> str:
