@@ -18,6 +18,7 @@ from pipeline.backend.sim3 import Array
 from pipeline.common.fixes import Fixes
 from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic, geodetic_from_enu
 
+_LEAST_UPRIGHT = 0.3  # of a camera that looks up or down by less than 70 degrees in the mean
 _UNKNOWN_M = 3.0  # deviation of a fix whose receiver claims none
 _LEAST_ACCURACY_M = 0.01
 _THIN_S = 0.5  # fixes that follow each other faster say the same
@@ -123,7 +124,8 @@ def place_on_earth(
     used = np.zeros(len(fixes), bool)
     claimed = np.stack([accuracy, accuracy, vertical], 1)
     used[inside] = gate_of(flat[inside], claimed[inside], np.ones(int(inside.sum()), bool)) > 0.25
-    refused = _refused(used, inside, flat, enu, accuracy)
+    upright = float(-track.poses(fused.solution.state)[0][:, 2, 1].mean())
+    refused = _refused(used, inside, flat, enu, accuracy) or _upside_down(upright)
     if refused:
         return refused
     deviation = np.stack([np.interp(time_s, track.time_s, fused.deviation[:, c]) for c in range(3)], 1)
@@ -196,6 +198,14 @@ def _pick(
     heights = fixes.altitude[order][np.isfinite(fixes.altitude[order])]
     height = float(np.median(heights)) if len(heights) else 0.0
     return order, thinned, (float(fixes.latitude[middle]), float(fixes.longitude[middle]), height)
+
+
+def _upside_down(upright: float) -> str:
+    """Why fixes are not believed that turn the car over; empty where it stands. upright: mean of the cameras' up along
+    the sky, 1 where they are level. A mirrored path on flat ground fits as well as a true one, but for this."""
+    if upright > _LEAST_UPRIGHT:
+        return ""
+    return "the fixes fit only with the car upside down: a lost sign of latitude or longitude?"
 
 
 def _refused(used: NDArray[np.bool_], inside: NDArray[np.bool_], residual: Array, enu: Array, accuracy: Array) -> str:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_list import MAX_LINE_CHARACTERS, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
@@ -137,7 +137,7 @@ def test_a_place_beside_the_manifest_may_lie_above_it_but_not_outside_its_bucket
     assert storage.beside("/a/lists", "../d") == "/a/d"
     assert storage.beside("s3://b/lists", "../d/") == "s3://b/d"
     assert storage.beside("s3://b/lists", "~/d") == storage.absolute("~/d")
-    with pytest.raises(DriveError, match="leads out of s3://b"):
+    with pytest.raises(StorageError, match="leads out of s3://b"):
         storage.beside("s3://b/lists", "../../other/d")
 
 

@@ -1,0 +1,91 @@
+"""Fixes in the pose graph: a drive in metres at a place, and what is no fix costs the drive nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.backend import Fixes, join_chunks
+from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
+
+
+@pytest.fixture(scope="module")
+def drive(make, shared):
+    """A minute of KITTI 00 (600 frames at 10 Hz), and fixes once a second with multipath and a clock offset."""
+    import sys
+
+    sys.path.insert(0, str(shared / "scenarios"))
+    try:
+        from gnss import make_gnss
+    finally:
+        sys.path.pop(0)
+    scenario = make(limit=600, seed=3)
+    time_s = np.arange(600) * 0.1
+    return scenario, time_s, make_gnss(scenario.world_from_cam, time_s, seed=1)
+
+
+def columns(gnss):
+    return [np.asarray(a, float) for a in (gnss.time, gnss.latitude, gnss.longitude, gnss.altitude, gnss.accuracy)]
+
+
+def test_a_drive_with_fixes_is_in_metres_east_north_up_where_they_say(drive):
+    scenario, time_s, gnss = drive
+    joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss)))
+    found = joined.georeference
+    assert found is not None and not joined.relative_because
+    assert found.enu_from_camera.shape == (600, 4, 4) and found.used.mean() > 0.8
+    truth = np.asarray(scenario.world_from_cam)[:, :3, 3]
+    length = np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
+    path = np.linalg.norm(np.diff(found.enu_from_camera[:, :3, 3], axis=0), axis=1).sum()
+    assert abs(path / length - 1) < 0.03
+    up = -found.enu_from_camera[:, 2, 1]
+    assert up.mean() > 0.98
+    latitude, longitude, altitude = found.geodetic()
+    back = enu_from_geodetic(latitude, longitude, altitude, found.origin)
+    np.testing.assert_allclose(back, found.enu_from_camera[:, :3, 3], atol=1e-3)
+    assert (found.position_deviation_m > 0).all() and (found.position_deviation_m < 20).all()
+
+
+def test_without_fixes_nothing_changes(drive):
+    scenario, time_s, _ = drive
+    plain = join_chunks(scenario.chunks)
+    same = join_chunks(scenario.chunks, frame_time_s=time_s)
+    np.testing.assert_array_equal(plain.world_from_camera, same.world_from_camera)
+    assert same.georeference is None
+
+
+SPOILT = {
+    "swapped": (lambda t, la, lo, h, a: (t, lo, la, h, a), "shape|agree"),
+    "degrees and minutes": (lambda t, la, lo, h, a: (t, la * 100, lo * 100, h, a), "no|none"),
+    "the other hemisphere": (lambda t, la, lo, h, a: (t, -la, lo, h, a), "upside down|shape|agree"),
+    "not a number": (lambda t, la, lo, h, a: (t, la * np.nan, lo, h, a), "none of"),
+    "another day": (lambda t, la, lo, h, a: (t + 86_400, la, lo, h, a), "another time"),
+    "one place": (lambda t, la, lo, h, a: (t, la * 0 + la[0], lo * 0 + lo[0], h, a), "differs from the others"),
+    "null island": (lambda t, la, lo, h, a: (t, la * 0, lo * 0, h, a), "none of"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_fixes_that_are_none_are_said_in_one_line_and_the_drive_goes_on(drive, kind):
+    scenario, time_s, gnss = drive
+    spoil, said = SPOILT[kind]
+    joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*spoil(*columns(gnss))))
+    assert joined.georeference is None
+    assert joined.relative_because and "\n" not in joined.relative_because
+    import re
+
+    assert re.search(said, joined.relative_because), joined.relative_because
+    np.testing.assert_array_equal(joined.world_from_camera, join_chunks(scenario.chunks).world_from_camera)
+
+
+def test_columns_that_do_not_fit_together_are_refused():
+    with pytest.raises(ValueError, match="latitude must be of 2 fixes"):
+        Fixes([0.0, 1.0], [1.0], [1.0, 2.0], [0.0, 0.0])
+
+
+@given(st.floats(-85, 85), st.floats(-179, 179), st.floats(-100, 5000), st.floats(-5000, 5000), st.floats(-5000, 5000))
+def test_places_survive_the_way_to_a_tangent_plane_and_back(latitude, longitude, altitude, east, north):
+    origin = (latitude, longitude, altitude)
+    place = np.array([[east, north, 12.5]])
+    again = enu_from_geodetic(*geodetic_from_enu(place, origin), origin)
+    np.testing.assert_allclose(again, place, atol=1e-4)
