@@ -1,6 +1,7 @@
 """What several tests need: the shared folder of reference data, or a clear reason to skip."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +41,18 @@ def one_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=6, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def float32_products_stay_as_they_were() -> Iterator[None]:
+    """A bfloat16 network allows TF32 for its whole process, which rounds float32 products of later tests too."""
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = convolutions

@@ -30,7 +30,7 @@ def test_a_settings_file_holds_every_section(tmp_path):
         ("stride = 1.5", "stride should be a whole number"),
         ("workers = 0", "--workers"),
         ("this is no toml", "settings file"),
-        ('precision = "float16"', "precision should be one of 'float32', 'bfloat16'"),
+        ('precision = "float16"', "precision should be one of 'auto', 'float32', 'bfloat16'"),
         ('device = "cuda"', "device should be one of"),
         ("loop = 5", r"loop is a section, \[loop\]"),
         ("rotate = 45", "rotate should be one of 0, 90, 180, 270"),

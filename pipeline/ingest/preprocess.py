@@ -27,7 +27,7 @@ from pipeline.errors import DecodeError
 
 # Where PIL itself begins to warn (256 MiB as RGB); a panorama of 12,000 x 6,000 passes.
 MAX_PIXELS = 89_478_485
-LEAST_SIDE = 32  # two patches of the network, and a little
+LEAST_SIDE = 28  # two patches of the network
 MOST_ASPECT = 10
 WHITE = 65535  # of pictures of more than 8 bits, where nothing says otherwise
 _ONE_COLOUR = 2  # grey values between the darkest and the brightest pixel: compression alone makes some

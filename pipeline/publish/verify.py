@@ -27,7 +27,8 @@ from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
 
 _BLOCK = 1 << 20
-_SMALL = ("poses", "chunks", "loops")
+_REQUIRED = ("poses", "chunks", "loops")
+_SMALL = (*_REQUIRED, "cameras")  # results from before it was there have none
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64
 _BOX = 1e-4  # of its size: how far outside its shard's box a point may be
 
@@ -98,7 +99,7 @@ class _Check:
         names = [file.path for file in self.manifest.files]
         for path in sorted({path for path in names if names.count(path) > 1} if len(set(names)) < len(names) else ()):
             self.say(MANIFEST, f"names {path} more than once")
-        for table in _SMALL:
+        for table in _REQUIRED:
             if not any(path.rpartition("/")[2] == f"{table}.parquet" for path in names):
                 self.say(MANIFEST, f"names no {table}.parquet")
         for file in self.manifest.files:

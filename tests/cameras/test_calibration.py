@@ -241,6 +241,7 @@ def test_a_cut_off_cameras_bin_is_said():
 
 def test_of_several_cameras_one_must_be_named():
     data, file = kitti(LENSES["pinhole"])
+    data = data.replace(b"P2: ", b"P2: 1")  # another focal length
     with pytest.raises(CalibrationError, match=r"calib.txt: has several cameras; name one of P0, P2 .*calib.txt#P0"):
         read_calibration(data, file, SIZE)
     with pytest.raises(CalibrationError, match="has no camera 'P3'"):

@@ -72,7 +72,13 @@ class World:
         drive = self.find(SimpleNamespace(input=planned.ref.uri, drive_id=planned.drive_id))
         numbers = range(drive.frame_count)
         listing = SimpleNamespace(
-            drive=drive, numbers=numbers, chunks=(numbers,), width=64, height=64, frame_count=len(numbers)
+            drive=drive,
+            numbers=numbers,
+            chunks=(numbers,),
+            width=64,
+            height=64,
+            frame_count=len(numbers),
+            network_camera=None,
         )
         return listing, planned.identity
 

@@ -1,5 +1,6 @@
 """What a run decides: what is tried again, how often, alone or not, what is given up and remembered."""
 
+import hashlib
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from pipeline.fleet.run import fleet_summary
 from pipeline.forward.group import GroupError
 from pipeline.leases import LeaseLostError, Leases
 from pipeline.publish import Counts, Manifest
+from pipeline.publish.files import WrittenFile
 from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import UnreachableError
 from pipeline.storage import retry as patience
@@ -283,8 +285,10 @@ def test_a_run_leaves_its_report_beside_its_ledger(tmp_path):
 def manifest_of(output, drive_id, identity):
     """A result of this identity, as far as a run looks at it."""
     counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
-    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, ())
+    poses = WrittenFile("poses.parquet", 1, hashlib.sha256(b"x").hexdigest(), 10)
+    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, (poses,))
     (output / drive_id).mkdir()
+    (output / drive_id / "poses.parquet").write_bytes(b"x")
     (output / drive_id / "manifest.json").write_bytes(manifest.to_bytes())
 
 
@@ -384,6 +388,7 @@ def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive
 
 def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
     manifest_of(tmp_path, "d", "whatever it was")
+    (tmp_path / "d" / "poses.parquet").unlink()
     (tmp_path / "d" / "manifest.json").write_bytes((tmp_path / "d" / "manifest.json").read_bytes()[:200])
     run = World().run(tmp_path, ["d", "e"])
     assert states(run) == {"d": "failed", "e": "published"} and "manifest.json" in run.rows["d"].reason

@@ -78,6 +78,7 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
     assert run(*arguments, "--chunk-size", 8, "--overwrite") == 0
     assert open_drive(str(out), "drive-1").manifest.files == again.files
     assert sorted(p.name for p in (out / "drive-1").iterdir()) == [
+        "cameras.parquet",
         "chunks.parquet",
         "loops.parquet",
         "manifest.json",
@@ -153,7 +154,7 @@ def test_too_many_bad_images_fail_the_drive_and_leave_nothing(drive, weights, tm
     assert no_result_in(tmp_path / "out")
 
 
-def test_a_video_runs_and_one_that_ends_early_fills_its_tail(weights, tmp_path):
+def test_a_video_runs_and_one_that_ends_early_has_the_frames_that_are_there(weights, tmp_path):
     path = tmp_path / "clip.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -174,8 +175,10 @@ def test_a_video_runs_and_one_that_ends_early_fills_its_tail(weights, tmp_path):
         == 0
     )
     status = [row["status"] for row in open_drive(str(tmp_path / "out"), "cut").poses.to_pylist()]
-    assert len(status) == 20
-    assert status[0] == "ok" and status[-1] == "filled"
+    assert 10 < len(status) < 20
+    assert status[0] == "ok"
+    notes = open_drive(str(tmp_path / "out"), "cut").manifest.quality["notes"]
+    assert any("ends early" in note for note in notes)
 
 
 def test_staged_predictions_can_be_kept(drive, weights, tmp_path):
