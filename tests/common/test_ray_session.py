@@ -9,7 +9,7 @@ import pytest
 
 from jobs.command import EXIT_INTERRUPTED, run_command
 from pipeline.common import ray_session
-from pipeline.common.ray_session import _own_sigterm, start_ray
+from pipeline.common.ray_session import _check_answers, _own_sigterm
 from pipeline.errors import ClusterError
 
 
@@ -53,5 +53,5 @@ def test_a_cluster_that_is_not_there_is_one_line_in_seconds(monkeypatch, address
     monkeypatch.setattr(ray_session, "_ANSWERS_WITHIN_S", 1.0)
     begin = time.monotonic()
     with pytest.raises(ClusterError, match=r"cannot join the Ray cluster at .*check --address or RAY_ADDRESS"):
-        start_ray(address)
+        _check_answers(address)
     assert time.monotonic() - begin < 10

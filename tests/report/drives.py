@@ -53,6 +53,15 @@ def positions(frames: int = FRAMES) -> np.ndarray:
     return np.concatenate([np.zeros((1, 3)), np.cumsum(steps, 0)[:-1]])
 
 
+def verdict_of(frames: int) -> dict:
+    """VERDICT as it is of a drive of so many frames."""
+    findings = [
+        {**one, "frame_start": min(one["frame_start"], frames), "frame_stop": min(one["frame_stop"], frames)}
+        for one in VERDICT["findings"]
+    ]
+    return {**VERDICT, "findings": findings}
+
+
 def publish(
     output: Path,
     source: Path,
@@ -101,7 +110,7 @@ def publish(
         CONFIG if config is None else config,
         "0.1.0",
         {"forward": 1.5, "join": 0.5},
-        VERDICT if quality is None else quality,
+        verdict_of(frames) if quality is None else quality,
     )
     options = PublishConfig(with_points=points, confidence_share=0.0, row_group_rows=1024)
     publish_drive(
