@@ -57,3 +57,24 @@ class Fixes:
         null_island = (np.abs(self.latitude) < 1e-3) & (np.abs(self.longitude) < 1e-3)
         high = np.isnan(self.altitude) | (np.abs(self.altitude) < 20_000)
         return np.asarray(finite & on_earth & ~null_island & high)
+
+
+@dataclass(frozen=True, eq=False)
+class Speed:
+    """The car's speed as its wheels, its bus or a receiver say it, M values in any order.
+
+    time_s (M,): on the receiver's clock, as of Fixes; speed_m_s (M,): metres a second, over ground; NaN where unknown.
+    Raises ValueError where the arrays do not fit together.
+    """
+
+    time_s: Array
+    speed_m_s: Array
+
+    def __post_init__(self) -> None:
+        for name in ("time_s", "speed_m_s"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64).reshape(-1))
+        if self.time_s.shape != self.speed_m_s.shape:
+            raise ValueError(f"speed: {len(self.time_s)} times for {len(self.speed_m_s)} speeds")
+
+    def __len__(self) -> int:
+        return len(self.time_s)

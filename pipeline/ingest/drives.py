@@ -94,7 +94,7 @@ class Drive:
         """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
         if self.video_frames is None:
             return list(self.uris)
-        return [f"{self.uris[0]}#frame={number}" for number in self.video_frames]
+        return [f"{self.uris[0]}{video.FRAME_MARK}{number}" for number in self.video_frames]
 
 
 @dataclass(frozen=True)

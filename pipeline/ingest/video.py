@@ -27,6 +27,9 @@ _OTHER = (".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".ivf
 _STREAMS = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".h264", ".264", ".h265", ".265", ".hevc")
 SUFFIXES = (*_MP4, *_OTHER, *_STREAMS, ".mjpeg", ".mjpg")
 
+FRAME_MARK = "#frame="
+"""Between a video's URI and a frame's number in names of frames."""
+
 _MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # end of the last frame
 
 

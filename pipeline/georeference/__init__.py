@@ -1,0 +1,22 @@
+"""Where a drive was: positions and speeds of any usual source -> `Fixes` and `Speed` on the drive's clock.
+
+`find_positions` tells what lies with a drive, `read_positions` reads it. Positions that cannot be used raise
+NoPositionsError, one line; the drive goes on without.
+"""
+
+from pipeline.georeference.clocks import OnDrive
+from pipeline.georeference.config import PositionsConfig
+from pipeline.georeference.find import PositionsSource, find_positions
+from pipeline.georeference.positions import NoPositionsError, Positions
+from pipeline.georeference.read import read_file, read_positions
+
+__all__ = [
+    "NoPositionsError",
+    "OnDrive",
+    "Positions",
+    "PositionsConfig",
+    "PositionsSource",
+    "find_positions",
+    "read_file",
+    "read_positions",
+]

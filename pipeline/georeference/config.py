@@ -1,0 +1,53 @@
+"""Settings of positions, declared once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pipeline.georeference.crs import check_crs
+
+NONE = "none"
+"""As a file: positions that lie with the drive are not read."""
+
+
+@dataclass(frozen=True)
+class PositionsConfig:
+    """Where the drive was, and on which clock."""
+
+    file: str | None = None
+    """Positions or speeds of the drive: CSV, GPX, NMEA, a KITTI oxts folder, a video with GoPro, CAMM or BlackVue
+    telemetry, a comma2k19 segment; of many drives a folder with <drive_id>.gpx and so on. By default what lies with the
+    drive (gps.csv, track.gpx, oxts/), or in its video or pictures; "none" reads nothing."""
+    crs: str | None = None
+    """System of coordinates x, y, z in a CSV file: EPSG:n, or ecef. By default they are degrees of WGS 84."""
+    clock_window: float = 5.0
+    """Seconds by which the receiver's clock may be off the camera's; the offset is estimated. 0 holds it at 0."""
+    lever: str | None = None
+    """x,y,z in metres: the antenna's place in the camera's frame (right, down, forward). By default at the camera."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field."""
+        if self.file == "":
+            raise ValueError("--positions.file is empty; give a file, or none")
+        if not 0 <= self.clock_window <= 86_400:
+            raise ValueError(f"--positions.clock-window must be 0 to 86400 seconds, not {self.clock_window:g}")
+        if self.crs is not None:
+            try:
+                check_crs(self.crs)
+            except ValueError as error:
+                raise ValueError(f"--positions.crs {error}") from None
+        self.lever_m  # noqa: B018 (refuses what is no place)
+
+    @property
+    def lever_m(self) -> tuple[float, float, float] | None:
+        """The lever in metres."""
+        if self.lever is None:
+            return None
+        try:
+            x, y, z = (float(part) for part in self.lever.split(","))
+        except ValueError:
+            raise ValueError(f"--positions.lever must be x,y,z in metres, not {self.lever[:40]!r}") from None
+        if not all(math.isfinite(part) and abs(part) < 100 for part in (x, y, z)):
+            raise ValueError(f"--positions.lever must be within 100 m of the camera, not {self.lever[:40]!r}")
+        return x, y, z

@@ -1,0 +1,226 @@
+"""Positions and speeds in a table of text: CSV with the header words that people write, any usual separator."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.common.fixes import Fixes
+from pipeline.common.visible_text import visible
+from pipeline.georeference.column_words import Column, column_of
+from pipeline.georeference.crs import geodetic_of
+from pipeline.georeference.positions import (
+    RANGE_ERROR_M,
+    Array,
+    Clock,
+    NoPositionsError,
+    Positions,
+    no_fixes,
+    speed_of,
+)
+from pipeline.georeference.times import GPS_EPOCH_S, LEAP_SECONDS, seconds
+
+_SEPARATORS = ",;\t|"
+_NO_FIX = frozenset(("0", "none", "no fix", "nofix", "invalid", "v", "false", "no", "1d"))
+_MOST_BAD = 0.5  # share of rows that are none, beyond which the table is taken for something else
+_GPS_NOW_S = (0.9e9, 1.65e9)  # GPS seconds of 2008 to 2032; as Unix time that is 1998 to 2022, so the header decides
+
+
+@dataclass
+class _Table:
+    """Columns by meaning, as texts; the header's units."""
+
+    columns: dict[str, list[str]]
+    of: Mapping[str, Column]
+    notes: list[str] = field(default_factory=list)
+
+    def has(self, *names: str) -> bool:
+        return all(name in self.columns for name in names)
+
+    def numbers(self, name: str) -> Array:
+        """(rows,) in metres, degrees, metres a second; NaN where the cell holds no number."""
+        factor = self.of[name].unit
+        return np.array([_number(text) for text in self.columns[name]]) * (1.0 if factor is None else factor)
+
+
+def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
+    """Positions, or speeds alone, of a CSV file's bytes. name: of the file, for messages; crs: of its coordinates where
+    they are no degrees (EPSG:n, or ecef); frame_names: of the drive's pictures, for tables that name those.
+
+    Raises NoPositionsError, in one line that says what was expected.
+    """
+    table = _read(data, name)
+    clock, time_s, notes = _times(table, name, frame_names)
+    fixes = _fixes(table, time_s, crs, name)
+    speed = speed_of(time_s, table.numbers("speed")) if table.has("speed") and clock != "frame" else None
+    if fixes is None and speed is None:
+        known = "latitude and longitude (or x, y with --positions.crs), or speed"
+        raise NoPositionsError(f"{name}: no columns {known}; it has {', '.join(table.columns) or 'none that is known'}")
+    what = "CSV" if fixes is not None else "speeds in CSV"
+    sea = table.has("sea_altitude") and not table.has("altitude") and not table.has("separation")
+    return Positions(
+        f"{what} {name}", clock, no_fixes() if fixes is None else fixes, speed, sea, (*table.notes, *notes)
+    )
+
+
+def _read(data: bytes, name: str) -> _Table:
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    lines = data.decode(encoding, errors="replace").splitlines()
+    start = 0  # comments and titles stand above some headers
+    while start < min(len(lines), 30) and len(_known(_split(lines[start])[0])) < 2:
+        start += 1
+    if start >= min(len(lines), 30):
+        first = visible(lines[0][:60]) if lines else ""
+        raise NoPositionsError(f"{name}: no header line with time (or frame), latitude and longitude; begins {first!r}")
+    header, separator = _split(lines[start])
+    known = _known(header)
+    body = "\n".join(line for line in lines[start + 1 :] if line.strip() and not line.lstrip().startswith("#"))
+    columns: dict[str, list[str]] = {column.meaning: [] for column in known.values()}
+    for row in csv.reader(io.StringIO(body), delimiter=separator, skipinitialspace=True):
+        if not any(cell.strip() for cell in row):
+            continue
+        for place, column in known.items():
+            columns[column.meaning].append(row[place].strip() if place < len(row) else "")
+    if not next(iter(columns.values()), []):
+        raise NoPositionsError(f"{name}: a header and no rows")
+    return _Table(columns, {column.meaning: column for column in known.values()})
+
+
+def _split(line: str) -> tuple[list[str], str]:
+    separator = max(_SEPARATORS, key=line.count)
+    if not line.count(separator) and len(line.split()) > 1:
+        return line.split(), " "
+    return next(csv.reader([line], delimiter=separator, skipinitialspace=True), []), separator
+
+
+def _known(header: Sequence[str]) -> dict[int, Column]:
+    """Places of columns that mean something, each meaning once: the first counts."""
+    known: dict[int, Column] = {}
+    taken: set[str] = set()
+    for place, cell in enumerate(header):
+        column = column_of(cell)
+        if column is not None and column.meaning not in taken:
+            taken.add(column.meaning)
+            known[place] = column
+    return known
+
+
+def _times(table: _Table, name: str, frame_names: Sequence[str]) -> tuple[Clock, Array, list[str]]:
+    """Which clock, and a time (or frame number) for each row, NaN where it has none."""
+    notes: list[str] = []
+    if table.has("time"):
+        texts = table.columns["time"]
+        if table.has("date"):
+            texts = [
+                f"{day} {text}" if ":" in text else text for day, text in zip(table.columns["date"], texts, strict=True)
+            ]
+        unit = table.of["time"].unit
+        found = [_time(text, unit) for text in texts]
+        time_s = np.array([one[0] for one in found])
+        if np.isfinite(time_s).mean() < _MOST_BAD:
+            raise NoPositionsError(f"{name}: the times cannot be read, the first is {visible(texts[0][:40])!r}")
+        absolute = np.array([one[1] for one in found]) & np.isfinite(time_s)
+        if any(one[2] for one in found):
+            notes.append("its dates name no time zone and are taken as UTC")
+        if table.of["time"].gps_time and absolute.any() and not any("-" in t or ":" in t for t in texts[:5]):
+            low, high = _GPS_NOW_S
+            if low < float(np.nanmedian(time_s)) < high:
+                time_s = time_s + GPS_EPOCH_S - LEAP_SECONDS
+                notes.append(f"its GPS times are taken as UTC less {LEAP_SECONDS} leap seconds")
+        if absolute.sum() * 2 >= np.isfinite(time_s).sum():
+            return "utc", time_s, notes
+        if all(":" in text and "-" not in text for text in texts[:5]):
+            return "day", time_s, notes
+        return "drive", time_s, notes
+    if table.has("frame"):
+        return "frame", table.numbers("frame"), notes
+    if table.has("image"):
+        places = {image: number for number, image in enumerate(frame_names)}
+        stems = {image.rpartition(".")[0]: number for image, number in places.items()}
+        frames = []
+        for text in table.columns["image"]:
+            last = text.replace("\\", "/").rpartition("/")[2]
+            frames.append(places.get(last, stems.get(last, stems.get(last.rpartition(".")[0], np.nan))))
+        if not np.isfinite(np.array(frames, float)).any():
+            raise NoPositionsError(
+                f"{name}: none of its pictures is one of the drive, the first is {table.columns['image'][0][:60]!r}"
+            )
+        return "frame", np.array(frames, float), notes
+    raise NoPositionsError(f"{name}: no column of times (time, timestamp, utc), frames or pictures")
+
+
+def _time(text: str, unit: float | None) -> tuple[float, bool, bool]:
+    if text.count(":") >= 1 and "-" not in text and "/" not in text and text[:4].count(":") == 1:
+        try:  # a clock without a date
+            parts = [float(part) for part in text.rstrip("Zz").split(":")]
+            return sum(part * size for part, size in zip(parts, (3600, 60, 1), strict=False)), False, False
+        except ValueError:
+            return np.nan, False, False
+    try:
+        return seconds(text, unit)
+    except ValueError:
+        return np.nan, False, False
+
+
+def _fixes(table: _Table, time_s: Array, crs: str | None, name: str) -> Fixes | None:
+    if table.has("latitude", "longitude"):
+        latitude, longitude = table.numbers("latitude"), table.numbers("longitude")
+        altitude = _altitude(table, len(time_s))
+    elif table.has("x", "y"):
+        if crs is None:
+            raise NoPositionsError(
+                f"{name}: coordinates x, y without degrees: say which they are by --positions.crs (EPSG:32632, or ecef)"
+            )
+        z = table.numbers("z") if table.has("z") else _altitude(table, len(time_s))
+        latitude, longitude, altitude = geodetic_of(table.numbers("x"), table.numbers("y"), z, crs)
+    else:
+        return None
+    accuracy, vertical = _accuracy(table, len(time_s))
+    if table.has("fix"):
+        none = np.array([text.strip().lower() in _NO_FIX for text in table.columns["fix"]])
+        if none.all():
+            raise NoPositionsError(f"{name}: its {len(none)} rows all say that there is no fix")
+        latitude = np.where(none, np.nan, latitude)
+        if none.any():
+            table.notes.append(f"{int(none.sum())} of {len(none)} rows say that there is no fix")
+    return Fixes(time_s, latitude, longitude, altitude, accuracy, vertical)
+
+
+def _altitude(table: _Table, count: int) -> Array:
+    if table.has("altitude"):
+        return table.numbers("altitude")
+    if table.has("sea_altitude"):
+        return table.numbers("sea_altitude") + (table.numbers("separation") if table.has("separation") else 0.0)
+    return np.full(count, np.nan)
+
+
+def _accuracy(table: _Table, count: int) -> tuple[Array, Array]:
+    """(rows,) horizontal and vertical deviations, NaN where nothing is told."""
+    unknown = np.full(count, np.nan)
+    accuracy = table.numbers("accuracy") if table.has("accuracy") else unknown
+    if table.has("north_std", "east_std"):
+        both = np.hypot(table.numbers("north_std"), table.numbers("east_std")) / np.sqrt(2)
+        accuracy = np.where(np.isfinite(accuracy), accuracy, both)
+    if table.has("hdop"):
+        accuracy = np.where(np.isfinite(accuracy), accuracy, RANGE_ERROR_M * table.numbers("hdop"))
+    vertical = table.numbers("vertical_accuracy") if table.has("vertical_accuracy") else unknown
+    return accuracy, vertical
+
+
+def _number(text: str) -> float:
+    """A number of a cell: with a comma for a point, or a letter of its hemisphere; NaN for anything else."""
+    text = text.strip().strip("\"'")
+    sign = 1.0
+    if text[-1:] in "NEWSnews" and text[:-1].strip():
+        sign, text = (-1.0 if text[-1] in "WSws" else 1.0), text[:-1]
+    text = text.rstrip("° ")
+    if "," in text and "." not in text:
+        text = text.replace(",", ".")
+    try:
+        return sign * float(text)
+    except ValueError:
+        return float("nan")

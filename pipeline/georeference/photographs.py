@@ -1,0 +1,80 @@
+"""Positions in the EXIF block of photographs: one fix a frame."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline import storage
+from pipeline.errors import StorageError
+from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Positions, fixes_of
+
+_NAN = float("nan")
+_GPS_BLOCK = 0x8825
+HEADER_BYTES = 128 * 1024  # a picture's EXIF block has at most 64 KiB and stands at its begin
+_READERS = 8
+_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
+_STATUS, _DOP, _ERROR = 9, 11, 31
+
+
+def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
+    """Latitude, longitude (degrees), altitude, horizontal deviation (metres, NaN unknown) of a picture's first bytes;
+    None where they tell none. Altitude is above the sea, as EXIF 2.32 has it (5 of GPSAltitudeRef)."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            block = image.getexif().get_ifd(_GPS_BLOCK)
+        latitude = _degrees(block.get(_LATITUDE), block.get(_LATITUDE_REF), "S")
+        longitude = _degrees(block.get(_LONGITUDE), block.get(_LONGITUDE_REF), "W")
+        if not np.isfinite(latitude + longitude) or str(block.get(_STATUS, "A")).strip("\0 ") == "V":
+            return None
+        below = block.get(_ALTITUDE_REF) in (1, b"\x01", "1", 3, b"\x03")
+        altitude = _number(block.get(_ALTITUDE)) * (-1 if below else 1)
+        error, dop = _number(block.get(_ERROR)), _number(block.get(_DOP))
+        return latitude, longitude, altitude, error if error > 0 else RANGE_ERROR_M * dop if dop > 0 else _NAN
+    except Exception:  # a broken picture or EXIF block, which PIL reads with whatever error comes of it
+        return None
+
+
+def read_photographs(uris: Sequence[str]) -> Positions:
+    """One fix a picture that tells one, with the picture's number for its time. Only begins of files are read.
+
+    Raises NoPositionsError where none has a position; StorageError where the store does not answer.
+    """
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = list(readers.map(_of_file, uris))
+    rows = [(number, *one, _NAN) for number, one in enumerate(found) if one is not None]
+    if not rows:
+        raise NoPositionsError("no frame has a position in its EXIF block")
+    missing = len(uris) - len(rows)
+    notes = (f"{missing} of {len(uris)} pictures tell no position",) if missing else ()
+    return Positions("EXIF of the frames", "frame", fixes_of(rows), None, True, notes)
+
+
+def _of_file(uri: str) -> tuple[float, float, float, float] | None:
+    try:
+        return exif_position(storage.read_bytes(uri, limit=HEADER_BYTES))
+    except storage.NotFoundError:
+        return None
+    except StorageError:
+        raise
+
+
+def _degrees(parts: Any, letter: Any, negative: str) -> float:
+    if parts is None or letter is None:
+        return _NAN
+    degrees, minutes, seconds = ([*parts] + [0.0, 0.0])[:3]
+    value = _number(degrees) + _number(minutes) / 60 + _number(seconds) / 3600
+    letter = letter.decode("ascii", "replace") if isinstance(letter, bytes) else str(letter)
+    return -value if letter.strip("\0 ").upper() == negative else value
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return _NAN

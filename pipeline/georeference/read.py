@@ -1,0 +1,103 @@
+"""All of a drive's positions, read and brought to its clock: what the pose graph takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import av
+import numpy as np
+
+from pipeline import storage
+from pipeline.georeference.clocks import OnDrive, on_drive_clock
+from pipeline.georeference.comma2k19 import read_comma2k19
+from pipeline.georeference.config import PositionsConfig
+from pipeline.georeference.csv_table import read_csv
+from pipeline.georeference.find import PositionsSource
+from pipeline.georeference.gpx import read_gpx
+from pipeline.georeference.nmea import read_nmea
+from pipeline.georeference.oxts import read_oxts
+from pipeline.georeference.photographs import read_photographs
+from pipeline.georeference.plausible import checked
+from pipeline.georeference.positions import NoPositionsError, Positions
+from pipeline.georeference.times import date_seconds
+from pipeline.georeference.video_telemetry import read_telemetry
+from pipeline.ingest.video import FRAME_MARK
+
+_NMEA = re.compile(rb"^\s*(?:\[\d+\])?\$[A-Z]{2}[A-Z]{3},", re.MULTILINE)
+
+
+def read_positions(
+    source: PositionsSource,
+    config: PositionsConfig,
+    frame_uris: Sequence[str],
+    timestamps_ns: Sequence[int] | None,
+    frame_numbers: Sequence[int] | None = None,
+) -> OnDrive:
+    """The positions of a source, cleaned of what they cannot be, on the drive's clock.
+
+    frame_uris, timestamps_ns (N): the drive's frames; frame_numbers (N): what they are numbered in the source (a table
+    with frame numbers speaks of those), by default 0 to N - 1.
+
+    Raises NoPositionsError in one line where they cannot be used; StorageError.
+    """
+    positions = read_source(source, config, frame_uris)
+    frame_s = None if timestamps_ns is None else np.asarray(timestamps_ns, np.float64) * 1e-9
+    numbers = None if source.kind == "exif" or frame_numbers is None else np.asarray(frame_numbers, np.float64)
+    video = frame_uris[0].partition(FRAME_MARK)[0] if FRAME_MARK in frame_uris[0] else None
+    needs_date = video is not None and positions.clock in ("utc", "day")
+    return on_drive_clock(
+        checked(positions),
+        frame_s,
+        len(frame_uris),
+        config.clock_window,
+        created_s=_created(video) if needs_date and video else None,
+        frame_numbers=numbers,
+    )
+
+
+def read_source(source: PositionsSource, config: PositionsConfig, frame_uris: Sequence[str]) -> Positions:
+    """The same as it was written, on whatever clock."""
+    if source.kind == "exif":
+        return read_photographs(frame_uris)
+    if source.kind == "oxts":
+        return read_oxts(source.uris[0])
+    if source.kind == "comma2k19":
+        return read_comma2k19(source.uris[0])
+    if source.kind == "telemetry":
+        return read_telemetry(source.uris[0])
+    names = [storage.parent_and_name(uri.partition(FRAME_MARK)[0])[1] for uri in frame_uris]
+    first, *others = [read_file(uri, config.crs, names) for uri in source.uris]
+    for other in others:  # a second file tells the speed
+        if first.speed is None and other.speed is not None and other.clock == first.clock:
+            first = replace(first, speed=other.speed, source=f"{first.source} and {other.source}")
+        else:
+            first = first.noted(f"{other.source} is not used beside {first.source}")
+    return first
+
+
+def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
+    """One file of text: GPX, NMEA or CSV, told by what it holds. Raises NoPositionsError; StorageError."""
+    data, name = storage.read_bytes(uri), storage.parent_and_name(uri)[1]
+    head = data[:2048]
+    if not data.strip():
+        raise NoPositionsError(f"{name}: an empty file")
+    if b"<gpx" in head.lower():
+        return read_gpx(data, name)
+    if _NMEA.search(head):
+        return read_nmea(data, name)
+    if b"\0" in head and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        raise NoPositionsError(f"{name}: neither CSV, GPX nor NMEA")
+    return read_csv(data, name, crs=crs, frame_names=frame_names)
+
+
+def _created(video: str) -> float | None:
+    """When a video says that it was recorded, seconds since 1970; None where it does not say."""
+    try:
+        with storage.open_input(video) as file, av.open(file, metadata_errors="ignore") as container:
+            said = container.metadata.get("creation_time") or ""
+        created = date_seconds(said)[0] if said else 0.0
+        return created if created > 0 else None
+    except (av.FFmpegError, ValueError):
+        return None
