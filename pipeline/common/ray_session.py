@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -21,6 +22,9 @@ from pipeline.errors import ClusterError
 _LOOK_EVERY_S = 0.5
 # A head that is being restarted comes back within seconds. Ray itself tries a dead address for seven minutes.
 _ANSWERS_WITHIN_S = 20.0
+# Where the processes of a Ray for this machine alone listen. The names are read by Ray, by Gloo and by NCCL.
+_LOOPBACK = "127.0.0.1"
+_ONLY_HERE = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(\d+)")
 
 
@@ -47,14 +51,16 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
                 _check_answers(address)
                 ray.init(address=address, log_to_driver=False, logging_level="warning")
                 return
-            ray.init(
-                address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
-                # one core more a rank: a rank that computes waits for frames that these cores decode
-                num_cpus=(os.cpu_count() or 1) + ranks,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-            )
+            with _listening_only_here():
+                ray.init(
+                    address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
+                    # one core more a rank: a rank that computes waits for frames that these cores decode
+                    num_cpus=(os.cpu_count() or 1) + ranks,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="error",
+                    _node_ip_address=_LOOPBACK,
+                )
     except KeyboardInterrupt:
         ray.shutdown()
         raise
@@ -63,6 +69,36 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
     except Exception as error:  # Ray raises a bare Exception where its processes are too slow
         ray.shutdown()  # else the processes that did start stay until this one ends
         raise ClusterError(_why_not(error, address)) from error
+
+
+@contextmanager
+def _listening_only_here() -> Iterator[None]:
+    """Every port of the Ray that is started inside binds to loopback, and so do those of its workers' groups.
+
+    Ray exchanges 127.0.0.1 for the machine's outer address unless it was told that there will be no cluster, as it is
+    by default on macOS and Windows; its servers bind to loopback alone where that is the node's address. The workers
+    inherit the names; this process, which may join a cluster later, has its own again.
+    """
+    names = {name: value for name, value in _ONLY_HERE.items() if not name.endswith("_IFNAME") or _has_loopback()}
+    before = {name: os.environ.get(name) for name in names}
+    cluster = ray_constants.ENABLE_RAY_CLUSTER
+    for name, value in names.items():
+        if name not in os.environ or not name.endswith("_IFNAME"):
+            os.environ[name] = value
+    ray_constants.ENABLE_RAY_CLUSTER = False  # Ray read the variable when it was imported
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = cluster
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+def _has_loopback() -> bool:
+    return "lo" in (name for _, name in socket.if_nameindex())
 
 
 def _check_answers(address: str) -> None:

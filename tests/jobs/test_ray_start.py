@@ -1,5 +1,6 @@
 """A Ray that does not come up is one line that says what happened and what to do, never a bug of the program."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -42,6 +43,26 @@ def test_a_ray_that_cannot_start_says_why(drive, weights, tmp_path):
     code, errors, said = reconstruct(drive, weights, tmp_path / "out", RAY_TMPDIR=str(long))
     assert code == 1 and len(errors) == 1 and "Traceback" not in said
     assert "Ray does not start on this machine" in errors[0] and "AF_UNIX" in errors[0]
+
+
+def test_a_ray_for_this_machine_listens_on_loopback_alone(drive, weights, tmp_path):
+    """Every port of every process that the command started, looked up while it runs: two ranks, which talk too."""
+    listening: dict[str, set[str]] = {}
+
+    def look(command):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while command.is_running():
+                for process in [command, *command.children(recursive=True)]:
+                    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                        for one in process.net_connections("inet"):
+                            if one.status == psutil.CONN_LISTEN:
+                                listening.setdefault(one.laddr.ip, set()).add(process.name())
+                time.sleep(0.3)
+
+    code, _, said = reconstruct(drive, weights, tmp_path / "out", "--workers", "2", "--device", "cpu", meanwhile=look)
+    assert code == 0, said
+    assert {"gcs_server", "raylet"} <= set().union(*listening.values())
+    assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
 
 
 @pytest.mark.full
