@@ -7,6 +7,7 @@ Opened: the Scal3R release (`scal3r.pt`), `facebook/VGGT-1B` (.pt or .safetensor
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -78,7 +79,8 @@ def published_state(model: Reconstructor) -> dict[str, Tensor]:
 def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> None:
     """Put published tensors into a model, strictly; they are copied, or taken as they are by a meta model.
 
-    Raises CheckpointError listing every missing, unexpected and misshapen tensor; nothing is loaded then.
+    Raises CheckpointError listing every missing, unexpected and misshapen tensor, and all that are no numbers or hold
+    some that are not finite; nothing is loaded then.
     """
     own = model.state_dict()
     ours = {published_name(name): name for name in own}
@@ -89,15 +91,28 @@ def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> No
         for name in sorted(set(ours) & set(state_dict))
         if state_dict[name].shape != own[ours[name]].shape
     ]
+    useless = [name for name in sorted(set(ours) & set(state_dict)) if not _all_finite(state_dict[name])]
     problems = [
         f"{len(rows)} {what}: {', '.join(rows)}"
-        for what, rows in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        for what, rows in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+            ("not finite numbers", useless),
+        )
         if rows
     ]
     if problems:
         raise CheckpointError("checkpoint does not fit the network: " + "; ".join(problems))
     on_meta = any(tensor.is_meta for tensor in own.values())
     model.load_state_dict({ours[k]: state_dict[k] for k in ours}, strict=True, assign=on_meta)
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    """Whether a network can be made of it: one sum, which what is not finite spoils, without a copy of the tensor."""
+    if not tensor.is_floating_point():
+        return False
+    return tensor.is_meta or math.isfinite(tensor.sum(dtype=torch.float64).item())
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -108,12 +123,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}")
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except Exception as error:  # nothing is run by opening one: it raises what it stumbles over
+            raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
+    try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
     except Exception as error:  # torch raises pickle's own errors for anything that is not plain tensors
         raise CheckpointError(f"{path} holds more than tensors, refused: {_first_line(error)}") from error
@@ -171,7 +189,7 @@ def stored_config(path: Path) -> ModelConfig | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # as in read_tensors
         raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
     if "model_config" not in metadata:
         return None

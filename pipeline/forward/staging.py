@@ -68,7 +68,29 @@ class ChunkPrediction:
             raise ValueError("a chunk's frames must be in time order, without repetition")
 
 
-_TENSORS = ("frame_index", "cam_from_world", "intrinsics", "depth", "confidence", "rgb", "ok")
+_TENSORS: Mapping[str, type[np.generic]] = {
+    "frame_index": np.int64,
+    "cam_from_world": np.float32,
+    "intrinsics": np.float32,
+    "depth": np.float32,
+    "confidence": np.float32,
+    "rgb": np.uint8,
+    "ok": np.bool_,
+}
+_LARGEST_BYTES = 2**32  # of a staged chunk; 60 frames of the full network have 100 MB
+
+
+# Of a header that is JSON but not the one that was written; what safetensors raises for the rest.
+_NO_CHUNK = (
+    SafetensorError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def attempt_uri(output: str, drive_id: str, attempt: str) -> str:
@@ -93,7 +115,7 @@ def write_chunk(folder: str, number: int, prediction: ChunkPrediction) -> int:
 def read_chunk(folder: str, number: int) -> ChunkPrediction:
     """A staged chunk. Raises StorageError where it is not there, DriveError where it is no staged chunk."""
     uri = _chunk_uri(folder, number)
-    data = storage.read_bytes(uri)
+    data = storage.read_small(uri, _LARGEST_BYTES)
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
@@ -101,11 +123,19 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
         said = metadata.get("crc32")  # those staged before there was one have none
         if said is not None and said != _crc32(tensors, metadata["bad_frames"]):
             raise ValueError("its bytes are not those that were staged, their checksum differs")
-        reasons = {int(frame): reason for frame, reason in json.loads(metadata["bad_frames"]).items()}
-        return ChunkPrediction(**{name: tensors[name] for name in _TENSORS}, bad_frames=reasons)
-    except (SafetensorError, KeyError, ValueError) as error:
+        for name, kind in _TENSORS.items():
+            if tensors[name].dtype != kind:
+                raise ValueError(f"{name} is {tensors[name].dtype}, not {np.dtype(kind)}")
+        reasons = {int(frame): str(reason) for frame, reason in json.loads(metadata["bad_frames"]).items()}
+        prediction = ChunkPrediction(**{name: tensors[name] for name in _TENSORS}, bad_frames=reasons)
+        if prediction.frame_index[0] < 0 or min(reasons, default=0) < 0:
+            raise ValueError("it has frame numbers below 0")
+        return prediction
+    except _NO_CHUNK as error:
+        said = " ".join(f"{type(error).__name__ if isinstance(error, KeyError) else ''} {error}".split())[:200]
         raise DriveError(
-            f"{uri} is no staged chunk ({error}); reconstruct the drive again (--overwrite where its result is there)"
+            f"{storage.redacted(uri)} is no staged chunk ({said}); reconstruct the drive again (--overwrite where its "
+            "result is there)"
         ) from error
 
 
@@ -150,7 +180,7 @@ class StagedChunks(Sequence[ChunkPrediction]):
         return self._recent[number]
 
     def _numbered(self, staged: ChunkPrediction) -> ChunkPrediction:
-        if staged.frame_index[-1] >= len(self._kept):
+        if max(int(staged.frame_index[-1]), *staged.bad_frames, 0) >= len(self._kept):
             raise DriveError(f"{self.folder}: a chunk has more frames than the drive; run the drive again")
         bad = {int(self._kept[place]): reason for place, reason in staged.bad_frames.items()}
         return replace(staged, frame_index=self._kept[staged.frame_index], bad_frames=bad)

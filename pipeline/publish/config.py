@@ -34,8 +34,8 @@ class PublishConfig:
             raise ValueError(f"voxel_size must be above zero, got {self.voxel_size}")
         if self.voxel_memory < 2:
             raise ValueError(f"voxel_memory must be at least 2, got {self.voxel_memory}")
-        if self.row_group_rows < 1:
-            raise ValueError(f"row_group_rows must be at least 1, got {self.row_group_rows}")
+        if not 1 <= self.row_group_rows <= 2**22:  # readers refuse more
+            raise ValueError(f"row_group_rows must be 1 to {2**22}, got {self.row_group_rows}")
         if self.shard_rows < self.row_group_rows:
             raise ValueError(
                 f"shard_rows must be at least row_group_rows, got {self.shard_rows} < {self.row_group_rows}"

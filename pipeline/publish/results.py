@@ -200,7 +200,7 @@ class PublishedDrive:
         for file in self.manifest.point_files:
             if _may_hold(file.box, limits):
                 with self._files.open(file) as parquet:
-                    plan.append(RowGroups(file, tuple(_chosen(parquet, limits)), parquet.num_row_groups))
+                    plan.append(RowGroups(file, self._chosen(file, parquet, limits), parquet.num_row_groups))
         return tuple(plan)
 
     @cached_property
@@ -215,8 +215,8 @@ class PublishedDrive:
                 groups = parquet.num_row_groups
                 wanted = max(_SAMPLED_ROWS * groups // (len(files) * max(file.rows, 1)), 1)
                 for group in _spread(groups, wanted):
-                    with self._files.reading(file):
-                        table = parquet.read_row_group(group, columns=[*AXES, "confidence", "frame_index"])
+                    columns = [*AXES, "confidence", "frame_index"]
+                    table = self._files.row_group(file, parquet, group, columns)
                     distances.append(self._distance(table))
                     confidences.append(table["confidence"].to_numpy())
         distance, confidence = np.concatenate(distances), np.concatenate(confidences)
@@ -234,9 +234,8 @@ class PublishedDrive:
             if not _may_hold(file.box, limits):
                 continue
             with self._files.open(file) as parquet:
-                for group in _chosen(parquet, limits):
-                    with self._files.reading(file):
-                        table = parquet.read_row_group(group, columns=needed)
+                for group in self._chosen(file, parquet, limits):
+                    table = self._files.row_group(file, parquet, group, needed)
                     inside = np.ones(table.num_rows, bool)
                     for name, (low, high) in limits.items():
                         values = table[name].to_numpy()
@@ -247,6 +246,10 @@ class PublishedDrive:
                         table = table.filter(pa.array(inside))
                     if table.num_rows:
                         yield table.select(wanted).cast(kind)
+
+    def _chosen(self, file: WrittenFile, parquet: pq.ParquetFile, limits: Limits) -> tuple[int, ...]:
+        with self._files.reading(file):
+            return tuple(_chosen(parquet, limits))
 
     def _thinned(self, selection: Selection, wanted: list[str], size: float) -> Iterator[pa.Table]:
         cubes = VoxelFilter(size, _REMEMBERED)

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline import schema, storage
 from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
 from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing
+from pipeline.publish.table_checks import UNREADABLE, open_parquet
 
 _TABLE = re.compile(TABLE_PATH)
 _BEGINS_AS_OURS = re.compile(rb'\s*\{\s*"schema_version":\s*\d+,\s*"drive_id":\s*"([^"]+)"')
@@ -102,8 +100,8 @@ def made_by_us(uri: str) -> bool:
     local = storage.is_local(uri)
     try:
         source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
-        marks = pq.read_schema(source).metadata or {}
-    except (OSError, pa.ArrowException):
+        marks = open_parquet(source).schema_arrow.metadata or {}
+    except UNREADABLE:
         return False
     if marks.get(schema.MADE_BY_KEY.encode()) == schema.MADE_BY.encode():
         return True

@@ -1,7 +1,8 @@
 """The Parquet files of one published drive, opened as what its manifest says they are, and errors that name the file.
 
 Sizes are compared always, pages carry checksums of their own, and small tables are hashed as they are read. Shards of
-points are hashed before anything of them is used where `hashed` asks for it: who passes all of a drive on does.
+points are hashed before anything of them is used where `hashed` asks for it: who passes all of a drive on does. What is
+given has the columns, types and rows of pipeline.schema, with values within their ranges.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,9 +19,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MAKE_AGAIN, Manifest, read_manifest
+from pipeline.publish.table_checks import (
+    LARGEST_TABLE_BYTES,
+    UNREADABLE,
+    footer_problems,
+    kind_of,
+    open_parquet,
+    points_problems,
+    read_whole,
+    row_problems,
+)
 
 _BLOCK = 1 << 20
 
@@ -39,14 +50,26 @@ class TableFiles:
         file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
         if file is None:
             raise DriveError(f"drive {self.manifest.drive_id}: its manifest names no {name}; {MAKE_AGAIN}")
+        if file.size > LARGEST_TABLE_BYTES:
+            raise self._damaged(file, f"has {file.size:,} bytes, at most {LARGEST_TABLE_BYTES:,} are read")
         try:
-            data = storage.read_bytes(self._place(file))
+            data = storage.read_bytes(self._place(file), file.size + 1)
         except storage.NotFoundError as error:
             return self._moved(file, error).table(name)
+        if len(data) > file.size:
+            self._check_size(file, storage.stored_file(self._place(file)).size)
         self._check_size(file, len(data))
         self._check_hash(file, hashlib.sha256(data).hexdigest())
+        kind = kind_of(file.path)
         with self.reading(file):
-            return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+            self._refuse(file, footer_problems(open_parquet(pa.BufferReader(data)), kind, file.rows))
+            table = read_whole(data)
+            self._refuse(file, row_problems(kind, table, self.manifest.drive_id, self.manifest.counts))
+        counts = self.manifest.counts
+        counted = {"poses": counts.frames, "chunks": counts.chunks, "loops": counts.loops}.get(kind, table.num_rows)
+        if table.num_rows != counted:
+            raise self._damaged(file, f"has {table.num_rows:,} rows, the manifest counts {counted:,}")
+        return table
 
     @contextlib.contextmanager
     def open(self, file: WrittenFile) -> Iterator[pq.ParquetFile]:
@@ -68,17 +91,26 @@ class TableFiles:
             if self.hashed and file.path not in self._good:
                 source = self._hashed(file, source, stack)
             with self.reading(file):
-                parquet = pq.ParquetFile(source, pre_buffer=not local, page_checksum_verification=True)
-            yield stack.enter_context(parquet)
+                parquet = stack.enter_context(open_parquet(source, pre_buffer=not local))
+                self._refuse(file, footer_problems(parquet, "points", file.rows))
+            yield parquet
+
+    def row_group(self, file: WrittenFile, parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
+        """Rows of a shard that is open. Raises DriveError where they are no points of this drive, StorageError."""
+        with self.reading(file):
+            table = parquet.read_row_group(number, columns=list(columns))
+            wrong = points_problems(table, self.manifest.counts)
+            self._refuse(file, (f"has {count:,} points {what}" for count, what in wrong))
+        return table
 
     @contextlib.contextmanager
     def reading(self, file: WrittenFile) -> Iterator[None]:
         """Turns what pyarrow says of damaged bytes into a DriveError that names the file."""
         try:
             yield
-        except StorageError:
+        except PipelineError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (*UNREADABLE, ValueError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise self._damaged(file, f"cannot be read ({said})") from None
 
@@ -98,6 +130,11 @@ class TableFiles:
         if copy is source:
             self._good.add(file.path)  # a remote one is hashed again with each fetch: it is fetched again as well
         return copy
+
+    def _refuse(self, file: WrittenFile, problems: Iterator[str]) -> None:
+        """DriveError with the first problem, where there is one."""
+        for problem in problems:
+            raise self._damaged(file, problem)
 
     def _check_size(self, file: WrittenFile, size: int) -> None:
         if size != file.size:  # never mix two versions of a drive in one answer

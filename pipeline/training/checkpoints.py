@@ -84,7 +84,11 @@ def resume(trainer: Trainer, output: Path) -> float:
         raise CheckpointError(f"{path} is no readable training state: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no training state of this project (expected {_FORMAT})")
-    theirs, ours = json.loads(state["model_config"]), trainer.model.config.to_dict()
+    try:
+        theirs, ours = dict(json.loads(state["model_config"])), trainer.model.config.to_dict()
+        mean, step, seconds = state["mean"], int(state["step"]), float(state["seconds"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no training state of this project: {_first_line(error)}") from error
     if theirs != ours:
         different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
         raise CheckpointError(
@@ -95,14 +99,14 @@ def resume(trainer: Trainer, output: Path) -> float:
         trainer.model.load_state_dict(state["model"])
         trainer.objective.load_state_dict(state["objective"])
         trainer.load_optimizer(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
+        if trainer.mean is not None and mean is not None:
+            trainer.mean = {name: tensor.to(trainer.device) for name, tensor in mean.items()}
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path} does not fit this run: {_first_line(error)}") from error
-    if trainer.mean is not None and state["mean"] is not None:
-        trainer.mean = {name: tensor.to(trainer.device) for name, tensor in state["mean"].items()}
-    elif trainer.mean is not None:
+    if trainer.mean is not None and mean is None:
         trainer.mean = {name: p.detach().clone() for name, p in trainer.model.state_dict().items()}
-    trainer.step = int(state["step"])
-    return float(state["seconds"])
+    trainer.step = step
+    return seconds
 
 
 def averaged_model(trainer: Trainer) -> Reconstructor:

@@ -18,19 +18,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.common.visible_text import visible
-from pipeline.errors import DriveError
+from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
 COLUMNS = (*REQUIRED, "start", "end", "fps", "tags")
 MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a manifest
-MAX_JSON_BYTES = 256 * 2**20  # a .json is read whole; 10,000 drives are 2 MB
+MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole, in some 30 times its size at the worst; 10,000 drives are 2 MB
+MAX_ROWS = 10_000_000  # of a manifest; the drives of a run are kept in mind
 _BATCH_ROWS = 4096
+_COLUMN_BYTES = 2**28  # of one column of a row group of a Parquet manifest, decoded
+_LONGEST_TEXT = 2**15
+_PARQUET: dict[str, Any] = {
+    "page_checksum_verification": True,
+    "thrift_string_size_limit": 2**24,
+    "thrift_container_size_limit": 2**20,
+}
 _NOTED = 20  # columns that are passed over and said
 _SEPARATORS = ",;\t"
 
@@ -53,7 +62,9 @@ def read_manifest_refs(uri: str, note: Callable[[str], None] = lambda said: None
     }
     read = readers.get("." + name.lower().rpartition(".")[2], _json_rows)
     columns = _Columns(uri, note)
-    for where, row in read(uri, columns):
+    for number, (where, row) in enumerate(read(uri, columns)):
+        if number >= MAX_ROWS:
+            raise DriveError(f"{storage.redacted(uri)}: more than {MAX_ROWS:,} rows; give the drives in parts")
         place = f"{name} {where}"
         if isinstance(row, str):
             yield RefusedDrive("", "", visible(f"{place}: {row}"))
@@ -155,17 +166,47 @@ _Row = tuple[str, "Mapping[str, Any] | str"]
 def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
     try:
         with storage.open_input(uri) as raw:
-            table = pq.ParquetFile(raw, page_checksum_verification=True)
-            names = table.schema_arrow.names
-            meant = columns.known(names)
-            taken = {name: column for name, column in zip(names, meant, strict=True) if column is not None}
+            kind = pq.ParquetFile(raw, **_PARQUET).schema_arrow
+            meant = columns.known(kind.names)
+            taken = {name: column for name, column in zip(kind.names, meant, strict=True) if column is not None}
+            texts = [one.name for one in kind if pa.types.is_string(one.type)]
+            raw.seek(0)
+            table = pq.ParquetFile(raw, read_dictionary=texts, **_PARQUET)
+            _check_sizes(table.metadata)
             number = 0
             for batch in table.iter_batches(_BATCH_ROWS, columns=list(taken)):
+                _check_texts(batch)
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", {taken[name]: value for name, value in row.items()}
-    except pa.ArrowException as error:
-        raise DriveError(f"{storage.redacted(uri)}: not a readable Parquet file ({error})") from error
+    except StorageError:
+        raise
+    except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise DriveError(f"{storage.redacted(uri)}: not a readable Parquet file ({said})") from error
+
+
+def _check_sizes(footer: pq.FileMetaData) -> None:
+    """Raises ArrowInvalid where a footer promises more than a manifest has: before anything of it is decoded."""
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if not 0 <= column.num_values <= MAX_ROWS or not 0 <= column.total_uncompressed_size <= _COLUMN_BYTES:
+                size = column.total_uncompressed_size
+                raise pa.ArrowInvalid(f"row group {number} promises {column.num_values:,} values, {size:,} bytes")
+
+
+def _check_texts(batch: pa.RecordBatch) -> None:
+    """Raises ArrowInvalid for a text that is no name and no place, before it is written out row by row."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+            if longest > _LONGEST_TEXT:
+                raise pa.ArrowInvalid(f"column {name} holds a text of {longest:,} bytes")
+            column.dictionary.validate(full=True)
+        elif column.nbytes > _COLUMN_BYTES // 16:
+            raise pa.ArrowInvalid(f"column {name} holds {column.nbytes:,} bytes in {batch.num_rows:,} rows")
 
 
 def _csv_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
