@@ -167,7 +167,10 @@ def open_checkpoint(
             stacklevel=2,
         )
         tensors |= fresh
-    load_published(model, tensors)
+    try:
+        load_published(model, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     model.requires_grad_(False)
     return model.set_precision(dtype).eval()
 

@@ -73,7 +73,10 @@ def _filled(default: Any, values: Mapping[str, Any], where: str) -> Any:
             changed[name] = _checked(hints[name], value)
         except TypeError as error:
             raise ValueError(f"{where}: {name} should be {error}, got {value!r}") from None
-    return replace(default, **changed)
+    try:
+        return replace(default, **changed)
+    except ValueError as error:  # the settings' own check of values, which knows no file
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _checked(hint: Any, value: Any) -> Any:

@@ -243,7 +243,10 @@ def _y(share: float) -> float:
 
 
 def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    except (OverflowError, ValueError, OSError):  # a damaged ledger's
+        return f"no date ({seconds:g})"
 
 
 def _text(value: str) -> str:

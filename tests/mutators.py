@@ -1,0 +1,242 @@
+"""Seeded damage to small files (bytes, values of JSON and TOML, cells of tables), and what a reader may do then."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+DEEP = "\x00deep\x00"  # stands for a value nested without end, which no writer of JSON writes
+VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    2**31,
+    2**63,
+    10**30,
+    -(10**400),
+    0.5,
+    1e308,
+    float("nan"),
+    float("-inf"),
+    "",
+    "a",
+    "../../evil",
+    "/etc/passwd",
+    "\x1b[31mred\x07\n",
+    "\ud800",
+    "\u202egnp",
+    "x" * 100_000,
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    [1, "a", None],
+    DEEP,
+]
+MIB = 2**20
+
+
+def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
+    """Flipped bits, a part cut off or taken out, put in, or written over."""
+    kind, size = chance.randrange(7), len(data)
+    at = chance.randrange(size + 1)
+    end = min(at + chance.choice((1, 4, 64, size)), size)
+    if kind <= 1:
+        out = bytearray(data)
+        for _ in range(chance.choice((1, 1, 2, 8))):
+            out[chance.randrange(size)] ^= 1 << chance.randrange(8)
+        return bytes(out)
+    if kind == 2:
+        return data[:at]
+    if kind == 3:
+        return data[:at] + data[end:]
+    if kind == 4:
+        return data[:at] + data[at:end] + data[at:]
+    if kind == 5:
+        return data[:at] + chance.randbytes(chance.choice((1, 8, 1000))) + data[at:]
+    return data[:at] + chance.choice((b"\xff", b"\x00", b"9")) * (end - at) + data[end:]
+
+
+def damaged_json(data: bytes, chance: random.Random) -> bytes:
+    """One to three values taken away or exchanged for others; without a checksum, which would give it away."""
+    values = copy.deepcopy(json.loads(data))
+    if isinstance(values, dict):
+        values.pop("checksum", None)
+    for _ in range(chance.choice((1, 1, 1, 3))):
+        places = list(_places(values))
+        if not places:
+            break
+        parent, key = chance.choice(places)
+        if chance.random() < 0.15:
+            del parent[key]
+        elif chance.random() < 0.1 and isinstance(parent, dict):
+            parent[chance.choice(("zzz", "", "\x1b[2J", "__class__"))] = chance.choice(VALUES)
+        else:
+            parent[key] = _like(parent[key], chance) if chance.random() < 0.3 else chance.choice(VALUES)
+    return _text(values).encode("utf-8", "surrogatepass")
+
+
+def damaged_lines(data: bytes, chance: random.Random) -> bytes:
+    """JSON lines or cells of a text: one line or cell taken away, doubled, or exchanged."""
+    lines = data.decode().splitlines()
+    at = chance.randrange(len(lines))
+    kind = chance.randrange(4)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(at, lines[chance.randrange(len(lines))])
+    elif lines[at].startswith("{"):
+        lines[at] = damaged_json(lines[at].encode(), chance).decode("utf-8", "surrogatepass")
+    else:
+        separator = "=" if "=" in lines[at] else ","
+        cells = lines[at].split(separator)
+        value = chance.choice(VALUES)
+        said = value if isinstance(value, str) else _text(value)
+        quoted = chance.random() < 0.5
+        cells[chance.randrange(len(cells))] = _text(said) if quoted else said.replace(DEEP, "[" * 5000)
+        lines[at] = separator.join(cells)
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def damaged_table(table: pa.Table, chance: random.Random) -> pa.Table:
+    """A column taken away, doubled, of another type, or with another value in one row; rows taken away or doubled."""
+    kind, at = chance.randrange(8), chance.randrange(table.num_columns)
+    field, column = table.schema.field(at), table.column(at)
+    if kind == 0:
+        return table.remove_column(at)
+    if kind == 1:
+        return table.append_column(field, column)
+    if kind == 2:
+        wrong = chance.choice((pa.string(), pa.float16(), pa.list_(pa.int8()), pa.bool_(), pa.int64(), pa.null()))
+        return table.set_column(at, pa.field(field.name, wrong), pa.nulls(table.num_rows, wrong))
+    if kind == 3 and table.num_rows:
+        start = chance.randrange(table.num_rows)
+        return chance.choice((table.slice(start), pa.concat_tables([table, table.slice(start, 1)]), table.slice(0, 0)))
+    values = column.to_pylist()
+    if not values:
+        return table
+    wanted = chance.choice(VALUES + [float("nan"), -(2**31), 2**31 - 1, 255, 1e-300, b"\x89PNG\r\n\x1a\n" + bytes(40)])
+    row = chance.randrange(len(values))
+    values[row] = wanted
+    with contextlib.suppress(pa.ArrowException, TypeError, ValueError, OverflowError):
+        changed = pa.array(values, field.type)
+        return table.set_column(at, pa.field(field.name, field.type), changed)
+    return table.set_column(at, pa.field(field.name, field.type), pa.nulls(len(values), field.type))
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container and key of a value, the value's own first."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])
+
+
+def _like(value: Any, chance: random.Random) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, bool) or value is None:
+        return not value
+    if isinstance(value, int | float):
+        return chance.choice(
+            (-value, value + 1, value * 10**6, value - 1, value / 3 if isinstance(value, float) else 7)
+        )
+    if isinstance(value, str):
+        return chance.choice((value[:-1], value + "\x1b]0;", value.upper(), value * 2, "../" + value))
+    if isinstance(value, list):
+        return chance.choice((value[:-1], value * 2, value[::-1]))
+    return dict(list(value.items())[:-1])
+
+
+def _text(value: Any) -> str:
+    depth = 100_000
+    return json.dumps(value).replace(json.dumps(DEEP), "[" * depth + "]" * depth)
+
+
+class Watch:
+    """Whatever this process opens for writing, renames, makes or removes outside a root while it is on."""
+
+    _on: Watch | None = None
+    _installed = False
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.outside = str(root), list[str]()
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Notes what is done inside."""
+        if not Watch._installed:  # such a hook cannot be taken away again
+            sys.addaudithook(_audit)
+            Watch._installed = True
+        Watch._on = self
+        try:
+            yield
+        finally:
+            Watch._on = None
+
+    def note(self, path: Any) -> None:
+        """A path that is written to."""
+        text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+        if text and not os.path.abspath(text).startswith(self.root) and text != os.devnull:
+            self.outside.append(text)
+
+
+_WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    watch = Watch._on
+    if watch is None:
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        if (isinstance(mode, str) and set(mode) & set("wax+")) or (
+            isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+        ):
+            watch.note(path)
+    elif event in _WRITES:
+        for path in arguments[:2]:
+            watch.note(path)
+
+
+def survives(
+    read: Callable[[], object], root: Path, allowed: tuple[type[BaseException], ...], named: str
+) -> str | None:
+    """Read what was damaged: None where that went as it must, else what went wrong.
+
+    allowed: the errors that may come, whose text holds `named` and is one line.
+    """
+    watch, begun, memory = Watch(root), time.monotonic(), _peak()
+    fault = None
+    try:
+        with watch.on():
+            read()
+    except allowed as error:
+        if named not in str(error):
+            fault = f"does not name {named}: {str(error)[:300]!r}"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        fault = f"{type(error).__name__}: {str(error)[:300]}"
+    if watch.outside:
+        fault = f"wrote outside: {watch.outside[:3]}"
+    if time.monotonic() - begun > 10:
+        fault = f"took {time.monotonic() - begun:.0f} s"
+    if _peak() - memory > 500 * MIB:
+        fault = f"took {(_peak() - memory) // MIB} MiB"
+    return fault
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
