@@ -16,8 +16,7 @@ from pipeline import storage
 from pipeline.backend import BackendConfig
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
-from pipeline.errors import DriveError
-from pipeline.leases import HeldElsewhere, Leases
+from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import read_staged_drive
@@ -50,9 +49,7 @@ def _realign(arguments: list[str] | None) -> None:
     reporter = Reporter()
     try:
         with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
-            lease = leases.take(asked.drive)
-            if isinstance(lease, HeldElsewhere):
-                raise DriveError(f"drive {asked.drive}: {lease.said}")
+            lease = leases.take_when_free(asked.drive)
             staged, _ = read_staged_drive(output, asked.drive)  # again: another may have replaced them before the lease
             result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     finally:

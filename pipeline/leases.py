@@ -21,12 +21,16 @@ from functools import lru_cache
 from types import TracebackType
 
 from pipeline import storage
-from pipeline.errors import LeaseLostError, StorageError
+from pipeline.common.sightings import Sightings
+from pipeline.common.visible_text import visible
+from pipeline.common.waits import say_wait
+from pipeline.errors import DriveError, LeaseLostError, StorageError
 from pipeline.storage import NotFoundError
 
 LEASES_FOLDER = "_leases"
 _RENEWED_AT_A_TIME = 16  # a store answers in some ms to some 100 ms, and a run may hold a thousand
 _LONGEST_S = 3600.0  # that a lease which is not renewed is waited for, whatever length it says of itself
+_LOOK_EVERY_S = 2.0  # at a lease that is waited for
 _CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over only so much after its deadline
 
 
@@ -74,8 +78,8 @@ class HeldElsewhere:
     def said(self) -> str:
         """Why it cannot be had, and when it can."""
         return (
-            f"run {self.claim.owner} on {self.claim.host} is working on it; if that run is gone, it is free again in "
-            f"{self.free_in_s:.0f} s"
+            f"run {visible(self.claim.owner)[:80]} on {visible(self.claim.host)[:80]} is working on it; if that run is "
+            f"gone, it is free again in {self.free_in_s:.0f} s"
         )
 
     @property
@@ -114,7 +118,7 @@ class Leases:
         self._owner = owner
         self._lease_s = lease_s
         self._held: dict[str, Lease] = {}
-        self._seen: dict[str, tuple[bytes | None, float]] = {}  # others' leases, and when they were first seen so
+        self._seen = Sightings(storage.cache_folder() / "leases", machine_id())
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_on, name="leases", daemon=True)
@@ -173,6 +177,8 @@ class Leases:
             _, winner = _read(uri)
             if winner is None or winner.nonce != claim.nonce:  # else it was done, though the answer was lost
                 return HeldElsewhere(winner if winner is not None else claim, self._lease_s + _CLOCK_SKEW_S)
+        if before is not None:
+            self._seen.forget(storage.join(self._folder, drive_id))
         lease = Lease(uri, drive_id, text, claim, self._lease_s - (time.monotonic() - begun))
         with self._lock:
             self._held[drive_id] = lease
@@ -181,13 +187,29 @@ class Leases:
     def _left_s(self, drive_id: str, text: bytes | None, length_s: float) -> float:
         """Seconds until a lease that is not renewed is over by this machine's clock: owners renew four times in a
         lease's length, so one that stays as it is for all of it is nobody's, though its owner's clock be days ahead."""
-        now = time.monotonic()
-        with self._lock:
-            seen, since = self._seen.get(drive_id, (None, now))
-            if seen != text:
-                seen, since = text, now
-            self._seen[drive_id] = (seen, since)
-        return since + max(self._lease_s, min(length_s, _LONGEST_S)) + _CLOCK_SKEW_S - now
+        seen_s = self._seen.unchanged_s(storage.join(self._folder, drive_id), text or b"")
+        return max(self._lease_s, min(length_s, _LONGEST_S)) + _CLOCK_SKEW_S - seen_s
+
+    def take_when_free(self, drive_id: str) -> Lease:
+        """Claim a drive that is all there is to do: a lease that may be a dead run's is waited for, which is said.
+
+        Raises DriveError where another run works on the drive (it is alive on this machine, or renews its lease while
+        this one waits); StorageError.
+        """
+        held = taken = self.take(drive_id)
+        while isinstance(taken, HeldElsewhere):
+            # alive, or it would be over; or it was renewed
+            if taken.claim.machine == machine_id() or taken.claim.nonce != held.claim.nonce:  # type: ignore[union-attr]
+                raise DriveError(f"drive {drive_id}: {taken.said}")
+            if taken is held:
+                say_wait(
+                    f"drive {visible(drive_id)}: run {visible(taken.claim.owner)[:80]} on "
+                    f"{visible(taken.claim.host)[:80]} has it, and is looked at whether it renews its lease",
+                    taken.free_in_s,
+                )
+            time.sleep(min(max(taken.free_in_s, 0.05), _LOOK_EVERY_S))
+            taken = self.take(drive_id)
+        return taken
 
     def drive_ids(self) -> list[str]:
         """Drives that have a lease, whoever's and however old. Raises StorageError."""

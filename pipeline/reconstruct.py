@@ -36,7 +36,7 @@ from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
-from pipeline.leases import Guard, HeldElsewhere, Leases
+from pipeline.leases import Guard, Leases
 from pipeline.loop_finder import DetectedLoops
 from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
@@ -93,9 +93,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
             check_writable(output, drive.drive_id)
     with storage.held_root(output, make=True), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
-        lease = leases.take(drive.drive_id)
-        if isinstance(lease, HeldElsewhere):
-            raise DriveError(f"drive {drive.drive_id}: {lease.said}")
+        lease = leases.take_when_free(drive.drive_id)
         decision = decide(drive, identity, config, output)  # again: another may have published it before the lease
         if decision.done:
             return _already_there(publish.settle(output, drive.drive_id, lease.guard), output, config)

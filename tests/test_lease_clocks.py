@@ -1,12 +1,17 @@
 """Leases of machines whose clock is wrong: waited for no longer than the lease's own length, by one's own clock."""
 
 import json
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import asdict
 
 import pytest
 
 from pipeline import leases
+from pipeline.common import waits
+from pipeline.errors import DriveError
 from pipeline.leases import Claim, HeldElsewhere, Lease, Leases
 
 
@@ -25,8 +30,11 @@ def foreign(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.1)
+    monkeypatch.setattr(leases, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(waits, "LONG_S", 0.1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def test_a_lease_that_stays_as_it_is_for_its_length_is_taken_over(tmp_path, foreign):
@@ -43,3 +51,37 @@ def test_a_lease_that_is_renewed_stays_the_others(tmp_path, foreign):
         time.sleep(0.4)
         foreign("b")
         assert isinstance(mine.take("d"), HeldElsewhere)
+
+
+def test_a_run_that_is_begun_again_goes_on_with_the_wait(tmp_path, foreign):
+    """Each try is a process of its own, as when a user tries again and again."""
+    try_it = (
+        "from pipeline import leases; leases._CLOCK_SKEW_S = 0.1\n"
+        f"held = leases.Leases({str(tmp_path)!r}, 'mine', 0.2).take('d'); print(getattr(held, 'left_s', 'taken'))"
+    )
+    said = [subprocess.run([sys.executable, "-c", try_it], capture_output=True, text=True).stdout for _ in range(2)]
+    assert float(said[0]) > 0 and said[1].strip() == "taken"  # a start of Python takes longer than the lease
+
+
+def test_a_single_drive_waits_for_a_lease_of_a_clock_ahead_says_so_and_takes_it_over(tmp_path, foreign, capsys):
+    with Leases(str(tmp_path), "mine", 0.2) as mine:
+        assert isinstance(mine.take_when_free("d"), Lease)
+    said = capsys.readouterr().err
+    assert "waits for drive d: run other on host has it" in said and "at the latest" in said
+
+
+def test_a_single_drive_that_another_machine_renews_is_refused_as_soon_as_it_does(tmp_path, foreign):
+    renewing = threading.Timer(0.1, foreign, ["b"])
+    with Leases(str(tmp_path), "mine", 30.0) as mine:
+        renewing.start()
+        with pytest.raises(DriveError, match="drive d: run other on host is working on it"):
+            mine.take_when_free("d")
+
+
+def test_a_single_drive_that_a_living_process_of_this_machine_has_is_refused_at_once(tmp_path):
+    with Leases(str(tmp_path), "first", 600.0) as first, Leases(str(tmp_path), "second", 600.0) as second:
+        first.take("d")
+        begun = time.monotonic()
+        with pytest.raises(DriveError, match="run first on"):
+            second.take_when_free("d")
+        assert time.monotonic() - begun < 5

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +34,7 @@ from pipeline.publish.verify import verify_drive
 from pipeline.report.drive_view import DriveView
 from pipeline.settings_file import read_settings
 from pipeline.staged_drive import StagedDrive, read_staged_drive, write_staged_drive
+from pipeline.storage import StoredFile
 from tests.forward.test_staging import made_up
 from tests.mutators import damaged_bytes, damaged_json, damaged_lines, damaged_table, survives
 from tests.publish.drives import Loop, small_drive
@@ -131,7 +132,8 @@ def test_a_damaged_table_is_named_or_read_right(published, table, numbers):
 
 @every_kind
 def test_a_damaged_note_of_staged_predictions_is_named(tmp_path, numbers):
-    facts = small_drive(12).facts
+    listing = [StoredFile(f"/in/{n}.png", f"{n}.png", 1000 + n, f"etag{n}") for n in range(12)]
+    facts = replace(small_drive(12).facts, listing=listing)
     loops = (LoopChunk(1, 9, 0.9, (0, 1, 2, 8, 9, 10)),)
     staged = StagedDrive(facts, "20260101T000000-01234567", 5, loops, tuple(range(12)), "b" * 64, True)
     write_staged_drive(str(tmp_path), staged, RunConfig())
@@ -154,7 +156,8 @@ def test_a_damaged_staged_chunk_is_named(tmp_path, numbers):
 
 
 @every_kind
-def test_a_damaged_lease_is_waited_for_no_longer_than_a_lease(tmp_path, numbers):
+def test_a_damaged_lease_is_waited_for_no_longer_than_a_lease(tmp_path, numbers, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / LEASES_FOLDER
     folder.mkdir()
     data = Leases(str(tmp_path), "another", 30.0).take("drive-1").text

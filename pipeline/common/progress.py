@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 
+from pipeline.common import waits
 from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
 
@@ -41,6 +42,7 @@ class Reporter:
                 console=Console(file=self.stream),
             )
             self._bars.start()
+        waits.listen(self.say)
 
     def say(self, text: str) -> None:
         """One line for the reader; control characters in names from outside are made visible."""
@@ -77,6 +79,7 @@ class Reporter:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+        waits.leave(self.say)
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

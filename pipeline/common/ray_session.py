@@ -17,11 +17,13 @@ from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
+from pipeline.common.waits import long_call, say_wait
 from pipeline.errors import ClusterError
 
 _LOOK_EVERY_S = 0.5
 # A head that is being restarted comes back within seconds. Ray itself tries a dead address for seven minutes.
 _ANSWERS_WITHIN_S = 20.0
+_STARTS_WITHIN_S = 60.0  # on a busy machine; its own limit is 30 s for one of its processes
 # Where the processes of a Ray for this machine alone listen. The names are read by Ray, by Gloo and by NCCL.
 _LOOPBACK = "127.0.0.1"
 _ONLY_HERE = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
@@ -49,9 +51,10 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
         with _own_sigterm():
             if address:
                 _check_answers(address)
-                ray.init(address=address, log_to_driver=False, logging_level="warning")
+                with long_call(f"the Ray cluster at {address} to let this process in", _STARTS_WITHIN_S):
+                    ray.init(address=address, log_to_driver=False, logging_level="warning")
                 return
-            with _listening_only_here():
+            with _listening_only_here(), long_call("Ray to start on this machine", _STARTS_WITHIN_S):
                 ray.init(
                     address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
                     # one core more a rank: a rank that computes waits for frames that these cores decode
@@ -108,6 +111,7 @@ def _check_answers(address: str) -> None:
         return
     host, port = found[1].strip("[]"), int(found[2])
     end = time.monotonic() + _ANSWERS_WITHIN_S
+    said = False
     while True:
         try:
             with socket.create_connection((host, port), timeout=max(end - time.monotonic(), 1.0)):
@@ -115,6 +119,9 @@ def _check_answers(address: str) -> None:
         except (OSError, OverflowError) as error:
             if time.monotonic() >= end or isinstance(error, (socket.gaierror, OverflowError)):
                 raise ClusterError(_why_not(error, address)) from error
+            if not said:
+                say_wait(f"the Ray cluster at {address} to answer", _ANSWERS_WITHIN_S)
+                said = True
             time.sleep(_LOOK_EVERY_S)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from pipeline.common.waits import long_call
 from pipeline.errors import StorageError
 from pipeline.storage.uris import is_local, redacted
 
@@ -25,10 +26,17 @@ class UnreachableError(StorageError):
     """The store does not answer (in time, or without errors of its own) after retries."""
 
 
+_GIVEN_UP_S = 90.0  # about when the clients of stores give up one call (pipeline.storage.stores)
+
+
 @contextlib.contextmanager
 def translated(uri: str, verb: str) -> Iterator[None]:
     try:
-        yield
+        if is_local(uri):
+            yield
+        else:
+            with long_call(f"the store, to {verb} {redacted(uri)}", _GIVEN_UP_S):
+                yield
     except StorageError:
         raise
     except Exception as error:

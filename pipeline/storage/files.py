@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.common.waits import long_call
 from pipeline.errors import StorageError
 from pipeline.storage.failures import UnreachableError, code_of, translated
 from pipeline.storage.folders import stored_file
@@ -22,6 +23,7 @@ from pipeline.storage.held_root import make_folders
 from pipeline.storage.stores import is_object_store, resolve
 from pipeline.storage.uris import is_local, redacted
 
+_FETCHED_S = 600.0  # that weights of some GB are fetched in
 READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
 
 
@@ -201,7 +203,8 @@ def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
     with translated(uri, f"fetch into {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{key}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel when a process dies
+            with long_call(f"another process of this machine that fetches {found.name}", _FETCHED_S):
+                fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel when a process dies
             if not target.exists():
                 # One fixed name under the lock: what a killed process left is overwritten, not collected.
                 partial = folder / f"{key}.part"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pipeline.common.waits import say_wait
 from pipeline.errors import PipelineError
 from pipeline.storage.failures import UnreachableError
 
@@ -43,5 +44,6 @@ def patiently(ask: Callable[[], T], waits_s: Sequence[float] | None = None) -> T
             wait = wait_before_retry(error, tries, STORE_WAITS_S if waits_s is None else waits_s)
             if wait is None:
                 raise
+            say_wait(f"the next try ({error})", wait)
             time.sleep(wait)
     raise AssertionError("unreachable")

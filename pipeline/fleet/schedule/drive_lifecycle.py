@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pipeline import publish, storage
 from pipeline.common.progress import Reporter
+from pipeline.common.waits import say_wait
 from pipeline.config import RunConfig
 from pipeline.errors import LeaseLostError, PipelineError, StorageError
 from pipeline.fleet.plan.drive_plan import PUBLISHED_ALREADY, TAKEN, PlannedDrive, drive_config
@@ -294,6 +295,7 @@ class DriveBook:
             except StorageError as error:
                 wait = wait_before_retry(error, tries, self._waits_s)
                 if wait is not None and not self.stopping:
+                    say_wait(f"the next try to publish drive {drive_id} ({error})", wait)
                     time.sleep(wait)
                     continue
                 self.give_up(planned, f"{error} (tried {tries} times)", "publish", lasting=False)

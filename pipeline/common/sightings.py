@@ -1,0 +1,48 @@
+"""Since when this machine has seen something unchanged, over all its processes: a wait that is interrupted and begun
+again goes on where it was.
+
+One small file a thing in a folder of this machine. Seconds are those since the machine was started, which no clock that
+is set can change; a file of another start, or one that cannot be read or written, counts as a first look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import uuid
+from pathlib import Path
+
+_MOST_BYTES = 4096
+
+
+class Sightings:
+    """folder: where they are kept, made when needed; boot: names this start of the machine."""
+
+    def __init__(self, folder: Path, boot: str) -> None:
+        self._folder, self._boot = folder, boot
+
+    def unchanged_s(self, name: str, value: bytes) -> float:
+        """Seconds since a thing of this name was first seen with this value, without another one in between."""
+        now, path = time.monotonic(), self._path(name)
+        said = f"{self._boot} {hashlib.sha256(value).hexdigest()}"
+        with contextlib.suppress(OSError, ValueError):
+            with open(path, "rb") as file:
+                before, _, since = file.read(_MOST_BYTES).decode().rpartition(" ")
+            if before == said and now - float(since) >= 0:
+                return now - float(since)
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+            partial.write_text(f"{said} {now}")
+            os.replace(partial, path)
+        return 0.0
+
+    def forget(self, name: str) -> None:
+        """It is not there any more."""
+        with contextlib.suppress(OSError):
+            self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        return self._folder / hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
