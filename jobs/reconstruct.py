@@ -45,7 +45,7 @@ def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
     """The drives of an input with many; None where it is a single one and nothing asks for more than its result."""
     if config.input is None or config.drive_id is not None:
         return None
-    found = iter_drives(config.input, leave_out=config.output, note=_say_of_input)
+    found = iter_drives(config.input, leave_out=config.output, note=_say_of_input, join=config.join_clips)
     first = list(islice(found, 2))
     asked = config.plan or config.retry_failed or config.only or config.limit
     only = first[0] if len(first) == 1 else None

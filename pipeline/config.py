@@ -56,6 +56,9 @@ class RunConfig:
     """What of the frames is left out: a picture for all frames (black is left out), a folder with one for each
     (000000.png or 000000.jpg.png for the frame 000000.jpg; below it a folder of a drive's name where drives are many),
     or auto: what does not move while the car does (bonnet, mirror, time stamp)."""
+    join_clips: bool = True
+    """Videos that follow each other, and folders whose frames go on counting, are one drive; nuScenes' folders are cut
+    into scenes. Else each file, and each folder of pictures, is a drive."""
     max_bad_share: float = 0.2
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = False
@@ -211,6 +214,7 @@ class RunConfig:
             "overwrite",
             "keep_predictions",
             "address",
+            "join_clips",  # a drive knows its files
             "plan",
             "only",
             "limit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -193,12 +194,7 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     cameras = source.cameras
     bad = 0
     frames = source.drive.frame_source
-    decoded = None
-    if FRAME_MARK in cameras.uris[0]:
-        film = frames.locate(cameras.uris[0])
-        if cameras.timestamps_ns is None:
-            raise DriveError(f"drive {source.drive.manifest.drive_id}: frames of a video without times")
-        decoded = video.decode_at(film, cameras.timestamps_ns.tolist(), source.drive.manifest.turn)
+    decoded = _film_frames(source) if FRAME_MARK in cameras.uris[0] else None
     for uri, name in zip(cameras.uris, source.names, strict=True):
         if decoded is None:
             try:
@@ -215,6 +211,18 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     if bad:
         notes.append(f"{bad} frames cannot be decoded and have no image")
     return f"images: {len(cameras) - bad} files"
+
+
+def _film_frames(source: ExportSource) -> Iterator[Image.Image | DecodeError]:
+    """The frames of a video, out of one file after the other."""
+    named = (uri.rpartition(FRAME_MARK) for uri in source.cameras.uris)
+    for film, group in itertools.groupby(named, key=lambda name: name[0]):
+        numbers = [int(name[2]) for name in group]
+        try:
+            place = source.drive.frame_source.locate(film)
+            yield from video.decode_numbers(place, numbers, source.drive.manifest.turn)
+        except DecodeError as error:  # a clip that cannot be opened, whose frames are flagged
+            yield from [error] * len(numbers)
 
 
 def _undistorted(image: Image.Image, view: View) -> Image.Image:

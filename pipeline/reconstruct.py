@@ -76,6 +76,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             turn=config.rotate,
             camera=config.camera,
             masks=config.masks,
+            join=config.join_clips,
         )
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")

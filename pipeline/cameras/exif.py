@@ -1,8 +1,10 @@
-"""A first guess of a camera from what it wrote into its pictures: the focal length."""
+"""What a camera wrote into its pictures: the focal length, as a first guess of its model, and when it took them."""
 
 from __future__ import annotations
 
 import math
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 from PIL import Image
@@ -12,6 +14,9 @@ from pipeline.cameras.camera import Camera
 _EXIF_BLOCK = 0x8769
 _FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
 _PLANE_RESOLUTION, _PLANE_UNIT, _PIXELS_ACROSS = 0xA20E, 0xA210, 0xA002
+_TAKEN, _FRACTION, _ZONE = 0x9003, 0x9291, 0x9011  # DateTimeOriginal, SubSecTimeOriginal, OffsetTimeOriginal
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
 _DIAGONAL_35MM = math.hypot(36.0, 24.0)  # "35 mm equivalent" compares diagonals (CIPA DCG-001)
 _MM_OF_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 _PLAUSIBLE = (0.2, 20.0)  # focal lengths over the larger side; others are a writer's mistake
@@ -35,6 +40,29 @@ def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
     if not _PLAUSIBLE[0] <= focal / max(width, height) <= _PLAUSIBLE[1]:
         return None
     return Camera("pinhole", width, height, focal, focal, width / 2, height / 2)
+
+
+def exif_time(image: Image.Image) -> int | None:
+    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone; UTC where no
+    zone is told. None where EXIF tells no time."""
+    try:
+        block = image.getexif().get_ifd(_EXIF_BLOCK)
+        moment = datetime.strptime(_text(block.get(_TAKEN))[:19], "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+    except Exception:  # as in exif_camera; and texts that are no time
+        return None
+    fraction = _text(block.get(_FRACTION))
+    zone = _OFFSET.fullmatch(_text(block.get(_ZONE)))
+    offset = 0
+    if zone is not None:
+        offset = (int(zone[2]) * 60 + int(zone[3])) * 60 * (-1 if zone[1] == "-" else 1)
+    since = moment - _EPOCH
+    whole = (since.days * 86_400 + since.seconds - offset) * 10**9
+    return whole + (int(fraction[:9].ljust(9, "0")) if fraction.isascii() and fraction.isdigit() else 0)
+
+
+def _text(value: Any) -> str:
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.strip("\0 ")
 
 
 def _number(value: Any) -> float:

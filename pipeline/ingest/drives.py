@@ -1,4 +1,4 @@
-"""What a drive is: a folder of images, a KITTI odometry sequence, or a video; its frames, times and identity.
+"""Finds the drive at a place: a folder of images, a data set's recording, a video, or the clips of one recording.
 
 Only names, sizes and headers are read here. A frame that turns out to be bad later keeps its number.
 """
@@ -10,26 +10,32 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 from pipeline import storage
 from pipeline.cameras.config import CameraConfig
-from pipeline.cameras.known_camera import KnownCamera
-from pipeline.cameras.orientation import UPRIGHT
 from pipeline.common.visible_text import visible
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.calibration import known_camera
+from pipeline.ingest.clips import clip_runs, clips_between, ends_of_range, range_name
 from pipeline.ingest.dataset_times import PICTURES, camera_folder, dataset_times
+from pipeline.ingest.drive import Drive
+from pipeline.ingest.films import joined_drive, video_drive
+from pipeline.ingest.frame_choice import FrameChoice, check_frame_size, selected_frames
 from pipeline.ingest.frame_masks import AUTO, masks_digest
 from pipeline.ingest.frame_series import Series, find_series, unused_files
 from pipeline.ingest.frame_times import check_rising, read_times
+from pipeline.ingest.image_times import image_times
+from pipeline.ingest.numbered_folders import comma_files, comma_range, comma_runs, split_frames
 from pipeline.ingest.preprocess import ImageHeader
 from pipeline.storage import Listing, NotFoundError
 
+__all__ = ["KITTI_FOLDERS", "Drive", "find_drive", "frames_of", "is_drive", "is_image_name"]
+
 # KITTI's left cameras: colour where it is there, else grey.
 KITTI_FOLDERS = ("image_2", "image_0")
+KITTI_RAW_FOLDERS = ("image_02", "image_00")
 HEADER_BYTES = 64 * 1024  # holds the size in all but JPEGs with large embedded previews
 _DEEP_LOOKED_AT = 6  # pictures of more than 8 bits that are read to see which range they use
 FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is not worth its listing
@@ -39,78 +45,6 @@ _CAMERA_FOLDER = re.compile(r"image_\d+")
 _BESIDE = ("calib.txt", "times.txt", "timestamps.txt", "poses.txt", "thumbs.db", "desktop.ini")
 # Clips with a picture each (a thumbnail) are clips; a folder of frames may hold a clip or two.
 _IMAGES_A_CLIP = 4
-
-
-@dataclass(frozen=True)
-class Drive:
-    """One drive: frames 0 ... frame_count-1 after stride or fps were applied."""
-
-    drive_id: str
-    source_uri: str
-    kind: Literal["images", "video"]
-    uris: Sequence[str]  # images: one a frame, in natural order; video: the one file
-    frame_count: int
-    timestamps_ns: tuple[int, ...] | None  # KITTI: times.txt; video: presentation times; None where unknown
-    video_frames: tuple[int, ...] | None  # numbers of the frames that are used, in order of presentation
-    source_width: int  # of the first readable frame as it should be seen, pixels
-    source_height: int
-    listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
-    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
-    orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
-    white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
-    notes: tuple[str, ...] = ()  # what lies in the input and is not used, and what is odd about it, a sentence each
-    camera: KnownCamera | None = None  # of the upright frames; None where nothing is known
-    masks: str | None = None  # name of what the user's masks hold; None without
-
-    def __post_init__(self) -> None:
-        storage.check_drive_id(self.drive_id)
-        if self.frame_count < 1:
-            raise DriveError(f"drive {self.drive_id}: expected at least one frame, got {self.frame_count}")
-        if len(self.uris) != (self.frame_count if self.kind == "images" else 1):
-            raise DriveError(f"drive {self.drive_id}: {len(self.uris)} files for {self.frame_count} frames")
-        for values in (self.timestamps_ns, self.video_frames):
-            if values is None:
-                continue
-            if len(values) != self.frame_count or any(b <= a for a, b in itertools.pairwise(values)):
-                raise DriveError(f"drive {self.drive_id}: expected {self.frame_count} increasing numbers")
-        if self.kind == "video" and (self.timestamps_ns is None or self.video_frames is None):
-            raise DriveError(f"drive {self.drive_id}: a video's frames are named by number and time")
-        if self.source_width < 1 or self.source_height < 1:
-            size = f"{self.source_width}x{self.source_height}"
-            raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
-
-    @property
-    def picture(self) -> dict[str, Any]:
-        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames of a
-        camera of which nothing is known."""
-        said: dict[str, Any] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
-        if self.white != preprocess.WHITE:
-            said["white"] = self.white
-        if self.camera is not None:
-            said["camera"] = self.camera.to_dict()
-        return said if self.masks is None else {**said, "masks": self.masks}
-
-    def frame_uris(self) -> list[str]:
-        """Names of all frames: their files, or the video with each frame's number behind '#frame='."""
-        if self.video_frames is None:
-            return list(self.uris)
-        return [f"{self.uris[0]}{video.FRAME_MARK}{number}" for number in self.video_frames]
-
-
-@dataclass(frozen=True)
-class _Used:
-    """Which frames of a source are used, how they are turned, and what is said of their camera."""
-
-    start: int
-    end: int | None
-    stride: int
-    fps: float | None
-    turn: int | None
-    camera: CameraConfig
-
-    def __post_init__(self) -> None:
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise ValueError(f"expected 0 <= start < end, got start {self.start} and end {self.end}")
 
 
 def find_drive(
@@ -124,11 +58,13 @@ def find_drive(
     turn: int | None = None,
     camera: CameraConfig | None = None,
     masks: str | None = None,
+    join: bool = True,
 ) -> Drive:
     """Recognise the drive at a URI.
 
     Args:
-        uri: a folder of images, a KITTI odometry sequence folder or its image folder, or a video file.
+        uri: a folder of images, a KITTI odometry sequence folder or its image folder, a video file; a folder whose
+            videos, or numbered folders, are one recording; FOLDER/FIRST..LAST for the clips from one to another.
         drive_id: default is the folder's or file's name (".../sequences/90/image_0" -> "90").
         stride: use every stride-th frame.
         fps: use about so many frames a second instead; needs known times (videos, times.txt).
@@ -136,6 +72,7 @@ def find_drive(
         turn: degrees to the right that stored frames are turned by, instead of what EXIF or the video says.
         camera: where the calibration is, if it does not lie with the frames.
         masks: a picture, or a folder of pictures, of what is left out; or auto.
+        join: whether several clips or folders may be one drive.
 
     Raises:
         DriveError: nothing usable there, times or a range that do not fit, an unsafe id; says what to do.
@@ -148,14 +85,16 @@ def find_drive(
         raise ValueError(f"fps must be positive, got {fps}")
     if fps is not None and stride != 1:
         raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
-    used = _Used(start or 0, end, stride, fps, turn, camera or CameraConfig())
+    used = FrameChoice(start or 0, end, stride, fps, turn, camera or CameraConfig())
     uri = storage.absolute(uri)
     _check_text([uri])
     name = storage.parent_and_name(uri)[1]
-    if video.is_video_name(name):
-        drive = _video_drive(uri, drive_id or name.rpartition(".")[0], used)
+    if ends_of_range(name) is not None or comma_range(name) is not None:
+        drive = _range_drive(uri, drive_id, used)
+    elif video.is_video_name(name):
+        drive = video_drive(uri, drive_id or name.rpartition(".")[0], used)
     else:
-        drive = _image_drive(uri, drive_id, used)
+        drive = _folder_drive(uri, drive_id, used, join)
     if masks is None or masks == AUTO:
         return drive
     return replace(drive, masks=masks_digest(storage.absolute(masks), drive.drive_id, drive.frame_uris()))
@@ -166,17 +105,93 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(preprocess.SUFFIXES)
 
 
-def _image_drive(uri: str, drive_id: str | None, used: _Used) -> Drive:
-    found, folder, sequence = _image_folder(uri)
+def _range_drive(uri: str, drive_id: str | None, used: FrameChoice) -> Drive:
+    """The drive of FOLDER/FIRST..LAST: clips, or comma2k19's segments."""
+    folder, name = storage.parent_and_name(uri)
+    ends = ends_of_range(name)
+    if ends is not None:
+        files = storage.list_files(folder)
+        clips = clips_between([one for one in files.names if video.is_video_name(one)], *ends)
+        if clips:
+            return joined_drive(folder, _taken(files, clips), drive_id or ends[0].rpartition(".")[0], used)
+    first, last = ends or comma_range(name) or ("", "")
+    for run in comma_runs(folder, storage.list_folders(folder)) if ends is None else []:
+        if {first, last} <= set(run.folders):
+            run = replace(run, folders=run.folders[run.folders.index(first) : run.folders.index(last) + 1])
+            files, times = comma_files(folder, run)
+            return joined_drive(folder, files, drive_id or plain_id(first), used, times)
+    raise DriveError(f"{storage.redacted(uri)}: expected the first and the last of clips whose names go on counting")
+
+
+def _folder_drive(uri: str, drive_id: str | None, used: FrameChoice, join: bool) -> Drive:
+    """The drive of a folder, whatever kind it is."""
+    here = storage.list_files(uri)
+    found = _image_folder(uri, here)
+    if found is not None:
+        return _image_drive(uri, found, drive_id, used)
+    videos = [name for name in here.names if video.is_video_name(name)]
+    if join:
+        name = drive_id or plain_id(storage.parent_and_name(uri)[1])
+        if videos:
+            runs = clip_runs(videos, lambda clip: video.read_clip_header(storage.join(uri, clip)))
+            longest = max(runs, key=len)
+            if len(runs) == 1 and len(longest) > 1:
+                return joined_drive(uri, _taken(here, longest), name, used)
+            if len(longest) > 1:
+                raise DriveError(
+                    f"no frames in {storage.redacted(uri)}; it holds {len(videos)} videos of {len(runs)} drives: give "
+                    f"one ({range_name(longest)} has {len(longest)} clips), or the folder without --drive-id for all"
+                )
+        else:
+            folders = storage.list_folders(uri)
+            segments = comma_runs(uri, folders)
+            if len(segments) == 1:
+                files, times = comma_files(uri, segments[0])
+                return joined_drive(uri, files, name, used, times)
+            frames = split_frames(uri, folders)
+            if frames is not None:
+                return _image_drive(uri, (_beside(here, frames), uri, None), drive_id, used)
+    if videos:
+        hint = f"; it holds {len(videos)} videos, each of them a drive: give one ({videos[0]}), or the folder without "
+        hint += "--drive-id for all of them"
+    else:
+        hint = "; " + "; ".join((*unused_files(here.names, preprocess.UNREAD), "give the folder that holds the frames"))
+    raise DriveError(f"no frames in {storage.redacted(uri)}{hint}")
+
+
+def _beside(here: Listing, below: Listing) -> Listing:
+    """Files of folders below one with what lies beside these folders (a calibration)."""
+    if not len(here):
+        return below
+    names, sizes, etags = below.columns()
+    more = here.columns()
+    return Listing(here.uri_of_folder, names + more[0], sizes + more[1], etags + more[2])
+
+
+def plain_id(name: str) -> str:
+    """A recording's name as an id: comma2k19's holds a bar between the device and the moment."""
+    return name.replace("|", "_")
+
+
+def _taken(files: Listing, names: Sequence[str]) -> Listing:
+    places = {name: place for place, name in enumerate(files.names)}
+    return files.take([places[name] for name in names])
+
+
+def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str | None, used: FrameChoice) -> Drive:
+    found, folder, sequence = place
     files, notes = frames_of(found)
+    is_raw = folder != uri and not sequence and storage.parent_and_name(folder)[0] != uri  # given by the recording
     drive_id = storage.check_drive_id(
-        drive_id or storage.parent_and_name(sequence or camera_folder(folder) or folder)[1]
+        drive_id or storage.parent_and_name(uri if is_raw else sequence or camera_folder(folder) or folder)[1]
     )
     times = _kitti_times(sequence, files) if sequence else dataset_times(folder, files)
-    selected = _selection(len(files), times, used, drive_id)
+    if times is None:
+        times = image_times(files, used.start, used.end)
+    selected = selected_frames(len(files), times, used, drive_id)
     files = files.take(selected)
     first = _first_header(files, drive_id, used.turn)
-    _check_size(drive_id, *first.size)
+    check_frame_size(drive_id, *first.size)
     return Drive(
         drive_id=drive_id,
         source_uri=uri,
@@ -236,27 +251,26 @@ def is_drive(images: int, videos: int, folders: int) -> bool:
     return images > 0 and images >= folders and images > (_IMAGES_A_CLIP * videos if videos else 0)
 
 
-def _image_folder(uri: str) -> tuple[Listing, str, str | None]:
-    """The folder that holds the images with what is in it, and if it is KITTI's the sequence folder above it."""
-    here = storage.list_files(uri)
+def _image_folder(uri: str, here: Listing) -> tuple[Listing, str, str | None] | None:
+    """The folder that holds the images with what is in it, and if it is KITTI's the sequence folder above it; None for
+    a folder that is none and has none."""
     if _is_drive_of_images(here):
         parent, name = storage.parent_and_name(uri)
         return here, uri, parent if _CAMERA_FOLDER.fullmatch(name) and storage.parent_and_name(parent)[1] else None
-    for name in (*KITTI_FOLDERS, PICTURES):
-        folder = storage.join(uri, name)
+    for names in (
+        (KITTI_FOLDERS[0],),
+        (KITTI_FOLDERS[1],),
+        (PICTURES,),
+        *((raw, PICTURES) for raw in KITTI_RAW_FOLDERS),
+    ):
+        folder = storage.join(uri, *names)
         try:
             files = storage.list_files(folder)
         except NotFoundError:
             continue
         if _has_images(files):
-            return files, folder, uri if name != PICTURES else None
-    videos = [name for name in here.names if video.is_video_name(name)]
-    if videos:
-        hint = f"; it holds {len(videos)} videos, each of them a drive: give one ({videos[0]}), or the folder without "
-        hint += "--drive-id for all of them"
-    else:
-        hint = "; " + "; ".join((*unused_files(here.names, preprocess.UNREAD), "give the folder that holds the frames"))
-    raise DriveError(f"no frames in {storage.redacted(uri)}{hint}")
+            return files, folder, uri if names[0] in KITTI_FOLDERS else None
+    return None
 
 
 def _has_images(files: Listing) -> bool:
@@ -293,27 +307,6 @@ def _kitti_times(sequence: str, files: Listing) -> list[int] | None:
     return times
 
 
-def _selection(count: int, times_ns: Sequence[int] | None, used: _Used, drive_id: str) -> Sequence[int]:
-    """Which of `count` frames are used."""
-    if count and used.start >= count:
-        raise DriveError(f"drive {drive_id}: starts at frame {used.start} of {count}; give an earlier start")
-    end = count if used.end is None else min(used.end, count)
-    if used.fps is None:
-        return range(used.start, end, used.stride)
-    if times_ns is None:
-        raise DriveError(f"drive {drive_id}: fps needs known times, and its frames have none; use a stride")
-    period = 1e9 / used.fps
-    selected: list[int] = []
-    slot = -1
-    for i in range(used.start, end):
-        # Slots of one period; half a millisecond of slack, as times are often rounded.
-        now = math.floor((times_ns[i] - times_ns[used.start] + min(5e5, period / 10)) / period)
-        if now > slot:
-            selected.append(i)
-            slot = now
-    return selected
-
-
 def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeader:
     """What the first image says whose header can be read."""
     reason = ""
@@ -334,13 +327,6 @@ def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeade
     )
 
 
-def _check_size(drive_id: str, width: int, height: int) -> None:
-    try:
-        preprocess.check_size(width, height)
-    except DecodeError as error:
-        raise DecodeError(f"drive {drive_id}: {error}") from None
-
-
 def _white(files: Listing) -> int:
     """The value of white in a drive of pictures of more than 8 bits, by some of them from its whole length."""
     some = sorted({len(files) * part // _DEEP_LOOKED_AT for part in range(_DEEP_LOOKED_AT)})
@@ -351,31 +337,3 @@ def _white(files: Listing) -> int:
                 yield storage.read_bytes(files.uri(place))
 
     return preprocess.white_of(read())
-
-
-def _video_drive(uri: str, drive_id: str, used: _Used) -> Drive:
-    storage.check_drive_id(drive_id)
-    file = storage.stored_file(uri)
-    if file.size == 0:
-        raise DecodeError(f"drive {drive_id}: the video {storage.redacted(uri)} has no bytes")
-    timeline = video.read_timeline(uri, used.turn)
-    _check_size(drive_id, timeline.width, timeline.height)
-    selected = _selection(len(timeline.timestamps_ns), timeline.timestamps_ns, used, drive_id)
-    return Drive(
-        drive_id=drive_id,
-        source_uri=uri,
-        kind="video",
-        uris=(file.uri,),
-        frame_count=len(selected),
-        timestamps_ns=tuple(timeline.timestamps_ns[i] for i in selected),
-        video_frames=tuple(selected),
-        source_width=timeline.width,
-        source_height=timeline.height,
-        listing=Listing.of([file]),
-        turn=used.turn,
-        orientation=timeline.orientation,
-        notes=timeline.notes,
-        camera=known_camera(
-            used.camera, storage.parent_and_name(uri)[0], None, (timeline.width, timeline.height), None
-        ),
-    )

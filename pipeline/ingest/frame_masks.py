@@ -91,8 +91,9 @@ def _listed(uri: str, drive_id: str, frame_uris: Sequence[str]) -> tuple[str, st
 def _names_of(uri: str, frame: int) -> tuple[str, ...]:
     """Names that the mask of a frame may have: COLMAP's, the plain one, and for frames of a video their number."""
     if "#frame=" in uri:
-        number = int(uri.rpartition("=")[2])
-        return (f"{number:06d}.png", f"frame_{number:06d}.png")
+        film, _, number_text = uri.rpartition("#frame=")
+        number, clip = int(number_text), storage.parent_and_name(film)[1].rpartition(".")[0]
+        return (f"{clip}_{number:06d}.png", f"{number:06d}.png", f"frame_{number:06d}.png")
     name = storage.parent_and_name(uri)[1]
     stem = name.rpartition(".")[0]
     return (f"{name}.png", f"{stem}.png", f"{stem}_mask.png")

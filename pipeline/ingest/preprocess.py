@@ -168,6 +168,11 @@ def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
     return ImageHeader(size, orientation, exif_camera(image, *size), is_deep)
 
 
+def opened(data: bytes) -> Image.Image:
+    """An image whose header alone is read. Raises DecodeError as `read_header`."""
+    return _opened(data, MAX_PIXELS)
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """Size (width, height) of an image, upright, from its header. Raises DecodeError as `read_header`."""
     return read_header(data).size

@@ -94,14 +94,15 @@ class Segment:
     start: int
     stop: int
     numbers: tuple[int, int]  # of the first and the last frame in the drive, for messages
-    uris: tuple[str, ...]  # images: one a frame; video: the one file
-    wanted_ns: tuple[int, ...] | None  # video: presentation times
+    uris: tuple[str, ...]  # one a frame: its image, or the video file that holds it
+    wanted_ns: tuple[int, ...] | None  # video: presentation times in that file
     height: int
     width: int
     source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
     view: View | None = None  # the rectified picture that frames are made into; None: scaled and cut only
     turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
+    is_joined: bool = False  # a video of several clips
 
 
 @dataclass(frozen=True)
@@ -129,21 +130,22 @@ def segment_of(
 ) -> Segment:
     """The segment of these places in a plan; numbers[place] is the drive's frame."""
     wanted = numbers[frames.start : frames.stop]
-    times = drive.timestamps_ns
+    is_video = drive.kind == "video"
     return Segment(
         drive_index=drive_index,
         drive_id=drive.drive_id,
         start=frames.start,
         stop=frames.stop,
         numbers=(wanted[0], wanted[-1]),
-        uris=tuple(drive.uris) if drive.kind == "video" else tuple(drive.uris[number] for number in wanted),
-        wanted_ns=tuple(times[number] for number in wanted) if drive.kind == "video" and times else None,
+        uris=tuple(drive.uris[drive.clip_of(number) if is_video else number] for number in wanted),
+        wanted_ns=tuple(drive.shown_at(number) for number in wanted) if is_video else None,
         height=height,
         width=width,
         source_size=(drive.source_width, drive.source_height),
         view=drive.camera.view(width, height) if drive.camera else None,
         turn=drive.turn,
         white=drive.white,
+        is_joined=len(drive.clips) > 1,
     )
 
 
@@ -248,8 +250,7 @@ def _decode_images(
 
 
 def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]) -> None:
-    assert segment.wanted_ns is not None
-    for i, decoded in enumerate(video.decode_at(segment.uris[0], segment.wanted_ns, segment.turn)):
+    for i, decoded in enumerate(_film_frames(segment)):
         reasons[i] = None
         if isinstance(decoded, DecodeError):
             reasons[i] = str(decoded)
@@ -261,6 +262,22 @@ def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, rea
             images[i] = prepare(decoded)
             if preprocess.shows_nothing(images[i]):
                 reasons[i] = _NOTHING
+
+
+def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
+    """The frames of a segment out of the files that hold them. Of several clips one that vanished is not all."""
+    assert segment.wanted_ns is not None
+    for uri, group in itertools.groupby(zip(segment.uris, segment.wanted_ns, strict=True), key=lambda one: one[0]):
+        wanted = [time_ns for _, time_ns in group]
+        given = 0
+        try:
+            for decoded in video.decode_at(uri, wanted, segment.turn):
+                given += 1
+                yield decoded
+        except NotFoundError as error:
+            if not segment.is_joined:
+                raise
+            yield from [DecodeError(f"vanished since the drive was listed: {error}")] * (len(wanted) - given)
 
 
 def _reason(uri: str, error: DecodeError) -> str:

@@ -6,10 +6,12 @@ to the key frame before, decode, match times. Both functions here round times th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -19,6 +21,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.cameras.orientation import is_on_its_side, orientation_of_turn, upright
 from pipeline.errors import DecodeError, StorageError
+from pipeline.ingest import raw_stream
 from pipeline.ingest.preprocess import MAX_PIXELS
 
 # Every container that PyAV opens and that people's cameras write.
@@ -47,6 +50,32 @@ class Timeline:
     height: int
     orientation: int = 1  # how stored frames are turned for that, as EXIF says it
     notes: tuple[str, ...] = ()  # what is odd about the file, a sentence each
+    missing: int = 0  # frames that the file promises behind the last one
+
+
+@dataclass(frozen=True)
+class ClipHeader:
+    """What a video's header says: its length, the time of its first frame (pieces of a longer film may go on counting),
+    and when it was recorded, nanoseconds (since 1970; None where it says no time)."""
+
+    duration_ns: int
+    start_ns: int
+    created_ns: int | None
+
+
+def read_clip_header(uri: str) -> ClipHeader | None:
+    """The header of a video; None where it cannot be opened or says no length. Raises StorageError."""
+    try:
+        with storage.open_input(uri) as file, _opened(file, uri) as container:
+            if not container.duration or container.duration < 0:
+                return None
+            created = None
+            with contextlib.suppress(ValueError):
+                moment = datetime.fromisoformat(container.metadata.get("creation_time", ""))
+                created = round(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 10**9)
+            return ClipHeader(container.duration * 1000, (container.start_time or 0) * 1000, created)
+    except DecodeError:
+        return None
 
 
 def read_timeline(uri: str, turn: int | None = None) -> Timeline:
@@ -85,7 +114,10 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
                 untimed += 1
                 continue
             times.append(_nanoseconds(packet.pts, stream.time_base))
-        if untimed:
+        if untimed == packets and raw_stream.is_raw(container):
+            times = raw_stream.times_of(packets, stream)
+            notes.append(f"a bare stream tells no times: {raw_stream.rate_of(stream):g} frames a second are assumed")
+        elif untimed:
             raise DecodeError(
                 f"{uri}: expected a time for every video frame, {untimed} of {packets} have none; "
                 "encode it again (ffmpeg -fflags +genpts -i IN -c:v libx264 OUT.mp4)"
@@ -104,7 +136,17 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
         wide, high = _square_pixels(int(context.width), int(context.height), stream)
     orientation = orientation_of_turn(_turn_said(uri, shown[0]) if turn is None else turn)
     width, height = (high, wide) if is_on_its_side(orientation) else (wide, high)
-    return Timeline(tuple(shown), width, height, orientation, tuple(notes))
+    return Timeline(tuple(shown), width, height, orientation, tuple(notes), missing)
+
+
+def decode_numbers(uri: str, numbers: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
+    """Decode the frames with these numbers (increasing, in the order they are shown) as `decode_at` does. Raises
+    DecodeError where the file cannot be opened."""
+    times = read_timeline(uri, turn).timestamps_ns
+    there = [number for number in numbers if number < len(times)]
+    yield from decode_at(uri, [times[number] for number in there], turn)
+    for _ in numbers[len(there) :]:
+        yield DecodeError("the video ends early: nothing decodable from this frame on")
 
 
 def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
@@ -182,6 +224,10 @@ def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
         with storage.open_input(uri) as file, _opened(file, uri) as container:
             stream = _main_stream(container)
             stream.thread_type = "NONE"  # a task has one core; threads would also delay frames at errors
+            if raw_stream.is_raw(container):
+                for time_ns, frame in raw_stream.frames_from(_packets(container, stream, flush=True), stream, first_ns):
+                    yield time_ns, _Shown(frame, _square_pixels(frame.width, frame.height, stream))
+                return
             if seek:
                 try:
                     target = int(Fraction(first_ns, 10**9) / stream.time_base)

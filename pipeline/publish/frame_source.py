@@ -48,7 +48,7 @@ class FrameSource:
         name = storage.parent_and_name(uri)[1]
         if below is None:
             raise DriveError(f"{drive}: frame {_shown(uri)} does not lie in its input {_shown(self._root)}; {_REMEDY}")
-        if name not in self._names:
+        if name not in self._names and below not in self._names:  # files in folders below are named with these
             raise DriveError(f"{drive}: frame {_shown(uri)} is not among the files of its input; {_REMEDY}")
         return uri
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,12 +27,11 @@ def spread(count: int, most: int) -> list[int]:
 def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
     """The source images (RGB) of these frames (rising), or why one cannot be read: the input may be gone since."""
     turn = drive.manifest.turn
-    rows = drive.poses.select(["uri", "timestamp_ns", "width", "height"])
-    uris, times = rows["uri"].to_pylist(), rows["timestamp_ns"].to_pylist()
+    uris = drive.poses["uri"].to_pylist()
     if any(FRAME_MARK in uris[frame] for frame in frames):
         for start in range(0, len(frames), _VIDEO_RUN):
             run = frames[start : start + _VIDEO_RUN]
-            yield from _video_frames(drive.frame_source, uris[run[0]], run, [times[frame] for frame in run], turn)
+            yield from _video_frames(drive.frame_source, [uris[frame] for frame in run], run, turn)
         return
     source = drive.frame_source
     with ThreadPoolExecutor(_READERS, thread_name_prefix="frames") as pool:
@@ -74,13 +74,19 @@ def _read(source: FrameSource, uri: str, turn: int | None) -> Image.Image | str:
 
 
 def _video_frames(
-    source: FrameSource, uri: str, frames: Sequence[int], times: Sequence[int], turn: int | None
+    source: FrameSource, uris: Sequence[str], frames: Sequence[int], turn: int | None
 ) -> Iterator[tuple[int, Image.Image | str]]:
-    given = 0
-    try:
-        for frame, image in zip(frames, video.decode_at(source.locate(uri), times, turn), strict=True):
-            given += 1
-            yield frame, image if isinstance(image, Image.Image) else str(image)
-    except PipelineError as error:
-        reason = " ".join(str(error).split())
-        yield from ((frame, reason) for frame in frames[given:])
+    """Frames of a video, which may consist of several files; uris: of these frames, "FILE#frame=NUMBER"."""
+    named = [uri.rpartition(FRAME_MARK) for uri in uris]
+    for film, group in itertools.groupby(zip(frames, named, strict=True), key=lambda one: one[1][0]):
+        here = list(group)
+        numbers = [int(name[2]) for _, name in here]
+        given = 0
+        try:
+            decoded = video.decode_numbers(source.locate(film), numbers, turn)
+            for (frame, _), image in zip(here, decoded, strict=True):
+                given += 1
+                yield frame, image if isinstance(image, Image.Image) else str(image)
+        except PipelineError as error:
+            reason = " ".join(str(error).split())
+            yield from ((frame, reason) for frame, _ in here[given:])

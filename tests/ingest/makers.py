@@ -39,17 +39,18 @@ def write_video(
     codec: str = "libx264",
     key_every: int = 12,
     index_first: bool = False,
+    container: str | None = None,
 ) -> Path:
     """A video with B-frames (decoding order differs from the order shown) and several key frames."""
     options = {"movflags": "faststart"} if index_first else {}
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=rate)
+    with av.open(str(path), "w", format=container, options=options) as film:
+        stream = film.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"g": str(key_every), "bf": "2", "crf": "10"} if codec == "libx264" else {}
         if codec != "libx264":
             stream.bit_rate = 4_000_000
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(picture(number, width, height), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
     return path

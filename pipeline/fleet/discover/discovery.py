@@ -11,12 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from pipeline import storage
 from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.discover.joined import (
+    ID_SEPARATOR,
+    clip_drives,
+    folder_drives,
+    is_family,
+    may_go_on,
+    scenes,
+)
 from pipeline.fleet.discover.link_guard import LinkGuard
 from pipeline.ingest import video
 from pipeline.ingest.dataset_times import PICTURES
@@ -32,19 +41,18 @@ LOOKS_AHEAD = 32
 FIRST_LOOK_NAMES = 50
 # Folders below --input that are searched for drives (a date, a city, a vehicle, the drive).
 DEPTH = 4
-# Between the parts of an id: fleet/2024-05-01/0007 is the drive 2024-05-01__0007 of fleet.
-ID_SEPARATOR = "__"
 # KITTI's folder of sequences adds nothing to a drive's name; poses/ beside it holds the truth.
 _SEQUENCES, _POSES = "sequences", "poses"
 # Folders beside the cameras' that hold pictures of other things: nuScenes' maps.
 _NOT_DRIVES = (("samples", "maps"),)
+_ARGOVERSE = ("sensors", "cameras")  # LOG/sensors/cameras/ring_front_center/*.jpg: they add nothing to a name
 _RESULT_FILES = {"manifest.json", "poses.parquet"}
 _GIVE = "give the drive's images or video, or a folder of such"
 _NOTED = 20  # notes that are given one by one
 
 
 def iter_drives(
-    source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None
+    source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None, join: bool = True
 ) -> Iterator[DriveRef | RefusedDrive]:
     """All drives of an input, as they are found; what cannot be a drive comes as RefusedDrive and stops nothing.
 
@@ -55,6 +63,8 @@ def iter_drives(
             above it in front of it.
         leave_out: a folder that holds no drives though it may lie below source: the run's output.
         note: told in one line what of the input is not used, as it is found.
+        join: put together what is one drive (clips, folders that go on counting), and cut nuScenes' folders into
+            scenes; else each file, and each folder of pictures, is a drive.
 
     A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is
     one drive, and its folders are nothing of its own (masks, depth). A folder without pictures (lidar, GPS) is a note,
@@ -74,7 +84,9 @@ def iter_drives(
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
     top = _look(source)
     if top.is_drive:
-        return _checked([DriveRef(storage.parent_and_name(source)[1], source)])
+        above, own = storage.parent_and_name(source)
+        parts = scenes(source, own, storage.parent_and_name(above)[1], own) if join else [DriveRef(own, source)]
+        return _checked(parts)
     if top.is_result:
         raise DriveError(f"{storage.redacted(source)} is a result of this program; {_GIVE}")
     if top.has_unread and not (top.folders or top.videos):
@@ -84,7 +96,7 @@ def iter_drives(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
             f"give a folder of drives, a drive, or a manifest ({', '.join(MANIFEST_SUFFIXES)})"
         )
-    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note))
+    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note, join))
 
 
 @dataclass(frozen=True)
@@ -101,11 +113,18 @@ class _Look:
     is_result: bool = False
     passed_over: tuple[str, ...] = ()
     images: int = 0  # beside drives: thumbnails, an overview
+    image: str | None = None  # the name of one
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether there are folders or videos in it."""
+        return bool(self.folders or self.videos)
 
 
 def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
     """One listing of a folder, stopped when its first names say that it is a drive."""
     folders, videos, images, has_unread = [], [], 0, False
+    image: str | None = None
     plain: list[str] = []  # names without an ending, which a link to a drive has
     result_files = set()
     for number, entry in enumerate(storage.iter_folder(uri, first_page), 1):
@@ -117,6 +136,7 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
             folders.append(entry.name)
         elif is_image_name(entry.name):
             images += 1
+            image = image or entry.name
         elif video.is_video_name(entry.name):
             videos.append(entry.name)
         elif entry.name in _RESULT_FILES:
@@ -126,9 +146,9 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
         elif "." + entry.name.lower().rpartition(".")[2] in UNREAD:
             has_unread = True
         if number >= first_page and images > len(folders) and is_drive(images, len(videos), len(folders)):
-            return _Look(True)
+            return _Look(True, image=image)
     if is_drive(images, len(videos), len(folders)):
-        return _Look(True)
+        return _Look(True, image=image)
     if result_files == _RESULT_FILES:
         return _Look(False, is_result=True)
     if _SEQUENCES in folders and _POSES in folders:
@@ -145,8 +165,19 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
     )
 
 
+@dataclass
+class _Waiting:
+    """Something below the source whose turn comes: a folder with the look at it once that has begun, a video, or a
+    drive that is put together of several."""
+
+    path: tuple[str, ...]
+    is_folder: bool
+    look: Future[_Look | None] | None = None
+    ref: DriveRef | None = None
+
+
 def _below(
-    source: str, top: _Look, leave_out: str | None, note: Callable[[str], None]
+    source: str, top: _Look, leave_out: str | None, note: Callable[[str], None], join: bool
 ) -> Iterator[DriveRef | RefusedDrive]:
     """Drives below a folder in natural order of their paths: depth first, with looks ahead. A folder that the store
     does not let us look into costs no other drive, and is said at the end: raises StorageError there."""
@@ -156,9 +187,11 @@ def _below(
 
     def expand(place: tuple[str, ...], look: _Look) -> None:
         """Put what a folder holds in front of what waits."""
-        waiting.extendleft(((*place, name), False, None) for name in reversed(look.videos))
-        folders = [(*place, name) for name in look.folders if _is_searched(storage.join(source, *place, name))]
-        waiting.extendleft((path, True, None) for path in reversed(folders))
+        names = [name for name in look.folders if _is_searched(storage.join(source, *place, name))]
+        if join and not look.videos and is_family(names):
+            families[place] = tuple(names)
+        waiting.extendleft(reversed(clips_of(place, look.videos)))
+        waiting.extendleft(_Waiting((*place, name), True) for name in reversed(names))
         if look.images:
             where = storage.redacted(storage.join(source, *place))
             unused.add(f"{look.images} picture(s) in {where} are not used: the drives are the clips or folders there")
@@ -169,6 +202,38 @@ def _below(
             reason = f"{uri} is a symbolic link to {os.readlink(uri)}, which is not there"
             refused.append(RefusedDrive(visible(_id_of((*place, name), source)), visible(uri), visible(reason)))
 
+    def clips_of(place: tuple[str, ...], videos: tuple[str, ...]) -> list[_Waiting]:
+        """A folder's videos, those that are one drive put together."""
+        joined: dict[str, DriveRef | None] = {}
+        if join and len(videos) > 1:
+            prefix = _id_of((*place, ""), source) if place else ""
+            try:
+                for ref, run in clip_drives(storage.join(source, *place), _id_of(place, source), prefix, videos):
+                    joined |= {**dict.fromkeys(run), run[0]: ref}
+            except StorageError as error:
+                unseen.append(error)
+                return []
+        single = [_Waiting((*place, name), False) for name in videos if name not in joined]
+        put = [_Waiting((*place, name), False, ref=ref) for name, ref in joined.items() if ref is not None]
+        return sorted([*single, *put], key=lambda one: natural_key(one.path[-1]))
+
+    def taken_together(path: tuple[str, ...], look: _Look) -> list[DriveRef]:
+        """The drives that lie in this folder and those numbered like it, which wait for nothing any more."""
+        names = families.pop(path[:-1])
+        after = waiting[0].look if waiting and waiting[0].path[:-1] == path[:-1] else None
+        second = after.result() if after is not None else None
+        pictures = look.is_drive and second is not None and may_go_on(look.image, second.image)
+        if not pictures and not look.videos:
+            return []
+        place = path[:-1]
+        found = folder_drives(storage.join(source, *place), _id_of(place, source), names, look.videos)
+        taken = {(*place, name) for _, run in found for name in run}
+        for one in [one for one in waiting if one.path in taken]:
+            if one.look is not None:
+                one.look.cancel()
+            waiting.remove(one)
+        return [ref for ref, _ in found]
+
     def _is_searched(uri: str) -> bool:
         why_not = None if uri == leave_out else links.why_not(uri)
         if why_not:
@@ -177,7 +242,8 @@ def _below(
 
     unseen: list[StorageError] = []
     found = 0
-    waiting: deque[tuple[tuple[str, ...], bool, Future[_Look | None] | None]] = deque()
+    families: dict[tuple[str, ...], tuple[str, ...]] = {}  # folders that are numbered, below which folder
+    waiting: deque[_Waiting] = deque()
     with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
         expand((), top)
         try:
@@ -187,38 +253,54 @@ def _below(
                     yield refused.popleft()
                 if not waiting:
                     break
-                for index in range(min(LOOKS_AHEAD, len(waiting))):
-                    path, is_folder, future = waiting[index]
-                    if is_folder and future is None:
-                        waiting[index] = path, is_folder, pool.submit(_look_again, storage.join(source, *path))
-                path, is_folder, future = waiting.popleft()
+                for one in islice(waiting, LOOKS_AHEAD):
+                    if one.is_folder and one.look is None:
+                        one.look = pool.submit(_look_again, storage.join(source, *one.path))
+                here = waiting.popleft()
+                path = here.path
                 uri = storage.join(source, *path)
                 try:
-                    look = future.result() if future is not None else None
+                    look = here.look.result() if here.look is not None else None
+                    together = taken_together(path, look) if look is not None and path[:-1] in families else []
+                    is_drive_here = look is None or look.is_drive or (look.has_unread and not look.holds_more)
+                    refs = together
+                    if here.ref is not None:
+                        refs = [here.ref]
+                    elif not together and is_drive_here:
+                        name = _id_of(path if here.is_folder else (*path[:-1], _stem(path[-1])), source)
+                        above = path[-2] if len(path) > 1 else storage.parent_and_name(source)[1]
+                        is_images = join and look is not None and look.is_drive
+                        refs = list(scenes(uri, name, above, path[-1])) if is_images else [DriveRef(name, uri)]
                 except StorageError as error:
                     unseen.append(error)
                     continue
-                if look is None or look.is_drive or (look.has_unread and not (look.folders or look.videos)):
-                    found += 1
-                    yield DriveRef(_id_of(path if is_folder else (*path[:-1], _stem(path[-1])), source), uri)
-                elif look.is_result:
+                found += len(refs)
+                yield from refs
+                if refs or look is None:
+                    continue
+                if look.is_result:
                     unused.add(f"{storage.redacted(uri)} is a result of this program, no drive")
-                elif not (look.folders or look.videos or look.dangling or look.passed_over):
+                elif not (look.holds_more or look.dangling or look.passed_over):
                     unused.add(f"{storage.redacted(uri)} holds no pictures")
-                elif len(path) >= DEPTH:
+                elif len(path) >= DEPTH + _deeper(path):
                     found += 1
                     yield DriveRef(_id_of(path, source), uri)  # fails by name: what is in it would be missed otherwise
                 else:
                     expand(path, look)
         finally:
-            for _, _, future in waiting:
-                if future is not None:
-                    future.cancel()
+            for one in waiting:
+                if one.look is not None:
+                    one.look.cancel()
     unused.close()
     if unseen:
         raise StorageError(f"{len(unseen)} folder(s) could not be looked into, the first: {unseen[0]}")
     if not found:
         raise DriveError(f"no drives below {storage.redacted(source)}: {unused.first or 'it is empty'}; {_GIVE}")
+
+
+def _deeper(path: tuple[str, ...]) -> int:
+    """Levels of a path that are a data set's own."""
+    return len(_ARGOVERSE) if any(path[at : at + 2] == _ARGOVERSE for at in range(len(path))) else 0
 
 
 class _Unused:
@@ -249,7 +331,11 @@ def _look_again(uri: str) -> _Look | None:
 
 def _id_of(path: tuple[str, ...], source: str) -> str:
     names = path[1:] if len(path) > 1 and path[0] == _SEQUENCES else path
-    if names[-1] == PICTURES:
+    for at in range(len(names)):
+        if names[at : at + 2] == _ARGOVERSE and at + 2 < len(names):
+            names = names[:at] + names[at + 2 :]
+            break
+    if not names or names[-1] == PICTURES:
         names = names[:-1] or (storage.parent_and_name(source)[1],)
     return ID_SEPARATOR.join(names)
 

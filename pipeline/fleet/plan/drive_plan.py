@@ -114,6 +114,7 @@ def read_drive(config: RunConfig) -> Drive:
         turn=config.rotate,
         camera=config.camera,
         masks=config.masks,
+        join=config.join_clips,
     )
 
 

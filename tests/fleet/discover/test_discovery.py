@@ -54,6 +54,54 @@ LAYOUTS = {
         ["2024__d1", "2024__d2", "d3"],
     ),
     "folders beside images": (["d1/0.png", "d1/1.png", "d1/masks/0.png", "d2/0.png", "d2/depth/0.png"], ["d1", "d2"]),
+    "frames split over folders": (
+        [f"ride/{n // 3:03d}/{n:06d}.png" for n in range(8)] + ["other/000000.png", "other/000001.png"],
+        ["other", "ride"],
+    ),
+    "numbered folders of drives": ([f"{d}/{n:06d}.png" for d in range(3) for n in range(4)], ["0", "1", "2"]),
+    "chapters and other videos": (
+        ["card/GX010042.MP4", "card/GX020042.MP4", "card/GX010043.MP4", "a.mp4"],
+        ["card__GX010042", "card__GX010043", "a"],
+    ),
+    "a folder of chapters": (["card/GX010042.MP4", "card/GX020042.MP4", "card/GX010042.THM"], ["card"]),
+    "pieces": ([f"rides/{ride}/seg_{k:03d}.mp4" for ride in "ab" for k in range(3)], ["rides__a", "rides__b"]),
+    "comma2k19": (
+        [
+            f"Chunk_1/b0c9|2018-07-27--06-03-57/{segment}/{name}"
+            for segment in (3, 4, 9)
+            for name in ("video.hevc", "global_pose/frame_times")
+        ],
+        ["Chunk_1__b0c9_2018-07-27--06-03-57__3", "Chunk_1__b0c9_2018-07-27--06-03-57__9"],
+    ),
+    "openpilot": (
+        [f"cars/2018-07-27--06-03-57--{segment}/fcamera.hevc" for segment in (0, 1)]
+        + [f"cars/2018-07-28--06-03-57--{segment}/fcamera.hevc" for segment in (0, 1)],
+        ["cars__2018-07-27--06-03-57--0", "cars__2018-07-28--06-03-57--0"],
+    ),
+    "nuScenes scenes": (
+        [
+            f"samples/CAM_FRONT/n015-2018-07-24-11-22-45+0800__CAM_FRONT__{1532402927612460 + s * 500_000}.jpg"
+            for s in (0, 1, 2, 60, 61)
+        ]
+        + [f"samples/CAM_FRONT/n008-2018-08-01-15-16-36-0400__CAM_FRONT__{1533151603512404 + s}.jpg" for s in (0, 9)],
+        [
+            "samples__CAM_FRONT__n008-2018-08-01-15-16-36-0400__001",
+            "samples__CAM_FRONT__n015-2018-07-24-11-22-45_0800__001",
+            "samples__CAM_FRONT__n015-2018-07-24-11-22-45_0800__002",
+        ],
+    ),
+    "Argoverse 2": (
+        [
+            f"val/log/sensors/cameras/{camera}/{315966253899927216 + k}.jpg"
+            for camera in ("ring_front_center", "ring_rear_left")
+            for k in range(2)
+        ],
+        ["val__log__ring_front_center", "val__log__ring_rear_left"],
+    ),
+    "Waymo-like": (
+        [f"segment-1/{camera}/{n:06d}.png" for camera in ("FRONT", "FRONT_LEFT") for n in range(2)],
+        ["segment-1__FRONT", "segment-1__FRONT_LEFT"],
+    ),
     "the first image late": ([f"d1/{n:03d}.json" for n in range(FIRST_LOOK_NAMES + 5)] + ["d1/z.png"], ["d1"]),
 }
 
@@ -69,7 +117,7 @@ def test_drives_are_found_by_layout_on_disk(tmp_path, layout):
     names, expected = LAYOUTS[layout]
     found = list(iter_drives(put(str(tmp_path / "fleet"), names)))
     assert [ref.drive_id for ref in found] == expected
-    assert all(isinstance(ref, DriveRef) and storage.exists(ref.uri) for ref in found)
+    assert all(isinstance(ref, DriveRef) and storage.exists(ref.uri.partition("..")[0]) for ref in found)
 
 
 @pytest.mark.cluster
@@ -115,6 +163,19 @@ def test_folders_are_searched_to_a_depth(tmp_path):
     put(str(tmp_path), ["/".join([*"abcdef", "0.png"])])
     (ref,) = iter_drives(str(tmp_path))
     assert ref.uri == str(Path(tmp_path, *"abcdef"[:DEPTH]))
+
+
+def test_nothing_is_put_together_where_that_is_not_wanted(tmp_path):
+    names = ["card/GX010042.MP4", "card/GX020042.MP4", *(f"ride/{n // 3:03d}/{n:06d}.png" for n in range(6))]
+    found = iter_drives(put(str(tmp_path), names), join=False)
+    assert [ref.drive_id for ref in found] == ["card__GX010042", "card__GX020042", "ride__000", "ride__001"]
+
+
+def test_joined_drives_say_which_files_they_are(tmp_path):
+    root = put(str(tmp_path), ["GX010042.MP4", "GX020042.MP4", "GX010043.MP4"])
+    assert [ref.uri for ref in iter_drives(root)] == [f"{root}/GX010042.MP4..GX020042.MP4", f"{root}/GX010043.MP4"]
+    alone = put(str(tmp_path / "ride"), ["seg_1.mp4", "seg_2.mp4"])
+    assert list(iter_drives(alone)) == [DriveRef("ride", alone)]  # as if it had been given by name: a drive alone
 
 
 @pytest.mark.cluster

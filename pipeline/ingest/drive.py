@@ -1,0 +1,90 @@
+"""What a drive is: its frames, times and identity, whatever it was found as."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline import storage
+from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.orientation import UPRIGHT
+from pipeline.errors import DriveError
+from pipeline.ingest import preprocess
+from pipeline.ingest.video import FRAME_MARK
+from pipeline.storage import Listing
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One drive: frames 0 ... frame_count-1 after stride or fps were applied."""
+
+    drive_id: str
+    source_uri: str
+    kind: Literal["images", "video"]
+    uris: Sequence[str]  # images: one a frame, in natural order; video: its files, in order of time
+    frame_count: int
+    timestamps_ns: tuple[int, ...] | None  # of the data set's files, names, EXIF; of a video's frames; None: unknown
+    video_frames: tuple[int, ...] | None  # numbers of the frames that are used, counted through all files of a video
+    source_width: int  # of the first readable frame as it should be seen, pixels
+    source_height: int
+    listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
+    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
+    orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
+    white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
+    notes: tuple[str, ...] = ()  # what lies in the input and is not used, and what is odd about it, a sentence each
+    camera: KnownCamera | None = None  # of the upright frames; None where nothing is known
+    masks: str | None = None  # name of what the user's masks hold; None without
+    clips: tuple[int, ...] = (0,)  # video: the number of the first frame of each file
+    shown_ns: tuple[int, ...] | None = None  # video: when each frame is shown in its own file; None: its timestamp
+
+    def __post_init__(self) -> None:
+        storage.check_drive_id(self.drive_id)
+        if self.frame_count < 1:
+            raise DriveError(f"drive {self.drive_id}: expected at least one frame, got {self.frame_count}")
+        if len(self.uris) != (self.frame_count if self.kind == "images" else len(self.clips)):
+            raise DriveError(f"drive {self.drive_id}: {len(self.uris)} files for {self.frame_count} frames")
+        for values in (self.timestamps_ns, self.video_frames):
+            if values is None:
+                continue
+            if len(values) != self.frame_count or any(b <= a for a, b in itertools.pairwise(values)):
+                raise DriveError(f"drive {self.drive_id}: expected {self.frame_count} increasing numbers")
+        if self.kind == "video" and (self.timestamps_ns is None or self.video_frames is None):
+            raise DriveError(f"drive {self.drive_id}: a video's frames are named by number and time")
+        if self.source_width < 1 or self.source_height < 1:
+            size = f"{self.source_width}x{self.source_height}"
+            raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
+
+    @property
+    def picture(self) -> dict[str, Any]:
+        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames of a
+        camera of which nothing is known."""
+        said: dict[str, Any] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        if self.white != preprocess.WHITE:
+            said["white"] = self.white
+        if self.camera is not None:
+            said["camera"] = self.camera.to_dict()
+        return said if self.masks is None else {**said, "masks": self.masks}
+
+    def frame_uris(self) -> list[str]:
+        """Names of all frames: their files, or the video with each frame's number in it behind '#frame='."""
+        if self.video_frames is None:
+            return list(self.uris)
+        names = []
+        for number in self.video_frames:
+            clip = bisect.bisect_right(self.clips, number) - 1
+            names.append(f"{self.uris[clip]}{FRAME_MARK}{number - self.clips[clip]}")
+        return names
+
+    def clip_of(self, frame: int) -> int:
+        """Which of a video's files holds a frame."""
+        assert self.video_frames is not None
+        return bisect.bisect_right(self.clips, self.video_frames[frame]) - 1
+
+    def shown_at(self, frame: int) -> int:
+        """When a video's frame is shown in its own file, nanoseconds."""
+        times = self.timestamps_ns if self.shown_ns is None else self.shown_ns
+        assert times is not None
+        return times[frame]

@@ -1,0 +1,54 @@
+"""Times of pictures that no data set's file tells: their names, or what the camera wrote into them (EXIF)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline import storage
+from pipeline.cameras.exif import exif_time
+from pipeline.errors import DecodeError
+from pipeline.ingest import preprocess
+from pipeline.ingest.name_times import time_in, times_in
+from pipeline.storage import Listing, NotFoundError
+
+HEADER_BYTES = 64 * 1024
+_READERS = 16  # headers at a time
+
+
+def image_times(files: Listing, start: int, end: int | None) -> list[int] | None:
+    """Times of a drive's pictures in nanoseconds, from their names, else from EXIF's DateTimeOriginal with its
+    fractions; None where not every picture tells one, or they do not rise from picture to picture.
+
+    The first picture decides whether the others are looked at: a header of each is read only where it has EXIF's time.
+
+    Args:
+        files: the pictures, in order. start, end: half-open range of those that are used; the others need no times.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    if not len(files):
+        return None
+    used = slice(start, len(files) if end is None else end)
+    if time_in(files[0].name.rpartition("/")[2].rpartition(".")[0]) is not None:
+        times = times_in(files.names)
+        return times if times is not None and _rises(times[used]) else None
+    if _exif_time(files.uri(0)) is None:
+        return None
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="exif") as pool:
+        taken = list(pool.map(_exif_time, files.uris))
+    known = [time for time in taken if time is not None]
+    return known if len(known) == len(taken) and _rises(known[used]) else None
+
+
+def _rises(times: Sequence[int]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(times))
+
+
+def _exif_time(uri: str) -> int | None:
+    try:
+        return exif_time(preprocess.opened(storage.read_bytes(uri, limit=HEADER_BYTES)))
+    except (DecodeError, NotFoundError):
+        return None
