@@ -15,11 +15,11 @@ HIDDEN = "***"
 # Up to a blank or a quote, without the punctuation of a sentence at its end; a chained URI ("zip://x::s3://y") is two.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://((?:(?!::[A-Za-z][\w+.-]*://)[^\s'\"<>])*(?<![:,.;)]))")
 _NAMES = re.compile(r"SECRET|TOKEN|PASSW|PWD$|CREDENTIAL|APIKEY|API_KEY|ACCESS_KEY|ACCOUNT_KEY|SAS|CONNECTION_STRING")
-# In these a "?" belongs to a file's name, unless it is followed by names and values as in a signed URI of a store;
-# elsewhere it begins a query, which may sign the URI.
+# In these a "?" belongs to a file's name, unless it is followed by names and values as in a signed URI of a store
+# and does not end as a file does ("a?b=c.png"); elsewhere it begins a query, which may sign the URI.
 _FILES = frozenset(("file", "local", "memory"))
 _WITHOUT_QUERY = _FILES | {"s3", "s3a", "gs", "gcs", "hf"}
-_NAMED_VALUES = re.compile(r"[\w.%-]+=[^&/]*(?:&[\w.%-]+=[^&/]*)*")
+_NAMED_VALUES = re.compile(r"[\w.%-]+=[^&/]*(?:&[\w.%-]+=[^&/]*)*(?<!\.\w{3})(?<!\.\w{4})")
 _LEAST = 6  # characters: a shorter value would blank out ordinary words
 _learned: set[str] = set()
 _lock = threading.Lock()

@@ -108,6 +108,7 @@ from pipeline.common import metrics
 from pipeline.fleet.records.ledger import Ledger
 from pipeline.fleet.status.run_metrics import metrics_of
 from pipeline.forward.memory_sync import LocalSync
+from pipeline.forward.rank_meter import RankMeter
 from tests.fleet.runs import made_up_run
 
 @ray.remote(runtime_env={"env_vars": {"PYTHONPATH": sys.argv[2]}})

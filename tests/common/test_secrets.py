@@ -21,6 +21,7 @@ def nothing_learned(monkeypatch):
         ("zip://a.png::s3://k:s@bucket/x.zip", "zip://a.png::s3://bucket/x.zip"),
         ("s3://bucket/a@b.png", "s3://bucket/a@b.png"),
         ("s3://bucket/a?b=c.png", "s3://bucket/a?b=c.png"),
+        ("s3://k:secret@bucket/drives/1?X-Amz-Signature=abc", "s3://bucket/drives/1"),
         ("http://127.0.0.1:9000/a@b", "http://127.0.0.1:9000/a@b"),
         ("/local/a@b?.png", "/local/a@b?.png"),
     ],
