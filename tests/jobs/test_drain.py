@@ -14,19 +14,23 @@ import os, sys, time, ray
 from pipeline.fleet.schedule.runtime import cluster_nodes
 ray.init(log_to_driver=False, logging_level="error")
 
+started, told = sys.argv[1:]
+
 @ray.remote(num_cpus=1)
-def drive(seconds, started):
+def drive():
     open(started, "x").close()
-    time.sleep(seconds)
+    while not os.path.exists(told):
+        time.sleep(0.1)
 
 node = ray.get_runtime_context().get_node_id()
-in_work = drive.remote(6, sys.argv[1])
-while not os.path.exists(sys.argv[1]):  # a task that waits for its process is no work yet: the node would go at once
+in_work = drive.remote()
+while not os.path.exists(started):  # a task that waits for its process is no work yet: the node would go at once
     time.sleep(0.1)
 print("at work", flush=True)
 while node not in cluster_nodes()[1]:
     time.sleep(0.1)
 print("told to go", flush=True)
+open(told, "x").close()
 ray.get(in_work)
 print("done", flush=True)
 """
@@ -36,7 +40,8 @@ print("done", flush=True)
 def test_a_node_that_is_told_to_go_finishes_its_work_and_is_let_go_before_its_time(tmp_path):
     with local_head() as head:
         env = {**head.environment, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
-        work = subprocess.Popen([sys.executable, "-c", WORK, str(tmp_path / "started")], env=env, stdout=subprocess.PIPE, text=True)
+        words = [sys.executable, "-c", WORK, str(tmp_path / "started"), str(tmp_path / "told")]
+        work = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
         assert work.stdout.readline() == "at work\n"
         words = [sys.executable, "-m", "jobs.drain", "--seconds", "60", "--address", head.gcs]
         told = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
