@@ -380,7 +380,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         (0, 1, 16.27, 2.97),
         pytest.param(1, 1, 15.92, 3.16, marks=pytest.mark.full),
         pytest.param(2, 1, 22.11, 4.58, marks=pytest.mark.full),
-        (0, 2, 33.06, 6.19),
+        pytest.param(0, 2, 33.06, 6.19, marks=pytest.mark.full),
     ],
 )
 def test_at_full_size_half_of_the_published_error_is_left(

@@ -151,7 +151,7 @@ def test_streams_run_under_the_options_that_were_measured(one_ray, tasks):
     assert context.execution_options.resource_limits.object_store_memory == 10**8
 
 
-@pytest.mark.slow
+@pytest.mark.full  # whole jobs with two and three workers run in CI
 def test_two_train_workers_get_their_own_chunks(one_ray, tasks, tmp_path):
     def loop(config):
         rank_frames = ray.train.get_dataset_shard("frames")

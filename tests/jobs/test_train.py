@@ -85,7 +85,7 @@ def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, p
     assert json.loads((tmp_path / "config.json").read_text())["steps"] == 40
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_short_version_of_the_cards_command_learns(tmp_path):
     """The command as the card of city_tiny gives it, with fewer and smaller steps."""
     card = WEIGHTS_FOLDER / "city_tiny.md"

@@ -346,6 +346,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, file
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_memory_does_not_grow_with_the_number_of_points(tmp_path):
     options = PublishConfig(shard_rows=131072, row_group_rows=16384, confidence_share=0.0)
     for drive_id, frames in (("short", 60), ("long", 300)):
