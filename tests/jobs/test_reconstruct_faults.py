@@ -80,7 +80,7 @@ TEN_WAYS = {
     "other-sizes": (other_sizes, "3 of 6 frames are bad"),
     "bombs": (bombs, "3 of 6 frames are bad"),
     "texts": (texts, "readable image"),
-    "nothing": (nothing, "no images"),
+    "nothing": (nothing, "no frames"),
     "truncated.mp4": (truncated_video, "truncated.mp4"),
     "gone": (shutil.rmtree, "gone"),
     "out-of-range": (lambda drive: None, "starts at frame 50"),

@@ -21,10 +21,10 @@ def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_i
         folder_of_images(fleet / name, count)
     for number in range(4):
         (fleet / "bad" / f"frame{number}.png").write_bytes(b"")
-    (fleet / "empty").mkdir()
+    (fleet / "empty.mp4").write_bytes(b"")
     arguments = ("--input", fleet, "--output", out, "--weights", weights, "--fleet.retry-after-s", 0)
 
-    assert run(*arguments, "--plan") == 0
+    assert run(*arguments, "--plan") == 1  # one cannot be read
     said = capsys.readouterr().out
     assert "4 to do, 1 cannot be read" in said and "36 frames in 9 chunks" in said
     plan = json.loads(next((out / "_plans").iterdir()).read_text())
