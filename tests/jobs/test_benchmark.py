@@ -99,12 +99,7 @@ def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_
     file = tmp_path / "network.json"
     small = ["preset", "city_tiny", "frames", "9", "height", "32", "width", "64", "chunk-size", "4", "overlap", "2"]
     options = [f"--network.{v}" if i % 2 == 0 else v for i, v in enumerate(small)]
-    assert (
-        main(
-            ["--what", "network", *options, "--network.allreduce", "1", "2", "--json", str(file)]
-        )
-        == 0
-    )
+    assert main(["--what", "network", *options, "--network.allreduce", "1", "2", "--json", str(file)]) == 0
     said = json.loads(file.read_text())
     assert said["speedup_vs_release_like"] > 0
     assert said["pose_relative_difference"] < 1e-5
