@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from jobs.command import run_command, settings_from
@@ -26,6 +26,7 @@ from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
 from pipeline.benchmark.streets import StreetsBenchmark
+from pipeline.common.settings import setting
 
 What = Literal[
     "accuracy",
@@ -45,7 +46,7 @@ What = Literal[
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What to measure and where to write it. A subject's field has the name that --what knows it by."""
+    """What to measure and where to write it."""
 
     what: What
     """The subject."""
@@ -53,18 +54,18 @@ class BenchmarkConfig:
     """Write all numbers to this file or URI; - prints them instead of the table."""
     figure: str | None = None
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
-    accuracy: AccuracyBenchmark = field(default_factory=AccuracyBenchmark)
-    backend: BackendBenchmark = field(default_factory=BackendBenchmark)
-    decode: DecodeBenchmark = field(default_factory=DecodeBenchmark)
-    drive: DriveBenchmark = field(default_factory=DriveBenchmark)
-    fleet: FleetBenchmark = field(default_factory=FleetBenchmark)
-    gpu: GpuBenchmark = field(default_factory=GpuBenchmark)
-    network: NetworkBenchmark = field(default_factory=NetworkBenchmark)
-    planning: PlanningBenchmark = field(default_factory=PlanningBenchmark)
-    publish: PublishBenchmark = field(default_factory=PublishBenchmark)
-    rendering: RenderingBenchmark = field(default_factory=RenderingBenchmark)
-    store: StoreBenchmark = field(default_factory=StoreBenchmark)
-    streets: StreetsBenchmark = field(default_factory=StreetsBenchmark)
+    accuracy: AccuracyBenchmark = setting(AccuracyBenchmark(), expert=True)
+    backend: BackendBenchmark = setting(BackendBenchmark(), expert=True)
+    decode: DecodeBenchmark = setting(DecodeBenchmark(), expert=True)
+    drive: DriveBenchmark = setting(DriveBenchmark(), expert=True)
+    fleet: FleetBenchmark = setting(FleetBenchmark(), expert=True)
+    gpu: GpuBenchmark = setting(GpuBenchmark(), expert=True)
+    network: NetworkBenchmark = setting(NetworkBenchmark(), expert=True)
+    planning: PlanningBenchmark = setting(PlanningBenchmark(), expert=True)
+    publish: PublishBenchmark = setting(PublishBenchmark(), expert=True)
+    rendering: RenderingBenchmark = setting(RenderingBenchmark(), expert=True)
+    store: StoreBenchmark = setting(StoreBenchmark(), expert=True)
+    streets: StreetsBenchmark = setting(StreetsBenchmark(), expert=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,7 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     def benchmark() -> None:
         nonlocal failed
-        failed = _benchmark(settings_from(BenchmarkConfig, arguments, prog="jobs.benchmark"))
+        words = sys.argv[1:] if arguments is None else arguments
+        subjects = [word.removeprefix("--what=") for word in words]  # --help shows the settings of those named
+        config = settings_from(
+            BenchmarkConfig, words, prog="jobs.benchmark", sections=subjects, elsewhere="--what SUBJECT --help"
+        )
+        failed = _benchmark(config)
 
     return run_command(benchmark) or int(failed)
 

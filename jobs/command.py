@@ -1,9 +1,8 @@
-"""What all commands share: settings from the command line or a file, errors in one line, exit codes."""
+"""What all commands share: options from settings (`jobs.options`), errors in one line, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import select
 import signal
@@ -11,60 +10,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
-import tyro
-
+from jobs.options import settings_from
 from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
-from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.settings_file import read_settings
 
-T = TypeVar("T")
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_NOBODY_READS", "run_command", "settings_from"]
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 EXIT_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ended
-
-
-def settings_from(kind: type[T], arguments: list[str] | None, *, prog: str, default: T | None = None) -> T:
-    """A settings dataclass from the command line; `--settings FILE.toml` gives a RunConfig its defaults.
-
-    default: values of what the command line does not say, instead of the class's own.
-
-    tyro prints usage errors itself and exits with 2. Raises ValueError for values that do not fit.
-    """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    start: object = tyro.MISSING if default is None else default
-    if kind is RunConfig:
-        file, arguments = _settings_file(arguments)
-        start = start if file is None else read_settings(file)
-    extra = {} if start is tyro.MISSING else {"default": start}
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=f"python -m {prog}", args=arguments, **extra)  # type: ignore[arg-type]
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, ValueError):  # the settings' own check, which tyro puts into a box
-            raise ValueError(str(leaving.__context__)) from None
-        sys.stderr.write(said.getvalue())
-        raise
-
-
-def _settings_file(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The file of `--settings FILE` or `--settings=FILE`, and the other arguments."""
-    for at, argument in enumerate(arguments):
-        name, joined, file = argument.partition("=")
-        if name != "--settings":
-            continue
-        after = at + 1 if joined else at + 2
-        if not joined:
-            file = arguments[at + 1] if at + 1 < len(arguments) else ""
-        if not file:
-            raise ValueError("--settings needs a TOML file")
-        return file, arguments[:at] + arguments[after:]
-    return None, arguments
 
 
 def run_command(action: Callable[[], None]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.benchmark import Machine
 from pipeline.common.ray_session import ray_for_one_job
+from pipeline.common.settings import setting
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.evaluation import (
@@ -76,8 +77,9 @@ class EvaluateConfig:
     """Also without parts of the method: gcs (each chunk learns alone), gcm (no memory), loops; as gcs,gcm,loops."""
     seed: int = 0
     """Of the points drawn from clouds of more than a million; nothing else is drawn."""
-    run: RunConfig = field(default_factory=RunConfig)
-    """Settings of the benchmark's reconstructions (--run.weights, --run.workers ...)."""
+    run: RunConfig = setting(RunConfig(), expert=True)
+    """Settings of the benchmark's reconstructions: those of jobs.reconstruct, each with run. before its name
+    (--run.weights, --run.workers ...)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < float("inf"):

@@ -10,6 +10,7 @@ import tyro
 
 from jobs.command import run_command, settings_from
 from pipeline.common.progress import Reporter
+from pipeline.common.settings import POSITIONAL
 from pipeline.export_drive import Exported, Format, export_drive
 from pipeline.publish import Selection
 
@@ -18,9 +19,9 @@ from pipeline.publish import Selection
 class ExportConfig:
     """What to write of which drive, and where to."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Where the drive was published: a path or URI."""
-    drive: str
+    drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
     format: tuple[Format, ...]
     """One or more of: colmap (binary), colmap-text, nerfstudio (transforms.json), ply, laz, kitti (poses), tum

@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.backend import BackendConfig
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
+from pipeline.common.settings import POSITIONAL
 from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
@@ -26,9 +27,9 @@ from pipeline.staged_drive import read_staged_drive
 class RealignConfig:
     """Which drive to join and publish again, and how."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Where the drive was published with --keep-predictions: a path or URI."""
-    drive: str
+    drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)

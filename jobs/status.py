@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.command import run_command, settings_from
 from pipeline import storage
+from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import visible
 from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
@@ -26,7 +27,7 @@ _RUNS_LOOKED_AT = 20  # of a schedule that mostly has nothing to do
 class StatusConfig:
     """Which run to look at, and how."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Where the results go: the --output of the run; a path or URI."""
     run: str | None = None
     """Name of the run; by default the newest."""

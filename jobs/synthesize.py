@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.common.progress import Reporter
+from pipeline.common.settings import POSITIONAL
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
 
 
@@ -22,7 +23,7 @@ from pipeline.synthetic import DriveSpec, read_drive, write_drive
 class CityConfig:
     """What to render and where to put it."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Folder or bucket URI; gets sequences/ and poses/."""
     drives: int = 3
     """How many drives; they are numbered from 00."""

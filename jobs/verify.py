@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from jobs.command import EXIT_FAILED, run_command, settings_from
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, ray_for_one_job, start_ray
+from pipeline.common.settings import POSITIONAL
 from pipeline.errors import DriveError
 from pipeline.fleet.verify_output import FEW_DRIVES, published_ids, verify_drives
 from pipeline.publish.verify import DriveCheck
@@ -27,7 +28,7 @@ _PROBLEMS_SHOWN = 5  # of a drive
 class VerifyConfig:
     """What to check, and how closely."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Where drives were published: a path or URI."""
     drive: tuple[str, ...] = ()
     """Only these drives; by default every one of the output."""

@@ -186,10 +186,15 @@ class ModelConfig:
     @classmethod
     def preset(cls, name: str) -> ModelConfig:
         """A preset by its name. Raises ValueError listing the names there are."""
-        presets = {"scal3r": cls.scal3r, "city_tiny": cls.city_tiny, "vit_small": cls.vit_small}
-        if name not in presets:
-            raise ValueError(f"no preset {name!r}; there are {', '.join(sorted(presets))}")
-        return presets[name]()
+        if name not in cls.preset_names():
+            raise ValueError(f"no preset {name!r}; there are {', '.join(cls.preset_names())}")
+        made: ModelConfig = getattr(cls, name)()
+        return made
+
+    @classmethod
+    def preset_names(cls) -> tuple[str, ...]:
+        """Names that `preset` takes, sorted."""
+        return ("city_tiny", "scal3r", "vit_small")
 
     @property
     def special_tokens(self) -> int:

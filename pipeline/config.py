@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from models import ModelConfig
@@ -12,6 +13,7 @@ from models.reconstructor import MemoryScope
 from pipeline.backend import BackendConfig
 from pipeline.backend.loop_detection import LoopConfig
 from pipeline.cameras.config import CameraConfig
+from pipeline.common.settings import ALWAYS, NEVER, WHEN_ON, Identity, identity_values, setting
 from pipeline.fleet_config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import Device, NetworkSpec, Precision, PrecisionSetting
@@ -21,96 +23,98 @@ from pipeline.publish import PublishConfig
 
 DEFAULT_PRESET = "city_tiny"
 
+_WHEN_AUTO = Identity("when it is auto; else what is in the masks counts", lambda value, default: bool(value == AUTO))
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """Drives to poses and points."""
 
-    input: str | None = None
+    input: str | None = setting(None, group="input", positional=True, identity=NEVER)
     """A drive (folder of images, KITTI odometry sequence or video), a folder with many, or a manifest of drives
     (Parquet, CSV, JSON lines); a path, s3:// or any fsspec URI. Without one a small city drive is rendered and
     reconstructed."""
-    output: str = "out"
+    output: str = setting("out", group="output", identity=NEVER)
     """Where results go: a path or URI; a drive's result is <output>/<drive_id>/."""
-    drive_id: str | None = None
+    drive_id: str | None = setting(None, group="input", identity=NEVER)
     """Name of the drive in the output; by default the name of the input's folder or file."""
-    weights: str | None = None
+    weights: str | None = setting(None, group="quality", identity=NEVER)
     """Checkpoint: a path, s3:// or hf://owner/repo/file (.pt or .safetensors). By default the preset's own."""
-    preset: str | None = None
+    preset: str | None = setting(None, group="quality", identity=ALWAYS)
     """Network: city_tiny, vit_small or scal3r. By default what the weights say; without weights city_tiny."""
-    chunk_size: int | None = None
+    chunk_size: int | None = setting(None, group="quality", identity=ALWAYS)
     """Frames a chunk; by default what the network was trained for (60 for the published one)."""
-    overlap: int | None = None
+    overlap: int | None = setting(None, group="quality", identity=ALWAYS)
     """Frames that neighbouring chunks share; by default what the network was trained for (30)."""
-    stride: int = 1
+    stride: int = setting(1, group="input", identity=ALWAYS)
     """Use every n-th frame of the input."""
-    fps: float | None = None
+    fps: float | None = setting(None, group="input", identity=ALWAYS)
     """Use this many frames a second instead; the input must have times (a video, a KITTI sequence)."""
-    start: int | None = None
+    start: int | None = setting(None, group="input", identity=ALWAYS)
     """First frame of the input that is used, counted before stride or fps; by default its first."""
-    end: int | None = None
+    end: int | None = setting(None, group="input", identity=ALWAYS)
     """Frame behind the last one that is used; by default all frames are."""
-    rotate: Literal[0, 90, 180, 270] | None = None
+    rotate: Literal[0, 90, 180, 270] | None = setting(None, group="input")
     """Turn stored frames by so many degrees to the right, instead of as EXIF or the video says."""
-    masks: str | None = None
+    masks: str | None = setting(None, group="input", identity=_WHEN_AUTO)
     """What of the frames is left out: a picture for all frames (black is left out), a folder with one for each
     (000000.png or 000000.jpg.png for the frame 000000.jpg; below it a folder of a drive's name where drives are many),
     or auto: what does not move while the car does (bonnet, mirror, time stamp)."""
-    join_clips: bool = True
+    join_clips: bool = setting(True, expert=True, identity=NEVER)  # a drive knows its files
     """Videos that follow each other, and folders whose frames go on counting, are one drive; nuScenes' folders are cut
     into scenes. Else each file, and each folder of pictures, is a drive."""
-    max_bad_share: float = 0.2
+    max_bad_share: float = setting(0.2, expert=True, identity=ALWAYS)
     """The drive fails when more than this share of its frames cannot be used."""
-    plan: bool = False
+    plan: bool = setting(False, group="many drives", identity=NEVER)
     """Of many drives: read headers only, say what would be done and what it takes, and do nothing."""
-    only: str | None = None
+    only: str | None = setting(None, group="many drives", identity=NEVER)
     """Of many drives: those whose id or one of whose tags matches this pattern (* and ?)."""
-    limit: int | None = None
+    limit: int | None = setting(None, group="many drives", identity=NEVER)
     """Of many drives: at most so many of those that are to be done, the longest first."""
-    retry_failed: bool = False
+    retry_failed: bool = setting(False, group="many drives", identity=NEVER)
     """Of many drives: only those that failed before, quarantined ones too, counted afresh."""
-    groups: int | None = None
+    groups: int | None = setting(None, group="what runs where", identity=NEVER)
     """Groups of workers that each run a drive at a time; by default one, or as many as there are GPUs for."""
-    workers: int | None = None
+    workers: int | None = setting(None, group="what runs where", identity=NEVER)
     """Processes that share a drive's chunks, one GPU each where there are GPUs. By default one, or for many drives as
     many as the longest one's chunk states need. On one machine 1 runs in this process."""
-    device: Device = "auto"
+    device: Device = setting("auto", group="what runs where", identity=NEVER)
     """Where the network runs: gpu, cpu, or auto: on GPUs where this machine or the cluster has any when the run starts.
     With gpu a run waits for an autoscaler's first GPU node instead of beginning on CPUs."""
-    threads: int | None = None
+    threads: int | None = setting(None, expert=True, identity=NEVER)
     """CPU threads of a worker; by default its machine's cores shared among the workers there."""
-    gpu_memory: str | None = None
+    gpu_memory: str | None = setting(None, expert=True, identity=NEVER)
     """GPU memory in which chunks may wait for each other, of each worker: 40GB, 500MB, 0. By default what is free
     once the network is there, less what the layers need (8 GB, or a quarter of a small GPU)."""
-    host_memory: str | None = None
+    host_memory: str | None = setting(None, expert=True, identity=NEVER)
     """Host memory for the same. By default half of what is free when a worker starts, shared among the workers on a
     machine: the other half is for frames in flight and the layers' own work."""
-    scratch: str | None = None
+    scratch: str | None = setting(None, expert=True, identity=NEVER)
     """Local disk for the same; 0: none. By default four fifths of what is free."""
-    scratch_folder: str | None = None
+    scratch_folder: str | None = setting(None, expert=True, identity=NEVER)
     """Folder on that disk; by default the system's folder for temporary files."""
-    precision: PrecisionSetting = "auto"
+    precision: PrecisionSetting = setting("auto", group="quality", identity=ALWAYS)
     """Arithmetic of the network's attention and memories: float32 as published, bfloat16, or auto: bfloat16 on GPUs
     that have it, else float32."""
-    compile_blocks: bool | None = None
+    compile_blocks: bool | None = setting(None, expert=True, identity=WHEN_ON)
     """Run the network's blocks, memories and heads through torch.compile; by default on GPUs. It needs a C++ compiler,
     and does without where there is none. A machine's first start takes about a minute longer, later ones seconds; on a
     CPU little is won (1.04 x)."""
-    orthogonalise_precision: Precision = "float32"
+    orthogonalise_precision: Precision = setting("float32", expert=True, identity=ALWAYS)
     """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
-    memory_scope: MemoryScope = "drive"
+    memory_scope: MemoryScope = setting("drive", expert=True, identity=ALWAYS)
     """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
-    loops: bool = True
+    loops: bool = setting(True, group="quality", identity=ALWAYS)
     """Look for places that the drive comes back to, and close loops there."""
-    stops: bool = True
+    stops: bool = setting(True, group="quality", identity=ALWAYS)
     """Leave out frames in which the car stands; in the output they have the pose of the frame before them."""
-    turns: bool = True
+    turns: bool = setting(True, expert=True, identity=ALWAYS)
     """Move the ends of chunks out of sharp turns."""
-    overwrite: bool = False
+    overwrite: bool = setting(False, group="output", identity=NEVER)
     """Do the drive again though its result is there."""
-    keep_predictions: bool = False
+    keep_predictions: bool = setting(False, group="output", identity=NEVER)
     """Keep the staged predictions of the chunks after publishing."""
-    address: str | None = None
+    address: str | None = setting(None, group="what runs where", identity=NEVER)
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -118,7 +122,7 @@ class RunConfig:
     turn: TurnConfig = field(default_factory=TurnConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
-    fleet: FleetConfig = field(default_factory=FleetConfig)
+    fleet: FleetConfig = setting(FleetConfig(), identity=NEVER)
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot work, naming the option and what would."""
@@ -201,41 +205,18 @@ class RunConfig:
         return replace(self, chunk_size=size, overlap=overlap)
 
     def result_settings(self) -> dict[str, Any]:
-        """The settings on which a result's numbers depend: what a published drive is known by."""
-        values = asdict(self)
-        for name in (
-            "input",
-            "output",
-            "drive_id",
-            "weights",
-            "workers",
-            "device",
-            "threads",
-            "overwrite",
-            "keep_predictions",
-            "address",
-            "join_clips",  # a drive knows its files
-            "plan",
-            "only",
-            "limit",
-            "retry_failed",
-            "groups",
-            "fleet",
-            "gpu_memory",
-            "host_memory",
-            "scratch",
-            "scratch_folder",
-        ):
-            del values[name]
-        # Results from before these were there keep their identity; what is known of a camera comes with the drive.
-        if self.rotate is None:
-            del values["rotate"]
-        if self.masks != AUTO:
-            del values["masks"]  # a drive knows what is in its masks
-        values["camera"] = {"square_pixels": False}
-        if self.camera.square_pixels:
-            del values["camera"]
-        values["precision"] = self.network.precision  # what auto came to
-        if not self.compile_blocks:
-            del values["compile_blocks"]  # it rounds otherwise, so a result knows of it; the rest are known without
-        return values
+        """The settings on which a result's numbers depend, by the rule at each field: what a published drive is known
+        by."""
+        preset = None if self.weights is None and self.preset == DEFAULT_PRESET else self.preset
+        return identity_values(replace(self, preset=preset, precision=self.network.precision))  # what auto came to
+
+    def same_result_settings(self) -> Iterable[dict[str, Any]]:
+        """Other settings that come to just the same result, as what they are known by: the network's preset said or
+        left out, the first frame said or left out. Raises what reading the weights raises."""
+        now, model = self.result_settings(), self.network.config()
+        presets: list[str | None] = [name for name in ModelConfig.preset_names() if ModelConfig.preset(name) == model]
+        if replace(self, preset=None).network.config() == model:
+            presets.append(None)
+        starts = [self.start] if self.start else [None, 0]
+        same = ({**now, "preset": preset, "start": start} for preset in presets for start in starts)
+        return [settings for settings in same if settings != now]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -82,8 +82,8 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
         config = settled(config, model)
-        identity = result_identity(drive, config.network.sha256(), config)
-        decision = decide(drive, identity, config, output)
+        weights_sha256 = config.network.sha256()
+        decision = decide(drive, weights_sha256, config, output)
         if decision.done and publish.is_settled(_manifest_of(decision)):
             return _already_there(_manifest_of(decision), output, config)
         if not decision.done:
@@ -95,7 +95,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             check_writable(output, drive.drive_id)
     with storage.held_root(output, make=True), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
         lease = leases.take_when_free(drive.drive_id)
-        decision = decide(drive, identity, config, output)  # again: another may have published it before the lease
+        decision = decide(drive, weights_sha256, config, output)  # another may have published it before the lease
         if decision.done:
             return _already_there(publish.settle(output, drive.drive_id, lease.guard), output, config)
         try:
@@ -325,10 +325,18 @@ def _scanned(reporter: Reporter, total: int, frames: int) -> None:
     reporter.advance("scan", frames, total, "frames")
 
 
-def decide(drive: Drive, identity: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
+def decide(drive: Drive, weights_sha256: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
     """What is to be done for a drive, by what lies under its name: see pipeline.publish.standing."""
+
+    def same() -> Iterator[str]:
+        for settings in config.same_result_settings():
+            yield publish.drive_identity(drive.listing, weights_sha256, {**settings, **drive.picture})
+
     source = Source(drive.source_uri, drive.listing, partial(content_sample, drive))
-    return publish.decide(output, drive.drive_id, identity, source, overwrite=config.overwrite, of_many=of_many)
+    identity = result_identity(drive, weights_sha256, config)
+    return publish.decide(
+        output, drive.drive_id, identity, source, overwrite=config.overwrite, of_many=of_many, same=same
+    )
 
 
 def _manifest_of(decision: Decision) -> Manifest:

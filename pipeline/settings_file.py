@@ -9,10 +9,13 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import storage
+from pipeline.common.settings import former_settings, nearest_name, settings_of
 from pipeline.config import RunConfig
+
+T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 """A larger file is no settings file."""
@@ -36,6 +39,21 @@ def read_settings(path: str | Path) -> RunConfig:
         ValueError: a file that cannot be read or is not UTF-8, a key that does not exist (with the nearest one that
             does), a value of another type or that does not fit.
     """
+    values, where = _read(path)
+    return _filled(RunConfig(), values, where)
+
+
+def read_values(path: str | Path, kind: type, start: object) -> dict[str, Any]:
+    """What a TOML file says of a settings dataclass that has fields without a default, sections as their dataclasses.
+
+    start: has the values that sections begin with. Raises what read_settings raises.
+    """
+    values, where = _read(path)
+    return _changed(start, kind, values, where, kind)
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], str]:
+    """The values of a TOML file, and what errors call it."""
     place = storage.absolute(str(path))
     try:
         with open(place, "rb") as file:
@@ -49,34 +67,54 @@ def read_settings(path: str | Path) -> RunConfig:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"settings file {place}: {reason}") from None
-    return _filled(RunConfig(), values, f"settings file {place}")
+    return values, f"settings file {place}"
 
 
-def _filled(default: Any, values: Mapping[str, Any], where: str) -> Any:
-    """`default`, a settings dataclass, with these values in place of its own."""
-    hints = typing.get_type_hints(type(default))
+def _filled(default: T, values: Mapping[str, Any], where: str, whole: type | None = None) -> T:
+    """`default`, a settings dataclass, with these values in place of its own. whole: what it is a section of."""
+    changed = _changed(default, type(default), values, where, whole or type(default))
+    try:
+        return replace(default, **changed)  # type: ignore[type-var]
+    except ValueError as error:  # the settings' own check of values, which knows no file
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _changed(default: Any, kind: type, values: Mapping[str, Any], where: str, whole: type) -> dict[str, Any]:
+    """The values that differ from `default`'s, checked, sections as their dataclasses."""
+    hints = typing.get_type_hints(kind)
     changed: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
-        if name not in {f.name for f in fields(default)}:
-            near = difflib.get_close_matches(name, list(hints), 1)
-            raise ValueError(f"{where}: unknown key {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+        if name in former_settings(kind):
+            constant = getattr(kind, name)
+            if value != constant:
+                raise ValueError(f"{where}: {name} cannot be set any more, it is always {constant}; got {value!r}")
+            continue
+        if name not in {f.name for f in fields(kind)}:
+            raise ValueError(f"{where}: unknown key {key!r}; did you mean {_nearest(name, kind, whole)}?")
         if name in changed:
             raise ValueError(f"{where}: {name!r} is given twice")
         current = getattr(default, name)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where}: {name} is a section, [{name}], got {name} = {value!r}")
-            changed[name] = _filled(current, value, f"{where} [{name}]")
+            changed[name] = _filled(current, value, f"{where} [{name}]", whole)
             continue
         try:
             changed[name] = _checked(hints[name], value)
         except TypeError as error:
             raise ValueError(f"{where}: {name} should be {error}, got {value!r}") from None
-    try:
-        return replace(default, **changed)
-    except ValueError as error:  # the settings' own check of values, which knows no file
-        raise ValueError(f"{where}: {error}") from None
+    return changed
+
+
+def _nearest(name: str, section: type, whole: type) -> str:
+    """The key most like `name`: of its own section if one is near, else of any, with the section it belongs to."""
+    own = difflib.get_close_matches(name, [declared.name for declared in fields(section)], 1)
+    if own:
+        return repr(own[0])
+    keys = {setting.path[-1]: setting.path for setting in settings_of(whole)}
+    path = keys[nearest_name(name, keys)]
+    return repr(path[-1]) + (f" in section [{'.'.join(path[:-1])}]" if len(path) > 1 else "")
 
 
 def _checked(hint: Any, value: Any) -> Any:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
+from jobs.help_text import metavar
+from pipeline.common.settings import Setting, settings_of
+from pipeline.config import RunConfig
 from pipeline.schema import TABLES
+from pipeline.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,9 +54,40 @@ def tables() -> str:
     return "\n".join(lines).rstrip()
 
 
+def settings(kind: type, *, of_results: bool) -> str:
+    """Every setting of a dataclass, a table for each of its sections. of_results: they can be part of an identity."""
+    sections: dict[str, list[Setting]] = {}
+    for one in settings_of(kind):
+        sections.setdefault(".".join(one.path[:-1]), []).append(one)
+    lines: list[str] = []
+    for name, settings in sections.items():
+        if name:
+            lines += [f"### [{name}]", "", " ".join(settings[0].section.split()), ""]
+        titles = ["setting", "type", "default", "in --help", *["part of the identity"][:of_results], "meaning"]
+        lines += [_row(titles), _row(["---"] * len(titles))]
+        for one in settings:
+            values = [f"`{one.name}`", metavar(one.kind).replace("|", " or "), _default(one.default)]
+            values.append("" if one.expert else one.group or "options")
+            lines.append(_row([*values, *[one.identity.said][:of_results], one.text.replace("|", "or")]))
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _default(value: object) -> str:
+    if value is MISSING:
+        return "required"
+    return "" if value is None or value == () else f"`{value}`"
+
+
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("pipeline/README.md", "layers"): layers,
     ("pipeline/publish/README.md", "tables"): tables,
+    ("pipeline/settings.md", "reconstruct"): lambda: settings(RunConfig, of_results=True),
+    ("pipeline/settings.md", "train"): lambda: settings(TrainConfig, of_results=False),
 }
 """(document, name of the part) -> what makes it."""
 

@@ -1,6 +1,10 @@
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 
 from models import ModelConfig
+from pipeline.common.settings import ALWAYS, NEVER, UNLESS_DEFAULT, WHEN_ON, identity_values, setting, settings_of
 from pipeline.config import RunConfig
 
 
@@ -39,6 +43,79 @@ def test_a_result_is_known_by_the_settings_that_change_its_numbers_only():
     assert RunConfig(stride=2).result_settings() != RunConfig().result_settings()
     assert RunConfig(compile_blocks=True).result_settings() != RunConfig().result_settings()
     assert "compile_blocks" not in RunConfig().result_settings()  # results from before it was there keep their identity
+
+
+IN_HELP_AND_ALWAYS_PART = "preset chunk_size overlap stride fps start end precision loops stops publish.voxel_size"
+EXPERTS_AND_ALWAYS_PART = """
+max_bad_share orthogonalise_precision memory_scope turns
+loop.threshold loop.top loop.min_gap loop.suppression loop.sequence loop.window loop.detector
+stop.motion stop.quiet_share stop.min_frames stop.keep_every turn.reach
+backend.scale backend.drift backend.max_pixels backend.confidence_floor backend.huber_delta backend.loop_confidence
+backend.unseen_turn backend.unseen_scale backend.unseen_place backend.unseen_lean backend.unseen_growth
+publish.with_points publish.confidence_share publish.voxel_memory publish.shard_rows publish.row_group_rows
+"""
+NEVER_PART = """
+input output drive_id weights workers groups device threads gpu_memory host_memory scratch scratch_folder address
+overwrite keep_predictions plan only limit retry_failed camera.file camera.fov
+join_clips
+"""
+
+
+def test_what_is_part_of_a_results_identity_is_said_at_each_setting():
+    """Settings of commit 733c2cb are in it whatever their value. A later one is in it unless it has its default, so
+    that results from before stay what they are; one that is added to the lists here redoes every drive there is."""
+    rules = {".".join(one.path): one for one in settings_of(RunConfig)}
+    quality = {name for name in rules if name.startswith("backend.quality.")}
+    fleet = {name for name in rules if name.startswith("fleet.")}
+    always = {name for name, one in rules.items() if one.identity is ALWAYS}
+    assert always == {*IN_HELP_AND_ALWAYS_PART.split(), *EXPERTS_AND_ALWAYS_PART.split(), *quality}
+    assert {name for name, one in rules.items() if one.identity is NEVER} == {*NEVER_PART.split(), *fleet}
+    others = {name: one.identity.said for name, one in rules.items() if one.identity not in (ALWAYS, NEVER)}
+    assert others["compile_blocks"] == "when it is on"
+    assert others["masks"].startswith("when it is auto")
+    later = {name for name, said in others.items() if said == UNLESS_DEFAULT.said}
+    assert {"rotate", "camera.square_pixels"} <= later
+
+
+@dataclass(frozen=True)
+class _Section:
+    old: int = setting(1, identity=ALWAYS)
+    new: int = 5
+    FORMER_SETTINGS: ClassVar = ("once",)
+    once: ClassVar[int] = 3
+
+
+@dataclass(frozen=True)
+class _Empty:
+    new: bool = False
+
+
+@dataclass(frozen=True)
+class _Settings:
+    a: _Section = setting(_Section())
+    b: _Empty = setting(_Empty())
+    hidden: _Section = setting(_Section(), identity=NEVER)
+    new: float = setting(0.5)
+    unless_zero: int = setting(7, identity=WHEN_ON)
+
+
+def test_a_setting_that_a_later_version_adds_counts_from_its_first_other_value_on():
+    before = {"a": {"old": 1, "once": 3}, "unless_zero": 7}
+    assert identity_values(_Settings()) == before
+    assert identity_values(_Settings(hidden=_Section(2, 6))) == before
+    assert identity_values(_Settings(new=0.6)) == {**before, "new": 0.6}
+    assert identity_values(_Settings(a=_Section(new=6))) == {**before, "a": {"old": 1, "new": 6, "once": 3}}
+    assert identity_values(_Settings(b=_Empty(True)))["b"] == {"new": True}
+    assert "unless_zero" not in identity_values(_Settings(unless_zero=0))
+
+
+def test_a_preset_that_is_named_is_the_one_that_was_taken_without_its_name():
+    assert RunConfig(preset="city_tiny").result_settings() == RunConfig().result_settings()
+    assert RunConfig(preset="vit_small").result_settings() != RunConfig().result_settings()
+    known = RunConfig(preset="city_tiny").same_result_settings()
+    assert {(one["preset"], one["start"]) for one in known} == {("city_tiny", None), ("city_tiny", 0), (None, 0)}
+    assert {one["preset"] for one in RunConfig(preset="vit_small").same_result_settings()} == {"vit_small"}
+    assert {one["start"] for one in RunConfig(start=4).same_result_settings()} == {4}
 
 
 def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise():

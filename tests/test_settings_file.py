@@ -23,6 +23,11 @@ def test_a_settings_file_holds_every_section(tmp_path):
     [
         ("chunksize = 20", "unknown key 'chunksize'; did you mean 'chunk_size'"),
         ("[publish]\nvoxel = 1", r"\[publish\]: unknown key 'voxel'"),
+        ("voxel_size = 1", r"unknown key 'voxel_size'; did you mean 'voxel_size' in section \[publish\]"),
+        ("[publish]\nlease_s = 30", r"did you mean 'lease_s' in section \[fleet\]"),
+        ("[pubish]\nvoxel_size = 1", "did you mean 'publish'"),
+        ("xyz = 1", "did you mean '"),
+        ("[backend]\nrounds = 7", "rounds cannot be set any more, it is always 5; got 7"),
         ('chunk_size = "20"', "chunk_size should be a whole number"),
         ("overwrite = 1", "overwrite should be true or false"),
         ("output = 3", "output should be a text"),

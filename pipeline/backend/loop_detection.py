@@ -15,10 +15,12 @@ import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.common.settings import ALWAYS, setting
 
 FloatArray = NDArray[np.float32]
 
@@ -32,31 +34,33 @@ _LOOKAHEAD = 5.0  # in units of `sequence`: how far ahead a path is followed; wh
 class LoopConfig:
     """When two frames count as one place. Frames are those the network sees, after stride and stops."""
 
-    threshold: float = 0.42
+    threshold: float = setting(0.42, expert=True, identity=ALWAYS)
     """Least similarity of a candidate, -1 to 1, averaged along its path. (0.85 is the usual figure for single pairs
     of SALAD descriptors; whitened descriptors of different places are near 0, which makes this one as strict.)"""
-    top: int = 5
+    top: int = setting(5, expert=True, identity=ALWAYS)
     """Candidates of one frame at most."""
-    min_gap: int = 60
+    min_gap: int = setting(60, expert=True, identity=ALWAYS)
     """Frames between the two that look like another place, at least: a car that stands has not come back."""
-    suppression: int = 25
+    suppression: int = setting(25, expert=True, identity=ALWAYS)
     """Of two candidates whose frames are both nearer than this, only the more similar one stays."""
-    sequence: int = 10
+    sequence: int = setting(10, expert=True, identity=ALWAYS)
     """Frames before and after over which similarity is averaged (the length in which a weight falls by 1/e)."""
-    components: int = 96
+    components: ClassVar[int] = 96
     """Dimensions of a whitened descriptor at most."""
-    window: int = 20
+    window: int = setting(20, expert=True, identity=ALWAYS)
     """Frames of each of the two windows that are predicted jointly as a loop chunk."""
-    detector: str | None = None
+    detector: str | None = setting(None, expert=True, identity=ALWAYS)
     """A detector of one's own, as module:name; it is called with these settings and gives what
     pipeline.backend.loop_detection.Detector says (every worker imports it). By default the encoder's own tokens are
     compared."""
+
+    FORMER_SETTINGS: ClassVar = ("components",)
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
-        for name in ("top", "min_gap", "suppression", "sequence", "components", "window"):
+        for name in ("top", "min_gap", "suppression", "sequence", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.detector is not None and not all(self.detector.partition(":")):

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.cameras.rectify import DEFAULT_FOV
+from pipeline.common.settings import NEVER, setting
 
 
 @dataclass(frozen=True)
 class CameraConfig:
     """What is known of the cameras, and how lenses are made pinholes."""
 
-    file: str | None = None
+    file: str | None = setting(None, group="input", identity=NEVER)
     """Calibration of the drive, or of all drives of a run: KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or
     XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, or the numbers
     fx,fy,cx,cy[,model,params] themselves. FILE#NAME names one of several cameras. By default a calib.txt that lies with
     the drive, else the focal length in EXIF; "none" takes neither."""
-    fov: float = DEFAULT_FOV
+    fov: float = setting(DEFAULT_FOV, expert=True, identity=NEVER)
     """Most degrees across of the pinhole pictures that frames of a calibrated lens are made into."""
-    square_pixels: bool = True
+    square_pixels: bool = setting(True, expert=True)
     """Of a camera that is not calibrated: its pixels are square, so that fx = fy."""
 
     def __post_init__(self) -> None:

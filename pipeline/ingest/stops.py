@@ -10,9 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.common.settings import ALWAYS, setting
 
 FloatArray = NDArray[np.float32]
 
@@ -31,14 +34,14 @@ _FAR = 0.6  # upper share of a picture in which things are mostly far
 class StopConfig:
     """When a frame counts as standing still."""
 
-    motion: float = 0.15
+    motion: float = setting(0.15, expert=True, identity=ALWAYS)
     """Apparent motion since the last kept frame below which a frame is still, in pixels of a picture 64 wide."""
-    quiet_share: float = 0.3
+    quiet_share: float = setting(0.3, expert=True, identity=ALWAYS)
     """Share of the picture's textured parts, and of its near ones, that must be as quiet as that: the rest may be
     traffic passing."""
-    min_frames: int = 5
+    min_frames: int = setting(5, expert=True, identity=ALWAYS)
     """Shorter runs of still frames are kept: they cost little and may be slow motion."""
-    keep_every: int = 100
+    keep_every: int = setting(100, expert=True, identity=ALWAYS)
     """During a stop one frame in so many is kept all the same."""
 
     def __post_init__(self) -> None:
@@ -56,17 +59,17 @@ class StopConfig:
 class TurnConfig:
     """How far the ends of chunks move out of turns."""
 
-    reach: float = 0.25
+    reach: float = setting(0.25, expert=True, identity=ALWAYS)
     """Most frames that a chunk may end early, as a share of the frames that it adds to the chunk before."""
-    price: float = 0.25
+    price: ClassVar[float] = 0.25
     """Turning within the three frames around chunks' ends, in picture widths, that one chunk more must avoid."""
+
+    FORMER_SETTINGS: ClassVar = ("price",)
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
         if not 0 <= self.reach <= 1:
             raise ValueError(f"reach must be between 0 and 1, got {self.reach}")
-        if not self.price > 0:
-            raise ValueError(f"price must be above 0, got {self.price}")
 
 
 @dataclass(frozen=True)

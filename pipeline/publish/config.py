@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.common.settings import ALWAYS, setting
+
 
 @dataclass(frozen=True)
 class PublishConfig:
     """What of a drive's prediction becomes points, and how the files are cut."""
 
-    with_points: bool = True
+    with_points: bool = setting(True, expert=True, identity=ALWAYS)
     """Write the point cloud; without it only poses, chunks and loops are published."""
-    confidence_share: float = 0.75
+    confidence_share: float = setting(0.75, expert=True, identity=ALWAYS)
     """Keep a point if its confidence is at least this share of the median over its chunk's own frames; 0
     keeps all. Relative to the chunk, because confidences of two chunks of one drive may differ by a
     factor."""
-    voxel_size: float | None = None
+    voxel_size: float | None = setting(None, group="output", identity=ALWAYS)
     """Keep one point (the most confident) in each cube of this side, in world units; None keeps all."""
-    voxel_memory: int = 16_777_216
+    voxel_memory: int = setting(16_777_216, expert=True, identity=ALWAYS)
     """How many occupied cubes are remembered from file to file (8 bytes each, so 128 MB at most): at least
     the last half of that number. A drive with fewer cubes gets exactly one point a cube; a longer one may
     get a second point in a cube that it left long ago."""
-    shard_rows: int = 4_194_304
+    shard_rows: int = setting(4_194_304, expert=True, identity=ALWAYS)
     """Points a file at most. 4 M points are about 60 MB on disk and 0.4 GB while they are sorted and written
     (0.6 GB with voxels), whatever the length of the drive."""
-    row_group_rows: int = 65_536
+    row_group_rows: int = setting(65_536, expert=True, identity=ALWAYS)
     """Points a row group, the smallest piece a reader fetches for a box: about 1 MB."""
 
     def __post_init__(self) -> None:

@@ -139,9 +139,17 @@ class Source:
 
 
 def decide(
-    output: str, drive_id: str, identity: str, source: Source, *, overwrite: bool, of_many: bool = False
+    output: str,
+    drive_id: str,
+    identity: str,
+    source: Source,
+    *,
+    overwrite: bool,
+    of_many: bool = False,
+    same: Callable[[], Iterable[str]] = tuple,
 ) -> Decision:
-    """Whether anything is to be done for a drive.
+    """Whether anything is to be done for a drive. same: other identities of just the same result, asked where the one
+    that is there has another.
 
     Raises DriveError where the name stands for another input, or for a result that cannot be read (both may be
     replaced with `overwrite`), or for what is not ours (never replaced); StorageError.
@@ -157,7 +165,7 @@ def decide(
     if standing.lost:
         more = f" and {len(standing.lost) - 1} more" if len(standing.lost) > 1 else ""
         return Decision(False, True, f"its result is damaged ({standing.lost[0]}{more}): making it again", standing)
-    if standing.manifest.identity != identity:
+    if standing.manifest.identity != identity and standing.manifest.identity not in same():
         return Decision(False, True, "was made from other input, weights or settings: doing it again", standing)
     return Decision(True, False, None, standing)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pipeline.common.settings import POSITIONAL
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """Reports of drives, and the page that finds them."""
 
-    output: str
+    output: str = field(metadata=POSITIONAL)
     """Where drives were published: a path or URI."""
     drive: tuple[str, ...] = ()
     """Drives to make a report of; without any, only the index page over all drives of the output is made."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from models import ModelConfig
+from pipeline.common.settings import setting
 from pipeline.training.objective import LossWeights
 from pipeline.training.pool import PoolSettings
 
@@ -133,15 +134,15 @@ class TrainConfig:
     """Drives that the background renderers make."""
     renderers: int = 1
     """Background processes that render; 0 uses what the pool holds."""
-    city: PoolSettings = field(default_factory=PoolSettings)
+    city: PoolSettings = setting(PoolSettings(), expert=True)
     """What rendered clips look like."""
-    batch: BatchSettings = field(default_factory=BatchSettings)
+    batch: BatchSettings = setting(BatchSettings(), expert=True)
     """What a worker sees in one step."""
-    loss: LossWeights = field(default_factory=LossWeights)
+    loss: LossWeights = setting(LossWeights(), expert=True)
     """Weights of the parts of the loss."""
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: OptimizerSettings = setting(OptimizerSettings(), expert=True)
     """Rates and their course."""
-    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    validation: ValidationSettings = setting(ValidationSettings(), expert=True)
     """Held-out drives."""
     steps: int = 60_000
     """Steps of the whole run."""

@@ -100,7 +100,7 @@ def test_an_unknown_option_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as caught:
         settings_from(RunConfig, ["--chunk-sise", "3"], prog="jobs.reconstruct")
     assert caught.value.code == 2
-    assert "chunk-size" in capsys.readouterr().err  # tyro says what was meant
+    assert "did you mean --chunk-size?" in capsys.readouterr().err
 
 
 def test_nested_settings_are_options_too():

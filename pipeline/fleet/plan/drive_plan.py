@@ -150,7 +150,7 @@ class Planner:
         drive = patiently(lambda: self.find(config))
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
-        decision = patiently(lambda: decide(drive, identity, config, self.output, of_many=True))
+        decision = patiently(lambda: decide(drive, self.weights_sha256, config, self.output, of_many=True))
         lost = decision.why if decision.standing.lost else None
         planned = PlannedDrive(
             ref, "do", lost, identity=identity, costs=costs, replaces=decision.replaces, notes=drive.notes

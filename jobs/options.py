@@ -1,0 +1,152 @@
+"""Settings dataclasses as command lines: options from their fields, --settings FILE, --help in parts.
+
+tyro turns words into values. This module does what it does not: settings from a TOML file for every command, a value
+without its name where a field allows that, experts' settings left out of --help, and one line for a misspelt option.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, TypeVar
+
+import tyro
+
+from jobs.help_text import help_text
+from pipeline.common.settings import Setting, nearest_name, settings_of
+from pipeline.settings_file import read_values
+
+T = TypeVar("T")
+
+_USAGE_ERROR = 2
+
+
+def settings_from(
+    kind: type[T],
+    arguments: list[str] | None,
+    *,
+    prog: str,
+    default: T | None = None,
+    about: str = "",
+    sections: Sequence[str] = (),
+    elsewhere: str = "pipeline/settings.md",
+) -> T:
+    """A settings dataclass from the command line; `--settings FILE.toml` gives the defaults.
+
+    default: values of what neither says, instead of the class's own. about: of the command, for --help. sections:
+    those that --help shows although they are an expert's; elsewhere: what shows the rest.
+
+    --help is printed and exits with 0, a usage error with 2. Raises ValueError for values that do not fit.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    settings = settings_of(kind)
+    if "-h" in words or "--help" in words:
+        shown = [one for one in settings if not one.expert or one.path[0] in sections]
+        print(help_text(prog, about or kind.__doc__ or "", shown, len(settings) - len(shown), elsewhere))
+        raise SystemExit(0)
+    try:
+        words = list(_named(words, settings, prog))
+    except _UsageError as error:
+        print(f"error: {error} (--help lists the options)", file=sys.stderr)
+        raise SystemExit(_USAGE_ERROR) from None
+    file, words = _settings_file(words)
+    start: Any = default if file is None else _start(kind, file, default)
+    extra = {} if start is None else {"default": start}
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=f"python -m {prog}", args=words, **extra)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, ValueError):  # the settings' own check, which tyro puts into a box
+            raise ValueError(str(leaving.__context__)) from None
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def _start(kind: type[T], file: str, default: T | None) -> Any:
+    """What options begin with where there is a settings file: unchecked, since what has no value yet is MISSING."""
+    blank = {one.name: _blank(one) for one in fields(kind)} if default is None else vars(default)  # type: ignore[arg-type]
+    start: Any = object.__new__(kind)
+    start.__dict__.update(blank)
+    start.__dict__.update(read_values(file, kind, start))
+    return start
+
+
+def _blank(declared: Field[Any]) -> Any:
+    if declared.default is not MISSING:
+        return declared.default
+    return tyro.MISSING if declared.default_factory is MISSING else declared.default_factory()
+
+
+class _UsageError(ValueError):
+    """What is wrong with the words of a command line."""
+
+
+def _named(words: Sequence[str], settings: Sequence[Setting], prog: str) -> Iterator[str]:
+    """The words with every value behind the name of its option. Raises _UsageError."""
+    takes: dict[str, int | None] = {"settings": 1}  # how many words an option takes; None: all up to the next option
+    for one in settings:
+        takes |= dict.fromkeys(_spellings(one), _words_of(one.kind))
+    with_name = {_name_of(word) for word in words if word.startswith("--")}
+    free = [one for one in settings if one.positional and one.name not in with_name]
+    at = 0
+    while at < len(words):
+        word, at = words[at], at + 1
+        if not word.startswith("--"):
+            if not free:
+                named = [f"--{one.name}" for one in settings if one.positional]
+                why = f"{' and '.join(named)} {'have' if len(named) > 1 else 'has'} a value already" if named else ""
+                raise _UsageError(f"{prog}: {word!r} belongs to no option{'; ' if why else ''}{why}")
+            yield from (f"--{free.pop(0).name}", word)
+            continue
+        name = _name_of(word)
+        if name not in takes:
+            raise _UsageError(f"{prog} has no option --{name}; did you mean --{nearest_name(name, takes)}?")
+        yield word
+        count = 0 if "=" in word else takes[name]
+        end = at if count is None else min(at + count, len(words))
+        while count is None and end < len(words) and not words[end].startswith("--"):
+            end += 1
+        yield from words[at:end]
+        at = end
+
+
+def _name_of(word: str) -> str:
+    return word[2:].partition("=")[0].replace("_", "-")
+
+
+def _spellings(setting: Setting) -> list[str]:
+    before, dot, last = setting.name.rpartition(".")
+    return [setting.name, f"{before}{dot}no-{last}"] if setting.kind is bool else [setting.name]
+
+
+def _words_of(kind: Any) -> int | None:
+    """How many words a value takes; None for as many as there are."""
+    if kind is bool:
+        return 0
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return max((_words_of(one) or 1 for one in typing.get_args(kind)), default=1)
+    if typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        return None if parts[-1] is ... else len(parts)
+    return 1
+
+
+def _settings_file(words: list[str]) -> tuple[str | None, list[str]]:
+    """The file of `--settings FILE` or `--settings=FILE`, and the other words."""
+    for at, word in enumerate(words):
+        name, joined, file = word.partition("=")
+        if name != "--settings":
+            continue
+        after = at + 1 if joined else at + 2
+        if not joined:
+            file = words[at + 1] if at + 1 < len(words) else ""
+        if not file:
+            raise ValueError("--settings needs a TOML file")
+        return file, words[:at] + words[after:]
+    return None, words

@@ -1,0 +1,87 @@
+"""Results of an older version: today's commands read them, and take them for what the same settings make.
+
+`tests/publish/data/result-of-733c2cb.tar.xz` was made by commit 733c2cb of ten rendered frames (`jobs.reconstruct
+--keep-predictions` and the SETTINGS below). The drive's calib.txt is left out: that version did not read it.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from jobs import export, realign, report, verify
+from pipeline.publish import open_drive, read_manifest
+from pipeline.settings_file import settings_from_dict
+from tests.jobs.runs import run
+
+ARCHIVE = Path(__file__).parents[1] / "publish/data/result-of-733c2cb.tar.xz"
+SETTINGS = ("--chunk-size", 6, "--overlap", 3, "--publish.voxel-size", 0.3, "--no-stops")
+
+
+@pytest.fixture
+def older(tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--preset", "city_tiny"),
+        ("--start", 0),
+        ("--preset", "city_tiny", "--start", 0),
+        ("--workers", 2, "--fleet.lease-s", 60, "--keep-predictions"),
+    ],
+)
+def test_an_older_result_is_not_made_again(older, capsys, more):
+    before = (older / "out/00/manifest.json").read_bytes()
+    assert run(older / "city/sequences/00", "--output", older / "out", *SETTINGS, *more) == 0
+    assert "published already, nothing to do" in capsys.readouterr().out
+    assert (older / "out/00/manifest.json").read_bytes() == before
+
+
+def test_of_many_drives_an_older_result_is_not_made_again(older, capsys):
+    many = ("--input", older / "city/sequences", "--output", older / "out", *SETTINGS)
+    assert run(*many, "--preset", "city_tiny", "--plan") == 0
+    said = capsys.readouterr().out
+    assert "1 done" in said, said
+
+
+def test_other_settings_than_an_older_result_has_make_it_again(older, capsys):
+    many = ("--input", older / "city/sequences", "--output", older / "out", *SETTINGS, "--plan")
+    assert run(*many, "--stride", 2) == 0
+    assert "1 done" not in capsys.readouterr().out
+
+
+def test_an_older_result_is_read_checked_exported_and_shown(older, capsys):
+    drive = open_drive(str(older / "out"), "00")
+    assert len(drive.poses()) == drive.manifest.counts.frames == 10
+    assert len(drive.points()) == drive.manifest.counts.points > 0
+    assert verify.main([str(older / "out")]) == 0
+    assert "1 of 1 drives" in capsys.readouterr().out
+    formats = ("colmap", "nerfstudio", "ply", "kitti", "tum", "depth")
+    to, moved = older / "exported", older / "city/sequences/00/image_0"
+    assert export.main([str(older / "out"), "00", "--format", *formats, "--to", str(to)]) == 0
+    assert len((to / "poses.txt").read_text().splitlines()) == 10
+    assert report.main([str(older / "out"), "--site", str(older / "site"), "--images-from", str(moved)][:3]) == 0
+    assert (older / "site/index.html").is_file()
+
+
+def test_an_older_result_is_joined_again_from_its_kept_predictions(older):
+    before = read_manifest(str(older / "out"), "00")
+    assert realign.main([str(older / "out"), "00"]) == 0
+    after = read_manifest(str(older / "out"), "00")
+    assert after.published_at != before.published_at
+    assert (after.identity, after.counts.frames) == (before.identity, 10)
+
+
+def test_settings_that_are_constants_now_are_read_where_they_had_the_same_value(older):
+    config = json.loads((older / "out/00/manifest.json").read_text())["config"]
+    assert config["backend"]["rounds"] == 5
+    assert settings_from_dict(config).backend.rounds == 5
+    config["backend"]["rounds"] = 7
+    with pytest.raises(ValueError, match="rounds cannot be set any more, it is always 5"):
+        settings_from_dict(config)
