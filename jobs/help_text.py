@@ -57,7 +57,7 @@ def metavar(kind: object) -> str:
         return "|".join(metavar(part) for part in parts if part is not type(None))
     if origin is tuple:
         return f"{metavar(parts[0])} ..." if parts[-1] is ... else " ".join(metavar(part) for part in parts)
-    return _WORDS.get(kind, "") if isinstance(kind, type) else ""  # type: ignore[call-overload]
+    return _WORDS.get(kind, "") if isinstance(kind, type) else ""
 
 
 def _parts(shown: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
