@@ -27,6 +27,7 @@ from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
 from pipeline.benchmark.streets import StreetsBenchmark
 from pipeline.common.settings import setting
+from pipeline.common.visible_text import show
 
 What = Literal[
     "accuracy",
@@ -88,7 +89,7 @@ def _benchmark(config: BenchmarkConfig) -> bool:
     """Measure, print, write. Returns whether a target was missed that must not be."""
     subject: Subject = getattr(config, config.what)
     machine = Machine.here()  # before the work: its load is not the benchmark's own
-    measured = subject.measure(lambda line: print(line, file=sys.stderr, flush=True))
+    measured = subject.measure(lambda line: show(line, sys.stderr))
     if config.figure is not None and measured.figure is None:
         raise ValueError(f"--figure: the benchmark {config.what} draws no picture")
     text = to_json(config.what, json.loads(json.dumps(asdict(subject))), machine, measured)  # type: ignore[call-overload]

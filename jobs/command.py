@@ -65,7 +65,7 @@ def _outcome(action: Callable[[], None]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_NOBODY_READS
-        print(without_secrets(traceback.format_exc()), file=sys.stderr)
+        print(without_secrets(visible(traceback.format_exc(), keep="\n")), file=sys.stderr)
         print("error: this is a bug of the program, not of the input; please report the lines above", file=sys.stderr)
         return EXIT_FAILED
     return 0

@@ -19,6 +19,7 @@ from pipeline import storage
 from pipeline.benchmark import Machine
 from pipeline.common.ray_session import ray_for_one_job
 from pipeline.common.settings import setting
+from pipeline.common.visible_text import show
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.evaluation import (
@@ -128,7 +129,7 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
 
     def told(score: Score) -> None:
         said = score.failed or f"ATE {score.ate:.3f} m, {score.seconds or 0:.1f} s"
-        print(f"{benchmark.title} {score.sequence} ({score.variant}): {said}", file=sys.stderr, flush=True)
+        show(f"{benchmark.title} {score.sequence} ({score.variant}): {said}", sys.stderr)
 
     command = ["python", "-m", "jobs.evaluate", *arguments]
     with ray_for_one_job():
@@ -165,7 +166,7 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
         if not console.is_terminal:
             console.width = max(console.width, _WIDTH)
         console.print(render(benchmark, scores))
-        print(remarks(benchmark, scores, made))
+        show(remarks(benchmark, scores, made))
         if config.json is not None:
             storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
     failed = [score for score in scores if score.failed]

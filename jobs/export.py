@@ -11,6 +11,7 @@ import tyro
 from jobs.command import run_command, settings_from
 from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
+from pipeline.common.visible_text import show
 from pipeline.export_drive import Exported, Format, export_drive
 from pipeline.publish import Selection
 
@@ -70,7 +71,7 @@ def _export(config: ExportConfig) -> None:
         )
     finally:
         reporter.close()
-    print(summary(config.drive, done, reporter.seconds))
+    show(summary(config.drive, done, reporter.seconds))
 
 
 def summary(drive: str, done: Exported, seconds: dict[str, float]) -> str:

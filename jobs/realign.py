@@ -17,6 +17,7 @@ from pipeline.backend import BackendConfig
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.common.settings import POSITIONAL
+from pipeline.common.visible_text import show
 from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
@@ -55,7 +56,7 @@ def _realign(arguments: list[str] | None) -> None:
             result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     finally:
         reporter.close()
-    print(summary(result, reporter.seconds))
+    show(summary(result, reporter.seconds))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pipeline import reconstruct as stages
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
-from pipeline.common.visible_text import visible
+from pipeline.common.visible_text import show
 from pipeline.config import RunConfig
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
@@ -56,7 +56,7 @@ def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
 
 def _say_of_input(said: str) -> None:
     """What of an input is not used, as it is found; the reporter is not there yet."""
-    print(f"input: {said}", file=sys.stderr, flush=True)
+    show(f"input: {said}", sys.stderr)
 
 
 def _reconstruct(config: RunConfig) -> int:
@@ -69,9 +69,9 @@ def _reconstruct(config: RunConfig) -> int:
             result = stages.reconstruct(config, reporter)
     finally:
         reporter.close()
-    print(summary(result, reporter.seconds))
+    show(summary(result, reporter.seconds))
     if is_sample and config.input is not None:
-        print(_against_truth(result, config.input))
+        show(_against_truth(result, config.input))
     return 0
 
 
@@ -82,14 +82,14 @@ def _reconstruct_many(config: RunConfig, drives: Iterator[DriveRef | RefusedDriv
         with ray_for_one_job():
             if config.plan:
                 plan = fleet_plan(config, drives, reporter)
-                print(plan.text)
+                show(plan.text)
                 _check_found(config, sum(plan.drives.values()))
                 return EXIT_FAILED if plan.bad else 0
             state = run_fleet(config, drives, reporter, command=command)
     finally:
         reporter.close()
     _check_found(config, len(state.rows))
-    print(visible(fleet_summary(state, storage.absolute(config.output)), keep="\n"))
+    show(fleet_summary(state, storage.absolute(config.output)))
     if state.info.state == "interrupted":
         return EXIT_INTERRUPTED
     return EXIT_FAILED if state.info.message or state.in_state("failed", "quarantined") else 0

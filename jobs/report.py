@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.common.progress import Reporter
+from pipeline.common.visible_text import show
 from pipeline.publish import open_drive
 from pipeline.report import ReportConfig, make_server, start_live, write_site
 from pipeline.report.colours import PATH
@@ -37,9 +38,9 @@ def _report(config: ReportConfig) -> None:
             made = write_site(config, reporter)
         finally:
             reporter.close()
-        print(summary(site, made, reporter.seconds))
+        show(summary(site, made, reporter.seconds))
         if server is not None:
-            print(f"serving {site} on http://{config.host}:{server.server_port}/ until interrupted", flush=True)
+            show(f"serving {site} on http://{config.host}:{server.server_port}/ until interrupted")
             server.serve_forever()
     finally:
         if server is not None:
@@ -51,7 +52,7 @@ def _live(config: ReportConfig) -> None:
     others = other_paths(compare_with(view, config.compared(), config.truth, PATH))
     server = start_live(view, config.host, config.port, config.points, others)
     try:
-        print(f"drive {view.drive_id} on http://{config.host}:{config.port}/ until interrupted", flush=True)
+        show(f"drive {view.drive_id} on http://{config.host}:{config.port}/ until interrupted")
         threading.Event().wait()
     finally:
         server.stop()

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.common.settings import POSITIONAL
-from pipeline.common.visible_text import visible
+from pipeline.common.visible_text import show, visible
 from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
@@ -58,14 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _status(config: StatusConfig) -> None:
     if config.runs:
         names = list_runs(storage.absolute(config.output))
-        print("\n".join(_line(read_run(config.output, name)) for name in names) or "no runs yet")
+        show("\n".join(_line(read_run(config.output, name)) for name in names) or "no runs yet")
         return
     run = _watch(config) if config.watch else read_run(config.output, config.run)
     before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
-    print(visible(status_text(run, config.failures, time.time(), before), keep="\n"))
+    show(status_text(run, config.failures, time.time(), before))
     if config.report is not None:
         Path(storage.absolute(config.report)).write_text(render_run_report(run))
-        print(f"  written  {config.report}")
+        show(f"  written  {config.report}")
 
 
 def _worked_before(output: str, run: RunState) -> RunState | None:
@@ -89,13 +89,13 @@ def _watch(config: StatusConfig) -> RunState:
         else:
             line = _line(run)
             if line != said:
-                print(line, flush=True)
+                show(line)
             said = line
         time.sleep(config.every)
         try:
             run = read_run(config.output, run.info.run_id)
         except StorageError as error:
-            print(f"(waiting: {error})", file=sys.stderr, flush=True)
+            show(f"(waiting: {error})", sys.stderr)
     return run
 
 

@@ -16,6 +16,7 @@ from jobs.command import run_command, settings_from
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
+from pipeline.common.visible_text import show
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
 
 
@@ -94,7 +95,7 @@ def _render(config: CityConfig) -> None:
             sequences.append(write_drive(spec, output, name, progress, device=config.device))
     finally:
         reporter.close()
-    print(summary(sequences, time.monotonic() - begin))
+    show(summary(sequences, time.monotonic() - begin))
 
 
 def summary(sequences: list[str], seconds: float) -> str:

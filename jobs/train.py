@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from jobs.command import run_command, settings_from
+from pipeline.common.visible_text import show
 from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
 
@@ -18,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action() -> None:
         final = launch(settings_from(TrainConfig, arguments, prog="jobs.train"))
-        print(f"weights: {final}\nmetrics: {final.with_name('metrics.jsonl')} and metrics.png")
+        show(f"weights: {final}\nmetrics: {final.with_name('metrics.jsonl')} and metrics.png")
 
     return run_command(action)
 

@@ -17,6 +17,7 @@ from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, ray_for_one_job, start_ray
 from pipeline.common.settings import POSITIONAL
+from pipeline.common.visible_text import show
 from pipeline.errors import DriveError
 from pipeline.fleet.verify_output import FEW_DRIVES, published_ids, verify_drives
 from pipeline.publish.verify import DriveCheck
@@ -76,7 +77,7 @@ def _verify(config: VerifyConfig) -> int:
     if config.json == "-":
         sys.stdout.write(text)
     else:
-        print(summary(output, config.quick, checks))
+        show(summary(output, config.quick, checks))
         if config.json is not None:
             storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
     return 0 if all(check.is_whole for check in checks) else EXIT_FAILED

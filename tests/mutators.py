@@ -82,9 +82,10 @@ def damaged_json(data: bytes, chance: random.Random) -> bytes:
         if chance.random() < 0.15:
             del parent[key]
         elif chance.random() < 0.1 and isinstance(parent, dict):
-            parent[chance.choice(("zzz", "", "\x1b[2J", "__class__"))] = chance.choice(VALUES)
+            parent[chance.choice(("zzz", "", "\x1b[2J", "__class__"))] = copy.deepcopy(chance.choice(VALUES))
         else:
-            parent[key] = _like(parent[key], chance) if chance.random() < 0.3 else chance.choice(VALUES)
+            other = _like(parent[key], chance) if chance.random() < 0.3 else chance.choice(VALUES)
+            parent[key] = copy.deepcopy(other)
     return _text(values).encode("utf-8", "surrogatepass")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 # C0 and C1 controls (escape sequences of terminals), marks that reorder text, line separators, bytes that are no UTF-8
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
@@ -11,6 +14,20 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069
 def visible(text: str, keep: str = "") -> str:
     """The text with every control character written as its escape; those in `keep` stay as they are."""
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escape(ord(found[0])), text)
+
+
+def visible_values(value: Any) -> Any:
+    """Values of JSON with every text in them visible: for pages, which would draw nothing, or another order."""
+    if isinstance(value, str):
+        return visible(value, keep="\n\t")
+    if isinstance(value, Mapping):
+        return {visible_values(key): visible_values(one) for key, one in value.items()}
+    return [visible_values(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Print lines for a person, to stdout by default: what a command says with texts from outside in it."""
+    print(visible(text, keep="\n"), file=stream or sys.stdout, flush=True)
 
 
 def _escape(code: int) -> str:

@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.common.visible_text import visible
 from pipeline.evaluation.report import Evaluation
 from pipeline.evaluation.trajectory import AlignedErrors
 
@@ -44,7 +45,7 @@ def render(evaluation: Evaluation) -> Group:
         column.justify = "right"
     for row in _rows(trajectory.se3, trajectory.sim3):
         table.add_row(*row)
-    return Group(*map(Text, lines), table, *map(Text, (_turns(evaluation), *_depth(evaluation))))
+    return Group(*map(Text, map(visible, lines)), table, *map(Text, (_turns(evaluation), *_depth(evaluation))))
 
 
 _RPE = {

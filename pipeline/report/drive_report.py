@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.common.progress import Reporter
+from pipeline.common.visible_text import visible_values
 from pipeline.publish.manifest import plain
 from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.benchmarks import Measurement
@@ -87,7 +88,7 @@ def write_report(
         "made": _made(view),
         "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
     }
-    (folder / "drive.json").write_text(json.dumps(plain(data), separators=(",", ":")))
+    (folder / "drive.json").write_text(json.dumps(visible_values(plain(data)), separators=(",", ":")))
 
 
 def _write_views(

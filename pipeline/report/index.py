@@ -13,6 +13,7 @@ import numpy as np
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.secrets import without_credentials
+from pipeline.common.visible_text import visible_values
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish import PublishedDrive, is_published, open_drive
 from pipeline.report.drive_view import DriveView
@@ -67,7 +68,9 @@ def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: boo
     known = {entry["id"]: entry for entry in _stored(site, None if whole else shown)}
     known |= {entry["id"]: entry for entry in entries}
     data = {"output": shown, "drives": [known[name] for name in sorted(known)]}
-    storage.write_bytes_atomically(str(site / "drives.json"), json.dumps(data, separators=(",", ":")).encode())
+    storage.write_bytes_atomically(
+        str(site / "drives.json"), json.dumps(visible_values(data), separators=(",", ":")).encode()
+    )
 
 
 def has_report(site: Path, drive_id: str, published_at: str) -> bool:

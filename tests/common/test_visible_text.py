@@ -1,9 +1,11 @@
 """Texts from outside are shown with their control characters visible, and otherwise as they are."""
 
 import io
+import re
+from pathlib import Path
 
 from pipeline.common.progress import Reporter
-from pipeline.common.visible_text import visible
+from pipeline.common.visible_text import show, visible, visible_values
 
 
 def test_escape_sequences_line_breaks_and_reordering_marks_are_written_out():
@@ -18,3 +20,18 @@ def test_what_a_job_says_holds_no_escape_sequence():
     stream = io.StringIO()
     Reporter(stream).say("drive \x1b[2Jx:\nnext line")
     assert stream.getvalue() == "drive \\x1b[2Jx:\nnext line\n"
+
+
+def test_lines_for_a_person_and_values_of_a_page_have_no_control_characters(capsys):
+    show("one\x1b[2J\ntwo\u202e")
+    assert capsys.readouterr().out == "one\\x1b[2J\ntwo\\u202e\n"
+    values = {"a\x07": ["\x1b", 1, None, ("\ud800", 2.5)]}
+    assert visible_values(values) == {"a\\x07": ["\\x1b", 1, None, ["\\ud800", 2.5]]}
+
+
+def test_no_command_prints_but_through_what_makes_texts_visible():
+    """print() is for fixed words, or for what is visible already."""
+    jobs = Path(__file__).resolve().parents[2] / "jobs"
+    allowed = re.compile(r"print\((?:f?\"error: |\"interrupted|without_secrets\(visible|\"\\033\[H|\"this machine)")
+    lines = [line.strip() for file in jobs.glob("*.py") for line in file.read_text().splitlines()]
+    assert [line for line in lines if re.search(r"(?<![\w.])print\(", line) and not allowed.search(line)] == []

@@ -8,7 +8,9 @@ from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.common.visible_text import visible
 from pipeline.evaluation.benchmarks.sequence import Benchmark
 
 FULL = "full"
@@ -104,7 +106,9 @@ def render(benchmark: Benchmark, scores: Listed[Score]) -> Group:
             table.add_column(title, justify="right")
         for score in own:
             frames = "failed" if score.failed else str(score.frames)
-            table.add_row(score.sequence, frames, *(_cell(name, getattr(score, name)) for name in _COLUMNS))
+            table.add_row(
+                Text(visible(score.sequence)), frames, *(_cell(name, getattr(score, name)) for name in _COLUMNS)
+            )
         table.add_section()
         for title, values in groups.items():
             of = f" of {len(own) - failed}/{len(own)}" if failed and title == "mean" else ""

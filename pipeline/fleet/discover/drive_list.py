@@ -215,7 +215,10 @@ def _csv_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
         first = next(lines, "")
         separator = max(_SEPARATORS, key=first.count)
         reader = csv.reader(itertools.chain([first], lines), delimiter=separator)
-        header = next(reader, [])
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise DriveError(f"{storage.redacted(uri)}: not a readable CSV file ({error})") from None
         meant = columns.known(header)
         while True:
             try:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline import storage
 from pipeline.common.sizes import size_text
+from pipeline.common.visible_text import visible, visible_values
 from pipeline.fleet.records.ledger import FINAL, STATES, DriveRow, RunState, run_uri
 from pipeline.fleet.status.summary import FAILED, Summary, duration, failure_kinds, retry_command, summarise
 
@@ -103,7 +104,7 @@ def _rows(run: RunState) -> str:
         "tags",
     ]
     rows = [_row(row, stages) for _, row in sorted(run.rows.items())]
-    text = json.dumps({"columns": columns, "rows": rows}, separators=(",", ":"))
+    text = json.dumps(visible_values({"columns": columns, "rows": rows}), separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
@@ -250,4 +251,4 @@ def _date(seconds: float) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(str(value))
+    return html.escape(visible(str(value)))
