@@ -19,6 +19,7 @@ import tyro
 
 from jobs.help_text import help_text
 from pipeline.common.settings import Setting, nearest_name, settings_of
+from pipeline.common.visible_text import show, visible
 from pipeline.settings_file import read_values
 
 T = TypeVar("T")
@@ -47,12 +48,12 @@ def settings_from(
     settings = settings_of(kind)
     if "-h" in words or "--help" in words:
         shown = [one for one in settings if not one.expert or one.path[0] in sections]
-        print(help_text(prog, about or kind.__doc__ or "", shown, len(settings) - len(shown), elsewhere))
+        show(help_text(prog, about or kind.__doc__ or "", shown, len(settings) - len(shown), elsewhere))
         raise SystemExit(0)
     try:
         words = list(_named(words, settings, prog))
     except _UsageError as error:
-        print(f"error: {error} (--help lists the options)", file=sys.stderr)
+        show(f"error: {visible(str(error))} (--help lists the options)", sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None
     file, words = _settings_file(words)
     start: Any = default if file is None else _start(kind, file, default)
@@ -64,7 +65,7 @@ def settings_from(
     except SystemExit as leaving:
         if isinstance(leaving.__context__, ValueError):  # the settings' own check, which tyro puts into a box
             raise ValueError(str(leaving.__context__)) from None
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(visible(said.getvalue(), keep="\n"))
         raise
 
 

@@ -35,17 +35,27 @@ def main(arguments: list[str] | None = None) -> int:
 
     def run() -> None:
         config = settings_from(RunConfig, arguments, prog="jobs.reconstruct")
-        many = _many(config)
-        codes.append(_reconstruct(config) if many is None else _reconstruct_many(config, many, arguments))
+        noted: list[str] = []
+        many = _many(config, noted)
+        if many is None:
+            codes.append(_reconstruct(config, noted))
+        else:
+            codes.append(_reconstruct_many(config, many, arguments, noted))
 
     return run_command(run) or codes[0]
 
 
-def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
-    """The drives of an input with many; None where it is a single one and nothing asks for more than its result."""
+def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDrive] | None:
+    """The drives of an input with many; None where it is a single one and nothing asks for more than its result. What
+    of the input is not used is said, and noted as it is found."""
+
+    def note(said: str) -> None:
+        show(f"input: {said}", sys.stderr)  # the reporter is not there yet
+        noted.append(said)
+
     if config.input is None or config.drive_id is not None:
         return None
-    found = iter_drives(config.input, leave_out=config.output, note=_say_of_input, join=config.join_clips)
+    found = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
     first = list(islice(found, 2))
     asked = config.plan or config.retry_failed or config.only or config.limit
     only = first[0] if len(first) == 1 else None
@@ -54,19 +64,14 @@ def _many(config: RunConfig) -> Iterator[DriveRef | RefusedDrive] | None:
     return chain(first, found)
 
 
-def _say_of_input(said: str) -> None:
-    """What of an input is not used, as it is found; the reporter is not there yet."""
-    show(f"input: {said}", sys.stderr)
-
-
-def _reconstruct(config: RunConfig) -> int:
+def _reconstruct(config: RunConfig, noted: list[str]) -> int:
     reporter = Reporter()
     try:
         is_sample = config.input is None
         if is_sample:
             config = replace(config, input=_sample_drive(reporter))
         with ray_for_one_job():
-            result = stages.reconstruct(config, reporter)
+            result = stages.reconstruct(config, reporter, noted)
     finally:
         reporter.close()
     show(summary(result, reporter.seconds))
@@ -75,17 +80,19 @@ def _reconstruct(config: RunConfig) -> int:
     return 0
 
 
-def _reconstruct_many(config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str]) -> int:
+def _reconstruct_many(
+    config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str], noted: list[str]
+) -> int:
     command = ["python", "-m", "jobs.reconstruct", *arguments]
     reporter = Reporter()
     try:
         with ray_for_one_job():
             if config.plan:
-                plan = fleet_plan(config, drives, reporter)
+                plan = fleet_plan(config, drives, reporter, noted)
                 show(plan.text)
                 _check_found(config, sum(plan.drives.values()))
                 return EXIT_FAILED if plan.bad else 0
-            state = run_fleet(config, drives, reporter, command=command)
+            state = run_fleet(config, drives, reporter, command=command, noted=noted)
     finally:
         reporter.close()
     _check_found(config, len(state.rows))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -41,6 +41,8 @@ from pipeline.loop_finder import DetectedLoops
 from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
 from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
 
+_NOTES_BESIDE = 20  # of what lies beside a drive, in its result
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -55,9 +57,10 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
 
 
-def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
+def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()) -> Reconstruction:
     """Reconstruct config.input and publish it. Does nothing where the result is there, made of the same input, weights
-    and settings (but `overwrite`); one made of others stays readable until the new one takes its place.
+    and settings (but `overwrite`); one made of others stays readable until the new one takes its place. noted: what was
+    found of the input that is not used, for the result to say.
 
     Raises PipelineError or ValueError with one line that says what to do; nothing that looks like a result is left
     behind then.
@@ -112,7 +115,7 @@ def reconstruct(config: RunConfig, reporter: Reporter) -> Reconstruction:
             )
             with reporter.timed("forward"):
                 outcome = forward(task, config, output, reporter)
-            staged = staged_drive(task, outcome, config)
+            staged = staged_drive(task, outcome, config, noted)
             if config.keep_predictions:
                 write_staged_drive(output, staged, config)
             result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
@@ -204,8 +207,9 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
     return outcome
 
 
-def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> StagedDrive:
-    """All that the stages behind the network need to know, with frames under their numbers in the drive."""
+def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Sequence[str] = ()) -> StagedDrive:
+    """All that the stages behind the network need to know, with frames under their numbers in the drive. noted: of the
+    whole input; the drive takes what is about its own folder and those beside it."""
     numbers = task.numbers
     loops = tuple(
         replace(
@@ -217,7 +221,7 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> Staged
         for loop in outcome.loops
     )
     return StagedDrive(
-        facts_of(task),
+        facts_of(task, notes_beside(noted, task.drive.source_uri)),
         outcome.attempt or "",
         len(task.chunks),
         loops,
@@ -227,8 +231,8 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig) -> Staged
     )
 
 
-def facts_of(task: DriveTask) -> DriveFacts:
-    """What the result says of its input."""
+def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
+    """What the result says of its input; notes: besides the drive's own."""
     drive = task.drive
     return DriveFacts(
         drive_id=drive.drive_id,
@@ -242,10 +246,16 @@ def facts_of(task: DriveTask) -> DriveFacts:
         listing=drive.listing,
         picture=drive.picture,
         sample=content_sample(drive),
-        notes=drive.notes,
+        notes=(*drive.notes, *notes),
         camera=drive.camera,
         network_camera=task.network_camera,
     )
+
+
+def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
+    """Those notes that name a place in a drive's folder, or in the folder that holds it; the first few."""
+    above = storage.redacted(storage.parent_and_name(uri)[0]).rstrip("/") + "/"
+    return tuple(note for note in list(noted) if above in note)[:_NOTES_BESIDE] if len(above) > 1 else ()
 
 
 def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, config: RunConfig) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,16 @@ class FleetPlan:
     too_large: dict[str, str]
     bad: dict[str, str]
     notes: dict[str, str]
+    input_notes: tuple[str, ...]
     text: str
     uri: str
 
 
-def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter) -> FleetPlan:
-    """Plan all drives, store the plan as <output>/_plans/<time>.json, and say it. Raises what a run would raise for
+def fleet_plan(
+    config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter, noted: Sequence[str] = ()
+) -> FleetPlan:
+    """Plan all drives, store the plan as <output>/_plans/<time>.json, and say it. noted: what of the input is not used,
+    as `refs` finds it. Raises what a run would raise for
     the run as a whole: StorageError, CheckpointError, ValueError."""
     output = storage.absolute(config.output)
     failures = Failures(output)
@@ -125,6 +129,7 @@ def fleet_plan(config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], repor
         "too_large": too_large,
         "bad": bad,
         "notes": notes,
+        "input_notes": tuple(noted),
     }
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
     result = FleetPlan(**values, text=_text(values, size, uri), uri=uri)

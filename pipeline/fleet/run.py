@@ -60,8 +60,10 @@ def run_fleet(
     reporter: Reporter,
     parts: Parts = THE_REAL_ONES,
     command: Sequence[str] = (),
+    noted: Sequence[str] = (),
 ) -> RunState:
-    """All drives that have no result yet; command is what was typed. Returns the ledger as it is at the end.
+    """All drives that have no result yet; command is what was typed; noted: what of the
+    input is not used, as `refs` finds it. Returns the ledger as it is at the end.
 
     Raises what is wrong with the run as a whole: StorageError where the output cannot be written, CheckpointError,
     ValueError. What is wrong with a drive is in its row.
@@ -87,10 +89,10 @@ def run_fleet(
     with storage.held_root(output, make=True), ledger, metrics_of(ledger), claims as leases:
         queue = DriveQueue(size.groups, config.fleet.wave_drives, config.fleet.wave_frames)
         finisher = Finisher(config.fleet.finishing)
-        book = DriveBook(config, output, ledger, leases, failures, queue, reporter)
+        book = DriveBook(config, output, ledger, leases, failures, queue, reporter, noted)
         run = _Run(config, planner, book, queue, finisher, size, parts)
         state, message = run.through(refs)
-        ledger.update_run(state=state, message=message, ended_at=time.time(), report=REPORT_NAME)
+        ledger.update_run(state=state, message=message, ended_at=time.time(), report=REPORT_NAME, notes=tuple(noted))
         try:
             ledger.flush()
             write_run_report(output, RunState(ledger.info, dict(ledger.rows)))

@@ -18,6 +18,7 @@ from pipeline.common.visible_text import visible
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.calibration import known_camera
+from pipeline.ingest.capture_order import order_notes
 from pipeline.ingest.clips import clip_runs, clips_between, ends_of_range, range_name
 from pipeline.ingest.dataset_times import PICTURES, camera_folder, dataset_times
 from pipeline.ingest.drive import Drive
@@ -206,7 +207,7 @@ def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str
         turn=used.turn,
         orientation=first.orientation,
         white=_white(files) if first.is_deep else preprocess.WHITE,
-        notes=notes,
+        notes=(*notes, *order_notes(files)),
         camera=known_camera(used.camera, folder, found, first.size, first.camera),
     )
 

@@ -26,6 +26,7 @@ class _Quality:
     findings: tuple[_Finding, ...] | None = None
     chunks: tuple[Mapping[str, Any], ...] | None = None
     bad_frames: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def column_of(name, kind):
         ("poses.parquet", lambda table: table.append_column("x", table["x"]), "more than one column x"),
         ("poses.parquet", column_of("frame_index", pa.string()), "frame_index is string, not int32"),
         ("poses.parquet", column_of("width", pa.int32()), "column width lacks values"),
-        ("poses.parquet", lambda table: table.slice(0, 5), "the manifest counts 12"),
+        ("poses.parquet", lambda table: table.slice(0, 5), "the manifest counts 10"),
         ("poses.parquet", put("uri", 1, "x" * 100_000), "texts of 100,000"),
         ("chunks.parquet", put("x", 1, float("nan")), "position that is not finite"),
         ("chunks.parquet", put("points", 1, -1), "below zero"),
@@ -68,14 +68,14 @@ def test_what_a_table_may_not_be_is_said_with_file_and_drive(folder, name, chang
 
 
 def test_a_footer_that_promises_a_row_group_beyond_all_measure_is_refused_before_it_is_read(folder):
-    """4.2 million and one rows of one value: some hundred bytes of file."""
+    """4.2 million and one rows of one value are a file of 100 kB."""
     path, rows = folder / "points" / "part-00000.parquet", 2**22 + 1
     kind = pq.read_schema(path)
     one = {field.name: pa.array(np.zeros(rows, field.type.to_pandas_dtype())) for field in kind}
     rewrite_table(folder, "points/part-00000.parquet", lambda table: table)
     pq.write_table(pa.table(one, schema=kind), path, row_group_size=rows)
     rewritten = path.read_bytes()
-    assert len(rewritten) < 100_000
+    assert len(rewritten) < 200_000
 
     def note(values):
         file = next(file for file in values["files"] if file["path"] == "points/part-00000.parquet")

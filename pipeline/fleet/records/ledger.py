@@ -87,6 +87,7 @@ class RunInfo:
 
     command: what was typed, without credentials. settings: the resolved ones. listed: whether all drives of the input
     are rows already. report: name of the HTML report beside the ledger, once there is one.
+    notes: what of the input is not used, known at the end.
     """
 
     run_id: str
@@ -105,6 +106,7 @@ class RunInfo:
     listed: bool = False
     message: str | None = None
     report: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

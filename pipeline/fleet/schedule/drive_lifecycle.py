@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline import publish, storage
@@ -53,9 +54,12 @@ class DriveBook:
         failures: Failures,
         queue: DriveQueue,
         reporter: Reporter,
+        noted: Sequence[str] = (),
     ) -> None:
+        """noted: what of the input is not used, as far as it was looked through."""
         self.config, self.output, self.ledger, self.leases = config, output, ledger, leases
         self.failures, self.queue, self.reporter = failures, queue, reporter
+        self.noted = noted
         self.stopping = False
         self._in_hand: dict[str, InHand] = {}
         self._troubles: Counter[str] = Counter()

@@ -198,7 +198,7 @@ class Group:
         if planned is None:
             return
         outcome = Outcome(event.drive_id, event.attempt, None, event.loops)
-        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config)
+        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config, self.book.noted)
         self.finisher.submit(lambda: self.book.finish(planned, staged, self.parts.finish))
 
     def _settle_dropped(self) -> None:

@@ -46,7 +46,7 @@ def render_run_report(run: RunState) -> str:
         run_id=_text(info.run_id),
         state=_text(info.state),
         when=_text(when),
-        message=f"<p>{_text(info.message)}</p>" if info.message else "",
+        message="".join(f"<p>{_text(said)}</p>" for said in (info.message, *info.notes) if said),
         facts="".join(f"<div><b>{_text(value)}</b><span>{_text(name)}</span></div>" for name, value in _facts(total)),
         bar="".join(f'<div style="flex:{count};background:var(--{state})"></div>' for state, count in counts),
         bar_label=_text(", ".join(f"{count} {state}" for state, count in counts)),

@@ -183,6 +183,7 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None, bef
     if before is not None:
         counted = ", ".join(f"{count} {state}" for state, count in before.counts.items() if count)
         lines.append(f"  before   run {before.info.run_id} was the last to do something: {counted}; --run shows it")
+    lines += [f"  note     {note}" for note in info.notes[:failures]]
     if info.report:
         lines.append(f"  report   _runs/{info.run_id}/{info.report} in the output")
     return "\n".join(lines)
