@@ -142,7 +142,10 @@ def _checked(hint: Any, value: Any) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         return tuple(_checked(one, item) for one, item in zip(kinds, value, strict=True))
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError("a number that is not so large") from None
     if hint is Any or (
         isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
     ):

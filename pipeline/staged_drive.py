@@ -116,7 +116,7 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         ) from error
     except StorageError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DriveError(
             f"drive {drive_id}: {storage.redacted(uri)} is damaged ({error}); reconstruct the drive again "
             "with --keep-predictions --overwrite"

@@ -53,7 +53,7 @@ def column_of(name, kind):
         ("cameras.parquet", put("model", 0, "lens"), "holds no camera"),
         ("cameras.parquet", put("view_width", 0, 2**30), "pixels"),
         ("cameras.parquet", put("mask", 0, b"no picture"), "mask that cannot be read"),
-        ("cameras.parquet", put("mask", 0, png(30_000, 3_000)), "mask of 30000x3000 pixels"),
+        ("cameras.parquet", put("mask", 0, png(30_000, 2_000)), "mask of 30000x2000 pixels"),
         ("points/part-00000.parquet", put("y", 3, float("nan")), "position that is not finite"),
         ("points/part-00000.parquet", put("frame_index", 3, 2**31 - 1), "frame that is none"),
         ("points/part-00000.parquet", lambda table: table.drop_columns(["r"]), "has no column r"),
