@@ -46,6 +46,7 @@ VALUES: list[Any] = [
     DEEP,
 ]
 MIB = 2**20
+_LONGEST_S = 10.0
 
 
 def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
@@ -218,7 +219,23 @@ def survives(
 
     allowed: the errors that may come, whose text holds `named` and is one line.
     """
-    watch, begun, memory = Watch(root), time.monotonic(), _peak()
+    watch, memory = Watch(root), _peak()
+    fault, spent = _once(read, watch, allowed, named)
+    if spent > _LONGEST_S:  # a machine that was busy with something else is so once
+        fault, spent = _once(read, watch, allowed, named)
+    if watch.outside:
+        fault = f"wrote outside: {watch.outside[:3]}"
+    if spent > _LONGEST_S:
+        fault = f"took {spent:.0f} s"
+    if _peak() - memory > 500 * MIB:
+        fault = f"took {(_peak() - memory) // MIB} MiB"
+    return fault
+
+
+def _once(
+    read: Callable[[], object], watch: Watch, allowed: tuple[type[BaseException], ...], named: str
+) -> tuple[str | None, float]:
+    begun = time.monotonic()
     fault = None
     try:
         with watch.on():
@@ -226,17 +243,9 @@ def survives(
     except allowed as error:
         if named not in str(error):
             fault = f"does not name {named}: {str(error)[:300]!r}"
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except Exception as error:
         fault = f"{type(error).__name__}: {str(error)[:300]}"
-    if watch.outside:
-        fault = f"wrote outside: {watch.outside[:3]}"
-    if time.monotonic() - begun > 10:
-        fault = f"took {time.monotonic() - begun:.0f} s"
-    if _peak() - memory > 500 * MIB:
-        fault = f"took {(_peak() - memory) // MIB} MiB"
-    return fault
+    return fault, time.monotonic() - begun
 
 
 def _peak() -> int:
