@@ -19,6 +19,7 @@ from importlib import metadata
 from models import ModelConfig
 from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
+from pipeline.backend.lens import lens_findings
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.common.run_id import new_run_id
@@ -274,7 +275,9 @@ def join_and_publish(
     facts = staged.facts
     with reporter.timed("join"):
         chunks, joined = join_staged(staged, config, output)
-        verdict = assess_quality(joined, config.backend.quality)
+        is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
+        of_lens = lens_findings(chunks.line_evidence(), range(facts.frame_count), is_calibrated)
+        verdict = assess_quality(joined, config.backend.quality, of_lens)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
         identity=result_identity(facts, staged.weights_sha256, config),

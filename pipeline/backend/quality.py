@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -71,8 +71,8 @@ class Verdict:
         return {"verdict": self.level, "figures": self.figures, "findings": findings, "chunks": chunks}
 
 
-def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> Verdict:
-    """The verdict on a joined drive.
+def assess_quality(joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = ()) -> Verdict:
+    """The verdict on a joined drive. more: what else was found wrong with it, by others.
 
     A chunk is blamed when all of its overlaps are noisy, as a bad chunk spoils both of its joints; a single
     noisy overlap is reported as a stretch.
@@ -84,6 +84,7 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> V
         *_speed_findings(joined, config),
         *_drive_findings(joined, config),
         *_order_findings(joined),
+        *more,
     ]
     findings.sort(key=lambda f: (f.frames.start, f.frames.stop, f.kind))
     scale = _log_scales(joined)
@@ -94,7 +95,9 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None) -> V
             f.level
             for f in findings
             if f.chunk == number
-            or (f.chunk is None and f.kind != "drive" and f.frames.start <= last and first < f.frames.stop)
+            or (
+                f.chunk is None and f.kind not in ("drive", "lens") and f.frames.start <= last and first < f.frames.stop
+            )
         )
         chunks.append(
             ChunkFigures(

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_intrinsics import one_focal, with_known_camera
 from pipeline.cameras.masks import Mask, find_static_parts
+from pipeline.cameras.straight_lines import LineEvidence, find_bend
 from pipeline.forward.staging import ChunkPrediction, StagedChunks
 
 _SAMPLED_FRAMES = 160  # of a drive, from which its static parts are found: 60 MB of the published network's pictures
+_LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are looked for
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,21 @@ class ChunkMasks:
     static: Mask | None = None
     of_frame: Callable[[int], Mask | None] | None = None
 
+    @property
+    def always(self) -> Mask | None:
+        """What counts of all frames alike; None for all."""
+        masks = [one for one in (self.seen, self.static) if one is not None]
+        return np.logical_and.reduce(masks) if masks else None
+
     def hide(self, chunk: ChunkPrediction) -> ChunkPrediction:
         """The chunk with NaN for depth and confidence where nothing counts: no point comes from there, and it has no
         say where chunks are joined."""
-        always = [one for one in (self.seen, self.static) if one is not None]
-        if not always and self.of_frame is None:
+        always = self.always
+        if always is None and self.of_frame is None:
             return chunk
         hidden = np.zeros(chunk.depth.shape, bool)
-        for mask in always:
-            hidden |= ~mask
+        if always is not None:
+            hidden |= ~always
         if self.of_frame is not None:
             for place, frame in enumerate(chunk.frame_index.tolist()):
                 own = self.of_frame(frame)
@@ -46,18 +54,27 @@ class ChunkMasks:
 
 def static_mask(chunks: StagedChunks) -> Mask:
     """What does not move while the car does, from good frames spread over the drive; reads the chunks they are in."""
-    count = len(chunks)
-    each = max(1, -(-_SAMPLED_FRAMES // count))
-    numbers = range(count) if count <= _SAMPLED_FRAMES else np.linspace(0, count - 1, _SAMPLED_FRAMES).round()
-    pictures = []
+    pictures = sampled_pictures(chunks)
+    if not len(pictures):
+        return np.ones(chunks[0].depth.shape[1:], bool)
+    return find_static_parts(pictures)
+
+
+def sampled_pictures(
+    chunks: StagedChunks, most: int = _SAMPLED_FRAMES, most_chunks: int = _SAMPLED_FRAMES
+) -> NDArray[np.uint8]:
+    """About `most` good frames spread over the drive as the network saw them (n, h, w, 3); none where no frame is good.
+    Reads the chunks they are in, at most so many."""
+    count = min(len(chunks), most_chunks)
+    each = max(1, -(-most // count))
+    numbers = np.linspace(0, len(chunks) - 1, count).round()
+    pictures = [chunks[0].rgb[:0]]
     for number in numbers:
         chunk = chunks[int(number)]
         good = np.flatnonzero(chunk.ok)
         if len(good):
             pictures.append(chunk.rgb[good[np.linspace(0, len(good) - 1, min(each, len(good))).astype(int)]])
-    if not pictures:
-        return np.ones(chunks[0].depth.shape[1:], bool)
-    return find_static_parts(np.concatenate(pictures))
+    return np.concatenate(pictures)
 
 
 class CameraChunks(Sequence[ChunkPrediction]):
@@ -103,6 +120,10 @@ class CameraChunks(Sequence[ChunkPrediction]):
     def static(self) -> Mask | None:
         """What of all frames alike was asked to be left out or found: False there; None for nothing."""
         return self._masks.static
+
+    def line_evidence(self) -> LineEvidence | None:
+        """How much the network's pictures bend lines that are straight in the world; None where they do not tell."""
+        return find_bend(sampled_pictures(self._chunks, _LINE_FRAMES, _LINE_CHUNKS), self._masks.always)
 
     def with_one_camera(self, square_pixels: bool) -> CameraChunks:
         """The same chunks with one camera for the drive: the known one, else the median of what all good frames of the
