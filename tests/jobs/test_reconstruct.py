@@ -242,13 +242,14 @@ def test_a_decompression_bomb_is_a_bad_frame_and_costs_no_memory(drive, weights,
     assert list(bad) == ["5"] and "bomb" in bad["5"]
 
 
-def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys):
+@pytest.mark.parametrize("bias, named", [(float("nan"), "not finite numbers: "), (1e4, "drive-1")])
+def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys, bias, named):
     model = Reconstructor(NETWORK)
     with torch.no_grad():
-        model.depth_head.output2[2].bias.fill_(float("nan"))
-    save_checkpoint(model, tmp_path / "nan.safetensors")
-    line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "nan.safetensors")
-    assert "drive-1" in line and "not finite" in line
+        model.depth_head.output2[2].bias.fill_(bias)  # depth is its exponential
+    save_checkpoint(model, tmp_path / "bad.safetensors")
+    line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "bad.safetensors")
+    assert named in line and "not finite" in line
     assert no_result_in(tmp_path / "out")
 
 
