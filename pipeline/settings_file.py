@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline import storage
-from pipeline.common.settings import former_settings, nearest_name, settings_of
+from pipeline.common.settings import LONGEST_NAME, former_settings, nearest_name, settings_of
 from pipeline.config import RunConfig
 
 T = TypeVar("T")
@@ -88,28 +88,40 @@ def _changed(default: Any, kind: type, values: Mapping[str, Any], where: str, wh
         if name in former_settings(kind):
             constant = getattr(kind, name)
             if value != constant:
-                raise ValueError(f"{where}: {name} cannot be set any more, it is always {constant}; got {value!r}")
+                raise ValueError(
+                    f"{where}: {name} cannot be set any more, it is always {constant}; got {_shown(value)}"
+                )
             continue
         if name not in {f.name for f in fields(kind)}:
-            raise ValueError(f"{where}: unknown key {key!r}; did you mean {_nearest(name, kind, whole)}?")
+            raise ValueError(
+                f"{where}: unknown key {key[:LONGEST_NAME]!r}; did you mean {_nearest(name, kind, whole)}?"
+            )
         if name in changed:
             raise ValueError(f"{where}: {name!r} is given twice")
         current = getattr(default, name)
         if is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise ValueError(f"{where}: {name} is a section, [{name}], got {name} = {value!r}")
+                raise ValueError(f"{where}: {name} is a section, [{name}], got {name} = {_shown(value)}")
             changed[name] = _filled(current, value, f"{where} [{name}]", whole)
             continue
         try:
             changed[name] = _checked(hints[name], value)
         except TypeError as error:
-            raise ValueError(f"{where}: {name} should be {error}, got {value!r}") from None
+            raise ValueError(f"{where}: {name} should be {error}, got {_shown(value)}") from None
     return changed
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of more digits than Python writes out
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _nearest(name: str, section: type, whole: type) -> str:
     """The key most like `name`: of its own section if one is near, else of any, with the section it belongs to."""
-    own = difflib.get_close_matches(name, [declared.name for declared in fields(section)], 1)
+    own = difflib.get_close_matches(name[:LONGEST_NAME], [declared.name for declared in fields(section)], 1)
     if own:
         return repr(own[0])
     keys = {setting.path[-1]: setting.path for setting in settings_of(whole)}

@@ -165,8 +165,12 @@ def _default_of(declared: Field[Any]) -> Any:
     return MISSING if declared.default_factory is MISSING else declared.default_factory()
 
 
+LONGEST_NAME = 80  # of a setting that somebody may have meant: likeness takes time that grows with the square
+
+
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The name most like a misspelt one."""
+    """The name most like a misspelt one; of a text that is none of a person's its beginning counts."""
+    name = name[:LONGEST_NAME]
 
     def likeness(other: str) -> float:
         return max(SequenceMatcher(None, name, part).ratio() for part in (other, other.rpartition(".")[2]))
