@@ -18,10 +18,11 @@ from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
+from pipeline.georeference import PositionsConfig
 from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
 from pipeline.reconstruct import join_and_publish
-from pipeline.staged_drive import read_staged_drive
+from pipeline.staged_drive import facts_with_positions, read_staged_drive
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class RealignConfig:
     """Where the drive was published with --keep-predictions: a path or URI."""
     drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
+    positions: PositionsConfig = field(default_factory=PositionsConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
 
@@ -45,14 +47,15 @@ def _realign(arguments: list[str] | None) -> None:
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign")
     output = storage.absolute(asked.output)
     staged, config = read_staged_drive(output, asked.drive)
-    stored = replace(asked, backend=config.backend, publish=config.publish)
+    stored = replace(asked, positions=config.positions, backend=config.backend, publish=config.publish)
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign", default=stored)
-    config = replace(config, backend=asked.backend, publish=asked.publish, overwrite=True)
+    config = replace(config, positions=asked.positions, backend=asked.backend, publish=asked.publish, overwrite=True)
     reporter = Reporter()
     try:
         with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
             lease = leases.take_when_free(asked.drive)
             staged, _ = read_staged_drive(output, asked.drive)  # again: another may have replaced them before the lease
+            staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
             result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     finally:
         reporter.close()

@@ -17,6 +17,7 @@ from pipeline.common.settings import ALWAYS, NEVER, WHEN_ON, Identity, identity_
 from pipeline.fleet_config import FleetConfig
 from pipeline.forward.budgets import MemoryBudgets, parse_size
 from pipeline.forward.network import Device, NetworkSpec, Precision, PrecisionSetting
+from pipeline.georeference.config import PositionsConfig
 from pipeline.ingest.frame_masks import AUTO
 from pipeline.ingest.stops import StopConfig, TurnConfig
 from pipeline.publish import PublishConfig
@@ -117,6 +118,7 @@ class RunConfig:
     address: str | None = setting(None, group="what runs where", identity=NEVER)
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
     camera: CameraConfig = field(default_factory=CameraConfig)
+    positions: PositionsConfig = field(default_factory=PositionsConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     stop: StopConfig = field(default_factory=StopConfig)
     turn: TurnConfig = field(default_factory=TurnConfig)

@@ -128,7 +128,7 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
     """
     drive_id = drive.manifest.drive_id
     staged, _ = read_staged_drive(output, drive_id)
-    chunks, joined = join_staged(staged, settings_from_dict(dict(drive.manifest.config)), output)
+    chunks, joined, _ = join_staged(staged, settings_from_dict(dict(drive.manifest.config)), output)
     cameras = drive.cameras
     place = cameras.places(joined.frame_index)
     seen = place >= 0

@@ -30,6 +30,7 @@ from pipeline.forward.events import Event, LoopsFound, Notice, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloat16, ranks_said, run_forward, uses_gpus
 from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
 from pipeline.forward.worker import WorkerJob
+from pipeline.georeference import with_positions
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.content_sample import content_sample
 from pipeline.ingest.drives import Drive, find_drive
@@ -82,6 +83,7 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
             masks=config.masks,
             join=config.join_clips,
         )
+        drive = with_positions(drive, config.positions)
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
@@ -250,6 +252,7 @@ def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
         notes=(*drive.notes, *notes),
         camera=drive.camera,
         network_camera=task.network_camera,
+        positions=drive.positions,
     )
 
 
@@ -274,10 +277,13 @@ def join_and_publish(
     """
     facts = staged.facts
     with reporter.timed("join"):
-        chunks, joined = join_staged(staged, config, output)
+        chunks, joined, positions = join_staged(staged, config, output)
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
         of_lens = lens_findings(chunks.line_evidence(), range(facts.frame_count), is_calibrated)
         verdict = assess_quality(joined, config.backend.quality, of_lens)
+    for note in positions.notes:
+        reporter.say(f"drive {facts.drive_id}: {note}")
+    notes = (*facts.notes, *positions.notes)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
         identity=result_identity(facts, staged.weights_sha256, config),
@@ -285,7 +291,10 @@ def join_and_publish(
         config=asdict(config),
         code_version=code_version(),
         timings=dict(reporter.seconds),
-        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(facts.notes)},
+        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(notes)},
+        georeference=positions.georeference(joined.georeference, config.positions),
+        metric=None if joined.metric is None else asdict(joined.metric),
+        positions=positions.columns(joined.georeference),
     )
 
     def progress(done: int, total: int, points: int) -> None:
@@ -305,7 +314,7 @@ def join_and_publish(
             mask=chunks.static,
         )
     uri = storage.join(output, facts.drive_id)
-    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, tuple(facts.notes))
+    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
 
 
 def code_version() -> str:

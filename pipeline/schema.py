@@ -1,8 +1,9 @@
 """The tables of one published drive: names, types, units and what may be null. Tables say more than code.
 
 The world frame is the camera of the first frame (OpenCV axes: x right, y down, z forward). Its unit of length
-is the network's own ("world unit") unless something metric fixed it. Quaternions are w x y z. Pixels are
-counted so that the centre of the first is (0.5, 0.5). Frame ranges are half-open.
+is the network's own ("world unit") unless something metric fixed it. A drive with positions is georeferenced: its world
+is metres east, north and up at the origin in its manifest; the cameras' own axes stay OpenCV's.
+Quaternions are w x y z. Pixels are counted so that the centre of the first is (0.5, 0.5). Frame ranges are half-open.
 """
 
 from __future__ import annotations
@@ -165,10 +166,58 @@ CAMERAS = _schema(
     ],
 )
 
+POSES_ON_EARTH = pa.schema(
+    [
+        *POSES,
+        _field("latitude", pa.float64(), "WGS 84, of the camera", unit="deg", null=True),
+        _field("longitude", pa.float64(), "WGS 84, of the camera", unit="deg", null=True),
+        _field("altitude", pa.float64(), "of the camera, above the datum in the manifest", unit="m", null=True),
+        _field("deviation_east", pa.float64(), "standard deviation of the position, eastwards", unit="m", null=True),
+        _field("deviation_north", pa.float64(), "standard deviation of the position, northwards", unit="m", null=True),
+        _field("deviation_up", pa.float64(), "standard deviation of the position, upwards", unit="m", null=True),
+    ],
+    metadata=POSES.metadata,
+)
+"""poses.parquet of a georeferenced drive."""
+
+POSITIONS = _schema(
+    "one row a fix, as it was written; none where the drive had no positions",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("fix_index", pa.int32(), "number of the fix in its source, from 0"),
+        _field("time_s", pa.float64(), "since the drive's first frame, clocks as they came", unit="s", null=True),
+        _field("latitude", pa.float64(), "WGS 84; null for what is no position", unit="deg", null=True),
+        _field("longitude", pa.float64(), "WGS 84; null for what is no position", unit="deg", null=True),
+        _field("altitude", pa.float64(), "above the datum in the manifest; null unknown", unit="m", null=True),
+        _field("accuracy", pa.float64(), "horizontal deviation as the receiver claims it", unit="m", null=True),
+        _field("used", pa.bool_(), "whether it agrees with the trajectory"),
+        _field("east", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
+        _field("north", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
+        _field("up", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
+        _field("residual_east", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
+        _field("residual_north", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
+        _field("residual_up", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
+    ],
+)
+
+
+def on_earth(kind: pa.Schema) -> pa.Schema:
+    """The schema of a table of a georeferenced drive: what it says of its world."""
+    world = "metres east, north, up at the origin of the manifest's georeference"
+    fields = []
+    for field in kind:
+        said = dict(field.metadata or {})
+        if said.get(b"unit") == b"world unit":
+            said[b"unit"] = b"m"
+        fields.append(field.with_metadata(said))
+    return pa.schema(fields, metadata={**(kind.metadata or {}), b"world_frame": world.encode()})
+
+
 TABLES: dict[str, pa.Schema] = {
     "poses": POSES,
     "points": POINTS,
     "chunks": CHUNKS,
     "loops": LOOPS,
     "cameras": CAMERAS,
+    "positions": POSITIONS,
 }

@@ -18,7 +18,9 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
+from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
 from pipeline.ingest.frame_masks import AUTO, FrameMasks, FrameShape
+from pipeline.ingest.video import FRAME_MARK
 from pipeline.publish import DriveFacts
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
@@ -58,6 +60,7 @@ class _NotedFacts:
     notes: tuple[str, ...] = ()
     camera: Mapping[str, Any] | None = None
     network_camera: Mapping[str, Any] | None = None
+    positions: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,17 @@ def _check(staged: StagedDrive) -> None:
             raise ValueError(f"field loops.{number}.frames: expected frame numbers below {frames}")
 
 
-def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[CameraChunks, JoinResult]:
-    """The staged chunks, seen through the one camera of the drive and without what is masked, and the trajectory that
-    they make together. Raises AlignmentError, CalibrationError for masks that cannot be read, StorageError."""
+def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[CameraChunks, JoinResult, DrivePositions]:
+    """The staged chunks, seen through the one camera of the drive and without what is masked, the trajectory that they
+    make together, and the positions that took part. Raises AlignmentError, CalibrationError for masks that cannot be
+    read, StorageError."""
     folder = attempt_uri(output, staged.facts.drive_id, staged.attempt)
     facts = staged.facts
     raw = StagedChunks(folder, staged.chunk_count, staged.kept)
     masks = _masks(facts, config.masks, raw)
     chunks = CameraChunks(raw, facts.network_camera, masks)
     loops = StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count)
+    positions = _positions(facts, config)
     joined = join_chunks(
         chunks,
         loop_chunks=CameraChunks(loops, facts.network_camera, masks),
@@ -152,8 +157,42 @@ def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[Ca
         overlap=config.overlap or 0,
         kept=staged.kept,
         config=config.backend,
+        frame_time_s=positions.frame_time_s,
+        fixes=positions.fixes,
+        speed=positions.speed,
+        clock_window_s=positions.window_s,
+        lever=config.positions.lever_m,
     )
-    return chunks.with_one_camera(config.camera.square_pixels), joined
+    return chunks.with_one_camera(config.camera.square_pixels), joined, positions.joined(joined.relative_because)
+
+
+def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFacts:
+    """The facts with what lies with the drive of positions now; as they are where its input is not there any more.
+    Raises DriveError where what `config.file` names is not there."""
+    try:
+        source = find_positions(facts.source_uri, facts.frame_uris, facts.drive_id, config)
+    except StorageError:
+        if config.file is not None:
+            raise
+        return facts
+    picture = {name: value for name, value in facts.picture.items() if name != "positions"}
+    if source is None:
+        return replace(facts, picture=picture, positions=None)
+    return replace(facts, picture={**picture, "positions": source.identity(config)}, positions=source.noted())
+
+
+def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
+    """What the drive's positions say; nothing, and why, where they cannot be used."""
+    if facts.positions is None:
+        return DrivePositions()
+    numbers = None  # of the frames in their source, by which tables may speak of them
+    if FRAME_MARK in facts.frame_uris[0]:
+        numbers = [int(uri.rpartition(FRAME_MARK)[2]) for uri in facts.frame_uris]
+    elif config.fps is None:
+        first = config.start or 0
+        numbers = [first + config.stride * place for place in range(facts.frame_count)]
+    source = PositionsSource.from_noted(facts.positions)
+    return DrivePositions.read(source, config.positions, facts.frame_uris, facts.timestamps_ns, numbers)
 
 
 def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkMasks:

@@ -82,10 +82,18 @@ EXPECTED = {
         ("view_height", I32),
         *[(f"view_{name}", F64, NULL) for name in ("fx", "fy", "cx", "cy")],
     ],
+    "positions": [
+        ("drive_id", S),
+        ("fix_index", I32),
+        *[(name, F64, NULL) for name in ("time_s", "latitude", "longitude", "altitude", "accuracy")],
+        ("used", B),
+        *[(name, F64, NULL) for name in ("east", "north", "up")],
+        *[(f"residual_{name}", F64, NULL) for name in ("east", "north", "up")],
+    ],
 }
 
 
-def test_there_are_these_four_tables_and_no_other():
+def test_there_are_these_tables_and_no_other():
     assert list(schema.TABLES) == list(EXPECTED)
 
 
@@ -93,6 +101,16 @@ def test_there_are_these_four_tables_and_no_other():
 def test_columns_types_and_nulls_are_as_promised(table):
     got = [(field.name, field.type, field.nullable) for field in schema.TABLES[table]]
     assert got == [(name, kind, bool(null)) for name, kind, *null in EXPECTED[table]]
+
+
+def test_a_georeferenced_drive_has_six_more_columns_of_poses_and_says_what_its_world_is():
+    kind = schema.on_earth(schema.POSES_ON_EARTH)
+    added = [(field.name, field.type, field.nullable) for field in kind][len(EXPECTED["poses"]) :]
+    names = ("latitude", "longitude", "altitude", "deviation_east", "deviation_north", "deviation_up")
+    assert added == [(name, F64, True) for name in names]
+    assert kind.names[: len(EXPECTED["poses"])] == schema.POSES.names
+    assert b"east, north, up" in kind.metadata[b"world_frame"]
+    assert kind.field("x").metadata[b"unit"] == b"m" and kind.field("fx").metadata[b"unit"] == b"px"
 
 
 @pytest.mark.parametrize("table", EXPECTED)

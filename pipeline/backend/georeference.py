@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,9 +13,10 @@ from pipeline.backend.frame_track import FrameTrack, placed_at
 from pipeline.backend.outline import Outline, result_frames, usable_track
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.position_alignment import align_to_fixes, inside_drive
-from pipeline.backend.position_fusion import VERTICAL, PositionFusion, gate_of
-from pipeline.backend.sim3 import Array
-from pipeline.common.fixes import Fixes
+from pipeline.backend.position_fusion import VERTICAL, PositionFusion, gate_of, moved
+from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.speed_scale import scale_of_speed
+from pipeline.common.fixes import Fixes, Speed
 from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic, geodetic_from_enu
 
 _LEAST_UPRIGHT = 0.3  # of a camera that looks up or down by less than 70 degrees in the mean
@@ -53,6 +54,37 @@ class Georeference:
         return geodetic_from_enu(self.enu_from_camera[:, :3, 3], self.origin)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """What made the world's unit a metre. source: fixes or speed; deviation: of the scale, as a share; offset_s: of
+    the source's clock, receiver minus drive."""
+
+    source: str
+    deviation: float
+    offset_s: float
+
+
+def metric_by_speed(
+    solution: Solution,
+    outlines: Sequence[Outline],
+    owned: Sequence[range] | None,
+    frame_time_s: ArrayLike,
+    speed: Speed,
+    clock_window_s: float,
+) -> tuple[Solution, Metric] | str:
+    """A solution in metres by the car's speed; a sentence where it cannot be done."""
+    frames = result_frames(outlines, owned)
+    time_s = _times_of(frames, np.asarray(frame_time_s, np.float64))
+    if isinstance(time_s, str):
+        return time_s
+    track = usable_track(outlines, owned, solution.prior.span, time_s)
+    found = scale_of_speed(track.time_s, track.poses(solution.state)[1], speed, clock_window_s)
+    if isinstance(found, str):
+        return found
+    scaled = Sim3(found.scale, np.eye(3), np.zeros(3))
+    return replace(solution, state=moved(solution.state, scaled)), Metric("speed", found.deviation, found.offset_s)
+
+
 def place_on_earth(
     solution: Solution,
     outlines: Sequence[Outline],
@@ -63,7 +95,7 @@ def place_on_earth(
     *,
     clock_window_s: float,
     lever: ArrayLike | None,
-) -> tuple[Solution, Georeference] | str:
+) -> tuple[Solution, Georeference, Metric] | str:
     """Bend a solution to its fixes, in metres at a place; a sentence where they cannot be used.
 
     The georeference's poses are those of the usable frames' track and are set by the caller from the solution. Raises
@@ -129,7 +161,7 @@ def place_on_earth(
     if refused:
         return refused
     deviation = np.stack([np.interp(time_s, track.time_s, fused.deviation[:, c]) for c in range(3)], 1)
-    return fused.solution, Georeference(
+    georeference = Georeference(
         origin,
         np.zeros((0, 4, 4)),
         fused.offset_s,
@@ -141,6 +173,13 @@ def place_on_earth(
         fused.white,
         fused.wander,
     )
+    return fused.solution, georeference, Metric("fixes", _scale_deviation(enu[used], fused.wander), fused.offset_s)
+
+
+def _scale_deviation(enu: Array, wander: Array) -> float:
+    """Of the scale that fixes (m, 3) give, as a share: their slow error at both ends of their extent."""
+    extent = float(np.linalg.norm(np.ptp(enu[:, :2], axis=0)))
+    return float(np.sqrt(2) * np.hypot(wander[0], wander[1]) / max(extent, 1e-9))
 
 
 def _times_of(frames: NDArray[np.int64], given: Array) -> Array | str:

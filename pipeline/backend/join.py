@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.georeference import Georeference, place_on_earth
+from pipeline.backend.georeference import Georeference, Metric, metric_by_speed, place_on_earth
 from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.sim3 import Array, Sim3
-from pipeline.common.fixes import Fixes
+from pipeline.common.fixes import Fixes, Speed
 from pipeline.errors import AlignmentError
 
 _HELD = 4  # chunks kept while loops are measured; a loop looks at two
@@ -90,7 +90,8 @@ class JoinResult:
     world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
     number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; variance_inflation: by how
     much loops found the chain's variance too small, 1 where not;
-    georeference: None without fixes, or where they could not be used; relative_because: why not.
+    georeference: None without fixes, or where they could not be used; relative_because: why not; metric: what made the
+    world's unit a metre, None where nothing did.
     """
 
     frame_index: NDArray[np.int64]
@@ -105,6 +106,7 @@ class JoinResult:
     variance_inflation: float
     georeference: Georeference | None = None
     relative_because: str = ""
+    metric: Metric | None = None
 
 
 def join_chunks(
@@ -119,6 +121,7 @@ def join_chunks(
     config: BackendConfig | None = None,
     frame_time_s: ArrayLike | None = None,
     fixes: Fixes | None = None,
+    speed: Speed | None = None,
     clock_window_s: float = 5.0,
     lever: ArrayLike | None = None,
 ) -> JoinResult:
@@ -131,12 +134,13 @@ def join_chunks(
     where others were left out on purpose (by default all are): drift and speed pass over those.
 
     frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
-    fixes: positions of the antenna, which take part in the pose graph (`place_on_earth`); clock_window_s: largest
-    offset of the receiver's clock that is looked for, 0 holds it at 0; lever (3,): the antenna's place in the camera's
-    frame, metres. Fixes that cannot be used leave the result relative and say why.
+    fixes: positions of the antenna, which take part in the pose graph (`place_on_earth`); speed: the car's, which makes
+    the result metric where fixes do not; clock_window_s: largest offset of the receiver's clock that is looked for, 0
+    holds it at 0; lever (3,): the antenna's place in the camera's frame, metres. Fixes that cannot be used leave the
+    result relative and say why.
 
     Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses
-    not finite. ValueError: fixes without frame_time_s, or of another length.
+    not finite. ValueError: fixes or speed without frame_time_s, or of another length.
     """
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
@@ -156,18 +160,25 @@ def join_chunks(
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
     edges = tuple(_edges(solution, overlaps, shared, overlap))
-    georeference, why = None, ""
-    if fixes is not None:
-        if frame_time_s is None:
-            raise ValueError("fixes need frame_time_s, the time of each frame on the drive's clock")
+    georeference, why, metric = None, "", None
+    if (fixes is not None or speed is not None) and frame_time_s is None:
+        raise ValueError("fixes and speed need frame_time_s, the time of each frame on the drive's clock")
+    if fixes is not None and frame_time_s is not None:
         placed = place_on_earth(
             solution, outlines, owned, frame_time_s, fixes, config, clock_window_s=clock_window_s, lever=lever
         )
         if isinstance(placed, str):
             why = placed
         else:
-            solution, georeference = placed
-    return _trajectory(solution, outlines, owned, edges, loops, georeference, why)
+            solution, georeference, metric = placed
+    if metric is None and speed is not None and frame_time_s is not None:
+        scaled = metric_by_speed(solution, outlines, owned, frame_time_s, speed, clock_window_s)
+        if isinstance(scaled, str):
+            why = f"{why}; {scaled}" if why else scaled
+        else:
+            solution, metric = scaled
+    joined = _trajectory(solution, outlines, owned, edges, loops, georeference, why)
+    return replace(joined, metric=metric)
 
 
 def _read_chain(

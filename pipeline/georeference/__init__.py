@@ -6,11 +6,13 @@ NoPositionsError, one line; the drive goes on without.
 
 from pipeline.georeference.clocks import OnDrive
 from pipeline.georeference.config import PositionsConfig
-from pipeline.georeference.find import PositionsSource, find_positions
+from pipeline.georeference.drive_positions import DrivePositions
+from pipeline.georeference.find import PositionsSource, find_positions, with_positions
 from pipeline.georeference.positions import NoPositionsError, Positions
 from pipeline.georeference.read import read_file, read_positions
 
 __all__ = [
+    "DrivePositions",
     "NoPositionsError",
     "OnDrive",
     "Positions",
@@ -19,4 +21,5 @@ __all__ = [
     "find_positions",
     "read_file",
     "read_positions",
+    "with_positions",
 ]

@@ -30,14 +30,16 @@ def on_drive_clock(
     frame_count: int,
     window_s: float,
     *,
+    zero_s: float | None = None,
     created_s: float | None = None,
     frame_numbers: Array | None = None,
 ) -> OnDrive:
     """Bring times to the drive's clock, and say what was assumed.
 
     frame_s (N,): times of the frames, None where they have none; frame_numbers (N,): their numbers in the source, by
-    default 0 to N - 1; created_s: when the video says that it was recorded, UTC. Leap seconds and time zones are not
-    guessed. Raises NoPositionsError where it cannot be done.
+    default 0 to N - 1; zero_s: where what counts from the drive's begin has its zero, on the clock of frame_s; by
+    default at its zero, or its first frame where that counts from 1970; created_s: when the video says that it was
+    recorded, UTC. Leap seconds and time zones are not guessed. Raises NoPositionsError where it cannot be done.
     """
     if positions.clock == "frame":
         return _by_frame(positions, frame_s, frame_count, frame_numbers)
@@ -50,8 +52,8 @@ def on_drive_clock(
     frames = frame_s - start
     absolute = start >= ABSOLUTE_S
     if positions.clock == "drive":
-        # What counts from the drive's begin does so from its zero where the drive counts as well, else from its first.
-        return OnDrive(_moved(positions, 0.0 if absolute else start), frames, window_s)
+        zero = zero_s if zero_s is not None else start if absolute else 0.0
+        return OnDrive(_moved(positions, start - zero), frames, window_s)
     time_s = _times(positions)
     first, last = float(np.nanmin(time_s)), float(np.nanmax(time_s))
     if absolute:

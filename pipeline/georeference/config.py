@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipeline.common.settings import NEVER, setting
 from pipeline.georeference.crs import check_crs
 
 NONE = "none"
@@ -13,17 +14,17 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class PositionsConfig:
-    """Where the drive was, and on which clock."""
+    """Where the drive was, and on which clock. A drive that has positions is known by them as well."""
 
-    file: str | None = None
+    file: str | None = setting(None, group="input", identity=NEVER)
     """Positions or speeds of the drive: CSV, GPX, NMEA, a KITTI oxts folder, a video with GoPro, CAMM or BlackVue
     telemetry, a comma2k19 segment; of many drives a folder with <drive_id>.gpx and so on. By default what lies with the
     drive (gps.csv, track.gpx, oxts/), or in its video or pictures; "none" reads nothing."""
-    crs: str | None = None
+    crs: str | None = setting(None, expert=True, identity=NEVER)
     """System of coordinates x, y, z in a CSV file: EPSG:n, or ecef. By default they are degrees of WGS 84."""
-    clock_window: float = 5.0
+    clock_window: float = setting(5.0, expert=True, identity=NEVER)
     """Seconds by which the receiver's clock may be off the camera's; the offset is estimated. 0 holds it at 0."""
-    lever: str | None = None
+    lever: str | None = setting(None, expert=True, identity=NEVER)
     """x,y,z in metres: the antenna's place in the camera's frame (right, down, forward). By default at the camera."""
 
     def __post_init__(self) -> None:

@@ -4,9 +4,9 @@ are there, and which they are, is read."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from pipeline import storage
 from pipeline.common.secrets import without_credentials
@@ -15,6 +15,7 @@ from pipeline.georeference.comma2k19 import is_segment
 from pipeline.georeference.config import NONE, PositionsConfig
 from pipeline.georeference.photographs import HEADER_BYTES, exif_position
 from pipeline.georeference.video_telemetry import is_video, telemetry_kind
+from pipeline.ingest.drives import Drive
 from pipeline.ingest.positions_names import TABLES, TRACKS, is_positions_name, is_speed_name
 from pipeline.ingest.video import FRAME_MARK
 
@@ -35,6 +36,18 @@ class PositionsSource:
     digest: str
     asked: bool
 
+    def noted(self) -> dict[str, Any]:
+        """The source as JSON holds it."""
+        return {"kind": self.kind, "uris": list(self.uris), "digest": self.digest, "asked": self.asked}
+
+    @staticmethod
+    def from_noted(values: Mapping[str, Any]) -> PositionsSource:
+        """The inverse of `noted`. Raises ValueError for what is none."""
+        if values.get("kind") not in get_args(Kind):
+            raise ValueError(f"field positions.kind: unknown {str(values.get('kind'))[:40]!r}")
+        uris = tuple(str(uri) for uri in values.get("uris", ()))
+        return PositionsSource(values["kind"], uris, str(values.get("digest")), bool(values.get("asked")))
+
     def identity(self, config: PositionsConfig) -> dict[str, Any]:
         """What of it a result depends on."""
         said: dict[str, Any] = {"digest": self.digest, "clock_window": config.clock_window}
@@ -43,6 +56,14 @@ class PositionsSource:
             if value is not None:
                 said[name] = value
         return said
+
+
+def with_positions(drive: Drive, config: PositionsConfig) -> Drive:
+    """The drive with what lies with it of positions. Raises what `find_positions` raises."""
+    source = find_positions(drive.source_uri, drive.uris, drive.drive_id, config, drive.beside)
+    if source is None:
+        return replace(drive, positions=None, positions_identity=None)
+    return replace(drive, positions=source.noted(), positions_identity=source.identity(config))
 
 
 def find_positions(
@@ -54,8 +75,9 @@ def find_positions(
 ) -> PositionsSource | None:
     """The positions of a drive; None where there are none, or none are wanted.
 
-    beside: names of files that lie with the frames, where the caller listed them already. Raises DriveError where
-    what `config.file` names is not there; StorageError where a store does not answer.
+    frame_uris: of the frames, or of the video's files alone; beside: files that lie with the frames, where the caller
+    listed them already. Raises DriveError where what `config.file` names is not there; StorageError where a store does
+    not answer.
     """
     if config.file == NONE:
         return None
@@ -63,7 +85,7 @@ def find_positions(
         return _asked(storage.absolute(config.file), drive_id)
     first = frame_uris[0].partition(FRAME_MARK)[0]
     if is_video(first):
-        return _of_video(first)
+        return _of_video(list(dict.fromkeys(uri.partition(FRAME_MARK)[0] for uri in frame_uris)))
     folder = storage.parent_and_name(first)[0]
     return (
         _in_folder(folder, drive_id, beside)
@@ -103,7 +125,8 @@ def _folder_asked(uri: str, drive_id: str) -> PositionsSource | None:
     return None
 
 
-def _of_video(uri: str) -> PositionsSource | None:
+def _of_video(clips: Sequence[str]) -> PositionsSource | None:
+    uri = clips[0]
     folder, name = storage.parent_and_name(uri)
     stem = name.rpartition(".")[0]
     for ending in _OF_A_FLEET:
@@ -111,18 +134,21 @@ def _of_video(uri: str) -> PositionsSource | None:
         if storage.exists(place):
             return PositionsSource("file", (place,), _digest(place), False)
     if telemetry_kind(uri) is not None:
-        return PositionsSource("telemetry", (uri,), "in the video", False)
+        return PositionsSource("telemetry", tuple(clips), "in the video", False)
     if is_segment(folder):
-        return PositionsSource("comma2k19", (folder,), _hash(folder), False)
+        folders = tuple(storage.parent_and_name(clip)[0] for clip in clips)
+        return PositionsSource("comma2k19", folders, _hash(" ".join(folders)), False)
     return None
 
 
 def _in_folder(folder: str, drive_id: str, beside: Sequence[str] | None) -> PositionsSource | None:
-    names = storage.list_files(folder).names if beside is None else beside
-    found = [name for name in names if is_positions_name(name, drive_id)]
-    places = sorted((name for name in found if not is_speed_name(name)), key=_rank)[:1]
-    speeds = sorted(name for name in found if is_speed_name(name))[:1]
-    uris = tuple(storage.join(folder, name) for name in [*places, *speeds])
+    if beside is None:
+        beside = [storage.join(folder, name) for name in storage.list_files(folder).names]
+    found = {storage.parent_and_name(uri)[1]: uri for uri in beside}
+    names = [name for name in found if is_positions_name(name, drive_id)]
+    places = sorted((name for name in names if not is_speed_name(name)), key=_rank)[:1]
+    speeds = sorted(name for name in names if is_speed_name(name))[:1]
+    uris = tuple(found[name] for name in [*places, *speeds])
     if not uris:
         return None
     return PositionsSource("file", uris, _hash("".join(_digest(uri) for uri in uris)), False)

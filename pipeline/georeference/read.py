@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import av
 import numpy as np
 
 from pipeline import storage
+from pipeline.common.fixes import Fixes, Speed
 from pipeline.georeference.clocks import OnDrive, on_drive_clock
 from pipeline.georeference.comma2k19 import read_comma2k19
 from pipeline.georeference.config import PositionsConfig
@@ -25,6 +26,7 @@ from pipeline.georeference.times import date_seconds
 from pipeline.georeference.video_telemetry import read_telemetry
 from pipeline.ingest.video import FRAME_MARK
 
+_COLUMNS = ("latitude", "longitude", "altitude", "accuracy", "vertical_accuracy")
 _NMEA = re.compile(rb"^\s*(?:\[\d+\])?\$[A-Z]{2}[A-Z]{3},", re.MULTILINE)
 
 
@@ -42,7 +44,8 @@ def read_positions(
 
     Raises NoPositionsError in one line where they cannot be used; StorageError.
     """
-    positions = read_source(source, config, frame_uris)
+    zeros = clip_zeros(frame_uris, timestamps_ns)
+    positions = read_source(source, config, frame_uris, zeros)
     frame_s = None if timestamps_ns is None else np.asarray(timestamps_ns, np.float64) * 1e-9
     numbers = None if source.kind == "exif" or frame_numbers is None else np.asarray(frame_numbers, np.float64)
     video = frame_uris[0].partition(FRAME_MARK)[0] if FRAME_MARK in frame_uris[0] else None
@@ -52,21 +55,46 @@ def read_positions(
         frame_s,
         len(frame_uris),
         config.clock_window,
+        zero_s=next(iter(zeros.values())) if zeros else None,
         created_s=_created(video) if needs_date and video else None,
         frame_numbers=numbers,
     )
 
 
-def read_source(source: PositionsSource, config: PositionsConfig, frame_uris: Sequence[str]) -> Positions:
-    """The same as it was written, on whatever clock."""
+def clip_zeros(frame_uris: Sequence[str], timestamps_ns: Sequence[int] | None) -> dict[str, float]:
+    """When the first frame of each file of a video is on the clock of the frames' times, seconds; empty for pictures.
+
+    By the first frame of it that is used and the usual step of frames."""
+    if timestamps_ns is None or FRAME_MARK not in frame_uris[0]:
+        return {}
+    parts = [uri.rpartition(FRAME_MARK) for uri in frame_uris]
+    clips = np.array([clip for clip, _, _ in parts])
+    numbers = np.array([int(number) for _, _, number in parts])
+    time_s = np.asarray(timestamps_ns, np.float64) * 1e-9
+    along = np.diff(numbers)
+    steps = np.diff(time_s)[along > 0] / along[along > 0]
+    step = float(np.median(steps)) if len(steps) else 0.0
+    first = {clip: int(np.flatnonzero(clips == clip)[0]) for clip in dict.fromkeys(clips.tolist())}
+    return {clip: float(time_s[at] - step * numbers[at]) for clip, at in first.items()}
+
+
+def read_source(
+    source: PositionsSource,
+    config: PositionsConfig,
+    frame_uris: Sequence[str],
+    zeros: Mapping[str, float] | None = None,
+) -> Positions:
+    """The same as it was written, on whatever clock. zeros: see `clip_zeros`; several clips come onto the first's."""
     if source.kind == "exif":
         return read_photographs(frame_uris)
     if source.kind == "oxts":
         return read_oxts(source.uris[0])
-    if source.kind == "comma2k19":
-        return read_comma2k19(source.uris[0])
-    if source.kind == "telemetry":
-        return read_telemetry(source.uris[0])
+    if source.kind in ("comma2k19", "telemetry"):
+        read = read_comma2k19 if source.kind == "comma2k19" else read_telemetry
+        starts = list((zeros or {}).values())
+        if len(source.uris) == 1 or len(starts) != len(source.uris):
+            return read(source.uris[0])
+        return _joined([(read(uri), start - starts[0]) for uri, start in zip(source.uris, starts, strict=True)])
     names = [storage.parent_and_name(uri.partition(FRAME_MARK)[0])[1] for uri in frame_uris]
     first, *others = [read_file(uri, config.crs, names) for uri in source.uris]
     for other in others:  # a second file tells the speed
@@ -75,6 +103,21 @@ def read_source(source: PositionsSource, config: PositionsConfig, frame_uris: Se
         else:
             first = first.noted(f"{other.source} is not used beside {first.source}")
     return first
+
+
+def _joined(parts: Sequence[tuple[Positions, float]]) -> Positions:
+    """Positions of clips that follow each other, each moved by seconds."""
+    fixes = [part.fixes for part, _ in parts]
+    columns = [np.concatenate([getattr(one, name) for one in fixes]) for name in _COLUMNS]
+    time_s = np.concatenate([part.fixes.time_s + by for part, by in parts])
+    speeds = [(part.speed, by) for part, by in parts if part.speed is not None]
+    speed = None
+    if speeds:
+        times = np.concatenate([one.time_s + by for one, by in speeds])
+        speed = Speed(times, np.concatenate([one.speed_m_s for one, _ in speeds]))
+    first = parts[0][0]
+    notes = tuple(dict.fromkeys(note for part, _ in parts for note in part.notes))
+    return replace(first, fixes=Fixes(time_s, *columns), speed=speed, notes=notes)
 
 
 def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -38,6 +38,9 @@ class Drive:
     camera: KnownCamera | None = None  # of the upright frames; None where nothing is known
     masks: str | None = None  # name of what the user's masks hold; None without
     clips: tuple[int, ...] = (0,)  # video: the number of the first frame of each file
+    beside: tuple[str, ...] | None = None  # files beside the frames that may hold positions; None: not sought
+    positions: Mapping[str, Any] | None = None  # where they are: see pipeline.georeference
+    positions_identity: Mapping[str, Any] | None = None  # what of them a result depends on
     shown_ns: tuple[int, ...] | None = None  # video: when each frame is shown in its own file; None: its timestamp
 
     def __post_init__(self) -> None:
@@ -66,6 +69,8 @@ class Drive:
             said["white"] = self.white
         if self.camera is not None:
             said["camera"] = self.camera.to_dict()
+        if self.positions_identity is not None:
+            said["positions"] = dict(self.positions_identity)
         return said if self.masks is None else {**said, "masks": self.masks}
 
     def frame_uris(self) -> list[str]:

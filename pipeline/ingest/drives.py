@@ -29,6 +29,7 @@ from pipeline.ingest.frame_series import Series, find_series, unused_files
 from pipeline.ingest.frame_times import check_rising, read_times
 from pipeline.ingest.image_times import image_times
 from pipeline.ingest.numbered_folders import comma_files, comma_range, comma_runs, split_frames
+from pipeline.ingest.positions_names import is_positions_name, positions_beside
 from pipeline.ingest.preprocess import ImageHeader
 from pipeline.storage import Listing, NotFoundError
 
@@ -181,6 +182,8 @@ def _taken(files: Listing, names: Sequence[str]) -> Listing:
 
 def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str | None, used: FrameChoice) -> Drive:
     found, folder, sequence = place
+    names = positions_beside(() if found.pattern is not None else found.names)
+    beside = tuple(storage.join(folder, name) for name in names)
     files, notes = frames_of(found)
     is_raw = folder != uri and not sequence and storage.parent_and_name(folder)[0] != uri  # given by the recording
     drive_id = storage.check_drive_id(
@@ -209,6 +212,7 @@ def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str
         white=_white(files) if first.is_deep else preprocess.WHITE,
         notes=(*notes, *order_notes(files)),
         camera=known_camera(used.camera, folder, found, first.size, first.camera),
+        beside=beside,
     )
 
 
@@ -220,7 +224,11 @@ def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
     _check_text(names)
     places = [place for place, name in enumerate(names) if is_image_name(name)]
     images = files.take(places)
-    others = [name for name in names if not is_image_name(name) and name.lower() not in _BESIDE]
+    others = [
+        name
+        for name in names
+        if not is_image_name(name) and name.lower() not in _BESIDE and not is_positions_name(name)
+    ]
     series = Series(tuple(range(len(images)))) if images.pattern is not None else find_series(images.names)
     return images.take(series.order), (*series.notes, *unused_files(others, preprocess.UNREAD | _CLIPS))
 

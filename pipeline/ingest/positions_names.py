@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 TRACKS = (".gpx", ".nmea", ".nma")
 """Files that hold nothing else."""
@@ -25,6 +26,11 @@ def is_positions_name(name: str, drive_id: str = "") -> bool:
     if f".{ending}" not in TABLES:
         return ending in ("txt", "log") and (stem == "nmea" or stem.endswith(("_nmea", ".nmea")))
     return stem in _STEMS or stem == drive_id.lower() or _WORD.search(stem) is not None
+
+
+def positions_beside(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of files that may hold positions of the drive that they lie with, whatever its name."""
+    return tuple(name for name in names if is_positions_name(name) or name.lower().endswith(TABLES))
 
 
 def is_speed_name(name: str) -> bool:

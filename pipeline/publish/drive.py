@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
@@ -23,7 +24,7 @@ from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
-from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, write_table
+from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, positions_table, write_table
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
 
@@ -66,10 +67,19 @@ def publish_drive(
     with tempfile.TemporaryDirectory(prefix="publish-") as folder:
         scratch = Path(folder)
         files, seen, seen_chunks, points_of_chunk = _write_points(
-            target_uri, facts, chunks, trajectory, options, scratch, progress, guard
+            target_uri,
+            facts,
+            chunks,
+            trajectory,
+            options,
+            scratch,
+            progress,
+            guard,
+            on_earth=getattr(joined, "georeference", None) is not None,
         )
-        poses = poses_table(facts, trajectory, seen)
-        tables = (
+        place = getattr(joined, "georeference", None)
+        poses = poses_table(facts, trajectory, seen, place)
+        tables: tuple[pa.Table, ...] = (
             poses,
             chunks_table(
                 facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
@@ -77,7 +87,9 @@ def publish_drive(
             loops_table(facts.drive_id, joined.loops),
             cameras_table(facts, seen, mask),
         )
-        for name, table in zip(TABLES, tables, strict=True):
+        if run.positions is not None:
+            tables = (*tables, positions_table(facts.drive_id, run.positions, on_earth=place is not None))
+        for name, table in zip((*TABLES, "positions.parquet")[: len(tables)], tables, strict=True):
             guard()
             files.append(write_table(table, name, target_uri, scratch))
     if folder_name:
@@ -108,6 +120,8 @@ def publish_drive(
         timings={**run.timings, "publish": time.perf_counter() - started},
         quality=manifests.plain(run.quality),
         files=tuple(files),
+        georeference=None if run.georeference is None else manifests.plain(run.georeference),
+        metric=None if run.metric is None else manifests.plain(run.metric),
     )
     guard()
     _check_arrived(drive_uri, manifest)
@@ -153,13 +167,15 @@ def _write_points(
     scratch: Path,
     progress: Progress | None,
     guard: Guard,
+    *,
+    on_earth: bool,
 ) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
     """The one pass over the chunks: their own frames' points to shards, and what poses and chunks rows
     need."""
     seen = SeenFrames.none(facts.frame_count)
     seen_chunks: list[SeenChunk] = []
     points = 0
-    with ShardWriter(drive_uri, len(chunks), options, scratch) as shards:
+    with ShardWriter(drive_uri, len(chunks), options, scratch, on_earth=on_earth) as shards:
         for number in range(len(chunks)):
             guard()
             chunk = chunks[number]

@@ -83,8 +83,19 @@ class LoopLike(Protocol):
     def reason(self) -> str | None: ...
 
 
+class GeoreferenceLike(Protocol):
+    """Where a drive is: origin latitude, longitude (degrees), altitude (metres); position_deviation_m (n, 3) of the
+    joined frames, east, north, up."""
+
+    @property
+    def origin(self) -> tuple[float, float, float]: ...
+    @property
+    def position_deviation_m(self) -> NDArray[Any]: ...
+
+
 class JoinLike(Protocol):
-    """The joined trajectory of n <= N frames (frames left out of all chunks may be absent).
+    """The joined trajectory of n <= N frames (frames left out of all chunks may be absent). One with an attribute
+    `georeference` (GeoreferenceLike) that is not None is in metres east, north and up.
 
     frame_index (n,) int; world_from_camera (n, 4, 4); owner (n,) chunk number; depth_scale (n,): world units
     per unit of the owner's depth in that frame; one world_from_chunk a chunk.
@@ -141,6 +152,8 @@ class DriveFacts:
     """What lies in the input and is not used, and what is odd about it, a sentence each."""
     camera: KnownCamera | None = None
     network_camera: Camera | None = None
+    positions: Mapping[str, Json] | None = None
+    """Where the drive's positions are, as pipeline.georeference noted it; None without."""
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -166,7 +179,9 @@ class RunFacts:
 
     identity: of `drive_identity`, asked before the run; weights_sha256: hex, None where there is no file;
     config: the resolved settings; code_version: version or commit; timings: seconds by stage; quality: the
-    verdict. config and quality are anything json can write.
+    verdict. config and quality are anything json can write. georeference: origin and datum of a drive in metres east,
+    north and up, None of a relative one; metric: what made its unit a metre; positions: columns of schema.POSITIONS
+    without drive_id, None where there were none.
     """
 
     identity: str
@@ -175,3 +190,6 @@ class RunFacts:
     code_version: str
     timings: Mapping[str, float] = field(default_factory=dict)
     quality: Mapping[str, Json] = field(default_factory=dict)
+    georeference: Mapping[str, Json] | None = None
+    metric: Mapping[str, Json] | None = None
+    positions: Mapping[str, NDArray[Any]] | None = None

@@ -19,7 +19,7 @@ from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import Json, ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER, WrittenFile
-from pipeline.publish.manifest_shape import check_input, check_quality
+from pipeline.publish.manifest_shape import check_georeference, check_input, check_quality
 from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -27,6 +27,7 @@ MAKE_AGAIN = "--overwrite makes it again (of many drives with --only ID)"
 """What mends a damaged result, in every message about one."""
 
 _CHECKSUM = "checksum"  # sha256 of all other values: the manifest vouches for the files, and for itself
+_ALWAYS = frozenset(("weights_sha256",))  # other values that are none are left out, as before they were known
 _FILE_PATH = re.compile(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}")
 
 
@@ -64,6 +65,10 @@ class Manifest:
     timings: Mapping[str, float]
     quality: Mapping[str, Json]
     files: tuple[WrittenFile, ...]
+    georeference: Mapping[str, Json] | None = None
+    """Of a drive in metres east, north and up: origin, datum, clock, how many fixes; None of a relative one."""
+    metric: Mapping[str, Json] | None = None
+    """What made the unit a metre, and how surely (deviation: a share); None where it is the network's own."""
 
     @property
     def point_files(self) -> tuple[WrittenFile, ...]:
@@ -79,7 +84,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The text of manifest.json."""
-        values = plain(asdict(self))
+        values = {name: value for name, value in plain(asdict(self)).items() if value is not None or name in _ALWAYS}
         return (json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, allow_nan=False) + "\n").encode()
 
     @staticmethod
@@ -147,6 +152,7 @@ def _checked(manifest: Manifest, what: str) -> Manifest:
             f"{what}: field config.rotate: expected 0, 90, 180 or 270, got {str(rotation)[:40]!r}"
         )
     check_input(manifest.input, what)
+    check_georeference(manifest.georeference, what)
     check_quality(manifest.quality, counts.frames, what)
     return manifest
 

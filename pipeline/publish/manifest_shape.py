@@ -58,5 +58,26 @@ def check_quality(values: Mapping[str, Any], frames: int, name: str) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Origin:
+    latitude: float
+    longitude: float
+    altitude: float
+
+
+@dataclass(frozen=True)
+class _Georeference:
+    origin: _Origin
+
+
+def check_georeference(values: Mapping[str, Any] | None, name: str) -> None:
+    """The manifest's `georeference`, where it has one. Raises DamagedError."""
+    if values is None:
+        return
+    origin = storage.parse_record(_text(values), _Georeference, f"{name} (georeference)").origin
+    if not (abs(origin.latitude) <= 90 and abs(origin.longitude) <= 360 and abs(origin.altitude) < 1e5):
+        raise storage.DamagedError(f"{name} (georeference): {origin} is no place on Earth")
+
+
 def _text(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values).encode()

@@ -130,10 +130,13 @@ class ShardWriter:
     whole.
     """
 
-    def __init__(self, drive_uri: str, chunk_count: int, config: PublishConfig, scratch: Path) -> None:
+    def __init__(
+        self, drive_uri: str, chunk_count: int, config: PublishConfig, scratch: Path, *, on_earth: bool = False
+    ) -> None:
         self._drive_uri = drive_uri
         self._config = config
         self._scratch = scratch
+        self._kind = schema.on_earth(schema.POINTS) if on_earth else schema.POINTS
         self._voxels = VoxelFilter(config.voxel_size, config.voxel_memory) if config.voxel_size else None
         self._room = PointBlock.empty(config.shard_rows)
         self._filled = 0
@@ -192,15 +195,17 @@ class ShardWriter:
         self._filled = 0
 
     def _write(self, shard: PointBlock, name: str) -> None:
-        self.files.append(_write_shard(shard, name, self._drive_uri, self._config, self._scratch))
+        self.files.append(_write_shard(shard, name, self._drive_uri, self._config, self._scratch, self._kind))
 
 
-def _write_shard(shard: PointBlock, name: str, drive_uri: str, config: PublishConfig, scratch: Path) -> WrittenFile:
+def _write_shard(
+    shard: PointBlock, name: str, drive_uri: str, config: PublishConfig, scratch: Path, kind: pa.Schema
+) -> WrittenFile:
     path = scratch / Path(name).name
     order = morton_order(shard.xyz)
     with pq.ParquetWriter(
         path,
-        schema.POINTS,
+        kind,
         # Split bytes make floats of neighbours compress; small whole numbers do best in a dictionary.
         # zstd 1 takes 0.15 us a point and saves a quarter of the bytes; higher levels save nothing more.
         compression="zstd",

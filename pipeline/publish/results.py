@@ -89,6 +89,19 @@ class PublishedDrive:
         return self._files.table("loops.parquet")
 
     @cached_property
+    def positions(self) -> pa.Table | None:
+        """schema.POSITIONS, one row a fix; None of a drive that had no positions."""
+        if not any(file.path.rpartition("/")[2] == "positions.parquet" for file in self.manifest.files):
+            return None
+        return self._files.table("positions.parquet")
+
+    @property
+    def origin(self) -> tuple[float, float, float] | None:
+        """Latitude, longitude (degrees) and altitude (metres) of a georeferenced drive's world; None of others."""
+        place = (self.manifest.georeference or {}).get("origin")
+        return None if place is None else (place["latitude"], place["longitude"], place["altitude"])
+
+    @cached_property
     def cameras(self) -> Cameras:
         """The frames that have a pose, as arrays: world_from_camera (N, 4, 4), intrinsics, sizes, times, URIs."""
         return Cameras.of(self.poses, lens=self.lens)

@@ -114,11 +114,14 @@ def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> I
         return
     if table.num_rows and pc.any(pc.not_equal(table["drive_id"], drive_id)).as_py() is not False:
         yield f"has rows of another drive than {drive_id}"
-    number = {"poses": "frame_index", "chunks": "chunk_index", "loops": "loop_index", "cameras": "camera_index"}[kind]
+    number_of = {"poses": "frame_index", "chunks": "chunk_index", "loops": "loop_index", "cameras": "camera_index"}
+    number = number_of.get(kind, "fix_index")
     values = floats(table, number)
     if not np.array_equal(values, np.arange(len(values))):
         yield f"{number} does not count 0, 1, 2 ..."
-    yield from {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras}[kind](table, counts)
+    yield from {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras, "positions": _positions}[
+        kind
+    ](table, counts)
 
 
 def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]]:
@@ -181,8 +184,27 @@ def _poses(table: pa.Table, counts: Counts) -> Iterator[str]:
         "with a pose, but of no chunk": known & ~np.isfinite(chunk),
         f"of a chunk that is none of {counts.chunks:,}": np.isfinite(chunk) & ((chunk < 0) | (chunk >= counts.chunks)),
     }
+    if "latitude" in table.column_names:
+        place = np.stack([floats(table, name) for name in ("latitude", "longitude", "altitude")], -1)
+        wrong["whose latitude, longitude and altitude are no place on Earth"] = known & ~_on_earth(place)
     for what, rows in wrong.items():
         yield from rows_said("frames", what, rows)
+
+
+def _on_earth(place: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(place) <= (90, 360, 1e5)).all(axis=1))
+
+
+def _positions(table: pa.Table, counts: Counts) -> Iterator[str]:
+    used = np.array(table["used"].to_pylist(), dtype=bool)
+    place = np.stack([floats(table, "latitude"), floats(table, "longitude"), np.zeros(table.num_rows)], -1)
+    residual = np.stack([floats(table, f"residual_{axis}") for axis in ("east", "north")], -1)
+    wrong = {
+        "used, but of no place on Earth": used & ~_on_earth(place),
+        "used, but without a residual": used & ~np.isfinite(residual).all(axis=1),
+    }
+    for what, rows in wrong.items():
+        yield from rows_said("fixes", what, rows)
 
 
 def _chunks(table: pa.Table, counts: Counts) -> Iterator[str]:

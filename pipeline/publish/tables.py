@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import schema, storage
+from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.secrets import without_credentials
-from pipeline.publish.drive_facts import DriveFacts, EdgeLike, LoopLike, SimilarityLike
+from pipeline.publish.drive_facts import DriveFacts, EdgeLike, GeoreferenceLike, LoopLike, SimilarityLike
 from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.poses import fill_poses, quaternion_from_rotation
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
 
 
-def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> pa.Table:
-    """schema.POSES: one row for each of the drive's N frames.
+def poses_table(
+    facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames, place: GeoreferenceLike | None = None
+) -> pa.Table:
+    """schema.POSES: one row for each of the drive's N frames; with `place`, where it is on Earth, POSES_ON_EARTH.
 
     A frame that is in no chunk (the car stands) has the pose of the frame in a chunk before it, which it looks like;
     one whose image is bad lies between its neighbours. Intrinsics and chunk are those of the nearest seen frame. Where
@@ -50,7 +53,25 @@ def poses_table(facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames) -> 
         "confidence": _or_null(seen.confidence, seen.ok & np.isfinite(seen.confidence)),
         "status": status.tolist(),
     }
-    return _table(schema.POSES, columns)
+    if place is None:
+        return _table(schema.POSES, columns)
+    on_earth = geodetic_from_enu(np.where(there[:, None], poses[:, :3, 3], 0.0), place.origin)
+    for name, values in zip(("latitude", "longitude", "altitude"), on_earth, strict=True):
+        columns[name] = _or_null(values, there)
+    joined = np.flatnonzero(trajectory.owner >= 0)
+    for axis, name in enumerate(("east", "north", "up")):
+        spread = np.interp(np.arange(count), joined, np.asarray(place.position_deviation_m)[:, axis])
+        columns[f"deviation_{name}"] = _or_null(spread, there)
+    return _table(schema.on_earth(schema.POSES_ON_EARTH), columns)
+
+
+def positions_table(drive_id: str, columns: Mapping[str, NDArray[Any]], *, on_earth: bool) -> pa.Table:
+    """schema.POSITIONS: one row a fix; NaN in `columns` is null."""
+    count = len(columns["time_s"])
+    values: dict[str, Any] = {"drive_id": [drive_id] * count, "fix_index": np.arange(count)}
+    for name, column in columns.items():
+        values[name] = column if column.dtype == bool else _or_null(column, np.isfinite(column))
+    return _table(schema.on_earth(schema.POSITIONS) if on_earth else schema.POSITIONS, values)
 
 
 def chunks_table(

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
+from pipeline.common.geodesy import enu_from_geodetic
 from pipeline.errors import DriveError
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
@@ -156,6 +157,29 @@ class _Check:
             self._chunk_points(tables["chunks"], shards)
         if "poses" in tables:
             self._owners(tables["poses"], shards)
+            self._places(_file_of(self.manifest, "poses"), tables["poses"])
+
+    def _places(self, path: str, table: pa.Table) -> None:
+        """Of a georeferenced drive latitude, longitude, altitude say the same place as x, y, z about the origin."""
+        place = (self.manifest.georeference or {}).get("origin")
+        if place is None:
+            return
+        names = schema.POSES_ON_EARTH.names[len(schema.POSES) :]
+        missing = [name for name in names if name not in table.column_names]
+        if missing:
+            self.say(path, f"has no column {missing[0]}, though the drive is georeferenced")
+            return
+        latitude, longitude, altitude, *spread = (floats(table, name) for name in names)
+        origin = (place["latitude"], place["longitude"], place["altitude"])
+        enu = enu_from_geodetic(latitude, longitude, altitude, origin)
+        away = np.linalg.norm(enu - np.stack([floats(table, axis) for axis in "xyz"], -1), axis=1)
+        known = np.isfinite(floats(table, "x"))
+        for what, wrong in (
+            ("whose latitude, longitude and altitude are of another place than x, y, z", ~(away < 1e-3)),
+            ("with a deviation of the position that is not above zero", ~(np.stack(spread, 1) > 0).all(axis=1)),
+        ):
+            for said in rows_said("frames", what, known & wrong):
+                self.say(path, said)
 
     def _points(self, file: WrittenFile, parquet: pq.ParquetFile) -> NDArray[np.int64]:
         """Ranges of one shard; its points by frame and chunk, as (n, 3) different frames, chunks and how many."""

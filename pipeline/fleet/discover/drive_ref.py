@@ -11,6 +11,7 @@ class DriveRef:
 
     uri: what pipeline.ingest.drives.find_drive takes. start, end: half-open range of its frames, before stride and
     fps; None: from the first, to the last. fps: use this many frames a second. tags: free words of a manifest.
+    positions: the file of its positions, as --positions.file takes it.
     drive_id is checked where the drive is found (pipeline.fleet.discover.discovery) and where it is read,
     so that a bad one fails that drive and no other.
     """
@@ -21,6 +22,7 @@ class DriveRef:
     end: int | None = None
     fps: float | None = None
     tags: tuple[str, ...] = ()
+    positions: str | None = None
 
 
 @dataclass(frozen=True)

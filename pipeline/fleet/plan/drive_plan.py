@@ -19,6 +19,7 @@ from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.records.failure_records import Failures
+from pipeline.georeference import with_positions
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.preprocess import target_size
@@ -98,13 +99,14 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
         end=config.end if ref.end is None else ref.end,
         fps=config.fps if ref.fps is None else ref.fps,
         stride=config.stride if ref.fps is None else 1,
+        positions=config.positions if ref.positions is None else replace(config.positions, file=ref.positions),
     )
 
 
 def read_drive(config: RunConfig) -> Drive:
     """The drive of settings made by `drive_config`. Raises what find_drive raises."""
     assert config.input is not None
-    return find_drive(
+    drive = find_drive(
         config.input,
         drive_id=config.drive_id,
         stride=config.stride,
@@ -116,6 +118,7 @@ def read_drive(config: RunConfig) -> Drive:
         masks=config.masks,
         join=config.join_clips,
     )
+    return with_positions(drive, config.positions)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Metres from the car's own speed: one scale, and a clock offset, that make a trajectory as long as its wheels say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.backend.sim3 import Array
+from pipeline.common.fixes import Speed
+
+_STEP_S = 0.5  # of the way that is compared: shorter ones count the jitter of poses as way
+_WINDOW_STEPS = 4  # steps that are compared as one
+_OFFSET_STEP_S = 0.1
+_MOST_OFFSETS = 301
+_FEWEST = 3  # windows with way in them
+_SLOW_M_S = 1.0  # slower ones say nothing of the scale
+_GAP_S = 3.0  # between speeds, beyond which nothing is known of the way between
+_WHEEL = 0.01  # deviation of a car's own idea of its wheels: tyres wear, and maps of CAN messages are rounded
+_MOST_SPREAD = 0.5  # of the windows' ratios, beyond which they are not of this drive
+
+
+@dataclass(frozen=True)
+class SpeedScale:
+    """scale: metres a unit of the trajectory; deviation: of it, as a share; offset_s: receiver minus drive."""
+
+    scale: float
+    deviation: float
+    offset_s: float
+
+
+def scale_of_speed(time_s: Array, position: Array, speed: Speed, window_s: float) -> SpeedScale | str:
+    """The scale of positions (n, 3) at time_s (n,), rising, by a car's speed; a sentence where it cannot be told.
+
+    window_s: largest clock offset looked for. The scale is the weighted median of the ratios of ways over two seconds.
+    """
+    order = np.argsort(speed.time_s, kind="stable")
+    told, value = speed.time_s[order], speed.speed_m_s[order]
+    good = np.isfinite(told) & np.isfinite(value)
+    told, value = told[good], value[good]
+    if len(told) < 2 or not (value > _SLOW_M_S).any():
+        return "the speeds are of a car that stands"
+    grid = np.arange(time_s[0], time_s[-1] + 1e-9, _STEP_S)
+    if len(grid) < _WINDOW_STEPS * _FEWEST:
+        return f"a drive of {time_s[-1] - time_s[0]:.1f} s is too short for a scale from speed"
+    place = np.stack([np.interp(grid, time_s, position[:, c]) for c in range(3)], 1)
+    length = np.linalg.norm(np.diff(place, axis=0), axis=1)
+    way = np.concatenate([[0.0], np.cumsum(np.diff(told) * (value[1:] + value[:-1]) / 2)])
+    count = min(int(window_s / _OFFSET_STEP_S), _MOST_OFFSETS // 2)
+    offsets = np.linspace(-window_s, window_s, 2 * count + 1) if count else np.zeros(1)
+    best: tuple[float, SpeedScale] | None = None
+    for offset in offsets[np.argsort(np.abs(offsets), kind="stable")]:
+        found = _ratio(grid + offset, length, told, way)
+        if found is None:
+            continue
+        scale, spread, windows = found
+        if best is None or spread < best[0] - 1e-6:
+            deviation = float(np.hypot(spread / np.sqrt(windows), _WHEEL))
+            best = spread, SpeedScale(scale, deviation, float(offset))
+    if best is None:
+        return "no speed above 1 m/s lies within the drive's time"
+    if best[0] > _MOST_SPREAD:
+        return f"the speeds do not follow the drive (ratios differ by {best[0]:.0%}): another drive's?"
+    return best[1]
+
+
+def _ratio(grid: Array, length: Array, told: Array, way: Array) -> tuple[float, float, int] | None:
+    """Weighted median of metres a unit over windows, its robust spread as a share, and how many windows."""
+    inside = (grid >= told[0]) & (grid <= told[-1])
+    at = np.clip(np.searchsorted(told, grid), 1, len(told) - 1)
+    known = inside & (told[at] - told[at - 1] < _GAP_S)
+    travelled = np.interp(grid, told, way)
+    starts = np.arange(0, len(length) - _WINDOW_STEPS + 1, _WINDOW_STEPS)
+    ends = starts + _WINDOW_STEPS
+    metres = travelled[ends] - travelled[starts]
+    units = np.add.reduceat(np.append(length, 0.0), np.append(starts, ends[-1]))[:-1]
+    whole = np.array([known[a : b + 1].all() for a, b in zip(starts, ends, strict=True)])
+    use = whole & (metres > _SLOW_M_S * _STEP_S * _WINDOW_STEPS) & (units > 0)
+    if use.sum() < _FEWEST:
+        return None
+    ratio, weight = metres[use] / units[use], metres[use]
+    scale = _median(ratio, weight)
+    spread = 1.4826 * _median(np.abs(ratio / scale - 1), weight)
+    return scale, spread, int(use.sum())
+
+
+def _median(values: Array, weight: Array) -> float:
+    order = np.argsort(values)
+    total = np.cumsum(weight[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
