@@ -63,7 +63,7 @@ def test_every_file_beside_the_code_is_in_the_wheel(wheel):
 
 @pytest.mark.full  # some minutes of a busy machine
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
     here = tmp_path / "empty"
     here.mkdir()
@@ -76,7 +76,7 @@ def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
             env=own,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1500,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
-from ray._private import ray_constants
+from ray._private import auto_init_hook, ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -28,6 +28,10 @@ _STARTS_WITHIN_S = 60.0  # on a busy machine; its own limit is 30 s for one of i
 _LOOPBACK = "127.0.0.1"
 _ONLY_HERE = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(\d+)")
+
+
+# A thread that is left behind when a run is stopped would join whatever cluster it finds on this machine.
+auto_init_hook.enable_auto_connect = False
 
 
 def cluster_address(address: str | None = None) -> str | None:

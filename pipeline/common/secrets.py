@@ -49,7 +49,9 @@ def learn(uri: str) -> None:
     """Remember the credentials in a URI, so that `without_secrets` knows them."""
     for found in _URI.finditer(uri):
         user, _, query = split_uri(found[1], found[2])
-        values = {user, user.partition(":")[2], *(part.partition("=")[2] for part in query.split("&"))}
+        password = user.partition(":")[2]
+        # a store's client may take it apart at a "/" and say the pieces
+        values = {user, password, *password.split("/"), *(part.partition("=")[2] for part in query.split("&"))}
         values |= {unquote(value) for value in values} | {quote(value, safe="") for value in values}
         with _lock:
             _learned.update(value for value in values if len(value) >= _LEAST)

@@ -6,6 +6,7 @@ prints the message when the pipe breaks. It takes one megabyte, so the system do
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import subprocess
 from types import TracebackType
@@ -31,6 +32,8 @@ class LastWords:
                 start_new_session=True,  # Ctrl-C is not for it
             )
             self._tell(self._text)
+            # a run that is stopped leaves its threads where they are: that is an end of its own will
+            atexit.register(self._hush)
         return self
 
     def __exit__(
@@ -38,10 +41,16 @@ class LastWords:
     ) -> None:
         if self._shell is None or self._shell.stdin is None:
             return
-        with contextlib.suppress(OSError):
-            self._tell("")
-            self._shell.stdin.close()
+        atexit.unregister(self._hush)
+        self._hush()
         self._shell.wait()
+
+    def _hush(self) -> None:
+        """Nothing is said any more."""
+        if self._shell is not None and self._shell.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # closed already
+                self._tell("")
+                self._shell.stdin.close()
 
     def _tell(self, line: str) -> None:
         assert self._shell is not None and self._shell.stdin is not None

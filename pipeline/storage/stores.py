@@ -10,10 +10,12 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.common.secrets import split_uri
 from pipeline.errors import StorageError
 from pipeline.storage.s3_pages import BEFORE_ALL_PARSING, take_files_out
 from pipeline.storage.uris import SCHEME, absolute
 
+_WITHOUT_USER = ("s3", "s3a", "gs", "gcs", "hf")  # stores whose URIs name a bucket alone
 # A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 15  # without a single byte
@@ -25,6 +27,14 @@ def resolve(uri: str) -> tuple[Any, str]:
     """URI -> file system and path on it."""
     uri = absolute(uri)
     scheme = SCHEME.match(uri)
+    if scheme is not None and scheme.group(1).lower() in _WITHOUT_USER:
+        user, place, _ = split_uri(scheme.group(1), uri[scheme.end() :])
+        if user:
+            raise StorageError(
+                f"{scheme.group(1)}://{place}: credentials in a URI are not used; put them into the environment "
+                "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile) and leave them out here",
+                retryable=False,
+            )
     if scheme is None:
         return LocalFileSystem(), uri  # not through the URL parser: file names may hold "::" or "#"
     options: dict[str, Any] = {}

@@ -31,6 +31,13 @@ def test_a_killed_process_names_the_budget_to_change():
     assert "half of what was free" in killed_here(MemoryBudgets())
 
 
+THREAD = "import threading; threading.Thread(target=lambda: LastWords('killed').__enter__(), daemon=True).start()"
+
+
+def test_a_thread_that_is_left_behind_when_a_run_is_stopped_has_no_last_words():
+    assert said_by(f"{THREAD}; import time; time.sleep(1)") == ""
+
+
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(3)"])
 def test_a_process_that_ends_by_itself_has_no_last_words(ending):
     assert said_by(ending) == ""
