@@ -33,6 +33,8 @@ class RealignConfig:
     """Where the drive was published with --keep-predictions: a path or URI."""
     drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
+    refine: bool = True
+    """Adjust cameras and depth again to the tracks that were kept (bundle adjustment) before chunks are joined."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
     backend: BackendConfig = field(default_factory=BackendConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
@@ -47,9 +49,18 @@ def _realign(arguments: list[str] | None) -> None:
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign")
     output = storage.absolute(asked.output)
     staged, config = read_staged_drive(output, asked.drive)
-    stored = replace(asked, positions=config.positions, backend=config.backend, publish=config.publish)
+    stored = replace(
+        asked, refine=config.refine, positions=config.positions, backend=config.backend, publish=config.publish
+    )
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign", default=stored)
-    config = replace(config, positions=asked.positions, backend=asked.backend, publish=asked.publish, overwrite=True)
+    config = replace(
+        config,
+        refine=asked.refine,
+        positions=asked.positions,
+        backend=asked.backend,
+        publish=asked.publish,
+        overwrite=True,
+    )
     reporter = Reporter()
     try:
         with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:

@@ -111,6 +111,9 @@ class RunConfig:
     """Leave out frames in which the car stands; in the output they have the pose of the frame before them."""
     turns: bool = setting(True, expert=True, identity=ALWAYS)
     """Move the ends of chunks out of sharp turns."""
+    refine: bool = setting(True, group="quality", identity=WHEN_ON)
+    """Adjust cameras and depth to corners followed through the images (bundle adjustment) before chunks are joined.
+    The images judge the result in any case."""
     overwrite: bool = setting(False, group="output", identity=NEVER)
     """Do the drive again though its result is there."""
     keep_predictions: bool = setting(False, group="output", identity=NEVER)

@@ -35,8 +35,9 @@ from pipeline.publish.exports import (
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
 from pipeline.publish.frame_source import FRAME_MARK
 from pipeline.publish.manifest import plain
+from pipeline.refined_drive import kept_refinement
 from pipeline.settings_file import settings_from_dict
-from pipeline.staged_drive import join_staged, read_staged_drive
+from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames
 
 Format = Literal["colmap", "colmap-text", "nerfstudio", "ply", "laz", "kitti", "tum", "depth"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -128,7 +129,11 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
     """
     drive_id = drive.manifest.drive_id
     staged, _ = read_staged_drive(output, drive_id)
-    chunks, joined, _ = join_staged(staged, settings_from_dict(dict(drive.manifest.config)), output)
+    config = settings_from_dict(dict(drive.manifest.config))
+    frames = staged_frames(staged, config, output)
+    refined = kept_refinement(frames) if config.refine else None
+    join = join_staged(staged, frames, config, refined)
+    chunks, joined = join.chunks, join.joined
     cameras = drive.cameras
     place = cameras.places(joined.frame_index)
     seen = place >= 0
@@ -142,7 +147,7 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
             f"publish it again (python -m jobs.realign --output {storage.redacted(output)} --drive {drive_id})"
         )
 
-    def frames() -> Iterator[FrameDepth]:
+    def depths() -> Iterator[FrameDepth]:
         for number in range(len(chunks)):
             chunk = chunks[number]
             own = np.flatnonzero(joined.owner == number)
@@ -153,7 +158,7 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
                         int(frame), chunk.depth[at] * np.float32(scale), chunk.confidence[at], chunk.intrinsics[at]
                     )
 
-    return frames()
+    return depths()
 
 
 def _write(

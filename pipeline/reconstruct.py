@@ -2,6 +2,7 @@
 
 ingest    what the drive is, where the car stands, which chunks it is cut into
 forward   frames stream to the workers, predictions of every chunk are staged
+refine    cameras and depth are adjusted to tracks of corners, which decoding has made
 backend   chunks are joined into one trajectory
 publish   poses, points, chunks, manifest last
 """
@@ -31,6 +32,7 @@ from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloa
 from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
 from pipeline.forward.worker import WorkerJob
 from pipeline.georeference import with_positions
+from pipeline.image_verdict import judge_images
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.content_sample import content_sample
 from pipeline.ingest.drives import Drive, find_drive
@@ -41,7 +43,12 @@ from pipeline.ingest.stops import shift_borders
 from pipeline.leases import Guard, Leases
 from pipeline.loop_finder import DetectedLoops
 from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
-from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, write_staged_drive
+from pipeline.refine.track_files import SegmentTracker
+from pipeline.refined_drive import link_tracks, refine_staged, tracks_uri
+from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, staged_frames, write_staged_drive
+
+_LEAST_SEGMENT = 30  # frames that are decoded in one go: tracks go on from one to the next through one picture only
+_UNTRACKED = "nothing can be followed through the images: they neither refine nor judge this result"
 
 _NOTES_BESIDE = 20  # of what lies beside a drive, in its result
 
@@ -156,15 +163,19 @@ def plan(
     size, overlap = config.chunk_size, config.overlap
     assert size is not None and overlap is not None
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
+    length = max(size - overlap, _LEAST_SEGMENT)
+    output = storage.absolute(config.output)
     if not (config.stops or config.turns):
         chunks = plan_chunks(drive.frame_count, size, overlap)
-        return DriveTask(drive, height, width, chunks, segment_length=size - overlap)
+        tracker = SegmentTracker(tracks_uri(output, drive, range(drive.frame_count)))
+        return DriveTask(drive, height, width, chunks, segment_length=length, tracker=tracker)
     scan = scan_drive(drive, config.stop if config.stops else None, config.turns, scanned)
     chunks = plan_chunks(len(scan.kept), size, overlap)
     if config.turns:
         reach = int(config.turn.reach * (size - overlap))
         chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
-    return DriveTask(drive, height, width, chunks, segment_length=size - overlap, kept=scan.kept)
+    tracker = SegmentTracker(tracks_uri(output, drive, scan.kept))
+    return DriveTask(drive, height, width, chunks, segment_length=length, kept=scan.kept, tracker=tracker)
 
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:
@@ -231,6 +242,7 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Se
         tuple(numbers),
         config.network.sha256(),
         config.network.trained,
+        tuple((chunk.start, chunk.stop - 1) for chunk in task.chunks),
     )
 
 
@@ -270,20 +282,29 @@ def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, confi
 def join_and_publish(
     staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard
 ) -> Reconstruction:
-    """Everything behind the network: one trajectory, a verdict on it, Parquet with the manifest last.
+    """Everything behind the network: windows refined, one trajectory, a verdict on it, Parquet with the manifest last.
 
     guard is that of the drive's lease, which whoever publishes holds; it is called before every step that others see,
     and what it raises ends the publishing.
     """
     facts = staged.facts
+    with reporter.timed("refine"):
+        frames, refined = staged_frames(staged, config, output), None
+        if link_tracks(frames):
+            refined = refine_staged(
+                frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows")
+            )
     with reporter.timed("join"):
-        chunks, joined, positions = join_staged(staged, config, output)
+        join = join_staged(staged, frames, config, refined)
+        chunks, joined, positions = join.chunks, join.joined, join.positions
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
-        of_lens = lens_findings(chunks.line_evidence(), range(facts.frame_count), is_calibrated)
+        of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
         verdict = assess_quality(joined, config.backend.quality, of_lens)
+        if refined is not None:
+            verdict, _ = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
     for note in positions.notes:
         reporter.say(f"drive {facts.drive_id}: {note}")
-    notes = (*facts.notes, *positions.notes)
+    notes = (*facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
         identity=result_identity(facts, staged.weights_sha256, config),

@@ -19,9 +19,11 @@ from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
 from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
+from pipeline.image_verdict import DriveChunks, WitnessedChunks
 from pipeline.ingest.frame_masks import AUTO, FrameMasks, FrameShape
 from pipeline.ingest.video import FRAME_MARK
 from pipeline.publish import DriveFacts
+from pipeline.refined_drive import Pictures, Refined, RefinedChunks, StagedFrames, tracks_uri
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
 
@@ -40,6 +42,8 @@ class StagedDrive:
     kept: tuple[int, ...]
     weights_sha256: str
     trained: bool
+    outlines: tuple[tuple[int, int], ...] = ()
+    """First and last place of each chunk; empty where it was staged before they were noted."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class _NotedDrive:
     kept: tuple[int, ...]
     weights_sha256: str
     trained: bool
+    outlines: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,23 +143,56 @@ def _check(staged: StagedDrive) -> None:
             raise ValueError(f"field loops.{number}.frames: expected frame numbers below {frames}")
 
 
-def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[CameraChunks, JoinResult, DrivePositions]:
-    """The staged chunks, seen through the one camera of the drive and without what is masked, the trajectory that they
-    make together, and the positions that took part. Raises AlignmentError, CalibrationError for masks that cannot be
-    read, StorageError."""
-    folder = attempt_uri(output, staged.facts.drive_id, staged.attempt)
+@dataclass(frozen=True, eq=False)
+class JoinedDrive:
+    """chunks: seen through the one camera of the drive and without what is masked; joined: the trajectory that they
+    make together; positions: those that took part; witnessed: what chunks noted for the evidence."""
+
+    chunks: DriveChunks
+    joined: JoinResult
+    positions: DrivePositions
+    witnessed: WitnessedChunks
+
+
+def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> StagedFrames:
+    """Where the drive's chunks and tracks are staged, and how they are seen. Raises CalibrationError for masks that
+    cannot be read, StorageError."""
     facts = staged.facts
+    folder = attempt_uri(output, facts.drive_id, staged.attempt)
     raw = StagedChunks(folder, staged.chunk_count, staged.kept)
-    masks = _masks(facts, config.masks, raw)
-    chunks = CameraChunks(raw, facts.network_camera, masks)
-    loops = StagedChunks(folder, len(staged.loops), staged.kept, first=staged.chunk_count)
-    positions = _positions(facts, config)
+    return StagedFrames(
+        folder,
+        tracks_uri(output, facts, staged.kept),
+        staged.chunk_count,
+        staged.kept,
+        Pictures.of((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), facts.camera),
+        facts.network_camera,
+        _masks(facts, config.masks, raw),
+        staged.outlines,
+    )
+
+
+def join_staged(
+    staged: StagedDrive, frames: StagedFrames, config: RunConfig, refined: Refined | None = None
+) -> JoinedDrive:
+    """The staged chunks joined; refined windows in their place, where any got better.
+
+    Raises AlignmentError, StorageError.
+    """
+    chunks: CameraChunks | RefinedChunks = frames.chunks()
+    overlap, camera = config.overlap or 0, frames.camera
+    if refined is not None and refined.taken:
+        chunks = RefinedChunks(frames, refined)
+        overlap, camera = chunks.shared, refined.camera
+    loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
+    witnessed = WitnessedChunks(chunks, frames)
+    positions = _positions(staged.facts, config)
     joined = join_chunks(
-        chunks,
-        loop_chunks=CameraChunks(loops, facts.network_camera, masks),
+        witnessed,
+        loop_chunks=CameraChunks(loops, camera, frames.masks),
         loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
         loop_similarities=[loop.similarity for loop in staged.loops],
-        overlap=config.overlap or 0,
+        overlap=overlap,
         kept=staged.kept,
         config=config.backend,
         frame_time_s=positions.frame_time_s,
@@ -163,7 +201,8 @@ def join_staged(staged: StagedDrive, config: RunConfig, output: str) -> tuple[Ca
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
     )
-    return chunks.with_one_camera(config.camera.square_pixels), joined, positions.joined(joined.relative_because)
+    one_camera = chunks.with_one_camera(config.camera.square_pixels)
+    return JoinedDrive(one_camera, joined, positions.joined(joined.relative_because), witnessed)
 
 
 def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFacts:

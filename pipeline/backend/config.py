@@ -72,6 +72,8 @@ class BackendConfig:
     (SE(3))."""
     drift: bool = setting(True, expert=True, identity=ALWAYS)
     """Estimate how each chunk bends and stretches inside, from what its neighbours say of the same frames."""
+    road: bool = setting(True, expert=True)
+    """Let the camera's height above the road hold the scale of the chunks, where a road is seen."""
     max_pixels: int = setting(1024, expert=True, identity=ALWAYS)
     """Pixels of a frame that are compared, on a regular grid; more cost time and gain nothing measurable."""
     confidence_floor: float = setting(0.1, expert=True, identity=ALWAYS)

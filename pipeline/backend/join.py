@@ -18,6 +18,7 @@ from pipeline.backend.normal_equations import WIDTH, linearised, place, residual
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
+from pipeline.backend.road import Heights, Road, measure_road
 from pipeline.backend.sim3 import Array, Sim3
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.errors import AlignmentError
@@ -148,9 +149,10 @@ def join_chunks(
     if owned is not None and len(owned) != len(chunks):
         raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
-    outlines, overlaps, shared = _read_chain(chunks, read, config)
+    outlines, overlaps, shared, roads = _read_chain(chunks, read, config)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
-    solution = solve_chain(overlaps, len(outlines), span, config)
+    heights = Heights.of(roads, [outline.offset for outline in outlines], span) if config.road else None
+    solution = solve_chain(overlaps, len(outlines), span, config, heights)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
@@ -183,13 +185,14 @@ def join_chunks(
 
 def _read_chain(
     chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig
-) -> tuple[list[Outline], list[Overlap], list[int]]:
-    """Cameras of all chunks, what neighbours say of common frames, and how many usable ones those are."""
+) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
+    """Cameras of all chunks, what neighbours say of common frames, how many usable ones those are, and roads."""
     if not len(chunks):
         raise AlignmentError("expected at least one chunk, got none")
     outlines: list[Outline] = []
     overlaps: list[Overlap] = []
     shared: list[int] = []
+    roads: list[Road] = []
     previous: Chunk | None = None
     for number in range(len(chunks)):
         chunk = read(chunks[number])
@@ -205,8 +208,10 @@ def _read_chain(
         outlines.append(
             Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
         )
+        if config.road:
+            roads.append(measure_road(chunk, roads[-1] if roads else None))
         previous = chunk
-    return outlines, overlaps, shared
+    return outlines, overlaps, shared, roads
 
 
 def _close(

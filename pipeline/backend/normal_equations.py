@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from pipeline.backend.drift import DriftPrior
 from pipeline.backend.overlap import Overlap
+from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix, nearest_rotation, rotation_exp, rotation_log
 
 WIDTH = 15  # unknowns of a chunk: log scale, turn 3, shift 3, rates before 4, rates behind 4
 _FIXED = 1e14  # information of what must not move
 _BIAS = 0.3  # the mean rate of a drive is zero give or take this share of the rates' own deviation
 _STEP = 0.5  # largest change of a log scale, or turn in radians, that one step may make
+_HEIGHT_LIMIT = 2.0  # deviations at which a height above the road begins to be doubted
 _CHAINING = 0.5  # the chaining is 1/2 give or take this, before a drive has been seen
 
 
@@ -42,6 +44,8 @@ class State:
     rates: Array
     mean: Array
     chaining: float
+    log_height: float = 0.0
+    """Log of the camera's height above the road, world units."""
 
     def world_from_chunk(self, number: int) -> Sim3:
         """The Sim(3) of one chunk, at its reference frame."""
@@ -236,10 +240,12 @@ def assemble(
     common: bool = False,
     variance_inflation: float = 1.0,
     anchored: bool = True,
+    heights: Heights | None = None,
 ) -> tuple[scipy.sparse.csc_matrix, Array]:
     """The normal equations of one Gauss-Newton step: matrix (15 K + 15, 15 K + 15) and gradient (K + 1, 15).
 
-    The last block holds the mean rates and the chaining; anchored: the first chunk stays where it is.
+    The last block holds the mean rates, the chaining and the height above the road; anchored: the first
+    chunk stays where it is.
     """
     count = len(state.scale)
     size = (count + 1) * WIDTH
@@ -291,6 +297,16 @@ def assemble(
     gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
     if anchored:
         fixed[0, :7] = _FIXED
+    if heights is not None and len(heights) and scale:
+        residual = height_residuals(state, heights)
+        weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
+        weight /= variance_inflation
+        ends = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
+        index = np.stack([*ends, np.full(len(heights), count * WIDTH + 1)], 1)
+        by = np.stack([np.ones(len(heights)), -heights.along, -np.ones(len(heights))], 1)
+        add(index, by[:, :, None] * by[:, None, :] * weight[:, None, None])
+        np.add.at(gradient.reshape(-1), index.ravel(), (by * (weight * residual)[:, None]).ravel())
+        fixed[count, 1] = 1e-6
     if not scale:
         fixed[:count, 0] = _FIXED
     add(np.arange(size)[:, None], fixed.reshape(-1, 1, 1))
@@ -329,9 +345,17 @@ class NormalEquations:
         drift: bool,
         common: bool = False,
         variance_inflation: float = 1.0,
+        heights: Heights | None = None,
     ) -> None:
         matrix, gradient = assemble(
-            state, groups, prior, scale=scale, drift=drift, common=common, variance_inflation=variance_inflation
+            state,
+            groups,
+            prior,
+            scale=scale,
+            drift=drift,
+            common=common,
+            variance_inflation=variance_inflation,
+            heights=heights,
         )
         self.size = matrix.shape[0]
         self.factor = factorised(matrix)
@@ -349,6 +373,12 @@ class NormalEquations:
         return np.asarray(right.T @ self.factor.solve(right))
 
 
+def height_residuals(state: State, heights: Heights) -> Array:
+    """(m,): log height of each half chunk in world units, drift undone, over the drive's."""
+    stretch = -heights.along * state.rates[heights.chunk, heights.half, 3]
+    return np.asarray(np.log(state.scale[heights.chunk]) + stretch + heights.log_height - state.log_height)
+
+
 def retract(state: State, step: Array) -> State:
     """The state after a Gauss-Newton step (K + 1, 15)."""
     own, mean = step[:-1], step[-1, 7:].reshape(2, 4)
@@ -360,4 +390,5 @@ def retract(state: State, step: Array) -> State:
         rates=state.rates + own[:, 7:].reshape(-1, 2, 4),
         mean=state.mean + mean,
         chaining=float(np.clip(state.chaining + step[-1, 0], -0.5, 1.5)),
+        log_height=state.log_height + float(step[-1, 1]),
     )

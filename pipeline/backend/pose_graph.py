@@ -17,6 +17,7 @@ from pipeline.backend.normal_equations import (
     NormalEquations,
     PoseResiduals,
     State,
+    height_residuals,
     linearised,
     place,
     residuals,
@@ -24,6 +25,7 @@ from pipeline.backend.normal_equations import (
     units,
 )
 from pipeline.backend.overlap import Overlap
+from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
 _FEWEST = 4  # loops that can say something of the chain as a whole
@@ -47,7 +49,8 @@ class Solution:
     """State with what it was made from; `variance_inflation` is the factor by which loops found the chain too sure.
 
     weight (n, 7): information of `rows` as it was used; softness: what the drift prior's variance was raised by;
-    closing: the rows of loops and their information, zero where rejected; None without loops.
+    closing: the rows of loops and their information, zero where rejected; None without loops. heights: above the road,
+    None where they have no say.
     """
 
     state: State
@@ -58,6 +61,7 @@ class Solution:
     variance_inflation: float = 1.0
     softness: float = 1.0
     closing: tuple[PoseResiduals, Array] | None = None
+    heights: Heights | None = None
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,16 @@ def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) 
     )
 
 
-def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig) -> Solution:
-    """All chunks from the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order)."""
+def solve_chain(
+    overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig, heights: Heights | None = None
+) -> Solution:
+    """All chunks from the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order), and from the heights
+    above the road of those that see one."""
     state = chain_guess(overlaps, count, scale=config.scale)
+    if heights is not None and len(heights):
+        state = replace(state, log_height=float(np.median(height_residuals(state, heights))))
     if not overlaps:
-        return _alone(state, span)
+        return replace(_alone(state, span), heights=heights)
     rows = PoseResiduals.of(overlaps, span, state.scale)
     prior = estimate_drift(overlaps, state.rotation, span)
     weight = np.ones((len(rows), 7))
@@ -98,12 +107,12 @@ def solve_chain(overlaps: Sequence[Overlap], count: int, span: float, config: Ba
         residual, jacobian = linearised(state, rows)
         weight = _weights(residual, rows, _noise(residual, state, rows))
         group = Group(rows, weight, residual, jacobian)
-        step = NormalEquations(state, [group], prior, scale=config.scale, drift=config.drift).step
+        step = NormalEquations(state, [group], prior, scale=config.scale, drift=config.drift, heights=heights).step
         state = retract(state, step)
         if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
             break
     noise = _noise(residuals(state, rows), state, rows)
-    return Solution(state, rows, weight, noise, prior)
+    return Solution(state, rows, weight, noise, prior, heights=heights)
 
 
 def _alone(state: State, span: float) -> Solution:
@@ -145,6 +154,7 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
         scale=config.scale,
         drift=config.drift,
         common=True,
+        heights=chain.heights,
     )
     residual = residuals(state, rows)
     known = normal.covariance(state, rows)
@@ -181,6 +191,7 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
                 drift=config.drift,
                 common=True,
                 variance_inflation=softness,
+                heights=chain.heights,
             )
             state = retract(state, normal.step)
             if np.abs(normal.step[:-1, :4]).max() < 1e-4:

@@ -218,6 +218,7 @@ class PositionFusion:
             common=bool(len(solution.rows)),
             variance_inflation=solution.softness,
             anchored=False,
+            heights=solution.heights,
         )
         return matrix, gradient.ravel()
 
@@ -334,4 +335,5 @@ def moved(state: State, transform: Sim3) -> State:
         scale=state.scale * transform.scale,
         rotation=transform.rotation @ state.rotation,
         translation=transform.apply(state.translation),
+        log_height=state.log_height + float(np.log(transform.scale)),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -110,6 +110,16 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None, more
             )
         )
     return Verdict(_worst(f.level for f in findings), tuple(findings), tuple(chunks), _figures(joined))
+
+
+def with_findings(verdict: Verdict, findings: Sequence[Finding], figures: Mapping[str, float]) -> Verdict:
+    """The verdict with what another judge has found, and figures beside it; levels can only get worse."""
+    every = sorted([*verdict.findings, *findings], key=lambda f: (f.frames.start, f.frames.stop, f.kind))
+    chunks = tuple(
+        replace(one, level=_worst([one.level, *(f.level for f in findings if f.chunk == one.chunk)]))
+        for one in verdict.chunks
+    )
+    return Verdict(_worst(f.level for f in every), tuple(every), chunks, {**verdict.figures, **figures})
 
 
 def _figures(joined: JoinResult) -> dict[str, float]:

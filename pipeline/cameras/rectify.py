@@ -8,7 +8,7 @@ its picture and its pixels are square. A picture that is much larger than the vi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -40,6 +40,13 @@ class View:
     def pinhole(self) -> Camera:
         """The camera that the rectified picture is of."""
         return Camera("pinhole", self.width, self.height, self.focal, self.focal, self.width / 2, self.height / 2)
+
+    def enlarged(self, long_side: int) -> View:
+        """The same view in more pixels, where the lens' picture has them: a whole multiple of its size whose long side
+        is at most `long_side`."""
+        most = min(long_side // max(self.width, self.height), self.lens.width // self.width)
+        times = max(most, 1)
+        return replace(self, width=times * self.width, height=times * self.height, focal=times * self.focal)
 
     @property
     def degrees_across(self) -> float:

@@ -117,6 +117,11 @@ class CameraChunks(Sequence[ChunkPrediction]):
         return self._chunks.bad_frames
 
     @property
+    def camera(self) -> Camera | None:
+        """Of the network's pictures; None where each frame has what the network said."""
+        return self._camera
+
+    @property
     def static(self) -> Mask | None:
         """What of all frames alike was asked to be left out or found: False there; None for nothing."""
         return self._masks.static

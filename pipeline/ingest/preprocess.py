@@ -137,8 +137,15 @@ def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     Raises:
         DecodeError: as `prepare_image`.
     """
-    grey = image if image.mode == "L" else _as_rgb(image).convert("L")
-    return np.asarray(grey.resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
+    return np.asarray(_as_grey(image).resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
+
+
+def grey_picture(image: Image.Image, view: View | None) -> NDArray[np.uint8]:
+    """The whole image in grey, uint8 (h, w); a lens' one as the pinhole of `view` sees it. Raises DecodeError as
+    `prepare_image`."""
+    if view is None:
+        return np.asarray(_as_grey(image), dtype=np.uint8)
+    return np.asarray(Image.fromarray(rectified_image(image, view)).convert("L"), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -296,6 +303,10 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
             f"{image.width}x{image.height} is more than {max_pixels} pixels: refused as a decompression bomb"
         )
     return image
+
+
+def _as_grey(image: Image.Image) -> Image.Image:
+    return image if image.mode == "L" else _as_rgb(image).convert("L")
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,23 @@ GREY = 128  # of a frame that could not be read: the middle of the range, near t
 _NOTHING = "the picture shows nothing: all of it is of one colour"
 
 
+class FrameTracker(Protocol):
+    """Follows what decoded frames show, in the task that decodes them. Must be picklable."""
+
+    @property
+    def long_side(self) -> int:
+        """Most pixels that a picture's long side is looked at with."""
+        ...
+
+    def picture(self, grey: NDArray[np.uint8]) -> Any:
+        """What to keep of a decoded frame (h, w) until its segment is complete."""
+        ...
+
+    def segment_done(self, first_frame: int, pictures: Sequence[Any]) -> None:
+        """All frames of a segment, None where one could not be read; once for each try. May raise StorageError."""
+        ...
+
+
 @dataclass(frozen=True)
 class DriveTask:
     """What the group shall do for one drive: frames of height x width, cut into chunks.
@@ -45,6 +62,7 @@ class DriveTask:
     chunks: tuple[range, ...]  # ranges of places among the kept frames
     segment_length: int  # most frames that are decoded in one go; chunk size - overlap is a good choice
     kept: tuple[int, ...] | None = None  # the drive's frames that are in chunks, rising from 0; None: all
+    tracker: FrameTracker | None = None  # sees every frame where it is decoded
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -103,6 +121,7 @@ class Segment:
     turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
     is_joined: bool = False  # a video of several clips
+    tracker: FrameTracker | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +141,8 @@ def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Ite
     for drive_index, task in enumerate(tasks):
         share = rank_chunks(len(task.chunks), world_size)[rank]
         for frames in plan_segments([task.chunks[k] for k in share], task.segment_length):
-            yield segment_of(task.drive, drive_index, frames, task.numbers, task.height, task.width)
+            segment = segment_of(task.drive, drive_index, frames, task.numbers, task.height, task.width)
+            yield replace(segment, tracker=task.tracker)
 
 
 def segment_of(
@@ -177,13 +197,29 @@ def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> 
         waits_s: waits before further tries when the store does not answer; by default those of `patiently`.
     """
 
+    tracker, view = segment.tracker, segment.view
+    tracked = None if tracker is None or view is None else view.enlarged(tracker.long_side)
+    pictures: list[Any] = []
+
     def prepare(image: Image.Image) -> NDArray[np.uint8]:
-        if segment.view is not None:
-            return preprocess.rectified_image(image, segment.view)
-        return preprocess.prepare_image(image, segment.height, segment.width)
+        if view is not None:
+            prepared = preprocess.rectified_image(image, view)
+        else:
+            prepared = preprocess.prepare_image(image, segment.height, segment.width)
+        if tracker is not None and not preprocess.shows_nothing(prepared):
+            pictures.append(tracker.picture(preprocess.grey_picture(image, tracked)))
+        return prepared
 
     shape = (segment.stop - segment.start, segment.height, segment.width, 3)
-    return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, None, waits_s)
+    batch = _decoded(segment, np.full(shape, GREY, np.uint8), prepare, None, waits_s)
+    if tracker is None or batch.storage_failure is not None:
+        return batch
+    seen = iter(pictures[len(pictures) - int(batch.ok.sum()) :])  # those of the try that succeeded
+    try:
+        tracker.segment_done(segment.start, [next(seen) if ok else None for ok in batch.ok])
+    except StorageError as error:
+        return _not_read(segment, batch.images[:0], error)
+    return batch
 
 
 def decode_thumbnails(segment: Segment, waits_s: Sequence[float] | None = None) -> FrameBatch:

@@ -110,12 +110,13 @@ def source_intrinsics(intrinsics: NDArray[Any], source_size: tuple[int, int], ne
     """fx fy cx cy (..., 4) in pixels of the source image, of intrinsics (..., 3, 3) in pixels of the
     network's.
 
-    Sizes are (width, height). The network's image is the source resized to cover it, cropped about the
-    centre.
+    Sizes are (width, height). The network's image is the source resized to whole pixels that cover it, cropped about
+    the centre: the two axes are scaled a little differently.
     """
     k = np.asarray(intrinsics, np.float64)
     source, net = np.asarray(source_size, np.float64), np.asarray(net_size, np.float64)
-    scale = (net / source).max()
+    resized = np.maximum(np.round((net / source).max() * source), net)
+    scale, cut = resized / source, (resized - net) // 2
     focal = np.stack([k[..., 0, 0], k[..., 1, 1]], -1) / scale
-    centre = (np.stack([k[..., 0, 2], k[..., 1, 2]], -1) - net / 2) / scale + source / 2
+    centre = (np.stack([k[..., 0, 2], k[..., 1, 2]], -1) + cut) / scale
     return np.concatenate([focal, centre], -1)

@@ -42,6 +42,13 @@ class Grid:
         focal, centre = camera[:2] * self.scale, camera[2:] * self.scale - np.array(self.offset)
         return np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1.0]])
 
+    def hidden(self, maps: NDArray[np.float32], frame: NDArray[np.int64], xy: Array) -> NDArray[np.bool_]:
+        """Where (n,) maps (F, h, w) are NaN at source pixels (n, 2) of these frames (n,); False outside of the grid."""
+        at = np.floor(self.from_source(xy)).astype(np.int64)
+        inside = ((at >= 0) & (at < np.array([self.width, self.height]))).all(1)
+        at = np.clip(at, 0, np.array([self.width, self.height]) - 1)
+        return np.asarray(inside & np.isnan(maps[frame, at[:, 1], at[:, 0]]))
+
     def sample(self, maps: NDArray[np.float32], frame: NDArray[np.int64], xy: Array) -> Array:
         """Values (n,) of maps (F, h, w) at source pixels (n, 2) of these frames (n,), bilinear; NaN outside."""
         at = self.from_source(xy) - 0.5

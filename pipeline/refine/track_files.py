@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.errors import DriveError
-from pipeline.refine.tracks import Picture, Tracks, follow, track_pictures
+from pipeline.refine.tracks import LONG_SIDE, Picture, Tracks, follow, track_pictures
 
 TRACKS_FOLDER = "tracks"
 _SAME = 1.0  # pixels of the tracked picture within which two segments' tracks are one corner
@@ -29,6 +29,11 @@ class SegmentTracker:
     """Follows the frames of a segment where they are decoded; `folder`: of the drive's tracks, a path or URI."""
 
     folder: str
+
+    @property
+    def long_side(self) -> int:
+        """Most pixels of a picture's long side."""
+        return LONG_SIDE
 
     def picture(self, grey: NDArray[np.uint8]) -> Picture:
         """What is kept of a decoded frame (h, w) until its segment is complete."""
@@ -47,7 +52,7 @@ class SegmentTracker:
             binary[f"picture{number}".encode()] = picture.pixels.tobytes()
         table = _table(track_pictures(pictures, first_frame))
         table = table.replace_schema_metadata({b"segment": json.dumps(metadata).encode(), **binary})
-        _write(storage.join(self.folder, f"segment-{first_frame:07d}.arrow"), table)
+        _write(storage.join(self.folder, f"segment-{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"), table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,23 +66,45 @@ class Segment:
 
 
 def link_segments(folder: str) -> int:
-    """Number the tracks of all segments through, and write them again, a file a segment; how many segments there were.
+    """Number the tracks of all segments through, and write them again, a file a segment; returns how many observations.
 
-    Raises StorageError, DriveError where a file is damaged.
+    Another try at the drive may have left segments that begin elsewhere: of all that are there the fewest are taken
+    that cover every frame. Raises StorageError, DriveError where a file is damaged.
     """
-    names = _names(folder, "segment-")
-    born, before = 0, None
-    for name in names:
+    born, before, count = 0, None, 0
+    written = []
+    for name in _covering(folder):
         segment = _read_segment(storage.join(folder, name))
         tracks, extra, born = _numbered(segment, before, born)
         before = Segment(segment.first, segment.stop, tracks, segment.ends)
         write_linked(folder, segment.first, Tracks.sorted(*_together(tracks, extra)))
-    return len(names)
+        written.append(_linked_name(segment.first))
+        count += len(tracks)
+    stale = [name for name in _names(folder, "linked-") if name not in written]
+    if stale:
+        storage.remove_below(folder, stale)
+    return count
+
+
+def _covering(folder: str) -> list[str]:
+    """Names of the segments that cover all frames, the one that reaches farthest where several begin before what is
+    covered."""
+    names = _names(folder, "segment-")
+    chosen: list[str] = []
+    covered = 0
+    while names:
+        begun = [name for name in names if _range_of(name)[0] <= covered] or names[:1]
+        best = max(begun, key=lambda name: _range_of(name)[1])
+        if _range_of(best)[1] > covered:
+            chosen.append(best)
+            covered = _range_of(best)[1]
+        names = [name for name in names if name not in begun]
+    return chosen
 
 
 def write_linked(folder: str, first_frame: int, tracks: Tracks) -> None:
     """Stage tracks of a segment under the drive's numbers. Raises StorageError."""
-    _write(storage.join(folder, f"linked-{first_frame:07d}.arrow"), _table(tracks))
+    _write(storage.join(folder, _linked_name(first_frame)), _table(tracks))
 
 
 class DriveTracks:
@@ -86,7 +113,7 @@ class DriveTracks:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._names = _names(folder, "linked-")
-        self._first = [int(name.split("-")[1].split(".")[0]) for name in self._names]
+        self._first = [_range_of(name)[0] for name in self._names]
         self._held: dict[str, Tracks] = {}
 
     def __len__(self) -> int:
@@ -172,6 +199,16 @@ def _names(folder: str, prefix: str) -> list[str]:
         return []
     names = [file.name for file in storage.list_files(folder)]
     return sorted(name for name in names if name.startswith(prefix) and name.endswith(".arrow"))
+
+
+def _linked_name(first_frame: int) -> str:
+    return f"linked-{first_frame:07d}.arrow"
+
+
+def _range_of(name: str) -> tuple[int, int]:
+    """First frame, and the one behind the last where the name has it."""
+    numbers = name.split(".")[0].split("-")[1:]
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _table(tracks: Tracks) -> pa.Table:

@@ -1,0 +1,105 @@
+"""A staged drive is refined, joined and judged by its images; here without Ray, as jobs.realign does it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.backend import assess_quality, join_chunks
+from pipeline.cameras.camera import Camera
+from pipeline.forward.staging import ChunkPrediction, write_chunk
+from pipeline.image_verdict import WitnessedChunks, judge_images
+from pipeline.refine.grid import Grid
+from pipeline.refine.problem import inverse
+from pipeline.refine.track_files import write_linked
+from pipeline.refine.window import Window, merge_chunks, plan_windows
+from pipeline.refined_drive import Pictures, RefinedChunks, StagedFrames, kept_refinement, link_tracks, refine_staged
+from tests.refine.scene import CAMERA, NET, SOURCE, Scene, drive, turned_apart
+
+CHUNKS = (range(12), range(6, 18), range(12, 24))
+
+
+def prediction(window: Window, frames: range, scale: float) -> ChunkPrediction:
+    """A chunk of these frames in its own gauge and scale."""
+    part = slice(frames.start, frames.stop)
+    poses = window.cam_from_window[part] @ inverse(window.cam_from_window[part][:1])
+    poses[:, :3, 3] *= scale
+    return ChunkPrediction(
+        window.frame_index[part],
+        poses[:, :3].astype(np.float32),
+        window.intrinsics[part].astype(np.float32),
+        window.depth[part] * np.float32(scale),
+        window.confidence[part],
+        window.rgb[part],
+        window.ok[part],
+    )
+
+
+def staged(folder: Path, scene: Scene, turn: float) -> StagedFrames:
+    window = scene.window(turn=turn, shift=0.05)
+    for number, (frames, scale) in enumerate(zip(CHUNKS, (1.0, 1.7, 0.6), strict=True)):
+        write_chunk(str(folder / "try"), number, prediction(window, frames, scale))
+    write_linked(str(folder / "tracks"), 0, scene.tracks)
+    kept = tuple(range(len(window.frame_index)))
+    matrix = Grid.of(SOURCE, NET).camera_from_source(CAMERA)
+    camera = Camera("pinhole", *NET, *(float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
+    return StagedFrames(str(folder / "try"), str(folder / "tracks"), len(CHUNKS), kept, Pictures(SOURCE, NET), camera)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return drive(frames=24, points=1500)
+
+
+def test_windows_hold_whole_chunks_and_reach_the_end() -> None:
+    short = [range(k * 6, k * 6 + 12) for k in range(20)]
+    windows = plan_windows(short)
+    assert windows[0] == range(9) and windows[-1].stop == 20
+    assert all(after.start < before.stop for before, after in pairwise(windows))
+    assert plan_windows([range(k * 30, k * 30 + 60) for k in range(3)]) == (range(1), range(1, 2), range(2, 3))
+    assert plan_windows([range(5)]) == (range(1),)
+
+
+def test_chunks_of_other_scales_are_chained_into_one_window(scene: Scene) -> None:
+    window = scene.window()
+    scales = (1.0, 1.7, 0.6)
+    merged = merge_chunks([prediction(window, f, s) for f, s in zip(CHUNKS, scales, strict=True)])
+    np.testing.assert_allclose(merged.cam_from_window, window.cam_from_window, atol=1e-4)
+    np.testing.assert_allclose(merged.depth, window.depth, rtol=1e-5)
+
+
+def test_a_drive_is_refined_and_passes_the_images(scene: Scene, tmp_path: Path) -> None:
+    frames = staged(tmp_path, scene, turn=0.01)
+    refined = refine_staged(frames)
+    assert refined.taken == len(refined.windows) == 1 and not refined.notes
+    kept = kept_refinement(frames)
+    assert kept is not None and (kept.windows, kept.taken) == (refined.windows, 1)
+    chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
+    joined = join_chunks(chunks, kept=frames.kept)
+    assert turned_apart(joined.world_from_camera, scene.world_from_camera) < 0.001
+    verdict, pairs = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
+    assert verdict.figures["image_share"] > 0.95 and verdict.figures["windows_refined"] == 1
+    assert not any("contradict the cameras" in f.reason for f in verdict.findings)
+    assert len(pairs) == 22 and all(pair.judged for pair in pairs)
+
+
+def test_the_same_drive_unrefined_does_not_pass(scene: Scene, tmp_path: Path) -> None:
+    frames = staged(tmp_path, scene, turn=0.01)
+    unrefined = refine_staged(frames, refine=False)
+    assert kept_refinement(frames) is None
+    chunks = WitnessedChunks(frames.chunks(), frames)
+    joined = join_chunks(chunks, kept=frames.kept)
+    verdict, _ = judge_images(assess_quality(joined), joined, chunks, frames, unrefined, frames.camera)
+    assert verdict.level != "pass"
+    assert any("images contradict the cameras" in f.reason for f in verdict.findings)
+
+
+def test_without_tracks_nothing_is_refined(tmp_path: Path, scene: Scene) -> None:
+    frames = staged(tmp_path, scene, turn=0.0)
+    (tmp_path / "tracks" / "linked-0000000.arrow").unlink()
+    assert not link_tracks(frames)
+    refined = refine_staged(frames)
+    assert refined.taken == 0 and len(refined.notes) == 1
