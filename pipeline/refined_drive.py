@@ -19,6 +19,9 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.backend import BackendConfig
+from pipeline.backend.chunk import Chunk
+from pipeline.backend.road import measure_road
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
@@ -72,7 +75,8 @@ class StagedFrames:
     """Where a drive's chunks and tracks are staged, and how they are seen.
 
     folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: known one of the network's pictures; outlines:
-    first and last place of each chunk, empty where the chunks must be asked.
+    first and last place of each chunk, empty where the chunks must be asked; road: whether the height above the road
+    holds the scale.
     """
 
     folder: str
@@ -83,6 +87,7 @@ class StagedFrames:
     camera: Camera | None = None
     masks: ChunkMasks = field(default_factory=ChunkMasks)
     outlines: tuple[tuple[int, int], ...] = ()
+    road: bool = True
 
     def chunks(self) -> CameraChunks:
         """The network's chunks, frames under their numbers in the drive."""
@@ -281,9 +286,16 @@ def _focal(staged: StagedFrames, window: range) -> tuple[Array, FocalEvidence | 
 
 def _refine(staged: StagedFrames, number: int, window: range, camera: Array) -> bool:
     merged, tracks = _with_tracks(staged, window)
-    result: WindowResult = refine_window(merged, tracks, camera, staged.pictures.grid, staged.pictures.tracked_scale)
+    pictures = staged.pictures
+    result: WindowResult = refine_window(
+        merged, tracks, camera, pictures.grid, pictures.tracked_scale, _log_heights if staged.road else None
+    )
     write_result(staged.folder, number, result)
     return bool(result.accepted[0])
+
+
+def _log_heights(window: Window) -> Array:
+    return measure_road(Chunk.read(_prediction(window, {}), max_pixels=BackendConfig.max_pixels)).log_height
 
 
 def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:

@@ -169,6 +169,7 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
         facts.network_camera,
         _masks(facts, config.masks, raw),
         staged.outlines,
+        config.backend.road,
     )
 
 

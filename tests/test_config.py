@@ -4,6 +4,7 @@ from typing import ClassVar
 import pytest
 
 from models import ModelConfig
+from pipeline.backend import BackendConfig
 from pipeline.common.settings import ALWAYS, NEVER, UNLESS_DEFAULT, WHEN_ON, identity_values, setting, settings_of
 from pipeline.config import RunConfig
 
@@ -152,3 +153,10 @@ def test_a_result_is_known_by_the_precision_that_auto_came_to():
     on_gpu = RunConfig().with_arithmetic(on_gpus=True, bfloat16=True)
     assert on_gpu.result_settings()["precision"] == "bfloat16"
     assert on_gpu.result_settings() != on_cpu.result_settings()
+
+
+def test_refinement_is_part_of_what_a_result_is_known_by_and_older_results_were_not_refined():
+    assert RunConfig().result_settings()["refine"] is True
+    assert "refine" not in RunConfig(refine=False).result_settings()
+    assert "road" not in RunConfig().result_settings()["backend"]
+    assert RunConfig(backend=BackendConfig(road=False)).result_settings()["backend"]["road"] is False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,19 +16,31 @@ from pipeline.refine.evidence import PairEvidence, collect_evidence, held_back
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import inverse, project
 from pipeline.refine.refinement import adjust_window
+from pipeline.refine.steady_height import drift_of, rescaled
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.verdict import FocalEvidence, drive_figures
 from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
 
-_FOCAL_STEPS = (8, 8, 40)
+_FOCAL_STEPS = (5, 5, 12)
 _FOCAL_TRIES = 3  # each from the focal length of the one before, with the tracks that then fit
 _USABLE_FOCAL = 0.15  # deviation of its log beyond which a window does not know the focal length
 
 
-def refine_window(window: Window, tracks: Tracks, camera: Array, grid: Grid, picture_scale: float) -> WindowResult:
-    """Adjust a window with the camera (4,) held. tracks: of its frames, which `window.frame_index` counts like them."""
+def refine_window(
+    window: Window,
+    tracks: Tracks,
+    camera: Array,
+    grid: Grid,
+    picture_scale: float,
+    log_heights: Callable[[Window], Array] | None = None,
+) -> WindowResult:
+    """Adjust a window with the camera (4,) held.
+
+    tracks: of its frames, which `window.frame_index` counts like them; log_heights: measures the camera's height above
+    the road in each frame (F,) of an adjusted window, NaN where none is seen; without it scale is held by depth alone.
+    """
     cv2.setNumThreads(1)
     count = len(window.frame_index)
     witness = held_back(tracks)
@@ -61,7 +76,7 @@ def refine_window(window: Window, tracks: Tracks, camera: Array, grid: Grid, pic
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.log(z) - problem.log_depth - problem.log_scale[problem.frame]
     places = 2 * grid.from_source(problem.xy) / (grid.width, grid.height) - 1
-    return WindowResult(
+    result = WindowResult(
         np.array([_is_better(before, after)]),
         problem.cam_from_window,
         camera,
@@ -77,6 +92,16 @@ def refine_window(window: Window, tracks: Tracks, camera: Array, grid: Grid, pic
         problem.frame,
         problem.xy,
     )
+    if log_heights is None or not result.accepted[0]:
+        return result
+    drift = drift_of(log_heights(result.applied(window, grid)))
+    steady = replace(
+        result,
+        cam_from_window=rescaled(result.cam_from_window, drift),
+        log_scale=result.log_scale - drift,
+    )
+    held = _judged(inverse(steady.cam_from_window), camera, window, tracks.select(witness), picture_scale)
+    return replace(steady, after=np.array(drive_figures(held))) if _is_better(before, held) else result
 
 
 def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:

@@ -1,5 +1,7 @@
 """Segments: a bad frame is flagged and keeps its place; a store that fails is another thing."""
 
+from dataclasses import replace
+
 import cv2
 import fsspec
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.config import CameraConfig
 from pipeline.errors import DecodeError
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import find_drive
@@ -74,6 +77,45 @@ def test_a_video_cut_off_has_the_frames_that_are_there(tmp_path):
     images = np.concatenate([batch.images for batch in batches])
     assert 25 < len(ok) < 40 and ok[:-1].all()  # the last packet may be cut through
     assert [number_of(image) for image in images[ok]] == list(np.flatnonzero(ok))
+
+
+class Seen:
+    """A tracker that remembers what it was shown."""
+
+    long_side = 200
+
+    def __init__(self):
+        self.segments = []
+
+    def picture(self, grey):
+        return grey
+
+    def segment_done(self, first_frame, pictures):
+        self.segments.append((first_frame, [None if one is None else one.shape for one in pictures]))
+
+
+def test_a_tracker_sees_each_good_frame_once_where_it_is_decoded(tmp_path):
+    paths = write_images(tmp_path / "d", 5)
+    paths[1].write_bytes(b"")
+    tracker = Seen()
+    task = replace(task_of(tmp_path / "d", 5, 0), segment_length=3, tracker=tracker)
+    for segment in rank_segments([task], 0, 1):
+        decode_segment(segment)
+    whole = (48, 64)
+    assert tracker.segments == [(0, [whole, None, whole]), (3, [whole, whole])]
+    read_frames(task, range(5))
+    assert len(tracker.segments) == 2, "frames that are read again are not followed again"
+
+
+def test_a_tracker_sees_the_pictures_of_a_lens_rectified(tmp_path):
+    write_images(tmp_path / "d", 2)
+    (tmp_path / "camera.txt").write_text("1 OPENCV_FISHEYE 64 48 20 20 32 24 0.01 0 0 0\n")
+    camera = CameraConfig(str(tmp_path / "camera.txt"))
+    drive = find_drive(str(tmp_path / "d"), camera=camera)
+    tracker = Seen()
+    task = DriveTask(drive, 14, 28, plan_chunks(2, 2, 0), 2, tracker=tracker)
+    decode_segment(next(rank_segments([task], 0, 1)))
+    assert tracker.segments == [(0, [(28, 56), (28, 56)])], "twice the network's picture: the lens has no more"
 
 
 def test_frames_of_one_colour_are_flagged_whatever_the_colour(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -63,7 +64,7 @@ def test_segments_are_linked_into_tracks_of_the_whole_drive(tmp_path: Path) -> N
     tracker = SegmentTracker(str(tmp_path))
     for begin in (0, 4, 8):
         tracker.segment_done(begin, [tracker.picture(one) for one in shown[begin : begin + 4]])
-    assert link_segments(str(tmp_path)) == 3
+    assert link_segments(str(tmp_path)) > 1000
     tracks = DriveTracks(str(tmp_path)).of(0, 12)
     _, count = np.unique(tracks.track, return_counts=True)
     assert (count >= 9).sum() > 30, "tracks go on from segment to segment"
@@ -84,3 +85,22 @@ def test_segments_of_ranks_that_share_frames_are_linked_too(tmp_path: Path) -> N
     _, count = np.unique(tracks.track, return_counts=True)
     assert (count >= 8).sum() > 30
     assert len(set(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))) == len(tracks)
+
+
+def test_segments_that_another_try_left_are_not_counted_twice(tmp_path: Path) -> None:
+    shown = pictures(12)
+
+    def staged(folder: Path, *borders: int) -> Path:
+        tracker = SegmentTracker(str(folder))
+        for begin, stop in pairwise(borders):
+            tracker.segment_done(begin, [tracker.picture(one) for one in shown[begin:stop]])
+        return folder
+
+    clean = staged(tmp_path / "clean", 0, 6, 12)
+    link_segments(str(staged(tmp_path / "twice", 0, 4, 8, 12)))
+    link_segments(str(staged(tmp_path / "twice", 0, 6, 12)))
+    link_segments(str(clean))
+    again, once = (DriveTracks(str(folder)).of(0, 12) for folder in (tmp_path / "twice", clean))
+    assert abs(len(again) - len(once)) < 0.1 * len(once)
+    pairs = set(zip(again.track.tolist(), again.frame.tolist(), strict=True))
+    assert len(pairs) == len(again), "a track is in a frame once"
