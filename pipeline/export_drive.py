@@ -129,7 +129,7 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
     """
     drive_id = drive.manifest.drive_id
     staged, _ = read_staged_drive(output, drive_id)
-    config = settings_from_dict(dict(drive.manifest.config))
+    config = settings_from_dict({"refine": False, **drive.manifest.config})
     frames = staged_frames(staged, config, output)
     refined = kept_refinement(frames) if config.refine else None
     join = join_staged(staged, frames, config, refined)

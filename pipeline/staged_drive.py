@@ -116,7 +116,7 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         if staged.facts.drive_id != drive_id:
             raise ValueError(f"it is of drive {staged.facts.drive_id[:140]!r}")
         _check(staged)
-        return staged, settings_from_dict(dict(noted.config))
+        return staged, settings_from_dict({"refine": False, **noted.config})  # where it is not said there was none yet
     except storage.NotFoundError as error:
         raise DriveError(
             f"drive {drive_id}: its staged predictions are not in {storage.redacted(output)}; reconstruct it "

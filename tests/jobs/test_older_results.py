@@ -21,7 +21,7 @@ from pipeline.settings_file import settings_from_dict
 from tests.jobs.runs import run
 
 ARCHIVE = Path(__file__).parents[1] / "publish/data/result-of-733c2cb.tar.xz"
-SETTINGS = ("--chunk-size", 6, "--overlap", 3, "--publish.voxel-size", 0.3, "--no-stops")
+SETTINGS = ("--chunk-size", 6, "--overlap", 3, "--publish.voxel-size", 0.3, "--no-stops", "--no-refine")  # no stage yet
 
 
 @pytest.fixture
