@@ -67,20 +67,8 @@ def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
         return torch.tensor(places, device=device)
 
 
-def correlate_plainly(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """Products of each cell's features with those of the cells around it in the other image: the plain twin.
-
-    first, second (..., H, W, channels) -> (..., H, W, (2 radius + 1)^2), by rows of the offset; 0 outside.
-    """
-    height, width = first.shape[-3:-1]
-    padded = F.pad(second, (0, 0, radius, radius, radius, radius))
-    return torch.stack(
-        [(first * padded[..., dy : dy + height, dx : dx + width, :]).sum(-1) for dy, dx in _offsets(radius)], dim=-1
-    )
-
-
 def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """(correlate_plainly(first, second), correlate_plainly(second, first)): each product made once.
+    """Correlation of first with second, and of second with first: each product is made once.
 
     An autograd function of its own, because the gradient of each slice would otherwise be a full array of zeros:
     five times slower on a CPU.

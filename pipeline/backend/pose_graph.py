@@ -12,6 +12,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
+from pipeline.backend.loop_selection import corroborated, greedy_joint_compatibility, mahalanobis_squared
 from pipeline.backend.normal_equations import (
     Group,
     NormalEquations,
@@ -161,22 +162,20 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
     strict, trends = _unseen(state, rows, config)
     strict += known
     covariance = strict + trends
-    mahalanobis_squared = _mahalanobis_squared(residual, covariance, rows.deviation, degrees)
+    distance = mahalanobis_squared(residual, covariance, rows.deviation, degrees)
     # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
     # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
     variance_inflation = 1.0
     if len(rows) >= _FEWEST:
-        variance_inflation = float(np.clip(np.quantile(mahalanobis_squared, 0.25) / quarter, 1.0, _LOOSEST))
-    accepted = _greedy_joint_compatibility(residual, variance_inflation * covariance, rows.deviation, degrees, bound)
+        variance_inflation = float(np.clip(np.quantile(distance, 0.25) / quarter, 1.0, _LOOSEST))
+    accepted = greedy_joint_compatibility(residual, variance_inflation * covariance, rows.deviation, degrees, bound)
     if variance_inflation > 1 and accepted.sum() < 0.25 * len(rows):
         # That quarter does not even agree among itself: it is no witness against the chain.
         variance_inflation = 1.0
-        accepted = _greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
-    accepted = _corroborated(
-        residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted
-    )
-    plausible = mahalanobis_squared < bound * variance_inflation
-    coarse, chi2 = 1.0, mahalanobis_squared
+        accepted = greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
+    accepted = corroborated(residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted)
+    plausible = distance < bound * variance_inflation
+    coarse, chi2 = 1.0, distance
     softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, variance_inflation)
     softened = chain.weight / softness
     for _ in range(_ROUNDS):
@@ -293,7 +292,7 @@ def _softness(
     overlaps cannot show is worth over the known."""
     if not accepted.any():
         return least
-    asked = _mahalanobis_squared(residual, known, deviation, degrees)[accepted]
+    asked = mahalanobis_squared(residual, known, deviation, degrees)[accepted]
     own = np.arange(len(residual))[accepted]
     with np.errstate(divide="ignore"):
         worth = [
@@ -303,74 +302,6 @@ def _softness(
         ]
     wanted = min(float(np.median(asked)) / float(chi2_distribution.ppf(0.5, degrees)), float(np.median(worth)))
     return float(np.clip(wanted, least, _SOFTEST))
-
-
-def _mahalanobis_squared(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:
-    """(L,) squared residuals (L, 7) in units of their covariance (7L, 7L), own deviation added."""
-    own = np.arange(len(residual))
-    blocks = covariance.reshape(len(own), 7, len(own), 7)[own, :, own]
-    blocks = blocks + deviation[:, :, None] ** 2 * np.eye(7)
-    part, blocks = residual[:, :degrees], blocks[:, :degrees, :degrees]
-    return np.asarray(np.einsum("ni,ni->n", part, np.linalg.solve(blocks, part[:, :, None])[:, :, 0]))
-
-
-def _greedy_joint_compatibility(
-    residual: Array, covariance: Array, deviation: Array, degrees: int, bound: float
-) -> NDArray[np.bool_]:
-    """The loops that can be true together: one after the other, the least surprising first.
-
-    Each that is taken updates what is expected of the others (a Kalman update in the linear model), so that
-    after a few true ones a wrong one stands out however unsure the chain was before.
-    """
-    count = len(residual)
-    taken = np.zeros(count, bool)
-    residual, covariance = residual.copy(), covariance.copy()
-    # A linear model misses a little of a large correction: 2 %.
-    deviation = deviation.copy()
-    deviation[:, 3:6] = np.hypot(deviation[:, 3:6], 0.02 * np.linalg.norm(residual[:, 3:6], axis=1)[:, None])
-    for _ in range(count):
-        mahalanobis_squared = np.where(taken, np.inf, _mahalanobis_squared(residual, covariance, deviation, degrees))
-        best = int(np.argmin(mahalanobis_squared))
-        if not mahalanobis_squared[best] < bound:
-            break
-        taken[best] = True
-        mine = slice(best * 7, best * 7 + degrees)
-        own = covariance[mine, mine] + np.diag(deviation[best, :degrees] ** 2)
-        gain = np.linalg.solve(own, covariance[mine]).T
-        residual -= (gain @ residual[best, :degrees]).reshape(count, 7)
-        covariance -= gain @ covariance[mine]
-    return taken
-
-
-def _corroborated(
-    residual: Array,
-    strict: Array,
-    covariance: Array,
-    deviation: Array,
-    degrees: int,
-    bound: float,
-    accepted: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
-    """The accepted loops without those that only a loose model of the chain allows.
-
-    A loop that is possible without trends and inflated variance stands alone. Another needs witnesses: when the
-    other accepted loops are believed, they must tell as much of it as the strict model would have. One wrong loop
-    among none or few true ones is so held off; two would have to agree by chance.
-    """
-    alone = _greedy_joint_compatibility(residual, strict, deviation, degrees, bound)
-    least = alone.sum()
-    own = np.arange(len(residual))[:, None] * 7 + np.arange(degrees)
-    while True:
-        backed = accepted.copy()
-        for n in np.flatnonzero(accepted & ~alone):
-            mine, others = own[n], own[accepted & (np.arange(len(residual)) != n)].ravel()
-            heard = covariance[np.ix_(others, others)] + np.diag(deviation.ravel()[others] ** 2)
-            told = covariance[np.ix_(mine, others)] @ np.linalg.solve(heard, covariance[np.ix_(others, mine)])
-            left = np.diag(covariance)[mine] - np.diag(told)
-            backed[n] = bool((left / (np.diag(strict)[mine] + deviation[n, :degrees] ** 2)).mean() <= 1)
-        if (backed == accepted).all():
-            return accepted if accepted.sum() >= least else alone
-        accepted = backed
 
 
 def _noise(residual: Array, state: State, rows: PoseResiduals) -> Noise:

@@ -8,8 +8,7 @@ itself, and w times
 the two coordinates on it; it is met where both stay within [-w, w]. In one image row that is an interval of
 x, found in closed form, so that only rays that do hit are ever enumerated. Ellipsoids give an interval
 between the roots of a quadratic.
-The nearest of all hits (largest w) wins. `cast_rays_plainly` is the same question asked ray by ray, for
-tests.
+The nearest of all hits (largest w) wins. tests/synthetic/plain_rays.py asks the same of every ray and every thing.
 """
 
 from __future__ import annotations
@@ -146,13 +145,13 @@ def _run(spans: _Spans, offset: int) -> tuple[Tensor, Tensor]:
 
 def _ground(camera: Camera, rows: tuple[int, int]) -> Tensor:
     """w of the plane z = 0 for every ray, (F * rows * W,)."""
-    x, y = _pixel_grid(camera, rows)
+    x, y = pixel_grid(camera, rows)
     down = camera.world_from_camera[:, 2, :3] / -camera.world_from_camera[:, 2, 3:4]
     w = down[:, 0, None, None] * x + (down[:, 1, None, None] * y[:, None] + down[:, 2, None, None])
     return w.reshape(-1)
 
 
-def _pixel_grid(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def pixel_grid(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
     device = camera.world_from_camera.device
     x = (torch.arange(camera.width, device=device) + 0.5 - camera.cx) / camera.focal
     y = (torch.arange(rows[0], rows[1], device=device) + 0.5 - camera.cy) / camera.focal
@@ -359,45 +358,7 @@ def _leaf_bounds(local: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
 def ray_directions(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """World directions (3, N) with z-depth 1 and eyes (3, N) of all rays, in the order of `Hits`."""
     pose = camera.world_from_camera
-    x, y = _pixel_grid(camera, rows)
+    x, y = pixel_grid(camera, rows)
     right, down, ahead, eye = (pose[:, :3, k].T[:, :, None, None] for k in range(4))
     ray = right * x + (down * y[:, None] + ahead)
     return ray.reshape(3, -1), eye.expand_as(ray).reshape(3, -1)
-
-
-def cast_rays_plainly(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
-    """The same hits by trying every ray on every rectangle and every ellipsoid of the city (the slow twin
-    of `cast_rays`).
-
-    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and
-    spheres in float64.
-    """
-    x, y = _pixel_grid(camera, rows)
-    pose = camera.world_from_camera.double()
-    centre, normal = scene.quad_centre.T.double(), scene.quad_normal.T.double()
-    edges = [(edge / (edge**2).sum(0)).T.double() for edge in (scene.quad_u, scene.quad_v)]
-    leaf_centre, leaf_inverse = scene.leaf_centre.T.double(), scene.leaf_inverse.T.double()
-    best_w, best_item = [], []
-    for rotation, eye in zip(pose[:, :3, :3], pose[:, :3, 3], strict=True):
-        for y_row in y.double():
-            ray = torch.stack([x.double(), y_row.expand_as(x), torch.ones_like(x, dtype=torch.float64)], 1)
-            ray = ray @ rotation.T
-            away = eye - centre
-            reach = (away * normal).sum(1)
-            depth = -reach / (ray @ normal.T)
-            u, v = ((away * edge).sum(1) + depth * (ray @ edge.T) for edge in edges)
-            hit = (depth > 0) & (u.abs() <= 1) & (v.abs() <= 1) & (reach > 0)
-            quad_depth = torch.where(hit, depth, torch.inf)
-
-            apart = (eye - leaf_centre) * leaf_inverse
-            ball = ray[:, None] * leaf_inverse
-            a, b, c = (ball**2).sum(2), (ball * apart).sum(2), (apart**2).sum(1) - 1
-            disc = b * b - a * c
-            near = (-b - disc.clamp(min=0).sqrt()) / a
-            leaf_depth = torch.where((disc >= 0) & (near > 0), near, torch.inf)
-
-            ground = torch.where(ray[:, 2:] < 0, -eye[2] / ray[:, 2:], torch.inf)
-            nearest, item = torch.cat([ground, quad_depth, leaf_depth], 1).min(1)
-            best_item.append(torch.where(nearest < FAR, item - 1, -2))
-            best_w.append(torch.where(nearest < FAR, 1.0 / nearest, 0.0).float())
-    return Hits(torch.cat(best_w), torch.cat(best_item))

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pipeline.backend import BackendConfig, JoinResult, Sim3, join_chunks
-from pipeline.backend.align import align_points
 from pipeline.backend.chunk import Chunk, Shared
 from pipeline.backend.overlap import measure_overlap
 from pipeline.errors import AlignmentError
+from tests.backend.align import align_points
 
 
 def with_loops(scenario: Any, **settings: Any) -> JoinResult:

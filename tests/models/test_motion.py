@@ -4,10 +4,28 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from models import ModelConfig, Reconstructor
-from models.motion import MotionCue, correlate, correlate_plainly
+from models.motion import MotionCue, correlate
 from models.tokens import middle_first
+
+
+def correlate_plainly(first: Tensor, second: Tensor, radius: int) -> Tensor:
+    """Products of each cell's features with those of the cells around it in the other image, one product after another.
+
+    first, second (..., H, W, channels) -> (..., H, W, (2 radius + 1)^2), by rows of the offset; 0 outside.
+    """
+    height, width = first.shape[-3:-1]
+    padded = torch.nn.functional.pad(second, (0, 0, radius, radius, radius, radius))
+    return torch.stack(
+        [
+            (first * padded[..., dy : dy + height, dx : dx + width, :]).sum(-1)
+            for dy in range(2 * radius + 1)
+            for dx in range(2 * radius + 1)
+        ],
+        dim=-1,
+    )
 
 
 def test_both_directions_and_their_gradients_agree_with_the_plain_twin():

@@ -6,8 +6,9 @@ import torch
 
 from pipeline.synthetic import CityDrive, perturbed_motion
 from pipeline.synthetic.layout import build_city
-from pipeline.synthetic.render import FAR, Camera, Scene, cast_rays, cast_rays_plainly
+from pipeline.synthetic.render import FAR, Camera, Scene, cast_rays
 from pipeline.synthetic.route import drive_route, small_rotation
+from tests.synthetic.plain_rays import cast_rays_plainly
 
 
 def _camera(poses: np.ndarray, height: int = 20, width: int = 40, angle: float = 80.0) -> Camera:
