@@ -15,6 +15,7 @@ from typing import Any
 from jobs.help_text import metavar
 from pipeline.common.settings import Setting, settings_of
 from pipeline.config import RunConfig
+from pipeline.fleet.schedule.drive_states import diagram
 from pipeline.schema import TABLES
 from pipeline.training.config import TrainConfig
 
@@ -86,6 +87,7 @@ def _default(value: object) -> str:
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("pipeline/README.md", "layers"): layers,
     ("pipeline/publish/README.md", "tables"): tables,
+    ("pipeline/fleet/README.md", "states"): diagram,
     ("pipeline/settings.md", "reconstruct"): lambda: settings(RunConfig, of_results=True),
     ("pipeline/settings.md", "train"): lambda: settings(TrainConfig, of_results=False),
 }

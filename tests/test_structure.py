@@ -57,6 +57,22 @@ def test_few_files_know_ray():
     assert users_of("ray") <= allowed
 
 
+def test_no_file_is_longer_than_one_reads_in_one_go():
+    written = [*PRODUCT, *(ROOT / "tests").rglob("*.py"), *(ROOT / "cluster").rglob("*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in written}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+def test_the_rooms_of_the_fleet_have_few_doors():
+    """import-linter sees that none leads up; this counts them."""
+    fleet, doors = ROOT / "pipeline/fleet", set()
+    for path in fleet.rglob("*.py"):
+        room = path.relative_to(fleet).parts[0].removesuffix(".py")
+        named = {name.split(".")[2] for name in imported(path) if name.startswith("pipeline.fleet.")}
+        doors |= {(room, other) for other in named if other != room}
+    assert len(doors) <= 18, sorted(doors)
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"

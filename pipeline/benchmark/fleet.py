@@ -30,7 +30,7 @@ from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, drive_config
 from pipeline.fleet.run import run_fleet
 from pipeline.fleet.schedule.finisher import Finished
 from pipeline.fleet.schedule.group_size import GroupSize
-from pipeline.fleet.schedule.runtime import Parts
+from pipeline.fleet.schedule.runtime import Runtime
 from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive
@@ -91,7 +91,7 @@ class FleetBenchmark:
         ideal = max(world.total_s / self.groups, max(world.seconds))
         say(f"fleet: {self.drives} drives, {sum(world.frames):,} frames, {self.groups} groups; ideally {ideal:.0f} s")
         groups = GroupSize(self.groups, 1, self.groups, False, 10**12)
-        parts = Parts(
+        parts = Runtime(
             ready=lambda config: None,
             size=lambda config: groups,
             load=world.load,

@@ -2,7 +2,7 @@
 
 A thread plans (listings, headers) and fills the queue while groups work already. Every group is a thread that takes a
 wave of drives and runs them through the network (`groups`); what is staged goes to the finisher, which joins and
-publishes beside it. All they decide about a drive goes through `DriveBook`, so that a drive ends in one state.
+publishes beside it. All they decide about a drive goes through `DriveLifecycle`, so that a drive ends in one state.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
-from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, selected
+from pipeline.fleet.plan.drive_plan import PUBLISHED_ALREADY, PlannedDrive, Planner, selected
 from pipeline.fleet.plan.parallel_planner import plan_drives
+from pipeline.fleet.records.cleanup import clear_leftovers
 from pipeline.fleet.records.failure_records import Failures
 from pipeline.fleet.records.ledger import Ledger, RunInfo, RunState, run_uri
-from pipeline.fleet.schedule.drive_lifecycle import DriveBook
+from pipeline.fleet.schedule.drive_lifecycle import DriveLifecycle
 from pipeline.fleet.schedule.finisher import Finisher
 from pipeline.fleet.schedule.group import Group
-from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.fleet.schedule.queue import DriveQueue
-from pipeline.fleet.schedule.runtime import THE_REAL_ONES, Parts
+from pipeline.fleet.schedule.run_context import RunContext
+from pipeline.fleet.schedule.runtime import DEFAULT_RUNTIME, Runtime
 from pipeline.fleet.schedule.slots import Slots
 from pipeline.fleet.status.run_metrics import metrics_of
 from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
@@ -58,7 +59,7 @@ def run_fleet(
     config: RunConfig,
     refs: Iterable[DriveRef | RefusedDrive],
     reporter: Reporter,
-    parts: Parts = THE_REAL_ONES,
+    runtime: Runtime = DEFAULT_RUNTIME,
     command: Sequence[str] = (),
     noted: Sequence[str] = (),
 ) -> RunState:
@@ -70,10 +71,10 @@ def run_fleet(
     """
     output = storage.absolute(config.output)
     failures = Failures(output)
-    planner = (parts.planner or make_planner)(config, output, failures)
+    planner = (runtime.planner or make_planner)(config, output, failures)
     config = planner.config
-    parts.ready(config)
-    size = parts.size(config)
+    runtime.ready(config)
+    size = runtime.size(config)
     info = RunInfo(
         new_run_id(),
         input=storage.redacted(config.input or ""),
@@ -89,9 +90,12 @@ def run_fleet(
     with storage.held_root(output, make=True), ledger, metrics_of(ledger), claims as leases:
         queue = DriveQueue(size.groups, config.fleet.wave_drives, config.fleet.wave_frames)
         finisher = Finisher(config.fleet.finishing)
-        book = DriveBook(config, output, ledger, leases, failures, queue, reporter, noted)
-        run = _Run(config, planner, book, queue, finisher, size, parts)
-        state, message = run.through(refs)
+        lifecycle = DriveLifecycle(config, output, ledger, leases, failures, queue, reporter, noted)
+        slots = Slots(size.groups * size.workers)
+        # one pool for all groups: many of them begin at once, and drives that are asked for first shall come first
+        loaders = ThreadPoolExecutor(max(size.groups, _LOADED_AT_A_TIME), thread_name_prefix="load")
+        context = RunContext(config, planner, lifecycle, queue, finisher, size, runtime, slots, loaders)
+        state, message = _Run(context).through(refs)
         ledger.update_run(state=state, message=message, ended_at=time.time(), report=REPORT_NAME, notes=tuple(noted))
         try:
             ledger.flush()
@@ -102,41 +106,15 @@ def run_fleet(
 
 
 class _Run:
-    def __init__(
-        self,
-        config: RunConfig,
-        planner: Planner,
-        book: DriveBook,
-        queue: DriveQueue,
-        finisher: Finisher,
-        size: GroupSize,
-        parts: Parts,
-    ) -> None:
-        self.config, self.planner, self.book, self.queue = config, planner, book, queue
-        self.finisher, self.size, self.parts = finisher, size, parts
+    def __init__(self, context: RunContext) -> None:
+        self.context, self.config, self.lifecycle = context, context.config, context.lifecycle
+        self.queue, self.finisher = context.queue, context.finisher
         self.failure: str | None = None
         self.listing_failure: str | None = None
 
     def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
         """Everything; what the run ended as, and why, if not simply done."""
-        slots = Slots(self.size.groups * self.size.workers)
-        # one pool for all groups: many of them begin at once, and drives that are asked for first shall come first
-        loaders = ThreadPoolExecutor(max(self.size.groups, _LOADED_AT_A_TIME), thread_name_prefix="load")
-        groups = [
-            Group(
-                number,
-                self.config,
-                self.planner,
-                self.book,
-                self.queue,
-                self.finisher,
-                self.size,
-                self.parts,
-                slots,
-                loaders,
-            )
-            for number in range(self.size.groups)
-        ]
+        groups = [Group(number, self.context) for number in range(self.context.size.groups)]
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
         threads += [
             threading.Thread(target=self._guarded, args=(group,), name=f"group-{group.number}", daemon=True)
@@ -157,34 +135,46 @@ class _Run:
             if stop.is_set() or self.failure:
                 return self._stopped(threads)
             self.finisher.close(drop=False)
-            loaders.shutdown()
+            self.context.loaders.shutdown()
         return "finished", self.listing_failure
 
     def _stopped(self, threads: list[threading.Thread]) -> tuple[str, str | None]:
         """Say at once what is not done, then let what is nearly done end; the rest is dropped with its processes."""
-        self.book.stop()
+        self.lifecycle.stop()
         self.queue.stop()
-        self.book.reporter.say("stopping: drives that are being published are finished, the others are left for later")
+        self.lifecycle.reporter.say(
+            "stopping: drives that are being published are finished, the others are left for later"
+        )
         closing = threading.Thread(target=lambda: self.finisher.close(drop=True), name="closing", daemon=True)
         closing.start()
         closing.join(_FINISH_AFTER_STOP_S)
         end = time.monotonic() + _THREADS_AFTER_STOP_S
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0.0))
-        self.book.leave_rest()
+        self.lifecycle.leave_rest()
         if self.failure:
             return "failed", self.failure
         return "interrupted", "stopped by a signal; the same command goes on with what is left"
+
+    def _clear_leftovers(self) -> None:
+        """Of drives that are published: leases and staged files of a run that died before it could clear up."""
+        rows, leases = self.lifecycle.ledger.rows, self.lifecycle.leases
+
+        def is_published(drive_id: str) -> bool:
+            row = rows.get(drive_id)
+            return row is not None and row.reason == PUBLISHED_ALREADY
+
+        clear_leftovers(self.lifecycle.output, leases, is_published, lambda: self.lifecycle.stopping)
 
     def _plan(self, refs: Iterable[DriveRef | RefusedDrive]) -> None:
         try:
             todo: list[PlannedDrive] = []  # with --limit: known when all are
             try:
-                wanted = selected(refs, self.config, self.book.failures)
-                for planned in plan_drives(self.planner, wanted, self.config.fleet):
-                    if self.book.stopping:
+                wanted = selected(refs, self.config, self.lifecycle.failures)
+                for planned in plan_drives(self.context.planner, wanted, self.config.fleet):
+                    if self.lifecycle.stopping:
                         return
-                    self.book.note_plan(planned)
+                    self.lifecycle.note_plan(planned)
                     if planned.todo not in ("do", "trouble"):
                         continue
                     if self.config.limit is None:
@@ -193,16 +183,16 @@ class _Run:
                         todo.append(planned)
             except PipelineError as error:
                 self.listing_failure = f"not all drives could be listed: {error}"
-                self.book.reporter.say(self.listing_failure)
+                self.lifecycle.reporter.say(self.listing_failure)
             todo.sort(key=lambda planned: -planned.frames)
             for number, planned in enumerate(todo):
                 if number < (self.config.limit or 0):
                     self.queue.add(planned)
                 else:
-                    self.book.skip(planned, f"beyond --limit {self.config.limit}")
-            self.book.ledger.update_run(listed=self.listing_failure is None)
+                    self.lifecycle.skip(planned, f"beyond --limit {self.config.limit}")
+            self.lifecycle.ledger.update_run(listed=self.listing_failure is None)
             self.queue.close()
-            self.book.clear_leftovers()
+            self._clear_leftovers()
         except BaseException as error:
             self.failure = f"planning failed: {type(error).__name__}: {error}"
             raise

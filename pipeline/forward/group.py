@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Staged, Waits
-from pipeline.forward.kill_notice import LastWords
+from pipeline.forward.kill_notice import KillNotice
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.network import Device
 from pipeline.forward.worker import WorkerJob, run_here, train_loop
@@ -128,7 +128,7 @@ def _run_alone(
 
     frames = local_frames(tasks)[0]
     try:
-        with LastWords(f"error: {killed_here(job.budgets)}"):
+        with KillNotice(f"error: {killed_here(job.budgets)}"):
             run_here(job, frames, Direct(), torch.device("cuda" if group.use_gpu else "cpu"))
     finally:
         frames.close()

@@ -15,14 +15,14 @@ from types import TracebackType
 _SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf \'%s\\n\' "$last" >&2'
 
 
-class LastWords:
+class KillNotice:
     """Use as a context: `text`, one line, goes to standard error if this process is killed inside."""
 
     def __init__(self, text: str) -> None:
         self._text = " ".join(text.split())
         self._shell: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> LastWords:
+    def __enter__(self) -> KillNotice:
         with contextlib.suppress(OSError):  # without a shell there are no last words
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _SHELL],

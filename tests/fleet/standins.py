@@ -20,10 +20,13 @@ from pipeline.fleet.plan.drive_plan import Planner
 from pipeline.fleet.run import run_fleet
 from pipeline.fleet.schedule.finisher import Finished
 from pipeline.fleet.schedule.group_size import GroupSize
-from pipeline.fleet.schedule.runtime import Parts
+from pipeline.fleet.schedule.runtime import Runtime
 from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
 from pipeline.forward.group import GroupError, Outcome
 from pipeline.ingest.drives import Drive
+from pipeline.publish import Counts, Manifest
+from pipeline.publish.files import WrittenFile
+from pipeline.schema import SCHEMA_VERSION
 from pipeline.storage import Listing, UnreachableError
 
 
@@ -144,7 +147,7 @@ class World:
         base = RunConfig(output=str(output), input="made-up", **settings)
         config = RunConfig(**{**base.__dict__, "fleet": type(base.fleet)(**{"retry_after_s": 0.0, **fleet})})
         size = GroupSize(self.groups, config.workers or 1, self.gpus, False, self.rank_bytes)
-        parts = Parts(
+        parts = Runtime(
             ready=lambda config: None,
             size=lambda config: size,
             load=self.load,
@@ -160,3 +163,18 @@ class World:
 
 
 __all__ = ["DriveError", "Outcome", "UnreachableError", "World", "storage"]
+
+
+def states(run):
+    """Drive -> its state."""
+    return {drive_id: row.state for drive_id, row in run.rows.items()}
+
+
+def manifest_of(output, drive_id, identity):
+    """A result of this identity, as far as a run looks at it."""
+    counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
+    poses = WrittenFile("poses.parquet", 1, hashlib.sha256(b"x").hexdigest(), 10)
+    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, (poses,))
+    (output / drive_id).mkdir()
+    (output / drive_id / "poses.parquet").write_bytes(b"x")
+    (output / drive_id / "manifest.json").write_bytes(manifest.to_bytes())

@@ -1,11 +1,7 @@
 """What a run decides: what is tried again, how often, alone or not, what is given up and remembered."""
 
-import hashlib
-import os
-import signal
 import threading
 import time
-from collections import Counter
 
 import pytest
 
@@ -16,40 +12,48 @@ from pipeline.fleet.plan.drive_plan import state_bytes_per_frame
 from pipeline.fleet.records.ledger import read_run
 from pipeline.fleet.run import fleet_summary
 from pipeline.forward.group import GroupError
-from pipeline.leases import LeaseLostError, Leases
-from pipeline.publish import Counts, Manifest
-from pipeline.publish.files import WrittenFile
-from pipeline.schema import SCHEMA_VERSION
+from pipeline.leases import LeaseLostError
 from pipeline.storage import UnreachableError
 from pipeline.storage import retry as patience
-from tests.fleet.standins import World
+from tests.fleet.standins import World, manifest_of, states
+
+SCRIPT = {
+    "input": ["input"],
+    "store": ["store", "store", "ok"],
+    "dead-store": ["store"],
+    "crash": ["crash", "ok"],
+    "poison": ["crash"],
+    "node": ["node"] * 4 + ["ok"],
+    "die": ["die", "ok"],
+    "bug": ["bug", "ok"],
+}
+GOOD = tuple(f"good-{n}" for n in range(12))
 
 
-def states(run):
-    return {drive_id: row.state for drive_id, row in run.rows.items()}
-
-
-def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr(patience, "STORE_WAITS_S", (0.1,))
-    script = {
-        "input": ["input"],
-        "store": ["store", "store", "ok"],
-        "dead-store": ["store"],
-        "crash": ["crash", "ok"],
-        "poison": ["crash"],
-        "node": ["node"] * 4 + ["ok"],
-        "die": ["die", "ok"],
-        "bug": ["bug", "ok"],
-    }
-    world = World(script)
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """One run over drives of every fate: its output, what was tried, and how it ended."""
+    output, world = tmp_path_factory.mktemp("faults"), World(SCRIPT)
     world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
-    good = [f"good-{n}" for n in range(12)]
-    run = world.run(tmp_path, [*script, *good, "empty", "away"])
-    assert run.info.state == "finished" and run.info.listed
-    expected = dict.fromkeys([*good, "store", "crash", "node", "die", "bug"], "published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patience, "STORE_WAITS_S", (0.1,))
+        run = world.run(output, [*SCRIPT, *GOOD, "empty", "away"])
+    return output, world, run
+
+
+def test_every_drive_ends_in_the_state_that_its_faults_deserve(faults):
+    expected = dict.fromkeys([*GOOD, "store", "crash", "node", "die", "bug"], "published")
     expected |= dict.fromkeys(["input", "dead-store", "empty", "away"], "failed") | {"poison": "quarantined"}
-    assert states(run) == expected
-    assert {name: len(world.tries[name]) for name in script} == {
+    assert states(faults[2]) == expected
+
+
+def test_faults_of_drives_leave_the_run_finished_and_all_drives_listed(faults):
+    assert faults[2].info.state == "finished" and faults[2].info.listed
+
+
+def test_what_lies_in_the_drive_is_tried_once_what_does_not_as_often_as_it_may_help(faults):
+    tries = {name: len(faults[1].tries[name]) for name in SCRIPT}
+    assert tries == {
         "input": 1,
         "store": 3,
         "dead-store": 3,
@@ -59,19 +63,37 @@ def test_every_kind_of_failure_gets_its_due_and_costs_no_other_drive_anything(tm
         "die": 2,
         "bug": 2,
     }
-    assert all(len(world.tries[name]) == 1 for name in good)
+
+
+def test_a_good_drive_passes_the_network_once_whatever_happens_to_others(faults):
+    assert all(len(faults[1].tries[name]) == 1 for name in GOOD)
+
+
+def test_a_drive_on_which_a_process_died_is_tried_again_alone(faults):
     # before its first death it may have been put back unblamed, for another's
-    retried_alone = [wave for wave in world.waves if "poison" in wave][-2:]
-    assert retried_alone == [["poison"], ["poison"]]
-    row = run.rows["input"]
+    assert [wave for wave in faults[1].waves if "poison" in wave][-2:] == [["poison"], ["poison"]]
+    assert "died" in faults[2].rows["poison"].reason and faults[2].rows["poison"].attempts == 3
+
+
+def test_a_failed_drive_says_frame_stage_and_reason(faults):
+    row = faults[2].rows["input"]
     assert row.reason == "drive input: depth is not finite at frame 7" and row.frame == 7
     assert row.stage == "forward: layers 2/3"
-    assert "died" in run.rows["poison"].reason and run.rows["poison"].attempts == 3
-    assert run.rows["good-0"].seconds.keys() >= {"find", "forward", "join", "publish"}
-    assert read_run(str(tmp_path)).rows == run.rows and read_run(str(tmp_path)).info.state == "finished"
-    said = fleet_summary(run, str(tmp_path))
+
+
+def test_a_published_drive_says_what_each_stage_took(faults):
+    assert faults[2].rows["good-0"].seconds.keys() >= {"find", "forward", "join", "publish"}
+
+
+def test_the_ledger_on_the_output_is_the_run_as_it_ended(faults):
+    stored = read_run(str(faults[0]))
+    assert stored.rows == faults[2].rows and stored.info.state == "finished"
+    assert not (faults[0] / "_leases").exists()
+
+
+def test_the_summary_counts_names_and_says_how_to_go_on(faults):
+    said = fleet_summary(faults[2], str(faults[0]))
     assert "17 published" in said and "poison" in said and "jobs.reconstruct --retry-failed" in said
-    assert not (tmp_path / "_leases").exists()
 
 
 @pytest.mark.timeout(60)
@@ -158,65 +180,6 @@ def test_only_takes_names_and_tags_by_pattern(tmp_path):
     assert set(World().run(tmp_path, ["north-1", "north-2", "south-1"], only="north*").rows) == {"north-1", "north-2"}
 
 
-def test_what_two_runs_at_once_do_is_done_once(tmp_path):
-    names = [f"d{n}" for n in range(30)]
-    worlds = [World(groups=2), World(groups=2)]
-    runs = [None, None]
-
-    def go(number):
-        worlds[number].on_go = lambda drive_id: time.sleep(0.02)
-        runs[number] = worlds[number].run(tmp_path, names, fleet={"wave_drives": 2, "lease_s": 4.0})
-
-    threads = [threading.Thread(target=go, args=(n,)) for n in range(2)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    # nothing here writes a manifest, so a drive may be done by both, one after the other, but never at once
-    for name in names:
-        assert {states(run)[name] for run in runs} <= {"published", "skipped"}
-        assert "published" in {states(run)[name] for run in runs}
-
-
-def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
-    with Leases(str(tmp_path), "other", 4.0) as other:
-        other.take("living")
-        dead = other.take("dead")
-        other._held.pop("dead")  # is not renewed any more
-        run = World().run(tmp_path, ["living", "dead", "free"])
-    assert states(run) == {"living": "skipped", "dead": "published", "free": "published"}
-    assert "run other" in run.rows["living"].reason
-    assert dead.claim.owner == "other"
-
-
-def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
-    with Leases(str(tmp_path), "dead", 600) as dead:
-        lease = dead.take("d")
-        text = lease.text.replace(b'"deaths": 0', b'"deaths": 2').replace(b'"working": false', b'"working": true')
-        text = text.replace(f'"pid": {lease.claim.pid}'.encode(), b'"pid": 999999999')
-        with open(lease.uri, "wb") as file:
-            file.write(text)
-        dead._held.clear()
-    run = World().run(tmp_path, ["d", "e"])
-    assert states(run) == {"d": "quarantined", "e": "published"}
-    assert "3 runs in a row died" in run.rows["d"].reason
-
-
-def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
-    world = World()
-    begun = []
-
-    def on_go(drive_id):
-        begun.append(drive_id)
-        if len(begun) == 3:
-            world.draining.add("node-0")
-            world.alive = {"another"}
-
-    world.on_go = on_go
-    run = world.run(tmp_path, [f"d{n}" for n in range(8)], fleet={"wave_drives": 8})
-    assert set(states(run).values()) == {"published"}
-    assert len(world.waves) > 1 and Counter(one for tries in world.tries.values() for one in tries) == {"ok": 8}
-
-
 def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
     world = World()
     gate, most, running = threading.Event(), [0], [0]
@@ -236,37 +199,6 @@ def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
     assert most[0] <= 2 * 2 + 1  # twice what is finished at a time
 
 
-def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_path):
-    world = World()
-
-    def on_go(drive_id):
-        if drive_id == "d5":
-            os.kill(os.getpid(), signal.SIGTERM)  # a job that is stopped, a spot node that goes
-            while not stopped():
-                time.sleep(0.01)
-            end = time.monotonic() + 2  # the next wave may be being claimed in this moment
-            while (left := [path.name for path in (tmp_path / "_leases").glob("*")]) and time.monotonic() < end:
-                time.sleep(0.01)
-            seen.append(left)
-
-    seen = []
-
-    def stopped():
-        return read_run(str(tmp_path)).info.state == "interrupted"
-
-    names = [f"d{n}" for n in range(8)]
-    world.frames = {name: 100 - n for n, name in enumerate(names)}
-    world.on_go = on_go
-    run = world.run(tmp_path, names, limit=8, fleet={"wave_drives": 1})
-    assert run.info.state == "interrupted"
-    found = states(run)
-    assert seen == [[]]  # whoever told it to stop may kill it now: no drive is anybody's
-    assert set(found.values()) <= {"published", "queued"} and found["d0"] == "published"
-    assert found["d6"] == found["d7"] == "queued"
-    assert not (tmp_path / "_leases").exists()
-    assert set(states(World().run(tmp_path, names)).values()) == {"published"}
-
-
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "_runs", "x" * 200])
 def test_a_name_that_is_no_folder_is_refused_by_name_and_touches_nothing(tmp_path, name):
     run = World().run(tmp_path / "out", [name, "good"])
@@ -280,16 +212,6 @@ def test_a_run_leaves_its_report_beside_its_ledger(tmp_path):
     page = (tmp_path / "_runs" / run.info.run_id / read_run(str(tmp_path)).info.report).read_text()
     assert "depth is not finite at frame 7" in page and '"good","published"' in page
     assert "report.html" in fleet_summary(run, str(tmp_path))
-
-
-def manifest_of(output, drive_id, identity):
-    """A result of this identity, as far as a run looks at it."""
-    counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
-    poses = WrittenFile("poses.parquet", 1, hashlib.sha256(b"x").hexdigest(), 10)
-    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, (poses,))
-    (output / drive_id).mkdir()
-    (output / drive_id / "poses.parquet").write_bytes(b"x")
-    (output / drive_id / "manifest.json").write_bytes(manifest.to_bytes())
 
 
 def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_is_not_there(tmp_path, monkeypatch):
@@ -327,25 +249,6 @@ def test_a_failure_that_was_remembered_of_a_drive_that_is_published_is_forgotten
     assert not (tmp_path / "_failed" / "d.json").exists()
 
 
-def test_what_another_run_staged_is_not_cleared_by_the_one_that_lost_the_drive(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
-    world, theirs = World({"d": ["crash", "ok"]}), tmp_path / "_staging" / "d" / "theirs"
-
-    def on_go(drive_id):
-        if not world.tries["d"]:
-            (tmp_path / "_leases" / "d.json").write_bytes(b"")  # as if it had run out and been given back since
-            other = Leases(str(tmp_path), "other", 4)
-            other.work_on(other.take("d"))
-            theirs.mkdir(parents=True)
-            (theirs / "chunk").write_bytes(b"x")
-            time.sleep(1.0)  # this run hears of it when it renews
-
-    world.on_go = on_go
-    run = world.run(tmp_path, ["d"], fleet={"lease_s": 1.0, "max_attempts": 2})
-    assert (theirs / "chunk").exists()
-    assert run.rows["d"].state in ("skipped", "published")
-
-
 def test_machines_that_a_try_took_are_counted_whatever_came_of_it(tmp_path):
     world = World({"bad": ["input"], "again": ["crash", "ok"]}, gpus=2)
     world.on_go = lambda drive_id: time.sleep(0.1)
@@ -363,29 +266,6 @@ def test_what_is_refused_is_refused_again_when_failures_are_asked_for(tmp_path):
     assert states(again) == {"../up": "failed", "d": "published"}
 
 
-def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path):
-    identity = World().run(tmp_path / "first", ["d"]).rows["d"].identity
-    out = tmp_path / "out"
-    out.mkdir()
-    manifest_of(out, "d", identity)
-    chunk = "20261127T181506-01e072d5/chunk-00000.safetensors"
-    for name in (f"d/{chunk}", "kept/staged.json", f"other/{chunk}"):
-        (out / "_staging" / name).parent.mkdir(parents=True)
-        (out / "_staging" / name).write_bytes(b"x")
-    manifest_of(out, "kept", World().run(tmp_path / "second", ["kept"]).rows["kept"].identity)
-    assert set(states(World().run(out, ["d", "kept"])).values()) == {"skipped"}
-    assert {path.name for path in (out / "_staging").iterdir()} == {"kept", "other"}
-
-
-def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive(tmp_path):
-    world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group when the notice is over
-    world.draining = {"node-0"}
-    world.run_wave = lambda *a: (world.draining.clear(), World.run_wave(world, *a))[1]
-    world.on_go = lambda drive_id: world.draining.add("node-0")
-    row = world.run(tmp_path, ["d"], fleet={"max_attempts": 2}).rows["d"]
-    assert (row.state, row.attempts) == ("published", 5)
-
-
 def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
     manifest_of(tmp_path, "d", "whatever it was")
     (tmp_path / "d" / "poses.parquet").unlink()
@@ -393,21 +273,3 @@ def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
     run = World().run(tmp_path, ["d", "e"])
     assert states(run) == {"d": "failed", "e": "published"} and "manifest.json" in run.rows["d"].reason
     assert states(World().run(tmp_path, ["d"], overwrite=True)) == {"d": "published"}
-
-
-def test_a_publish_that_is_not_through_when_the_run_is_left_says_nothing_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.fleet.run._FINISH_AFTER_STOP_S", 0.5)
-    world, gate, ended = World(), threading.Event(), threading.Event()
-
-    def late(*arguments):
-        gate.wait(30)
-        ended.set()
-        raise UnreachableError("chunks are gone")
-
-    world.finished = late
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
-    run = world.run(tmp_path, ["d"])
-    gate.set()
-    assert ended.wait(5) and not time.sleep(0.3)
-    assert states(run) == {"d": "queued"} and not (tmp_path / "_failed").exists()
-    assert not (tmp_path / "_leases").exists()

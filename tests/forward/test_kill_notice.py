@@ -16,8 +16,8 @@ def said_by(ending: str) -> str:
     code = f"""
         import os, signal, sys
         sys.path[:0] = {sys.path!r}
-        from pipeline.forward.kill_notice import LastWords
-        with LastWords({ADVICE!r}):
+        from pipeline.forward.kill_notice import KillNotice
+        with KillNotice({ADVICE!r}):
             {ending}
     """
     return subprocess.run(

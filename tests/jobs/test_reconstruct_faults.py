@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.fleet.records.ledger import list_runs, read_run
-from pipeline.fleet.schedule.drive_lifecycle import DriveBook
+from pipeline.fleet.schedule.drive_lifecycle import DriveLifecycle
 from pipeline.fleet.schedule.group import Group
 from pipeline.forward.events import Progress, RankUp
 from tests.jobs.conftest import folder_of_images, image
@@ -203,7 +203,7 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
     arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, *barrier)
     assert run(*arguments, "--output", calm) == 0
     pids, at, again, story = {}, {}, {}, []
-    phase, on_event = DriveBook.phase, Group._on_event
+    phase, on_event = DriveLifecycle.phase, Group._on_event
     signals = {"a": signal.SIGKILL, "b": signal.SIGSTOP}
 
     def told(group, event):
@@ -223,7 +223,7 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
             again[drive_id] = time.monotonic()
 
     monkeypatch.setattr(Group, "_on_event", told)
-    monkeypatch.setattr(DriveBook, "phase", with_faults)
+    monkeypatch.setattr(DriveLifecycle, "phase", with_faults)
     assert run(*arguments, "--output", out) == 0
     rows = read_run(str(out)).rows
     assert set(states(out).values()) == {"published"}

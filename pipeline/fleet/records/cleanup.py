@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline import storage
+from pipeline import publish, storage
 from pipeline.errors import PipelineError
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.leases import Lease, Leases
@@ -15,6 +15,15 @@ from pipeline.staged_drive import has_staged_drive
 from pipeline.storage import NotFoundError
 
 _AT_A_TIME = 16
+
+
+def settle_published(output: str, leases: Leases, drive_id: str) -> None:
+    """End a publish that was killed between the new version and its usual names, unless another run has the drive."""
+    with contextlib.suppress(PipelineError):
+        lease = leases.take(drive_id)
+        if isinstance(lease, Lease):
+            publish.settle(output, drive_id, lease.guard)
+            leases.release(lease)
 
 
 def clear_leftovers(

@@ -8,6 +8,7 @@ machine is. The record goes when the drive is published.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,6 +17,20 @@ from pipeline.storage import NotFoundError
 
 FAILED_FOLDER = "_failed"
 FailureState = Literal["failed", "quarantined"]
+
+
+_FRAME = re.compile(r"\bframe (\d+)")
+
+
+def in_one_line(drive_id: str, error: BaseException) -> str:
+    """An error that the pipeline does not know, as a failure's reason."""
+    return f"drive {drive_id}: " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def frame_of(reason: str) -> int | None:
+    """The frame that a reason names, if it names one."""
+    found = _FRAME.search(reason)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,6 @@ class DriveRow:
     verdict: str | None = None
     identity: str | None = None
     group: int | None = None
-    queued_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
 

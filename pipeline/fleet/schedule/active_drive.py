@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
+from pipeline.errors import StorageError
 from pipeline.fleet.plan.drive_plan import PlannedDrive
 from pipeline.fleet.records.ledger import Ledger
-from pipeline.leases import Lease
+from pipeline.leases import Lease, Leases
 from pipeline.reconstruct import clear_staging
 
 
 @dataclass
-class InHand:
-    """A drive that a group took, once: what comes back to the queue and is taken again is in hand anew.
+class ActiveDrive:
+    """A drive that a group took, once: what comes back to the queue and is taken again is another one.
 
     begun: when the network began with it, by the monotonic clock; None before and after. gpus: of the group.
     """
@@ -37,3 +39,11 @@ class InHand:
         if self.begun is not None:
             self.spend(ledger)
         clear_staging(output, self.planned.drive_id, self.lease.guard)
+
+    def clear_up(self, leases: Leases, output: str) -> None:
+        """Remove what is staged of a drive that nobody will end, and give its lease back."""
+        with contextlib.suppress(StorageError):
+            lease = leases.take(self.planned.drive_id) if self.lease.lost else self.lease
+            if isinstance(lease, Lease):  # else another run has begun with it
+                clear_staging(output, self.planned.drive_id, lease.guard)
+                leases.release(lease)

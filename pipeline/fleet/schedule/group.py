@@ -8,16 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError
-from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, ranks_needed
-from pipeline.fleet.schedule.active_drive import InHand
-from pipeline.fleet.schedule.drive_lifecycle import DriveBook
-from pipeline.fleet.schedule.finisher import Finisher
-from pipeline.fleet.schedule.group_size import GroupSize
-from pipeline.fleet.schedule.queue import DriveQueue
-from pipeline.fleet.schedule.runtime import Parts
-from pipeline.fleet.schedule.slots import Slots
+from pipeline.fleet.plan.drive_plan import PlannedDrive, ranks_needed
+from pipeline.fleet.schedule.active_drive import ActiveDrive
+from pipeline.fleet.schedule.run_context import RunContext
 from pipeline.forward.events import Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
@@ -30,13 +24,13 @@ _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 class Loaded:
     """A drive of a wave, and what the network needs to know of it."""
 
-    hand: InHand
+    active: ActiveDrive
     task: DriveTask
 
     @property
     def drive_id(self) -> str:
         """Name of the drive."""
-        return self.hand.planned.drive_id
+        return self.active.planned.drive_id
 
 
 class Stopped(BaseException):
@@ -46,22 +40,9 @@ class Stopped(BaseException):
 class Group:
     """One of the run's groups. `work` returns when there is nothing left to take."""
 
-    def __init__(
-        self,
-        number: int,
-        config: RunConfig,
-        planner: Planner,
-        book: DriveBook,
-        queue: DriveQueue,
-        finisher: Finisher,
-        size: GroupSize,
-        parts: Parts,
-        slots: Slots,
-        loaders: ThreadPoolExecutor,
-    ) -> None:
-        self.slots, self.loaders = slots, loaders
-        self.number, self.config, self.planner, self.book = number, config, planner, book
-        self.queue, self.finisher, self.size, self.parts = queue, finisher, size, parts
+    def __init__(self, number: int, run: RunContext) -> None:
+        self.number, self.run = number, run
+        self.config, self.lifecycle, self.runtime, self.size = run.config, run.lifecycle, run.runtime, run.size
         self._nodes: dict[int, str] = {}
         self._dropped: dict[str, Dropped] = {}
         self._wave: dict[str, Loaded] = {}
@@ -86,39 +67,39 @@ class Group:
         return following.result()
 
     def _load_wave(self) -> list[Loaded]:
-        while wave := self.queue.take_wave():
-            loaded = [one for one in self.loaders.map(self._load, wave) if one is not None]
+        while wave := self.run.queue.take_wave():
+            loaded = [one for one in self.run.loaders.map(self._load, wave) if one is not None]
             if loaded:
                 return loaded
         return []
 
     def _load(self, planned: PlannedDrive) -> Loaded | None:
-        if self.book.stopping or (hand := self.book.claim(planned)) is None:
+        if self.lifecycle.stopping or (active := self.lifecycle.claim(planned)) is None:
             return None
         begun = time.monotonic()
         try:
             if planned.todo == "trouble":
-                planned = self.planner.plan(planned.ref)
-                if not self.book.planned_now(hand, planned):
+                planned = self.run.planner.plan(planned.ref)
+                if not self.lifecycle.planned_now(active, planned):
                     return None
-            task, identity = self.parts.load(planned, self.planner)
+            task, identity = self.runtime.load(planned, self.run.planner)
         except ValueError as error:
             known = error if isinstance(error, PipelineError) else DriveError(str(error))
-            self.book.failed(planned, known, "find")
+            self.lifecycle.failed(planned, known, "find")
         except Exception as error:
-            self.book.failed(planned, error, "find")
+            self.lifecycle.failed(planned, error, "find")
         else:
-            self.book.loaded(hand, identity, len(task.chunks), time.monotonic() - begun)
-            return Loaded(hand, task)
+            self.lifecycle.loaded(active, identity, len(task.chunks), time.monotonic() - begun)
+            return Loaded(active, task)
         return None
 
     def _run(self, loaded: Sequence[Loaded]) -> None:
         self._wave = {one.drive_id: one for one in loaded}
         self._nodes, self._dropped, self._begun = {}, {}, 0
         self._last = loaded[-1].drive_id
-        costs = (one.hand.planned.costs for one in loaded)
+        costs = (one.active.planned.costs for one in loaded)
         needed = max((ranks_needed(cost, self.size.rank_bytes) for cost in costs if cost), default=1)
-        workers = self.config.workers or min(needed, self.slots.total)
+        workers = self.config.workers or min(needed, self.run.slots.total)
         self._ranks = workers
         settings = GroupSettings(
             workers, self.size.in_process, self.size.gpus > 0, self.config.fleet.barrier_timeout_s, retries_after_loss=0
@@ -126,8 +107,8 @@ class Group:
         failure: GroupError | None = None
         tasks = [one.task for one in loaded]
         try:
-            with self.slots.hold(workers):
-                self.parts.run_wave(self.config, self.book.output, tasks, settings, self._on_event, self._permit)
+            with self.run.slots.hold(workers):
+                self.runtime.run_wave(self.config, self.lifecycle.output, tasks, settings, self._on_event, self._permit)
         except Stopped:
             pass
         except GroupError as error:
@@ -136,14 +117,14 @@ class Group:
                 self._blame(error.drive_id)
         except Exception as error:  # in this process: the drive that was worked on is known
             for one in loaded:
-                if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state == "running":
-                    self.book.failed(one.hand.planned, error, "forward")
+                if self._has(one.drive_id) and self.lifecycle.ledger.row(one.drive_id).state == "running":
+                    self.lifecycle.failed(one.active.planned, error, "forward")
         self._settle_dropped()
-        if self.book.stopping:
+        if self.lifecycle.stopping:
             return
         for one in loaded:
-            if self._has(one.drive_id) and self.book.ledger.row(one.drive_id).state != "staged":
-                self.book.not_begun(one.hand)
+            if self._has(one.drive_id) and self.lifecycle.ledger.row(one.drive_id).state != "staged":
+                self.lifecycle.not_begun(one.active)
         self._hopeless = self._hopeless + 1 if failure is not None and not self._begun else 0
         if failure is not None and self._hopeless >= _HOPELESS_STARTS:
             raise failure
@@ -152,11 +133,11 @@ class Group:
         self._settle_dropped()
         answer: Any = "skip"
         if self._has(drive_id):
-            answer = self.book.permit(
+            answer = self.lifecycle.permit(
                 drive_id,
                 self.number,
                 self._ranks if self.size.gpus else 0,
-                full=self.finisher.is_full,
+                full=self.run.finisher.is_full,
                 draining=self._is_draining(),
             )
         self._begun += answer == "go"
@@ -168,7 +149,7 @@ class Group:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Progress):
             if self._has(event.drive_id):
-                self.book.phase(event.drive_id, event.phase)
+                self.lifecycle.phase(event.drive_id, event.phase)
         elif isinstance(event, RankUp):
             self._nodes[event.rank] = event.node_id
         elif isinstance(event, Dropped):
@@ -182,24 +163,24 @@ class Group:
         elif isinstance(event, Staged):
             self._staged(event)
         elif isinstance(event, Waits | Notice):
-            self.book.reporter.say(f"group {self.number}: {event.said}")
-        if self.book.stopping and self.size.in_process:
+            self.lifecycle.reporter.say(f"group {self.number}: {event.said}")
+        if self.lifecycle.stopping and self.size.in_process:
             raise Stopped
 
     def _has(self, drive_id: str) -> bool:
         """Whether the drive is this wave's still. One that came back to the queue may be in the next wave already, or
         with another group."""
-        return drive_id in self._wave and self.book.holds(self._wave[drive_id].hand)
+        return drive_id in self._wave and self.lifecycle.holds(self._wave[drive_id].active)
 
     def _staged(self, event: Staged) -> None:
         if not self._has(event.drive_id):
             return
-        planned = self.book.staged(event.drive_id, len(event.loops))
+        planned = self.lifecycle.staged(event.drive_id, len(event.loops))
         if planned is None:
             return
         outcome = Outcome(event.drive_id, event.attempt, None, event.loops)
-        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config, self.book.noted)
-        self.finisher.submit(lambda: self.book.finish(planned, staged, self.parts.finish))
+        staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config, self.lifecycle.noted)
+        self.run.finisher.submit(lambda: self.lifecycle.finish(planned, staged, self.runtime.finish))
 
     def _settle_dropped(self) -> None:
         """Drives that all ranks gave up: the reason of the rank where it happened."""
@@ -207,23 +188,23 @@ class Group:
         for drive_id, event in dropped.items():
             if not self._has(drive_id):
                 continue
-            planned = self._wave[drive_id].hand.planned
-            self.book.failed(planned, DriveError(event.reason, retryable=not event.lasting), "forward")
+            planned = self._wave[drive_id].active.planned
+            self.lifecycle.failed(planned, DriveError(event.reason, retryable=not event.lasting), "forward")
 
     def _blame(self, drive_id: str) -> None:
         """A process of the group died with this drive: its own doing, or the node's?"""
         if not self._has(drive_id):
             return
-        alive, draining = self.parts.nodes()
+        alive, draining = self.runtime.nodes()
         # at the end of a notice Ray Train ends a group before the node is gone
         if any(node not in alive or node in draining for node in self._nodes.values()):
-            self.book.lost_node(drive_id)
+            self.lifecycle.lost_node(drive_id)
         else:
-            self.book.crashed(drive_id)
+            self.lifecycle.crashed(drive_id)
 
     def _is_draining(self) -> bool:
         """Whether a node of this group goes away soon: the next drive shall begin elsewhere."""
         if not self._nodes:
             return False
-        _, draining = self.parts.nodes()
+        _, draining = self.runtime.nodes()
         return any(node in draining for node in self._nodes.values())

@@ -57,7 +57,7 @@ def cluster_nodes() -> tuple[set[str], set[str]]:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Runtime:
     """What a run is made of where it touches the world; a benchmark puts stand-ins here.
 
     ready: makes sure that load, run_wave and finish can run (starts Ray); size is asked behind it.
@@ -72,4 +72,4 @@ class Parts:
     planner: Callable[[RunConfig, str, Failures], Planner] | None = None
 
 
-THE_REAL_ONES = Parts()
+DEFAULT_RUNTIME = Runtime()

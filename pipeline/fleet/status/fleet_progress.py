@@ -11,7 +11,7 @@ from pipeline.fleet.records.ledger import Ledger
 _LINE_EVERY_S = 5.0
 
 
-class HowFar:
+class FleetProgress:
     """Says it when a drive is through. Safe across threads."""
 
     def __init__(self, ledger: Ledger, reporter: Reporter) -> None:

@@ -12,7 +12,6 @@ from pipeline.common.sizes import size_text
 from pipeline.fleet.records.ledger import DriveRow, RunState, State
 
 FAILED: tuple[State, ...] = ("failed", "quarantined")
-DONE: tuple[State, ...] = ("published", "skipped")
 
 
 @dataclass(frozen=True)

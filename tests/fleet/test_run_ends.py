@@ -1,0 +1,162 @@
+"""Runs beside each other, runs that are stopped or die, and nodes that go: what the next run finds."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+from pipeline.fleet.records.ledger import read_run
+from pipeline.leases import Leases
+from pipeline.storage import UnreachableError
+from tests.fleet.standins import World, manifest_of, states
+
+
+def test_what_two_runs_at_once_do_is_done_once(tmp_path):
+    names = [f"d{n}" for n in range(30)]
+    worlds = [World(groups=2), World(groups=2)]
+    runs = [None, None]
+
+    def go(number):
+        worlds[number].on_go = lambda drive_id: time.sleep(0.02)
+        runs[number] = worlds[number].run(tmp_path, names, fleet={"wave_drives": 2, "lease_s": 4.0})
+
+    threads = [threading.Thread(target=go, args=(n,)) for n in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    # nothing here writes a manifest, so a drive may be done by both, one after the other, but never at once
+    for name in names:
+        assert {states(run)[name] for run in runs} <= {"published", "skipped"}
+        assert "published" in {states(run)[name] for run in runs}
+
+
+def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
+    with Leases(str(tmp_path), "other", 4.0) as other:
+        other.take("living")
+        dead = other.take("dead")
+        other._held.pop("dead")  # is not renewed any more
+        run = World().run(tmp_path, ["living", "dead", "free"])
+    assert states(run) == {"living": "skipped", "dead": "published", "free": "published"}
+    assert "run other" in run.rows["living"].reason
+    assert dead.claim.owner == "other"
+
+
+def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
+    with Leases(str(tmp_path), "dead", 600) as dead:
+        lease = dead.take("d")
+        text = lease.text.replace(b'"deaths": 0', b'"deaths": 2').replace(b'"working": false', b'"working": true')
+        text = text.replace(f'"pid": {lease.claim.pid}'.encode(), b'"pid": 999999999')
+        with open(lease.uri, "wb") as file:
+            file.write(text)
+        dead._held.clear()
+    run = World().run(tmp_path, ["d", "e"])
+    assert states(run) == {"d": "quarantined", "e": "published"}
+    assert "3 runs in a row died" in run.rows["d"].reason
+
+
+def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
+    world = World()
+    begun = []
+
+    def on_go(drive_id):
+        begun.append(drive_id)
+        if len(begun) == 3:
+            world.draining.add("node-0")
+            world.alive = {"another"}
+
+    world.on_go = on_go
+    run = world.run(tmp_path, [f"d{n}" for n in range(8)], fleet={"wave_drives": 8})
+    assert set(states(run).values()) == {"published"}
+    assert len(world.waves) > 1 and Counter(one for tries in world.tries.values() for one in tries) == {"ok": 8}
+
+
+def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_path):
+    world = World()
+
+    def on_go(drive_id):
+        if drive_id == "d5":
+            os.kill(os.getpid(), signal.SIGTERM)  # a job that is stopped, a spot node that goes
+            while not stopped():
+                time.sleep(0.01)
+            end = time.monotonic() + 2  # the next wave may be being claimed in this moment
+            while (left := [path.name for path in (tmp_path / "_leases").glob("*")]) and time.monotonic() < end:
+                time.sleep(0.01)
+            seen.append(left)
+
+    seen = []
+
+    def stopped():
+        return read_run(str(tmp_path)).info.state == "interrupted"
+
+    names = [f"d{n}" for n in range(8)]
+    world.frames = {name: 100 - n for n, name in enumerate(names)}
+    world.on_go = on_go
+    run = world.run(tmp_path, names, limit=8, fleet={"wave_drives": 1})
+    assert run.info.state == "interrupted"
+    found = states(run)
+    assert seen == [[]]  # whoever told it to stop may kill it now: no drive is anybody's
+    assert set(found.values()) <= {"published", "queued"} and found["d0"] == "published"
+    assert found["d6"] == found["d7"] == "queued"
+    assert not (tmp_path / "_leases").exists()
+    assert set(states(World().run(tmp_path, names)).values()) == {"published"}
+
+
+def test_what_another_run_staged_is_not_cleared_by_the_one_that_lost_the_drive(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
+    world, theirs = World({"d": ["crash", "ok"]}), tmp_path / "_staging" / "d" / "theirs"
+
+    def on_go(drive_id):
+        if not world.tries["d"]:
+            (tmp_path / "_leases" / "d.json").write_bytes(b"")  # as if it had run out and been given back since
+            other = Leases(str(tmp_path), "other", 4)
+            other.work_on(other.take("d"))
+            theirs.mkdir(parents=True)
+            (theirs / "chunk").write_bytes(b"x")
+            time.sleep(1.0)  # this run hears of it when it renews
+
+    world.on_go = on_go
+    run = world.run(tmp_path, ["d"], fleet={"lease_s": 1.0, "max_attempts": 2})
+    assert (theirs / "chunk").exists()
+    assert run.rows["d"].state in ("skipped", "published")
+
+
+def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path):
+    identity = World().run(tmp_path / "first", ["d"]).rows["d"].identity
+    out = tmp_path / "out"
+    out.mkdir()
+    manifest_of(out, "d", identity)
+    chunk = "20261127T181506-01e072d5/chunk-00000.safetensors"
+    for name in (f"d/{chunk}", "kept/staged.json", f"other/{chunk}"):
+        (out / "_staging" / name).parent.mkdir(parents=True)
+        (out / "_staging" / name).write_bytes(b"x")
+    manifest_of(out, "kept", World().run(tmp_path / "second", ["kept"]).rows["kept"].identity)
+    assert set(states(World().run(out, ["d", "kept"])).values()) == {"skipped"}
+    assert {path.name for path in (out / "_staging").iterdir()} == {"kept", "other"}
+
+
+def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive(tmp_path):
+    world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group when the notice is over
+    world.draining = {"node-0"}
+    world.run_wave = lambda *a: (world.draining.clear(), World.run_wave(world, *a))[1]
+    world.on_go = lambda drive_id: world.draining.add("node-0")
+    row = world.run(tmp_path, ["d"], fleet={"max_attempts": 2}).rows["d"]
+    assert (row.state, row.attempts) == ("published", 5)
+
+
+def test_a_publish_that_is_not_through_when_the_run_is_left_says_nothing_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.fleet.run._FINISH_AFTER_STOP_S", 0.5)
+    world, gate, ended = World(), threading.Event(), threading.Event()
+
+    def late(*arguments):
+        gate.wait(30)
+        ended.set()
+        raise UnreachableError("chunks are gone")
+
+    world.finished = late
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    run = world.run(tmp_path, ["d"])
+    gate.set()
+    assert ended.wait(5) and not time.sleep(0.3)
+    assert states(run) == {"d": "queued"} and not (tmp_path / "_failed").exists()
+    assert not (tmp_path / "_leases").exists()
