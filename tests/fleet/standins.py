@@ -5,6 +5,7 @@ Planner, queue, book, ledger, leases and driver are the real ones.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field

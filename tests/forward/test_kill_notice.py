@@ -31,7 +31,7 @@ def test_a_killed_process_names_the_budget_to_change():
     assert "half of what was free" in killed_here(MemoryBudgets())
 
 
-THREAD = "import threading; threading.Thread(target=lambda: LastWords('killed').__enter__(), daemon=True).start()"
+THREAD = "import threading; threading.Thread(target=lambda: KillNotice('killed').__enter__(), daemon=True).start()"
 
 
 def test_a_thread_that_is_left_behind_when_a_run_is_stopped_has_no_last_words():
