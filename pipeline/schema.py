@@ -19,6 +19,8 @@ MADE_BY_KEY, MADE_BY = "made_by", "city-reconstruction"
 
 OK, FILLED, MISSING = "ok", "filled", "missing"
 STATUSES = (OK, FILLED, MISSING)
+UNKNOWN, SKY, EGO = 0, 1, 2
+"""class of a point: nothing is known | too far or without parallax, mostly sky | the car's own parts."""
 """status of a pose: seen by the network | image bad or left out, taken from its neighbours | not known."""
 
 
@@ -84,8 +86,11 @@ POINTS = _schema(
         _field("confidence", pa.float32(), "depth confidence, 1 + exp, >= 1", unit="1"),
         _field("frame_index", pa.int32(), "frame that the point was seen in"),
         _field("chunk_index", pa.int32(), "chunk that owns that frame"),
+        _field("class", pa.uint8(), "0 unknown | 1 sky: beyond publish.far, or without parallax | 2 ego"),
     ],
 )
+ADDED = {"points": {"class": UNKNOWN}}
+"""Columns that older results of this schema version lack, and what stands for them there."""
 
 CHUNKS = _schema(
     "one row a chunk, in drive order",

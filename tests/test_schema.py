@@ -38,6 +38,7 @@ EXPECTED = {
         ("confidence", F32),
         ("frame_index", I32),
         ("chunk_index", I32),
+        ("class", U8),
     ],
     "chunks": [
         ("drive_id", S),

@@ -17,6 +17,9 @@ class PublishConfig:
     """Keep a point if its confidence is at least this share of the median over its chunk's own frames; 0
     keeps all. Relative to the chunk, because confidences of two chunks of one drive may differ by a
     factor."""
+    far: float = setting(20.0, expert=True)
+    """Points deeper than this many times the median depth of their chunk are of the class sky: they are written, and
+    readers and exports leave them out unless they are asked for."""
     voxel_size: float | None = setting(None, group="output", identity=ALWAYS)
     """Keep one point (the most confident) in each cube of this side, in world units; None keeps all."""
     voxel_memory: int = setting(16_777_216, expert=True, identity=ALWAYS)
@@ -32,6 +35,8 @@ class PublishConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.confidence_share < float("inf"):
             raise ValueError(f"confidence_share must be 0 or more, got {self.confidence_share}")
+        if not self.far > 1:
+            raise ValueError(f"far must be above 1, got {self.far}")
         if self.voxel_size is not None and not 0 < self.voxel_size < float("inf"):
             raise ValueError(f"voxel_size must be above zero, got {self.voxel_size}")
         if self.voxel_memory < 2:

@@ -21,7 +21,7 @@ from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike, RunFacts
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
-from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median
+from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median, sky_depth
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
 from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, positions_table, write_table
@@ -188,6 +188,13 @@ def _write_points(
                 share = options.confidence_share
                 threshold = confidence_threshold(chunk.confidence[good], chunk.depth[good], share)
                 intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
+                beyond = sky_depth(
+                    chunk.depth[good],
+                    chunk.confidence[good],
+                    trajectory.world_from_camera[index[good], :3, 3] / np.median(trajectory.depth_scale[index[good]]),
+                    float(intrinsics[good[0], 0, 0]),
+                    options.far,
+                )
                 for place in good:
                     frame = int(index[place])
                     block = frame_points(
@@ -200,6 +207,7 @@ def _write_points(
                         threshold,
                         frame,
                         number,
+                        beyond,
                     )
                     shards.append(block)
                     points += len(block)

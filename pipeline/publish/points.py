@@ -20,20 +20,22 @@ from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.morton import morton_order
 from pipeline.publish.voxels import VoxelFilter
 
+_MOVES_PX = 0.5  # what a point moves by over a chunk, at the least, to have a place
 _FLOATS = ["x", "y", "z", "confidence"]
-_WHOLE = ["r", "g", "b", "frame_index", "chunk_index"]
+_WHOLE = ["r", "g", "b", "frame_index", "chunk_index", "class"]
 
 
 @dataclass(frozen=True)
 class PointBlock:
     """n points in the world frame: xyz (3, n) and confidence (n,) float32, rgb (3, n) uint8, frame and chunk
-    (n,) int32."""
+    (n,) int32, kind (n,) uint8 (the column class)."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
     confidence: NDArray[np.float32]
     frame_index: NDArray[np.int32]
     chunk_index: NDArray[np.int32]
+    kind: NDArray[np.uint8]
 
     @staticmethod
     def empty(count: int) -> PointBlock:
@@ -44,13 +46,14 @@ class PointBlock:
             np.empty(count, np.float32),
             np.empty(count, np.int32),
             np.empty(count, np.int32),
+            np.zeros(count, np.uint8),
         )
 
     def __len__(self) -> int:
         return len(self.confidence)
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        return (self.xyz, self.rgb, self.confidence, self.frame_index, self.chunk_index)
+        return (self.xyz, self.rgb, self.confidence, self.frame_index, self.chunk_index, self.kind)
 
     def take(self, places: NDArray[np.int64] | slice) -> PointBlock:
         """The points at these places (a slice makes views)."""
@@ -73,6 +76,27 @@ def confidence_threshold(confidence: NDArray[Any], depth: NDArray[Any], share: f
     return share * median(usable) if usable.size else 0.0
 
 
+def sky_depth(
+    depth: NDArray[Any], confidence: NDArray[Any], positions: NDArray[Any], focal: float, far: float
+) -> float:
+    """The depth of a chunk beyond which points are taken for sky; infinity where it tells none.
+
+    Beyond `far` times the median depth, or where the whole way of the chunk's frames moves a point by less than half a
+    pixel: nothing behind it was ever seen to move. A chunk that goes less than its median depth tells no parallax.
+
+    Args:
+        depth, confidence: (S, h, w) of the frames, in the chunk's units. positions: (S, 3) of their cameras, as well.
+        focal: pixels of the h x w grid.
+    """
+    usable = depth[_usable(depth, confidence)]
+    if not usable.size:
+        return float("inf")
+    middle = median(usable)
+    way = float(np.linalg.norm(np.ptp(positions, axis=0)))
+    parallax = focal * way / _MOVES_PX if way >= middle else float("inf")
+    return min(far * middle, parallax)
+
+
 def frame_points(
     depth: NDArray[Any],
     confidence: NDArray[Any],
@@ -83,12 +107,14 @@ def frame_points(
     threshold: float,
     frame_index: int,
     chunk_index: int,
+    sky_depth: float = np.inf,
 ) -> PointBlock:
     """The points of one frame: depth (h, w) unprojected at pixel centres (+0.5), times `depth_scale` (world
     units per chunk unit), moved by world_from_camera (4, 4). intrinsics (3, 3) in pixels of the h x w grid,
     rgb (h, w, 3).
 
-    Pixels below `threshold`, without a finite depth above zero or without a finite confidence give no point.
+    Points deeper than `sky_depth` (chunk units) are of the class sky. Pixels below `threshold`, without a finite depth
+    above zero or without a finite confidence give no point.
     """
     height, width = depth.shape
     # Places, not a mask: taking by them is several times as fast.
@@ -112,6 +138,7 @@ def frame_points(
     block.confidence[:] = confidence.reshape(-1)[places]
     block.frame_index[:] = frame_index
     block.chunk_index[:] = chunk_index
+    block.kind[:] = np.where(distance > sky_depth, schema.SKY, schema.UNKNOWN)
     # exp() of a network can overflow float32 once it is scaled; such a point is nowhere.
     finite = np.isfinite(block.xyz).all(axis=0)
     return block if finite.all() else block.take(np.flatnonzero(finite))
@@ -224,5 +251,5 @@ def _write_shard(
 
 def points_table(block: PointBlock) -> pa.Table:
     """The points as an Arrow table of schema.POINTS."""
-    columns = [*block.xyz, *block.rgb, block.confidence, block.frame_index, block.chunk_index]
+    columns = [*block.xyz, *block.rgb, block.confidence, block.frame_index, block.chunk_index, block.kind]
     return pa.Table.from_arrays([pa.array(column) for column in columns], schema=schema.POINTS)

@@ -151,15 +151,16 @@ class PublishedDrive:
         voxel: float | None = None,
         frames: tuple[int, int] | None = None,
         far: float | None = None,
+        sky: bool = False,
     ) -> pa.Table:
         """The points asked for (all by default), columns as asked (all of schema.POINTS by default).
 
         box: lowest and highest corner in the world frame. frames: seen in these, the second not among them. voxel: one
         point a cube of this side, the most confident. far: without unsure points further away than this many times the
-        median distance (see Selection). The whole answer is in memory: `point_batches` goes through large ones.
-        ValueError for an unknown column or a box that is none.
+        median distance (see Selection). sky: points of that class, too. The whole answer is in memory:
+        `point_batches` goes through large ones. ValueError for an unknown column or a box that is none.
         """
-        selection = Selection(frames, box, min_confidence, None, far)  # type: ignore[arg-type]
+        selection = Selection(frames, box, min_confidence, None, far, sky)  # type: ignore[arg-type]
         wanted = _columns(columns)
         if voxel is None:
             parts = list(self.select(selection, wanted))
@@ -184,13 +185,14 @@ class PublishedDrive:
         voxel: float | None = None,
         frames: tuple[int, int] | None = None,
         far: float | None = None,
+        sky: bool = False,
     ) -> Iterator[pa.Table]:
         """`points` piece by piece in bounded memory, in the order of the files: a row group (some 65,536 rows) at a
         time, with `voxel` a million points before thinning.
 
         With `voxel` there is one point a cube, the most confident of the piece that comes to the cube first.
         """
-        selection = Selection(frames, box, min_confidence, voxel, far)  # type: ignore[arg-type]
+        selection = Selection(frames, box, min_confidence, voxel, far, sky)  # type: ignore[arg-type]
         return self.select(selection, columns)
 
     def select(self, selection: Selection, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -239,7 +241,7 @@ class PublishedDrive:
 
     def _rows(self, selection: Selection, wanted: list[str]) -> Iterator[pa.Table]:
         limits = selection.limits()
-        needed = _columns([*wanted, *limits])
+        needed = _columns([*wanted, *limits, *([] if selection.sky else ["class"])])
         if selection.far is not None:
             needed = _columns([*needed, *AXES, "confidence", "frame_index"])
         kind = _points_schema(wanted)
@@ -253,6 +255,8 @@ class PublishedDrive:
                     for name, (low, high) in limits.items():
                         values = table[name].to_numpy()
                         inside &= (values >= low) & (values <= high)
+                    if not selection.sky:
+                        inside &= table["class"].to_numpy() != schema.SKY
                     if selection.far is not None:
                         inside &= self._near_or_sure(table, selection.far)
                     if not inside.all():

@@ -31,6 +31,9 @@ class Selection:
     """Leave out points further from their camera than this many times the drive's median distance whose confidence is
     below the drive's median: mostly sky."""
 
+    sky: bool = False
+    """Points of the class sky, too: too far, or without parallax."""
+
     def __post_init__(self) -> None:
         if self.frames is not None and not (len(self.frames) == 2 and 0 <= self.frames[0] < self.frames[1]):
             raise ValueError(f"frames are first and one past the last, as 0 100, got {self.frames!r}")

@@ -8,7 +8,7 @@ gives a line for everything that is wrong; readers refuse a table at the first, 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ def footer_problems(parquet: pq.ParquetFile, kind: str, rows: int) -> Iterator[s
     have, metadata = parquet.schema_arrow, parquet.metadata
     for column in schema.TABLES[kind]:
         places = have.get_all_field_indices(column.name)
+        if not places and column.name in schema.ADDED.get(kind, {}):
+            continue
         if not places:
             yield f"has no column {column.name}"
         elif len(places) > 1:
@@ -124,6 +126,19 @@ def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> I
     ](table, counts)
 
 
+def points_group(parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a row group of points; those that an older result lacks have the value that stands for them.
+    Raises one of UNREADABLE."""
+    have = set(parquet.schema_arrow.names)
+    lacking = [name for name in schema.ADDED["points"] if name in columns and name not in have]
+    there = [name for name in columns if name not in lacking]
+    table = parquet.read_row_group(number, columns=there or ["confidence"])
+    for name in lacking:
+        kind = schema.POINTS.field(name).type
+        table = table.append_column(name, pa.array(np.full(table.num_rows, schema.ADDED["points"][name]), kind))
+    return table.select(list(columns))
+
+
 def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]]:
     """How many points of a row group are wrong, and how: of the columns that the table has."""
     nulls = {name: table[name].null_count for name in table.column_names if table[name].null_count}
@@ -139,6 +154,8 @@ def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]
     if (confidence := column.get("confidence")) is not None:
         sure = np.isfinite(confidence) & (confidence >= 1 - 1e-6)
         wrong["with a confidence that is not finite or below 1"] = ~sure
+    if (kind := column.get("class")) is not None:
+        wrong["with a class that is none"] = kind > schema.EGO
     for name, what, count in (("frame_index", "frame", counts.frames), ("chunk_index", "chunk", counts.chunks)):
         if (number := column.get(name)) is not None:
             wrong[f"with a {what} that is none of {count:,}"] = (number < 0) | (number >= count)

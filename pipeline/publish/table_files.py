@@ -28,6 +28,7 @@ from pipeline.publish.table_checks import (
     footer_problems,
     kind_of,
     open_parquet,
+    points_group,
     points_problems,
     read_whole,
     row_problems,
@@ -98,7 +99,7 @@ class TableFiles:
     def row_group(self, file: WrittenFile, parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
         """Rows of a shard that is open. Raises DriveError where they are no points of this drive, StorageError."""
         with self.reading(file):
-            table = parquet.read_row_group(number, columns=list(columns))
+            table = points_group(parquet, number, columns)
             wrong = points_problems(table, self.manifest.counts)
             self._refuse(file, (f"has {count:,} points {what}" for count, what in wrong))
         return table

@@ -31,6 +31,7 @@ from pipeline.publish.table_checks import (
     footer_problems,
     kind_of,
     open_parquet,
+    points_group,
     points_problems,
     read_whole,
     row_problems,
@@ -192,7 +193,7 @@ class _Check:
             slack = _BOX * max(float((high - low).max(initial=0)), 1e-6)
             low, high = low - slack, high + slack
         for group in range(parquet.num_row_groups):
-            table = parquet.read_row_group(group, columns=schema.POINTS.names)
+            table = points_group(parquet, group, schema.POINTS.names)
             for count, what in points_problems(table, counts):
                 found[what] = found.get(what, 0) + count
             if any(table[name].null_count for name in schema.POINTS.names):

@@ -15,6 +15,7 @@ from pipeline.publish.points import (
     confidence_threshold,
     frame_points,
     median,
+    sky_depth,
 )
 from tests.publish.drives import Chunks, turn
 
@@ -105,7 +106,7 @@ def test_every_point_comes_out_once_in_shards_and_row_groups_of_bounded_size(tmp
     ]
     assert sizes == [[128, 128, 128, 116]] * 3 + [[110]]
     expected = sorted(
-        (*map(float, b.xyz[:, i]), *map(int, b.rgb[:, i]), float(b.confidence[i]), int(b.frame_index[i]), 0)
+        (*map(float, b.xyz[:, i]), *map(int, b.rgb[:, i]), float(b.confidence[i]), int(b.frame_index[i]), 0, 0)
         for b in given
         for i in range(len(b))
     )
@@ -166,3 +167,21 @@ def test_the_command_line_is_made_from_the_settings():
     assert tyro.cli(PublishConfig, args=arguments) == PublishConfig(
         with_points=False, confidence_share=0.5, voxel_size=0.2
     )
+
+
+def test_points_beyond_the_limit_are_of_the_class_sky():
+    chunk, pose = one_frame()
+    depth, confidence = chunk.depth[0], chunk.confidence[0]
+    block = frame_points(depth, confidence, chunk.rgb[0], chunk.intrinsics[0], pose, 1.7, 0.0, 5, 2, sky_depth=4.0)
+    assert (block.kind == (depth.reshape(-1) > 4.0)).all() and 0 < block.kind.sum() < len(block)
+
+
+def test_sky_begins_at_far_times_the_median_or_where_nothing_moves():
+    depth = np.full((2, 4, 4), 10.0)
+    depth[:, 0] = 500.0
+    confidence = np.full(depth.shape, 5.0)
+    still, moving = np.zeros((2, 3)), np.array([[0.0, 0, 0], [0, 0, 12.0]])
+    assert sky_depth(depth, confidence, still, 100.0, 20.0) == 200.0
+    assert sky_depth(depth, confidence, moving, 100.0, 20.0) == 200.0  # parallax would say 2400
+    assert sky_depth(depth, confidence, moving, 4.0, 20.0) == 96.0  # half a pixel over 12 units
+    assert sky_depth(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), still, 100.0, 20.0) == np.inf

@@ -1,16 +1,19 @@
 """Reading a published drive back, by box and confidence, without touching the rest."""
 
 import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import schema
 from pipeline.errors import DriveError
 from pipeline.publish import PublishConfig, open_drive, publish_drive
+from pipeline.publish.verify import verify_drive
 from tests.publish.drives import small_drive
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -263,3 +266,36 @@ def test_the_example_reads_a_drive_and_draws_it(output, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "120 frames, 230,400 points" in said and "0.200 units in the median" in said
     assert np.asarray(Image.open(tmp_path / "drive.png")).std() > 5
+
+
+def test_sky_is_left_out_unless_it_is_asked_for(tmp_path):
+    drive = small_drive(40, height=20, width=24, size=20)
+    for chunk in (drive.chunks[k] for k in range(len(drive.chunks))):
+        assert float(np.max(chunk.depth)) < 20 * float(np.median(chunk.depth))
+    options = PublishConfig(confidence_share=0.0, far=1.2)
+    manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, options, drive.run)
+    opened = open_drive(str(tmp_path), manifest.drive_id)
+    everything, near = opened.points(sky=True), opened.points()
+    sky = everything["class"].to_numpy() == schema.SKY
+    assert everything.num_rows == manifest.counts.points and 0 < sky.sum() < len(sky)
+    assert near.num_rows == (~sky).sum() and set(near["class"].to_pylist()) == {schema.UNKNOWN}
+    assert sum(part.num_rows for part in opened.point_batches(columns=["x"])) == near.num_rows
+    assert opened.points(columns=["class"], sky=True).num_rows == everything.num_rows
+
+
+def test_results_from_before_points_had_a_class_are_read(tmp_path):
+    drive = small_drive(40, height=20, width=24, size=20)
+    manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
+    before = open_drive(str(tmp_path), manifest.drive_id).points(sky=True)
+    folder, files = tmp_path / manifest.drive_id, []
+    for file in manifest.files:
+        if "points/" in file.path:
+            path = folder / file.path
+            pq.write_table(pq.read_table(path).drop_columns(["class"]), path, write_page_checksum=True)
+            data = path.read_bytes()
+            file = dataclasses.replace(file, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        files.append(file)
+    (folder / "manifest.json").write_bytes(dataclasses.replace(manifest, files=tuple(files)).to_bytes())
+    old = open_drive(str(tmp_path), manifest.drive_id).points()
+    assert old.equals(before) and set(old["class"].to_pylist()) == {schema.UNKNOWN}
+    assert verify_drive(str(tmp_path), manifest.drive_id).problems == ()
