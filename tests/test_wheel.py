@@ -7,7 +7,9 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_SHIPPED = {"models/weights/.gitkeep"}
@@ -59,6 +61,52 @@ def test_every_file_beside_the_code_is_in_the_wheel(wheel):
     wanted = {name for name in listed.stdout.splitlines() if not name.endswith(".md")} - NOT_SHIPPED
     missing = wanted - set(zipfile.ZipFile(wheel).namelist())
     assert not missing
+
+
+EVERY_JOB = """
+import sys
+from pathlib import Path
+import pipeline
+from jobs import export, reconstruct, report, status, verify
+from pipeline.common.ray_session import start_ray
+
+assert Path(sys.prefix) in Path(pipeline.__file__).parents, pipeline.__file__  # not the checkout
+start_ray()  # one for all of them, which no job ends
+
+
+def run(job, *arguments):
+    print("##", job.__name__, *arguments, flush=True)
+    assert job.main(list(arguments)) == 0, (job.__name__, arguments)
+
+
+run(reconstruct)
+city = next(Path("out").glob("*/manifest.json")).parent
+run(reconstruct, "--input", "drives", "--output", "many", "--chunk-size", "6", "--overlap", "2", "--plan")
+run(reconstruct, "--input", "drives", "--output", "many", "--chunk-size", "6", "--overlap", "2")
+run(status, "--output", "many", "--report", "status.html")
+run(export, "--output", "out", "--drive", city.name, "--format", "tum", "ply", "--to", "exported")
+run(report, "--output", "many", "--site", "site")
+run(verify, "--output", "many")
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_every_job_runs_from_an_empty_folder(python, tmp_path):
+    """In one process, with one Ray: what is asked is whether every file that they read is in the wheel."""
+    for name in ("d1", "d2"):
+        folder = tmp_path / "drives" / name
+        folder.mkdir(parents=True)
+        for number in range(7):
+            x, y = np.meshgrid(np.arange(96), np.arange(64))
+            grey = 128 + 100 * np.sin((x + 5 * number) / 7) * np.cos(y / 5)
+            Image.fromarray(grey.astype(np.uint8)).save(folder / f"{number:03d}.png")
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    done = subprocess.run([python, "-c", EVERY_JOB], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    assert "2 published" in done.stdout and "2 of 2 drives" in done.stdout and "finished" in done.stdout
+    assert (tmp_path / "site" / "index.html").stat().st_size > 0
+    assert list((tmp_path / "exported").rglob("*.ply")) and (tmp_path / "status.html").stat().st_size > 1000
 
 
 @pytest.mark.full  # some minutes of a busy machine

@@ -29,6 +29,8 @@ def resolve(uri: str) -> tuple[Any, str]:
     scheme = SCHEME.match(uri)
     if scheme is not None and scheme.group(1).lower() in _WITHOUT_USER:
         user, place, _ = split_uri(scheme.group(1), uri[scheme.end() :])
+        if not place.strip("/"):
+            raise StorageError(f"{uri} names no bucket; is a variable unset?", retryable=False)
         if user:
             raise StorageError(
                 f"{scheme.group(1)}://{place}: credentials in a URI are not used; put them into the environment "

@@ -58,3 +58,17 @@ def test_a_link_that_leads_nowhere_is_listed_as_a_file_so_that_it_is_named_later
 def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert storage.list_files(str(tmp_path)).names == []
+
+
+@pytest.mark.parametrize("uri", ["s3://key:se/cret@bucket/x", "S3A://key@bucket/x", "gs://user:secret@bucket/x"])
+def test_credentials_in_the_uri_of_a_bucket_are_refused_without_a_piece_of_them(uri):
+    with pytest.raises(StorageError, match="credentials in a URI are not used") as caught:
+        storage.list_files(uri)
+    assert "bucket/x" in str(caught.value) and not caught.value.retryable
+    assert not any(piece in str(caught.value) for piece in ("key:", "secret", "cret", "user"))
+
+
+@pytest.mark.parametrize("uri", ["s3://", "gs:///", "S3://"])
+def test_a_uri_without_a_bucket_is_refused(uri):
+    with pytest.raises(StorageError, match="names no bucket"):
+        storage.exists(uri)
