@@ -17,9 +17,10 @@ import yaml
 from PIL import Image
 
 from pipeline import storage
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.rectify import View, remap_of
 from pipeline.errors import DecodeError, DriveError
 from pipeline.evaluation.associate import PosedFrames
-from pipeline.evaluation.benchmarks.fisheye import Fisheye
 from pipeline.evaluation.benchmarks.sequence import Benchmark, Sequence, image_names, named_truth, pose
 from pipeline.evaluation.cloud_files import read_cloud
 from pipeline.evaluation.clouds import Cloud
@@ -68,6 +69,8 @@ def _read(data: str, name: str) -> Sequence:
     }
     truth = named_truth(title, names, poses)
 
+    view = View(camera, camera.width, camera.height, camera.fx)  # a pinhole of the same focal length
+
     def rectify(target: Path) -> None:
         for uri in (file.uri for file in storage.list_files(frames)):
             stem, _, ending = storage.parent_and_name(uri)[1].rpartition(".")
@@ -75,13 +78,13 @@ def _read(data: str, name: str) -> Sequence:
                 continue
             try:
                 with Image.open(io.BytesIO(storage.read_bytes(uri))) as image:
-                    pixels = np.asarray(image.convert("RGB"))
+                    picture = image.convert("RGB")
             except (OSError, ValueError) as error:
                 raise DecodeError(f"{title}, image {stem}.{ending}: {error}") from None
-            if pixels.shape[:2] != (camera.height, camera.width):
+            if picture.size != (camera.width, camera.height):
                 size = f"{camera.width}x{camera.height}"
                 raise DecodeError(f"{title}, image {stem}.{ending}: expected {size}, as calibrated")
-            Image.fromarray(camera.rectified(pixels)).save(target / f"{stem}.png")
+            Image.fromarray(remap_of(view).apply(picture)).save(target / f"{stem}.png")
 
     site = _site(data, name)
 
@@ -107,7 +110,7 @@ def interpolated(truth: PosedFrames, times: FloatArray) -> list[FloatArray | Non
     return [pose(rotation[i], there[i]) if good[i] else None for i in range(len(times))]
 
 
-def _calibration(folder: str, title: str) -> tuple[Fisheye, FloatArray]:
+def _calibration(folder: str, title: str) -> tuple[Camera, FloatArray]:
     """The camera and camera_from_lidar (4, 4)."""
     camera = _yaml(storage.join(folder, f"{_CAMERA}.yaml"), title)
     places = [storage.join(folder, name) for name in ("cam-lidar-imu.yaml", "cam-lidar.yaml")]
@@ -118,12 +121,10 @@ def _calibration(folder: str, title: str) -> tuple[Fisheye, FloatArray]:
         if camera["distortion_model"] != "equidistant":
             raise DriveError(f"{title}: expected the equidistant model, got {camera['distortion_model']}")
         matrix = np.array(camera["camera_matrix"]["data"], float).reshape(3, 3)
-        fisheye = Fisheye(
-            matrix[[0, 1, 0, 1], [0, 1, 2, 2]],
-            np.array(camera["distortion_coefficients"]["data"], float).reshape(4),
-            int(camera["image_width"]),
-            int(camera["image_height"]),
-        )
+        fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
+        bent = np.array(camera["distortion_coefficients"]["data"], float).reshape(4)
+        size = int(camera["image_width"]), int(camera["image_height"])
+        fisheye = Camera("fisheye", *size, fx, fy, cx + 0.5, cy + 0.5, tuple(bent.tolist()))  # it counts pixels from 0
         moved = np.array(_yaml(extrinsics, title)[_CAMERA]["T_cam_lidar"], float).reshape(4, 4)
     except (KeyError, TypeError, ValueError) as error:
         raise DriveError(f"{title}: the calibration of {_CAMERA} lacks or breaks {error}") from None

@@ -1,7 +1,8 @@
 """A manifest of drives: Parquet, CSV, JSON lines or JSON, a drive a row, read row by row.
 
 Columns: drive_id, uri; and where wanted start, end (frames, half-open), fps, tags (words; in CSV separated by ";"),
-positions (a file of the drive's positions, as --positions.file takes it).
+positions (a file of the drive's positions, as --positions.file takes it), camera (a calibration, as --camera.file
+takes it).
 Names of columns count without case; columns of other names (pandas' index) are passed over, with a note. CSV may be
 separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A uri that is no absolute
 path and no URI lies beside the manifest (../d too). A bad row is named by its line and stops nothing.
@@ -23,13 +24,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.cameras.calibration_text import is_plain
 from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
 MANIFEST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
-COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions")
+COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions", "camera")
 MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a manifest
 MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole, in some 30 times its size at the worst; 10,000 drives are 2 MB
 MAX_ROWS = 10_000_000  # of a manifest; the drives of a run are kept in mind
@@ -126,7 +128,9 @@ def _ref(row: Mapping[str, Any], folder: str) -> DriveRef:
     fps = _number(row, "fps")
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"expected fps above zero, got {fps}")
-    return DriveRef(texts["drive_id"], place, start, end, fps, _tags(row.get("tags")), _place(row, folder))
+    return DriveRef(
+        texts["drive_id"], place, start, end, fps, _tags(row.get("tags")), _place(row, folder), _camera(row, folder)
+    )
 
 
 def _place(row: Mapping[str, Any], folder: str) -> str | None:
@@ -137,6 +141,20 @@ def _place(row: Mapping[str, Any], folder: str) -> str | None:
         raise ValueError(f"expected a file for positions, got {value!r}")
     text = value.strip()
     return None if not text else text if text == "none" else storage.beside(folder, text)
+
+
+def _camera(row: Mapping[str, Any], folder: str) -> str | None:
+    """A calibration file beside the manifest, with the name of a camera behind "#"; numbers and "none" as they are."""
+    value = row.get("camera")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"expected a calibration file, fx,fy,cx,cy or none for camera, got {value!r}")
+    text = value.strip()
+    if not text or text == "none" or is_plain(text):
+        return text or None
+    place, mark, which = text.partition("#")
+    return storage.beside(folder, place) + mark + which
 
 
 def _number(row: Mapping[str, Any], column: str) -> float | None:

@@ -7,9 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import storage
+from pipeline.cameras.config import CameraConfig
+from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_list import MAX_LINE_CHARACTERS, read_manifest_refs
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.drive_plan import drive_config
 
 ROWS = [
     {"drive_id": "a", "uri": "s3://bucket/a", "start": 5, "end": 10, "fps": 2.5, "tags": ["night", "rain"]},
@@ -139,6 +142,20 @@ def test_a_place_beside_the_manifest_may_lie_above_it_but_not_outside_its_bucket
     assert storage.beside("s3://b/lists", "~/d") == storage.absolute("~/d")
     with pytest.raises(StorageError, match="leads out of s3://b"):
         storage.beside("s3://b/lists", "../../other/d")
+
+
+def test_a_camera_is_a_file_beside_the_manifest_numbers_or_none(tmp_path):
+    path = tmp_path / "fleet.csv"
+    rows = ["a,/a,rig/chain.yaml#cam1", 'b,/b,"700,700,320,240"', "c,/c,none", "d,/d,", "e,/e,s3://x/y.txt"]
+    path.write_text("\n".join(["drive_id,uri,camera", *rows]))
+    cameras = [ref.camera for ref in read_manifest_refs(str(path))]
+    assert cameras == [f"{tmp_path}/rig/chain.yaml#cam1", "700,700,320,240", "none", None, "s3://x/y.txt"]
+    assert drive_config(RunConfig(), DriveRef("a", "/a", camera="none")).camera.file == "none"
+    told = RunConfig(camera=CameraConfig("all.txt"))
+    assert drive_config(told, DriveRef("a", "/a")).camera.file == "all.txt"
+    (tmp_path / "bad.jsonl").write_text('{"drive_id": "a", "uri": "/a", "camera": 5}')
+    (refused,) = read_manifest_refs(str(tmp_path / "bad.jsonl"))
+    assert "for camera, got 5" in refused.reason
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[[1]]", '"x"', "[" * 100_000])
