@@ -61,12 +61,24 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
         names = ", ".join(list(cameras)[:8])
         said = f"has no camera {which!r}" if which else "has several cameras"
         raise CalibrationError(f"{file}: {said}; name one of {names} behind the file ({file}#{next(iter(cameras))})")
-    return fitted(cameras[which], size, file)
+    return fitted(_centred(cameras[which], file), size, file)
 
 
 def parse_camera(text: str, size: Size) -> Camera | None:
     """The camera of a text fx,fy,cx,cy[,model,params...]; None where the text is none and may name a file."""
-    return plain_camera(text, "camera", size) if is_plain(text) else None
+    return _centred(plain_camera(text, "camera", size), "camera") if is_plain(text) else None
+
+
+def _centred(camera: Camera, file: str) -> Camera:
+    """The camera. CalibrationError where its principal point lies outside the picture: a zero, or another size's."""
+    for name, most in (("cx", camera.width), ("cy", camera.height)):
+        value = getattr(camera, name)
+        if not 0.5 < value < most:  # formats count from 0 or from +0.5: a zero is either
+            raise CalibrationError(
+                f"{file}: {name}: expected a principal point inside the picture of {camera.width}x{camera.height} "
+                f"pixels, got {value:g} (pixel centres at +0.5)"
+            )
+    return camera
 
 
 def fitted(camera: Camera, size: Size, file: str) -> Camera:

@@ -1,4 +1,6 @@
 import json
+import re
+import struct
 
 import cv2
 import numpy as np
@@ -220,6 +222,58 @@ def test_what_is_wrong_with_a_file_is_one_line_that_names_file_and_field(file, t
     with pytest.raises(CalibrationError, match=f"{file}.*({field})") as caught:
         read_calibration(text.encode(), file, SIZE)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
+SWEPT = {  # a file of each format of text -> how it writes infinity
+    "calib.txt": (KITTI, "inf"),
+    "cameras.txt": ("# id\n" + TEXT, "inf"),
+    "cam.yml": (CV, ".Inf"),
+    "cam.xml": (XML, ".Inf"),
+    "front.yaml": (ROS, ".inf"),
+    "c.yaml": (KALIBR, ".inf"),
+    "transforms.json": (NERF, "Infinity"),
+    "camera_models.json": (SFM, "Infinity"),
+    "camera.txt": ("420,415,322.5,238.25,fisheye,-0.02,0.004,-0.001,0.1", "inf"),
+}
+# Numbers that say nothing of a camera: versions of languages, shapes of matrices, other rows of KITTI's, COLMAP's ids.
+UNUSED = re.compile(r"%YAML[: ]|version=\"|(rows|cols): *|Tr:[ \d]*|<(rows|cols)>|# id\n")
+# In these a number less is another lens that they can hold as well.
+SHORTER = ("front.yaml",)
+
+
+@pytest.mark.parametrize("file", SWEPT)
+def test_no_number_of_a_calibration_may_be_missing_text_or_infinite_and_no_size_or_focal_length_zero(file):
+    text, infinity = SWEPT[file]
+    numbers = list(re.finditer(r"(?<![\w.#])-?\d+\.?\d*(?:[eE][-+]?\d+)?(?![\w.])", text))
+    used = [one for one in numbers if not re.search(f"({UNUSED.pattern})$", text[: one.start()])]
+    assert len(used) >= 8
+    zeros = 0
+    for one in used:
+        for new in ("", '"x"' if file.endswith("json") else "x", infinity, "0"):
+            changed = text[: one.start()] + new + text[one.end() :]
+            try:
+                camera = read_calibration(changed.encode(), file, SIZE)
+            except CalibrationError as error:
+                assert str(error).startswith(file) and "\n" not in str(error) and len(str(error)) < 300
+                zeros += new == "0"
+            else:
+                assert new == "0" or (new == "" and file in SHORTER), (file, new, text[: one.end()][-40:])
+                assert min(camera.fx, camera.fy, camera.cx, camera.cy) > 0.5
+    assert zeros >= 4 - 2 * (file == "camera_models.json")  # focal lengths and the principal point, where it counts
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 0.0])
+def test_no_number_of_a_cameras_bin_may_be_infinite_or_none(wrong):
+    data, file = colmap("OPENCV", True)(LENSES["radtan4"])
+    for place in range(8):
+        at = len(data) - 8 * (8 - place)
+        changed = data[:at] + struct.pack("<d", wrong) + data[at + 8 :]
+        if wrong == 0 and place >= 4:
+            assert read_calibration(changed, file, SIZE).params[place - 4] == 0
+            continue
+        with pytest.raises(CalibrationError, match=r"cameras.bin.*(PARAMS|fx|fy|cx|cy)") as caught:
+            read_calibration(changed, file, SIZE)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
