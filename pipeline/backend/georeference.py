@@ -120,6 +120,7 @@ def place_on_earth(
     )
     enu[np.isnan(fixes.altitude), 2] = np.nan
     accuracy, vertical = _claimed(fixes)
+    assert fixes.accuracy is not None
     rotation, position = track.poses(solution.state)
     level = np.where(np.isnan(enu), 0.0, enu)
     start = align_to_fixes(
@@ -144,6 +145,7 @@ def place_on_earth(
         config,
         window_s=clock_window_s,
         lever=antenna,
+        claims=bool(np.isfinite(fixes.accuracy[thinned]).any()),
     )
     fused = fusion.run(start.enu_from_world, start.offset_s)
     residual = np.full((len(fixes), 3), np.nan)

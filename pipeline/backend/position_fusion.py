@@ -28,6 +28,11 @@ _MINUTE_S = 60.0  # fixes nearer than this have most of their error in common
 _KNOT_S = 2.0  # between samples of the slow error
 _WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have shown their noise
 _LEAST_WHITE_M = 0.02
+_JITTER_S = 0.01  # by which stamps of fixes scatter, whatever they were made by; it is worth metres at speed
+_LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
+# A fix is stamped when it is ready or when it arrives, tens of milliseconds after the moment that it is of: where a
+# drive says little of the offset (a straight road at one speed), it is about this, give or take as much.
+_LATENCY_S, _LATENCY_DEVIATION_S = 0.1, 0.1
 _OUTLIER = 3.5  # deviations beyond which a fix is none
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
@@ -105,13 +110,14 @@ class PositionFusion:
         *,
         window_s: float,
         lever: Array,
+        claims: bool = True,
     ) -> None:
         self.solution, self.track, self.config = solution, track, config
         self.fix_time_s, self.enu = fix_time_s, enu
         self.claimed = np.stack([accuracy, accuracy, vertical], 1)
         self.flat = ~np.isfinite(enu[:, 2])
         self.enu = np.where(np.isfinite(enu), enu, 0.0)
-        self.window_s, self.lever = window_s, lever
+        self.window_s, self.lever, self.claims = window_s, lever, claims
         self.slow = SlowError.at(fix_time_s)
         self.offset_s = 0.0
         self.last: tuple[State, float, Placed] | None = None
@@ -187,19 +193,25 @@ class PositionFusion:
         return gate_of(residual, self.claimed, self._inside())
 
     def _white(self, residual: Array, kept: NDArray[np.bool_]) -> Array:
-        """(3,): quick error, from differences of fixes that follow each other."""
+        """(3,): quick error, from differences of fixes that follow each other; no less than the scatter of stamps."""
         near = kept[1:] & kept[:-1] & (np.diff(self.fix_time_s) < 0.1 * _MINUTE_S)
         claimed = np.median(self.claimed, axis=0)
+        assert self.last is not None
+        speed = float(np.median(np.linalg.norm(self.last[2].velocity, axis=1)))
+        least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, _JITTER_S * speed)  # roads are level
         if near.sum() < 20:
-            return np.maximum(_WHITE_SHARE * claimed, _LEAST_WHITE_M)
+            return np.maximum(_WHITE_SHARE * claimed, least)
         steps = np.diff(residual, axis=0)[near]
-        return np.clip(1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2), _LEAST_WHITE_M, 2 * claimed)
+        return np.clip(1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2), least, np.maximum(2 * claimed, least))
 
     def _wander(self, residual: Array, kept: NDArray[np.bool_], white: Array) -> Array:
-        """(3,): slow error; as claimed, or as the residuals show where that is more."""
+        """(3,): slow error; as claimed, or as the residuals show where that is more, or nothing is claimed."""
         claimed = np.median(self.claimed, axis=0)
         seen = 1.4826 * np.median(np.abs(residual[kept]), axis=0) if kept.sum() > 20 else claimed
-        return np.sqrt(np.maximum(np.maximum(claimed, seen) ** 2 - white**2, (0.3 * claimed) ** 2))
+        if self.claims:
+            return np.sqrt(np.maximum(np.maximum(claimed, seen) ** 2 - white**2, (0.3 * claimed) ** 2))
+        slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
+        return np.array([slow[0], slow[1], max(slow[2], float(claimed[2]))])  # upwards the images say little
 
     def _chain(self, state: State) -> tuple[Any, Array]:
         """What overlaps, drift and loops say, linearised."""
@@ -253,9 +265,9 @@ class PositionFusion:
         full = np.zeros(total)
         full[:size] = gradient
         full -= np.asarray(weighted.T @ residual.ravel()).ravel()
-        # The clock: anything within the window, nothing beyond.
-        held = 1e-9 if self.window_s <= 0 else self.window_s / 2
-        full[size] += self.offset_s / held**2
+        # The clock: about as late as receivers are, nothing beyond the window.
+        held, late = (1e-9, 0.0) if self.window_s <= 0 else (_LATENCY_DEVIATION_S, min(_LATENCY_S, self.window_s))
+        full[size] += (self.offset_s - late) / held**2
         blocks = [matrix, scipy.sparse.csc_matrix([[1 / held**2]])]
         if wander is not None:
             slow = self.slow.information(wander)
