@@ -26,7 +26,8 @@ class ExportConfig:
     """Name of the drive there."""
     format: tuple[Format, ...]
     """One or more of: colmap (binary), colmap-text, nerfstudio (transforms.json), ply, laz, kitti (poses), tum
-    (trajectory), depth (16-bit PNG; the drive must have been made with --keep-predictions)."""
+    (trajectory), depth (16-bit PNG; the drive must have been made with --keep-predictions). Of a georeferenced drive
+    also geoparquet, geojson and kml (trajectories), 3dtiles (points)."""
     to: str
     """Folder (or URI) to make; it appears when all is written."""
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
@@ -40,6 +41,8 @@ class ExportConfig:
     cameras; else exports have the lens' own model."""
     depth_scale: float | None = None
     """Value of a depth map's pixel per world unit; by default chosen by the drive's median depth."""
+    crs: str | None = None
+    """Coordinate system of LAZ, EPSG:n; by default the drive's UTM zone."""
     overwrite: bool = False
     """Replace a former export in --to (never anything else)."""
 
@@ -67,6 +70,7 @@ def _export(config: ExportConfig) -> None:
             images_from=config.images_from,
             undistorted=config.undistorted,
             depth_scale=config.depth_scale,
+            crs=config.crs,
             overwrite=config.overwrite,
         )
     finally:

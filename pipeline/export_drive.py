@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,16 +21,21 @@ from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
 from pipeline.publish.exports import (
+    Earth,
     ExportSource,
     FrameDepth,
     check_laz,
     whole_folder,
     write_colmap,
     write_depth,
+    write_geojson,
+    write_geoparquet,
     write_kitti,
+    write_kml,
     write_laz,
     write_nerfstudio,
     write_ply,
+    write_tiles,
     write_tum,
 )
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
@@ -39,10 +45,31 @@ from pipeline.refined_drive import kept_refinement
 from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames
 
-Format = Literal["colmap", "colmap-text", "nerfstudio", "ply", "laz", "kitti", "tum", "depth"]
+Format = Literal[
+    "colmap",
+    "colmap-text",
+    "nerfstudio",
+    "ply",
+    "laz",
+    "kitti",
+    "tum",
+    "depth",
+    "geoparquet",
+    "geojson",
+    "kml",
+    "3dtiles",
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
-_OF_POINTS = frozenset({"colmap", "colmap-text", "nerfstudio", "ply", "laz"})
-_NEED_POINTS = frozenset({"ply", "laz"})
+_OF_POINTS = frozenset({"colmap", "colmap-text", "nerfstudio", "ply", "laz", "3dtiles"})
+_NEED_POINTS = frozenset({"ply", "laz", "3dtiles"})
+_ON_EARTH: dict[str, Callable[[ExportSource, Path], str]] = {
+    "geoparquet": write_geoparquet,
+    "geojson": write_geojson,
+    "kml": write_kml,
+    "3dtiles": write_tiles,
+}
+"""Formats that only a georeferenced drive has: what writes each to a folder, and says what it wrote."""
+_GEOREFERENCE = "georeference.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +93,7 @@ def export_drive(
     images_from: str | None = None,
     undistorted: bool = False,
     depth_scale: float | None = None,
+    crs: str | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write the wanted part of a drive to the folder `to`, which appears when all of it is whole.
@@ -85,6 +113,8 @@ def export_drive(
     drive = open_drive(output, drive_id, check_hashes=True, images_from=images_from)
     if not drive.manifest.counts.points and _NEED_POINTS & set(formats):
         raise DriveError(f"drive {drive_id} was published without points: there is nothing to write as PLY or LAZ")
+    if crs is not None or _ON_EARTH.keys() & set(formats):
+        Earth.of(ExportSource(drive, selection, crs=crs)).projected  # noqa: B018 (refuses what cannot be)
     check_free(to, overwrite=overwrite)
     depths = depth_frames(drive, output) if "depth" in formats else None
     notes: list[str] = []
@@ -95,7 +125,7 @@ def export_drive(
             def advance(count: int, total: int, name: str = name) -> None:
                 reporter.advance(name, count, total, "points")
 
-            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None, undistorted)
+            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None, undistorted, crs)
             with reporter.timed(name):
                 written[name] = _write(name, source, folder, depths, depth_scale, notes)
         if images or images_from or (undistorted and drive.lens is not None):
@@ -117,6 +147,10 @@ def export_drive(
             "written": written,
             "world": "OpenCV axes of the first camera; units are the drive's own",
         }
+        if drive.manifest.georeference is not None:
+            values["world"] = "metres east, north, up at the origin in georeference.json; LAZ and maps: in their own"
+            place = plain(drive.manifest.georeference)
+            (folder / _GEOREFERENCE).write_text(json.dumps(place, indent=1) + "\n")
         storage.sign_folder(folder, MARKER, KIND, plain(values))
     return Exported(storage.redacted(storage.absolute(to)), written, tuple(notes))
 
@@ -185,6 +219,8 @@ def _write(
         if source.cameras.timestamps_ns is None:
             notes.append("the drive has no times: trajectory.txt counts frames instead of seconds")
         return f"trajectory.txt: {write_tum(source, folder / 'trajectory.txt')} poses"
+    if name in _ON_EARTH:
+        return _ON_EARTH[name](source, folder)
     assert depths is not None
     frames, beyond = write_depth(source, depths, folder, depth_scale)
     if beyond:

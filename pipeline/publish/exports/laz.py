@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DriveError
+from pipeline.publish.exports.earth import Earth
 from pipeline.publish.exports.source import ExportSource
 
 _FINENESS = 1e-5  # of the median distance of points from their cameras: depth is known to percents
+_METRE_STEP = 1e-4  # of a georeferenced cloud: a tenth of a millimetre, and 100 km each way
 _STEPS = 2.0**30  # positions are 32-bit steps from the middle
 _EXTRA = {"confidence": np.float32, "chunk": np.int32, "frame": np.int32}
 _COLUMNS = {"confidence": "confidence", "chunk": "chunk_index", "frame": "frame_index"}
@@ -29,10 +31,17 @@ def check_laz() -> Any:
 
 def write_laz(source: ExportSource, path: Path) -> int:
     """Write the points piece by piece; returns their number. Positions are rounded to a power of ten no coarser than
-    1/100,000 of the median distance from camera to point, unless the drive is too large for 32 bits of that."""
+    1/100,000 of the median distance from camera to point, unless the drive is too large for 32 bits of that. A
+    georeferenced drive's are metres of UTM (or of `source.crs`) and height, with both systems named in WKT."""
     laspy = check_laz()
+    earth = Earth.of(source) if source.drive.origin is not None or source.crs is not None else None
     middle, step = _grid(source)
     header = laspy.LasHeader(version="1.4", point_format=7)
+    if earth is not None:
+        step = _METRE_STEP
+        middle = np.round(earth.on_map(middle[None])[0])
+        header.vlrs.append(laspy.vlrs.known.WktCoordinateSystemVlr(earth.wkt()))
+        header.global_encoding.wkt = True
     header.scales, header.offsets = np.full(3, step), middle
     header.generating_software = "city-reconstruction"
     header.add_extra_dims([laspy.ExtraBytesParams(name, kind) for name, kind in _EXTRA.items()])
@@ -40,8 +49,11 @@ def write_laz(source: ExportSource, path: Path) -> int:
     with laspy.open(str(path), mode="w", header=header) as writer:
         for table in source.points():
             points = laspy.ScaleAwarePointRecord.zeros(table.num_rows, header=header)
-            for axis in "xyz":
-                setattr(points, axis, table[axis].to_numpy().astype(np.float64))
+            xyz = np.stack([table[axis].to_numpy().astype(np.float64) for axis in "xyz"], -1)
+            if earth is not None:
+                xyz = earth.on_map(xyz)
+            for place, axis in enumerate("xyz"):
+                setattr(points, axis, xyz[:, place])
             for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
                 setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
             for name, column in _COLUMNS.items():

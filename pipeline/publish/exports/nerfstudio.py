@@ -28,8 +28,9 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
     DriveError for a lens that nerfstudio has no model of.
     """
     cameras = source.cameras
+    applied = APPLIED if source.drive.origin is None else np.eye(4)[:3]  # east, north, up has z up already
     model, lens = _lens(source)
-    poses = np.vstack([APPLIED, [0, 0, 0, 1]]) @ cameras.world_from_camera @ _GL_FROM_CV
+    poses = np.vstack([applied, [0, 0, 0, 1]]) @ cameras.world_from_camera @ _GL_FROM_CV
     frames = []
     for place, name in enumerate(source.names):
         fx, fy, cx, cy = cameras.intrinsics[place].tolist()
@@ -46,9 +47,9 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
                 "transform_matrix": poses[place].tolist(),
             }
         )
-    values = {"camera_model": model, **lens, "applied_transform": APPLIED.tolist(), "frames": frames}
+    values = {"camera_model": model, **lens, "applied_transform": applied.tolist(), "frames": frames}
     if source.drive.manifest.counts.points:
-        write_ply(source, folder / _POINTS, plain=True, rotation=APPLIED[:, :3], world="of transforms.json, z up")
+        write_ply(source, folder / _POINTS, plain=True, rotation=applied[:, :3], world="of transforms.json, z up")
         values["ply_file_path"] = _POINTS
     (folder / "transforms.json").write_text(json.dumps(values, indent=1) + "\n")
     return len(frames)

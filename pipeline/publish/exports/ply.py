@@ -23,6 +23,7 @@ _COLUMNS = {"red": "r", "green": "g", "blue": "b", "chunk": "chunk_index", "fram
 _TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
 _HEADER_BYTES = 512
 OUR_WORLD = "OpenCV axes of the first camera"
+ON_EARTH = "metres east, north, up at the drive's origin"
 
 
 def write_ply(
@@ -31,12 +32,14 @@ def write_ply(
     *,
     plain: bool = False,
     rotation: NDArray[np.float64] | None = None,
-    world: str = OUR_WORLD,
+    world: str | None = None,
 ) -> int:
     """Write the points piece by piece; returns their number. plain: places and colours only.
 
     rotation (3, 3): into another world, which `world` names in the file.
     """
+    if world is None:
+        world = OUR_WORLD if source.drive.origin is None else ON_EARTH
     kind = _PLAIN if plain else _FULL
     columns = {name: _COLUMNS.get(name, name) for name in kind.names or ()}
     count = 0

@@ -32,6 +32,8 @@ class ExportSource:
     selection: Selection
     advance: Advance | None = None
     undistorted: bool = False
+    crs: str | None = None
+    """Coordinate system of LAZ, as PROJ knows it (EPSG:n); None: the UTM zone, or a relative drive's own axes."""
 
     @cached_property
     def cameras(self) -> Cameras:

@@ -1,0 +1,148 @@
+"""A georeferenced drive for maps, read by other programs: the same places to a millimetre."""
+
+from __future__ import annotations
+
+import json
+import struct
+from xml.etree import ElementTree
+
+import laspy
+import numpy as np
+import pyarrow.parquet as pq
+import pyproj
+import pytest
+
+from jobs import export
+from pipeline.common.progress import Reporter
+from pipeline.georeference import find_positions
+from pipeline.publish import open_drive
+from pipeline.reconstruct import join_and_publish
+from pipeline.staged_drive import facts_with_positions
+from tests.georeference.drives import scenario_and_fixes, stage, write_gps
+
+MILLIMETRE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def placed(shared, tmp_path_factory):
+    """A published drive with positions, and its export to all formats of maps."""
+    root = tmp_path_factory.mktemp("placed")
+    scenario, gnss = scenario_and_fixes(shared)
+    folder, out = root / "drive-1", root / "out"
+    folder.mkdir()
+    write_gps(folder / "gps.csv", gnss)
+    staged, config = stage(scenario, folder, out)
+    from dataclasses import replace
+
+    staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
+    assert find_positions(str(folder), staged.facts.frame_uris, "drive-1", config.positions) is not None
+    join_and_publish(staged, config, str(out), Reporter(), lambda: None)
+    formats = ("laz", "geoparquet", "geojson", "kml", "3dtiles")
+    to = root / "maps"
+    assert export.main(["--output", str(out), "--drive", "drive-1", "--format", *formats, "--to", str(to)]) == 0
+    return open_drive(str(out), "drive-1"), to
+
+
+def ecef(drive, enu):
+    """By pyproj alone: the drive's metres as earth-centred ones."""
+    latitude, longitude, altitude = drive.origin
+    pipeline = (
+        f"+proj=pipeline +step +inv +proj=topocentric +ellps=WGS84 +lat_0={latitude!r} +lon_0={longitude!r} "
+        f"+h_0={altitude!r}"
+    )
+    return np.stack(pyproj.Transformer.from_pipeline(pipeline).transform(*np.asarray(enu, float).T), -1)
+
+
+def ecef_of_degrees(longitude, latitude, height):
+    way = pyproj.Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True)
+    return np.stack(way.transform(longitude, latitude, height), -1)
+
+
+def test_laz_is_in_utm_with_both_systems_named(placed):
+    drive, to = placed
+    las = laspy.read(to / "points.laz")
+    assert las.header.version.minor == 4 and las.header.global_encoding.wkt
+    crs = las.header.parse_crs()
+    assert "UTM zone 32N" in crs.name and "ellipsoid" in crs.to_wkt().lower()
+    table = drive.points(columns=["x", "y", "z", "frame_index"])
+    enu = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
+    way = pyproj.Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
+    longitude, latitude = way.transform(np.asarray(las.x), np.asarray(las.y))
+    away = ecef_of_degrees(longitude, latitude, np.asarray(las.z)) - ecef(drive, enu)
+    assert np.linalg.norm(away, axis=1).max() < MILLIMETRE
+
+
+def test_geoparquet_is_read_by_geopandas(placed):
+    geopandas = pytest.importorskip("geopandas")
+    drive, to = placed
+    frame = geopandas.read_parquet(to / "trajectory.parquet")
+    assert len(frame) == drive.manifest.counts.frames and "deviation_up" in frame.columns
+    assert frame.crs.is_geographic
+    poses = drive.cameras.world_from_camera[:, :3, 3]
+    points = np.array([(p.x, p.y, p.z) for p in frame.geometry])
+    assert np.linalg.norm(ecef_of_degrees(*points.T) - ecef(drive, poses), axis=1).max() < MILLIMETRE
+    line = geopandas.read_parquet(to / "path.parquet").geometry[0]
+    np.testing.assert_allclose(np.array(line.coords), points, atol=1e-12)
+    area = geopandas.read_parquet(to / "footprint.parquet").geometry[0]
+    assert area.is_valid and area.buffer(1e-6).covers(line)
+    geo = json.loads(pq.read_schema(to / "trajectory.parquet").metadata[b"geo"])
+    assert geo["version"] == "1.1.0" and geo["columns"]["geometry"]["geometry_types"] == ["Point Z"]
+
+
+def test_geojson_and_kml_say_the_same_places(placed):
+    drive, to = placed
+    want = ecef(drive, drive.cameras.world_from_camera[:, :3, 3])
+    features = json.loads((to / "trajectory.geojson").read_text())["features"]
+    line = np.array(features[0]["geometry"]["coordinates"])
+    assert np.linalg.norm(ecef_of_degrees(*line.T) - want, axis=1).max() < MILLIMETRE
+    assert features[1]["geometry"]["type"] == "Point" and len(features) == len(want) + 1
+    tree = ElementTree.parse(to / "trajectory.kml")
+    text = tree.find(".//{http://www.opengis.net/kml/2.2}coordinates").text
+    places = np.array([[float(x) for x in one.split(",")] for one in text.split()])
+    assert np.linalg.norm(ecef_of_degrees(*places.T) - want, axis=1).max() < MILLIMETRE
+
+
+def test_tiles_of_points_stand_where_the_drive_is(placed):
+    drive, to = placed
+    tileset = json.loads((to / "tileset.json").read_text())
+    assert tileset["asset"]["version"] == "1.1"
+    transform = np.array(tileset["root"]["transform"]).reshape(4, 4).T
+    y_up = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # a viewer's, before any transform of tiles
+    found = []
+    for child in tileset["root"]["children"]:
+        data = (to / child["content"]["uri"]).read_bytes()
+        magic, version, length = struct.unpack_from("<4sII", data)
+        assert (magic, version, length) == (b"glTF", 2, len(data))
+        size = struct.unpack_from("<I", data, 12)[0]
+        tree = json.loads(data[20 : 20 + size])
+        count = tree["accessors"][0]["count"]
+        local = np.frombuffer(data, "<f4", 3 * count, 28 + size).reshape(-1, 3)
+        assert np.abs(local).max() < 2_000
+        moved = (local.astype(float) + tree["nodes"][0]["translation"]) @ y_up.T
+        found.append(moved @ transform[:3, :3].T + transform[:3, 3])
+    table = drive.points(columns=["x", "y", "z"])
+    want = ecef(drive, np.stack([table[axis].to_numpy() for axis in "xyz"], -1))
+    assert np.linalg.norm(np.concatenate(found) - want, axis=1).max() < MILLIMETRE
+
+
+def test_another_system_is_asked_for_by_its_number(placed, tmp_path, capsys):
+    drive, to = placed
+    out = to.parent / "out"
+    arguments = ["--output", str(out), "--drive", "drive-1", "--format", "laz", "--to", str(tmp_path / "x")]
+    assert export.main([*arguments, "--crs", "EPSG:3035"]) == 0
+    assert "LAEA Europe" in laspy.read(tmp_path / "x" / "points.laz").header.parse_crs().name
+    place = json.loads((tmp_path / "x" / "georeference.json").read_text())
+    assert place["origin"]["latitude"] == pytest.approx(drive.origin[0])
+    assert export.main([*arguments[:-1], str(tmp_path / "y"), "--crs", "EPSG:4326"]) != 0
+    assert "no system of metres" in capsys.readouterr().err
+
+
+def test_a_relative_drive_has_no_map(shared, tmp_path, capsys):
+    scenario, _ = scenario_and_fixes(shared)
+    folder, out = tmp_path / "drive-1", tmp_path / "out"
+    folder.mkdir()
+    staged, config = stage(scenario, folder, out)
+    join_and_publish(staged, config, str(out), Reporter(), lambda: None)
+    arguments = ["--output", str(out), "--drive", "drive-1", "--format", "kml", "--to", str(tmp_path / "x")]
+    assert export.main(arguments) == 1
+    assert "not georeferenced" in capsys.readouterr().err and not (tmp_path / "x").exists()
