@@ -1,0 +1,186 @@
+"""Residuals of joints and links, their Jacobians, and the sparse normal equations of a city.
+
+A step of a chunk is (turn about the city's axes, shift in city units, log scale); turns act about the chunk's origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from pipeline.backend.normal_equations import factorised
+from pipeline.backend.sim3 import cross_matrix, nearest_rotation, rotation_exp, rotation_log
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
+
+_HELD = 1e12  # information that holds a component's first chunk in its place
+_STEP = 0.5  # radians or log scale a chunk moves at once, at most
+
+
+@dataclass(frozen=True, eq=False)
+class LinkRows:
+    """Links as arrays: ends, second_from_first as (rotation, translation, log scale), information (m, 7, 7)."""
+
+    first: Frames
+    second: Frames
+    rotation: Array
+    translation: Array
+    log_scale: Array
+    information: Array
+
+    def __len__(self) -> int:
+        return len(self.log_scale)
+
+    def __getitem__(self, which: NDArray[np.int64]) -> LinkRows:
+        return LinkRows(
+            self.first[which],
+            self.second[which],
+            self.rotation[which],
+            self.translation[which],
+            self.log_scale[which],
+            self.information[which],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Linearised: residual (m, 7), jacobian (m, 7, 7k) against the k chunks `node` (m, k), information (m, 7, 7)."""
+
+    residual: Array
+    jacobian: Array
+    node: Numbers
+    information: Array
+
+
+def joint_rows(state: State, joints: Joints) -> Rows:
+    """Turn (the second's axes), shift (the first's axes, units of the drive), log scale; see Joints."""
+    a, b = joints.first, joints.second
+    back = state.rotation[a].transpose(0, 2, 1)
+    unit = (joints.unit / state.scale[a])[:, None]
+    away = state.translation[b] - state.translation[a]
+    turned = np.einsum("nij,nj->ni", back, away)
+    residual = np.concatenate(
+        [
+            rotation_log(joints.rotation.transpose(0, 2, 1) @ back @ state.rotation[b]),
+            unit * turned - joints.translation,
+            (np.log(state.scale[b] / state.scale[a]) - joints.log_scale)[:, None],
+        ],
+        1,
+    )
+    jacobian = np.zeros((len(a), 7, 14))
+    forward = state.rotation[b].transpose(0, 2, 1)
+    jacobian[:, :3, 0:3], jacobian[:, :3, 7:10] = -forward, forward
+    shift = unit[:, :, None] * back
+    jacobian[:, 3:6, 0:3] = shift @ cross_matrix(away)
+    jacobian[:, 3:6, 3:6], jacobian[:, 3:6, 10:13] = -shift, shift
+    jacobian[:, 3:6, 6] = -unit * turned
+    jacobian[:, 6, 6], jacobian[:, 6, 13] = -1, 1
+    return Rows(residual, jacobian, np.stack([a, b], 1), joints.information)
+
+
+def link_rows(state: State, links: LinkRows) -> Rows:
+    """Turn (the second camera's axes), shift (its axes, its drive's units), log scale; see Link."""
+    rotation_a, position_a, log_a = links.first.place(state)
+    rotation_b, position_b, log_b = links.second.place(state)
+    back = rotation_b.transpose(0, 2, 1)
+    unit = np.exp(-log_b)[:, None]
+    away = position_a - position_b
+    turned = np.einsum("nij,nj->ni", back, away)
+    residual = np.concatenate(
+        [
+            rotation_log(back @ rotation_a @ links.rotation.transpose(0, 2, 1)),
+            unit * turned - links.translation,
+            (log_a - log_b - links.log_scale)[:, None],
+        ],
+        1,
+    )
+    # how the frames' (turn, position, log scale) answer to their chunks' steps
+    first, second = _frame_jacobian(state, links.first), _frame_jacobian(state, links.second)
+    shift = unit[:, :, None] * back
+    jacobian = np.zeros((len(links), 7, 28))
+    for sign, part, columns in ((1, first, slice(0, 14)), (-1, second, slice(14, 28))):
+        jacobian[:, :3, columns] = sign * back @ part[:, :3]
+        jacobian[:, 3:6, columns] = sign * shift @ part[:, 3:6]
+        jacobian[:, 6, columns] = sign * part[:, 6]
+    jacobian[:, 3:6, 14:] += shift @ cross_matrix(away) @ second[:, :3]
+    jacobian[:, 3:6, 14:] -= (unit * turned)[:, :, None] * second[:, 6, None, :]
+    return Rows(residual, jacobian, np.concatenate([links.first.node, links.second.node], 1), links.information)
+
+
+def _frame_jacobian(state: State, frames: Frames) -> Array:
+    """(n, 7, 14): turn, position and log scale of frames against the steps of their two chunks."""
+    arm = frames.arm(state)
+    jacobian = np.zeros((len(arm), 7, 2, 7))
+    for end in (0, 1):
+        jacobian[:, :3, end, :3] = np.eye(3)
+        jacobian[:, 3:6, end, :3] = -cross_matrix(arm[:, end])
+        jacobian[:, 3:6, end, 3:6] = np.eye(3)
+        jacobian[:, 3:6, end, 6] = arm[:, end]
+        jacobian[:, 6, end, 6] = 1
+        jacobian[:, :, end] *= frames.share[:, end, None, None]
+    return jacobian.reshape(len(arm), 7, 14)
+
+
+def retract(state: State, step: Array) -> State:
+    """The state after a step (n, 7)."""
+    return State(
+        state.scale * np.exp(step[:, 6]),
+        nearest_rotation(rotation_exp(step[:, :3]) @ state.rotation),
+        state.translation + step[:, 3:6],
+    )
+
+
+class CityEquations:
+    """Normal equations of `groups` over `count` chunks, of which `held` stay in their place, factorised.
+
+    step (count, 7): the Gauss-Newton step, shortened where it is long.
+    """
+
+    def __init__(self, count: int, groups: Sequence[Rows], held: Sequence[int]) -> None:
+        size = 7 * count
+        values, across, down = [], [], []
+        gradient = np.zeros(size)
+        for rows in groups:
+            if not len(rows.residual):
+                continue
+            width = rows.node.shape[1] * 7
+            weighted = rows.jacobian.transpose(0, 2, 1) @ rows.information
+            index = (rows.node[:, :, None] * 7 + np.arange(7)).reshape(-1, width)
+            values.append((weighted @ rows.jacobian).ravel())
+            down.append(np.repeat(index, width, axis=1).ravel())
+            across.append(np.tile(index, (1, width)).ravel())
+            np.add.at(gradient, index.ravel(), (weighted @ rows.residual[:, :, None])[:, :, 0].ravel())
+        fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
+        values.append(np.full(len(fixed), _HELD))
+        down.append(fixed)
+        across.append(fixed)
+        matrix = scipy.sparse.csc_matrix(
+            (np.concatenate(values), (np.concatenate(down), np.concatenate(across))), shape=(size, size)
+        )
+        self._size = size
+        self._factor = factorised(matrix)
+        step = -self._factor.solve(gradient).reshape(-1, 7)
+        longest = float(np.abs(step[:, [0, 1, 2, 6]]).max())
+        self.step: Array = step * min(1.0, _STEP / max(longest, 1e-300))
+
+    def covariance(self, rows: Rows) -> Array:
+        """(7m, 7m): covariance of the rows' residuals as far as the solution itself is unsure."""
+        count = len(rows.residual)
+        right = np.zeros((self._size, 7 * count))
+        for n in range(count):
+            for k, node in enumerate(rows.node[n]):
+                right[node * 7 : node * 7 + 7, n * 7 : n * 7 + 7] += rows.jacobian[n, :, k * 7 : k * 7 + 7].T
+        return np.asarray(right.T @ self._factor.solve(right))
+
+
+def settled(state: State, joints: Joints, links: LinkRows, held: Sequence[int], iterations: int = 15) -> State:
+    """The state that joints and links agree upon most, by Gauss-Newton steps from `state`."""
+    for _ in range(iterations):
+        step = CityEquations(len(state.scale), [joint_rows(state, joints), link_rows(state, links)], held).step
+        state = retract(state, step)
+        if np.abs(step[:, [0, 1, 2, 6]]).max() < 1e-6:
+            break
+    return state

@@ -1,0 +1,178 @@
+"""Drives as a graph: a Sim(3) a chunk, what holds the chunks of a drive together, and where frames are between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.config import BackendConfig
+from pipeline.backend.join import JoinResult
+from pipeline.backend.sim3 import rotation_exp, rotation_log
+
+Array = NDArray[np.float64]
+Numbers = NDArray[np.int64]
+
+# Deviations of a drive's own loop (a result does not keep what was measured): radians, share of a chunk's way, log.
+_LOOP_TURN, _LOOP_PLACE, _LOOP_SCALE = 0.004, 0.02, 0.02
+_LEAST_WAY = 1e-9  # a standing chunk's way, world units
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """city_from_chunk of n chunks: scale (n,), rotation (n, 3, 3), translation (n, 3)."""
+
+    scale: Array
+    rotation: Array
+    translation: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Joints:
+    """Measured transforms between chunks: first_from_second is (scale, rotation, translation in units of the first
+    chunk's drive); unit (m,): the first chunk's scale in its drive; information (m, 7, 7) of turn, shift, log scale."""
+
+    first: Numbers
+    second: Numbers
+    rotation: Array
+    translation: Array
+    log_scale: Array
+    unit: Array
+    information: Array
+
+    @staticmethod
+    def joined(parts: Sequence[Joints]) -> Joints:
+        """All of them in one."""
+        names = ("first", "second", "rotation", "translation", "log_scale", "unit", "information")
+        return Joints(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Frames between two chunks: node (n, 2), share (n, 2) of each in the frame's place; own_rotation (n, 2, 3, 3) and
+    own_position (n, 2, 3): the camera in either chunk's gauge; log_unit (n, 2): log of the chunk's scale in its
+    drive."""
+
+    node: Numbers
+    share: Array
+    own_rotation: Array
+    own_position: Array
+    log_unit: Array
+
+    def __getitem__(self, which: NDArray[np.int64] | slice) -> Frames:
+        return Frames(
+            self.node[which],
+            self.share[which],
+            self.own_rotation[which],
+            self.own_position[which],
+            self.log_unit[which],
+        )
+
+    def place(self, state: State) -> tuple[Array, Array, Array]:
+        """Rotation (n, 3, 3), position (n, 3), log of city units a unit of the drive (n,)."""
+        rotation = state.rotation[self.node] @ self.own_rotation
+        turn = rotation_log(rotation[:, 0].transpose(0, 2, 1) @ rotation[:, 1])
+        mean = rotation[:, 0] @ rotation_exp(turn * self.share[:, 1, None])
+        position = (self.arm(state) + state.translation[self.node]) * self.share[:, :, None]
+        log_scale = (np.log(state.scale[self.node]) - self.log_unit) * self.share
+        return mean, position.sum(1), log_scale.sum(1)
+
+    def arm(self, state: State) -> Array:
+        """(n, 2, 3): from each chunk's origin to the frame, city units."""
+        turned = np.einsum("nkij,nkj->nki", state.rotation[self.node], self.own_position)
+        return np.asarray(state.scale[self.node][:, :, None] * turned)
+
+
+def own_state(drive: JoinResult) -> State:
+    """The drive's chunks in the drive's own frame."""
+    chunks = drive.world_from_chunk
+    return State(
+        np.array([c.scale for c in chunks]),
+        np.stack([c.rotation for c in chunks]),
+        np.stack([c.translation for c in chunks]),
+    )
+
+
+def joints_of(drive: JoinResult, offset: int, config: BackendConfig, looseness: float = 1.0) -> Joints:
+    """What holds the drive's chunks together: its overlaps, with what they cannot show, and its own accepted loops.
+
+    Both are taken as they were solved: alone the drive stays as it is. looseness: factor of the deviations of what
+    overlaps cannot show.
+    """
+    state = own_state(drive)
+    pairs: list[tuple[int, int]] = []
+    covariances: list[Array] = []
+    for edge in drive.edges:
+        pairs.append((edge.first, edge.second))
+        covariances.append(_edge_covariance(drive, edge.covariance, edge.first, edge.second, state, config, looseness))
+    way = float(np.median(np.linalg.norm(np.diff(state.translation, axis=0), axis=1))) if len(state.scale) > 1 else 1.0
+    for loop in drive.loops:
+        if loop.accepted and loop.chunks is not None and loop.chunks[0] != loop.chunks[1]:
+            pairs.append(loop.chunks)
+            place = np.hypot(loop.residual or 0.0, _LOOP_PLACE * max(way, _LEAST_WAY))
+            covariances.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    back = state.rotation[first].transpose(0, 2, 1)
+    between = np.einsum("nij,nj->ni", back, state.translation[second] - state.translation[first])
+    information = np.stack([np.linalg.inv(c) for c in covariances]) if covariances else np.zeros((0, 7, 7))
+    return Joints(
+        first + offset,
+        second + offset,
+        back @ state.rotation[second],
+        between,
+        np.log(state.scale[second] / state.scale[first]),
+        state.scale[first],
+        information,
+    )
+
+
+def _edge_covariance(
+    drive: JoinResult,
+    covariance: Array,
+    first: int,
+    second: int,
+    state: State,
+    config: BackendConfig,
+    looseness: float,
+) -> Array:
+    """(7, 7) of turn (the second's axes), shift (the first's axes, world units) and log scale of a joint.
+
+    To what the overlap measured comes what two chunks that see the same frames cannot show (BackendConfig.unseen_*).
+    """
+    order = [1, 2, 3, 4, 5, 6, 0]
+    given = covariance[np.ix_(order, order)] * drive.variance_inflation
+    lost = ~np.isfinite(np.diag(given))
+    given = np.where(np.isfinite(given), given, 0.0)
+    given[lost] = given[:, lost] = 0.0
+    turned = np.eye(7)
+    turned[3:6, 3:6] = state.rotation[first].T
+    way = max(float(np.linalg.norm(state.translation[second] - state.translation[first])), _LEAST_WAY)
+    unseen = np.array(
+        [config.unseen_turn] * 3 + [config.unseen_place * way] * 3 + [config.unseen_scale if config.scale else 1e-6]
+    )
+    loose = np.array([np.pi] * 3 + [10 * way] * 3 + [1.0])
+    result = turned @ given @ turned.T + np.diag(np.where(lost, loose, looseness * unseen) ** 2)
+    return np.asarray((result + result.T) / 2)
+
+
+def frames_of(drive: JoinResult, offset: int) -> Frames:
+    """Every frame of the drive between the reference frames of two chunks."""
+    state = own_state(drive)
+    middle = np.array([(first + last) / 2 for first, last in drive.chunk_frames])
+    after = np.clip(np.searchsorted(middle, drive.frame_index, side="right"), 1, max(len(middle) - 1, 1))
+    node = np.stack([after - 1, np.minimum(after, len(middle) - 1)], 1)
+    gap = np.maximum(middle[node[:, 1]] - middle[node[:, 0]], 1.0)
+    share = np.clip((drive.frame_index - middle[node[:, 0]]) / gap, 0.0, 1.0)
+    share = np.where(node[:, 0] == node[:, 1], 0.0, share)
+    pose = np.asarray(drive.world_from_camera, np.float64)
+    back = state.rotation[node].transpose(0, 1, 3, 2)
+    away = pose[:, None, :3, 3] - state.translation[node]
+    return Frames(
+        node + offset,
+        np.stack([1 - share, share], 1),
+        back @ pose[:, None, :3, :3],
+        np.einsum("nkij,nkj->nki", back, away) / state.scale[node][:, :, None],
+        np.log(state.scale[node]),
+    )

@@ -1,0 +1,207 @@
+"""Drives and links -> a city: every drive in one frame, bent to the links that can be true, the others explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2 as chi2_distribution
+
+from pipeline.backend.config import BackendConfig
+from pipeline.backend.join import JoinResult
+from pipeline.backend.sim3 import Sim3, nearest_rotation
+from pipeline.fuse.city_equations import LinkRows
+from pipeline.fuse.consistent_links import BOUND, Grouping
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state
+from pipeline.fuse.link import Link, LinkVerdict
+
+# Deviations of what overlaps cannot show, over those by which links are judged: a drive is bent to its links as little
+# as they allow.
+_LOOSENESS = (0.02, 0.06, 0.2, 1.0)
+_ROUNDS = 6  # times the set of accepted links may change at the end
+_USUAL = 1.5 * float(chi2_distribution.ppf(0.5, 7))  # median chi2 of true links; their deviations are guesses too
+_COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
+
+
+@dataclass(frozen=True, eq=False)
+class FusedDrive:
+    """A drive in its city. city_from_drive: the mean transform; city_from_camera (N, 4, 4): the drive's frames, bent to
+    the links; depth_scale (N,): what depth in the drive's units is multiplied with to be in the city's; component:
+    drives of one number stand in one frame, the frame of the first of them; scale_range: largest over smallest scale
+    that the drive's chunks were given."""
+
+    city_from_drive: Sim3
+    city_from_camera: Array
+    depth_scale: Array
+    component: int
+    scale_range: float
+
+
+@dataclass(frozen=True, eq=False)
+class City:
+    """Drives and links as they came out. alarms: what looks wrong, a sentence each."""
+
+    drives: tuple[FusedDrive, ...]
+    links: tuple[LinkVerdict, ...]
+    alarms: tuple[str, ...]
+
+    @property
+    def city_from_drive(self) -> tuple[Sim3, ...]:
+        """One a drive."""
+        return tuple(drive.city_from_drive for drive in self.drives)
+
+    @property
+    def city_from_camera(self) -> tuple[Array, ...]:
+        """(N, 4, 4), one a drive."""
+        return tuple(drive.city_from_camera for drive in self.drives)
+
+    @property
+    def accepted(self) -> NDArray[np.bool_]:
+        """(L,): whether a link was believed."""
+        return np.array([link.accepted for link in self.links], bool)
+
+
+def solve(drives: Sequence[JoinResult], links: Sequence[Link], *, config: BackendConfig | None = None) -> City:
+    """Bring drives into one frame.
+
+    The unknowns are a Sim(3) a chunk of every drive; drives hold together as their overlaps and loops do. Links that
+    cannot be true together with others are left out with a reason: the largest sets that agree come first (pairwise
+    consistency as in PCM, Mangelsson 2018, but over groups of drives that grow; joint compatibility as in Neira 2001).
+    A component's frame is that of its first drive.
+
+    Raises ValueError: no drive, a link that names a drive or frame that is not there.
+    """
+    if not drives:
+        raise ValueError("expected at least one drive, got none")
+    for number, link in enumerate(links):
+        for drive, frame in ((link.first, link.first_frame), (link.second, link.second_frame)):
+            if drive >= len(drives) or frame >= len(drives[drive].frame_index):
+                raise ValueError(f"link {number} names frame {frame} of drive {drive}, which is not there")
+    config = config or BackendConfig()
+    states = [own_state(drive) for drive in drives]
+    offset = np.cumsum([0, *(len(state.scale) for state in states)])
+    state = State(*(np.concatenate([getattr(s, n) for s in states]) for n in ("scale", "rotation", "translation")))
+    joints = _joints(drives, offset, config, _LOOSENESS[-1])
+    frames = [frames_of(drive, int(at)) for drive, at in zip(drives, offset, strict=False)]
+    drive_of_node = np.repeat(np.arange(len(drives)), np.diff(offset))
+    ends = np.array([(link.first, link.second) for link in links], np.int64).reshape(-1, 2)
+    grouping = Grouping(state, joints, _link_rows(links, frames), drive_of_node, ends)
+    grouping.run()
+    verdicts = _judged(grouping, ends)
+    _tighten(grouping, [_joints(drives, offset, config, looseness) for looseness in _LOOSENESS])
+    fused = tuple(_fused(drive, frames[n], grouping, n) for n, drive in enumerate(drives))
+    alarms = tuple(
+        f"drive {n}: its scale changes by {drive.scale_range:.2g} along the way; look at its links"
+        for n, drive in enumerate(fused)
+        if drive.scale_range > _COLLAPSE
+    )
+    return City(fused, verdicts, alarms)
+
+
+def _joints(drives: Sequence[JoinResult], offset: NDArray[np.int64], config: BackendConfig, looseness: float) -> Joints:
+    return Joints.joined(
+        [joints_of(drive, int(at), config, looseness) for drive, at in zip(drives, offset, strict=False)]
+    )
+
+
+def _tighten(grouping: Grouping, joints: Sequence[Joints]) -> None:
+    """Solve each component with the tightest of `joints` that its links, by their own deviations, can be true with.
+
+    Links are judged with all that overlaps might not show; used as a weight, that lets the noise of links bend drives
+    that are better than they.
+    """
+    for group in sorted(set(grouping.group.tolist())):
+        links = [n for n in sorted(grouping.accepted) if grouping.group_of_link(n) == group]
+        if not links:
+            continue
+        for tight in joints:
+            grouping.settle(group, tight)
+            if np.median(grouping.own_chi2(links)) <= _USUAL:
+                break
+
+
+def _link_rows(links: Sequence[Link], frames: Sequence[Frames]) -> LinkRows:
+    def end(which: Sequence[tuple[int, int]]) -> Frames:
+        names = ("node", "share", "own_rotation", "own_position", "log_unit")
+        empty = frames[0][np.zeros(0, np.int64)]
+        parts = [frames[drive][np.array([frame])] for drive, frame in which]
+        return Frames(*(np.concatenate([getattr(part, n) for part in [empty, *parts]]) for n in names))
+
+    return LinkRows(
+        end([(link.first, link.first_frame) for link in links]),
+        end([(link.second, link.second_frame) for link in links]),
+        np.array([link.second_from_first.rotation for link in links]).reshape(-1, 3, 3),
+        np.array([link.second_from_first.translation for link in links]).reshape(-1, 3),
+        np.log(np.array([link.second_from_first.scale for link in links])),
+        np.array([np.linalg.inv(link.covariance) for link in links]).reshape(-1, 7, 7),
+    )
+
+
+def _judged(grouping: Grouping, ends: NDArray[np.int64]) -> tuple[LinkVerdict, ...]:
+    """Let in what fits the solution after all, put out what does not, and say why."""
+    chi2 = np.full(len(ends), np.inf)
+    groups = sorted(set(grouping.group.tolist()))
+    for _ in range(_ROUNDS):
+        changed = False
+        for group in groups:
+            inside = [n for n in range(len(ends)) if (grouping.group[ends[n]] == group).all()]
+            believed = [n for n in inside if n in grouping.accepted]
+            others = [n for n in inside if n not in grouping.accepted]
+            if believed:
+                chi2[believed] = grouping.own_chi2(believed)
+                worst = believed[int(np.argmax(chi2[believed]))]
+                if chi2[worst] > BOUND and _still_joined(grouping, ends, group, worst):
+                    grouping.accepted.discard(worst)
+                    grouping.settle(group)
+                    changed = True
+                    continue
+            if others:
+                chi2[others], fits = grouping.weighed(group, others)
+                new = {n for n, fit in zip(others, fits, strict=True) if fit}
+                if new:
+                    grouping.accepted |= new
+                    grouping.settle(group)
+                    changed = True
+        if not changed:
+            break
+    return tuple(_verdict(grouping, ends, n, float(chi2[n])) for n in range(len(ends)))
+
+
+def _still_joined(grouping: Grouping, ends: NDArray[np.int64], group: int, without: int) -> bool:
+    """Whether the group holds together without a link."""
+    drives = np.nonzero(grouping.group == group)[0]
+    reached, size = {int(drives[0])}, 0
+    used = [n for n in grouping.accepted if n != without and (grouping.group[ends[n]] == group).all()]
+    while len(reached) != size:
+        size = len(reached)
+        for n in used:
+            if reached & set(ends[n].tolist()):
+                reached |= set(ends[n].tolist())
+    return len(reached) == len(drives)
+
+
+def _verdict(grouping: Grouping, ends: NDArray[np.int64], number: int, chi2: float) -> LinkVerdict:
+    first, second = ends[number]
+    if number in grouping.accepted:
+        pair = {int(first), int(second)}
+        alone = sum(1 for n in grouping.accepted if set(ends[n].tolist()) == pair) == 1
+        return LinkVerdict(True, chi2, "agrees" + (", the only one between its drives" if alone else ""))
+    if grouping.group[first] != grouping.group[second]:
+        return LinkVerdict(False, chi2, "joins drives that nothing else joins, and no other link bears it out")
+    return LinkVerdict(
+        False, chi2, f"contradicts the other links and the drives: chi2 {chi2:.3g}, at most {BOUND:.3g} allowed"
+    )
+
+
+def _fused(drive: JoinResult, frames: Frames, grouping: Grouping, number: int) -> FusedDrive:
+    rotation, position, log_scale = frames.place(grouping.state)
+    pose = np.tile(np.eye(4), (len(position), 1, 1))
+    pose[:, :3, :3], pose[:, :3, 3] = rotation, position
+    own = np.asarray(drive.world_from_camera, np.float64)
+    turn = nearest_rotation((rotation @ own[:, :3, :3].transpose(0, 2, 1)).mean(0))
+    scale = float(np.exp(log_scale.mean()))
+    shift = position.mean(0) - scale * turn @ own[:, :3, 3].mean(0)
+    spread = float(np.exp(log_scale.max() - log_scale.min()))
+    return FusedDrive(Sim3(scale, turn, shift), pose, np.exp(log_scale), int(grouping.group[number]), spread)
