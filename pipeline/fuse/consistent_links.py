@@ -16,7 +16,7 @@ from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, joint_rows, link_rows, settled
-from pipeline.fuse.drive_nodes import Array, Frames, Joints, State
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 
 CONFIDENCE = 0.99999
 """A link is rejected when its residual is less likely than one minus this, were it true."""
@@ -47,7 +47,7 @@ class Grouping:
     chi2 (L,): the last a link had when it was weighed.
     """
 
-    def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Array, ends: Array) -> None:
+    def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
         self.state, self._joints, self._links = state, joints, links
         self._drive_of_node, self._ends = drive_of_node, ends
         self.group = np.arange(int(drive_of_node.max()) + 1)
@@ -76,7 +76,7 @@ class Grouping:
                 pairs.setdefault((min(first, second), max(first, second)), []).append(number)
         return pairs
 
-    def nodes(self, *groups: int) -> NDArray[np.int64]:
+    def nodes(self, *groups: int) -> Numbers:
         """Chunks of the groups."""
         return np.nonzero(np.isin(self.group[self._drive_of_node], groups))[0]
 
@@ -102,7 +102,7 @@ class Grouping:
         return [n for n in sorted(self.accepted) if (np.isin(self.group[self._ends[n]], groups)).all()]
 
     def _part(
-        self, nodes: NDArray[np.int64], links: Sequence[int], joints: Joints | None = None
+        self, nodes: Numbers, links: Sequence[int], joints: Joints | None = None
     ) -> tuple[State, Joints, LinkRows]:
         """The problem of `nodes` alone, counted anew."""
         every = joints or self._joints
@@ -119,7 +119,7 @@ class Grouping:
         )
         return _taken(self.state, nodes), joints, rows
 
-    def _put(self, nodes: NDArray[np.int64], part: State) -> None:
+    def _put(self, nodes: Numbers, part: State) -> None:
         scale, rotation, translation = (
             x.copy() for x in (self.state.scale, self.state.rotation, self.state.translation)
         )
@@ -214,11 +214,11 @@ def compatible(rows: Rows, covariance: Array, begin: int | None = None) -> tuple
     return taken, first
 
 
-def _taken(state: State, nodes: NDArray[np.int64]) -> State:
+def _taken(state: State, nodes: Numbers) -> State:
     return State(state.scale[nodes], state.rotation[nodes], state.translation[nodes])
 
 
-def _moved(state: State, by: Sim3, nodes: NDArray[np.int64]) -> State:
+def _moved(state: State, by: Sim3, nodes: Numbers) -> State:
     scale, rotation, translation = state.scale.copy(), state.rotation.copy(), state.translation.copy()
     scale[nodes] *= by.scale
     rotation[nodes] = by.rotation @ rotation[nodes]

@@ -85,7 +85,7 @@ def solve(drives: Sequence[JoinResult], links: Sequence[Link], *, config: Backen
     state = State(*(np.concatenate([getattr(s, n) for s in states]) for n in ("scale", "rotation", "translation")))
     joints = _joints(drives, offset, config, _LOOSENESS[-1])
     frames = [frames_of(drive, int(at)) for drive, at in zip(drives, offset, strict=False)]
-    drive_of_node = np.repeat(np.arange(len(drives)), np.diff(offset))
+    drive_of_node = np.repeat(np.arange(len(drives), dtype=np.int64), np.diff(offset))
     ends = np.array([(link.first, link.second) for link in links], np.int64).reshape(-1, 2)
     grouping = Grouping(state, joints, _link_rows(links, frames), drive_of_node, ends)
     grouping.run()

@@ -1,0 +1,141 @@
+"""Drives find their places in one city; links that cannot be true are named; nothing depends on frames and units."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.backend.sim3 import Sim3, rotation_exp
+from pipeline.fuse import Link, solve
+from tests.fuse.made_up_drives import drive_in, gauges_of, link_between, town_path
+
+STARTS = (0.0, 60.0, 130.0, 180.0)
+FRAMES = 120
+TRUE_ENDS = [
+    (0, 80, 1, 22),
+    (0, 100, 1, 41),
+    (1, 90, 2, 21),
+    (1, 110, 2, 38),
+    (2, 60, 3, 12),
+    (2, 95, 3, 44),
+    (1, 118, 3, 0),
+]
+
+
+def town(seed=0):
+    truths = [town_path(FRAMES, start) for start in STARTS]
+    gauges = gauges_of(len(STARTS), seed)
+    return gauges, truths, [drive_in(gauge, truth) for gauge, truth in zip(gauges, truths, strict=True)]
+
+
+def metres_off(city, truths):
+    """Largest distance of a camera from the truth; the first drive's frame is the town's."""
+    return max(
+        float(np.abs(found[:, :3, 3] - true[:, :3, 3]).max())
+        for found, true in zip(city.city_from_camera, truths, strict=True)
+    )
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10**6))
+def test_whatever_their_frames_and_units_true_links_put_drives_where_they_were(seed):
+    gauges, truths, drives = town(seed)
+    city = solve(drives, [link_between(gauges, truths, ends) for ends in TRUE_ENDS])
+    assert city.accepted.all() and {drive.component for drive in city.drives} == {0}
+    assert metres_off(city, truths) < 1e-4
+    for drive, gauge in zip(city.drives, gauges, strict=True):
+        back = drive.city_from_drive @ gauge
+        assert back.scale == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(back.matrix(), np.eye(4), atol=1e-3)
+        np.testing.assert_allclose(drive.depth_scale, 1 / gauge.scale, rtol=1e-5)
+    assert not city.alarms
+
+
+def test_without_links_every_drive_stays_as_it_is():
+    _, _, drives = town()
+    city = solve(drives, [])
+    assert [drive.component for drive in city.drives] == [0, 1, 2, 3] and not len(city.accepted)
+    for drive, fused in zip(drives, city.drives, strict=True):
+        np.testing.assert_allclose(fused.city_from_camera, drive.world_from_camera, atol=1e-9)
+
+
+def test_wrong_links_are_left_out_even_two_that_agree_with_each_other():
+    gauges, truths, drives = town()
+    lie = Sim3(1.0, rotation_exp(np.array([0, 0.4, 0])), np.array([25.0, 0, -40.0]))
+    other = Sim3(1.2, rotation_exp(np.array([0, -1.0, 0.1])), np.array([-10.0, 3, 60.0]))
+    good = [link_between(gauges, truths, ends) for ends in TRUE_ENDS]
+    bad = [
+        link_between(gauges, truths, (0, 30, 3, 60), lie),
+        link_between(gauges, truths, (0, 50, 3, 85), lie),
+        link_between(gauges, truths, (1, 60, 2, 90), other),
+    ]
+    city = solve(drives, [bad[0], *good, bad[1], bad[2]])
+    assert city.accepted.tolist() == [False, *[True] * len(good), False, False]
+    assert "contradicts" in city.links[0].reason and city.links[0].chi2 > 100
+    assert metres_off(city, truths) < 1e-3
+
+
+def test_a_link_turned_round_says_the_same():
+    gauges, truths, drives = town()
+    turned = [(b, j, a, i) for a, i, b, j in TRUE_ENDS]
+    city = solve(drives, [link_between(gauges, truths, ends) for ends in turned])
+    assert city.accepted.all() and metres_off(city, truths) < 1e-4
+
+
+def test_drives_that_nothing_joins_are_components_of_their_own():
+    gauges, truths, drives = town()
+    ends = [(0, 80, 1, 22), (0, 100, 1, 41), (2, 60, 3, 12), (2, 95, 3, 44)]
+    city = solve(drives, [link_between(gauges, truths, one) for one in ends])
+    assert [drive.component for drive in city.drives] == [0, 0, 2, 2]
+    np.testing.assert_allclose(city.city_from_camera[2], drives[2].world_from_camera, atol=1e-6)
+
+
+def test_a_drive_whose_scale_must_change_along_the_way_is_an_alarm():
+    """A drive that shrinks by the half, whose overlaps say nothing of scale, driven beside one that does not."""
+    truth = town_path(FRAMES, 0.0)
+    shrink = np.exp(np.linspace(0.0, np.log(0.5), FRAMES))
+    poses = truth.copy()
+    poses[1:, :3, 3] = poses[0, :3, 3] + np.cumsum(np.diff(truth[:, :3, 3], axis=0) * shrink[1:, None], axis=0)
+    drive = drive_in(Sim3.identity(), poses)
+    chunks = [
+        Sim3(float(shrink[(a + b) // 2]), chunk.rotation, chunk.translation)
+        for chunk, (a, b) in zip(drive.world_from_chunk, drive.chunk_frames, strict=True)
+    ]
+    unsure = np.diag([np.inf, *np.diag(drive.edges[0].covariance)[1:]])
+    edges = tuple(replace(edge, covariance=unsure) for edge in drive.edges)
+    deviation = np.diag(np.array([0.003] * 3 + [0.1] * 3 + [0.02]) ** 2)
+    links = [Link(0, f, 1, f, Sim3(float(shrink[f]), np.eye(3), np.zeros(3)), deviation) for f in range(5, FRAMES, 10)]
+    straight = drive_in(Sim3.identity(), truth)
+    city = solve([straight, replace(drive, world_from_chunk=tuple(chunks), edges=edges)], links)
+    assert city.accepted.all() and city.drives[1].scale_range > 1.7
+    assert len(city.alarms) == 1 and city.alarms[0].startswith("drive 1: its scale changes by")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"second": 0}, "not drive 0 to itself"),
+        ({"first_frame": -1}, "start at 0"),
+        ({"covariance": np.eye(6)}, r"\(7, 7\)"),
+        ({"covariance": -np.eye(7)}, "positive definite"),
+        ({"covariance": np.full((7, 7), np.nan)}, "finite"),
+    ],
+)
+def test_a_link_that_is_none_is_refused(change, said):
+    given_ = {"first": 0, "first_frame": 3, "second": 1, "second_frame": 4}
+    given_ |= {"second_from_first": Sim3.identity(), "covariance": np.eye(7)}
+    with pytest.raises(ValueError, match=said):
+        Link(**(given_ | change))
+
+
+@pytest.mark.parametrize("ends", [(0, 5, 9, 5), (0, FRAMES, 1, 5)])
+def test_a_link_to_what_is_not_there_is_refused(ends):
+    drives = town()[2]
+    a, i, b, j = ends
+    link = Link(a, i, b, j, Sim3.identity(), np.eye(7))
+    with pytest.raises(ValueError, match="link 0 names frame"):
+        solve(drives, [link])
+    with pytest.raises(ValueError, match="at least one drive"):
+        solve([], [])
