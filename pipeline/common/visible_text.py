@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from pipeline.common.secrets import without_secrets
+
 # C0 and C1 controls (escape sequences of terminals), marks that reorder text, line separators, bytes that are no UTF-8
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
 
@@ -17,17 +19,18 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def visible_values(value: Any) -> Any:
-    """Values of JSON with every text in them visible: for pages, which would draw nothing, or another order."""
+    """Values of JSON with every text in them visible and without credentials: for pages."""
     if isinstance(value, str):
-        return visible(value, keep="\n\t")
+        return visible(without_secrets(value), keep="\n\t")
     if isinstance(value, Mapping):
         return {visible_values(key): visible_values(one) for key, one in value.items()}
     return [visible_values(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def show(text: str, stream: TextIO | None = None) -> None:
-    """Print lines for a person, to stdout by default: what a command says with texts from outside in it."""
-    print(visible(text, keep="\n"), file=stream or sys.stdout, flush=True)
+    """Print lines for a person, to stdout by default: what a command says with texts from outside in it, which are made
+    visible and lose their credentials."""
+    print(visible(without_secrets(text), keep="\n"), file=stream or sys.stdout, flush=True)
 
 
 def _escape(code: int) -> str:

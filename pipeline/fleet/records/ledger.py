@@ -299,6 +299,8 @@ class Ledger:
         return RunState(info, rows)
 
     def _put(self, row: DriveRow) -> None:
+        if row.reason is not None:
+            row = replace(row, reason=storage.redacted(row.reason))  # in memory too, from which the report is made
         before = self.rows.get(row.drive_id)
         if before is not None:
             self._counts[before.state] -= 1

@@ -17,6 +17,7 @@ from string import Template
 from typing import Any
 
 from pipeline import storage
+from pipeline.common.secrets import without_secrets
 from pipeline.common.sizes import size_text
 from pipeline.common.visible_text import visible, visible_values
 from pipeline.fleet.records.ledger import FINAL, STATES, DriveRow, RunState, run_uri
@@ -251,4 +252,4 @@ def _date(seconds: float) -> str:
 
 
 def _text(value: str) -> str:
-    return html.escape(visible(str(value)))
+    return html.escape(visible(without_secrets(str(value))))
