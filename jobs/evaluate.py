@@ -49,6 +49,9 @@ class EvaluateConfig:
     """
     truth: str | None = None
     """Drive with truth (ROOT/sequences/ID with ROOT/poses/ID.txt, or ROOT), or a file of poses."""
+    truth_origin: str | None = None
+    """latitude,longitude,altitude about which the truth is metres east, north and up: a georeferenced drive is then
+    compared without any alignment, too (absolute)."""
     drive: str | None = None
     """Which drive of an output, and of a ROOT of true drives."""
     match: Match = "auto"
@@ -87,6 +90,7 @@ class EvaluateConfig:
             raise ValueError(f"tolerance must be 0 or more seconds, not {self.tolerance}")
         if self.max_depth is not None and not self.max_depth > 0:
             raise ValueError(f"max_depth must be above 0 metres, not {self.max_depth}")
+        self.origin  # noqa: B018 (refuses what is no place)
         if self.benchmark is None:
             if self.pred is None or self.truth is None:
                 raise ValueError("give --pred and --truth, or --benchmark with --data and --output")
@@ -102,6 +106,19 @@ class EvaluateConfig:
         unknown = [part for part in self.parts if part not in VARIANTS or not VARIANTS[part]]
         if unknown:
             raise ValueError(f"--ablate takes gcs, gcm and loops, not {unknown[0]!r}")
+
+    @property
+    def origin(self) -> tuple[float, float, float] | None:
+        """The truth's origin in numbers."""
+        if self.truth_origin is None:
+            return None
+        try:
+            latitude, longitude, altitude = (float(part) for part in self.truth_origin.split(","))
+        except ValueError:
+            raise ValueError(f"--truth-origin must be latitude,longitude,altitude, not {self.truth_origin!r}") from None
+        if not (abs(latitude) <= 90 and abs(longitude) <= 360 and abs(altitude) < 1e5):
+            raise ValueError(f"--truth-origin {self.truth_origin} is no place on Earth")
+        return latitude, longitude, altitude
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -185,7 +202,7 @@ def _evaluate(config: EvaluateConfig) -> None:
         tolerance_s=config.tolerance,
         filled=config.filled,
     )
-    result = evaluate(comparison, with_depth=config.depth, max_depth=config.max_depth)
+    result = evaluate(comparison, with_depth=config.depth, max_depth=config.max_depth, truth_origin=config.origin)
     text = json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n"
     if config.json == "-":
         sys.stdout.write(text)

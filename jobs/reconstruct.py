@@ -140,17 +140,26 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
     if result.was_there:
         return f"drive {result.manifest.drive_id} is published already, nothing to do: {result.uri}"
     still = f" ({counts.frames_still} of them stood still)" if counts.frames_still else ""
+    unit = "units" if result.manifest.metric is None else "m"
     lines = [
         f"drive {result.manifest.drive_id}: done",
         f"  frames   {counts.frames} ({counts.frames_ok} ok, {counts.frames_filled} filled{still}, "
         f"{counts.frames_missing} missing)",
         f"  chunks   {counts.chunks}",
         f"  loops    {counts.loops_accepted} of {counts.loops} accepted",
-        f"  path     {counts.path_length:.2f} units long",
+        f"  path     {counts.path_length:.2f} {unit} long",
         f"  points   {counts.points:,}",
         "  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()),
         f"  result   {result.uri}",
     ]
+    place = result.manifest.georeference
+    if place is not None:
+        origin = place["origin"]
+        lines.insert(
+            5,
+            f"  place    {origin['latitude']:.6f}, {origin['longitude']:.6f} ({place['source']}: "
+            f"{place['fixes_used']} of {place['fixes']} fixes used, clock offset {place['clock_offset_s']:.2f} s)",
+        )
     for frame, reason in sorted(result.bad_frames.items())[:5]:
         lines.insert(2, f"           frame {frame}: {reason}")
     for note in result.notes[:5]:

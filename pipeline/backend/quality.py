@@ -14,6 +14,8 @@ from pipeline.backend.join import Edge, JoinResult
 from pipeline.backend.sim3 import Array
 
 Level = Literal["pass", "warn", "fail"]
+_FIXES_WARN = 0.7  # share of the fixes within a drive that must agree with it
+_SCALE_WARN = 0.05
 _RANK: dict[Level, int] = {"pass": 0, "warn": 1, "fail": 2}
 
 
@@ -125,7 +127,16 @@ def with_findings(verdict: Verdict, findings: Sequence[Finding], figures: Mappin
 def _figures(joined: JoinResult) -> dict[str, float]:
     """Medians over overlaps and counts, for the manifest; only finite numbers."""
     edges = [e for e in joined.edges if not e.bridged and np.isfinite(e.log_scale)]
-    return {
+    placed: dict[str, float] = {}
+    if joined.georeference is not None:
+        off = joined.georeference.residual_m[joined.georeference.used, :2]
+        placed = {
+            "fixes_used_share": float(joined.georeference.used.mean()),
+            "fix_residual_m": float(np.sqrt((off**2).sum(1).mean())),
+        }
+    if joined.metric is not None:
+        placed["scale_deviation"] = joined.metric.deviation
+    return placed | {
         "overlap_residual": float(np.median([e.residual for e in edges])) if edges else 0.0,
         "overlap_turn": float(np.median([e.turn for e in edges])) if edges else 0.0,
         "overlap_log_scale": float(np.median([e.log_scale for e in edges])) if edges else 0.0,
@@ -253,10 +264,28 @@ def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
     if len(joined.loops) >= 4 and rejected > config.loops_warn * len(joined.loops):
         reason = f"{rejected} of {len(joined.loops)} loops contradict the trajectory"
         findings.append(Finding("warn", "drive", everything, None, reason))
+    findings += [Finding("warn", "drive", everything, None, reason) for reason in _position_reasons(joined)]
     if joined.variance_inflation > config.looseness_warn:
         reason = f"loops found the chain's variance {joined.variance_inflation:.0f} times too small"
         findings.append(Finding("warn", "drive", everything, None, reason))
     return findings
+
+
+def _position_reasons(joined: JoinResult) -> list[str]:
+    """Where fixes and images disagree, in words."""
+    if joined.relative_because:
+        return [f"positions are not used: {joined.relative_because}"]
+    place = joined.georeference
+    if place is None:
+        return []
+    within = np.isfinite(place.residual_m[:, 0])
+    agreeing = float(place.used[within].mean()) if within.any() else 0.0
+    reasons = []
+    if agreeing < _FIXES_WARN:
+        reasons.append(f"{1 - agreeing:.0%} of the fixes contradict the images")
+    if joined.metric is not None and joined.metric.deviation > _SCALE_WARN:
+        reasons.append(f"the fixes tell the scale to {joined.metric.deviation:.0%} only")
+    return reasons
 
 
 def _log_scales(joined: JoinResult) -> Array:

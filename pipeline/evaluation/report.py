@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.errors import DriveError
 from pipeline.evaluation.associate import Filled, Match, Matched, associate
 from pipeline.evaluation.depth import DepthErrors, evaluate_depth
 from pipeline.evaluation.metrics import FloatArray, Pairs
 from pipeline.evaluation.sources import Estimate, Truth
-from pipeline.evaluation.trajectory import TrajectoryErrors, align, evaluate_trajectory
+from pipeline.evaluation.trajectory import TrajectoryErrors, absolute_distance, align, evaluate_trajectory
 
 REPORT_VERSION = 1
 
@@ -70,13 +71,26 @@ def compare(
     return Comparison(estimate, truth, pairs, matched)
 
 
-def evaluate(comparison: Comparison, *, with_depth: bool = True, max_depth: float | None = None) -> Evaluation:
-    """All errors of a comparison. Raises DriveError in one line where they do not exist."""
+def evaluate(
+    comparison: Comparison,
+    *,
+    with_depth: bool = True,
+    max_depth: float | None = None,
+    truth_origin: tuple[float, float, float] | None = None,
+) -> Evaluation:
+    """All errors of a comparison. truth_origin: latitude, longitude (degrees), altitude (metres) about which the truth
+    is metres east, north, up: then with nothing aligned, too. Raises DriveError in one line where they do not exist."""
     estimate, truth = comparison.estimate, comparison.truth
     try:
         trajectory = evaluate_trajectory(comparison.estimated_poses, comparison.true_poses, comparison.pairs[0])
     except ValueError as error:
         raise DriveError(f"{estimate.frames.what} against {truth.frames.what}: {error}") from None
+    if truth_origin is not None:
+        if estimate.drive is None or estimate.drive.origin is None:
+            raise DriveError(f"{estimate.name} has no place on Earth: there is nothing absolute to compare")
+        places = geodetic_from_enu(comparison.estimated_poses[:, :3, 3], estimate.drive.origin)
+        away = absolute_distance(enu_from_geodetic(*places, truth_origin), comparison.true_poses[:, :3, 3])
+        trajectory = replace(trajectory, absolute=away)
     depth, note = None, _no_depth(comparison, with_depth)
     if note is None:
         assert estimate.drive is not None and truth.drive is not None

@@ -40,6 +40,12 @@ def render(evaluation: Evaluation) -> Group:
         *left,
         f"path {trajectory.path_length:.2f} m, scale {trajectory.sim3.scale:.6g} m per unit of the estimate",
     ]
+    if trajectory.absolute is not None:
+        far = trajectory.absolute
+        lines.append(
+            f"absolute (nothing aligned): {far.rmse:.3f} m, horizontal {far.horizontal:.3f} m, vertical "
+            f"{far.vertical:.3f} m, at most {far.maximum:.3f} m"
+        )
     table = Table("", "", "after SE(3)", "after Sim(3)")
     for column in table.columns[2:]:
         column.justify = "right"

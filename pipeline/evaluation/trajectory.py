@@ -55,7 +55,8 @@ class AlignedErrors:
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """Errors of an estimate of `poses` frames along `path_length` metres.
+    """Errors of an estimate of `poses` frames along `path_length` metres. absolute: with nothing aligned, where both
+    have a place on Earth.
 
     se3: aligned by a rigid motion, the estimate taken to be in metres; sim3: by a similarity, for estimates
     without a unit. turns: every turn of the truth; turn_error_mean and _maximum in degrees, None without
@@ -69,6 +70,30 @@ class TrajectoryErrors:
     turns: tuple[Turn, ...]
     turn_error_mean: float | None
     turn_error_maximum: float | None
+    absolute: AbsoluteDistance | None = None
+
+
+@dataclass(frozen=True)
+class AbsoluteDistance:
+    """Distances of positions with nothing aligned, metres: root mean squares in space, and across and along z, which is
+    up in the world of a georeferenced estimate."""
+
+    rmse: float
+    horizontal: float
+    vertical: float
+    maximum: float
+
+
+def absolute_distance(estimate: FloatArray, truth: FloatArray) -> AbsoluteDistance:
+    """Of positions (N, 3) that are in one world already: metres east, north, up at one origin."""
+    away = estimate - truth
+    squares = away**2
+    return AbsoluteDistance(
+        float(np.sqrt(squares.sum(1).mean())),
+        float(np.sqrt(squares[:, :2].sum(1).mean())),
+        float(np.sqrt(squares[:, 2].mean())),
+        float(np.sqrt(squares.sum(1).max())),
+    )
 
 
 def align(estimate: FloatArray, truth: FloatArray, *, with_scale: bool) -> Sim3:

@@ -59,11 +59,13 @@ class Compared:
     truth_path: FloatArray | None
     metres: float | None
     path: float
+    is_metric: bool = False
+    """Whether the shown drive's own unit is a metre."""
 
     @property
     def unit(self) -> str:
         """Unit of deviations and path."""
-        return "m" if self.metres is not None else "units"
+        return "m" if self.metres is not None or self.is_metric else "units"
 
 
 def compare_with(
@@ -102,7 +104,7 @@ def compare_with(
         label = label if label not in [one.name for one in others] else f"{label} ({number + 1})"
         colour = OTHERS[number % len(OTHERS)]
         others.append(Trajectory(label, colour, frames, drive, world_from_other, at, deviation))
-    return Compared(own, tuple(others), truth_path, metres, path)
+    return Compared(own, tuple(others), truth_path, metres, path, view.is_metric)
 
 
 def check_same_drive(own: Manifest, other: Manifest, uri: str) -> None:

@@ -29,6 +29,7 @@ from pipeline.report.scene import COLOURS, OtherPath, point_size
 Json = Any
 _LABELS = {"colour": "True colour", "confidence": "Confidence", "chunk": "Chunk"}
 _MAP_POINTS = 2_000  # of a line on the map
+_MAP_FIXES = 1_000
 
 
 def write_report(
@@ -69,6 +70,8 @@ def write_report(
         "frames": _frames(view, compared, names, reason),
         "chunk_colours": [hexadecimal(tuple(c)) for c in chunk_colours(view.drive.manifest.counts.chunks).tolist()],
         "paths": _paths(view, compared),
+        "fixes": _fixes(view),
+        "north": [0, 1] if view.drive.origin is not None else None,
         "loops": [{"first": a, "second": b, "accepted": accepted} for a, b, accepted in view.loops],
         "findings": [
             {
@@ -251,6 +254,41 @@ def _paths(view: DriveView, compared: Compared) -> list[Json]:
     return paths[::-1]  # its own on top
 
 
+def _fixes(view: DriveView) -> list[Json]:
+    """Fixes for the map, spread over the drive where they are many: all rejected ones, which are few, are kept."""
+    used = [fix for fix in view.fixes if fix[2]]
+    rejected = [fix for fix in view.fixes if not fix[2]]
+    length = max(view.length, 1.0)  # one beyond reach would make the map a dot
+    low, high = view.path[:, :2].min(0) - length, view.path[:, :2].max(0) + length
+    near = [fix for fix in rejected if low[0] < fix[0] < high[0] and low[1] < fix[1] < high[1]]
+    return [
+        [round(x, 2), round(y, 2), ok]
+        for x, y, ok in [used[n] for n in spread(len(used), _MAP_FIXES)]
+        + [near[n] for n in spread(len(near), _MAP_FIXES)]
+    ]
+
+
+def _place_rows(view: DriveView) -> list[Json]:
+    """How the drive was put on Earth, or what made it metric."""
+    manifest = view.drive.manifest
+    rows: list[Json] = []
+    metric, place = manifest.metric, manifest.georeference
+    if metric is not None:
+        rows.append(["scale from", f"{metric['source']}, to {100 * float(metric['deviation']):.2g} %"])
+    if place is not None:
+        origin = place["origin"]
+        rows += [
+            ["origin", f"{origin['latitude']:.7f}, {origin['longitude']:.7f}, {origin['altitude']:.2f} m"],
+            ["heights above", str(place.get("vertical_datum"))],
+            ["positions", f"{place.get('source')}: {place.get('fixes_used')} of {place.get('fixes')} fixes used"],
+            [
+                "clock offset",
+                f"{place.get('clock_offset_s', 0):.3f} s, to {place.get('clock_offset_deviation_s', 0):.3f} s",
+            ],
+        ]
+    return rows
+
+
 def _results(view: DriveView, compared: Compared) -> list[Json]:
     own = compared.own
     rows: list[Json] = [
@@ -292,9 +330,15 @@ def _made(view: DriveView) -> list[Json]:
         ["schema", str(manifest.schema_version)],
         ["result", f"{sum(file.size for file in manifest.files):,} bytes in {len(manifest.files)} files"],
     ]
-    return rows + [
-        [name.replace("_", " "), f"{value:.4g}"] for name, value in figures.items() if isinstance(value, int | float)
-    ]
+    return (
+        rows
+        + _place_rows(view)
+        + [
+            [name.replace("_", " "), f"{value:.4g}"]
+            for name, value in figures.items()
+            if isinstance(value, int | float)
+        ]
+    )
 
 
 def _rounded(values: Any) -> list[float]:

@@ -65,14 +65,20 @@ class DriveView:
 
     @cached_property
     def up(self) -> FloatArray:
-        """Unit vector (3,) away from the street: the mean of the cameras' own up (y points down)."""
+        """Unit vector (3,) away from the street: the mean of the cameras' own up (y points down); of a georeferenced
+        drive the sky's."""
+        if self.drive.origin is not None:
+            return np.array([0.0, 0.0, 1.0])
         up = -self.poses[self.known, :3, 1].sum(0) if self.known.any() else np.zeros(3)
         length = float(np.linalg.norm(up))
         return up / length if length > 1e-6 else np.array([0.0, -1.0, 0.0])
 
     @cached_property
     def ground(self) -> FloatArray:
-        """(2, 3): right and forward of a map seen from above, forward of the first frame upwards on it."""
+        """(2, 3): right and forward of a map seen from above, forward of the first frame upwards on it; of a
+        georeferenced drive east and north."""
+        if self.drive.origin is not None:
+            return np.eye(3)[:2]
         forward = self.poses[self.known][0, :3, 2] if self.known.any() else np.array([0.0, 0.0, 1.0])
         forward = forward - self.up * (forward @ self.up)
         if np.linalg.norm(forward) < 1e-6:  # the first camera looks straight up or down
@@ -97,6 +103,23 @@ class DriveView:
     def length(self) -> float:
         """Length of the path, world units."""
         return float(np.linalg.norm(np.diff(self.path, axis=0), axis=1).sum())
+
+    @property
+    def is_metric(self) -> bool:
+        """Whether the drive's own unit is a metre."""
+        return self.drive.manifest.metric is not None
+
+    @cached_property
+    def fixes(self) -> tuple[tuple[float, float, bool], ...]:
+        """Of a georeferenced drive every fix on the map, east and north in metres, and whether it was used."""
+        table = self.drive.positions
+        if table is None or self.drive.origin is None:
+            return ()
+        east, north = (table[name].to_numpy(zero_copy_only=False).astype(float) for name in ("east", "north"))
+        used = table["used"].to_numpy(zero_copy_only=False)
+        there = np.isfinite(east) & np.isfinite(north)
+        rows = zip(east[there].tolist(), north[there].tolist(), used[there].tolist(), strict=True)
+        return tuple((x, y, bool(ok)) for x, y, ok in rows)
 
     @cached_property
     def verdict(self) -> str:

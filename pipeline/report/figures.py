@@ -56,6 +56,8 @@ def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Meas
     figures = []
     if compared.own is not None or compared.others:
         figures.append(_deviation(view, compared))
+    if view.fixes:
+        figures.append(_residuals(view))
     chunks = view.drive.chunks
     if chunks.num_rows > 1:
         figures += [_overlaps(view), _scales(view)]
@@ -94,6 +96,38 @@ def _deviation(view: DriveView, compared: Compared) -> Figure:
         "of the camera positions, each result aligned by one Sim(3)",
         _drawn(draw),
     )
+
+
+def _residuals(view: DriveView) -> Figure:
+    """How far the used fixes are from the path, and how surely the cameras' places are known."""
+    table, poses = view.drive.positions, view.drive.poses
+    assert table is not None
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.asarray(table[name].to_numpy(zero_copy_only=False), float)
+
+    used = table["used"].to_numpy(zero_copy_only=False).astype(bool)
+    across = np.hypot(column("residual_east"), column("residual_north"))
+    place = view.drive.manifest.georeference or {}
+    deviation = np.hypot(
+        poses["deviation_east"].to_numpy(zero_copy_only=False), poses["deviation_north"].to_numpy(zero_copy_only=False)
+    )
+    times = view.frames.timestamps_s
+    at = np.arange(len(view.frames)) if times is None else times - times[0]
+
+    def draw(axes: Any) -> None:
+        moment = column("time_s") - float(place.get("clock_offset_s", 0.0))
+        axes.plot(at, deviation, color=_ACCENT, linewidth=1.4, label="deviation of the path")
+        axes.plot(moment[used], across[used], ".", color="#e3b341", markersize=3, label="fixes used")
+        axes.plot(moment[~used], across[~used], "x", color=hexadecimal(LEVELS["fail"]), markersize=4, label="rejected")
+        axes.set_xlabel("seconds" if times is not None else "frame")
+        axes.set_ylabel("horizontal (m)")
+        axes.set_xlim(float(at[0]), max(float(at[-1]), float(at[0]) + 1e-9))
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="upper left", fontsize=8)
+
+    note = f"root mean square of the used ones {float(place.get('residual_horizontal_m') or 0):.2f} m"
+    return Figure("fixes", "Fixes against the path", note, _drawn(draw))
 
 
 def _overlaps(view: DriveView) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.secrets import without_credentials
 from pipeline.common.visible_text import visible_values
@@ -25,7 +26,7 @@ _SKETCH_POINTS = 80
 _THUMB_WIDTH = 360
 REPORT_SIGNATURE, REPORT = "report.json", "report"
 """The file that makes a folder of the site a report of ours, and says of which result."""
-ENTRY_VERSION = 1
+ENTRY_VERSION = 2
 """Entries kept in the site by another version of this file are made again."""
 
 
@@ -107,7 +108,8 @@ def _made(drive: PublishedDrive, site: Path) -> Entry:
         "loops": manifest.counts.loops,
         "loops_accepted": manifest.counts.loops_accepted,
         "length": round(view.length, 3),
-        "unit": "units",
+        "unit": "m" if view.is_metric else "units",
+        "place": _place(view),
         "seconds": round(sum(float(s) for s in manifest.timings.values()), 1),
         "path": _sketch(view),
         "thumb": _thumb(drive, site),
@@ -138,6 +140,16 @@ def _sketch(view: DriveView) -> list[list[int]]:
     low, span = points.min(0), max(float(np.ptp(points, axis=0).max()), 1e-9)
     centred = (points - low) / span * 100 + (1 - np.ptp(points, axis=0) / span) * 50
     return [[round(float(x)), round(float(y))] for x, y in centred]
+
+
+def _place(view: DriveView) -> list[list[float]] | None:
+    """The path of a georeferenced drive as longitudes and latitudes, for the map of all of them; None of others."""
+    origin = view.drive.origin
+    if origin is None or not len(view.path):
+        return None
+    points = view.path[spread(len(view.path), _SKETCH_POINTS)]
+    latitude, longitude, _ = geodetic_from_enu(points, origin)
+    return [[round(x, 7), round(y, 7)] for x, y in zip(longitude.tolist(), latitude.tolist(), strict=True)]
 
 
 def _thumb(drive: PublishedDrive, site: Path) -> str | None:

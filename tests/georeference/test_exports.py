@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pyproj
 import pytest
 
-from jobs import export
+from jobs import evaluate, export
 from pipeline.common.progress import Reporter
 from pipeline.georeference import find_positions
 from pipeline.publish import open_drive
@@ -146,3 +146,51 @@ def test_a_relative_drive_has_no_map(shared, tmp_path, capsys):
     arguments = ["--output", str(out), "--drive", "drive-1", "--format", "kml", "--to", str(tmp_path / "x")]
     assert export.main(arguments) == 1
     assert "not georeferenced" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_evaluation_compares_places_with_nothing_aligned(placed, shared, tmp_path, capsys):
+    _, to = placed
+    scenario, gnss = scenario_and_fixes(shared)
+    enu = np.asarray(scenario.world_from_cam)[:, :3, 3] @ gnss.enu_from_world[:3, :3].T
+    rotation = gnss.enu_from_world[:3, :3] @ np.asarray(scenario.world_from_cam)[:, :3, :3]
+    rows = np.concatenate([rotation, enu[:, :, None]], 2).reshape(-1, 12)
+    np.savetxt(tmp_path / "truth.txt", rows)
+    arguments = [
+        "--pred",
+        str(to.parent / "out" / "drive-1"),
+        "--truth",
+        str(tmp_path / "truth.txt"),
+        "--match",
+        "index",
+    ]
+    place = ",".join(repr(float(one)) for one in gnss.origin)
+    assert evaluate.main([*arguments, "--json", str(tmp_path / "e.json"), "--truth-origin", place]) == 0
+    found = json.loads((tmp_path / "e.json").read_text())["trajectory"]
+    assert 0.1 < found["absolute"]["horizontal"] < 4 and found["sim3"]["ate"]["rmse"] < found["absolute"]["rmse"]
+    assert "nothing aligned" in capsys.readouterr().out
+    assert evaluate.main([*arguments, "--truth-origin", "91,0,0"]) != 0
+    assert "no place on Earth" in capsys.readouterr().err
+
+
+def test_the_report_has_north_fixes_and_what_made_it_metric(placed):
+    from pipeline.report.comparison import Compared
+    from pipeline.report.drive_report import _fixes, _place_rows
+    from pipeline.report.drive_view import DriveView
+    from pipeline.report.figures import drive_figures
+    from pipeline.report.index import _place
+
+    drive, _ = placed
+    view = DriveView.of(drive)
+    np.testing.assert_array_equal(view.ground, [[1, 0, 0], [0, 1, 0]])
+    fixes = _fixes(view)
+    assert (
+        len(fixes) == len(view.fixes) > 20 and sum(one[2] for one in fixes) == drive.manifest.georeference["fixes_used"]
+    )
+    rows = dict(_place_rows(view))
+    assert rows["scale from"].startswith("fixes, to") and "gps.csv" in rows["positions"]
+    names = [one.name for one in drive_figures(view, Compared(None, (), None, None, view.length, True))]
+    assert "fixes" in names
+    longitude, latitude = _place(view)[0]
+    assert (latitude, longitude) == pytest.approx(
+        (drive.poses["latitude"][0].as_py(), drive.poses["longitude"][0].as_py())
+    )

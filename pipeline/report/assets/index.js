@@ -39,6 +39,44 @@ function sketch(path) {
   return box;
 }
 
+// All georeferenced drives on one map, north up: longitudes shortened by the cosine of the latitude, metres on both axes.
+function allMap(drives, box) {
+  const space = "http://www.w3.org/2000/svg";
+  const node = (tag, attributes, text) => {
+    const made = document.createElementNS(space, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text) made.textContent = text;
+    return made;
+  };
+  const placed = drives.filter((one) => one.place?.length);
+  box.replaceChildren();
+  if (!placed.length) return false;
+  const all = placed.flatMap((one) => one.place), middle = all.reduce((sum, p) => sum + p[1], 0) / all.length;
+  const [lon, lat] = all[0], metre = 111320, shrink = Math.cos((middle * Math.PI) / 180);
+  const flat = (p) => [((((p[0] - lon + 540) % 360) - 180) * metre * shrink), -(p[1] - lat) * metre];
+  const points = all.map(flat), xs = points.map((p) => p[0]), ys = points.map((p) => p[1]);
+  const low = (v) => v.reduce((a, b) => Math.min(a, b), Infinity), high = (v) => v.reduce((a, b) => Math.max(a, b), -Infinity);
+  const span = Math.max(high(xs) - low(xs), high(ys) - low(ys), 1), pad = span * 0.08;
+  const [left, top, width, height] = [low(xs) - pad, low(ys) - pad, high(xs) - low(xs) + 2 * pad, high(ys) - low(ys) + 2 * pad + span * 0.08];
+  box.setAttribute("viewBox", `${left} ${top} ${width} ${height}`);
+  const colours = { pass: "#3fb950", warn: "#d29922", fail: "#f85149" };
+  for (const one of placed) {
+    const line = node("polyline", { points: one.place.map((p) => flat(p).join(",")).join(" "), fill: "none", stroke: colours[one.verdict] || "#58a6ff", "stroke-width": span / 140, "stroke-linejoin": "round", "data-drive": one.id });
+    line.append(node("title", {}, one.id));
+    const parent = one.report ? node("a", { href: one.report }) : node("g", {});
+    parent.append(line);
+    box.append(parent);
+  }
+  const wanted = width / 4, power = 10 ** Math.floor(Math.log10(wanted)), length = [5, 2, 1].map((n) => n * power).find((n) => n <= wanted) || power;
+  const x = left + width * 0.03, y = top + height - span * 0.03;
+  box.append(node("line", { x1: x, x2: x + length, y1: y, y2: y, stroke: "#98a2b0", "stroke-width": span / 200 }));
+  box.append(node("text", { x, y: y - span / 60, fill: "#98a2b0", "font-size": span / 28 }, length >= 1000 ? `${length / 1000} km` : `${length} m`));
+  const nx = left + width - span * 0.05, ny = top + span * 0.03;
+  box.append(node("polygon", { points: `${nx},${ny} ${nx + span / 60},${ny + span / 18} ${nx},${ny + span / 24} ${nx - span / 60},${ny + span / 18}`, fill: "#98a2b0" }));
+  box.append(node("text", { x: nx - span / 80, y: ny + span / 10, fill: "#98a2b0", "font-size": span / 28 }, "N"));
+  return true;
+}
+
 function card(one) {
   const look = make("div", { class: "look" });
   look.append(one.thumb ? make("img", { src: one.thumb, alt: "", loading: "lazy", decoding: "async" }) : make("div", { class: "none", text: "no picture" }));
@@ -79,6 +117,7 @@ function start(site) {
     const shown = drives.filter((one) => (level === "all" || one.verdict === level) && words.every((word) => one.id.toLowerCase().includes(word)));
     const compare = SORTS[$("sort").value][1];
     shown.sort((a, b) => (up ? 1 : -1) * compare(a, b) || SORTS.name[1](a, b));
+    $("allmap").hidden = !allMap(shown, $("allmapbox"));
     $("cards").replaceChildren(...shown.map((one) => cards.get(one.id)));
     $("count").textContent = `${whole(shown.length)} of ${whole(drives.length)}`;
     for (const button of $("levels").children) button.setAttribute("aria-pressed", button.dataset.level === level);

@@ -284,6 +284,11 @@ class Report {
       const [a, b] = [drive.frames.map[loop.first], drive.frames.map[loop.second]];
       if (a && b) line([a, b], loop.accepted ? "#56d3c2" : "#96505a", stroke * 0.8, { "stroke-dasharray": `${stroke * 2} ${stroke * 2}` });
     }
+    for (const [x, y, used] of drive.fixes || []) {
+      const r = stroke * (used ? 0.8 : 1.3);
+      box.append(svg("circle", { cx: x, cy: -y, r, fill: used ? "#e3b341" : "none", stroke: used ? "none" : "#f85149", "stroke-width": stroke * 0.5, "data-fix": used ? "used" : "rejected" }));
+    }
+    if (drive.north) this.north(box, left - pad + width, top - pad, width, stroke);
     this.dot = svg("circle", { r: stroke * 2.6, fill: "#fff", stroke: "#0d0f12", "stroke-width": stroke * 0.8 });
     box.append(this.dot);
     this.scalebar(box, left - pad, top - pad + height, width, stroke);
@@ -302,6 +307,22 @@ class Report {
       swatch.style.background = path.colour;
       $("maplegend").append(make("span", {}, swatch, path.name));
     }
+    for (const [name, colour, used] of [["fixes used", "#e3b341", true], ["fixes rejected", "#f85149", false]]) {
+      const count = (drive.fixes || []).filter((one) => one[2] === used).length;
+      if (!count) continue;
+      const swatch = make("span", { class: "swatch" });
+      swatch.style.background = colour;
+      $("maplegend").append(make("span", {}, swatch, name));
+    }
+  }
+
+  north(box, right, top, width, stroke) {
+    const [x, y] = this.drive.north, size = width * 0.045, cx = right - width * 0.06, cy = top + width * 0.09;
+    const at = (along, across) => `${cx + along * x * size - across * y * size},${cy - along * y * size - across * x * size}`;
+    box.append(svg("polygon", { points: `${at(1, 0)} ${at(-0.8, 0.6)} ${at(-0.4, 0)} ${at(-0.8, -0.6)}`, fill: "#98a2b0", "data-north": "yes" }));
+    const text = svg("text", { x: cx - width / 60, y: cy - size * 1.3, fill: "#98a2b0", "font-size": width / 24 });
+    text.textContent = "N";
+    box.append(text);
   }
 
   scalebar(box, left, bottom, width, stroke) {
