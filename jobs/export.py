@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -12,8 +12,14 @@ from jobs.command import run_command, settings_from
 from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
-from pipeline.export_drive import Exported, Format, export_drive
+from pipeline.export_drive import Exported, export_drive
 from pipeline.publish import Selection
+from pipeline.publish.exports import FORMATS
+
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[tuple(FORMATS)]  # what the command line takes: the table's names
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,8 @@ class ExportConfig:
     drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
     format: tuple[Format, ...]
-    """One or more of: colmap (binary), colmap-text, nerfstudio (transforms.json), ply, laz, kitti (poses), tum
-    (trajectory), depth (16-bit PNG; the drive must have been made with --keep-predictions). Of a georeferenced drive
-    also geoparquet, geojson and kml (trajectories), 3dtiles (points)."""
+    """One or more formats; pipeline/publish/README.md says what each holds. depth needs a drive that was made with
+    --keep-predictions; geoparquet, geojson, kml and 3dtiles need a georeferenced one."""
     to: str
     """Folder (or URI) to make; it appears when all is written."""
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)

@@ -20,7 +20,8 @@ import tyro
 from jobs.help_text import help_text
 from pipeline.common.settings import Setting, nearest_name, settings_of
 from pipeline.common.visible_text import show, visible
-from pipeline.settings_file import read_values
+from pipeline.config import RunConfig
+from pipeline.settings_file import read_settings, read_values
 
 T = TypeVar("T")
 
@@ -56,7 +57,9 @@ def settings_from(
         show(f"error: {visible(str(error))} (--help lists the options)", sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None
     file, words = _settings_file(words)
-    start: Any = default if file is None else _start(kind, file, default)
+    start: Any = default
+    if file is not None:
+        start = read_settings(file) if kind is RunConfig else _start(kind, file, default)
     extra = {} if start is None else {"default": start}
     said = io.StringIO()
     try:
@@ -134,7 +137,7 @@ def _words_of(kind: Any) -> int | None:
         return max((_words_of(one) or 1 for one in typing.get_args(kind)), default=1)
     if typing.get_origin(kind) is tuple:
         parts = typing.get_args(kind)
-        return None if parts[-1] is ... else len(parts)
+        return None if parts[-1] is ... else sum(_words_of(part) or 1 for part in parts)
     return 1
 
 

@@ -73,7 +73,7 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tenso
     An autograd function of its own, because the gradient of each slice would otherwise be a full array of zeros:
     five times slower on a CPU.
     """
-    there, back = _Correlation.apply(first, second, radius)
+    there, back = _Correlation.apply(first, second, radius)  # type: ignore[no-untyped-call]
     return there, back
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -20,24 +19,7 @@ from pipeline.common.secrets import without_credentials
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
-from pipeline.publish.exports import (
-    Earth,
-    ExportSource,
-    FrameDepth,
-    check_laz,
-    whole_folder,
-    write_colmap,
-    write_depth,
-    write_geojson,
-    write_geoparquet,
-    write_kitti,
-    write_kml,
-    write_laz,
-    write_nerfstudio,
-    write_ply,
-    write_tiles,
-    write_tum,
-)
+from pipeline.publish.exports import FORMATS, Earth, ExportSource, ExportTask, FrameDepth, whole_folder
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
 from pipeline.publish.frame_source import FRAME_MARK
 from pipeline.publish.manifest import plain
@@ -45,30 +27,6 @@ from pipeline.refined_drive import kept_refinement
 from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames
 
-Format = Literal[
-    "colmap",
-    "colmap-text",
-    "nerfstudio",
-    "ply",
-    "laz",
-    "kitti",
-    "tum",
-    "depth",
-    "geoparquet",
-    "geojson",
-    "kml",
-    "3dtiles",
-]
-FORMATS: tuple[Format, ...] = get_args(Format)
-_OF_POINTS = frozenset({"colmap", "colmap-text", "nerfstudio", "ply", "laz", "3dtiles"})
-_NEED_POINTS = frozenset({"ply", "laz", "3dtiles"})
-_ON_EARTH: dict[str, Callable[[ExportSource, Path], str]] = {
-    "geoparquet": write_geoparquet,
-    "geojson": write_geojson,
-    "kml": write_kml,
-    "3dtiles": write_tiles,
-}
-"""Formats that only a georeferenced drive has: what writes each to a folder, and says what it wrote."""
 _GEOREFERENCE = "georeference.json"
 
 
@@ -84,7 +42,7 @@ class Exported:
 def export_drive(
     output: str,
     drive_id: str,
-    formats: Sequence[Format],
+    formats: Sequence[str],
     to: str,
     selection: Selection,
     reporter: Reporter,
@@ -108,36 +66,43 @@ def export_drive(
     output = storage.absolute(output)
     if not formats:
         raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
-    if "laz" in formats:
-        check_laz()
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
+    wanted = {name: FORMATS[name] for name in formats}
+    for format in wanted.values():
+        format.check()
     drive = open_drive(output, drive_id, check_hashes=True, images_from=images_from)
-    if not drive.manifest.counts.points and _NEED_POINTS & set(formats):
-        raise DriveError(f"drive {drive_id} was published without points: there is nothing to write as PLY or LAZ")
-    if crs is not None or _ON_EARTH.keys() & set(formats):
+    if not drive.manifest.counts.points and any(format.needs_points for format in wanted.values()):
+        raise DriveError(
+            f"drive {drive_id} was published without points: there are none to write as PLY, LAZ or 3D tiles"
+        )
+    if crs is not None or any(format.on_earth for format in wanted.values()):
         Earth.of(ExportSource(drive, selection, crs=crs)).projected  # noqa: B018 (refuses what cannot be)
     check_free(to, overwrite=overwrite)
-    depths = depth_frames(drive, output) if "depth" in formats else None
+    depths = depth_frames(drive, output) if any(format.from_depth for format in wanted.values()) else iter(())
+    for_trainers = any(format.for_trainers for format in wanted.values())
     notes: list[str] = []
     written: dict[str, str] = {}
     with whole_folder(to, overwrite=overwrite) as folder:
-        for name in dict.fromkeys(formats):
+        for name, format in wanted.items():
 
             def advance(count: int, total: int, name: str = name) -> None:
                 reporter.advance(name, count, total, "points")
 
-            source = ExportSource(drive, selection, advance if name in _OF_POINTS else None, undistorted, crs)
+            source = ExportSource(drive, selection, advance if format.from_points else None, undistorted, crs)
             with reporter.timed(name):
-                written[name] = _write(name, source, folder, depths, depth_scale, notes)
+                written[name] = format.write(ExportTask(source, folder, depths, depth_scale, notes))
         if images or images_from or (undistorted and drive.lens is not None):
             with reporter.timed("images"):
                 written["images"] = _copy_images(
                     ExportSource(drive, selection, undistorted=undistorted), folder, reporter, notes
                 )
-        elif {"colmap", "colmap-text", "nerfstudio"} & set(formats):
+        elif for_trainers:
             notes.append("trainers expect the drive's images in images/: --images copies them")
         if undistorted and drive.lens is None:
             notes.append("the drive's images are a pinhole's already: --undistorted changes nothing")
-        if drive.manifest.counts.points and selection.voxel is None and {"colmap", "nerfstudio"} & set(formats):
+        if drive.manifest.counts.points and selection.voxel is None and for_trainers:
             notes.append("trainers start from every point: --voxel thins them")
         values = {
             "drive_id": drive_id,
@@ -193,39 +158,6 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
                     )
 
     return depths()
-
-
-def _write(
-    name: Format,
-    source: ExportSource,
-    folder: Path,
-    depths: Iterator[FrameDepth] | None,
-    depth_scale: float | None,
-    notes: list[str],
-) -> str:
-    """Write one format; says in words what it holds."""
-    if name in ("colmap", "colmap-text"):
-        frames, points = write_colmap(source, folder, text=name == "colmap-text")
-        return f"sparse/0: {frames} images, {points:,} points"
-    if name == "nerfstudio":
-        return f"transforms.json: {write_nerfstudio(source, folder)} frames"
-    if name == "ply":
-        return f"points.ply: {write_ply(source, folder / 'points.ply'):,} points"
-    if name == "laz":
-        return f"points.laz: {write_laz(source, folder / 'points.laz'):,} points"
-    if name == "kitti":
-        return f"poses.txt: {write_kitti(source, folder / 'poses.txt')} poses"
-    if name == "tum":
-        if source.cameras.timestamps_ns is None:
-            notes.append("the drive has no times: trajectory.txt counts frames instead of seconds")
-        return f"trajectory.txt: {write_tum(source, folder / 'trajectory.txt')} poses"
-    if name in _ON_EARTH:
-        return _ON_EARTH[name](source, folder)
-    assert depths is not None
-    frames, beyond = write_depth(source, depths, folder, depth_scale)
-    if beyond:
-        notes.append(f"{beyond:,} pixels are further away than 16 bits hold; a smaller --depth-scale keeps them")
-    return f"depth: {frames} maps"
 
 
 def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: list[str]) -> str:

@@ -199,7 +199,7 @@ class Leases:
         held = taken = self.take(drive_id)
         while isinstance(taken, HeldElsewhere):
             # alive, or it would be over; or it was renewed
-            if taken.claim.machine == machine_id() or taken.claim.nonce != held.claim.nonce:  # type: ignore[union-attr]
+            if taken.claim.machine == machine_id() or taken.claim.nonce != held.claim.nonce:
                 raise DriveError(f"drive {drive_id}: {taken.said}")
             if taken is held:
                 say_wait(

@@ -272,7 +272,7 @@ def _guess(staged: StagedFrames, merged: Window) -> Array:
 def _network_camera(staged: StagedFrames, grid: Grid, camera: Array) -> Camera:
     matrix = grid.camera_from_source(camera)
     width, height = staged.pictures.net
-    return staged.camera or Camera("pinhole", width, height, *(float(matrix[at]) for at in _FX_FY_CX_CY))
+    return staged.camera or Camera("pinhole", width, height, *(float(matrix[at]) for at in _FX_FY_CX_CY))  # type: ignore[arg-type]
 
 
 _FX_FY_CX_CY = ((0, 0), (1, 1), (0, 2), (1, 2))

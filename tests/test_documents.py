@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.publish.exports import FORMATS
 from tests.documents import PARTS, ROOT, with_part
 
 DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", ".git", "node_modules"} & set(p.parts))
@@ -34,6 +35,12 @@ def test_the_readme_is_one_that_a_newcomer_reads_to_its_end():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert len(text.split()) <= 1500
+
+
+def test_every_export_format_is_described():
+    described = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "pipeline/publish/README.md").read_text(), re.M)
+    names = {name for row in described for name in re.findall(r"`([\w-]+)`", row)}
+    assert set(FORMATS) <= names
 
 
 def test_functions_that_the_architecture_names_are_there():

@@ -57,7 +57,7 @@ def copy_rate(device: torch.device, nbytes: int = 200_000_000) -> float:
 
 class _Heard(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -64,7 +64,7 @@ def plain_memory_step(memory: ContextMemory, x: Tensor, rope: RopeTable) -> Fast
     """Start weights cast for every chunk, keys, values and hidden units cast to float32 for the sums over tokens."""
     width = x.shape[-1]
     k, v = F.linear(x, memory.qkv.weight[width:], memory.qkv.bias[width:]).chunk(2, dim=-1)
-    k = models.context_memory.rotate(memory.k_norm(k), rope)
+    k = models.context_memory.rotate(memory.k_norm(k), rope)  # type: ignore[attr-defined]  # as it is switched
     eta = F.softplus(F.linear(x.float(), memory.lrs.weight.float(), memory.lrs.bias.float()) + memory.base)
     w0, w1, w2 = (w.to(k.dtype) for w in memory.start)
     g, u = k @ w0, k @ w2

@@ -302,10 +302,10 @@ def assemble(
         weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
         weight /= variance_inflation
         ends = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
-        index = np.stack([*ends, np.full(len(heights), count * WIDTH + 1)], 1)
+        columns = np.stack([*ends, np.full(len(heights), count * WIDTH + 1)], 1)
         by = np.stack([np.ones(len(heights)), -heights.along, -np.ones(len(heights))], 1)
-        add(index, by[:, :, None] * by[:, None, :] * weight[:, None, None])
-        np.add.at(gradient.reshape(-1), index.ravel(), (by * (weight * residual)[:, None]).ravel())
+        add(columns, by[:, :, None] * by[:, None, :] * weight[:, None, None])
+        np.add.at(gradient.reshape(-1), columns.ravel(), (by * (weight * residual)[:, None]).ravel())
         fixed[count, 1] = 1e-6
     if not scale:
         fixed[:count, 0] = _FIXED

@@ -162,20 +162,20 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
     strict, trends = _unseen(state, rows, config)
     strict += known
     covariance = strict + trends
-    distance = mahalanobis_squared(residual, covariance, rows.deviation, degrees)
+    squared = mahalanobis_squared(residual, covariance, rows.deviation, degrees)
     # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
     # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
     variance_inflation = 1.0
     if len(rows) >= _FEWEST:
-        variance_inflation = float(np.clip(np.quantile(distance, 0.25) / quarter, 1.0, _LOOSEST))
+        variance_inflation = float(np.clip(np.quantile(squared, 0.25) / quarter, 1.0, _LOOSEST))
     accepted = greedy_joint_compatibility(residual, variance_inflation * covariance, rows.deviation, degrees, bound)
     if variance_inflation > 1 and accepted.sum() < 0.25 * len(rows):
         # That quarter does not even agree among itself: it is no witness against the chain.
         variance_inflation = 1.0
         accepted = greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
     accepted = corroborated(residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted)
-    plausible = distance < bound * variance_inflation
-    coarse, chi2 = 1.0, distance
+    plausible = squared < bound * variance_inflation
+    coarse, chi2 = 1.0, squared
     softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, variance_inflation)
     softened = chain.weight / softness
     for _ in range(_ROUNDS):

@@ -115,7 +115,6 @@ class Setting:
     identity: Identity
 
 
-@cache
 def settings_of(kind: type) -> tuple[Setting, ...]:
     """All settings of a dataclass, those of its sections in their place."""
     return tuple(_settings(kind, (), (), None, False, None))

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from pipeline.errors import DriveError
 
 # A whole number this large is no time in seconds: the year 5138 has 1e11 of them.
-_UNITS = ((10**17, 1, "nanoseconds"), (10**14, 10**3, "microseconds"), (10**11, 10**6, "milliseconds"))
+_UNITS = ((10**17, 1), (10**14, 10**3), (10**11, 10**6))  # nanoseconds, microseconds, milliseconds
 _SECOND = 10**9
 _MOST_NS = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,7 +72,7 @@ def _number(line: str) -> int:
     if not value.is_finite() or value.adjusted() > 40:
         raise ValueError
     if value == value.to_integral_value():
-        for least, factor, _ in _UNITS:
+        for least, factor in _UNITS:
             if abs(value) >= least:
                 return int(value) * factor
     return int((value * _SECOND).to_integral_value())

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.publish import PublishedDrive
-from pipeline.publish.results import BoxLike
+from pipeline.publish.selection import BoxLike
 
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "confidence", "chunk_index")
 _FAR = 4.0  # unsure points further away than this many times the median distance are sky more often than not

@@ -49,7 +49,7 @@ class GroupPeers:
         if len(block) == 1:
             return alone
         group = self._groups[block]
-        return lambda step: _SumOverBlock.apply(step, group)
+        return lambda step: _SumOverBlock.apply(step, group)  # type: ignore[no-untyped-call]
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Replace every gradient by its mean over all workers; what one rank did not use counts as zero there."""

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.command import settings_from
@@ -87,6 +88,13 @@ def test_values_without_a_name_fill_the_fields_that_have_none_yet():
     assert (
         given("out", "7") == given("--output", "out", "7") == given("7", "--output=out") == ("out", "7", ("ply", "tum"))
     )
+
+
+def test_values_of_several_words_are_taken_as_many_as_there_are():
+    words = ["out", "7", "--to", "x", "--format", "ply", "--frames", "3", "9", "--box", "-1", "-2", "-3", "1", "2", "3"]
+    config = settings_from(ExportConfig, [*words, "--images"], prog="jobs.export")
+    assert (config.selection.frames, config.images) == ((3, 9), True)
+    assert np.ravel(config.selection.box).tolist() == [-1, -2, -3, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
