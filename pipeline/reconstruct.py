@@ -15,12 +15,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import metadata
 
 from models import ModelConfig
 from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
 from pipeline.backend.lens import lens_findings
+from pipeline.common.code_version import code_version
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.common.run_id import new_run_id
@@ -336,14 +336,6 @@ def join_and_publish(
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
-
-
-def code_version() -> str:
-    """The installed version of the project."""
-    try:
-        return metadata.version("city-reconstruction")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def remove_staging(output: str, drive_id: str) -> None:
