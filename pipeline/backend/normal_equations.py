@@ -301,8 +301,8 @@ def assemble(
         residual = height_residuals(state, heights)
         weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
         weight /= variance_inflation
-        ends = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
-        columns = np.stack([*ends, np.full(len(heights), count * WIDTH + 1)], 1)
+        spans = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
+        columns = np.stack([*spans, np.full(len(heights), count * WIDTH + 1)], 1)
         by = np.stack([np.ones(len(heights)), -heights.along, -np.ones(len(heights))], 1)
         add(columns, by[:, :, None] * by[:, None, :] * weight[:, None, None])
         np.add.at(gradient.reshape(-1), columns.ravel(), (by * (weight * residual)[:, None]).ravel())
