@@ -325,7 +325,7 @@ def join_and_publish(
         manifest = publish.publish_drive(
             output,
             facts,
-            chunks,
+            chunks,  # type: ignore[arg-type]  # has what is asked of a sequence
             joined,
             config.publish,
             run,
