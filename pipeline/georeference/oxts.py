@@ -13,7 +13,7 @@ from pipeline.ingest.frame_times import read_times
 _NUMBERS = 30
 _LAT, _LON, _ALT = 0, 1, 2
 _FORWARD, _LEFTWARD = 8, 9
-_POSITION_ACCURACY, _POSITION_MODE = 23, 26
+_POSITION_ACCURACY = 23
 
 
 def read_oxts(folder: str) -> Positions:
@@ -34,7 +34,8 @@ def read_oxts(folder: str) -> Positions:
         raise NoPositionsError(f"{storage.redacted(folder)}: no packet of 30 numbers in data/")
     none = np.full(_NUMBERS, np.nan)
     table = np.array([none if row is None else row for row in rows])
-    notes = [f"{sum(row is None for row in rows)} of {len(rows)} packets cannot be read"] if None in rows else []
+    broken = sum(row is None for row in rows)
+    notes = [f"{broken} of {len(rows)} packets cannot be read"] if broken else []
     try:
         place = storage.join(folder, "timestamps.txt")
         stamps = np.array(read_times(storage.read_bytes(place), place), np.float64) * 1e-9
