@@ -35,6 +35,7 @@ from pipeline.georeference import with_positions
 from pipeline.image_verdict import judge_images
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.content_sample import content_sample
+from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
@@ -270,7 +271,10 @@ def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
 
 def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
     """Those notes that name a place in a drive's folder, or in the folder that holds it; the first few."""
-    above = storage.redacted(storage.parent_and_name(uri)[0]).rstrip("/") + "/"
+    above, name = storage.parent_and_name(uri)
+    if name == PICTURES:  # image_02/data of KITTI raw, cam0/data of EuRoC: others lie beside image_02
+        above = storage.parent_and_name(above)[0]
+    above = storage.redacted(above).rstrip("/") + "/"
     return tuple(note for note in list(noted) if above in note)[:_NOTES_BESIDE] if len(above) > 1 else ()
 
 

@@ -12,6 +12,7 @@ NOTED = ["/data/raw/oxts holds no pictures", "/data/other/lidar holds no picture
 
 def test_a_drive_takes_the_notes_about_its_folder_and_those_beside_it():
     assert notes_beside(NOTED, "/data/raw/image_02") == (NOTED[0],)
+    assert notes_beside(NOTED, "/data/raw/image_02/data") == (NOTED[0],)
     assert notes_beside(NOTED, "s3://b/raw/image_02") == (NOTED[2],)
     assert notes_beside(NOTED, "/data/none/image_02") == () == notes_beside(NOTED, "/drive")
     assert len(notes_beside([f"/data/raw/{n} holds no pictures" for n in range(99)], "/data/raw/a")) == 20
