@@ -79,19 +79,7 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
         raise ValueError("an input is needed: a folder of images, a KITTI sequence or a video")
     output = storage.absolute(config.output)
     with reporter.timed("find"):
-        drive = find_drive(
-            config.input,
-            drive_id=config.drive_id,
-            stride=config.stride,
-            fps=config.fps,
-            start=config.start,
-            end=config.end,
-            turn=config.rotate,
-            camera=config.camera,
-            masks=config.masks,
-            join=config.join_clips,
-        )
-        drive = with_positions(drive, config.positions)
+        drive = read_drive(config)
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
@@ -137,6 +125,24 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
             with contextlib.suppress(StorageError):  # it is published; the next run over many clears up
                 remove_staging(output, drive.drive_id)
         return result
+
+
+def read_drive(config: RunConfig) -> Drive:
+    """The drive that the settings name. Raises what find_drive raises."""
+    assert config.input is not None
+    drive = find_drive(
+        config.input,
+        drive_id=config.drive_id,
+        stride=config.stride,
+        fps=config.fps,
+        start=config.start,
+        end=config.end,
+        turn=config.rotate,
+        camera=config.camera,
+        masks=config.masks,
+        join=config.join_clips,
+    )
+    return with_positions(drive, config.positions)
 
 
 def settled(config: RunConfig, model: ModelConfig) -> RunConfig:

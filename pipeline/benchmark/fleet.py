@@ -1,6 +1,6 @@
 """A fleet run without a network: what the driver costs, how busy it keeps many groups, what its memory does.
 
-Planner, queue, book, leases, ledger and finisher are the real ones, through `run_fleet`. Made up are the drives
+Planner, queue, lifecycle, leases, ledger and finisher are the real ones, through `run_fleet`. Made up are the drives
 (listings of so many names), the groups (they sleep for the time that a drive would take, divided by `speed_up`) and
 publishing (sleeps too). Listing a store is not in it; no Ray is started.
 """

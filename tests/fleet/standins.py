@@ -1,6 +1,6 @@
 """A fleet without a network: drives that exist by name, groups that follow a script, publishing that writes a marker.
 
-Planner, queue, book, ledger, leases and driver are the real ones.
+Planner, queue, lifecycle, ledger, leases and driver are the real ones.
 """
 
 from __future__ import annotations

@@ -19,11 +19,10 @@ from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.records.failure_records import Failures
-from pipeline.georeference import with_positions
 from pipeline.ingest.chunks import plan_chunks
-from pipeline.ingest.drives import Drive, find_drive
+from pipeline.ingest.drives import Drive
 from pipeline.ingest.preprocess import target_size
-from pipeline.reconstruct import decide, result_identity
+from pipeline.reconstruct import decide, read_drive, result_identity
 from pipeline.storage.retry import is_retryable, patiently
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
@@ -102,24 +101,6 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
         positions=config.positions if ref.positions is None else replace(config.positions, file=ref.positions),
         camera=config.camera if ref.camera is None else replace(config.camera, file=ref.camera),
     )
-
-
-def read_drive(config: RunConfig) -> Drive:
-    """The drive of settings made by `drive_config`. Raises what find_drive raises."""
-    assert config.input is not None
-    drive = find_drive(
-        config.input,
-        drive_id=config.drive_id,
-        stride=config.stride,
-        fps=config.fps,
-        start=config.start,
-        end=config.end,
-        turn=config.rotate,
-        camera=config.camera,
-        masks=config.masks,
-        join=config.join_clips,
-    )
-    return with_positions(drive, config.positions)
 
 
 @dataclass(frozen=True)
