@@ -22,6 +22,7 @@ Mask = NDArray[np.bool_]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _MOST_PIXELS = 89_478_485
+_BONNET = 0.01  # least share of the picture
 _JPEG_BLACK = 32  # compression leaves no pixel exactly black
 
 
@@ -95,6 +96,9 @@ class StaticParts:
     """Jump of the median picture (over two pixels) at a part's border: what stays has a border that stays."""
     smallest: float = 0.002
     """Parts below this share of the picture are no bonnet, mirror or time stamp."""
+    calm: float = 2.0
+    """How many times calmer a part at the lower rim is than what is two pixels outside it, where its border is no edge:
+    a bonnet of the road's colour. The calm of the sky fades, as what stands before it comes and goes."""
     fewest: int = 24
     """Frames below which nothing is said."""
 
@@ -121,20 +125,38 @@ def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = 
         return nothing
     still = spread < limits.still * typical
     step = np.maximum(np.abs(_step(usual, 0)), np.abs(_step(usual, 1)))
+    calm = np.log(spread + 1.0)
+    fade = np.maximum(np.abs(_step(calm, 0)), np.abs(_step(calm, 1)))
     # What is still and sharp is no part of the world: letters, and the rims that part a black border from the sky.
     masked = still & (step >= limits.edge)
-    labels, parts = ndimage.label(still & ~masked)
-    for number in range(1, parts + 1):
-        part = ndimage.binary_dilation(labels == number, iterations=2) & still  # with its rim, which is sharp
-        border = ndimage.binary_dilation(part) & ~ndimage.binary_erosion(part, border_value=1)
-        if part.mean() >= limits.smallest and float(np.median(step[border])) >= limits.edge:
-            masked |= part
+    # A road before the car is calm, too: where it runs into the bonnet, half the limit parts them.
+    for calmer in (still, spread < limits.still / 2 * typical):
+        masked |= _bordered(calmer, masked, step, fade, limits)
     masked = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(masked, 2, mode="edge")))[2:-2, 2:-2]
     labels, parts = ndimage.label(masked)
     for number in range(1, parts + 1):
         if (labels == number).mean() < limits.smallest:
             masked[labels == number] = False
     return ~masked
+
+
+def _bordered(
+    still: Mask, sharp: Mask, step: NDArray[np.float32], fade: NDArray[np.float32], limits: StaticParts
+) -> Mask:
+    """The still parts that have a border: an edge in the median picture (`step`), or, at the lower rim, a jump of the
+    log of the spread (`fade`). sharp: what parts them and is found already."""
+    found = np.zeros_like(still)
+    labels, parts = ndimage.label(still & ~sharp)
+    for number in range(1, parts + 1):
+        part = ndimage.binary_dilation(labels == number, iterations=2) & still  # with its rim, which is sharp
+        if part.mean() < limits.smallest:
+            continue
+        border = ndimage.binary_dilation(part) & ~ndimage.binary_erosion(part, border_value=1)
+        is_low = bool(part[-1].any()) and part.mean() >= _BONNET
+        is_calm = is_low and float(np.median(fade[border])) >= np.log(limits.calm)
+        if is_calm or float(np.median(step[border])) >= limits.edge:
+            found |= part
+    return found
 
 
 def _over_time(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
