@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backend import Finding, JoinResult, Verdict
+from pipeline.backend import Finding, JoinResult, QualityConfig, Verdict
 from pipeline.backend.quality import with_findings
 from pipeline.cameras.camera import Camera
 from pipeline.forward.staging import ChunkPrediction
@@ -66,6 +67,14 @@ class WitnessedChunks(Sequence[ChunkPrediction]):
                 depth = np.log(grid.sample(chunk.depth, at, rows.xy))
             self.depths[number] = (rows, np.where(np.isfinite(depth), depth, np.nan))
         return chunk
+
+
+def judged_windows(quality: QualityConfig, refined: Refined | None) -> QualityConfig:
+    """Thresholds of joints. Overlaps of refined windows agree to a thousandth of their way, and the images judge what
+    is left: one that is a few times the median is no news there."""
+    if refined is None or not refined.taken:
+        return quality
+    return replace(quality, noise_warn=min(2 * quality.noise_warn, quality.noise_fail))
 
 
 def judge_images(

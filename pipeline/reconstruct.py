@@ -32,7 +32,7 @@ from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloa
 from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
 from pipeline.forward.worker import WorkerJob
 from pipeline.georeference import with_positions
-from pipeline.image_verdict import judge_images
+from pipeline.image_verdict import judge_images, judged_windows
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.content_sample import content_sample
 from pipeline.ingest.dataset_times import PICTURES
@@ -309,7 +309,7 @@ def join_and_publish(
         chunks, joined, positions = join.chunks, join.joined, join.positions
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
         of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
-        verdict = assess_quality(joined, config.backend.quality, of_lens)
+        verdict = assess_quality(joined, judged_windows(config.backend.quality, refined), of_lens)
         if refined is not None:
             verdict, _ = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
     for note in positions.notes:

@@ -199,6 +199,7 @@ def join_staged(
         frame_time_s=positions.frame_time_s,
         fixes=positions.fixes,
         speed=positions.speed,
+        camera_height_m=config.camera.height,
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
     )

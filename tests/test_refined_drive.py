@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.backend import assess_quality, join_chunks
+from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.cameras.camera import Camera
 from pipeline.forward.staging import ChunkPrediction, write_chunk
 from pipeline.image_verdict import WitnessedChunks, judge_images
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import inverse
+from pipeline.refine.rotation import exp
 from pipeline.refine.track_files import write_linked
 from pipeline.refine.window import Window, merge_chunks, plan_windows
 from pipeline.refined_drive import Pictures, RefinedChunks, StagedFrames, kept_refinement, link_tracks, refine_staged
@@ -54,6 +56,13 @@ def scene() -> Scene:
     return drive(frames=24, points=1500)
 
 
+@pytest.fixture(scope="module")
+def refined_frames(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> StagedFrames:
+    frames = staged(tmp_path_factory.mktemp("refined"), scene, turn=0.01)
+    refine_staged(frames)
+    return frames
+
+
 def test_windows_hold_whole_chunks_and_reach_the_end() -> None:
     short = [range(k * 6, k * 6 + 12) for k in range(20)]
     windows = plan_windows(short)
@@ -84,6 +93,42 @@ def test_a_drive_is_refined_and_passes_the_images(scene: Scene, tmp_path: Path) 
     assert verdict.figures["image_share"] > 0.95 and verdict.figures["windows_refined"] == 1
     assert not any("contradict the cameras" in f.reason for f in verdict.findings)
     assert len(pairs) == 22 and all(pair.judged for pair in pairs)
+
+
+@pytest.mark.parametrize("fault", ["none", "turned", "scaled", "random"])
+def test_a_fault_behind_refinement_does_not_pass(scene: Scene, refined_frames: StagedFrames, fault: str) -> None:
+    refined = kept_refinement(refined_frames)
+    assert refined is not None
+    chunks = WitnessedChunks(RefinedChunks(refined_frames, refined), refined_frames)
+    joined = join_chunks(chunks, kept=refined_frames.kept)
+    poses = joined.world_from_camera.copy()
+    stretch = slice(8, 16)
+    if fault == "turned":
+        poses[stretch, :3, :3] = exp(np.array([[0, np.radians(3), 0]]))[0] @ poses[stretch, :3, :3]
+    elif fault == "scaled":
+        steps = np.diff(poses[:, :3, 3], axis=0)
+        steps[stretch] *= 1.2
+        poses[1:, :3, 3] = poses[0, :3, 3] + np.cumsum(steps, axis=0)
+    elif fault == "random":
+        turn = np.random.default_rng(0).normal(0, 0.05, (len(poses), 3))
+        poses[:, :3, :3] = exp(turn) @ poses[:, :3, :3]
+    spoilt = replace(joined, world_from_camera=poses)
+    verdict, _ = judge_images(Verdict("pass", (), (), {}), spoilt, chunks, refined_frames, refined, refined.camera)
+    cameras = [f for f in verdict.findings if "dense depth" not in f.reason]  # that of the scene is flat
+    assert bool(cameras) == (fault != "none"), [f.reason for f in cameras]
+
+
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_calibration_that_the_images_contradict_does_not_pass(scene: Scene, tmp_path: Path, refine: bool) -> None:
+    frames = staged(tmp_path, scene, turn=0.0 if refine else 0.002)
+    assert frames.camera is not None
+    wrong = replace(frames.camera, fx=1.3 * frames.camera.fx, fy=1.3 * frames.camera.fy)
+    frames = replace(frames, camera=wrong)
+    refined = refine_staged(frames, refine=refine)
+    chunks = WitnessedChunks(RefinedChunks(frames, refined) if refined.taken else frames.chunks(), frames)
+    joined = join_chunks(chunks, kept=frames.kept)
+    verdict, _ = judge_images(Verdict("pass", (), (), {}), joined, chunks, frames, refined, frames.camera)
+    assert any("focal length" in f.reason or "the cameras" in f.reason for f in verdict.findings)
 
 
 def test_the_same_drive_unrefined_does_not_pass(scene: Scene, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.frame_track import FrameTrack, placed_at
+from pipeline.backend.normal_equations import height_residuals
 from pipeline.backend.outline import Outline, result_frames, usable_track
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.position_alignment import align_to_fixes, inside_drive
 from pipeline.backend.position_fusion import VERTICAL, PositionFusion, gate_of, moved
+from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3
 from pipeline.backend.speed_scale import scale_of_speed
 from pipeline.common.fixes import Fixes, Speed
@@ -24,6 +26,7 @@ _UNKNOWN_M = 3.0  # deviation of a fix whose receiver claims none
 _LEAST_ACCURACY_M = 0.01
 _THIN_S = 0.5  # fixes that follow each other faster say the same
 _MISFIT = 0.1  # spread of the fixes about the trajectory, over their extent, beyond which they are of another shape
+_ROAD = 0.02  # deviation of a known height: load, tyres, a road that is not flat below and ahead
 _FEWEST_USED = 0.4  # share of the fixes within the drive that must agree with it
 
 
@@ -56,8 +59,8 @@ class Georeference:
 
 @dataclass(frozen=True)
 class Metric:
-    """What made the world's unit a metre. source: fixes or speed; deviation: of the scale, as a share; offset_s: of
-    the source's clock, receiver minus drive."""
+    """What made the world's unit a metre. source: fixes, speed or height; deviation: of the scale, as a share;
+    offset_s: of the source's clock, receiver minus drive."""
 
     source: str
     deviation: float
@@ -83,6 +86,17 @@ def metric_by_speed(
         return found
     scaled = Sim3(found.scale, np.eye(3), np.zeros(3))
     return replace(solution, state=moved(solution.state, scaled)), Metric("speed", found.deviation, found.offset_s)
+
+
+def metric_by_height(solution: Solution, heights: Heights, height_m: float) -> tuple[Solution, Metric] | str:
+    """A solution in metres by the camera's known height above the road; a sentence where no road is seen."""
+    if not len(heights):
+        return "no road is seen below the camera, by which its height would tell the scale"
+    logs = height_residuals(solution.state, heights) + solution.state.log_height
+    centre = float(np.median(logs))
+    spread = 1.4826 * float(np.median(np.abs(logs - centre))) / np.sqrt(len(logs))
+    scaled = Sim3(height_m / float(np.exp(centre)), np.eye(3), np.zeros(3))
+    return replace(solution, state=moved(solution.state, scaled)), Metric("height", float(np.hypot(spread, _ROAD)), 0.0)
 
 
 def place_on_earth(

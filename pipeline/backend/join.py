@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.georeference import Georeference, Metric, metric_by_speed, place_on_earth
+from pipeline.backend.georeference import Georeference, Metric, metric_by_height, metric_by_speed, place_on_earth
 from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
@@ -123,6 +123,7 @@ def join_chunks(
     frame_time_s: ArrayLike | None = None,
     fixes: Fixes | None = None,
     speed: Speed | None = None,
+    camera_height_m: float | None = None,
     clock_window_s: float = 5.0,
     lever: ArrayLike | None = None,
 ) -> JoinResult:
@@ -136,7 +137,8 @@ def join_chunks(
 
     frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
     fixes: positions of the antenna, which take part in the pose graph (`place_on_earth`); speed: the car's, which makes
-    the result metric where fixes do not; clock_window_s: largest offset of the receiver's clock that is looked for, 0
+    the result metric where fixes do not; camera_height_m: the camera's above the road, which does where neither does;
+    clock_window_s: largest offset of the receiver's clock that is looked for, 0
     holds it at 0; lever (3,): the antenna's place in the camera's frame, metres. Fixes that cannot be used leave the
     result relative and say why.
 
@@ -149,10 +151,11 @@ def join_chunks(
     if owned is not None and len(owned) != len(chunks):
         raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
-    outlines, overlaps, shared, roads = _read_chain(chunks, read, config)
+    look_for_road = config.road or camera_height_m is not None
+    outlines, overlaps, shared, roads = _read_chain(chunks, read, config, look_for_road)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
-    heights = Heights.of(roads, [outline.offset for outline in outlines], span) if config.road else None
-    solution = solve_chain(overlaps, len(outlines), span, config, heights)
+    heights = Heights.of(roads, [outline.offset for outline in outlines], span)
+    solution = solve_chain(overlaps, len(outlines), span, config, heights if config.road else None)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
@@ -179,12 +182,18 @@ def join_chunks(
             why = f"{why}; {scaled}" if why else scaled
         else:
             solution, metric = scaled
+    if metric is None and camera_height_m is not None:
+        by_height = metric_by_height(solution, heights, camera_height_m)
+        if isinstance(by_height, str):
+            why = f"{why}; {by_height}" if why else by_height
+        else:
+            solution, metric = by_height
     joined = _trajectory(solution, outlines, owned, edges, loops, georeference, why)
     return replace(joined, metric=metric)
 
 
 def _read_chain(
-    chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig
+    chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig, look_for_road: bool
 ) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
     """Cameras of all chunks, what neighbours say of common frames, how many usable ones those are, and roads."""
     if not len(chunks):
@@ -208,7 +217,7 @@ def _read_chain(
         outlines.append(
             Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
         )
-        if config.road:
+        if look_for_road:
             roads.append(measure_road(chunk, roads[-1] if roads else None))
         previous = chunk
     return outlines, overlaps, shared, roads

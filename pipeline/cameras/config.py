@@ -22,8 +22,13 @@ class CameraConfig:
     square_pixels: bool = setting(True, expert=True)
     """Of a camera that is not calibrated: its pixels are square, so that fx = fy."""
 
+    height: float | None = setting(None, group="input")
+    """Metres from the camera to the road: makes a result metric where neither fixes nor speeds do."""
+
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
+        if self.height is not None and not 0.1 <= self.height <= 20:
+            raise ValueError(f"--camera.height must be 0.1 to 20 metres, not {self.height:g}")
         if not 10 <= self.fov <= 150:
             raise ValueError(f"--camera.fov must be 10 to 150 degrees, not {self.fov:g}")
         if self.file == "":

@@ -76,3 +76,18 @@ def test_the_road_changes_nothing_where_there_is_none() -> None:
         join_chunks(chunks, overlap=10, config=BackendConfig(road=road)).world_from_camera for road in (True, False)
     )
     np.testing.assert_array_equal(with_road, without)
+
+
+def test_a_known_height_makes_a_drive_metric() -> None:
+    """Chunks of a tenth and of three times the true scale; a metre a frame is driven, the camera is 1.6 m high."""
+    chunks = [seen(range(k * 10, k * 10 + 20), scale=(0.1, 3.0)[k % 2]) for k in range(4)]
+    joined = join_chunks(chunks, overlap=10, camera_height_m=1.6)
+    step = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1)
+    assert joined.metric is not None and joined.metric.source == "height"
+    np.testing.assert_allclose(np.median(step), 1.0, rtol=0.03)
+
+
+def test_a_known_height_says_nothing_where_no_road_is_seen() -> None:
+    chunks = [seen(range(k * 10, k * 10 + 20), road=False) for k in range(2)]
+    joined = join_chunks(chunks, overlap=10, camera_height_m=1.6)
+    assert joined.metric is None and "no road is seen" in joined.relative_because

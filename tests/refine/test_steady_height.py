@@ -1,0 +1,43 @@
+"""Drift of scale is read off the camera's height above the road, and taken off steps alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.refine.problem import inverse
+from pipeline.refine.steady_height import drift_of, rescaled
+from tests.refine.scene import drive
+
+
+@pytest.mark.parametrize("growth", [-0.3, 0.3])
+def test_a_slow_drift_is_taken_off_among_noise_cars_and_frames_without_a_road(growth: float) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        true = np.linspace(-growth / 2, growth / 2, 60)
+        heights = 0.5 + true + rng.normal(0, 0.02, 60)
+        heights[rng.choice(60, 5, replace=False)] += 0.5  # a car's roof, a kerb
+        heights[rng.choice(60, 12, replace=False)] = np.nan
+        left = drift_of(heights) - true
+        assert np.std(left) < 0.7 * np.std(true)
+        steady = drift_of(heights - np.where(np.isfinite(heights), true, 0.0))
+        assert np.abs(steady).max() < 0.05, "what does not drift is left as it is"
+
+
+def test_a_window_in_which_hardly_a_road_is_seen_is_left_alone() -> None:
+    heights = np.full(60, np.nan)
+    heights[:12] = np.linspace(0, 1, 12)
+    assert not drift_of(heights).any() and not drift_of(np.full(60, np.nan)).any()
+
+
+def test_steps_lose_the_drift_and_keep_turn_and_direction() -> None:
+    world_from_camera = drive(frames=12, points=60).world_from_camera
+    drift = np.linspace(-0.1, 0.1, 12)
+    true = inverse(world_from_camera)
+    relative = true[1:] @ inverse(true[:-1])
+    drifted = [true[0]]
+    for step, off in zip(relative, (drift[1:] + drift[:-1]) / 2, strict=True):
+        grown = step.copy()
+        grown[:3, 3] *= np.exp(off)
+        drifted.append(grown @ drifted[-1])
+    np.testing.assert_allclose(rescaled(np.stack(drifted), drift), true, atol=1e-9)
