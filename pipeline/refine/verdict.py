@@ -32,7 +32,7 @@ class ImageQualityConfig:
     """Least share of a pair of frames; one with many tracks and less is a place where the trajectory is broken."""
     pair_tracks: int = 16
     """Tracks that a pair needs to be called broken."""
-    scale_step_warn: float = 0.1
+    scale_step_warn: float = 0.13
     """Largest step of log scale between two pairs of frames that follow each other."""
     depth_spread_warn: float = 0.45
     """Largest robust deviation of log dense depth from triangulated depth, over the drive."""
