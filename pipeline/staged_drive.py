@@ -138,6 +138,12 @@ def _check(staged: StagedDrive) -> None:
         raise ValueError(f"field kept: expected rising frame numbers below {frames}")
     if not 1 <= staged.chunk_count <= len(kept):
         raise ValueError(f"field chunk_count: expected 1 to {len(kept)}, got {staged.chunk_count}")
+    outlines = staged.outlines
+    in_drive = all(0 <= first <= last < len(kept) for first, last in outlines)
+    if len(outlines) not in (0, staged.chunk_count) or not in_drive or sorted(outlines) != list(outlines):
+        raise ValueError(
+            f"field outlines: expected the places of {staged.chunk_count} chunks below {len(kept)}, in order"
+        )
     for number, loop in enumerate(staged.loops):
         if loop.frames and not (min(loop.frames) >= 0 and max(loop.frames) < frames):
             raise ValueError(f"field loops.{number}.frames: expected frame numbers below {frames}")
