@@ -11,7 +11,7 @@ from safetensors.numpy import load, save
 
 from pipeline import storage
 from pipeline.errors import DriveError
-from pipeline.refine.depth_correction import corrected
+from pipeline.refine.depth_correction import TERMS, corrected
 from pipeline.refine.grid import Grid
 from pipeline.refine.window import Window
 
@@ -73,7 +73,20 @@ def read_result(folder: str, number: int) -> WindowResult:
     """A staged one. Raises StorageError where it is not there, DriveError where it is none."""
     uri = _uri(folder, number)
     try:
-        return WindowResult(**load(storage.read_bytes(uri)))
+        result = WindowResult(**load(storage.read_bytes(uri)))
+        frames = len(result.log_scale)
+        expected = {
+            "accepted": (1,),
+            "camera": (4,),
+            "cam_from_window": (frames, 4, 4),
+            "log_scale": (frames,),
+            "correction": (frames, TERMS),
+        }
+        for name, shape in expected.items():
+            values = getattr(result, name)
+            if values.shape != shape or not np.isfinite(values).all():
+                raise ValueError(f"{name}: expected finite numbers of shape {shape}, got {values.shape}")
+        return result
     except (SafetensorError, TypeError, ValueError) as error:
         raise DriveError(f"{uri} holds no refined window ({error}); run jobs.realign again") from error
 

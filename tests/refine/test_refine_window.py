@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from pipeline.errors import DriveError
+from pipeline.refine.chunk_result import read_result, write_result
 from pipeline.refine.evidence import held_back
 from pipeline.refine.problem import Problem, inverse
 from pipeline.refine.refine_window import common_focal, refine_window, window_focal
@@ -101,3 +105,17 @@ def test_depth_is_brought_onto_the_points() -> None:
         return float(np.nanmedian(np.abs(ratio - np.nanmedian(ratio))))
 
     assert off(refined.depth) < 0.9 * off(window.depth)
+
+
+def test_a_staged_result_that_is_damaged_is_refused_by_its_name(tmp_path: Path) -> None:
+    scene = drive(frames=6)
+    result = refine_window(scene.window(), Tracks.none(), CAMERA, scene.grid, 1.0)
+    write_result(str(tmp_path), 3, result)
+    np.testing.assert_array_equal(read_result(str(tmp_path), 3).cam_from_window, result.cam_from_window)
+    write_result(str(tmp_path), 4, replace(result, log_scale=np.full(6, np.nan)))
+    with pytest.raises(DriveError, match="refined-00004.*log_scale: expected finite numbers"):
+        read_result(str(tmp_path), 4)
+    file = tmp_path / "refined-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(DriveError, match="refined-00003"):
+        read_result(str(tmp_path), 3)
