@@ -113,7 +113,7 @@ def test_a_staged_result_that_is_damaged_is_refused_by_its_name(tmp_path: Path) 
     write_result(str(tmp_path), 3, result)
     np.testing.assert_array_equal(read_result(str(tmp_path), 3).cam_from_window, result.cam_from_window)
     write_result(str(tmp_path), 4, replace(result, log_scale=np.full(6, np.nan)))
-    with pytest.raises(DriveError, match="refined-00004.*log_scale: expected finite numbers"):
+    with pytest.raises(DriveError, match=r"refined-00004.*log_scale: expected finite numbers"):
         read_result(str(tmp_path), 4)
     file = tmp_path / "refined-00003.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
