@@ -18,7 +18,15 @@ from pipeline.refine.problem import inverse
 from pipeline.refine.rotation import exp
 from pipeline.refine.track_files import write_linked
 from pipeline.refine.window import Window, merge_chunks, plan_windows
-from pipeline.refined_drive import Pictures, RefinedChunks, StagedFrames, kept_refinement, link_tracks, refine_staged
+from pipeline.refined_drive import (
+    Pictures,
+    Refined,
+    RefinedChunks,
+    StagedFrames,
+    kept_refinement,
+    link_tracks,
+    refine_staged,
+)
 from tests.refine.scene import CAMERA, NET, SOURCE, Scene, drive, turned_apart
 
 CHUNKS = (range(12), range(6, 18), range(12, 24))
@@ -57,10 +65,9 @@ def scene() -> Scene:
 
 
 @pytest.fixture(scope="module")
-def refined_frames(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> StagedFrames:
+def refined_drive(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> tuple[StagedFrames, Refined]:
     frames = staged(tmp_path_factory.mktemp("refined"), scene, turn=0.01)
-    refine_staged(frames)
-    return frames
+    return frames, refine_staged(frames)
 
 
 def test_windows_hold_whole_chunks_and_reach_the_end() -> None:
@@ -80,9 +87,8 @@ def test_chunks_of_other_scales_are_chained_into_one_window(scene: Scene) -> Non
     np.testing.assert_allclose(merged.depth, window.depth, rtol=1e-5)
 
 
-def test_a_drive_is_refined_and_passes_the_images(scene: Scene, tmp_path: Path) -> None:
-    frames = staged(tmp_path, scene, turn=0.01)
-    refined = refine_staged(frames)
+def test_a_drive_is_refined_and_passes_the_images(scene: Scene, refined_drive: tuple[StagedFrames, Refined]) -> None:
+    frames, refined = refined_drive
     assert refined.taken == len(refined.windows) == 1 and not refined.notes
     kept = kept_refinement(frames)
     assert kept is not None and (kept.windows, kept.taken) == (refined.windows, 1)
@@ -96,11 +102,10 @@ def test_a_drive_is_refined_and_passes_the_images(scene: Scene, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("fault", ["none", "turned", "scaled", "random"])
-def test_a_fault_behind_refinement_does_not_pass(scene: Scene, refined_frames: StagedFrames, fault: str) -> None:
-    refined = kept_refinement(refined_frames)
-    assert refined is not None
-    chunks = WitnessedChunks(RefinedChunks(refined_frames, refined), refined_frames)
-    joined = join_chunks(chunks, kept=refined_frames.kept)
+def test_a_fault_behind_refinement_does_not_pass(refined_drive: tuple[StagedFrames, Refined], fault: str) -> None:
+    frames, refined = refined_drive
+    chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
+    joined = join_chunks(chunks, kept=frames.kept)
     poses = joined.world_from_camera.copy()
     stretch = slice(8, 16)
     if fault == "turned":
@@ -113,7 +118,7 @@ def test_a_fault_behind_refinement_does_not_pass(scene: Scene, refined_frames: S
         turn = np.random.default_rng(0).normal(0, 0.05, (len(poses), 3))
         poses[:, :3, :3] = exp(turn) @ poses[:, :3, :3]
     spoilt = replace(joined, world_from_camera=poses)
-    verdict, _ = judge_images(Verdict("pass", (), (), {}), spoilt, chunks, refined_frames, refined, refined.camera)
+    verdict, _ = judge_images(Verdict("pass", (), (), {}), spoilt, chunks, frames, refined, refined.camera)
     cameras = [f for f in verdict.findings if "dense depth" not in f.reason]  # that of the scene is flat
     assert bool(cameras) == (fault != "none"), [f.reason for f in cameras]
 
