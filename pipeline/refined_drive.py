@@ -272,10 +272,8 @@ def _guess(staged: StagedFrames, merged: Window) -> Array:
 def _network_camera(staged: StagedFrames, grid: Grid, camera: Array) -> Camera:
     matrix = grid.camera_from_source(camera)
     width, height = staged.pictures.net
-    return staged.camera or Camera("pinhole", width, height, *(float(matrix[at]) for at in _FX_FY_CX_CY))  # type: ignore[arg-type]
-
-
-_FX_FY_CX_CY = ((0, 0), (1, 1), (0, 2), (1, 2))
+    fx, fy, cx, cy = float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])
+    return staged.camera or Camera("pinhole", width, height, fx, fy, cx, cy)
 
 
 def _focal(staged: StagedFrames, window: range) -> tuple[Array, FocalEvidence | None]:
