@@ -10,7 +10,6 @@ publish   poses, points, chunks, manifest last
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,11 +24,11 @@ from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.common.run_id import new_run_id
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, PipelineError, StorageError
+from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Notice, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloat16, ranks_said, run_forward, uses_gpus
-from pipeline.forward.staging import STAGING_FOLDER, is_staged_file
+from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.georeference import with_positions
 from pipeline.image_verdict import judge_images, judged_windows
@@ -46,7 +45,14 @@ from pipeline.loop_finder import DetectedLoops
 from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
 from pipeline.refine.track_files import SegmentTracker
 from pipeline.refined_drive import link_tracks, refine_staged, tracks_uri
-from pipeline.staged_drive import StagedDrive, has_staged_drive, join_staged, staged_frames, write_staged_drive
+from pipeline.staged_drive import (
+    StagedDrive,
+    clear_staging,
+    join_staged,
+    remove_staging,
+    staged_frames,
+    write_staged_drive,
+)
 
 _LEAST_SEGMENT = 30  # frames that are decoded in one go: tracks go on from one to the next through one picture only
 _UNTRACKED = "nothing can be followed through the images: they neither refine nor judge this result"
@@ -346,24 +352,6 @@ def join_and_publish(
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
-
-
-def remove_staging(output: str, drive_id: str) -> None:
-    """Remove all staged predictions of a drive, and the staging folder once it is empty; other files stay."""
-    folder = storage.join(output, STAGING_FOLDER, storage.check_drive_id(drive_id))
-    storage.remove_below(folder, [path for path in storage.list_below(folder) if is_staged_file(path)])
-    if storage.is_local(folder):
-        with contextlib.suppress(OSError):  # other drives have predictions there
-            os.rmdir(storage.join(output, STAGING_FOLDER))
-
-
-def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
-    """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
-    or an earlier result's, kept on request. A store that does not answer ends it without a word."""
-    with contextlib.suppress(PipelineError):
-        guard()
-        if not has_staged_drive(output, drive_id):
-            remove_staging(output, drive_id)
 
 
 def _scanned(reporter: Reporter, total: int, frames: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -14,14 +16,15 @@ from pipeline.backend import JoinResult, join_chunks
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.config import RunConfig
-from pipeline.errors import DriveError, StorageError
+from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
 from pipeline.forward.loop_chunks import LoopChunk
-from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri
+from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri, is_staged_file
 from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
 from pipeline.image_verdict import DriveChunks, WitnessedChunks
 from pipeline.ingest.frame_masks import AUTO, FrameMasks, FrameShape
 from pipeline.ingest.video import FRAME_MARK
+from pipeline.leases import Guard
 from pipeline.publish import DriveFacts
 from pipeline.refined_drive import Pictures, Refined, RefinedChunks, StagedFrames, tracks_uri
 from pipeline.settings_file import settings_from_dict
@@ -266,3 +269,21 @@ def _checksum(values: object) -> str:
 
 def _marker_uri(output: str, drive_id: str) -> str:
     return storage.join(output, STAGING_FOLDER, drive_id, _MARKER)
+
+
+def remove_staging(output: str, drive_id: str) -> None:
+    """Remove all staged predictions of a drive, and the staging folder once it is empty; other files stay."""
+    folder = storage.join(output, STAGING_FOLDER, storage.check_drive_id(drive_id))
+    storage.remove_below(folder, [path for path in storage.list_below(folder) if is_staged_file(path)])
+    if storage.is_local(folder):
+        with contextlib.suppress(OSError):  # other drives have predictions there
+            os.rmdir(storage.join(output, STAGING_FOLDER))
+
+
+def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
+    """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
+    or an earlier result's, kept on request. A store that does not answer ends it without a word."""
+    with contextlib.suppress(PipelineError):
+        guard()
+        if not has_staged_drive(output, drive_id):
+            remove_staging(output, drive_id)

@@ -10,8 +10,7 @@ from pipeline import publish, storage
 from pipeline.errors import PipelineError
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.leases import Lease, Leases
-from pipeline.reconstruct import clear_staging
-from pipeline.staged_drive import has_staged_drive
+from pipeline.staged_drive import clear_staging, has_staged_drive
 from pipeline.storage import NotFoundError
 
 _AT_A_TIME = 16

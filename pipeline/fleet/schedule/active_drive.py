@@ -10,7 +10,7 @@ from pipeline.errors import StorageError
 from pipeline.fleet.plan.drive_plan import PlannedDrive
 from pipeline.fleet.records.ledger import Ledger
 from pipeline.leases import Lease, Leases
-from pipeline.reconstruct import clear_staging
+from pipeline.staged_drive import clear_staging
 
 
 @dataclass

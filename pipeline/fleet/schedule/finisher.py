@@ -20,8 +20,8 @@ from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.leases import Guard, remote_guard
-from pipeline.reconstruct import join_and_publish, remove_staging, result_identity
-from pipeline.staged_drive import StagedDrive, write_staged_drive
+from pipeline.reconstruct import join_and_publish, result_identity
+from pipeline.staged_drive import StagedDrive, remove_staging, write_staged_drive
 
 # Joining is one thread's arithmetic, and reading and writing beside it.
 _CPUS = 1
