@@ -30,9 +30,8 @@ _WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have sh
 _LEAST_WHITE_M = 0.02
 _JITTER_S = 0.01  # by which stamps of fixes scatter, whatever they were made by; it is worth metres at speed
 _LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
-# A fix is stamped when it is ready or when it arrives, tens of milliseconds after the moment that it is of: where a
-# drive says little of the offset (a straight road at one speed), it is about this, give or take as much.
-_LATENCY_S, _LATENCY_DEVIATION_S = 0.1, 0.1
+# Where a drive says little of the clocks' offset (a straight road at one speed), it is near zero, give or take this.
+_CLOCK_DEVIATION_S = 0.2
 _OUTLIER = 3.5  # deviations beyond which a fix is none
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
@@ -265,9 +264,9 @@ class PositionFusion:
         full = np.zeros(total)
         full[:size] = gradient
         full -= np.asarray(weighted.T @ residual.ravel()).ravel()
-        # The clock: about as late as receivers are, nothing beyond the window.
-        held, late = (1e-9, 0.0) if self.window_s <= 0 else (_LATENCY_DEVIATION_S, min(_LATENCY_S, self.window_s))
-        full[size] += (self.offset_s - late) / held**2
+        # The clock: near zero where the drive does not tell, held where no window is asked for.
+        held = 1e-9 if self.window_s <= 0 else _CLOCK_DEVIATION_S
+        full[size] += self.offset_s / held**2
         blocks = [matrix, scipy.sparse.csc_matrix([[1 / held**2]])]
         if wander is not None:
             slow = self.slow.information(wander)
