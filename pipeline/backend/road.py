@@ -142,7 +142,10 @@ def _likeliest_normal(chunk: Chunk, candidate: NDArray[np.bool_], usable: NDArra
             below = chunk.rays[f, candidate[f]] @ normal
             mine = below > _DOWN / 2
             if mine.sum() >= _LEAST_PIXELS:
-                share += _mode(np.log(chunk.depth[f, candidate[f]][mine] * below[mine]), _BAND / 2)[1]
+                logs = np.log(chunk.depth[f, candidate[f]][mine] * below[mine])
+                share += _mode(logs, _BAND / 2)[1] * float(
+                    mine.mean()
+                )  # of all candidates, or a steep normal wins by few
         if share > best:
             best, answer = share, normal
     return answer
