@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+from pipeline.ingest.preprocess import frame_geometry
 from pipeline.publish.poses import (
     fill_poses,
     path_length,
@@ -90,10 +91,10 @@ def test_path_length_adds_up_steps_and_steps_over_missing_positions():
 def test_a_ray_is_the_same_through_the_source_image(source, net):
     k = np.array([[300.0, 0, net[0] / 2 + 1.5], [0, 310.0, net[1] / 2 - 2], [0, 0, 1]])
     fx, fy, cx, cy = source_intrinsics(k, source, net)
-    scale = max(net[0] / source[0], net[1] / source[1])
+    resized = frame_geometry(*source, *net[::-1])
     for u, v in [(0.5, 0.5), (100.25, 30.0)]:
         # the pixel of the source that lands on (u, v): undo the centre crop, then the resize
-        us = (u + (source[0] * scale - net[0]) / 2) / scale
-        vs = (v + (source[1] * scale - net[1]) / 2) / scale
+        us = (u + resized.left) * source[0] / resized.resized_width
+        vs = (v + resized.top) * source[1] / resized.resized_height
         assert (us - cx) / fx == pytest.approx((u - k[0, 2]) / k[0, 0], abs=1e-12)
         assert (vs - cy) / fy == pytest.approx((v - k[1, 2]) / k[1, 1], abs=1e-12)
