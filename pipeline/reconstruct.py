@@ -43,8 +43,7 @@ from pipeline.ingest.stops import shift_borders
 from pipeline.leases import Guard, Leases
 from pipeline.loop_finder import DetectedLoops
 from pipeline.publish import Decision, DriveFacts, Manifest, RunFacts, Source
-from pipeline.refine.track_files import SegmentTracker
-from pipeline.refined_drive import link_tracks, refine_staged, tracks_uri
+from pipeline.refined_drive import link_tracks, refine_staged, tracker_of
 from pipeline.staged_drive import (
     StagedDrive,
     clear_staging,
@@ -55,7 +54,9 @@ from pipeline.staged_drive import (
 )
 
 _LEAST_SEGMENT = 30  # frames that are decoded in one go: tracks go on from one to the next through one picture only
-_UNTRACKED = "nothing can be followed through the images: they neither refine nor judge this result"
+_UNTRACKED = (
+    "nothing can be followed through the images (300 pixels at least): they neither refine nor judge this result"
+)
 
 _NOTES_BESIDE = 20  # of what lies beside a drive, in its result
 
@@ -180,14 +181,14 @@ def plan(
     output = storage.absolute(config.output)
     if not (config.stops or config.turns):
         chunks = plan_chunks(drive.frame_count, size, overlap)
-        tracker = SegmentTracker(tracks_uri(output, drive, range(drive.frame_count)))
+        tracker = tracker_of(output, drive, range(drive.frame_count))
         return DriveTask(drive, height, width, chunks, segment_length=length, tracker=tracker)
     scan = scan_drive(drive, config.stop if config.stops else None, config.turns, scanned)
     chunks = plan_chunks(len(scan.kept), size, overlap)
     if config.turns:
         reach = int(config.turn.reach * (size - overlap))
         chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
-    tracker = SegmentTracker(tracks_uri(output, drive, scan.kept))
+    tracker = tracker_of(output, drive, scan.kept)
     return DriveTask(drive, height, width, chunks, segment_length=length, kept=scan.kept, tracker=tracker)
 
 

@@ -29,8 +29,8 @@ from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, StagedChun
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
 from pipeline.refine.refine_window import common_focal, refine_window, window_focal
-from pipeline.refine.track_files import TRACKS_FOLDER, DriveTracks, link_segments
-from pipeline.refine.tracks import LONG_SIDE, Tracks
+from pipeline.refine.track_files import TRACKS_FOLDER, DriveTracks, SegmentTracker, link_segments
+from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE, Tracks
 from pipeline.refine.verdict import FocalEvidence
 from pipeline.refine.window import Window, merge_chunks, plan_windows
 
@@ -155,6 +155,13 @@ def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
     look = {"picture": shown, "size": [facts.source_width, facts.source_height]}
     digest.update(json.dumps(look, sort_keys=True, default=str).encode())
     return storage.join(output, STAGING_FOLDER, facts.drive_id, f"{TRACKS_FOLDER}-{digest.hexdigest()[:12]}")
+
+
+def tracker_of(output: str, drive: TrackedDrive, kept: Sequence[int]) -> SegmentTracker | None:
+    """What follows corners while the drive is decoded; None where its pictures are too small for that."""
+    if max(drive.source_width, drive.source_height) < LEAST_LONG_SIDE:
+        return None
+    return SegmentTracker(tracks_uri(output, drive, kept))
 
 
 def link_tracks(staged: StagedFrames) -> bool:
