@@ -18,6 +18,7 @@ from pipeline.cameras.calibration import parse_camera
 from pipeline.errors import DecodeError, DriveError
 
 FloatArray = NDArray[np.float64]
+_ANY_SIZE = (1 << 20, 1 << 20)  # pixels: only the matrix of the camera is asked for
 DEPTH_PER_METRE = 256.0  # of 16-bit depth images, KITTI's own scale; 0 is no depth
 _IMAGE_FOLDERS = ("image_2", "image_0")  # as ingestion prefers them
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
@@ -149,7 +150,7 @@ def _rows(uri: str, columns: int, drive_id: str) -> FloatArray:
 
 def _intrinsics(uri: str, camera: str, drive_id: str) -> FloatArray:
     text = storage.read_bytes(uri).decode("utf-8", "replace")
-    lens = parse_camera(text, (1, 1))
+    lens = parse_camera(text, _ANY_SIZE)
     if lens is not None:
         return lens.matrix
     for line in text.splitlines():
