@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    python ")]
 
 
-@pytest.mark.slow
+@pytest.mark.full  # .ci/run runs the two that set up; tests/test_wheel.py every job from an empty folder
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_every_command_of_the_readme_runs_in_an_empty_folder(tmp_path):

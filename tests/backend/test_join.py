@@ -377,7 +377,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 @pytest.mark.parametrize(
     "seed, noise, chain, loops",
     [
-        (0, 1, 16.27, 2.97),
+        pytest.param(0, 1, 16.27, 2.97, marks=pytest.mark.full),
         pytest.param(1, 1, 15.92, 3.16, marks=pytest.mark.full),
         pytest.param(2, 1, 22.11, 4.58, marks=pytest.mark.full),
         pytest.param(0, 2, 33.06, 6.19, marks=pytest.mark.full),

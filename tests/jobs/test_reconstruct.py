@@ -107,7 +107,7 @@ def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
     np.testing.assert_allclose(confidence_of_three, confidence_of_one, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.full  # the clip is scored by tests/jobs/test_evaluate_benchmark.py in CI
 def test_real_kitti_frames_run_in_two_processes(shared, tmp_path, capsys):
     frames = shared / "data" / "kitti" / "sequences" / "90" / "image_0"
     settings = ("--preset", "city_tiny", "--chunk-size", 20, "--overlap", 10, "--workers", 2)

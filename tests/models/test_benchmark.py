@@ -86,6 +86,7 @@ SMALL = (
 )
 
 
+@pytest.mark.full
 def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_path, capsys):
     file = tmp_path / "check.json"
     assert main([*SMALL, "--json", str(file)]) == 1
