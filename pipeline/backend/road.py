@@ -27,6 +27,7 @@ _PITCHES = np.array([0.0, -0.05, 0.05, -0.1, 0.1, -0.15, 0.15, -0.2, 0.2])  # of
 _TRIED_FRAMES = 10
 _ROUNDS, _MORE_ROUNDS = 5, 2  # of fitting the normal, from nothing and from the chunk before
 _ALIKE = 6.0  # neighbouring frames err alike: so many count as one
+_APART = 1e4  # between rows that are searched in one go; logs of heights are far smaller
 _FLOOR = 0.01  # log height that a street's own shape leaves unknown, however many frames see it
 
 
@@ -99,30 +100,22 @@ def measure_road(chunk: Chunk, before: Road | None = None) -> Road:
     usable = np.flatnonzero(candidate.sum(1) >= _LEAST_PIXELS)
     first = before is None or not np.isfinite(before.log_height).any()
     normal = _likeliest_normal(chunk, candidate, usable) if before is None or first else before.normal.copy()
+    rays, depth, candidate = chunk.rays[usable], chunk.depth[usable], candidate[usable]
     rounds = _ROUNDS if first else _MORE_ROUNDS
     for number in range(rounds + 1):
         band = _BAND * (1 + 2 * max(0, rounds - 2 - number) / _ROUNDS)
-        matrix, right = np.eye(3) * 1e-9, np.zeros(3)
         heights[:] = np.nan
-        for f in usable:
-            rays, depth = chunk.rays[f, candidate[f]], chunk.depth[f, candidate[f]]
-            below = rays @ normal
-            mine = below > _DOWN / 2
-            if mine.sum() < _LEAST_PIXELS:
-                continue
-            logs = np.log(depth[mine] * below[mine])
-            centre, share = _mode(logs, band)
-            if share < _LEAST_SHARE:
-                continue
-            inside = np.abs(logs - centre) < band
-            heights[f] = centre
-            slope[f] = (rays[mine][inside] / below[mine][inside][:, None]).mean(0)
-            scaled = rays[mine][inside] * (depth[mine][inside] / np.exp(centre))[:, None]
-            matrix += scaled.T @ scaled
-            right += scaled.sum(0)
-        if number == rounds or not right.any():
+        below, logs = _log_heights(rays, depth, candidate, normal)
+        centre, share = _modes(logs, band)
+        seen = (np.isfinite(logs).sum(1) >= _LEAST_PIXELS) & (share >= _LEAST_SHARE)
+        inside = (np.abs(logs - centre[:, None]) < band) & seen[:, None]
+        heights[usable[seen]] = centre[seen]
+        over = np.where(inside, 1 / np.where(inside, below, 1.0), 0.0) / np.maximum(inside.sum(1), 1)[:, None]
+        slope[usable[seen]] = np.einsum("sp,spi->si", over, rays)[seen]
+        scaled = rays[inside] * (depth / np.exp(centre)[:, None])[inside][:, None]
+        if number == rounds or not len(scaled):
             break
-        tilted = np.linalg.solve(matrix, right)
+        tilted = np.linalg.solve(scaled.T @ scaled + np.eye(3) * 1e-9, scaled.sum(0))
         tilted /= np.linalg.norm(tilted)
         if np.arccos(np.clip(tilted[1], -1, 1)) > _LEAN:
             heights[:] = np.nan
@@ -137,27 +130,44 @@ def _likeliest_normal(chunk: Chunk, candidate: NDArray[np.bool_], usable: NDArra
     some = usable[:: max(1, len(usable) // _TRIED_FRAMES)]
     for pitch in _PITCHES:
         normal = np.array([0.0, np.cos(pitch), np.sin(pitch)])
-        share = 0.0
-        for f in some:
-            below = chunk.rays[f, candidate[f]] @ normal
-            mine = below > _DOWN / 2
-            if mine.sum() >= _LEAST_PIXELS:
-                logs = np.log(chunk.depth[f, candidate[f]][mine] * below[mine])
-                share += _mode(logs, _BAND / 2)[1] * float(
-                    mine.mean()
-                )  # of all candidates, or a steep normal wins by few
+        _, logs = _log_heights(chunk.rays[some], chunk.depth[some], candidate[some], normal)
+        count = np.isfinite(logs).sum(1)
+        # of all candidates, or a steep normal wins by few
+        won = _modes(logs, _BAND / 2)[1] * count / np.maximum(candidate[some].sum(1), 1)
+        share = float(won[count >= _LEAST_PIXELS].sum())
         if share > best:
             best, answer = share, normal
     return answer
 
 
-def _mode(values: Array, band: float) -> tuple[float, float]:
-    """Where most values lie within `band` of each other: their mean, and their share of all."""
-    ordered = np.sort(values)
-    count = np.searchsorted(ordered, ordered + 2 * band, side="right") - np.arange(len(ordered))
-    best = int(np.argmax(count))
-    centre = float(ordered[best : best + count[best]].mean())
-    inside = np.abs(ordered - centre) < band
-    if inside.any():
-        centre = float(ordered[inside].mean())
-    return centre, float((np.abs(ordered - centre) < band).mean())
+def _log_heights(rays: Array, depth: Array, candidate: NDArray[np.bool_], normal: Array) -> tuple[Array, Array]:
+    """Of pixels (s, p): how far below the horizon rays point, and the log of the height that depth gives the
+    camera, inf where they are no candidates."""
+    below = rays @ normal
+    mine = candidate & (below > _DOWN / 2)
+    return below, np.log(np.where(mine, depth * below, np.inf))
+
+
+def _modes(values: Array, band: float) -> tuple[Array, Array]:
+    """Where most values of each row (s, p) lie within `band` of each other: their mean (s,), and their share of all
+    (s,). inf is no value."""
+    rows, columns = values.shape
+    if not rows or not columns:
+        return np.zeros(rows), np.zeros(rows)
+    ordered = np.sort(values, axis=1)
+    finite = np.isfinite(ordered)
+    known = np.where(finite, ordered, 0.0)
+    # one search for all rows, which are set apart
+    apart = np.arange(rows)[:, None] * _APART
+    line = np.where(finite, known, _APART / 2) + apart
+    behind = np.searchsorted(line.ravel(), (known + apart + 2 * band).ravel(), side="right").reshape(rows, columns)
+    count = np.where(finite, behind - np.arange(rows)[:, None] * columns - np.arange(columns), 0)
+    best = np.argmax(count, axis=1)
+    most = count[np.arange(rows), best]
+    place = np.arange(columns)
+    chosen = (place >= best[:, None]) & (place < (best + most)[:, None])
+    centre = (known * chosen).sum(1) / np.maximum(most, 1)
+    inside = (np.abs(known - centre[:, None]) < band) & finite
+    centre = np.where(inside.any(1), (known * inside).sum(1) / np.maximum(inside.sum(1), 1), centre)
+    share = ((np.abs(known - centre[:, None]) < band) & finite).sum(1) / np.maximum(finite.sum(1), 1)
+    return centre, share
