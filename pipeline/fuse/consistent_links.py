@@ -43,8 +43,7 @@ class Support:
 class Grouping:
     """Groups of drives that grow: `run` joins all that links can join.
 
-    state: of all chunks, each group in the frame of its first drive; group (D,): of each drive; accepted: links;
-    chi2 (L,): the last a link had when it was weighed.
+    state: of all chunks, each group in the frame of its first drive; group (D,): of each drive; accepted: links.
     """
 
     def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
@@ -54,18 +53,14 @@ class Grouping:
         self.accepted: set[int] = set()
 
     def run(self) -> None:
-        """Join groups until no link leads from one to another that could be true."""
-        known: dict[tuple[int, int], Support | None] = {}
-        while True:
-            pairs = self._pairs()
+        """Join groups until no link leads from one to another."""
+        known: dict[tuple[int, int], Support] = {}
+        while pairs := self._pairs():
             for pair, links in pairs.items():
                 if pair not in known:
                     known[pair] = self._support(*pair, links)
-            there = {pair: support for pair in pairs if (support := known[pair]) is not None}
-            if not there:
-                return
-            (a, b), best = max(there.items(), key=lambda item: (item[1].rank, (-item[0][0], -item[0][1])))
-            self._join(a, b, best)
+            a, b = max(pairs, key=lambda pair: (known[pair].rank, -pair[0], -pair[1]))
+            self._join(a, b, known[a, b])
             known = {pair: support for pair, support in known.items() if not {a, b} & set(pair)}
 
     def _pairs(self) -> dict[tuple[int, int], list[int]]:
@@ -126,8 +121,8 @@ class Grouping:
         scale[nodes], rotation[nodes], translation[nodes] = part.scale, part.rotation, part.translation
         self.state = State(scale, rotation, translation)
 
-    def _support(self, a: int, b: int, links: Sequence[int]) -> Support | None:
-        """The largest set of `links` between groups a and b that can be true together."""
+    def _support(self, a: int, b: int, links: Sequence[int]) -> Support:
+        """The largest set of `links` (at least one) between groups a and b that can be true together."""
         nodes = self.nodes(a, b)
         inside = self._inside(a, b)
         state, joints, rows = self._part(nodes, [*inside, *links])
@@ -139,7 +134,7 @@ class Grouping:
             tried = open_ones[0]
             move = self._move(state, rows, int(between[tried]), swapped=self.group[self._ends[links[tried], 0]] == b)
             at = _moved(state, move, of_b)
-            believed = rows[np.concatenate([between[:0], np.arange(len(inside)), [between[tried]]]).astype(np.int64)]
+            believed = rows[np.append(np.arange(len(inside)), between[tried])]
             equations = CityEquations(len(nodes), [joint_rows(at, joints), link_rows(at, believed)], held=[0])
             candidates = link_rows(at, rows[between])
             taken, chi2 = compatible(candidates, equations.covariance(candidates), begin=tried)

@@ -48,8 +48,7 @@ class Link:
 
 @dataclass(frozen=True)
 class LinkVerdict:
-    """accepted; chi2: squared residual in its deviations (7 degrees of freedom), inf where the drives of the link were
-    joined by no other way that it could be held against; reason in words."""
+    """accepted; chi2: squared residual in its deviations (7 degrees of freedom); reason in words."""
 
     accepted: bool
     chi2: float

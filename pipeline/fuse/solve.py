@@ -188,8 +188,6 @@ def _verdict(grouping: Grouping, ends: NDArray[np.int64], number: int, chi2: flo
         pair = {int(first), int(second)}
         alone = sum(1 for n in grouping.accepted if set(ends[n].tolist()) == pair) == 1
         return LinkVerdict(True, chi2, "agrees" + (", the only one between its drives" if alone else ""))
-    if grouping.group[first] != grouping.group[second]:
-        return LinkVerdict(False, chi2, "joins drives that nothing else joins, and no other link bears it out")
     return LinkVerdict(
         False, chi2, f"contradicts the other links and the drives: chi2 {chi2:.3g}, at most {BOUND:.3g} allowed"
     )
