@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -251,20 +250,6 @@ def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys, bi
     line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "bad.safetensors")
     assert named in line and "not finite" in line
     assert no_result_in(tmp_path / "out")
-
-
-@pytest.mark.slow
-def test_without_arguments_a_rendered_drive_is_reconstructed_and_held_against_its_truth(tmp_path, capsys):
-    assert run("--output", tmp_path / "out") == 0
-    said = capsys.readouterr().out
-    percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 16\d m\)", said)[1])
-    assert percent < 4  # a straight line scores more than 6 on such drives
-    assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
-    assert "made-up weights" not in said
-    with Image.open(tmp_path / "out" / "city.png") as picture:
-        shown = np.asarray(picture.convert("RGB"))
-    assert shown.shape[1] > 1000
-    assert shown.std() > 20  # something is drawn
 
 
 @pytest.mark.slow
