@@ -28,7 +28,7 @@ def test_a_saved_model_opens_as_it_was_with_its_own_configuration(tiny, state, t
     assert [p.name for p in tmp_path.iterdir()] == ["own.safetensors"]
     images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     found, expected = (m.forward_drive(images, [[0, 1, 2]])[0].depth for m in (model, tiny))
-    # The tensors are equal (above); a mapped file's are not aligned as torch's own are, so MKL may sum in another order.
+    # The tensors are equal (above); a mapped file's are not aligned as torch's own are, so MKL may sum elsewise.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
