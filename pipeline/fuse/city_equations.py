@@ -5,7 +5,7 @@ A step of a chunk is (turn about the city's axes, shift in city units, log scale
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +98,7 @@ def link_rows(state: State, links: LinkRows) -> Rows:
         1,
     )
     # how the frames' (turn, position, log scale) answer to their chunks' steps
-    first, second = _frame_jacobian(state, links.first), _frame_jacobian(state, links.second)
+    first, second = frame_jacobian(state, links.first), frame_jacobian(state, links.second)
     shift = unit[:, :, None] * back
     jacobian = np.zeros((len(links), 7, 28))
     for sign, part, columns in ((1, first, slice(0, 14)), (-1, second, slice(14, 28))):
@@ -110,7 +110,7 @@ def link_rows(state: State, links: LinkRows) -> Rows:
     return Rows(residual, jacobian, np.concatenate([links.first.node, links.second.node], 1), links.information)
 
 
-def _frame_jacobian(state: State, frames: Frames) -> Array:
+def frame_jacobian(state: State, frames: Frames) -> Array:
     """(n, 7, 14): turn, position and log scale of frames against the steps of their two chunks."""
     arm = frames.arm(state)
     jacobian = np.zeros((len(arm), 7, 2, 7))
@@ -176,10 +176,18 @@ class CityEquations:
         return np.asarray(right.T @ self._factor.solve(right))
 
 
-def settled(state: State, joints: Joints, links: LinkRows, held: Sequence[int], iterations: int = 15) -> State:
-    """The state that joints and links agree upon most, by Gauss-Newton steps from `state`."""
+def settled(
+    state: State,
+    joints: Joints,
+    links: LinkRows,
+    held: Sequence[int],
+    iterations: int = 15,
+    more: Callable[[State], Sequence[Rows]] = lambda state: (),
+) -> State:
+    """The state that joints, links and what `more` gives agree upon most, by Gauss-Newton steps from `state`."""
     for _ in range(iterations):
-        step = CityEquations(len(state.scale), [joint_rows(state, joints), link_rows(state, links)], held).step
+        groups = [joint_rows(state, joints), link_rows(state, links), *more(state)]
+        step = CityEquations(len(state.scale), groups, held).step
         state = retract(state, step)
         if np.abs(step[:, [0, 1, 2, 6]]).max() < 1e-6:
             break

@@ -17,6 +17,7 @@ from scipy.stats import chi2 as chi2_distribution
 from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, joint_rows, link_rows, settled
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
+from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
 CONFIDENCE = 0.99999
 """A link is rejected when its residual is less likely than one minus this, were it true."""
@@ -86,6 +87,32 @@ class Grouping:
         """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
         state, own, rows = self._part(self.nodes(group), self._inside(group), joints)
         self._put(self.nodes(group), settled(state, own, rows, held=[0]))
+
+    def onto_earth(self, group: int, joints: Joints, positions: Positions) -> str:
+        """Lay a group over its fixes and solve it with them; why not, in words, where it stays as it was.
+
+        The drives' slow errors are not unknowns: fixes of two minutes count as one instead.
+        """
+        nodes = self.nodes(group)
+        state, own, rows = self._part(nodes, self._inside(group), joints)
+        number = np.full(len(self.state.scale), -1)
+        number[nodes] = np.arange(len(nodes))
+        mine = positions.of(np.isin(positions.drive, np.nonzero(self.group == group)[0]))
+        mine = replace(mine, frames=replace(mine.frames, node=number[mine.frames.node]))
+        start = enu_from_component(state, mine)
+        if isinstance(start, str):
+            return start
+        state = settled(
+            _moved(state, start, np.arange(len(nodes))),
+            own,
+            rows,
+            held=[],
+            more=lambda now: (position_rows(now, mine), level_rows(now)),
+        )
+        if not agrees(state, mine):
+            return "too few of the fixes agree with each other and with the images"
+        self._put(nodes, state)
+        return ""
 
     def group_of_link(self, link: int) -> int | None:
         """The group that both ends of a link are in; None where they are apart."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.join import JoinResult
 from pipeline.backend.sim3 import Sim3, nearest_rotation
+from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
 from pipeline.fuse.consistent_links import BOUND, Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state
 from pipeline.fuse.link import Link, LinkVerdict
+from pipeline.fuse.positions import Origin, Positions, read_positions
 
 # Deviations of what overlaps cannot show, over those by which links are judged: a drive is bent to its links as little
 # as they allow.
@@ -29,23 +31,27 @@ _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to col
 class FusedDrive:
     """A drive in its city. city_from_drive: the mean transform; city_from_camera (N, 4, 4): the drive's frames, bent to
     the links; depth_scale (N,): what depth in the drive's units is multiplied with to be in the city's; component:
-    drives of one number stand in one frame, the frame of the first of them; scale_range: largest over smallest scale
-    that the drive's chunks were given."""
+    drives of one number are held together by links; on_earth: it stands in metres east, north, up about the city's
+    origin, else in the frame of its component's first drive; scale_range: largest over smallest scale that the drive's
+    chunks were given."""
 
     city_from_drive: Sim3
     city_from_camera: Array
     depth_scale: Array
     component: int
     scale_range: float
+    on_earth: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class City:
-    """Drives and links as they came out. alarms: what looks wrong, a sentence each."""
+    """Drives and links as they came out. alarms: what looks wrong, a sentence each; origin: latitude, longitude
+    (degrees), altitude (metres) of the frame of those drives that are `on_earth`, None where none is."""
 
     drives: tuple[FusedDrive, ...]
     links: tuple[LinkVerdict, ...]
     alarms: tuple[str, ...]
+    origin: Origin | None = None
 
     @property
     def city_from_drive(self) -> tuple[Sim3, ...]:
@@ -63,7 +69,15 @@ class City:
         return np.array([link.accepted for link in self.links], bool)
 
 
-def solve(drives: Sequence[JoinResult], links: Sequence[Link], *, config: BackendConfig | None = None) -> City:
+def solve(
+    drives: Sequence[JoinResult],
+    links: Sequence[Link],
+    *,
+    fixes: Mapping[int, Fixes] | None = None,
+    frame_time_s: Mapping[int, ArrayLike] | None = None,
+    origin: Origin | None = None,
+    config: BackendConfig | None = None,
+) -> City:
     """Bring drives into one frame.
 
     The unknowns are a Sim(3) a chunk of every drive; drives hold together as their overlaps and loops do. Links that
@@ -71,7 +85,12 @@ def solve(drives: Sequence[JoinResult], links: Sequence[Link], *, config: Backen
     consistency as in PCM, Mangelsson 2018, but over groups of drives that grow; joint compatibility as in Neira 2001).
     A component's frame is that of its first drive.
 
-    Raises ValueError: no drive, a link that names a drive or frame that is not there.
+    fixes: positions by number of the drive, on the clock of frame_time_s (N,), the times of that drive's frames (an
+    offset between both clocks is the caller's to take off). They take part in the solution, and components that have
+    them lie in metres east, north, up about `origin` (by default in the fixes' midst), links or none between them.
+    Fixes that cannot be used leave the component as it is, with an alarm.
+
+    Raises ValueError: no drive, a link or fixes that name a drive or frame that is not there, fixes without times.
     """
     if not drives:
         raise ValueError("expected at least one drive, got none")
@@ -90,14 +109,34 @@ def solve(drives: Sequence[JoinResult], links: Sequence[Link], *, config: Backen
     grouping = Grouping(state, joints, _link_rows(links, frames), drive_of_node, ends)
     grouping.run()
     verdicts = _judged(grouping, ends)
-    _tighten(grouping, [_joints(drives, offset, config, looseness) for looseness in _LOOSENESS])
-    fused = tuple(_fused(drive, frames[n], grouping, n) for n, drive in enumerate(drives))
+    used = _tighten(grouping, [_joints(drives, offset, config, looseness) for looseness in _LOOSENESS])
+    positions = read_positions(drives, offset, fixes or {}, frame_time_s or {}, origin)
+    on_earth, doubts = _onto_earth(grouping, positions, used)
+    fused = tuple(
+        _fused(drive, frames[n], grouping, n, int(grouping.group[n]) in on_earth) for n, drive in enumerate(drives)
+    )
     alarms = tuple(
         f"drive {n}: its scale changes by {drive.scale_range:.2g} along the way; look at its links"
         for n, drive in enumerate(fused)
         if drive.scale_range > _COLLAPSE
     )
-    return City(fused, verdicts, alarms)
+    return City(fused, verdicts, (*alarms, *doubts), positions.origin if positions is not None and on_earth else None)
+
+
+def _onto_earth(
+    grouping: Grouping, positions: Positions | None, joints: Mapping[int, Joints]
+) -> tuple[set[int], list[str]]:
+    """Components that were laid over their fixes, and what is to be said of those that have fixes and were not."""
+    on_earth: set[int] = set()
+    alarms: list[str] = []
+    for group in [] if positions is None else sorted(set(grouping.group[positions.drive].tolist())):
+        assert positions is not None
+        why = grouping.onto_earth(group, joints[group], positions)
+        if why:
+            alarms.append(f"the component of drive {group} stays in its own frame: {why}")
+        else:
+            on_earth.add(group)
+    return on_earth, alarms
 
 
 def _joints(drives: Sequence[JoinResult], offset: NDArray[np.int64], config: BackendConfig, looseness: float) -> Joints:
@@ -106,20 +145,25 @@ def _joints(drives: Sequence[JoinResult], offset: NDArray[np.int64], config: Bac
     )
 
 
-def _tighten(grouping: Grouping, joints: Sequence[Joints]) -> None:
-    """Solve each component with the tightest of `joints` that its links, by their own deviations, can be true with.
+def _tighten(grouping: Grouping, joints: Sequence[Joints]) -> dict[int, Joints]:
+    """Solve each component with the tightest of `joints` that its links, by their own deviations, can be true with,
+    and say which those were.
 
     Links are judged with all that overlaps might not show; used as a weight, that lets the noise of links bend drives
     that are better than they.
     """
+    used = {}
     for group in sorted(set(grouping.group.tolist())):
         links = [n for n in sorted(grouping.accepted) if grouping.group_of_link(n) == group]
+        used[group] = joints[0]
         if not links:
             continue
         for tight in joints:
+            used[group] = tight
             grouping.settle(group, tight)
             if np.median(grouping.own_chi2(links)) <= _USUAL:
                 break
+    return used
 
 
 def _link_rows(links: Sequence[Link], frames: Sequence[Frames]) -> LinkRows:
@@ -193,7 +237,7 @@ def _verdict(grouping: Grouping, ends: NDArray[np.int64], number: int, chi2: flo
     )
 
 
-def _fused(drive: JoinResult, frames: Frames, grouping: Grouping, number: int) -> FusedDrive:
+def _fused(drive: JoinResult, frames: Frames, grouping: Grouping, number: int, on_earth: bool) -> FusedDrive:
     rotation, position, log_scale = frames.place(grouping.state)
     pose = np.tile(np.eye(4), (len(position), 1, 1))
     pose[:, :3, :3], pose[:, :3, 3] = rotation, position
@@ -202,4 +246,4 @@ def _fused(drive: JoinResult, frames: Frames, grouping: Grouping, number: int) -
     scale = float(np.exp(log_scale.mean()))
     shift = position.mean(0) - scale * turn @ own[:, :3, 3].mean(0)
     spread = float(np.exp(log_scale.max() - log_scale.min()))
-    return FusedDrive(Sim3(scale, turn, shift), pose, np.exp(log_scale), int(grouping.group[number]), spread)
+    return FusedDrive(Sim3(scale, turn, shift), pose, np.exp(log_scale), int(grouping.group[number]), spread, on_earth)
