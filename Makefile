@@ -15,7 +15,7 @@ test:  ## the fast tests
 	$(RUN) pytest -m "not slow and not gpu and not full"
 
 check: lint types  ## everything that needs no GPU: what .ci/run runs
-	$(RUN) pytest -n 2 --dist loadfile -m "not gpu and not full"
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not full"
 
 full:  ## what takes minutes each: figures at full size, long fault runs
 	$(RUN) pytest -m "full and not gpu"

@@ -38,7 +38,7 @@ def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_pat
         "--what",
         "accuracy",
         "--accuracy.drives",
-        "2",
+        "1",
         "--accuracy.frames",
         "24",
         "--accuracy.turns",
@@ -52,14 +52,14 @@ def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_pat
     ]
     assert main([*arguments, "--accuracy.ablation"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert [drive["seed"] for drive in said["drives"]] == [50, 51]
+    assert [drive["seed"] for drive in said["drives"]] == [50]
     assert said["chunk"] == 12 and said["chunks_a_drive"] == 3
     errors = {scope: said["summary"][scope]["ate_percent_median"] for scope in ("full", "without GCS", "without GCM")}
     assert len(set(errors.values())) == 3  # the memory and its sum are really left out
     assert all(error < 10 for error in errors.values())  # a network without training is at 30 and more
     assert said["summary"]["full"]["turns"] == 0 and said["summary"]["full"]["turn_error_median"] is None
     assert said["drives"][0]["scores"]["full"]["abs_rel"] < 0.3
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 1
     assert main(arguments) == 0  # from the cache
     again = json.loads(capsys.readouterr().out)
     assert list(again["summary"]) == ["full"] and again["summary"]["full"] == said["summary"]["full"]
@@ -99,13 +99,13 @@ def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_
     file = tmp_path / "network.json"
     small = ["preset", "city_tiny", "frames", "9", "height", "32", "width", "64", "chunk-size", "4", "overlap", "2"]
     options = [f"--network.{v}" if i % 2 == 0 else v for i, v in enumerate(small)]
-    assert main(["--what", "network", *options, "--network.allreduce", "1", "2", "--json", str(file)]) == 0
+    assert main(["--what", "network", *options, "--network.allreduce", "2", "--json", str(file)]) == 0
     said = json.loads(file.read_text())
     assert said["speedup_vs_release_like"] > 0
     assert said["pose_relative_difference"] < 1e-5
     assert said["state_bytes_per_chunk"] < said["state_bytes_per_chunk_release_like"]
     assert said["peak_memory_bytes"] >= 0
-    assert set(said["allreduce_seconds"]) == {"1", "2"}
+    assert set(said["allreduce_seconds"]) == {"2"}
     assert "2.5 x on 2 cores" in capsys.readouterr().out
 
 
@@ -135,10 +135,10 @@ def test_publishing_and_whole_drives_are_measured_and_drawn_from_stored_figures(
     small = ["--publish.points", "30000", "--publish.height", "50", "--publish.width", "60", "--json", str(file)]
     assert main(["--what", "publish", *small]) == 0
     assert json.loads(file.read_text())["points"] == 30000
-    small = ["--drive.lengths", "12", "18", "--drive.width", "112", "--drive.height", "56", "--drive.chunk-size", "6"]
+    small = ["--drive.lengths", "12", "--drive.width", "112", "--drive.height", "56", "--drive.chunk-size", "6"]
     assert main(["--what", "drive", *small, "--drive.overlap", "3", "--json", str(file)]) == 0
     drives = json.loads(file.read_text())["drives"]
-    assert [d["frames"] for d in drives] == [12, 18]
+    assert [d["frames"] for d in drives] == [12]
     assert all(d["points"] > 0 and {"forward", "join", "publish"} <= d["seconds"].keys() for d in drives)
     assert all(0 < d["cpu_seconds"]["forward"] < d["total_cpu_seconds"] for d in drives)
     assert all(d["peak_family_bytes"] > d["peak_resident_bytes"] > 10**8 for d in drives)

@@ -87,9 +87,9 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
 
 
 @pytest.mark.slow
-def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
+def test_one_and_two_workers_give_the_same_result(drive, weights, tmp_path):
     found = []
-    for workers in (1, 3):  # two: the KITTI frames below
+    for workers in (1, 2):  # three processes: tests/forward/test_memory_sync.py
         out = tmp_path / f"out{workers}"
         assert run("--input", drive, "--output", out, "--weights", weights, "--workers", workers) == 0
         poses = open_drive(str(out), "drive-1").poses
@@ -101,9 +101,9 @@ def test_one_and_three_workers_give_the_same_result(drive, weights, tmp_path):
                 np.sort(points["confidence"].to_numpy()[order]),
             )
         )
-    (poses_of_one, confidence_of_one), (poses_of_three, confidence_of_three) = found
-    np.testing.assert_allclose(poses_of_three, poses_of_one, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(confidence_of_three, confidence_of_one, rtol=1e-4)
+    (poses_of_one, confidence_of_one), (poses_of_two, confidence_of_two) = found
+    np.testing.assert_allclose(poses_of_two, poses_of_one, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(confidence_of_two, confidence_of_one, rtol=1e-4)
 
 
 @pytest.mark.full  # the clip is scored by tests/jobs/test_evaluate_benchmark.py in CI
