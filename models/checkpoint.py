@@ -58,6 +58,7 @@ _LARGEST_CONFIG = {
 _LARGEST_OTHER = 100_000
 
 _LOOKED_AT = 8192  # numbers at either end of a tensor
+_PIECE = 1 << 22  # numbers looked at in one go
 
 
 class CheckpointError(ValueError):
@@ -111,13 +112,23 @@ def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> No
 
 def _ends_finite(tensor: Tensor) -> bool:
     """Whether a network can be made of it, by the numbers at both ends: a file is mapped, and to look at all would
-    read it whole. What hides between them shows in the first drive's cameras (see pipeline.forward)."""
+    read it whole (`not_finite` does)."""
     if not tensor.is_floating_point():
         return False
     if tensor.is_meta or not tensor.numel():
         return True
     flat = tensor.view(-1) if tensor.is_contiguous() else tensor.flatten()
     return all(bool(torch.isfinite(end.float()).all()) for end in (flat[:_LOOKED_AT], flat[-_LOOKED_AT:]))
+
+
+def not_finite(model: Reconstructor) -> list[str]:
+    """Published names of the parameters that hold a NaN or an infinity anywhere. Reads a mapped file whole."""
+    return [
+        name
+        for name, tensor in published_state(model).items()
+        if tensor.is_floating_point()
+        and not all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(_PIECE))
+    ]
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

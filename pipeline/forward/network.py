@@ -14,7 +14,7 @@ import torch
 
 import models
 from models import ModelConfig, Reconstructor, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER, stored_config
+from models.checkpoint import WEIGHTS_FOLDER, not_finite, stored_config
 from models.compiled import CompileError, compile_blocks
 from models.tuning import on_device, products_beside, set_float32_products
 from pipeline import storage
@@ -77,10 +77,17 @@ class NetworkSpec:
         return digest.hexdigest()
 
     def check(self) -> None:
-        """Raise what `build` would raise, without a device: CheckpointError or StorageError."""
+        """Raise what `build` would raise, without a device: CheckpointError or StorageError. Looks at every number of
+        the weights as well: opening maps them and sees the ends of each tensor alone."""
         source = self._source()
-        if source is not None:
-            _opened(source, None if self.preset is None else self.config())
+        if source is None:
+            return
+        useless = not_finite(_opened(source, None if self.preset is None else self.config()))
+        if useless:
+            raise CheckpointError(
+                f"weights {storage.redacted(source)}: {len(useless)} tensors hold numbers that are not finite: "
+                f"{', '.join(useless)}; take an undamaged copy"
+            )
 
     def build(self, device: torch.device, say: Callable[[str], None] = lambda line: None) -> Reconstructor:
         """The network on a device, in eval mode, and this process's float32 products set accordingly.

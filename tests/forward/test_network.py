@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,21 @@ def test_a_preset_that_does_not_fit_the_weights_is_refused(tmp_path):
     save_checkpoint(Reconstructor(CONFIG), path)
     with pytest.raises(CheckpointError, match="does not fit"):
         NetworkSpec("vit_small", str(path)).build(CPU)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_number_that_is_not_finite_deep_inside_a_tensor_is_found_before_any_work(tmp_path, number):
+    path = tmp_path / "damaged.safetensors"
+    model = Reconstructor(replace(CONFIG, dense_features=64))
+    largest = max(model.parameters(), key=torch.Tensor.numel)
+    assert largest.numel() > 2 * 8192, "its middle must lie beyond the ends that opening looks at"
+    with torch.no_grad():
+        largest.view(-1)[largest.numel() // 2] = number
+    save_checkpoint(model, path)
+    with pytest.raises(
+        CheckpointError, match=r"damaged.safetensors: 1 tensors hold numbers that are not finite: .*weight"
+    ):
+        NetworkSpec(None, str(path)).check()
 
 
 def test_a_network_needs_a_name():
