@@ -123,12 +123,11 @@ def _ends_finite(tensor: Tensor) -> bool:
 
 def not_finite(model: Reconstructor) -> list[str]:
     """Published names of the parameters that hold a NaN or an infinity anywhere. Reads a mapped file whole."""
-    return [
-        name
-        for name, tensor in published_state(model).items()
-        if tensor.is_floating_point()
-        and not all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(_PIECE))
-    ]
+
+    def finite(tensor: Tensor) -> bool:
+        return all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(_PIECE))
+
+    return [name for name, tensor in published_state(model).items() if not finite(tensor)]
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
