@@ -33,7 +33,7 @@ from pipeline.evaluation import (
     trajectory_figure,
 )
 from pipeline.evaluation.benchmarks import BENCHMARKS
-from pipeline.evaluation.benchmarks.scores import VARIANTS, Score, means, remarks, render
+from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score, means, remarks, render
 from pipeline.evaluation.run_benchmark import evaluate_benchmark
 
 _WIDTH = 160  # of a table where no terminal says how wide it is
@@ -103,7 +103,7 @@ class EvaluateConfig:
             raise ValueError("--benchmark needs --data and --output")
         if self.run.input or self.run.drive_id or self.run.output != RunConfig().output:
             raise ValueError("input, output and drive id of the runs are the benchmark's: leave --run.input etc. out")
-        unknown = [part for part in self.parts if part not in VARIANTS or not VARIANTS[part]]
+        unknown = [part for part in self.parts if part not in VARIANTS or part == FULL]
         if unknown:
             raise ValueError(f"--ablate takes gcs, gcm and loops, not {unknown[0]!r}")
 

@@ -57,7 +57,7 @@ def settings_from(
         show(f"error: {visible(str(error))} (--help lists the options)", sys.stderr)
         raise SystemExit(_USAGE_ERROR) from None
     file, words = _settings_file(words)
-    start: Any = default
+    start: Any = default  # or tyro's MISSING
     if file is not None:
         start = read_settings(file) if kind is RunConfig else _start(kind, file, default)
     extra = {} if start is None else {"default": start}
@@ -72,16 +72,16 @@ def settings_from(
         raise
 
 
-def _start(kind: type[T], file: str, default: T | None) -> Any:
+def _start(kind: type[T], file: str, default: T | None) -> Any:  # a T some of whose fields are MISSING
     """What options begin with where there is a settings file: unchecked, since what has no value yet is MISSING."""
     blank = {one.name: _blank(one) for one in fields(kind)} if default is None else vars(default)  # type: ignore[arg-type]
-    start: Any = object.__new__(kind)
+    start: Any = object.__new__(kind)  # as above
     start.__dict__.update(blank)
     start.__dict__.update(read_values(file, kind, start))
     return start
 
 
-def _blank(declared: Field[Any]) -> Any:
+def _blank(declared: Field[object]) -> object:
     if declared.default is not MISSING:
         return declared.default
     return tyro.MISSING if declared.default_factory is MISSING else declared.default_factory()
@@ -129,7 +129,7 @@ def _spellings(setting: Setting) -> list[str]:
     return [setting.name, f"{before}{dot}no-{last}"] if setting.kind is bool else [setting.name]
 
 
-def _words_of(kind: Any) -> int | None:
+def _words_of(kind: object) -> int | None:
     """How many words a value takes; None for as many as there are."""
     if kind is bool:
         return 0

@@ -152,13 +152,13 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
         "  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()),
         f"  result   {result.uri}",
     ]
-    place = result.manifest.georeference
+    place = result.manifest.place
     if place is not None:
-        origin = place["origin"]
+        origin = place.origin
         lines.insert(
             5,
-            f"  place    {origin['latitude']:.6f}, {origin['longitude']:.6f} ({place['source']}: "
-            f"{place['fixes_used']} of {place['fixes']} fixes used, clock offset {place['clock_offset_s']:.2f} s)",
+            f"  place    {origin.latitude:.6f}, {origin.longitude:.6f} ({place.source}: "
+            f"{place.fixes_used} of {place.fixes} fixes used, clock offset {place.clock_offset_s or 0:.2f} s)",
         )
     for frame, reason in sorted(result.bad_frames.items())[:5]:
         lines.insert(2, f"           frame {frame}: {reason}")

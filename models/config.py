@@ -215,16 +215,17 @@ class ModelConfig:
         starts = [0, *ends[:-1]]
         return tuple(range(a, b) for a, b in zip(starts, ends, strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON beside weights and results."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+    def from_dict(cls, values: dict[str, object]) -> ModelConfig:
         """Back from `to_dict`. Raises ValueError on unknown keys."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown model settings: {', '.join(unknown)}")
+        # the constructor checks them
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)

@@ -8,7 +8,8 @@ optical flow networks, FlowNet, arXiv 1504.06852), projected onto the patch toke
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from types import EllipsisType
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +78,21 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tenso
     return there, back
 
 
+class _Context(Protocol):
+    """What is kept between the two directions."""
+
+    radius: int
+    saved_tensors: tuple[Tensor, Tensor]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
+_Cells = tuple[EllipsisType, slice, slice, slice]
+
+
 class _Correlation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: _Context, first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(first, second)
         ctx.radius = radius
         window = (2 * radius + 1) ** 2
@@ -92,7 +105,7 @@ class _Correlation(torch.autograd.Function):
         return there, back
 
     @staticmethod
-    def backward(ctx: Any, grad_there: Tensor, grad_back: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: _Context, grad_there: Tensor, grad_back: Tensor) -> tuple[Tensor, Tensor, None]:
         first, second = ctx.saved_tensors
         grad_first, grad_second = torch.zeros_like(first), torch.zeros_like(second)
         window = grad_there.shape[-1]
@@ -108,7 +121,7 @@ def _offsets(radius: int) -> list[tuple[int, int]]:
     return [(dy, dx) for dy in range(side) for dx in range(side)]
 
 
-def _overlaps(radius: int, height: int, width: int) -> list[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+def _overlaps(radius: int, height: int, width: int) -> list[tuple[_Cells, _Cells]]:
     """For every offset the cells of one image, and those of the other that lie the offset away, inside both."""
     pairs = []
     for row, col in _offsets(radius):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from models import ModelConfig
 from models.reconstructor import MemoryScope
@@ -209,13 +209,13 @@ class RunConfig:
             overlap = min(model.chunk_overlap * size // model.chunk_size, size - 1)
         return replace(self, chunk_size=size, overlap=overlap)
 
-    def result_settings(self) -> dict[str, Any]:
+    def result_settings(self) -> dict[str, object]:
         """The settings on which a result's numbers depend, by the rule at each field: what a published drive is known
         by."""
         preset = None if self.weights is None and self.preset == DEFAULT_PRESET else self.preset
         return identity_values(replace(self, preset=preset, precision=self.network.precision))  # what auto came to
 
-    def same_result_settings(self) -> Iterable[dict[str, Any]]:
+    def same_result_settings(self) -> Iterable[dict[str, object]]:
         """Other settings that come to just the same result, as what they are known by: the network's preset said or
         left out, the first frame said or left out. Raises what reading the weights raises."""
         now, model = self.result_settings(), self.network.config()

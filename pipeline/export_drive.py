@@ -22,7 +22,7 @@ from pipeline.publish import PublishedDrive, Selection, open_drive
 from pipeline.publish.exports import FORMATS, Earth, ExportSource, ExportTask, FrameDepth, whole_folder
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
 from pipeline.publish.frame_source import FRAME_MARK
-from pipeline.publish.manifest import plain
+from pipeline.publish.manifest import plain_object
 from pipeline.refined_drive import kept_refinement
 from pipeline.settings_file import settings_from_dict
 from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames
@@ -114,9 +114,9 @@ def export_drive(
         }
         if drive.manifest.georeference is not None:
             values["world"] = "metres east, north, up at the origin in georeference.json; LAZ and maps: in their own"
-            place = plain(drive.manifest.georeference)
+            place = plain_object(drive.manifest.georeference)
             (folder / _GEOREFERENCE).write_text(json.dumps(place, indent=1) + "\n")
-        storage.sign_folder(folder, MARKER, KIND, plain(values))
+        storage.sign_folder(folder, MARKER, KIND, plain_object(values))
     return Exported(storage.redacted(storage.absolute(to)), written, tuple(notes))
 
 

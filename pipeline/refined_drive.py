@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import ray
@@ -26,6 +26,7 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
 from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, StagedChunks
+from pipeline.publish.drive_facts import ListedFile
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
 from pipeline.refine.refine_window import common_focal, refine_window, window_focal
@@ -113,13 +114,13 @@ class TrackedDrive(Protocol):
     @property
     def drive_id(self) -> str: ...
     @property
-    def listing(self) -> Sequence[Any]: ...
+    def listing(self) -> Sequence[ListedFile]: ...
     @property
     def source_width(self) -> int: ...
     @property
     def source_height(self) -> int: ...
     @property
-    def picture(self) -> Mapping[str, Any]: ...
+    def picture(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True)
@@ -334,7 +335,7 @@ def _prediction(window: Window, bad_frames: dict[int, str]) -> ChunkPrediction:
 
 
 def _run(
-    work: Callable[..., _T], of: list[tuple[Any, ...]], progress: Callable[[int, int], None] | None = None
+    work: Callable[..., _T], of: Sequence[tuple[object, ...]], progress: Callable[[int, int], None] | None = None
 ) -> list[_T]:
     """work(*arguments) for each, in tasks of one CPU where Ray runs and there are several, else here; answers in order.
 
@@ -359,6 +360,6 @@ def _run(
     return ray.get(refs)
 
 
-def _on_one_thread(work: Callable[..., _T], *arguments: Any) -> _T:
+def _on_one_thread(work: Callable[..., _T], *arguments: object) -> _T:
     with threadpoolctl.threadpool_limits(1):
         return work(*arguments)

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pipeline import storage
 from pipeline.common.settings import LONGEST_NAME, former_settings, nearest_name, settings_of
@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 20
 """A larger file is no settings file."""
 
 
-def settings_from_dict(values: dict[str, Any]) -> RunConfig:
+def settings_from_dict(values: dict[str, object]) -> RunConfig:
     """A RunConfig from what `asdict` gave, as it is stored with a result.
 
     Raises:
@@ -43,7 +43,7 @@ def read_settings(path: str | Path) -> RunConfig:
     return _filled(RunConfig(), values, where)
 
 
-def read_values(path: str | Path, kind: type, start: object) -> dict[str, Any]:
+def read_values(path: str | Path, kind: type, start: object) -> dict[str, object]:
     """What a TOML file says of a settings dataclass that has fields without a default, sections as their dataclasses.
 
     start: has the values that sections begin with. Raises what read_settings raises.
@@ -52,7 +52,7 @@ def read_values(path: str | Path, kind: type, start: object) -> dict[str, Any]:
     return _changed(start, kind, values, where, kind)
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], str]:
+def _read(path: str | Path) -> tuple[dict[str, object], str]:
     """The values of a TOML file, and what errors call it."""
     place = storage.absolute(str(path))
     try:
@@ -70,7 +70,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], str]:
     return values, f"settings file {place}"
 
 
-def _filled(default: T, values: Mapping[str, Any], where: str, whole: type | None = None) -> T:
+def _filled(default: T, values: Mapping[str, object], where: str, whole: type | None = None) -> T:
     """`default`, a settings dataclass, with these values in place of its own. whole: what it is a section of."""
     changed = _changed(default, type(default), values, where, whole or type(default))
     try:
@@ -79,10 +79,10 @@ def _filled(default: T, values: Mapping[str, Any], where: str, whole: type | Non
         raise ValueError(f"{where}: {error}") from None
 
 
-def _changed(default: Any, kind: type, values: Mapping[str, Any], where: str, whole: type) -> dict[str, Any]:
+def _changed(default: object, kind: type, values: Mapping[str, object], where: str, whole: type) -> dict[str, object]:
     """The values that differ from `default`'s, checked, sections as their dataclasses."""
     hints = typing.get_type_hints(kind)
-    changed: dict[str, Any] = {}
+    changed: dict[str, object] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name in former_settings(kind):
@@ -129,7 +129,7 @@ def _nearest(name: str, section: type, whole: type) -> str:
     return repr(path[-1]) + (f" in section [{'.'.join(path[:-1])}]" if len(path) > 1 else "")
 
 
-def _checked(hint: Any, value: Any) -> Any:
+def _checked(hint: object, value: object) -> object:
     """The value in the type that its field declares. Raises TypeError with what is expected, in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
@@ -158,10 +158,9 @@ def _checked(hint: Any, value: Any) -> Any:
             return float(value)
         except OverflowError:
             raise TypeError("a number that is not so large") from None
-    if hint is Any or (
+    if hint is object or (
         isinstance(hint, type) and isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
     ):
         return value
-    raise TypeError(
-        {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}.get(hint, str(hint))
-    )
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise TypeError(words.get(hint, str(hint)) if isinstance(hint, type) else str(hint))

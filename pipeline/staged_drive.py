@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
@@ -62,12 +61,12 @@ class _NotedFacts:
     net_width: int
     net_height: int
     listing: tuple[StoredFile, ...]
-    picture: Mapping[str, Any] = field(default_factory=dict)
+    picture: Mapping[str, object] = field(default_factory=dict)
     sample: str | None = None
     notes: tuple[str, ...] = ()
-    camera: Mapping[str, Any] | None = None
-    network_camera: Mapping[str, Any] | None = None
-    positions: Mapping[str, Any] | None = None
+    camera: Mapping[str, object] | None = None
+    network_camera: Mapping[str, object] | None = None
+    positions: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class _NotedDrive:
 @dataclass(frozen=True)
 class _Noted:
     staged: _NotedDrive
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
 
 
 def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> None:

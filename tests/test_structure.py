@@ -1,6 +1,7 @@
 """What import-linter cannot say: which files alone may talk to Ray and to a process group."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = sorted(p for folder in ("models", "pipeline", "jobs") for p in (ROOT / folder).rglob("*.py"))
 
 
+@cache
 def imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -71,6 +73,38 @@ def test_the_rooms_of_the_fleet_have_few_doors():
         named = {name.split(".")[2] for name in imported(path) if name.startswith("pipeline.fleet.")}
         doors |= {(room, other) for other in named if other != room}
     assert len(doors) <= 18, sorted(doors)
+
+
+@cache
+def mentions_of_any() -> list[tuple[str, str, str]]:
+    """Where the type Any stands in the product: file and number, the line, the line before."""
+    found = []
+    for path in [*PRODUCT, *(ROOT / "cluster").rglob("*.py")]:
+        text = path.read_text()
+        if "Any" not in text:
+            continue
+        lines = text.splitlines()
+        numbers = {node.lineno for node in ast.walk(ast.parse(text)) if is_any(node)}
+        for number in sorted(numbers):
+            found.append((f"{path.relative_to(ROOT)}:{number}", lines[number - 1], lines[number - 2]))
+    return found
+
+
+def is_any(node: ast.AST) -> bool:
+    return (
+        (isinstance(node, ast.Name) and node.id == "Any")
+        or (isinstance(node, ast.Attribute) and node.attr == "Any")
+        or (isinstance(node, ast.alias) and node.name == "Any")
+    )
+
+
+def test_the_type_any_is_rare():
+    assert len(mentions_of_any()) < 60
+
+
+def test_each_any_has_its_reason_beside_it():
+    used = [one for one in mentions_of_any() if not one[1].startswith("from typing import")]
+    assert [one[0] for one in used if "#" not in one[1] and not one[2].lstrip().startswith("#")] == []
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda p: str(p.relative_to(ROOT)))

@@ -35,6 +35,9 @@ from models.tuning import float32_products, on_device, products_beside, set_floa
 _LONG_DRIVE = 4541  # frames of KITTI 00
 
 
+Found = dict[str, Any]  # figures of many kinds by name, as they are written to JSON
+
+
 @dataclass(frozen=True)
 class Target:
     """A figure's bound: at least so much, or at most. unit: by what it is divided to be shown."""
@@ -45,7 +48,7 @@ class Target:
     words: str
     unit: float = 1.0
 
-    def met(self, found: dict[str, Any]) -> bool:
+    def met(self, found: Found) -> bool:
         """Whether the figures reach it; one that was not taken does not."""
         value = found.get(self.figure)
         return value is not None and (value >= self.bound if self.at_least else value <= self.bound)
@@ -69,7 +72,7 @@ def chunks_of(frames: int, size: int, overlap: int) -> list[range]:
     return [range(k * (size - overlap), min(k * (size - overlap) + size, frames)) for k in range(count)]
 
 
-def check(options: argparse.Namespace) -> dict[str, Any]:
+def check(options: argparse.Namespace) -> Found:
     """All measurements. Raises RuntimeError where attention has no fast kernel."""
     device, dtype = torch.device(options.device), getattr(torch, options.precision)
     config = ModelConfig.preset(options.preset)
@@ -80,7 +83,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         raise RuntimeError("attention fell back to its plain form: nothing else is worth measuring")
     size, overlap = options.chunk_size, options.overlap
     flops = flops_of_chunk(config, size, options.height, options.width, size - overlap)
-    found: dict[str, Any] = {
+    found: Found = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "preset": options.preset,
@@ -156,7 +159,7 @@ def _worth(
 
 def _against_float32(
     fast: Timed, config: ModelConfig, frames: torch.Tensor, chunks: Sequence[range], device: torch.device
-) -> dict[str, Any]:
+) -> Found:
     """The same weights as published: float32 without TF32, in the plain order and in the published schedule."""
     set_float32_products(*products_beside(torch.float32))
     model = made_up_network(config, torch.float32, device)
@@ -195,7 +198,7 @@ def _measured(
     return run("fast", model, frames, chunks, by_phase=False), before, torch.cuda.max_memory_allocated(device)
 
 
-def table(found: dict[str, Any]) -> tuple[str, bool]:
+def table(found: Found) -> tuple[str, bool]:
     """The lines for people, and whether all targets were reached."""
     lines = []
     for name, rate in found["flops_per_second"].items():

@@ -17,7 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from models.benchmark.switches import Switch
 from models.config import ModelConfig
+from models.context_memory import ContextMemory
 from models.reconstructor import Reconstructor
 
 _FREE = ("aten::empty", "aten::detach", "prim::device", "aten::new_empty", "aten::_reshape_alias")
@@ -37,6 +39,7 @@ class _Kernels(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.counted = counted
 
+    # as torch declares it
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.name()
@@ -59,6 +62,7 @@ class _OneKernel(TorchFunctionMode):
         super().__init__()
         self.counted = counted
 
+    # as torch declares it
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func not in (F.scaled_dot_product_attention, F.rms_norm):
             return func(*args, **(kwargs or {}))
@@ -78,7 +82,7 @@ def count(work: Callable[[], object]) -> Counted:
 
 
 def count_parts(
-    config: ModelConfig, frames: int, height: int, width: int, around: Callable[[Reconstructor], Any] | None = None
+    config: ModelConfig, frames: int, height: int, width: int, around: Switch | None = None
 ) -> dict[str, Counted]:
     """One frame block, one global block, one memory step and read, one pass of the depth head, in bfloat16.
 
@@ -102,7 +106,8 @@ def count_parts(
         "depth head, 8 frames": lambda: model.depth_head.fuse(projected, grid),
     }
     if config.memory_layers:
-        memory: Any = aggregator.memories[str(config.memory_layers[0])]
+        memory = aggregator.memories[str(config.memory_layers[0])]
+        assert isinstance(memory, ContextMemory)
         table = aggregator._table(grid, d, 0)
         x = tokens[:, :, config.special_tokens :].flatten(1, 2)
         weights = memory.start.to(torch.bfloat16)

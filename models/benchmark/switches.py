@@ -7,8 +7,7 @@ little, because the compiler fuses the twin too: they are measured without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ from models.reconstructor import Reconstructor
 from models.rope import RopeTable
 from models.tuning import float32_products, set_float32_products
 
-Switch = Callable[[Reconstructor], Any]
+Switch = Callable[[Reconstructor], AbstractContextManager[object]]
 
 
 def plain_layer_norm(norm: LayerNorm, x: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ def plain_grid(
 
 
 @contextmanager
-def _patched(*places: tuple[Any, str, Any]) -> Iterator[None]:
+def _patched(*places: tuple[object, str, object]) -> Iterator[None]:
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
     try:
         for owner, name, twin in places:
@@ -123,7 +122,7 @@ def _channels_first(model: Reconstructor) -> Iterator[None]:
             head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _eight_frames(model: Reconstructor) -> Any:
+def _eight_frames(model: Reconstructor) -> AbstractContextManager[None]:
     return _patched(
         (Reconstructor, "_frames_by_tokens", lambda self, tokens: 8),
         (Reconstructor, "_frames_by_maps", lambda self, grid: 8),

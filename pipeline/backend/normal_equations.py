@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -317,7 +316,7 @@ def assemble(
     return matrix, gradient
 
 
-def factorised(matrix: scipy.sparse.csc_matrix) -> Any:
+def factorised(matrix: scipy.sparse.csc_matrix) -> scipy.sparse.linalg.SuperLU:
     """SuperLU of a symmetric positive definite matrix."""
     return scipy.sparse.linalg.splu(
         matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}

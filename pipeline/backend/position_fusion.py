@@ -8,7 +8,6 @@ fixes have in common over a minute goes into the slow error, not into the trajec
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -63,7 +62,7 @@ class SlowError:
 
     def information(self, deviation: Array) -> scipy.sparse.csc_matrix:
         """(3k, 3k): inverse covariance of the knots for stationary deviations (3,)."""
-        total: Any = 0
+        total = scipy.sparse.csc_matrix((3 * len(self.knot_s),) * 2)
         for axis in range(3):
             keep = np.exp(-np.diff(self.knot_s) / WANDER_S[axis])
             gain = 1 / (1 - keep**2)
@@ -120,7 +119,7 @@ class PositionFusion:
         self.slow = SlowError.at(fix_time_s)
         self.offset_s = 0.0
         self.last: tuple[State, float, Placed] | None = None
-        self.chain: tuple[Any, Array] | None = None
+        self.chain: tuple[scipy.sparse.csc_matrix, Array] | None = None
         self.strayed = 0.0
         count = np.maximum(np.bincount(track.chunk, minlength=len(solution.state.scale)), 1)
         self.across = np.stack(  # the mean of the cameras' x axes in each chunk's own frame
@@ -212,7 +211,7 @@ class PositionFusion:
         slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
         return np.array([slow[0], slow[1], max(slow[2], float(claimed[2]))])  # upwards the images say little
 
-    def _chain(self, state: State) -> tuple[Any, Array]:
+    def _chain(self, state: State) -> tuple[scipy.sparse.csc_matrix, Array]:
         """What overlaps, drift and loops say, linearised."""
         config, solution = self.config, self.solution
         groups = []
@@ -233,7 +232,9 @@ class PositionFusion:
         )
         return matrix, gradient.ravel()
 
-    def _system(self, state: State, information: Array, wander: Array | None) -> tuple[Any, Array, int]:
+    def _system(
+        self, state: State, information: Array, wander: Array | None
+    ) -> tuple[scipy.sparse.csc_matrix, Array, int]:
         """Normal equations of chunks, offset and slow error: matrix, gradient, unknowns of chunks."""
         if self.chain is None or self.strayed > _STRAY_M:
             self.chain, self.strayed = self._chain(state), 0.0
@@ -276,7 +277,7 @@ class PositionFusion:
         level, pull = self._level(state, total)
         return (system + level).tocsc(), full + pull, size
 
-    def _level(self, state: State, total: int) -> tuple[Any, Array]:
+    def _level(self, state: State, total: int) -> tuple[scipy.sparse.csc_matrix, Array]:
         """The cameras' x axes lie level on the mean over the drive: what holds a straight drive's roll."""
         count = len(state.scale)
         has = np.bincount(self.track.chunk, minlength=count) > 0

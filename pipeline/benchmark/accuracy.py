@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class AccuracyBenchmark:
         model = open_checkpoint(self.weights or str(WEIGHTS_FOLDER / "city_tiny.safetensors"))
         settings = ValidationSettings(chunk=model.config.chunk_size, overlap=model.config.chunk_overlap)
         scopes = list(SCOPES) if self.ablation else ["full"]
-        drives = []
+        drives: list[_DriveScores] = []
         for seed, drive in self._chosen():
             truth = self._truth(seed, drive)
             found = {scope: score(model, truth, settings, scope) for scope in scopes}
@@ -76,7 +76,7 @@ class AccuracyBenchmark:
                 f"accuracy: drive {len(drives)} of {self.drives}, seed {seed}: "
                 f"ATE % {ate}; depth {found['full']['abs_rel']:.3f}"
             )
-        summary = {scope: summed([d["scores"][scope] for d in drives]) for scope in scopes}  # type: ignore[index]
+        summary = {scope: summed([d["scores"][scope] for d in drives]) for scope in scopes}
         values = {
             "parameters": sum(p.numel() for p in model.parameters()),
             "chunk": settings.chunk,
@@ -84,7 +84,7 @@ class AccuracyBenchmark:
             "summary": summary,
             "drives": drives,
         }
-        return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))  # type: ignore[misc]
+        return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))
 
     def _truth(self, seed: int, drive: CityDrive) -> Frames:
         """The first frames of a drive, from the cache where they are there."""
@@ -118,18 +118,47 @@ class AccuracyBenchmark:
         )
 
 
-def score(model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: str) -> dict[str, Any]:
+class _Score(TypedDict):
+    """One drive under one scope: DriveScore's figures that are summed, its path, and its turns."""
+
+    ate_percent: float
+    abs_rel: float
+    path_metres: float
+    turns: list[dict[str, float]]
+
+
+class _DriveScores(TypedDict):
+    """By scope."""
+
+    seed: int
+    scores: dict[str, _Score]
+
+
+class _Summary(TypedDict):
+    """Over all drives of one scope."""
+
+    ate_percent_median: float
+    ate_percent_mean: float
+    ate_percent_range: list[float]
+    abs_rel_mean: float
+    abs_rel_range: list[float]
+    turns: int
+    turn_error_median: float | None
+    turn_error_largest: float | None
+
+
+def score(model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: str) -> _Score:
     """One drive's errors under one scope of the memory; a score that the drive cannot have is None."""
     with torch.no_grad():
         poses, depth = join_drive(model, truth, settings, SCOPES[scope])
     values: DriveScore = compare(poses, depth, truth)
     turns = turn_errors(poses, truth.world_from_camera, np.arange(len(poses)))
-    plain = {name: value if isfinite(value) else None for name, value in asdict(values).items()}
     path = float(np.linalg.norm(np.diff(truth.world_from_camera[:, :3, 3], axis=0), axis=1).sum())
-    return {**plain, "path_metres": path, "turns": [asdict(turn) for turn in turns]}
+    plain = {name: value if isfinite(value) else None for name, value in asdict(values).items()}
+    return cast(_Score, {**plain, "path_metres": path, "turns": [asdict(turn) for turn in turns]})
 
 
-def summed(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summed(scores: Sequence[_Score]) -> _Summary:
     """Median, mean and range over drives, and of the error over all their turns."""
     ate, depth = (np.array([s[name] for s in scores]) for name in ("ate_percent", "abs_rel"))
     errors = np.array([turn["error"] for s in scores for turn in s["turns"]])
@@ -145,7 +174,7 @@ def summed(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[str, Any]]]) -> Iterator[Row]:
+def _rows(summary: dict[str, _Summary], drives: Sequence[dict[str, _Score]]) -> Iterator[Row]:
     full = summary["full"]
     ate, depth = full["ate_percent_median"], full["abs_rel_mean"]
     low, high = full["ate_percent_range"]
@@ -155,8 +184,8 @@ def _rows(summary: dict[str, dict[str, Any]], drives: Sequence[dict[str, dict[st
         f"{_TARGET_ATE:g} %",
         ate <= _TARGET_ATE,
     )
-    if full["turns"]:
-        turn = full["turn_error_median"]
+    turn = full["turn_error_median"]
+    if turn is not None:
         yield Row(
             "rotation over a turn, median",
             f"{turn:.1f} degrees (largest {full['turn_error_largest']:.1f}, {full['turns']} turns)",

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.backend import BackendConfig, JoinResult, join_chunks
 from pipeline.benchmark.report import Measured, Row
@@ -65,7 +66,7 @@ class BackendBenchmark:
         memory = self._memory(drives)
         return Measured({"cases": results, "memory": memory}, (*self._rows(results), *_memory_rows(memory)))
 
-    def _case(self, drives: ModuleType, seed: int, noise: float) -> dict[str, Any]:
+    def _case(self, drives: ModuleType, seed: int, noise: float) -> _Case:
         """ATE in metres and seconds of one scenario: chain, loops, wrong loops."""
         most = max(self.false_loops, default=0)
         whole = drives.make_scenario(self.trajectory, seed=seed, noise=noise, limit=self.limit, false_loops=most)
@@ -84,7 +85,7 @@ class BackendBenchmark:
 
         chain = joined(0)
         loops = joined(true)
-        found: dict[str, Any] = {
+        found: _Case = {
             "seed": seed,
             "noise": noise,
             "chunks": len(whole.chunks),
@@ -104,13 +105,13 @@ class BackendBenchmark:
             found["false"][str(number)] = {"ate": ate, "accepted": wrong}
         return found
 
-    def _rows(self, results: Sequence[dict[str, Any]]) -> list[Row]:
+    def _rows(self, results: Sequence[_Case]) -> list[Row]:
         rows = []
         for one in results:
             name = f"seed {one['seed']}" + (f", noise {one['noise']:g}" if one["noise"] != 1 else "")
             known = PUBLISHED.get((one["seed"], one["noise"])) if self.limit is None else None
-            for kind, published in zip(("chain", "loops"), known or (None, None), strict=True):
-                ate = one[f"{kind}_ate"]
+            ates = (("chain", one["chain_ate"]), ("loops", one["loops_ate"]))
+            for (kind, ate), published in zip(ates, known or (None, None), strict=True):
                 target = None if published is None else f"{_SHARE} x {published} (published)"
                 met = None if published is None else ate <= _SHARE * published
                 rows.append(Row(f"{name}, {kind}: ATE", f"{ate:.2f} m", target, met))
@@ -121,10 +122,12 @@ class BackendBenchmark:
                     target += f" (published {_PUBLISHED_FALSE})"
                 met = false["ate"] <= _FALSE_SHARE * one["loops_ate"] and not false["accepted"]
                 rows.append(Row(f"{name}, {number} wrong loops: ATE", value, target, met))
-        for kind in ("wall", "CPU"):
-            key = "loops_seconds" if kind == "wall" else "loops_cpu_seconds"
-            seconds = max(one[key] for one in results)
-            most = max(results, key=lambda one: one[key])
+        spent = {
+            "wall": [(one["loops_seconds"], one) for one in results],
+            "CPU": [(one["loops_cpu_seconds"], one) for one in results],
+        }
+        for kind, all_of in spent.items():
+            seconds, most = max(all_of, key=lambda pair: pair[0])
             name = f"{most['chunks']} chunks and {most['loops']} loops, {kind}, slowest"
             full = self.limit is None
             rows.append(
@@ -132,9 +135,9 @@ class BackendBenchmark:
             )
         return rows
 
-    def _memory(self, drives: ModuleType) -> dict[str, Any]:
+    def _memory(self, drives: ModuleType) -> _Memory:
         """Peak bytes of joining beyond the chunk that is being read, with few and many points."""
-        peaks = []
+        peaks: list[_Peak] = []
         for factor in (1, _PIXELS):
             scenario = drives.make_scenario(
                 self.trajectory, seed=0, limit=min(self.limit or _MEMORY_FRAMES, _MEMORY_FRAMES), loops=0
@@ -152,17 +155,63 @@ class BackendBenchmark:
         return {"few": peaks[0], "many": peaks[1]}
 
 
+class _False(TypedDict):
+    ate: float
+    accepted: int
+
+
+class _Case(TypedDict):
+    """One scenario: ATE in metres and seconds, of the chain and with loops; wrong loops by their number."""
+
+    seed: int
+    noise: float
+    chunks: int
+    loops: int
+    chain_ate: float
+    chain_seconds: float
+    chain_cpu_seconds: float
+    loops_ate: float
+    loops_seconds: float
+    loops_cpu_seconds: float
+    loops_accepted: int
+    false: dict[str, _False]
+
+
+class _Peak(TypedDict):
+    points: int
+    peak_bytes: int
+    chunk_bytes: int
+
+
+class _Memory(TypedDict):
+    """Peaks with few and with many points."""
+
+    few: _Peak
+    many: _Peak
+
+
 @dataclass(frozen=True)
-class _Enlarged(Sequence[Any]):
+class _Prediction:
+    """What the scenarios' chunks are made of, as ChunkLike names it."""
+
+    frame_index: NDArray[np.integer]
+    cam_from_world: NDArray[np.floating]
+    intrinsics: NDArray[np.floating]
+    depth: NDArray[np.floating]
+    confidence: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class _Enlarged(Sequence[_Prediction]):
     """Chunks whose pictures are made `factor` times as large a side when they are asked for, as if read from a file."""
 
-    chunks: Sequence[Any]
+    chunks: Sequence[_Prediction]
     factor: int
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, number: Any) -> Any:
+    def __getitem__(self, number: int) -> _Prediction:  # type: ignore[override]
         chunk = self.chunks[number]
         intrinsics = chunk.intrinsics.copy()
         intrinsics[:2] *= self.factor
@@ -172,7 +221,7 @@ class _Enlarged(Sequence[Any]):
         )
 
 
-def _memory_rows(memory: dict[str, Any]) -> list[Row]:
+def _memory_rows(memory: _Memory) -> list[Row]:
     few, many = memory["few"], memory["many"]
     grown = many["peak_bytes"] - few["peak_bytes"]
     times = many["points"] / few["points"]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class DriveBenchmark:
         Raises ValueError for a file in `measured` that is of something else, StorageError where it cannot be read.
         """
         known = self._known()
-        runs: list[dict[str, Any]] = []
+        runs: list[DriveRun] = []
         for frames in self.lengths:
             run = known.get(frames) or in_child(reconstruct_made_up, self, frames)
             runs.append(run)
@@ -115,10 +115,10 @@ class DriveBenchmark:
         ]
         return Measured({"drives": runs, "resident_limit_bytes": limit}, tuple(rows), _figure(runs, limit))
 
-    def _known(self) -> dict[int, dict[str, Any]]:
+    def _known(self) -> dict[int, DriveRun]:
         """Runs out of the files named in `measured`, by their number of frames."""
         mine = _comparable(json.loads(json.dumps(asdict(self))))
-        known: dict[int, dict[str, Any]] = {}
+        known: dict[int, DriveRun] = {}
         for uri in self.measured:
             shown = storage.redacted(uri)
             try:
@@ -133,8 +133,27 @@ class DriveBenchmark:
         return known
 
 
-def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+def _comparable(settings: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name not in ("lengths", "measured")}
+
+
+class DriveRun(TypedDict):
+    """What was measured of one drive: seconds by stage, of the clock and of CPU, and bytes."""
+
+    frames: int
+    points: int
+    seconds: dict[str, float]
+    network_seconds: float
+    total_seconds: float
+    cpu_seconds: dict[str, float]
+    ray_cpu_seconds: dict[str, float]
+    total_cpu_seconds: float
+    outside_forward_share: float
+    outside_network_cpu_share: float
+    peak_resident_bytes: int
+    growth_bytes: int
+    peak_family_bytes: int
+    trace: list[tuple[float, int]]
 
 
 class _Clocked(Reporter):
@@ -166,7 +185,7 @@ class _Clocked(Reporter):
         self.others[name] = self.others.get(name, 0.0) + descendants_cpu_seconds() - others
 
 
-def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = "auto") -> dict[str, Any]:
+def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = "auto") -> DriveRun:
     """One drive in this process, with what `jobs.reconstruct` takes by default on this device."""
     from pipeline.common.ray_session import ray_for_one_job
     from pipeline.config import RunConfig
@@ -264,7 +283,7 @@ def _thinned(samples: list[tuple[float, int]], most: int = 200) -> list[tuple[fl
     return [(round(when, 2), held) for when, held in samples[:: max(1, len(samples) // most)]]
 
 
-def _figure(runs: list[dict[str, Any]], limit: float) -> bytes:
+def _figure(runs: list[DriveRun], limit: float) -> bytes:
     """Time and peak memory against length, and memory over the time of each drive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

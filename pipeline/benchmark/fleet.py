@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -118,7 +118,7 @@ class FleetBenchmark:
         ledger = list(_all_files(storage.join(output, "_runs", run.info.run_id)))
         ledger_bytes = sum(file.size for file in ledger)
         growth = memory.growth / memory.peak
-        values: dict[str, Any] = {
+        values: dict[str, float] = {
             "wall_seconds": wall,
             "makespan_seconds": span,
             "ideal_seconds": ideal,

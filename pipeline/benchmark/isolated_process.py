@@ -5,12 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def in_child(work: Callable[..., T], *arguments: Any) -> T:
+def in_child(work: Callable[..., T], *arguments: object) -> T:
     """work(*arguments) in a fresh process; it and what goes in and out must be picklable. Raises what it raised."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
@@ -18,6 +18,6 @@ def in_child(work: Callable[..., T], *arguments: Any) -> T:
     return answer
 
 
-def _pickled(work: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+def _pickled(work: Callable[..., object], arguments: tuple[object, ...]) -> bytes:
     """By value: torch would hand tensors over as shared memory, which goes with the process."""
     return pickle.dumps(work(*arguments))

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -103,7 +102,7 @@ class NetworkBenchmark:
         speedup = release.total / fast.total
         by_cpu = release.cpu_total / fast.cpu_total
         pose = pose_difference(fast.predictions, plain.predictions)
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "device": str(device),
             "attention_kernel": kernel,
             "speedup_vs_release_like": speedup,

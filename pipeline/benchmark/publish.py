@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.common.sizes import size_text
 from pipeline.ingest.chunks import owned_frames, plan_chunks
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
+from pipeline.publish.drive_facts import EdgeLike, LoopLike
 
 _TARGET_RATE = 50e6 / 30
 _TARGET_MEMORY = 1.5e9
@@ -95,7 +96,7 @@ class _Chunks(Sequence[_Chunk]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    def __getitem__(self, number: Any) -> _Chunk:  # type: ignore[override]
+    def __getitem__(self, number: int) -> _Chunk:  # type: ignore[override]
         if not 0 <= number < len(self.plan):
             raise IndexError(number)
         rng = np.random.default_rng(number)
@@ -120,8 +121,8 @@ class _Joined(NamedTuple):
     owner: NDArray[np.int64]
     depth_scale: NDArray[np.float64]
     world_from_chunk: Sequence[Sim3]
-    edges: Sequence[Any] = ()
-    loops: Sequence[Any] = ()
+    edges: Sequence[EdgeLike] = ()
+    loops: Sequence[LoopLike] = ()
 
 
 def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, float, int, int]:

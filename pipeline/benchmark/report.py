@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +27,7 @@ class Measured:
     """values: named numbers for machines (JSON); rows: the same for people; figure: a PNG, where one was drawn.
     must: a target that is missed makes the command fail."""
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     rows: tuple[Row, ...]
     figure: bytes | None = field(default=None, repr=False)
     must: bool = False
@@ -39,7 +38,7 @@ class Measured:
         return self.must and any(row.met is False for row in self.rows)
 
 
-def to_json(what: str, settings: Mapping[str, Any], machine: Machine, measured: Measured) -> str:
+def to_json(what: str, settings: Mapping[str, object], machine: Machine, measured: Measured) -> str:
     """One JSON object: the subject, its settings, the machine, and the values at the top level."""
     whole = {"what": what, "settings": settings, "machine": machine.to_json(), **measured.values}
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,11 +84,11 @@ class StreetsBenchmark:
                 )
         return Measured({"drives": drives}, _rows(drives))
 
-    def _drive(self, folder: Path, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+    def _drive(self, folder: Path, seed: int, say: Callable[[str], None]) -> _Drive:
         spec = DriveSpec(seed, self.frames, 64, 128, self.supersample)
         truth = read_drive(write_drive(spec, str(folder), f"{seed}"))
         moving, stopping = self._frames_used(truth, seed)
-        found: dict[str, Any] = {"seed": seed}
+        runs: list[_Run] = []
         for name, shown, used in (
             ("moving", "moving", moving),
             ("stopping", "stopping", stopping),
@@ -109,8 +109,8 @@ class StreetsBenchmark:
                 reconstruct(config, reporter)
             finally:
                 reporter.close()
-            found[name] = _compared(str(output), drive_id, truth, used)
-        return found
+            runs.append(_compared(str(output), drive_id, truth, used))
+        return {"seed": seed, "moving": runs[0], "stopping": runs[1], "no-turns": runs[2]}
 
     def _frames_used(self, truth: TrueDrive, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The drive's frames of either run in order; a frame in which the car stands is repeated."""
@@ -125,6 +125,38 @@ class StreetsBenchmark:
         for place in chosen:
             repeat[place] += round(10 * rng.uniform(self.shortest_s, self.longest_s))
         return moving, np.repeat(moving, repeat)
+
+
+class _Loop(TypedDict):
+    pair: tuple[int, int]
+    accepted: bool
+    similarity: float | None
+    residual: float | None
+    metres: float
+    reason: str | None
+
+
+class _Run(TypedDict):
+    """One way to drive a street: ATE and path in metres, counts of frames, chunks, stretches and loops."""
+
+    ate: float
+    ate_percent: float
+    path: float
+    frames: int
+    still: int
+    waited: int
+    chunks: int
+    verdict: str
+    stretches: int
+    found: int
+    accepted: int
+    wrong: int
+    candidates: int
+    loops: list[_Loop]
+    where: list[list[int]]
+
+
+_Drive = TypedDict("_Drive", {"seed": int, "moving": _Run, "stopping": _Run, "no-turns": _Run})
 
 
 def _write_frames(folder: Path, truth: TrueDrive, used: NDArray[np.int64]) -> Path:
@@ -145,7 +177,7 @@ def _write_frames(folder: Path, truth: TrueDrive, used: NDArray[np.int64]) -> Pa
     return folder
 
 
-def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int64]) -> dict[str, Any]:
+def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int64]) -> _Run:
     """ATE over the first showing of every frame, chunks, and loops against the known revisits."""
     drive = open_drive(output, drive_id)
     first = np.flatnonzero(np.diff(used, prepend=-1) > 0)
@@ -156,7 +188,7 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
     ate = float(np.sqrt((off**2).sum(1).mean()))
     path = float(travelled(there)[-1])
     place = np.searchsorted(first, np.arange(len(used)), side="right") - 1  # among the frames shown first
-    loops = []
+    loops: list[_Loop] = []
     for row in drive.loops.to_pylist():
         middle = [(row[f"{side}_start"] + row[f"{side}_stop"] - 1) // 2 for side in ("first", "second")]
         pair = int(place[middle[0]]), int(place[middle[1]])
@@ -183,7 +215,7 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
         "still": counts.frames_still,
         "waited": int(len(used) - len(first)),
         "chunks": counts.chunks,
-        "verdict": drive.manifest.quality["verdict"],
+        "verdict": str(drive.manifest.quality["verdict"]),
         "stretches": len(stretches),
         "found": found,
         "accepted": len(accepted),
@@ -217,18 +249,20 @@ def revisited(world_from_camera: Floats) -> list[range]:
     return [range(a, b) for a, b in joined if way[b - 1] - way[a] >= _SHORTEST]
 
 
-def _rows(drives: Sequence[dict[str, Any]]) -> tuple[Row, ...]:
-    moving, stopping, no_turns = ([one[name] for one in drives] for name in ("moving", "stopping", "no-turns"))
+def _rows(drives: Sequence[_Drive]) -> tuple[Row, ...]:
+    moving = [one["moving"] for one in drives]
+    stopping = [one["stopping"] for one in drives]
+    no_turns = [one["no-turns"] for one in drives]
 
-    def mean(values: Sequence[dict[str, Any]], name: str) -> float:
+    def mean(values: Sequence[_Run], name: Literal["ate_percent", "chunks"]) -> float:
         return float(np.mean([one[name] for one in values]))
 
     without, with_stops, in_turns = (mean(runs, "ate_percent") for runs in (moving, stopping, no_turns))
     better = sum(one["ate"] < other["ate"] for one, other in zip(moving, no_turns, strict=True))
     both = [*moving, *stopping]
-    stretches, found = (sum(one[name] for one in both) for name in ("stretches", "found"))
+    stretches, found = sum(one["stretches"] for one in both), sum(one["found"] for one in both)
     wrong = sum(one["wrong"] for one in both)
-    waited, still = (sum(one[name] for one in stopping) for name in ("waited", "still"))
+    waited, still = sum(one["waited"] for one in stopping), sum(one["still"] for one in stopping)
     rows = [
         Row("ATE without stops, mean", f"{without:.2f} % of the path"),
         Row("ATE with stops, mean", f"{with_stops:.2f} %", "within 10 % of without", with_stops <= 1.1 * without),

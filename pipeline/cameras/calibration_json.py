@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from pipeline.cameras.camera import Camera, Model
 from pipeline.cameras.fields import CalibrationError, Fields
@@ -14,7 +13,7 @@ Size = tuple[int, int]
 _OF_NERFSTUDIO = ("fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2", "k3", "k4", "p1", "p2", "camera_angle_x")
 
 
-def nerfstudio_cameras(values: Mapping[str, Any], file: str, size: Size) -> Camera:
+def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> Camera:
     """The one camera of transforms.json; its pixels are as ours, as they came from COLMAP."""
     merged = dict(values)
     frames = values.get("frames")
@@ -57,7 +56,7 @@ def nerfstudio_cameras(values: Mapping[str, Any], file: str, size: Size) -> Came
     return fields.camera(lambda: Camera(lens, width, height, fx, fy, cx, cy, params))
 
 
-def opensfm_cameras(values: Mapping[str, Any], file: str) -> Mapping[str, Camera]:
+def opensfm_cameras(values: Mapping[str, object], file: str) -> Mapping[str, Camera]:
     """Cameras by name. OpenSfM's coordinates are about the image's middle, over its larger side."""
     cameras = {}
     whole = Fields(file, {str(name): value for name, value in values.items()})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +54,7 @@ def opencv_camera(text: str, file: str, size: Size) -> Camera:
     return _from_matrix(fields, _named(values, _MATRIX), distortion, name, fisheye, (width, height))
 
 
-def _node(node: Any, name: str, file: str) -> Any:
+def _node(node: cv2.FileNode, name: str, file: str) -> object:
     """What a node holds: a number, a text, or a list of numbers for a matrix or sequence."""
     if node.isReal() or node.isInt():
         return node.real()
@@ -70,7 +69,7 @@ def _node(node: Any, name: str, file: str) -> Any:
     return None if matrix is None else np.asarray(matrix, np.float64).reshape(-1).tolist()
 
 
-def ros_camera(values: Mapping[str, Any], file: str, size: Size) -> Camera:
+def ros_camera(values: Mapping[str, object], file: str, size: Size) -> Camera:
     """camera_info as camera_calibration writes it (camera_matrix: {rows, cols, data}) or as a message (K, D)."""
     fields = Fields(file, values)
     known = [name for name in (*_MATRIX, "k") if name in values]
@@ -92,7 +91,7 @@ def ros_camera(values: Mapping[str, Any], file: str, size: Size) -> Camera:
     return _from_matrix(fields, known[0], distortion, name, model in ("equidistant", "fisheye"), size)
 
 
-def kalibr_cameras(values: Mapping[str, Any], file: str, size: Size) -> Mapping[str, Camera]:
+def kalibr_cameras(values: Mapping[str, object], file: str, size: Size) -> Mapping[str, Camera]:
     """camchain: cam0, cam1 ... with camera_model, intrinsics, distortion_model, distortion_coeffs, resolution."""
     whole = Fields(file, {str(name): part for name, part in values.items()})
     cameras = {}
@@ -150,12 +149,12 @@ def _from_matrix(
     )
 
 
-def _named(values: Mapping[str, Any], names: Sequence[str]) -> str:
+def _named(values: Mapping[str, object], names: Sequence[str]) -> str:
     """Which of several names the file uses; the first where it uses none."""
     return next((name for name in names if name in values), names[0])
 
 
-def _flat(value: Any) -> Any:
+def _flat(value: object) -> object:
     """Rows of a matrix one after the other."""
     if isinstance(value, Sequence) and not isinstance(value, str) and value and isinstance(value[0], Sequence):
         if any(isinstance(row, str) for row in value):

@@ -70,11 +70,11 @@ class Camera:
         return Camera("equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2)
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Camera:
+    def from_dict(values: Mapping[str, Any]) -> Camera:  # the constructor checks each value
         """What `to_dict` gave."""
         return Camera(**{**values, "params": tuple(values["params"])})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         return {**asdict(self), "params": list(self.params)}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 from PIL import Image
 
 from pipeline.cameras.camera import Camera
+from pipeline.common.numbers import number_or
 
 _EXIF_BLOCK = 0x8769
 _FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
@@ -60,15 +60,12 @@ def exif_time(image: Image.Image) -> int | None:
     return whole + (int(fraction[:9].ljust(9, "0")) if fraction.isascii() and fraction.isdigit() else 0)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
     return text.strip("\0 ")
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     """A finite number above zero, else 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return 0.0
+    number = number_or(value, 0.0)
     return number if 0 < number < math.inf else 0.0

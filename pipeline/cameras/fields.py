@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.cameras.camera import Camera
 from pipeline.errors import DriveError
@@ -20,7 +19,7 @@ class Fields:
     """Named values of a file, or of a part of it (`where`, such as "cam0.")."""
 
     file: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     where: str = ""
 
     def error(self, name: str, expected: str, got: object) -> CalibrationError:
@@ -32,7 +31,7 @@ class Fields:
         """Whether the field has a value."""
         return self.values.get(name) is not None
 
-    def value(self, name: str) -> Any:
+    def value(self, name: str) -> object:
         """The field as it is."""
         if not self.there(name):
             raise CalibrationError(f"{self.file}: {self.where}{name} is missing; {_complete(self.values)}")
@@ -100,6 +99,6 @@ class Fields:
             raise CalibrationError(f"{self.file}: {self.where}{error}") from None
 
 
-def _complete(values: Mapping[str, Any]) -> str:
+def _complete(values: Mapping[str, object]) -> str:
     shown = ", ".join(str(name) for name in list(values)[:8])
     return f"the file has {shown}" if shown else "the file has no fields"

@@ -22,11 +22,11 @@ class KnownCamera:
     fov: float = DEFAULT_FOV
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> KnownCamera:
+    def from_dict(values: Mapping[str, Any]) -> KnownCamera:  # Camera checks its values
         """What `to_dict` gave."""
         return KnownCamera(Camera.from_dict(values["camera"]), values["origin"], values["fov"])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON; equal ones give equal results."""
         return {"camera": self.camera.to_dict(), "origin": self.origin, "fov": self.fov}
 

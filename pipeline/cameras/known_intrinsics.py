@@ -14,7 +14,6 @@ square: their geometric mean stands for f (on a picture of 3.3 : 1 they differ t
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 def with_known_camera(
-    cam_from_world: NDArray[Any], intrinsics: NDArray[Any], camera: Camera
+    cam_from_world: NDArray[np.floating], intrinsics: NDArray[np.floating], camera: Camera
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Poses (S, 3, 4) and intrinsics (S, 3, 3) of a chunk, as the network said them, for frames of a known pinhole.
 
@@ -52,7 +51,7 @@ def with_known_camera(
     return out.astype(np.float32), matrices.astype(np.float32)
 
 
-def one_focal(intrinsics: NDArray[Any], square_pixels: bool = True) -> tuple[float, float]:
+def one_focal(intrinsics: NDArray[np.floating], square_pixels: bool = True) -> tuple[float, float]:
     """fx and fy of the one camera that said (N, 3, 3) of N good frames: the median, which half of them may miss.
 
     With square pixels both are the horizontal one: a network sees every picture at one width and at many heights, and

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.polynomial import polynomial
@@ -187,7 +186,7 @@ def _eight(coefficients: Sequence[float]) -> tuple[float, ...]:
     return (*coefficients, *(0.0,) * (8 - len(coefficients)))
 
 
-def _first_root(ascending: NDArray[Any]) -> float:
+def _first_root(ascending: NDArray[np.floating]) -> float:
     """The smallest real root above zero of a polynomial; infinite where it has none."""
     trimmed = polynomial.polytrim(np.asarray(ascending, np.float64), 1e-12)  # a root beyond 1e6 is none
     roots = polynomial.polyroots(trimmed) if len(trimmed) > 1 else np.zeros(0)

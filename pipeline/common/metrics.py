@@ -68,6 +68,6 @@ def put(metric: Metric, value: float, **labels: str) -> None:
 
 
 @functools.cache
-def _made(metric: Metric) -> Any:
+def _made(metric: Metric) -> Any:  # Ray has no types: a Counter with inc, or a Gauge with set
     kind = {"counter": ray_metrics.Counter, "gauge": ray_metrics.Gauge}[metric.kind]
     return kind(metric.name, description=metric.help, tag_keys=metric.labels)

@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from difflib import SequenceMatcher
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ class Identity:
     """Whether a setting is part of a result's identity. said: in words; applies: given its value and its default."""
 
     said: str
-    applies: Callable[[Any, Any], bool]
+    applies: Callable[[object, object], bool]
 
 
 ALWAYS = Identity("always", lambda value, default: True)
@@ -57,7 +60,7 @@ def setting(
     UNLESS_DEFAULT or a rule of its own; of a section, NEVER holds for all that is in it.
     """
     about = {"group": group, "expert": expert, "positional": positional, "identity": identity}
-    made: Any = field(default=default, metadata=about)
+    made: object = field(default=default, metadata=about)
     return typing.cast(T, made)
 
 
@@ -65,7 +68,7 @@ POSITIONAL: Mapping[str, object] = {"positional": True}
 """Of a field without a default that may be given without its name: `output: str = field(metadata=POSITIONAL)`."""
 
 
-def identity_of(declared: Field[Any]) -> Identity:
+def identity_of(declared: Field[object]) -> Identity:
     """The rule that a field was declared with."""
     rule = declared.metadata.get("identity", UNLESS_DEFAULT)
     assert isinstance(rule, Identity)
@@ -78,15 +81,15 @@ def former_settings(kind: type) -> tuple[str, ...]:
     return tuple(names)
 
 
-def identity_values(config: Any) -> dict[str, Any]:
+def identity_values(config: DataclassInstance) -> dict[str, object]:
     """The settings of a frozen dataclass that are part of a result's identity, sections as dicts.
 
     What is a constant now (FORMER_SETTINGS) is part of it, as it was while it could be set.
     """
-    values: dict[str, Any] = {name: getattr(config, name) for name in former_settings(type(config))}
+    values: dict[str, object] = {name: getattr(config, name) for name in former_settings(type(config))}
     for declared in fields(config):
         value, rule = getattr(config, declared.name), identity_of(declared)
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             inner = {} if rule is NEVER else identity_values(value)
             if inner:
                 values[declared.name] = inner
@@ -105,8 +108,8 @@ class Setting:
 
     path: tuple[str, ...]
     name: str
-    kind: Any
-    default: Any
+    kind: type
+    default: object
     text: str
     section: str
     group: Group | None
@@ -124,7 +127,7 @@ def _settings(
     kind: type,
     path: tuple[str, ...],
     prefix: tuple[str, ...],
-    defaults: Any,
+    defaults: object,
     expert: bool,
     never: Identity | None,
 ) -> Iterator[Setting]:
@@ -158,7 +161,7 @@ def _settings(
         )
 
 
-def _default_of(declared: Field[Any]) -> Any:
+def _default_of(declared: Field[object]) -> object:
     if declared.default is not MISSING:
         return declared.default
     return MISSING if declared.default_factory is MISSING else declared.default_factory()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from pipeline.common.secrets import without_secrets
 
@@ -18,7 +18,7 @@ def visible(text: str, keep: str = "") -> str:
     return _CONTROL.sub(lambda found: found[0] if found[0] in keep else _escape(ord(found[0])), text)
 
 
-def visible_values(value: Any) -> Any:
+def visible_values(value: object) -> object:
     """Values of JSON with every text in them visible and without credentials: for pages."""
     if isinstance(value, str):
         return visible(without_secrets(value), keep="\n\t")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from pipeline.evaluation.depth import published_depth
 from pipeline.evaluation.metrics import FloatArray, position_errors, travelled
 from pipeline.evaluation.report import Comparison
 from pipeline.schema import MADE_BY
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, FigureBase
 
 _AXES = "xyz"
 _SHOWN = 5  # frames of a drive in its picture
@@ -52,8 +55,7 @@ def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
     depths = published_depth(drive, [int(estimated[place]) for place in shown])
     figure = Figure(figsize=(11, 8), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    parts: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
-    above, below = parts
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=(2, 3)))
     axes = above.subplots(2, _SHOWN)
     for place, (top, bottom) in zip(shown, axes.T, strict=True):
         top.imshow(truth.image(int(true[place])))
@@ -72,7 +74,7 @@ def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
     _save(figure, uri)
 
 
-def _draw_path(figure: Any, aligned: FloatArray, truth: FloatArray) -> None:
+def _draw_path(figure: FigureBase, aligned: FloatArray, truth: FloatArray) -> None:
     """The path from above and its error along the way, into a figure or a part of one."""
     here, there = aligned[:, :3, 3], truth[:, :3, 3]
     flat = int(np.ptp(there, axis=0).argmin())
@@ -102,7 +104,7 @@ def _draw_path(figure: Any, aligned: FloatArray, truth: FloatArray) -> None:
         axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Any, uri: str) -> None:
+def _save(figure: Figure, uri: str) -> None:
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": MADE_BY})
     storage.write_bytes_atomically(uri, data.getvalue())

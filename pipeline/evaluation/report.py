@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.errors import DriveError
@@ -28,7 +27,7 @@ class Evaluation:
     depth: DepthErrors | None
     depth_note: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """What json can write; numbers that do not exist (no segment of 100 m, say) are null."""
         return {"version": REPORT_VERSION, **asdict(self)}
 

@@ -6,9 +6,8 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Listed
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -55,7 +54,7 @@ def evaluate_benchmark(
     data = storage.absolute(data)
     scores = []
     for variant in (FULL, *ablate):
-        run = replace(config, **VARIANTS[variant])
+        run = VARIANTS[variant](config)
         place = storage.join(storage.absolute(output), benchmark.name, variant)
         found: dict[str, Sequence] = {}
         refs: list[DriveRef] = []
@@ -105,16 +104,15 @@ def _score(
     note = storage.join(place, _SCORES, f"{sequence.drive_id}.json")
     manifest = read_manifest(place, sequence.drive_id)
     known = _noted(note)
-    if known is not None and known.get("identity") != manifest.identity:
+    if known is not None and known.identity != manifest.identity:
         known = None
     made_now = row.state == "published"
-    if known is not None and known.get("seed") == seed and not made_now:
-        return Score(**known["score"])
-    earlier = {} if known is None else known["score"]
+    if known is not None and known.seed == seed and not made_now:
+        return known.score
     spent = sum(seconds for stage, seconds in row.seconds.items() if stage != "find")  # not the drive's time
-    cost = (spent, peak) if made_now else (earlier.get("seconds"), earlier.get("peak_memory"))
+    cost = (spent, peak) if made_now else (known.score.seconds, known.score.peak_memory) if known else (None, None)
     score = _judged(benchmark, sequence, variant, place, manifest, cost, seed)
-    text = json.dumps({"identity": manifest.identity, "seed": seed, "score": asdict(score)}, indent=1)
+    text = json.dumps(asdict(_Noted(manifest.identity, seed, score)), indent=1)
     storage.write_bytes_atomically(note, text.encode())
     return score
 
@@ -135,14 +133,21 @@ def _rectified(benchmark: Benchmark, sequence: Sequence, place: str) -> str:
     return folder
 
 
-def _noted(uri: str) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Noted:
+    """An earlier evaluation of the result with this identity, as it is stored beside the results."""
+
+    identity: str
+    seed: int
+    score: Score
+
+
+def _noted(uri: str) -> _Noted | None:
     """What is known of an earlier evaluation; None where nothing or nothing readable is."""
     try:
-        values = json.loads(storage.read_bytes(uri))
-        Score(**values["score"])
-    except (storage.NotFoundError, ValueError, KeyError, TypeError):
+        return storage.parse_record(storage.read_bytes(uri), _Noted, "earlier score")
+    except (storage.NotFoundError, storage.DamagedError):
         return None
-    return dict(values)
 
 
 def _judged(

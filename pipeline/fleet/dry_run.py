@@ -10,9 +10,8 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipeline import storage
 from pipeline.common.progress import Reporter
@@ -60,8 +59,8 @@ class FleetPlan:
     bad: dict[str, str]
     notes: dict[str, str]
     input_notes: tuple[str, ...]
-    text: str
     uri: str
+    text: str = ""
 
 
 def fleet_plan(
@@ -115,24 +114,25 @@ def fleet_plan(
     staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
     # staged at a time: what the groups are at, what waits for the finisher, what it is at
     at_a_time = size.groups * 2 + 3 * config.fleet.finishing
-    values: dict[str, Any] = {
-        "drives": dict(counts),
-        "frames": frames,
-        "chunks": sum(cost.chunks for cost in costs),
-        "rank_hours": frames / rate.frames_per_s / 3600 if rate else None,
-        "rate": rate,
-        "state_bytes_largest": max((cost.state_bytes for cost in costs), default=0),
-        "scratch_bytes": sum(staging[:at_a_time]),
-        "output_bytes": sum(cost.output_bytes for cost in costs),
-        "input_bytes": sum(cost.input_bytes for cost in costs),
-        "requests": sum(cost.requests for cost in costs),
-        "too_large": too_large,
-        "bad": bad,
-        "notes": notes,
-        "input_notes": tuple(noted),
-    }
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
-    result = FleetPlan(**values, text=_text(values, size, uri), uri=uri)
+    plan = FleetPlan(
+        drives=dict(counts),
+        frames=frames,
+        chunks=sum(cost.chunks for cost in costs),
+        rank_hours=frames / rate.frames_per_s / 3600 if rate else None,
+        rate=rate,
+        state_bytes_largest=max((cost.state_bytes for cost in costs), default=0),
+        scratch_bytes=sum(staging[:at_a_time]),
+        output_bytes=sum(cost.output_bytes for cost in costs),
+        input_bytes=sum(cost.input_bytes for cost in costs),
+        requests=sum(cost.requests for cost in costs),
+        too_large=too_large,
+        bad=bad,
+        notes=notes,
+        input_notes=tuple(noted),
+        uri=uri,
+    )
+    result = replace(plan, text=_text(plan, size))
     stored = {**asdict(result), "rows": rows}
     storage.write_bytes_atomically(uri, storage.redacted(json.dumps(stored, indent=1)).encode())
     return result
@@ -181,38 +181,37 @@ def _network_name(config: RunConfig) -> str:
     return config.network.preset or "scal3r"
 
 
-def _text(values: dict[str, Any], size: GroupSize, uri: str) -> str:
-    counts = values["drives"]
+def _text(plan: FleetPlan, size: GroupSize) -> str:
+    counts = plan.drives
     shown = ", ".join(f"{counts[name]} {said}" for name, said in _SAID.items() if counts.get(name))
-    rate = values["rate"]
+    rate = plan.rate
     unit = "GPU" if size.gpus else "CPU rank"
     hours = (
-        f"{values['rank_hours']:.2f} {unit} hours, {values['rank_hours'] / (size.groups * size.workers):.2f} h of "
+        f"{plan.rank_hours:.2f} {unit} hours, {plan.rank_hours / (size.groups * size.workers):.2f} h of "
         f"{size.said} ({rate.frames_per_s:.2f} frames/s: {rate.source})"
-        if rate
+        if rate and plan.rank_hours is not None
         else f"unknown: no figure for this network on this device; one drive on this output gives one ({size.said})"
     )
     lines = [
         f"drives    {shown or 'none'}",
-        f"to do     {values['frames']:,} frames in {values['chunks']:,} chunks, "
-        f"{size_text(values['input_bytes'])} of input",
+        f"to do     {plan.frames:,} frames in {plan.chunks:,} chunks, {size_text(plan.input_bytes)} of input",
         f"time      {hours}",
-        f"memory    {size_text(values['state_bytes_largest'])} of waiting states for the largest drive; "
+        f"memory    {size_text(plan.state_bytes_largest)} of waiting states for the largest drive; "
         f"a rank may hold {size_text(size.rank_bytes)}",
-        f"scratch   {size_text(values['scratch_bytes'])} staged on the output's store at a time, at most",
-        f"output    {size_text(values['output_bytes'])} at most",
-        f"requests  {values['requests']:,} to the stores",
+        f"scratch   {size_text(plan.scratch_bytes)} staged on the output's store at a time, at most",
+        f"output    {size_text(plan.output_bytes)} at most",
+        f"requests  {plan.requests:,} to the stores",
     ]
     for title, found in (
-        ("not in memory", values["too_large"]),
-        ("cannot be read", values["bad"]),
-        ("note", values["notes"]),
+        ("not in memory", plan.too_large),
+        ("cannot be read", plan.bad),
+        ("note", plan.notes),
     ):
         for drive_id, reason in list(found.items())[:_SHOWN]:
             lines.append(f"{title}: drive {drive_id}: {reason}")
         if len(found) > _SHOWN:
             lines.append(f"{title}: and {len(found) - _SHOWN} more, all in the stored plan")
-    return "\n".join([*lines, f"stored    {storage.redacted(uri)}"])
+    return "\n".join([*lines, f"stored    {storage.redacted(plan.uri)}"])
 
 
 _SAID = {

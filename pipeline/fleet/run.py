@@ -38,7 +38,7 @@ from pipeline.fleet.status.run_metrics import metrics_of
 from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.status.summary import retry_command
 from pipeline.leases import Leases
-from pipeline.publish.manifest import plain
+from pipeline.publish.manifest import plain_object
 from pipeline.reconstruct import settled
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
@@ -79,7 +79,7 @@ def run_fleet(
         new_run_id(),
         input=storage.redacted(config.input or ""),
         command=tuple(map(storage.redacted, command)),
-        settings=plain(asdict(config)),
+        settings=plain_object(asdict(config)),
         groups=size.groups,
         workers=size.workers,
         gpus=size.gpus,

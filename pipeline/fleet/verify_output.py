@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
 
 import ray
 
@@ -58,7 +57,7 @@ def _by_tasks(output: str, drive_ids: Sequence[str], quick: bool) -> Iterator[Dr
     task = ray.remote(num_cpus=_CPUS, max_retries=2)(check_one)
     ahead = max(int(ray.cluster_resources().get("CPU", 1)), 1) * _TASKS_AHEAD
     names = iter(drive_ids)
-    running: list[Any] = []
+    running: list[ray.ObjectRef] = []
     while True:
         while len(running) < ahead and (name := next(names, None)) is not None:
             running.append(task.remote(output, name, quick))

@@ -8,14 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 import ray.train
 import torch
+from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.common.root_cause import root_cause
 from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Staged, Waits
@@ -147,7 +148,7 @@ def _run_group(
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(_QueueActor).remote(group.retries_after_loss)
 
-    def pending(planned: Sequence[DriveTask], queue: Any = queue) -> Sequence[DriveTask]:
+    def pending(planned: Sequence[DriveTask], queue: ActorHandle = queue) -> Sequence[DriveTask]:
         left = set(ray.get(queue.begin.remote([task.drive.drive_id for task in planned])))
         return [task for task in planned if task.drive.drive_id in left]
 
@@ -194,7 +195,7 @@ def _run_group(
         attend()
         if failure:
             working = ray.get(queue.end.remote())
-            died = f"the worker group failed: {_root_cause(failure[0])}{killed_advice(failure[0])}"
+            died = f"the worker group failed: {root_cause(failure[0])}{killed_advice(failure[0])}"
             raise GroupError(died, working) from failure[0]
 
 
@@ -261,10 +262,3 @@ def outcomes_of(drive_ids: Sequence[str], events: Sequence[Event]) -> dict[str, 
         else:
             outcomes[drive_id] = Outcome(drive_id, None, f"drive {drive_id}: the group ended before its turn")
     return outcomes
-
-
-def _root_cause(error: Any) -> str:
-    while getattr(error, "cause", None) is not None or error.__cause__ is not None:
-        error = getattr(error, "cause", None) or error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from models.checkpoint import WEIGHTS_FOLDER, not_finite, stored_config
 from models.compiled import CompileError, compile_blocks
 from models.tuning import on_device, products_beside, set_float32_products
 from pipeline import storage
+from pipeline.common.hashing import sha256_of
 from pipeline.errors import CheckpointError
 
 Precision = Literal["float32", "bfloat16"]
@@ -27,7 +27,6 @@ PrecisionSetting = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "gpu", "cpu"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
-_HASH_BLOCK = 1 << 22
 _COMPILED_FOLDER = "compiled-kernels"
 
 
@@ -69,12 +68,8 @@ class NetworkSpec:
         source = self._source()
         if source is None:
             return f"untrained-{self.preset}-seed-{_UNTRAINED_SEED}"
-        path = storage.fetch_to_cache(source)
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(_HASH_BLOCK):
-                digest.update(block)
-        return digest.hexdigest()
+        with open(storage.fetch_to_cache(source), "rb") as file:
+            return sha256_of(file)
 
     def check(self) -> None:
         """Raise what `build` would raise, without a device: CheckpointError or StorageError. Looks at every number of

@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +140,7 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
         ) from error
 
 
-def _crc32(tensors: Mapping[str, NDArray[Any]], reasons: str) -> str:
+def _crc32(tensors: Mapping[str, NDArray[np.generic]], reasons: str) -> str:
     """A checksum of all that a chunk holds: a gigabyte a second, and a flipped bit is never missed."""
     value = zlib.crc32(reasons.encode())
     for name in _TENSORS:

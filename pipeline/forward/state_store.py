@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -334,7 +334,7 @@ class TieredStore:
         return self._threads[name]
 
 
-def _settled(pending: Future[Any] | None) -> None:
+def _settled(pending: Future[None] | Future[tuple[list[Tensor], torch.cuda.Event | None]] | None) -> None:
     """Wait for the end of a thread's work, whatever it was: its error has been or will be told elsewhere."""
     if pending is not None:
         pending.exception()

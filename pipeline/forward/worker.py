@@ -11,17 +11,18 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.actor import ActorHandle
 
 from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.forward.budgets import MemoryBudgets
-from pipeline.forward.events import Answer, Dropped, EventSink, LoopsFound, Notice, Progress, RankUp, Staged
+from pipeline.forward.events import Answer, Dropped, Event, EventSink, LoopsFound, Notice, Progress, RankUp, Staged
 from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
@@ -144,10 +145,10 @@ def _is_lasting(cause: BaseException | None) -> bool:
 class ActorSink:
     """Events to an EventQueue actor of the driver, without waiting for it; questions wait for the driver's answer."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: ActorHandle) -> None:
         self.actor = actor
 
-    def send(self, event: Any) -> None:
+    def send(self, event: Event) -> None:
         """Deliver an event."""
         self.actor.send.remote(event)
 
@@ -163,8 +164,16 @@ class ActorSink:
         ray.get(self.actor.take_nothing.remote())
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """What TorchTrainer runs on every rank. config: job (WorkerJob), events (actor handle), use_gpu (bool)."""
+class RankConfig(TypedDict):
+    """What TorchTrainer hands to every rank."""
+
+    job: WorkerJob
+    events: ActorHandle
+    use_gpu: bool
+
+
+def train_loop(config: RankConfig) -> None:
+    """What TorchTrainer runs on every rank."""
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     frames = ray.train.get_dataset_shard("frames")
     sink = ActorSink(config["events"])

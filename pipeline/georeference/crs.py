@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,5 +60,5 @@ def geodetic_of(x: Array, y: Array, z: Array, crs: str) -> tuple[Array, Array, A
     )
 
 
-def _pyproj() -> Any:
+def _pyproj() -> ModuleType:
     return import_module("pyproj")

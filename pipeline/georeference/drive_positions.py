@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,7 @@ class DrivePositions:
         """Largest clock offset that is looked for."""
         return 0.0 if self.on_drive is None else self.on_drive.window_s
 
-    def georeference(self, placed: PlacedLike | None, config: PositionsConfig) -> dict[str, Any] | None:
+    def georeference(self, placed: PlacedLike | None, config: PositionsConfig) -> dict[str, object] | None:
         """The manifest's `georeference`; None of a relative drive."""
         if placed is None or self.on_drive is None:
             return None
@@ -120,7 +120,7 @@ class DrivePositions:
             "slow_error_m": placed.wander_m,
         }
 
-    def columns(self, placed: PlacedLike | None) -> dict[str, NDArray[Any]] | None:
+    def columns(self, placed: PlacedLike | None) -> dict[str, NDArray[np.generic]] | None:
         """Columns of schema.POSITIONS without drive_id and fix_index; None without fixes."""
         fixes = self.fixes
         if fixes is None:

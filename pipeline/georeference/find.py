@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pipeline import storage
 from pipeline.common.secrets import without_credentials
@@ -36,21 +36,24 @@ class PositionsSource:
     digest: str
     asked: bool
 
-    def noted(self) -> dict[str, Any]:
+    def noted(self) -> dict[str, object]:
         """The source as JSON holds it."""
         return {"kind": self.kind, "uris": list(self.uris), "digest": self.digest, "asked": self.asked}
 
     @staticmethod
-    def from_noted(values: Mapping[str, Any]) -> PositionsSource:
+    def from_noted(values: Mapping[str, object]) -> PositionsSource:
         """The inverse of `noted`. Raises ValueError for what is none."""
-        if values.get("kind") not in get_args(Kind):
+        kind = next((one for one in get_args(Kind) if one == values.get("kind")), None)
+        if kind is None:
             raise ValueError(f"field positions.kind: unknown {str(values.get('kind'))[:40]!r}")
-        uris = tuple(str(uri) for uri in values.get("uris", ()))
-        return PositionsSource(values["kind"], uris, str(values.get("digest")), bool(values.get("asked")))
+        uris = values.get("uris", ())
+        if not isinstance(uris, Sequence):
+            raise ValueError(f"field positions.uris: expected a list, got {type(uris).__name__}")
+        return PositionsSource(kind, tuple(map(str, uris)), str(values.get("digest")), bool(values.get("asked")))
 
-    def identity(self, config: PositionsConfig) -> dict[str, Any]:
+    def identity(self, config: PositionsConfig) -> dict[str, object]:
         """What of it a result depends on."""
-        said: dict[str, Any] = {"digest": self.digest, "clock_window": config.clock_window}
+        said: dict[str, object] = {"digest": self.digest, "clock_window": config.clock_window}
         for name in ("crs", "lever"):
             value = getattr(config, name)
             if value is not None:

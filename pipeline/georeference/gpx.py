@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import gpxpy
 import numpy as np
+from gpxpy.gpx import GPXRoutePoint, GPXTrackPoint
 
 from pipeline.common.fixes import Fixes
 from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Positions, speed_of
@@ -29,7 +29,9 @@ def read_gpx(data: bytes, name: str) -> Positions:
     except Exception as error:  # gpxpy passes on whatever its XML parser and its dates raise
         said = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise NoPositionsError(f"{name}: no readable GPX ({said})") from None
-    points: list[Any] = [point for track in gpx.tracks for part in track.segments for point in part.points]
+    points: list[GPXTrackPoint | GPXRoutePoint] = [
+        point for track in gpx.tracks for part in track.segments for point in part.points
+    ]
     points = points or [point for route in gpx.routes for point in route.points]
     if not points:
         raise NoPositionsError(f"{name}: a GPX file without a track or route")
@@ -46,7 +48,7 @@ def read_gpx(data: bytes, name: str) -> Positions:
     return Positions(f"GPX {name}", "utc", fixes, speed_of(rows[:, 0], rows[:, 6]), True, tuple(notes))
 
 
-def _row(point: Any) -> tuple[float, ...]:
+def _row(point: GPXTrackPoint | GPXRoutePoint) -> tuple[float, ...]:
     time_s = _NAN
     if point.time is not None:
         moment = point.time if point.time.tzinfo else point.time.replace(tzinfo=UTC)
@@ -65,9 +67,10 @@ def _row(point: Any) -> tuple[float, ...]:
     )
 
 
-def _speed(point: Any) -> float:
-    if getattr(point, "speed", None) is not None:
-        return float(point.speed)
+def _speed(point: GPXTrackPoint | GPXRoutePoint) -> float:
+    said = getattr(point, "speed", None)
+    if said is not None:
+        return float(said)
     for element in point.extensions:
         for one in element.iter():
             if str(one.tag).rpartition("}")[2].lower() == "speed":

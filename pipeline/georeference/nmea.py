@@ -6,12 +6,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any
 
 import numpy as np
-from pynmeagps import NMEAReader
+from pynmeagps import NMEAMessage, NMEAReader
 
 from pipeline.common.fixes import Fixes
+from pipeline.common.numbers import number_or
 from pipeline.georeference.positions import RANGE_ERROR_M, Clock, NoPositionsError, Positions, speed_of
 
 _NAN = float("nan")
@@ -86,7 +86,7 @@ def read_nmea(data: bytes, name: str) -> Positions:
     return Positions(f"NMEA {name}", clock, Fixes(*rows[:, :6].T), speed_of(rows[:, 0], rows[:, 6]), sea, tuple(notes))
 
 
-def _date_of(said: Any) -> date | None:
+def _date_of(said: NMEAMessage) -> date | None:
     if said.msgID == "RMC" and isinstance(said.date, date):
         return said.date
     if said.msgID == "ZDA":
@@ -97,7 +97,7 @@ def _date_of(said: Any) -> date | None:
     return None
 
 
-def _take(one: _Moment, said: Any) -> bool:
+def _take(one: _Moment, said: NMEAMessage) -> bool:
     """Add what a sentence says; False where it says that there is no fix."""
     if said.msgID in ("GGA", "GNS"):
         quality = int(_float(said.quality, 0)) if said.msgID == "GGA" else 1
@@ -122,8 +122,5 @@ def _take(one: _Moment, said: Any) -> bool:
     return True
 
 
-def _float(value: Any, otherwise: float = _NAN) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return otherwise
+def _float(value: object, otherwise: float = _NAN) -> float:
+    return number_or(value, otherwise)

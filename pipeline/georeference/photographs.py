@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline import storage
+from pipeline.common.numbers import number_or
 from pipeline.errors import StorageError
 from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Positions, fixes_of
 
@@ -33,8 +33,8 @@ def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
         if not np.isfinite(latitude + longitude) or str(block.get(_STATUS, "A")).strip("\0 ") == "V":
             return None
         below = block.get(_ALTITUDE_REF) in (1, b"\x01", "1", 3, b"\x03")
-        altitude = _number(block.get(_ALTITUDE)) * (-1 if below else 1)
-        error, dop = _number(block.get(_ERROR)), _number(block.get(_DOP))
+        altitude = number_or(block.get(_ALTITUDE), _NAN) * (-1 if below else 1)
+        error, dop = number_or(block.get(_ERROR), _NAN), number_or(block.get(_DOP), _NAN)
         return latitude, longitude, altitude, error if error > 0 else RANGE_ERROR_M * dop if dop > 0 else _NAN
     except Exception:  # a broken picture or EXIF block, which PIL reads with whatever error comes of it
         return None
@@ -64,17 +64,10 @@ def _of_file(uri: str) -> tuple[float, float, float, float] | None:
         raise
 
 
-def _degrees(parts: Any, letter: Any, negative: str) -> float:
-    if parts is None or letter is None:
+def _degrees(parts: object, letter: object, negative: str) -> float:
+    if not isinstance(parts, Sequence) or letter is None:
         return _NAN
     degrees, minutes, seconds = ([*parts] + [0.0, 0.0])[:3]
-    value = _number(degrees) + _number(minutes) / 60 + _number(seconds) / 3600
-    letter = letter.decode("ascii", "replace") if isinstance(letter, bytes) else str(letter)
-    return -value if letter.strip("\0 ").upper() == negative else value
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return _NAN
+    value = number_or(degrees, _NAN) + number_or(minutes, _NAN) / 60 + number_or(seconds, _NAN) / 3600
+    sign = letter.decode("ascii", "replace") if isinstance(letter, bytes) else str(letter)
+    return -value if sign.strip("\0 ").upper() == negative else value

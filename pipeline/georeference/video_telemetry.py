@@ -6,10 +6,12 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
 
 from pipeline import storage
 from pipeline.common.fixes import Fixes, Speed
@@ -66,7 +68,7 @@ def is_video(uri: str) -> bool:
     return is_video_name(storage.parent_and_name(uri)[1])
 
 
-def _kind_of(stream: Any) -> Kind | None:
+def _kind_of(stream: Stream) -> Kind | None:
     tag = struct.pack("<I", stream.codec_tag) if isinstance(getattr(stream, "codec_tag", None), int) else b""
     handler = str(stream.metadata.get("handler_name", ""))
     if stream.type == "data" and (tag == _GOPRO_TAG or "GoPro MET" in handler):
@@ -76,7 +78,7 @@ def _kind_of(stream: Any) -> Kind | None:
     return None
 
 
-def _packets(container: Any, kind: Kind) -> Iterator[tuple[float, float, bytes]]:
+def _packets(container: InputContainer, kind: Kind) -> Iterator[tuple[float, float, bytes]]:
     """Start and length, seconds from the video's first moment, and bytes, of the packets of a track."""
     stream = next(stream for stream in container.streams if _kind_of(stream) == kind)
     for packet in container.demux(stream):

@@ -6,7 +6,7 @@ import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline import storage
 from pipeline.cameras.known_camera import KnownCamera
@@ -39,8 +39,8 @@ class Drive:
     masks: str | None = None  # name of what the user's masks hold; None without
     clips: tuple[int, ...] = (0,)  # video: the number of the first frame of each file
     beside: tuple[str, ...] | None = None  # files beside the frames that may hold positions; None: not sought
-    positions: Mapping[str, Any] | None = None  # where they are: see pipeline.georeference
-    positions_identity: Mapping[str, Any] | None = None  # what of them a result depends on
+    positions: Mapping[str, object] | None = None  # where they are: see pipeline.georeference
+    positions_identity: Mapping[str, object] | None = None  # what of them a result depends on
     shown_ns: tuple[int, ...] | None = None  # video: when each frame is shown in its own file; None: its timestamp
 
     def __post_init__(self) -> None:
@@ -61,10 +61,10 @@ class Drive:
             raise DriveError(f"drive {self.drive_id}: expected frames with pixels, got {size}")
 
     @property
-    def picture(self) -> dict[str, Any]:
+    def picture(self) -> dict[str, object]:
         """What of the way frames are seen is told by no setting and changes the result; empty for upright frames of a
         camera of which nothing is known."""
-        said: dict[str, Any] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
+        said: dict[str, object] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
         if self.white != preprocess.WHITE:
             said["white"] = self.white
         if self.camera is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +42,14 @@ class RankFrames:
         rank, world_size: whose stream this is.
     """
 
-    def __init__(self, tasks: Sequence[DriveTask], rank: int, world_size: int, segment_count: int, stream: Any) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[DriveTask],
+        rank: int,
+        world_size: int,
+        segment_count: int,
+        stream: ray.data.DataIterator | None,
+    ) -> None:
         """Bind a plan to its stream: a ray.data.DataIterator over `segment_count` segments, None for none."""
         self.tasks = tuple(tasks)
         self.rank = rank
@@ -53,7 +59,7 @@ class RankFrames:
         self._started: Iterator[FrameBatch] | None = None
         self._next_drive = 0
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         if self._started is not None:
             raise RuntimeError("a stream of frames that has begun cannot move to another process")
         return self.__dict__.copy()
@@ -131,12 +137,12 @@ class FrameDataConfig(ray.train.DataConfig):
 
     def configure(
         self,
-        datasets: Mapping[str, Any],
+        datasets: Mapping[str, object],
         world_size: int,
-        worker_handles: Any = None,
-        worker_node_ids: Any = None,
-        **kwargs: Any,
-    ) -> list[dict[str, Any]]:
+        worker_handles: object = None,
+        worker_node_ids: object = None,
+        **kwargs: object,
+    ) -> list[dict[str, object]]:
         """Plan the pending drives for a group of this size. Ray Train calls it at every (re)start."""
         tasks = self._tasks if self._pending is None else tuple(self._pending(self._tasks))
         ranks = _planned(tasks, world_size, self._cpus, self._bytes)
@@ -224,7 +230,7 @@ def _planned(tasks: tuple[DriveTask, ...], world_size: int, cpus: float, memory:
     ]
 
 
-def _stream(segments: list[Segment], cpus: float, memory: int) -> Any:
+def _stream(segments: list[Segment], cpus: float, memory: int) -> ray.data.DataIterator | None:
     """An ordered stream of decoded segments; None for none."""
     if not segments:
         return None

@@ -12,7 +12,6 @@ import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -267,7 +266,7 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or (image.mode in ("RGB", "RGBA") and ";16" in raw)
 
 
-def _deep_values(image: Image.Image, data: bytes) -> NDArray[Any]:
+def _deep_values(image: Image.Image, data: bytes) -> NDArray[np.integer]:
     """Values (h, w) or (h, w, 3) of a loaded image of more than 8 bits."""
     if image.mode.startswith("I"):
         return np.asarray(image)
@@ -278,7 +277,7 @@ def _deep_values(image: Image.Image, data: bytes) -> NDArray[Any]:
     return np.ascontiguousarray(values[:, :, 2::-1])
 
 
-def _scaled(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+def _scaled(values: NDArray[np.integer], white: int) -> NDArray[np.uint8]:
     """Values of more than 8 bits as 8 bits: 0 to `white` becomes 0 to 255."""
     if values.size and (int(values.max()) > WHITE or int(values.min()) < 0):
         raise DecodeError(f"expected 8 or 16 bits a pixel, got integers up to {int(values.max())}")

@@ -7,32 +7,34 @@ which is what FFmpeg takes; where a data set has times of its own, those count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 _FORMATS = frozenset({"h264", "hevc"})
 _USUAL_RATE = 25.0
 _SECOND = 10**9
 
 
-def is_raw(container: Any) -> bool:
+def is_raw(container: InputContainer) -> bool:
     """Whether an open file is a bare stream."""
     return container.format.name in _FORMATS
 
 
-def rate_of(stream: Any) -> float:
+def rate_of(stream: VideoStream) -> float:
     """Frames a second."""
     return float(stream.average_rate or stream.base_rate or _USUAL_RATE)
 
 
-def times_of(count: int, stream: Any) -> list[int]:
+def times_of(count: int, stream: VideoStream) -> list[int]:
     """Times of so many frames, nanoseconds from 0."""
     rate = rate_of(stream)
     return [round(number * _SECOND / rate) for number in range(count)]
 
 
-def frames_from(packets: Iterable[Any], stream: Any, first_ns: int) -> Iterator[tuple[int, Any]]:
+def frames_from(packets: Iterable[Packet], stream: VideoStream, first_ns: int) -> Iterator[tuple[int, VideoFrame]]:
     """(time, decoded frame) from the key frame at or before first_ns; packets before it are not decoded.
 
     Where frames are shown in another order than they are stored, all is decoded: only then their numbers are sure.
@@ -43,7 +45,7 @@ def frames_from(packets: Iterable[Any], stream: Any, first_ns: int) -> Iterator[
     rate = rate_of(stream)
     wanted = round(first_ns * rate / _SECOND)
     reorders = bool(stream.codec_context.has_b_frames)
-    held: list[Any] = []
+    held: list[Packet] = []
     begin = number = 0
     for packet in packets:
         if packet.is_keyframe and number <= wanted and not reorders:

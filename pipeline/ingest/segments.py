@@ -39,11 +39,11 @@ class FrameTracker(Protocol):
         """Most pixels that a picture's long side is looked at with."""
         ...
 
-    def picture(self, grey: NDArray[np.uint8]) -> Any:
+    def picture(self, grey: NDArray[np.uint8]) -> object:
         """What to keep of a decoded frame (h, w) until its segment is complete."""
         ...
 
-    def segment_done(self, first_frame: int, pictures: Sequence[Any]) -> None:
+    def segment_done(self, first_frame: int, pictures: Sequence[Any]) -> None:  # whatever `picture` gave
         """All frames of a segment, None where one could not be read; once for each try. May raise StorageError."""
         ...
 
@@ -199,7 +199,7 @@ def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> 
 
     tracker, view = segment.tracker, segment.view
     tracked = None if tracker is None or view is None else view.enlarged(tracker.long_side)
-    pictures: list[Any] = []
+    pictures: list[object] = []
 
     def prepare(image: Image.Image) -> NDArray[np.uint8]:
         if view is not None:
@@ -238,7 +238,7 @@ _Prepare = Callable[[Image.Image], NDArray[np.uint8]]
 
 def _decoded(
     segment: Segment,
-    images: NDArray[Any],
+    images: NDArray[np.uint8],
     prepare: _Prepare,
     draft: tuple[int, int] | None,
     waits_s: Sequence[float] | None,
@@ -263,7 +263,7 @@ def _decoded(
 
 def _decode_images(
     segment: Segment,
-    images: NDArray[Any],
+    images: NDArray[np.uint8],
     prepare: _Prepare,
     draft: tuple[int, int] | None,
     reasons: list[str | None],
@@ -285,7 +285,7 @@ def _decode_images(
             reasons[i] = f"{why}: {error}"
 
 
-def _decode_video(segment: Segment, images: NDArray[Any], prepare: _Prepare, reasons: list[str | None]) -> None:
+def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare, reasons: list[str | None]) -> None:
     for i, decoded in enumerate(_film_frames(segment)):
         reasons[i] = None
         if isinstance(decoded, DecodeError):
@@ -320,7 +320,7 @@ def _reason(uri: str, error: DecodeError) -> str:
     return f"{storage.parent_and_name(uri)[1]}: {error}"
 
 
-def _not_read(segment: Segment, nothing: NDArray[Any], error: StorageError) -> FrameBatch:
+def _not_read(segment: Segment, nothing: NDArray[np.uint8], error: StorageError) -> FrameBatch:
     first, last = segment.numbers
     what = f"drive {segment.drive_id}, frames {first} to {last}: {error}"
     return FrameBatch(segment.drive_index, segment.start, nothing, np.empty(0, dtype=np.bool_), (), what)

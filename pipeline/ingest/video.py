@@ -13,9 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import Any
+from typing import BinaryIO
 
 import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
 from pipeline import storage
@@ -181,7 +184,7 @@ def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> It
 class _Shown:
     """A decoded frame, and the size that its pixels are square at."""
 
-    frame: Any
+    frame: VideoFrame
     size: tuple[int, int]
 
     @property
@@ -198,7 +201,7 @@ def _picture(shown: _Shown, turn: int | None) -> Image.Image:
     return upright(image, orientation_of_turn(_turn_of(frame) if turn is None else turn))
 
 
-def _turn_of(frame: Any) -> float:
+def _turn_of(frame: VideoFrame) -> float:
     """Degrees to the right that a frame's display matrix turns it; FFmpeg counts them to the left."""
     return -float(frame.rotation)
 
@@ -210,7 +213,7 @@ def _turn_said(uri: str, first_ns: int) -> float:
     return 0.0
 
 
-def _square_pixels(width: int, height: int, stream: Any) -> tuple[int, int]:
+def _square_pixels(width: int, height: int, stream: VideoStream) -> tuple[int, int]:
     """The size at which pixels are square: the width is stretched by the stream's sample aspect ratio."""
     ratio = stream.sample_aspect_ratio
     if not ratio or not Fraction(1, 8) <= ratio <= 8:
@@ -230,7 +233,7 @@ def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
                 return
             if seek:
                 try:
-                    target = int(Fraction(first_ns, 10**9) / stream.time_base)
+                    target = int(Fraction(first_ns, 10**9) / (stream.time_base or 1))
                     container.seek(target, stream=stream, backward=True)
                 except av.FFmpegError:
                     continue
@@ -251,7 +254,7 @@ def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
             return
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     for packet in _packets(container, stream, flush=True):
         try:
             yield from packet.decode()
@@ -259,7 +262,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             continue  # the frames it held stay unmatched and are reported by whoever asked for them
 
 
-def _packets(container: Any, stream: Any, flush: bool = False) -> Iterator[Any]:
+def _packets(container: InputContainer, stream: VideoStream, flush: bool = False) -> Iterator[Packet]:
     """Packets until the end or an unreadable one; with `flush` also the empty one that drains a decoder."""
     packets = container.demux(stream)
     while True:
@@ -271,7 +274,7 @@ def _packets(container: Any, stream: Any, flush: bool = False) -> Iterator[Any]:
             yield packet
 
 
-def _missing_at_end(stream: Any, packets: int, times: list[int]) -> int:
+def _missing_at_end(stream: VideoStream, packets: int, times: list[int]) -> int:
     """How many frames the file's header promises beyond the last one; zero where it promises nothing."""
     interval = _interval(times)
     if stream.frames and stream.duration:  # MP4, MOV, AVI
@@ -294,11 +297,12 @@ def _interval(times: list[int]) -> float:
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
 
 
-def _nanoseconds(ticks: int, time_base: Fraction) -> int:
+def _nanoseconds(ticks: int, time_base: Fraction | None) -> int:
+    assert time_base is not None  # of a stream that has packets
     return round(ticks * time_base * 10**9)
 
 
-def _opened(file: Any, uri: str) -> Any:
+def _opened(file: BinaryIO, uri: str) -> InputContainer:
     try:
         container = av.open(file, metadata_errors="ignore")
     except StorageError:
@@ -312,13 +316,13 @@ def _opened(file: Any, uri: str) -> Any:
     return container
 
 
-def _main_stream(container: Any) -> Any:
+def _main_stream(container: InputContainer) -> VideoStream:
     """The largest picture stream that is no cover picture."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)] or container.streams.video
     return max(streams, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
 
 
-def _is_cover(stream: Any) -> bool:
+def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & stream.disposition.__class__.attached_pic)
 
 

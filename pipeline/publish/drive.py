@@ -103,7 +103,7 @@ def publish_drive(
         published_at=manifests.now(),
         input=manifests.input_listing(facts.source_uri, facts.listing, facts.sample),
         weights_sha256=run.weights_sha256,
-        config=manifests.plain(run.config),
+        config=manifests.plain_object(run.config),
         code_version=run.code_version,
         counts=Counts(
             frames=facts.frame_count,
@@ -118,10 +118,10 @@ def publish_drive(
             frames_still=int((trajectory.owner < 0).sum()),
         ),
         timings={**run.timings, "publish": time.perf_counter() - started},
-        quality=manifests.plain(run.quality),
+        quality=manifests.plain_object(run.quality),
         files=tuple(files),
-        georeference=None if run.georeference is None else manifests.plain(run.georeference),
-        metric=None if run.metric is None else manifests.plain(run.metric),
+        georeference=None if run.georeference is None else manifests.plain_object(run.georeference),
+        metric=None if run.metric is None else manifests.plain_object(run.metric),
     )
     guard()
     _check_arrived(drive_uri, manifest)

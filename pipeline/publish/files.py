@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import schema, storage
+from pipeline.common.hashing import sha256_of
 
 TABLE_PATH = (
     rf"(?:(?:{'|'.join(name for name in schema.TABLES if name != 'points')})\.parquet|points/part-\d{{5,}}\.parquet)"
@@ -35,11 +35,8 @@ class WrittenFile:
 def publish_file(local: Path, uri: str, path: str, *, rows: int, box: Box | None = None) -> WrittenFile:
     """Upload `local` to `uri` (under another name first where the store can rename, else in one PUT), remove
     it, and say what was written. Raises StorageError."""
-    digest = hashlib.sha256()
     with local.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    written = WrittenFile(path, local.stat().st_size, digest.hexdigest(), rows, box)
+        written = WrittenFile(path, local.stat().st_size, sha256_of(file), rows, box)
     storage.upload(str(local), uri)
     local.unlink()
     return written

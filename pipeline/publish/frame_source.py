@@ -67,8 +67,7 @@ class FrameSource:
 
     @cached_property
     def _names(self) -> frozenset[str]:
-        files = self.manifest.input.get("files") or ()
-        return frozenset(str(file["name"]) for file in files)
+        return frozenset(str(file["name"]) for file in self.manifest.input_files)
 
     def _moved(self, uri: str, below: str | None) -> str:
         assert self.images_from is not None

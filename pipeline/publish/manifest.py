@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,15 @@ from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import Json, ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER, WrittenFile
-from pipeline.publish.manifest_shape import check_georeference, check_input, check_quality
+from pipeline.publish.manifest_shape import (
+    Finding,
+    Georeference,
+    check_georeference,
+    check_input,
+    check_quality,
+    findings_of,
+    georeference_of,
+)
 from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -80,11 +87,29 @@ class Manifest:
         """Degrees to the right that stored frames were turned by; None: as they say. Before there was such a setting
         frames were taken as they are stored."""
         turn = self.config.get("rotate", 0)
-        return None if turn is None else int(turn)
+        return turn if isinstance(turn, int) else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Why the verdict is what it is."""
+        return findings_of(self.quality, self.drive_id)
+
+    @property
+    def place(self) -> Georeference | None:
+        """Where the drive is on Earth; None of a relative one."""
+        return None if self.georeference is None else georeference_of(self.georeference, self.drive_id)
+
+    @property
+    def input_files(self) -> Sequence[Mapping[str, Json]]:
+        """name, size and etag of every file that the drive was made of."""
+        files = self.input.get("files")
+        return files if isinstance(files, Sequence) else ()
 
     def to_bytes(self) -> bytes:
         """The text of manifest.json."""
-        values = {name: value for name, value in plain(asdict(self)).items() if value is not None or name in _ALWAYS}
+        values = {
+            name: value for name, value in plain_object(asdict(self)).items() if value is not None or name in _ALWAYS
+        }
         return (json.dumps({**values, _CHECKSUM: _checksum(values)}, indent=1, allow_nan=False) + "\n").encode()
 
     @staticmethod
@@ -176,7 +201,7 @@ def drive_identity(listing: Iterable[ListedFile], weights_sha256: str | None, co
     return hashlib.sha256(b"{" + text + b"}").hexdigest()
 
 
-def _json(value: Any) -> bytes:
+def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -190,9 +215,13 @@ def _rows(listing: Iterable[ListedFile]) -> Iterator[tuple[str, int, str]]:
 
 def input_listing(source_uri: str, listing: Iterable[ListedFile], sample: str | None = None) -> dict[str, Json]:
     """The manifest's `input`. sample: of the files' content, where names, sizes and etags do not tell drives apart."""
-    files: list[Json] = [{"name": name, "size": size, "etag": etag or None} for name, size, etag in _rows(listing)]
     sampled = {} if sample is None else {"sample": sample}
-    return {"uri": without_credentials(source_uri), "files": files, **sampled}
+    return {"uri": without_credentials(source_uri), "files": input_files(listing), **sampled}
+
+
+def input_files(listing: Iterable[ListedFile]) -> list[dict[str, str | int | None]]:
+    """name, size, etag of every file, as the manifest's `input` has them."""
+    return [{"name": name, "size": size, "etag": etag or None} for name, size, etag in _rows(listing)]
 
 
 def now() -> str:
@@ -235,7 +264,12 @@ def find_manifest(output: str, drive_id: str) -> Manifest | None:
     return manifest
 
 
-def plain(value: Any) -> Json:
+def plain_object(values: Mapping[str, object]) -> dict[str, Json]:
+    """A mapping as `plain` makes it."""
+    return {str(key): plain(one) for key, one in values.items()}
+
+
+def plain(value: object) -> Json:
     """What json can write: arrays and tuples become lists, paths text, numbers that are not finite null;
     URIs lose their credentials. TypeError for anything else."""
     if isinstance(value, str | PurePath):
@@ -247,7 +281,7 @@ def plain(value: Any) -> Json:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return plain_object(value)
     if isinstance(value, Sequence | set | frozenset):
         return [plain(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
     raise TypeError(f"cannot store a {type(value).__name__} in {MANIFEST}: {value!r}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline import storage
 
 
 @dataclass(frozen=True)
-class _Finding:
+class Finding:
+    """One reason of a verdict, of frames frame_start ... frame_stop-1."""
+
     level: str
     kind: str
     reason: str
@@ -23,8 +24,8 @@ class _Finding:
 class _Quality:
     verdict: str = "unknown"
     figures: Mapping[str, float | None] | None = None
-    findings: tuple[_Finding, ...] | None = None
-    chunks: tuple[Mapping[str, Any], ...] | None = None
+    findings: tuple[Finding, ...] | None = None
+    chunks: tuple[Mapping[str, object], ...] | None = None
     bad_frames: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -42,12 +43,17 @@ class _Input:
     files: tuple[_InputFile, ...] = ()
 
 
-def check_input(values: Mapping[str, Any], name: str) -> None:
+def check_input(values: Mapping[str, object], name: str) -> None:
     """The manifest's `input`. Raises DamagedError."""
     storage.parse_record(_text(values), _Input, f"{name} (input)")
 
 
-def check_quality(values: Mapping[str, Any], frames: int, name: str) -> None:
+def findings_of(values: Mapping[str, object], name: str) -> tuple[Finding, ...]:
+    """The findings in a manifest's `quality`. Raises DamagedError."""
+    return storage.parse_record(_text(values), _Quality, f"{name} (quality)").findings or ()
+
+
+def check_quality(values: Mapping[str, object], frames: int, name: str) -> None:
     """The manifest's `quality` of a drive of so many frames. Raises DamagedError."""
     quality = storage.parse_record(_text(values), _Quality, f"{name} (quality)")
     for number, finding in enumerate(quality.findings or ()):
@@ -59,25 +65,41 @@ def check_quality(values: Mapping[str, Any], frames: int, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Origin:
+class Origin:
+    """The world's origin on Earth: degrees, and metres above the vertical datum."""
+
     latitude: float
     longitude: float
     altitude: float
 
 
 @dataclass(frozen=True)
-class _Georeference:
-    origin: _Origin
+class Georeference:
+    """Where a drive is on Earth, and what told it; older results lack some of it."""
+
+    origin: Origin
+    vertical_datum: str | None = None
+    source: str | None = None
+    fixes: int | None = None
+    fixes_used: int | None = None
+    residual_horizontal_m: float | None = None
+    clock_offset_s: float | None = None
+    clock_offset_deviation_s: float | None = None
 
 
-def check_georeference(values: Mapping[str, Any] | None, name: str) -> None:
+def georeference_of(values: Mapping[str, object], name: str) -> Georeference:
+    """The manifest's `georeference`, with types. Raises DamagedError."""
+    return storage.parse_record(_text(values), Georeference, f"{name} (georeference)")
+
+
+def check_georeference(values: Mapping[str, object] | None, name: str) -> None:
     """The manifest's `georeference`, where it has one. Raises DamagedError."""
     if values is None:
         return
-    origin = storage.parse_record(_text(values), _Georeference, f"{name} (georeference)").origin
+    origin = georeference_of(values, name).origin
     if not (abs(origin.latitude) <= 90 and abs(origin.longitude) <= 360 and abs(origin.altitude) < 1e5):
         raise storage.DamagedError(f"{name} (georeference): {origin} is no place on Earth")
 
 
-def _text(values: Mapping[str, Any]) -> bytes:
+def _text(values: Mapping[str, object]) -> bytes:
     return json.dumps(values).encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +15,7 @@ for _bit in range(11):
     _SPREAD |= ((np.arange(1 << 11, dtype=np.uint64) >> np.uint64(_bit)) & np.uint64(1)) << np.uint64(3 * _bit)
 
 
-def interleave(cells: NDArray[Any]) -> NDArray[np.uint64]:
+def interleave(cells: NDArray[np.integer]) -> NDArray[np.uint64]:
     """Morton codes (n,) of cells (3, n), whole numbers in [0, 2^21): bit i of x, y, z at bits 3i, 3i+1,
     3i+2."""
     code = np.zeros(cells.shape[1], np.uint64)

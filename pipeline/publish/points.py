@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,12 +51,19 @@ class PointBlock:
     def __len__(self) -> int:
         return len(self.confidence)
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
+    def arrays(self) -> tuple[NDArray[np.generic], ...]:
         return (self.xyz, self.rgb, self.confidence, self.frame_index, self.chunk_index, self.kind)
 
     def take(self, places: NDArray[np.int64] | slice) -> PointBlock:
         """The points at these places (a slice makes views)."""
-        return PointBlock(*(array[..., places] for array in self.arrays()))
+        return PointBlock(
+            self.xyz[..., places],
+            self.rgb[..., places],
+            self.confidence[places],
+            self.frame_index[places],
+            self.chunk_index[places],
+            self.kind[places],
+        )
 
     def put(self, start: int, block: PointBlock) -> None:
         """Write `block` over the points from `start` on."""
@@ -65,19 +71,23 @@ class PointBlock:
             own[..., start : start + len(block)] = new
 
 
-def median(values: NDArray[Any]) -> float:
+def median(values: NDArray[np.floating]) -> float:
     """The median of finite values (n,), the upper of two; NaN of none. Far quicker than np.median."""
     return float(np.partition(values, len(values) // 2)[len(values) // 2]) if len(values) else float("nan")
 
 
-def confidence_threshold(confidence: NDArray[Any], depth: NDArray[Any], share: float) -> float:
+def confidence_threshold(confidence: NDArray[np.floating], depth: NDArray[np.floating], share: float) -> float:
     """`share` of the median confidence of the pixels that have a depth, 0.0 where none has."""
     usable = confidence[_usable(depth, confidence)]
     return share * median(usable) if usable.size else 0.0
 
 
 def sky_depth(
-    depth: NDArray[Any], confidence: NDArray[Any], positions: NDArray[Any], focal: float, far: float
+    depth: NDArray[np.floating],
+    confidence: NDArray[np.floating],
+    positions: NDArray[np.floating],
+    focal: float,
+    far: float,
 ) -> float:
     """The depth of a chunk beyond which points are taken for sky; infinity where it tells none.
 
@@ -98,11 +108,11 @@ def sky_depth(
 
 
 def frame_points(
-    depth: NDArray[Any],
-    confidence: NDArray[Any],
+    depth: NDArray[np.floating],
+    confidence: NDArray[np.floating],
     rgb: NDArray[np.uint8],
-    intrinsics: NDArray[Any],
-    world_from_camera: NDArray[Any],
+    intrinsics: NDArray[np.floating],
+    world_from_camera: NDArray[np.floating],
     depth_scale: float,
     threshold: float,
     frame_index: int,
@@ -144,7 +154,7 @@ def frame_points(
     return block if finite.all() else block.take(np.flatnonzero(finite))
 
 
-def _usable(depth: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.bool_]:
+def _usable(depth: NDArray[np.floating], confidence: NDArray[np.floating]) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
         return np.isfinite(depth) & (depth > 0) & np.isfinite(confidence)
 

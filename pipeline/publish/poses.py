@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 
-def quaternion_from_rotation(rotation: NDArray[Any]) -> Floats:
+def quaternion_from_rotation(rotation: NDArray[np.floating]) -> Floats:
     """Unit quaternions w x y z with w >= 0, (..., 4), of rotation matrices (..., 3, 3).
 
     Of four equal formulas (Shepperd 1978) each matrix takes the one that divides by its largest part.
@@ -35,7 +33,7 @@ def quaternion_from_rotation(rotation: NDArray[Any]) -> Floats:
     return np.where(q[..., :1] < 0, -q, q) + 0.0  # no -0.0
 
 
-def rotation_from_quaternion(quaternion: NDArray[Any]) -> Floats:
+def rotation_from_quaternion(quaternion: NDArray[np.floating]) -> Floats:
     """Rotation matrices (..., 3, 3) of unit quaternions w x y z (..., 4)."""
     w, x, y, z = np.moveaxis(np.asarray(quaternion, np.float64), -1, 0)
     rows = [
@@ -46,7 +44,7 @@ def rotation_from_quaternion(quaternion: NDArray[Any]) -> Floats:
     return np.stack([np.stack(row, -1) for row in rows], -2)
 
 
-def slerp(first: Floats, second: Floats, share: NDArray[Any]) -> Floats:
+def slerp(first: Floats, second: Floats, share: NDArray[np.floating]) -> Floats:
     """The rotation at `share` (n,) of the shorter way from `first` to `second`, quaternions (n, 4)."""
     dot = (first * second).sum(-1, keepdims=True)
     second = np.where(dot < 0, -second, second)
@@ -106,7 +104,9 @@ def path_length(positions: Floats) -> float:
     return float(np.linalg.norm(np.diff(there, axis=0), axis=-1).sum())
 
 
-def source_intrinsics(intrinsics: NDArray[Any], source_size: tuple[int, int], net_size: tuple[int, int]) -> Floats:
+def source_intrinsics(
+    intrinsics: NDArray[np.floating], source_size: tuple[int, int], net_size: tuple[int, int]
+) -> Floats:
     """fx fy cx cy (..., 4) in pixels of the source image, of intrinsics (..., 3, 3) in pixels of the
     network's.
 

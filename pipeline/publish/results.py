@@ -98,8 +98,8 @@ class PublishedDrive:
     @property
     def origin(self) -> tuple[float, float, float] | None:
         """Latitude, longitude (degrees) and altitude (metres) of a georeferenced drive's world; None of others."""
-        place = (self.manifest.georeference or {}).get("origin")
-        return None if place is None else (place["latitude"], place["longitude"], place["altitude"])
+        place = self.manifest.place
+        return None if place is None else (place.origin.latitude, place.origin.longitude, place.origin.altitude)
 
     @cached_property
     def cameras(self) -> Cameras:
@@ -107,11 +107,11 @@ class PublishedDrive:
         return Cameras.of(self.poses, lens=self.lens)
 
     @cached_property
-    def _camera(self) -> dict[str, Any] | None:
+    def _camera(self) -> dict[str, Any] | None:  # of the types of schema.CAMERAS
         """The row of cameras.parquet; None of a result from before there was one."""
         if not any(file.path.rpartition("/")[2] == "cameras.parquet" for file in self.manifest.files):
             return None
-        row: dict[str, Any] = self._files.table("cameras.parquet").to_pylist()[0]
+        row: dict[str, Any] = self._files.table("cameras.parquet").to_pylist()[0]  # as above
         return row
 
     @cached_property
@@ -336,7 +336,7 @@ def _chosen(parquet: pq.ParquetFile, limits: Limits) -> Iterator[int]:
     for group in range(parquet.num_row_groups):
         metadata = parquet.metadata.row_group(group)
         for name, (low, high) in limits.items():
-            statistics: Any = metadata.column(place[name]).statistics
+            statistics: pq.Statistics | None = metadata.column(place[name]).statistics
             if (
                 statistics is not None
                 and statistics.has_min_max

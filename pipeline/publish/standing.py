@@ -10,14 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline import schema, storage
 from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
-from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_listing
+from pipeline.publish.manifest import MANIFEST, Manifest, find_manifest, input_files
 from pipeline.publish.table_checks import UNREADABLE, open_parquet
 
 _TABLE = re.compile(TABLE_PATH)
@@ -99,7 +99,7 @@ def made_by_us(uri: str) -> bool:
     """Whether a Parquet file carries the marks that every table of ours has in its footer. Raises StorageError."""
     local = storage.is_local(uri)
     try:
-        source: Any = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
+        source = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
         marks = open_parquet(source).schema_arrow.metadata or {}
     except UNREADABLE:
         return False
@@ -182,8 +182,8 @@ def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
     recorded = manifest.input.get("uri")
     if not recorded or _place(str(recorded)) == _place(without_credentials(source.uri)):
         return "same"
-    now = input_listing(source.uri, source.listing)["files"]
-    if list(manifest.input.get("files") or ()) != now:
+    now = input_files(source.listing)
+    if list(manifest.input_files) != now:
         return "other"
     if all(file["etag"] for file in now):
         return "same"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +50,7 @@ def kind_of(path: str) -> str:
     return name if name in schema.TABLES else "points"
 
 
-def open_parquet(source: Any, **options: Any) -> pq.ParquetFile:
+def open_parquet(source: str | BinaryIO | pa.BufferReader, **options: object) -> pq.ParquetFile:
     """A Parquet file whose pages are checked by their checksums and whose footer may not ask for much memory.
 
     Raises one of UNREADABLE; StorageError.
@@ -255,7 +255,7 @@ def _cameras(table: pa.Table, counts: Counts) -> Iterator[str]:
     if table.num_rows != 1:
         yield f"has {table.num_rows:,} cameras, expected 1"
         return
-    row: dict[str, Any] = table.to_pylist()[0]
+    row: dict[str, Any] = table.to_pylist()[0]  # of the types of schema.CAMERAS, which were checked before
     sides = [row[name] for name in ("width", "height", "view_width", "view_height")]
     if not all(1 <= side <= _LARGEST_SIDE for side in sides) or sides[2] * sides[3] > _LARGEST_VIEW:
         yield f"says pictures of {sides[0]}x{sides[1]} and {sides[2]}x{sides[3]} pixels"
@@ -287,7 +287,7 @@ def _mask(data: bytes, width: int, height: int) -> Iterator[str]:
         yield f"holds a mask that cannot be read ({' '.join(str(error).split())[:120]})"
 
 
-def _number(value: Any) -> float:
+def _number(value: float | None) -> float:
     if value is None:
         raise ValueError("a number of the camera is missing")
     return float(value)

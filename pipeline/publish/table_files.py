@@ -13,12 +13,13 @@ import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.common.hashing import sha256_of
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MAKE_AGAIN, Manifest, read_manifest
@@ -33,8 +34,6 @@ from pipeline.publish.table_checks import (
     read_whole,
     row_problems,
 )
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,12 @@ class TableFiles:
         local = storage.is_local(place)
         with contextlib.ExitStack() as stack:
             try:
-                source: Any = storage.absolute(place) if local else storage.open_input(place, readahead=False)
-                size = storage.stored_file(place).size if local else source.seek(0, io.SEEK_END)
+                source: str | BinaryIO
+                if local:
+                    source, size = storage.absolute(place), storage.stored_file(place).size
+                else:
+                    source = storage.open_input(place, readahead=False)
+                    size = source.seek(0, io.SEEK_END)
             except storage.NotFoundError as error:
                 moved = self._moved(file, error)
                 same = next(one for one in moved.manifest.files if one.sha256 == file.sha256)
@@ -115,21 +118,17 @@ class TableFiles:
             said = (str(error).splitlines() or [type(error).__name__])[0][:160]
             raise self._damaged(file, f"cannot be read ({said})") from None
 
-    def _hashed(self, file: WrittenFile, source: Any, stack: contextlib.ExitStack) -> Any:
+    def _hashed(self, file: WrittenFile, source: str | BinaryIO, stack: contextlib.ExitStack) -> str | BinaryIO:
         """The same file once it was hashed: from a store it is fetched once, to a temporary one."""
-        digest = hashlib.sha256()
         if isinstance(source, str):
             with storage.open_input(source) as local:
-                _pour(local, digest, None)
-            copy: Any = source
-        else:
-            source.seek(0)
-            copy = stack.enter_context(tempfile.TemporaryFile(prefix="shard-"))  # noqa: SIM115 (the stack closes it)
-            _pour(source, digest, copy)
-            copy.seek(0)
-        self._check_hash(file, digest.hexdigest())
-        if copy is source:
+                self._check_hash(file, sha256_of(local))
             self._good.add(file.path)  # a remote one is hashed again with each fetch: it is fetched again as well
+            return source
+        source.seek(0)
+        copy = stack.enter_context(tempfile.TemporaryFile(prefix="shard-"))  # noqa: SIM115 (the stack closes it)
+        self._check_hash(file, sha256_of(source, copy))
+        copy.seek(0)
         return copy
 
     def _refuse(self, file: WrittenFile, problems: Iterator[str]) -> None:
@@ -164,10 +163,3 @@ class TableFiles:
 
     def _place(self, file: WrittenFile) -> str:
         return storage.join(self.uri, *file.path.split("/"))
-
-
-def _pour(source: BinaryIO, digest: Any, copy: Any) -> None:
-    while block := source.read(_BLOCK):
-        digest.update(block)
-        if copy is not None:
-            copy.write(block)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +39,7 @@ def poses_table(
     status = np.where(seen.ok, schema.OK, np.where(there, schema.FILLED, schema.MISSING))
     quaternions = np.full((count, 4), np.nan)
     quaternions[there] = quaternion_from_rotation(poses[there, :3, :3])
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "drive_id": [facts.drive_id] * count,
         "frame_index": np.arange(count),
         "timestamp_ns": times if times is not None else pa.nulls(count, pa.int64()),
@@ -65,10 +64,10 @@ def poses_table(
     return _table(schema.on_earth(schema.POSES_ON_EARTH), columns)
 
 
-def positions_table(drive_id: str, columns: Mapping[str, NDArray[Any]], *, on_earth: bool) -> pa.Table:
+def positions_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]], *, on_earth: bool) -> pa.Table:
     """schema.POSITIONS: one row a fix; NaN in `columns` is null."""
     count = len(columns["time_s"])
-    values: dict[str, Any] = {"drive_id": [drive_id] * count, "fix_index": np.arange(count)}
+    values: dict[str, object] = {"drive_id": [drive_id] * count, "fix_index": np.arange(count)}
     for name, column in columns.items():
         values[name] = column if column.dtype == bool else _or_null(column, np.isfinite(column))
     return _table(schema.on_earth(schema.POSITIONS) if on_earth else schema.POSITIONS, values)
@@ -80,18 +79,19 @@ def chunks_table(
     world_from_chunk: Sequence[SimilarityLike],
     edges: Sequence[EdgeLike],
     points_of_chunk: NDArray[np.int64],
-    quality: Mapping[str, Any],
+    quality: Mapping[str, object],
 ) -> pa.Table:
     """schema.CHUNKS: one row a chunk; the overlap's figures are those of the edge to the chunk before, the verdict's
     those of quality["chunks"] where the run was judged."""
     count = len(chunks)
-    judged = {one["chunk"]: one for one in quality.get("chunks", ())}
+    by_chunk = quality.get("chunks")
+    judged = {one["chunk"]: one for one in by_chunk} if isinstance(by_chunk, Sequence) else {}
     figures = [judged.get(number, {}) for number in range(count)]
     edge_before = {edge.second: edge for edge in edges if edge.second == edge.first + 1}
     overlaps = [edge_before.get(number) for number in range(count)]
     rotations = np.array([one.rotation for one in world_from_chunk], np.float64).reshape(count, 3, 3)
     positions = np.array([one.translation for one in world_from_chunk], np.float64).reshape(count, 3)
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "drive_id": [drive_id] * count,
         "chunk_index": np.arange(count),
         "frame_start": [chunk.frames.start for chunk in chunks],
@@ -118,7 +118,7 @@ def chunks_table(
 
 def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
     """schema.LOOPS: one row a candidate, in the order given; no rows where there are none."""
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "drive_id": [drive_id] * len(loops),
         "loop_index": list(range(len(loops))),
         "first_start": [loop.first.start for loop in loops],
@@ -153,7 +153,7 @@ def cameras_table(facts: DriveFacts, seen: SeenFrames, mask: NDArray[np.bool_] |
             scale = max(net[0] / facts.source_width, net[1] / facts.source_height)
             left, top = ((scale * facts.source_width - net[0]) / 2, (scale * facts.source_height - net[1]) / 2)
             numbers, of_view = (fx, fy, cx, cy), (fx * scale, fy * scale, cx * scale - left, cy * scale - top)
-    columns: dict[str, Any] = {
+    columns: dict[str, object] = {
         "drive_id": [facts.drive_id],
         "camera_index": [0],
         "model": [model],
@@ -177,7 +177,7 @@ def write_table(table: pa.Table, name: str, drive_uri: str, scratch: Path) -> Wr
     return publish_file(path, storage.join(drive_uri, name), name, rows=table.num_rows)
 
 
-def _table(kind: pa.Schema, columns: dict[str, Any]) -> pa.Table:
+def _table(kind: pa.Schema, columns: dict[str, object]) -> pa.Table:
     arrays = []
     for field in kind:
         values = columns[field.name]
@@ -189,13 +189,15 @@ def _table(kind: pa.Schema, columns: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _pose_columns(positions: NDArray[Any], quaternions: NDArray[Any], there: NDArray[np.bool_]) -> dict[str, Any]:
+def _pose_columns(
+    positions: NDArray[np.generic], quaternions: NDArray[np.floating], there: NDArray[np.bool_]
+) -> dict[str, object]:
     names = {axis: positions[:, i] for i, axis in enumerate("xyz")}
     names |= {f"q{part}": quaternions[:, i] for i, part in enumerate("wxyz")}
     return {name: _or_null(values, there) for name, values in names.items()}
 
 
-def _or_null(values: NDArray[Any], there: NDArray[np.bool_]) -> pa.Array:
+def _or_null(values: NDArray[np.generic], there: NDArray[np.bool_]) -> pa.Array:
     return pa.array(np.ascontiguousarray(values), mask=~there)
 
 

@@ -7,7 +7,6 @@ poses and one row group of its points.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import schema, storage
 from pipeline.common.geodesy import enu_from_geodetic
+from pipeline.common.hashing import sha256_of
 from pipeline.errors import DriveError
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
@@ -38,7 +38,6 @@ from pipeline.publish.table_checks import (
     rows_said,
 )
 
-_BLOCK = 1 << 20
 _REQUIRED = ("poses", "chunks", "loops")
 _BOX = 1e-4  # of its size: how far outside its shard's box a point may be
 
@@ -162,7 +161,7 @@ class _Check:
 
     def _places(self, path: str, table: pa.Table) -> None:
         """Of a georeferenced drive latitude, longitude, altitude say the same place as x, y, z about the origin."""
-        place = (self.manifest.georeference or {}).get("origin")
+        place = self.manifest.place
         if place is None:
             return
         names = schema.POSES_ON_EARTH.names[len(schema.POSES) :]
@@ -171,7 +170,7 @@ class _Check:
             self.say(path, f"has no column {missing[0]}, though the drive is georeferenced")
             return
         latitude, longitude, altitude, *spread = (floats(table, name) for name in names)
-        origin = (place["latitude"], place["longitude"], place["altitude"])
+        origin = (place.origin.latitude, place.origin.longitude, place.origin.altitude)
         enu = enu_from_geodetic(latitude, longitude, altitude, origin)
         away = np.linalg.norm(enu - np.stack([floats(table, axis) for axis in "xyz"], -1), axis=1)
         known = np.isfinite(floats(table, "x"))
@@ -254,7 +253,6 @@ class _Check:
 @contextlib.contextmanager
 def _local_copy(uri: str) -> Iterator[tuple[str, str]]:
     """A path on this machine with the file's bytes, and their sha256: the file is fetched once."""
-    digest = hashlib.sha256()
     with contextlib.ExitStack() as stack:
         path = storage.absolute(uri)
         copy = None
@@ -262,13 +260,10 @@ def _local_copy(uri: str) -> Iterator[tuple[str, str]]:
             path = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="verify-"))) / "file")
             copy = stack.enter_context(open(path, "wb"))
         with storage.open_input(uri) as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                if copy is not None:
-                    copy.write(block)
+            sha256 = sha256_of(file, copy)
         if copy is not None:
             copy.flush()
-        yield path, digest.hexdigest()
+        yield path, sha256
 
 
 def _file_of(manifest: Manifest, kind: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,7 +71,7 @@ def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 
 
-def _holds(known: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[Any]:
+def _holds(known: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """For rising `known` and `keys`: which keys are known, (n,) bool."""
     if not len(known):
         return np.zeros(len(keys), bool)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -44,14 +43,15 @@ class SegmentTracker:
         cv2.setNumThreads(1)  # decoding runs in as many processes as there are cores for it
         known = [i for i, picture in enumerate(pictures) if picture is not None]
         ends = [(first_frame + i, pictures[i]) for i in (known[:1] + known[-1:])]
-        metadata: dict[str, Any] = {"first": first_frame, "stop": first_frame + len(pictures), "ends": []}
+        seen: list[dict[str, object]] = []
+        metadata: dict[str, object] = {"first": first_frame, "stop": first_frame + len(pictures)}
         binary: dict[bytes, bytes] = {}
         for number, (frame, picture) in enumerate(ends):
             assert picture is not None
-            metadata["ends"].append({"frame": frame, "shape": picture.pixels.shape, "scale": picture.scale})
+            seen.append({"frame": frame, "shape": picture.pixels.shape, "scale": picture.scale})
             binary[f"picture{number}".encode()] = picture.pixels.tobytes()
         table = _table(track_pictures(pictures, first_frame))
-        table = table.replace_schema_metadata({b"segment": json.dumps(metadata).encode(), **binary})
+        table = table.replace_schema_metadata({b"segment": json.dumps({**metadata, "ends": seen}).encode(), **binary})
         _write(storage.join(self.folder, f"segment-{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"), table)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -94,7 +93,7 @@ class Picture:
         reduced = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         return Picture(np.asarray(reduced, np.uint8), (width / size[0], height / size[1]))
 
-    def to_source(self, points: NDArray[Any]) -> Floats:
+    def to_source(self, points: NDArray[np.floating]) -> Floats:
         """OpenCV's points (n, 2) in this picture (centres at whole numbers) -> source pixels, centres at +0.5."""
         return (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * self.scale
 

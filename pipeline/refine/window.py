@@ -6,10 +6,10 @@ the depths of the frames that they share, each step between two frames from the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ Array = NDArray[np.float64]
 FRAMES = 60  # of a window, as near as whole chunks come to it
 
 
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
 class Prediction(Protocol):
     """What the network said of a chunk of S frames in time order, each in the chunk's own gauge.
 
@@ -28,19 +31,19 @@ class Prediction(Protocol):
     """
 
     @property
-    def frame_index(self) -> NDArray[Any]: ...
+    def frame_index(self) -> NDArray[np.integer]: ...
     @property
-    def cam_from_world(self) -> NDArray[Any]: ...
+    def cam_from_world(self) -> NDArray[np.floating]: ...
     @property
-    def intrinsics(self) -> NDArray[Any]: ...
+    def intrinsics(self) -> NDArray[np.floating]: ...
     @property
-    def depth(self) -> NDArray[Any]: ...
+    def depth(self) -> NDArray[np.floating]: ...
     @property
-    def confidence(self) -> NDArray[Any]: ...
+    def confidence(self) -> NDArray[np.floating]: ...
     @property
-    def rgb(self) -> NDArray[Any]: ...
+    def rgb(self) -> NDArray[np.uint8]: ...
     @property
-    def ok(self) -> NDArray[Any]: ...
+    def ok(self) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +99,19 @@ def merge_chunks(chunks: Sequence[Prediction]) -> Window:
         pair = np.stack([_pose(chunks[k], first, scale[k]), _pose(chunks[k], second, scale[k])])
         poses.append(pair[1] @ inverse(pair[:1])[0] @ poses[-1])
 
-    def taken(name: str) -> NDArray[Any]:
-        return np.stack([getattr(chunks[k], name)[p] for k, p in zip(owner, place, strict=True)])
+    def taken(of: Callable[[Prediction], NDArray[_Kind]]) -> NDArray[_Kind]:
+        return np.stack([of(chunks[k])[p] for k, p in zip(owner, place, strict=True)])
 
     factor = np.exp(np.array(scale))[owner].astype(np.float32)[:, None, None]
     cam_from_window = np.stack(poses)
     return Window(
         frames,
         cam_from_window @ inverse(cam_from_window[:1]),
-        taken("intrinsics").astype(np.float64),
-        taken("depth").astype(np.float32) * factor,
-        taken("confidence").astype(np.float32),
-        taken("rgb"),
-        taken("ok"),
+        taken(lambda chunk: chunk.intrinsics).astype(np.float64),
+        taken(lambda chunk: chunk.depth).astype(np.float32) * factor,
+        taken(lambda chunk: chunk.confidence).astype(np.float32),
+        taken(lambda chunk: chunk.rgb),
+        taken(lambda chunk: chunk.ok),
     )
 
 

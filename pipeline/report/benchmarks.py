@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from pipeline import storage
 from pipeline.errors import DriveError
@@ -43,7 +43,7 @@ def read_benchmarks(uris: Sequence[str]) -> tuple[Measurement, ...]:
     return tuple(sorted(found, key=lambda run: (run.what, run.frames)))
 
 
-def _runs(value: Any, what: str) -> Iterator[Measurement]:
+def _runs(value: object, what: str) -> Iterator[Measurement]:
     if isinstance(value, list):
         for one in value:
             yield from _runs(one, what)
@@ -59,5 +59,5 @@ def _runs(value: Any, what: str) -> Iterator[Measurement]:
                 yield from _runs(one, what)
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

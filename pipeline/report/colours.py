@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +45,7 @@ def chunk_colours(count: int) -> NDArray[np.uint8]:
     return np.round(245 * (1 - 0.6 * ramp)).astype(np.uint8)
 
 
-def confidence_range(confidence: NDArray[Any]) -> tuple[float, float]:
+def confidence_range(confidence: NDArray[np.floating]) -> tuple[float, float]:
     """The confidences (n,) that the ends of the scale stand for: the 2nd and 98th of a hundred."""
     if not len(confidence):
         return 1.0, 2.0
@@ -55,7 +53,7 @@ def confidence_range(confidence: NDArray[Any]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def confidence_colours(confidence: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
+def confidence_colours(confidence: NDArray[np.floating], limits: tuple[float, float]) -> NDArray[np.uint8]:
     """(n, 3): viridis over the logarithm of confidence (n,), from limits[0] to limits[1]."""
     low, high = np.log(limits[0]), np.log(limits[1])
     place = np.clip((np.log(np.maximum(confidence, 1e-6)) - low) / (high - low), 0, 1) * (len(_STOPS) - 1)

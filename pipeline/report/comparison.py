@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +116,7 @@ def check_same_drive(own: Manifest, other: Manifest, uri: str) -> None:
         )
 
 
-def changed_settings(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_settings(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
     """Settings in which two results differ, by dotted name: own value, the other's. Places and machines left out."""
     ignored = {"input", "output", "drive_id", "workers", "threads", "overwrite", "keep_predictions", "address"}
     here, there = flattened(own), flattened(other)
@@ -163,13 +162,13 @@ def _name(own: Manifest, other: PublishedDrive | None, uri: str) -> str:
     return name if name != own.drive_id else storage.parent_and_name(above)[1]
 
 
-def _files(manifest: Manifest) -> set[tuple[str, int]]:
-    return {(str(file["name"]), int(file["size"])) for file in manifest.input.get("files", ())}
+def _files(manifest: Manifest) -> set[tuple[object, object]]:
+    return {(file["name"], file["size"]) for file in manifest.input_files}
 
 
-def flattened(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def flattened(values: Mapping[str, object], above: str = "") -> dict[str, object]:
     """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, value in values.items():
         flat |= flattened(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
     return flat

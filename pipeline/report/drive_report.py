@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from pipeline.common.numbers import number_or
 from pipeline.common.progress import Reporter
 from pipeline.common.visible_text import visible_values
+from pipeline.publish.drive_facts import Json
 from pipeline.publish.manifest import plain
 from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.benchmarks import Measurement
@@ -19,14 +20,13 @@ from pipeline.report.camera_views import View, chosen_views, overview_camera, re
 from pipeline.report.colours import LEVELS, PATH, TRUTH, chunk_colours, confidence_range, hexadecimal, scale_css
 from pipeline.report.comparison import Compared, Trajectory, changed_settings, flattened
 from pipeline.report.config import ReportConfig
-from pipeline.report.drive_view import DriveView
+from pipeline.report.drive_view import DriveView, FloatArray
 from pipeline.report.figures import drive_figures
 from pipeline.report.images import read_frames, save_jpeg, spread, write_frames
 from pipeline.report.recording import record_scene
 from pipeline.report.sample import PointSample, sample_points
 from pipeline.report.scene import COLOURS, OtherPath, point_size
 
-Json = Any
 _LABELS = {"colour": "True colour", "confidence": "Confidence", "chunk": "Chunk"}
 _MAP_POINTS = 2_000  # of a line on the map
 _MAP_FIXES = 1_000
@@ -103,14 +103,12 @@ def _write_views(
     views = chosen_views(view)
     published = [other for other in compared.others if other.drive is not None]
     total = len(views) * (1 + len(published))
-    entries: list[Json] = [
-        {"title": one.title, "width": one.camera.width, "height": one.camera.height, "pictures": []} for one in views
-    ]
+    kept: list[list[Json]] = [[] for _ in views]
 
     def keep(number: int, name: str, image: Image.Image, stem: str) -> None:
         file = f"views/{number}-{stem}.jpg"
         save_jpeg(image, folder / file, image.width)
-        entries[number]["pictures"].append({"name": name, "file": file})
+        kept[number].append({"name": name, "file": file})
 
     for number, pixels in enumerate(render_views(view, views, sample)):
         image = Image.fromarray(pixels)
@@ -123,10 +121,15 @@ def _write_views(
             keep(number, other.name, Image.fromarray(pixels), f"other{place}")
             reporter.advance("views", 1, total, "pictures")
     _add_photographs(view, views, keep)
-    return entries
+    return [
+        {"title": one.title, "width": one.camera.width, "height": one.camera.height, "pictures": files}
+        for one, files in zip(views, kept, strict=True)
+    ]
 
 
-def _add_photographs(view: DriveView, views: Sequence[View], keep: Any) -> None:
+def _add_photographs(
+    view: DriveView, views: Sequence[View], keep: Callable[[int, str, Image.Image, str], None]
+) -> None:
     """The frame itself beside the view through its camera: the other end of the slider when nothing is compared."""
     wanted = {one.frame: number for number, one in enumerate(views) if one.ego and one.frame is not None}
     for frame, image in read_frames(view.drive, sorted(wanted)):
@@ -243,15 +246,12 @@ def _frames(view: DriveView, compared: Compared, names: dict[int, str], reason: 
 
 
 def _paths(view: DriveView, compared: Compared) -> list[Json]:
-    paths = [{"name": "this result", "colour": hexadecimal(PATH), "own": True, "points": view.path}]
-    paths += [
-        {"name": o.name, "colour": hexadecimal(o.colour), "own": False, "points": o.positions}
-        for o in other_paths(compared)
-    ]
-    for one in paths:
-        points = np.asarray(one["points"])
-        one["points"] = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
-    return paths[::-1]  # its own on top
+    def path(name: str, colour: tuple[int, int, int], points: FloatArray, *, own: bool = False) -> Json:
+        shown = [_rounded(p) for p in view.on_map(points[spread(len(points), _MAP_POINTS)])]
+        return {"name": name, "colour": hexadecimal(colour), "own": own, "points": shown}
+
+    others = [path(one.name, one.colour, one.positions) for one in other_paths(compared)]
+    return [*others[::-1], path("this result", PATH, view.path, own=True)]  # its own on top
 
 
 def _fixes(view: DriveView) -> list[Json]:
@@ -272,18 +272,18 @@ def _place_rows(view: DriveView) -> list[Json]:
     """How the drive was put on Earth, or what made it metric."""
     manifest = view.drive.manifest
     rows: list[Json] = []
-    metric, place = manifest.metric, manifest.georeference
+    metric, place = manifest.metric, manifest.place
     if metric is not None:
-        rows.append(["scale from", f"{metric['source']}, to {100 * float(metric['deviation']):.2g} %"])
+        rows.append(["scale from", f"{metric['source']}, to {100 * number_or(metric['deviation'], np.nan):.2g} %"])
     if place is not None:
-        origin = place["origin"]
+        origin = place.origin
         rows += [
-            ["origin", f"{origin['latitude']:.7f}, {origin['longitude']:.7f}, {origin['altitude']:.2f} m"],
-            ["heights above", str(place.get("vertical_datum"))],
-            ["positions", f"{place.get('source')}: {place.get('fixes_used')} of {place.get('fixes')} fixes used"],
+            ["origin", f"{origin.latitude:.7f}, {origin.longitude:.7f}, {origin.altitude:.2f} m"],
+            ["heights above", str(place.vertical_datum)],
+            ["positions", f"{place.source}: {place.fixes_used} of {place.fixes} fixes used"],
             [
                 "clock offset",
-                f"{place.get('clock_offset_s', 0):.3f} s, to {place.get('clock_offset_deviation_s', 0):.3f} s",
+                f"{place.clock_offset_s or 0:.3f} s, to {place.clock_offset_deviation_s or 0:.3f} s",
             ],
         ]
     return rows
@@ -320,8 +320,8 @@ def _results(view: DriveView, compared: Compared) -> list[Json]:
 
 def _made(view: DriveView) -> list[Json]:
     manifest = view.drive.manifest
-    figures = manifest.quality.get("figures") or {}
-    rows = [
+    figures = manifest.quality.get("figures")
+    rows: list[Json] = [
         ["input", str(manifest.input.get("uri"))],
         ["published", manifest.published_at],
         ["program", manifest.code_version],
@@ -335,11 +335,11 @@ def _made(view: DriveView) -> list[Json]:
         + _place_rows(view)
         + [
             [name.replace("_", " "), f"{value:.4g}"]
-            for name, value in figures.items()
+            for name, value in (figures.items() if isinstance(figures, Mapping) else ())
             if isinstance(value, int | float)
         ]
     )
 
 
-def _rounded(values: Any) -> list[float]:
+def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]

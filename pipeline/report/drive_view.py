@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,10 +128,8 @@ class DriveView:
     @cached_property
     def stretches(self) -> tuple[Stretch, ...]:
         """The verdict's findings."""
-        findings: list[dict[str, Any]] = self.drive.manifest.quality.get("findings") or []
         return tuple(
-            Stretch(str(f["level"]), str(f["kind"]), str(f["reason"]), int(f["frame_start"]), int(f["frame_stop"]))
-            for f in findings
+            Stretch(f.level, f.kind, f.reason, f.frame_start, f.frame_stop) for f in self.drive.manifest.findings
         )
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from pipeline.report.benchmarks import Measurement
 from pipeline.report.colours import LEVELS, PATH, hexadecimal
 from pipeline.report.comparison import Compared
 from pipeline.report.drive_view import DriveView
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _TEXT, _FAINT, _PANEL = "#c9d1d9", "#6e7681", "#161a20"
 _ACCENT = hexadecimal(PATH)
@@ -80,7 +83,7 @@ def _deviation(view: DriveView, compared: Compared) -> Figure:
     with_truth = compared.own is not None
     reference = "the truth" if with_truth else "this result"
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for one in (*((compared.own,) if compared.own is not None else ()), *compared.others):
             label = f"{one.name}, rmse {one.rmse:.3g} {compared.unit}"
             axes.plot(travelled[one.at], one.deviation, color=hexadecimal(one.colour), linewidth=1.6, label=label)
@@ -108,15 +111,16 @@ def _residuals(view: DriveView) -> Figure:
 
     used = table["used"].to_numpy(zero_copy_only=False).astype(bool)
     across = np.hypot(column("residual_east"), column("residual_north"))
-    place = view.drive.manifest.georeference or {}
+    place = view.drive.manifest.place
+    assert place is not None
     deviation = np.hypot(
         poses["deviation_east"].to_numpy(zero_copy_only=False), poses["deviation_north"].to_numpy(zero_copy_only=False)
     )
     times = view.frames.timestamps_s
     at = np.arange(len(view.frames)) if times is None else times - times[0]
 
-    def draw(axes: Any) -> None:
-        moment = column("time_s") - float(place.get("clock_offset_s", 0.0))
+    def draw(axes: Axes) -> None:
+        moment = column("time_s") - (place.clock_offset_s or 0.0)
         axes.plot(at, deviation, color=_ACCENT, linewidth=1.4, label="deviation of the path")
         axes.plot(moment[used], across[used], ".", color="#e3b341", markersize=3, label="fixes used")
         axes.plot(moment[~used], across[~used], "x", color=hexadecimal(LEVELS["fail"]), markersize=4, label="rejected")
@@ -126,7 +130,7 @@ def _residuals(view: DriveView) -> Figure:
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper left", fontsize=8)
 
-    note = f"root mean square of the used ones {float(place.get('residual_horizontal_m') or 0):.2f} m"
+    note = f"root mean square of the used ones {place.residual_horizontal_m or 0:.2f} m"
     return Figure("fixes", "Fixes against the path", note, _drawn(draw))
 
 
@@ -136,7 +140,7 @@ def _overlaps(view: DriveView) -> Figure:
     residual = table["overlap_residual"].to_numpy(zero_copy_only=False).astype(float)
     inliers = table["overlap_inliers"].to_numpy(zero_copy_only=False).astype(float)
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.bar(number, residual, color=_ACCENT, width=0.8)
         axes.set_xlabel("chunk")
         axes.set_ylabel("residual")
@@ -156,7 +160,7 @@ def _scales(view: DriveView) -> Figure:
     table = view.drive.chunks
     number, scale = table["chunk_index"].to_numpy(), table["scale"].to_numpy()
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.plot(number, scale / np.median(scale), color=_ACCENT, marker="o", markersize=3, linewidth=1)
         axes.axhline(1.0, color=_FAINT, linewidth=0.8, linestyle="--")
         axes.set_xlabel("chunk")
@@ -173,7 +177,7 @@ def _scales(view: DriveView) -> Figure:
 def _confidence(view: DriveView) -> Figure:
     frames = np.arange(len(view.frames))
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         for one in view.stretches:
             if not one.is_everywhere:
                 axes.axvspan(
@@ -195,7 +199,7 @@ def _confidence(view: DriveView) -> Figure:
 def _mask(mask: NDArray[np.bool_]) -> Figure:
     """What of every frame was left out."""
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.grid(False)
         axes.set_xlabel("pixel of the network's picture")
@@ -208,7 +212,7 @@ def _timings(view: DriveView) -> Figure:
     timings = dict(view.drive.manifest.timings)
     names, seconds = list(timings), np.array([float(value) for value in timings.values()])
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         places = np.arange(len(names))[::-1]
         axes.barh(places, seconds, color=_ACCENT, height=0.62)
         axes.set_yticks(places, names)
@@ -227,7 +231,7 @@ def _benchmarks(runs: Sequence[Measurement]) -> Figure:
     names = sorted({run.what for run in runs})
     with_memory = any(run.peak_bytes is not None for run in runs)
 
-    def draw(axes: Any) -> None:
+    def draw(axes: Axes) -> None:
         beside = axes.twinx() if with_memory else None
         for number, name in enumerate(names):
             mine = [run for run in runs if run.what == name]
@@ -260,7 +264,7 @@ def _benchmarks(runs: Sequence[Measurement]) -> Figure:
     return Figure("benchmarks", title, "from stored benchmarks", _drawn(draw))
 
 
-def _drawn(draw: Callable[[Any], None]) -> bytes:
+def _drawn(draw: Callable[[Axes], None]) -> bytes:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas

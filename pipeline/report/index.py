@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from pipeline.publish import PublishedDrive, is_published, open_drive
 from pipeline.report.drive_view import DriveView
 from pipeline.report.images import read_frames, save_jpeg, spread
 
-Entry = dict[str, Any]
+Entry = dict[str, object]  # what index.html reads
 _READERS = 16  # drives looked at at a time: a store's latency is what takes the time
 _SKETCH_POINTS = 80
 _THUMB_WIDTH = 360
@@ -66,8 +65,8 @@ def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: boo
     """drives.json, what index.html shows: these entries (of the whole output, or of some of its drives: then others of
     it stay), and the reports of other outputs that are in the site."""
     shown = without_credentials(storage.absolute(output))
-    known = {entry["id"]: entry for entry in _stored(site, None if whole else shown)}
-    known |= {entry["id"]: entry for entry in entries}
+    known = {str(entry["id"]): entry for entry in _stored(site, None if whole else shown)}
+    known |= {str(entry["id"]): entry for entry in entries}
     data = {"output": shown, "drives": [known[name] for name in sorted(known)]}
     storage.write_bytes_atomically(
         str(site / "drives.json"), json.dumps(visible_values(data), separators=(",", ":")).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +16,22 @@ from pipeline.report.sample import PointSample, sample_points
 from pipeline.report.scene import COLOURS, OtherPath, add_layers, point_size, viser_module
 from pipeline.report.site import port_error
 
+if TYPE_CHECKING:
+    import viser
+
 _LAYERS = ("path", "cameras", "loops", "stretches", "others")
 
 
-def start_live(view: DriveView, host: str, port: int, points: int, others: Sequence[OtherPath] = ()) -> Any:
+def start_live(
+    view: DriveView, host: str, port: int, points: int, others: Sequence[OtherPath] = ()
+) -> viser.ViserServer:
     """Start viser with the drive's scene and controls; returns the server, which runs until its `stop()`.
 
     Raises DriveError where viser is missing or the port is taken.
     """
-    viser = viser_module()
+    viser_module()
+    import viser
+
     with socket.socket() as probe:  # viser would silently take the next free port
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -41,7 +48,7 @@ def start_live(view: DriveView, host: str, port: int, points: int, others: Seque
     return server
 
 
-def _start_at(server: Any, view: DriveView) -> None:
+def _start_at(server: viser.ViserServer, view: DriveView) -> None:
     camera = overview_camera(view)
     position, ahead = camera.world_from_camera[:3, 3], camera.world_from_camera[:3, 2]
     server.initial_camera.position = tuple(position)
@@ -50,7 +57,9 @@ def _start_at(server: Any, view: DriveView) -> None:
     server.initial_camera.near = 0.1 * view.step
 
 
-def _add_controls(server: Any, view: DriveView, sample: PointSample) -> None:
+def _add_controls(server: viser.ViserServer, view: DriveView, sample: PointSample) -> None:
+    import viser
+
     gui, nodes = server.gui, {handle.name: handle for handle in _handles(server)}
     gui.add_markdown(f"**{view.drive_id}** · verdict {view.verdict} · {sample.note}")
     colour = gui.add_dropdown("points by", COLOURS, initial_value="colour")
@@ -61,7 +70,7 @@ def _add_controls(server: Any, view: DriveView, sample: PointSample) -> None:
     said = gui.add_markdown("")
     usual = point_size(sample.xyz, view.step)
 
-    def show(_: Any = None) -> None:
+    def show(_: object = None) -> None:
         number = int(frame.value)
         row = view.drive.poses.slice(number, 1).to_pylist()[0]
         said.content = f"status {row['status']}, chunk {row['chunk_index']}, confidence {row['confidence'] or '–'}"
@@ -78,15 +87,15 @@ def _add_controls(server: Any, view: DriveView, sample: PointSample) -> None:
             if ride.value:
                 _ride(server, view, number)
 
-    def paint(_: Any) -> None:
+    def paint(_: object) -> None:
         for name in COLOURS:
             if f"/points/{name}" in nodes:
                 nodes[f"/points/{name}"].visible = name == colour.value
 
-    def resize(_: Any) -> None:
-        for name in COLOURS:
-            if f"/points/{name}" in nodes:
-                nodes[f"/points/{name}"].point_size = usual * float(size.value)
+    def resize(_: object) -> None:
+        for node in nodes.values():
+            if isinstance(node, viser.PointCloudHandle):
+                node.point_size = usual * float(size.value)
 
     for layer in _LAYERS:
         mine = [handle for name, handle in nodes.items() if name == f"/{layer}" or name.startswith(f"/{layer}/")]
@@ -99,16 +108,16 @@ def _add_controls(server: Any, view: DriveView, sample: PointSample) -> None:
     show()
 
 
-def _add_switch(gui: Any, layer: str, handles: Sequence[Any]) -> None:
+def _add_switch(gui: viser.GuiApi, layer: str, handles: Sequence[viser.SceneNodeHandle]) -> None:
     switch = gui.add_checkbox(layer, True)
 
     @switch.on_update
-    def _(_: Any) -> None:
+    def _(_: object) -> None:
         for handle in handles:
             handle.visible = switch.value
 
 
-def _ride(server: Any, view: DriveView, frame: int) -> None:
+def _ride(server: viser.ViserServer, view: DriveView, frame: int) -> None:
     pose = chase_camera(view, frame).world_from_camera
     for client in server.get_clients().values():
         with client.atomic():
@@ -117,5 +126,5 @@ def _ride(server: Any, view: DriveView, frame: int) -> None:
             client.camera.look_at = pose[:3, 3] + pose[:3, 2] * 20 * view.step
 
 
-def _handles(server: Any) -> list[Any]:
+def _handles(server: viser.ViserServer) -> list[viser.SceneNodeHandle]:
     return list(server.scene._handle_from_node_name.values())

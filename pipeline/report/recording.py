@@ -29,8 +29,9 @@ def record_scene(path: Path, view: DriveView, sample: PointSample, others: Seque
 
 def copy_client(folder: Path) -> None:
     """The client of the installed viser (one page, Apache-2.0), as `viser-build-client` copies it."""
-    viser = viser_module()
-    built = Path(viser.__file__).parent / "client" / "build"
+    package = viser_module().__file__
+    assert package is not None
+    built = Path(package).parent / "client" / "build"
     shutil.copytree(built, folder, dirs_exist_ok=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -71,7 +70,7 @@ def _rows(drive: PublishedDrive, box: BoxLike) -> int:
     return sum(groups.file.rows * len(groups.chosen) // max(groups.total, 1) for groups in drive.row_groups(box))
 
 
-def _sample(column: dict[str, NDArray[Any]], total: int) -> PointSample:
+def _sample(column: dict[str, NDArray[np.generic]], total: int) -> PointSample:
     return PointSample(
         np.stack([column[name] for name in "xyz"], -1).astype(np.float32),
         np.stack([column[name] for name in "rgb"], -1).astype(np.uint8),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.colours import LEVELS, PATH, chunk_colours, confidence_colours, confidence_range
 from pipeline.report.drive_view import DriveView, FloatArray
 from pipeline.report.sample import PointSample
+
+if TYPE_CHECKING:
+    import viser
 
 COLOURS = ("colour", "confidence", "chunk")
 """What the points may be coloured by."""
@@ -35,7 +39,7 @@ class OtherPath:
     positions: FloatArray
 
 
-def viser_module() -> Any:
+def viser_module() -> ModuleType:
     """viser. DriveError naming the extra where it is not installed."""
     try:
         import viser
@@ -44,7 +48,7 @@ def viser_module() -> Any:
     return viser
 
 
-def add_layers(scene: Any, view: DriveView, sample: PointSample, others: Sequence[OtherPath] = ()) -> None:
+def add_layers(scene: viser.SceneApi, view: DriveView, sample: PointSample, others: Sequence[OtherPath] = ()) -> None:
     """Put all layers into a viser scene, points in true colour visible."""
     scene.set_up_direction(tuple(view.up))
     add_points(scene, view, sample)
@@ -57,7 +61,7 @@ def add_layers(scene: Any, view: DriveView, sample: PointSample, others: Sequenc
     add_current(scene, view)
 
 
-def add_points(scene: Any, view: DriveView, sample: PointSample) -> None:
+def add_points(scene: viser.SceneApi, view: DriveView, sample: PointSample) -> None:
     """The points three times, by what colours them; the recording stores their places once."""
     if not len(sample):
         return
@@ -91,7 +95,7 @@ def point_size(xyz: NDArray[np.float32], step: float) -> float:
     return float(np.clip(1.4 * step / np.sqrt(max(crowded, 1.0)), 0.02 * step, 0.35 * step))
 
 
-def add_current(scene: Any, view: DriveView, frame: int | None = None) -> Any:
+def add_current(scene: viser.SceneApi, view: DriveView, frame: int | None = None) -> viser.CameraFrustumHandle:
     """The camera that is looked at, as a frustum larger than the others. Returns its handle."""
     frame = int(np.flatnonzero(view.known)[0]) if frame is None else frame
     row = view.drive.poses.slice(frame, 1).to_pylist()[0]
@@ -123,7 +127,7 @@ def frustum_lines(poses: FloatArray, half: tuple[float, float], depth: float) ->
     return np.concatenate([sides, rim], 1).reshape(-1, 2, 3).astype(np.float32)
 
 
-def _add_cameras(scene: Any, view: DriveView) -> None:
+def _add_cameras(scene: viser.SceneApi, view: DriveView) -> None:
     shown = np.flatnonzero(view.known)
     if not len(shown):
         return
@@ -138,7 +142,7 @@ def _add_cameras(scene: Any, view: DriveView) -> None:
     )
 
 
-def _add_loops(scene: Any, view: DriveView) -> None:
+def _add_loops(scene: viser.SceneApi, view: DriveView) -> None:
     for name, wanted, colour in (("accepted", True, (86, 211, 194)), ("rejected", False, (150, 80, 90))):
         ends = [(a, b) for a, b, accepted in view.loops if accepted is wanted and view.known[a] and view.known[b]]
         if ends:
@@ -146,7 +150,7 @@ def _add_loops(scene: Any, view: DriveView) -> None:
             _add_lines(scene, f"/loops/{name}", lines, colour, view, 2.5)
 
 
-def _add_stretches(scene: Any, view: DriveView) -> None:
+def _add_stretches(scene: viser.SceneApi, view: DriveView) -> None:
     """Bad parts of the path, thick and a little above it."""
     for level in ("warn", "fail"):
         lines = []
@@ -160,7 +164,7 @@ def _add_stretches(scene: Any, view: DriveView) -> None:
 
 
 def _add_lines(
-    scene: Any, name: str, lines: FloatArray, colour: tuple[int, int, int], view: DriveView, pixels: float
+    scene: viser.SceneApi, name: str, lines: FloatArray, colour: tuple[int, int, int], view: DriveView, pixels: float
 ) -> None:
     if len(lines):
         lifted = (lines + view.up * _LIFT * view.step).astype(np.float32)

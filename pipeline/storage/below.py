@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -33,7 +32,7 @@ def list_below(uri: str) -> dict[str, int]:
     try:
         with translated(uri, "list"):
             start = path.rstrip("/") + "/"
-            found: dict[str, Any] = fs.find(path, detail=True)
+            found: dict[str, Mapping[str, int]] = fs.find(path, detail=True)
             start = start.lstrip("/")
             return {
                 name.lstrip("/").removeprefix(start): int(entry["size"] or 0)

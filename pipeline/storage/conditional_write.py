@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Any
 
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.failures import code_of, translated
@@ -80,7 +80,7 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             return True
 
 
-def _swap_unconditionally(fs: Any, path: str, expected: bytes | None, new: bytes | None) -> bool:
+def _swap_unconditionally(fs: AbstractFileSystem, path: str, expected: bytes | None, new: bytes | None) -> bool:
     now = bytes(fs.cat_file(path)) if fs.exists(path) else None
     if now != expected:
         return False

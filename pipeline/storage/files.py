@@ -11,9 +11,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from pipeline.common.waits import long_call
 from pipeline.errors import StorageError
@@ -22,6 +23,9 @@ from pipeline.storage.folders import stored_file
 from pipeline.storage.held_root import make_folders
 from pipeline.storage.stores import is_object_store, resolve
 from pipeline.storage.uris import is_local, redacted
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FETCHED_S = 600.0  # that weights of some GB are fetched in
 READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
@@ -43,7 +47,7 @@ def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
 class _Input(io.RawIOBase):
     """A remote file for reading whose errors are `StorageError`."""
 
-    def __init__(self, file: Any, uri: str) -> None:
+    def __init__(self, file: AbstractBufferedFile, uri: str) -> None:
         self._file = file
         self._uri = uri
 
@@ -53,10 +57,11 @@ class _Input(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Buffer) -> int:
+        room = memoryview(buffer)
         with translated(self._uri, "read"):
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
+            data = self._file.read(len(room))
+        room[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

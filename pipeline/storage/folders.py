@@ -6,7 +6,8 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from fsspec import AbstractFileSystem
 
 from pipeline.storage.failures import NotFoundError, translated
 from pipeline.storage.listing import Listing, StoredFile
@@ -80,12 +81,12 @@ def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
         raise NotFoundError(f"no such file or folder: {redacted(uri)}")
 
 
-def _s3_names(fs: Any, path: str, first_page: int) -> Iterator[list[tuple[str, bool]]]:
+def _s3_names(fs: AbstractFileSystem, path: str, first_page: int) -> Iterator[list[tuple[str, bool]]]:
     for files, folders in s3_pages(fs, path, first_page):
         yield [(name, True) for name in folders] + [(name.decode(), False) for name in files.keys.to_pylist()]
 
 
-def _one_page(fs: Any, path: str) -> Iterator[list[tuple[str, bool]]]:
+def _one_page(fs: AbstractFileSystem, path: str) -> Iterator[list[tuple[str, bool]]]:
     entries = [(str(entry["name"]).rstrip("/"), kind_of(entry) == "directory") for entry in fs.ls(path, detail=True)]
     own = path.strip("/")
     if any(full.strip("/") == own and not is_folder for full, is_folder in entries):
@@ -136,7 +137,7 @@ def exists(uri: str) -> bool:
     return True
 
 
-def kind_of(entry: Mapping[str, Any]) -> str:
+def kind_of(entry: Mapping[str, object]) -> str:
     """What an entry of a listing is: "file", "directory" or "other". A local symbolic link is what it leads to.
 
     fsspec calls every link in a local folder "other". A link that leads nowhere is a file: reading it fails by name,
@@ -157,7 +158,7 @@ def is_dangling(uri: str) -> bool:
     return os.path.islink(place) and not os.path.exists(place)
 
 
-def etag_of(entry: Any) -> str | None:
+def etag_of(entry: Mapping[str, object]) -> str | None:
     """What a store says changes with the content: S3's ETag, the Hub's blob id; local files have none."""
     etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
     return str(etag).strip('"') if etag else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pipeline.storage.s3_pages import PageFiles
 from pipeline.storage.text_columns import letters_of
 
 T = TypeVar("T")
+_State = tuple[str, pa.BinaryArray, pa.Int64Array, pa.StringArray]
 
 # Listings are made in many threads and live long: Arrow's own allocator keeps what each thread once had (300 MB in a
 # run of 64 groups), the C library's gives it back (pipeline.common.heap_trim).
@@ -182,10 +183,10 @@ class Listing(_MadeWhenAsked[StoredFile]):
     def __repr__(self) -> str:
         return f"Listing({self._place!r}, {len(self)} files)"
 
-    def __getstate__(self) -> tuple[Any, ...]:
+    def __getstate__(self) -> _State:
         return self._place, self._names, self._sizes, self._etags
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: _State) -> None:
         self._place, self._names, self._sizes, self._etags = state
 
 

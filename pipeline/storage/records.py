@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
@@ -75,10 +75,10 @@ def parse_records(texts: Sequence[bytes], kind: type[T], name: str) -> list[T]:
         if _too_large(record):
             field = next(name for name, value in vars(record).items() if _too_large(value))
             raise DamagedError(f"{name}: field {field} holds a number beyond 64 bits")
-    return list(records)
+    return cast(list[T], records)
 
 
-def parse_object(data: bytes, name: str) -> dict[str, Any]:
+def parse_object(data: bytes, name: str) -> dict[str, object]:
     """A JSON object whose fields have no fixed types. Raises DamagedError."""
     try:
         values = from_json(data, allow_inf_nan=False)
@@ -90,7 +90,7 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _adapter(kind: Hashable) -> TypeAdapter[list[Any]]:
+def _adapter(kind: Hashable) -> TypeAdapter[list[object]]:
     # the list carries the settings into the dataclass, which has none of its own
     return TypeAdapter(list[kind], config=ConfigDict(strict=True, allow_inf_nan=False, extra="ignore"))  # type: ignore[valid-type]
 
@@ -112,12 +112,12 @@ def _short(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:_SHOWN]
 
 
-def _too_large(value: Any) -> bool:
+def _too_large(value: object) -> bool:
     """Whether a typed field holds a number beyond 64 bits. What is inside untyped ones is for their reader to judge."""
     kind = type(value)
-    if kind is int:
+    if isinstance(value, int) and kind is int:
         return not -_LARGEST <= value < _LARGEST
     if kind in (str, float, bool, dict, type(None)):
         return False
-    parts = value if kind in (tuple, list) else vars(value).values()
+    parts = value if isinstance(value, tuple | list) else vars(value).values()
     return any(map(_too_large, parts))

@@ -8,14 +8,15 @@ text of any. Whatever does not look as expected is left to botocore.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict
 from urllib.parse import unquote_plus
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec import AbstractFileSystem
 
 from pipeline.storage.text_columns import has_letter
 
@@ -41,7 +42,7 @@ class PageFiles:
 
     def __init__(self, keys: pa.BinaryArray, sizes: pa.Int64Array, etags: pa.BinaryArray) -> None:
         self.keys, self.sizes, self.etags = keys, sizes, etags
-        self._rows: list[dict[str, Any]] | None = None
+        self._rows: list[dict[str, object]] | None = None
 
     @staticmethod
     def of(keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> PageFiles:
@@ -49,7 +50,7 @@ class PageFiles:
         encoded = [pa.array([text.encode() for text in texts], pa.binary()) for texts in (keys, etags)]
         return PageFiles(encoded[0], pa.array(sizes, pa.int64()), encoded[1])
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         if self._rows is None:
             columns = (column.to_pylist() for column in (self.keys, self.sizes, self.etags))
             self._rows = [
@@ -62,7 +63,14 @@ class PageFiles:
         return len(self.keys)
 
 
-def take_files_out(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+class _Answer(TypedDict):
+    """What botocore hands to its handlers: of it, what is used here."""
+
+    body: bytes
+    status_code: int
+
+
+def take_files_out(response_dict: _Answer, customized_response_dict: dict[str, object], **_: object) -> None:
     """botocore's event BEFORE_ALL_PARSING: cuts the files out of the body and puts them into the answer as PageFiles,
     etags without their quotes."""
     body = response_dict["body"]
@@ -123,13 +131,15 @@ def _each(column: pa.BinaryArray, change: Callable[[str], str]) -> pa.BinaryArra
     return pa.array([change(text.decode()).encode() for text in column.to_pylist()], pa.binary())
 
 
-def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tuple[PageFiles, list[str]]]:
+def s3_pages(
+    fs: AbstractFileSystem, path: str, first_page: int = LARGEST_PAGE
+) -> Iterator[tuple[PageFiles, list[str]]]:
     """Files and names of folders of one folder, page by page. path: bucket/key. The files' keys are names here."""
     bucket, _, key = path.strip("/").partition("/")
     prefix = key + "/" if key else ""
     # asked for by name, or botocore asks for it and decodes every key itself, needed or not
     asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", "EncodingType": "url"}
-    more: dict[str, Any] = {"MaxKeys": first_page}
+    more: dict[str, object] = {"MaxKeys": first_page}
     while True:
         answer = fs.call_s3("list_objects_v2", **asked, **more)
         decoded = unquote_plus if answer.get("EncodingType") == "url" else str  # not every store does as asked
@@ -140,7 +150,10 @@ def s3_pages(fs: Any, path: str, first_page: int = LARGEST_PAGE) -> Iterator[tup
         more = {"MaxKeys": LARGEST_PAGE, "ContinuationToken": answer["NextContinuationToken"]}
 
 
-def _named(files: Any, prefix: str, decoded: Callable[[str], str]) -> PageFiles:
+_BotoFile = Mapping[str, Any]  # botocore has no types: Key is a text, Size a number
+
+
+def _named(files: PageFiles | Sequence[_BotoFile], prefix: str, decoded: Callable[[str], str]) -> PageFiles:
     """The files by their names behind the prefix; without the folder itself, which some tools write as a file."""
     if not isinstance(files, PageFiles):  # a page that was left to botocore
         rows = [(file["Key"], file["Size"], file.get("ETag", "").strip('"')) for file in files]

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from pipeline.errors import DriveError
 from pipeline.schema import MADE_BY
@@ -24,14 +24,23 @@ _SHOWN = 3
 _LARGEST_SIGNATURE = 64 * 2**20  # of a folder with half a million files
 
 
-def sign_folder(folder: Path, name: str, kind: str, facts: Mapping[str, Any]) -> None:
+class Signature(TypedDict):
+    """What is used of a signature; it holds the facts of its maker as well."""
+
+    made_by: str
+    kind: str
+    files: list[str]
+    published_at: NotRequired[str]
+
+
+def sign_folder(folder: Path, name: str, kind: str, facts: Mapping[str, object]) -> None:
     """Write the signature `name` into a finished local folder: what it is, `facts`, and the path of every file."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     values = {"made_by": MADE_BY, "kind": kind, **facts, "files": [path for path in files if path != name]}
     (folder / name).write_text(json.dumps(values, indent=1) + "\n")
 
 
-def read_signature(uri: str, name: str, kind: str) -> dict[str, Any] | None:
+def read_signature(uri: str, name: str, kind: str) -> Signature | None:
     """The signature of a folder; None where there is none, or it is not one of ours of this kind."""
     try:
         values = json.loads(read_bytes(join(uri, name), _LARGEST_SIGNATURE))
@@ -42,7 +51,7 @@ def read_signature(uri: str, name: str, kind: str) -> dict[str, Any] | None:
     files = values.get("files")
     if not isinstance(files, list) or not all(isinstance(path, str) for path in files):
         return None
-    return values
+    return cast(Signature, values)
 
 
 def check_replaceable(uri: str, name: str, kind: str) -> None:

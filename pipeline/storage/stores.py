@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.common.secrets import split_uri
 from pipeline.errors import StorageError
 from pipeline.storage.s3_pages import BEFORE_ALL_PARSING, take_files_out
 from pipeline.storage.uris import SCHEME, absolute
+
+if TYPE_CHECKING:
+    from aiobotocore.session import AioSession
 
 _WITHOUT_USER = ("s3", "s3a", "gs", "gcs", "hf")  # stores whose URIs name a bucket alone
 # A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
@@ -23,7 +27,7 @@ CLIENT_ATTEMPTS = 2  # inside botocore: throttling, 5xx, connection errors, with
 CALL_ATTEMPTS = 2  # around it, in s3fs: answers that break off while their body is read
 
 
-def resolve(uri: str) -> tuple[Any, str]:
+def resolve(uri: str) -> tuple[AbstractFileSystem, str]:
     """URI -> file system and path on it."""
     uri = absolute(uri)
     scheme = SCHEME.match(uri)
@@ -39,7 +43,8 @@ def resolve(uri: str) -> tuple[Any, str]:
             )
     if scheme is None:
         return LocalFileSystem(), uri  # not through the URL parser: file names may hold "::" or "#"
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
+    profile = None
     if scheme.group(1).lower() in ("s3", "s3a"):
         options = {
             "config_kwargs": {
@@ -57,7 +62,7 @@ def resolve(uri: str) -> tuple[Any, str]:
     if options:
         fs.retries = CALL_ATTEMPTS
         if fs.session is None:
-            fs.session = _s3_session(options.get("profile"))
+            fs.session = _s3_session(profile)
     return fs, path
 
 
@@ -84,7 +89,7 @@ def _endpoint_of(profile: str, config_file: str | None) -> str | None:
     return None if endpoint is None else str(endpoint)
 
 
-def _s3_session(profile: str | None) -> Any:
+def _s3_session(profile: str | None) -> AioSession:
     """A session as s3fs would make one, but quick at listings (`s3_pages`) and at reading times.
 
     botocore tries several formats on the time of every file of a listing: 0.10 s of 0.12 s for a thousand files.
@@ -92,7 +97,7 @@ def _s3_session(profile: str | None) -> Any:
     from aiobotocore.session import AioSession
     from botocore.utils import parse_timestamp
 
-    def parse(value: Any) -> datetime:
+    def parse(value: str) -> datetime:
         try:
             return datetime.fromisoformat(value.replace("Z", "+00:00"))
         except (ValueError, AttributeError):
@@ -104,7 +109,7 @@ def _s3_session(profile: str | None) -> Any:
     return session
 
 
-def is_object_store(fs: Any) -> bool:
+def is_object_store(fs: AbstractFileSystem) -> bool:
     """Whether folders are only prefixes there and the first part of a path is a bucket."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
     return not isinstance(fs, LocalFileSystem) and "memory" not in protocols

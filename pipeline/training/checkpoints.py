@@ -14,7 +14,6 @@ import re
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -116,7 +115,7 @@ def averaged_model(trainer: Trainer) -> Reconstructor:
     return model.eval().requires_grad_(False)
 
 
-def _state(trainer: Trainer, seconds: float) -> dict[str, Any]:
+def _state(trainer: Trainer, seconds: float) -> dict[str, object]:
     return {
         "format": _FORMAT,
         "model_config": json.dumps(trainer.model.config.to_dict()),

@@ -7,7 +7,7 @@ equals one process that holds all chunks (tests/training/test_group_sync.py comp
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,16 +19,22 @@ from pipeline.training.sampling import all_blocks
 _BUCKET = 32 * 2**20  # elements a collective: few calls for small networks, bounded memory for large ones
 
 
+class _Context(Protocol):
+    """What is kept between the two directions."""
+
+    group: dist.ProcessGroup
+
+
 class _SumOverBlock(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, step: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: _Context, step: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         total = step.contiguous().clone()
         dist.all_reduce(total, op=dist.ReduceOp.SUM, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.contiguous().clone()
         dist.all_reduce(total, op=dist.ReduceOp.SUM, group=ctx.group)
         return total, None

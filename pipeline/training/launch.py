@@ -6,11 +6,11 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pipeline import storage
+from pipeline.common.root_cause import root_cause
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import TrainingError, train
 
@@ -56,7 +56,7 @@ def _launch_group(config: TrainConfig) -> Path:
         try:
             trainer.fit()
         except Exception as error:
-            raise TrainingError(f"the training group failed: {_root_cause(error)}") from error
+            raise TrainingError(f"the training group failed: {root_cause(error)}") from error
     return Path(config.output) / "final.safetensors"
 
 
@@ -65,22 +65,14 @@ def _restarts() -> int:
     return 2
 
 
-def _worker(arguments: dict[str, Any]) -> None:
+def _worker(arguments: dict[str, TrainConfig]) -> None:
     """What TorchTrainer runs on every rank."""
     import ray.train.torch
 
     from pipeline.training.group_sync import GroupPeers
 
-    config: TrainConfig = arguments["config"]
+    config = arguments["config"]
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     train(config, peers=GroupPeers(device), device=device)
-
-
-def _root_cause(error: Any) -> str:
-    """The last line of the innermost cause: Ray wraps what a worker raised."""
-    while getattr(error, "cause", None) is not None or error.__cause__ is not None:
-        error = getattr(error, "cause", None) or error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,7 @@ class Trainer:
         now = self.model.state_dict()
         torch._foreach_lerp_(list(self.mean.values()), [now[name] for name in self.mean], 1 - decay)
 
-    def load_optimizer(self, state: dict[str, Any]) -> None:
+    def load_optimizer(self, state: dict[str, object]) -> None:
         """Take over an optimizer's means; peak rates and weight decay stay those of this run's settings."""
         mine = [{k: group[k] for k in ("peak", "weight_decay", "betas")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)

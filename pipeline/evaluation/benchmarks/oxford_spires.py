@@ -8,7 +8,7 @@ reconstructed, because the network expects a pinhole camera.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _calibration(folder: str, title: str) -> tuple[Camera, FloatArray]:
     return fisheye, moved
 
 
-def _yaml(uri: str, title: str) -> Any:
+def _yaml(uri: str, title: str) -> Mapping[str, Any]:  # a file: the caller refuses what does not fit
     try:
         return yaml.safe_load(storage.read_bytes(uri))
     except yaml.YAMLError as error:

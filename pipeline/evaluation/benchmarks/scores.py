@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.common.visible_text import visible
+from pipeline.config import RunConfig
 from pipeline.evaluation.benchmarks.sequence import Benchmark
 
 FULL = "full"
-VARIANTS: dict[str, dict[str, Any]] = {
-    FULL: {},
-    "gcs": {"memory_scope": "chunk"},
-    "gcm": {"memory_scope": "off"},
-    "loops": {"loops": False},
+VARIANTS: dict[str, Callable[[RunConfig], RunConfig]] = {
+    FULL: lambda config: config,
+    "gcs": lambda config: replace(config, memory_scope="chunk"),
+    "gcm": lambda config: replace(config, memory_scope="off"),
+    "loops": lambda config: replace(config, loops=False),
 }
 """What is changed in the settings for a variant: without the sum over all chunks, without the memories, without loop
 closure."""
@@ -51,7 +52,7 @@ class Score:
     kitti_rotation: float | None = None
     chamfer: float | None = None
     f1: float | None = None
-    clouds: dict[str, Any] | None = None
+    clouds: dict[str, float] | None = None
     seconds: float | None = None
     frames_per_s: float | None = None
     peak_memory: int | None = None
@@ -95,7 +96,7 @@ def means(benchmark: Benchmark, scores: Listed[Score]) -> dict[str, dict[str, di
 
 def render(benchmark: Benchmark, scores: Listed[Score]) -> Group:
     """A table a variant with its means, published figures under it."""
-    parts: list[Any] = []
+    parts: list[Table] = []
     for variant, groups in means(benchmark, scores).items():
         own = [score for score in scores if score.variant == variant]
         failed = sum(score.failed is not None for score in own)

@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import BinaryIO, SupportsFloat
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +38,7 @@ MAX_ROWS = 10_000_000  # of a manifest; the drives of a run are kept in mind
 _BATCH_ROWS = 4096
 _COLUMN_BYTES = 2**28  # of one column of a row group of a Parquet manifest, decoded
 _LONGEST_TEXT = 2**15
-_PARQUET: dict[str, Any] = {
+_PARQUET: dict[str, object] = {
     "page_checksum_verification": True,
     "thrift_string_size_limit": 2**24,
     "thrift_container_size_limit": 2**20,
@@ -111,7 +111,7 @@ class _Columns:
         return None
 
 
-def _ref(row: Mapping[str, Any], folder: str) -> DriveRef:
+def _ref(row: Mapping[str, object], folder: str) -> DriveRef:
     """One row. Raises ValueError that says what is wrong with which column."""
     texts = {}
     for column in REQUIRED:
@@ -133,7 +133,7 @@ def _ref(row: Mapping[str, Any], folder: str) -> DriveRef:
     )
 
 
-def _place(row: Mapping[str, Any], folder: str) -> str | None:
+def _place(row: Mapping[str, object], folder: str) -> str | None:
     value = row.get("positions")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -143,7 +143,7 @@ def _place(row: Mapping[str, Any], folder: str) -> str | None:
     return None if not text else text if text == "none" else storage.beside(folder, text)
 
 
-def _camera(row: Mapping[str, Any], folder: str) -> str | None:
+def _camera(row: Mapping[str, object], folder: str) -> str | None:
     """A calibration file beside the manifest, with the name of a camera behind "#"; numbers and "none" as they are."""
     value = row.get("camera")
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -157,12 +157,12 @@ def _camera(row: Mapping[str, Any], folder: str) -> str | None:
     return storage.beside(folder, place) + mark + which
 
 
-def _number(row: Mapping[str, Any], column: str) -> float | None:
+def _number(row: Mapping[str, object], column: str) -> float | None:
     value = row.get(column)
     if value is None or value == "":
         return None
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, SupportsFloat | str):
             raise ValueError
         number = float(value)
     except (TypeError, ValueError):
@@ -170,7 +170,7 @@ def _number(row: Mapping[str, Any], column: str) -> float | None:
     return None if math.isnan(number) else number  # NaN: pandas' empty cell
 
 
-def _whole(row: Mapping[str, Any], column: str) -> int | None:
+def _whole(row: Mapping[str, object], column: str) -> int | None:
     value = _number(row, column)
     if value is None:
         return None
@@ -179,7 +179,7 @@ def _whole(row: Mapping[str, Any], column: str) -> int | None:
     return int(value)
 
 
-def _tags(value: Any) -> tuple[str, ...]:
+def _tags(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
@@ -189,7 +189,7 @@ def _tags(value: Any) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in value if tag.strip())
 
 
-_Row = tuple[str, "Mapping[str, Any] | str"]
+_Row = tuple[str, "Mapping[str, object] | str"]
 
 
 def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
@@ -303,7 +303,7 @@ def _json_array_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
         yield f"row {number}", _json_row(row, columns)
 
 
-def _json_row(row: Any, columns: _Columns) -> Mapping[str, Any] | str:
+def _json_row(row: object, columns: _Columns) -> Mapping[str, object] | str:
     if not isinstance(row, dict):
         return "expected an object with drive_id and uri"
     known = [(columns.meaning(key), value) for key, value in row.items()]
@@ -319,7 +319,7 @@ def _encoding(begin: bytes) -> str:
     return "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
-def _lines(raw: Any) -> Iterator[str]:
+def _lines(raw: BinaryIO) -> Iterator[str]:
     """Lines of a text, none longer than a little over the limit: what is longer comes cut, its rest is left out."""
     begin = raw.read(4)
     raw.seek(0)

@@ -11,9 +11,9 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import PipelineError
@@ -123,7 +123,7 @@ class _Process:
     def __init__(self, planner: Planner, threads: int) -> None:
         # no CPU of its own: it works for minutes at the start, and must not keep a group from its place
         options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "max_concurrency": threads + 1}
-        self.actor: Any = ray.remote(**options)(_PlanActor).remote(planner)
+        self.actor: ActorHandle = ray.remote(**options)(_PlanActor).remote(planner)
         self.up: Future[None] = self.actor.ready.remote().future()
         self.held = 0
         self._heard = 0.0

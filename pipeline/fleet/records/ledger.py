@@ -98,7 +98,7 @@ class RunInfo:
     host: str = ""
     pid: int = 0
     command: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     groups: int = 1
     workers: int = 1
     gpus: int = 0
@@ -226,7 +226,7 @@ class Ledger:
             for row in rows:
                 self._put(row)
 
-    def update(self, drive_id: str, **changes: Any) -> DriveRow:
+    def update(self, drive_id: str, **changes: Any) -> DriveRow:  # values of DriveRow's fields
         """Change fields of a row; `seconds` given are added to those there. Times are set by the state."""
         with self._lock:
             row = self.rows[drive_id]
@@ -245,7 +245,7 @@ class Ledger:
             self._put(row)
             return row
 
-    def update_run(self, **changes: Any) -> None:
+    def update_run(self, **changes: Any) -> None:  # values of RunInfo's fields
         """Change fields of the run itself."""
         with self._lock:
             self.info = replace(self.info, **changes)

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
+from ray.remote_function import RemoteFunction
 
 from pipeline import publish, storage
 from pipeline.common.progress import Reporter
@@ -140,5 +140,5 @@ class _Silent:
         """Nothing to flush."""
 
 
-def _task() -> Any:
+def _task() -> RemoteFunction:
     return ray.remote(num_cpus=_CPUS, max_retries=2)(finish_here)

@@ -6,13 +6,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import DriveError, PipelineError
 from pipeline.fleet.plan.drive_plan import PlannedDrive, ranks_needed
 from pipeline.fleet.schedule.active_drive import ActiveDrive
 from pipeline.fleet.schedule.run_context import RunContext
-from pipeline.forward.events import Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
+from pipeline.forward.events import Answer, Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
 from pipeline.reconstruct import staged_drive
@@ -129,9 +128,9 @@ class Group:
         if failure is not None and self._hopeless >= _HOPELESS_STARTS:
             raise failure
 
-    def _permit(self, drive_id: str) -> Any:
+    def _permit(self, drive_id: str) -> Answer | None:
         self._settle_dropped()
-        answer: Any = "skip"
+        answer: Answer | None = "skip"
         if self._has(drive_id):
             answer = self.lifecycle.permit(
                 drive_id,

@@ -11,10 +11,9 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from string import Template
-from typing import Any
 
 from pipeline import storage
 from pipeline.common.secrets import without_secrets
@@ -109,7 +108,7 @@ def _rows(run: RunState) -> str:
     return text.replace("<", "\\u003c").replace("&", "\\u0026")
 
 
-def _row(row: DriveRow, stages: Sequence[str]) -> list[Any]:
+def _row(row: DriveRow, stages: Sequence[str]) -> list[object]:
     return [
         row.drive_id,
         row.state,
@@ -221,7 +220,9 @@ def _histogram(values: list[float], title: str) -> str:
     return _figure(title, bars, (low, low + width * _BINS), (0, most), lambda value: f"{value:,.4g}")
 
 
-def _figure(title: str, parts: list[str], x: tuple[float, float], y: tuple[float, float], label: Any) -> str:
+def _figure(
+    title: str, parts: list[str], x: tuple[float, float], y: tuple[float, float], label: Callable[[float], str]
+) -> str:
     axes = (
         f'<path d="M{_LEFT} 6V{_HEIGHT - _BOTTOM}H{_WIDTH - 8}" fill="none" stroke="var(--line)"/>'
         f'<text x="{_LEFT - 6}" y="14" text-anchor="end">{y[1]:,.0f}</text>'

@@ -89,7 +89,7 @@ def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) 
         title = b"# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
         file.write(title if text else struct.pack("<Q", 0))
         for table in source.points(_COLUMNS):
-            xyz = stacked(table, "x", "y", "z")
+            xyz = stacked(table, "x", "y", "z").astype(np.float32, copy=False)
             place = cameras.places(table["frame_index"].to_numpy())
             if (place < 0).any():
                 frame = table["frame_index"].to_numpy()[place < 0][0]

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ def write_depth(
     (folder / "depth").mkdir()
     name_of = dict(zip(source.cameras.frame_index.tolist(), source.names, strict=True))
     filled = set(source.cameras.frame_index[source.cameras.filled].tolist())
-    listed: list[dict[str, Any]] = []
+    listed: list[dict[str, object]] = []
     beyond = 0
     for frame in frames:
         if frame.frame_index not in name_of or frame.frame_index in filled:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from pipeline.common.geodesy import ecef_from_enu_rotation, ecef_from_geodetic, geodetic_from_enu
 from pipeline.errors import DriveError
 from pipeline.publish.exports.source import ExportSource
+
+if TYPE_CHECKING:
+    from pyproj import CRS, Transformer
 
 Array = NDArray[np.float64]
 
@@ -49,7 +52,7 @@ class Earth:
         return np.stack([longitude, latitude, altitude], -1)
 
     @cached_property
-    def projected(self) -> Any:
+    def projected(self) -> CRS:
         """The pyproj CRS that is asked for, or the UTM zone. ValueError for an unknown one, or one without metres."""
         pyproj = import_module("pyproj")
         latitude, longitude, _ = self.origin
@@ -75,7 +78,7 @@ class Earth:
         return np.asarray(out)
 
     @cached_property
-    def _transformer(self) -> Any:
+    def _transformer(self) -> Transformer:
         pyproj = import_module("pyproj")
         return pyproj.Transformer.from_crs("EPSG:4326", self.projected, always_xy=True)
 

@@ -40,7 +40,7 @@ class ExportFormat:
     """
 
     write: Callable[[ExportTask], str]
-    check: Callable[[], None] = lambda: None
+    check: Callable[[], object] = lambda: None
     from_points: bool = False
     needs_points: bool = False
     from_depth: bool = False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -51,10 +50,10 @@ def write_geojson(source: ExportSource, folder: Path) -> str:
     earth, cameras = Earth.of(source), source.cameras
     places = _rounded(earth.geodetic(cameras.world_from_camera[:, :3, 3]))
     about = {"drive_id": source.drive.manifest.drive_id, "vertical_datum": earth.datum}
-    features: list[dict[str, Any]] = [_feature("LineString", places if len(places) > 1 else places * 2, about)]
+    features: list[dict[str, object]] = [_feature("LineString", places if len(places) > 1 else places * 2, about)]
     times = cameras.timestamps_ns
     for number, (frame, place) in enumerate(zip(cameras.frame_index.tolist(), places, strict=True)):
-        said: dict[str, Any] = {"frame": frame, "filled": bool(cameras.filled[number])}
+        said: dict[str, object] = {"frame": frame, "filled": bool(cameras.filled[number])}
         if times is not None:
             said["timestamp_ns"] = int(times[number])
         features.append(_feature("Point", place, said))
@@ -124,7 +123,7 @@ def _rounded(places: Array) -> list[list[float]]:
     ]
 
 
-def _feature(kind: str, coordinates: Any, properties: dict[str, Any]) -> dict[str, Any]:
+def _feature(kind: str, coordinates: Sequence[object], properties: Mapping[str, object]) -> dict[str, object]:
     return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
 
 

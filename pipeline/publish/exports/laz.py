@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _EXTRA = {"confidence": np.float32, "chunk": np.int32, "frame": np.int32}
 _COLUMNS = {"confidence": "confidence", "chunk": "chunk_index", "frame": "frame_index"}
 
 
-def check_laz() -> Any:
+def check_laz() -> ModuleType:
     """The laspy module. ValueError naming what to install where it or its compressor is not there."""
     try:
         import_module("lazrs")

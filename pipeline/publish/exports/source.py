@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +80,6 @@ class ExportSource:
             yield table
 
 
-def stacked(table: pa.Table, *names: str) -> NDArray[Any]:
+def stacked(table: pa.Table, *names: str) -> NDArray[np.generic]:
     """Columns side by side, (n, len(names))."""
     return np.stack([table[name].to_numpy() for name in names], -1)

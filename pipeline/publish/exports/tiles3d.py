@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,8 @@ def write_tiles(source: ExportSource, folder: Path) -> str:
     earth = Earth.of(source)
     target = folder / "tiles"
     target.mkdir()
-    children: list[dict[str, Any]] = []
+    children: list[dict[str, object]] = []
+    boxes: list[list[float]] = []
     overview: list[tuple[Array, NDArray[np.uint8]]] = []
     total = source.drive.manifest.counts.points
     every = max(1, total // _OVERVIEW_POINTS)
@@ -45,10 +45,11 @@ def write_tiles(source: ExportSource, folder: Path) -> str:
         held.clear()
         name = f"tiles/{len(children):05d}.glb"
         (folder / name).write_bytes(glb_of(xyz, rgb))
-        children.append({"boundingVolume": {"box": _box(xyz)}, "geometricError": 0, "content": {"uri": name}})
+        boxes.append(_box(xyz))
+        children.append({"boundingVolume": {"box": boxes[-1]}, "geometricError": 0, "content": {"uri": name}})
 
     for table in source.points(["x", "y", "z", "r", "g", "b"]):
-        xyz, rgb = stacked(table, "x", "y", "z").astype(np.float64), stacked(table, "r", "g", "b")
+        xyz, rgb = stacked(table, "x", "y", "z").astype(np.float64), stacked(table, "r", "g", "b").astype(np.uint8)
         written += len(xyz)
         overview.append((xyz[::every], rgb[::every]))
         for start in range(0, len(xyz), _TILE_POINTS):
@@ -60,8 +61,8 @@ def write_tiles(source: ExportSource, folder: Path) -> str:
         raise DriveError(f"drive {source.drive.manifest.drive_id}: no points are selected: there is nothing to tile")
     xyz = np.concatenate([one for one, _ in overview])
     (folder / "tiles" / "overview.glb").write_bytes(glb_of(xyz, np.concatenate([one for _, one in overview])))
-    low = np.min([np.array(c["boundingVolume"]["box"][:3]) - _half(c) for c in children], axis=0)
-    high = np.max([np.array(c["boundingVolume"]["box"][:3]) + _half(c) for c in children], axis=0)
+    low = np.min([np.array(box[:3]) - _half(box) for box in boxes], axis=0)
+    high = np.max([np.array(box[:3]) + _half(box) for box in boxes], axis=0)
     extent = float(np.linalg.norm(high - low))
     root = {
         "boundingVolume": {"box": _box(np.stack([low, high]))},
@@ -140,6 +141,5 @@ def _box(xyz: Array) -> list[float]:
     return [*middle.tolist(), half[0], 0, 0, 0, half[1], 0, 0, 0, half[2]]
 
 
-def _half(tile: dict[str, Any]) -> Array:
-    box = tile["boundingVolume"]["box"]
+def _half(box: list[float]) -> Array:
     return np.array([box[3], box[7], box[11]])
