@@ -1,12 +1,13 @@
 """A result's frames are followed into its own input and nowhere else."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from pipeline.errors import DriveError
 from pipeline.publish.frame_source import FrameSource
+from pipeline.publish.manifest import Manifest
 
 
 @dataclass
@@ -15,7 +16,7 @@ class Recorded:
 
     input: dict[str, Any]
     drive_id: str = "d1"
-    extra: dict[str, Any] = field(default_factory=dict)
+    input_files = Manifest.input_files
 
 
 def source(root, names=("000000.png", "000001.png"), images_from=None):
