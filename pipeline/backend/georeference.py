@@ -1,8 +1,8 @@
-"""Fixes into the pose graph: which of them count, the start, the fusion, and what the result says of it."""
+"""A joined drive in the world: in metres, and at a place on Earth, by what is known besides the pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,64 +67,119 @@ class Metric:
     offset_s: float
 
 
-def metric_by_speed(
-    solution: Solution,
-    outlines: Sequence[Outline],
-    owned: Sequence[range] | None,
-    frame_time_s: ArrayLike,
-    speed: Speed,
-    clock_window_s: float,
-) -> tuple[Solution, Metric] | str:
-    """A solution in metres by the car's speed; a sentence where it cannot be done."""
-    frames = result_frames(outlines, owned)
-    time_s = _times_of(frames, np.asarray(frame_time_s, np.float64))
-    if isinstance(time_s, str):
-        return time_s
-    track = usable_track(outlines, owned, solution.prior.span, time_s)
-    found = scale_of_speed(track.time_s, track.poses(solution.state)[1], speed, clock_window_s)
+@dataclass(frozen=True, eq=False)
+class WorldEvidence:
+    """What tells where a drive is and how large, besides its pictures. All of it may be missing.
+
+    frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
+    fixes: positions of the antenna; speed: the car's; camera_height_m: above the road; clock_window_s: largest offset
+    of the receiver's clock that is looked for, 0 holds it at 0; lever (3,): the antenna's place in the camera's frame,
+    metres. Raises ValueError: fixes or speed without times, a negative window, a lever that is not three numbers.
+    """
+
+    frame_time_s: ArrayLike | None = None
+    fixes: Fixes | None = None
+    speed: Speed | None = None
+    camera_height_m: float | None = None
+    clock_window_s: float = 5.0
+    lever: ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fixes is not None or self.speed is not None) and self.frame_time_s is None:
+            raise ValueError("fixes and speed need frame_time_s, the time of each frame on the drive's clock")
+        if self.clock_window_s < 0:
+            raise ValueError(f"the clock window must not be negative, got {self.clock_window_s}")
+        if self.antenna.shape != (3,) or not np.isfinite(self.antenna).all():
+            raise ValueError(f"the lever must be three finite numbers (x, y, z in metres), got {self.antenna}")
+
+    @property
+    def antenna(self) -> Array:
+        """The lever as an array, zeros where it is not known."""
+        return np.zeros(3) if self.lever is None else np.asarray(self.lever, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class InWorld:
+    """A solution after `place_in_world`. relative_because: why evidence was not used, empty where it was or there was
+    none."""
+
+    solution: Solution
+    georeference: Georeference | None = None
+    metric: Metric | None = None
+    relative_because: str = ""
+
+
+def place_in_world(
+    solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
+) -> InWorld:
+    """The solution at its place on Earth by fixes; else in metres by the car's speed, else by the camera's height; else
+    as it is. The georeference has no poses yet. Raises ValueError for times of another length than the drive's."""
+    world, reasons = InWorld(solution), list[str]()
+    tries: tuple[Callable[[], InWorld | str | None], ...] = (
+        lambda: _by_fixes(solution, outlines, evidence, config),
+        lambda: _by_speed(solution, outlines, evidence),
+        lambda: _by_height(solution, heights, evidence.camera_height_m),
+    )
+    for attempt in tries:
+        found = attempt()
+        if isinstance(found, str):
+            reasons.append(found)
+        elif found is not None:
+            world = found
+            break
+    return replace(world, relative_because="; ".join(reasons))
+
+
+def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence) -> InWorld | str | None:
+    """In metres by the car's speed; a sentence where it cannot be done, None where there is none."""
+    if evidence.speed is None:
+        return None
+    timed = _timed_track(solution, outlines, evidence)
+    if isinstance(timed, str):
+        return timed
+    _, track = timed
+    found = scale_of_speed(track.time_s, track.poses(solution.state)[1], evidence.speed, evidence.clock_window_s)
     if isinstance(found, str):
         return found
-    scaled = Sim3(found.scale, np.eye(3), np.zeros(3))
-    return replace(solution, state=moved(solution.state, scaled)), Metric("speed", found.deviation, found.offset_s)
+    return _scaled(solution, found.scale, Metric("speed", found.deviation, found.offset_s))
 
 
-def metric_by_height(solution: Solution, heights: Heights, height_m: float) -> tuple[Solution, Metric] | str:
-    """A solution in metres by the camera's known height above the road; a sentence where no road is seen."""
+def _by_height(solution: Solution, heights: Heights, height_m: float | None) -> InWorld | str | None:
+    """In metres by the camera's height above the road; a sentence where no road is seen, None where it is not known."""
+    if height_m is None:
+        return None
     if not len(heights):
         return "no road is seen below the camera, by which its height would tell the scale"
     logs = height_residuals(solution.state, heights) + solution.state.log_height
     centre = float(np.median(logs))
     spread = 1.4826 * float(np.median(np.abs(logs - centre))) / np.sqrt(len(logs))
-    scaled = Sim3(height_m / float(np.exp(centre)), np.eye(3), np.zeros(3))
-    return replace(solution, state=moved(solution.state, scaled)), Metric("height", float(np.hypot(spread, _ROAD)), 0.0)
+    return _scaled(solution, height_m / float(np.exp(centre)), Metric("height", float(np.hypot(spread, _ROAD)), 0.0))
 
 
-def place_on_earth(
-    solution: Solution,
-    outlines: Sequence[Outline],
-    owned: Sequence[range] | None,
-    frame_time_s: ArrayLike,
-    fixes: Fixes,
-    config: BackendConfig,
-    *,
-    clock_window_s: float,
-    lever: ArrayLike | None,
-) -> tuple[Solution, Georeference, Metric] | str:
-    """Bend a solution to its fixes, in metres at a place; a sentence where they cannot be used.
+def _scaled(solution: Solution, scale: float, metric: Metric) -> InWorld:
+    state = moved(solution.state, Sim3(scale, np.eye(3), np.zeros(3)))
+    return InWorld(replace(solution, state=state), metric=metric)
 
-    The georeference's poses are those of the usable frames' track and are set by the caller from the solution. Raises
-    ValueError for arrays of the wrong shape or a negative window.
-    """
-    if clock_window_s < 0:
-        raise ValueError(f"the clock window must not be negative, got {clock_window_s}")
-    antenna = np.zeros(3) if lever is None else np.asarray(lever, np.float64)
-    if antenna.shape != (3,) or not np.isfinite(antenna).all():
-        raise ValueError(f"the lever must be three finite numbers (x, y, z in metres), got {antenna}")
-    frames = result_frames(outlines, owned)
-    time_s = _times_of(frames, np.asarray(frame_time_s, np.float64))
-    if isinstance(time_s, str):
-        return time_s
-    track = usable_track(outlines, owned, solution.prior.span, time_s)
+
+def _timed_track(
+    solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence
+) -> tuple[Array, FrameTrack] | str:
+    """(N,) times of the result's frames, and the track of the good ones; a sentence where the times do not do."""
+    time_s = _times_of(result_frames(outlines), np.asarray(evidence.frame_time_s, np.float64))
+    return time_s if isinstance(time_s, str) else (time_s, usable_track(outlines, solution.prior.span, time_s))
+
+
+def _by_fixes(
+    solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence, config: BackendConfig
+) -> InWorld | str | None:
+    """Bend a solution to its fixes, in metres at a place; a sentence where they cannot be used, None without any."""
+    if evidence.fixes is None:
+        return None
+    fixes, clock_window_s = evidence.fixes, evidence.clock_window_s
+    timed = _timed_track(solution, outlines, evidence)
+    if isinstance(timed, str):
+        return timed
+    time_s, track = timed
     picked = _pick(fixes, track, clock_window_s)
     if isinstance(picked, str):
         return picked
@@ -158,7 +213,7 @@ def place_on_earth(
         vertical[thinned],
         config,
         window_s=clock_window_s,
-        lever=antenna,
+        lever=evidence.antenna,
         claims=bool(np.isfinite(fixes.accuracy[thinned]).any()),
     )
     fused = fusion.run(start.enu_from_world, start.offset_s)
@@ -189,7 +244,8 @@ def place_on_earth(
         fused.white,
         fused.wander,
     )
-    return fused.solution, georeference, Metric("fixes", _scale_deviation(enu[used], fused.wander), fused.offset_s)
+    metric = Metric("fixes", _scale_deviation(enu[used], fused.wander), fused.offset_s)
+    return InWorld(fused.solution, georeference, metric)
 
 
 def _scale_deviation(enu: Array, wander: Array) -> float:

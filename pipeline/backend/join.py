@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk, ChunkLike
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.georeference import Georeference, Metric, metric_by_height, metric_by_speed, place_on_earth
+from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence, place_in_world
 from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
@@ -117,7 +117,6 @@ def join_chunks(
     loop_pairs: Sequence[tuple[int, int]] = (),
     loop_similarities: Sequence[float] | None = None,
     overlap: int = 30,
-    owned: Sequence[range] | None = None,
     kept: Sequence[int] | None = None,
     config: BackendConfig | None = None,
     frame_time_s: ArrayLike | None = None,
@@ -129,18 +128,14 @@ def join_chunks(
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
-    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are
-    kept; loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the
-    detector gave them, passed on; overlap: frames that neighbours were meant to share; owned: which frames
-    each chunk gives to the result (halved overlaps by default); kept: numbers of the frames that are in chunks, rising,
-    where others were left out on purpose (by default all are): drift and speed pass over those.
+    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are kept;
+    loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the detector gave them,
+    passed on; overlap: frames that neighbours were meant to share; kept: numbers of the frames that are in chunks,
+    rising, where others were left out on purpose (by default all are): drift and speed pass over those.
 
-    frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
-    fixes: positions of the antenna, which take part in the pose graph (`place_on_earth`); speed: the car's, which makes
-    the result metric where fixes do not; camera_height_m: the camera's above the road, which does where neither does;
-    clock_window_s: largest offset of the receiver's clock that is looked for, 0
-    holds it at 0; lever (3,): the antenna's place in the camera's frame, metres. Fixes that cannot be used leave the
-    result relative and say why.
+    frame_time_s ... lever: what tells where the drive is and how large, as in `WorldEvidence`. Fixes take part in the
+    pose graph; the speed makes the result metric where fixes do not, the camera's height where neither does. Evidence
+    that cannot be used leaves the result relative, which says why.
 
     Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses
     not finite. ValueError: fixes or speed without frame_time_s, or of another length.
@@ -148,8 +143,7 @@ def join_chunks(
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
         raise ValueError(f"expected a pair a loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
-    if owned is not None and len(owned) != len(chunks):
-        raise ValueError(f"expected owned frames of {len(chunks)} chunks, got {len(owned)}")
+    evidence = WorldEvidence(frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever)
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     look_for_road = config.road or camera_height_m is not None
     outlines, overlaps, shared, roads = _read_chain(chunks, read, config, look_for_road)
@@ -165,31 +159,7 @@ def join_chunks(
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
     edges = tuple(_edges(solution, overlaps, shared, overlap))
-    georeference, why, metric = None, "", None
-    if (fixes is not None or speed is not None) and frame_time_s is None:
-        raise ValueError("fixes and speed need frame_time_s, the time of each frame on the drive's clock")
-    if fixes is not None and frame_time_s is not None:
-        placed = place_on_earth(
-            solution, outlines, owned, frame_time_s, fixes, config, clock_window_s=clock_window_s, lever=lever
-        )
-        if isinstance(placed, str):
-            why = placed
-        else:
-            solution, georeference, metric = placed
-    if metric is None and speed is not None and frame_time_s is not None:
-        scaled = metric_by_speed(solution, outlines, owned, frame_time_s, speed, clock_window_s)
-        if isinstance(scaled, str):
-            why = f"{why}; {scaled}" if why else scaled
-        else:
-            solution, metric = scaled
-    if metric is None and camera_height_m is not None:
-        by_height = metric_by_height(solution, heights, camera_height_m)
-        if isinstance(by_height, str):
-            why = f"{why}; {by_height}" if why else by_height
-        else:
-            solution, metric = by_height
-    joined = _trajectory(solution, outlines, owned, edges, loops, georeference, why)
-    return replace(joined, metric=metric)
+    return _trajectory(place_in_world(solution, outlines, heights, evidence, config), outlines, edges, loops)
 
 
 def _read_chain(
@@ -338,18 +308,13 @@ def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int
 
 
 def _trajectory(
-    solution: Solution,
-    outlines: Sequence[Outline],
-    owned: Sequence[range] | None,
-    edges: tuple[Edge, ...],
-    loops: tuple[Loop, ...],
-    georeference: Georeference | None = None,
-    relative_because: str = "",
+    world: InWorld, outlines: Sequence[Outline], edges: tuple[Edge, ...], loops: tuple[Loop, ...]
 ) -> JoinResult:
     """Every frame from its owner; bad frames between their neighbours; the first camera is the identity, unless the
     solution is georeferenced."""
+    solution, georeference = world.solution, world.georeference
     state, span = solution.state, solution.prior.span
-    ranges = owned_ranges(outlines, owned)
+    ranges = owned_ranges(outlines)
     index, poses, owner, scale, ok = [], [], [], [], []
     for number, (outline, frames) in enumerate(zip(outlines, ranges, strict=True)):
         mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
@@ -386,5 +351,6 @@ def _trajectory(
         loops,
         solution.variance_inflation,
         georeference,
-        relative_because,
+        world.relative_because,
+        world.metric,
     )

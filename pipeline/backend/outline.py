@@ -25,27 +25,23 @@ class Outline:
     ok: NDArray[np.bool_]
 
 
-def owned_ranges(outlines: Sequence[Outline], owned: Sequence[range] | None) -> Sequence[range]:
-    """The frames that each chunk gives to the result: as asked, or halved overlaps."""
-    if owned:
-        return owned
+def owned_ranges(outlines: Sequence[Outline]) -> Sequence[range]:
+    """The frames that each chunk gives to the result: overlaps are halved."""
     starts = int(outlines[0].frame_index[0])
     borders = [_border(before, after) for before, after in pairwise(outlines)]
     return [range(start, stop) for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])]
 
 
-def result_frames(outlines: Sequence[Outline], owned: Sequence[range] | None) -> NDArray[np.int64]:
+def result_frames(outlines: Sequence[Outline]) -> NDArray[np.int64]:
     """(N,) numbers of the frames of the result."""
-    parts = zip(outlines, owned_ranges(outlines, owned), strict=True)
+    parts = zip(outlines, owned_ranges(outlines), strict=True)
     return np.concatenate([o.frame_index[(o.frame_index >= r.start) & (o.frame_index < r.stop)] for o, r in parts])
 
 
-def usable_track(
-    outlines: Sequence[Outline], owned: Sequence[range] | None, span: float, frame_time_s: Array
-) -> FrameTrack:
+def usable_track(outlines: Sequence[Outline], span: float, frame_time_s: Array) -> FrameTrack:
     """The frames of the result whose images were good; frame_time_s (N,): one of each frame of the result."""
     chunk, pose, along, moment, ok = [], [], [], [], []
-    for number, (outline, frames) in enumerate(zip(outlines, owned_ranges(outlines, owned), strict=True)):
+    for number, (outline, frames) in enumerate(zip(outlines, owned_ranges(outlines), strict=True)):
         mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
         chunk.append(np.full(int(mine.sum()), number))
         pose.append(outline.chunk_from_camera[mine])
