@@ -1,13 +1,17 @@
-"""Brings the network's dense depth onto the adjusted points, frame by frame: a smooth factor over the picture.
+"""Brings the network's dense depth onto adjusted points: one factor, one a frame, or a smooth one over each picture.
 
-log factor = s_f + B(x, y) c_f with low polynomials B of the place in the picture. Coefficients come from the points
-of the frame and of its neighbours, robustly, and shrink to zero where there are few: with no point the scale is left.
+log factor = c + B(x, y) c_f with low polynomials B of the place in the picture. Coefficients come from the points of
+the frame and of its neighbours, robustly, and shrink to zero where there are few. Corners are no fair sample of a
+picture: what fits them best can spoil what lies between. So a model with more freedom is taken only where tracks that
+no adjustment has seen get clearly nearer by it; with the simplest one depth keeps its shape.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.refine.depth_ratios import DepthRatios
 
 Array = NDArray[np.float64]
 
@@ -16,7 +20,9 @@ _REACH = 3  # frames to either side whose points count
 _FADE = 0.6  # weight of a neighbour's points, to the power of its distance
 _PRIOR = (4.0, 12.0, 12.0, 40.0, 40.0, 40.0)  # points' worth of "no correction" for each term
 _MOST = 0.7  # largest log factor that is believed
-_ROUNDS = 4
+_ROUNDS = 6
+_BETTER = 0.9  # share of a simpler model's median error that a model must come below
+_FEWEST = 30  # held-back observations without which depth gets one factor
 
 
 def basis(xy: Array) -> Array:
@@ -31,24 +37,49 @@ def grid_places(height: int, width: int) -> Array:
     return np.stack([2 * x - 1, 2 * y - 1], -1)
 
 
-def fit_correction(frame: NDArray[np.int64], places: Array, log_ratio: Array, frames: int) -> Array:
-    """Coefficients (F, TERMS) from observations (n,): their frame, place (n, 2), and log of adjusted over network's
-    depth once the frame's scale is taken off; NaN rows have no say."""
-    known = np.isfinite(log_ratio)
-    frame, places, log_ratio = frame[known], places[known], log_ratio[known]
-    terms = basis(places)
-    weight = np.ones(len(frame))
+def fit_depth(seen: DepthRatios, witness: DepthRatios, frames: int, *, each_frame: bool = False) -> tuple[Array, Array]:
+    """Log factor (F,) and coefficients (F, TERMS) of the model that `witness` (held back from `seen`) asks for.
+
+    each_frame: at least a factor a frame, so that depth drifts in scale as the steps do.
+    """
+    seen, witness = seen.known(), witness.known()
     coefficients: Array = np.zeros((frames, TERMS))
-    if not len(frame):
+    if not len(seen.frame):
+        return np.zeros(frames), coefficients
+    one = float(np.median(seen.log_ratio))
+    about = DepthRatios(seen.frame, seen.places, seen.log_ratio - one)
+    if each_frame:
+        coefficients = fit_terms(about, frames, 1)
+    if len(witness.frame) >= _FEWEST:
+        terms = basis(witness.places)
+        least = float(np.median(np.abs(witness.log_ratio - one - (terms * coefficients[witness.frame]).sum(1))))
+        for count in (1, TERMS):
+            tried = fit_terms(about, frames, count)
+            smooth = np.clip((terms * tried[witness.frame]).sum(1), -_MOST, _MOST)
+            error = float(np.median(np.abs(witness.log_ratio - one - smooth)))
+            if error < _BETTER * least:
+                least, coefficients = error, tried
+    return np.full(frames, one), coefficients
+
+
+def fit_terms(seen: DepthRatios, frames: int, count: int = TERMS) -> Array:
+    """Coefficients (F, TERMS) of the first `count` terms, the others 0. Cauchy weights from the first round on: what
+    lies far from "no correction" has little say, however much of it there is."""
+    coefficients: Array = np.zeros((frames, TERMS))
+    seen = seen.known()
+    if not len(seen.frame):
         return coefficients
-    order = np.argsort(frame, kind="stable")
-    frame, terms, log_ratio = frame[order], terms[order], log_ratio[order]
+    order = np.argsort(seen.frame, kind="stable")
+    frame, log_ratio = seen.frame[order], seen.log_ratio[order]
+    terms = basis(seen.places[order])[:, :count]
     starts = np.searchsorted(frame, np.arange(frames))
     stops = np.searchsorted(frame, np.arange(frames), side="right")
     kernel = _FADE ** np.abs(np.arange(-_REACH, _REACH + 1))
     for _ in range(_ROUNDS):
-        weighted = terms * weight[:, None]
-        matrices, rights = np.zeros((frames, TERMS, TERMS)), np.zeros((frames, TERMS))
+        error = log_ratio - (terms * coefficients[frame, :count]).sum(1)
+        spread = max(1.4826 * float(np.median(np.abs(error))), 1e-3)
+        weighted = terms / (1 + (error / (1.5 * spread)) ** 2)[:, None]
+        matrices, rights = np.zeros((frames, count, count)), np.zeros((frames, count))
         for f in range(frames):
             rows = slice(starts[f], stops[f])
             matrices[f] = weighted[rows].T @ terms[rows]
@@ -58,10 +89,8 @@ def fit_correction(frame: NDArray[np.int64], places: Array, log_ratio: Array, fr
             low, high = max(0, -ahead), min(frames, frames - ahead)
             smooth_matrix[low:high] += share * matrices[low + ahead : high + ahead]
             smooth_right[low:high] += share * rights[low + ahead : high + ahead]
-        coefficients[:] = np.linalg.solve(smooth_matrix + np.diag(_PRIOR), smooth_right[:, :, None])[:, :, 0]
-        error = log_ratio - (terms * coefficients[frame]).sum(1)
-        spread = max(1.4826 * float(np.median(np.abs(error))), 1e-3)
-        weight[:] = 1 / np.maximum(1, np.abs(error) / (1.5 * spread))
+        prior = np.diag(_PRIOR[:count])
+        coefficients[:, :count] = np.linalg.solve(smooth_matrix + prior, smooth_right[:, :, None])[:, :, 0]
     return coefficients
 
 

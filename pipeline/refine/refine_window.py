@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.refine.adjustment import focal_deviation, frame_covariance
 from pipeline.refine.chunk_result import WindowResult
-from pipeline.refine.depth_correction import TERMS, fit_correction
+from pipeline.refine.depth_correction import TERMS, fit_depth
+from pipeline.refine.depth_ratios import adjusted_ratios, smooth_log_depth, witness_ratios
 from pipeline.refine.evidence import PairEvidence, collect_evidence, held_back
 from pipeline.refine.grid import Grid
-from pipeline.refine.problem import inverse, project
+from pipeline.refine.problem import inverse
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.steady_height import drift_of, rescaled
 from pipeline.refine.tracks import Tracks
@@ -72,16 +73,18 @@ def refine_window(
         return nothing
     problem = adjusted.problem
     after = _judged(inverse(problem.cam_from_window), camera, window, tracks.select(witness), picture_scale)
-    _, z = project(problem)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.log(z) - problem.log_depth - problem.log_scale[problem.frame]
-    places = 2 * grid.from_source(problem.xy) / (grid.width, grid.height) - 1
+    log_depth = smooth_log_depth(window.depth)
+    seen = adjusted_ratios(problem, log_depth, grid, picture_scale)
+    unseen = witness_ratios(
+        problem.cam_from_window, camera, window.frame_index, tracks.select(witness), log_depth, grid, picture_scale
+    )
+    log_scale, correction = fit_depth(seen, unseen, count, each_frame=log_heights is not None)
     result = WindowResult(
         np.array([_is_better(before, after)]),
         problem.cam_from_window,
         camera,
-        problem.log_scale,
-        fit_correction(problem.frame, places, ratio, count),
+        log_scale,
+        correction,
         covariance,
         np.array(drive_figures(before)),
         np.array(drive_figures(after)),
@@ -95,13 +98,14 @@ def refine_window(
     if log_heights is None or not result.accepted[0]:
         return result
     drift = drift_of(log_heights(result.applied(window, grid)))
-    steady = replace(
-        result,
-        cam_from_window=rescaled(result.cam_from_window, drift),
-        log_scale=result.log_scale - drift,
-    )
-    held = _judged(inverse(steady.cam_from_window), camera, window, tracks.select(witness), picture_scale)
-    return replace(steady, after=np.array(drive_figures(held))) if _is_better(before, held) else result
+    steady = rescaled(result.cam_from_window, drift)
+    held = _judged(inverse(steady), camera, window, tracks.select(witness), picture_scale)
+    if _is_better(before, held):
+        result = replace(result, cam_from_window=steady, after=np.array(drive_figures(held)))
+    else:
+        drift = np.zeros(count)
+    log_scale, correction = fit_depth(seen.without(drift), unseen.without(drift), count)
+    return replace(result, log_scale=log_scale, correction=correction)
 
 
 def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:

@@ -34,5 +34,16 @@ def triangulate(cam_from_window: Array, camera: Array, frame: Ints, point: Ints,
         matrix += 1e-9 * np.trace(matrix, axis1=1, axis2=2)[:, None, None] * np.eye(3) + 1e-300 * np.eye(3)
         points = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
         weight = 1 / np.maximum(((points[point] - centre) ** 2).sum(1), 1e-12)
+    return points, _largest_angle(ray, starts, point)
+
+
+def parallax(cam_from_window: Array, points: Array, frame: Ints, point: Ints) -> Array:
+    """(P,): largest angle in degrees between a point's first ray and another; arguments as in `triangulate`."""
+    ray = points[point] - inverse(cam_from_window)[frame, :3, 3]
+    ray = ray / np.maximum(np.linalg.norm(ray, axis=1), 1e-12)[:, None]
+    return _largest_angle(ray, np.flatnonzero(np.diff(point, prepend=-1)), point)
+
+
+def _largest_angle(ray: Array, starts: Ints, point: Ints) -> Array:
     sine = np.linalg.norm(np.cross(ray[starts][point], ray), axis=1)
-    return points, np.degrees(np.arcsin(np.minimum(np.maximum.reduceat(sine, starts), 1)))
+    return np.degrees(np.arcsin(np.minimum(np.maximum.reduceat(sine, starts), 1)))

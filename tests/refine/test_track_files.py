@@ -35,6 +35,23 @@ def test_tracks_follow_the_picture_to_a_tenth_of_a_pixel() -> None:
     assert np.median(np.linalg.norm(moved - [-3.5, -1.25], axis=1)) < 0.1
 
 
+def test_a_small_pictures_corners_are_not_dragged_by_what_lies_behind() -> None:
+    """Things of 16 pixels before a background that moves by a quarter as much, in a picture of 320."""
+    rng = np.random.default_rng(3)
+    behind, before = pictures(4, (1.0, 0.0)), pictures(4, (4.0, 0.0))
+    corners = rng.integers(0, (200, 320), (30, 2))
+    shown = []
+    for i, (far, near) in enumerate(zip(behind, before, strict=True)):
+        front = np.zeros((200, 320), np.bool_)
+        for y, x in corners:
+            front[y : y + 16, max(x - 4 * i, 0) : max(x + 16 - 4 * i, 0)] = True
+        shown.append(Picture.of(np.where(front, 255 - near, far)))
+    tracks = track_pictures(shown)
+    moved = -np.diff(tracks.xy[:, 0])[np.diff(tracks.track) == 0]
+    neither = np.minimum(np.abs(moved - 1), np.abs(moved - 4)) > 0.3  # a patch of 21 pixels: 0.29 of them
+    assert len(moved) > 1000 and neither.mean() < 0.15
+
+
 def test_a_frame_that_cannot_be_read_does_not_end_tracks() -> None:
     shown: list[Picture | None] = [Picture.of(one) for one in pictures(5)]
     shown[2] = None

@@ -1,0 +1,104 @@
+"""Depth that cameras triangulate over the network's depth at the same place: what is known of dense depth.
+
+Two kinds of tracks tell nothing of it and are left out: with little parallax the noise of a corner is a large error of
+depth, whatever the focal length (so the limit is in pixels); at the border of a thing the network's depth is that of
+the thing or of what lies behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.grid import Grid
+from pipeline.refine.problem import Problem, project
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.triangulate import parallax, triangulate
+
+Array = NDArray[np.float64]
+
+_PARALLAX = 4.0  # pixels of the tracked picture
+_RELIEF = 0.3  # of log depth within a pixel of the network's grid: there is a border
+_MISSED = 2.5  # pixels of the tracked picture that a held-back track may miss by
+
+
+@dataclass(frozen=True, eq=False)
+class DepthRatios:
+    """Observations (n,): frame; place (n, 2), from -1 to 1 over the grid; log of triangulated over network's depth, NaN
+    where it says nothing."""
+
+    frame: NDArray[np.int64]
+    places: Array
+    log_ratio: Array
+
+    def known(self) -> DepthRatios:
+        """Those that say something."""
+        rows = np.isfinite(self.log_ratio)
+        return DepthRatios(self.frame[rows], self.places[rows], self.log_ratio[rows])
+
+    def without(self, drift: Array) -> DepthRatios:
+        """With each frame's log scale (F,) taken off."""
+        return DepthRatios(self.frame, self.places, self.log_ratio - drift[self.frame])
+
+
+def smooth_log_depth(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log of depth (F, h, w), NaN at the borders of things and where there is no depth."""
+    kernel = np.ones((3, 3), np.uint8)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        answer = np.log(depth)
+    answer[~np.isfinite(answer)] = np.nan
+    for one in answer:
+        known = np.nan_to_num(one, nan=0.0)
+        one[cv2.dilate(known, kernel) - cv2.erode(known, kernel) > _RELIEF] = np.nan
+    return answer
+
+
+def adjusted_ratios(problem: Problem, log_depth: NDArray[np.float32], grid: Grid, picture_scale: float) -> DepthRatios:
+    """Of the points of an adjustment. log_depth (F, h, w): of `smooth_log_depth`."""
+    angle = parallax(problem.cam_from_window, problem.points, problem.frame, problem.point)
+    far = np.radians(angle) * problem.camera[0] > _PARALLAX * picture_scale
+    _, z = project(problem)
+    return _ratios(problem.frame, problem.xy, z, far[problem.point], log_depth, grid)
+
+
+def witness_ratios(
+    cam_from_window: Array,
+    camera: Array,
+    frame_index: NDArray[np.int64],
+    witness: Tracks,
+    log_depth: NDArray[np.float32],
+    grid: Grid,
+    picture_scale: float,
+) -> DepthRatios:
+    """Of tracks that were held back, triangulated by the adjusted cameras (F, 4, 4), camera (4,)."""
+    witness = witness.at_least(3)
+    if not len(witness):
+        return DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+    _, point = np.unique(witness.track, return_inverse=True)
+    frame = np.searchsorted(frame_index, witness.frame)
+    points, angle = triangulate(cam_from_window, camera, frame, point, witness.xy)
+    pose = cam_from_window[frame]
+    local = np.einsum("mij,mj->mi", pose[:, :3, :3], points[point]) + pose[:, :3, 3]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        seen = camera[:2] * local[:, :2] / local[:, 2:] + camera[2:]
+    missed = ~((local[:, 2] > 0) & (np.linalg.norm(seen - witness.xy, axis=1) < _MISSED * picture_scale))
+    good = np.bincount(point[missed], minlength=len(points)) == 0
+    good &= np.radians(angle) * camera[0] > _PARALLAX * picture_scale
+    return _ratios(frame, witness.xy, local[:, 2], good[point], log_depth, grid)
+
+
+def _ratios(
+    frame: NDArray[np.int64],
+    xy: Array,
+    z: Array,
+    good: NDArray[np.bool_],
+    log_depth: NDArray[np.float32],
+    grid: Grid,
+) -> DepthRatios:
+    places = 2 * grid.from_source(xy) / (grid.width, grid.height) - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.log(z) - grid.sample(log_depth, frame, xy)
+    return DepthRatios(frame, places, np.where(good & np.isfinite(ratio), ratio, np.nan))

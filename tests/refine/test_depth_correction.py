@@ -1,0 +1,74 @@
+"""Dense depth is brought onto points, and keeps its shape where points that were held back do not ask for more."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.refine.depth_correction import corrected, fit_depth
+from pipeline.refine.depth_ratios import DepthRatios, smooth_log_depth
+
+Array = NDArray[np.float64]
+FRAMES = 12
+
+
+def ratios(seed: int, bend: float = 0.0, wave: float = 0.0, astray: float = 0.0, count: int = 1800) -> DepthRatios:
+    """Depth that is 1.3 times too small; by `bend` more to the right; by `wave` more or less from frame to frame; a
+    share of the observations is `astray` by up to e^2."""
+    rng = np.random.default_rng(seed)
+    frame, places = rng.integers(0, FRAMES, count), rng.uniform(-1, 1, (count, 2))
+    log_ratio = np.log(1.3) + bend * places[:, 0] + wave * np.sin(frame / 2) + rng.normal(0, 0.05, count)
+    lost = rng.random(count) < astray
+    log_ratio[lost] += rng.uniform(0, 2, int(lost.sum())) * (places[lost, 0] > 0)
+    return DepthRatios(frame, places, log_ratio)
+
+
+def left(bend: float, wave: float, astray: float = 0.0) -> tuple[float, Array]:
+    """Error that is left over the whole picture, and the coefficients."""
+    log_scale, coefficients = fit_depth(ratios(0, bend, wave, astray), ratios(1, bend, wave, astray, count=300), FRAMES)
+    depth = corrected(np.ones((FRAMES, 20, 40), np.float32), log_scale, coefficients)
+    x = 2 * (np.arange(40) + 0.5) / 40 - 1
+    true = np.log(1.3) + bend * x + wave * np.sin(np.arange(FRAMES) / 2)[:, None]
+    return float(np.abs(np.log(depth) - true[:, None]).mean()), coefficients
+
+
+def test_one_factor_is_all_that_is_taken_where_no_more_is_asked_for() -> None:
+    error, coefficients = left(bend=0.0, wave=0.0)
+    assert error < 0.01 and not coefficients.any()
+
+
+@pytest.mark.parametrize(("bend", "wave"), [(0.3, 0.0), (0.0, 0.2), (-0.2, 0.2)])
+def test_what_bends_or_drifts_is_taken_off(bend: float, wave: float) -> None:
+    error, _ = left(bend, wave)
+    assert error < 0.35 * (abs(bend) / 2 + 0.6 * wave)
+
+
+def test_tracks_that_went_astray_do_not_bend_depth() -> None:
+    """Four in ten lie, and all on one side: a fit by least squares would lift that side by a third."""
+    error, _ = left(bend=0.0, wave=0.0, astray=0.8)
+    assert error < 0.06
+
+
+def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_its_scale() -> None:
+    none = DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+    log_scale, coefficients = fit_depth(ratios(0, bend=0.3), none, FRAMES)
+    assert not coefficients.any() and np.allclose(log_scale, np.log(1.3), atol=0.03)
+    log_scale, coefficients = fit_depth(none, none, FRAMES)
+    assert not coefficients.any() and not log_scale.any()
+
+
+def test_a_drift_from_frame_to_frame_is_followed_where_it_is_asked_for() -> None:
+    none = DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+    _, coefficients = fit_depth(ratios(0, wave=0.2), none, FRAMES, each_frame=True)
+    assert np.corrcoef(coefficients[:, 0], np.sin(np.arange(FRAMES) / 2))[0, 1] > 0.95
+    assert not coefficients[:, 1:].any()
+
+
+def test_depth_at_the_border_of_a_thing_says_nothing() -> None:
+    depth = np.full((1, 8, 12), 20.0, np.float32)
+    depth[0, 2:6, 4:8] = 5.0
+    depth[0, 0, 11] = 0.0
+    known = np.isfinite(smooth_log_depth(depth)[0])
+    assert known[3:5, 5:7].all() and known[7, :].all()
+    assert not known[2, 4:8].any() and not known[1, 4:8].any() and not known[0, 11]
