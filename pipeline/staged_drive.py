@@ -7,13 +7,11 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
-from pipeline.cameras.camera import Camera
-from pipeline.cameras.known_camera import KnownCamera
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
@@ -49,36 +47,17 @@ class StagedDrive:
 
 
 @dataclass(frozen=True)
-class _NotedFacts:
-    """DriveFacts as they are stored: concrete types."""
+class _NotedFacts(DriveFacts):
+    """DriveFacts as they are read back: concrete types."""
 
-    drive_id: str
-    source_uri: str
     frame_uris: tuple[str, ...]
     timestamps_ns: tuple[int, ...] | None
-    source_width: int
-    source_height: int
-    net_width: int
-    net_height: int
     listing: tuple[StoredFile, ...]
-    picture: Mapping[str, object] = field(default_factory=dict)
-    sample: str | None = None
-    notes: tuple[str, ...] = ()
-    camera: Mapping[str, object] | None = None
-    network_camera: Mapping[str, object] | None = None
-    positions: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
-class _NotedDrive:
+class _NotedDrive(StagedDrive):
     facts: _NotedFacts
-    attempt: str
-    chunk_count: int
-    loops: tuple[LoopChunk, ...]
-    kept: tuple[int, ...]
-    weights_sha256: str
-    trained: bool
-    outlines: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,12 +88,8 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         checksum = values.pop("checksum", None)  # those staged before there was one have none
         if checksum is not None and checksum != _checksum(values):
             raise ValueError("it is not as it was written, its checksum differs")
-        noted_facts = dict(vars(noted.staged.facts))
-        if noted_facts["camera"] is not None:
-            noted_facts["camera"] = KnownCamera.from_dict(noted_facts["camera"])
-        if noted_facts["network_camera"] is not None:
-            noted_facts["network_camera"] = Camera.from_dict(noted_facts["network_camera"])
-        staged = StagedDrive(**{**vars(noted.staged), "facts": DriveFacts(**noted_facts)})
+        facts = DriveFacts(**vars(noted.staged.facts))
+        staged = StagedDrive(**{**vars(noted.staged), "facts": facts})
         if staged.facts.drive_id != drive_id:
             raise ValueError(f"it is of drive {staged.facts.drive_id[:140]!r}")
         _check(staged)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models import ModelConfig, Reconstructor
+from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
@@ -37,6 +37,7 @@ from pipeline.staged_drive import StagedDrive, read_staged_drive, write_staged_d
 from pipeline.storage import StoredFile
 from tests.forward.test_staging import made_up
 from tests.mutators import damaged_bytes, damaged_json, damaged_lines, damaged_table, survives
+from tests.networks import small_network
 from tests.publish.drives import Loop, small_drive
 
 FEW, MANY = 50, 500
@@ -219,18 +220,12 @@ def in_header(data, chance):
 
 @every_kind
 def test_a_damaged_checkpoint_is_named_or_opened(tmp_path, numbers):
-    small = ModelConfig(
+    small = small_network(
         embed_dim=16,
-        depth=4,
-        num_heads=2,
-        encoder="conv",
         image_size=28,
         memory_layers=(1,),
-        dense_layers=(0, 1, 2, 3),
         dense_features=8,
         dense_channels=(8, 8, 8, 8),
-        camera_trunk_depth=1,
-        camera_heads=2,
         chunk_size=6,
         chunk_overlap=3,
     )

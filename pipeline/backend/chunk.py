@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Array, nearest_rotation
+from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.errors import AlignmentError
-
-
-class ChunkLike(Protocol):
-    """What a chunk must offer: arrays of S frames in any order, in the chunk's own gauge.
-
-    frame_index (S,) int; cam_from_world (S, 3, 4), OpenCV axes; intrinsics (3, 3) or (S, 3, 3) in pixels
-    of the h x w grid, pixel centres at +0.5; depth (S, h, w) z-depth; confidence (S, h, w).
-    Optional `ok` (S,) bool: False where the frame's image was bad; absent means all True.
-    """
-
-    @property
-    def frame_index(self) -> NDArray[np.integer]: ...
-    @property
-    def cam_from_world(self) -> NDArray[np.floating]: ...
-    @property
-    def intrinsics(self) -> NDArray[np.floating]: ...
-    @property
-    def depth(self) -> NDArray[np.floating]: ...
-    @property
-    def confidence(self) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +32,10 @@ class Chunk:
     reference: int
 
     @staticmethod
-    def read(source: ChunkLike, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None) -> Chunk:
+    def read(source: PosedDepth, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None) -> Chunk:
         """Check and convert; of each frame at most about `max_pixels` pixels on a regular grid are kept.
+
+        source: frames in any order; it may lack `ok` (S,): then all images are good.
 
         kept: the frame numbers that are in chunks, rising; None: all. Depth and confidence may hold NaN: such
         pixels have no say. Raises AlignmentError for arrays that do not fit together, frame numbers given twice

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.backend.chunk import Chunk, ChunkLike
+from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence, place_in_world
 from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
@@ -20,6 +20,7 @@ from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.road import Heights, Road, measure_road
 from pipeline.backend.sim3 import Array, Sim3
+from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.errors import AlignmentError
 
@@ -111,9 +112,9 @@ class JoinResult:
 
 
 def join_chunks(
-    chunks: Sequence[ChunkLike],
+    chunks: Sequence[PosedDepth],
     *,
-    loop_chunks: Sequence[ChunkLike] = (),
+    loop_chunks: Sequence[PosedDepth] = (),
     loop_pairs: Sequence[tuple[int, int]] = (),
     loop_similarities: Sequence[float] | None = None,
     overlap: int = 30,
@@ -163,7 +164,7 @@ def join_chunks(
 
 
 def _read_chain(
-    chunks: Sequence[ChunkLike], read: Callable[[ChunkLike], Chunk], config: BackendConfig, look_for_road: bool
+    chunks: Sequence[PosedDepth], read: Callable[[PosedDepth], Chunk], config: BackendConfig, look_for_road: bool
 ) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
     """Cameras of all chunks, what neighbours say of common frames, how many usable ones those are, and roads."""
     if not len(chunks):
@@ -195,12 +196,12 @@ def _read_chain(
 
 def _close(
     chain: Solution,
-    chunks: Sequence[ChunkLike],
+    chunks: Sequence[PosedDepth],
     outlines: Sequence[Outline],
-    loop_chunks: Sequence[ChunkLike],
+    loop_chunks: Sequence[PosedDepth],
     loop_pairs: Sequence[tuple[int, int]],
     similarities: Sequence[float | None],
-    read: Callable[[ChunkLike], Chunk],
+    read: Callable[[PosedDepth], Chunk],
     config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
     """Measure every loop against its two chunks, then let the pose graph judge them together."""

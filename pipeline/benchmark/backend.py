@@ -192,7 +192,7 @@ class _Memory(TypedDict):
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What the scenarios' chunks are made of, as ChunkLike names it."""
+    """What the scenarios' chunks are made of, as PosedDepth names it."""
 
     frame_index: NDArray[np.integer]
     cam_from_world: NDArray[np.floating]

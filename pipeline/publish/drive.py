@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
+from pipeline.common.chunk_prediction import SeenColours
 from pipeline.common.secrets import without_credentials
 from pipeline.errors import DriveError, StorageError
 from pipeline.leases import Guard
 from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
-from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike, RunFacts
+from pipeline.publish.drive_facts import DriveFacts, JoinLike, RunFacts
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median, sky_depth
@@ -37,7 +38,7 @@ TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet")
 def publish_drive(
     output: str,
     facts: DriveFacts,
-    chunks: Sequence[ChunkLike],
+    chunks: Sequence[SeenColours],
     joined: JoinLike,
     options: PublishConfig,
     run: RunFacts,
@@ -161,7 +162,7 @@ def _check_arrived(drive_uri: str, manifest: Manifest) -> None:
 def _write_points(
     drive_uri: str,
     facts: DriveFacts,
-    chunks: Sequence[ChunkLike],
+    chunks: Sequence[SeenColours],
     trajectory: Trajectory,
     options: PublishConfig,
     scratch: Path,
@@ -217,7 +218,7 @@ def _write_points(
     return shards.files, seen, seen_chunks, shards.points_of_chunk
 
 
-def _note_frames(chunk: ChunkLike, number: int, own: NDArray[np.int64], facts: DriveFacts, seen: SeenFrames) -> None:
+def _note_frames(chunk: SeenColours, number: int, own: NDArray[np.int64], facts: DriveFacts, seen: SeenFrames) -> None:
     index = np.asarray(chunk.frame_index, np.int64)
     intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
     source, net = (facts.source_width, facts.source_height), (facts.net_width, facts.net_height)

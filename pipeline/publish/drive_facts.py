@@ -21,28 +21,6 @@ from pipeline.errors import DriveError
 Json = object  # what the json module writes and reads; who reads checks it
 
 
-class ChunkLike(Protocol):
-    """One chunk's prediction, S frames of h x w pixels; read once, may come from a file when asked for.
-
-    frame_index (S,) int; intrinsics (3, 3) or (S, 3, 3) in pixels of the h x w grid; depth (S, h, w) z-depth
-    in chunk units; confidence (S, h, w) >= 1; rgb (S, h, w, 3) uint8; ok (S,) bool, False where the image
-    was bad.
-    """
-
-    @property
-    def frame_index(self) -> NDArray[np.integer]: ...
-    @property
-    def intrinsics(self) -> NDArray[np.floating]: ...
-    @property
-    def depth(self) -> NDArray[np.floating]: ...
-    @property
-    def confidence(self) -> NDArray[np.floating]: ...
-    @property
-    def rgb(self) -> NDArray[np.uint8]: ...
-    @property
-    def ok(self) -> NDArray[np.bool_]: ...
-
-
 class SimilarityLike(Protocol):
     """x -> scale * rotation @ x + translation."""
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.common.chunk_prediction import SeenColours
 from pipeline.errors import DriveError
-from pipeline.publish.drive_facts import ChunkLike, DriveFacts, JoinLike
+from pipeline.publish.drive_facts import DriveFacts, JoinLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class SeenChunk:
     owned_count: int
 
 
-def check_chunk(chunk: ChunkLike, number: int, facts: DriveFacts, owner: NDArray[np.int64]) -> NDArray[np.int64]:
+def check_chunk(chunk: SeenColours, number: int, facts: DriveFacts, owner: NDArray[np.int64]) -> NDArray[np.int64]:
     """The places in the chunk of the frames that it owns. DriveError where its arrays do not fit together or
     an owned frame is not in it."""
     name = f"drive {facts.drive_id}, chunk {number}"

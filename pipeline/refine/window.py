@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.common.chunk_prediction import PosedColours
 from pipeline.refine.problem import inverse
 
 Array = NDArray[np.float64]
@@ -21,29 +22,6 @@ FRAMES = 60  # of a window, as near as whole chunks come to it
 
 
 _Kind = TypeVar("_Kind", bound=np.generic)
-
-
-class Prediction(Protocol):
-    """What the network said of a chunk of S frames in time order, each in the chunk's own gauge.
-
-    frame_index (S,); cam_from_world (S, 3, 4); intrinsics (S, 3, 3), pixels of the h x w grid; depth, confidence
-    (S, h, w); rgb (S, h, w, 3); ok (S,).
-    """
-
-    @property
-    def frame_index(self) -> NDArray[np.integer]: ...
-    @property
-    def cam_from_world(self) -> NDArray[np.floating]: ...
-    @property
-    def intrinsics(self) -> NDArray[np.floating]: ...
-    @property
-    def depth(self) -> NDArray[np.floating]: ...
-    @property
-    def confidence(self) -> NDArray[np.floating]: ...
-    @property
-    def rgb(self) -> NDArray[np.uint8]: ...
-    @property
-    def ok(self) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +59,7 @@ def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, 
     return tuple(windows)
 
 
-def merge_chunks(chunks: Sequence[Prediction]) -> Window:
+def merge_chunks(chunks: Sequence[PosedColours]) -> Window:
     """One window of consecutive chunks that share frames; where two share none the scale goes on as it is."""
     scale = [0.0]
     for before, after in pairwise(chunks):
@@ -99,7 +77,7 @@ def merge_chunks(chunks: Sequence[Prediction]) -> Window:
         pair = np.stack([_pose(chunks[k], first, scale[k]), _pose(chunks[k], second, scale[k])])
         poses.append(pair[1] @ inverse(pair[:1])[0] @ poses[-1])
 
-    def taken(of: Callable[[Prediction], NDArray[_Kind]]) -> NDArray[_Kind]:
+    def taken(of: Callable[[PosedColours], NDArray[_Kind]]) -> NDArray[_Kind]:
         return np.stack([of(chunks[k])[p] for k, p in zip(owner, place, strict=True)])
 
     factor = np.exp(np.array(scale))[owner].astype(np.float32)[:, None, None]
@@ -115,7 +93,7 @@ def merge_chunks(chunks: Sequence[Prediction]) -> Window:
     )
 
 
-def _log_ratio(first: Prediction, second: Prediction) -> float:
+def _log_ratio(first: PosedColours, second: PosedColours) -> float:
     """Log of what depths of `second` are multiplied with to be depths of `first`."""
     _, in_first, in_second = np.intersect1d(first.frame_index, second.frame_index, return_indices=True)
     if not len(in_first):
@@ -129,7 +107,7 @@ def _log_ratio(first: Prediction, second: Prediction) -> float:
     return float(np.median(np.log(a[good]) - np.log(b[good])))
 
 
-def _nearest(chunks: Sequence[Prediction], first: int, last: int) -> int:
+def _nearest(chunks: Sequence[PosedColours], first: int, last: int) -> int:
     """The chunk in whose middle both frames are, as nearly as any; one with the first of them where none has both."""
     best, answer = (2, np.inf), 0
     for number, chunk in enumerate(chunks):
@@ -141,12 +119,12 @@ def _nearest(chunks: Sequence[Prediction], first: int, last: int) -> int:
     return answer
 
 
-def _place(chunk: Prediction, frame: int) -> int:
+def _place(chunk: PosedColours, frame: int) -> int:
     place = int(np.searchsorted(chunk.frame_index, frame))
     return place if place < len(chunk.frame_index) and chunk.frame_index[place] == frame else -1
 
 
-def _pose(chunk: Prediction, place: int, log_scale: float) -> Array:
+def _pose(chunk: PosedColours, place: int, log_scale: float) -> Array:
     pose = np.eye(4)
     pose[:3] = chunk.cam_from_world[place]
     u, _, vt = np.linalg.svd(pose[:3, :3])

@@ -6,28 +6,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from models import ModelConfig, Reconstructor
+from models import Reconstructor
 from pipeline.forward.budgets import Budgets
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.phases import ChunkWindow, DriveShare
 from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames, plan_chunks, rank_chunks
+from tests.networks import small_network
 
 # two memories and a tail without one
-CONFIG = ModelConfig(
-    embed_dim=32,
-    depth=5,
-    num_heads=2,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1, 3),
-    dense_layers=(0, 1, 3, 4),
-    dense_features=16,
-    dense_channels=(16, 16, 16, 16),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    layer_scale=0.5,
-)
+CONFIG = small_network(depth=5, dense_layers=(0, 1, 3, 4))
 FRAMES, CHUNK, OVERLAP = 17, 6, 3
 CHUNKS = plan_chunks(FRAMES, CHUNK, OVERLAP)
 

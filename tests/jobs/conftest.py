@@ -7,25 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models import ModelConfig, Reconstructor
+from models import Reconstructor
 from models.checkpoint import save_checkpoint
+from tests.networks import small_network
 
-NETWORK = ModelConfig(
-    embed_dim=32,
-    depth=4,
-    num_heads=2,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1, 3),
-    dense_layers=(0, 1, 2, 3),
-    dense_features=16,
-    dense_channels=(16, 16, 16, 16),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    layer_scale=0.5,
-    chunk_size=6,
-    chunk_overlap=3,
-)
+NETWORK = small_network(chunk_size=6, chunk_overlap=3)
 FRAMES = 15
 
 

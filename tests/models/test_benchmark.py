@@ -5,27 +5,14 @@ import json
 import pytest
 import torch
 
-from models import ModelConfig
 from models.benchmark.gpu_check import chunks_of, main
 from models.benchmark.limits import attention_kernel, flops_of_chunk
 from models.benchmark.modes import depth_difference, made_up_frames, made_up_network, pose_difference, run
 from pipeline.ingest.chunks import plan_chunks
+from tests.networks import small_network
 
 CPU = torch.device("cpu")
-CONFIG = ModelConfig(
-    embed_dim=32,
-    depth=5,
-    num_heads=2,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1, 3),
-    dense_layers=(0, 1, 3, 4),
-    dense_features=16,
-    dense_channels=(8, 8, 16, 16),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    layer_scale=0.5,
-)
+CONFIG = small_network(depth=5, dense_layers=(0, 1, 3, 4), dense_channels=(8, 8, 16, 16))
 
 
 def test_published_schedule_plain_twin_and_fast_path_give_the_same_numbers():

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from models import ModelConfig, Reconstructor
+from models import Reconstructor
 from models.checkpoint import published_state
 from tests.models.checkpoints import in_fresh_process, write
+from tests.networks import small_network
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,12 @@ def test_published_files_of_five_gigabytes_open_in_little_memory(shared, tmp_pat
         assert found["heard"] == []
 
 
-_BULKY = ModelConfig(
+_BULKY = small_network(
     embed_dim=512,
-    depth=4,
     num_heads=8,
-    encoder="conv",
-    image_size=56,
     memory_layers=(3,),
-    dense_layers=(0, 1, 2, 3),
     dense_features=32,
     dense_channels=(16, 32, 64, 64),
-    camera_trunk_depth=1,
     camera_heads=4,
 )
 

@@ -7,26 +7,13 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from models import ModelConfig
 from models.benchmark.modes import depth_difference, made_up_frames, made_up_network, pose_difference, run
 from models.block import Block
 from models.compiled import CompileError, compile_blocks
 from pipeline.ingest.chunks import plan_chunks
+from tests.networks import small_network
 
-CONFIG = ModelConfig(
-    embed_dim=32,
-    depth=4,
-    num_heads=2,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1,),
-    dense_layers=(0, 1, 2, 3),
-    dense_features=16,
-    dense_channels=(8, 8, 16, 16),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    layer_scale=0.5,
-)
+CONFIG = small_network(memory_layers=(1,), dense_channels=(8, 8, 16, 16))
 
 
 @pytest.fixture

@@ -9,21 +9,11 @@ from models import ModelConfig, Reconstructor
 from models.checkpoint import load_published
 from models.tokens import middle_first
 from tests.models.golden import TINY, made_up_state
+from tests.networks import small_network
 
 # TINY with memories before the end, a dense layer without a memory, and layers after the last memory
-CONFIG = ModelConfig(
-    embed_dim=64,
-    depth=6,
-    num_heads=4,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1, 3),
-    dense_layers=(0, 1, 2, 5),
-    dense_features=16,
-    dense_channels=(16, 16, 32, 32),
-    camera_trunk_depth=1,
-    camera_heads=4,
-    layer_scale=0.5,
+CONFIG = small_network(
+    embed_dim=64, depth=6, num_heads=4, dense_layers=(0, 1, 2, 5), dense_channels=(16, 16, 32, 32), camera_heads=4
 )
 CHUNKS = [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6]]
 

@@ -10,21 +10,9 @@ from models.benchmark.switches import ALWAYS, EAGER, all_undone, plain_memory_st
 from models.context_memory import ContextMemory, RMSNorm
 from models.rope import rope_table, rotate
 from tests.models import twins
+from tests.networks import small_network
 
-CONFIG = ModelConfig(
-    embed_dim=32,
-    depth=4,
-    num_heads=2,
-    encoder="conv",
-    image_size=56,
-    memory_layers=(1, 3),
-    dense_layers=(0, 1, 2, 3),
-    dense_features=16,
-    dense_channels=(8, 8, 16, 16),
-    camera_trunk_depth=1,
-    camera_heads=2,
-    layer_scale=0.5,
-)
+CONFIG = small_network(dense_channels=(8, 8, 16, 16))
 CPU = torch.device("cpu")
 FRAMES, CHUNKS = made_up_frames(5, 28, 56), [range(3), range(2, 5)]
 BLOCKS = ("frame block", "global block")

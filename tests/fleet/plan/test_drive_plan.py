@@ -25,29 +25,12 @@ from pipeline.fleet.plan.drive_plan import (
 from pipeline.fleet.records.failure_records import Failure, Failures
 from pipeline.fleet.schedule.group_size import GroupSize
 from tests.fleet.standins import World, made_up_drive
+from tests.networks import small_network
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "small"])
 def test_the_bytes_that_wait_are_those_of_a_real_chunk(name):
-    model = (
-        ModelConfig.city_tiny()
-        if name == "city_tiny"
-        else ModelConfig(
-            embed_dim=32,
-            depth=4,
-            num_heads=2,
-            encoder="conv",
-            image_size=56,
-            memory_layers=(1, 3),
-            dense_layers=(0, 1, 2, 3),
-            dense_features=16,
-            dense_channels=(16, 16, 16, 16),
-            camera_trunk_depth=1,
-            camera_heads=2,
-            chunk_size=6,
-            chunk_overlap=3,
-        )
-    )
+    model = ModelConfig.city_tiny() if name == "city_tiny" else small_network(chunk_size=6, chunk_overlap=3)
     network = Reconstructor(model).eval()
     height, width, frames = 2 * model.patch_size, 4 * model.patch_size, 4
     with torch.inference_mode():
