@@ -9,10 +9,10 @@ from types import TracebackType
 
 
 class BackgroundWriter:
-    """Runs what it is given one after the other; at most `most` wait beside the one that runs: whoever gives more
-    waits. most 0: the one before must be done.
+    """Runs the work it is given, one piece after the other. At most `most` pieces wait beside the one that runs; a
+    caller that gives more waits. most 0: the piece before must be done.
 
-    An error is raised where the next work is given, or by `flush`; what was to come after it is not done.
+    An error is raised where the next piece is given, or by `flush`; the pieces after it are not run.
     """
 
     def __init__(self, most: int = 1) -> None:

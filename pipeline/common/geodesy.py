@@ -37,7 +37,7 @@ def geodetic_from_ecef(xyz: ArrayLike) -> tuple[Array, Array, Array]:
         normal = SEMI_MAJOR_M / np.sqrt(1 - _E2 * np.sin(lat) ** 2)
         lat = np.arctan2(z + _E2 * normal * np.sin(lat), p)
     normal = SEMI_MAJOR_M / np.sqrt(1 - _E2 * np.sin(lat) ** 2)
-    # Of p / cos and z / sin neither serves everywhere; their projection onto the normal does.
+    # p / cos fails at the poles and z / sin at the equator; their projection onto the normal works everywhere.
     height = p * np.cos(lat) + z * np.sin(lat) - normal * (1 - _E2 * np.sin(lat) ** 2)
     return np.degrees(lat), np.degrees(lon), height
 

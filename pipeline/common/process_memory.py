@@ -1,5 +1,5 @@
-"""Memory and CPU time of this process and of those it started; memory is sampled while something runs, because a
-high-water mark never comes down again."""
+"""Memory and CPU time of this process and of those it started; memory is sampled while something runs, because the
+system's own peak figure covers the whole process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for whoever watches: a bar on a terminal, plain lines elsewhere. What stage, how many, rate, time left."""
+"""Progress of a job: a bar on a terminal, plain lines elsewhere; stage, count, rate and time left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.common import waits
 from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
 
-# Between two plain lines of one stage: short enough to see life, long enough not to fill a job's log.
+# Between two plain lines of one stage: short enough to show that the job lives, long enough not to fill its log.
 _LINE_EVERY_S = 5.0
 
 
@@ -53,8 +53,8 @@ class Reporter:
             print(text, file=self.stream, flush=True)
 
     def advance(self, name: str, count: int, total: int | None, unit: str) -> None:
-        """`count` more of `total` units of a stage are done; the first call begins the stage. None: nobody knows yet
-        how many there are."""
+        """`count` more of `total` units of a stage are done; the first call begins the stage. total None: it is not
+        known yet."""
         stage = self._stages.get(name)
         if stage is None or (stage.total is not None and stage.done >= stage.total):
             stage = self._stages[name] = _Stage(name, total, unit)
@@ -78,7 +78,7 @@ class Reporter:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         waits.leave(self.say)
         if self._bars is not None:
             self._bars.stop()

@@ -61,7 +61,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
             with _listening_only_here(), long_call("Ray to start on this machine", _STARTS_WITHIN_S):
                 ray.init(
                     address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
-                    # one core more a rank: a rank that computes waits for frames that these cores decode
+                    # one more core for each rank: these cores decode the frames that the ranks wait for
                     num_cpus=(os.cpu_count() or 1) + ranks,
                     include_dashboard=False,
                     log_to_driver=False,
@@ -109,7 +109,7 @@ def _has_loopback() -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Raises ClusterError where nothing listens at a cluster's address. An address without a port is Ray's to find."""
+    """Raises ClusterError where nothing listens at a cluster's address. An address without a port is left to Ray."""
     found = _ADDRESS.fullmatch(address.strip())
     if found is None:
         return
@@ -131,8 +131,8 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of ours, which ends the process with code 15: here a SIGTERM is an
-    interruption, and afterwards ours is back."""
+    """Ray replaces our SIGTERM handler by one that ends the process with code 15. Inside this context a SIGTERM is an
+    interruption; afterwards our handler is back."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -160,8 +160,8 @@ def _why_not(error: Exception, address: str | None) -> str:
 
 
 def drain_this_node(seconds: float) -> bool:
-    """Tell the joined cluster that this process's node goes in so many seconds: nothing new begins here, and Ray ends
-    the node's processes once they are idle. Waits for that. Returns whether it came in time. A notice of this kind is
+    """Tell the joined cluster that this process's node ends in so many seconds: Ray begins nothing new on it and ends
+    its processes once they are idle. Waits for that; returns whether it happened in time. A notice of this kind is
     never refused (Ray refuses only to end busy nodes because they were idle).
     """
     context = ray.get_runtime_context()
@@ -179,7 +179,7 @@ def drain_this_node(seconds: float) -> bool:
 
 @contextmanager
 def ray_for_one_job() -> Iterator[None]:
-    """Leaves no Ray behind that the job started, whatever happened."""
+    """Ends the Ray that the job started, whatever happened."""
     was_there = ray.is_initialized()
     try:
         yield

@@ -20,7 +20,7 @@ _NAMES = re.compile(r"SECRET|TOKEN|PASSW|PWD$|CREDENTIAL|APIKEY|API_KEY|ACCESS_K
 _FILES = frozenset(("file", "local", "memory"))
 _WITHOUT_QUERY = _FILES | {"s3", "s3a", "gs", "gcs", "hf"}
 _NAMED_VALUES = re.compile(r"[\w.%-]+=[^&/]*(?:&[\w.%-]+=[^&/]*)*(?<!\.\w{3})(?<!\.\w{4})")
-_LEAST = 6  # characters: a shorter value would blank out ordinary words
+_LEAST = 6  # characters: a shorter secret would blank out ordinary words
 _learned: set[str] = set()
 _lock = threading.Lock()
 
@@ -50,7 +50,7 @@ def learn(uri: str) -> None:
     for found in _URI.finditer(uri):
         user, _, query = split_uri(found[1], found[2])
         password = user.partition(":")[2]
-        # a store's client may take it apart at a "/" and say the pieces
+        # a store's client may split it at a "/" and print the pieces
         values = {user, password, *password.split("/"), *(part.partition("=")[2] for part in query.split("&"))}
         values |= {unquote(value) for value in values} | {quote(value, safe="") for value in values}
         with _lock:

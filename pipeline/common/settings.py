@@ -167,11 +167,11 @@ def _default_of(declared: Field[object]) -> object:
     return MISSING if declared.default_factory is MISSING else declared.default_factory()
 
 
-LONGEST_NAME = 80  # of a setting that somebody may have meant: likeness takes time that grows with the square
+LONGEST_NAME = 80  # characters that are compared: the time grows with the square
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The name most like a misspelt one; of a text that is none of a person's its beginning counts."""
+    """The name most like a misspelt one; of a long text only the beginning is compared."""
     name = name[:LONGEST_NAME]
 
     def likeness(other: str) -> float:

@@ -1,8 +1,8 @@
-"""Since when this machine has seen something unchanged, over all its processes: a wait that is interrupted and begun
-again goes on where it was.
+"""How long this machine has seen something unchanged, over all its processes: a wait that is interrupted and begun
+again goes on where it stopped.
 
-One small file a thing in a folder of this machine. Seconds are those since the machine was started, which no clock that
-is set can change; a file of another start, or one that cannot be read or written, counts as a first look.
+One small file for each thing, in a folder of this machine. Seconds count from the machine's start, so that setting a
+clock changes nothing; a file of an earlier start, or one that cannot be read or written, counts as a first look.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sightings:
         return 0.0
 
     def forget(self, name: str) -> None:
-        """It is not there any more."""
+        """Forget a thing that is gone."""
         with contextlib.suppress(OSError):
             self._path(name).unlink()
 

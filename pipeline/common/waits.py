@@ -1,4 +1,4 @@
-"""Waits that a user notices are said: what for, and till when. Ten seconds are the limit of patience without a word."""
+"""Tells the user of long waits: what for, and until when. A wait of more than ten seconds is told."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _watcher: threading.Thread | None = None
 
 
 def listen(say: Say) -> None:
-    """Waits are told to this method from now on, as long as its object lives (the newest listener hears); by default
-    they go to stderr."""
+    """From now on waits are told to this method, as long as its object lives. The newest listener is told; without one
+    stderr is."""
     with _lock:
         _listeners.append(weakref.WeakMethod(say))
 
@@ -38,14 +38,15 @@ def leave(say: Say) -> None:
 
 
 def say_wait(what: str, seconds: float) -> None:
-    """To be called before a wait of at most so many seconds for `what`; says it where that is long."""
+    """Call it before a wait of at most so many seconds for `what`; it tells the user where that is long."""
     if seconds > LONG_S:
         _say(f"waits for {what}, until {_clock(seconds)} at the latest ({seconds:.0f} s)")
 
 
 @contextlib.contextmanager
 def long_call(what: str, most_s: float) -> Iterator[None]:
-    """A call of somebody else's code that may wait: said once it has taken LONG_S, for it is given up in most_s."""
+    """Around a call of other code that may wait: the user is told once it has taken LONG_S. The call ends after most_s
+    at the latest."""
     global _watcher
     with _lock:
         number = next(_numbers)
@@ -84,7 +85,7 @@ def _clock(seconds: float) -> str:
 def _say(text: str) -> None:
     with _lock:
         say = next((heard for one in reversed(_listeners) if (heard := one()) is not None), None)
-    with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to end what waits
+    with contextlib.suppress(OSError, ValueError):  # nobody reads stderr any more: no reason to end the wait
         if say is not None:
             say(text)
         else:

@@ -1,10 +1,10 @@
 """Files on any store, by URI: plain path, file://, s3://, hf://, memory:// ... The only user of fsspec.
 
 Endpoint and credentials come from the standard environment alone (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
-AWS_PROFILE, HF_TOKEN, instance roles), so that they reach every worker the same way. Buckets on another store than
-the rest: CITY_S3_PROFILES="bucket=profile,..." names the profile of the AWS configuration file (endpoint_url, keys or
-role) that is theirs. Whatever a store says becomes a `StorageError` of one line without credentials; its kind tells
-what an operator can do about it.
+AWS_PROFILE, HF_TOKEN, instance roles), so that they reach every worker the same way. For buckets on another store than
+the rest, CITY_S3_PROFILES="bucket=profile,..." names their profile in the AWS configuration file (endpoint_url, keys or
+role). Every error of a store becomes a `StorageError` of one line without credentials; its class tells what an operator
+can do.
 """
 
 from pipeline.storage.below import list_below, remove_below, some_below

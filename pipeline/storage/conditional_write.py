@@ -19,8 +19,8 @@ def compare_and_swap(uri: str, expected: bytes | None, new: bytes | None) -> boo
     """Write a small file only where it holds `expected` (None: where it is not there); new None removes it.
 
     Of several processes that try at once one succeeds: on a disk by a lock on the file, on S3 by conditional requests
-    (If-None-Match, If-Match). Stores that know neither are asked, written and asked again, which is no more than
-    likely to be right. Returns whether it was done.
+    (If-None-Match, If-Match). On stores that know neither the file is read, written and read again: two processes may
+    then both succeed. Returns whether it was done.
 
     Raises:
         RefusedError, UnreachableError, StorageError: as the store says; then it may or may not have been done.
@@ -63,7 +63,7 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
-                    continue  # removed, and perhaps made anew, before the lock was had
+                    continue  # removed, and perhaps made anew, before the lock was taken
             except FileNotFoundError:
                 continue
             file.seek(0)
@@ -75,7 +75,7 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             if new is None:
                 os.unlink(path)
             else:
-                # others read without the lock; who waits for it finds another file here then, and looks again
+                # readers take no lock; a process that waits for it finds another file afterwards, and looks again
                 write_bytes_atomically(path, new)
             return True
 

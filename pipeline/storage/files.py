@@ -27,7 +27,7 @@ from pipeline.storage.uris import is_local, redacted
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_FETCHED_S = 600.0  # that weights of some GB are fetched in
+_FETCHED_S = 600.0  # within which weights of some GB are fetched
 READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
 
 
@@ -97,7 +97,8 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
 
 def write_bytes_atomically(uri: str, data: bytes) -> None:
-    """Write a file that is never seen half: local under another name and renamed, an object by one PUT."""
+    """Write a file so that nobody sees half of it: a local one under another name, then renamed; an object by one
+    PUT."""
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not isinstance(fs, LocalFileSystem):
@@ -110,7 +111,7 @@ def write_bytes_atomically(uri: str, data: bytes) -> None:
 
 
 def upload(local_path: str | Path, uri: str) -> None:
-    """Copy a local file to a URI, never seen half there (as `write_bytes_atomically`)."""
+    """Copy a local file to a URI; nobody sees half of it there (as `write_bytes_atomically`)."""
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not isinstance(fs, LocalFileSystem):
@@ -135,7 +136,8 @@ def _renamed_when_whole(path: str) -> Iterator[str]:
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file within one store, never seen half there: by the store itself, on a disk as a link where it can."""
+    """Copy a file within one store; nobody sees half of it. The store copies it itself; a disk makes a hard link where
+    it can."""
     with translated(target, "write"):
         fs, path = resolve(source)
         _, target_path = resolve(target)
@@ -161,14 +163,14 @@ def make_dir(uri: str) -> None:
 
 
 def remove_file(uri: str) -> None:
-    """Remove one file by one request; nothing there is fine."""
+    """Remove one file by one request; a file that is not there is no error."""
     with translated(uri, "remove"), contextlib.suppress(FileNotFoundError):
         fs, path = resolve(uri)
         fs.rm_file(path)
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder and all below it (or one file); nothing there is fine.
+    """Remove a folder and all below it (or one file); one that is not there is no error.
 
     Raises:
         StorageError: the URI is the root of a store or a whole bucket, or the store refuses.
@@ -183,7 +185,7 @@ def remove_tree(uri: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps what it needs again: weights, compiled kernels."""
+    """Where this machine keeps files that it needs again: weights, compiled kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
 
 
@@ -211,7 +213,8 @@ def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
             with long_call(f"another process of this machine that fetches {found.name}", _FETCHED_S):
                 fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel when a process dies
             if not target.exists():
-                # One fixed name under the lock: what a killed process left is overwritten, not collected.
+                # One fixed name, used under the lock: the remains of a killed process are overwritten and do not pile
+                # up.
                 partial = folder / f"{key}.part"
                 fs, path = resolve(uri)
                 fs.get_file(path, str(partial))

@@ -1,4 +1,4 @@
-"""What lies where: files, folders, one page after the other."""
+"""Listings: files and folders, one page after the other."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FolderEntry:
 
 
 def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
-    """The names in one folder, page by page and in no promised order: a caller that has seen enough stops.
+    """The names in one folder, page by page, in any order: a caller that has seen enough stops.
 
     One request to an object store for the first `first_page` names (at most 1000), one for each 1000 after them.
 
@@ -124,7 +124,8 @@ def stored_file(uri: str) -> StoredFile:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there; a store that refuses or does not answer raises, it is not "no"."""
+    """Whether a file or folder is there. A store that refuses or does not answer raises an error; that is not a
+    "no"."""
     try:
         with translated(uri, "find"):
             fs, path = resolve(uri)
@@ -159,6 +160,6 @@ def is_dangling(uri: str) -> bool:
 
 
 def etag_of(entry: Mapping[str, object]) -> str | None:
-    """What a store says changes with the content: S3's ETag, the Hub's blob id; local files have none."""
+    """The store's mark that changes with the content: S3's ETag, the Hub's blob id; local files have none."""
     etag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
     return str(etag).strip('"') if etag else None

@@ -1,7 +1,7 @@
 """The folder that a run writes into, held open: where it is moved away or unmounted, no write makes it anew.
 
-A folder that comes back by itself would hold what is written from then on and nothing of what was written before; a
-manifest among it would name files that are not there. Object stores have no folders: a bucket that is gone refuses.
+A folder made anew would lack what was written before, and a manifest in it would name files that are not there. Object
+stores have no folders; a bucket that is gone refuses writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class VanishedError(StorageError):
 
 @dataclass
 class _Held:
-    """descriptor: of the open folder, so that its number (inode) stays its own; holders: how many asked for it."""
+    """descriptor: of the open folder, so that no other folder gets its inode number; holders: how many asked for it."""
 
     descriptor: int
     holders: int = 1
@@ -75,7 +75,7 @@ def make_folders(folder: str) -> None:
     if not _is_there(root):
         raise VanishedError(_gone(root))
     place = root
-    for name in os.path.relpath(folder, root).split(os.sep):  # one by one: should the root go now, the first one fails
+    for name in os.path.relpath(folder, root).split(os.sep):  # one by one: if the root vanishes, the first fails
         place = os.path.join(place, name)
         try:
             with contextlib.suppress(FileExistsError):
@@ -92,7 +92,7 @@ def _root_of(folder: str) -> str | None:
 
 def _is_there(root: str) -> bool:
     held = _held.get(root)
-    if held is None:  # let go in this moment
+    if held is None:  # another thread has just let it go
         return os.path.isdir(root)
     try:
         now, then = os.stat(root), os.fstat(held.descriptor)

@@ -20,7 +20,7 @@ _State = tuple[str, pa.BinaryArray, pa.Int64Array, pa.StringArray]
 # Listings are made in many threads and live long: Arrow's own allocator keeps what each thread once had (300 MB in a
 # run of 64 groups), the C library's gives it back (pipeline.common.heap_trim).
 _POOL = pa.system_memory_pool()
-# Bytes that a text in JSON holds in another form.
+# Bytes that JSON escapes in a text.
 _ESCAPED = np.array([byte < 32 or byte > 126 or byte in b'"\\' for byte in range(256)])
 
 
@@ -35,7 +35,7 @@ class StoredFile:
 
 
 class _MadeWhenAsked(Sequence[T]):
-    """Rows that are made when they are asked for, equal to any sequence of equal rows."""
+    """A sequence whose items are made when asked for; it equals any sequence of equal items."""
 
     __slots__ = ()
 
@@ -116,8 +116,8 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     @property
     def pattern(self) -> str | None:
-        """The names with 0 for every digit, where all are alike so: 000000.png, of one length and ASCII. Such names are
-        in the order of their numbers where they are in that of their texts. None: they are not, or there is none."""
+        """The common pattern of all names with 0 for every digit, such as 000000.png (ASCII, one length). The order of
+        such names is the order of their numbers. None where the names have no common pattern, or there are no names."""
         lengths = pc.binary_length(self._names)
         if not len(self) or pc.min(lengths) != pc.max(lengths):
             return None
@@ -140,7 +140,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     def json_rows(self) -> bytes | None:
         """'["name",size,"etag"],["name",size,"etag"]', as `json` writes them in the order of their names; a file
-        without an etag has "". None where that takes more than putting them side by side."""
+        without an etag has "". None where a text needs escaping."""
         etags = pc.fill_null(self._etags, "")
         for texts in (self._names, etags):
             if _ESCAPED[letters_of(texts)].any():

@@ -1,7 +1,7 @@
 """Small JSON files that this program wrote, read back from a store that anybody may write to.
 
-One way in for all of them: a size limit, a depth limit, every field's type, finite numbers within 64 bits. What does
-not fit is one `DamagedError` that names the file and the field, so that it is the failure of that drive alone.
+All of them are read here, with checks of size, depth, the type of every field, and numbers (finite, within 64 bits). A
+file that fails a check raises a `DamagedError` that names file and field: it fails that drive alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DamagedError(DriveError):
 
 
 def read_small(uri: str, limit: int) -> bytes:
-    """A whole file that has at most `limit` bytes; no more than that is ever read.
+    """The bytes of a file of at most `limit` bytes; no more than `limit` + 1 are read.
 
     Raises DamagedError where it is larger; NotFoundError, StorageError.
     """

@@ -16,12 +16,12 @@ from pipeline.storage.failures import UnreachableError
 
 T = TypeVar("T")
 STORE_WAITS_S = (1.0, 4.0, 15.0)
-"""Waits before further tries at what a store did not give: enough for a server that is being restarted."""
+"""Seconds between tries when a store does not answer: together enough for a server that is being restarted."""
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same may succeed later. An error that the pipeline does not know (a bug, a full disk, a node that
-    is lost) says nothing against it."""
+    """Whether another try may succeed later. Errors that the pipeline does not know (a bug, a full disk, a lost node)
+    are taken to be retryable."""
     return error.retryable if isinstance(error, PipelineError) else True
 
 
@@ -31,7 +31,7 @@ def wait_before_retry(error: BaseException, tries: int, waits_s: Sequence[float]
 
 
 def doubling(first_s: float, tries: int) -> tuple[float, ...]:
-    """Waits between so many tries in all, each twice the one before."""
+    """The waits between `tries` tries, each twice the one before."""
     return tuple(first_s * 2**number for number in range(tries - 1))
 
 

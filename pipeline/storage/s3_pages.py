@@ -1,8 +1,8 @@
-"""The pages of an S3 listing, cheaply: what a client spends on a listing goes into the XML of its files.
+"""The pages of an S3 listing, parsed fast: most time of a listing goes into the XML of its files.
 
-botocore parses the text of a page twice and walks every file of it by its model of the service, 30 us a file and more.
-Here names, sizes and etags are found in the bytes of the page as columns, and stay columns: about 1 us a file, and no
-text of any. Whatever does not look as expected is left to botocore.
+botocore parses the text of a page twice and walks every file with its model of the service: 30 us or more a file. Here
+names, sizes and etags are found in the bytes of the page as columns and stay columns: about 1 us a file, without a
+Python string for any. A page that does not look as expected is left to botocore.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def take_files_out(response_dict: _Answer, customized_response_dict: dict[str, o
 def _files_in(text: bytes) -> PageFiles | None:
     """The files of a page's <Contents>...</Contents><Contents>...; None for what is anything else."""
     tags = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("<"))
-    every_four = np.ndarray(len(text) - 3, "<u4", text, strides=(1,))  # four bytes from every place on, as one number
+    every_four = np.ndarray(len(text) - 3, "<u4", text, strides=(1,))  # the four bytes at every place, as one number
     openings = every_four[tags + 1]
     keys, sizes, etags = (_texts_of(name, text, tags, openings) for name in (b"Key>", b"Size>", b"ETag>"))
     files, folders = (np.count_nonzero(openings == _number(word)) for word in (b"Contents", b"CommonPrefixes"))

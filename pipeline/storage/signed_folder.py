@@ -1,7 +1,7 @@
 """Folders that this program makes as a whole (exports, reports): a file inside says so and names all the others.
 
-What that file does not name is somebody else's. So a folder is replaced only where its signature is ours and nothing
-else lies in it, and what is removed are the files named, never "the folder".
+A file that it does not name belongs to somebody else. So a folder is replaced only where the signature is ours and
+nothing else lies in it, and only the files that it names are removed.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def read_signature(uri: str, name: str, kind: str) -> Signature | None:
 
 
 def check_replaceable(uri: str, name: str, kind: str) -> None:
-    """DriveError where a folder holds anything that is not of a signed folder of this kind; says what. One that is not
-    there, or holds no file, is free. Raises StorageError."""
+    """Raises DriveError where a folder holds files that do not belong to a signed folder of this kind, and names them.
+    A folder that is missing or empty may be written to. Raises StorageError."""
     shown = redacted(uri)
     signature = read_signature(uri, name, kind)
     if signature is None:
@@ -103,7 +103,7 @@ def replace_folder(new: Path, target: Path, name: str, kind: str) -> None:
         if aside is not None:
             remove_signed(str(aside), name, kind)
             for folder, _, _ in os.walk(aside, topdown=False):
-                with contextlib.suppress(OSError):  # not empty: what came in this moment stays there
+                with contextlib.suppress(OSError):  # not empty: files that came meanwhile stay there
                     os.rmdir(folder)
 
 

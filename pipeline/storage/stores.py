@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 _WITHOUT_USER = ("s3", "s3a", "gs", "gcs", "hf")  # stores whose URIs name a bucket alone
-# A dead endpoint otherwise hangs a job for many minutes; one that swallows everything is reported in one.
+# Without limits a dead endpoint hangs a job for many minutes; with these, one that never answers is reported within a
+# minute.
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 15  # without a single byte
 CLIENT_ATTEMPTS = 2  # inside botocore: throttling, 5xx, connection errors, with exponential back-off

@@ -1,4 +1,4 @@
-"""Columns of texts looked at as the bytes they are, without making a text of any."""
+"""Columns of texts examined as bytes, without making a Python string of any."""
 
 from __future__ import annotations
 

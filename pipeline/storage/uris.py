@@ -22,7 +22,7 @@ def redacted(text: str) -> str:
 def absolute(uri: str) -> str:
     """The one form in which a place is known: an absolute local path, or a URI whose scheme is in lower case.
 
-    A leading "~" is the home folder, as in a shell: shells leave it alone behind "=". Ray workers run in other folders
+    A leading "~" is the home folder: shells do not replace it behind "=". Ray workers run in other folders
     than the driver, so paths are resolved before they travel.
 
     Raises:
