@@ -143,7 +143,8 @@ def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
         for frame in frames:
             (inputs / name / frame.name).write_bytes(frame.read_bytes())
     many = ("--input", inputs, "--output", here / "many", "--chunk-size", 6, "--overlap", 2)
-    assert "drives    2 " in job("reconstruct", *many, "--plan")
+    planned = job("reconstruct", *many, "--plan")
+    assert "drives    2 " in planned and "cores a CPU rank beside the network" in planned
     assert "2 published" in job("reconstruct", *many)
     assert "finished" in job("status", "--output", here / "many", "--report", here / "status.html")
     assert "exported" in job(

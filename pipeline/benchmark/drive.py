@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -37,8 +37,10 @@ _FAST = ("small", "city_tiny")  # beside networks as fast as these a share of th
 class DriveBenchmark:
     """The whole pipeline in one process on made-up drives; one process of its own a length."""
 
+    input: str | None = None
+    """A drive to run with the network in the box instead of made-up ones: as many of its frames as `lengths` says."""
     preset: str = "small"
-    """Network: a preset's name, or small: four layers 32 wide at 518 pixels, to measure all that is around it."""
+    """Network of made-up drives: a preset's name, or small: four layers 32 wide at 518 pixels, for all around it."""
     lengths: tuple[int, ...] = (60, 120, 240)
     """Frames of the drives; the target's are 100 300 1000 4541."""
     width: int = 518
@@ -81,6 +83,7 @@ class DriveBenchmark:
                 f"peak {size_text(run['peak_resident_bytes'])}"
             )
         last = runs[-1]
+        beside = core_seconds_a_frame(runs)
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
         outside, by_cpu = last["outside_forward_share"], last["outside_network_cpu_share"]
@@ -111,9 +114,14 @@ class DriveBenchmark:
                 for r in runs
             ),
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
+            Row(
+                "core-seconds a frame beside the network",
+                ", ".join(f"{name} {spent:.3f}" for name, spent in beside.items()),
+            ),
             Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
         ]
-        return Measured({"drives": runs, "resident_limit_bytes": limit}, tuple(rows), _figure(runs, limit))
+        found = {"drives": runs, "resident_limit_bytes": limit, "core_seconds_a_frame": beside}
+        return Measured(found, tuple(rows), _figure(runs, limit))
 
     def _known(self) -> dict[int, DriveRun]:
         """Runs out of the files named in `measured`, by their number of frames."""
@@ -148,6 +156,7 @@ class DriveRun(TypedDict):
     cpu_seconds: dict[str, float]
     ray_cpu_seconds: dict[str, float]
     total_cpu_seconds: float
+    beside_network_cpu_seconds: dict[str, float]
     outside_forward_share: float
     outside_network_cpu_share: float
     peak_resident_bytes: int
@@ -194,11 +203,14 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
 
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this process alone needs no token
     with tempfile.TemporaryDirectory(prefix="benchmark-drive-") as folder:
-        _write_images(Path(folder, "drive"), frames, settings.height, settings.width)
-        weights = str(Path(folder, "network.safetensors"))
-        save_checkpoint(_network(settings), Path(weights))
+        weights = None
+        if settings.input is None:
+            _write_images(Path(folder, "drive"), frames, settings.height, settings.width)
+            weights = str(Path(folder, "network.safetensors"))
+            save_checkpoint(_network(settings), Path(weights))
         config = RunConfig(
-            input=str(Path(folder, "drive")),
+            input=settings.input or str(Path(folder, "drive")),
+            end=frames,
             output=str(Path(folder, "out")),
             weights=weights,
             chunk_size=settings.chunk_size,
@@ -232,6 +244,7 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         "cpu_seconds": reporter.own,
         "ray_cpu_seconds": reporter.others,
         "total_cpu_seconds": cpu,
+        "beside_network_cpu_seconds": beside_the_network(reporter),
         "outside_forward_share": 1 - reporter.seconds["forward"] / own,
         "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
         "peak_resident_bytes": trace.peak,
@@ -239,6 +252,26 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         "peak_family_bytes": all_of_it.peak,
         "trace": _thinned(trace.samples),
     }
+
+
+def beside_the_network(reporter: _Clocked) -> dict[str, float]:
+    """CPU seconds by what a GPU's node does beside the network: what Ray's tasks spend while the network runs (they
+    decode and follow corners), the adjustment, joining, publishing."""
+    spent = {"decoding and tracks": reporter.others["forward"]}
+    for name, stage in (("adjustment", "refine"), ("joining", "join"), ("publishing", "publish")):
+        spent[name] = reporter.own.get(stage, 0.0) + reporter.others.get(stage, 0.0)
+    return spent
+
+
+def core_seconds_a_frame(runs: Sequence[DriveRun]) -> dict[str, float]:
+    """What one more frame costs beside the network, by stage: between the shortest and the longest run, so that the
+    start of processes does not count; of one run alone all of it."""
+    short, long = min(runs, key=lambda run: run["frames"]), max(runs, key=lambda run: run["frames"])
+    before, after = short["beside_network_cpu_seconds"], long["beside_network_cpu_seconds"]
+    if short is long:
+        return {name: spent / long["frames"] for name, spent in after.items()}
+    frames = long["frames"] - short["frames"]
+    return {name: max(spent - before[name], 0.0) / frames for name, spent in after.items()}
 
 
 def _network(settings: DriveBenchmark) -> Reconstructor:

@@ -13,12 +13,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import ray
+
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import start_ray
 from pipeline.common.run_id import new_run_id
 from pipeline.common.sizes import size_text
 from pipeline.config import RunConfig
+from pipeline.fleet.cpu_budget import CpuBudget
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import Costs, PlannedDrive, ranks_needed, selected
 from pipeline.fleet.plan.parallel_planner import plan_drives
@@ -132,7 +135,7 @@ def fleet_plan(
         input_notes=tuple(noted),
         uri=uri,
     )
-    result = replace(plan, text=_text(plan, size))
+    result = replace(plan, text=_text(plan, config, size))
     stored = {**asdict(result), "rows": rows}
     storage.write_bytes_atomically(uri, storage.redacted(json.dumps(stored, indent=1)).encode())
     return result
@@ -181,7 +184,7 @@ def _network_name(config: RunConfig) -> str:
     return config.network.preset or "scal3r"
 
 
-def _text(plan: FleetPlan, size: GroupSize) -> str:
+def _text(plan: FleetPlan, config: RunConfig, size: GroupSize) -> str:
     counts = plan.drives
     shown = ", ".join(f"{counts[name]} {said}" for name, said in _SAID.items() if counts.get(name))
     rate = plan.rate
@@ -192,10 +195,13 @@ def _text(plan: FleetPlan, size: GroupSize) -> str:
         if rate and plan.rank_hours is not None
         else f"unknown: no figure for this network on this device; one drive on this output gives one ({size.said})"
     )
+    budget = CpuBudget.of(config, rate.frames_per_s) if rate else None
+    cores = ray.cluster_resources().get("CPU", 0.0) / (size.groups * size.workers)
     lines = [
         f"drives    {shown or 'none'}",
         f"to do     {plan.frames:,} frames in {plan.chunks:,} chunks, {size_text(plan.input_bytes)} of input",
         f"time      {hours}",
+        *([f"CPUs      {budget.said(unit, cores)}"] if budget else []),
         f"memory    {size_text(plan.state_bytes_largest)} of waiting states for the largest drive; "
         f"a rank may hold {size_text(size.rank_bytes)}",
         f"scratch   {size_text(plan.scratch_bytes)} staged on the output's store at a time, at most",

@@ -32,6 +32,26 @@ def test_a_bug_shows_where_it_is(capsys):
     assert "bug of the program" in err
 
 
+def test_paths_keep_their_letters_where_the_locale_says_ascii(tmp_path):
+    folder = tmp_path / "Straße_東京"
+    folder.mkdir()
+    ascii_only = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "jobs.status", "--output", str(folder)]
+    said = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, **ascii_only}, capture_output=True, text=True, timeout=100
+    )
+    assert str(folder) in said.stdout + said.stderr and "\\udc" not in said.stdout + said.stderr
+
+
+def test_a_current_folder_that_was_deleted_is_one_line(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f'rmdir "$PWD"; exec "{sys.executable}" -m jobs.status --output {tmp_path}'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(words, shell=True, cwd=gone, env=environment, capture_output=True, text=True, timeout=100)
+    assert (said.returncode, said.stderr) == (1, "error: the current folder was deleted; change to one that is there\n")
+
+
 def test_an_interrupt_is_no_result(capsys):
     def action():
         raise KeyboardInterrupt
