@@ -21,8 +21,8 @@ from pipeline.common.ray_session import start_ray
 from pipeline.common.run_id import new_run_id
 from pipeline.common.sizes import size_text
 from pipeline.config import RunConfig
-from pipeline.fleet.cpu_budget import CpuBudget
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.plan.cpu_budget import CpuBudget
 from pipeline.fleet.plan.drive_plan import Costs, PlannedDrive, ranks_needed, selected
 from pipeline.fleet.plan.parallel_planner import plan_drives
 from pipeline.fleet.records.failure_records import Failures

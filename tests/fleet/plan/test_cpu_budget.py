@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.fleet.cpu_budget import STAGE_COSTS, CpuBudget
+from pipeline.fleet.plan.cpu_budget import STAGE_COSTS, CpuBudget
 
 
 def test_a_run_without_refinement_pays_for_no_tracks_and_no_adjustment():
