@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.backend.normal_equations import WIDTH, State, frame_derivative, place
 from pipeline.backend.sim3 import Array, cross_matrix
 
+_STEADY_S = 1.0  # on each side of a moment, over which its velocity is taken
+
 
 @dataclass(frozen=True, eq=False)
 class FrameTrack:
@@ -65,13 +67,14 @@ def placed_at(state: State, track: FrameTrack, moments: Array, lever: Array) -> 
     """Where the point `lever` (3,), metres in the camera's frame, is at each of `moments` (m,), linearised."""
     low, share, _ = track.between(moments)
     high = np.minimum(low + 1, len(track) - 1)
-    needed, places = np.unique(np.concatenate([low, high]), return_inverse=True)
-    low, high = places[: len(low)], places[len(low) :]
+    before, behind = _steady(track, moments)
+    needed, places = np.unique(np.concatenate([low, high, before, behind]), return_inverse=True)
+    low, high, before, behind = places.reshape(4, -1)
     track = track.only(needed)
     rotation, position = track.poses(state)
     arm = rotation @ lever
     point = position + arm
-    gap = np.maximum(track.time_s[high] - track.time_s[low], 1e-9)[:, None]
+    gap = np.maximum(track.time_s[behind] - track.time_s[before], 1e-9)[:, None]
     last = len(state.scale) * WIDTH
     jacobians, columns = [], []
     chaining = np.zeros((len(moments), 3, 1))
@@ -90,8 +93,17 @@ def placed_at(state: State, track: FrameTrack, moments: Array, lever: Array) -> 
     nearest = np.where(share < 0.5, low, high)
     return Placed(
         (1 - share)[:, None] * point[low] + share[:, None] * point[high],
-        (point[high] - point[low]) / gap,
+        (point[behind] - point[before]) / gap,
         rotation[nearest],
         np.concatenate(columns, 1),
         np.concatenate(jacobians, 2),
     )
+
+
+def _steady(track: FrameTrack, moments: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frames (m,) a while before and after moments (m,): between two that follow each other, the noise of poses is most
+    of a velocity, and a clock's offset found by such velocities is drawn to where that noise fits best."""
+    last = len(track) - 1
+    before = np.clip(np.searchsorted(track.time_s, moments - _STEADY_S, side="right") - 1, 0, max(last - 1, 0))
+    behind = np.clip(np.searchsorted(track.time_s, moments + _STEADY_S), min(1, last), last)
+    return before, np.maximum(behind, np.minimum(before + 1, last))

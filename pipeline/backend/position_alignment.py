@@ -11,6 +11,7 @@ from pipeline.backend.sim3 import Array, Sim3, nearest_rotation
 
 _ROUNDS = 12  # of re-weighting for one offset
 _STEP_S = 0.5  # between candidate offsets; the pose graph refines
+_AS_GOOD = 1.5  # cost of an offset over the least of all, at which it is as good
 _LEVEL = 0.02  # how much the cameras' up counts against the fixes in the rotation: it decides where they say nothing
 _EXTENTS = 3.0  # the fixes' extent over their noise below which neither heading nor scale can be had from them
 
@@ -44,7 +45,7 @@ def align_to_fixes(
     spread; the cameras' up takes part as one more direction, so that a straight drive does not roll.
     """
     offsets = _offsets(window_s, float(fix_time_s[-1] - fix_time_s[0]))
-    best: tuple[float, Alignment] | None = None
+    fits: list[tuple[float, Alignment]] = []
     reason = "no fix lies within the drive's time"
     for offset in offsets:
         at = fix_time_s - offset
@@ -61,11 +62,14 @@ def align_to_fixes(
         # Truncated squares over all fixes: those outside the drive cost as an outlier, or an offset could hide them.
         cost = float((np.minimum(residual / limit, 1.0) ** 2).sum()) + float((~inside).sum())
         cost *= limit**2 + 1e-12
-        if best is None or cost < best[0]:
-            every = np.full(len(enu), np.nan)
-            every[inside] = residual
-            best = cost, Alignment(fit, float(offset), every, spread)
-    return reason if best is None else best[1]
+        every = np.full(len(enu), np.nan)
+        every[inside] = residual
+        fits.append((cost, Alignment(fit, float(offset), every, spread)))
+    if not fits:
+        return reason
+    # Along a straight road all offsets cost the same but for noise: then the smallest is meant.
+    enough = _AS_GOOD * min(cost for cost, _ in fits)
+    return next(fit for cost, fit in fits if cost <= enough)
 
 
 def _offsets(window_s: float, length_s: float) -> Array:

@@ -19,9 +19,10 @@ from pipeline.backend.normal_equations import WIDTH, Group, State, assemble, dam
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
-# Times after which a receiver's slow error has forgotten most of itself. The atmosphere's share, which is slowest, goes
-# upwards; sideways a shorter time than the usual minute costs nothing on the mean and spoils no single drive as much.
-WANDER_S = np.array([40.0, 40.0, 100.0])
+# Times after which a receiver's slow error has forgotten most of itself. The atmosphere's share, slowest, goes upwards.
+WANDER_S = np.array([60.0, 60.0, 100.0])
+_LAG_S, _LONGEST_S = 10.0, 300.0  # of a receiver that claims nothing: where its residuals tell how long that lasts
+_CENTRED = 0.5  # share of the fixes' plain mean in where the drive lies as a whole
 VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
 _MINUTE_S = 60.0  # fixes nearer than this have most of their error in common
 _KNOT_S = 2.0  # between samples of the slow error
@@ -29,7 +30,8 @@ _WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have sh
 _LEAST_WHITE_M = 0.02
 _JITTER_S = 0.01  # by which stamps of fixes scatter, whatever they were made by; it is worth metres at speed
 _LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
-# Where a drive says little of the clocks' offset (a straight road at one speed), it is near zero, give or take this.
+# Where a drive says little of the clocks' offset (a straight road at one speed) it is near zero, give or take this, or
+# the offset that the search along the whole drive began with, where that is more.
 _CLOCK_DEVIATION_S = 0.2
 _OUTLIER = 3.5  # deviations beyond which a fix is none
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
@@ -60,11 +62,11 @@ class SlowError:
         """(m, 3): the slow error at each fix."""
         return (1 - self.share)[:, None] * self.value[self.low] + self.share[:, None] * self.value[self.low + 1]
 
-    def information(self, deviation: Array) -> scipy.sparse.csc_matrix:
-        """(3k, 3k): inverse covariance of the knots for stationary deviations (3,)."""
+    def information(self, deviation: Array, wander_s: Array) -> scipy.sparse.csc_matrix:
+        """(3k, 3k): inverse covariance of the knots for stationary deviations (3,), forgotten after wander_s (3,)."""
         total = scipy.sparse.csc_matrix((3 * len(self.knot_s),) * 2)
         for axis in range(3):
-            keep = np.exp(-np.diff(self.knot_s) / WANDER_S[axis])
+            keep = np.exp(-np.diff(self.knot_s) / wander_s[axis])
             gain = 1 / (1 - keep**2)
             diagonal = np.ones(len(self.knot_s))
             diagonal[1:] += gain - 1  # 1 / (1 - keep^2) of the step that ends here, for the stationary start elsewhere
@@ -117,7 +119,7 @@ class PositionFusion:
         self.enu = np.where(np.isfinite(enu), enu, 0.0)
         self.window_s, self.lever, self.claims = window_s, lever, claims
         self.slow = SlowError.at(fix_time_s)
-        self.offset_s = 0.0
+        self.offset_s, self.searched_s, self.wander_s = 0.0, 0.0, WANDER_S
         self.last: tuple[State, float, Placed] | None = None
         self.chain: tuple[scipy.sparse.csc_matrix, Array] | None = None
         self.strayed = 0.0
@@ -134,7 +136,7 @@ class PositionFusion:
     def run(self, enu_from_world: Sim3, offset_s: float) -> Fused:
         """Start from a similarity and an offset; coarse rounds find the outliers, fine ones the answer."""
         state = moved(self.solution.state, enu_from_world)
-        self.offset_s = offset_s
+        self.offset_s = self.searched_s = offset_s
         share = _WHITE_SHARE * np.median(self.claimed, axis=0)
         white, wander = share, np.sqrt(np.maximum(np.median(self.claimed, axis=0) ** 2 - share**2, share**2))
         gate = np.ones(len(self.enu))
@@ -150,6 +152,8 @@ class PositionFusion:
             gate = (self._gate(residual) > 0.25).astype(float)
             white = self._white(residual, gate > 0)
             wander = self._wander(residual, gate > 0, white)
+            if not self.claims:
+                self.wander_s = self._wander_s(residual, gate > 0, white, wander)
             scaled = (residual - self.slow.of_fixes()) / white
             weight = np.minimum(1.0, 3 / np.maximum(np.abs(scaled), 1e-9)) if number else np.ones_like(scaled)
             information = gate[:, None] * weight / (white**2 * self.rate_excess * self.doubt)
@@ -158,6 +162,7 @@ class PositionFusion:
                 break
         residual = self._residual(state)
         used = (self._gate(residual) > 0.25) & self._inside()
+        state, residual = self._centred(state, residual, used)
         deviation, offset_deviation = self._deviations(state)
         return Fused(
             replace(self.solution, state=state),
@@ -170,6 +175,14 @@ class PositionFusion:
             self.lever,
             deviation,
         )
+
+    def _centred(self, state: State, residual: Array, used: NDArray[np.bool_]) -> tuple[State, Array]:
+        """Moved as a whole half way to the fixes' mean. What is best by the slow error's model leans on the first and
+        last fixes for its place; it is hardly surer than the mean, and the two err differently."""
+        told = used[:, None] & ~(self.flat[:, None] & (np.arange(3) == 2))
+        shift = _CENTRED * np.where(told, residual, 0.0).sum(0) / np.maximum(told.sum(0), 1)
+        residual = np.where(told | ~used[:, None], residual - shift, residual)
+        return moved(state, Sim3(1.0, np.eye(3), shift)), residual
 
     def _inside(self) -> NDArray[np.bool_]:
         return self.track.between(self.fix_time_s - self.offset_s)[2]
@@ -207,9 +220,25 @@ class PositionFusion:
         claimed = np.median(self.claimed, axis=0)
         seen = 1.4826 * np.median(np.abs(residual[kept]), axis=0) if kept.sum() > 20 else claimed
         if self.claims:
-            return np.sqrt(np.maximum(np.maximum(claimed, seen) ** 2 - white**2, (0.3 * claimed) ** 2))
+            least = np.maximum(0.3 * claimed, _LEAST_WHITE_M)
+            return np.sqrt(np.maximum(np.maximum(claimed, seen) ** 2 - white**2, least**2))
         slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
         return np.array([slow[0], slow[1], max(slow[2], float(claimed[2]))])  # upwards the images say little
+
+    def _wander_s(self, residual: Array, kept: NDArray[np.bool_], white: Array, wander: Array) -> Array:
+        """(3,): how long the slow error lasts, from how much residuals change in _LAG_S; sideways only, and never
+        shorter than it is for all receivers."""
+        time_s, value = self.fix_time_s[kept], residual[kept, :2]
+        later = np.searchsorted(time_s, time_s + _LAG_S)
+        first = np.flatnonzero(later < len(time_s))
+        later = later[first]
+        near = time_s[later] - time_s[first] < 1.5 * _LAG_S
+        if near.sum() < 20:
+            return WANDER_S
+        change = 1.4826**2 * np.median((value[later] - value[first])[near] ** 2, axis=0)
+        change = np.clip((change - 2 * white[:2] ** 2) / (2 * wander[:2] ** 2), 1e-3, 0.999)
+        lasting = np.clip(_LAG_S / -np.log1p(-change), WANDER_S[:2], _LONGEST_S)
+        return np.array([*np.full(2, lasting.min()), WANDER_S[2]])
 
     def _chain(self, state: State) -> tuple[scipy.sparse.csc_matrix, Array]:
         """What overlaps, drift and loops say, linearised."""
@@ -266,11 +295,11 @@ class PositionFusion:
         full[:size] = gradient
         full -= np.asarray(weighted.T @ residual.ravel()).ravel()
         # The clock: near zero where the drive does not tell, held where no window is asked for.
-        held = 1e-9 if self.window_s <= 0 else _CLOCK_DEVIATION_S
+        held = 1e-9 if self.window_s <= 0 else float(np.hypot(_CLOCK_DEVIATION_S, self.searched_s))
         full[size] += self.offset_s / held**2
         blocks = [matrix, scipy.sparse.csc_matrix([[1 / held**2]])]
         if wander is not None:
-            slow = self.slow.information(wander)
+            slow = self.slow.information(wander, self.wander_s)
             full[size + 1 :] += slow @ self.slow.value.ravel()
             blocks.append(slow)
         system = scipy.sparse.block_diag(blocks, format="csc") + (jacobian.T @ weighted)

@@ -1,5 +1,8 @@
 """Fixes in the pose graph: a drive in metres at a place, and what is no fix costs the drive nothing."""
 
+import re
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,18 +13,22 @@ from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 
 
 @pytest.fixture(scope="module")
-def drive(make, shared):
-    """A minute of KITTI 00 (600 frames at 10 Hz), and fixes once a second with multipath and a clock offset."""
-    import sys
-
+def gnss_of(shared):
+    """make_gnss of the scenarios."""
     sys.path.insert(0, str(shared / "scenarios"))
     try:
         from gnss import make_gnss
     finally:
         sys.path.pop(0)
+    return make_gnss
+
+
+@pytest.fixture(scope="module")
+def drive(make, gnss_of):
+    """A minute of KITTI 00 (600 frames at 10 Hz), and fixes once a second."""
     scenario = make(limit=600, seed=3)
     time_s = np.arange(600) * 0.1
-    return scenario, time_s, make_gnss(scenario.world_from_cam, time_s, seed=1)
+    return scenario, time_s, gnss_of(scenario.world_from_cam, time_s, seed=1)
 
 
 def columns(gnss):
@@ -54,6 +61,33 @@ def test_without_fixes_nothing_changes(drive):
     assert same.georeference is None
 
 
+@pytest.mark.parametrize("offset", [-4.2, 3.0])
+def test_a_clock_that_is_off_by_seconds_is_found_to_a_twentieth(drive, gnss_of, offset):
+    scenario, time_s, _ = drive
+    gnss = gnss_of(scenario.world_from_cam, time_s, seed=2, offset=offset, white=0.2, wander=0.5)
+    found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss))).georeference
+    assert found is not None and abs(found.clock_offset_s - offset) < 0.05
+    assert found.clock_offset_deviation_s < 0.1
+
+
+@pytest.mark.parametrize("noise", [{"wander": 0.001, "white": 0.001}, {"wander": 0.5, "white": 0.1}])
+def test_a_straight_road_at_one_speed_neither_rolls_the_car_nor_moves_its_clock(drives, gnss_of, noise):
+    frames = 600
+    truth = np.tile(np.eye(4), (frames, 1, 1))
+    truth[:, 2, 3] = np.arange(frames)
+    rng, time_s = np.random.default_rng(1), np.arange(frames) * 0.1
+    chunks = [
+        drives._predict(truth, drives.middle_first(list(range(first, first + 60))), rng, 8, 20, 1.0)
+        for first in range(0, frames - 30, 30)
+    ]
+    gnss = gnss_of(truth, time_s, seed=1, **noise)
+    found = join_chunks(chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss))).georeference
+    assert found is not None and abs(found.clock_offset_s) < 0.2
+    roll = np.degrees(np.arcsin(found.enu_from_camera[:, 2, 0]))
+    assert abs(roll.mean()) < 1 and np.abs(roll).max() < 1.5
+    assert (found.enu_from_camera[:, 2, 1] < -0.9).all()
+
+
 SPOILT = {
     "swapped": (lambda t, la, lo, h, a: (t, lo, la, h, a), "shape|agree"),
     "degrees and minutes": (lambda t, la, lo, h, a: (t, la * 100, lo * 100, h, a), "no|none"),
@@ -72,8 +106,6 @@ def test_fixes_that_are_none_are_said_in_one_line_and_the_drive_goes_on(drive, k
     joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*spoil(*columns(gnss))))
     assert joined.georeference is None
     assert joined.relative_because and "\n" not in joined.relative_because
-    import re
-
     assert re.search(said, joined.relative_because), joined.relative_because
     np.testing.assert_array_equal(joined.world_from_camera, join_chunks(scenario.chunks).world_from_camera)
 
