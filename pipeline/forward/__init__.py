@@ -1,4 +1,4 @@
-"""Frames of chunks -> staged predictions. Comes in: DriveTasks and the network's name. Goes out: chunk files.
+"""Frames of chunks -> staged predictions. In: DriveTasks and the network's name. Out: chunk files.
 
 `phases.py` is one drive on one rank, `worker.py` the rank's loop, `group.py` starts the ranks. Those two need
 Ray and are imported by name, so that the rest loads quickly without it.

@@ -1,4 +1,4 @@
-"""How much memory the waiting chunks of a worker may take: on the GPU, on the host, on local disk."""
+"""How many bytes the waiting chunks of a worker may take on the GPU, on the host and on local disk."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _UNITS = {
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 # Beside waiting chunks a GPU holds the layers' work: about 3 GB for 60 frames of 518x154 at the published size
-# (a chunk's tokens 8 times over in an MLP, the memory's hidden units, maps of 8 frames), and what fragments.
+# (a chunk's tokens 8 times over in an MLP, the memory's hidden units, maps of 8 frames), and fragmentation.
 _GPU_WORK_BYTES = 8 * 10**9
 _GPU_WORK_SHARE = 0.25  # of a small GPU
 # Half of what is free now: the rest is for frames in flight (Ray's object store), the layers' work on a CPU, and
 # whatever else the machine does.
 _HOST_SHARE = 0.5
-# Below this the system begins to kill; a write of a chunk's prediction takes about half of it.
+# Below this the system begins to kill processes; a write of a chunk's prediction takes about half of it.
 _LEAST_FREE = 200 * 10**6
-# What a failed allocation on the host, Ray's memory monitor and a killed process say.
+# Words in the messages of a failed allocation on the host, of Ray's memory monitor and of a killed process.
 _HOST_SIGNS = (
     "DefaultCPUAllocator: can't allocate memory",
     "not enough memory",
@@ -51,14 +51,14 @@ _HOST_SIGNS = (
     "exit code -9",
 )
 _GROUPS = Path("/sys/fs/cgroup")
-# A disk that is filled to the brim hurts its other users.
+# A full disk would hurt its other users.
 _SCRATCH_SHARE = 0.8
 
 
 class MemoryBudgetError(DriveError):
     """Waiting chunks do not fit into the budgets; the text names the one to raise."""
 
-    retryable = True  # other processes may leave more
+    retryable = True  # other processes may free more later
 
 
 def parse_size(text: str, name: str) -> int:
@@ -82,7 +82,7 @@ class MemoryBudgets:
     folder: str | None = None
 
     def resolved(self, device: torch.device, workers_here: int = 1) -> Budgets:
-        """Numbers for this machine, its free memory shared among the workers on it.
+        """The budgets in bytes on this machine; its free memory is shared among the workers on it.
 
         Call it once the network is on the device. Raises MemoryBudgetError where the scratch folder is not there.
         """
@@ -112,7 +112,7 @@ class Budgets:
 
 
 def check_host_memory(host_budget: int) -> None:
-    """Raise MemoryBudgetError where the machine's memory is all but gone, before the system kills the process."""
+    """Raise MemoryBudgetError where the machine has almost no free memory, before the system kills the process."""
     free = free_host_bytes()
     if free < _LEAST_FREE:
         raise MemoryBudgetError(
@@ -123,9 +123,9 @@ def check_host_memory(host_budget: int) -> None:
 
 
 def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str | None:
-    """What to do about memory that ran out, naming the budget; None where the error is about something else.
+    """Advice where memory ran out, naming the budget; None for other errors.
 
-    Knows the errors of torch and Python in a worker, and what Ray and the system say of a worker that was killed.
+    It recognises errors of torch and Python in a worker, and the messages of Ray and the system about a killed worker.
     """
     text = str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in text:
@@ -144,8 +144,8 @@ def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str |
 
 
 def killed_advice(error: BaseException) -> str:
-    """What to add to the error of a group of workers that died for good: empty where it says nothing of memory or of
-    a killed process. Ray lists memory as one cause of several when a process vanishes."""
+    """Advice to add to the error of a group of workers that died; empty where the error mentions neither memory nor a
+    killed process. Ray lists memory as one cause of several when a process vanishes."""
     text = f"{error} {error.__cause__ or ''} {getattr(error, 'worker_failures', '')}"
     if not any(sign in text for sign in (*_HOST_SIGNS, "ActorDied", "ActorUnavailable", "unexpectedly", "End of file")):
         return ""
@@ -156,7 +156,7 @@ def killed_advice(error: BaseException) -> str:
 
 
 def killed_here(budgets: MemoryBudgets) -> str:
-    """What there is to say of a process that is gone without a word while chunks waited in it."""
+    """The message about a process that vanished while chunks waited in it."""
     now = "half of what was free" if budgets.host is None else size_option(budgets.host)
     return (
         f"the process was killed, mostly a sign that host memory ran out: lower --host-memory (now {now}), so that "
@@ -171,7 +171,7 @@ def _first_line(text: str) -> str:
 
 def free_host_bytes() -> int:
     """Memory that this process could still get: of the machine, or of its container or any group around it where
-    that is less. Files that the system only keeps as long as nobody wants their room count as free."""
+    that is less. The system's file cache counts as free."""
     return min([_available(), *(_left_in(group) for group in _control_groups())])
 
 

@@ -20,8 +20,9 @@ _LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are l
 
 @dataclass(frozen=True)
 class ChunkMasks:
-    """What of the network's pictures counts, (h, w) True where it does. seen: by the lens, None for all; static: of all
-    frames alike, None for all; of_frame: the mask of a frame by its number in the drive, None where it has none."""
+    """Masks of the network's pictures, (h, w), True where a pixel is used. seen: pixels that the lens sees, None for
+    all; static: the mask of all frames alike, None for none; of_frame: a frame's mask by its number in the drive, None
+    where it has none."""
 
     seen: Mask | None = None
     static: Mask | None = None
@@ -29,13 +30,13 @@ class ChunkMasks:
 
     @property
     def always(self) -> Mask | None:
-        """What counts of all frames alike; None for all."""
+        """The mask that holds for every frame; None for none."""
         masks = [one for one in (self.seen, self.static) if one is not None]
         return np.logical_and.reduce(masks) if masks else None
 
     def hide(self, chunk: ChunkPrediction) -> ChunkPrediction:
-        """The chunk with NaN for depth and confidence where nothing counts: no point comes from there, and it has no
-        say where chunks are joined."""
+        """The chunk with NaN for depth and confidence at masked pixels: they give no points and take no part in
+        joining."""
         always = self.always
         if always is None and self.of_frame is None:
             return chunk
@@ -53,7 +54,8 @@ class ChunkMasks:
 
 
 def static_mask(chunks: StagedChunks) -> Mask:
-    """What does not move while the car does, from good frames spread over the drive; reads the chunks they are in."""
+    """The parts of the picture that do not move while the car does, from good frames spread over the drive. Reads the
+    chunks that hold these frames."""
     pictures = sampled_pictures(chunks)
     if not len(pictures):
         return np.ones(chunks[0].depth.shape[1:], bool)
@@ -80,8 +82,8 @@ def sampled_pictures(
 class CameraChunks(Sequence[ChunkPrediction]):
     """The chunks of a drive with the intrinsics that the drive has.
 
-    Where the camera is known, poses and intrinsics follow it. Where it is not, chunks come as the network said them
-    until `with_one_camera`; what they said of their camera is remembered as they are read.
+    Where the camera is known, poses and intrinsics follow it. Where it is not, chunks keep the network's own intrinsics
+    until `with_one_camera`; those intrinsics are remembered as chunks are read.
     """
 
     def __init__(
@@ -113,17 +115,17 @@ class CameraChunks(Sequence[ChunkPrediction]):
 
     @property
     def bad_frames(self) -> dict[int, str]:
-        """Why frames were bad, by frame number, of all chunks read so far."""
+        """Why frames were bad, by frame number, in all chunks read so far."""
         return self._chunks.bad_frames
 
     @property
     def camera(self) -> Camera | None:
-        """Of the network's pictures; None where each frame has what the network said."""
+        """The camera of the network's pictures; None where each frame has its own estimate."""
         return self._camera
 
     @property
     def static(self) -> Mask | None:
-        """What of all frames alike was asked to be left out or found: False there; None for nothing."""
+        """The mask of pixels left out of every frame (False there), given or found; None without."""
         return self._masks.static
 
     def line_evidence(self) -> LineEvidence | None:

@@ -76,28 +76,28 @@ class GroupLost:
 
 @dataclass(frozen=True)
 class Waits:
-    """The group has no place to run yet. said: for a person."""
+    """The group waits for machines. said: a sentence for the user."""
 
     said: str
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something of a rank that a person should know and that ends nothing. said: one line."""
+    """A message from a rank for the user; nothing ends because of it. said: one line."""
 
     said: str
 
 
 Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost | Waits | Notice
 Answer = Literal["go", "skip", "stop"]
-"""To rank 0 before each drive: do it, leave it out, or end here and leave out all that follow."""
+"""The driver's answer before each drive: go (do it), skip (leave it out), stop (leave out this and all that follow)."""
 
 
 class EventSink(Protocol):
     """Where events go, and where rank 0 asks."""
 
     def send(self, event: Event) -> None:
-        """Deliver an event; never blocks the work."""
+        """Deliver an event without waiting."""
         ...
 
     def ask(self, drive_id: str) -> Answer:
@@ -169,7 +169,7 @@ class EventQueue:
                 self._answer = answer
 
     def begin(self, drive_ids: Sequence[str]) -> list[str]:
-        """A group (re)starts: which of these drives it shall do. A restart is a member lost, and said so."""
+        """A group starts or restarts: returns which of these drives it shall do. At a restart GroupLost is told."""
         with self._lock:
             self._starts += 1
             self._up = False

@@ -1,7 +1,6 @@
-"""Copies between host and GPU that no computation waits for: from and to pinned memory, on a stream of their own.
-
-Pinned buffers come from torch's own pool, which gives a buffer again once its copy is complete. On a CPU nothing is
-copied and nothing runs ahead.
+"""Copies between host and GPU that run beside the computation: from and to pinned memory, on streams of their own.
+Pinned buffers come from torch's pool, which reuses a buffer once its copy is complete. On a CPU nothing is copied and
+nothing is fetched ahead.
 """
 
 from __future__ import annotations
@@ -16,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ChunkWindow = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
-"""A chunk's number, its images (S, H, W, 3) in time order, which are good (S,), and why not (S,)."""
+"""A chunk's number, its images (S, H, W, 3) in time order, which of them are good (S,), and why the others are not
+(S,)."""
 
 
 @dataclass
 class OnHost:
-    """Tensors on their way to the host; None as event: they are there."""
+    """Tensors on their way to the host. event None: they have arrived."""
 
     _tensors: tuple[Tensor, ...]
     _copied: torch.cuda.Event | None
 
     def get(self) -> tuple[Tensor, ...]:
-        """The tensors in host memory; waits for the copy, and for nothing else of the GPU."""
+        """The tensors in host memory; waits for this copy alone."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._tensors
@@ -50,8 +50,7 @@ class OnDevice:
 
 
 class Copies:
-    """Starts copies of one rank. Two streams: what goes to the device and what comes from it do not wait for each
-    other."""
+    """Starts the copies of one rank, on one stream for each direction, so that neither waits for the other."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -60,7 +59,7 @@ class Copies:
         self._down = torch.cuda.Stream(device) if on_gpu else None
 
     def to_device(self, images: NDArray[np.uint8], places: Sequence[int]) -> OnDevice:
-        """These of the images (S, H, W, 3)."""
+        """Copy these of the images (S, H, W, 3) to the device."""
         shape = (len(places), *images.shape[1:])
         if self._up is None:
             return OnDevice(torch.from_numpy(np.ascontiguousarray(images[list(places)])).to(self.device), None)
@@ -73,7 +72,7 @@ class Copies:
         return OnDevice(there, arrived)
 
     def to_host(self, *tensors: Tensor) -> OnHost:
-        """Tensors that the current stream computes, which goes on meanwhile."""
+        """Copy tensors that the current stream computes; the stream goes on meanwhile."""
         if self._down is None:
             return OnHost(tensors, None)
         self._down.wait_stream(torch.cuda.current_stream(self.device))

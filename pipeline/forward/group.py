@@ -1,4 +1,5 @@
-"""Starts the workers: a TorchTrainer group, or none and the loop runs here. Gives back what became of drives."""
+"""Runs drives through the network: starts a TorchTrainer group, or runs the one rank here. Returns what became of each
+drive."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ _POLL_S = 0.1
 # Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
 _MAX_RESTARTS = 3
 _BARRIER_TIMEOUT_S = 1800.0
-# A group that has no place for so long says what it waits for, and again later; an autoscaler takes some minutes for a
+# A group that finds no machine for so long tells what it waits for, and tells it again later; an autoscaler takes
+# minutes for a
 # GPU node.
 _SAY_WAITS_AFTER_S, _SAY_AGAIN_AFTER_S = 5.0, 300.0
 
@@ -41,7 +43,7 @@ _KIND = "accelerator_type:"
 _WITHOUT_BFLOAT16 = {"V100", "P100", "T4", "P4", "K80"}
 
 Permit = Callable[[str], Answer | None]
-"""A drive's id -> whether the group may begin it; None: it must wait, ask again."""
+"""A drive's id -> whether the group may begin it; None: ask again later."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class GroupSettings:
     workers: int = 1
     in_process: bool = True
     use_gpu: bool = False
-    """A GPU a rank (`uses_gpus`). Settled once for a run: a group that starts while its GPUs are away waits for them,
-    and never goes on without."""
+    """One GPU for each rank (`uses_gpus`). It is decided once for a run: a group whose GPUs are missing waits for them
+    and never runs without."""
     barrier_timeout_s: float = _BARRIER_TIMEOUT_S
     """A rank may wait at a barrier for as long as another one still reads and computes its share of a drive."""
     retries_after_loss: int = 1
@@ -73,7 +75,7 @@ class Outcome:
 
 
 class GroupError(ClusterError):
-    """The group itself could not run, or not go on. drive_id: what it was working on, if anything."""
+    """The group could not start, or could not go on. drive_id: the drive it was working on, if any."""
 
     def __init__(self, text: str, drive_id: str | None) -> None:
         super().__init__(text)
@@ -90,8 +92,8 @@ def run_forward(
 ) -> dict[str, Outcome]:
     """All drives of `tasks` through the network; drive id -> outcome.
 
-    on_event and permit are called in this thread while the work goes on; permit is asked before every drive. What
-    on_event raises ends a group in this process between two chunks. Raises GroupError where the group cannot run.
+    on_event and permit are called in this thread while the work goes on; permit is called before every drive. An error
+    raised by on_event ends a group in this process between two chunks. Raises GroupError where the group cannot run.
     """
     collected: list[Event] = []
 
@@ -144,7 +146,7 @@ def _run_group(
 ) -> None:
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
     use_gpu = group.use_gpu
-    # beside the driver: on a node that is lost it would take with it what the group was working on
+    # beside the driver: on a lost node it would lose the record of what the group was working on
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(_QueueActor).remote(group.retries_after_loss)
 
@@ -165,7 +167,7 @@ def _run_group(
             run_config=ray.train.RunConfig(
                 storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS)
             ),
-            datasets={"frames": lambda: ray.data.range(1)},  # a name to hang the streams on
+            datasets={"frames": lambda: ray.data.range(1)},  # FrameDataConfig puts the real streams under this name
             dataset_config=FrameDataConfig(tasks, pending=pending),
         )
         failure: list[BaseException] = []
@@ -205,7 +207,7 @@ class _QueueActor(EventQueue):
 
 
 def ranks_said(workers: int, use_gpu: bool, in_process: bool) -> str:
-    """What a group is, for a person."""
+    """The group in words, for the user."""
     kind = "GPU" if use_gpu else "CPU rank"
     return f"{workers} {kind}{'s' if workers > 1 else ''}{', in this process' if in_process else ''}"
 
@@ -237,7 +239,7 @@ def check_gpus(device: Device, in_cluster: bool, workers: int) -> None:
 
 
 def _lacking(group: GroupSettings) -> str | None:
-    """What the whole cluster has too little of for this group, for a person."""
+    """What the cluster lacks for this group, in words for the user."""
     kind = "GPU" if group.use_gpu else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
     if there >= group.workers:
@@ -246,7 +248,7 @@ def _lacking(group: GroupSettings) -> str | None:
 
 
 def outcomes_of(drive_ids: Sequence[str], events: Sequence[Event]) -> dict[str, Outcome]:
-    """What became of each drive, by what the group said of it."""
+    """What became of each drive, from the group's events."""
     outcomes = {}
     for drive_id in drive_ids:
         staged = [e for e in events if isinstance(e, Staged) and e.drive_id == drive_id]

@@ -11,7 +11,7 @@ import contextlib
 import subprocess
 from types import TracebackType
 
-# remembers the last line it was given; speaks if that is not empty when the pipe breaks
+# keeps the last line it was given and prints it when the pipe breaks, unless it is empty
 _SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf \'%s\\n\' "$last" >&2'
 
 
@@ -23,16 +23,16 @@ class KillNotice:
         self._shell: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> KillNotice:
-        with contextlib.suppress(OSError):  # without a shell there are no last words
+        with contextlib.suppress(OSError):  # without a shell there is no notice
             self._shell = subprocess.Popen(
                 ["/bin/sh", "-c", _SHELL],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C shall not end it
             )
             self._tell(self._text)
-            # a run that is stopped leaves its threads where they are: that is an end of its own will
+            # a run that is stopped on purpose prints no notice
             atexit.register(self._hush)
         return self
 

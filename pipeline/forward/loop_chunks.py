@@ -1,7 +1,7 @@
 """Loop chunks: two windows of frames of a place seen twice, predicted jointly and summed like any other chunk.
 
-Which places those are is decided by a `LoopFinder` that the caller brings; here its descriptors are made from the
-tokens that the encoder gives anyway, gathered over the ranks, and its loop chunks are shared among them.
+A `LoopFinder` that the caller brings decides which places those are. Here its descriptors are made from the encoder's
+tokens and gathered over the ranks, and its loop chunks are divided among the ranks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FrameReader = Callable[[Sequence[int]], tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]]
-"""Drive frame numbers -> images (S, H, W, 3), which are good (S,), and why not (S,)."""
+"""Frame numbers -> images (S, H, W, 3), which of them are good (S,), and why the others are not (S,)."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class MemorySync(Protocol):
 
 
 class LocalSync:
-    """One process holds all chunks: its sum is the sum."""
+    """For one process, which holds all chunks: its own sum is the sum of all."""
 
     rank = 0
     world_size = 1
@@ -76,7 +76,7 @@ class GroupSync:
         self.world_size = dist.get_world_size()
 
     def sum(self, step: FastWeights | None, *, failed: bool, bad_frames: int = 0) -> Barrier:
-        """See MemorySync. One collective: the failure flag and the count ride on the step's vector."""
+        """See MemorySync. One all-reduce: the failure flag and the count travel in the step's vector."""
         tail = torch.tensor([float(failed), float(bad_frames)], device=self.device)
         parts = [tail] if step is None else [*(w.reshape(-1).float() for w in step), tail]
         vector = torch.cat(parts)

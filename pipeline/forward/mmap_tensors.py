@@ -1,8 +1,6 @@
-"""Host memory of its own for what waits long.
-
-Left where it was computed a chunk would lie scattered among the layers' work, and the heap, which goes back to the
-system from its end only, would keep the gaps: measured, a chunk that counts 7 MB then costs 13, and more at each
-barrier.
+"""Separate host memory for tensors that wait long. In the heap, a waiting chunk would lie scattered among the layers'
+buffers, and the heap returns memory to the system only at its end: measured, a chunk of 7 MB then takes 13 MB, and more
+at each barrier.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pipeline.errors import CheckpointError
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of encoder, attention and memories."""
 PrecisionSetting = Literal["auto", "float32", "bfloat16"]
-"""As a user sets it: auto is settled for the machine before anything is known by it."""
+"""As a user sets it; auto is replaced by the machine's choice before an identity is computed."""
 Device = Literal["auto", "gpu", "cpu"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
@@ -35,7 +35,8 @@ class NetworkSpec:
     """Which network. Picklable, so that a driver can tell its workers.
 
     preset: a name of models.config, or None for what the weights say (the published network for foreign
-    ones). weights: URI of a checkpoint, or None for the preset's own in the box; without any, made-up ones.
+    ones). weights: URI of a checkpoint, or None for the weights that ship with the preset; a preset without weights
+    gets random ones.
     compiled: blocks, memories and heads through torch.compile, where the machine has a compiler.
     """
 
@@ -54,7 +55,7 @@ class NetworkSpec:
 
     @property
     def trained(self) -> bool:
-        """Whether there are weights at all; without, the numbers of a result mean nothing."""
+        """Whether the weights are trained; the numbers of a result with random weights mean nothing."""
         return self._source() is not None
 
     def _source(self) -> str | None:
@@ -64,7 +65,7 @@ class NetworkSpec:
         return str(shipped) if shipped.is_file() else None
 
     def sha256(self) -> str:
-        """Hash of the weights' file; made-up weights have a name instead."""
+        """SHA-256 of the weights' file; random weights have a name instead."""
         source = self._source()
         if source is None:
             return f"untrained-{self.preset}-seed-{_UNTRAINED_SEED}"
@@ -125,7 +126,7 @@ def _opened(source: str, config: ModelConfig | None, dtype: torch.dtype = torch.
 
 @contextlib.contextmanager
 def _checkpoint_errors() -> Iterator[None]:
-    """models/ knows nothing of the pipeline: its error becomes one of the pipeline's family."""
+    """Turns an error of models/, which knows nothing of the pipeline, into one of the pipeline's errors."""
     try:
         yield
     except models.CheckpointError as error:

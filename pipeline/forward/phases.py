@@ -37,9 +37,8 @@ from pipeline.forward.state_store import StateStore, WaitingChunk
 
 
 class DroppedDrive(DriveError):
-    """All ranks give this drive up together; the text is what this rank knows of the reason.
-
-    names_frames: the text names frames of this rank; ranks without bad frames know the count alone.
+    """All ranks drop this drive together; the text is the reason as far as this rank knows it. names_frames: the text
+    names bad frames of this rank; other ranks know only their count.
     """
 
     def __init__(self, text: str, names_frames: bool = False) -> None:
@@ -68,7 +67,7 @@ class DriveShare:
 
 @dataclass(frozen=True)
 class ForwardSettings:
-    """How a drive is run: over what memories are summed, their precision, how many bad frames are too many."""
+    """How a drive is run: over which chunks memories are summed, their precision, how many bad frames are too many."""
 
     memory_scope: MemoryScope = "drive"
     orthogonalise_dtype: torch.dtype = torch.float32
@@ -164,7 +163,7 @@ class DrivePhases:
     def _advance(
         self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int, total: FastWeights | None
     ) -> int:
-        """Run chunks through a segment, add what they ask of its memory to total. Returns their bad frames."""
+        """Run chunks through a segment and add their steps for its memory to `total`. Returns their bad frames."""
         bad = 0
         for chunk in chunks:
             owned = share.owned.get(chunk.number, range(0))
@@ -195,7 +194,7 @@ class DrivePhases:
     ) -> Exception | None:
         """Find places seen twice in the whole drive; this rank's share of their chunks joins the others.
 
-        Returns what failed on this rank, if anything did. Ranks go in step: none gathers while another is out.
+        Returns what failed on this rank, if anything did. All ranks reach this gather, also those with a failure.
         """
         assert self.finder is not None and self.read_frames is not None
         try:
@@ -281,7 +280,8 @@ class DrivePhases:
         chunks: Iterable[WaitingChunk],
         stage: Callable[[int, ChunkPrediction], None],
     ) -> None:
-        """Cameras and depth of every chunk, staged behind; then one last barrier: everybody has staged all."""
+        """Cameras and depth of every chunk, staged in the background; then a last barrier, after which all chunks of
+        all ranks are staged."""
         failure: Exception | None = None
 
         def stage_one(numbers: Tensor, values: OnHost, chunk: WaitingChunk) -> None:
@@ -327,7 +327,7 @@ class DrivePhases:
             )
 
     def _zero_step(self, segment: int) -> FastWeights | None:
-        """A step of zeros, what a rank without chunks contributes; None where there is no memory."""
+        """A step of zeros, which a rank without chunks contributes; None where there is no memory."""
         layer = self.model.config.segments[segment][-1]
         if layer not in self.model.config.memory_layers or self.settings.memory_scope == "off":
             return None
@@ -377,7 +377,7 @@ def _mostly(bad: Mapping[int, str]) -> str:
 
 
 def _device_is_lost(error: Exception) -> bool:
-    """A CUDA error that sticks to the process; running out of memory does not."""
+    """Whether a CUDA error makes the device unusable for this process; running out of memory does not."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return False
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)

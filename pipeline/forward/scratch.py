@@ -1,4 +1,4 @@
-"""Tensors on local disk while they wait: raw bytes in files without a name, which vanish with the process."""
+"""Waiting tensors on local disk: raw bytes in unlinked files, which vanish with the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class ScratchFull(OSError):
-    """The disk has no room, whatever the budget says."""
+    """The disk is full, although the budget allows more."""
 
 
 class ScratchFile:
@@ -49,7 +49,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def _all(step: Callable[[memoryview], int], data: memoryview) -> None:
-    """Call `step` until all of `data` has gone through: a system call may do less than asked."""
+    """Call `step` until all of `data` is read or written: a system call may process only a part."""
     while len(data):
         done = step(data)
         if done == 0:

@@ -1,7 +1,7 @@
 """Predictions of a chunk on storage, until the drive is published.
 
-One safetensors file a chunk under `<output>/_staging/<drive_id>/<attempt>/`; the attempt names one try at the
-drive, so that files of a try that died are never mixed with those of the next.
+One safetensors file for each chunk under `<output>/_staging/<drive_id>/<attempt>/`; the attempt names one try at the
+drive, so that files of a failed try are never mixed with those of the next.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
 
 
 def _crc32(tensors: Mapping[str, NDArray[np.generic]], reasons: str) -> str:
-    """A checksum of all that a chunk holds: a gigabyte a second, and a flipped bit is never missed."""
+    """CRC-32 of everything in a chunk: about a gigabyte a second; it detects any single flipped bit."""
     value = zlib.crc32(reasons.encode())
     for name in _TENSORS:
         value = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), value)

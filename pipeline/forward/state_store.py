@@ -1,7 +1,7 @@
 """Where chunks wait between two barriers: on the GPU, in host memory, on local disk, within budgets.
 
-Every barrier is reached by all chunks in the same order, so a chunk goes to the fastest tier that has room and comes
-back from there; which tier that is changes no number. Copies to and from the host run beside the computation, the
+All chunks reach every barrier in the same order. A chunk goes to the fastest tier that has room, and comes back from
+there; the tier does not change any result. Copies to and from the host run beside the computation, the
 next chunk is fetched while the one before is worked on.
 """
 
@@ -48,7 +48,7 @@ class WaitingChunk:
 
 
 class StateStore(Protocol):
-    """Keeps chunks of one rank by number; what is put comes back equal, on the working device."""
+    """Keeps chunks of one rank by number; a chunk comes back unchanged, on the working device."""
 
     def put(self, chunk: WaitingChunk) -> None:
         """Keep a chunk until it is taken; its images, if it has them, until they are taken."""
@@ -67,7 +67,7 @@ class StateStore(Protocol):
         ...
 
     def clear(self) -> None:
-        """Forget everything: the drive was dropped or is done."""
+        """Forget all chunks: the drive was dropped or is done."""
         ...
 
     def explain(self, error: Exception) -> str:
@@ -98,7 +98,7 @@ _Key = tuple[Literal["state", "images"], int]
 
 
 class TieredStore:
-    """Chunks in the fastest tier with room. One thread writes behind and one reads ahead.
+    """Chunks in the fastest tier with room. One thread writes in the background and one reads ahead.
 
     Attributes:
         peak: most bytes that waited in each tier so far.
@@ -335,13 +335,13 @@ class TieredStore:
 
 
 def _settled(pending: Future[None] | Future[tuple[list[Tensor], torch.cuda.Event | None]] | None) -> None:
-    """Wait for the end of a thread's work, whatever it was: its error has been or will be told elsewhere."""
+    """Wait for the end of a thread's work; its error, if any, is raised elsewhere."""
     if pending is not None:
         pending.exception()
 
 
 def _compact(tensor: Tensor) -> Tensor:
-    """The tensor alone: contiguous, and not a part of something larger that it would keep alive."""
+    """The tensor as a contiguous copy that keeps no larger storage alive."""
     if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes:
         return tensor
     return tensor.contiguous() if not tensor.is_contiguous() else tensor.clone()

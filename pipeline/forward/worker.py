@@ -1,6 +1,6 @@
 """The rank's loop: every planned drive through its phases. Runs in a TorchTrainer group or in the driver.
 
-Comes in: RankFrames (plan and ordered stream of frames). Goes out: staged predictions and events.
+In: RankFrames (plan and ordered stream of frames). Out: staged predictions and events.
 """
 
 from __future__ import annotations

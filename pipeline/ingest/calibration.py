@@ -67,7 +67,8 @@ def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> C
 def known_camera(
     config: CameraConfig, folder: str, files: Listing | None, size: tuple[int, int], exif: Camera | None
 ) -> KnownCamera | None:
-    """What is known of a drive's camera, the surest first: named, lying with it, EXIF. size: of upright frames."""
+    """What is known of a drive's camera: the calibration that was named, else one that lies with the drive, else EXIF.
+    size: of upright frames."""
     camera = named_camera(config, folder, size)
     if camera is None and config.file is None:
         camera = lying_camera(folder, files, size)
@@ -84,5 +85,5 @@ def _which(folder: str) -> str | None:
 
 
 def _others(files: Listing) -> frozenset[str]:
-    """Names in a folder where they are no long run of frames."""
+    """Names in a folder, unless it holds a long run of frames."""
     return frozenset() if files.pattern is not None else frozenset(files.names)

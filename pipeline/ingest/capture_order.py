@@ -1,4 +1,4 @@
-"""Whether the order of a drive's pictures, which is that of their names, is the one that their EXIF times say."""
+"""Compares the order of a drive's pictures, which follows their names, with the order of their EXIF times."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ _HEADER_BYTES = 64 * 1024  # EXIF lies in a JPEG's first segment, which is no lo
 
 
 def order_notes(files: Listing) -> tuple[str, ...]:
-    """A line where pictures that come later in the drive say that they were taken earlier.
-
-    Looks at some pictures over the whole drive, and at the first alone where that has no time. What cannot be read now
-    says nothing.
+    """A warning, one line, where later pictures of the drive have earlier EXIF times; else None. It reads some pictures
+    over the whole drive, or only the first where that has no time. A picture that cannot be read is passed over.
     """
     count = len(files)
     before: tuple[str, int] | None = None

@@ -1,7 +1,7 @@
 """Which videos of a folder are clips of one recording: chapters, numbered segments, files named after their time.
 
-Names come first; the headers of a few files are asked where names alone would also fit drives of their own. What does
-not follow the clip before it, or follows it after more than some seconds, begins a drive of its own.
+Names decide first; headers of a few files are read where the names would also fit separate drives. A clip that does not
+follow the clip before it, or follows more than some seconds later, begins another drive.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PIECE = re.compile(
 )
 
 Header = Callable[[str], ClipHeader | None]
-"""What a clip's header says, by its name; None where it cannot be read, as of a file that was cut off."""
+"""The header of the clip of this name; None where it cannot be read, as in a file that was cut off."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Links:
         return found
 
     def _by_number(self) -> list[bool]:
-        """By numbers, unless a missing one or the clocks of the first and the last clip say that there is a gap."""
+        """By numbers, unless a number is missing or the clocks of the first and the last clip show a gap."""
         count = len(self._clips) - 1
         found = []
         for i in range(count):

@@ -1,7 +1,6 @@
-"""A few bytes of a drive's files, hashed: tells two drives apart whose files have the same names and sizes.
-
-Files on a disk have no etag, and frames without compression all have one size. Where an object store says an etag for
-every file, names and etags tell as much, and nothing is read.
+"""A hash of a few bytes of a drive's files. It distinguishes drives whose files have the same names and sizes: files on
+a disk have no etag, and uncompressed frames all have one size. Where the store has an etag for every file, nothing is
+read.
 """
 
 from __future__ import annotations

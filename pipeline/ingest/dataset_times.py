@@ -23,7 +23,8 @@ def camera_folder(folder: str) -> str | None:
 def dataset_times(folder: str, files: Listing) -> list[int] | None:
     """Times of the pictures in a folder in nanoseconds, from the data set's file beside it; None without one.
 
-    KITTI raw: image_02/timestamps.txt, a line a picture, where the picture's number is its line. EuRoC: cam0/data.csv,
+    KITTI raw: image_02/timestamps.txt has one line for each picture; the picture's number is the number of its line.
+    EuRoC: cam0/data.csv,
     rows of a time in nanoseconds and the picture's name.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a drive is: its frames, times and identity, whatever it was found as."""
+"""A drive: its frames, times and identity, for every kind of input."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Drive:
 
     @property
     def picture(self) -> dict[str, object]:
-        """What of the way frames are seen is told by no setting and changes the result; empty for upright frames of a
-        camera of which nothing is known."""
+        """Facts about the frames' look that change the result and are in no setting; empty for upright frames of an
+        unknown camera."""
         said: dict[str, object] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
         if self.white != preprocess.WHITE:
             said["white"] = self.white

@@ -40,12 +40,12 @@ KITTI_FOLDERS = ("image_2", "image_0")
 KITTI_RAW_FOLDERS = ("image_02", "image_00")
 HEADER_BYTES = 64 * 1024  # holds the size in all but JPEGs with large embedded previews
 _DEEP_LOOKED_AT = 6  # pictures of more than 8 bits that are read to see which range they use
-FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is not worth its listing
+FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is refused
 
 _CAMERA_FOLDER = re.compile(r"image_\d+")
-# What lies beside frames and is read by its name, or says nothing of what could be a frame.
+# Files beside frames that are read by their names, or that are surely no frames.
 _BESIDE = ("calib.txt", "times.txt", "timestamps.txt", "poses.txt", "thumbs.db", "desktop.ini")
-# Clips with a picture each (a thumbnail) are clips; a folder of frames may hold a clip or two.
+# A folder with one picture for each clip holds clips and thumbnails; a folder of frames may hold a clip or two.
 _IMAGES_A_CLIP = 4
 
 
@@ -217,7 +217,8 @@ def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str
 
 
 def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
-    """The frames of a folder's drive in order, out of a listing in the order of plain text; and what is not used."""
+    """The frames of a folder's drive in order, from a listing sorted as plain text; and notes on files that are not
+    used."""
     if files.pattern is not None:  # nearly all drives, and looking at each name costs ten times as much
         return (files if is_image_name(files.pattern) else files.take(())), ()
     names = files.names
@@ -317,7 +318,7 @@ def _kitti_times(sequence: str, files: Listing) -> list[int] | None:
 
 
 def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeader:
-    """What the first image says whose header can be read."""
+    """The header of the first image whose header can be read."""
     reason = ""
     for file in itertools.islice((file for file in files if file.size > 0), FIRST_FRAMES_TRIED):
         try:

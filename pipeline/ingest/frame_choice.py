@@ -1,4 +1,4 @@
-"""Which frames of a source a drive takes, and how they are read: what the settings say of every kind of drive."""
+"""Which frames of a source a drive takes, and how they are read: the settings that hold for every kind of drive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masks of a drive's frames as the user has them, brought to the network's pixels."""
+"""The user's masks of a drive's frames, scaled to the network's pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class FrameShape:
-    """What happens to a drive's upright frames: their size and the network's (width, height), the rectified view."""
+    """How a drive's upright frames become the network's: both sizes (width, height), and the rectified view."""
 
     source: tuple[int, int]
     network: tuple[int, int]

@@ -1,7 +1,7 @@
 """Which files of a folder are the frames of one drive, and in what order. Names alone; no file is opened.
 
-A folder as people have it may hold more than one series of pictures (a second camera, masks, the same frames in a
-second format) and files that are no pictures. One series is taken; everything else is counted and named.
+A folder may hold more than one series of pictures (a second camera, masks, the same frames in a second format) and
+other files. One series is taken; everything else is counted and named.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Kinds of pictures that are told by a word in their names: not what a camera saw.
+# Words in names that tell a kind of picture that no camera took.
 _NOT_CAMERA = re.compile(
     r"(?:^|[^a-z])(mask|masks|seg|segmentation|semantic|instance|label|labels|depth|disp|disparity|flow|normal|normals|"
     r"alpha|conf|confidence|thumb|thumbnail|preview|gt|overlay)(?:[^a-z]|$)"
 )
 _CAMERA_NUMBER = re.compile(r"(?:^|[^a-z])(?:cam|camera|image|img|view|lens|sensor|channel|ch)[-_ ]?$")
-# Where several cameras lie side by side, the one that looks ahead is what people mean.
+# Of several cameras side by side the one that looks ahead is taken.
 _AHEAD = re.compile(r"(?:^|[^a-z])(front|fwd|forward|main|left|rgb|color|colour)(?:[^a-z]|$)")
 _NUMBER = re.compile(r"\d+")
 _SHARED = 0.5  # share of a series' numbers that another one has too: they lie side by side, not one after the other
@@ -56,7 +56,7 @@ def natural_key(name: str, decimal: bool = False) -> tuple[tuple[object, ...], s
     decimal: read digits, a point and digits as one number with a fraction.
     """
     parts = re.split(r"(\d+\.\d+|\d+)" if decimal else r"(\d+)", _stem(name))
-    # Text and numbers take turns, so that like is compared with like.
+    # Text and numbers alternate, so that text is compared with text and number with number.
     return tuple(_number(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 

@@ -1,4 +1,4 @@
-"""Times of frames out of a text file: a line a frame, in the units and forms in which data sets write them."""
+"""Times of frames from a text file: one line for each frame, in the units and forms that data sets use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Frames for every rank of a group: one ordered Ray Data stream a rank, and the windows of its chunks.
-
-A row of a stream is one segment, decoded in one task, in one block. Streams are planned anew whenever a group
-(re)starts, with the plan and the stream in one object, so that they cannot disagree.
+"""Frames for every rank of a group: one ordered Ray Data stream for each rank, and the windows of its chunks. A row of
+a stream is one segment, decoded in one task, in one block. Whenever a group (re)starts, streams are planned anew; plan
+and stream are one object, so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class RankFrames:
 
 
 class FrameDataConfig(ray.train.DataConfig):
-    """Gives every rank of a TorchTrainer its `RankFrames`; hang it on any name, such as "frames".
+    """Gives every rank of a TorchTrainer its `RankFrames`; give it any name, such as "frames".
 
         TorchTrainer(loop, datasets={"frames": lambda: ray.data.range(1)},
                      dataset_config=FrameDataConfig(tasks))
@@ -129,7 +128,7 @@ class FrameDataConfig(ray.train.DataConfig):
             cpus_per_rank: most segments that are decoded at a time for one rank.
             object_store_bytes_per_rank: bound on decoded segments that wait for one rank.
         """
-        super().__init__(datasets_to_split=[])  # the streams here are made a rank each, nothing is split
+        super().__init__(datasets_to_split=[])  # the streams here are made for each rank, nothing is split
         self._tasks = tuple(tasks)
         self._pending = pending
         self._cpus = cpus_per_rank
@@ -161,7 +160,7 @@ def local_frames(
 
 
 def iter_chunk_windows(rank_frames: RankFrames, drive_index: int) -> Iterator[Window]:
-    """Glue a rank's segments into the windows of its chunks of one drive.
+    """Join a rank's segments into the windows of its chunks of one drive.
 
     Holds the overlap and one segment beside the window that is handed out (which is the caller's to keep).
     Call it for drives in increasing order; what was left of earlier drives is passed over.
@@ -239,7 +238,7 @@ def _stream(segments: list[Segment], cpus: float, memory: int) -> ray.data.DataI
     dataset = dataset.map_batches(_decode_block, batch_size=None, batch_format="pyarrow", num_cpus=1)
     context = dataset.context
     context.execution_no_progress_timeout_s = -1  # else a rank busy for half an hour kills its stream
-    context.enable_progress_bars = False  # jobs have a line of their own
+    context.enable_progress_bars = False  # the job has progress lines of its own
     context.execution_options = ray.data.ExecutionOptions(
         preserve_order=True,
         resource_limits=ray.data.ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory),

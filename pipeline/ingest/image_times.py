@@ -1,4 +1,4 @@
-"""Times of pictures that no data set's file tells: their names, or what the camera wrote into them (EXIF)."""
+"""Times of pictures without a file of times: from their names, or from EXIF."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Drives that lie in several numbered folders: frames split by the thousand, and comma2k19's minutes.
 
 000/000000.png ... 001/001000.png: frames of one drive, where each folder goes on counting where the one before it ends.
-3/video.hevc, 4/video.hevc: comma2k19's segments of a minute; ROUTE--3/fcamera.hevc: openpilot's. Folders of drives are
-numbered too: what does not fit exactly is not put together.
+3/video.hevc, 4/video.hevc: comma2k19's segments of a minute; ROUTE--3/fcamera.hevc: openpilot's. Folders of separate
+drives are numbered too: folders that do not fit exactly are not joined.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ LEAST_SIDE = 28  # two patches of the network
 MOST_ASPECT = 10
 WHITE = 65535  # of pictures of more than 8 bits, where nothing says otherwise
 _ONE_COLOUR = 2  # grey values between the darkest and the brightest pixel: compression alone makes some
-# What cameras and exporters write. An allow-list, because others run interpreters (EPS) or read other files.
+# Formats that cameras and exporters write. Only these are read, because others run interpreters (EPS) or open other
+# files.
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 SUFFIXES += (".pgm", ".pnm")
@@ -125,7 +126,7 @@ def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uin
 
 
 def rectified_image(image: Image.Image, view: View) -> NDArray[np.uint8]:
-    """A lens' picture as the pinhole of `view` sees it, uint8 (height, width, 3). Raises DecodeError as
+    """A picture of a lens as the pinhole of `view` sees it, uint8 (height, width, 3). Raises DecodeError as
     `prepare_image`."""
     return remap_of(view).apply(_as_rgb(image))
 
@@ -251,7 +252,7 @@ def shows_nothing(picture: NDArray[np.uint8]) -> bool:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse frames that no network can make sense of. Raises DecodeError with what would do."""
+    """Refuse frames that the network cannot use. Raises DecodeError that says which frames it can."""
     if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ASPECT * min(width, height):
         raise DecodeError(
             f"frames of {width}x{height} pixels cannot be used: expected at least {LEAST_SIDE} pixels a side, and one "
@@ -260,7 +261,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether values of more than 8 bits are stored; PIL drops half of the bits of such colours without a word."""
+    """Whether values of more than 8 bits are stored; PIL drops half of the bits of such colours silently."""
     tiles = getattr(image, "tile", None)  # not of every format, and gone once pixels are there
     raw = str(tiles[0][3]) if tiles else ""
     return image.mode.startswith("I") or (image.mode in ("RGB", "RGBA") and ";16" in raw)

@@ -1,8 +1,8 @@
 """Looks through a whole drive before it is planned: where the car stands, where it turns. Ray tasks on small pictures.
 
 Every frame is read once as a grey thumbnail (a JPEG is decoded at an eighth of its size for that), segment by
-segment wherever there are free cores; one more task judges them in order, so that the driver, which may plan
-thousands of drives, moves neither pixels nor hours of arithmetic.
+segment wherever there are free cores; one more task judges them in order. The driver, which may plan thousands of
+drives, neither moves pixels nor computes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def scan_drive(
         scanned: told how many more frames have been read.
 
     Raises:
-        StorageError: the store does not answer. A frame that cannot be read is no error: it is kept, and said later.
+        StorageError: the store does not answer. A frame that cannot be read is no error: it is kept, and reported when
+        it is decoded.
     """
     length = _VIDEO_SEGMENT if drive.kind == "video" else _SEGMENT
     every = range(drive.frame_count)
@@ -72,7 +73,7 @@ def scan_drive(
 
 @ray.remote(num_cpus=1, num_returns=2)
 def _read(segment: Segment) -> tuple[FrameBatch, str | None]:
-    """Thumbnails for `judge`, which stay where they are, and what the driver must know of them."""
+    """Thumbnails for `judge`, which stay on their node, and the facts that the driver needs."""
     batch = decode_thumbnails(segment)
     return batch, batch.storage_failure
 

@@ -1,8 +1,7 @@
 """A segment: the frames that are read, decoded and resized in one go. No Ray here; `frames` streams them.
 
-A bad frame (corrupt, of another size, vanished) becomes grey and carries a reason: it keeps its place. A
-store that does not answer is another thing: the whole segment is reported as not read, or else an outage
-would turn good drives into empty ones.
+A bad frame (corrupt, of another size, vanished) becomes grey and carries a reason: it keeps its place. Where the store
+does not answer, the whole segment is reported as not read: otherwise an outage would turn good drives into empty ones.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class FrameTracker(Protocol):
 
 @dataclass(frozen=True)
 class DriveTask:
-    """What the group shall do for one drive: frames of height x width, cut into chunks.
+    """One drive as a group processes it: frames of height x width, cut into chunks.
 
     Frames that are left out (the car stands) do not exist for the network: chunks, segments and everything in
     `forward` count the places of the frames that are kept. `number` says which frame of the drive a place is.
@@ -301,7 +300,8 @@ def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare
 
 
 def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
-    """The frames of a segment out of the files that hold them. Of several clips one that vanished is not all."""
+    """The frames of a segment out of the files that hold them. Where one of several clips vanished, the others are
+    read."""
     assert segment.wanted_ns is not None
     for uri, group in itertools.groupby(zip(segment.uris, segment.wanted_ns, strict=True), key=lambda one: one[0]):
         wanted = [time_ns for _, time_ns in group]

@@ -135,8 +135,8 @@ def _block_means(values: FloatArray) -> FloatArray:
 
 def _motion(before: _Picture, now: _Picture, quiet_share: float) -> float:
     """Apparent motion in pixels that `quiet_share` of the textured blocks stay below, both of all of them and with the
-    near ones counting more; infinite if few have texture. Far things hardly move while a car drives, a bonnet not at
-    all: neither alone shows that it stands.
+    near ones counting more; infinite if few have texture. Far things hardly move while a car drives, and a bonnet not
+    at all: neither alone shows that the car stands.
     """
     textured = before.texture >= _TEXTURE
     if textured.mean() < _FEWEST_BLOCKS:
@@ -225,7 +225,7 @@ def shift_borders(
 
     Every chunk but the last may end up to `reach` frames early; the next begins `overlap` frames before that end, so
     that overlaps stay as long as they were and no chunk grows. Of all such plans the one with the least turning
-    around the chunks' ends and beginnings is taken; a chunk more must save `price` of it.
+    around the chunks' ends and beginnings is taken; an additional chunk must save `price` of it.
 
     Args:
         chunks: as `plan_chunks` makes them, with this overlap.

@@ -27,7 +27,7 @@ from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import raw_stream
 from pipeline.ingest.preprocess import MAX_PIXELS
 
-# Every container that PyAV opens and that people's cameras write.
+# Containers that PyAV opens and that cameras write.
 _MP4 = (".mp4", ".mov", ".m4v", ".3gp", ".3g2", ".f4v", ".insv")
 _OTHER = (".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".ivf", ".dav")
 _STREAMS = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".h264", ".264", ".h265", ".265", ".hevc")
@@ -111,7 +111,7 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
                         "byte by byte; give the recordings one by one, or join them by ffmpeg -f concat"
                     )
                 last_dts = packet.dts
-            if packet.is_discard:  # cut away by an edit list: decoded for others' sake, never shown
+            if packet.is_discard:  # cut away by an edit list: decoded because others need it, never shown
                 continue
             if packet.pts is None:
                 untimed += 1

@@ -1,4 +1,5 @@
-"""Views of a drive rendered from chosen cameras, and the same views of other results: what the slider compares."""
+"""Views of a drive rendered from chosen cameras, and the same views of other results; the report's slider compares
+them."""
 
 from __future__ import annotations
 

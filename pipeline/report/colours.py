@@ -37,7 +37,7 @@ def hexadecimal(colour: tuple[int, int, int]) -> str:
 
 
 def chunk_colours(count: int) -> NDArray[np.uint8]:
-    """(count, 3): one colour a chunk, neighbours far apart in hue."""
+    """(count, 3): one colour for each chunk, neighbours far apart in hue."""
     hue = (np.arange(count) * _GOLDEN) % 1.0
     # HSV with a saturation of 0.55 and full value, written out: matplotlib is not needed for this
     part = (hue[:, None] * 6 + np.array([5.0, 3.0, 1.0])) % 6

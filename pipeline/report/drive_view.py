@@ -1,4 +1,4 @@
-"""A drive as it is shown: its path, its quality by frame, which way is up, how large things are drawn."""
+"""A drive prepared for display: its path, its quality by frame, the up direction, the size of marks."""
 
 from __future__ import annotations
 

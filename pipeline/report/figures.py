@@ -40,7 +40,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
     "svg.hashsalt": "report",
-    "text.parse_math": False,  # names of results are the user's: $x$ is no formula
+    "text.parse_math": False,  # names of results come from the user: $x$ is no formula
 }
 
 
@@ -55,7 +55,7 @@ class Figure:
 
 
 def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Measurement] = ()) -> tuple[Figure, ...]:
-    """The figures that there is something to draw for."""
+    """The figures for which there is data."""
     figures = []
     if compared.own is not None or compared.others:
         figures.append(_deviation(view, compared))

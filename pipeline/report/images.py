@@ -1,4 +1,4 @@
-"""The drive's own frames, small, for looking beside the reconstruction. A frame that cannot be read is left out."""
+"""The drive's own frames, small, to compare with the reconstruction. A frame that cannot be read is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page over many drives: what each of them is, in an entry of a few numbers, a sketch of its path and a picture."""
+"""The page over many drives: for each an entry with a few numbers, a sketch of its path and a picture."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def published_drives(output: str) -> list[str]:
 def index_drives(
     output: str, drives: Sequence[str], site: Path, reporter: Reporter, images_from: str | None = None
 ) -> list[Entry]:
-    """An entry a drive, in the order given; what the site holds already of an unchanged result is not read again.
+    """One entry for each drive, in the order given; entries of unchanged results are taken from the site.
 
     A drive that cannot be read (damaged, of a newer schema, vanished) gets an entry that says so.
     """

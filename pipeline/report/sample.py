@@ -1,4 +1,4 @@
-"""Few points that stand for many: a share of every row group, so that a cloud of any size opens in seconds."""
+"""A sample of a point cloud: a share of every row group, so that a cloud of any size opens in seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drive as a viser scene: what the recorded viewer of the site and the live one both show.
+"""A drive as a viser scene, for the recorded viewer of the site and for the live one.
 
 Layers by name: /points/colour, /points/confidence, /points/chunk (one is visible at a time), /path, /cameras, /loops,
 /stretches, /now (the camera of the frame that is looked at), /others/N (trajectories compared with).
