@@ -1,6 +1,6 @@
 """Drives to poses and points: python -m jobs.reconstruct --input URI --output URI.
 
-The input is one drive, a folder with many, or a manifest of drives. Without arguments a small city drive is rendered
+The input is one drive, a folder with many, or a list of drives. Without arguments a small city drive is rendered
 and reconstructed, to see the whole thing work. Exit codes: 0 done, 1 something failed, 130 stopped before its end.
 """
 

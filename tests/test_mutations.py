@@ -19,7 +19,7 @@ from models import Reconstructor
 from models.checkpoint import save_checkpoint
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError
-from pipeline.fleet.discover.drive_list import read_manifest_refs
+from pipeline.fleet.discover.drive_list import read_drive_list
 from pipeline.fleet.records.failure_records import FAILED_FOLDER, Failure, Failures
 from pipeline.fleet.records.ledger import DriveRow, RunInfo, read_run
 from pipeline.fleet.status.run_report import render_run_report
@@ -286,7 +286,7 @@ def test_a_damaged_list_of_drives_is_named_or_its_rows_are(tmp_path, name, numbe
         return sink.getvalue().to_pybytes()
 
     def read():
-        for one in read_manifest_refs(str(path)):
+        for one in read_drive_list(str(path)):
             assert "\x1b" not in getattr(one, "reason", "")
 
     other = {"drives.json": damaged_json, "drives.parquet": rewritten}.get(name, damaged_lines)

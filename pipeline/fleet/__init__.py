@@ -1,4 +1,4 @@
-"""Many drives. In: an input with drives or a list of them. Out: results, and a ledger that says what became of each.
+"""Many drives. In: a place with drives, or a list of drives. Out: results, and a ledger with the fate of every drive.
 
 Each drive passes through the stages of `pipeline.reconstruct`, which import nothing from here. Start at `run.py`;
 README.md beside it describes a run.

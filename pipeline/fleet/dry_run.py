@@ -1,4 +1,4 @@
-"""What a run would do and take, before anything is done: `jobs.reconstruct --plan`. Headers only; printed and stored.
+"""What a run would do and need: `jobs.reconstruct --plan`. It reads headers only; the plan is printed and stored.
 
 Frames a second come from what was published on this output with the same network before, else from stored figures
 (`figures.json`, each with the machine it was measured on).
@@ -69,9 +69,9 @@ class FleetPlan:
 def fleet_plan(
     config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter, noted: Sequence[str] = ()
 ) -> FleetPlan:
-    """Plan all drives, store the plan as <output>/_plans/<time>.json, and say it. noted: what of the input is not used,
-    as `refs` finds it. Raises what a run would raise for
-    the run as a whole: StorageError, CheckpointError, ValueError."""
+    """Plan all drives and store the plan as <output>/_plans/<time>.json. noted: notes on parts of the input that are
+    not used, filled while `refs` is read. Raises what a run as a whole would raise: StorageError, CheckpointError,
+    ValueError."""
     output = storage.absolute(config.output)
     failures = Failures(output)
     planner = make_planner(config, output, failures)
@@ -115,7 +115,7 @@ def fleet_plan(
         )
     frames = sum(cost.frames for cost in costs)
     staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
-    # staged at a time: what the groups are at, what waits for the finisher, what it is at
+    # staged at a time: the drives in the groups, those that wait for the finisher, those that it works on
     at_a_time = size.groups * 2 + 3 * config.fleet.finishing
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
     plan = FleetPlan(

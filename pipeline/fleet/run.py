@@ -113,7 +113,7 @@ class _Run:
         self.listing_failure: str | None = None
 
     def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
-        """Everything; what the run ended as, and why, if not simply done."""
+        """The whole run; returns its final state, and why where it is not simply done."""
         groups = [Group(number, self.context) for number in range(self.context.size.groups)]
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
         threads += [
@@ -139,7 +139,8 @@ class _Run:
         return "finished", self.listing_failure
 
     def _stopped(self, threads: list[threading.Thread]) -> tuple[str, str | None]:
-        """Say at once what is not done, then let what is nearly done end; the rest is dropped with its processes."""
+        """Record at once which drives are not done, let nearly finished ones end, and drop the others with their
+        processes."""
         self.lifecycle.stop()
         self.queue.stop()
         self.lifecycle.reporter.say(
@@ -223,7 +224,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def fleet_summary(state: RunState, output: str) -> str:
-    """What a person wants to know at the end: counts, what failed and why, and what to type to do just that again."""
+    """The summary at the end: counts, what failed and why, and the command that repeats only the failed drives."""
     counts = state.counts
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     spent = (state.info.ended_at or time.time()) - state.info.started_at

@@ -9,7 +9,7 @@ from pipeline.common.settings import ALWAYS, setting
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """What of a drive's prediction becomes points, and how the files are cut."""
+    """Which pixels of a drive become points, and how the files are cut."""
 
     with_points: bool = setting(True, expert=True, identity=ALWAYS)
     """Write the point cloud; without it only poses, chunks and loops are published."""
@@ -24,8 +24,8 @@ class PublishConfig:
     """Keep one point (the most confident) in each cube of this side, in world units; None keeps all."""
     voxel_memory: int = setting(16_777_216, expert=True, identity=ALWAYS)
     """How many occupied cubes are remembered from file to file (8 bytes each, so 128 MB at most): at least
-    the last half of that number. A drive with fewer cubes gets exactly one point a cube; a longer one may
-    get a second point in a cube that it left long ago."""
+    the last half of that number. A drive with fewer cubes gets exactly one point in each cube; a longer one may get a
+    second point in a cube that it left long ago."""
     shard_rows: int = setting(4_194_304, expert=True, identity=ALWAYS)
     """Points a file at most. 4 M points are about 60 MB on disk and 0.4 GB while they are sorted and written
     (0.6 GB with voxels), whatever the length of the drive."""

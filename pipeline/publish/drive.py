@@ -51,13 +51,13 @@ def publish_drive(
     """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
 
     chunks are read one after the other, each once, one held at a time. Files are complete before they have
-    their names (renamed locally, one PUT elsewhere); what makes them a drive is the manifest, written last.
+    their names (renamed locally, one PUT elsewhere); the manifest, written last, makes them a drive.
     Where one is there already: DriveError without `overwrite`; with it the old one stays as it is until the new
-    one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive, none
-    where none was, or the new one. Files of earlier attempts are removed; files that this program did not make are
-    left, and where a result would replace one, DriveError. The manifest is written once all files were seen to be
-    there. mask (h, w): what of the network's pictures was left out (False). guard is called before every step that
-    others see, and may raise. Raises DriveError for input that does not
+    one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive (or none
+    where there was none) or the new one. Files of earlier attempts are removed. Files that this program did not make
+    stay; where a result would replace one, DriveError. The manifest is written once all files were seen to be there.
+    mask (h, w): what of the network's pictures was left out (False). guard is called before every visible change of the
+    output, and may raise. Raises DriveError for input that does not
     fit together, StorageError.
     """
     started = time.perf_counter()
@@ -148,8 +148,8 @@ def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, f
 
 
 def _check_arrived(drive_uri: str, manifest: Manifest) -> None:
-    """StorageError where a file that was written is not there any more: then what was written before it may be gone
-    as well, and a manifest would be a promise that nobody keeps."""
+    """StorageError where a written file is not there any more: other files may be gone as well, and a manifest would
+    name files that do not exist."""
     there = storage.list_below(drive_uri)
     for file in manifest.files:
         if there.get(file.path) != file.size:
@@ -171,8 +171,8 @@ def _write_points(
     *,
     on_earth: bool,
 ) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
-    """The one pass over the chunks: their own frames' points to shards, and what poses and chunks rows
-    need."""
+    """The one pass over the chunks: writes the points of the frames they own to shards, and collects the data for the
+    rows of poses and chunks."""
     seen = SeenFrames.none(facts.frame_count)
     seen_chunks: list[SeenChunk] = []
     points = 0

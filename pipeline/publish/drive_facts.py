@@ -1,4 +1,4 @@
-"""What publishing is given: facts of the drive and of the run, and protocols for what other stages hand over.
+"""The input of publishing: facts of the drive and of the run, and protocols for the results of other stages.
 
 Stages do not import each other. Chunks and the joined trajectory are therefore described by the attributes that
 publishing reads.
@@ -46,7 +46,7 @@ class EdgeLike(Protocol):
 
 
 class LoopLike(Protocol):
-    """A candidate for a revisited place: two frame windows, and what became of it."""
+    """A candidate for a revisited place: two frame windows, and whether it was accepted."""
 
     @property
     def first(self) -> range: ...
@@ -77,7 +77,7 @@ class JoinLike(Protocol):
     `georeference` (GeoreferenceLike) that is not None is in metres east, north and up.
 
     frame_index (n,) int; world_from_camera (n, 4, 4); owner (n,) chunk number; depth_scale (n,): world units
-    per unit of the owner's depth in that frame; one world_from_chunk a chunk.
+    per unit of the owner's depth in that frame; one world_from_chunk for each chunk.
     """
 
     @property
@@ -111,7 +111,8 @@ class ListedFile(Protocol):
 class DriveFacts:
     """What is known of the drive's input. frame_uris: one a frame; timestamps_ns: one a frame or None; source_*:
     size of the images, upright, net_*: as the network saw them, both in pixels; listing: the input's files; picture:
-    what else of the frames' look the result depends on (`Drive.picture`); sample: of the files' content, where their
+    further facts about the frames' look on which the result depends (`Drive.picture`); sample: of the files' content,
+    where their
     store has no etags; camera: what is known of it; network_camera: then the pinhole of the network's pictures. Raises
     DriveError for values that do not fit together.
     """

@@ -1,7 +1,7 @@
 """Where a result's frames may be read from: below the input that it was made of, or where the user says the images are.
 
-A result is data that may come from anywhere, and its frames' URIs are part of it. Nobody is sent to a file, a host or a
-scheme by them: a frame lies below the recorded input, is one of the files recorded of it, and holds an image.
+A result may come from anybody, and with it the URIs of its frames. Therefore a frame is read only if it lies below the
+recorded input, is one of its recorded files, and holds an image.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _scheme(uri: str) -> str:
 
 
 def _path(uri: str) -> str | None:
-    """The path of a URI without "." and doubled slashes; None where it climbs with "..". A path is not asked where its
-    links lead: data sets are full of links, and those that lie in an input are the user's own."""
+    """The path of a URI without "." and doubled slashes; None where it climbs with "..". Links are followed: data sets
+    are full of links, and those inside an input are the user's own."""
     found = SCHEME.match(uri)
     path = uri[found.end() :] if found else uri
     if "\0" in path or ".." in path.split("/"):

@@ -31,9 +31,9 @@ from pipeline.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
 MAKE_AGAIN = "--overwrite makes it again (of many drives with --only ID)"
-"""What mends a damaged result, in every message about one."""
+"""The advice in every message about a damaged result."""
 
-_CHECKSUM = "checksum"  # sha256 of all other values: the manifest vouches for the files, and for itself
+_CHECKSUM = "checksum"  # sha256 of all other values: so damage to the manifest itself is found
 _ALWAYS = frozenset(("weights_sha256",))  # other values that are none are left out, as before they were known
 _FILE_PATH = re.compile(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}")
 
@@ -84,7 +84,8 @@ class Manifest:
 
     @property
     def turn(self) -> int | None:
-        """Degrees to the right that stored frames were turned by; None: as they say. Before there was such a setting
+        """Degrees to the right that stored frames were turned by; None: as EXIF or the video says. Before there was
+        such a setting
         frames were taken as they are stored."""
         turn = self.config.get("rotate", 0)
         return turn if isinstance(turn, int) else None
@@ -133,8 +134,8 @@ class Manifest:
         )
 
     def check_names(self, drive_id: str, name: str) -> None:
-        """DriveError where it is another drive's than the folder it was found in, or names files that no drive has:
-        what it says is never taken for a place to read or write elsewhere. name: whose it is, in words."""
+        """DriveError where it belongs to another drive than its folder, or names files that no drive has: its paths
+        must not lead outside the drive's folder. name: whose it is, in words."""
         if self.drive_id != drive_id:
             raise DriveError(
                 f"{name}: its {MANIFEST} is of drive {str(self.drive_id)[:140]!r}; a result is used under the "

@@ -1,4 +1,4 @@
-"""What readers take for granted in a manifest beyond the types of its fields: the parts stored as free JSON."""
+"""Checks and types for the parts of a manifest that are stored as free JSON."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Depth maps to world points, and points to sorted Parquet shards, in memory that no drive's length
-changes."""
+"""Depth maps to world points, and points to sorted Parquet shards, in memory that does not grow with the drive."""
 
 from __future__ import annotations
 
@@ -89,10 +88,9 @@ def sky_depth(
     focal: float,
     far: float,
 ) -> float:
-    """The depth of a chunk beyond which points are taken for sky; infinity where it tells none.
-
-    Beyond `far` times the median depth, or where the whole way of the chunk's frames moves a point by less than half a
-    pixel: nothing behind it was ever seen to move. A chunk that goes less than its median depth tells no parallax.
+    """The depth of a chunk beyond which points count as sky; infinity where nothing tells it. It is `far` times the
+    median depth, or less: the depth at which the chunk's whole path moves a point by less than half a pixel. A chunk
+    whose path is shorter than its median depth tells no parallax.
 
     Args:
         depth, confidence: (S, h, w) of the frames, in the chunk's units. positions: (S, 3) of their cameras, as well.
@@ -149,7 +147,7 @@ def frame_points(
     block.frame_index[:] = frame_index
     block.chunk_index[:] = chunk_index
     block.kind[:] = np.where(distance > sky_depth, schema.SKY, schema.UNKNOWN)
-    # exp() of a network can overflow float32 once it is scaled; such a point is nowhere.
+    # the network's exp() can overflow float32 after scaling; such a point is dropped
     finite = np.isfinite(block.xyz).all(axis=0)
     return block if finite.all() else block.take(np.flatnonzero(finite))
 

@@ -1,5 +1,5 @@
-"""Reading a published drive: tables whole, cameras as arrays, points by place, frame and confidence without touching
-the rest."""
+"""Reading a published drive: whole tables, cameras as arrays, and points by place, frame and confidence without reading
+the others."""
 
 from __future__ import annotations
 

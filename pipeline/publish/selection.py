@@ -17,7 +17,7 @@ Limits = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a drive is wanted; by default all of it. Raises ValueError for what selects nothing by mistake."""
+    """The wanted part of a drive; by default all of it. Raises ValueError for a selection that can only be empty."""
 
     frames: tuple[int, int] | None = None
     """Frames A to B, B not among them: points seen in them, and their poses."""

@@ -1,7 +1,6 @@
-"""What lies in an output under a drive's name, and what that means for a drive that is to be published there.
-
-A manifest is no proof of the files that it names: one listing of the drive's folder says which are there, with their
-sizes. And a name is no proof of whose they are: what a publish would replace was made by this program, or is left.
+"""Looks at what an output holds under a drive's name, and decides whether a drive is published there. The files that a
+manifest names may be missing: one listing of the drive's folder tells which are there, with their sizes. Files under
+the names of a result may belong to somebody else: a publish replaces only files that this program made.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _ID_SEPARATOR = "__"
 
 
 class NameTakenError(DriveError):
-    """What lies under a drive's name in the output is not this drive's: another input's result, or the user's own."""
+    """The drive's name in the output is taken: by a result of another input, or by files of the user."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,8 @@ class Standing:
 
 
 def look_at(output: str, drive_id: str) -> Standing:
-    """What is there of a drive.
-
-    One listing, and the manifest where there is one; more is read only where files lie there that no manifest names.
+    """What the output holds of a drive. It reads one listing, and the manifest where there is one; more only where
+    there are files that no manifest names.
     Raises DriveError where a publish would replace a file that this program did not make, or the result is of a newer
     schema; StorageError.
     """
@@ -152,7 +150,7 @@ def decide(
     that is there has another.
 
     Raises DriveError where the name stands for another input, or for a result that cannot be read (both may be
-    replaced with `overwrite`), or for what is not ours (never replaced); StorageError.
+    replaced with `overwrite`), or for files that this program did not make (never replaced); StorageError.
     """
     standing = look_at(output, drive_id)
     if overwrite or not standing.is_there:
@@ -203,7 +201,7 @@ def _clash(output: str, drive_id: str, there: Manifest, source: Source, of_many:
     theirs, ours = str(there.input.get("uri")), without_credentials(source.uri)
     other = longer_id(drive_id, ours, theirs)
     remedy = (
-        f"give another --output, or name this one in a manifest of drives ({other})"
+        f"give another --output, or name this one in a list of drives ({other})"
         if of_many
         else f"give this one a name of its own (--drive-id {other})"
     )
@@ -214,7 +212,7 @@ def _clash(output: str, drive_id: str, there: Manifest, source: Source, of_many:
 
 
 def longer_id(drive_id: str, uri: str, other_uri: str) -> str:
-    """An id with as much of the path in front of it as tells it from another input of the same name."""
+    """An id with enough of the path in front of it to differ from another input of the same name."""
     parts, others = _parts(uri), _parts(other_uri)
     for count in range(2, len(parts) + 1):
         if parts[-count:] != others[-count:]:

@@ -1,8 +1,7 @@
-"""What the tables of a published drive must be before anything of them is believed.
-
-First the footer, which promises columns, types, rows and sizes: nothing is decoded before it was found possible. Then
+"""Checks of a published drive's tables before their content is used. First the footer, which states columns, types,
+rows and sizes: nothing is decoded before the footer is found to be possible. Then
 the rows: no nulls but where the schema allows them, numbers within their ranges, rows of this drive in order. A check
-gives a line for everything that is wrong; readers refuse a table at the first, jobs.verify says all.
+yields a line for each fault; readers refuse a table at the first, jobs.verify reports all.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _LONGEST_TEXT = 2**15
 _LARGEST_MASK_BYTES, _LARGEST_SIDE, _LARGEST_VIEW = 2**24, 2**17, 2**25  # bytes, pixels of a side, of a picture
 _OPEN = {
     "page_checksum_verification": True,
-    "thrift_string_size_limit": 2**24,  # a footer says what is to be allocated before anything of it was looked at
+    "thrift_string_size_limit": 2**24,  # a footer states sizes that are allocated before anything else is read
     "thrift_container_size_limit": 2**20,
 }
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64

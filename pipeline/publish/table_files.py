@@ -1,8 +1,7 @@
-"""The Parquet files of one published drive, opened as what its manifest says they are, and errors that name the file.
-
-Sizes are compared always, pages carry checksums of their own, and small tables are hashed as they are read. Shards of
-points are hashed before anything of them is used where `hashed` asks for it: who passes all of a drive on does. What is
-given has the columns, types and rows of pipeline.schema, with values within their ranges.
+"""Opens the Parquet files of one published drive and compares them with its manifest; errors name the file. Sizes are
+always compared, pages carry checksums of their own, and small tables are hashed as they are read. With `hashed`, shards
+of points are hashed before they are used, as exports of whole drives do. Tables that are returned have the columns,
+types and rows of pipeline.schema, with values within their ranges.
 """
 
 from __future__ import annotations
@@ -137,7 +136,7 @@ class TableFiles:
             raise self._damaged(file, problem)
 
     def _check_size(self, file: WrittenFile, size: int) -> None:
-        if size != file.size:  # never mix two versions of a drive in one answer
+        if size != file.size:  # two versions of a drive are never mixed in one answer
             raise self._damaged(
                 file, f"has {size:,} bytes, not {file.size:,}: if a newer version took its place open it again, else"
             )

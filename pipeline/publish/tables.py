@@ -1,4 +1,4 @@
-"""Poses, chunks and loops of a drive as Arrow tables of pipeline.schema, and on to Parquet files."""
+"""Poses, chunks and loops of a drive as Arrow tables of pipeline.schema, written as Parquet files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def poses_table(
 
 
 def positions_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]], *, on_earth: bool) -> pa.Table:
-    """schema.POSITIONS: one row a fix; NaN in `columns` is null."""
+    """schema.POSITIONS: one row for each fix; NaN in `columns` is null."""
     count = len(columns["time_s"])
     values: dict[str, object] = {"drive_id": [drive_id] * count, "fix_index": np.arange(count)}
     for name, column in columns.items():
@@ -81,7 +81,8 @@ def chunks_table(
     points_of_chunk: NDArray[np.int64],
     quality: Mapping[str, object],
 ) -> pa.Table:
-    """schema.CHUNKS: one row a chunk; the overlap's figures are those of the edge to the chunk before, the verdict's
+    """schema.CHUNKS: one row for each chunk; the overlap's figures are those of the edge to the chunk before, the
+    verdict's
     those of quality["chunks"] where the run was judged."""
     count = len(chunks)
     by_chunk = quality.get("chunks")
@@ -117,7 +118,7 @@ def chunks_table(
 
 
 def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
-    """schema.LOOPS: one row a candidate, in the order given; no rows where there are none."""
+    """schema.LOOPS: one row for each candidate, in the order given; no rows where there are none."""
     columns: dict[str, object] = {
         "drive_id": [drive_id] * len(loops),
         "loop_index": list(range(len(loops))),

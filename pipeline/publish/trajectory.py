@@ -1,4 +1,4 @@
-"""The joined trajectory over all frames of the drive, and what the chunks say of each frame; checked once."""
+"""The joined trajectory over all frames of the drive, and what the chunks tell about each frame; checked once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class SeenFrames:
-    """What the owning chunks say of each of N frames, filled in chunk by chunk: ok (N,) bool, chunk_index
+    """Facts from the owning chunks about each of N frames, filled in chunk by chunk: ok (N,) bool, chunk_index
     (N,), confidence (N,) its median or NaN, intrinsics (N, 4) fx fy cx cy in pixels of the source image."""
 
     ok: NDArray[np.bool_]
@@ -63,7 +63,7 @@ class SeenFrames:
 
     @staticmethod
     def none(count: int) -> SeenFrames:
-        """Nothing seen yet of `count` frames."""
+        """For `count` frames, of which nothing is seen yet."""
         return SeenFrames(
             np.zeros(count, bool), np.full(count, -1), np.full(count, np.nan), np.full((count, 4), np.nan)
         )

@@ -1,6 +1,6 @@
 """A published drive checked against its manifest: names and sizes, hashes, schemas, rows, ranges, links between tables.
 
-What a check finds is a list of lines, each with the file it is about; nothing is changed. Memory is that of the drive's
+A check returns a list of lines, each with its file; it changes nothing. Memory is that of the drive's
 poses and one row group of its points.
 """
 
@@ -98,7 +98,7 @@ class _Check:
     folder: str
     problems: list[Problem] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
-    """Files that are not there, or not with the size they had: not looked into."""
+    """Files that are missing, or have another size; their content is not checked."""
 
     def say(self, file: str, what: str) -> None:
         self.problems.append(Problem(file, what))
@@ -121,7 +121,7 @@ class _Check:
                 self.say(file.path, f"has {size:,} bytes, not {file.size:,}")
 
     def content(self) -> None:
-        """Hashes and tables. A file whose bytes are not those published is not looked into further."""
+        """Hashes and tables. A file whose hash differs is not checked further."""
         tables: dict[str, pa.Table] = {}
         shards: list[tuple[WrittenFile, NDArray[np.int64]]] = []
         for file in self.manifest.files:

@@ -24,17 +24,17 @@ from pipeline.publish.standing import made_by_us
 
 _TABLE, _FOLDER = re.compile(TABLE_PATH), re.compile(VERSION_FOLDER)
 _IN_VERSION = re.compile(rf"{VERSION_FOLDER}/{TABLE_PATH}")
-# What is left under another name where a publish was killed while it wrote: the name, and 32 digits drawn for it.
+# Temporary files of a publish that was killed while it wrote: the name, and 32 random digits.
 _PARTIAL = re.compile(r"(?:.*/)?\.(?:manifest\.json|[a-z]+(?:-\d{5,})?\.parquet)\.[0-9a-f]{32}\.tmp")
 
 
 def new_version_folder() -> str:
-    """A name below the drive's folder that nobody else uses."""
+    """An unused name below the drive's folder."""
     return f"_version-{uuid.uuid4().hex[:12]}"
 
 
 def is_settled(manifest: Manifest) -> bool:
-    """Whether the files of a drive have their documented names; not so where a publish was killed just before."""
+    """Whether the files of a drive have their documented names; they do not where a publish was killed just before."""
     return not any(_FOLDER.fullmatch(file.path.split("/")[0]) for file in manifest.files)
 
 

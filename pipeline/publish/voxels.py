@@ -1,4 +1,4 @@
-"""One point a cube: the most confident of a shard, and none where an earlier shard has one already."""
+"""Keeps one point in each cube: the most confident of a shard, and none where an earlier shard has one already."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def best_of_each(
 
 
 class VoxelFilter:
-    """Thins points to one a cube, remembering cubes in bounded memory.
+    """Thins points to one in each cube, remembering cubes in bounded memory.
 
     size: side of a cube; memory: cubes remembered at most. Two generations of memory/2: when the younger is
     full the older is forgotten, so that at least the last memory/2 published cubes are known.

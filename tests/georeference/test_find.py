@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import DriveError
-from pipeline.fleet.discover.drive_list import read_manifest_refs
+from pipeline.fleet.discover.drive_list import read_drive_list
 from pipeline.georeference import NoPositionsError, PositionsConfig, find_positions, read_positions
 from pipeline.georeference.clocks import on_drive_clock
 from pipeline.georeference.find import with_positions
@@ -102,7 +102,7 @@ def test_drive_lists_have_a_column_of_positions(tmp_path):
     place = tmp_path / "drives.jsonl"
     rows = [{"drive_id": "a", "uri": "a", "positions": "a/gps.csv"}, {"drive_id": "b", "uri": "b", "positions": "none"}]
     place.write_text("\n".join(map(json.dumps, rows)))
-    refs = list(read_manifest_refs(str(place)))
+    refs = list(read_drive_list(str(place)))
     assert refs[0].positions == str(tmp_path / "a" / "gps.csv") and refs[1].positions == "none"
 
 

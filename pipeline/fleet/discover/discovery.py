@@ -1,7 +1,7 @@
-"""Which drives there are: below a prefix (found by layout), in a manifest, or one alone.
+"""Which drives there are: below a prefix (found by layout), in a drive list, or one alone.
 
 Names of folders are read, names of frames are not: a look at a folder stops at its first image. A prefix with 10,000
-drives costs ten requests for its own listing and one small one a drive; frames are listed when a drive is planned.
+drives costs ten requests for its own listing and a small one for each drive; frames are listed when a drive is planned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import islice
 from pipeline import storage
 from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, PipelineError, StorageError
-from pipeline.fleet.discover.drive_list import MANIFEST_SUFFIXES, read_manifest_refs
+from pipeline.fleet.discover.drive_list import DRIVE_LIST_SUFFIXES, read_drive_list
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.joined import (
     ID_SEPARATOR,
@@ -43,7 +43,7 @@ FIRST_LOOK_NAMES = 50
 DEPTH = 4
 # KITTI's folder of sequences adds nothing to a drive's name; poses/ beside it holds the truth.
 _SEQUENCES, _POSES = "sequences", "poses"
-# Folders beside the cameras' that hold pictures of other things: nuScenes' maps.
+# Folders beside the cameras' folders with other pictures: nuScenes' maps.
 _NOT_DRIVES = (("samples", "maps"),)
 _ARGOVERSE = ("sensors", "cameras")  # LOG/sensors/cameras/ring_front_center/*.jpg: they add nothing to a name
 _RESULT_FILES = {"manifest.json", "poses.parquet"}
@@ -54,10 +54,11 @@ _NOTED = 20  # notes that are given one by one
 def iter_drives(
     source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None, join: bool = True
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """All drives of an input, as they are found; what cannot be a drive comes as RefusedDrive and stops nothing.
+    """All drives of an input, as they are found; an entry that cannot be a drive comes as RefusedDrive, and the others
+    go on.
 
     Args:
-        source: a manifest (`pipeline.fleet.discover.drive_list` says which), a video, a folder of images,
+        source: a drive list (`pipeline.fleet.discover.drive_list` says which), a video, a folder of images,
             a KITTI sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names that begin
             with "." or "_" are left out. The id of a drive is its name, with the names of the folders
             above it in front of it.
@@ -66,20 +67,20 @@ def iter_drives(
         join: put together what is one drive (clips, folders that go on counting), and cut nuScenes' folders into
             scenes; else each file, and each folder of pictures, is a drive.
 
-    A folder with more folders than images holds drives, and the images are nothing of theirs (an overview); else it is
-    one drive, and its folders are nothing of its own (masks, depth). A folder without pictures (lidar, GPS) is a note,
+    A folder with more folders than images holds drives, and its images (an overview) are ignored; otherwise it is one
+    drive, and its folders (masks, depth) are ignored. A folder without pictures (lidar, GPS) is a note,
     one whose pictures cannot be read (HEIC) a drive that fails by name. A camera's folder named data (KITTI raw, EuRoC)
     lends its drive the name of the folder above. Links to folders are followed, each folder once; results of this
     program are no drives. Two drives of one id: the second is refused. Memory grows with the ids, not with the frames.
 
     Raises:
-        DriveError: the input itself is not there, cannot be listed, or is not a readable manifest; nothing in it is a
+        DriveError: the input itself is not there, cannot be listed, or is not a readable drive list; nothing in it is a
             drive, which is known at the end. StorageError too.
     """
     source = storage.absolute(source)
     name = storage.parent_and_name(source)[1].lower()
-    if name.endswith(MANIFEST_SUFFIXES):
-        return _checked(read_manifest_refs(source, note))
+    if name.endswith(DRIVE_LIST_SUFFIXES):
+        return _checked(read_drive_list(source, note))
     if video.is_video_name(name):
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
     top = _look(source)
@@ -94,7 +95,7 @@ def iter_drives(
     if not top.folders and not top.videos and not top.dangling:
         raise DriveError(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
-            f"give a folder of drives, a drive, or a manifest ({', '.join(MANIFEST_SUFFIXES)})"
+            f"give a folder of drives, a drive, or a list of drives ({', '.join(DRIVE_LIST_SUFFIXES)})"
         )
     return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note, join))
 
@@ -167,8 +168,8 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
 
 @dataclass
 class _Waiting:
-    """Something below the source whose turn comes: a folder with the look at it once that has begun, a video, or a
-    drive that is put together of several."""
+    """Something below the source that waits: a folder (with its listing once that has begun), a video, or a drive made
+    of several files."""
 
     path: tuple[str, ...]
     is_folder: bool
@@ -180,13 +181,13 @@ def _below(
     source: str, top: _Look, leave_out: str | None, note: Callable[[str], None], join: bool
 ) -> Iterator[DriveRef | RefusedDrive]:
     """Drives below a folder in natural order of their paths: depth first, with looks ahead. A folder that the store
-    does not let us look into costs no other drive, and is said at the end: raises StorageError there."""
+    does not let us list does not stop the others; at the end it raises StorageError."""
     links = LinkGuard(source, DEPTH, leave_out)
     unused = _Unused(note)
     refused: deque[RefusedDrive] = deque()
 
     def expand(place: tuple[str, ...], look: _Look) -> None:
-        """Put what a folder holds in front of what waits."""
+        """Put the contents of a folder at the front of the queue."""
         names = [name for name in look.folders if _is_searched(storage.join(source, *place, name))]
         if join and not look.videos and is_family(names):
             families[place] = tuple(names)
@@ -218,7 +219,7 @@ def _below(
         return sorted([*single, *put], key=lambda one: natural_key(one.path[-1]))
 
     def taken_together(path: tuple[str, ...], look: _Look) -> list[DriveRef]:
-        """The drives that lie in this folder and those numbered like it, which wait for nothing any more."""
+        """The drives in this folder and in those numbered like it; these are taken out of the queue."""
         names = families.pop(path[:-1])
         after = waiting[0].look if waiting and waiting[0].path[:-1] == path[:-1] else None
         second = after.result() if after is not None else None
@@ -284,7 +285,8 @@ def _below(
                     unused.add(f"{storage.redacted(uri)} holds no pictures")
                 elif len(path) >= DEPTH + _deeper(path):
                     found += 1
-                    yield DriveRef(_id_of(path, source), uri)  # fails by name: what is in it would be missed otherwise
+                    # fails by name: otherwise its drives would be lost silently
+                    yield DriveRef(_id_of(path, source), uri)
                 else:
                     expand(path, look)
         finally:
@@ -322,7 +324,7 @@ class _Unused:
 
 
 def _look_again(uri: str) -> _Look | None:
-    """A look at a folder that was just listed; None where it is gone or closed to us: the plan says so by name."""
+    """The listing of a folder that was just seen; None where it is gone or refused: the plan names it."""
     try:
         return patiently(lambda: _look(uri))
     except (NotFoundError, RefusedError):
@@ -354,12 +356,12 @@ def _checked(found: Iterable[DriveRef | RefusedDrive]) -> Iterator[DriveRef | Re
         try:
             storage.check_drive_id(ref.drive_id)
         except PipelineError as error:
-            reason = str(error).replace("(--drive-id)", "(rename it, or name it in a manifest)")
+            reason = str(error).replace("(--drive-id)", "(rename it, or name it in a list of drives)")
             yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         if ref.drive_id in seen:
             other = storage.redacted(seen[ref.drive_id])
-            reason = f"drive id {ref.drive_id!r} is taken by {other}; give this one another id in a manifest"
+            reason = f"drive id {ref.drive_id!r} is taken by {other}; give this one another id in a list of drives"
             yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         seen[ref.drive_id] = ref.uri

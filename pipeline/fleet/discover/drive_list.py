@@ -1,11 +1,11 @@
-"""A manifest of drives: Parquet, CSV, JSON lines or JSON, a drive a row, read row by row.
+"""A list of drives: Parquet, CSV, JSON lines or JSON, one drive in each row, read row by row.
 
 Columns: drive_id, uri; and where wanted start, end (frames, half-open), fps, tags (words; in CSV separated by ";"),
 positions (a file of the drive's positions, as --positions.file takes it), camera (a calibration, as --camera.file
 takes it).
 Names of columns count without case; columns of other names (pandas' index) are passed over, with a note. CSV may be
-separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A uri that is no absolute
-path and no URI lies beside the manifest (../d too). A bad row is named by its line and stops nothing.
+separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A relative path in the
+column uri starts at the folder of the list (../d too). A bad row is reported with its line, and the others go on.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
-MANIFEST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+DRIVE_LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
 COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions", "camera")
-MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a manifest
+MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a drive list
 MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole, in some 30 times its size at the worst; 10,000 drives are 2 MB
-MAX_ROWS = 10_000_000  # of a manifest; the drives of a run are kept in mind
+MAX_ROWS = 10_000_000  # of a drive list; the drives of a run are kept in memory
 _BATCH_ROWS = 4096
-_COLUMN_BYTES = 2**28  # of one column of a row group of a Parquet manifest, decoded
+_COLUMN_BYTES = 2**28  # of one decoded column of a Parquet row group
 _LONGEST_TEXT = 2**15
 _PARQUET: dict[str, object] = {
     "page_checksum_verification": True,
     "thrift_string_size_limit": 2**24,
     "thrift_container_size_limit": 2**20,
 }
-_NOTED = 20  # columns that are passed over and said
+_NOTED = 20  # ignored columns that are named
 _SEPARATORS = ",;\t"
 
 
-def read_manifest_refs(uri: str, note: Callable[[str], None] = lambda said: None) -> Iterator[DriveRef | RefusedDrive]:
-    """The drives of a manifest in its order, with bounded memory (a .json is read whole).
+def read_drive_list(uri: str, note: Callable[[str], None] = lambda said: None) -> Iterator[DriveRef | RefusedDrive]:
+    """The drives of a list in its order, with bounded memory (a .json is read whole).
 
     note: told in one line which columns are passed over.
 
     Raises:
-        DriveError: not a manifest: unreadable, a required column missing; says which.
+        DriveError: not a drive list: unreadable, or a required column is missing; says which.
         StorageError: as the store says.
     """
     folder, name = storage.parent_and_name(uri)
@@ -81,7 +81,7 @@ def read_manifest_refs(uri: str, note: Callable[[str], None] = lambda said: None
 
 
 class _Columns:
-    """Which of a manifest's columns are which; says once which are passed over."""
+    """Which column of a drive list means what; tells once which columns are ignored."""
 
     def __init__(self, uri: str, note: Callable[[str], None]) -> None:
         self._uri, self._note = uri, note
@@ -95,7 +95,9 @@ class _Columns:
         twice = [name for name in COLUMNS if taken.count(name) > 1]
         if missing or twice:
             said = f"no column {', '.join(missing)}" if missing else f"two columns {', '.join(twice)}"
-            raise DriveError(f"{storage.redacted(self._uri)}: {said}; a manifest has the columns {', '.join(COLUMNS)}")
+            raise DriveError(
+                f"{storage.redacted(self._uri)}: {said}; a list of drives has the columns {', '.join(COLUMNS)}"
+            )
         return taken
 
     def meaning(self, name: str) -> str | None:
@@ -117,7 +119,7 @@ def _ref(row: Mapping[str, object], folder: str) -> DriveRef:
     for column in REQUIRED:
         value = row.get(column)
         if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # ids that are numbers come so out of JSON and Parquet
+            value = str(value)  # JSON and Parquet may hold ids as numbers
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"expected a text for {column}, got {value!r}")
         texts[column] = value.strip()
@@ -144,7 +146,8 @@ def _place(row: Mapping[str, object], folder: str) -> str | None:
 
 
 def _camera(row: Mapping[str, object], folder: str) -> str | None:
-    """A calibration file beside the manifest, with the name of a camera behind "#"; numbers and "none" as they are."""
+    """A calibration file beside the drive list, with the name of a camera behind "#"; numbers and "none" as they
+    are."""
     value = row.get("camera")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -216,7 +219,7 @@ def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
 
 
 def _check_sizes(footer: pq.FileMetaData) -> None:
-    """Raises ArrowInvalid where a footer promises more than a manifest has: before anything of it is decoded."""
+    """Raises ArrowInvalid where a footer promises more than a drive list holds, before anything is decoded."""
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         for place in range(group.num_columns):
@@ -227,7 +230,7 @@ def _check_sizes(footer: pq.FileMetaData) -> None:
 
 
 def _check_texts(batch: pa.RecordBatch) -> None:
-    """Raises ArrowInvalid for a text that is no name and no place, before it is written out row by row."""
+    """Raises ArrowInvalid for a text too long for a name or a place, before rows are made of it."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_dictionary(column.type):
             longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
@@ -320,7 +323,7 @@ def _encoding(begin: bytes) -> str:
 
 
 def _lines(raw: BinaryIO) -> Iterator[str]:
-    """Lines of a text, none longer than a little over the limit: what is longer comes cut, its rest is left out."""
+    """Lines of a text; a line longer than the limit is cut."""
     begin = raw.read(4)
     raw.seek(0)
     text = io.TextIOWrapper(raw, encoding=_encoding(begin), errors="replace", newline="")

@@ -1,6 +1,5 @@
-"""Drives that are several files or folders, or a part of a folder: clips, folders that go on counting, scenes.
-
-What belongs together is decided in `pipeline.ingest`; here it gets names, so that a fleet's drives can be told apart.
+"""Drives made of several files or folders, or of a part of a folder: clips, folders that continue a count, scenes.
+`pipeline.ingest` decides what belongs together; here the drives get unique names.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ID_SEPARATOR = "__"
 """Between the parts of an id: fleet/2024-05-01/0007 is the drive 2024-05-01__0007 of fleet."""
 
 Found = tuple[DriveRef, tuple[str, ...]]
-"""A drive, and the names of the files or folders that are it."""
+"""A drive, and the names of the files or folders that it consists of."""
 
 
 def clip_drives(uri: str, drive_id: str, prefix: str, videos: Sequence[str]) -> list[Found]:
@@ -37,7 +36,7 @@ def clip_drives(uri: str, drive_id: str, prefix: str, videos: Sequence[str]) -> 
     A folder whose videos are all one drive gives it its name; else the first clip does.
 
     Args:
-        uri, drive_id: of the folder, and what a drive is called that is all of its videos.
+        uri, drive_id: of the folder, and of a drive that is all of its videos.
         prefix: what a clip's name is put behind for an id; empty at the top.
         videos: names in natural order.
 
@@ -69,7 +68,7 @@ def folder_drives(uri: str, drive_id: str, folders: Sequence[str], videos: Seque
     """The drives that lie in several numbered folders below `uri`.
 
     Args:
-        drive_id: what a drive is called that is all of these folders.
+        drive_id: of a drive that is all of these folders.
         videos: of the first folder: comma2k19's and openpilot's are told by their names. Else it holds pictures.
 
     Raises StorageError.

@@ -1,4 +1,4 @@
-"""Symbolic links to folders of drives: each folder is looked into once, and no circle is followed."""
+"""Symbolic links to folders of drives: each folder is listed once, and circles are not followed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline import storage
 
 
 class LinkGuard:
-    """Says of the folders below a source which links are not followed. Stores without links have none."""
+    """Decides which links below a source are not followed. Stores without links have none."""
 
     def __init__(self, source: str, depth: int, leave_out: str | None) -> None:
         """depth: how many levels below the source are searched; leave_out: a folder below it that is not."""

@@ -30,7 +30,7 @@ Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
 store does not answer."""
 
 TAKEN = "output"
-"""Stage of a drive whose name in the output is another's: said by every run anew."""
+"""Stage of a drive whose name in the output belongs to another: every run reports it again."""
 
 PUBLISHED_ALREADY = "published already"
 
@@ -58,7 +58,7 @@ class Costs:
 @dataclass(frozen=True)
 class PlannedDrive:
     """A drive, what is to be done for it, and why. replaces: a result is there that a new one takes the place of.
-    settled: False where that was not brought to its usual names, since its publisher was killed."""
+    settled: False where its publisher was killed before the files had their usual names."""
 
     ref: DriveRef
     todo: Todo
@@ -105,7 +105,7 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
 
 @dataclass(frozen=True)
 class Planner:
-    """Decides drive by drive. config has chunk size and overlap filled in."""
+    """Plans one drive after the other. config has chunk size and overlap filled in."""
 
     config: RunConfig
     model: ModelConfig
@@ -119,7 +119,7 @@ class Planner:
         return result_identity(drive, self.weights_sha256, config)
 
     def plan(self, ref: DriveRef) -> PlannedDrive:
-        """One drive. Never raises for what is wrong with the drive or the stores."""
+        """Plan one drive. A fault of the drive or of a store is in the plan; it raises nothing."""
         try:
             return self._planned(ref)
         except publish.NameTakenError as error:
@@ -154,7 +154,7 @@ class Planner:
     def _cannot_be_read(self, ref: DriveRef, reason: str) -> PlannedDrive:
         known = False
         if ref.drive_id in self.failures.drive_ids and not self.config.retry_failed:
-            with contextlib.suppress(PipelineError):  # a record that cannot be read says nothing
+            with contextlib.suppress(PipelineError):  # a record that cannot be read is ignored
                 failure = self.failures.get(ref.drive_id)
                 known = failure is not None and failure.concerns(None) and failure.reason == reason
         return PlannedDrive(ref, "failed" if known else "bad", reason, "find")
@@ -196,7 +196,8 @@ def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
         state_bytes_chunk=longest * per_frame,
         staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour
         output_bytes=drive.frame_count * (pixels * 27 if config.publish.with_points else 0) + 200 * drive.frame_count,
-        # listing and headers twice (plan, run), frames, a PUT and two GETs a staged chunk, tables and small objects
+        # listing and headers twice (plan, run), frames, a PUT and two GETs for each staged chunk, tables and small
+        # objects
         requests=2 * (2 + math.ceil(len(drive.listing) / 1000)) + images + scans + 4 * len(chunks) + tables + 14,
     )
 

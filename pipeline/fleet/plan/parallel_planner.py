@@ -1,7 +1,7 @@
 """Plans of many drives at a time: in threads of the driver, and for a large fleet in processes of the cluster.
 
-A plan is small, what it is made from is not: five thousand names and more a drive, taken from a store's answers by one
-interpreter at a time. The driver of a large fleet has groups to serve meanwhile, so others do it.
+A plan is small, but it is made from five thousand or more names for each drive, which one interpreter parses. The
+driver of a large fleet must serve groups meanwhile, so other processes plan.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipeline.fleet_config import FleetConfig
 
 # The driver's threads have planned so many drives before a process with its libraries is up.
 FEW_DRIVES = 200
-# Two at the least: one alone is slower than what it is spared (on two cores that held the server too, 10 million names
+# At least two: one alone takes longer than it saves (on two cores that held the server too, 10 million names
 # took 72 s with one, 46 with two).
 CPUS_A_PROCESS, LEAST_PROCESSES, MOST_PROCESSES = 4, 2, 8
-# A process that has drives and gave none back for so long, which no store takes that answers, is taken for dead.
+# A process that has drives and returned none for so long is taken to be dead: no working store takes that long.
 STUCK_S = 600.0
 LOOK_EVERY_S = 10.0
 
@@ -34,9 +34,8 @@ LOOK_EVERY_S = 10.0
 def plan_drives(
     planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
 ) -> Iterator[PlannedDrive]:
-    """Plans of all drives, as they are ready; so many at a time, no more than some are held. What was refused where
-    it was found comes last, under a name that no drive has, whatever it was called. Where finding
-    more of them fails (DriveError), those that were found come first."""
+    """Plans of all drives, as they become ready, with bounded parallelism and memory. Entries that discovery refused
+    come last, under names that no drive has. Where discovery fails (DriveError), the drives found before come first."""
     seen: set[str] = set()
     refused: list[RefusedDrive] = []
     threads = settings.scan_threads
@@ -71,7 +70,7 @@ class _Work:
         self.running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
 
     def begin(self, ref: DriveRef) -> None:
-        """In the process that has the least to do, else in a thread."""
+        """Plan a drive in the process that has the fewest, else in a thread."""
         process = self._far.free()
         if process is None:
             self._here(ref)
@@ -89,8 +88,8 @@ class _Work:
             try:
                 planned = future.result()
             except RayTaskError:
-                self._here(ref)  # raises here what it raised there, if it lies in the program
-            except RayError:  # its node is gone, or its memory was needed
+                self._here(ref)  # an error of the program is raised here again
+            except RayError:  # its node is gone, or it was killed for memory
                 self._far.drop(process)
                 self._here(ref)
             else:
@@ -98,7 +97,7 @@ class _Work:
                     self._here(ref)  # a node may see less than the driver does; few drives are so
                 else:
                     yield planned
-        self._far.drop_stuck()  # what they had comes back as lost
+        self._far.drop_stuck()  # their drives come back as lost
 
     def _here(self, ref: DriveRef) -> None:
         self.running[self._pool.submit(self._planner.plan, ref)] = ref, None
@@ -172,19 +171,19 @@ class _Processes:
         self._all = [_Process(self._planner, self._threads) for _ in range(count)]
 
     def stop(self) -> None:
-        """Use none of them any more."""
+        """Stop using all of them."""
         for process in list(self._all):
             self.drop(process)
 
     def drop(self, process: _Process) -> None:
-        """Not to be used any more."""
+        """Stop using one."""
         if process in self._all:
             self._all.remove(process)
             with contextlib.suppress(RayError):  # Ray itself may be gone
                 ray.kill(process.actor)
 
     def drop_stuck(self) -> None:
-        """Use none any more that stands still."""
+        """Stop using those that are stuck."""
         for process in [process for process in self._all if process.stuck]:
             self.drop(process)
 
@@ -196,7 +195,7 @@ class _Processes:
 
     @property
     def room(self) -> int:
-        """Drives that those which are up may hold together."""
+        """How many drives the running processes may hold together."""
         return 2 * self._threads * len(self._up)
 
     def free(self) -> _Process | None:

@@ -1,4 +1,4 @@
-"""What runs that were killed left of drives that are published: nobody asks for those drives any more."""
+"""Removes the remains of killed runs for drives that are published: no later run takes these drives up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AT_A_TIME = 16
 
 
 def settle_published(output: str, leases: Leases, drive_id: str) -> None:
-    """End a publish that was killed between the new version and its usual names, unless another run has the drive."""
+    """Finish a publish that was killed before the new version had its usual names, unless another run has the drive."""
     with contextlib.suppress(PipelineError):
         lease = leases.take(drive_id)
         if isinstance(lease, Lease):
@@ -28,8 +28,9 @@ def settle_published(output: str, leases: Leases, drive_id: str) -> None:
 def clear_leftovers(
     output: str, leases: Leases, is_published: Callable[[str], bool], stopping: Callable[[], bool]
 ) -> None:
-    """Give back leases whose run is gone, and remove what was staged and not asked to be kept. One listing each,
-    and a request a drive where predictions were kept, side by side; what the store does not allow is left."""
+    """Give back leases whose run is gone, and remove staged predictions that are not to be kept. It costs one listing
+    for each, and a request for each drive with kept predictions, in parallel; what the store refuses to remove
+    stays."""
 
     def clear(drive_id: str) -> None:
         with contextlib.suppress(PipelineError):

@@ -1,4 +1,4 @@
-"""Drives that failed, remembered between runs: one small object a drive, `<output>/_failed/<drive_id>.json`.
+"""Drives that failed, remembered between runs: one small object for each drive, `<output>/_failed/<drive_id>.json`.
 
 A failure that lies in the drive (too many bad frames, nothing in it, the process dies with it) is not tried again by
 later runs until its input, the weights or the settings change, or --retry-failed asks for it; one of a store or a
@@ -28,7 +28,7 @@ def in_one_line(drive_id: str, error: BaseException) -> str:
 
 
 def frame_of(reason: str) -> int | None:
-    """The frame that a reason names, if it names one."""
+    """The number of the frame that a reason names, if any."""
     found = _FRAME.search(reason)
     return int(found[1]) if found else None
 

@@ -1,4 +1,4 @@
-"""What became of every drive of a run, written as it happens: `<output>/_runs/<run_id>/`.
+"""The ledger: what became of every drive of a run, written as it happens: `<output>/_runs/<run_id>/`.
 
     run.json                     the run: when, what, its state, a heartbeat
     rows-<first>-<last>.jsonl    rows that changed, one JSON object a line
@@ -6,7 +6,7 @@
 Object stores cannot append, and ten thousand objects cannot be read in a second. So every write is a new part with the
 rows that changed since the last one; 32 parts are merged into one that holds the newest row of each drive, 32 of
 those again. A reader lists the folder once and reads at most some hundred parts, newest last; a part whose range lies
-inside another's is a leftover of a merge and says nothing new. One process writes a run's ledger; any may read it.
+inside another's is a leftover of a merge and is ignored. One process writes a run's ledger; any may read it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run and its drives as its ledger says now."""
+    """A run and its drives as they stand in the ledger now."""
 
     info: RunInfo
     rows: Mapping[str, DriveRow]
@@ -176,8 +176,8 @@ class Ledger:
     """Writes a run's ledger. Safe across threads; the store is written by a thread of its own, so that nobody waits.
 
     Use as a context: entering begins the run on the store (raises StorageError there and then where it cannot be
-    written), leaving writes what is left. A store that does not take it in between is said (`say`), and tried again
-    with the next write; `state` says at the end whether all was written.
+    written), leaving writes what is left. Where the store refuses a write in between, that is reported (`say`) and
+    tried again with the next write; `state` tells at the end whether all was written.
     """
 
     def __init__(self, output: str, info: RunInfo, say: Callable[[str], None] = lambda text: None) -> None:
@@ -257,7 +257,7 @@ class Ledger:
             return {state: self._counts[state] for state in STATES}
 
     def flush(self) -> None:
-        """Write what changed, now. Raises StorageError; what was not written stays due."""
+        """Write the changes now. Raises StorageError; changes that were not written are written next time."""
         with self._writing:
             with self._lock:
                 ids = list(self._changed)
@@ -281,7 +281,7 @@ class Ledger:
             self.write_failure = None
 
     def failed(self, error: PipelineError) -> None:
-        """The store did not take what was written: said the first time, and no reason to end the run."""
+        """The store refused a write: reported the first time; the run goes on."""
         if self.write_failure is None:
             self._say(
                 f"the ledger cannot be written ({error}): jobs.status does not see how far this run is; drives are "

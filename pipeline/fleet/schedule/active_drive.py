@@ -15,7 +15,7 @@ from pipeline.staged_drive import clear_staging
 
 @dataclass
 class ActiveDrive:
-    """A drive that a group took, once: what comes back to the queue and is taken again is another one.
+    """A drive that a group took from the queue; taken again later, it is another ActiveDrive.
 
     begun: when the network began with it, by the monotonic clock; None before and after. gpus: of the group.
     """
@@ -27,7 +27,7 @@ class ActiveDrive:
     phase: str = "waiting"
 
     def spend(self, ledger: Ledger) -> float:
-        """Book what the network's machines were taken for, whatever came of it. Returns seconds."""
+        """Record the seconds in which the drive had the network's machines, whatever came of it. Returns them."""
         assert self.begun is not None
         spent, self.begun = time.monotonic() - self.begun, None
         gpu_seconds = ledger.row(self.planned.drive_id).gpu_seconds + spent * self.gpus
@@ -35,13 +35,13 @@ class ActiveDrive:
         return spent
 
     def end_try(self, ledger: Ledger, output: str) -> None:
-        """Before the drive's row and lease say that this try at it came to nothing."""
+        """To be called before the drive's row and lease show that this try failed."""
         if self.begun is not None:
             self.spend(ledger)
         clear_staging(output, self.planned.drive_id, self.lease.guard)
 
     def clear_up(self, leases: Leases, output: str) -> None:
-        """Remove what is staged of a drive that nobody will end, and give its lease back."""
+        """Remove the staged files of a drive that is given up, and give its lease back."""
         with contextlib.suppress(StorageError):
             lease = leases.take(self.planned.drive_id) if self.lease.lost else self.lease
             if isinstance(lease, Lease):  # else another run has begun with it

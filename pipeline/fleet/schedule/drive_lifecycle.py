@@ -1,4 +1,4 @@
-"""What happens to a drive is decided here, in one place for all threads: begun, tried again, given up, published.
+"""Decides what happens to a drive, for all threads: begun, tried again, given up, published.
 
 `drive_states` says which event leads from which state to which. Every drive that was taken from the queue goes back
 there or is done exactly once, and ends in one final state.
@@ -67,7 +67,7 @@ class DriveLifecycle:
     # -- before the network ---------------------------------------------------------------------------------
 
     def note_plan(self, planned: PlannedDrive) -> None:
-        """A drive was planned: its row, and what is final about it already."""
+        """A drive was planned: writes its row, final already where nothing is to be done."""
         costs = planned.costs
         row = DriveRow(
             planned.drive_id,
@@ -107,7 +107,7 @@ class DriveLifecycle:
                 stopped = self.stopping
                 if not stopped:
                     self._active[drive_id] = active
-            if stopped:  # while it was taken: nobody gives it back but here
+            if stopped:  # it became ours meanwhile: only this place can give it back
                 self.leases.release(lease)
                 return None
             known = planned.identity is not None and not self.config.overwrite
@@ -161,7 +161,7 @@ class DriveLifecycle:
         try:
             self.leases.work_on(active.lease)
         except LeaseLostError as error:
-            if self.stopping:  # given back in this moment
+            if self.stopping:  # given back meanwhile
                 return "stop"
             self._let_go(drive_id, "lost to another run", reason=str(error))
             return "skip"
@@ -176,7 +176,7 @@ class DriveLifecycle:
     # -- in the network -------------------------------------------------------------------------------------
 
     def phase(self, drive_id: str, phase: str) -> None:
-        """What a group is at with a drive."""
+        """The stage that a group has reached with a drive."""
         active = self._active.get(drive_id)
         if active is not None and active.phase != phase:
             active.phase = phase
@@ -186,7 +186,7 @@ class DriveLifecycle:
         return self._active.get(active.planned.drive_id) is active
 
     def crashed(self, drive_id: str) -> None:
-        """A process died while it worked on this drive, its node lives: again, alone, but not for ever."""
+        """A process died while it worked on this drive, and its node lives: tried again alone, a few times."""
         active = self._active.get(drive_id)
         if active is None:
             return
@@ -200,7 +200,7 @@ class DriveLifecycle:
             self._again(active, reason, alone=True)
 
     def lost_node(self, drive_id: str) -> None:
-        """The machine that worked on this drive is gone: not the drive's fault."""
+        """The machine that worked on this drive is gone: the drive is tried again and not blamed, up to ten times."""
         active = self._active.get(drive_id)
         if active is None:
             return
@@ -218,7 +218,7 @@ class DriveLifecycle:
             self._again(active, self.ledger.row(active.planned.drive_id).reason)
 
     def failed(self, planned: PlannedDrive, error: Exception, stage: str) -> None:
-        """An error ended a try at the drive: again after a while and a few times where that may help, else given up."""
+        """An error ended a try at the drive: tried again later, a few times, where that may help."""
         drive_id = planned.drive_id
         reason = str(error) if isinstance(error, PipelineError) else in_one_line(drive_id, error)
         self._troubles[drive_id] += is_retryable(error)
@@ -296,8 +296,8 @@ class DriveLifecycle:
     # -- the end --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """From now on nothing is begun; what is running is said to wait again, and is anybody's at once: whoever told
-        this process to stop may kill it seconds later, and that shall count against no drive."""
+        """From now on nothing is begun. Running drives go back to waiting at once and their leases are free: this
+        process may be killed seconds later, and that shall count against no drive."""
         with self._lock:
             self.stopping = True
             drives = list(self._active.values())
@@ -311,8 +311,8 @@ class DriveLifecycle:
             self.ledger.flush()
 
     def leave_rest(self) -> None:
-        """What nobody will end any more: back to waiting, nothing staged left behind."""
-        with self._lock:  # whoever is at one of them still finds that it is nobody's
+        """Put drives that will not be ended back to waiting, and remove their staged files."""
+        with self._lock:  # a thread that still works on one of them finds that it is not its own any more
             drives, self._active = dict(self._active), {}
         for drive_id in drives:
             self._move(drive_id, "run stopped", reason=_STOPPED)
@@ -389,12 +389,12 @@ class DriveLifecycle:
         self.reporter.say(f"drive {planned.drive_id} {state}: {reason}")
         tried = (lasting, reason, stage, frame, row.attempts, planned.identity, self.ledger.info.run_id, time.time())
         record = Failure(planned.drive_id, state, *tried)
-        with contextlib.suppress(PipelineError):  # an unsafe name has no record, and is refused each time anew
+        with contextlib.suppress(PipelineError):  # an unsafe name has no record: every run refuses it again
             self.failures.put(record)
         self._progress.say()
 
     def _forget_if_published(self, planned: PlannedDrive) -> None:
-        """An old failure of a drive whose result is there: its publisher ended before it could say so."""
+        """Removes an old failure record of a drive whose result is there: its publisher was killed before it could."""
         if planned.todo == "published":
             with contextlib.suppress(StorageError):
                 self.failures.forget(planned.drive_id)

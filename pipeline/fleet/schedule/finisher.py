@@ -1,6 +1,6 @@
 """Joining and publishing beside the groups: bounded tasks of Ray's that the driver owns.
 
-Workers of a group that die take nothing with them: what they staged is on storage, and these tasks read it there.
+If workers of a group die, nothing staged is lost: it is on storage, where these tasks read it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def finish_drive(staged: StagedDrive, config: RunConfig, output: str, owner: str
 def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
     """What the task does. Staged predictions go once the drive is published, unless they shall be kept.
 
-    A try before this one may have published it, and have ended before it could say so (the answer of the store, the
-    node of the task was lost): then it is done, though what was staged may be gone in part. With --overwrite that
+    An earlier try may have published the drive and been lost before it could report that: then the drive is done, even
+    if staged files are gone. With --overwrite that
     cannot be told from the result that was there before, and the drive is joined again.
     """
     with storage.held_root(output, make=False):
@@ -97,7 +97,7 @@ def _published_by_now(staged: StagedDrive, config: RunConfig, output: str, guard
 
 
 class Finisher:
-    """Runs finish tasks, some at a time. `is_full`: so many wait that groups should not stage more."""
+    """Runs finishing tasks, some at a time. `is_full`: so many wait that groups should not stage more."""
 
     def __init__(self, at_a_time: int) -> None:
         self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="finish")
@@ -111,7 +111,7 @@ class Finisher:
         return self._waiting >= self._limit
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Do this; it must not raise."""
+        """Queue this work; it must not raise."""
         with self._lock:
             self._waiting += 1
 

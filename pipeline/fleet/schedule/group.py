@@ -61,7 +61,7 @@ class Group:
             self._ahead.shutdown(wait=False, cancel_futures=True)
 
     def _next_wave(self) -> list[Loaded]:
-        """The wave that was asked for ahead, else one asked for now. Empty: there will be no more."""
+        """The wave that was loaded ahead, else one loaded now. Empty: there are no more drives."""
         following, self._following = self._following or self._ahead.submit(self._load_wave), None
         return following.result()
 
@@ -191,7 +191,7 @@ class Group:
             self.lifecycle.failed(planned, DriveError(event.reason, retryable=not event.lasting), "forward")
 
     def _blame(self, drive_id: str) -> None:
-        """A process of the group died with this drive: its own doing, or the node's?"""
+        """A process of the group died with this drive: decides whether the drive or its node is to blame."""
         if not self._has(drive_id):
             return
         alive, draining = self.runtime.nodes()

@@ -47,8 +47,8 @@ class GroupSize:
 
 def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
     """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
-    machine that has GPUs. What is more waits on disk, slower: a group should be large enough for that not to be.
-    While no machine with a GPU is up yet nothing is known, and a drive is taken to fit."""
+    machine that has GPUs. States beyond it wait on disk, which is slower: a group should be large enough to avoid that.
+    While no machine with a GPU is up, every drive is taken to fit."""
     if config.budgets.host is not None:
         return config.budgets.host
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

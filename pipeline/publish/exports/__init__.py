@@ -1,4 +1,4 @@
-"""A published drive in the formats of other programs, one file a format; `formats` is the table of them.
+"""A published drive in the formats of other programs, one file for each format; `formats` has the table of them.
 
 In: an open drive and a Selection (`ExportSource`). Out: files in a folder that appears whole or not at all
 (`whole_folder`). Points stream through piece by piece; memory does not depend on their number.

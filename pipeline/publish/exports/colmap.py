@@ -1,8 +1,8 @@
 """COLMAP's sparse model, binary or text: cameras, images, points3D with tracks.
 
-Every point has a track of one: the pixel of the frame whose depth it came from. Frames that happen to look at the same
-surface have points of their own there, so no observation is claimed that the network did not make. Images come before
-points in these files but their observations are known only behind them, so those wait on disk.
+Every point has a track of one observation: the pixel whose depth it came from. Other frames that see the same surface
+have points of their own, so the tracks hold no match that the network did not make. In these files images come before
+points, but their observations are known only after the points; so they wait on disk.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BLOCK = 1_000_000  # observations sorted at a time, 32 MB
 
 @dataclass(frozen=True)
 class Observations:
-    """Where each image's are in the file of all: `start` (N+1,), in observations."""
+    """The waiting observations, sorted by image; those of image n are at start[n] ... start[n + 1]."""
 
     rows: NDArray[np.void]
     start: NDArray[np.int64]

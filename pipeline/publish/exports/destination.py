@@ -1,4 +1,4 @@
-"""The folder that an export goes to: seen whole or not at all, never written over unasked."""
+"""The folder of an export: it appears whole or not at all, and nothing is overwritten unasked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 
 MARKER, KIND = "export.json", "export"
-"""Says what the folder holds; the last file to be there. Only a folder that has it is ever replaced."""
+"""The file that says what the folder holds; it is written last. Only a folder that has it may be replaced."""
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def check_free(to: str, *, overwrite: bool) -> None:
 
 
 def _rename(folder: Path, target: Path, overwrite: bool) -> None:
-    check_free(str(target), overwrite=overwrite)  # again: it may have come while this was written
+    check_free(str(target), overwrite=overwrite)  # again: it may have appeared meanwhile
     storage.replace_folder(folder, target, MARKER, KIND)
 
 

@@ -1,6 +1,6 @@
 """A georeferenced drive in the systems that maps are drawn in: from metres east, north, up to degrees, UTM, any EPSG.
 
-Points stay local: what is added to them are doubles, and a file holds an offset, so that no millimetre is lost.
+Points stay local: offsets are doubles and stand in the file once, so that no millimetre is lost.
 """
 
 from __future__ import annotations

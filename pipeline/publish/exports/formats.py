@@ -1,4 +1,4 @@
-"""The formats there are: an entry of FORMATS is all that an export needs to be known to `jobs.export`."""
+"""All formats. An entry of FORMATS makes a format known to `jobs.export`."""
 
 from __future__ import annotations
 

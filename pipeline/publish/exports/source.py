@@ -1,4 +1,4 @@
-"""What every format is written from: an open drive, what is wanted of it, and the names of its images."""
+"""The input of every format: an open drive, the wanted part of it, and the names of its images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A drive, the part of it that is wanted, and who is told of progress. undistorted: images are written as a pinhole
-    sees them, and cameras speak of those."""
+    """A drive, the wanted part of it, and the listener for progress. undistorted: images are written as a pinhole sees
+    them, and cameras are those of these images."""
 
     drive: PublishedDrive
     selection: Selection

@@ -142,7 +142,7 @@ def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
     assert [ref.drive_id for ref in found if isinstance(ref, DriveRef)] == ["ok", "späti", "z"][::2]
     refused = {ref.uri.rpartition("/")[2]: ref.reason for ref in found if isinstance(ref, RefusedDrive)}
     assert set(refused) == {"a b", "späti", "ok.mp4"}
-    assert "expected letters, digits" in refused["a b"] and "manifest" in refused["a b"]
+    assert "expected letters, digits" in refused["a b"] and "list of drives" in refused["a b"]
     assert f"is taken by {tmp_path / 'ok'}" in refused["ok.mp4"]
     assert all("\n" not in reason for reason in refused.values())
 
@@ -150,7 +150,7 @@ def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
 @pytest.mark.parametrize("names", [["notes.txt"], ["_hidden/0.png"]])
 def test_an_input_without_drives_is_said_in_one_line(tmp_path, names):
     put(str(tmp_path), names)
-    with pytest.raises(DriveError, match=r"no drives below .*manifest"):
+    with pytest.raises(DriveError, match=r"no drives below .*list of drives"):
         iter_drives(str(tmp_path))
 
 
@@ -200,7 +200,7 @@ def test_frames_are_not_listed_to_find_drives(s3, monkeypatch):  # noqa: F811
     assert len(requests) == 11 and max(names for _, names in requests) <= FIRST_LOOK_NAMES
 
 
-def test_manifests_are_inputs_too(tmp_path):
+def test_lists_of_drives_are_inputs_too(tmp_path):
     rows = [{"drive_id": "a", "uri": "d/a"}, {"drive_id": "../a", "uri": "d/b"}, {"drive_id": "a", "uri": "d/c"}]
     (tmp_path / "fleet.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = list(iter_drives(str(tmp_path / "fleet.jsonl")))

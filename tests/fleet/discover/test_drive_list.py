@@ -10,7 +10,7 @@ from pipeline import storage
 from pipeline.cameras.config import CameraConfig
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
-from pipeline.fleet.discover.drive_list import MAX_LINE_CHARACTERS, read_manifest_refs
+from pipeline.fleet.discover.drive_list import MAX_LINE_CHARACTERS, read_drive_list
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import drive_config
 
@@ -37,7 +37,7 @@ def write(folder, kind, rows=ROWS):
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 def test_all_formats_say_the_same(tmp_path, kind):
-    assert list(read_manifest_refs(write(tmp_path, kind))) == [
+    assert list(read_drive_list(write(tmp_path, kind))) == [
         DriveRef("a", "s3://bucket/a", 5, 10, 2.5, ("night", "rain")),
         DriveRef("b", str(tmp_path / "drives/b")),
     ]
@@ -60,7 +60,7 @@ def test_all_formats_say_the_same(tmp_path, kind):
 def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path, row, said):
     path = tmp_path / "fleet.csv"
     path.write_text(f"drive_id,uri,start,end,fps,tags\n{row}\ngood,/d,,,,\n")
-    first, second = read_manifest_refs(str(path))
+    first, second = read_drive_list(str(path))
     assert second == DriveRef("good", "/d")
     if said is None:
         assert isinstance(first, DriveRef) and first.fps is None  # pandas writes an empty number so
@@ -83,7 +83,7 @@ def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path, row, said
 def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
     path = tmp_path / "fleet.jsonl"
     path.write_text(f'{line}\n\n{{"drive_id": 7, "uri": "/good"}}\n')
-    first, second = read_manifest_refs(str(path))
+    first, second = read_drive_list(str(path))
     assert said in first.reason
     assert second == DriveRef("7", "/good")
 
@@ -92,20 +92,20 @@ def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
 def test_columns_that_do_not_fit_are_said_at_once(tmp_path, header):
     path = tmp_path / "fleet.csv"
     path.write_text(header + "\n")
-    with pytest.raises(DriveError, match="a manifest has the columns drive_id, uri, start, end, fps, tags"):
-        list(read_manifest_refs(str(path)))
+    with pytest.raises(DriveError, match="a list of drives has the columns drive_id, uri, start, end, fps, tags"):
+        list(read_drive_list(str(path)))
 
 
 def test_a_file_that_is_no_parquet_is_said_in_one_line(tmp_path):
     (tmp_path / "fleet.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DriveError, match="not a readable Parquet file"):
-        list(read_manifest_refs(str(tmp_path / "fleet.parquet")))
+        list(read_drive_list(str(tmp_path / "fleet.parquet")))
 
 
 def test_a_csv_cell_beyond_all_bounds_costs_one_row(tmp_path):
     path = tmp_path / "fleet.csv"
     path.write_text(f"drive_id,uri\na,{'x' * 300_000}\nb,/b\n")
-    first, second = read_manifest_refs(str(path))
+    first, second = read_drive_list(str(path))
     assert "line 2" in first.reason and second == DriveRef("b", "/b")
 
 
@@ -122,7 +122,7 @@ def test_other_columns_are_passed_over_with_a_note_and_case_does_not_count(tmp_p
     else:
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
     notes = []
-    assert list(read_manifest_refs(str(path), notes.append)) == [
+    assert list(read_drive_list(str(path), notes.append)) == [
         DriveRef("a", "/a"),
         DriveRef("b", str(tmp_path / "b")),
     ]
@@ -133,7 +133,7 @@ def test_other_columns_are_passed_over_with_a_note_and_case_does_not_count(tmp_p
 def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path, encoding):
     path = tmp_path / "fleet.csv"
     path.write_bytes("drive_id;uri;tags\r\nä1;/data/Straße,1;night\r\n;;\r\n".encode(encoding))
-    assert list(read_manifest_refs(str(path))) == [DriveRef("ä1", "/data/Straße,1", tags=("night",))]
+    assert list(read_drive_list(str(path))) == [DriveRef("ä1", "/data/Straße,1", tags=("night",))]
 
 
 def test_a_place_beside_the_manifest_may_lie_above_it_but_not_outside_its_bucket(tmp_path):
@@ -148,13 +148,13 @@ def test_a_camera_is_a_file_beside_the_manifest_numbers_or_none(tmp_path):
     path = tmp_path / "fleet.csv"
     rows = ["a,/a,rig/chain.yaml#cam1", 'b,/b,"700,700,320,240"', "c,/c,none", "d,/d,", "e,/e,s3://x/y.txt"]
     path.write_text("\n".join(["drive_id,uri,camera", *rows]))
-    cameras = [ref.camera for ref in read_manifest_refs(str(path))]
+    cameras = [ref.camera for ref in read_drive_list(str(path))]
     assert cameras == [f"{tmp_path}/rig/chain.yaml#cam1", "700,700,320,240", "none", None, "s3://x/y.txt"]
     assert drive_config(RunConfig(), DriveRef("a", "/a", camera="none")).camera.file == "none"
     told = RunConfig(camera=CameraConfig("all.txt"))
     assert drive_config(told, DriveRef("a", "/a")).camera.file == "all.txt"
     (tmp_path / "bad.jsonl").write_text('{"drive_id": "a", "uri": "/a", "camera": 5}')
-    (refused,) = read_manifest_refs(str(tmp_path / "bad.jsonl"))
+    (refused,) = read_drive_list(str(tmp_path / "bad.jsonl"))
     assert "for camera, got 5" in refused.reason
 
 
@@ -162,7 +162,7 @@ def test_a_camera_is_a_file_beside_the_manifest_numbers_or_none(tmp_path):
 def test_a_json_that_is_no_list_of_drives_is_said_in_one_line(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
     try:
-        rows = list(read_manifest_refs(str(tmp_path / "fleet.json")))
+        rows = list(read_drive_list(str(tmp_path / "fleet.json")))
     except DriveError as error:
         assert "fleet.json" in str(error) and "\n" not in str(error)
     else:
