@@ -11,7 +11,6 @@ from PIL import Image
 
 from pipeline import storage
 from pipeline.common.numbers import number_or
-from pipeline.errors import StorageError
 from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Positions, fixes_of
 
 _NAN = float("nan")
@@ -58,10 +57,8 @@ def read_photographs(uris: Sequence[str]) -> Positions:
 def _of_file(uri: str) -> tuple[float, float, float, float] | None:
     try:
         return exif_position(storage.read_bytes(uri, limit=HEADER_BYTES))
-    except storage.NotFoundError:
+    except (storage.NotFoundError, storage.UnreadableFileError):
         return None
-    except StorageError:
-        raise
 
 
 def _degrees(parts: object, letter: object, negative: str) -> float:

@@ -31,7 +31,7 @@ from pipeline.ingest.image_times import image_times
 from pipeline.ingest.numbered_folders import comma_files, comma_range, comma_runs, split_frames
 from pipeline.ingest.positions_names import is_positions_name, positions_beside
 from pipeline.ingest.preprocess import ImageHeader
-from pipeline.storage import Listing, NotFoundError
+from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 __all__ = ["KITTI_FOLDERS", "Drive", "find_drive", "frames_of", "is_drive", "is_image_name"]
 
@@ -329,7 +329,7 @@ def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeade
                 if file.size <= HEADER_BYTES:
                     raise
             return preprocess.read_header(storage.read_bytes(file.uri), turn)
-        except (DecodeError, NotFoundError) as error:
+        except (DecodeError, NotFoundError, UnreadableFileError) as error:
             reason = reason or f"{file.name}: {error}"
     raise DecodeError(
         f"drive {drive_id}: expected a readable image among the first {len(files[:FIRST_FRAMES_TRIED])} of "
@@ -343,7 +343,7 @@ def _white(files: Listing) -> int:
 
     def read() -> Iterator[bytes]:
         for place in some:
-            with contextlib.suppress(NotFoundError):
+            with contextlib.suppress(NotFoundError, UnreadableFileError):
                 yield storage.read_bytes(files.uri(place))
 
     return preprocess.white_of(read())

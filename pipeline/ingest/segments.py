@@ -23,7 +23,7 @@ from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
 from pipeline.ingest.drives import Drive
-from pipeline.storage import NotFoundError
+from pipeline.storage import NotFoundError, UnreadableFileError
 from pipeline.storage.retry import patiently
 
 GREY = 128  # of a frame that could not be read: the middle of the range, near the network's mean
@@ -282,6 +282,8 @@ def _decode_images(
             # The store answers, so this is about the file. (If all have gone, their number fails the drive.)
             why = "is a link that leads nowhere" if storage.is_dangling(uri) else "vanished since the drive was listed"
             reasons[i] = f"{why}: {error}"
+        except UnreadableFileError as error:
+            reasons[i] = str(error)
 
 
 def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare, reasons: list[str | None]) -> None:
@@ -314,6 +316,10 @@ def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
             if not segment.is_joined:
                 raise
             yield from [DecodeError(f"vanished since the drive was listed: {error}")] * (len(wanted) - given)
+        except UnreadableFileError as error:
+            if not segment.is_joined:
+                raise
+            yield from [DecodeError(str(error))] * (len(wanted) - given)
 
 
 def _reason(uri: str, error: DecodeError) -> str:

@@ -9,7 +9,7 @@ can do.
 
 from pipeline.storage.below import list_below, remove_below, some_below
 from pipeline.storage.conditional_write import compare_and_swap
-from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError
+from pipeline.storage.failures import NotFoundError, RefusedError, UnreachableError, UnreadableFileError
 from pipeline.storage.files import (
     cache_folder,
     copy,
@@ -66,6 +66,7 @@ __all__ = [
     "RefusedError",
     "StoredFile",
     "UnreachableError",
+    "UnreadableFileError",
     "VanishedError",
     "absolute",
     "beside",

@@ -22,6 +22,12 @@ class RefusedError(StorageError):
     """The store answers and refuses: no credentials, wrong ones, or no right to do this."""
 
 
+class UnreadableFileError(RefusedError):
+    """A local file is there and cannot be read: rights, a bad sector, links in a circle. Its neighbours may be fine."""
+
+    retryable = False
+
+
 class UnreachableError(StorageError):
     """The store does not answer (in time, or without errors of its own) after retries."""
 
@@ -64,6 +70,9 @@ def _storage_error(error: Exception, uri: str, verb: str) -> StorageError:
         return NotFoundError(f"no such file or folder: {place}")
     if isinstance(error, NotADirectoryError):
         return NotFoundError(f"expected a folder at {place}, got a file")
+    if is_local(uri) and verb in ("read", "open") and isinstance(error, OSError) and error.errno in _OF_ONE_FILE:
+        remedy = "; check its permissions" if isinstance(error, PermissionError) else ""
+        return UnreadableFileError(f"cannot read {place}: {error.strerror}{remedy}")
     if isinstance(error, PermissionError) or kind in ("NoCredentialsError", "PartialCredentialsError"):
         remedy = "check its permissions" if is_local(uri) else "check the credentials in the environment"
         return RefusedError(f"not allowed to {verb} {place} ({code or said}); {remedy}")
@@ -72,7 +81,7 @@ def _storage_error(error: Exception, uri: str, verb: str) -> StorageError:
     if code in _UNREACHABLE_CODES or code.startswith("5"):
         return UnreachableError(f"the store of {place} answers {code}; try again later")
     if isinstance(error, ImportError) or "Protocol not known" in said:
-        return StorageError(f"cannot {verb} {place}: {said}")
+        return StorageError(f"cannot {verb} {place}: {said}", retryable=False)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         said = f"its disk is full ({error.strerror}); free space there and run again"
         return StorageError(f"cannot {verb} {place}: {said}")
@@ -81,6 +90,9 @@ def _storage_error(error: Exception, uri: str, verb: str) -> StorageError:
     return StorageError(f"cannot {verb} {place} ({code or kind}): {said}")
 
 
+_OF_ONE_FILE = frozenset(
+    {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
+)
 # Names, because botocore and aiohttp need not be installed where only local files are used.
 _UNREACHABLE = frozenset(
     {

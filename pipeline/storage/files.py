@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from pipeline.common.waits import long_call
 from pipeline.errors import StorageError
-from pipeline.storage.failures import UnreachableError, code_of, translated
+from pipeline.storage.failures import UnreachableError, UnreadableFileError, code_of, translated
 from pipeline.storage.folders import stored_file
 from pipeline.storage.held_root import make_folders
 from pipeline.storage.stores import is_object_store, resolve
@@ -39,6 +40,7 @@ def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
     with translated(uri, "open"):
         fs, path = resolve(uri)
         if isinstance(fs, LocalFileSystem):
+            _refuse_what_has_no_end(path)
             return open(path, "rb")
         options = {} if readahead else {"cache_type": "none"}
         return io.BufferedReader(_Input(fs.open(path, "rb", block_size=READ_BLOCK_BYTES, **options), uri))
@@ -81,10 +83,13 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """Read a whole file, or its first `limit` bytes (a header).
 
     Raises:
-        NotFoundError, RefusedError, UnreachableError, StorageError: as the store says, after retries.
+        NotFoundError, RefusedError, UnreachableError, StorageError: as the store says, after retries;
+        UnreadableFileError for a local file that is there, and for a device or pipe, which may have no end.
     """
     with translated(uri, "read"):
         fs, path = resolve(uri)
+        if isinstance(fs, LocalFileSystem):
+            _refuse_what_has_no_end(path)
         if limit is None:
             return bytes(fs.cat_file(path))
         try:
@@ -94,6 +99,12 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
             if code_of(error) == "InvalidRange":
                 return b""
             raise
+
+
+def _refuse_what_has_no_end(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system says so itself
+        raise UnreadableFileError(f"cannot read {redacted(path)}: a device or pipe, no file")
 
 
 def write_bytes_atomically(uri: str, data: bytes) -> None:

@@ -13,7 +13,7 @@ from pipeline.cameras.config import CameraConfig
 from pipeline.errors import DecodeError
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import find_drive
-from pipeline.ingest.segments import GREY, DriveTask, decode_segment, rank_segments, read_frames
+from pipeline.ingest.segments import GREY, DriveTask, decode_segment, decode_thumbnails, rank_segments, read_frames
 from tests.ingest.makers import number_of, picture, write_images, write_video
 from tests.ingest.test_preprocess import png_that_claims
 from tests.s3_server import S3Server, s3, s3_server  # noqa: F401
@@ -67,6 +67,23 @@ def test_bad_frames_are_grey_flagged_and_keep_their_places(tmp_path):
         assert said is None if reason is None else reason in said
     assert (batch.images[1:7] == GREY).all()
     assert [number_of(batch.images[i]) for i in (0, 7)] == [0, 7]
+
+
+@pytest.mark.parametrize("what", ["links in a circle", "a folder", "a device without end"])
+def test_a_file_that_cannot_be_read_is_one_bad_frame(tmp_path, what):
+    paths = write_images(tmp_path / "d", 4)
+    task = task_of(tmp_path / "d", 4, 0)
+    paths[2].unlink()
+    if what == "links in a circle":
+        paths[2].symlink_to(paths[2])
+    elif what == "a folder":
+        paths[2].mkdir()
+    else:
+        paths[2].symlink_to("/dev/zero")
+    for decode in (decode_segment, decode_thumbnails):
+        batch = decode(next(rank_segments([task], 0, 1)), waits_s=())
+        assert batch.storage_failure is None and list(batch.ok) == [True, True, False, True]
+        assert "frame2.png" in batch.reasons[2]
 
 
 def test_a_video_cut_off_has_the_frames_that_are_there(tmp_path):
