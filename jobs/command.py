@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import signal
@@ -25,6 +26,9 @@ EXIT_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ended
 
 def run_command(action: Callable[[], None]) -> int:
     """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # PYTHONIOENCODING=ascii: what it cannot say is escaped, no error
+            stream.reconfigure(errors="backslashreplace")
     with _sigterm_interrupts():
         code = _outcome(action)
     _nobody_reads()  # else Python stumbles at its end over what waits to be written, and changes the code
