@@ -28,6 +28,7 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.forward import DTYPES, ForwardSettings, Progress
 from pipeline.forward.events import Event, LoopsFound, Notice, Waits
 from pipeline.forward.group import GroupSettings, Outcome, check_gpus, has_bfloat16, ranks_said, run_forward, uses_gpus
+from pipeline.forward.place_files import read_places
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.georeference import with_positions
@@ -333,6 +334,7 @@ def join_and_publish(
         georeference=positions.georeference(joined.georeference, config.positions),
         metric=None if joined.metric is None else asdict(joined.metric),
         positions=positions.columns(joined.georeference),
+        places=read_places(frames.folder, staged.kept),
     )
 
     def progress(done: int, total: int, points: int) -> None:

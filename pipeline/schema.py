@@ -205,6 +205,18 @@ POSITIONS = _schema(
     ],
 )
 
+PLACES = _schema(
+    "one row a frame in ten: what the place looks like, to find it in other drives; none where loops are off",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("place_index", pa.int32(), "number of the row, from 0"),
+        _field("frame_index", pa.int32(), "frame that was described, rising"),
+        _field(
+            "descriptor", pa.list_(pa.float16()), "the encoder's tokens, pooled; not whitened; as long in every row"
+        ),
+    ],
+)
+
 
 def on_earth(kind: pa.Schema) -> pa.Schema:
     """The schema of a table of a georeferenced drive: what it says of its world."""
@@ -225,4 +237,5 @@ TABLES: dict[str, pa.Schema] = {
     "loops": LOOPS,
     "cameras": CAMERAS,
     "positions": POSITIONS,
+    "places": PLACES,
 }

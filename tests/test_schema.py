@@ -91,6 +91,12 @@ EXPECTED = {
         *[(name, F64, NULL) for name in ("east", "north", "up")],
         *[(f"residual_{name}", F64, NULL) for name in ("east", "north", "up")],
     ],
+    "places": [
+        ("drive_id", S),
+        ("place_index", I32),
+        ("frame_index", I32),
+        ("descriptor", pa.list_(pa.float16())),
+    ],
 }
 
 

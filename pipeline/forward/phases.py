@@ -89,6 +89,7 @@ class DrivePhases:
         read_frames: FrameReader | None = None,
         loops_found: Callable[[int], None] = lambda count: None,
         waiting: Callable[[Iterable[Arrived]], Iterable[Arrived]] = lambda windows: windows,
+        described: Callable[[NDArray[np.float32]], None] = lambda rows: None,
     ) -> None:
         self.model = model
         self.sync = sync
@@ -99,6 +100,7 @@ class DrivePhases:
         self.finder = finder
         self.read_frames = read_frames  # random access, for loop chunks
         self.loops_found = loops_found
+        self.described = described  # descriptors of the whole drive, and last whether a frame is good
         self.waiting = waiting  # measures how long frames were waited for
         self.copies = Copies(device)
         self._undescribed: tuple[Arrived, list[int], OnHost] | None = None
@@ -206,6 +208,7 @@ class DrivePhases:
             return failure
         rows = self.sync.gather(self._descriptors.of([f for owned in share.owned.values() for f in owned]))
         try:
+            self.described(rows)
             self._loops = tuple(self.finder.find(rows[:, :-1], rows[:, -1] > 0.5))
             self.loops_found(len(self._loops))
             mine = range(self.sync.rank, len(self._loops), self.sync.world_size)

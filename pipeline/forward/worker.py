@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypedDict
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 import torch
+from numpy.typing import NDArray
 from ray.actor import ActorHandle
 
 from pipeline import storage
@@ -27,6 +29,7 @@ from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
 from pipeline.forward.network import NetworkSpec
 from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
+from pipeline.forward.place_files import write_places
 from pipeline.forward.rank_meter import RankMeter
 from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
 from pipeline.forward.state_store import TieredStore
@@ -106,6 +109,10 @@ def run_rank(
             if sync.rank == 0:
                 events.send(LoopsFound(drive_id, loops))
 
+        def described(rows: NDArray[np.float32], folder: str = folder) -> None:
+            if sync.rank == 0:
+                write_places(folder, rows)
+
         phases = DrivePhases(
             model,
             meter.timed(sync),
@@ -117,6 +124,7 @@ def run_rank(
             read_frames=partial(read_frames, task),
             loops_found=found,
             waiting=meter.waiting,
+            described=described,
         )
         meter.begin()
         try:

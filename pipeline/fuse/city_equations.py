@@ -110,6 +110,12 @@ def link_rows(state: State, links: LinkRows) -> Rows:
     return Rows(residual, jacobian, np.concatenate([links.first.node, links.second.node], 1), links.information)
 
 
+def frame_rows(state: State, frames: Frames) -> Rows:
+    """Turn, place and log scale of frames themselves: what their covariance is asked by."""
+    count = len(frames.log_unit)
+    return Rows(np.zeros((count, 7)), frame_jacobian(state, frames), frames.node, np.zeros((count, 7, 7)))
+
+
 def frame_jacobian(state: State, frames: Frames) -> Array:
     """(n, 7, 14): turn, position and log scale of frames against the steps of their two chunks."""
     arm = frames.arm(state)

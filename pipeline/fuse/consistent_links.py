@@ -7,7 +7,7 @@ agree by chance meet more and more true ones before they are asked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, joint_rows, link_rows, settled
+from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_rows, joint_rows, link_rows, settled
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
@@ -87,6 +87,28 @@ class Grouping:
         """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
         state, own, rows = self._part(self.nodes(group), self._inside(group), joints)
         self._put(self.nodes(group), settled(state, own, rows, held=[0]))
+
+    def deviations(
+        self, group: int, joints: Joints, middles: Mapping[int, Frames], positions: Positions | None
+    ) -> dict[int, float]:
+        """Of the place of a frame of each drive of a group (middles, by drive), city units: against the group's first
+        chunk, or with `positions` against the Earth. The largest axis'."""
+        nodes = self.nodes(group)
+        state, own, rows = self._part(nodes, self._inside(group), joints)
+        number = np.full(len(self.state.scale), -1)
+        number[nodes] = np.arange(len(nodes))
+        groups = [joint_rows(state, own), link_rows(state, rows)]
+        if positions is not None:
+            mine = positions.of(np.isin(positions.drive, np.nonzero(self.group == group)[0]))
+            mine = replace(mine, frames=replace(mine.frames, node=number[mine.frames.node]))
+            groups += [position_rows(state, mine), level_rows(state)]
+        equations = CityEquations(len(nodes), groups, held=[] if positions is not None else [0])
+        answer = {}
+        for drive in np.nonzero(self.group == group)[0].tolist():
+            frames = replace(middles[drive], node=number[middles[drive].node])
+            spread = equations.covariance(frame_rows(state, frames))[3:6, 3:6]
+            answer[drive] = float(np.sqrt(np.linalg.eigvalsh(spread)[-1]))
+        return answer
 
     def onto_earth(self, group: int, joints: Joints, positions: Positions) -> str:
         """Lay a group over its fixes and solve it with them; why not, in words, where it stays as it was.

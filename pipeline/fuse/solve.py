@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,7 @@ from pipeline.fuse.positions import Origin, Positions, read_positions
 _LOOSENESS = (0.02, 0.06, 0.2, 1.0)
 _ROUNDS = 6  # times the set of accepted links may change at the end
 _USUAL = 1.5 * float(chi2_distribution.ppf(0.5, 7))  # median chi2 of true links; their deviations are guesses too
+_MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
 _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
 
 
@@ -33,7 +34,8 @@ class FusedDrive:
     the links; depth_scale (N,): what depth in the drive's units is multiplied with to be in the city's; component:
     drives of one number are held together by links; on_earth: it stands in metres east, north, up about the city's
     origin, else in the frame of its component's first drive; scale_range: largest over smallest scale that the drive's
-    chunks were given."""
+    chunks were given; deviation: of its middle frame's place against the frame, city units, NaN in components of more
+    than 64 drives."""
 
     city_from_drive: Sim3
     city_from_camera: Array
@@ -41,6 +43,7 @@ class FusedDrive:
     component: int
     scale_range: float
     on_earth: bool = False
+    deviation: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +115,13 @@ def solve(
     used = _tighten(grouping, [_joints(drives, offset, config, looseness) for looseness in _LOOSENESS])
     positions = read_positions(drives, offset, fixes or {}, frame_time_s or {}, origin)
     on_earth, doubts = _onto_earth(grouping, positions, used)
+    spread = _deviations(grouping, frames, used, positions, on_earth)
     fused = tuple(
-        _fused(drive, frames[n], grouping, n, int(grouping.group[n]) in on_earth) for n, drive in enumerate(drives)
+        replace(
+            _fused(drive, frames[n], grouping, n, int(grouping.group[n]) in on_earth),
+            deviation=spread.get(n, float("nan")),
+        )
+        for n, drive in enumerate(drives)
     )
     alarms = tuple(
         f"drive {n}: its scale changes by {drive.scale_range:.2g} along the way; look at its links"
@@ -137,6 +145,22 @@ def _onto_earth(
         else:
             on_earth.add(group)
     return on_earth, alarms
+
+
+def _deviations(
+    grouping: Grouping,
+    frames: Sequence[Frames],
+    joints: Mapping[int, Joints],
+    positions: Positions | None,
+    on_earth: set[int],
+) -> dict[int, float]:
+    answer: dict[int, float] = {}
+    middles = {n: one[np.array([len(one.log_unit) // 2])] for n, one in enumerate(frames)}
+    for group, size in zip(*np.unique(grouping.group, return_counts=True), strict=True):
+        if size <= _MOST_ASKED:
+            earth = positions if int(group) in on_earth else None
+            answer |= grouping.deviations(int(group), joints[int(group)], middles, earth)
+    return answer
 
 
 def _joints(drives: Sequence[JoinResult], offset: NDArray[np.int64], config: BackendConfig, looseness: float) -> Joints:

@@ -25,7 +25,15 @@ from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median, sky_depth
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
-from pipeline.publish.tables import cameras_table, chunks_table, loops_table, poses_table, positions_table, write_table
+from pipeline.publish.tables import (
+    cameras_table,
+    chunks_table,
+    loops_table,
+    places_table,
+    poses_table,
+    positions_table,
+    write_table,
+)
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
 
@@ -80,17 +88,25 @@ def publish_drive(
         )
         place = getattr(joined, "georeference", None)
         poses = poses_table(facts, trajectory, seen, place)
-        tables: tuple[pa.Table, ...] = (
-            poses,
-            chunks_table(
-                facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
-            ),
-            loops_table(facts.drive_id, joined.loops),
-            cameras_table(facts, seen, mask),
+        tables: dict[str, pa.Table] = dict(
+            zip(
+                TABLES,
+                (
+                    poses,
+                    chunks_table(
+                        facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
+                    ),
+                    loops_table(facts.drive_id, joined.loops),
+                    cameras_table(facts, seen, mask),
+                ),
+                strict=True,
+            )
         )
         if run.positions is not None:
-            tables = (*tables, positions_table(facts.drive_id, run.positions, on_earth=place is not None))
-        for name, table in zip((*TABLES, "positions.parquet")[: len(tables)], tables, strict=True):
+            tables["positions.parquet"] = positions_table(facts.drive_id, run.positions, on_earth=place is not None)
+        if run.places is not None:
+            tables["places.parquet"] = places_table(facts.drive_id, *run.places)
+        for name, table in tables.items():
             guard()
             files.append(write_table(table, name, target_uri, scratch))
     if folder_name:

@@ -173,3 +173,5 @@ class RunFacts:
     georeference: Mapping[str, Json] | None = None
     metric: Mapping[str, Json] | None = None
     positions: Mapping[str, NDArray[np.generic]] | None = None
+    places: tuple[NDArray[np.int64], NDArray[np.float16]] | None = None
+    """Frames (n,) and their place descriptors (n, D)."""

@@ -95,6 +95,13 @@ class PublishedDrive:
             return None
         return self._files.table("positions.parquet")
 
+    @cached_property
+    def places(self) -> pa.Table | None:
+        """schema.PLACES, one row a frame that was described; None of a drive without."""
+        if not any(file.path.rpartition("/")[2] == "places.parquet" for file in self.manifest.files):
+            return None
+        return self._files.table("places.parquet")
+
     @property
     def origin(self) -> tuple[float, float, float] | None:
         """Latitude, longitude (degrees) and altitude (metres) of a georeferenced drive's world; None of others."""

@@ -39,6 +39,16 @@ _OPEN = {
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64
 _LENS = ("model", "width", "height", "fx", "fy", "cx", "cy", "params")
 
+_NUMBER_OF = {
+    "poses": "frame_index",
+    "chunks": "chunk_index",
+    "loops": "loop_index",
+    "cameras": "camera_index",
+    "positions": "fix_index",
+    "places": "place_index",
+}
+_LONGEST_DESCRIPTOR = 2**14
+
 UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 """What pyarrow raises for bytes that are no Parquet file."""
 
@@ -115,14 +125,12 @@ def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> I
         return
     if table.num_rows and pc.any(pc.not_equal(table["drive_id"], drive_id)).as_py() is not False:
         yield f"has rows of another drive than {drive_id}"
-    number_of = {"poses": "frame_index", "chunks": "chunk_index", "loops": "loop_index", "cameras": "camera_index"}
-    number = number_of.get(kind, "fix_index")
+    number = _NUMBER_OF[kind]
     values = floats(table, number)
     if not np.array_equal(values, np.arange(len(values))):
         yield f"{number} does not count 0, 1, 2 ..."
-    yield from {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras, "positions": _positions}[
-        kind
-    ](table, counts)
+    rows_of = {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras}
+    yield from {**rows_of, "positions": _positions, "places": _places}[kind](table, counts)
 
 
 def points_group(parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
@@ -221,6 +229,19 @@ def _positions(table: pa.Table, counts: Counts) -> Iterator[str]:
     }
     for what, rows in wrong.items():
         yield from rows_said("fixes", what, rows)
+
+
+def _places(table: pa.Table, counts: Counts) -> Iterator[str]:
+    frame = floats(table, "frame_index")
+    if not ((frame >= 0) & (frame < counts.frames)).all() or (np.diff(frame) <= 0).any():
+        yield f"has frames that do not rise, or are none of {counts.frames:,}"
+    lengths = pc.list_value_length(table["descriptor"]).to_numpy()
+    if len(lengths) and not (lengths.min() == lengths.max() and 1 <= lengths[0] <= _LONGEST_DESCRIPTOR):
+        yield f"has descriptors of {int(lengths.min())} to {int(lengths.max()):,} numbers"
+        return
+    values = table["descriptor"].combine_chunks().flatten()
+    if values.null_count or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
+        yield "has a descriptor that is not of finite numbers"
 
 
 def _chunks(table: pa.Table, counts: Counts) -> Iterator[str]:

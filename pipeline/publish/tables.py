@@ -73,6 +73,19 @@ def positions_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]], *
     return _table(schema.on_earth(schema.POSITIONS) if on_earth else schema.POSITIONS, values)
 
 
+def places_table(drive_id: str, frames: NDArray[np.int64], descriptors: NDArray[np.float16]) -> pa.Table:
+    """schema.PLACES: one row a frame (n,) with its descriptor (n, D)."""
+    starts = np.arange(0, descriptors.size + 1, max(descriptors.shape[1], 1), dtype=np.int32)[: len(frames) + 1]
+    column = pa.ListArray.from_arrays(pa.array(starts), pa.array(np.ascontiguousarray(descriptors).reshape(-1)))
+    values = {
+        "drive_id": [drive_id] * len(frames),
+        "place_index": np.arange(len(frames)),
+        "frame_index": frames,
+        "descriptor": column,
+    }
+    return _table(schema.PLACES, values)
+
+
 def chunks_table(
     drive_id: str,
     chunks: Sequence[SeenChunk],

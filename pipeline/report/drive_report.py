@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.common.numbers import number_or
 from pipeline.common.progress import Reporter
 from pipeline.common.visible_text import visible_values
+from pipeline.drive_images import read_frames
 from pipeline.publish.drive_facts import Json
 from pipeline.publish.manifest import plain
 from pipeline.publish.poses import quaternion_from_rotation
@@ -22,7 +23,7 @@ from pipeline.report.comparison import Compared, Trajectory, changed_settings, f
 from pipeline.report.config import ReportConfig
 from pipeline.report.drive_view import DriveView, FloatArray
 from pipeline.report.figures import drive_figures
-from pipeline.report.images import read_frames, save_jpeg, spread, write_frames
+from pipeline.report.images import save_jpeg, spread, write_frames
 from pipeline.report.recording import record_scene
 from pipeline.report.sample import PointSample, sample_points
 from pipeline.report.scene import COLOURS, OtherPath, point_size

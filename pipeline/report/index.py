@@ -14,10 +14,11 @@ from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.secrets import without_credentials
 from pipeline.common.visible_text import visible_values
+from pipeline.drive_images import read_frames
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.publish import PublishedDrive, is_published, open_drive
 from pipeline.report.drive_view import DriveView
-from pipeline.report.images import read_frames, save_jpeg, spread
+from pipeline.report.images import save_jpeg, spread
 
 Entry = dict[str, object]  # what index.html reads
 _READERS = 16  # drives looked at at a time: a store's latency is what takes the time

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.drive_images import read_frames
 from pipeline.publish.poses import quaternion_from_rotation
 from pipeline.report.camera_views import chase_camera, overview_camera
 from pipeline.report.drive_view import DriveView
-from pipeline.report.images import read_frames
 from pipeline.report.sample import PointSample, sample_points
 from pipeline.report.scene import COLOURS, OtherPath, add_layers, point_size, viser_module
 from pipeline.report.site import port_error

@@ -81,6 +81,7 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
         "chunks.parquet",
         "loops.parquet",
         "manifest.json",
+        "places.parquet",
         "points",
         "poses.parquet",
     ]

@@ -1,0 +1,55 @@
+"""Many drives, one city: python -m jobs.fuse --output URI [--area W S E N] [--plan].
+
+Brings the published drives of an output into one frame and writes the city below <output>/_city/. Exit codes: 0 done,
+1 something failed, 130 stopped before its end.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.command import run_command, settings_from
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.common.visible_text import show
+from pipeline.fuse import FuseConfig, Fused, run_fuse
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job; returns the exit code."""
+    return run_command(lambda: _fuse(settings_from(FuseConfig, arguments, prog="jobs.fuse")))
+
+
+def _fuse(config: FuseConfig) -> None:
+    reporter = Reporter()
+    try:
+        fused = run_fuse(config, reporter)
+    finally:
+        reporter.close()
+    show(summary(config, fused, reporter.seconds))
+
+
+def summary(config: FuseConfig, fused: Fused, seconds: dict[str, float]) -> str:
+    """What a person wants to know: what was joined, what not, and where it is."""
+    place = storage.redacted(storage.join(storage.absolute(config.output), "_city"))
+    if config.plan:
+        lines = [
+            f"{fused.drives} drives, {fused.candidates} pairs of frames to compare (a tenth to half a second each on "
+            "one core); nothing was written"
+        ]
+    else:
+        assert fused.manifest is not None
+        counts = fused.manifest.counts
+        lines = [
+            f"city {fused.manifest.version}: {fused.drives} drives in {len(fused.manifest.frames)} frames, "
+            f"{fused.accepted} of {fused.links} links accepted ({fused.candidates} candidates)",
+            f"  tiles    {counts['tiles']:,}, {fused.tiles_written:,} of them written; {counts['points']:,} points",
+            f"  where    {place}/{fused.manifest.version}",
+        ]
+    lines += [f"  note     {note}" for note in fused.notes]
+    lines.append("  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Reading a city: drives, links, poses, and points by box in one call."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.errors import DriveError, PipelineError
+from pipeline.fuse.city_files import CityFile, CityManifest, Tile, city_uri, newest_version, read_version
+from pipeline.fuse.city_schema import DRIVES, LINKS, POINTS, POSES
+from pipeline.fuse.placement import Placement
+from pipeline.publish.poses import rotation_from_quaternion
+from pipeline.publish.selection import BoxLike, Selection
+from pipeline.publish.table_checks import UNREADABLE, open_parquet
+
+_LARGEST_BYTES = 2**32
+
+
+def open_city(output: str, version: str | None = None) -> PublishedCity:
+    """The city of an output: its newest whole version, or the one named. Raises DriveError where it is not there or
+    damaged, StorageError."""
+    manifest = newest_version(output) if version is None else read_version(output, version)
+    if manifest is None:
+        which = "no city" if version is None else f"no whole version {version} of a city"
+        raise DriveError(f"{which} in {storage.redacted(output)}; make one with jobs.fuse, or check --output")
+    return PublishedCity(output, manifest)
+
+
+@dataclass(frozen=True)
+class PublishedCity:
+    """A version of a city. Only files that its manifest names are read, and only as they were written."""
+
+    output: str
+    manifest: CityManifest
+
+    @cached_property
+    def drives(self) -> pa.Table:
+        """city_schema.DRIVES, one row a drive."""
+        return self._table("drives", DRIVES)
+
+    @cached_property
+    def poses(self) -> pa.Table:
+        """city_schema.POSES, one row a frame."""
+        return self._table("poses", POSES)
+
+    @cached_property
+    def links(self) -> pa.Table:
+        """city_schema.LINKS, one row a candidate that was looked at."""
+        return self._table("links", LINKS)
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        """Names of its frames; coordinates of two of them have nothing to do with each other."""
+        return tuple(frame.name for frame in self.manifest.frames)
+
+    def placements(self) -> dict[str, Placement]:
+        """Where each drive's frames stand, by its name."""
+        drives, poses = self.drives, self.poses
+        index = poses["drive_index"].to_numpy()
+        quaternion = np.stack([poses[f"q{part}"].to_numpy() for part in "wxyz"], -1)
+        pose = np.tile(np.eye(4), (len(index), 1, 1))
+        pose[:, :3, :3] = rotation_from_quaternion(quaternion)
+        pose[:, :3, 3] = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
+        frame, scale = poses["frame_index"].to_numpy().astype(np.int64), poses["scale"].to_numpy()
+        answer = {}
+        for number, name, of in zip(
+            *(drives[c].to_pylist() for c in ("drive_index", "drive_id", "frame")), strict=True
+        ):
+            mine = index == number
+            answer[name] = Placement(of, frame[mine], pose[mine], scale[mine])
+        return answer
+
+    def points(
+        self,
+        box: BoxLike | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        frame: str | None = None,
+        drives: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """The points in a box, each with the name of its drive (`drive_id`) and its frame there.
+
+        box: lowest and highest corner in the frame's coordinates; None: all. columns: of city_schema.POINTS, or
+        drive_id; frame: by default the only one there is, or `earth`; drives: of these alone. ValueError for what is
+        not there. Only tiles and row groups that the box meets are read.
+        """
+        wanted = [*POINTS.names, "drive_id"] if columns is None else list(columns)
+        unknown = sorted(set(wanted) - {*POINTS.names, "drive_id"})
+        if unknown:
+            raise ValueError(f"points of a city have columns {', '.join(POINTS.names)}, drive_id; not {unknown[0]!r}")
+        parts = [table.select(wanted) for table in self._batches(box, self._frame(frame), drives)]
+        if parts:
+            return pa.concat_tables(parts)
+        kinds = {**{one.name: one.type for one in POINTS}, "drive_id": pa.string()}
+        return pa.schema([(name, kinds[name]) for name in wanted]).empty_table()
+
+    def tiles_in(self, box: BoxLike | None = None, frame: str | None = None) -> tuple[Tile, ...]:
+        """Tiles of a frame whose points a box may meet."""
+        name = self._frame(frame)
+        limits = Selection(box=box).limits() if box is not None else {}  # type: ignore[arg-type]
+        return tuple(tile for tile in self.manifest.tiles if tile.frame == name and _meets(tile, limits))
+
+    def _frame(self, frame: str | None) -> str:
+        if frame is None and "earth" in self.frames:
+            return "earth"
+        if frame is None and len(self.frames) == 1:
+            return self.frames[0]
+        if frame not in self.frames:
+            raise ValueError(f"this city has the frames {', '.join(self.frames)}; name one of them, not {frame!r}")
+        return str(frame)
+
+    def _batches(self, box: BoxLike | None, frame: str, drives: Sequence[str] | None) -> Iterator[pa.Table]:
+        limits = Selection(box=box).limits() if box is not None else {}  # type: ignore[arg-type]
+        for tile in self.tiles_in(box, frame):
+            if drives is not None and not set(drives) & set(tile.drives):
+                continue
+            table = self._read(tile.file, POINTS)
+            number = table["drive_index"].to_numpy()
+            names = {int(index): name for index, name in tile.names.items()}
+            lost = set(np.unique(number).tolist()) - set(names)
+            if lost:
+                raise self._damaged(tile.file, f"has points of drive {min(lost)}, which its manifest does not name")
+            inside = np.ones(len(number), bool)
+            for axis, (low, high) in limits.items():
+                values = table[axis].to_numpy()
+                inside &= (values >= low) & (values <= high)
+            if drives is not None:
+                inside &= np.isin(number, [index for index, name in names.items() if name in drives])
+            known = sorted(names)
+            place = pa.array(np.searchsorted(known, number))
+            named = pa.DictionaryArray.from_arrays(place, pa.array([names[n] for n in known])).cast(pa.string())
+            yield table.append_column("drive_id", named).filter(pa.array(inside))
+
+    def _table(self, name: str, kind: pa.Schema) -> pa.Table:
+        for file in self.manifest.files:
+            if file.path.endswith(f"/{name}.parquet"):
+                return self._read(file, kind)
+        raise DriveError(f"the manifest of city {self.manifest.version} names no {name}.parquet; run jobs.fuse again")
+
+    def _read(self, file: CityFile, kind: pa.Schema) -> pa.Table:
+        if file.size > _LARGEST_BYTES:
+            raise self._damaged(file, f"has {file.size:,} bytes, at most {_LARGEST_BYTES:,} are read")
+        place = storage.join(city_uri(self.output), *file.path.split("/"))
+        try:
+            data = storage.read_bytes(place, file.size + 1)
+        except storage.NotFoundError:
+            raise self._damaged(file, "is gone: a newer version took its place (open the city again), else") from None
+        if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise self._damaged(file, "does not hold the bytes that were written")
+        try:
+            parquet: pq.ParquetFile = open_parquet(io.BytesIO(data))
+            if not parquet.schema_arrow.equals(kind, check_metadata=False):
+                raise self._damaged(file, "has other columns than expected")
+            return parquet.read()
+        except PipelineError:
+            raise
+        except (*UNREADABLE, ValueError) as error:
+            raise self._damaged(file, f"cannot be read ({str(error).splitlines()[0][:120]})") from None
+
+    def _damaged(self, file: CityFile, what: str) -> DriveError:
+        return DriveError(f"city {self.manifest.version}: {file.path} {what}; run jobs.fuse again")
+
+
+def _meets(tile: Tile, limits: dict[str, tuple[float, float]]) -> bool:
+    if tile.file.box is None:
+        return False
+    low, high = tile.file.box
+    return all(
+        low[n] <= limits[axis][1] and high[n] >= limits[axis][0] for n, axis in enumerate("xyz") if axis in limits
+    )

@@ -1,0 +1,201 @@
+"""The versions of a city on storage: `<output>/_city/<version>/`, each whole once its manifest is there.
+
+A version is a number that rises. Its manifest names every file that it consists of, below `_city/`: tiles that did not
+change stay where an earlier version wrote them. Files that neither the newest version nor the one before it names go,
+the manifest of an old version first; so a reader that opened one of those two can go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from pipeline import storage
+from pipeline.errors import DriveError
+from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
+from pipeline.leases import Guard
+
+CITY_FOLDER = "_city"
+MANIFEST = "manifest.json"
+_VERSION = re.compile(r"\d{6,}")
+_FILE = re.compile(
+    r"\d{6,}/(?:(?:drives|poses|links|change)\.parquet|tiles/[A-Za-z0-9.-][A-Za-z0-9._-]*/-?\d+_-?\d+\.(?:parquet|laz))"
+)
+_OURS = re.compile(rf"(?:{_FILE.pattern}|\d{{6,}}/{MANIFEST.replace('.', '[.]')})")
+_PARTIAL = re.compile(r"(?:.*/)?\.[A-Za-z0-9._-]+\.[0-9a-f]{32}\.tmp")
+
+
+@dataclass(frozen=True)
+class CityFile:
+    """A file of a city. path: below `_city/`; box: of a tile's points, ((x, y, z), (x, y, z)) in its frame."""
+
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    box: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square of a frame. x, y: its number along the frame's level axes; drives: names of those that were looked at
+    for it, whether or not a point of theirs stayed; names: drive names by the drive_index in its file."""
+
+    frame: str
+    x: int
+    y: int
+    file: CityFile
+    drives: tuple[str, ...]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FrameOf:
+    """A frame of the city: its name, whether it is metric on Earth, and the sides of its tiles and cubes, its units."""
+
+    name: str
+    on_earth: bool
+    tile: float
+    voxel: float
+
+
+@dataclass(frozen=True)
+class CityManifest:
+    """What a version consists of. origin: latitude, longitude, altitude of the frame `earth`; notes: alarms, and drives
+    that were left out; keys: result of each drive that took part, by its name."""
+
+    schema_version: int
+    version: str
+    published_at: str
+    code_version: str
+    origin: tuple[float, float, float] | None
+    frames: tuple[FrameOf, ...]
+    keys: Mapping[str, str]
+    files: tuple[CityFile, ...]
+    tiles: tuple[Tile, ...]
+    notes: tuple[str, ...]
+    counts: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+    def to_bytes(self) -> bytes:
+        """The text of manifest.json."""
+        values = asdict(self)
+        return (json.dumps({**values, "checksum": _checksum(values)}, indent=1, allow_nan=False) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, name: str) -> CityManifest:
+        """Raises DamagedError where it is not as it was written, DriveError for a newer schema."""
+        what = f"{name}: expected the {MANIFEST} of a city, got something else"
+        try:
+            values = json.loads(data)
+            checksum = values.pop("checksum")
+            newer = int(values["schema_version"]) > CITY_SCHEMA_VERSION
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise storage.DamagedError(what) from None
+        if newer:
+            raise DriveError(f"{name}: it is of a newer schema than {CITY_SCHEMA_VERSION}; update the program")
+        if checksum != _checksum(values):
+            raise storage.DamagedError(f"{name}: {MANIFEST} is not as it was written (its checksum differs)")
+        manifest = storage.parse_record(json.dumps(values).encode(), CityManifest, what)
+        for path in manifest.paths:
+            if not _FILE.fullmatch(path):
+                raise storage.DamagedError(f"{name}: {MANIFEST} names {path[:140]!r}, no file of a city")
+        return manifest
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every file that it names, below `_city/`."""
+        return frozenset([*(file.path for file in self.files), *(tile.file.path for tile in self.tiles)])
+
+
+def _checksum(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def city_uri(output: str) -> str:
+    """The folder of an output's city."""
+    return storage.join(output, CITY_FOLDER)
+
+
+def versions_of(output: str) -> list[str]:
+    """Folders of versions, oldest first, whole or not."""
+    try:
+        return sorted((one for one in storage.list_folders(city_uri(output)) if _VERSION.fullmatch(one)), key=int)
+    except storage.NotFoundError:
+        return []
+
+
+def read_version(output: str, version: str) -> CityManifest | None:
+    """The manifest of a version; None where it is not whole. Raises DamagedError, DriveError, StorageError."""
+    name = f"city {version} in {storage.redacted(output)}"
+    try:
+        data = storage.read_small(storage.join(city_uri(output), version, MANIFEST), storage.LISTED_BYTES)
+    except storage.NotFoundError:
+        return None
+    manifest = CityManifest.from_bytes(data, name)
+    if manifest.version != version:
+        raise storage.DamagedError(f"{name}: its {MANIFEST} is of version {manifest.version[:40]!r}")
+    return manifest
+
+
+def newest_version(output: str) -> CityManifest | None:
+    """The newest version that is whole; None without any. Raises DamagedError, DriveError, StorageError."""
+    for version in reversed(versions_of(output)):
+        manifest = read_version(output, version)
+        if manifest is not None:
+            return manifest
+    return None
+
+
+def earlier_version(output: str, newest: CityManifest | None) -> tuple[CityManifest, ...]:
+    """The whole version before the newest, which a reader may have open; none without."""
+    for version in reversed(versions_of(output)):
+        if newest is not None and int(version) < int(newest.version):
+            manifest = read_version(output, version)
+            if manifest is not None:
+                return (manifest,)
+    return ()
+
+
+def next_version(output: str) -> str:
+    """The name of a version that nobody wrote a file of."""
+    known = versions_of(output)
+    return f"{int(known[-1]) + 1 if known else 1:06d}"
+
+
+def publish_version(output: str, manifest: CityManifest, before: CityManifest | None, guard: Guard) -> None:
+    """Write the manifest, by which the version is there, and remove what no reader needs any more.
+
+    Raises StorageError where a file that it names is not there as it was written.
+    """
+    there = storage.list_below(city_uri(output))
+    for file in (*manifest.files, *(tile.file for tile in manifest.tiles)):
+        if there.get(file.path) != file.size:
+            raise storage.NotFoundError(
+                f"city {manifest.version}: {file.path} is not there any more after it was written"
+            )
+    guard()
+    place = storage.join(city_uri(output), manifest.version, MANIFEST)
+    storage.write_bytes_atomically(place, manifest.to_bytes())
+    guard()
+    remove_leftovers(output, manifest, before)
+
+
+def remove_leftovers(output: str, *kept: CityManifest | None) -> None:
+    """Remove files of versions that are none of `kept` and are not named by them; other files stay."""
+    named = {path for one in kept if one is not None for path in one.paths}
+    named |= {f"{one.version}/{MANIFEST}" for one in kept if one is not None}
+    there = storage.list_below(city_uri(output))
+    gone = [path for path in there if path not in named and (_OURS.fullmatch(path) or _PARTIAL.fullmatch(path))]
+    manifests = [path for path in gone if path.endswith(MANIFEST)]
+    for part in (manifests, [path for path in gone if not path.endswith(MANIFEST)]):
+        if part:
+            storage.remove_below(city_uri(output), part)
+
+
+def with_seconds(manifest: CityManifest, seconds: Mapping[str, float]) -> CityManifest:
+    """The manifest with what the stages took."""
+    return replace(manifest, seconds={name: round(value, 3) for name, value in seconds.items()})

@@ -1,0 +1,157 @@
+"""The small tables of a city, and the place descriptors of its drives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.backend.loop_detection import whiten
+from pipeline.fuse.city_files import CityFile, city_uri
+from pipeline.fuse.city_schema import DRIVES, LINKS, POSES
+from pipeline.fuse.placement import Placement
+from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.solve import City
+from pipeline.fuse.verification import Verified
+from pipeline.publish.files import publish_file
+from pipeline.publish.poses import quaternion_from_rotation
+
+_COMPONENTS = 96  # of a whitened descriptor
+
+
+def place_rows(
+    drives: Sequence[FusibleDrive],
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], set[int]]:
+    """Unit descriptors (M, K) whitened by the statistics of all, drive (M,) and place in its arrays (M,) of each, and
+    the numbers of drives that have none (or of another kind than most)."""
+    rows: list[NDArray[np.float32]] = []
+    of: list[NDArray[np.int64]] = []
+    frame: list[NDArray[np.int64]] = []
+    blind: set[int] = set()
+    width = 0
+    for n, drive in enumerate(drives):
+        places = drive.opened.places
+        own = None if places is None else np.stack(places["descriptor"].to_numpy(zero_copy_only=False))
+        if places is None or own is None or (width and own.shape[1] != width):
+            blind.add(n)
+            continue
+        width = own.shape[1]
+        at = drive.opened.cameras.places(places["frame_index"].to_numpy())
+        rows.append(own[at >= 0].astype(np.float32))
+        frame.append(at[at >= 0])
+        of.append(np.full(int((at >= 0).sum()), n, np.int64))
+    if not rows:
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), blind
+    return whiten(np.concatenate(rows), _COMPONENTS), np.concatenate(of), np.concatenate(frame), blind
+
+
+def tables_of(
+    drives: Sequence[FusibleDrive], verified: Sequence[Verified], city: City, placements: Sequence[Placement]
+) -> Mapping[str, pa.Table]:
+    """drives, poses and links of a version."""
+    return {
+        "drives": _drives(drives, verified, city, placements),
+        "poses": _poses(placements),
+        "links": _links(drives, verified, city),
+    }
+
+
+def write_table(output: str, version: str, name: str, table: pa.Table, scratch: Path) -> CityFile:
+    """Write a table of a version. Raises StorageError."""
+    local, path = scratch / f"{name}.parquet", f"{version}/{name}.parquet"
+    pq.write_table(table, local, compression="zstd", write_page_checksum=True)
+    written = publish_file(local, storage.join(city_uri(output), *path.split("/")), path, rows=table.num_rows)
+    return CityFile(path, written.size, written.sha256, written.rows)
+
+
+def _table(kind: pa.Schema, columns: Mapping[str, object]) -> pa.Table:
+    return pa.Table.from_arrays([pa.array(columns[one.name]).cast(one.type) for one in kind], schema=kind)
+
+
+def _drives(
+    drives: Sequence[FusibleDrive], verified: Sequence[Verified], city: City, placements: Sequence[Placement]
+) -> pa.Table:
+    links = [one.link for one in verified if one.link is not None]
+    counts = np.zeros((len(drives), 2), np.int64)
+    for link, verdict in zip(links, city.links, strict=True):
+        for end in (link.first, link.second):
+            counts[end, 0 if verdict.accepted else 1] += 1
+    fixes = [0 if drive.fixes is None else len(drive.fixes) for drive in drives]
+    moves = city.city_from_drive
+    columns: dict[str, object] = {
+        "drive_index": np.arange(len(drives)),
+        "drive_id": [drive.drive_id for drive in drives],
+        "key": [drive.key for drive in drives],
+        "frame": [placement.frame for placement in placements],
+        "on_earth": [fused.on_earth for fused in city.drives],
+        "scale": [move.scale for move in moves],
+        **_pose_columns(np.stack([move.rotation for move in moves]), np.stack([move.translation for move in moves])),
+        "deviation": [fused.deviation for fused in city.drives],
+        "scale_range": [fused.scale_range for fused in city.drives],
+        "links": counts[:, 0],
+        "links_rejected": counts[:, 1],
+        "fixes": fixes,
+        "evidence": [
+            _evidence(int(accepted), number, fused.on_earth)
+            for (accepted, _), number, fused in zip(counts, fixes, city.drives, strict=True)
+        ],
+    }
+    return _table(DRIVES, columns)
+
+
+def _evidence(links: int, fixes: int, on_earth: bool) -> str:
+    parts = [f"{links} link{'s' if links != 1 else ''}"] if links else []
+    if on_earth and fixes:
+        parts.append(f"{fixes} positions")
+    return " and ".join(parts) if parts else "nothing: it stands alone"
+
+
+def _pose_columns(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> dict[str, object]:
+    quaternion = quaternion_from_rotation(rotation)
+    return {
+        **{axis: translation[:, n] for n, axis in enumerate("xyz")},
+        **{f"q{part}": quaternion[:, n] for n, part in enumerate("wxyz")},
+    }
+
+
+def _poses(placements: Sequence[Placement]) -> pa.Table:
+    pose = np.concatenate([one.city_from_camera for one in placements])
+    columns: dict[str, object] = {
+        "drive_index": np.repeat(np.arange(len(placements)), [len(one.frame_index) for one in placements]),
+        "frame_index": np.concatenate([one.frame_index for one in placements]),
+        **_pose_columns(pose[:, :3, :3], pose[:, :3, 3]),
+        "scale": np.concatenate([one.scale for one in placements]),
+    }
+    return _table(POSES, columns)
+
+
+def _links(drives: Sequence[FusibleDrive], verified: Sequence[Verified], city: City) -> pa.Table:
+    verdicts = iter(city.links)
+    rows: list[dict[str, object]] = []
+    for one in verified:
+        verdict = next(verdicts) if one.link is not None else None
+        ends = ((one.candidate.first, one.candidate.first_frame), (one.candidate.second, one.candidate.second_frame))
+        (first, first_frame), (second, second_frame) = (
+            (drives[n].drive_id, int(drives[n].joined.frame_index[place])) for n, place in ends
+        )
+        rows.append(
+            {
+                "first_drive": first,
+                "first_frame": first_frame,
+                "second_drive": second,
+                "second_frame": second_frame,
+                "by": one.candidate.by,
+                "score": one.candidate.score,
+                "verified": one.link is not None,
+                "accepted": verdict is not None and verdict.accepted,
+                "matches": one.matches,
+                "chi2": float("nan") if verdict is None else float(verdict.chi2),
+                "reason": one.reason if verdict is None else f"{one.reason}; {verdict.reason}",
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=LINKS)

@@ -1,0 +1,134 @@
+"""Published drives as the joint solution sees them: their tables, back as what joining gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.backend.join import Edge, JoinResult, Loop
+from pipeline.backend.sim3 import Sim3
+from pipeline.common.fixes import Fixes
+from pipeline.common.numbers import number_or
+from pipeline.errors import DriveError
+from pipeline.publish import PublishedDrive
+from pipeline.publish.poses import rotation_from_quaternion
+
+Array = NDArray[np.float64]
+
+# A result keeps of an overlap how noisy it was beside the drive's others, not its covariance. A usual overlap's
+# deviations: turn (radians), shift (share of the way between both chunks), log scale, as measured on KITTI 00's chunks.
+_TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
+
+
+@dataclass(frozen=True, eq=False)
+class FusibleDrive:
+    """A published drive, and what of it takes part. joined: its frames that have a pose, in drive order; time_s (N,):
+    seconds from its first frame, None where unknown; fixes: those that its own trajectory agrees with, on the clock of
+    time_s; None without."""
+
+    opened: PublishedDrive
+    joined: JoinResult
+    time_s: Array | None
+    fixes: Fixes | None
+
+    @property
+    def drive_id(self) -> str:
+        return self.opened.manifest.drive_id
+
+    @property
+    def key(self) -> str:
+        """What this very result is known by: a drive that is done again has another."""
+        return f"{self.opened.manifest.identity}@{self.opened.manifest.published_at}"
+
+
+def read_drive(opened: PublishedDrive) -> FusibleDrive:
+    """Read poses, chunks, loops and positions. Raises DriveError for a drive without a pose, or whose tables are
+    damaged; StorageError."""
+    cameras = opened.cameras
+    if not len(cameras):
+        raise DriveError(f"drive {opened.manifest.drive_id} has no frame with a pose; it is left out")
+    chunks, state = opened.chunks, _chunks_of(opened.chunks)
+    scales = np.array([one.scale for one in state])
+    row = np.searchsorted(opened.poses["frame_index"].to_numpy(), cameras.frame_index)
+    owner = opened.poses["chunk_index"].take(pa.array(row)).fill_null(0).to_numpy().astype(np.int64)
+    starts, stops = chunks["frame_start"].to_numpy(), chunks["frame_stop"].to_numpy()
+    spans = tuple((int(a), int(b) - 1) for a, b in zip(starts, stops, strict=True))
+    joined = JoinResult(
+        cameras.frame_index,
+        cameras.world_from_camera,
+        owner,
+        scales[owner],
+        cameras.filled,
+        state,
+        spans,
+        _edges_of(chunks, state),
+        _loops_of(opened.loops, spans),
+        1.0,
+    )
+    stamps = cameras.timestamps_ns
+    time_s = None if stamps is None else (stamps - opened.poses["timestamp_ns"][0].as_py()) / 1e9
+    if time_s is not None and not (np.diff(time_s) > 0).all():
+        time_s = None
+    return FusibleDrive(opened, joined, time_s, None if time_s is None else _fixes_of(opened))
+
+
+def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:
+    quaternion = np.stack([table[name].to_numpy() for name in ("qw", "qx", "qy", "qz")], -1)
+    position = np.stack([table[name].to_numpy() for name in "xyz"], -1)
+    rotation = rotation_from_quaternion(quaternion)
+    scale = table["scale"].to_numpy()
+    return tuple(Sim3(float(s), r, t) for s, r, t in zip(scale, rotation, position, strict=True))
+
+
+def _edges_of(table: pa.Table, state: tuple[Sim3, ...]) -> tuple[Edge, ...]:
+    noise = table["noise"].fill_null(1.0).to_numpy() if table.num_rows else np.zeros(0)
+    edges = []
+    for n in range(len(state) - 1):
+        factor = max(float(noise[n + 1]), 1.0) if np.isfinite(noise[n + 1]) else 1.0
+        way = max(float(np.linalg.norm(state[n + 1].translation - state[n].translation)), 1e-9)
+        deviation = factor * np.array([_SCALE] + [_TURN] * 3 + [_PLACE * way] * 3)
+        covariance = np.diag(deviation**2)
+        edges.append(Edge(n, n + 1, 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, (factor,) * 3, 1 / factor**2, covariance, False))
+    return tuple(edges)
+
+
+def _loops_of(table: pa.Table, spans: tuple[tuple[int, int], ...]) -> tuple[Loop, ...]:
+    middle = np.array([(first + last) / 2 for first, last in spans])
+    loops = []
+    for one in table.to_pylist():
+        windows = (range(one["first_start"], one["first_stop"]), range(one["second_start"], one["second_stop"]))
+        frames = [(window.start + window.stop) // 2 for window in windows]
+        homes = [int(np.argmin(np.abs(middle - frame))) for frame in frames]
+        loops.append(
+            Loop(
+                (frames[0], frames[1]),
+                *windows,
+                (homes[0], homes[1]),
+                one["similarity"],
+                bool(one["accepted"]),
+                one["residual"],
+                None,
+                one["reason"] or "",
+            )
+        )
+    return tuple(loops)
+
+
+def _fixes_of(opened: PublishedDrive) -> Fixes | None:
+    table, place = opened.positions, opened.manifest.georeference
+    if table is None or place is None:
+        return None
+    table = table.filter(table["used"])
+    if not table.num_rows:
+        return None
+
+    def column(name: str) -> Array:
+        return np.asarray(table[name].fill_null(np.nan).to_numpy(), np.float64)
+
+    offset = number_or(place.get("clock_offset_s"), 0.0)
+    return Fixes(
+        column("time_s") - offset, column("latitude"), column("longitude"), column("altitude"), column("accuracy")
+    )

@@ -1,0 +1,155 @@
+"""The cloud of a city in tiles: points of all drives by square, one voxel filter over all of them.
+
+Points are spooled to local files by tile, a drive after the other, then each tile is thinned, sorted and written. So
+memory is that of one tile and one batch, whatever the size of the city.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.fuse.city_files import CityFile, FrameOf, Tile, city_uri
+from pipeline.fuse.city_schema import POINTS
+from pipeline.fuse.placement import PointMover
+from pipeline.publish.files import publish_file
+from pipeline.publish.morton import morton_order
+from pipeline.publish.voxels import best_of_each, voxel_keys
+
+_SPOOLED_ROWS = 2_000_000  # held before they go to the local disk: some 60 MB
+_GROUP_ROWS = 65_536
+_FLOATS = ["x", "y", "z", "confidence"]
+
+Place = tuple[str, int, int]
+"""Frame, and number of a square along its level axes."""
+
+
+def level_axes(on_earth: bool) -> tuple[int, int]:
+    """Axes of a frame that lie level: east and north, or a first camera's x and z."""
+    return (0, 1) if on_earth else (0, 2)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A drive whose points go to tiles. only: places that are wanted, None for all."""
+
+    index: int
+    drive_id: str
+    mover: PointMover
+    only: frozenset[Place] | None
+
+
+class TileWriter:
+    """Spools contributions below the local folder `scratch`, then writes tiles of a version."""
+
+    def __init__(self, frames: Mapping[str, FrameOf], scratch: Path) -> None:
+        self._frames, self._scratch = frames, scratch
+        self._held: dict[Place, list[pa.Table]] = defaultdict(list)
+        self._rows = 0
+        self._pieces: dict[Place, list[Path]] = defaultdict(list)
+        self._drives: dict[Place, dict[int, str]] = defaultdict(dict)
+        self._count = 0
+
+    @property
+    def places(self) -> frozenset[Place]:
+        """Tiles that points came to."""
+        return frozenset(self._drives)
+
+    def add(self, one: Contribution) -> None:
+        """All points of a drive that are wanted. Raises DriveError where its files are damaged; StorageError."""
+        frame = self._frames[one.mover.placement.frame]
+        axes = level_axes(frame.on_earth)
+        for table in one.mover.batches():
+            square = [np.floor(table["xyz"[axis]].to_numpy().astype(np.float64) / frame.tile) for axis in axes]
+            number = np.stack(square, -1).astype(np.int64)
+            table = table.append_column("drive_index", pa.array(np.full(table.num_rows, one.index, np.int32)))
+            for (x, y), rows in _groups(number):
+                place = (frame.name, x, y)
+                if one.only is not None and place not in one.only:
+                    continue
+                self._drives[place][one.index] = one.drive_id
+                self._held[place].append(table.take(pa.array(rows)).select(POINTS.names))
+                self._rows += len(rows)
+            if self._rows > _SPOOLED_ROWS:
+                self._spool()
+        self._spool()
+
+    def _spool(self) -> None:
+        for place, parts in self._held.items():
+            path = self._scratch / f"piece-{self._count:08d}.arrow"
+            self._count += 1
+            thin = _thinned(pa.concat_tables(parts), self._frames[place[0]].voxel)
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, thin.schema) as writer:
+                writer.write_table(thin)
+            self._pieces[place].append(path)
+        self._held.clear()
+        self._rows = 0
+
+    def write(self, output: str, version: str, wanted: Iterable[Place], done: Callable[[], None]) -> list[Tile]:
+        """Write these tiles; those that no point is left in are not among the answer. Raises StorageError."""
+        tiles = []
+        for place in sorted(wanted):
+            if self._pieces.get(place):
+                tiles.append(self._write_one(output, version, place))
+            done()
+        return tiles
+
+    def _write_one(self, output: str, version: str, place: Place) -> Tile:
+        parts = []
+        for path in self._pieces[place]:
+            with pa.OSFile(str(path), "rb") as source:
+                parts.append(pa.ipc.open_file(source).read_all())
+        frame = self._frames[place[0]]
+        table = _thinned(pa.concat_tables(parts), frame.voxel)
+        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
+        table = table.take(pa.array(morton_order(xyz))).cast(POINTS)
+        name = f"{version}/tiles/{place[0]}/{place[1]}_{place[2]}.parquet"
+        local = self._scratch / "tile.parquet"
+        pq.write_table(
+            table,
+            local,
+            row_group_size=_GROUP_ROWS,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[one for one in POINTS.names if one not in _FLOATS],
+            column_encoding=dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
+        )
+        written = publish_file(local, storage.join(city_uri(output), *name.split("/")), name, rows=table.num_rows)
+        low, high = xyz.min(axis=1).tolist(), xyz.max(axis=1).tolist()
+        box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        file = CityFile(name, written.size, written.sha256, written.rows, box)
+        drives = self._drives[place]
+        names = {str(index): name for index, name in sorted(drives.items())}
+        return Tile(place[0], place[1], place[2], file, tuple(sorted(drives.values())), names)
+
+
+def _groups(number: NDArray[np.int64]) -> Iterable[tuple[tuple[int, int], NDArray[np.int64]]]:
+    """Rows by square."""
+    if not len(number):
+        return
+    order = np.lexsort((number[:, 1], number[:, 0]))
+    ordered = number[order]
+    starts = np.nonzero(np.concatenate([[True], (np.diff(ordered, axis=0) != 0).any(1)]))[0]
+    for rows in np.split(order, starts[1:]):
+        yield (int(number[rows[0], 0]), int(number[rows[0], 1])), rows
+
+
+def _thinned(table: pa.Table, voxel: float) -> pa.Table:
+    """One point a cube, the most confident, whoever saw it."""
+    xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
+    _, places = best_of_each(voxel_keys(xyz, voxel), table["confidence"].to_numpy())
+    return table.take(pa.array(np.sort(places))).combine_chunks()
+
+
+def touched(before: Sequence[Tile], changed: frozenset[str]) -> frozenset[Place]:
+    """Tiles of the last version that a drive which changed or went had a part in."""
+    return frozenset((tile.frame, tile.x, tile.y) for tile in before if changed & set(tile.drives))

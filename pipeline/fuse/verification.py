@@ -1,0 +1,118 @@
+"""Candidates -> links: frames of both drives are read and compared, many at a time; every verdict has a reason."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.drive_images import read_frames
+from pipeline.errors import PipelineError
+from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.link import Link
+from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.two_drives import Look, look_at, seen_together
+from pipeline.ingest.preprocess import rectified_image
+
+_AROUND = 5  # frames before and behind a frame whose points give its picture depths
+_MOST_POINTS = 400_000  # of a picture's; more say nothing more
+_HELD = 64  # looks at frames that are kept: 3 MB each
+_AT_A_TIME = 4
+_LONG_SIDE = 1280  # pixels; larger pictures are reduced
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """A candidate and what became of it: a link, or why not; matches: features that agree."""
+
+    candidate: Candidate
+    link: Link | None
+    matches: int
+    reason: str
+
+
+class Verifier:
+    """Looks at frames of drives and compares them. Threads may share it."""
+
+    def __init__(self, drives: Sequence[FusibleDrive]) -> None:
+        self._drives = drives
+        self._looks: OrderedDict[tuple[int, int], Look | str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def verify_all(self, candidates: Sequence[Candidate], done: Callable[[], None]) -> list[Verified]:
+        """One verdict a candidate, in their order. What cannot be read is a reason, no error; StorageError of a store
+        that does not answer is one, too."""
+        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="verify") as pool:
+            answers = []
+            for answer in pool.map(self.verify, candidates):
+                answers.append(answer)
+                done()
+        return answers
+
+    def verify(self, one: Candidate) -> Verified:
+        """Compare the two frames."""
+        if one.opposite:
+            return Verified(one, None, 0, "driven in opposite directions: a forward camera sees nothing of both")
+        looks = [self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)]
+        for look in looks:
+            if isinstance(look, str):
+                return Verified(one, None, 0, look)
+        found = seen_together(looks[0], looks[1])  # type: ignore[arg-type]
+        if isinstance(found, str):
+            return Verified(one, None, 0, found)
+        link = Link(one.first, one.first_frame, one.second, one.second_frame, found.second_from_first, found.covariance)
+        return Verified(one, link, found.matches, f"{found.matches} features ({found.share:.0%}) agree on one motion")
+
+    def _look(self, drive: int, place: int) -> Look | str:
+        with self._lock:
+            if (drive, place) in self._looks:
+                self._looks.move_to_end((drive, place))
+                return self._looks[drive, place]
+        made = self._made(self._drives[drive], place)
+        with self._lock:
+            self._looks[drive, place] = made
+            while len(self._looks) > _HELD:
+                self._looks.popitem(last=False)
+        return made
+
+    def _made(self, drive: FusibleDrive, place: int) -> Look | str:
+        cameras, opened = drive.opened.cameras, drive.opened
+        frame = int(cameras.frame_index[place])
+        try:
+            # rows of the poses table are frames of the drive: what read_frames counts by
+            (_, image), *_ = list(read_frames(opened, [frame]))
+            if isinstance(image, str):
+                return f"drive {drive.drive_id}: frame {frame} cannot be read: {image}"
+            grey, intrinsics = self._picture(opened.lens, image, cameras.intrinsics[place], drive)
+            low, high = max(frame - _AROUND, 0), frame + _AROUND + 1
+            table = opened.points(columns=["x", "y", "z"], frames=(low, high))
+        except PipelineError as error:
+            return f"drive {drive.drive_id}: frame {frame}: {' '.join(str(error).split())}"
+        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1).astype(np.float64)
+        xyz = xyz[:: max(len(xyz) // _MOST_POINTS, 1)]
+        pose = cameras.world_from_camera[place]
+        return look_at(grey, intrinsics, (xyz - pose[:3, 3]) @ pose[:3, :3])
+
+    def _picture(
+        self, lens: object, image: Image.Image, intrinsics: NDArray[np.float64], drive: FusibleDrive
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """The grey picture as a pinhole's, and its fx fy cx cy."""
+        view = drive.opened.undistorted_view() if lens is not None else None
+        if view is not None:
+            image = Image.fromarray(rectified_image(image.convert("RGB"), view))
+            intrinsics = np.asarray(view.pinhole.intrinsics)
+        grey = np.asarray(image.convert("L"))
+        factor = _LONG_SIDE / max(grey.shape)
+        if factor < 1:
+            size = (round(grey.shape[1] * factor), round(grey.shape[0] * factor))
+            scale = np.array([size[0] / grey.shape[1], size[1] / grey.shape[0]])
+            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+            intrinsics = intrinsics * np.concatenate([scale, scale])
+        return grey, intrinsics

@@ -1,0 +1,84 @@
+"""Two rendered drives through one street, published as the pipeline does, each in a frame and units of its own."""
+
+import numpy as np
+from PIL import Image
+
+from pipeline.backend.sim3 import Sim3
+from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
+from pipeline.synthetic import CityDrive
+from tests.publish.drives import Chunk, Edge, Joined, Listed, Similarity
+
+HEIGHT, WIDTH, CHUNK = 168, 336, 10
+
+
+class Rendered:
+    """Frames of a route of the city of seed 7: those of `numbers`, `aside` metres to the right of it."""
+
+    def __init__(self, numbers, aside=0.0):
+        drive = CityDrive(7, 60, HEIGHT, WIDTH)
+        self.poses = drive.world_from_camera[list(numbers)].copy()
+        self.poses[:, :3, 3] += aside * self.poses[:, :3, 0]
+        self.intrinsics = drive.intrinsics
+        seen = drive.render_poses(self.poses)
+        self.images, self.depth = seen.images, seen.depth
+
+
+def place_descriptors(poses):
+    """Of cameras (n, 4, 4): alike where they are within some metres of each other, looking the same way."""
+    rng = np.random.default_rng(5)
+    wave, phase = rng.normal(0, 0.25, (64, 2)), rng.uniform(0, 2 * np.pi, 64)
+    ahead = np.cos(np.arctan2(poses[:, 1, 2], poses[:, 0, 2])[:, None] + phase)
+    return (np.cos(poses[:, :2, 3] @ wave.T + phase) + 0.2 * ahead).astype(np.float16)
+
+
+def publish(output, folder, drive_id, rendered, gauge, *, identity="a", colour=None, **run):
+    """Write images below `folder` and the drive to `output`; gauge: from metres of the city to the drive's units."""
+    count = len(rendered.poses)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{n:06d}.png" for n in range(count)]
+    for name, image in zip(names, rendered.images, strict=True):
+        Image.fromarray(image).save(folder / name)
+    poses = gauge.transform_pose(rendered.poses)
+    plan = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    chunks = [
+        Chunk(
+            np.array(frames),
+            np.broadcast_to(rendered.intrinsics.astype(np.float32), (len(frames), 3, 3)),
+            np.where(rendered.depth[frames.start : frames.stop] > 0, rendered.depth[frames.start : frames.stop], np.nan)
+            * np.float32(gauge.scale),
+            np.full((len(frames), HEIGHT, WIDTH), 2.0, np.float32),
+            rendered.images[frames.start : frames.stop],
+            np.ones(len(frames), bool),
+        )
+        for frames in plan
+    ]
+    middles = [frames[len(frames) // 2] for frames in plan]
+    joined = Joined(
+        np.arange(count),
+        poses,
+        np.arange(count) // CHUNK,
+        np.ones(count),
+        [Similarity(1.0, poses[m, :3, :3], poses[m, :3, 3]) for m in middles],
+        [Edge(k, k + 1, 0.01, 0.9) for k in range(len(plan) - 1)],
+    )
+    facts = DriveFacts(
+        drive_id=drive_id,
+        source_uri=str(folder),
+        frame_uris=[str(folder / name) for name in names],
+        timestamps_ns=[n * 100_000_000 for n in range(count)],
+        source_width=WIDTH,
+        source_height=HEIGHT,
+        net_width=WIDTH,
+        net_height=HEIGHT,
+        listing=[Listed(name, 1) for name in names],
+    )
+    described = np.arange(0, count, 2)
+    known = {"places": (described, place_descriptors(rendered.poses[described]))} | run
+    facts_of_run = RunFacts(identity * 64, "b" * 64, {}, "0.1.0", {}, {"verdict": "pass"}, **known)
+    return publish_drive(str(output), facts, chunks, joined, PublishConfig(), facts_of_run, overwrite=True)
+
+
+GAUGES = (
+    Sim3(0.5, np.eye(3), np.array([1.0, 2.0, 3.0])),
+    Sim3(2.0, np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]), np.array([-4.0, 0.0, 1.0])),
+)

@@ -1,0 +1,203 @@
+"""Published drives become a city: the same street from two drives is one street, in tiles, whole or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import fuse as job
+from pipeline import storage
+from pipeline.common.progress import Reporter
+from pipeline.errors import DriveError
+from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.publish import open_drive
+from tests.fuse.rendered_drives import GAUGES, Rendered, publish
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"similarity": 0.4, "tile": 20.0, "voxel": 0.2}
+
+
+@pytest.fixture(scope="module")
+def street():
+    """Two looks at one street: frames 0 to 21, and frames 8 to 29 from half a metre to the right."""
+    return Rendered(range(22)), Rendered(range(8, 30), aside=0.5)
+
+
+@pytest.fixture(scope="module")
+def made(street, tmp_path_factory):
+    """An output with both drives, fused once."""
+    out = tmp_path_factory.mktemp("city") / "out"
+    for name, rendered, gauge in zip("ab", street, GAUGES, strict=True):
+        publish(out, out.parent / "images" / name, name, rendered, gauge)
+    return out, fused(out)
+
+
+@pytest.fixture
+def output(made, tmp_path):
+    """A copy of it to change."""
+    shutil.copytree(made[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def fused(output, **more):
+    return run_fuse(FuseConfig(str(output), **(SETTINGS | more)), Reporter())
+
+
+def tile_files(output):
+    return {path.relative_to(output): path.stat().st_mtime_ns for path in output.rglob("*_*.parquet")}
+
+
+def test_two_drives_stand_where_they_were_driven(made, street):
+    output, result = made
+    assert result.accepted >= 2 and result.manifest.counts["drives"] == 2
+    city = open_city(str(output))
+    assert city.frames == ("of-a",)
+    links = city.links.to_pylist()
+    assert all(one["verified"] for one in links if one["accepted"]) and all(one["reason"] for one in links)
+    placed = city.placements()
+    metres = GAUGES[0].inverse()
+    for name, rendered in zip("ab", street, strict=True):
+        place = metres.apply(placed[name].city_from_camera[:, :3, 3])
+        assert np.linalg.norm(place - rendered.poses[:, :3, 3], axis=1).max() < 0.5
+    row = city.drives.to_pylist()[1]
+    assert row["scale"] == pytest.approx(0.25, rel=0.03) and row["links"] == result.accepted
+    assert 0 < row["deviation"] < 1 and "link" in row["evidence"]
+
+
+def test_points_of_a_box_come_in_one_call_one_a_cube_and_know_their_drive(made):
+    city = open_city(str(made[0]))
+    every = city.points()
+    assert every.num_rows == city.manifest.counts["points"] and set(every["drive_id"].to_pylist()) == {"a", "b"}
+    xyz = np.stack([every[axis].to_numpy() for axis in "xyz"], -1)
+    low, high = np.quantile(xyz, 0.3, axis=0), np.quantile(xyz, 0.7, axis=0)
+    some = city.points((low.tolist(), high.tolist()), columns=["x", "frame_index", "drive_id"])
+    assert some.num_rows == int(((xyz >= low) & (xyz <= high)).all(1).sum()) > 0
+    of_b = city.points(drives=["b"])
+    assert set(of_b["drive_id"].to_pylist()) == {"b"} and of_b.num_rows < every.num_rows
+    voxel = city.manifest.frames[0].voxel
+    cubes = np.floor(xyz.astype(np.float64) / voxel).astype(np.int64)
+    assert len(np.unique(cubes, axis=0)) == len(cubes)
+    assert city.points(((1e6,) * 3, (2e6,) * 3)).num_rows == 0
+    for wrong in ({"columns": ["nonsense"]}, {"frame": "elsewhere"}):
+        with pytest.raises(ValueError, match=r"nonsense|elsewhere"):
+            city.points(**wrong)
+
+
+def test_again_with_nothing_new_writes_no_tile_and_a_drive_done_again_replaces_its_points(output, street):
+    before = tile_files(output)
+    assert fused(output).tiles_written == 0
+    assert tile_files(output) == before
+    publish(output, output.parent / "images" / "b", "b", street[1], GAUGES[1], identity="c")
+    again = fused(output)
+    assert again.tiles_written > 0 and again.manifest.keys["b"].startswith("c")
+    city = open_city(str(output))
+    assert city.points().num_rows == city.manifest.counts["points"]
+    shutil.rmtree(output / "b")
+    last = fused(output)
+    assert set(open_city(str(output)).points()["drive_id"].to_pylist()) == {"a"} and last.drives == 1
+    versions = sorted(path.name for path in (output / "_city").iterdir() if (path / "manifest.json").exists())
+    assert versions == [again.manifest.version, last.manifest.version]
+
+
+def test_a_damaged_drive_is_left_out_with_a_note_and_a_named_one_is_an_error(output):
+    (output / "b" / "chunks.parquet").write_bytes(b"nothing")
+    result = fused(output)
+    assert result.drives == 1 and any("drive b is left out" in note for note in result.notes)
+    with pytest.raises(DriveError, match=r"b: chunks\.parquet"):
+        fused(output, drive=("a", "b"))
+    with pytest.raises(DriveError, match="no finished drive c"):
+        fused(output, drive=("c",))
+    with pytest.raises(DriveError, match="in the area"):
+        fused(output, area=(11.0, 48.0, 11.1, 48.1))
+    with pytest.raises(DriveError, match="check --output"):
+        fused(output.parent / "nowhere")
+
+
+def test_pictures_that_are_gone_are_a_reason_and_the_drives_stay_apart(output):
+    shutil.move(output.parent / "out", output.parent / "moved")
+    result = fused(output.parent / "moved", images_from=str(output.parent / "none"))
+    assert result.links == 0 and result.candidates > 0
+    city = open_city(str(output.parent / "moved"))
+    assert set(city.frames) == {"of-a", "of-b"}
+    assert all("cannot be read" in one["reason"] for one in city.links.to_pylist())
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+def hook(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith({name!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from tests.fuse.test_run import fused
+fused({output!r}, images_from="/nowhere")
+"""
+
+
+@pytest.mark.parametrize(
+    "at", [*(pytest.param(name, marks=pytest.mark.full) for name in ("_0.parquet", "poses.parquet")), "manifest.json"]
+)
+def test_a_run_that_is_killed_leaves_the_version_before_and_can_be_repeated(output, at):
+    before = open_city(str(output)).manifest
+    code = KILLED.format(root=str(ROOT), name=at, output=str(output))
+    environment = os.environ | {"TMPDIR": str(output.parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, env=environment)
+    assert done.returncode == -9, done.stderr
+    assert open_city(str(output)).manifest == before
+    assert open_city(str(output)).points().num_rows == before.counts["points"]
+    assert fused(output, images_from="/nowhere").manifest.version > before.version
+    leftovers = [
+        path
+        for path in storage.list_below(str(output / "_city"))
+        if path.split("/")[0] not in {before.version, open_city(str(output)).manifest.version}
+    ]
+    assert not leftovers
+
+
+def test_what_is_damaged_in_a_city_is_named(output):
+    city = open_city(str(output))
+    tile = output / "_city" / city.manifest.tiles[0].file.path
+    tile.write_bytes(tile.read_bytes()[:-1] + b"x")
+    with pytest.raises(DriveError, match="does not hold the bytes"):
+        city.points()
+    tile.unlink()
+    with pytest.raises(DriveError, match="is gone"):
+        city.points()
+    with pytest.raises(DriveError, match="no whole version 000009"):
+        open_city(str(output), "000009")
+    manifest = output / "_city" / city.manifest.version / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"drives": 2', b'"drives": 3'))
+    with pytest.raises(storage.DamagedError, match="checksum"):
+        open_city(str(output))
+
+
+def test_the_job_says_what_it_did_and_its_plan_writes_nothing(output, capsys):
+    words = ["--output", str(output), "--similarity", "0.4", "--tile", "20", "--voxel", "0.2"]
+    before = storage.list_below(str(output / "_city"))
+    assert job.main([*words, "--plan"]) == 0
+    assert "pairs of frames to compare" in capsys.readouterr().out
+    assert storage.list_below(str(output / "_city")) == before
+    assert job.main(words) == 0
+    said = capsys.readouterr().out
+    assert "2 drives in 1 frames" in said and "links accepted" in said
+    assert open_drive(str(output), "a").places.num_rows == 11
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"tile": 0.0}, "tile"),
+        ({"budget": 0}, "budget"),
+        ({"voxel": 30.0}, "below tile"),
+        ({"similarity": 1.5}, "similarity"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"area": (2.0, 0.0, 1.0, 1.0)}, "west south"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        FuseConfig("out", **(SETTINGS | wrong))
