@@ -14,9 +14,10 @@ import ray
 import ray.train
 import torch
 from ray.actor import ActorHandle
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.common.process_group import torch_config
 from pipeline.common.root_cause import root_cause
 from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
@@ -158,7 +159,7 @@ def _run_group(
         trainer = TorchTrainer(
             train_loop,
             train_loop_config={"job": job, "events": queue, "use_gpu": use_gpu},
-            torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=int(group.barrier_timeout_s)),
+            torch_config=torch_config(use_gpu, int(group.barrier_timeout_s)),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=group.workers,
                 use_gpu=use_gpu,

@@ -37,8 +37,9 @@ def launch(config: TrainConfig) -> Path:
 
 def _launch_group(config: TrainConfig) -> Path:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from pipeline.common.process_group import torch_config
     from pipeline.common.ray_session import start_ray
 
     start_ray(ranks=config.workers)
@@ -46,7 +47,7 @@ def _launch_group(config: TrainConfig) -> Path:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"config": config},
-            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo", timeout_s=_COLLECTIVE_TIMEOUT_S),
+            torch_config=torch_config(config.use_gpu, _COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
             # checkpoints are the run's own: a group that lost a worker starts again and goes on from the last one
             run_config=ray.train.RunConfig(

@@ -46,13 +46,30 @@ def test_a_ray_that_cannot_start_says_why(drive, weights, tmp_path):
 
 
 LISTENERS = """
-import json, os, psutil, ray
+import json, os, psutil, ray, ray.train, tempfile
+from pathlib import Path
 from pipeline.common.ray_session import start_ray
-start_ray()
+start_ray(ranks=2)
 ray.get(ray.remote(lambda: 1).options(num_cpus=1).remote())
+from pipeline.common.process_group import torch_config
+from ray.train.torch import TorchTrainer
+folder = tempfile.mkdtemp()
+def rank(config):
+    import torch
+    import torch.distributed as dist
+    one = torch.ones(1)
+    dist.all_reduce(one)  # the ranks are connected now
+    mine = [c for c in psutil.Process().net_connections("inet") if c.status == "LISTEN"]
+    mine = [(f"rank of {int(one)}", c.laddr.ip) for c in mine]
+    Path(config["folder"], str(dist.get_rank())).write_text(json.dumps(mine))
+    dist.barrier()
+scaling = ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
+settings = {"torch_config": torch_config(False, 60), "scaling_config": scaling}
+TorchTrainer(rank, train_loop_config={"folder": folder}, **settings).fit()
+ranks = [one for file in Path(folder).iterdir() for one in json.loads(file.read_text())]
 family = [psutil.Process(), *psutil.Process().children(recursive=True)]
 ports = [(p.name(), c.laddr.ip) for p in family for c in p.net_connections("inet") if c.status == "LISTEN"]
-print(json.dumps([ports, ray.nodes()[0]["NodeManagerAddress"], sorted(os.environ)]))
+print(json.dumps([ports + ranks, ray.nodes()[0]["NodeManagerAddress"], sorted(os.environ)]))
 ray.shutdown()
 """
 
@@ -63,7 +80,7 @@ def test_a_ray_for_this_machine_listens_on_loopback_alone():
     done = subprocess.run([sys.executable, "-c", LISTENERS], env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     ports, node, names = json.loads(done.stdout.splitlines()[-1])
-    assert {"gcs_server", "raylet"} <= {process for process, _ in ports} and node == "127.0.0.1"
+    assert {"gcs_server", "raylet", "rank of 2"} <= {process for process, _ in ports} and node == "127.0.0.1"
     assert {place for _, place in ports} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, ports
     assert not {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"} & (set(names) - set(env))
 
