@@ -76,11 +76,11 @@ class GpuBenchmark:
         gpus = torch.cuda.device_count() if self.device == "gpu" else 1
         kind: Literal["cuda", "cpu"] = "cuda" if self.device == "gpu" else "cpu"
         config = ModelConfig.preset(self.preset)
-        sums = {count: allreduce_seconds(count, config, _free_port(), kind) for count in sorted({1, gpus})}
+        sums = {count: allreduce_seconds(count, config, free_port(), kind) for count in sorted({1, gpus})}
         say(f"all-reduce: {', '.join(f'{count}: {s * 1e3:.1f} ms' for count, s in sums.items())}")
-        step, losses = _training_step(kind)
+        step, losses = training_step(kind)
         say(f"a training step of city_tiny: {step:.2f} s")
-        rendered, same = _rendering(kind)
+        rendered, same = rendering(kind)
         say(f"renderer: {rendered:.1f} frames/s")
         outside = 1 - network / whole
         seconds_in_all = time.perf_counter() - begin
@@ -180,7 +180,7 @@ class _OneDrive:
         return [[self.clip]]
 
 
-def _training_step(kind: str) -> tuple[float, list[float]]:
+def training_step(kind: str) -> tuple[float, list[float]]:
     """Seconds of a step of city_tiny on one clip, the median, and the losses of six steps."""
     rendered = CityDrive(3, 16, 64, 128, device=kind).render(range(16))
     clip = _Clip(Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics))
@@ -204,7 +204,7 @@ def _training_step(kind: str) -> tuple[float, list[float]]:
     return statistics.median(seconds[1:]), losses
 
 
-def _rendering(kind: str) -> tuple[float, bool]:
+def rendering(kind: str) -> tuple[float, bool]:
     """Frames a second at training's size, and whether all but a few pixels are those that a CPU renders."""
     drive = CityDrive(_RENDER_SEED, _RENDERED, 64, 128, device=kind)
     there = drive.render(range(2))
@@ -222,7 +222,7 @@ def write_city_drive() -> None:
     write_drive(torch.from_numpy(rendered.images), positions)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])

@@ -89,6 +89,16 @@ def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_pat
         assert "there is no GPU here" in capsys.readouterr().err
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_check_for_gpus_runs_on_a_gpu_and_tells_what_it_misses(tmp_path, capsys):
+    file = tmp_path / "check.json"
+    code = main(["--frames", "120", "--json", str(file)])
+    said = json.loads(file.read_text())
+    assert said["speedup_vs_release_like"] > 1 and said["pose_relative_difference"] < 0.1
+    assert code == int("MISSED" in capsys.readouterr().out)
+
+
 def test_where_nothing_can_be_compiled_the_other_figures_are_still_there(tmp_path, capsys, without_a_compiler):
     file = tmp_path / "check.json"
     assert main([*SMALL, "--json", str(file)]) == 1
