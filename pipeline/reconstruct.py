@@ -32,6 +32,7 @@ from pipeline.forward.place_files import read_places
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.forward.worker import WorkerJob
 from pipeline.georeference import with_positions
+from pipeline.image_tables import evidence_columns, track_columns
 from pipeline.image_verdict import judge_images, judged_windows
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.content_sample import content_sample
@@ -318,8 +319,10 @@ def join_and_publish(
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
         of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
         verdict = assess_quality(joined, judged_windows(config.backend.quality, refined), of_lens)
+        tracks = evidence = None
         if refined is not None:
-            verdict, _ = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
+            verdict, pairs = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
+            tracks, evidence = track_columns(frames, refined, joined), evidence_columns(pairs, joined)
     for note in positions.notes:
         reporter.say(f"drive {facts.drive_id}: {note}")
     notes = (*facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
@@ -335,6 +338,8 @@ def join_and_publish(
         metric=None if joined.metric is None else asdict(joined.metric),
         positions=positions.columns(joined.georeference),
         places=read_places(frames.folder, staged.kept),
+        tracks=tracks,
+        evidence=evidence,
     )
 
     def progress(done: int, total: int, points: int) -> None:

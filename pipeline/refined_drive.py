@@ -98,6 +98,14 @@ class StagedFrames:
         """Places among the kept frames of these frames of the drive."""
         return np.searchsorted(np.asarray(self.kept, np.int64), frame_index)
 
+    def window_places(self, window: range) -> NDArray[np.int64]:
+        """Places of the frames of a window, the chunks of which are given."""
+        if len(self.outlines) == self.chunk_count:  # chunks are made of neighbouring places
+            return np.arange(self.outlines[window.start][0], self.outlines[window.stop - 1][1] + 1)
+        chunks = self.chunks()
+        frames = [self.places(chunks[number].frame_index) for number in window]
+        return np.unique(np.concatenate(frames))
+
     def windows(self) -> tuple[range, ...]:
         """The chunks of each window."""
         outlines = self.outlines

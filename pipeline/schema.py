@@ -217,6 +217,38 @@ PLACES = _schema(
     ],
 )
 
+TRACKS = _schema(
+    "one row an observation of a corner that was followed through three frames at least, by point, then frame",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("observation_index", pa.int32(), "number of the observation in the drive, from 0"),
+        _field("point_index", pa.int32(), "number of the point in the drive, from 0"),
+        _field("x", pa.float64(), "position of the point in the world frame", unit="world unit"),
+        _field("y", pa.float64(), "position of the point in the world frame", unit="world unit"),
+        _field("z", pa.float64(), "position of the point in the world frame", unit="world unit"),
+        _field("frame_index", pa.int32(), "frame that sees it"),
+        _field("u", pa.float64(), "where: x over z of the ray in the camera, (px - cx) / fx of a pinhole", unit="1"),
+        _field("v", pa.float64(), "where: y over z of the ray in the camera, (py - cy) / fy of a pinhole", unit="1"),
+    ],
+)
+
+EVIDENCE = _schema(
+    "one row a pair of frames: what tracks held back from adjustment say of its cameras",
+    [
+        _field("drive_id", pa.string(), "name of the drive"),
+        _field("evidence_index", pa.int32(), "number of the pair in the drive, from 0"),
+        _field("frame_index", pa.int32(), "first frame of the pair"),
+        _field("second_frame_index", pa.int32(), "second frame of the pair"),
+        _field("tracks", pa.int32(), "held-back tracks that both frames see"),
+        _field("flow", pa.float64(), "median motion of the tracks between both", unit="px"),
+        _field("distance", pa.float64(), "median Sampson distance; null where not judged", unit="px", null=True),
+        _field("share", pa.float64(), "of the tracks within 1.5 px of their epipolar line", unit="1", null=True),
+        _field("depth", pa.float64(), "median log of triangulated over dense depth; null unknown", unit="1", null=True),
+        _field("spread", pa.float64(), "robust deviation of that log; null unknown", unit="1", null=True),
+        _field("judged", pa.bool_(), "whether there are tracks and motion enough to say anything"),
+    ],
+)
+
 
 def on_earth(kind: pa.Schema) -> pa.Schema:
     """The schema of a table of a georeferenced drive: what it says of its world."""
@@ -238,4 +270,6 @@ TABLES: dict[str, pa.Schema] = {
     "cameras": CAMERAS,
     "positions": POSITIONS,
     "places": PLACES,
+    "tracks": TRACKS,
+    "evidence": EVIDENCE,
 }

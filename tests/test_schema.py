@@ -97,6 +97,22 @@ EXPECTED = {
         ("frame_index", I32),
         ("descriptor", pa.list_(pa.float16())),
     ],
+    "tracks": [
+        ("drive_id", S),
+        ("observation_index", I32),
+        ("point_index", I32),
+        *[(name, F64) for name in "xyz"],
+        ("frame_index", I32),
+        ("u", F64),
+        ("v", F64),
+    ],
+    "evidence": [
+        ("drive_id", S),
+        *[(name, I32) for name in ("evidence_index", "frame_index", "second_frame_index", "tracks")],
+        ("flow", F64),
+        *[(name, F64, NULL) for name in ("distance", "share", "depth", "spread")],
+        ("judged", B),
+    ],
 }
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import schema, storage
@@ -28,10 +27,12 @@ from pipeline.publish.standing import look_at
 from pipeline.publish.tables import (
     cameras_table,
     chunks_table,
+    evidence_table,
     loops_table,
     places_table,
     poses_table,
     positions_table,
+    tracks_table,
     write_table,
 )
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
@@ -106,6 +107,10 @@ def publish_drive(
             tables["positions.parquet"] = positions_table(facts.drive_id, run.positions, on_earth=place is not None)
         if run.places is not None:
             tables["places.parquet"] = places_table(facts.drive_id, *run.places)
+        if run.tracks is not None:
+            tables["tracks.parquet"] = tracks_table(facts.drive_id, run.tracks, on_earth=place is not None)
+        if run.evidence is not None:
+            tables["evidence.parquet"] = evidence_table(facts.drive_id, run.evidence)
         for name, table in tables.items():
             guard()
             files.append(write_table(table, name, target_uri, scratch))

@@ -161,7 +161,8 @@ class RunFacts:
     config: the resolved settings; code_version: version or commit; timings: seconds by stage; quality: the
     verdict. config and quality are anything json can write. georeference: origin and datum of a drive in metres east,
     north and up, None of a relative one; metric: what made its unit a metre; positions: columns of schema.POSITIONS
-    without drive_id, None where there were none.
+    without drive_id, None where there were none; tracks, evidence: likewise of schema.TRACKS and schema.EVIDENCE, None
+    where nothing was followed through the images.
     """
 
     identity: str
@@ -175,3 +176,5 @@ class RunFacts:
     positions: Mapping[str, NDArray[np.generic]] | None = None
     places: tuple[NDArray[np.int64], NDArray[np.float16]] | None = None
     """Frames (n,) and their place descriptors (n, D)."""
+    tracks: Mapping[str, NDArray[np.generic]] | None = None
+    evidence: Mapping[str, NDArray[np.generic]] | None = None

@@ -91,9 +91,22 @@ class PublishedDrive:
     @cached_property
     def positions(self) -> pa.Table | None:
         """schema.POSITIONS, one row a fix; None of a drive that had no positions."""
-        if not any(file.path.rpartition("/")[2] == "positions.parquet" for file in self.manifest.files):
+        return self._table_if_there("positions.parquet")
+
+    @cached_property
+    def tracks(self) -> pa.Table | None:
+        """schema.TRACKS, one row an observation; None where no corner was followed, or nothing got better by it."""
+        return self._table_if_there("tracks.parquet")
+
+    @cached_property
+    def evidence(self) -> pa.Table | None:
+        """schema.EVIDENCE, one row a pair of frames; None where no corner was followed."""
+        return self._table_if_there("evidence.parquet")
+
+    def _table_if_there(self, name: str) -> pa.Table | None:
+        if not any(file.path.rpartition("/")[2] == name for file in self.manifest.files):
             return None
-        return self._files.table("positions.parquet")
+        return self._files.table(name)
 
     @cached_property
     def places(self) -> pa.Table | None:

@@ -38,7 +38,6 @@ _OPEN = {
 }
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64
 _LENS = ("model", "width", "height", "fx", "fy", "cx", "cy", "params")
-
 _NUMBER_OF = {
     "poses": "frame_index",
     "chunks": "chunk_index",
@@ -46,6 +45,8 @@ _NUMBER_OF = {
     "cameras": "camera_index",
     "positions": "fix_index",
     "places": "place_index",
+    "tracks": "observation_index",
+    "evidence": "evidence_index",
 }
 _LONGEST_DESCRIPTOR = 2**14
 
@@ -129,8 +130,8 @@ def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> I
     values = floats(table, number)
     if not np.array_equal(values, np.arange(len(values))):
         yield f"{number} does not count 0, 1, 2 ..."
-    rows_of = {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras}
-    yield from {**rows_of, "positions": _positions, "places": _places}[kind](table, counts)
+    rows_of = {"poses": _poses, "chunks": _chunks, "loops": _loops, "cameras": _cameras, "positions": _positions}
+    yield from {**rows_of, "places": _places, "tracks": _tracks, "evidence": _evidence}[kind](table, counts)
 
 
 def points_group(parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
@@ -242,6 +243,31 @@ def _places(table: pa.Table, counts: Counts) -> Iterator[str]:
     values = table["descriptor"].combine_chunks().flatten()
     if values.null_count or not np.isfinite(values.to_numpy(zero_copy_only=False)).all():
         yield "has a descriptor that is not of finite numbers"
+
+
+def _tracks(table: pa.Table, counts: Counts) -> Iterator[str]:
+    frame, point = floats(table, "frame_index"), floats(table, "point_index")
+    place = np.stack([floats(table, name) for name in ("x", "y", "z", "u", "v")], -1)
+    step = np.diff(point, prepend=-1)
+    wrong = {
+        "of a frame that the drive has not": ~((frame >= 0) & (frame < counts.frames)),
+        "with a place that is not finite": ~np.isfinite(place).all(axis=1),
+        "whose point does not follow the one before": ~((step == 0) | (step == 1)),
+    }
+    for what, rows in wrong.items():
+        yield from rows_said("observations", what, rows)
+
+
+def _evidence(table: pa.Table, counts: Counts) -> Iterator[str]:
+    first, second = floats(table, "frame_index"), floats(table, "second_frame_index")
+    share = floats(table, "share")
+    wrong = {
+        "of frames that the drive has not": ~((first >= 0) & (first < second) & (second < counts.frames)),
+        "with a share of tracks that is none": np.isfinite(share) & ((share < 0) | (share > 1)),
+        "with a number of tracks below zero": floats(table, "tracks") < 0,
+    }
+    for what, rows in wrong.items():
+        yield from rows_said("pairs", what, rows)
 
 
 def _chunks(table: pa.Table, counts: Counts) -> Iterator[str]:

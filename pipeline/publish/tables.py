@@ -86,6 +86,22 @@ def places_table(drive_id: str, frames: NDArray[np.int64], descriptors: NDArray[
     return _table(schema.PLACES, values)
 
 
+def tracks_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]], *, on_earth: bool) -> pa.Table:
+    """schema.TRACKS: one row an observation."""
+    count = len(columns["point_index"])
+    values: dict[str, object] = {"drive_id": [drive_id] * count, "observation_index": np.arange(count), **columns}
+    return _table(schema.on_earth(schema.TRACKS) if on_earth else schema.TRACKS, values)
+
+
+def evidence_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]]) -> pa.Table:
+    """schema.EVIDENCE: one row a pair of frames; NaN in `columns` is null."""
+    count = len(columns["frame_index"])
+    values: dict[str, object] = {"drive_id": [drive_id] * count, "evidence_index": np.arange(count)}
+    for name, column in columns.items():
+        values[name] = column if column.dtype.kind != "f" else _or_null(column, np.isfinite(column))
+    return _table(schema.EVIDENCE, values)
+
+
 def chunks_table(
     drive_id: str,
     chunks: Sequence[SeenChunk],

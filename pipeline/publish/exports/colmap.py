@@ -1,8 +1,10 @@
 """COLMAP's sparse model, binary or text: cameras, images, points3D with tracks.
 
-Every point has a track of one observation: the pixel whose depth it came from. Other frames that see the same surface
-have points of their own, so the tracks hold no match that the network did not make. In these files images come before
-points, but their observations are known only after the points; so they wait on disk.
+Corners that were followed through three frames or more come first, with all their observations: what bundle adjustment
+and trainers that check tracks need. Behind them is the dense cloud, each point with a track of one: the pixel of the
+frame whose depth it came from. Frames that happen to look at the same surface have dense points of their own there, so
+no observation is claimed that nobody made. Images come before points in these files but their observations are known
+only behind them, so those wait on disk.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DriveError
 from pipeline.publish.exports.source import ExportSource, stacked
+from pipeline.publish.exports.tracked import tracked_points
 from pipeline.publish.poses import quaternion_from_rotation
 
 _PINHOLE = 1, "PINHOLE"
@@ -56,19 +60,20 @@ class Observations:
         return self.rows[self.start[place] : self.start[place + 1]]
 
 
-def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> tuple[int, int]:
-    """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images and points.
+def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> tuple[int, int, int]:
+    """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images, points, and of those the
+    points that three images see at least.
 
     One PINHOLE camera for each different set of intrinsics, or the drive's lens (OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
-    EUCM, EQUIRECTANGULAR), at the size of the images; ids are 1 and up, an image's is its frame number + 1. A point's
-    ERROR is 0: its observation is where it projects to. The images are expected in images/. Raises DriveError where
-    points do not lie in the image of their own frame: poses and points are then not of one drive.
+    EUCM, EQUIRECTANGULAR), at the size of the images; ids are 1 and up, an image's is its frame number + 1. ERROR is
+    0 of a point whose one observation is where it projects to. The images are expected in images/. Raises DriveError
+    where points do not lie in the image of their own frame: poses and points are then not of one drive.
     """
     model = folder / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
     waiting, grouped = folder / ".waiting", folder / ".grouped"
     try:
-        points, counts = _write_points(source, model, waiting, text)
+        points, tracked, counts = _write_points(source, model, waiting, text)
         observations = _grouped(waiting, grouped, counts)
         _write_cameras(source, model, text)
         _write_images(source, model, observations, text)
@@ -76,18 +81,19 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
     finally:
         waiting.unlink(missing_ok=True)
         grouped.unlink(missing_ok=True)
-    return len(source.cameras), points
+    return len(source.cameras), points, tracked
 
 
-def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) -> tuple[int, NDArray[np.int64]]:
-    """points3D, and its observations to `waiting` in the same order. The number of points, and of observations a
-    frame (N,)."""
+def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) -> tuple[int, int, NDArray[np.int64]]:
+    """points3D, and its observations to `waiting` in the same order. The numbers of points, of tracked ones, and of
+    observations a frame (N,)."""
     cameras = source.cameras
     counts = np.zeros(len(cameras), np.int64)
-    total = lost = 0
+    lost = 0
     with (model / f"points3D.{'txt' if text else 'bin'}").open("wb") as file, waiting.open("wb") as behind:
         title = b"# POINT3D_ID X Y Z R G B ERROR TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
         file.write(title if text else struct.pack("<Q", 0))
+        total = tracked = _write_tracked(source, file, behind, counts, text)
         for table in source.points(_COLUMNS):
             xyz = stacked(table, "x", "y", "z").astype(np.float32, copy=False)
             place = cameras.places(table["frame_index"].to_numpy())
@@ -111,15 +117,42 @@ def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) 
             seen["x"], seen["y"] = pixel[inside].T
             behind.write(seen.tobytes())
             total += len(rows)
-        if lost > 0.001 * (total + lost):
+        if lost > 0.001 * (total - tracked + lost):
             raise DriveError(
-                f"drive {source.drive.manifest.drive_id}: {lost} of {total + lost} points do not lie in the image of "
-                f"their own frame; publish it again"
+                f"drive {source.drive.manifest.drive_id}: {lost} of {total - tracked + lost} points do not lie in the "
+                f"image of their own frame; publish it again"
             )
         if not text:
             file.seek(0)
             file.write(struct.pack("<Q", total))
-    return total, counts
+    return total, tracked, counts
+
+
+def _write_tracked(
+    source: ExportSource, file: BinaryIO, behind: BinaryIO, counts: NDArray[np.int64], text: bool
+) -> int:
+    """The points that several frames see, and their observations; returns how many. Those outside of the selection's
+    box are left out."""
+    tracks = tracked_points(source)
+    if tracks is None:
+        return 0
+    number = _numbers(tracks.place, counts)
+    first = np.searchsorted(tracks.point, np.arange(len(tracks.xyz) + 1))
+    image = source.cameras.frame_index[tracks.place] + 1
+    for point, (xyz, rgb, error) in enumerate(zip(tracks.xyz, tracks.rgb, tracks.error, strict=True)):
+        rows = slice(first[point], first[point + 1])
+        seen = np.stack([image[rows], number[rows]], -1).astype("<u4")
+        if text:
+            place = " ".join(f"{value:.9g}" for value in xyz)
+            track = " ".join(map(str, seen.ravel().tolist()))
+            file.write(f"{point + 1} {place} {rgb[0]} {rgb[1]} {rgb[2]} {error:.6g} {track}\n".encode())
+        else:
+            file.write(struct.pack("<Q3d3BdQ", point + 1, *xyz, *rgb, error, len(seen)) + seen.tobytes())
+    rows_behind = np.empty(len(number), _WAITING)
+    rows_behind["place"], rows_behind["number"], rows_behind["point"] = tracks.place, number, tracks.point + 1
+    rows_behind["x"], rows_behind["y"] = tracks.pixel.T
+    behind.write(rows_behind.tobytes())
+    return len(tracks.xyz)
 
 
 def _numbers(place: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

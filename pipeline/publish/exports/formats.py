@@ -49,8 +49,8 @@ class ExportFormat:
 
 
 def _colmap(task: ExportTask, *, text: bool = False) -> str:
-    frames, points = write_colmap(task.source, task.folder, text=text)
-    return f"sparse/0: {frames} images, {points:,} points"
+    frames, points, tracked = write_colmap(task.source, task.folder, text=text)
+    return f"sparse/0: {frames} images, {points:,} points, {tracked:,} of them tracked through 3 images or more"
 
 
 def _nerfstudio(task: ExportTask) -> str:

@@ -1,0 +1,98 @@
+"""What tracks leave in a result: points that several frames see, and the evidence of every pair of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend import JoinResult
+from pipeline.refine.chunk_result import read_result
+from pipeline.refine.evidence import PairEvidence
+from pipeline.refine.problem import inverse
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.triangulate import triangulate
+from pipeline.refined_drive import Refined, StagedFrames
+
+Array = NDArray[np.float64]
+Columns = Mapping[str, NDArray[np.generic]]
+
+_FEWEST = 3  # frames that see a point
+_MISSED = 2.0  # pixels of the tracked picture that an observation may miss by
+_ANGLE = 0.3  # degrees between a point's first ray and another, at least
+_ROUNDS = 3
+_RAYS = np.array([1.0, 1.0, 0.0, 0.0])  # the camera whose pixels are rays
+
+
+def track_columns(staged: StagedFrames, refined: Refined, joined: JoinResult) -> Columns | None:
+    """Columns of schema.TRACKS: every corner that refined windows were adjusted to, triangulated again by the joined
+    cameras. None where no window is refined. Raises StorageError, DriveError."""
+    if not refined.taken or refined.camera is None:
+        return None
+    camera = staged.pictures.grid.camera_to_source(refined.camera.matrix[None])[0]
+    places = staged.places(joined.frame_index)
+    seen = _adjusted_tracks(staged, refined)
+    row = np.minimum(np.searchsorted(places, seen.frame), len(places) - 1)
+    good = (places[row] == seen.frame) & ~joined.filled[row]
+    rays = Tracks(seen.track[good], row[good], (seen.xy[good] - camera[2:]) / camera[:2])
+    limit = _MISSED * staged.pictures.tracked_scale / float(camera[0])
+    rays, points = consistent_points(rays, inverse(joined.world_from_camera), limit)
+    _, point = np.unique(rays.track, return_inverse=True)
+    columns = {axis: points[point, number] for number, axis in enumerate("xyz")}
+    columns |= {"u": rays.xy[:, 0], "v": rays.xy[:, 1]}
+    return {"point_index": point, "frame_index": joined.frame_index[rays.frame], **columns}
+
+
+def consistent_points(rays: Tracks, cam_from_world: Array, limit: float) -> tuple[Tracks, Array]:
+    """Observations that agree on a point within `limit` (of a ray's x and y over z), and the points (P, 3), in order of
+    their tracks. Observations that miss are dropped, then points that fewer than three frames see."""
+    rays = rays.at_least(_FEWEST)
+    for _ in range(_ROUNDS):
+        if not len(rays):
+            return rays, np.zeros((0, 3))
+        _, point = np.unique(rays.track, return_inverse=True)
+        points, angle = triangulate(cam_from_world, _RAYS, rays.frame, point, rays.xy)
+        pose = cam_from_world[rays.frame]
+        local = np.einsum("mij,mj->mi", pose[:, :3, :3], points[point]) + pose[:, :3, 3]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            off = np.linalg.norm(local[:, :2] / local[:, 2:] - rays.xy, axis=1)
+        keep = (local[:, 2] > 0) & (off < limit) & (angle > _ANGLE)[point]
+        if keep.all():
+            return rays, points
+        rays = rays.select(keep).at_least(_FEWEST)
+    if not len(rays):
+        return rays, np.zeros((0, 3))
+    _, point = np.unique(rays.track, return_inverse=True)
+    return rays, triangulate(cam_from_world, _RAYS, rays.frame, point, rays.xy)[0]
+
+
+def evidence_columns(pairs: Sequence[PairEvidence], joined: JoinResult) -> Columns:
+    """Columns of schema.EVIDENCE; pairs: with frames counted like the rows of the trajectory."""
+    frames = joined.frame_index
+
+    def column(name: str) -> Array:
+        return np.array([getattr(pair, name) for pair in pairs], np.float64)
+
+    return {
+        "frame_index": frames[np.array([pair.first for pair in pairs], np.int64)],
+        "second_frame_index": frames[np.array([pair.second for pair in pairs], np.int64)],
+        "tracks": np.array([pair.tracks for pair in pairs], np.int64),
+        **{name: column(name) for name in ("flow", "distance", "share", "depth", "spread")},
+        "judged": np.array([pair.judged for pair in pairs], np.bool_),
+    }
+
+
+def _adjusted_tracks(staged: StagedFrames, refined: Refined) -> Tracks:
+    """Observations of all windows that were taken, each once, frames by place."""
+    track, frame, xy = [], [], []
+    for number in range(len(refined.windows)):
+        result = read_result(staged.folder, number)
+        if result.accepted[0]:
+            track.append(result.track[result.point])
+            frame.append(staged.window_places(refined.windows[number])[result.frame])
+            xy.append(result.xy)
+    rows = Tracks.sorted(np.concatenate(track), np.concatenate(frame), np.concatenate(xy))
+    new = np.ones(len(rows), np.bool_)
+    new[1:] = (np.diff(rows.track) != 0) | (np.diff(rows.frame) != 0)
+    return rows.select(new)
