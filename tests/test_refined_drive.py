@@ -12,6 +12,7 @@ import pytest
 from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.cameras.camera import Camera
 from pipeline.forward.staging import ChunkPrediction, write_chunk
+from pipeline.image_tables import consistent_points, evidence_columns, track_columns
 from pipeline.image_verdict import WitnessedChunks, judge_images
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import inverse
@@ -99,6 +100,43 @@ def test_a_drive_is_refined_and_passes_the_images(scene: Scene, refined_drive: t
     assert verdict.figures["image_share"] > 0.95 and verdict.figures["windows_refined"] == 1
     assert not any("contradict the cameras" in f.reason for f in verdict.findings)
     assert len(pairs) == 22 and all(pair.judged for pair in pairs)
+
+
+def test_corners_become_points_of_the_result_that_three_frames_see(
+    scene: Scene, refined_drive: tuple[StagedFrames, Refined]
+) -> None:
+    frames, refined = refined_drive
+    chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
+    joined = join_chunks(chunks, kept=frames.kept)
+    columns = track_columns(frames, refined, joined)
+    assert columns is not None
+    point, frame = columns["point_index"], columns["frame_index"]
+    assert np.bincount(point).min() >= 3 and len(np.unique(point)) > 300
+    xyz = np.stack([columns[axis] for axis in "xyz"], -1)
+    pose = inverse(joined.world_from_camera)[frame]
+    local = np.einsum("nij,nj->ni", pose[:, :3, :3], xyz) + pose[:, :3, 3]
+    off = CAMERA[0] * np.linalg.norm(local[:, :2] / local[:, 2:] - np.stack([columns["u"], columns["v"]], -1), axis=1)
+    assert off.mean() < 0.6 and off.max() < 2.5
+    assert np.isin(np.unique(frame), joined.frame_index).all()
+    asked = replace(frames, outlines=())  # staged by a version that did not note them
+    np.testing.assert_array_equal(frames.window_places(range(3)), asked.window_places(range(3)))
+    assert track_columns(frames, replace(refined, taken=0), joined) is None
+    _, pairs = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
+    evidence = evidence_columns(pairs, joined)
+    assert (evidence["second_frame_index"] - evidence["frame_index"] == 2).all() and evidence["judged"].all()
+
+
+def test_observations_that_miss_their_point_are_left_out(scene: Scene) -> None:
+    xy = scene.tracks.xy.copy()
+    spoilt = np.arange(len(xy)) % 40 == 0
+    xy[spoilt] += 30
+    rays = replace(scene.tracks, xy=(xy - CAMERA[2:]) / CAMERA[:2])
+    kept, points = consistent_points(rays, inverse(scene.world_from_camera), 2.0 / CAMERA[0])
+    assert len(points) == len(np.unique(kept.track)) > 300
+    key = scene.tracks.track * 100 + scene.tracks.frame
+    assert not np.isin(kept.track * 100 + kept.frame, key[spoilt]).any()
+    nothing = consistent_points(rays.select(rays.frame < 2), inverse(scene.world_from_camera), 0.01)
+    assert not len(nothing[0]) and nothing[1].shape == (0, 3)
 
 
 @pytest.mark.parametrize("fault", ["none", "turned", "scaled", "random"])

@@ -1,10 +1,10 @@
 """COLMAP's sparse model, binary or text: cameras, images, points3D with tracks.
 
 Corners that were followed through three frames or more come first, with all their observations: what bundle adjustment
-and trainers that check tracks need. Behind them is the dense cloud, each point with a track of one: the pixel of the
-frame whose depth it came from. Frames that happen to look at the same surface have dense points of their own there, so
-no observation is claimed that nobody made. Images come before points in these files but their observations are known
-only behind them, so those wait on disk.
+and trainers that check tracks need. Behind them is the dense cloud without observations: bundle adjustment refuses
+points that one image sees, and leaves alone those that none does. A drive without tracked corners has nothing to
+adjust: each dense point of it has a track of one there, the pixel of the frame whose depth it came from. Images come
+before points in these files but their observations are known only behind them, so those wait on disk.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _POINT = np.dtype(
         ("number", "<u4"),
     ]
 )
+_ALONE = np.dtype(_POINT.descr[:5])  # of a point that no image observes
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "frame_index")
 _BLOCK = 1_000_000  # observations sorted at a time, 32 MB
 
@@ -103,20 +104,22 @@ def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) 
             pixel, _ = cameras.project(place, xyz)
             inside = ((pixel >= -_OUTSIDE_PX) & (pixel <= cameras.sizes[place] + _OUTSIDE_PX)).all(axis=1)
             lost += int((~inside).sum())
-            number = _numbers(place[inside], counts)
+            number = np.zeros(int(inside.sum()), np.int64) if tracked else _numbers(place[inside], counts)
             rows = np.zeros(int(inside.sum()), _POINT)
             rows["id"] = total + 1 + np.arange(len(rows))
             rows["xyz"] = xyz[inside]
             rows["rgb"] = stacked(table, "r", "g", "b")[inside]
-            rows["track"] = 1
+            rows["track"] = 0 if tracked else 1
             rows["image"] = cameras.frame_index[place[inside]] + 1
             rows["number"] = number
-            file.write(_point_lines(rows) if text else rows.tobytes())
+            file.write(_point_lines(rows) if text else (_without_track(rows) if tracked else rows).tobytes())
+            total += len(rows)
+            if tracked:
+                continue
             seen = np.empty(len(rows), _WAITING)
             seen["place"], seen["number"], seen["point"] = place[inside], number, rows["id"]
             seen["x"], seen["y"] = pixel[inside].T
             behind.write(seen.tobytes())
-            total += len(rows)
         if lost > 0.001 * (total - tracked + lost):
             raise DriveError(
                 f"drive {source.drive.manifest.drive_id}: {lost} of {total - tracked + lost} points do not lie in the "
@@ -246,10 +249,17 @@ def _images(source: ExportSource) -> Iterator[tuple[int, list[float], int, str]]
     return zip((source.cameras.frame_index + 1).tolist(), numbers, cameras, source.names, strict=True)
 
 
+def _without_track(rows: NDArray[np.void]) -> NDArray[np.void]:
+    answer = np.empty(len(rows), _ALONE)
+    for name in _ALONE.names or ():
+        answer[name] = rows[name]
+    return answer
+
+
 def _point_lines(rows: NDArray[np.void]) -> bytes:
     return "".join(
-        f"{number} {x:.9g} {y:.9g} {z:.9g} {r} {g} {b} {error:g} {image} {place}\n"
-        for number, (x, y, z), (r, g, b), error, _, image, place in zip(
+        f"{number} {x:.9g} {y:.9g} {z:.9g} {r} {g} {b} {error:g}" + (f" {image} {place}\n" if track else "\n")
+        for number, (x, y, z), (r, g, b), error, track, image, place in zip(
             *(rows[name].tolist() for name in _POINT.names or ()), strict=True
         )
     ).encode()
