@@ -110,12 +110,12 @@ def test_corners_become_points_of_the_result_that_three_frames_see(
     joined = join_chunks(chunks, kept=frames.kept)
     columns = track_columns(frames, refined, joined)
     assert columns is not None
-    point, frame = columns["point_index"], columns["frame_index"]
+    point, frame = (np.asarray(columns[name], np.int64) for name in ("point_index", "frame_index"))
     assert np.bincount(point).min() >= 3 and len(np.unique(point)) > 300
-    xyz = np.stack([columns[axis] for axis in "xyz"], -1)
+    xyz, rays = (np.stack([np.asarray(columns[axis], np.float64) for axis in axes], -1) for axes in ("xyz", "uv"))
     pose = inverse(joined.world_from_camera)[frame]
     local = np.einsum("nij,nj->ni", pose[:, :3, :3], xyz) + pose[:, :3, 3]
-    off = CAMERA[0] * np.linalg.norm(local[:, :2] / local[:, 2:] - np.stack([columns["u"], columns["v"]], -1), axis=1)
+    off = CAMERA[0] * np.linalg.norm(local[:, :2] / local[:, 2:] - rays, axis=1)
     assert off.mean() < 0.6 and off.max() < 2.5
     assert np.isin(np.unique(frame), joined.frame_index).all()
     asked = replace(frames, outlines=())  # staged by a version that did not note them
@@ -123,7 +123,8 @@ def test_corners_become_points_of_the_result_that_three_frames_see(
     assert track_columns(frames, replace(refined, taken=0), joined) is None
     _, pairs = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
     evidence = evidence_columns(pairs, joined)
-    assert (evidence["second_frame_index"] - evidence["frame_index"] == 2).all() and evidence["judged"].all()
+    first, second = (np.asarray(evidence[name], np.int64) for name in ("frame_index", "second_frame_index"))
+    assert (second - first == 2).all() and evidence["judged"].all()
 
 
 def test_observations_that_miss_their_point_are_left_out(scene: Scene) -> None:

@@ -34,7 +34,7 @@ def tracked_points(source: ExportSource) -> TrackedPoints | None:
     cameras, selection = source.cameras, source.selection
     place = cameras.places(table["frame_index"].to_numpy())
     number = table["point_index"].to_numpy().astype(np.int64)
-    xyz = stacked(table, "x", "y", "z")
+    xyz = np.asarray(stacked(table, "x", "y", "z"), np.float64)
     keep = place >= 0
     if selection.box is not None:
         low, high = np.asarray(selection.box, np.float64)
