@@ -16,6 +16,7 @@ from jobs import evaluate, export
 from pipeline.common.progress import Reporter
 from pipeline.georeference import find_positions
 from pipeline.publish import open_drive
+from pipeline.publish.exports.copc import octree
 from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import facts_with_positions
 from tests.georeference.drives import scenario_and_fixes, stage, write_gps
@@ -37,7 +38,7 @@ def placed(shared, tmp_path_factory):
     staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
     assert find_positions(str(folder), staged.facts.frame_uris, "drive-1", config.positions) is not None
     join_and_publish(staged, config, str(out), Reporter(), lambda: None)
-    formats = ("laz", "geoparquet", "geojson", "kml", "3dtiles")
+    formats = ("laz", "copc", "geoparquet", "geojson", "kml", "3dtiles")
     to = root / "maps"
     assert export.main(["--output", str(out), "--drive", "drive-1", "--format", *formats, "--to", str(to)]) == 0
     return open_drive(str(out), "drive-1"), to
@@ -72,6 +73,39 @@ def test_laz_is_in_utm_with_both_systems_named(placed):
     assert np.linalg.norm(away, axis=1).max() < MILLIMETRE
 
 
+def test_copc_has_the_points_of_laz_in_an_octree_that_is_read_from_the_top(placed):
+    _, to = placed
+    las = laspy.read(to / "points.laz")
+    whole = np.stack([las.X, las.Y, las.Z, las.red, las.frame], 1)
+    assert (to / "points.copc.laz").read_bytes()[377:381] == b"copc"
+    with laspy.CopcReader.open(str(to / "points.copc.laz")) as reader:
+        assert "UTM zone 32N" in reader.header.parse_crs().name
+        np.testing.assert_array_equal(reader.header.maxs, las.header.maxs)
+        every = reader.query()
+        found = np.stack([every.X, every.Y, every.Z, every.red, every.frame], 1)
+        top = reader.query(level=0)
+        middle = np.array([np.median(las.x), np.median(las.y)])
+        part = reader.query(laspy.copc.Bounds(middle - 10, middle + 10))
+    np.testing.assert_array_equal(found[np.lexsort(found.T)], whole[np.lexsort(whole.T)])
+    assert 0 < len(top) < len(every)
+    place = np.stack([las.x, las.y], 1)
+    assert len(part) == (np.abs(place - middle) <= 10).all(1).sum() > 0
+    plain = laspy.read(to / "points.copc.laz")  # and any reader of LAZ reads it
+    assert len(plain.points) == len(every) and (plain.return_number == 1).all()
+
+
+def test_every_node_of_an_octree_lies_in_its_parent_and_keeps_one_point_a_cell():
+    place = np.random.default_rng(0).integers(0, 1000, (60_000, 3)) ** 2 // 1000
+    order, keys, counts = octree(place, 1000)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(place)))
+    assert keys[0].tolist() == [0, 0, 0, 0] and len(np.unique(keys, axis=0)) == len(keys) > 8
+    known = set(map(tuple, keys.tolist()))
+    for key, points in zip(keys, np.split(order, np.cumsum(counts)[:-1]), strict=True):
+        side = 1000 / 2 ** key[0]
+        assert (np.floor(place[points] / side) == key[1:]).all()
+        assert key[0] == 0 or (key[0] - 1, *(key[1:] // 2).tolist()) in known
+
+
 def test_geoparquet_is_read_by_geopandas(placed):
     geopandas = pytest.importorskip("geopandas")
     drive, to = placed
@@ -100,6 +134,15 @@ def test_geojson_and_kml_say_the_same_places(placed):
     text = tree.find(".//{http://www.opengis.net/kml/2.2}coordinates").text
     places = np.array([[float(x) for x in one.split(",")] for one in text.split()])
     assert np.linalg.norm(ecef_of_degrees(*places.T) - want, axis=1).max() < MILLIMETRE
+
+
+def test_kml_is_read_by_gdal(placed):
+    geopandas = pytest.importorskip("geopandas", reason="GDAL reads KML through geopandas and pyogrio")
+    pytest.importorskip("pyogrio", reason="GDAL reads KML through geopandas and pyogrio")
+    drive, to = placed
+    line = np.array(geopandas.read_file(to / "trajectory.kml").geometry[0].coords)
+    want = ecef(drive, drive.cameras.world_from_camera[:, :3, 3])
+    assert np.linalg.norm(ecef_of_degrees(*line.T) - want, axis=1).max() < MILLIMETRE
 
 
 def test_tiles_of_points_stand_where_the_drive_is(placed):

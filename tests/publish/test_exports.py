@@ -40,7 +40,7 @@ def exported(output, to, *arguments, drive="drive-1", code=0):
 def whole(output, tmp_path_factory):
     """All formats of the whole drive but depth."""
     to = tmp_path_factory.mktemp("export") / "all"
-    formats = ("colmap", "nerfstudio", "ply", "laz", "kitti", "tum")
+    formats = ("colmap", "nerfstudio", "ply", "laz", "copc", "kitti", "tum")
     return exported(output, to, "--format", *formats)
 
 
@@ -156,6 +156,7 @@ def test_laspy_reads_the_laz_with_its_extra_dimensions(output, whole):
     drive = open_drive(output, "drive-1")
     points = drive.points()
     cloud = laspy.read(whole / "points.laz")
+    assert len(laspy.read(whole / "points.copc.laz").points) == len(cloud.points)  # of a relative drive too
     assert cloud.header.point_count == points.num_rows
     step = cloud.header.scales[0]
     assert 1e-6 * drive.typical[0] < step <= 1e-5 * drive.typical[0]

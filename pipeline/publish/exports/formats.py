@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.publish.exports.colmap import write_colmap
+from pipeline.publish.exports.copc import write_copc
 from pipeline.publish.exports.depth import FrameDepth, write_depth
 from pipeline.publish.exports.geo_trajectory import write_geojson, write_geoparquet, write_kml
 from pipeline.publish.exports.kitti import write_kitti
@@ -65,6 +66,10 @@ def _laz(task: ExportTask) -> str:
     return f"points.laz: {write_laz(task.source, task.folder / 'points.laz'):,} points"
 
 
+def _copc(task: ExportTask) -> str:
+    return f"points.copc.laz: {write_copc(task.source, task.folder / 'points.copc.laz'):,} points"
+
+
 def _kitti(task: ExportTask) -> str:
     return f"poses.txt: {write_kitti(task.source, task.folder / 'poses.txt')} poses"
 
@@ -88,6 +93,7 @@ FORMATS: dict[str, ExportFormat] = {
     "nerfstudio": ExportFormat(_nerfstudio, from_points=True, for_trainers=True),
     "ply": ExportFormat(_ply, from_points=True, needs_points=True),
     "laz": ExportFormat(_laz, check_laz, from_points=True, needs_points=True),
+    "copc": ExportFormat(_copc, check_laz, from_points=True, needs_points=True),
     "kitti": ExportFormat(_kitti),
     "tum": ExportFormat(_tum),
     "depth": ExportFormat(_depth, from_depth=True),

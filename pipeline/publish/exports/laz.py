@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import DriveError
 from pipeline.publish.exports.earth import Earth
 from pipeline.publish.exports.source import ExportSource
+
+if TYPE_CHECKING:
+    import laspy
 
 _FINENESS = 1e-5  # of the median distance of points from their cameras: depth is known to percents
 _METRE_STEP = 1e-4  # of a georeferenced cloud: a tenth of a millimetre, and 100 km each way
@@ -34,6 +39,18 @@ def write_laz(source: ExportSource, path: Path) -> int:
     1/100,000 of the median distance from camera to point, unless the drive is too large for 32 bits of that. A
     georeferenced drive's are metres of UTM (or of `source.crs`) and height, with both systems named in WKT."""
     laspy = check_laz()
+    header, earth = laz_header(source)
+    count = 0
+    with laspy.open(str(path), mode="w", header=header) as writer:
+        for points in laz_records(source, header, earth):
+            writer.write_points(points)
+            count += len(points)
+    return count
+
+
+def laz_header(source: ExportSource) -> tuple[laspy.LasHeader, Earth | None]:
+    """The header of a file of the points, and where on Earth they are; None of a relative drive."""
+    laspy = check_laz()
     earth = Earth.of(source) if source.drive.origin is not None or source.crs is not None else None
     middle, step = _grid(source)
     header = laspy.LasHeader(version="1.4", point_format=7)
@@ -45,22 +62,28 @@ def write_laz(source: ExportSource, path: Path) -> int:
     header.scales, header.offsets = np.full(3, step), middle
     header.generating_software = "city-reconstruction"
     header.add_extra_dims([laspy.ExtraBytesParams(name, kind) for name, kind in _EXTRA.items()])
-    count = 0
-    with laspy.open(str(path), mode="w", header=header) as writer:
-        for table in source.points():
-            points = laspy.ScaleAwarePointRecord.zeros(table.num_rows, header=header)
-            xyz = np.stack([table[axis].to_numpy().astype(np.float64) for axis in "xyz"], -1)
-            if earth is not None:
-                xyz = earth.on_map(xyz)
-            for place, axis in enumerate("xyz"):
-                setattr(points, axis, xyz[:, place])
-            for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
-                setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
-            for name, column in _COLUMNS.items():
-                points[name] = table[column].to_numpy()
-            writer.write_points(points)
-            count += table.num_rows
-    return count
+    return header, earth
+
+
+def laz_records(
+    source: ExportSource, header: laspy.LasHeader, earth: Earth | None
+) -> Iterator[laspy.ScaleAwarePointRecord]:
+    """The points as records of `header`, piece by piece."""
+    laspy = check_laz()
+    for table in source.points():
+        points = laspy.ScaleAwarePointRecord.zeros(table.num_rows, header=header)
+        xyz = np.stack([table[axis].to_numpy().astype(np.float64) for axis in "xyz"], -1)
+        if earth is not None:
+            xyz = earth.on_map(xyz)
+        for place, axis in enumerate("xyz"):
+            setattr(points, axis, xyz[:, place])
+        for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
+            setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
+        for name, column in _COLUMNS.items():
+            points[name] = table[column].to_numpy()
+        points.return_number[:] = 1  # LAS counts returns from 1
+        points.number_of_returns[:] = 1
+        yield points
 
 
 def _grid(source: ExportSource) -> tuple[np.ndarray, float]:
