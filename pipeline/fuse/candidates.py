@@ -118,7 +118,8 @@ def by_descriptors(
     """Pairs of rows (M, K), unit descriptors of frames (M,) of drives (M,) (rising), that are alike, where neighbours
     of both are alike as well: a facade that only looks alike is alone.
 
-    Memory: a block of 2,048 x 2,048 floats, and the pairs above the threshold. Raises ValueError for arrays that do not fit together.
+    Memory: a block of 2,048 x 2,048 floats, and the pairs above the threshold. Raises ValueError for arrays that do not
+    fit together.
     """
     if rows.ndim != 2 or len(drive) != len(rows) or len(frame) != len(rows):
         raise ValueError(f"expected (M, K) descriptors of M drives and frames, got {rows.shape}, {len(drive)}")
