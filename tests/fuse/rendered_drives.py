@@ -1,9 +1,13 @@
 """Two rendered drives through one street, published as the pipeline does, each in a frame and units of its own."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
+from pipeline.backend import Georeference
 from pipeline.backend.sim3 import Sim3
+from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, publish_drive
 from pipeline.synthetic import CityDrive
 from tests.publish.drives import Chunk, Edge, Joined, Listed, Similarity
@@ -31,8 +35,27 @@ def place_descriptors(poses):
     return (np.cos(poses[:, :2, 3] @ wave.T + phase) + 0.2 * ahead).astype(np.float16)
 
 
-def publish(output, folder, drive_id, rendered, gauge, *, identity="a", colour=None, **run):
-    """Write images below `folder` and the drive to `output`; gauge: from metres of the city to the drive's units."""
+@dataclass(frozen=True)
+class JoinedOnEarth(Joined):
+    georeference: Georeference | None = None
+
+
+def on_earth(poses, origin):
+    """What a run says of a drive whose world is metres about `origin`."""
+    fixed = poses[::5, :3, 3]
+    latitude, longitude, altitude = geodetic_from_enu(fixed, origin)
+    zero = np.zeros(len(fixed))
+    columns = {"time_s": 0.1 * 5 * np.arange(len(fixed)), "latitude": latitude, "longitude": longitude}
+    columns |= {"altitude": altitude, "accuracy": zero + 0.5, "used": np.ones(len(fixed), bool)}
+    columns |= {name: fixed[:, n] for n, name in enumerate(("east", "north", "up"))}
+    columns |= {f"residual_{name}": zero for name in ("east", "north", "up")}
+    place = dict(zip(("latitude", "longitude", "altitude"), origin, strict=True))
+    return {"positions": columns, "georeference": {"origin": place, "clock_offset_s": 0.0}}
+
+
+def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=None, **run):
+    """Write images below `folder` and the drive to `output`; gauge: from metres of the city to the drive's units;
+    origin: the drive is on Earth, its world metres east, north, up about it, with a position every fifth frame."""
     count = len(rendered.poses)
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{n:06d}.png" for n in range(count)]
@@ -74,6 +97,11 @@ def publish(output, folder, drive_id, rendered, gauge, *, identity="a", colour=N
     )
     described = np.arange(0, count, 2)
     known = {"places": (described, place_descriptors(rendered.poses[described]))} | run
+    if origin is not None:
+        known |= on_earth(poses, origin)
+        spread, nothing = np.ones((count, 3)), np.zeros(0, bool)
+        place = Georeference(origin, poses, 0.0, 0.1, nothing, spread[:0], spread, np.zeros(3), np.ones(3), np.ones(3))
+        joined = JoinedOnEarth(**vars(joined), georeference=place)
     facts_of_run = RunFacts(identity * 64, "b" * 64, {}, "0.1.0", {}, {"verdict": "pass"}, **known)
     return publish_drive(str(output), facts, chunks, joined, PublishConfig(), facts_of_run, overwrite=True)
 

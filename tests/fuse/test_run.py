@@ -11,6 +11,8 @@ import pytest
 
 from jobs import fuse as job
 from pipeline import storage
+from pipeline.backend.sim3 import Sim3
+from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
 from pipeline.fuse import FuseConfig, open_city, run_fuse
@@ -66,6 +68,31 @@ def test_two_drives_stand_where_they_were_driven(made, street):
     row = city.drives.to_pylist()[1]
     assert row["scale"] == pytest.approx(0.25, rel=0.03) and row["links"] == result.accepted
     assert 0 < row["deviation"] < 1 and "link" in row["evidence"]
+
+
+def test_drives_on_earth_meet_by_their_positions_and_an_area_chooses_among_them(street, tmp_path):
+    """Worlds about two origins, 40 m apart; what their descriptors say is not asked."""
+    origin, out = (48.1, 11.6, 520.0), tmp_path / "out"
+    other = tuple(float(value) for value in geodetic_from_enu(np.array([40.0, -10.0, 2.0]), origin))
+    shift = np.asarray(
+        enu_from_geodetic(*origin, other)
+    )  # of one world in the other: their axes differ by microradians
+    publish(out, tmp_path / "a", "a", street[0], Sim3.identity(), origin=origin, places=None)
+    publish(out, tmp_path / "b", "b", street[1], Sim3(1.0, np.eye(3), shift), origin=other, places=None)
+    result = fused(out)
+    city = open_city(str(out))
+    assert city.frames == ("earth",) and result.accepted >= 1 and city.drives["on_earth"].to_pylist() == [True, True]
+    assert {one["by"] for one in city.links.to_pylist()} == {"positions"}
+    placed = city.placements()
+    there = [
+        enu_from_geodetic(*geodetic_from_enu(placed[name].city_from_camera[:, :3, 3], city.manifest.origin), origin)
+        for name in "ab"
+    ]
+    for place, rendered in zip(there, street, strict=True):
+        assert np.linalg.norm(place - rendered.poses[:, :3, 3], axis=1).max() < 1.0
+    assert fused(out, area=(11.5, 48.0, 11.7, 48.2)).drives == 2
+    with pytest.raises(DriveError, match="in the area"):
+        fused(out, area=(12.5, 48.0, 12.7, 48.2))
 
 
 def test_points_of_a_box_come_in_one_call_one_a_cube_and_know_their_drive(made):
