@@ -177,11 +177,11 @@ class PositionFusion:
         )
 
     def _centred(self, state: State, residual: Array, used: NDArray[np.bool_]) -> tuple[State, Array]:
-        """Moved as a whole half way to the fixes' mean. What is best by the slow error's model leans on the first and
-        last fixes for its place; it is hardly surer than the mean, and the two err differently."""
-        told = used[:, None] & ~(self.flat[:, None] & (np.arange(3) == 2))
-        shift = _CENTRED * np.where(told, residual, 0.0).sum(0) / np.maximum(told.sum(0), 1)
-        residual = np.where(told | ~used[:, None], residual - shift, residual)
+        """Moved sideways as a whole half way to the fixes' mean. What is best by the slow error's model leans on the
+        first and last fixes for its place; it is hardly surer than the mean, and the two err differently."""
+        shift = np.zeros(3)
+        shift[:2] = _CENTRED * residual[used, :2].mean(0) if used.any() else 0.0
+        residual = residual - shift
         return moved(state, Sim3(1.0, np.eye(3), shift)), residual
 
     def _inside(self) -> NDArray[np.bool_]:
