@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import ray
-
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import start_ray
@@ -196,7 +194,7 @@ def _text(plan: FleetPlan, config: RunConfig, size: GroupSize) -> str:
         else f"unknown: no figure for this network on this device; one drive on this output gives one ({size.said})"
     )
     budget = CpuBudget.of(config, rate.frames_per_s) if rate else None
-    cores = ray.cluster_resources().get("CPU", 0.0) / (size.groups * size.workers)
+    cores = size.cpus / (size.groups * size.workers)
     lines = [
         f"drives    {shown or 'none'}",
         f"to do     {plan.frames:,} frames in {plan.chunks:,} chunks, {size_text(plan.input_bytes)} of input",

@@ -18,13 +18,15 @@ _MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class GroupSize:
-    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver."""
+    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver.
+    cpus: of the whole cluster."""
 
     groups: int
     workers: int
     gpus: int
     in_process: bool
     rank_bytes: int
+    cpus: float = 0.0
 
     @staticmethod
     def of(config: RunConfig) -> GroupSize:
@@ -36,7 +38,8 @@ class GroupSize:
         groups = config.groups or max(1, gpus // workers)
         alone = not in_cluster and groups == workers == 1
         per_rank = rank_memory(config, on_gpus, groups * workers)
-        return GroupSize(groups, workers, groups * workers if on_gpus else 0, alone, per_rank)
+        cpus = float(ray.cluster_resources().get("CPU", 0))
+        return GroupSize(groups, workers, groups * workers if on_gpus else 0, alone, per_rank, cpus)
 
     @property
     def said(self) -> str:
