@@ -26,7 +26,7 @@ _CELLS = 200  # of the grid that corners are spread over
 _IN_CELL = 3  # most live tracks in a cell
 # Pixels a side of the patch that Lucas-Kanade compares: a share of the picture's long side. A patch that is large in
 # the picture spans several depths, and what is far behind drags it: 21 pixels of 224 make all motions 7 % too short,
-# of 336 two per cent; 9 pixels by less than 0.3 %. On 1,226 pixels 13 to 17 are as exact as 21 and cost less.
+# of 336 two per cent; 9 pixels by less than 0.5 %. On 1,226 pixels 13 to 17 are as exact as 21 and cost less.
 _PATCH_SHARE, _LEAST_PATCH, _LARGEST_PATCH = 1 / 80, 9, 21
 _LEVELS = 4  # of the pyramid above the picture: motions of up to about 150 pixels
 _RETURN = 0.5  # pixels by which a point may miss itself after going forward and back
