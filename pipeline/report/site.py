@@ -26,7 +26,7 @@ from pipeline.report.recording import copy_client
 from pipeline.report.scene import viser_module
 
 SITE_SIGNATURE = "site.json"
-_PAGES = ("index.html", "index.js", "report.js", "site.css")
+_PAGES = ("index.html", "elements.js", "index.js", "scene.js", "report.js", "site.css")
 
 
 def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:

@@ -227,7 +227,7 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
         for number in range(1000)
     ]
     (folder / "many").mkdir()
-    for name in ("index.html", "index.js", "site.css"):
+    for name in ("index.html", "elements.js", "index.js", "site.css"):
         (folder / "many" / name).write_bytes((folder / name).read_bytes())
     (folder / "many" / "drives" / "bend").mkdir(parents=True)
     (folder / "many" / "drives" / "bend" / "thumb.jpg").write_bytes((folder / "drives/bend/thumb.jpg").read_bytes())

@@ -1,18 +1,6 @@
 // The drives of an output: found, filtered by verdict and sorted here, without a server.
 "use strict";
 
-const $ = (id) => document.getElementById(id);
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 const whole = (value) => Number(value).toLocaleString("en");
 const short = (value) => Number(value).toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 });
 const RANK = { fail: 0, warn: 1, unknown: 2, pass: 3, unreadable: -1 };

@@ -1,98 +1,9 @@
-// The report of one drive. The 3D scene is viser's own client playing a recording in a frame of this page; this page
-// moves the camera, switches layers and marks the frame by handing viser's messages to the client (its __viserMutable).
+// The report of one drive: its figures, its frames and its map, and the controls of the scene (scene.js).
 "use strict";
-
-const $ = (id) => document.getElementById(id);
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else if (name === "onclick") node.addEventListener("click", value);
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-function svg(tag, attributes = {}) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
 
 const number = (value, digits = 3) =>
   value === null || value === undefined ? "–" : (Math.abs(value) < 1e-3 ? 0 : Number(value)).toLocaleString("en", { maximumSignificantDigits: digits });
 
-// ---- the scene ----
-class Scene {
-  constructor(frame, drive) {
-    this.frame = frame;
-    this.drive = drive;
-    this.ready = false;
-    this.size = drive.scene.point_size;
-    const at = drive.scene.start;
-    const query = new URLSearchParams({
-      playbackPath: `../drives/${encodeURIComponent(drive.id)}/scene.viser`, darkMode: "",
-      initialCameraPosition: at.position, initialCameraLookAt: at.target, initialCameraUp: drive.scene.up,
-      initialCameraNear: drive.scene.near, initialCameraFar: drive.scene.far, initialCameraFov: at.fov,
-    });
-    frame.src = `../../viewer/index.html?${query}`;
-  }
-
-  // The client, once it has loaded the recording; null before, and with a client that offers no way in.
-  get client() {
-    try { return this.frame.contentWindow.__viserMutable || null; } catch { return null; }
-  }
-
-  get isLoaded() {
-    const tree = this.frame.contentWindow?.__viserSceneTree?.getState();
-    return !!(this.client && tree && tree["/now"] && this.client.messageQueue.length === 0 && this.client.cameraControl);
-  }
-
-  send(...messages) {
-    const client = this.client;
-    if (!this.ready || !client) return;
-    client.messageQueue.push(...messages);
-    client.requestRender();
-  }
-
-  show(name, visible) {
-    this.send({ type: "SetSceneNodeVisibilityMessage", name, visible, owner: "" });
-  }
-
-  resize(factor) {
-    this.size *= factor;
-    this.send(...this.drive.scene.colours.map((one) => (
-      { type: "SceneNodeUpdateMessage", name: `/points/${one.name}`, updates: { point_size: this.size }, owner: "" })));
-  }
-
-  place(frame) {
-    const { position, rotation } = this.drive.frames;
-    if (!position[frame]) return;
-    this.send(
-      { type: "SetPositionMessage", name: "/now", position: position[frame], owner: "" },
-      { type: "SetOrientationMessage", name: "/now", wxyz: rotation[frame], owner: "" });
-  }
-
-  look(position, target, up) {
-    this.send(
-      { type: "SetCameraUpDirectionMessage", position: up, initial: false },
-      { type: "SetCameraPositionMessage", position, initial: false },
-      { type: "SetCameraLookAtMessage", look_at: target, initial: false });
-  }
-}
-
-const add = (a, b, scale = 1) => a.map((value, i) => value + scale * b[i]);
-const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
-
-function axis(quaternion, column) {
-  const [w, x, y, z] = quaternion;
-  if (column === 2) return [2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)];
-  return [2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)];
-}
-
-// ---- the page ----
 class Report {
   constructor(drive) {
     this.drive = drive;
