@@ -4,6 +4,7 @@ import gc
 import itertools
 import pickle
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,9 +109,10 @@ def test_drives_can_be_left_early_but_not_gone_back_to(one_ray, tasks):
 def test_a_store_that_fails_fails_its_drive_and_not_the_next(one_ray, tasks, tmp_path):
     write_images(tmp_path / "locked", 8)
     broken = task_of(tmp_path / "locked")
-    # A folder where a file was: the disk answers with an error that is not "not found".
-    (tmp_path / "locked" / "frame4.png").unlink()
-    (tmp_path / "locked" / "frame4.png").mkdir()
+    # A store that nobody can ask: of a file alone that cannot be read only the frame is bad.
+    uris = [*broken.drive.uris]
+    uris[4] = "nosuch://locked/frame4.png"
+    broken = replace(broken, drive=replace(broken.drive, uris=uris))
     rank_frames = local_frames([broken, tasks[1]])[0]
     with pytest.raises(StorageError, match=r"drive locked, frames 3 to 5: .*frame4.png"):
         list(iter_chunk_windows(rank_frames, 0))
