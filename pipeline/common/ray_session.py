@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray._private import auto_init_hook, ray_constants
@@ -58,6 +60,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
                 with long_call(f"the Ray cluster at {address} to let this process in", _STARTS_WITHIN_S):
                     ray.init(address=address, log_to_driver=False, logging_level="warning")
                 return
+            _make_token_without_home()
             with _listening_only_here(), long_call("Ray to start on this machine", _STARTS_WITHIN_S):
                 ray.init(
                     address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
@@ -76,6 +79,20 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
     except Exception as error:  # Ray raises a bare Exception where its processes are too slow
         ray.shutdown()  # else the processes that did start stay until this one ends
         raise ClusterError(_why_not(error, address)) from error
+
+
+def _make_token_without_home() -> None:
+    """Ray keeps its clients' token below the home folder. Where nothing can be written there (a container's user
+    without a home) the Ray of this process has a token of its own, which its processes inherit."""
+    if any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        there = (folder / "auth_token").is_file() or os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
+    except (RuntimeError, OSError):  # a user that the machine does not know; a home that may not be looked into
+        there = False
+    if not there:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextmanager

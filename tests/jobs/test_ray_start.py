@@ -65,6 +65,7 @@ def rank(config):
     dist.barrier()
 scaling = ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
 settings = {"torch_config": torch_config(False, 60), "scaling_config": scaling}
+settings["run_config"] = ray.train.RunConfig(storage_path=tempfile.mkdtemp())
 TorchTrainer(rank, train_loop_config={"folder": folder}, **settings).fit()
 ranks = [one for file in Path(folder).iterdir() for one in json.loads(file.read_text())]
 family = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -75,14 +76,17 @@ ray.shutdown()
 
 
 def test_a_ray_for_this_machine_listens_on_loopback_alone():
-    """Every port of every process that was started; what told Ray so is gone from this process's environment."""
-    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"PYTHONPATH": str(ROOT)}
+    """Every port of every process that was started; what told Ray so is gone from this process's environment. The user
+    has no home to write to, as in many containers: Ray's token is in the environment then."""
+    env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
+    env |= {"PYTHONPATH": str(ROOT), "HOME": "/proc/nowhere"}
     done = subprocess.run([sys.executable, "-c", LISTENERS], env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     ports, node, names = json.loads(done.stdout.splitlines()[-1])
     assert {"gcs_server", "raylet", "rank of 2"} <= {process for process, _ in ports} and node == "127.0.0.1"
     assert {place for _, place in ports} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, ports
     assert not {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "GLOO_SOCKET_IFNAME"} & (set(names) - set(env))
+    assert "RAY_AUTH_TOKEN" in names
 
 
 @pytest.mark.full
