@@ -81,7 +81,7 @@ class NetworkSpec:
         useless = not_finite(_opened(source, None if self.preset is None else self.config()))
         if useless:
             raise CheckpointError(
-                f"weights {storage.redacted(source)}: {len(useless)} tensors hold numbers that are not finite: "
+                f"weights {storage.redacted(source)}: numbers that are not finite in "
                 f"{', '.join(useless)}; take an undamaged copy"
             )
 

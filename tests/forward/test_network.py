@@ -63,9 +63,7 @@ def test_a_number_that_is_not_finite_deep_inside_a_tensor_is_found_before_any_wo
     with torch.no_grad():
         largest.view(-1)[largest.numel() // 2] = number
     save_checkpoint(model, path)
-    with pytest.raises(
-        CheckpointError, match=r"damaged.safetensors: 1 tensors hold numbers that are not finite: .*weight"
-    ):
+    with pytest.raises(CheckpointError, match=r"damaged.safetensors: numbers that are not finite in .*weight; take"):
         NetworkSpec(None, str(path)).check()
 
 
