@@ -18,10 +18,10 @@ from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
+from pipeline.finish import join_and_publish
 from pipeline.georeference import PositionsConfig
 from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
-from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import facts_with_positions, read_staged_drive
 
 

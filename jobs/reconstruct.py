@@ -18,11 +18,11 @@ from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
 from pipeline.common.visible_text import show
 from pipeline.config import RunConfig
+from pipeline.finish import Reconstruction
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
-from pipeline.reconstruct import Reconstruction
 from pipeline.schema import MADE_BY
 
 _PNG_HEAD_BYTES = 4096  # a picture says whose it is before its pixels

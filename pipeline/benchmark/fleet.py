@@ -35,7 +35,7 @@ from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
-from pipeline.reconstruct import plan
+from pipeline.prepare import plan
 from pipeline.storage import Listing, StoredFile
 
 if TYPE_CHECKING:

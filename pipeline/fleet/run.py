@@ -38,8 +38,8 @@ from pipeline.fleet.status.run_metrics import metrics_of
 from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.status.summary import retry_command
 from pipeline.leases import Leases
+from pipeline.prepare import settled
 from pipeline.publish.manifest import plain_object
-from pipeline.reconstruct import settled
 
 _LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
 _LOOK_EVERY_S = 0.2

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from pipeline.finish import notes_beside
 from pipeline.fleet.records.ledger import Ledger, RunInfo, RunState, read_run
 from pipeline.fleet.status.run_report import render_run_report
 from pipeline.fleet.status.summary import status_text
-from pipeline.reconstruct import notes_beside
 
 NOTED = ["/data/raw/oxts holds no pictures", "/data/other/lidar holds no pictures", "s3://b/raw/oxts holds no pictures"]
 

@@ -14,10 +14,10 @@ import pytest
 
 from jobs import evaluate, export
 from pipeline.common.progress import Reporter
+from pipeline.finish import join_and_publish
 from pipeline.georeference import find_positions
 from pipeline.publish import open_drive
 from pipeline.publish.exports.copc import octree
-from pipeline.reconstruct import join_and_publish
 from pipeline.staged_drive import facts_with_positions
 from tests.georeference.drives import scenario_and_fixes, stage, write_gps
 

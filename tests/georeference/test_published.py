@@ -10,9 +10,9 @@ import pytest
 from jobs import realign
 from pipeline.common.geodesy import enu_from_geodetic
 from pipeline.common.progress import Reporter
+from pipeline.finish import join_and_publish
 from pipeline.publish import open_drive
 from pipeline.publish.verify import verify_drive
-from pipeline.reconstruct import join_and_publish
 from tests.georeference.drives import scenario_and_fixes, stage, write_gps
 
 

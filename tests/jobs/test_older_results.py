@@ -16,7 +16,7 @@ from models.checkpoint import WEIGHTS_FOLDER
 from pipeline.config import RunConfig
 from pipeline.ingest.drives import find_drive
 from pipeline.publish import open_drive, read_manifest
-from pipeline.reconstruct import decide
+from pipeline.result_identity import decide
 from pipeline.settings_file import settings_from_dict
 from tests.jobs.runs import run
 

@@ -288,7 +288,7 @@ def test_a_store_that_vanishes_fails_the_drive_with_its_name(drive, weights, tmp
 
     found = drives.find_drive(str(drive))
     shutil.rmtree(drive)
-    monkeypatch.setattr("pipeline.reconstruct.find_drive", lambda *a, **k: found)
+    monkeypatch.setattr("pipeline.prepare.find_drive", lambda *a, **k: found)
     line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", weights)
     assert "drive-1" in line
     assert no_result_in(tmp_path / "out")

@@ -21,6 +21,7 @@ from pipeline.training.metrics import read_metrics
 from pipeline.training.pool import PoolSettings, render_drive
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN = [sys.executable, "-m", "jobs.train"]
 SMALL_BATCH = [
     "--batch.frames",
     "8",
@@ -46,6 +47,16 @@ def pool(tmp_path_factory):
     for seed in (100_000, 100_001):
         render_drive(folder, seed, PoolSettings(clips=3, clip_frames=4, fine=0.0))
     return folder
+
+
+def _command(output, *words):
+    """Arguments of a training run without validation; `words` come after, so they overrule."""
+    return ["--output", str(output), "--validation.drives", "0", *words]
+
+
+def _small(output, pool, *words):
+    """The same on the rendered drives of `pool`, with small steps."""
+    return _command(output, "--pool", str(pool), *SMALL_BATCH, *words)
 
 
 def _steps(output):
@@ -112,22 +123,7 @@ def test_a_short_version_of_the_cards_command_learns(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.train",
-        "--output",
-        str(tmp_path),
-        "--pool",
-        str(pool),
-        "--log-every",
-        "1",
-        "--save-every",
-        "2",
-        "--validation.drives",
-        "0",
-        *SMALL_BATCH,
-    ]
+    command = [*TRAIN, *_small(tmp_path, pool, "--log-every", "1", "--save-every", "2")]
     process = subprocess.Popen([*command, "--steps", "100000"], cwd=ROOT, stderr=subprocess.PIPE)
     checkpoints = tmp_path / "checkpoints"
     deadline = time.monotonic() + 200
@@ -146,24 +142,7 @@ def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.train",
-        "--output",
-        str(tmp_path),
-        "--pool",
-        str(pool),
-        "--log-every",
-        "1",
-        "--workers",
-        "2",
-        "--steps",
-        "4",
-        "--validation.drives",
-        "0",
-        *SMALL_BATCH,
-    ]
+    command = [*TRAIN, *_small(tmp_path, pool, "--log-every", "1", "--workers", "2", "--steps", "4")]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=280)
     assert _steps(tmp_path) == [1, 2, 3, 4]
     assert (tmp_path / "final.safetensors").exists()
@@ -171,23 +150,8 @@ def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
 
 @pytest.mark.slow
 def test_renderers_end_with_the_training_that_they_render_for(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.train",
-        "--output",
-        str(tmp_path),
-        "--pool-drives",
-        "5000",
-        "--city.clips",
-        "1",
-        "--city.clip-frames",
-        "4",
-        "--batch.longest",
-        "4",
-        "--validation.drives",
-        "0",
-    ]
+    few = ["--city.clips", "1", "--city.clip-frames", "4", "--batch.longest", "4"]
+    command = [*TRAIN, *_command(tmp_path, "--pool-drives", "5000", *few)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait(lambda: len(list((tmp_path / "pool").glob("01*"))) >= 1)
     os.kill(process.pid, signal.SIGKILL)
@@ -215,17 +179,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, 
         "import resource, signal, sys; from jobs.train import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); sys.exit(main(sys.argv[1:]))"
     )  # the kernel refuses to write past 900 bytes of any file: config.json is longer
-    arguments = [
-        "--output",
-        str(tmp_path),
-        "--pool",
-        str(pool),
-        "--steps",
-        "2",
-        "--validation.drives",
-        "0",
-        *SMALL_BATCH,
-    ]
+    arguments = _small(tmp_path, pool, "--steps", "2")
     done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: training into {tmp_path} stopped") and done.stderr.count("\n") == 1
@@ -233,17 +187,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, 
 
 
 def test_a_run_of_another_network_in_the_output_folder_is_one_line(tmp_path, pool, capsys):
-    arguments = [
-        "--output",
-        str(tmp_path),
-        "--pool",
-        str(pool),
-        "--steps",
-        "1",
-        "--validation.drives",
-        "0",
-        *SMALL_BATCH,
-    ]
+    arguments = _small(tmp_path, pool, "--steps", "1")
     assert main(arguments) == 0
     before = (tmp_path / "final.safetensors").read_bytes()
     assert main([*arguments, "--preset", "vit_small"]) == 1

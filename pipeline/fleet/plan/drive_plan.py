@@ -22,7 +22,8 @@ from pipeline.fleet.records.failure_records import Failures
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.preprocess import target_size
-from pipeline.reconstruct import decide, read_drive, result_identity
+from pipeline.prepare import read_drive
+from pipeline.result_identity import decide, result_identity
 from pipeline.storage.retry import is_retryable, patiently
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]

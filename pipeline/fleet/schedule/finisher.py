@@ -19,8 +19,9 @@ from pipeline import publish, storage
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
+from pipeline.finish import join_and_publish
 from pipeline.leases import Guard, remote_guard
-from pipeline.reconstruct import join_and_publish, result_identity
+from pipeline.result_identity import result_identity
 from pipeline.staged_drive import StagedDrive, remove_staging, write_staged_drive
 
 # Joining is one thread's arithmetic, and reading and writing beside it.

@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline.errors import DriveError, PipelineError
+from pipeline.finish import staged_drive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, ranks_needed
 from pipeline.fleet.schedule.active_drive import ActiveDrive
 from pipeline.fleet.schedule.run_context import RunContext
 from pipeline.forward.events import Answer, Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
-from pipeline.reconstruct import staged_drive
 
 _HOPELESS_STARTS = 3  # in a row, none of which came to a drive
 

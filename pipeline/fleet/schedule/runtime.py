@@ -17,7 +17,7 @@ from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.forward.events import Event
 from pipeline.forward.group import GroupSettings, Outcome, Permit, check_gpus, run_forward
 from pipeline.ingest.frames import DriveTask
-from pipeline.reconstruct import plan, worker_job
+from pipeline.prepare import plan, worker_job
 
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
 """A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""

@@ -1,0 +1,168 @@
+"""Everything behind the network: what was staged becomes one refined and judged trajectory, and is published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from pipeline import publish, storage
+from pipeline.backend import Verdict, assess_quality
+from pipeline.backend.lens import lens_findings
+from pipeline.common.code_version import code_version
+from pipeline.common.progress import Reporter
+from pipeline.config import RunConfig
+from pipeline.forward.group import Outcome
+from pipeline.forward.place_files import read_places
+from pipeline.image_tables import evidence_columns, track_columns
+from pipeline.image_verdict import judge_images, judged_windows
+from pipeline.ingest.content_sample import content_sample
+from pipeline.ingest.dataset_times import PICTURES
+from pipeline.ingest.frames import DriveTask
+from pipeline.leases import Guard
+from pipeline.publish import DriveFacts, Manifest, RunFacts
+from pipeline.refined_drive import link_tracks, refine_staged
+from pipeline.result_identity import result_identity
+from pipeline.staged_drive import (
+    StagedDrive,
+    join_staged,
+    staged_frames,
+)
+
+_UNTRACKED = (
+    "nothing can be followed through the images (300 pixels at least): they neither refine nor judge this result"
+)
+
+_NOTES_BESIDE = 20  # of what lies beside a drive, in its result
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What became of a drive: its manifest, where it is, whether it was there before this run."""
+
+    manifest: Manifest
+    uri: str
+    was_there: bool
+    bad_frames: dict[int, str]
+    verdict: Verdict | None
+    trained: bool
+    notes: tuple[str, ...] = ()
+
+
+def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Sequence[str] = ()) -> StagedDrive:
+    """All that the stages behind the network need to know, with frames under their numbers in the drive. noted: of the
+    whole input; the drive takes what is about its own folder and those beside it."""
+    numbers = task.numbers
+    loops = tuple(
+        replace(
+            loop,
+            first=numbers[loop.first],
+            second=numbers[loop.second],
+            frames=tuple(numbers[place] for place in loop.frames),
+        )
+        for loop in outcome.loops
+    )
+    return StagedDrive(
+        facts_of(task, notes_beside(noted, task.drive.source_uri)),
+        outcome.attempt or "",
+        len(task.chunks),
+        loops,
+        tuple(numbers),
+        config.network.sha256(),
+        config.network.trained,
+        tuple((chunk.start, chunk.stop - 1) for chunk in task.chunks),
+    )
+
+
+def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
+    """What the result says of its input; notes: besides the drive's own."""
+    drive = task.drive
+    return DriveFacts(
+        drive_id=drive.drive_id,
+        source_uri=drive.source_uri,
+        frame_uris=drive.frame_uris(),
+        timestamps_ns=drive.timestamps_ns,
+        source_width=drive.source_width,
+        source_height=drive.source_height,
+        net_width=task.width,
+        net_height=task.height,
+        listing=drive.listing,
+        picture=drive.picture,
+        sample=content_sample(drive),
+        notes=(*drive.notes, *notes),
+        camera=drive.camera,
+        network_camera=task.network_camera,
+        positions=drive.positions,
+    )
+
+
+def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
+    """Those notes that name a place in a drive's folder, or in the folder that holds it; the first few."""
+    above, name = storage.parent_and_name(uri)
+    if name == PICTURES:  # image_02/data of KITTI raw, cam0/data of EuRoC: others lie beside image_02
+        above = storage.parent_and_name(above)[0]
+    above = storage.redacted(above).rstrip("/") + "/"
+    return tuple(note for note in list(noted) if above in note)[:_NOTES_BESIDE] if len(above) > 1 else ()
+
+
+def join_and_publish(
+    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard
+) -> Reconstruction:
+    """Everything behind the network: windows refined, one trajectory, a verdict on it, Parquet with the manifest last.
+
+    guard is that of the drive's lease, which whoever publishes holds; it is called before every step that others see,
+    and what it raises ends the publishing.
+    """
+    facts = staged.facts
+    with reporter.timed("refine"):
+        frames, refined = staged_frames(staged, config, output), None
+        if link_tracks(frames):
+            refined = refine_staged(
+                frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows")
+            )
+    with reporter.timed("join"):
+        join = join_staged(staged, frames, config, refined)
+        chunks, joined, positions = join.chunks, join.joined, join.positions
+        is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
+        of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
+        verdict = assess_quality(joined, judged_windows(config.backend.quality, refined), of_lens)
+        tracks = evidence = None
+        if refined is not None:
+            verdict, pairs = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
+            tracks, evidence = track_columns(frames, refined, joined), evidence_columns(pairs, joined)
+    for note in positions.notes:
+        reporter.say(f"drive {facts.drive_id}: {note}")
+    notes = (*facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
+    bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
+    run = RunFacts(
+        identity=result_identity(facts, staged.weights_sha256, config),
+        weights_sha256=staged.weights_sha256,
+        config=asdict(config),
+        code_version=code_version(),
+        timings=dict(reporter.seconds),
+        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(notes)},
+        georeference=positions.georeference(joined.georeference, config.positions),
+        metric=None if joined.metric is None else asdict(joined.metric),
+        positions=positions.columns(joined.georeference),
+        places=read_places(frames.folder, staged.kept),
+        tracks=tracks,
+        evidence=evidence,
+    )
+
+    def progress(done: int, total: int, points: int) -> None:
+        reporter.advance("points", 1, total, "chunks")
+
+    with reporter.timed("publish"):
+        manifest = publish.publish_drive(
+            output,
+            facts,
+            chunks,  # type: ignore[arg-type]  # has what is asked of a sequence
+            joined,
+            config.publish,
+            run,
+            progress,
+            overwrite=True,
+            guard=guard,
+            mask=chunks.static,
+        )
+    uri = storage.join(output, facts.drive_id)
+    return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)

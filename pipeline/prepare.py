@@ -1,0 +1,96 @@
+"""What is to be done for a drive, before the network: the drive that the settings name, the settings filled in, which
+frames and chunks, what every rank is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from models import ModelConfig
+from pipeline import storage
+from pipeline.common.ray_session import cluster_address, start_ray
+from pipeline.config import RunConfig
+from pipeline.forward import DTYPES, ForwardSettings
+from pipeline.forward.group import has_bfloat16, uses_gpus
+from pipeline.forward.worker import WorkerJob
+from pipeline.georeference import with_positions
+from pipeline.ingest.chunks import plan_chunks
+from pipeline.ingest.drives import Drive, find_drive
+from pipeline.ingest.frames import DriveTask
+from pipeline.ingest.preprocess import target_size
+from pipeline.ingest.scan import scan_drive
+from pipeline.ingest.stops import shift_borders
+from pipeline.loop_finder import DetectedLoops
+from pipeline.refined_drive import tracker_of
+
+_LEAST_SEGMENT = 30  # frames that are decoded in one go: tracks go on from one to the next through one picture only
+
+
+def read_drive(config: RunConfig) -> Drive:
+    """The drive that the settings name. Raises what find_drive raises."""
+    assert config.input is not None
+    drive = find_drive(
+        config.input,
+        drive_id=config.drive_id,
+        stride=config.stride,
+        fps=config.fps,
+        start=config.start,
+        end=config.end,
+        turn=config.rotate,
+        camera=config.camera,
+        masks=config.masks,
+        join=config.join_clips,
+    )
+    return with_positions(drive, config.positions)
+
+
+def settled(config: RunConfig, model: ModelConfig) -> RunConfig:
+    """The settings with all filled in that the network and the machines decide: chunks, precision, compiling.
+
+    A result is known by them. Joins the cluster, if there is one and they depend on it: its machines are asked.
+    """
+    in_cluster = cluster_address(config.address) is not None
+    if in_cluster and (config.precision == "auto" or config.compile_blocks is None):
+        start_ray(config.address, config.all_ranks)
+    on_gpus = config.device == "gpu" or uses_gpus(config.device, in_cluster)
+    bfloat16 = on_gpus and config.precision == "auto" and has_bfloat16(in_cluster)
+    return config.with_network_defaults(model).with_arithmetic(on_gpus, bfloat16)
+
+
+def plan(
+    drive: Drive, config: RunConfig, model: ModelConfig, scanned: Callable[[int], None] = lambda frames: None
+) -> DriveTask:
+    """What is to be done for a drive: which frames are left out, chunks, the size that frames get.
+
+    Looks through the whole drive first, in Ray tasks (Ray must run), unless neither --stops nor --turns ask for it.
+    config has its chunk size and overlap filled in; scanned is told how many more frames were looked at. Raises
+    StorageError where the store does not answer.
+    """
+    size, overlap = config.chunk_size, config.overlap
+    assert size is not None and overlap is not None
+    height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
+    length = max(size - overlap, _LEAST_SEGMENT)
+    output = storage.absolute(config.output)
+    if not (config.stops or config.turns):
+        chunks = plan_chunks(drive.frame_count, size, overlap)
+        tracker = tracker_of(output, drive, range(drive.frame_count))
+        return DriveTask(drive, height, width, chunks, segment_length=length, tracker=tracker)
+    scan = scan_drive(drive, config.stop if config.stops else None, config.turns, scanned)
+    chunks = plan_chunks(len(scan.kept), size, overlap)
+    if config.turns:
+        reach = int(config.turn.reach * (size - overlap))
+        chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
+    tracker = tracker_of(output, drive, scan.kept)
+    return DriveTask(drive, height, width, chunks, segment_length=length, kept=scan.kept, tracker=tracker)
+
+
+def worker_job(config: RunConfig, output: str) -> WorkerJob:
+    """What every rank is told. config has its chunk size filled in."""
+    return WorkerJob(
+        network=config.network,
+        settings=ForwardSettings(config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share),
+        output=output,
+        threads=config.threads,
+        finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,
+        budgets=config.budgets,
+    )
