@@ -1,7 +1,7 @@
-"""The Scal3R network: frames of overlapping chunks in, cameras and depth out. torch and safetensors only.
+"""The Scal3R network: frames of overlapping chunks -> cameras and depth. It imports torch and safetensors only.
 
-Read `reconstructor.py` first. Comes in: images, chunk lists, weights under their published names.
-Goes out: one prediction a chunk, in the frame of its reference camera.
+Read `reconstructor.py` first. In: images, lists of chunks, weights under their published names. Out: one prediction per
+chunk, in the coordinates of its reference camera.
 """
 
 from models.checkpoint import CheckpointError, open_checkpoint

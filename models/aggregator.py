@@ -1,8 +1,8 @@
-"""Frame and global attention in turn over the tokens of a chunk, cut into segments at the memory layers.
+"""Alternating frame and global attention over the tokens of a chunk, cut into segments at the memory layers.
 
-A segment runs up to a memory's global block and stops there, because every chunk of a drive must reach a
-memory before any chunk reads it. Whoever drives the segments makes the barrier (`Reconstructor.forward_drive`
-in one loop, the pipeline's worker over many processes).
+A segment ends after a memory's global block, because every chunk of a drive must reach a memory before any chunk reads
+it. The caller waits for all chunks at this barrier: `Reconstructor.forward_drive` in one loop on one device,
+`pipeline/forward/phases.py` with many processes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_DEVIATION = (0.229, 0.224, 0.225)
 
 Keep = Callable[[int, Tensor, Tensor], Tensor]
-"""A dense layer's number and its patches' two halves (B, S, patches, d), frame block's and global block's -> what is
-kept of them for the heads."""
+"""The number of a dense layer and the outputs of its frame block and its global block for the patches (the two halves
+of the feature, (B, S, patches, d) each) -> what is kept of them for the heads."""
 
 
 def whole_feature(layer: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
-    """Both halves as they are, (B, S, patches, 2d): what the plain twin and training keep."""
+    """Both halves unchanged, (B, S, patches, 2d). The plain twin (`forward_drive`) and training keep these."""
     return torch.cat([frame_half, global_half], dim=-1)
 
 
@@ -70,16 +70,17 @@ class Aggregator(nn.Module):
         self._made_once: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d); frame by frame, no context.
+        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d), each frame by itself.
 
-        With a motion cue the tokens are wider: `begin` needs the fine features behind the first d.
+        With a motion cue the tokens are wider: after the first d channels come the fine features that `begin` needs.
         """
         scale, shift = self._constants("normalisation", images, _normalisation)
         images = images / 255 if images.dtype == torch.uint8 else images  # the same rounding as on the host
         return self.encoder(torch.addcmul(shift, images, scale))
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
-        """Chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame first."""
+        """The state of chunks before the first layer, from the encoder's tokens (B, S, patches, d), reference frame
+        first. grid: rows and columns of patches."""
         features: dict[int, Tensor] = {}
         if self.motion is not None:
             d = self.config.embed_dim
@@ -89,8 +90,8 @@ class Aggregator(nn.Module):
         b, s = patch_tokens.shape[:2]
         camera = _first_and_others(self.camera_token, s).expand(b, -1, -1, -1)
         if self.frame_order is not None:
-            (place,) = self._constants(("places", s), self.frame_order.weight, lambda: _places(s))
-            camera = camera + self.frame_order(place.to(self.frame_order.weight.dtype))[None, :, None]
+            (time,) = self._constants(("times", s), self.frame_order.weight, lambda: _time_encoding(s))
+            camera = camera + self.frame_order(time.to(self.frame_order.weight.dtype))[None, :, None]
         registers = _first_and_others(self.register_token, s).expand(b, -1, -1, -1)
         dtype = patch_tokens.dtype
         tokens = torch.cat([camera.to(dtype), registers.to(dtype), patch_tokens], dim=2)
@@ -99,8 +100,7 @@ class Aggregator(nn.Module):
     def run_segment(self, state: ChunkState, keep: Keep = whole_feature) -> ChunkState:
         """Run the layers of the state's next segment, up to the memory at its end if it has one.
 
-        keep: what is kept of a dense layer. The returned state waits for `finish_segment`, with or without a
-        memory's answer.
+        keep: what is kept of a dense layer. `finish_segment` must follow, also if there is no memory.
         """
         b, s, p, d = state.tokens.shape
         rope = self._table(state.grid, d // self.config.num_heads, self.config.special_tokens)
@@ -118,33 +118,35 @@ class Aggregator(nn.Module):
         )
 
     def memory_step(self, state: ChunkState) -> FastWeights | None:
-        """What the chunks ask of the memory they stand at: float32 steps (B, ...); None without one."""
+        """The chunks' steps for the memory at the end of their segment, float32 (B, ...); None if there is none."""
         memory = self._memory_at(state.next_segment)
         if memory is None:
             return None
         return memory.step(self._patch_sequence(state), self._memory_table(state))
 
     def memory_update(self, segment: int, step: FastWeights, dtype: torch.dtype) -> FastWeights:
-        """The updated memory at the end of a segment from the step summed over a drive's chunks."""
+        """The updated weights of the memory at the end of a segment, from the step summed over all chunks of a drive;
+        dtype: of the Newton-Schulz iteration. Raises ValueError if the segment ends without a memory."""
         memory = self._memory_at(segment)
         if memory is None:
-            raise ValueError(f"no memory stands at the end of segment {segment}")
+            raise ValueError(f"there is no memory at the end of segment {segment}")
         return memory.update(step, dtype)
 
     def finish_segment(self, state: ChunkState, weights: FastWeights | None, keep: Keep = whole_feature) -> ChunkState:
-        """Read the memory (None: leave it out), keep the features of the segment's last layer, move on.
+        """Read the memory, keep the features of the segment's last layer, and advance the state to the next segment.
 
-        Special tokens pass untouched. weights: (1, ...) shared by all chunks of the state, or (B, ...). keep: as in
-        `run_segment`, the same all the way.
+        weights: the updated memory, (1, ...) for all chunks of the state or (B, ...); None: no memory is read. Special
+        tokens do not change. keep: the same function as in `run_segment`. Raises ValueError if `run_segment` did not
+        come before, or if weights are given where there is no memory.
         """
         if not state.at_barrier:
-            raise ValueError("finish_segment comes after run_segment")
+            raise ValueError("finish_segment must follow run_segment")
         x = state.tokens
         specials = self.config.special_tokens
         if weights is not None:
             memory = self._memory_at(state.next_segment)
             if memory is None:
-                raise ValueError(f"no memory stands at the end of segment {state.next_segment}")
+                raise ValueError(f"there is no memory at the end of segment {state.next_segment}")
             patches = memory.apply_to(self._patch_sequence(state), weights, self._memory_table(state))
             x = torch.cat([x[:, :, :specials], patches.view(x[:, :, specials:].shape)], dim=2)
         layer = self.config.segments[state.next_segment][-1]
@@ -163,7 +165,7 @@ class Aggregator(nn.Module):
         return self.memories[str(layer)] if layer in self.config.memory_layers else None  # type: ignore[return-value]
 
     def _patch_sequence(self, state: ChunkState) -> Tensor:
-        """(B, L, d), L = S x patches: the tokens the memory acts on."""
+        """(B, L, d), L = S x patches: the tokens on which the memory acts."""
         return state.tokens[:, :, self.config.special_tokens :].flatten(1, 2)
 
     def _feature(self, layer: int, frame_half: Tensor, global_half: Tensor, keep: Keep) -> Tensor:
@@ -180,7 +182,7 @@ class Aggregator(nn.Module):
         return RopeTable(*made)
 
     def _constants(self, key: object, like: Tensor, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """What `make` gives, moved once to the device of `like`: no chunk waits for a copy of it."""
+        """The result of `make`, moved once to the device of `like`, so that no later chunk waits for this copy."""
         place = (key, like.device)
         if place not in self._made_once:
             with torch.inference_mode(False):
@@ -199,7 +201,8 @@ def _first_and_others(tokens: Tensor, frames: int) -> Tensor:
     return torch.cat([tokens[:, :1], tokens[:, 1:].expand(-1, frames - 1, -1, -1)], dim=1)
 
 
-def _places(frames: int) -> tuple[Tensor]:
-    """Each frame's place in time (frames, 2): in tens of frames, and squashed so that near frames stand well apart."""
+def _time_encoding(frames: int) -> tuple[Tensor]:
+    """(frames, 2): each frame's time offset from the reference frame, in tens of frames, and its tanh, which separates
+    frames near the reference."""
     offset = torch.tensor(time_offsets(frames), dtype=torch.float32)
     return (torch.stack([offset / 10, torch.tanh(offset / 2)], dim=-1),)

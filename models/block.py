@@ -13,8 +13,8 @@ from models.rope import RopeTable, rotate
 class LayerNorm(nn.LayerNorm):
     """LayerNorm whose parameters may stay float32 while tokens are bfloat16; statistics are float32.
 
-    One kernel that takes and gives the tokens' dtype and computes in float32. CUDA's own kernel wants parameters of the
-    same dtype, so it gets copies that were rounded once; the compiled kernel and the one for CPUs read float32.
+    Input and output have the tokens' dtype; one kernel computes in float32. PyTorch's CUDA kernel needs parameters of
+    the tokens' dtype, so it gets copies that were rounded once. The compiled kernel and the CPU kernel read float32.
     """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
@@ -31,7 +31,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class LayerScale(nn.Module):
-    """One learned factor a channel on a residual branch; the block applies it in the same kernel as the sum."""
+    """One learned factor per channel of a residual branch. The block applies it in the same kernel as the sum."""
 
     def __init__(self, width: int, start: float) -> None:
         super().__init__()
@@ -41,8 +41,8 @@ class LayerScale(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention over (B, heads, L, D) -> (B, heads, L, D).
 
-    On a CPU the fused kernel's backward pass is several times slower in bfloat16 than three plain
-    operations, so training there takes those.
+    On a CPU, the fused kernel's backward pass in bfloat16 is several times slower than three plain operations, so
+    training on CPUs uses these.
     """
     if q.requires_grad and q.device.type == "cpu":
         weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)

@@ -14,7 +14,8 @@ POSE_SIZE = 9
 
 
 class CameraHead(nn.Module):
-    """Four rounds of a small trunk over the frames of a chunk, modulated by the estimate so far."""
+    """A small trunk over the frames of a chunk, run in `camera_rounds` rounds, each modulated by the estimate so
+    far."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class CameraHead(nn.Module):
         self.pose_branch = Mlp(width, config.embed_dim, POSE_SIZE)
 
     def all_rounds(self, camera: Tensor) -> list[Tensor]:
-        """camera (B, S, 2d) -> the activated pose encodings (B, S, 9) of every round, the best last."""
+        """camera (B, S, 2d) -> the activated pose encodings (B, S, 9) of every round; the last is the result."""
         b, s, width = camera.shape
         token = self.token_norm(camera)
         estimate = self.empty_pose_tokens.expand(b, s, -1)

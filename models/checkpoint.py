@@ -1,7 +1,7 @@
-"""Weights from a local file, by the names they were published under, strictly.
+"""Reads and writes weights of the network as files, under their published tensor names; all names and shapes must fit.
 
-Opened: the Scal3R release (`scal3r.pt`), `facebook/VGGT-1B` (.pt or .safetensors) and the project's own
-(`models/weights/*.safetensors`, which carry their configuration). Never anything pickled beyond tensors.
+It opens the Scal3R release (`scal3r.pt`), `facebook/VGGT-1B` (.pt or .safetensors) and the project's own weights
+(`models/weights/*.safetensors`, which contain their configuration). Of pickled files, it reads nothing but tensors.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FROM_VGGT = {
 }
 _VGGT_UNUSED = "track_head."
 
-# Far beyond any network of this kind: what a file says of itself is not built before it is known to be possible.
+# Limits on the configuration in a file, far above any network of this kind. They are checked before anything is built.
 _LONGEST_CONFIG = 100_000
 _LARGEST_CONFIG = {
     **dict.fromkeys(("depth", "camera_trunk_depth", "memory_steps", "camera_rounds", "mlp_ratio"), 256),
@@ -57,12 +57,12 @@ _LARGEST_CONFIG = {
 }
 _LARGEST_OTHER = 100_000
 
-_LOOKED_AT = 8192  # numbers at either end of a tensor
-_PIECE = 1 << 22  # numbers looked at in one go
+_LOOKED_AT = 8192  # numbers at either end of a tensor that are checked when it is loaded
+_PIECE = 1 << 22  # numbers that `not_finite` checks at a time
 
 
 class CheckpointError(ValueError):
-    """Weights that are not there, cannot be read, or do not fit the network."""
+    """The weights do not exist, cannot be read, or do not fit the network."""
 
 
 def published_name(name: str) -> str:
@@ -79,10 +79,11 @@ def published_state(model: Reconstructor) -> dict[str, Tensor]:
 
 
 def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> None:
-    """Put published tensors into a model, strictly; they are copied, or taken as they are by a meta model.
+    """Put tensors with published names into a model. They are copied; a model on the meta device takes them as they
+    are.
 
-    Raises CheckpointError listing every missing, unexpected and misshapen tensor, and all that are no numbers or not
-    finite at their ends; nothing is loaded then.
+    Raises CheckpointError that lists all missing and unexpected tensors, wrong shapes, and tensors that are not floats
+    or have a NaN or infinity at either end. In this case nothing is loaded.
     """
     own = model.state_dict()
     ours = {published_name(name): name for name in own}
@@ -111,8 +112,8 @@ def load_published(model: Reconstructor, state_dict: Mapping[str, Tensor]) -> No
 
 
 def _ends_finite(tensor: Tensor) -> bool:
-    """Whether a network can be made of it, by the numbers at both ends: a file is mapped, and to look at all would
-    read it whole (`not_finite` does)."""
+    """Whether a tensor is float and finite at both ends. Only these numbers are read, because the file is memory-mapped
+    and reading all would load it completely (`not_finite` does that)."""
     if not tensor.is_floating_point():
         return False
     if tensor.is_meta or not tensor.numel():
@@ -122,7 +123,7 @@ def _ends_finite(tensor: Tensor) -> bool:
 
 
 def not_finite(model: Reconstructor) -> list[str]:
-    """Published names of the parameters that hold a NaN or an infinity anywhere. Reads a mapped file whole."""
+    """Published names of the parameters that contain a NaN or an infinity. Reads a memory-mapped file completely."""
 
     def finite(tensor: Tensor) -> bool:
         return all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(_PIECE))
@@ -133,7 +134,7 @@ def not_finite(model: Reconstructor) -> list[str]:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a .pt or .safetensors file, memory-mapped: pages are read when they are used.
 
-    Raises CheckpointError where the file is absent, broken, or holds anything but tensors.
+    Raises CheckpointError if the file does not exist, is broken, or contains anything but tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -142,19 +143,19 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except Exception as error:  # nothing is run by opening one: it raises what it stumbles over
-            raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
+        except Exception as error:  # opening one runs no code of the file; the library raises errors of many kinds
+            raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     except Exception as error:  # torch raises pickle's own errors for anything that is not plain tensors
-        raise CheckpointError(f"{path} holds more than tensors, refused: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} contains more than tensors, so it is refused: {_first_line(error)}") from error
     for wrapper in ("model", "state_dict", "network"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()) or not loaded:
-        raise CheckpointError(f"{path} is no state dict of tensors")
+        raise CheckpointError(f"{path} is not a state dict of tensors")
     return loaded
 
 
@@ -163,9 +164,9 @@ def open_checkpoint(
 ) -> Reconstructor:
     """A model with the weights of a file, in eval mode on the CPU.
 
-    config: None takes the file's own (the project's checkpoints carry theirs), else the published network.
-    dtype: float32, or bfloat16 (see Reconstructor.set_precision). VGGT checkpoints have no memories: those
-    start fresh without effect, with a warning. Raises CheckpointError.
+    config: None takes the one in the file (the project's checkpoints contain one), else that of the published network.
+    dtype: float32 or bfloat16 (see Reconstructor.set_precision). VGGT checkpoints have no memories, so these get
+    initial weights that have no effect, and a warning is given. Raises CheckpointError.
     """
     tensors = read_tensors(path)
     config = config or stored_config(Path(path)) or ModelConfig.scal3r()
@@ -177,8 +178,8 @@ def open_checkpoint(
     if from_vggt:
         fresh = _fresh_memories(config)
         warnings.warn(
-            f"{path} is a VGGT checkpoint: its {len(fresh)} memory tensors start fresh and have no effect "
-            "until they are trained",
+            f"{path} is a VGGT checkpoint without memories: their {len(fresh)} tensors get initial values that have no "
+            "effect until they are trained",
             stacklevel=2,
         )
         tensors |= fresh
@@ -191,7 +192,8 @@ def open_checkpoint(
 
 
 def save_checkpoint(model: Reconstructor, path: str | Path, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write a model's tensors and configuration as .safetensors (float32), whole or not at all."""
+    """Write a model's tensors and configuration as .safetensors (float32). The file appears only when it is complete.
+    notes: further metadata."""
     path = Path(path)
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in published_state(model).items()}
     metadata = {"model_config": json.dumps(model.config.to_dict()), **dict(notes or {})}
@@ -201,14 +203,14 @@ def save_checkpoint(model: Reconstructor, path: str | Path, *, notes: Mapping[st
 
 
 def stored_config(path: Path) -> ModelConfig | None:
-    """The configuration that a checkpoint of the project carries; None for foreign ones."""
+    """The configuration in a checkpoint of the project; None for other checkpoints. Raises CheckpointError."""
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except Exception as error:  # as in read_tensors
-        raise CheckpointError(f"{path} is no readable checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
     if "model_config" not in metadata:
         return None
     try:
@@ -218,11 +220,11 @@ def stored_config(path: Path) -> ModelConfig | None:
         _check_size(config)
         return config
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} carries a configuration that cannot be built: {error}") from error
+        raise CheckpointError(f"{path} contains a configuration that cannot be built: {error}") from error
 
 
 def _check_size(config: ModelConfig) -> None:
-    """Raises ValueError for a network that nobody trained: it would be built before its tensors are looked at."""
+    """Raises ValueError for absurdly large settings: the network is built before its tensors are compared with them."""
     for field, value in asdict(config).items():
         limit = _LARGEST_CONFIG.get(field, _LARGEST_OTHER)
         for one in value if isinstance(value, tuple | list) else (value,):

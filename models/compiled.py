@@ -1,4 +1,4 @@
-"""The network's parts through torch.compile: one set of kernels for every length of chunk and every grid."""
+"""Compiles parts of the network with torch.compile: one set of kernels serves all chunk lengths and image sizes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from models.context_memory import ContextMemory
 from models.dense_head import DenseHead
 from models.reconstructor import Reconstructor
 
-# Sizes that differ, or two would be taken for one and compiled again later.
+# All different: the compiler would take two equal sizes for one, and compile again when they differ later.
 _FRAMES, _ROWS, _COLS = 4, 3, 7
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
-# What is compiled beside whole blocks. The products with float32 sums of bfloat16 operands stay outside: there is
+# Methods that are compiled besides whole blocks. Products with float32 sums of bfloat16 operands are not: there is
 # nothing to fuse into them.
 _METHODS: dict[type[nn.Module], tuple[str, ...]] = {
     ContextMemory: ("keys_and_values", "hidden_gradients", "apply_to"),
@@ -31,14 +31,14 @@ class CompileError(ValueError):
 
 @torch.inference_mode()
 def compile_blocks(model: Reconstructor, cache: Path | None = None) -> Reconstructor:
-    """Compile blocks, memories and dense heads in place, with sizes left open, and run a drive of four small frames
-    once, so that no later chunk waits for a compiler. Returns the model.
+    """Compile blocks, memories and dense heads in place, for any sizes, and run four small frames through them once, so
+    that no later chunk waits for the compiler. Returns the model.
 
-    Norms, rotations, scales, residuals, resizes and what a memory does between two products become few kernels; the
-    products and convolutions stay those of the libraries. cache: folder where compiled kernels are kept for later
-    starts on this machine, unless TORCHINDUCTOR_CACHE_DIR names one; None: torch's own. The first start takes the
-    better part of a minute, a later one seconds. Raises CompileError where there is no compiler that works; the model
-    is then as it was.
+    Norms, rotations, scales, residuals, resizes and the operations between two products of a memory are fused into few
+    kernels. Products and convolutions use the libraries' kernels as before. cache: folder in which compiled kernels are
+    kept for later starts on this machine, unless TORCHINDUCTOR_CACHE_DIR names one; None: torch's default. The first
+    start takes most of a minute, a later one seconds. Raises CompileError if no compiler works here; the model is then
+    unchanged.
     """
     if cache is not None:
         os.environ.setdefault(_CACHE, str(cache))
@@ -52,7 +52,7 @@ def compile_blocks(model: Reconstructor, cache: Path | None = None) -> Reconstru
         _run_once(model, frames)
     except Exception as error:
         plain_again(model)
-        from torch._inductor.exc import InductorError  # takes seconds to import, and is there by now
+        from torch._inductor.exc import InductorError  # takes seconds to import, unless compiling has imported it
 
         if not isinstance(error, torch._dynamo.exc.TorchDynamoException | InductorError):
             raise
@@ -70,14 +70,15 @@ def plain_again(model: Reconstructor) -> Reconstructor:
         if plain is None:
             continue  # was never compiled
         if getattr(plain, "__self__", None) is owner:
-            delattr(owner, name)  # the class has it
+            delattr(owner, name)  # the class has the plain method
         else:
             setattr(owner, name, plain)
     return model
 
 
 def _modules(model: Reconstructor) -> Iterator[nn.Module]:
-    """Blocks, and of the dense heads' fusion the two that work on large maps; the others may be one row high."""
+    """All blocks, and of the dense heads the two fusion blocks that work on large maps; the maps of the others may be
+    one row high."""
     for module in model.modules():
         if isinstance(module, Block):
             yield module
@@ -93,7 +94,7 @@ def _methods(model: Reconstructor) -> Iterator[tuple[nn.Module, str]]:
 
 
 def _run_once(model: Reconstructor, frames: torch.Tensor) -> None:
-    """The way of the pipeline, with projected features, over one chunk."""
+    """Run one chunk as the pipeline does, with projected features."""
     aggregator = model.aggregator
     state = model.begin(model.encode(frames)[None], model.grid_of(frames))
     for segment in range(len(model.config.segments)):

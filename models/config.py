@@ -1,4 +1,4 @@
-"""What the network is made of: one frozen description, checked when it is made, and its presets."""
+"""The configuration of the network, checked when it is made, and its presets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ENCODERS = ("conv", "conv_stem", "dinov2_vits14_reg", "dinov2_vitl14_reg")
 ENCODER_WIDTH = {"dinov2_vits14_reg": 384, "dinov2_vitl14_reg": 1024}
 ENCODER_DEPTH = {"dinov2_vits14_reg": 12, "dinov2_vitl14_reg": 24}
 ENCODER_HEAD_WIDTH = 64
-FINE_FEATURES = -1  # their place among a chunk's features, which are numbered by layer
-STEM_CELL = 4  # pixels a side of a fine cell of the encoder conv_stem
+FINE_FEATURES = -1  # their key among a chunk's features; the others are numbered by layer
+STEM_CELL = 4  # side in pixels of a fine cell of the encoder conv_stem
 
 
 @dataclass(frozen=True)
@@ -31,53 +31,53 @@ class ModelConfig:
     patch_size: int = 14
     """Side in pixels of a patch."""
     memory_layers: tuple[int, ...] = (14, 17, 20, 23)
-    """Layers after whose global block a Global Context Memory stands. Empty: plain VGGT, chunk by chunk."""
+    """Layers whose global block is followed by a Global Context Memory. Empty: plain VGGT, chunk by chunk."""
     dense_layers: tuple[int, ...] = (4, 11, 17, 23)
     """The four layers whose features the dense heads read."""
     dense_features: int = 256
     """Channels inside the dense heads' fusion."""
     dense_channels: tuple[int, ...] = (256, 512, 1024, 1024)
-    """Channels each of the four features is projected to."""
+    """Channels to which the four features are projected."""
     camera_trunk_depth: int = 4
     """Blocks of the camera head's trunk."""
     camera_heads: int = 16
     """Attention heads of the camera head's trunk."""
     mlp_ratio: int = 4
-    """Hidden width of an MLP over its width."""
+    """Hidden width of an MLP divided by its width."""
     memory_hidden_ratio: int = 4
-    """Hidden width of the memory's fast weights over d."""
+    """Hidden width of the memory's fast weights divided by d."""
     memory_base_rate: float = 0.01
-    """Learning rate of the memory where its rate head says zero."""
+    """Learning rate of the memory if its rate head gives zero."""
     memory_steps: int = 5
     """Newton-Schulz steps of an update."""
     register_tokens: int = 4
-    """Register tokens a frame, beside its one camera token."""
+    """Register tokens per frame, besides its one camera token."""
     rope_base: float = 100.0
     """Base of the rotary frequencies."""
     camera_rounds: int = 4
     """Refinement rounds of the camera head."""
     layer_scale: float = 0.01
-    """Start of the LayerScale factors of the aggregator and the camera trunk (training only)."""
+    """Initial LayerScale factors of the aggregator and the camera trunk (training only)."""
     chunk_size: int = 60
-    """Frames a chunk that the network was trained for."""
+    """Frames per chunk for which the network was trained."""
     chunk_overlap: int = 30
-    """Frames that neighbouring chunks share, likewise."""
+    """Frames that neighbouring chunks shared in training."""
     frame_order: bool = False
-    """Add a projection of a frame's place in its chunk to its camera token. Not in the published network;
-    small networks, which see little motion, need it to tell frames apart."""
+    """Add a projection of a frame's time offset in its chunk to its camera token. Not in the published network. Small
+    networks need it to tell frames apart."""
 
     motion_radius: int = 0
-    """Correlate each cell of 4 x 4 pixels with its surroundings so many cells around in both neighbouring frames
-    and add the outcome to the patch tokens; 0 leaves it out. Not in the published network: it spares a small
-    one the discovery of correspondence. Needs the encoder conv_stem."""
+    """Correlate each cell of 4 x 4 pixels with the cells of both neighbouring frames up to this many cells away, and
+    add a projection of the correlations to the patch tokens; 0: do not. Not in the published network. It gives a small
+    network the correspondences that it would not learn. Needs the encoder conv_stem."""
     motion_channels: int = 24
     """Channels of the features that are correlated."""
     dense_skip: bool = False
-    """Hand the motion cue's fine features to the dense heads as well, for sharper edges. Not in the published
-    network. Needs motion_radius above 0."""
+    """Give the motion cue's fine features to the dense heads too, for sharper edges. Not in the published network.
+    Needs motion_radius above 0."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built. Raises ValueError naming the field."""
+        """Raises ValueError, which names the field, if the network cannot be built."""
         if self.encoder not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, not {self.encoder!r}")
         if self.encoder not in ("conv", "conv_stem") and ENCODER_WIDTH[self.encoder] != self.embed_dim:
@@ -113,7 +113,7 @@ class ModelConfig:
         if self.motion_radius < 0 or (self.motion_radius and self.encoder != "conv_stem"):
             raise ValueError(f"motion_radius {self.motion_radius} must be 0, or above it with encoder conv_stem")
         if self.dense_skip and not self.motion_radius:
-            raise ValueError("dense_skip hands on the motion cue's features: motion_radius must be above 0")
+            raise ValueError("dense_skip uses the motion cue's features: motion_radius must be above 0")
         if self.embed_dim % self.num_heads or (self.embed_dim // self.num_heads) % 4:
             raise ValueError(
                 f"embed_dim {self.embed_dim} over num_heads {self.num_heads} must be a multiple of 4: "
@@ -124,7 +124,7 @@ class ModelConfig:
         if not 0 <= self.chunk_overlap < self.chunk_size:
             raise ValueError(f"chunk_overlap {self.chunk_overlap} must be under chunk_size {self.chunk_size}")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if len(self.dense_layers) != 4 or len(self.dense_channels) != 4:
             raise ValueError("dense_layers and dense_channels must name four layers and four widths")
         if any(c < 4 or c % 4 for c in self.dense_channels) or self.dense_features % 8:
@@ -141,7 +141,7 @@ class ModelConfig:
 
     @classmethod
     def city_tiny(cls) -> ModelConfig:
-        """The small network whose trained weights come with the project (`models/weights/city_tiny`)."""
+        """The small network whose trained weights come with the project (`models/weights/city_tiny.md`)."""
         return cls(
             embed_dim=128,
             depth=4,
@@ -185,7 +185,7 @@ class ModelConfig:
 
     @classmethod
     def preset(cls, name: str) -> ModelConfig:
-        """A preset by its name. Raises ValueError listing the names there are."""
+        """A preset by its name. Raises ValueError that lists the presets."""
         if name not in cls.preset_names():
             raise ValueError(f"no preset {name!r}; there are {', '.join(cls.preset_names())}")
         made: ModelConfig = getattr(cls, name)()
@@ -208,7 +208,7 @@ class ModelConfig:
 
     @property
     def segments(self) -> tuple[range, ...]:
-        """Layers between two barriers: each segment ends at a memory's layer, the last at the last layer."""
+        """Layers of each segment. A segment ends with a memory's layer, the last one with the last layer."""
         ends = [layer + 1 for layer in self.memory_layers]
         if not ends or ends[-1] != self.depth:
             ends.append(self.depth)
@@ -216,12 +216,12 @@ class ModelConfig:
         return tuple(range(a, b) for a, b in zip(starts, ends, strict=True))
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON beside weights and results."""
+        """Plain values for JSON, as stored with weights and results."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> ModelConfig:
-        """Back from `to_dict`. Raises ValueError on unknown keys."""
+        """The inverse of `to_dict`. Raises ValueError for unknown keys and values that cannot be built."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:

@@ -1,7 +1,7 @@
-"""Global Context Memory (GCM): a residual module on patch tokens whose small network is trained at test time.
+"""Global Context Memory (GCM): a residual module on patch tokens, whose small network is trained at test time.
 
-The caller drives it in three steps, because between the first and the second all chunks of a drive are
-summed (Global Context Synchronization): `step` for each chunk, `update` once, `apply` for each chunk.
+It is used in three calls: `step` for each chunk, `update` once, `apply_to` for each chunk. Between the first and the
+second, the caller sums the steps of all chunks of a drive (Global Context Synchronization, GCS).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RMSNorm(nn.Module):
         if x.device.type != "cpu" and not torch.compiler.is_compiling():
             (weight,) = self._rounded.get((self.weight,), x.dtype, lambda: (self.weight.to(x.dtype),))
             return F.rms_norm(x, x.shape[-1:], weight, eps)
-        y = x.float()  # for CPUs torch has no kernel of its own; the compiler makes one of these lines
+        y = x.float()  # torch has no RMS norm kernel for CPUs; the compiler fuses these lines into one
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
         return (y * self.weight.float()).to(x.dtype)
 
@@ -44,8 +44,8 @@ class RMSNorm(nn.Module):
 class ContextMemory(nn.Module):
     """One memory of width d; its parameters are the published `ttt.*` tensors.
 
-    It acts on the patch tokens of chunks, x (B, L, d) with L = S x patches. Learning rates, steps and their
-    sum are float32 whatever the tokens are.
+    It acts on the patch tokens of chunks, x (B, L, d) with L = S x patches. Learning rates, steps and their sum are
+    float32 for any dtype of the tokens.
     """
 
     def __init__(self, width: int, hidden_ratio: int, base_rate: float, steps: int) -> None:
@@ -67,25 +67,25 @@ class ContextMemory(nn.Module):
         self.start_without_effect()
 
     def start_without_effect(self) -> None:
-        """Close the gate: the memory adds exactly nothing until training opens it."""
+        """Set the gate to zero: the memory adds exactly zero until training changes it."""
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
     @property
     def start(self) -> FastWeights:
-        """The learned start weights, each with a leading axis of 1."""
+        """The learned start weights (Scal3R), each with a leading axis of 1."""
         return FastWeights(self.w0, self.w1, self.w2)
 
     def step(self, x: Tensor, rope: RopeTable) -> FastWeights:
-        """The step each chunk asks for: x (B, L, d) -> float32 steps (B, d, h), (B, h, d), (B, d, h).
+        """The step of each chunk: x (B, L, d) -> float32 steps (B, d, h), (B, h, d), (B, d, h).
 
-        rope: tables (L, d). Scal3R: G0, G1, G2 from the start weights, to be summed over chunks.
+        rope: tables (L, d). In Scal3R's terms: G0, G1, G2 at the start weights. The caller sums them over chunks.
         """
         k, v = self.keys_and_values(x, rope)
         start = StartWeights(
             *self._start.get(self.start, k.dtype, lambda: fast_weights.side_by_side(self.start, k.dtype))
         )
-        return fast_weights.step_of(start, k, v, self.rates(x), self.hidden_gradients)
+        return fast_weights.gradient_step(start, k, v, self.rates(x), self.hidden_gradients)
 
     def keys_and_values(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor]:
         """Normalised, rotated keys and plain values (B, L, d) of tokens x (B, L, d)."""
@@ -96,8 +96,8 @@ class ContextMemory(nn.Module):
     def rates(self, x: Tensor) -> Tensor:
         """Learning rates (B, L, 3) of tokens x (B, L, d), float32.
 
-        On a GPU bfloat16 tokens are not cast: the float32 weights go in as the sum of two bfloat16 ones, which hold
-        them to 16 bits, and the products are summed in float32.
+        On a GPU bfloat16 tokens are not cast. The float32 weights are split into the sum of two bfloat16 matrices,
+        which keeps 16 of their bits, and the products are summed in float32.
         """
         weight, bias = self.lrs.weight.float(), self.lrs.bias.float() + self.base
         if x.dtype != torch.bfloat16 or x.device.type == "cpu" or (torch.is_grad_enabled() and x.requires_grad):
@@ -107,11 +107,11 @@ class ContextMemory(nn.Module):
         return F.softplus(parts.sum(-2) + bias)
 
     def update(self, step: FastWeights, dtype: torch.dtype = torch.float32) -> FastWeights:
-        """The one update from a step summed over all chunks; Newton-Schulz runs in `dtype`."""
+        """The weights after the one update by a step that is summed over all chunks; Newton-Schulz runs in `dtype`."""
         return fast_weights.updated(self.start, step, self.newton_schulz_steps, dtype)
 
     def apply_to(self, x: Tensor, weights: FastWeights, rope: RopeTable) -> Tensor:
-        """x (B, L, d) plus what the updated memory says to it; same shape and dtype."""
+        """x (B, L, d) plus the output of the updated memory for it; same shape and dtype. rope: tables (L, d)."""
         width = x.shape[-1]
         q = F.linear(x, self.qkv.weight[:width], self.qkv.bias[:width])
         q = rotate(self.q_norm(q), rope)
@@ -122,6 +122,6 @@ class ContextMemory(nn.Module):
 
 
 def _in_two_parts(weight: Tensor) -> Tensor:
-    """A float32 matrix (rows, d) as bfloat16 (2 rows, d): its rounded values, then what rounding left."""
+    """A float32 matrix (rows, d) as bfloat16 (2 rows, d): the rounded values, then the rounding errors."""
     high = weight.bfloat16()
     return torch.cat([high, (weight - high.float()).bfloat16()])

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from models.block import LayerNorm
 from models.config import STEM_CELL, ModelConfig
 
-_GRID_SHARE = 0.1  # the grid embedding is faint
+_GRID_SHARE = 0.1  # factor on the grid embedding where it is added
 _GRID_BASE = 100.0
 _OUTPUT_CHANNELS = 32
-_GRIDS = 32  # embeddings kept on a device: five for each size of frames and each number of channels
+_GRIDS = 32  # embeddings kept on a device; one image size needs five
 
 
 @lru_cache(maxsize=64)
@@ -33,23 +33,20 @@ def grid_embedding(channels: int, height: int, width: int, aspect: float) -> Ten
     quarter = channels // 4
     frequency = _GRID_BASE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
 
-    def waves(position: Tensor) -> Tensor:
+    def sines(position: Tensor) -> Tensor:
         angle = position[:, None] * frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)  # (count, channels / 2)
 
-    u = waves(line(aspect, width)).T[:, None, :].expand(-1, height, -1)
-    v = waves(line(1.0, height)).T[:, :, None].expand(-1, -1, width)
+    u = sines(line(aspect, width)).T[:, None, :].expand(-1, height, -1)
+    v = sines(line(1.0, height)).T[:, :, None].expand(-1, -1, width)
     return torch.cat([u, v]).float()
 
 
 @lru_cache(maxsize=_GRIDS)
-def _faint_grid(
+def _scaled_grid(
     channels: int, height: int, width: int, aspect: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """The share of the grid embedding that is added to a map (1, channels, height, width), made once for a device.
-
-    Channels lie next to each other, as in the maps.
-    """
+    """The grid embedding times its factor (1, channels, height, width), made once for each device, channels last."""
     with torch.inference_mode(False):
         grid = _GRID_SHARE * grid_embedding(channels, height, width, aspect).to(dtype)
         return grid[None].contiguous(memory_format=torch.channels_last).to(device)
@@ -60,7 +57,7 @@ def _project_halves(
 ) -> Tensor:
     """LayerNorm over both halves (..., d) of a feature, then a linear map: (..., channels), in the halves' dtype.
 
-    norm: weight and bias (2d,) and epsilon. Norm and product are in the weights' precision.
+    norm: weight (2d,), bias (2d,) and epsilon. Norm and product have the weights' precision.
     """
     feature = torch.cat([frame_half, global_half], dim=-1).to(weight.dtype)
     normed = F.layer_norm(feature, feature.shape[-1:], norm[0], norm[1], norm[2])
@@ -68,7 +65,8 @@ def _project_halves(
 
 
 class ResidualUnit(nn.Module):
-    """conv(relu(conv(relu(x)))) + relu(x): the published code rectifies in place, so is the skip."""
+    """conv(relu(conv(relu(x)))) + relu(x). The published code applies the first relu in place, so it affects the
+    sum."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -82,7 +80,7 @@ class ResidualUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds a layer's lateral map to what came from deeper ones, refines it, brings it to the next size."""
+    """Adds a layer's lateral map to the map from the deeper layers, refines the sum and resizes it."""
 
     def __init__(self, features: int, deepest: bool) -> None:
         super().__init__()
@@ -91,14 +89,14 @@ class FusionBlock(nn.Module):
         self.out = nn.Conv2d(features, features, 1)
 
     def forward(self, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]) -> Tensor:
-        """deeper (S, features, h, w) or None, lateral alike -> (S, features, *size)."""
+        """deeper (S, features, h, w) or None, lateral (S, features, h, w) -> (S, features, *size)."""
         x = lateral if deeper is None or self.unit1 is None else deeper + self.unit1(lateral)
-        # the 1x1 convolution commutes with the resize; before it, it sees a quarter of the pixels
+        # the 1x1 convolution commutes with the resize; before the resize it has a quarter of the pixels to process
         return F.interpolate(self.out(self.unit2(x)), size=size, mode="bilinear", align_corners=True)
 
 
 class DenseHead(nn.Module):
-    """Depth (values 1, exp) or points (values 3, inverse log), each with a confidence 1 + exp."""
+    """Depth (1 value: exp) or points (3 values: inverse log), each with a confidence 1 + exp."""
 
     def __init__(self, config: ModelConfig, values: int) -> None:
         super().__init__()
@@ -120,7 +118,7 @@ class DenseHead(nn.Module):
         self.skip: nn.Conv2d | None = None
         if config.dense_skip:
             self.skip = nn.Conv2d(config.motion_channels, features, 3, padding=1)
-            nn.init.zeros_(self.skip.weight)  # starts as the network without it
+            nn.init.zeros_(self.skip.weight)  # has no effect until it is trained
             nn.init.zeros_(self.skip.bias)  # type: ignore[arg-type]
         self.fusion = nn.ModuleList(FusionBlock(features, deepest=i == 3) for i in range(4))
         self.output1 = nn.Conv2d(features, features // 2, 3, padding=1)
@@ -131,22 +129,22 @@ class DenseHead(nn.Module):
         )
 
     def forward(self, features: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four features (S, patches, 2d), shallow first, and fine ones with dense_skip ->
-        values (S, H, W, values), confidence (S, H, W)."""
+        """Four features (S, patches, 2d), shallow first, and with dense_skip the fine ones -> values (S, H, W, values)
+        and confidence (S, H, W). grid: rows and columns of patches."""
         projected = [self.project(place, feature) for place, feature in enumerate(features[:4])]
         return self.fuse([*projected, *features[4:]], grid)
 
     def project(self, place: int, feature: Tensor) -> Tensor:
-        """The feature of the dense layer at `place` (..., patches, 2d) -> (..., patches, its channels).
+        """The feature of the dense layer number `place` of four, (..., patches, 2d) -> (..., patches, its channels).
 
-        Needs one patch only, so it can be done as soon as the layer has run, and less is kept.
+        Patches do not depend on each other, so this can be done as soon as the layer has run; the result is smaller.
         """
         convolution = self.projects[place]
         assert isinstance(convolution, nn.Conv2d)
         return F.linear(self.norm(feature), convolution.weight.flatten(1), convolution.bias)
 
     def project_early(self, place: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
-        """`project` from the two halves of the feature (..., patches, d), the result in their dtype."""
+        """`project` of the two halves of a feature (..., patches, d); the result has their dtype."""
         convolution = self.projects[place]
         assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
         norm = (self.norm.weight, self.norm.bias, self.norm.eps)
@@ -154,13 +152,13 @@ class DenseHead(nn.Module):
         return self.project_halves(norm, weight, convolution.bias, frame_half, global_half)
 
     def fuse(self, projected: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Four projected features (S, patches, channels), and fine ones with dense_skip -> as `forward`."""
+        """Four projected features (S, patches, channels), and with dense_skip the fine ones -> as `forward`."""
         size = grid[0] * self.patch_size, grid[1] * self.patch_size
         aspect, device, dtype = size[1] / size[0], projected[0].device, projected[0].dtype
         laterals = []
         for feature, resize, lateral in zip(projected[:4], self.resize, self.lateral, strict=True):
-            embedding = _faint_grid(feature.shape[-1], *grid, aspect, device, dtype)
-            x = feature.transpose(1, 2).unflatten(2, grid) + embedding  # channels last, as features lie
+            embedding = _scaled_grid(feature.shape[-1], *grid, aspect, device, dtype)
+            x = feature.transpose(1, 2).unflatten(2, grid) + embedding  # channels last, like the features
             laterals.append(lateral(resize(x)))
         if self.skip is not None:
             laterals[0] = laterals[0] + self._fine_map(projected[4], grid, laterals[0].shape[-2:])
@@ -169,7 +167,7 @@ class DenseHead(nn.Module):
             rows, cols = laterals[i - 1].shape[-2:] if i else (2 * s for s in laterals[0].shape[-2:])
             y = self.fusion[i](y, laterals[i], (rows, cols))
         assert y is not None
-        return self.finish(y, _faint_grid(self.output1.out_channels, *size, aspect, device, dtype))
+        return self.finish(y, _scaled_grid(self.output1.out_channels, *size, aspect, device, dtype))
 
     def finish(self, fused: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """The fused map (S, features, h, w) and the image's grid embedding (1, features / 2, H, W) -> as `forward`."""

@@ -1,6 +1,6 @@
-"""Frames to patch tokens, one frame at a time: a DINOv2 vision transformer, or a few convolutions.
+"""Encoders of single frames into patch tokens: a DINOv2 vision transformer, or a few convolutions.
 
-Because it sees single frames only, a frame that two chunks share needs encoding once.
+They see one frame at a time, so a frame that two chunks share needs to be encoded only once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from models.block import Block, LayerNorm
 from models.config import ENCODER_DEPTH, ENCODER_HEAD_WIDTH, ENCODER_WIDTH, STEM_CELL, ModelConfig
 from models.mixed_precision import Prepared
 
-# DINOv2's LayerScale starts here; published weights overwrite it.
-_ENCODER_LAYER_SCALE = 1.0
+_ENCODER_LAYER_SCALE = 1.0  # initial LayerScale of DINOv2; published weights overwrite it
 _ENCODER_NORM_EPS = 1e-6
 _STEM_CHANNELS = 32
 
 
 class PatchProjection(nn.Module):
-    """One convolution whose stride is its size, as one product over all patches: an image to a token a patch."""
+    """One token per patch, by a convolution whose stride is its size, computed as one matrix product."""
 
     def __init__(self, patch_size: int, width: int) -> None:
         super().__init__()
@@ -36,7 +35,7 @@ class PatchProjection(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """DINOv2 with four registers (arXiv 2304.07193, 2309.16588); gives the normalised patch tokens."""
+    """DINOv2 with four registers (arXiv 2304.07193, 2309.16588). Returns the normalised patch tokens."""
 
     def __init__(self, width: int, depth: int, image_size: int, patch_size: int, registers: int = 4) -> None:
         super().__init__()
@@ -46,7 +45,7 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + side * side, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width))
-        self.mask_token = nn.Parameter(torch.zeros(1, width))  # DINOv2's training only; kept for its weights
+        self.mask_token = nn.Parameter(torch.zeros(1, width))  # unused; it is in the published weights
         self.blocks = nn.ModuleList(
             Block(width, width // ENCODER_HEAD_WIDTH, norm_eps=_ENCODER_NORM_EPS, layer_scale=_ENCODER_LAYER_SCALE)
             for _ in range(depth)
@@ -59,7 +58,7 @@ class VisionTransformer(nn.Module):
     def position(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Position embedding of the class token (1, 1, width) and of a grid (1, rows * cols, width).
 
-        Resized once for a grid, as long as the weights stay.
+        It is resized again only if the grid or the weights change.
         """
         cls, patches = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         if grid != (self.side, self.side):
@@ -86,7 +85,7 @@ class VisionTransformer(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """A few convolutions for small networks. Appends to each token the normalised fine features of its cells."""
+    """A few convolutions, for small networks. To each token, the normalised fine features of its cells are appended."""
 
     def __init__(self, patch_size: int, width: int, fine_channels: int) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """The memory's small network as pure functions: its gradient, the orthogonalised update, the read.
 
-The memory is f_W(x) = (silu(x W0) * (x W2)) W1 with fast weights W0, W2 (d, h) and W1 (h, d). For keys k,
-values v and rates eta of a chunk its step is minus the gradient of -sum_i eta_i f_W(k_i) . v_i, taken at the
-start weights, where W_j uses column j of eta. (Scal3R, Global Context Memory; the update is Muon's.)
+The memory is f_W(x) = (silu(x W0) * (x W2)) W1 with fast weights W0, W2 (d, h) and W1 (h, d). For keys k, values v and
+rates eta of a chunk, its step is minus the gradient of -sum_i eta_i f_W(k_i) . v_i at the start weights, where the
+gradient by W_j uses column j of eta. (Scal3R, Global Context Memory; the update is that of the optimizer Muon.)
 
-All functions allow leading batch axes: one set of weights a group of chunks.
+All functions allow leading batch axes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FastWeights(NamedTuple):
         return FastWeights(*(function(w) for w in self))
 
     def to(self, dtype: torch.dtype) -> FastWeights:
-        """The weights in another dtype: cast once before they are read by many chunks."""
+        """The weights in another dtype, to cast them once before many chunks read them."""
         return FastWeights(*(w.to(dtype) for w in self))
 
 
@@ -51,26 +51,19 @@ class StartWeights(NamedTuple):
 
 
 def side_by_side(weights: FastWeights, dtype: torch.dtype) -> StartWeights:
-    """Start weights for `step_of`: one product gives both hidden layers. Made once where weights do not change."""
+    """Start weights for `gradient_step`: with w0 and w2 side by side, one product gives both hidden layers."""
     w0, w1, w2 = (w.to(dtype) for w in weights)
     return StartWeights(torch.cat([w0, w2], dim=-1), w1)
 
 
-def gradient_step(weights: FastWeights, k: Tensor, v: Tensor, rates: Tensor) -> FastWeights:
-    """Minus the gradient of the memory's loss, summed over tokens, in float32.
-
-    k, v: (..., L, d). rates: (..., L, 3) float32, columns for w0, w1, w2. Returns steps shaped as the
-    weights. The products take k's dtype; rates, the sums over tokens and the result are float32 whatever it is.
-    """
-    return step_of(side_by_side(weights, k.dtype), k, v, rates)
-
-
-def step_of(
+def gradient_step(
     start: StartWeights, k: Tensor, v: Tensor, rates: Tensor, hidden: HiddenGradients | None = None
 ) -> FastWeights:
-    """`gradient_step` from prepared start weights: five products and what `hidden_gradients` does between them.
+    """Minus the gradient of the memory's loss, summed over tokens, in float32 (five products).
 
-    hidden: `hidden_gradients` compiled.
+    start: in k's dtype. k, v: (..., L, d). rates: (..., L, 3) float32, columns for w0, w1, w2. hidden: a compiled
+    `hidden_gradients`. Returns steps with the shapes of the weights. The products have k's dtype; rates, sums over
+    tokens and the result are float32.
     """
     operands = summed_from(k)
     by_w0, by_w1, by_w2 = (hidden or hidden_gradients)(
@@ -81,20 +74,20 @@ def step_of(
 
 
 def summed_from(tokens: Tensor) -> torch.dtype:
-    """In what the operands of the sums over tokens are: bfloat16 on a GPU for bfloat16 tokens, else float32.
+    """The dtype of the operands of the sums over tokens: bfloat16 on a GPU for bfloat16 tokens, else float32.
 
-    Products of bfloat16 numbers are exact in float32 and are summed in it; CPUs have no such product, and gradients do
-    not go through it.
+    Products of bfloat16 numbers are exact in float32, in which they are summed. CPUs have no such matrix product, and
+    it has no gradient, so both cases use float32.
     """
     low = tokens.dtype == torch.bfloat16 and tokens.device.type != "cpu"
     return torch.bfloat16 if low and not (torch.is_grad_enabled() and tokens.requires_grad) else torch.float32
 
 
 def hidden_gradients(gu: Tensor, dh: Tensor, rates: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """What is summed over tokens against k, v and k, each times its rate in float32, rounded once to `dtype`.
+    """The factors that are multiplied by k, v and k and summed over tokens; computed in float32, rounded to `dtype`.
 
-    gu: g = k W0 and u = k W2 side by side (..., L, 2h). dh = v W1^T (..., L, h). rates (..., L, 3) float32.
-    Returns eta_0 dh u silu'(g), eta_1 silu(g) u and eta_2 dh silu(g), each (..., L, h).
+    gu: g = k W0 and u = k W2 side by side (..., L, 2h). dh = v W1^T (..., L, h). rates (..., L, 3) float32. Returns
+    eta_0 dh u silu'(g), eta_1 silu(g) u and eta_2 dh silu(g), each (..., L, h).
     """
     g, u = gu.chunk(2, dim=-1)
     silu = F.silu(g)
@@ -102,14 +95,15 @@ def hidden_gradients(gu: Tensor, dh: Tensor, rates: Tensor, dtype: torch.dtype) 
         sigmoid = torch.sigmoid(g)
         slope = dh * u * (sigmoid + silu * (1 - sigmoid))
     else:
-        slope = torch.ops.aten.silu_backward(dh * u, g)  # dh u silu'(g) in one kernel, which has no gradient itself
+        slope = torch.ops.aten.silu_backward(dh * u, g)  # dh u silu'(g) in one kernel; it has no gradient of its own
     parts = (slope, silu * u, dh * silu)
     by_w0, by_w1, by_w2 = (scaled(x, rate, dtype) for x, rate in zip(parts, rates[..., None].unbind(-2), strict=True))
     return by_w0, by_w1, by_w2
 
 
 def sum_over_tokens(left: Tensor, right: Tensor) -> Tensor:
-    """left^T right: (..., L, m) and (..., L, n) -> (..., m, n), float32 sums of operands as `summed_from` has them."""
+    """left^T right: (..., L, m) and (..., L, n) -> (..., m, n), summed in float32; operands of `summed_from`'s
+    dtype."""
     if left.dtype == torch.float32:
         return left.transpose(-2, -1) @ right
     shape = (*left.shape[:-2], left.shape[-1], right.shape[-1])
@@ -118,10 +112,9 @@ def sum_over_tokens(left: Tensor, right: Tensor) -> Tensor:
 
 
 def orthogonalise(step: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Newton-Schulz: a matrix (..., m, n) with its singular values driven towards one, in `dtype`.
+    """Newton-Schulz iteration, in `dtype`: moves the singular values of a matrix (..., m, n) towards one.
 
-    The cast comes first and the division by the Frobenius norm after it, as in the published code, which
-    runs this in bfloat16.
+    The cast comes before the division by the Frobenius norm, as in the published code, which runs this in bfloat16.
     """
     x = step.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
@@ -135,7 +128,7 @@ def orthogonalise(step: Tensor, steps: int = 5, dtype: torch.dtype = torch.float
 
 
 def updated(start: FastWeights, step: FastWeights, steps: int = 5, dtype: torch.dtype = torch.float32) -> FastWeights:
-    """The one update: W + NS5(G), each column (norm over rows) brought back to its length in W. float32."""
+    """The update: W + NS5(G), float32; each column is scaled back to its norm in W (Scal3R, GCS update)."""
 
     def one(weight: Tensor, g: Tensor) -> Tensor:
         weight = weight.float()

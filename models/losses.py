@@ -1,7 +1,7 @@
-"""What training asks of the network: cameras over the refinement rounds, depth and points with their confidence.
+"""Losses of training: cameras of all refinement rounds, depth and points with their confidence.
 
-Source: Scal3R's outer loop, which takes VGGT's losses (arXiv 2503.11651, section 3.4). Every function returns a
-scalar float32 tensor, the mean over what counts. Targets are in the frame of the chunk's reference camera.
+Source: Scal3R's outer loop, which uses VGGT's losses (arXiv 2503.11651, section 3.4). Every function returns a scalar
+float32 tensor, a mean. Targets are in the coordinates of the chunk's reference camera.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from models.pose_encoding import rotation_from_quaternion
 
-_ROUND_DECAY = 0.6  # earlier refinement rounds count less (VGGT)
-_HUBER = 0.01  # pose errors below it (half a degree of half an angle) are squared
-_LINE = math.log(4.0)  # relative errors of depth grow in a line beyond
+_ROUND_DECAY = 0.6  # factor on the weight of each earlier refinement round (VGGT)
+_HUBER = 0.01  # pose errors below it are squared; in a quaternion it is about one degree
+_LINE = math.log(4.0)  # above this log ratio, the error of depth grows linearly
 _CONFIDENCE_SHARE = 0.2  # alpha of VGGT's confidence term
 
 
 def camera_loss(
     rounds: Sequence[Tensor], target: Tensor, *, rotation_weight: float = 1.0, fov_weight: float = 0.5
 ) -> Tensor:
-    """Huber loss on pose encodings (B, S, 9) of every refinement round against target (B, S, 9), the last one most."""
+    """Huber loss on pose encodings (B, S, 9) of all refinement rounds against target (B, S, 9); later rounds weigh
+    more."""
     weight = torch.ones(9, device=target.device)
     weight[3:7], weight[7:] = rotation_weight, fov_weight
     total = target.new_zeros(())
@@ -42,10 +43,10 @@ def relative_pose_loss(
     rotation_weight: float = 10.0,
     translation_weight: float = 20.0,
 ) -> Tensor:
-    """L1 on the motion between frames one, two and four apart, from pose encodings (B, S, 9).
+    """L1 loss on the motion between frames that are one, two and four frames apart, from pose encodings (B, S, 9).
 
-    order: each frame's place in time. The absolute loss shares one error among all frames of a chunk; what a
-    trajectory is made of is the motion from frame to frame, and this asks for it. Zero for single frames.
+    order: the frames' positions in time. The camera loss distributes an error over all frames of a chunk; this loss
+    penalises errors of the motion between frames, of which trajectories consist. Zero for single frames.
     """
     count = estimate.shape[1]
     in_time = sorted(range(count), key=order.__getitem__)
@@ -65,7 +66,7 @@ def relative_pose_loss(
 def _motion(encoding: Tensor, first: list[int], second: list[int]) -> tuple[Tensor, Tensor]:
     """second_from_first: rotations (B, P, 3, 3) and translations (B, P, 3)."""
     quaternion = encoding[..., 3:7]
-    # an untrained head may say almost zero: keep the division harmless
+    # an untrained head may give almost zero: the clamp avoids a huge quotient
     quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True).clamp_min(1e-3)
     rotation, translation = rotation_from_quaternion(quaternion + 1e-8), encoding[..., :3]
     relative = rotation[:, second] @ rotation[:, first].transpose(-2, -1)
@@ -77,18 +78,17 @@ def depth_loss(
 ) -> Tensor:
     """Confidence-weighted L1 and gradient loss of z-depth, relative to the truth.
 
-    depth, confidence (>= 1), target (N, H, W) positive where valid (N, H, W). An error is the logarithm of
-    said over true where too little is said, the relative error (said - true) / true where too much: what a
-    drive is judged by. At an edge that cannot be resolved the near side is then preferred. Beyond four times
-    the truth it goes on in a line. Pixels without truth (sky) are asked for the lowest confidence.
+    depth, confidence (>= 1), target (N, H, W), positive where valid (N, H, W). The error of a pixel is log(depth /
+    target) if the depth is too small, and (depth - target) / target, the measure of the benchmarks, if it is too large.
+    Beyond four times the truth it grows linearly in the logarithm. At an edge that cannot be resolved, this prefers the
+    near side. Pixels without truth (sky) are trained to have the lowest confidence.
     """
     return _confident(_depth_error(depth, target)[..., None], confidence, valid, gradient_weight)
 
 
 def plain_depth_loss(depth: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """The same error, every pixel alike: with a confidence the network may give up what is hard, edges above all.
-
-    depth, target, valid (N, H, W).
+    """The error of `depth_loss` with the same weight for every pixel. With confidences alone, the network may learn to
+    give up pixels that are hard to predict, such as edges. depth, target, valid (N, H, W).
     """
     error = torch.where(valid, _depth_error(depth, target).abs(), torch.zeros((), device=depth.device))
     return error.sum() / valid.sum().clamp_min(1)
@@ -104,13 +104,14 @@ def _depth_error(depth: Tensor, target: Tensor) -> Tensor:
 def point_loss(
     points: Tensor, confidence: Tensor, target: Tensor, valid: Tensor, *, gradient_weight: float = 0.5
 ) -> Tensor:
-    """Confidence-weighted L1 and gradient loss of points (N, H, W, 3), relative to their distance where above 1."""
+    """Confidence-weighted L1 and gradient loss of points (N, H, W, 3), relative to their distance if this is above
+    1."""
     scale = target.norm(dim=-1, keepdim=True).clamp_min(1.0)
     return _confident((points.float() - target) / scale, confidence, valid, gradient_weight)
 
 
 def _confident(error: Tensor, confidence: Tensor, valid: Tensor, gradient_weight: float) -> Tensor:
-    """error (N, H, W, C), confidence and valid (N, H, W)."""
+    """VGGT's loss with confidence: error (N, H, W, C), confidence and valid (N, H, W)."""
     mask = valid.float()
     count = mask.sum().clamp_min(1.0)
     error = torch.where(valid[..., None], error, torch.zeros((), device=error.device))

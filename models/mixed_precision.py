@@ -1,4 +1,5 @@
-"""Tensors of two precisions in one kernel, computed in float32 and rounded once; copies that are rounded only once."""
+"""Operations on tensors of two precisions in one kernel, computed in float32 and rounded once; rounded copies of
+parameters, made once."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ from torch import Tensor
 
 
 class Prepared:
-    """Tensors made from parameters once, and again only when the parameters have changed.
+    """Tensors that are made from parameters once, and again only if the parameters change.
 
-    Of no use where gradients go through the parameters: `get` makes them anew then.
+    If gradients of the parameters are needed, `get` makes them at every call.
     """
 
     def __init__(self) -> None:
@@ -24,10 +25,12 @@ class Prepared:
     def get(
         self, sources: tuple[Tensor, ...], key: object, make: Callable[[], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """`make()`, remembered for these sources and this key."""
+        """The result of `make()`, kept for these sources and this key."""
         if torch.is_grad_enabled() and any(source.requires_grad for source in sources):
             return make()
-        if any(source.is_inference() for source in sources):  # nobody counts their versions
+        if any(
+            source.is_inference() for source in sources
+        ):  # torch keeps no version of these, so changes would not be seen
             return make()
         state = (key, *((source.data_ptr(), source._version, source.device) for source in sources))
         if state != self._key:
@@ -38,7 +41,7 @@ class Prepared:
 
 
 def scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """x * factor in x's shape and this dtype; factor may be float32."""
+    """x * factor with x's shape and this dtype; factor may be float32."""
     if is_functional(x, factor):
         return (x * factor).to(dtype)
     return torch.mul(x, factor, out=torch.empty_like(x, dtype=dtype))
@@ -52,7 +55,7 @@ def scaled_sum(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
 
 
 def is_functional(*tensors: Tensor) -> bool:
-    """Whether to do without `out=`: a gradient is wanted of one of these, or the compiler fuses the cast anyway."""
+    """Whether `out=` must not be used: one of these needs a gradient, or the compiler runs, which fuses the cast."""
     if torch.compiler.is_compiling():
         return True
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

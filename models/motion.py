@@ -1,7 +1,7 @@
-"""How patches moved between neighbouring frames of a chunk, as a cue for small networks (an option, not published).
+"""The motion of patches between neighbouring frames of a chunk, as an extra input for small networks (not published).
 
-A small network trained for an hour does not discover correspondence by itself. It is given the correlation of
-fine features with those of the frame before and the frame after in a window around each cell (the cost volume of
+A small network that is trained for an hour does not learn correspondences by itself. It gets the correlation of fine
+features with those of the frame before and of the frame after, in a window around each cell (the cost volume of
 optical flow networks, FlowNet, arXiv 1504.06852), projected onto the patch tokens.
 """
 
@@ -21,9 +21,9 @@ _CELL_CHANNELS = 32
 
 
 class MotionCue(nn.Module):
-    """Adds to patch tokens what the correlation with both neighbours in time says.
+    """Adds to patch tokens a projection of their correlation with both neighbouring frames.
 
-    Works on what `ConvStem` appends to a token: the normalised features of its cells x cells fine cells.
+    It uses the features that `ConvStem` appends to a token: the normalised features of its cells x cells fine cells.
     """
 
     def __init__(self, width: int, cells: int, channels: int, radius: int) -> None:
@@ -63,23 +63,24 @@ class MotionCue(nn.Module):
 
 @lru_cache(maxsize=64)
 def _index(places: tuple[int, ...], device: torch.device) -> Tensor:
-    """Places as an index that lies on the device already."""
+    """Positions as an index tensor, copied to the device once."""
     with torch.inference_mode(False):
         return torch.tensor(places, device=device)
 
 
 def correlate(first: Tensor, second: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Correlation of first with second, and of second with first: each product is made once.
+    """Correlation of first (..., H, W, C) with second, and of second with first, (..., H, W, (2 radius + 1)^2) each;
+    each product is computed once.
 
-    An autograd function of its own, because the gradient of each slice would otherwise be a full array of zeros:
-    five times slower on a CPU.
+    It has its own autograd function: otherwise the gradient of each slice would be a full array of zeros, which takes
+    five times as long on a CPU.
     """
     there, back = _Correlation.apply(first, second, radius)  # type: ignore[no-untyped-call]
     return there, back
 
 
 class _Context(Protocol):
-    """What is kept between the two directions."""
+    """What the forward pass keeps for the backward pass."""
 
     radius: int
     saved_tensors: tuple[Tensor, Tensor]
@@ -122,7 +123,7 @@ def _offsets(radius: int) -> list[tuple[int, int]]:
 
 
 def _overlaps(radius: int, height: int, width: int) -> list[tuple[_Cells, _Cells]]:
-    """For every offset the cells of one image, and those of the other that lie the offset away, inside both."""
+    """For every offset, the cells of one image and the cells of the other at this offset, inside both images."""
     pairs = []
     for row, col in _offsets(radius):
         dy, dx = row - radius, col - radius

@@ -1,4 +1,4 @@
-"""Pose encodings to cameras and back, and depth to points. OpenCV axes, pixel centres at +0.5."""
+"""Converts pose encodings to cameras and back, and depth to points. OpenCV axes, pixel centres at +0.5."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def quaternion_from_rotation(rotation: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) -> unit quaternions (..., 4), xyzw, w not negative."""
     m = rotation
     m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    # four ways to the same quaternion (times four of one of its parts): take the best conditioned
+    # four times the same quaternion, multiplied by 4 times one of its components: the best conditioned is taken
     candidates = torch.stack(
         [
             torch.stack(
@@ -84,8 +84,8 @@ def decode_pose(pose_encoding: Tensor, height: int, width: int) -> tuple[Tensor,
     """Pose encodings (..., 9) -> cam_from_world (..., 3, 4) and intrinsics (..., 3, 3) in pixels.
 
     An encoding is translation 3, quaternion xyzw 4, field of view (vertical, horizontal) 2 in radians.
-    f = side / 2 / tan(fov / 2), the principal point is the image's centre (Scal3R, camera head). Fields of
-    view outside 0.01 to 179.99 degrees, which no network means, are taken as these: the camera stays one.
+    f = side / 2 / tan(fov / 2); the principal point is the image's centre (Scal3R, camera head). Fields of view are
+    limited to 0.01 to 179.99 degrees, so that the camera is valid for any output of a network.
     """
     rotation = rotation_from_quaternion(pose_encoding[..., 3:7])
     cam_from_world = torch.cat([rotation, pose_encoding[..., :3, None]], dim=-1)

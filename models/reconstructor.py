@@ -1,6 +1,6 @@
-"""The whole network. `forward_drive` is the plain reference: one device, a loop over chunks.
+"""The whole network. `forward_drive` is the plain reference: one device, one loop over chunks.
 
-Everything faster or distributed is checked against it.
+Tests compare everything faster or distributed with it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from models.fast_weights import FastWeights
 from models.tokens import ChunkState, middle_first
 
 MemoryScope = Literal["drive", "chunk", "off"]
-"""Over what a memory's step is summed: all chunks (GCS), each chunk alone (without GCS), or no memory."""
+"""The chunks over which a memory's step is summed: all (GCS), each chunk alone (without GCS), or no memory at all."""
 
-# How much goes through the encoder, an early projection or a dense head at once. It changes no number.
-_CPU_FRAMES = 8  # more does not make a CPU faster
-_GPU_TOKENS = 2**15  # fills a GPU in every product; hidden units then take 0.3 GB
-_GPU_MAP_BYTES = 7 * 10**8  # of a dense head's largest map; a pass holds about four times as much
+# How much goes through the encoder, an early projection or a dense head at once. The results do not depend on it.
+_CPU_FRAMES = 8  # more do not make a CPU faster
+_GPU_TOKENS = 2**15  # enough to use a GPU fully in every product; hidden units then take 0.3 GB
+_GPU_MAP_BYTES = 7 * 10**8  # of a dense head's largest map; one pass needs about four times as much
 
 
 @dataclass
 class Prediction:
-    """What the network says of one chunk, frames in the network's order (reference first), float32.
+    """The network's output for one chunk, frames in the network's order (reference first), float32.
 
-    frame_index (S,) int64; pose_encoding (S, 9), cameras from the reference camera's frame (models.pose_encoding);
-    depth (S, H, W) z-depth; depth_confidence (S, H, W), at least 1; points (S, H, W, 3) in the reference
-    camera's frame and points_confidence (S, H, W), or None where not asked for.
+    frame_index (S,) int64; pose_encoding (S, 9): cameras in the coordinates of the reference camera
+    (models.pose_encoding); depth (S, H, W): z-depth; depth_confidence (S, H, W): at least 1; points (S, H, W, 3) in the
+    coordinates of the reference camera and points_confidence (S, H, W), None if not requested.
     """
 
     frame_index: Tensor
@@ -71,7 +71,7 @@ class Reconstructor(nn.Module):
         """All chunks of one drive on one device.
 
         images (N, 3, H, W) in [0, 1], H and W multiples of the patch size. chunks: frame numbers in time
-        order. orthogonalise_dtype: where the update's Newton-Schulz runs. Returns one prediction a chunk.
+        order. orthogonalise_dtype: of the update's Newton-Schulz iteration. Returns one prediction per chunk.
         Raises ValueError for images or chunks of the wrong shape.
         """
         self._check(images, chunks)
@@ -87,7 +87,7 @@ class Reconstructor(nn.Module):
     def _memories(
         self, segment: int, steps: list[FastWeights | None], dtype: torch.dtype, scope: MemoryScope
     ) -> list[FastWeights | None]:
-        """Each chunk's view of the memory at a segment's end, given every chunk's step."""
+        """The memory's weights for each chunk at the end of a segment, from the steps of all chunks."""
         present = [step for step in steps if step is not None]
         if scope == "off" or not present:
             return [None] * len(steps)
@@ -96,14 +96,14 @@ class Reconstructor(nn.Module):
         total = FastWeights(*(torch.stack(parts).sum(0) for parts in zip(*present, strict=True)))
         return [self.aggregator.memory_update(segment, total, dtype)] * len(steps)
 
-    # -- the parts, for whoever drives them otherwise -------------------------------------------------------
+    # -- the parts, for the pipeline, training and benchmarks -----------------------------------------------
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Patches (rows, cols) of images (..., H, W)."""
         return images.shape[-2] // self.config.patch_size, images.shape[-1] // self.config.patch_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d), some frames at a time."""
+        """images (S, 3, H, W) in [0, 1], or uint8 -> patch tokens (S, patches, d), a few frames at a time."""
         rows, cols = self.grid_of(images)
         parts = images.split(self._frames_by_tokens(rows * cols))
         return (
@@ -117,9 +117,10 @@ class Reconstructor(nn.Module):
         return self.aggregator.begin(patch_tokens, grid)
 
     def keep_projected(self, layer: int, frame_half: Tensor, global_half: Tensor) -> Tensor:
-        """For the aggregator's `keep`: what the depth head projects a dense layer to, in the tokens' dtype.
+        """For the aggregator's `keep`: a dense layer projected by the depth head, in the tokens' dtype.
 
-        (B, S, patches, channels) instead of 2d wide: the same depth from a fraction of the memory, without points.
+        Its shape is (B, S, patches, channels) instead of 2d wide. It gives the same depth and takes a fraction of the
+        bytes, but points cannot be computed from it.
         """
         place, frames = self.config.dense_layers.index(layer), self._frames_by_tokens(frame_half.shape[2])
         halves = (half.flatten(0, 1).split(frames) for half in (frame_half, global_half))
@@ -128,11 +129,11 @@ class Reconstructor(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network's parameters."""
         return self.aggregator.camera_token.device
 
     def _frames_by_tokens(self, tokens: int) -> int:
-        """Frames of so many tokens that go through a product at once."""
+        """How many frames of this many tokens go through a product at once."""
         return _CPU_FRAMES if self.device.type == "cpu" else max(1, _GPU_TOKENS // tokens)
 
     def _frames_by_maps(self, grid: tuple[int, int]) -> int:
@@ -144,9 +145,10 @@ class Reconstructor(nn.Module):
     def predict(
         self, state: ChunkState, order: Sequence[int], with_points: bool = False, projected: bool = False
     ) -> Prediction:
-        """Heads on a chunk (B = 1) past all segments; order: its frame numbers, reference first.
+        """Run the heads on one chunk (B = 1) that has passed all segments. order: its frame numbers, reference first.
 
-        projected: its features are those of `keep_projected`, which have no points in them.
+        projected: its features come from `keep_projected`. Raises ValueError for a chunk that has not passed all
+        segments, or points of projected features.
         """
         if state.camera is None:
             raise ValueError("the chunk has not passed all segments yet")
@@ -185,12 +187,12 @@ class Reconstructor(nn.Module):
     def set_precision(self, dtype: torch.dtype) -> Reconstructor:
         """Run encoder, attention and memory products in `dtype` (float32 or bfloat16); returns self.
 
-        Norms, rates, fast weights, the camera head and the dense heads stay float32: published inference
-        never lowers them.
+        Norms, rates, fast weights, the camera head and the dense heads stay float32, as in the published inference.
+        Raises ValueError for other dtypes.
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise ValueError(f"precision must be float32 or bfloat16, not {dtype}")
-        kept: set[int] = set()  # never lowered, not even for a moment: rounding would stay
+        kept: set[int] = set()  # never cast down, not even temporarily: that would round them
         for module in self.aggregator.modules():
             if isinstance(module, ContextMemory):
                 kept.update(map(id, (module.w0, module.w1, module.w2, *module.lrs.parameters())))
@@ -199,7 +201,7 @@ class Reconstructor(nn.Module):
         for parameter in self.aggregator.parameters():
             parameter.data = parameter.data.to(torch.float32 if id(parameter) in kept else dtype)
         for head in (self.camera_head, self.depth_head, self.point_head):
-            head.float()  # a checkpoint may have been stored in less
+            head.float()  # a checkpoint may have been stored in lower precision
         return self
 
     def _check(self, images: Tensor, chunks: Sequence[Sequence[int]]) -> None:

@@ -15,9 +15,9 @@ from models.mixed_precision import scaled_sum
 
 
 class RopeTable(NamedTuple):
-    """Cosines and sines of one grid of positions, both (P, D), float32.
+    """Cosines and sines for P positions, both (P, D), float32.
 
-    sin carries the signs of the rotation: minus for the first element of a pair, plus for the second.
+    sin includes the signs of the rotation: minus for the first element of a pair, plus for the second.
     """
 
     cos: Tensor
@@ -30,7 +30,7 @@ def rope_table(
     """Tables for `specials` tokens at (0, 0) followed by a grid of patches at (row + 1, col + 1).
 
     grid: patches (rows, cols). width: D, a multiple of 4. Returns tables (specials + rows * cols, D).
-    Raises ValueError where width is no multiple of 4.
+    Raises ValueError if width is not a multiple of 4.
     """
     if width % 4:
         raise ValueError(f"rotary positions need a width that is a multiple of 4, not {width}")
@@ -44,15 +44,15 @@ def rope_table(
     for axis in (row, col):
         position = torch.cat([torch.zeros(specials, device=device), axis.float()])
         angle = position[:, None] * frequency  # (P, h / 2)
-        angles += [-angle, angle]  # element i pairs with element i + h/2; the cosine does not see the sign
+        angles += [-angle, angle]  # element i pairs with element i + h/2; the cosine ignores the sign
     table = torch.cat(angles, dim=-1)
     return RopeTable(table.cos(), table.sin())
 
 
 def rotate(x: Tensor, table: RopeTable) -> Tensor:
-    """Turn x (..., L, D) by the table (P, D); same dtype back, computed in float32.
+    """Rotate x (..., L, D) by the table (P, D); same shape and dtype, computed in float32.
 
-    L is P, or frames x P for a sequence of equal grids: the table is read for each, not repeated in memory.
+    L is P, or frames x P for a sequence of equal grids: the table is broadcast over the frames.
     """
     length, positions = x.shape[-2], len(table.cos)
     if length != positions:

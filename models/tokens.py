@@ -1,4 +1,4 @@
-"""What a chunk is between two layers: its tokens and the features its heads will need."""
+"""The state of a chunk between two layers: its tokens, and the features that the heads will need; order of frames."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ T = TypeVar("T")
 
 
 def middle_first(frames: list[T]) -> list[T]:
-    """Frames in time order -> the order the network takes: the middle one is the reference and goes first.
+    """Frames in time order -> the network's order: the middle one is the reference frame and comes first.
 
-    Its position is ceil(S / 2) - 1; the others keep their order.
+    Its position in time is ceil(S / 2) - 1; the others keep their order.
     """
     middle = (len(frames) + 1) // 2 - 1
     return [frames[middle], *frames[:middle], *frames[middle + 1 :]]
 
 
 def time_offsets(count: int) -> list[int]:
-    """Each frame's place in time relative to the reference, in the network's order: 0, -m ... -1, 1 ..."""
+    """Each frame's offset in time from the reference frame, in the network's order: 0, -m ... -1, 1 ..."""
     middle = (count + 1) // 2 - 1
     return [place - middle for place in middle_first(list(range(count)))]
 
 
 @dataclass
 class ChunkState:
-    """B chunks of S frames each between two layers. (B is 1 but in training, where equal chunks are stacked.)
+    """B chunks of S frames each between two layers. B is 1, except in training, where chunks of equal shape are
+    stacked.
 
-    tokens: (B, S, P, d), reference frame first; P = special tokens + rows * cols.
-    grid: patches (rows, cols). features: dense layer -> patch features (B, S, patches, 2d), or as the depth head
-    projects them (B, S, patches, its channels): what `models.aggregator.Keep` made of them.
-    camera: the camera token's feature of the last layer (B, S, 2d), once it has run.
-    frame_half: the frame block's output of a segment's last layer, until the memory there has been read; kept only
-    where a head needs it. at_barrier: run_segment has been, finish_segment has not.
+    tokens: (B, S, P, d), reference frame first; P = special tokens + rows * cols. grid: patches (rows, cols).
+    next_segment: number of the segment that runs next. features: dense layer -> patch features (B, S, patches, 2d), or
+    projected by the depth head (B, S, patches, its channels): the result of `models.aggregator.Keep`. camera: the
+    camera token's feature of the last layer (B, S, 2d), after this layer. frame_half: the output of the frame block of
+    a segment's last layer, until the memory there has been read; None if no head needs it. at_barrier: run_segment was
+    called, finish_segment was not.
     """
 
     tokens: Tensor
@@ -48,7 +49,7 @@ class ChunkState:
 
     @property
     def patches(self) -> int:
-        """Patch tokens a frame."""
+        """Patch tokens per frame."""
         return self.grid[0] * self.grid[1]
 
     @property
@@ -58,7 +59,7 @@ class ChunkState:
         return sum(t.nbytes for t in held if t is not None)
 
     def map(self, function: Callable[[Tensor | None], Tensor | None]) -> ChunkState:
-        """The same chunk with the function applied to each tensor, and to None where there is none."""
+        """The same chunks with the function applied to each tensor; for a missing one it gets None."""
         tokens = function(self.tokens)
         assert tokens is not None
         features = {layer: function(feature) for layer, feature in self.features.items()}

@@ -1,4 +1,4 @@
-"""The network against its limits: the fast path, its plain twin and the published schedule, on one device. torch only.
+"""Measures the network on one device: the fast path, its plain twin and the published schedule. It imports torch only.
 
-`python -m models.benchmark.gpu_check` is everything that wants a GPU, in one run.
+`python -m models.benchmark.gpu_check` runs all measurements that need a GPU.
 """

@@ -1,4 +1,5 @@
-"""A short rendered drive that comes with the project: real pictures and true positions for the accuracy of a precision.
+"""A short rendered drive that comes with the project: images and true positions, to measure the accuracy of a
+precision.
 
 `data/city_drive.safetensors` holds the first frames of a drive of `pipeline.synthetic` that no network was trained on:
 images (N, 64, 128, 3) uint8, compressed by zlib, and the cameras' positions in metres. `pipeline.benchmark.gpu` has
@@ -22,7 +23,7 @@ DRIVE = Path(__file__).parent / "data" / "city_drive.safetensors"
 
 
 def write_drive(images: Tensor, positions: Tensor, path: Path = DRIVE) -> None:
-    """images (N, H, W, 3) uint8, positions (N, 3) of the cameras in the world."""
+    """Write images (N, H, W, 3) uint8 and positions (N, 3) of the cameras in the world, metres."""
     packed = zlib.compress(images.contiguous().numpy().tobytes(), 9)
     tensors = {
         "images": torch.frombuffer(bytearray(packed), dtype=torch.uint8),
@@ -41,8 +42,8 @@ def read_drive(path: Path = DRIVE) -> tuple[Tensor, Tensor]:
 
 
 def trajectory_error(predictions: Sequence[Prediction], positions: Tensor) -> float:
-    """Absolute trajectory error inside chunks, in % of their paths: RMS distance of the cameras after the best Sim(3),
-    all chunks of a drive together. positions (N, 3): the truth by frame number."""
+    """Absolute trajectory error inside chunks, in % of the mean length of their paths: RMS distance of the cameras
+    after the best Sim(3) of each chunk, over all chunks. positions (N, 3): the truth by frame number."""
     squares, path, frames = 0.0, 0.0, 0
     for prediction in predictions:
         order = prediction.frame_index.argsort()
@@ -57,7 +58,7 @@ def trajectory_error(predictions: Sequence[Prediction], positions: Tensor) -> fl
 
 
 def fitted(points: Tensor, onto: Tensor) -> Tensor:
-    """Points (N, 3) moved onto others by the best Sim(3) (Umeyama, PAMI 1991)."""
+    """Points (N, 3) after the Sim(3) that brings them nearest to `onto` (N, 3) (Umeyama, PAMI 1991)."""
     a, b = points - points.mean(0), onto - onto.mean(0)
     u, s, vt = torch.linalg.svd(b.T @ a)
     sign = torch.ones(3, dtype=points.dtype)

@@ -1,11 +1,12 @@
-"""The network's speed, memory and accuracy on a GPU in one run: python -m models.benchmark.gpu_check [--json FILE].
+"""Measures the network's speed, memory and accuracy on a GPU: python -m models.benchmark.gpu_check [--json FILE].
 
-Needs torch and this project's models/ alone, and at most 8 minutes. The published network at full size with made-up
-weights, chunks of 60 frames of 518x154, and the defaults of `jobs.reconstruct`: new frames a second, share of the
-measured matrix rate, seconds by phase and by kernel, memory, what each improvement is worth, speed-up over the
-published schedule on the same GPU; differences from the float32 twin, and trajectory errors of the trained small
-network on rendered frames in both precisions. Ends with a table of targets and exits with 1 where one is missed or
-attention fell back to its plain form. `--device cpu --preset city_tiny ...` runs the same lines small, to test them.
+It needs torch, safetensors and the folder models/ only, and at most 8 minutes. It runs the published network at full
+size with random weights, chunks of 60 frames of 518x154 and the defaults of `jobs.reconstruct`. It prints new frames
+per second, the share of the measured matrix rate, seconds by phase and by kernel, GPU memory, the gain of each
+optimisation, the speed-up over the published schedule on the same GPU, differences from the plain order of work in
+float32, and trajectory errors of the trained small network on rendered frames in both precisions. At the end stands a
+table of targets; the exit code is 1 if one is missed or attention has no fast kernel. `--device cpu --preset city_tiny`
+with small sizes runs the same code on a CPU, to test it.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from models.checkpoint import WEIGHTS_FOLDER, open_checkpoint
 from models.compiled import CompileError, compile_blocks
 from models.config import ModelConfig
 from models.reconstructor import Reconstructor
-from models.tuning import float32_products, on_device, products_beside, set_float32_products
+from models.tuning import on_device, set_tf32, tf32_for, tf32_setting
 
 _LONG_DRIVE = 4541  # frames of KITTI 00
 
 
-Found = dict[str, Any]  # figures of many kinds by name, as they are written to JSON
+Found = dict[str, Any]  # name -> figure, as written to JSON
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure's bound: at least so much, or at most. unit: by what it is divided to be shown."""
+    """The bound of a figure, from below (at_least) or from above. unit: the figure is divided by it to be shown."""
 
     figure: str
     bound: float
@@ -49,13 +50,13 @@ class Target:
     unit: float = 1.0
 
     def met(self, found: Found) -> bool:
-        """Whether the figures reach it; one that was not taken does not."""
+        """Whether the figure reaches the bound; a figure that was not measured does not."""
         value = found.get(self.figure)
         return value is not None and (value >= self.bound if self.at_least else value <= self.bound)
 
 
 TARGETS = (
-    Target("new_frames_per_second", 100.0, True, "new frames a second"),
+    Target("new_frames_per_second", 100.0, True, "new frames per second"),
     Target("share_of_matrix_rate", 0.53, True, "share of the matrix rate"),
     Target("speedup_vs_release_like", 20.0, True, "times the published schedule"),
     Target("peak_memory_bytes", 10e9, False, "GB on the GPU at the peak", 1e9),
@@ -67,20 +68,20 @@ TARGETS = (
 
 
 def chunks_of(frames: int, size: int, overlap: int) -> list[range]:
-    """Chunk k starts at frame k (size - overlap); the first that reaches the last frame is the last."""
+    """The chunks of a drive: chunk k starts at frame k (size - overlap); the first that reaches the end is the last."""
     count = 1 if frames <= size else -((overlap - frames) // (size - overlap))
     return [range(k * (size - overlap), min(k * (size - overlap) + size, frames)) for k in range(count)]
 
 
 def check(options: argparse.Namespace) -> Found:
-    """All measurements. Raises RuntimeError where attention has no fast kernel."""
+    """All measurements. Raises RuntimeError if attention has no fast kernel."""
     device, dtype = torch.device(options.device), getattr(torch, options.precision)
     config = ModelConfig.preset(options.preset)
     patches = options.height * options.width // config.patch_size**2
-    set_float32_products(*products_beside(dtype))
+    set_tf32(*tf32_for(dtype))
     kernel = attention_kernel(device, dtype, config.num_heads, config.embed_dim // config.num_heads)
     if kernel == "plain":
-        raise RuntimeError("attention fell back to its plain form: nothing else is worth measuring")
+        raise RuntimeError("attention has no fast kernel here, so the other measurements would mean nothing")
     size, overlap = options.chunk_size, options.overlap
     flops = flops_of_chunk(config, size, options.height, options.width, size - overlap)
     found: Found = {
@@ -97,7 +98,7 @@ def check(options: argparse.Namespace) -> Found:
     frames = made_up_frames(options.frames, options.height, options.width)
     chunks = chunks_of(options.frames, size, overlap)
     model = on_device(made_up_network(config, dtype, device), device)
-    run("fast", model, frames[:size], chunks[:1])  # kernels are chosen, memory is had
+    run("fast", model, frames[:size], chunks[:1])  # to warm up: chooses kernels, allocates GPU memory
     few = chunks[: max(2, min(options.twin_chunks, len(chunks)))]
     some = frames[: few[-1].stop]
     found["worth"] = _worth(model, some, few, EAGER)
@@ -126,7 +127,7 @@ def check(options: argparse.Namespace) -> Found:
         "state_bytes_per_chunk": fast.state_bytes,
         "network_bytes": held,
         "peak_memory_bytes": peak,
-        # everything that waits for a barrier of the long drive, the network, and the work on one chunk
+        # the network, the states of all chunks of the long drive, and the work on one chunk
         "long_drive_bytes": held + long_drive + max(0, peak - held - len(chunks) * fast.state_bytes),
     }
     if device.type == "cuda":
@@ -137,7 +138,8 @@ def check(options: argparse.Namespace) -> Found:
 
 
 def _kernels(config: ModelConfig, frames: int, height: int, width: int) -> dict[str, dict[str, dict[str, int]]]:
-    """Kernels, bytes and casts of the network's parts, with everything in `switches` undone and as they are."""
+    """Kernels, bytes and casts of the network's parts, with all optimisations in `switches` undone ("before"), and
+    now."""
     both = {"before": count_parts(config, frames, height, width, all_undone)}
     both["now"] = count_parts(config, frames, height, width)
     return {when: {name: asdict(counted) for name, counted in parts.items()} for when, parts in both.items()}
@@ -146,7 +148,7 @@ def _kernels(config: ModelConfig, frames: int, height: int, width: int) -> dict[
 def _worth(
     model: Reconstructor, frames: torch.Tensor, chunks: Sequence[range], switches: dict[str, Switch]
 ) -> dict[str, float]:
-    """How many times longer a drive takes with each improvement undone."""
+    """Factor by which a drive takes longer with each optimisation undone."""
     run("fast", model, frames, chunks)
     base = run("fast", model, frames, chunks, by_phase=False).total
     worth = {}
@@ -160,8 +162,9 @@ def _worth(
 def _against_float32(
     fast: Timed, config: ModelConfig, frames: torch.Tensor, chunks: Sequence[range], device: torch.device
 ) -> Found:
-    """The same weights as published: float32 without TF32, in the plain order and in the published schedule."""
-    set_float32_products(*products_beside(torch.float32))
+    """Compare with the same weights in float32 without TF32, in the plain order of work and in the published
+    schedule."""
+    set_tf32(*tf32_for(torch.float32))
     model = made_up_network(config, torch.float32, device)
     plain = run("plain", model, frames, chunks)
     run("release", model, frames[: chunks[0].stop], chunks[:1])
@@ -179,7 +182,7 @@ def _on_city(dtype: torch.dtype, device: torch.device) -> dict[str, float]:
     images, positions = read_drive()
     errors = {}
     for precision in (torch.float32, dtype):
-        set_float32_products(*products_beside(precision))
+        set_tf32(*tf32_for(precision))
         model = on_device(open_checkpoint(WEIGHTS_FOLDER / "city_tiny.safetensors", dtype=precision), device)
         chunks = chunks_of(len(images), model.config.chunk_size, model.config.chunk_overlap)
         errors[precision] = trajectory_error(run("fast", model, images, chunks).predictions, positions)
@@ -190,7 +193,7 @@ def _on_city(dtype: torch.dtype, device: torch.device) -> dict[str, float]:
 def _measured(
     model: Reconstructor, frames: torch.Tensor, chunks: Sequence[range], device: torch.device
 ) -> tuple[Timed, int, int]:
-    """A run without a wait between its phases, the bytes the device held before it and the most it held."""
+    """A run without waits between its phases, the bytes allocated on the device before it, and the most during it."""
     if device.type != "cuda":
         return run("fast", model, frames, chunks, by_phase=False), 0, 0
     torch.cuda.reset_peak_memory_stats(device)
@@ -199,7 +202,7 @@ def _measured(
 
 
 def table(found: Found) -> tuple[str, bool]:
-    """The lines for people, and whether all targets were reached."""
+    """The printed lines, and whether all targets are met."""
     lines = []
     for name, rate in found["flops_per_second"].items():
         share = rate / found["matrix_flops_per_second"]
@@ -248,7 +251,7 @@ def table(found: Found) -> tuple[str, bool]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the checks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m models.benchmark.gpu_check", description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to test these lines")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to test this program")
     parser.add_argument("--preset", default="scal3r", help="network")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of the fast path")
     parser.add_argument("--frames", type=int, default=330, help="of the drive that is timed")
@@ -256,27 +259,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=518)
     parser.add_argument("--chunk-size", type=int, default=60)
     parser.add_argument("--overlap", type=int, default=30)
-    parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the slow comparisons")
+    parser.add_argument("--twin-chunks", type=int, default=3, help="chunks of the comparison with float32")
     parser.add_argument("--copy-bytes", type=int, default=1_000_000_000)
     parser.add_argument(
         "--compiled",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also time blocks that went through torch.compile",
+        help="also time the network with torch.compile",
     )
     parser.add_argument("--json", help="write all numbers to this file")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("error: there is no GPU here; --device cpu --preset city_tiny runs the same lines small", file=sys.stderr)
+        print("error: there is no GPU here; --device cpu --preset city_tiny tests this program", file=sys.stderr)
         return 1
-    begin, products = time.perf_counter(), float32_products()
+    begin, products = time.perf_counter(), tf32_setting()
     try:
         found = check(options)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        set_float32_products(*products)
+        set_tf32(*products)
     found["seconds"] = time.perf_counter() - begin
     text, good = table(found)
     print(text)

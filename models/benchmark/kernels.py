@@ -1,7 +1,7 @@
-"""Kernels, bytes and casts of the network's parts, counted on tensors without data: no device is needed.
+"""Counts kernels, bytes and casts of the network's parts on tensors without data, so that no GPU is needed.
 
-Every operation that is no view is a kernel that reads its inputs and writes its outputs once; so it is on a GPU, save
-what a library's product does inside. Attention and the RMS norm count as the one kernel that a GPU has for them.
+Every operation except views counts as one kernel that reads its inputs and writes its outputs once. This holds on a
+GPU, except inside the libraries' matrix products. Attention and the RMS norm count as one kernel each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FREE = ("aten::empty", "aten::detach", "prim::device", "aten::new_empty", "aten
 
 @dataclass
 class Counted:
-    """kernels: how many are started. nbytes: what they read and write. casts: those that only change the dtype."""
+    """kernels: how many are started; nbytes: read and written by them; casts: kernels that only change the dtype."""
 
     kernels: int = 0
     nbytes: int = 0
@@ -46,7 +46,7 @@ class _Kernels(TorchDispatchMode):
         if not func.is_view and not name.startswith(_FREE) and name != "aten::_unsafe_view":
             read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             written = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-            # an `out=` is among the arguments and is only written
+            # a tensor given as `out=` is in both lists and is only written
             once = {id(tensor): tensor for tensor in (*read, *written)}.values()
             self.counted.kernels += 1
             self.counted.nbytes += sum(tensor.nbytes for tensor in once)
@@ -56,7 +56,7 @@ class _Kernels(TorchDispatchMode):
 
 
 class _OneKernel(TorchFunctionMode):
-    """Functions that tensors without data would take apart, though a GPU has one kernel for each."""
+    """Counts attention and RMS norm as one kernel: without data, torch would split them into several operations."""
 
     def __init__(self, counted: Counted) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _OneKernel(TorchFunctionMode):
 
 
 def count(work: Callable[[], object]) -> Counted:
-    """What `work` starts; it must keep to tensors on the device `meta`."""
+    """Count the kernels of `work`, which must use tensors on the device `meta` only."""
     counted = Counted()
     with torch.no_grad(), _OneKernel(counted), _Kernels(counted):
         work()
@@ -84,10 +84,11 @@ def count(work: Callable[[], object]) -> Counted:
 def count_parts(
     config: ModelConfig, frames: int, height: int, width: int, around: Switch | None = None
 ) -> dict[str, Counted]:
-    """One frame block, one global block, one memory step and read, one pass of the depth head, in bfloat16.
+    """Counts for one frame block, one global block, a memory's step and read, and one pass of the depth head, in
+    bfloat16.
 
     frames: of a chunk. around: a context in which to count, as in `switches`. Constants that are made once are not
-    counted. The memory's parts are left out where the network has none.
+    counted. A network without memories has no counts for them.
     """
     with torch.device("meta"):
         model = Reconstructor(config).requires_grad_(False).set_precision(torch.bfloat16).eval()
@@ -118,7 +119,7 @@ def count_parts(
     counted = {}
     for name, work in parts.items():
         if around is None:
-            count(work)  # makes what is made once
+            count(work)  # makes the constants
             counted[name] = count(work)
         else:
             with around(model):

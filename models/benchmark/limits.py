@@ -1,4 +1,4 @@
-"""What a device can do at best, and what the network asks of it: the yardsticks of the benchmark."""
+"""The limits of a device (matrix and copy rates, attention kernel) and the network's number of operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.benchmark.modes import _wait
+from models.benchmark.modes import wait_for
 from models.config import ModelConfig
 from models.reconstructor import Reconstructor
 
@@ -18,20 +18,20 @@ _ATTENTION = "scaled_dot_product"
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, at_least: float = 0.5) -> float:
-    """Seconds a call of `work` takes, the mean over at least this long after one call to warm up.
+    """Mean seconds per call of `work`, over at least `at_least` seconds, after one call to warm up.
 
-    CPU seconds of all threads where a CPU works, so that others on the machine do not count; else the clock's.
+    On a CPU these are CPU seconds of all threads, so that other processes do not count; on a GPU, seconds of the clock.
     """
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     work()
-    _wait(device)
+    wait_for(device)
     begin, calls = clock(), 0
     while clock() - begin < at_least:
         work()
         calls += 1
         if device.type == "cuda" and calls % 8 == 0:
-            _wait(device)
-    _wait(device)
+            wait_for(device)
+    wait_for(device)
     return (clock() - begin) / calls
 
 
@@ -43,7 +43,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, tokens: int, width: in
 
 
 def copy_rate(device: torch.device, nbytes: int = 200_000_000) -> float:
-    """Bytes/s of a copy to the device and back from pinned memory; within host memory where there is no other."""
+    """Bytes/s of a copy from pinned host memory to the device and back; on a CPU, within host memory."""
     on_gpu = device.type == "cuda"
     there = torch.empty(nbytes, dtype=torch.uint8, pin_memory=on_gpu)
     back, here = torch.empty_like(there, pin_memory=on_gpu), torch.empty(nbytes, dtype=torch.uint8, device=device)
@@ -55,7 +55,9 @@ def copy_rate(device: torch.device, nbytes: int = 200_000_000) -> float:
     return 2 * nbytes / seconds_of(round_trip, device)
 
 
-class _Heard(TorchDispatchMode):
+class _OperationNames(TorchDispatchMode):
+    """Collects the names of all operations that run inside it."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
@@ -66,10 +68,10 @@ class _Heard(TorchDispatchMode):
 
 
 def attention_kernel(device: torch.device, dtype: torch.dtype, heads: int, head_width: int) -> str:
-    """Which kernel scaled_dot_product_attention takes for the network's shapes: "flash", "efficient", "cudnn", or
-    "plain" where it fell back to products and a softmax in memory."""
+    """Which kernel scaled_dot_product_attention uses for the network's shapes: "flash", "efficient", "cudnn", or
+    "plain" if it uses separate products and a softmax."""
     q = torch.randn(1, heads, 256, head_width, device=device).to(dtype)
-    with torch.inference_mode(False), torch.no_grad(), _Heard() as heard:
+    with torch.inference_mode(False), torch.no_grad(), _OperationNames() as heard:
         F.scaled_dot_product_attention(q, q, q)
     for name in heard.names:
         if _ATTENTION in name:
@@ -80,9 +82,9 @@ def attention_kernel(device: torch.device, dtype: torch.dtype, heads: int, head_
 
 
 def flops_of_chunk(config: ModelConfig, frames: int, height: int, width: int, new_frames: int) -> dict[str, float]:
-    """Floating point operations of one chunk in the fast path, phase by phase, counted on tensors without data.
+    """Floating point operations of one chunk in the fast path, by phase, counted on tensors without data.
 
-    new_frames: those that are encoded for it, the others came with the chunk before.
+    new_frames: how many are encoded; the other frames were encoded for the chunk before.
     """
     with torch.device("meta"):
         model = Reconstructor(config).requires_grad_(False).eval()
@@ -98,7 +100,7 @@ def flops_of_chunk(config: ModelConfig, frames: int, height: int, width: int, ne
         return result
 
     encoded = count("encode", lambda: model.encode(images))
-    if encoded.shape[-1] > config.embed_dim:  # the encoder hands on more than tokens
+    if encoded.shape[-1] > config.embed_dim:  # the encoder appends fine features
         tokens = torch.empty(1, frames, *encoded.shape[1:], device="meta")
     state = model.begin(tokens, grid)
     for segment in range(len(config.segments)):

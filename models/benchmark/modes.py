@@ -1,12 +1,13 @@
-"""Three ways through the network on the same weights and frames, each timed phase by phase.
+"""Three ways to run the network on the same weights and frames, each timed by phase.
 
-release   the published program's order of work, here only to be measured against: float32, shared frames encoded
-          once a chunk, layer by layer over all chunks with each chunk's tokens copied to the device and back,
-          whole features of four layers brought to the host, all of q, k, v and rates at a memory's step and again
-          at its read, maps resized before the 1x1 convolution, depth and points. Left out in its favour: rotary
-          tables gathered position by position, grid embeddings made anew for every 8 frames
-plain     Reconstructor.forward_drive's order of work, without points
-fast      what the pipeline does: shared frames once, four barriers, features projected at once, depth alone
+release   the published program's order of work, only for comparison: float32, shared frames encoded once per chunk,
+          layer by layer over all chunks with each chunk's tokens copied to the device and back, whole features of
+          four layers copied to the host, all of q, k, v and rates computed at a memory's step and again at its read,
+          maps resized before the 1x1 convolution, depth and points. Two slow parts of it are left out: rotary tables
+          gathered position by position, grid embeddings made again for every 8 frames
+plain     the order of work of Reconstructor.forward_drive, without points
+fast      the pipeline's order of work: shared frames encoded once, one barrier per memory, features projected at once,
+          depth only
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ Mode = Literal["release", "plain", "fast"]
 
 @dataclass
 class Timed:
-    """What a run gave: predictions on the host, seconds (clock and CPU) a phase, most bytes a chunk waited with."""
+    """The result of a run: predictions on the host, seconds per phase (clock and CPU), and the most bytes that a chunk
+    held at a barrier."""
 
     predictions: list[Prediction] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     state_bytes: int = 0
     by_phase: bool = True
-    """Whether the device is waited for around every phase; else nothing is between start and end but the work."""
+    """Whether the run waits for the device before and after every phase, to measure each."""
 
     @property
     def total(self) -> float:
@@ -52,29 +54,29 @@ class Timed:
 
     @property
     def cpu_total(self) -> float:
-        """CPU seconds of all phases: what a loaded machine does not change much."""
+        """CPU seconds of all phases, which depend little on the load of the machine."""
         return sum(self.cpu_seconds.values())
 
     def spent(self, device: torch.device) -> dict[str, float]:
-        """Seconds a phase by which rates are told: CPU seconds where a CPU works, which it may share with others."""
+        """Seconds per phase for computing rates: CPU seconds on a CPU, which other processes may use too."""
         return self.cpu_seconds if device.type == "cpu" else self.seconds
 
     @contextmanager
     def phase(self, name: str, device: torch.device) -> Iterator[None]:
-        """Add what is done inside to a phase."""
+        """Add the time spent inside to a phase."""
         if not self.by_phase:
             yield
             return
-        _wait(device)
+        wait_for(device)
         clock, cpu = time.perf_counter(), time.process_time()
         yield
-        _wait(device)
+        wait_for(device)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - clock
         self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu
 
 
 def made_up_network(config: ModelConfig, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Reconstructor:
-    """A network with random weights whose memories have an effect, made on the device itself."""
+    """A network with random weights, whose memories have an effect, made on the device."""
     torch.manual_seed(seed)
     with torch.device(device):
         model = Reconstructor(config)
@@ -84,7 +86,7 @@ def made_up_network(config: ModelConfig, dtype: torch.dtype, device: torch.devic
 
 
 def made_up_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Smooth pictures that drift to the side, (N, 3, H, W) uint8."""
+    """Smooth images that move sideways from frame to frame, (N, 3, H, W) uint8."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, height // 7 + 1, (width + 4 * count) // 7 + 2, generator=generator)
     wide = torch.nn.functional.interpolate(coarse, size=(height, width + 4 * count), mode="bicubic")[0]
@@ -96,9 +98,9 @@ def made_up_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor
 def run(
     mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], by_phase: bool = True
 ) -> Timed:
-    """One drive. frames (N, 3, H, W) uint8 on the host; the model's precision decides the arithmetic.
+    """Run one drive. frames (N, 3, H, W) uint8 on the host; the arithmetic is that of the model's precision.
 
-    by_phase: wait for the device around every phase, to tell their seconds apart; else all is one phase "drive".
+    by_phase: measure every phase, waiting for the device around each; otherwise there is one phase, "drive".
     """
     timed = Timed()
     if by_phase:
@@ -125,17 +127,17 @@ def _run(mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequ
                 found = model.predict(
                     state, middle_first(list(chunk)), with_points=mode == "release", projected=mode == "fast"
                 )
-                found.points = found.points_confidence = None  # of no use to a comparison, and large
+                found.points = found.points_confidence = None  # large, and not compared
                 timed.predictions.append(_on_host(found, pinned=mode == "fast" and device.type == "cuda"))
             states[number] = None  # type: ignore[call-overload]
     with timed.phase("heads", device):
-        _wait(device)  # for the last copies
+        wait_for(device)  # for the last copies
 
 
 def _encoded(
     mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], timed: Timed
 ) -> list[ChunkState]:
-    """Chunks before their first layer."""
+    """The states of all chunks before the first layer."""
     device = model.aggregator.camera_token.device
     grid = model.grid_of(frames)
     states: list[ChunkState] = []
@@ -156,7 +158,7 @@ def _encoded(
 def _barrier_by_barrier(model: Reconstructor, states: list[ChunkState], timed: Timed, projected: bool) -> None:
     aggregator, device = model.aggregator, model.aggregator.camera_token.device
     keep = model.keep_projected if projected else whole_feature
-    for segment, layers in enumerate(model.config.segments):
+    for segment in range(len(model.config.segments)):
         total: FastWeights | None = None
         for number in range(len(states)):
             with timed.phase("layers", device):
@@ -170,11 +172,10 @@ def _barrier_by_barrier(model: Reconstructor, states: list[ChunkState], timed: T
                 weights = aggregator.memory_update(segment, total, torch.float32).to(states[0].tokens.dtype)
             for number in range(len(states)):
                 states[number] = aggregator.finish_segment(states[number], weights, keep)
-        del layers
 
 
 def _layer_by_layer(model: Reconstructor, states: list[ChunkState], timed: Timed) -> None:
-    """As published: for every layer, every chunk's tokens come to the device and go back."""
+    """As published: for every layer, every chunk's tokens are copied to the device and back."""
     aggregator, config = model.aggregator, model.config
     device, specials, d = aggregator.camera_token.device, config.special_tokens, config.embed_dim
     wanted = {*config.dense_layers, config.depth - 1}
@@ -205,19 +206,19 @@ def _layer_by_layer(model: Reconstructor, states: list[ChunkState], timed: Timed
                     here = replace(state, tokens=_moved(state.tokens, device), features={})
                     _keys(model, segment, here)
                     state.tokens = _moved(_read(model, segment, here, weights))
-                    if layers[-1] in wanted:  # the global half anew, on the host
+                    if layers[-1] in wanted:  # the global half is replaced, on the host
                         first = state.features[layers[-1]][..., :d]
                         state.features[layers[-1]] = torch.cat([first, state.tokens], dim=-1)
                 state.next_segment += 1
     for state in states:
         state.camera = state.features[config.depth - 1][:, :, 0]
-        state.tokens = state.tokens.new_empty(0)  # the heads read features alone
+        state.tokens = state.tokens.new_empty(0)  # the heads need only features
         fine = {FINE_FEATURES: state.features[FINE_FEATURES]} if config.dense_skip else {}
         state.features = {layer: state.features[layer][:, :, specials:] for layer in config.dense_layers} | fine
 
 
 def _read(model: Reconstructor, segment: int, state: ChunkState, weights: FastWeights) -> Tensor:
-    """The chunk's tokens with what its memory says to the patches."""
+    """The chunk's tokens after the memory's output was added to the patches."""
     memory, patches, rope = _at_memory(model, segment, state)
     specials = model.config.special_tokens
     read = memory.apply_to(patches, weights, rope).view(state.tokens[:, :, specials:].shape)
@@ -225,14 +226,14 @@ def _read(model: Reconstructor, segment: int, state: ChunkState, weights: FastWe
 
 
 def _query(model: Reconstructor, segment: int, state: ChunkState) -> None:
-    """What a memory's step has no use for, but is published with it."""
+    """The published program computes queries at a memory's step, although the step does not use them."""
     memory, patches, rope = _at_memory(model, segment, state)
     width = patches.shape[-1]
     rotate(memory.q_norm(F.linear(patches, memory.qkv.weight[:width], memory.qkv.bias[:width])), rope)
 
 
 def _keys(model: Reconstructor, segment: int, state: ChunkState) -> None:
-    """What a memory's read has no use for, but is published with it."""
+    """The published program computes keys and rates at a memory's read, although the read does not use them."""
     memory, patches, rope = _at_memory(model, segment, state)
     width = patches.shape[-1]
     keys, _ = F.linear(patches, memory.qkv.weight[width:], memory.qkv.bias[width:]).chunk(2, dim=-1)
@@ -248,7 +249,7 @@ def _at_memory(model: Reconstructor, segment: int, state: ChunkState) -> tuple[C
 
 @contextmanager
 def _resized_first(model: Reconstructor) -> Iterator[None]:
-    """The dense heads as published: a map is made larger first and goes through its 1x1 convolution then."""
+    """The dense heads as published: a map is resized first and goes through its 1x1 convolution afterwards."""
     blocks = [block for head in (model.depth_head, model.point_head) for block in head.fusion]
 
     def forward(block: FusionBlock, deeper: Tensor | None, lateral: Tensor, size: tuple[int, int]) -> Tensor:
@@ -265,7 +266,7 @@ def _resized_first(model: Reconstructor) -> Iterator[None]:
 
 
 def _moved(tensor: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """The tensor in other memory: on the host, or on the device."""
+    """A copy of the tensor on the host or on the device."""
     return tensor.to(device, copy=True)
 
 
@@ -278,7 +279,7 @@ def _sum(total: FastWeights | None, step: FastWeights | None) -> FastWeights | N
 
 
 def _copy(state: ChunkState, device: torch.device | str = "cpu") -> ChunkState:
-    """The state in other memory: on the host, or on the device."""
+    """A copy of the state on the host or on the device."""
     return state.map(lambda t: None if t is None else _moved(t, device))
 
 
@@ -287,7 +288,7 @@ def _to_device(frames: Tensor, device: torch.device, pinned: bool) -> Tensor:
 
 
 def _on_host(prediction: Prediction, pinned: bool) -> Prediction:
-    """The prediction in host memory; in pinned memory it is there once the device has been waited for."""
+    """The prediction in host memory. If pinned, its copies are complete only after the next wait for the device."""
 
     def there(tensor: Tensor) -> Tensor:
         tensor = tensor.float()
@@ -299,13 +300,14 @@ def _on_host(prediction: Prediction, pinned: bool) -> Prediction:
     return Prediction(prediction.frame_index, there(poses), there(depth), there(confidence))
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Return when the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def pose_difference(found: Sequence[Prediction], expected: Sequence[Prediction]) -> float:
-    """Largest over chunks: distance of the pose encodings over their size."""
+    """Norm of the difference of the pose encodings over the norm of the expected ones; the largest over chunks."""
     return max(
         float((a.pose_encoding - b.pose_encoding).norm() / b.pose_encoding.norm())
         for a, b in zip(found, expected, strict=True)
@@ -313,5 +315,5 @@ def pose_difference(found: Sequence[Prediction], expected: Sequence[Prediction])
 
 
 def depth_difference(found: Sequence[Prediction], expected: Sequence[Prediction]) -> float:
-    """Largest over chunks: distance of the depths over their size."""
+    """Norm of the difference of the depth maps over the norm of the expected ones; the largest over chunks."""
     return max(float((a.depth - b.depth).norm() / b.depth.norm()) for a, b in zip(found, expected, strict=True))

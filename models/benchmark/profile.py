@@ -1,4 +1,4 @@
-"""Where a GPU's time goes, kernel by kernel, put into groups by the kernels' names."""
+"""The GPU time of each group of kernels; the groups are found by the kernels' names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# The first group whose words are in a kernel's name has it.
+# A kernel belongs to the first group of which a word is in its name.
 _GROUPS = (
     ("attention", ("flash", "fmha", "attention", "sdpa")),
     ("convolutions", ("conv", "implicit", "wgrad", "dgrad", "nchw", "nhwc")),
@@ -20,7 +20,7 @@ _GROUPS = (
 
 
 def group_of(kernel: str) -> str:
-    """The group that a kernel of this name belongs to."""
+    """The group to which a kernel of this name belongs."""
     name = kernel.lower()
     return next((group for group, words in _GROUPS if any(word in name for word in words)), "others")
 

@@ -1,7 +1,7 @@
-"""What each improvement is worth: the network with one of them undone by its plain twin, as long as a `with` lasts.
+"""Switches that undo one optimisation of the network each, for the time of a `with`, to measure what it gains.
 
-The twins are the forms that the fast ones replaced; tests compare them. Under torch.compile the first three cost
-little, because the compiler fuses the twin too: they are measured without it.
+A switch replaces the optimised function by its plain twin, a simpler version that computes the same; tests compare
+them. The switches in EAGER are measured without torch.compile, because the compiler fuses the plain twin too.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from models.dense_head import grid_embedding
 from models.fast_weights import FastWeights
 from models.reconstructor import Reconstructor
 from models.rope import RopeTable
-from models.tuning import float32_products, set_float32_products
+from models.tuning import set_tf32, tf32_setting
 
 Switch = Callable[[Reconstructor], AbstractContextManager[object]]
 
 
 def plain_layer_norm(norm: LayerNorm, x: Tensor) -> Tensor:
-    """In float32 between two casts."""
+    """Computed in float32, between two casts."""
     return F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps).to(x.dtype)
 
 
 def plain_rms_norm(norm: RMSNorm, x: Tensor) -> Tensor:
-    """In float32 between two casts, operation by operation."""
+    """Computed in float32, between two casts, one operation after the other."""
     eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
     y = x.float()
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
@@ -42,7 +42,7 @@ def plain_rms_norm(norm: RMSNorm, x: Tensor) -> Tensor:
 
 
 def plain_rotate(x: Tensor, table: RopeTable) -> Tensor:
-    """Quarters put together anew, two products in float32, a sum and a cast."""
+    """Quarters concatenated again, two products in float32, a sum and a cast."""
     length, positions = x.shape[-2], len(table.cos)
     if length != positions:
         x = x.unflatten(-2, (-1, positions))
@@ -54,16 +54,16 @@ def plain_rotate(x: Tensor, table: RopeTable) -> Tensor:
 
 
 def plain_block(block: Block, x: Tensor, rope: RopeTable | None = None) -> Tensor:
-    """LayerScale and sum in two kernels each."""
+    """LayerScale and residual sum in two kernels."""
     x = x + block.attn(block.norm1(x), rope) * block.ls1.gamma
     return x + block.mlp(block.norm2(x)) * block.ls2.gamma
 
 
 def plain_memory_step(memory: ContextMemory, x: Tensor, rope: RopeTable) -> FastWeights:
-    """Start weights cast for every chunk, keys, values and hidden units cast to float32 for the sums over tokens."""
+    """Start weights are cast for every chunk; keys, values and hidden units are cast to float32 to be summed."""
     width = x.shape[-1]
     k, v = F.linear(x, memory.qkv.weight[width:], memory.qkv.bias[width:]).chunk(2, dim=-1)
-    k = models.context_memory.rotate(memory.k_norm(k), rope)  # type: ignore[attr-defined]  # as it is switched
+    k = models.context_memory.rotate(memory.k_norm(k), rope)  # type: ignore[attr-defined]  # the switched version
     eta = F.softplus(F.linear(x.float(), memory.lrs.weight.float(), memory.lrs.bias.float()) + memory.base)
     w0, w1, w2 = (w.to(k.dtype) for w in memory.start)
     g, u = k @ w0, k @ w2
@@ -102,12 +102,12 @@ def _patched(*places: tuple[object, str, object]) -> Iterator[None]:
 
 @contextmanager
 def _exact_float32(model: Reconstructor) -> Iterator[None]:
-    before = float32_products()
-    set_float32_products(False, False)
+    before = tf32_setting()
+    set_tf32(False, False)
     try:
         yield
     finally:
-        set_float32_products(*before)
+        set_tf32(*before)
 
 
 @contextmanager
@@ -138,21 +138,21 @@ EAGER: dict[str, Switch] = {
     ),
     "LayerScale in the sum": lambda model: _patched((Block, "forward", plain_block)),
 }
-"""Switches that are measured on a network that is not compiled: the improvement's name -> its undoing."""
+"""Switches that are measured without torch.compile: name of the optimisation -> the context that undoes it."""
 
 ALWAYS: dict[str, Switch] = {
     "memory step in one pass": lambda model: _patched((ContextMemory, "step", plain_memory_step)),
     "as many frames as fill the card": _eight_frames,
     "maps and weights channels last": _channels_first,
-    "grid embeddings on the device": lambda model: _patched((models.dense_head, "_faint_grid", plain_grid)),
+    "grid embeddings on the device": lambda model: _patched((models.dense_head, "_scaled_grid", plain_grid)),
     "float32 products through TF32": _exact_float32,
 }
-"""Switches that are measured with everything else on, compiled where it can be."""
+"""Switches that are measured with everything else on, compiled if possible."""
 
 
 @contextmanager
 def all_undone(model: Reconstructor) -> Iterator[Reconstructor]:
-    """The network as it was before all of them, not compiled."""
+    """The network with all optimisations undone, not compiled."""
     plain_again(model)
     with ExitStack() as stack:
         for switch in (*EAGER.values(), *ALWAYS.values()):

@@ -1,6 +1,6 @@
-"""Predictions of chunks -> one trajectory, with how sure it is.
+"""Predictions of chunks -> one trajectory with its uncertainty.
 
-In: chunk predictions in their own gauges (poses, depth, confidence), loop chunks. Out: JoinResult.
+In: predictions of chunks, each in its own gauge (poses, depth, confidence), and of loop chunks. Out: JoinResult.
 NumPy and SciPy; no Ray, no torch, no storage.
 """
 

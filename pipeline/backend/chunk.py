@@ -1,4 +1,4 @@
-"""One chunk's prediction as the back end sees it: checked once, in time order, pixels thinned out."""
+"""One chunk's prediction as the back end uses it: checked once, in time order, on a coarse grid of pixels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pipeline.errors import AlignmentError
 class Chunk:
     """A chunk in time order. Shapes: S frames, q kept pixels of each frame.
 
-    frame_index (S,) int64, rising; time (S,) int64: the same counted without frames that are in no chunk, as the
-    network saw them; chunk_from_camera (S, 4, 4) with orthonormal rotations;
-    rays (S, q, 3): direction with z = 1 of each kept pixel; depth, confidence (S, q); a frame that is not
-    `ok` has confidence 0. reference: position of the frame that the gauge hangs on.
+    frame_index (S,) int64, rising; time (S,) int64: the frames' numbers among those that are in some chunk (stops are
+    left out); chunk_from_camera (S, 4, 4) with orthonormal rotations; rays (S, q, 3): direction of each kept pixel in
+    the camera's axes, with z = 1; depth, confidence (S, q): chunk units, and as the network gives it; a frame that is
+    not `ok` has confidence 0. reference: position in these arrays of the frame that defines the gauge.
     """
 
     frame_index: NDArray[np.int64]
@@ -33,22 +33,26 @@ class Chunk:
 
     @staticmethod
     def read(source: PosedDepth, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None) -> Chunk:
-        """Check and convert; of each frame at most about `max_pixels` pixels on a regular grid are kept.
+        """Check and convert a prediction.
 
-        source: frames in any order; it may lack `ok` (S,): then all images are good.
+        Args:
+            source: frames in any order. Without `ok` (S,), all its images count as good. Pixels whose depth or
+                confidence is NaN are ignored.
+            max_pixels: about how many pixels of each frame are kept, on a regular grid; None: all.
+            kept: the frame numbers that are in chunks, rising; None: all.
 
-        kept: the frame numbers that are in chunks, rising; None: all. Depth and confidence may hold NaN: such
-        pixels have no say. Raises AlignmentError for arrays that do not fit together, frame numbers given twice
-        or not in `kept`, or poses that are not finite.
+        Raises:
+            AlignmentError: arrays do not fit together, a frame number occurs twice or is not in `kept`, or a pose is
+                not finite.
         """
         index = np.asarray(source.frame_index, np.int64)
         name = f"chunk with frames {index.min()}..{index.max()}" if index.size else "chunk without frames"
-        steps = len(index)
+        count = len(index)
         poses = np.asarray(source.cam_from_world, np.float64)
         depth, confidence = source.depth, source.confidence
-        if not steps or poses.shape != (steps, 3, 4) or depth.ndim != 3 or len(depth) != steps:
+        if not count or poses.shape != (count, 3, 4) or depth.ndim != 3 or len(depth) != count:
             raise AlignmentError(
-                f"{name}: expected poses (S, 3, 4) and depth (S, h, w) for S = {steps} frames, "
+                f"{name}: expected poses (S, 3, 4) and depth (S, h, w) for S = {count} frames, "
                 f"got {poses.shape} and {depth.shape}"
             )
         if confidence.shape != depth.shape:
@@ -60,12 +64,12 @@ class Chunk:
         if kept is not None:
             time = np.searchsorted(kept, index[order])
             if time[-1] >= len(kept) or (kept[time] != index[order]).any():
-                raise AlignmentError(f"{name}: it has frames that should be in no chunk")
-        ok = np.asarray(getattr(source, "ok", np.ones(steps, bool)), bool)
+                raise AlignmentError(f"{name}: it has frames that were to be left out of all chunks")
+        ok = np.asarray(getattr(source, "ok", np.ones(count, bool)), bool)
         if not np.isfinite(poses).all():
             frame = index[~np.isfinite(poses).all((1, 2))][0]
             raise AlignmentError(f"{name}: the pose of frame {frame} is not finite")
-        intrinsics = np.broadcast_to(np.asarray(source.intrinsics, np.float64), (steps, 3, 3))
+        intrinsics = np.broadcast_to(np.asarray(source.intrinsics, np.float64), (count, 3, 3))
         if not (intrinsics[:, [0, 1], [0, 1]] > 0).all():
             raise AlignmentError(f"{name}: focal lengths must be above zero")
 
@@ -76,14 +80,14 @@ class Chunk:
         x = (u - intrinsics[:, :1, 2]) / intrinsics[:, :1, 0]
         y = (v - intrinsics[:, 1:2, 2]) / intrinsics[:, 1:2, 1]
         thin = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-        kept_depth = np.asarray(depth[thin], np.float64).reshape(steps, -1)
-        kept_confidence = np.asarray(confidence[thin], np.float64).reshape(steps, -1)
+        kept_depth = np.asarray(depth[thin], np.float64).reshape(count, -1)
+        kept_confidence = np.asarray(confidence[thin], np.float64).reshape(count, -1)
         usable = np.isfinite(kept_depth) & (kept_depth > 0) & np.isfinite(kept_confidence) & ok[:, None]
         kept_confidence = np.where(usable, np.maximum(kept_confidence, 0), 0)
         kept_depth = np.where(usable, kept_depth, 1.0)
 
         rotation = nearest_rotation(poses[:, :, :3]).transpose(0, 2, 1)
-        chunk_from_camera = np.tile(np.eye(4), (steps, 1, 1))
+        chunk_from_camera = np.tile(np.eye(4), (count, 1, 1))
         chunk_from_camera[:, :3, :3] = rotation
         chunk_from_camera[:, :3, 3] = -np.einsum("nij,nj->ni", rotation, poses[:, :, 3])
         chunk_from_camera = chunk_from_camera[order]
@@ -101,23 +105,24 @@ class Chunk:
 
     @property
     def offset(self) -> Array:
-        """Frames from the reference frame, signed (S,): a network's error grows with it."""
+        """Signed number of frames from the reference frame (S,). The network's error grows with it."""
         return (self.time - self.time[self.reference]).astype(np.float64)
 
     @property
     def moment(self) -> Array:
-        """Integral of the offset over the way from the reference frame (S, 3), in frames times chunk units.
+        """First moment of the path: integral of the offset along it from the reference frame (S, 3), in frames times
+        chunk units.
 
-        Where steps are chained and each is turned by a rate times its offset, frames move by rate x moment.
+        If each step of the path is turned by (rate times its offset), the frames move by rate x moment.
         """
         offset, position = self.offset, self.chunk_from_camera[:, :3, 3]
-        steps = (offset[1:] + offset[:-1])[:, None] / 2 * np.diff(position, axis=0)
-        way = np.concatenate([np.zeros((1, 3)), np.cumsum(steps, axis=0)])
-        return np.asarray(way - way[self.reference])
+        parts = (offset[1:] + offset[:-1])[:, None] / 2 * np.diff(position, axis=0)
+        total = np.concatenate([np.zeros((1, 3)), np.cumsum(parts, axis=0)])
+        return np.asarray(total - total[self.reference])
 
     @property
     def frames(self) -> str:
-        """The frames in words, for messages: "30..89"."""
+        """First and last frame number for messages: "30..89"."""
         return f"{self.frame_index[0]}..{self.frame_index[-1]}"
 
     def points(self, positions: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -129,7 +134,7 @@ class Chunk:
 
 
 def _reference(chunk_from_camera: Array) -> int:
-    """The frame whose pose is nearest to the identity: the network puts the gauge there."""
+    """The frame whose pose is nearest to the identity: the network puts the origin of its coordinates there."""
     turn = np.arccos(np.clip((np.trace(chunk_from_camera[:, :3, :3], axis1=1, axis2=2) - 1) / 2, -1, 1))
     distance = np.linalg.norm(chunk_from_camera[:, :3, 3], axis=1)
     return int(np.argmin(turn + distance / max(float(distance.max()), 1e-12)))
@@ -137,7 +142,7 @@ def _reference(chunk_from_camera: Array) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Frames that two chunks have in common, and where they stand in each."""
+    """Frames that two chunks have in common: their numbers (n,) and their positions in either chunk's arrays (n,)."""
 
     frame_index: NDArray[np.int64]
     in_first: NDArray[np.int64]

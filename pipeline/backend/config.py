@@ -10,8 +10,8 @@ from pipeline.common.settings import ALWAYS, setting
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """When a drive is called doubtful (warn) or unusable (fail); noise is over the drive's median
-    overlap's."""
+    """Thresholds beyond which a drive is doubtful (warn) or unusable (fail). Noise is relative to the drive's median
+    overlap."""
 
     noise_warn: float = setting(2.0, expert=True, identity=ALWAYS)
     """An overlap this many times as noisy as the drive's median one is doubtful."""
@@ -20,15 +20,15 @@ class QualityConfig:
     turn_warn: float = setting(0.02, expert=True, identity=ALWAYS)
     """Radians (rms) by which two chunks may disagree about a frame's rotation."""
     turn_fail: float = setting(0.1, expert=True, identity=ALWAYS)
-    """... beyond which they do not show the same drive."""
+    """... beyond which they cannot be joined."""
     log_scale_warn: float = setting(0.05, expert=True, identity=ALWAYS)
-    """Log depth ratio (rms over frames) that two chunks may leave unexplained."""
+    """Difference of two chunks' log depths (rms over frames) that may remain after joining."""
     log_scale_fail: float = setting(0.25, expert=True, identity=ALWAYS)
     """... beyond which their depths contradict each other."""
     inliers_warn: float = setting(0.3, expert=True, identity=ALWAYS)
     """Least share of pixels whose depths agree."""
     inliers_fail: float = setting(0.1, expert=True, identity=ALWAYS)
-    """... below which an overlap says nothing."""
+    """... below which an overlap cannot be used."""
     overlap_warn: float = setting(0.5, expert=True, identity=ALWAYS)
     """Least share of the planned overlap with usable frames; none at all is a failure."""
     scale_jump: float = setting(6.0, expert=True, identity=ALWAYS)
@@ -36,15 +36,15 @@ class QualityConfig:
     scale_jump_least: float = setting(0.3, expert=True, identity=ALWAYS)
     """... if the log of the ratio is at least this."""
     speed_jump: float = setting(4.0, expert=True, identity=ALWAYS)
-    """A step this many times the median of the 30 around it, and of the drive, is no car's."""
+    """A motion between two frames this many times the median of the 30 around it, and of the drive, is not a car's."""
     filled_warn: float = setting(0.1, expert=True, identity=ALWAYS)
-    """Share of frames without a pose of their own."""
+    """Share of frames whose pose is interpolated because their image was bad."""
     filled_fail: float = setting(0.5, expert=True, identity=ALWAYS)
-    """... beyond which the trajectory is made up."""
+    """... beyond which the trajectory is mostly interpolation."""
     loops_warn: float = setting(0.5, expert=True, identity=ALWAYS)
     """Share of rejected loops (of at least four) beyond which the revisits are doubtful."""
     looseness_warn: float = setting(9.0, expert=True, identity=ALWAYS)
-    """Factor by which loops may find the chain's variance too small."""
+    """Factor by which the loops may show the chain's own variance to be too small."""
 
     def __post_init__(self) -> None:
         for low, high in (("noise", 1), ("turn", 1), ("log_scale", 1), ("filled", 1), ("inliers", -1)):
@@ -68,40 +68,39 @@ class BackendConfig:
     """How chunks are joined into one trajectory."""
 
     scale: bool = setting(True, expert=True, identity=ALWAYS)
-    """Estimate a scale per chunk (Sim(3)); False trusts the network's scale and joins by rigid motion
-    (SE(3))."""
+    """Estimate a scale per chunk (Sim(3)); False keeps the network's scale and joins by rigid motion (SE(3))."""
     drift: bool = setting(True, expert=True, identity=ALWAYS)
-    """Estimate how each chunk bends and stretches inside, from what its neighbours say of the same frames."""
+    """Estimate how each chunk bends and stretches inside, by comparing frames that it shares with its neighbours."""
     road: bool = setting(True, expert=True)
-    """Let the camera's height above the road hold the scale of the chunks, where a road is seen."""
+    """Where a road is seen, use the camera's constant height above it to hold the scale of the chunks."""
     max_pixels: int = setting(1024, expert=True, identity=ALWAYS)
-    """Pixels of a frame that are compared, on a regular grid; more cost time and gain nothing measurable."""
+    """Pixels of a frame that are compared, on a regular grid. More pixels cost time without a measurable gain."""
     confidence_floor: float = setting(0.1, expert=True, identity=ALWAYS)
-    """Pixels count above this share of the smaller median confidence of two chunks."""
+    """Pixels count if their confidence is above this share of the smaller of two chunks' median confidences."""
     huber_delta: float = setting(0.1, expert=True, identity=ALWAYS)
-    """Log depth ratio beyond which two chunks are said to disagree about a pixel."""
+    """Log depth ratio beyond which two chunks disagree about a pixel."""
     rounds: ClassVar[int] = 5
-    """Re-weighting rounds of the robust depth ratio of a frame."""
+    """Rounds of re-weighting for the robust depth ratio of a frame."""
     iterations: ClassVar[int] = 8
-    """Gauss-Newton steps of a solution at most; they end early when nothing moves."""
+    """Most Gauss-Newton steps of one solution. They end earlier when the steps become small."""
     loop_confidence: float = setting(0.99999, expert=True, identity=ALWAYS)
-    """A loop is rejected when its residual is less likely than one minus this, were it true."""
+    """A loop is rejected if a true loop would have so large a residual with a probability below one minus this."""
 
     unseen_turn: float = setting(0.004, expert=True, identity=ALWAYS)
-    """Radians by which two neighbouring chunks may be off together, which their overlap does not show: what a loop may
-    contradict the chain by grows from it."""
+    """Standard deviation, radians, of a rotation error that two neighbouring chunks share, so that their overlap does
+    not show it. A larger value lets loops contradict the chain by more."""
     unseen_scale: float = setting(0.03, expert=True, identity=ALWAYS)
-    """The same of the log of the scale."""
+    """The same for the log of the scale."""
     unseen_place: float = setting(0.03, expert=True, identity=ALWAYS)
-    """The same of the position, as a share of the way from one chunk to the next."""
+    """The same for the position, as a share of the distance from one chunk to the next."""
 
     unseen_lean: float = setting(0.002, expert=True, identity=ALWAYS)
-    """Radians by which every chunk of a drive may be off the one before in the same way. Only loops that bear each
-    other out are believed on its account."""
+    """Standard deviation, radians, of a rotation error that is the same from each chunk of a drive to the next. A loop
+    that is plausible only because of it is accepted only if other loops agree with it."""
     unseen_growth: float = setting(0.005, expert=True, identity=ALWAYS)
-    """The same of the log of the scale, all along a drive."""
+    """The same for the log of the scale."""
 
-    FORMER_SETTINGS: ClassVar = ("rounds", "iterations")
+    FORMER_SETTINGS: ClassVar = ("rounds", "iterations")  # constants now; older results name them
 
     quality: QualityConfig = field(default_factory=QualityConfig)
     """Thresholds of the verdict without ground truth."""

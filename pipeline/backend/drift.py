@@ -1,10 +1,10 @@
-"""How much chunks bend and stretch inside, learned from the drive itself.
+"""How much chunks bend and stretch inside (drift), estimated from the drive itself.
 
-A chunk is exact at its reference frame and off by more the further a frame lies from it. Two chunks show
-their common frames bent differently; the difference of their rates is measured well, each rate alone is
-not. With a prior of the rates' size, and of how alike the rates before and behind the reference are, the
-differences of a whole drive settle each of them. Both are estimated here by maximum likelihood, so that a
-network whose chunks do not drift, or drift in another way, is left alone.
+In this model a chunk is exact at its reference frame, and its error grows in proportion to the distance from it, at a
+rate of its own. Two overlapping chunks measure the difference of their rates well, but not each rate alone. A prior
+makes the rates of a whole drive determinable: it holds the standard deviation of the rates, and the correlation between
+the rate before the reference frame and the rate behind it. Both are estimated here by maximum likelihood. For a network
+whose chunks do not drift, the deviation comes out near zero and nothing is corrected.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from scipy.linalg import LinAlgError, cholesky_banded, solve_banded
 from pipeline.backend.overlap import Overlap, slope_of
 from pipeline.backend.sim3 import Array
 
-# Candidate correlations of the rates before and behind the reference. 1 is a steady bend, 0 a wandering
-# one, -1 a bow.
+# Candidate correlations of the rates before and behind the reference: 1 is a uniform curvature, 0 two independent
+# rates, -1 a curvature that changes sign at the reference frame.
 _PERSISTENCE = np.array([-0.99, -0.9, -0.5, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999])
 _FACTORS = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0])
-_FEWEST = 8  # overlaps below which a correlation cannot be told from chance
-_BLOCK = 6  # frames averaged to see whether neighbouring frames err alike
-_LEAST = 1e-5  # radians or log scale a span; a smaller rate moves no frame by a visible amount
+_FEWEST = 8  # overlaps; with fewer, a correlation cannot be told from chance
+_BLOCK = 6  # frames in a block, by which the correlation of neighbouring frames' errors is measured
+_LEAST = 1e-5  # radians or log scale per span; smaller rates change nothing visible
 
 
 @dataclass(frozen=True, eq=False)
 class DriftPrior:
-    """Rates of drift are normal with mean zero.
+    """Rates of drift have a normal distribution with mean zero.
 
-    rate (4,): deviation of turn x, y, z (radians, axes of the reference camera) and of log scale, a span;
-    persistence (4,): correlation of the rates before and behind the reference frame; span: frames.
+    rate (4,): standard deviations of the rotation about x, y, z (radians, axes of the reference camera) and of the log
+    scale, per span; persistence (4,): correlation of the rates before and behind the reference frame; span: frames.
     """
 
     rate: Array
@@ -49,12 +49,18 @@ class DriftPrior:
         return inverse
 
     def over_span(self) -> Array:
-        """(4,): deviation of the drift between two frames a span apart, the reference between them."""
+        """(4,): standard deviation of the drift between two frames one span apart, with the reference between them."""
         return np.asarray(self.rate * np.sqrt((1 + self.persistence) / 2))
 
 
 def estimate_drift(overlaps: Sequence[Overlap], world_rotation: Array, span: float) -> DriftPrior:
-    """The prior from consecutive overlaps; `world_rotation[k]` turns chunk k's gauge into a common one."""
+    """The prior from consecutive overlaps.
+
+    Args:
+        overlaps: of neighbouring chunks, in order.
+        world_rotation: (K, 3, 3), from each chunk's own axes to common ones.
+        span: frames that rates refer to.
+    """
     slopes = [slope_of(overlap, span) for overlap in overlaps]
     rates, variances, left, pair = [], [], [], []
     for number, (overlap, slope) in enumerate(zip(overlaps, slopes, strict=True)):
@@ -72,7 +78,7 @@ def estimate_drift(overlaps: Sequence[Overlap], world_rotation: Array, span: flo
     known: NDArray[np.bool_] = np.isfinite(rate[:, 0])
     if not known.any():
         return DriftPrior(np.full(4, _LEAST), np.zeros(4), span)
-    # A chunk that went wrong must not speak for all: rates beyond three robust deviations are cut.
+    # One bad chunk must not determine the prior: rates are limited to three robust deviations.
     limit = 3 * 1.4826 * np.median(np.abs(rate[known]), axis=0)
     rate = np.clip(rate, -limit, limit)
     excess = (rate[known] ** 2).mean(0) - np.median(variance[known], axis=0)
@@ -89,10 +95,10 @@ def estimate_drift(overlaps: Sequence[Overlap], world_rotation: Array, span: flo
 
 
 def _likeliest(rate: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[float, float]:
-    """Correlation and size factor of greatest likelihood of the rate differences (n, c) along a chain.
+    """Maximum-likelihood correlation and factor on the deviation, for rate differences (n, c) along a chain.
 
-    rate[k] = behind[k] - before[k + 1] + noise, so neighbours covary by minus the covariance of one chunk's
-    two rates. Size is relative to the moment estimate. Gaps split the chain (no covariance across).
+    rate[k] = behind[k] - before[k + 1] + noise, so the covariance of neighbours is minus the covariance of one chunk's
+    two rates. The factor is relative to the method-of-moments estimate. Gaps split the chain (no covariance across).
     """
     filled = np.where(known[:, None], rate, 0.0)
     moment = np.maximum(((filled[known] ** 2).mean(0) - np.median(variance[known], axis=0)) / 2, _LEAST**2)
@@ -122,9 +128,9 @@ def _likeliest(rate: Array, variance: Array, known: NDArray[np.bool_]) -> tuple[
 
 
 def inflation_of(values: Array, pair: NDArray[np.int64]) -> float:
-    """Variance of means of neighbouring frames over that of independent ones, at least 1 (batch means).
+    """How much larger the variance of a mean over neighbouring frames is than with independent errors, at least 1.
 
-    values (n, c): residuals; pair (n,): rising, which overlap each is of.
+    By the method of batch means. values (n, c): residuals; pair (n,): the number of the overlap of each, rising.
     """
     starts = np.nonzero(np.diff(pair, prepend=-1))[0]
     length = np.diff([*starts, len(pair)])
@@ -138,7 +144,7 @@ def inflation_of(values: Array, pair: NDArray[np.int64]) -> float:
     part = part - _means(part, of)[of]
     _, number = np.unique(of * 10**6 + block[inside], return_inverse=True)
     means = _means(part, number)
-    # About two degrees of freedom of each overlap went into its own level and slope.
+    # The level and slope of each overlap were fitted: two degrees of freedom.
     used = whole[whole > 0]
     blocks = float((means**2).sum()) * _BLOCK / float((used - 2).sum())
     singles = float((part**2).sum()) / float((used * _BLOCK - 2).sum())
@@ -146,6 +152,6 @@ def inflation_of(values: Array, pair: NDArray[np.int64]) -> float:
 
 
 def _means(values: Array, of: NDArray[np.int64]) -> Array:
-    """Means (max(of) + 1, c) of values (n, c) by group; groups without any are 0."""
+    """Means (max(of) + 1, c) of values (n, c) by the number in `of` (n,); 0 where a number does not occur."""
     count = np.maximum(np.bincount(of), 1)
     return np.stack([np.bincount(of, column) / count for column in values.T], 1)

@@ -1,4 +1,4 @@
-"""Whether a trajectory goes to and fro as no car drives: its frames were probably not in the order of time."""
+"""Finds trajectories that reverse direction more often than a car does: their frames were probably out of order."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import numpy as np
 
 from pipeline.backend.sim3 import Array
 
-_AROUND = 4  # frames before and after one that tell whether the car moves there
-_MOVES = 0.25  # of what is usual: less is noise of a car that stands or creeps
-_BACK = -0.5  # cosine between two steps from which on the second one goes back
-_FEWEST = 4  # turns to and fro; a car that parks makes a few
-_SHARE = 0.05  # of the steps that move
-_SHORTEST = 8  # steps
+_AROUND = 4  # frames before and after, within which a motion shows that the car drives
+_MOVES = 0.25  # share of the usual motion; less counts as noise of a car that stands
+_BACK = -0.5  # cosine between two motions, below which the second one goes back
+_FEWEST = 4  # reversals; a car that parks makes a few
+_SHARE = 0.05  # of the motions between frames
+_SHORTEST = 8  # motions between frames; shorter drives are not judged
 
 
 def turned_back(positions: Array) -> tuple[int, ...]:
-    """The places at which a trajectory turns back on itself, where there are too many of them for a car; else none.
+    """The frames at which a trajectory reverses direction, if there are too many of them for a car; else none.
 
     Args:
-        positions: (n, 3), a row a frame, in order; any unit.
+        positions: (n, 3), one row per frame, in order; any unit.
 
     Returns:
-        Numbers of the frames from which a step leads back to where the step before came from.
+        Row numbers of the frames after which the motion goes back towards where it came from.
     """
     steps = np.diff(positions, axis=0)
     lengths = np.linalg.norm(steps, axis=1)
     if len(steps) < _SHORTEST:
         return ()
-    reach = np.zeros(len(positions))  # to the farthest frame around
+    reach = np.zeros(len(positions))  # distance to the farthest of the frames around
     for apart in range(1, _AROUND + 1):
         distance = np.linalg.norm(positions[apart:] - positions[:-apart], axis=1)
         reach[apart:] = np.maximum(reach[apart:], distance)

@@ -1,4 +1,4 @@
-"""Where a point fixed to the camera is at any moment, and how that depends on the unknowns of the pose graph."""
+"""The position of a point fixed to the camera at any time, and its derivatives by the unknowns of the pose graph."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from pipeline.backend.normal_equations import WIDTH, State, frame_derivative, place
 from pipeline.backend.sim3 import Array, cross_matrix
 
-_STEADY_S = 1.0  # on each side of a moment, over which its velocity is taken
+_STEADY_S = 1.0  # seconds before and after, over which a velocity is measured
 
 
 @dataclass(frozen=True, eq=False)
 class FrameTrack:
-    """n frames in order of time, each with its place in its chunk.
+    """n frames in order of time, each with its pose in its chunk.
 
-    time_s (n,): rising; chunk (n,); pose (n, 4, 4): chunk_from_camera; along (n,), moment (n, 3): see PoseResiduals.
+    time_s (n,): rising; chunk (n,): numbers; pose (n, 4, 4): chunk_from_camera; along (n,), moment (n, 3): offset from
+    the chunk's reference frame in spans, and `Chunk.moment` per span.
     """
 
     time_s: Array
@@ -41,8 +42,8 @@ class FrameTrack:
         )
 
     def between(self, moments: Array) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
-        """For moments (m,): the frame before each (m,), the share of the way to the next (m,), and whether the
-        drive was on then (m,)."""
+        """For times (m,): the frame before each (m,), the share of the interval to the next frame (m,), and whether
+        the time lies within the drive (m,)."""
         low = np.clip(np.searchsorted(self.time_s, moments, side="right") - 1, 0, max(len(self) - 2, 0))
         high = np.minimum(low + 1, len(self) - 1)
         length = np.maximum(self.time_s[high] - self.time_s[low], 1e-9)
@@ -53,8 +54,9 @@ class FrameTrack:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """m points at moments of their own. place (m, 3); velocity (m, 3), metres a second; rotation (m, 3, 3): of the
-    camera; columns (m, c), jacobian (m, 3, c): by unknowns of the pose graph (columns may repeat)."""
+    """m points, each at its own time. place (m, 3), metres; velocity (m, 3), metres per second; rotation (m, 3, 3):
+    world_from_camera; columns (m, c): numbers of unknowns of the pose graph (they may repeat); jacobian (m, 3, c):
+    derivatives of the place by them."""
 
     place: Array
     velocity: Array
@@ -64,7 +66,7 @@ class Placed:
 
 
 def placed_at(state: State, track: FrameTrack, moments: Array, lever: Array) -> Placed:
-    """Where the point `lever` (3,), metres in the camera's frame, is at each of `moments` (m,), linearised."""
+    """World position of the point `lever` (3,), metres in the camera's axes, at times `moments` (m,), linearised."""
     low, share, _ = track.between(moments)
     high = np.minimum(low + 1, len(track) - 1)
     before, behind = _steady(track, moments)
@@ -101,8 +103,11 @@ def placed_at(state: State, track: FrameTrack, moments: Array, lever: Array) -> 
 
 
 def _steady(track: FrameTrack, moments: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Frames (m,) a while before and after moments (m,): between two that follow each other, the noise of poses is most
-    of a velocity, and a clock's offset found by such velocities is drawn to where that noise fits best."""
+    """Frames (m,) about one second before and after times (m,), to measure velocities.
+
+    Between two consecutive frames, velocity would be mostly the noise of poses, and a clock offset estimated by such
+    velocities would fit that noise.
+    """
     last = len(track) - 1
     before = np.clip(np.searchsorted(track.time_s, moments - _STEADY_S, side="right") - 1, 0, max(last - 1, 0))
     behind = np.clip(np.searchsorted(track.time_s, moments + _STEADY_S), min(1, last), last)

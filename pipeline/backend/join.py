@@ -1,4 +1,4 @@
-"""Chunks in their own gauges -> one trajectory."""
+"""Chunks, each in its own gauge (arbitrary position, rotation and scale) -> one trajectory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence, place_in_world
-from pipeline.backend.loop_residuals import LoopWindows, loop_rows, loop_windows, measure_loop
+from pipeline.backend.loop_residuals import LoopWindows, loop_pose_residuals, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
@@ -24,25 +24,24 @@ from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.errors import AlignmentError
 
-_HELD = 4  # chunks kept while loops are measured; a loop looks at two
+_HELD = 4  # chunks kept in memory while loops are measured; a loop needs two
 
 
-# Disagreements of two chunks below which noise is not compared with the median overlap's.
+# The median overlap's noise counts as at least this, so that a multiple of almost nothing is not reported.
 _LEAST_TURN = 0.003  # radians (rms), a fifth of a degree
 _LEAST_LOG_DEPTH = 0.03
 
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """How two neighbours are joined, numbers of the overlap alone.
+    """How well two neighbouring chunks fit together, measured on their overlap alone.
 
-    frames: shared usable frames, `expected` were planned; residual: root mean square distance between both
-    placements of a frame, world units; turn: the same of rotations, radians; log_scale: of depths;
-    inliers: share of the pixels compared that agree; depth_spread: robust deviation of their log ratios;
-    noise (3,): this overlap's turn, place and depth errors over the drive's median overlap; weight: 1 / the
-    greatest noise squared, at most 1; covariance (7, 7) of the second chunk's log scale, turn (radians) and
-    shift (world units) against the first, inf on the diagonal where nothing is known; bridged: nothing is
-    shared.
+    frames: shared usable frames; expected: how many were planned; residual: root mean square distance between both
+    placements of a frame, world units; turn: the same for rotations, radians; log_scale: the same for log depths;
+    inliers: share of the compared pixels that agree; depth_spread: robust deviation of their log ratios; noise (3,):
+    rotation, position and depth errors relative to the drive's median overlap; weight: 1 / the greatest noise squared,
+    at most 1; covariance (7, 7): of the second chunk's log scale, rotation (radians) and translation (world units)
+    relative to the first, inf on the diagonal where the overlap determines nothing; bridged: no usable frame is shared.
     """
 
     first: int
@@ -62,12 +61,12 @@ class Edge:
 
 @dataclass(frozen=True)
 class Loop:
-    """A revisit that was claimed, and the verdict.
+    """A place seen twice according to the loop detector, and whether the pose graph accepted it.
 
-    pair: the two frames; first, second: the windows of frames predicted together; chunks: those that the
-    windows were compared with, None where there are none; similarity: the detector's, None where unknown;
-    residual: world units left between both ways to the place; chi2: squared residual in deviations of a
-    true loop; both None where nothing could be measured.
+    pair: the two frames; first, second: the windows of frames that were predicted together; chunks: numbers of the
+    chunks that the windows were compared with, None if a frame is in no chunk; similarity: the detector's, None if
+    unknown; residual: distance that remains between both placements, world units; chi2: squared residual in units of
+    its variance for a true loop; both None where nothing could be measured; reason: for the verdict.
     """
 
     pair: tuple[int, int]
@@ -83,17 +82,16 @@ class Loop:
 
 @dataclass(frozen=True, eq=False)
 class JoinResult:
-    """One trajectory. World frame: the camera of the first frame is the identity; with a georeference it is metres
-    east, north and up at its origin.
+    """One trajectory. World frame: the camera of the first frame is the identity. With a georeference: metres east,
+    north and up at its origin.
 
-    frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): the chunk
-    that each frame belongs to; depth_scale (N,): what the owner's depth of that frame is multiplied with
-    to be in units of the world; filled (N,) bool: the frame's image was bad, its pose is interpolated;
-    world_from_chunk: one Sim(3) a chunk, exact at its reference frame; chunk_frames: first and last frame
-    number of each chunk; edges: one a pair of neighbours; loops: one a loop asked for; variance_inflation: by how
-    much loops found the chain's variance too small, 1 where not;
-    georeference: None without fixes, or where they could not be used; relative_because: why not; metric: what made the
-    world's unit a metre, None where nothing did.
+    frame_index (N,) int64, rising; world_from_camera (N, 4, 4) float64, finite; owner (N,): number of the chunk from
+    which each frame takes its pose; depth_scale (N,): factor from the owner's depth of that frame to world units;
+    filled (N,) bool: the frame's image was bad, so its pose is interpolated; world_from_chunk: one Sim(3) per chunk,
+    exact at its reference frame; chunk_frames: first and last frame number of each chunk; edges: one per pair of
+    neighbours; loops: one per loop chunk; variance_inflation: factor by which loops showed the chain's variance to be
+    too small, 1 if they did not; georeference: None without fixes, or if they could not be used; relative_because: why
+    they could not; metric: what made the world's unit a metre, None if nothing did.
     """
 
     frame_index: NDArray[np.int64]
@@ -129,21 +127,25 @@ def join_chunks(
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
-    chunks, loop_chunks: read one after the other, few are held at a time, of each only its cameras are kept;
-    loop_pairs[l]: the two frames that loop_chunks[l] says are one place; loop_similarities: as the detector gave them,
-    passed on; overlap: frames that neighbours were meant to share; kept: numbers of the frames that are in chunks,
-    rising, where others were left out on purpose (by default all are): drift and speed pass over those.
+    Args:
+        chunks, loop_chunks: read one after the other; few are in memory at a time, and only their cameras are kept.
+        loop_pairs: for each loop chunk, the two frames that show one place.
+        loop_similarities: the detector's, copied to the result.
+        overlap: number of frames that neighbours were planned to share.
+        kept: numbers of the frames that are in chunks, rising, if others were left out on purpose (stops). By default
+            all are. Drift and speed are measured in kept frames.
+        frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever: see `WorldEvidence`. Fixes take part in the
+            pose graph. If they do not make the result metric, the car's speed does; otherwise the camera's height.
+            If evidence cannot be used, the result stays relative and names the reason.
 
-    frame_time_s ... lever: what tells where the drive is and how large, as in `WorldEvidence`. Fixes take part in the
-    pose graph; the speed makes the result metric where fixes do not, the camera's height where neither does. Evidence
-    that cannot be used leaves the result relative, which says why.
-
-    Raises AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses
-    not finite. ValueError: fixes or speed without frame_time_s, or of another length.
+    Raises:
+        AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not
+            finite.
+        ValueError: fixes or speed without frame_time_s, or times of another number of frames.
     """
     config = config or BackendConfig()
     if len(loop_chunks) != len(loop_pairs):
-        raise ValueError(f"expected a pair a loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
+        raise ValueError(f"expected one pair per loop chunk, got {len(loop_pairs)} for {len(loop_chunks)}")
     evidence = WorldEvidence(frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever)
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     look_for_road = config.road or camera_height_m is not None
@@ -156,9 +158,9 @@ def join_chunks(
         known: list[float | None] = [None] * len(loop_chunks)
         if loop_similarities is not None:
             known = list(loop_similarities)
-        solution, loops = _close(solution, chunks, outlines, loop_chunks, loop_pairs, known, read, config)
+        solution, loops = _close_loops(solution, chunks, outlines, loop_chunks, loop_pairs, known, read, config)
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
-        raise AlignmentError("the chunks' evidence contradicts itself: no finite trajectory fits it")
+        raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, overlaps, shared, overlap))
     return _trajectory(place_in_world(solution, outlines, heights, evidence, config), outlines, edges, loops)
 
@@ -166,7 +168,7 @@ def join_chunks(
 def _read_chain(
     chunks: Sequence[PosedDepth], read: Callable[[PosedDepth], Chunk], config: BackendConfig, look_for_road: bool
 ) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
-    """Cameras of all chunks, what neighbours say of common frames, how many usable ones those are, and roads."""
+    """Cameras of all chunks, overlaps of neighbours, how many usable frames each has, and the road in each chunk."""
     if not len(chunks):
         raise AlignmentError("expected at least one chunk, got none")
     outlines: list[Outline] = []
@@ -194,7 +196,7 @@ def _read_chain(
     return outlines, overlaps, shared, roads
 
 
-def _close(
+def _close_loops(
     chain: Solution,
     chunks: Sequence[PosedDepth],
     outlines: Sequence[Outline],
@@ -204,7 +206,7 @@ def _close(
     read: Callable[[PosedDepth], Chunk],
     config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
-    """Measure every loop against its two chunks, then let the pose graph judge them together."""
+    """Measure every loop against the two chunks it connects, then let the pose graph judge all loops together."""
     held: OrderedDict[int, Chunk] = OrderedDict()
 
     def chunk_of(number: int) -> Chunk:
@@ -219,8 +221,8 @@ def _close(
     numbers: list[int] = []
     answers: list[Loop] = []
     for number, (i, j) in enumerate(loop_pairs):
-        homes = _home(outlines, i), _home(outlines, j)
-        first, second, reason = range(i, i + 1), range(j, j + 1), "a frame of it is in no chunk"
+        homes = _home_chunk(outlines, i), _home_chunk(outlines, j)
+        first, second, reason = range(i, i + 1), range(j, j + 1), "one of its frames is in no chunk"
         if homes[0] is not None and homes[1] is not None:
             try:
                 loop = read(loop_chunks[number])
@@ -239,7 +241,7 @@ def _close(
         answers.append(Loop((i, j), first, second, pair, similarities[number], False, None, None, reason))
     if not measured:
         return chain, tuple(answers)
-    solution, verdicts = close_loops(chain, loop_rows(measured, chain, config), config)
+    solution, verdicts = close_loops(chain, loop_pose_residuals(measured, chain, config), config)
     for number, verdict in zip(numbers, verdicts, strict=True):
         answers[number] = replace(
             answers[number],
@@ -251,8 +253,8 @@ def _close(
     return solution, tuple(answers)
 
 
-def _home(outlines: Sequence[Outline], frame: int) -> int | None:
-    """The chunk in whose middle `frame` is, as nearly as any; None if no chunk has it."""
+def _home_chunk(outlines: Sequence[Outline], frame: int) -> int | None:
+    """The number of the chunk whose middle is nearest to `frame`, of those that contain it; None if none does."""
     best, answer = np.inf, None
     for number, outline in enumerate(outlines):
         first, last = outline.frame_index[0], outline.frame_index[-1]
@@ -262,7 +264,7 @@ def _home(outlines: Sequence[Outline], frame: int) -> int | None:
 
 
 def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int], expected: int) -> list[Edge]:
-    """What the final solution leaves of each overlap."""
+    """The residuals of each overlap in the final solution."""
     if not overlaps:
         return []
     rows, state = solution.rows, solution.state
@@ -277,7 +279,7 @@ def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int
         mine = rows.pair == number
         for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
             own[number, g] = np.sqrt((residual[mine, part] ** 2).mean())
-    # where the median overlap all but agrees, a multiple of it still says nothing bad
+    # if the median overlap has almost no error, a multiple of it is not bad either
     typical = np.maximum(np.median(own, axis=0), (_LEAST_TURN, 1e-9, _LEAST_LOG_DEPTH))
     for number, overlap in enumerate(overlaps):
         mine = rows.pair == number
@@ -311,8 +313,8 @@ def _edges(solution: Solution, overlaps: Sequence[Overlap], shared: Sequence[int
 def _trajectory(
     world: InWorld, outlines: Sequence[Outline], edges: tuple[Edge, ...], loops: tuple[Loop, ...]
 ) -> JoinResult:
-    """Every frame from its owner; bad frames between their neighbours; the first camera is the identity, unless the
-    solution is georeferenced."""
+    """Every frame's pose from its owner; those of bad frames interpolated. The first camera becomes the identity
+    unless the solution is georeferenced."""
     solution, georeference = world.solution, world.georeference
     state, span = solution.state, solution.prior.span
     ranges = owned_ranges(outlines)

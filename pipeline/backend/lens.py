@@ -1,23 +1,23 @@
-"""The verdict on a lens: whether the network's pictures are a pinhole's, by lines that are straight in the world."""
+"""The verdict on a lens: warns if the network's images do not look like those of a pinhole camera."""
 
 from __future__ import annotations
 
 from pipeline.backend.quality import Finding
 from pipeline.cameras.straight_lines import LineEvidence
 
-_BEND = 0.06  # of the division model, from which a lens is warned of; pinholes come out below 0.03 (cameras/README.md)
-_GAIN, _GAIN_OUTWARDS = 0.03, 0.1  # how much straighter edges get, in logs; pincushions are rare, so more is asked
-_AGREEMENT = 0.8  # halves of the pictures may differ by this share of the bend
-_FISHEYE = -0.35  # beyond it no radial-tangential lens bends
+_BEND = 0.06  # least parameter of the division model for a warning; pinholes measure below 0.03 (cameras/README.md)
+_GAIN, _GAIN_OUTWARDS = 0.03, 0.1  # least log gain in straightness of edges; higher for pincushions, which are rare
+_AGREEMENT = 0.8  # share of the bend by which the estimates of two halves of the images may differ
+_FISHEYE = -0.35  # bends below this are beyond what radial-tangential lenses have
 
 
 def lens_findings(evidence: LineEvidence | None, frames: range, is_calibrated: bool) -> list[Finding]:
-    """A warning that names the lens where pictures that should be a pinhole's bend straight lines.
+    """One warning that names the kind of lens if straight lines are bent in the images; else nothing.
 
     Args:
-        evidence: of the pictures that the network saw; None where they show too few edges to tell.
+        evidence: measured in the images that the network saw; None if they show too few edges.
         frames: of the drive, half open.
-        is_calibrated: whether these pictures were rectified, or said to be a pinhole's, by a calibration.
+        is_calibrated: whether a calibration rectified these images, or said that they are a pinhole camera's.
     """
     if evidence is None or abs(evidence.bend) < _BEND:
         return []

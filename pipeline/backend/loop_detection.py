@@ -1,11 +1,11 @@
-"""Places seen twice: one descriptor a frame from the encoder's own tokens -> pairs of frames worth a loop chunk.
+"""Finds places seen twice: one descriptor per frame, from the encoder's own tokens -> pairs of frames for loop chunks.
 
-Scal3R looks loops up with a retrieval network (method section "Loops"). Here the patch tokens that the encoder
-computes anyway are pooled (`pool_tokens`), whitened by the drive's own statistics (`whiten`) and compared
-(`find_revisits`). A place seen again is a stripe of similar pairs along which both passes advance, a facade that
-only looks alike is a spot, so that a pair counts by the best path through it (as SeqSLAM, Milford and Wyeth,
-ICRA 2012, but along bent paths: the passes may differ in speed and stop in between). Candidates are cheap and may
-be wrong; the pose graph decides.
+Scal3R finds loops with a retrieval network (method section "Loops"). Here the patch tokens that the encoder computes
+anyway are pooled (`pool_tokens`), whitened by the statistics of the drive (`whiten`) and compared (`find_revisits`).
+When a car passes a place again, similar pairs of frames form a line along which both passes advance; two facades that
+only look alike give a single similar pair. The score of a pair is therefore averaged along the best path through it
+(as in SeqSLAM, Milford and Wyeth, ICRA 2012, but the path may bend: the passes may differ in speed, and the car may
+stop). A wrong candidate only costs the prediction of its loop chunk: the pose graph rejects it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pipeline.common.settings import ALWAYS, setting
 
 FloatArray = NDArray[np.float32]
 
-_CHANNELS = 128  # channels pooled; wider tokens are projected at random: 8 KB a frame whatever the network
+_CHANNELS = 128  # wider tokens are projected to as many channels at random: 8 KB per frame for any network
 _GEM_POWER = 3.0  # exponent of the generalised mean (Radenovic et al., arXiv 1711.02512)
-_SAMPLE = 1024  # frames whose statistics stand for the drive's
-_LOOKAHEAD = 5.0  # in units of `sequence`: how far ahead a path is followed; what lies beyond counts exp(-5)
+_SAMPLE = 1024  # frames from which the drive's statistics are computed
+_LOOKAHEAD = 5.0  # in units of `sequence`: how far ahead a path is followed; frames beyond would weigh exp(-5)
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When two frames count as one place. Frames are those the network sees, after stride and stops."""
+    """When two frames count as one place. Frames are counted as the network sees them: after stride, without stops."""
 
     threshold: float = setting(0.42, expert=True, identity=ALWAYS)
     """Least similarity of a candidate, -1 to 1, averaged along its path. (0.85 is the usual figure for single pairs
@@ -40,21 +40,20 @@ class LoopConfig:
     top: int = setting(5, expert=True, identity=ALWAYS)
     """Candidates of one frame at most."""
     min_gap: int = setting(60, expert=True, identity=ALWAYS)
-    """Frames between the two that look like another place, at least: a car that stands has not come back."""
+    """Least number of frames between the two that look like another place, so that a standing car is no revisit."""
     suppression: int = setting(25, expert=True, identity=ALWAYS)
-    """Of two candidates whose frames are both nearer than this, only the more similar one stays."""
+    """If both frames of two candidates are nearer to each other than this, only the more similar candidate is kept."""
     sequence: int = setting(10, expert=True, identity=ALWAYS)
     """Frames before and after over which similarity is averaged (the length in which a weight falls by 1/e)."""
     components: ClassVar[int] = 96
-    """Dimensions of a whitened descriptor at most."""
+    """Most dimensions of a whitened descriptor."""
     window: int = setting(20, expert=True, identity=ALWAYS)
     """Frames of each of the two windows that are predicted jointly as a loop chunk."""
     detector: str | None = setting(None, expert=True, identity=ALWAYS)
-    """A detector of one's own, as module:name; it is called with these settings and gives what
-    pipeline.backend.loop_detection.Detector says (every worker imports it). By default the encoder's own tokens are
-    compared."""
+    """Your own detector as module:name. It is called with these settings and returns an object with the methods of
+    pipeline.backend.loop_detection.Detector. Every worker imports it. By default the encoder's tokens are compared."""
 
-    FORMER_SETTINGS: ClassVar = ("components",)
+    FORMER_SETTINGS: ClassVar = ("components",)  # a constant now; older results name it
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -69,7 +68,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, order=True)
 class LoopCandidate:
-    """Frame `second` seems to see what frame `first` saw, first < second; `similarity` (-1 to 1) along their path."""
+    """Frame `second` seems to show the place of frame `first`; `similarity` (-1 to 1) is averaged along their path."""
 
     first: int
     second: int
@@ -82,36 +81,36 @@ class LoopCandidate:
 
 
 class Detector(Protocol):
-    """Whatever finds places seen twice; a network of one's own plugs in here (`--loop.detector`), on top of
-    `find_revisits`. It must give equal answers to equal questions in every process."""
+    """The interface of a loop detector, built in or your own (`--loop.detector`). Your own may describe frames with
+    another network and then call `find_revisits`. For equal inputs it must return equal results in every process."""
 
     def describe(self, tokens: FloatArray, grid: tuple[int, int], images: NDArray[np.uint8]) -> FloatArray:
         """The encoder's patch tokens (S, rows * cols, d) of single frames, and these frames (S, H, W, 3) as the network
-        gets them -> descriptors (S, D)."""
+        sees them -> descriptors (S, D)."""
         ...
 
     def candidates(self, descriptors: FloatArray, usable: NDArray[np.bool_] | None = None) -> tuple[LoopCandidate, ...]:
-        """descriptors (N, D), a row a frame in time order; `usable` (N,) is False for bad frames."""
+        """Descriptors (N, D), one row per frame in time order -> pairs; `usable` (N,) is False for bad frames."""
         ...
 
 
 @dataclass(frozen=True)
 class TokenDetector:
-    """The detector in the box: `pool_tokens`' rows, whitened by the drive's own statistics."""
+    """The built-in detector: pooled tokens, whitened by the statistics of the drive."""
 
     config: LoopConfig = field(default_factory=LoopConfig)
 
     def describe(self, tokens: FloatArray, grid: tuple[int, int], images: NDArray[np.uint8]) -> FloatArray:
-        """As `Detector` says: pooled tokens, which are there anyway; images are not looked at."""
+        """See `Detector`. Pools the tokens; the images are not used."""
         return pool_tokens(tokens, grid)
 
     def candidates(self, descriptors: FloatArray, usable: NDArray[np.bool_] | None = None) -> tuple[LoopCandidate, ...]:
-        """As `Detector` says. Raises ValueError for descriptors that are no (N, D) of finite numbers."""
+        """See `Detector`. Raises ValueError if the descriptors are not an array (N, D) of finite numbers."""
         return find_revisits(whiten(descriptors, self.config.components, usable), self.config)
 
 
 def open_detector(config: LoopConfig) -> Detector:
-    """The detector that the settings name, else the one in the box. Raises ValueError for one that is not there."""
+    """The detector that the settings name, else the built-in one. Raises ValueError if it cannot be imported."""
     if config.detector is None:
         return TokenDetector(config)
     module, _, name = config.detector.partition(":")
@@ -125,9 +124,10 @@ def open_detector(config: LoopConfig) -> Detector:
 def pool_tokens(tokens: FloatArray, grid: tuple[int, int], cells: tuple[int, int] = (2, 4)) -> FloatArray:
     """Patch tokens (S, rows * cols, d) of an encoder -> one descriptor a frame (S, D) float32.
 
-    Tokens are normalised (light and contrast drop out), projected to 128 channels if wider, split by sign and pooled
-    by a generalised mean within `cells` parts of the image: where in the image something is says which place it is,
-    and half of what a simple encoder knows. D = 2 * min(d, 128) * cells. Raises ValueError for shapes that do not fit.
+    Tokens are normalised (which removes brightness and contrast), projected to 128 channels if wider, split by sign and
+    pooled by a generalised mean in each cell of a grid over the image, `cells` = (rows, columns) at most, so that the
+    descriptor keeps where in the image something is. D = 2 * min(d, 128) * number of cells. Raises ValueError for
+    shapes that do not fit.
     """
     rows, cols = grid
     if tokens.ndim != 3 or tokens.shape[1] != rows * cols:
@@ -147,13 +147,13 @@ def pool_tokens(tokens: FloatArray, grid: tuple[int, int], cells: tuple[int, int
 
 @functools.lru_cache(maxsize=4)
 def _projection(width: int) -> FloatArray:
-    """A fixed random projection (width, 128) that keeps angles (Johnson and Lindenstrauss)."""
+    """A fixed random projection (width, 128) that nearly preserves angles (Johnson and Lindenstrauss)."""
     scale = 1 / np.sqrt(width)
     return np.asarray(np.random.default_rng(width).normal(0, scale, (width, _CHANNELS)), np.float32)
 
 
 def _cell_weights(patches: int, cells: int) -> FloatArray:
-    """(cells, patches): the share of each patch in the mean of a cell; a patch on a border belongs to both."""
+    """(cells, patches): the weight of each patch in the mean of a cell. A patch on a border belongs to both cells."""
     cells = min(cells, patches)
     borders = np.linspace(0, patches, cells + 1)
     patch = np.arange(patches)
@@ -165,9 +165,9 @@ def _cell_weights(patches: int, cells: int) -> FloatArray:
 def whiten(descriptors: FloatArray, components: int, usable: NDArray[np.bool_] | None = None) -> FloatArray:
     """Descriptors (N, D) -> unit rows (N, K): signed square root, principal components, each of variance 1.
 
-    The drive's own statistics say what is common to all its streets and tells nothing. K is at most `components`
-    and a quarter of the usable frames (with more, noise would count as much as places); 0 where all frames are
-    alike. Rows of frames that are not usable are zero: like nothing. Raises ValueError for bad shapes or numbers.
+    Whitening removes what all streets of the drive have in common. K is at most `components` and at most a quarter of
+    the usable frames (with more components, noise would weigh as much as places); it is 0 if all frames are alike. Rows
+    of unusable frames are zero, so that they resemble no other frame. Raises ValueError for bad shapes or numbers.
     """
     if descriptors.ndim != 2:
         raise ValueError(f"expected descriptors (N, D), got shape {descriptors.shape}")
@@ -182,7 +182,7 @@ def whiten(descriptors: FloatArray, components: int, usable: NDArray[np.bool_] |
     mean = sample.mean(0)
     basis = _principal_axes(sample - mean, kept)
     white = np.zeros((count, basis.shape[1]), np.float32)
-    for start in range(0, len(good), _SAMPLE):  # never a second copy of everything
+    for start in range(0, len(good), _SAMPLE):  # in parts, so that no second copy of all descriptors is needed
         part = good[start : start + _SAMPLE]
         rows = (_rooted(descriptors[part]) - mean) @ basis
         white[part] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
@@ -190,6 +190,7 @@ def whiten(descriptors: FloatArray, components: int, usable: NDArray[np.bool_] |
 
 
 def _rooted(values: FloatArray) -> FloatArray:
+    """The square root of each magnitude, with the sign kept."""
     return np.asarray(np.sign(values) * np.sqrt(np.abs(values)), np.float32)
 
 
@@ -206,9 +207,9 @@ def _principal_axes(centred: FloatArray, kept: int) -> FloatArray:
 
 
 def find_revisits(unit_rows: FloatArray, config: LoopConfig, block: int = 256) -> tuple[LoopCandidate, ...]:
-    """Unit descriptors (N, K), a row a frame in time order -> candidates, the most similar first.
+    """Unit descriptors (N, K), one row per frame in time order -> candidates, the most similar first.
 
-    Exact search over all pairs, `block` rows at a time: memory is about 4 * (block + 4 * sequence) * N floats.
+    Exact search over all pairs, `block` rows at a time. It needs about 4 * (block + 4 * sequence) * N floats of RAM.
     """
     found = [
         candidate
@@ -221,9 +222,10 @@ def find_revisits(unit_rows: FloatArray, config: LoopConfig, block: int = 256) -
 def _path_similarity(
     rows: FloatArray, config: LoopConfig, block: int
 ) -> Iterator[tuple[int, FloatArray, NDArray[np.int32]]]:
-    """(first frame of the block, similarity (block, N) along paths, frames between that look different (block, N)).
+    """Yields, block by block: its first frame, similarity along paths (block, N), and how many frames between the two
+    look different (block, N).
 
-    Similarity of a pair is the mean of the best weighted path that leads to it and the best that leads on from it.
+    The similarity of a pair is the mean of the best weighted path that ends there and the best that starts there.
     """
     count = len(rows)
     ahead = round(_LOOKAHEAD * config.sequence)
@@ -237,21 +239,21 @@ def _path_similarity(
         for k in range(size):
             forward[k] = similar[k] if before is None else _step(similar[k], before, decay, past=True)
             before = forward[k]
-        # the next block is wider: frames it adds have not been met, their paths begin there
+        # the next block has more columns: paths to these frames begin there
         before = np.concatenate([forward[-1], rows[stop - 1] @ rows[last : min(last + block, count)].T])
         onward = similar[-1]
         for k in range(last - start - 2, -1, -1):
             onward = _step(similar[k], onward, decay, past=False)
             if k < size:
                 forward[k] += onward
-        if size == last - start:  # the last frame of all has no way on
+        if size == last - start:  # no path continues from the last frame of the drive
             forward[-1] += similar[-1]
         forward *= 0.5
         yield start, forward, _frames_between(similar[:size], start, config.threshold / 2)
 
 
 def _step(similar: FloatArray, reached: FloatArray, decay: float, past: bool) -> FloatArray:
-    """One frame further along the best path: the other pass stands, advances by one frame or by two."""
+    """One frame further along the best path, while the other pass advances by no frame, one or two."""
     best = reached.copy()
     if past:
         np.maximum(best[1:], reached[:-1], out=best[1:])
@@ -263,7 +265,7 @@ def _step(similar: FloatArray, reached: FloatArray, decay: float, past: bool) ->
 
 
 def _frames_between(similar: FloatArray, start: int, alike: float) -> NDArray[np.int32]:
-    """How many frames after column j and before the row's own frame look unlike the row's frame."""
+    """For each row and column j: how many frames between j and the row's frame look unlike the row's frame."""
     size, width = similar.shape
     different = (similar < alike) & (np.arange(width) < start + np.arange(size)[:, None])
     until = np.cumsum(different, axis=1, dtype=np.int32)
@@ -284,7 +286,7 @@ def _best_of_rows(start: int, along: FloatArray, gap: NDArray[np.int32], config:
 
 
 def suppress(candidates: Sequence[LoopCandidate], distance: int) -> tuple[LoopCandidate, ...]:
-    """The most similar first, without those whose both frames are nearer than `distance` to a better one's."""
+    """The most similar first, without those whose frames are both nearer than `distance` to a more similar one's."""
     kept: list[LoopCandidate] = []
     near: dict[tuple[int, int], list[LoopCandidate]] = defaultdict(list)
     for one in sorted(candidates, key=lambda c: (-c.similarity, c.second, c.first)):
@@ -302,9 +304,9 @@ def suppress(candidates: Sequence[LoopCandidate], distance: int) -> tuple[LoopCa
 
 
 def loop_windows(candidate: LoopCandidate, frame_count: int, window: int = 20) -> tuple[range, range]:
-    """Frames around both ends of a loop, `window` each, that are predicted jointly as one chunk.
+    """The frames around both ends of a loop, `window` each, that are predicted together as one chunk.
 
-    Inside the drive and apart: near its ends windows are shifted, where they would meet they are cut in the middle.
+    Windows that would reach beyond the drive are shifted inside. Windows that would overlap are cut in the middle.
     Raises ValueError for a window below 1 or frames outside the drive.
     """
     if window < 1:

@@ -1,4 +1,4 @@
-"""A loop chunk (two windows of frames, predicted together) -> one row between the two chunks it connects."""
+"""A loop chunk (two windows of frames, predicted together) -> one residual between the two chunks that it connects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pipeline.errors import AlignmentError
 
 @dataclass(frozen=True, eq=False)
 class LoopWindows:
-    """Both windows of one loop chunk against their home chunks: what is kept of it."""
+    """Both windows of one loop chunk, each compared with the chunk that contains its frames."""
 
     first: Overlap
     second: Overlap
 
 
 def loop_windows(loop: Chunk, pair: tuple[int, int]) -> tuple[range, range]:
-    """The frames of a loop chunk that belong to either frame of `pair`; AlignmentError if one has none."""
+    """The frames of a loop chunk that are nearer to the one and to the other frame of `pair`. Raises AlignmentError if
+    one of them has none."""
     near = np.abs(loop.frame_index - pair[0]) <= np.abs(loop.frame_index - pair[1])
     if near.all() or not near.any():
         raise AlignmentError(f"a loop chunk with frames {loop.frames} needs frames near both {pair[0]} and {pair[1]}")
@@ -40,34 +41,33 @@ def measure_loop(
     chunks: tuple[Chunk, Chunk],
     config: BackendConfig,
 ) -> LoopWindows | str:
-    """Compare each window with its home chunk; a sentence where that cannot be done.
+    """Compare each window with the chunk that contains its frames. Returns the reason as text if that is impossible.
 
-    pair: frames that the loop says are one place; homes: numbers of `chunks`. The loop chunk is `second` of
-    both overlaps.
+    pair: the two frames that show one place; homes: numbers of `chunks`. The loop chunk is `second` in both overlaps.
     """
     sides: list[Overlap] = []
     for window, number, chunk in zip(loop_windows(loop, pair), homes, chunks, strict=True):
         only = np.arange(window.start, window.stop)
         overlap = measure_overlap(chunk, loop, (number, -1), config, only=only)
         if overlap is None or len(overlap) < 2 or not np.isfinite(overlap.log_ratio_sigma).any():
-            return f"its window at frame {pair[len(sides)]} shares no usable frames with chunk {number}"
+            return f"its window at frame {pair[len(sides)]} shares too few usable frames with chunk {number}"
         sides.append(overlap)
     return LoopWindows(*sides)
 
 
-def loop_rows(windows: Sequence[LoopWindows], chain: Solution, config: BackendConfig) -> PoseResiduals:
-    """One row a loop: a virtual frame half-way between the windows, placed by way of either.
+def loop_pose_residuals(windows: Sequence[LoopWindows], chain: Solution, config: BackendConfig) -> PoseResiduals:
+    """One residual per loop: a virtual frame half-way between the windows, placed through the one and the other chunk.
 
-    Deviation of a true one: the loop chunk drifts between its windows as chunks do over their span, in turn
-    and
-    scale, and in place by that turn times the windows' reach; plus the noise of single frames.
+    Deviation of a true loop: between its windows, the loop chunk drifts in rotation and scale as other chunks do over
+    their span, and in position by this rotation times the distance between the windows. The noise of single frames is
+    added.
     """
     span = chain.prior.span
     poses, along, moment = [], [], []
     ratio, deviation, ends = [], [], []
     drift = chain.prior.over_span() if config.drift else np.zeros(4)
     for window in windows:
-        guess = [_onto(side, config) for side in (window.first, window.second)]
+        guess = [_home_from_loop(side, config) for side in (window.first, window.second)]
         places = [side.second_from_camera[:, :3, 3] for side in (window.first, window.second)]
         middle = (places[0].mean(0) + places[1].mean(0)) / 2
         pair_poses, pair_along, pair_moment, units = [], [], [], []
@@ -108,8 +108,8 @@ def loop_rows(windows: Sequence[LoopWindows], chain: Solution, config: BackendCo
     )
 
 
-def _onto(side: Overlap, config: BackendConfig) -> Sim3:
-    """home_from_loop, exact at the window's centre."""
+def _home_from_loop(side: Overlap, config: BackendConfig) -> Sim3:
+    """From the loop chunk's gauge to that of the chunk it was compared with, exact at the window's centre."""
     guess = side.rigid_guess(scale=config.scale)
     a, b = side.first_from_camera[:, :3, 3].mean(0), side.second_from_camera[:, :3, 3].mean(0)
     return Sim3(guess.scale, guess.rotation, a - guess.scale * guess.rotation @ b)

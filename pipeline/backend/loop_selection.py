@@ -1,7 +1,8 @@
-"""Which loops can be true: how far each is off in units of its own uncertainty, and which agree with each other.
+"""Selects the loops that can be true: how large each residual is against its uncertainty, and which loops agree.
 
-Residuals (L, 7) of L loops: turn, log scale or place as in `normal_equations`; covariance (7L, 7L) of what the chain
-predicts of them; deviation (L, 7) of each loop alone; degrees: the first so many of the seven count; bound: of chi2.
+Arguments of all functions: residual (L, 7) of L loops: rotation, position, log depth as in `normal_equations`;
+covariance (7L, 7L): of these residuals as the chain predicts them; deviation (L, 7): of each loop's own measurement;
+degrees: how many of the seven numbers are used (without scale six); bound: largest accepted chi2.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pipeline.backend.sim3 import Array
 
 
 def mahalanobis_squared(residual: Array, covariance: Array, deviation: Array, degrees: int) -> Array:
-    """(L,) squared residuals (L, 7) in units of their covariance (7L, 7L), own deviation added."""
+    """(L,) squared Mahalanobis distances; each loop's own variance is added to its covariance."""
     own = np.arange(len(residual))
     blocks = covariance.reshape(len(own), 7, len(own), 7)[own, :, own]
     blocks = blocks + deviation[:, :, None] ** 2 * np.eye(7)
@@ -24,15 +25,15 @@ def mahalanobis_squared(residual: Array, covariance: Array, deviation: Array, de
 def greedy_joint_compatibility(
     residual: Array, covariance: Array, deviation: Array, degrees: int, bound: float
 ) -> NDArray[np.bool_]:
-    """The loops that can be true together: one after the other, the least surprising first.
+    """(L,) bool: loops that can be true together. They are accepted one by one, the smallest distance first.
 
-    Each that is taken updates what is expected of the others (a Kalman update in the linear model), so that
-    after a few true ones a wrong one stands out however unsure the chain was before.
+    Each accepted loop updates the expected residuals of the others (a Kalman update in the linear model). After a few
+    true loops, a wrong one has a large distance even if the chain was uncertain before.
     """
     count = len(residual)
     taken = np.zeros(count, bool)
     residual, covariance = residual.copy(), covariance.copy()
-    # A linear model misses a little of a large correction: 2 %.
+    # The linear model is off by about 2 % of a large correction.
     deviation = deviation.copy()
     deviation[:, 3:6] = np.hypot(deviation[:, 3:6], 0.02 * np.linalg.norm(residual[:, 3:6], axis=1)[:, None])
     for _ in range(count):
@@ -58,11 +59,11 @@ def corroborated(
     bound: float,
     accepted: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """The accepted loops without those that only a loose model of the chain allows.
+    """The accepted loops without those that only the wider model of the chain allows and no other loop confirms.
 
-    A loop that is possible without trends and inflated variance stands alone. Another needs witnesses: when the
-    other accepted loops are believed, they must tell as much of it as the strict model would have. One wrong loop
-    among none or few true ones is so held off; two would have to agree by chance.
+    strict: the covariance without trends and inflated variance. A loop that is possible with it needs no confirmation.
+    For any other loop, the other accepted loops must predict it at least as precisely as the strict model would. This
+    keeps out a single wrong loop among few true ones; two wrong loops would have to agree by chance.
     """
     alone = greedy_joint_compatibility(residual, strict, deviation, degrees, bound)
     least = alone.sum()

@@ -1,8 +1,9 @@
-"""All evidence into one frame: chunks' Sim(3)s and their drift, solved together.
+"""The least-squares problem of the pose graph: the chunks' Sim(3)s and their drift are solved together.
 
-Unknown of each chunk: 7 numbers of world_from_chunk and 8 rates of drift (turn x y z and log scale, before
-and behind the reference frame); of the drive: the 8 mean rates. Evidence: rows, each one frame that two
-chunks have both placed. Gauss-Newton with sparse normal equations; every residual is analytic.
+Unknowns of each chunk: 7 numbers of world_from_chunk, and 8 rates of drift (rotation x y z and log scale, before and
+behind the reference frame). Unknowns of the drive: the 8 mean rates, the chaining and the height above the road.
+Residuals: one row for each frame that two chunks have both placed. Gauss-Newton with sparse normal equations and
+analytic derivatives.
 """
 
 from __future__ import annotations
@@ -18,23 +19,31 @@ from numpy.typing import NDArray
 from pipeline.backend.drift import DriftPrior
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.road import Heights
-from pipeline.backend.sim3 import Array, Sim3, cross_matrix, nearest_rotation, rotation_exp, rotation_log
+from pipeline.backend.sim3 import (
+    Array,
+    Sim3,
+    cross_matrix,
+    cross_rows,
+    nearest_rotation,
+    rotate_rows,
+    rotation_exp,
+    rotation_log,
+)
 
-WIDTH = 15  # unknowns of a chunk: log scale, turn 3, shift 3, rates before 4, rates behind 4
-_FIXED = 1e14  # information of what must not move
-_BIAS = 0.3  # the mean rate of a drive is zero give or take this share of the rates' own deviation
-_STEP = 0.5  # largest change of a log scale, or turn in radians, that one step may make
-_HEIGHT_LIMIT = 2.0  # deviations at which a height above the road begins to be doubted
-_CHAINING = 0.5  # the chaining is 1/2 give or take this, before a drive has been seen
+WIDTH = 15  # unknowns of a chunk: log scale, rotation 3, translation 3, rates before 4, rates behind 4
+_FIXED = 1e14  # information that holds an unknown at its value
+_BIAS = 0.3  # standard deviation of a drive's mean rate, as a share of the rates' own deviation
+_STEP = 0.5  # largest change of a log scale, or of a rotation in radians, in one Gauss-Newton step
+_HEIGHT_LIMIT = 2.0  # deviations beyond which a height above the road loses weight
+_CHAINING = 0.5  # prior mean of the chaining, and its standard deviation
 
 
 @dataclass(frozen=True, eq=False)
 class State:
     """scale (K,), rotation (K, 3, 3), translation (K, 3): world_from_chunk; rates (K, 2, 4); mean (2, 4).
 
-    chaining: how drift moves positions. 0: a frame's whole position turns about the reference as the frame
-    does;
-    1: each step between frames is turned, and steps add up. Learned with the rest.
+    chaining: how drift moves positions. 0: a frame's position is rotated about the reference frame like the frame
+    itself. 1: each motion between frames is rotated by the drift there, and the motions add up. It is estimated too.
     """
 
     scale: Array
@@ -47,19 +56,22 @@ class State:
     """Log of the camera's height above the road, world units."""
 
     def world_from_chunk(self, number: int) -> Sim3:
-        """The Sim(3) of one chunk, at its reference frame."""
+        """The Sim(3) of one chunk, exact at its reference frame."""
         return Sim3(float(self.scale[number]), self.rotation[number], self.translation[number])
 
 
 @dataclass(frozen=True, eq=False)
 class PoseResiduals:
-    """n frames, each placed by two chunks. deviation (n, 7): turn (radians), place, log depth.
+    """n frames, each placed by two chunks.
 
-    Places are compared in units of the two chunks, whose mean is worth `unit` (n,) of the world at the start:
-    measured in the world as it now stands, shrinking it would look like a better fit.
+    first, second, pair (n,): numbers of the chunks and of their overlap; pose_first, pose_second (n, 4, 4):
+    chunk_from_camera; along_first, along_second (n,): offset from the chunk's reference frame, in spans; moment_first,
+    moment_second (n, 3): Chunk.moment, in spans times chunk units; log_ratio (n,): log of the first chunk's depth over
+    the second's; deviation (n, 7): of rotation (radians), position, log depth; unit (n,): world units per chunk unit at
+    the start (geometric mean of the two chunks).
 
-    first, second, pair (n,); pose_first, pose_second (n, 4, 4); along_first, along_second (n,) in spans;
-    moment_first, moment_second (n, 3) in spans times chunk units.
+    Positions are compared in chunk units times `unit`. In world units, the solution could reduce its residuals by
+    making the world smaller.
     """
 
     first: NDArray[np.int64]
@@ -104,23 +116,23 @@ class PoseResiduals:
 def place(
     state: State, chunk: NDArray[np.int64] | int, pose: Array, along: Array, moment: Array
 ) -> tuple[Array, Array, Array]:
-    """Frames of chunks in the world, drift undone: rotation (n, 3, 3), position (n, 3), log depth factor
-    (n,)."""
+    """Frames of chunks in the world, corrected for drift: rotation (n, 3, 3), position (n, 3), log of the factor from
+    depth to world units (n,). chunk: numbers (n,), or one for all; other arguments as in PoseResiduals."""
     number = np.broadcast_to(np.asarray(chunk), along.shape)
     rate = state.rates[number, (along > 0).astype(int)]
     turn, stretch = -along[:, None] * rate[:, :3], -along * rate[:, 3]
     unturn = rotation_exp(turn)
-    local = _times(unturn, pose[:, :3, 3]) * np.exp(stretch)[:, None]
+    local = rotate_rows(unturn, pose[:, :3, 3]) * np.exp(stretch)[:, None]
     chained = moment - along[:, None] * pose[:, :3, 3]
-    local -= state.chaining * (_cross(rate[:, :3], chained) + rate[:, 3:] * chained)
-    position = state.scale[number][:, None] * _times(state.rotation[number], local)
+    local -= state.chaining * (cross_rows(rate[:, :3], chained) + rate[:, 3:] * chained)
+    position = state.scale[number][:, None] * rotate_rows(state.rotation[number], local)
     rotation = state.rotation[number] @ unturn @ pose[:, :3, :3]
     return rotation, position + state.translation[number], np.log(state.scale[number]) + stretch
 
 
 def residuals(state: State, rows: PoseResiduals) -> Array:
-    """(n, 7): turn, place and log depth of each frame by way of the first chunk minus by the second."""
-    return _apart(state, rows, *_both_places(state, rows))
+    """(n, 7): rotation, position and log depth of each frame as the first chunk places it, minus the second's."""
+    return _difference(state, rows, *_both_places(state, rows))
 
 
 _Placed = tuple[Array, Array, Array]
@@ -133,21 +145,21 @@ def _both_places(state: State, rows: PoseResiduals) -> tuple[_Placed, _Placed]:
     )
 
 
-def _apart(state: State, rows: PoseResiduals, by_first: _Placed, by_second: _Placed) -> Array:
+def _difference(state: State, rows: PoseResiduals, by_first: _Placed, by_second: _Placed) -> Array:
     turned = rotation_log(by_first[0] @ by_second[0].transpose(0, 2, 1))
     apart = (by_first[1] - by_second[1]) * units(state, rows)[:, None]
     return np.concatenate([turned, apart, (by_first[2] - by_second[2] + rows.log_ratio)[:, None]], 1)
 
 
 def units(state: State, rows: PoseResiduals) -> Array:
-    """(n,): what a distance in the world as it stands is multiplied with before it is compared."""
+    """(n,): factor by which a distance in the current world is multiplied to be compared (see PoseResiduals.unit)."""
     return np.asarray(rows.unit / np.sqrt(state.scale[rows.first] * state.scale[rows.second]))
 
 
 def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
-    """(n, 7) residuals and their derivatives (n, 7, 31): by the first chunk, the second, the chaining."""
+    """(n, 7) residuals and their derivatives (n, 7, 31): by the unknowns of both chunks and the chaining."""
     placed = _both_places(state, rows)
-    residual = _apart(state, rows, *placed)
+    residual = _difference(state, rows, *placed)
     jacobian = np.zeros((len(rows), 7, 2 * WIDTH + 1))
     chained_first = frame_derivative(
         state,
@@ -178,17 +190,18 @@ def linearised(state: State, rows: PoseResiduals) -> tuple[Array, Array]:
 def frame_derivative(
     state: State, number: NDArray[np.int64], pose: Array, along: Array, moment: Array, position: Array, out: Array
 ) -> Array:
-    """Writes (n, 7, 15), a frame's turn, place and log depth by its chunk, into zeros `out`; returns (n, 3), its place
-    by the chaining. position (n, 3): where the frame is in the world.
+    """Derivatives of frames' rotation, position and log depth.
 
-    Rates are small: the place's derivative by a rate is taken at zero drift.
+    Writes those by the chunk's unknowns into `out` (n, 7, 15), which must be zero; returns those of the position by the
+    chaining (n, 3). position (n, 3): the frame in the world. Rates are small, so the derivative of a position by a rate
+    is taken at zero drift.
     """
     rotation = state.rotation[number]
     grown = state.scale[number][:, None, None] * rotation
     arm = position - state.translation[number]
     chained = moment - along[:, None] * pose[:, :3, 3]
     lever = along[:, None] * pose[:, :3, 3] + state.chaining * chained
-    world_lever = _times(grown, lever)
+    world_lever = rotate_rows(grown, lever)
     out[:, 3:6, 0], out[:, 6, 0] = arm, 1
     out[:, 0:3, 1:4], out[:, 3:6, 1:4] = rotation, -cross_matrix(arm) @ rotation
     out[:, 3:6, 4:7] = np.eye(3)
@@ -200,23 +213,12 @@ def frame_derivative(
         out[mine, 3:6, column + 3] = -world_lever[mine]
         out[mine, 6, column + 3] = -along[mine]
     rate = state.rates[number, behind.astype(int)]
-    return _times(grown, -(_cross(rate[:, :3], chained) + rate[:, 3:] * chained))
-
-
-def _times(matrix: Array, vector: Array) -> Array:
-    """(n, 3, 3) times (n, 3)."""
-    return np.asarray((matrix @ vector[:, :, None])[:, :, 0])
-
-
-def _cross(a: Array, b: Array) -> Array:
-    """(n, 3) cross (n, 3); np.cross takes five times as long."""
-    (ax, ay, az), (bx, by, bz) = a.T, b.T
-    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+    return rotate_rows(grown, -(cross_rows(rate[:, :3], chained) + rate[:, 3:] * chained))
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """PoseResiduals with the weight of each (n, 7), information after robust re-weighting, and `linearised` of them."""
+    """PoseResiduals linearised at one state. weight (n, 7): their information; residual (n, 7); jacobian (n, 7, 31)."""
 
     rows: PoseResiduals
     weight: Array
@@ -225,7 +227,7 @@ class Group:
 
     @staticmethod
     def of(state: State, rows: PoseResiduals, weight: Array) -> Group:
-        """Rows of these weights, linearised at a state."""
+        """Linearise `rows` at `state`."""
         return Group(rows, weight, *linearised(state, rows))
 
 
@@ -243,8 +245,9 @@ def assemble(
 ) -> tuple[scipy.sparse.csc_matrix, Array]:
     """The normal equations of one Gauss-Newton step: matrix (15 K + 15, 15 K + 15) and gradient (K + 1, 15).
 
-    The last block holds the mean rates, the chaining and the height above the road; anchored: the first
-    chunk stays where it is.
+    The last block of unknowns holds the chaining (column 0), the height above the road (1) and the mean rates (7 to
+    14). scale: chunks' scales are unknown, not held; drift: so are the rates; common: so are the mean rates;
+    variance_inflation: of the drift prior and the heights; anchored: the first chunk's Sim(3) is held.
     """
     count = len(state.scale)
     size = (count + 1) * WIDTH
@@ -258,27 +261,11 @@ def assemble(
         values.append(blocks.ravel())
 
     for group in groups:
-        # Rows of a pair lie together; pairs are padded to one length, so that their normal
-        # equations are one
-        # batched product.
-        r, jacobian = group.residual, group.jacobian
-        starts = np.nonzero(np.diff(group.rows.pair, prepend=-1))[0]
-        length = np.diff([*starts, len(r)])
-        place_of = np.repeat(np.arange(len(starts)), length)
-        within = np.arange(len(r)) - np.repeat(starts, length)
-        root = np.sqrt(group.weight)
-        padded = np.zeros((len(starts), length.max(), 7, jacobian.shape[2] + 1))
-        padded[place_of, within, :, :-1] = jacobian * root[:, :, None]
-        padded[place_of, within, :, -1] = r * root
-        padded = padded.reshape(len(starts), -1, jacobian.shape[2] + 1)
-        product = padded.transpose(0, 2, 1) @ padded
-        ends = np.stack([group.rows.first[starts], group.rows.second[starts]], 1)
-        index = (ends[:, :, None] * WIDTH + np.arange(WIDTH)).reshape(len(starts), -1)
-        index = np.concatenate([index, np.full((len(starts), 1), count * WIDTH)], 1)
+        index, product = _pair_blocks(group, count)
         add(index, product[:, :-1, :-1])
         np.add.at(gradient.reshape(-1), index.ravel(), product[:, :-1, -1].ravel())
 
-    # Rates are near the drive's mean rates, those near zero.
+    # The prior: rates are near the drive's mean rates, and these are near zero.
     information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
     chunks = np.arange(count)[:, None]
     own = np.arange(7, WIDTH)
@@ -316,6 +303,25 @@ def assemble(
     return matrix, gradient
 
 
+def _pair_blocks(group: Group, count: int) -> tuple[NDArray[np.int64], Array]:
+    """For each pair of chunks: its unknowns' numbers (p, 31), and (p, 32, 32): the normal matrix of its rows, with the
+    gradient as last column. Rows of a pair lie together; padded to one length, all pairs are one batched product."""
+    r, jacobian = group.residual, group.jacobian
+    starts = np.nonzero(np.diff(group.rows.pair, prepend=-1))[0]
+    length = np.diff([*starts, len(r)])
+    place_of = np.repeat(np.arange(len(starts)), length)
+    within = np.arange(len(r)) - np.repeat(starts, length)
+    root = np.sqrt(group.weight)
+    padded = np.zeros((len(starts), length.max(), 7, jacobian.shape[2] + 1))
+    padded[place_of, within, :, :-1] = jacobian * root[:, :, None]
+    padded[place_of, within, :, -1] = r * root
+    padded = padded.reshape(len(starts), -1, jacobian.shape[2] + 1)
+    ends = np.stack([group.rows.first[starts], group.rows.second[starts]], 1)
+    index = (ends[:, :, None] * WIDTH + np.arange(WIDTH)).reshape(len(starts), -1)
+    index = np.concatenate([index, np.full((len(starts), 1), count * WIDTH)], 1)
+    return index, padded.transpose(0, 2, 1) @ padded
+
+
 def factorised(matrix: scipy.sparse.csc_matrix) -> scipy.sparse.linalg.SuperLU:
     """SuperLU of a symmetric positive definite matrix."""
     return scipy.sparse.linalg.splu(
@@ -324,15 +330,15 @@ def factorised(matrix: scipy.sparse.csc_matrix) -> scipy.sparse.linalg.SuperLU:
 
 
 def damped(step: Array) -> Array:
-    """A step (K + 1, 15), shortened where it is long.
+    """A Gauss-Newton step (K + 1, 15), shortened if a scale or rotation would change too much.
 
-    Far from the answer, as before loops have closed, a whole step can overshoot: lengths grow with exp.
+    Far from the solution, as before loops are closed, a full step can overshoot: scales grow by its exponential.
     """
     return np.asarray(step * min(1.0, _STEP / max(float(np.abs(step[:-1, :4]).max()), 1e-300)))
 
 
 class NormalEquations:
-    """`assemble`, factorised and solved: `step` (K + 1, 15)."""
+    """The result of `assemble`, factorised and solved: `step` (K + 1, 15), damped."""
 
     def __init__(
         self,
@@ -362,7 +368,7 @@ class NormalEquations:
         self.step = damped(step)
 
     def covariance(self, state: State, rows: PoseResiduals) -> Array:
-        """(7n, 7n): covariance of the rows' residuals as far as the solution itself is unsure."""
+        """(7n, 7n): covariance of the rows' residuals that follows from the uncertainty of the solution."""
         jacobian = linearised(state, rows)[1]
         right = np.zeros((self.size, len(rows) * 7))
         for n in range(len(rows)):
@@ -373,7 +379,7 @@ class NormalEquations:
 
 
 def height_residuals(state: State, heights: Heights) -> Array:
-    """(m,): log height of each half chunk in world units, drift undone, over the drive's."""
+    """(m,): log height above the road of each half chunk, world units, corrected for drift, minus the drive's."""
     stretch = -heights.along * state.rates[heights.chunk, heights.half, 3]
     return np.asarray(np.log(state.scale[heights.chunk]) + stretch + heights.log_height - state.log_height)
 

@@ -1,4 +1,4 @@
-"""What is kept of chunks once their overlaps are measured: their cameras, and which frames each gives to the result."""
+"""What is kept of a chunk once its overlaps are measured: its cameras; and which frames it gives to the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.backend.sim3 import Array, rotation_exp, rotation_log
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What is kept of a chunk of S frames: its cameras. Arrays as in Chunk."""
+    """The cameras of a chunk of S frames, without its pixels. Arrays as in Chunk."""
 
     frame_index: NDArray[np.int64]
     time: NDArray[np.int64]
@@ -26,7 +26,7 @@ class Outline:
 
 
 def owned_ranges(outlines: Sequence[Outline]) -> Sequence[range]:
-    """The frames that each chunk gives to the result: overlaps are halved."""
+    """The frames that each chunk owns, that is, gives to the result: each overlap is halved."""
     starts = int(outlines[0].frame_index[0])
     borders = [_border(before, after) for before, after in pairwise(outlines)]
     return [range(start, stop) for start, stop in pairwise([starts, *borders, int(outlines[-1].frame_index[-1]) + 1])]
@@ -39,7 +39,7 @@ def result_frames(outlines: Sequence[Outline]) -> NDArray[np.int64]:
 
 
 def usable_track(outlines: Sequence[Outline], span: float, frame_time_s: Array) -> FrameTrack:
-    """The frames of the result whose images were good; frame_time_s (N,): one of each frame of the result."""
+    """The frames of the result whose images were good. frame_time_s (N,): times of all frames of the result."""
     chunk, pose, along, moment, ok = [], [], [], [], []
     for number, (outline, frames) in enumerate(zip(outlines, owned_ranges(outlines), strict=True)):
         mine = (outline.frame_index >= frames.start) & (outline.frame_index < frames.stop)
@@ -67,7 +67,8 @@ def _border(before: Outline, after: Outline) -> int:
 
 
 def fill_bad(frame_index: NDArray[np.int64], poses: Array, ok: NDArray[np.bool_]) -> Array:
-    """Poses of bad frames between those of the good frames around them; at the ends the nearest one's."""
+    """Poses (N, 4, 4) in which those of bad frames are interpolated between the good frames around them; before the
+    first and after the last good frame, that frame's pose is taken."""
     good = np.nonzero(ok)[0]
     if ok.all() or not len(good):
         return poses

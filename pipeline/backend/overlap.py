@@ -1,9 +1,9 @@
-"""What two chunks say about the same frames: the evidence that joins them.
+"""Compares what two chunks predicted for the same frames: the measurement by which they are joined.
 
-Equal pixels of equal frames look along the same ray, so two chunks can differ in three things only: how
-the frame is turned, where it stands, and how deep it looks. That is 7 numbers a frame, kept instead of the
-points: nothing is lost, far points do not turn small rotations into large residuals, and memory does not
-grow with pixels.
+The same pixel of the same frame has the same ray in both chunks. Two chunks can therefore differ in three things only:
+the frame's rotation, its position and its depth scale. These are 7 numbers per frame, which are kept instead of points:
+no information is lost, distant points do not turn small rotation errors into large residuals, and the size of the data
+does not depend on the number of pixels.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from pipeline.backend.sim3 import Array, Sim3, nearest_rotation, rotation_log
 class Overlap:
     """n frames seen by chunks `first` and `second` (numbers), usable ones only.
 
-    first_from_camera, second_from_camera (n, 4, 4): the frame's pose in either gauge; first_offset,
-    second_offset (n,): frames from the chunk's reference frame, signed; first_moment, second_moment (n,
-    3): see Chunk.moment; log_ratio (n,): log of first's depth over second's, robust mean over pixels;
-    log_ratio_sigma (n,): its standard error, inf where no pixel counts; pixels: how many counted;
-    inlier_share: share of counting pixels whose depths agree within `huber_delta` of the overlap's ratio;
-    depth_spread: robust deviation of the pixels' log ratios. bridged: nothing is shared, the row continues
-    the motion over the gap.
+    first_from_camera, second_from_camera (n, 4, 4): the frame's pose in either gauge; first_offset, second_offset (n,):
+    signed frames from the chunk's reference frame; first_moment, second_moment (n, 3): see Chunk.moment; log_ratio
+    (n,): log of the first chunk's depth over the second's, robust mean over pixels; log_ratio_sigma (n,): its standard
+    error, inf where no pixel was used; pixels: how many were used; inlier_share: share of these whose depths agree
+    within `huber_delta` of the frame's ratio; depth_spread: robust deviation of the pixels' log ratios; bridged: the
+    chunks share no usable frame, and the one row here continues the motion over the gap.
     """
 
     first: int
@@ -51,7 +50,7 @@ class Overlap:
         return len(self.frame_index)
 
     def rigid_guess(self, *, scale: bool = True) -> Sim3:
-        """first_from_second by robust averages: a start for the joint solution, and its plain twin."""
+        """first_from_second by robust averages: the start of the joint solution, and its plain twin in tests."""
         rotation = nearest_rotation(
             np.einsum("nij,nkj->ik", self.first_from_camera[:, :3, :3], self.second_from_camera[:, :3, :3])
         )
@@ -74,7 +73,10 @@ def measure_overlap(
     config: BackendConfig,
     only: NDArray[np.int64] | None = None,
 ) -> Overlap | None:
-    """Compare the frames that both chunks have (`only`: of these frame numbers); None if there is none."""
+    """Compare the usable frames that both chunks have; None if there are none.
+
+    numbers: of the two chunks in the drive; only: restricts the comparison to these frame numbers.
+    """
     shared = Shared.of(first, second)
     keep = first.ok[shared.in_first] & second.ok[shared.in_second]
     if only is not None:
@@ -101,10 +103,10 @@ def measure_overlap(
 
 
 def bridge_gap(first: Chunk, second: Chunk, numbers: tuple[int, int]) -> Overlap:
-    """Chunks without a common usable frame: the last motion of `first` is continued to `second`'s start.
+    """Joins chunks without a common usable frame: the last motion of `first` is continued to the start of `second`.
 
-    One virtual frame: the last usable frame of `first` carried on at its last velocity, equated with the
-    first usable frame of `second` behind it. Depth scale: the scenes' median depths are taken to be alike.
+    Gives one virtual frame: the last usable frame of `first`, moved on at its last velocity, is set equal to the first
+    usable frame of `second`. The depth scale assumes that the median depths of both frames are equal.
     """
     a, b = (np.nonzero(c.ok)[0] if c.ok.any() else np.arange(len(c.ok)) for c in (first, second))
     end, start = a[-1], b[0]
@@ -155,12 +157,12 @@ def _depth_ratios(
     spread = max(1.4826 * float(np.median(np.abs(ratio[counts] - centre))), 1e-6)
     mean = np.full(frames, centre)
     for _ in range(config.rounds):
-        # Huber at one deviation: of depth errors a third is in the tails (outliers, far points).
+        # Huber's limit is one deviation: about a third of the depth errors lies in the tails (outliers, far points).
         robust = weight * np.minimum(1, spread / np.maximum(np.abs(ratio - mean[:, None]), 1e-12))
         total = robust.sum(1)
         mean = np.where(total > 0, (robust * ratio).sum(1) / np.maximum(total, 1e-12), centre)
-    # Winsorised, so that a few outliers do not pass for ignorance; never surer than pixels on their own
-    # allow.
+    # Winsorised, so that a few outliers do not inflate the error; the second term is a lower bound from the pixels'
+    # spread.
     error = np.clip(ratio - mean[:, None], -3 * spread, 3 * spread)
     variance = (robust**2 * error**2).sum(1) / np.maximum(total, 1e-12) ** 2
     effective = np.where(total > 0, total**2 / np.maximum((robust**2).sum(1), 1e-12), 0)
@@ -170,10 +172,10 @@ def _depth_ratios(
 
 
 def slope_of(overlap: Overlap, span: float) -> tuple[Array, Array, Array] | None:
-    """How the two chunks turn and stretch against each other along the overlap, per `span` frames.
+    """How fast the relative rotation and depth ratio of the two chunks change along the overlap, per `span` frames.
 
-    Returns (rate (4,): turn x y z in first's gauge and log depth ratio; variance of it (4,); residuals (n, 4)
-    about the line), or None with fewer than five frames.
+    Returns rate (4,): rotation x y z (radians, first chunk's axes) and log depth ratio; its variance (4,); residuals
+    (n, 4) of the fitted line. None with fewer than five frames.
     """
     if len(overlap) < 5:
         return None

@@ -1,5 +1,4 @@
-"""Overlaps -> every chunk in one frame; loops -> accepted, with the trajectory bent to them, or thrown
-out."""
+"""The pose graph: overlaps place every chunk in one frame; loops are accepted and bend the trajectory, or rejected."""
 
 from __future__ import annotations
 
@@ -29,17 +28,17 @@ from pipeline.backend.overlap import Overlap
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 
-_FEWEST = 4  # loops that can say something of the chain as a whole
-_LOOSEST = 10.0  # most by which they may call the chain's variance too small
-_SOFTEST = 1e4  # most by which the chain's weight falls so that accepted loops can bend it
-_ROUNDS = 12  # times the set of accepted loops may change
+_FEWEST = 4  # loops; with fewer, the chain's variance is not judged by them
+_LOOSEST = 10.0  # largest factor on the chain's variance that loops may cause
+_SOFTEST = 1e4  # largest factor by which the chain's weight is lowered so that accepted loops can bend it
+_ROUNDS = 12  # times that the set of accepted loops may change
 
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """How far rows of overlaps are off: deviation (3,) of one frame's turn, place (world units), depth (in
-    its own standard errors); inflation (3,): variance by which a mean of many is worse than of independent
-    ones."""
+    """Errors of the overlaps' rows. deviation (3,): of one frame's rotation (radians), position (world units) and
+    depth (in its standard errors); inflation (3,): factor on the variance of a mean over frames, because errors of
+    neighbouring frames are correlated."""
 
     deviation: Array
     inflation: Array
@@ -47,11 +46,12 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """State with what it was made from; `variance_inflation` is the factor by which loops found the chain too sure.
+    """A state, and what it was computed from.
 
-    weight (n, 7): information of `rows` as it was used; softness: what the drift prior's variance was raised by;
-    closing: the rows of loops and their information, zero where rejected; None without loops. heights: above the road,
-    None where they have no say.
+    rows: of the overlaps; weight (n, 7): their information as used; variance_inflation: factor by which loops showed
+    the chain's variance to be too small; softness: factor on the chain's variance when loops were closed; closing: the
+    rows of loops and their information, zero where rejected, None without loops; heights: above the road, None if they
+    are not used.
     """
 
     state: State
@@ -67,8 +67,8 @@ class Solution:
 
 @dataclass(frozen=True)
 class LoopVerdict:
-    """accepted; residual: distance in world units left between both ways to the place; chi2: squared
-    residual in its deviations (7 degrees of freedom); reason in words."""
+    """accepted; residual: distance that remains between both placements, world units; chi2: squared residual in units
+    of its variance (7 degrees of freedom, 6 without scale); reason in words."""
 
     accepted: bool
     residual: float
@@ -77,7 +77,8 @@ class LoopVerdict:
 
 
 def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) -> State:
-    """The plain twin: each chunk set onto the one before by robust averages, no drift."""
+    """Each chunk is placed relative to the one before by robust averages, without drift: the start of Gauss-Newton, and
+    the plain twin of `solve_chain`."""
     placed = [Sim3.identity()]
     for overlap in overlaps:
         placed.append(placed[-1] @ overlap.rigid_guess(scale=scale))
@@ -94,13 +95,13 @@ def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) 
 def solve_chain(
     overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig, heights: Heights | None = None
 ) -> Solution:
-    """All chunks from the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order), and from the heights
-    above the road of those that see one."""
+    """Place all chunks by the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order) and, if given, by
+    the heights above the road. span: frames that rates of drift refer to."""
     state = chain_guess(overlaps, count, scale=config.scale)
     if heights is not None and len(heights):
         state = replace(state, log_height=float(np.median(height_residuals(state, heights))))
     if not overlaps:
-        return replace(_alone(state, span), heights=heights)
+        return replace(_without_overlaps(state, span), heights=heights)
     rows = PoseResiduals.of(overlaps, span, state.scale)
     prior = estimate_drift(overlaps, state.rotation, span)
     weight = np.ones((len(rows), 7))
@@ -116,8 +117,8 @@ def solve_chain(
     return Solution(state, rows, weight, noise, prior, heights=heights)
 
 
-def _alone(state: State, span: float) -> Solution:
-    """The one chunk of a drive that needs no other."""
+def _without_overlaps(state: State, span: float) -> Solution:
+    """The solution of a drive of one chunk."""
     nothing = np.zeros(0)
     number = np.zeros(0, np.int64)
     poses, moments = np.zeros((0, 4, 4)), np.zeros((0, 3))
@@ -140,14 +141,10 @@ def _alone(state: State, span: float) -> Solution:
 
 
 def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> tuple[Solution, list[LoopVerdict]]:
-    """Bend the chain to the loops (one row each) that can be true; the others are rejected with a reason."""
+    """Bend the chain to the loops (one row each) that can be true; reject the others, each with a reason."""
     degrees = 7 if config.scale else 6
     bound = float(chi2_distribution.ppf(config.loop_confidence, degrees))
-    quarter = float(chi2_distribution.ppf(0.25, degrees))
     state = chain.state
-    information = 1 / rows.deviation**2
-    if not config.scale:
-        information[:, 6] = 0
     normal = NormalEquations(
         state,
         [Group.of(state, chain.rows, chain.weight)],
@@ -159,24 +156,72 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
     )
     residual = residuals(state, rows)
     known = normal.covariance(state, rows)
-    strict, trends = _unseen(state, rows, config)
+    strict, trends = _unseen_covariances(state, rows, config)
     strict += known
     covariance = strict + trends
     squared = mahalanobis_squared(residual, covariance, rows.deviation, degrees)
-    # If even the quarter of the loops that fits best is surprising, the chain is less sure than it believes:
-    # but a few loops do not say so, and beyond a limit it is the loops that are wrong.
-    variance_inflation = 1.0
-    if len(rows) >= _FEWEST:
-        variance_inflation = float(np.clip(np.quantile(squared, 0.25) / quarter, 1.0, _LOOSEST))
-    accepted = greedy_joint_compatibility(residual, variance_inflation * covariance, rows.deviation, degrees, bound)
-    if variance_inflation > 1 and accepted.sum() < 0.25 * len(rows):
-        # That quarter does not even agree among itself: it is no witness against the chain.
-        variance_inflation = 1.0
-        accepted = greedy_joint_compatibility(residual, covariance, rows.deviation, degrees, bound)
+    accepted, variance_inflation = _select(residual, squared, covariance, rows.deviation, degrees, bound)
     accepted = corroborated(residual, strict, variance_inflation * covariance, rows.deviation, degrees, bound, accepted)
-    plausible = squared < bound * variance_inflation
-    coarse, chi2 = 1.0, squared
     softness = _softness(residual, known, covariance, rows.deviation, accepted, degrees, variance_inflation)
+    plausible = squared < bound * variance_inflation
+    bent = _bend(chain, rows, accepted, plausible, softness, degrees, bound, config)
+    solution = replace(
+        chain,
+        state=bent.state,
+        variance_inflation=variance_inflation,
+        softness=softness,
+        closing=(rows, bent.information),
+    )
+    return solution, _verdicts(bent, rows, bound)
+
+
+def _select(
+    residual: Array, squared: Array, covariance: Array, deviation: Array, degrees: int, bound: float
+) -> tuple[NDArray[np.bool_], float]:
+    """(L,) loops that can be true together, and the factor on the chain's variance with which they can."""
+    # If even the best quarter of the loops has too large residuals, the chain's own variance is too small. A few loops
+    # are not enough to conclude this, and beyond a limit the loops are wrong.
+    variance_inflation = 1.0
+    if len(squared) >= _FEWEST:
+        quarter = float(chi2_distribution.ppf(0.25, degrees))
+        variance_inflation = float(np.clip(np.quantile(squared, 0.25) / quarter, 1.0, _LOOSEST))
+    accepted = greedy_joint_compatibility(residual, variance_inflation * covariance, deviation, degrees, bound)
+    if variance_inflation > 1 and accepted.sum() < 0.25 * len(squared):
+        # The loops of that quarter do not agree with each other, so they are no evidence against the chain.
+        variance_inflation = 1.0
+        accepted = greedy_joint_compatibility(residual, covariance, deviation, degrees, bound)
+    return accepted, variance_inflation
+
+
+@dataclass(frozen=True, eq=False)
+class _Bent:
+    """The chain after loops were closed. accepted (L,); residual (L, 7) and chi2 (L,) of every loop in the new state,
+    chi2 relative to the accepted loops' own level; information (L, 7): as used, zero for rejected loops."""
+
+    state: State
+    accepted: NDArray[np.bool_]
+    residual: Array
+    chi2: Array
+    information: Array
+
+
+def _bend(
+    chain: Solution,
+    rows: PoseResiduals,
+    accepted: NDArray[np.bool_],
+    plausible: NDArray[np.bool_],
+    softness: float,
+    degrees: int,
+    bound: float,
+    config: BackendConfig,
+) -> _Bent:
+    """Solve chain and accepted loops together, and revise which loops are accepted until that does not change."""
+    state = chain.state
+    information = 1 / rows.deviation**2
+    if not config.scale:
+        information[:, 6] = 0
+    coarse = 1.0  # factor by which accepted loops are less exact than their deviations say
+    residual, chi2 = np.zeros((len(rows), 7)), np.zeros(len(rows))
     softened = chain.weight / softness
     for _ in range(_ROUNDS):
         for _ in range(config.iterations):
@@ -200,61 +245,60 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
         before = accepted
         if accepted.any():
             coarse = max(1.0, float(np.median(chi2[accepted])) / float(chi2_distribution.ppf(0.5, degrees)))
-            # The worst go first: what they bend may be all that is wrong with the others.
+            # The worst are removed first: they may have bent the trajectory away from the others.
             limit = max(bound * coarse, float(chi2[accepted].max()) / 4)
             accepted = accepted & (chi2 <= limit)
         if (accepted == before).all():
             accepted = plausible & (chi2 <= bound * coarse)
             if (accepted == before).all():
                 break
+    return _Bent(state, accepted, residual, chi2 / coarse, information * (accepted / coarse)[:, None])
+
+
+def _verdicts(bent: _Bent, rows: PoseResiduals, bound: float) -> list[LoopVerdict]:
+    """One verdict per loop, with its reason."""
+    world_unit = units(bent.state, rows)
     verdicts = []
     for n in range(len(rows)):
-        distance = float(np.linalg.norm(residual[n, 3:6]) / units(state, rows)[n])
-        if accepted[n]:
+        distance = float(np.linalg.norm(bent.residual[n, 3:6]) / world_unit[n])
+        if bent.accepted[n]:
             reason = "agrees with the chain and the other loops"
         else:
-            turn = float(np.degrees(np.linalg.norm(residual[n, :3])))
+            turn = float(np.degrees(np.linalg.norm(bent.residual[n, :3])))
             reason = (
                 f"contradicts the trajectory by {distance:.3g} units, {turn:.3g} degrees and a scale of "
-                f"{np.exp(residual[n, 6]):.3g}: chi2 {chi2[n] / coarse:.3g}, at most {bound:.3g} allowed"
+                f"{np.exp(bent.residual[n, 6]):.3g}: chi2 {bent.chi2[n]:.3g}, at most {bound:.3g} allowed"
             )
-        verdicts.append(LoopVerdict(bool(accepted[n]), distance, float(chi2[n] / coarse), reason))
-    used = information * (accepted / coarse)[:, None]
-    solution = replace(
-        chain,
-        state=state,
-        variance_inflation=variance_inflation,
-        softness=softness,
-        closing=(rows, used),
-    )
-    return solution, verdicts
+        verdicts.append(LoopVerdict(bool(bent.accepted[n]), distance, float(bent.chi2[n]), reason))
+    return verdicts
 
 
-def _unseen(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[Array, Array]:
-    """Twice (7n, 7n): covariance of the loops' residuals from what overlaps cannot show, at random and by trends.
+def _unseen_covariances(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[Array, Array]:
+    """Twice (7n, 7n): covariance of the loops' residuals from errors that overlaps do not show, random ones and trends.
 
-    Two chunks see the same frames and err alike, so that their agreement says too little of how far both are off. Each
-    joint on the way between the ends of a loop is given an error of its own, a random walk: a turn about the joint, a
-    stretch from there on, a shift. Loops share the joints that they share. Trends go through all joints (`_trends`).
+    Neighbouring chunks see the same frames and make similar errors, so their agreement underestimates the error of
+    both. Therefore each joint between two chunks on the path between the ends of a loop gets an independent random
+    error: a rotation about the joint, a change of scale from there on, a translation. Two loops whose paths have joints
+    in common are correlated by them. Trends are errors that are equal at all joints (`_trends`).
     """
     joint = state.translation[1:]
-    way = np.linalg.norm(np.diff(state.translation, axis=0), axis=1)
+    length = np.linalg.norm(np.diff(state.translation, axis=0), axis=1)
     sigma = np.concatenate(
         [
             np.full((len(joint), 3), config.unseen_turn),
-            np.repeat(config.unseen_place * way[:, None], 3, axis=1),
+            np.repeat(config.unseen_place * length[:, None], 3, axis=1),
             np.full((len(joint), 1), config.unseen_scale if config.scale else 0.0),
         ],
         axis=1,
     )
-    at = [
+    ends = [
         place(state, rows.first, rows.pose_first, rows.along_first, rows.moment_first)[1],
         place(state, rows.second, rows.pose_second, rows.along_second, rows.moment_second)[1],
     ]
-    later = np.where((rows.first > rows.second)[:, None], *at)
+    later = np.where((rows.first > rows.second)[:, None], *ends)
     low, high = np.minimum(rows.first, rows.second), np.maximum(rows.first, rows.second)
     number = np.arange(len(joint))
-    on_way = (number >= low[:, None]) & (number < high[:, None])
+    on_path = (number >= low[:, None]) & (number < high[:, None])
     arm = later[:, None] - joint
     moves = np.zeros((len(rows), len(joint), 7, 7))
     moves[:, :, :3, :3] = np.eye(3)
@@ -263,15 +307,15 @@ def _unseen(state: State, rows: PoseResiduals, config: BackendConfig) -> tuple[A
     moves[:, :, 3:6, 6] = arm
     moves[:, :, 6, 6] = 1
     moves[:, :, 3:6] *= units(state, rows)[:, None, None, None]
-    moves *= np.where(rows.first > rows.second, 1, -1)[:, None, None, None] * on_way[:, :, None, None]
+    moves *= np.where(rows.first > rows.second, 1, -1)[:, None, None, None] * on_path[:, :, None, None]
     walk = (moves * sigma[:, None]).transpose(0, 2, 1, 3).reshape(7 * len(rows), -1)
     trend = np.einsum("njik,jkt->nit", moves, _trends(state, config)).reshape(7 * len(rows), -1)
     return np.asarray(walk @ walk.T), np.asarray(trend @ trend.T)
 
 
 def _trends(state: State, config: BackendConfig) -> Array:
-    """(joints, 7, 4): errors of one deviation that go through a whole drive: every chunk leans the same way about its
-    own axes, or is seen larger than the one before."""
+    """(joints, 7, 4): errors of one standard deviation that are equal at all joints: each chunk is rotated about its
+    own axes by the same angle against the one before, or larger by the same factor."""
     before = state.rotation[:-1]
     trends = np.zeros((len(before), 7, 4))
     trends[:, :3, :3] = config.unseen_lean * before
@@ -288,24 +332,24 @@ def _softness(
     degrees: int,
     least: float,
 ) -> float:
-    """By how much the chain's variance is raised when loops bend it: as the accepted ones ask, and no more than what
-    overlaps cannot show is worth over the known."""
+    """Factor on the chain's variance when loops bend it: so large that the accepted loops' residuals are as expected,
+    but at most the ratio of the full covariance to the part that overlaps show."""
     if not accepted.any():
         return least
-    asked = mahalanobis_squared(residual, known, deviation, degrees)[accepted]
+    squared = mahalanobis_squared(residual, known, deviation, degrees)[accepted]
     own = np.arange(len(residual))[accepted]
     with np.errstate(divide="ignore"):
-        worth = [
+        ratios = [
             np.trace(covariance[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
             / np.trace(known[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
             for n in own
         ]
-    wanted = min(float(np.median(asked)) / float(chi2_distribution.ppf(0.5, degrees)), float(np.median(worth)))
-    return float(np.clip(wanted, least, _SOFTEST))
+    needed = float(np.median(squared)) / float(chi2_distribution.ppf(0.5, degrees))
+    return float(np.clip(min(needed, float(np.median(ratios))), least, _SOFTEST))
 
 
 def _noise(residual: Array, state: State, rows: PoseResiduals) -> Noise:
-    """Robust deviations of the residuals (n, 7), and how alike neighbouring frames err."""
+    """Robust deviations of the residuals (n, 7), and how correlated the errors of neighbouring frames are."""
     residual = residual / rows.deviation
     deviation, inflation = np.empty(3), np.ones(3)
     for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
@@ -320,7 +364,8 @@ def _noise(residual: Array, state: State, rows: PoseResiduals) -> Noise:
 
 
 def _weights(residual: Array, rows: PoseResiduals, noise: Noise) -> Array:
-    """(n, 7) information of each row: pooled noise, overlaps that are noisier than the rest, Huber at 3."""
+    """(n, 7) information of each row: by the noise of all overlaps, lower in overlaps that are noisier than the others,
+    and with Huber weights beyond 3 deviations."""
     deviation = rows.deviation * np.repeat(noise.deviation, (3, 3, 1))
     score = np.abs(residual) / deviation
     starts = np.nonzero(np.diff(rows.pair, prepend=-1))[0]
@@ -342,6 +387,6 @@ def _weights(residual: Array, rows: PoseResiduals, noise: Noise) -> Array:
 
 
 def _medians(values: Array, count: NDArray[np.int64]) -> Array:
-    """(k,) medians of the first-sorted `count` numbers of each row of values (k, n), padded with NaN."""
+    """(k,) medians of the rows of values (k, n), each of which has `count` (k,) numbers and otherwise NaN."""
     ordered, row = np.sort(values, axis=1), np.arange(len(values))
     return np.asarray((ordered[row, (count - 1) // 2] + ordered[row, count // 2]) / 2)

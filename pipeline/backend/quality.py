@@ -1,4 +1,4 @@
-"""How good is a joined drive, without ground truth: pass, warn or fail, why, and where."""
+"""Judges a joined drive without ground truth: pass, warn or fail, with reasons and frames."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.backend.join import Edge, JoinResult
 from pipeline.backend.sim3 import Array
 
 Level = Literal["pass", "warn", "fail"]
-_FIXES_WARN = 0.7  # share of the fixes within a drive that must agree with it
-_SCALE_WARN = 0.05
+_FIXES_WARN = 0.7  # share of the fixes within the drive's time that must agree with it
+_SCALE_WARN = 0.05  # deviation of the metric scale, as a share
 _RANK: dict[Level, int] = {"pass": 0, "warn": 1, "fail": 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: frames (half open) it touches, chunk to blame where one is, reason."""
+    """One fault. frames: half open; chunk: the number of the faulty chunk, None if the fault is not one chunk's."""
 
     level: Level
     kind: str
@@ -32,8 +32,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class ChunkFigures:
-    """One chunk: greatest relative noise and least share of inliers of its overlaps, greatest log depth
-    disagreement, log of its scale over its neighbours' median, and the worst level of what touches it."""
+    """One chunk. noise, inliers, log_scale: the worst values of its overlaps (see Edge); scale_jump: log of its scale
+    over the median of the chunks around it; level: the worst of the findings that concern it."""
 
     chunk: int
     noise: float
@@ -45,7 +45,7 @@ class ChunkFigures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """level: the worst finding's; findings in order of frames; chunks one by one; figures of the drive."""
+    """level: the worst of the findings; findings: in order of frames; chunks: one entry each; figures: of the drive."""
 
     level: Level
     findings: tuple[Finding, ...]
@@ -74,10 +74,10 @@ class Verdict:
 
 
 def assess_quality(joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = ()) -> Verdict:
-    """The verdict on a joined drive. more: what else was found wrong with it, by others.
+    """The verdict on a joined drive. more: findings of other checks, which are added.
 
-    A chunk is blamed when all of its overlaps are noisy, as a bad chunk spoils both of its joints; a single
-    noisy overlap is reported as a stretch.
+    A chunk is called faulty if all of its overlaps are noisy, because a bad chunk spoils both of its overlaps. A single
+    noisy overlap is reported as such.
     """
     config = config or QualityConfig()
     findings = [
@@ -115,7 +115,7 @@ def assess_quality(joined: JoinResult, config: QualityConfig | None = None, more
 
 
 def with_findings(verdict: Verdict, findings: Sequence[Finding], figures: Mapping[str, float]) -> Verdict:
-    """The verdict with what another judge has found, and figures beside it; levels can only get worse."""
+    """The verdict with further findings and figures; levels can only get worse."""
     every = sorted([*verdict.findings, *findings], key=lambda f: (f.frames.start, f.frames.stop, f.kind))
     chunks = tuple(
         replace(one, level=_worst([one.level, *(f.level for f in findings if f.chunk == one.chunk)]))
@@ -150,7 +150,7 @@ def _figures(joined: JoinResult) -> dict[str, float]:
 
 
 def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
-    """Missing, thin and noisy overlaps; noise on every side of a chunk is that chunk's."""
+    """Missing, thin and noisy overlaps. If all overlaps of a chunk are noisy, the chunk is the fault."""
     noisy: dict[int, tuple[Level, str]] = {}
     findings = []
     for number, edge in enumerate(joined.edges):
@@ -176,7 +176,7 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding
         sides = [n for n in (chunk - 1, chunk) if 0 <= n < len(joined.edges)]
         guilty = len(sides) == 2 and all(n in noisy for n in sides)
         if len(sides) == 1 and len(joined.edges) > 1:
-            # A chunk at an end has one side only: the neighbour's other side tells whose fault it is.
+            # The first and last chunk have one overlap: they are at fault if the neighbour's other overlap is good.
             beyond = 1 if chunk == 0 else len(joined.edges) - 2
             guilty = sides[0] in noisy and beyond not in noisy
         if guilty:
@@ -191,7 +191,7 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding
 
 
 def _judge(edge: Edge, config: QualityConfig, names: str) -> tuple[Level, str] | None:
-    """Level and reason of one overlap's noise, None where it is as it should be."""
+    """Level and reason of one overlap's noise; None if it is within the limits."""
     worst = max(edge.noise)
     limits: tuple[tuple[Level, float, float, float, float], ...] = (
         ("fail", config.noise_fail, config.turn_fail, config.log_scale_fail, config.inliers_fail),
@@ -210,7 +210,8 @@ def _judge(edge: Edge, config: QualityConfig, names: str) -> tuple[Level, str] |
 
 
 def _scale_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
-    """Chunks whose scale is far from the drive's: harmless for the trajectory, but unlike the others."""
+    """Chunks whose scale differs much from that of the chunks around them. Joining corrects it, but it is a sign of a
+    bad prediction."""
     scale = _log_scales(joined)
     spread = 1.4826 * float(np.median(np.abs(scale)))
     limit = max(config.scale_jump * spread, config.scale_jump_least)
@@ -223,7 +224,7 @@ def _scale_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
 
 
 def _speed_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
-    """Steps no car makes."""
+    """Motions between two frames that are too large for a car."""
     apart = np.maximum(np.diff(joined.frame_index), 1)
     step = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1) / apart
     if len(step) < 8:
@@ -239,7 +240,7 @@ def _speed_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
 
 
 def _order_findings(joined: JoinResult) -> list[Finding]:
-    """A trajectory that goes to and fro."""
+    """A trajectory that often reverses direction."""
     back = turned_back(joined.world_from_camera[:, :3, 3])
     if not back:
         return []
@@ -252,7 +253,7 @@ def _order_findings(joined: JoinResult) -> list[Finding]:
 
 
 def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
-    """What concerns the drive as a whole."""
+    """Faults of the drive as a whole."""
     everything = range(int(joined.frame_index[0]), int(joined.frame_index[-1]) + 1)
     findings = []
     filled = float(joined.filled.mean())
@@ -272,7 +273,7 @@ def _drive_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
 
 
 def _position_reasons(joined: JoinResult) -> list[str]:
-    """Where fixes and images disagree, in words."""
+    """Why fixes are not used, or how they disagree with the images."""
     if joined.relative_because:
         return [f"positions are not used: {joined.relative_because}"]
     place = joined.georeference
@@ -284,18 +285,18 @@ def _position_reasons(joined: JoinResult) -> list[str]:
     if agreeing < _FIXES_WARN:
         reasons.append(f"{1 - agreeing:.0%} of the fixes contradict the images")
     if joined.metric is not None and joined.metric.deviation > _SCALE_WARN:
-        reasons.append(f"the fixes tell the scale to {joined.metric.deviation:.0%} only")
+        reasons.append(f"the metric scale (from {joined.metric.source}) is uncertain by {joined.metric.deviation:.0%}")
     return reasons
 
 
 def _log_scales(joined: JoinResult) -> Array:
-    """(K,) log scale of each chunk over the median of the ten around it: slow drift of scale is no jump."""
+    """(K,) log scale of each chunk over the median of the ten around it, so that slow drift of scale does not count."""
     scale = np.log([one.scale for one in joined.world_from_chunk])
     return np.array([scale[n] - np.median(scale[max(0, n - 5) : n + 6]) for n in range(len(scale))])
 
 
 def _shared_frames(joined: JoinResult, edge: Edge) -> range:
-    """From the second chunk's first frame to the first chunk's last; for a gap the frames about it."""
+    """The frames from the second chunk's first to the first chunk's last; if the chunks do not meet, the gap."""
     start, stop = joined.chunk_frames[edge.second][0], joined.chunk_frames[edge.first][1] + 1
     return range(start, stop) if start < stop else range(stop - 1, start + 1)
 

@@ -1,8 +1,9 @@
-"""The camera's height above the road in each frame's own depth: it holds the scale of a drive.
+"""Measures the camera's height above the road in each frame, in the units of its depth. It holds the scale of a drive.
 
-A camera on a car keeps its height, so the scales of chunks are not free to walk. The road is the plane in which most of
-the lower picture lies; its normal is that of the camera's mounting, one for all frames of a chunk and nearly one for
-all chunks. Frames that see no plane (cars ahead, a wall, no road at all) say nothing.
+A camera on a car keeps its height, so this height relates the scales of all chunks to each other. The road is the plane
+that contains most pixels of the lower part of the image. Its normal depends on how the camera is mounted: it is the
+same for all frames of a chunk, and nearly the same for all chunks. Frames that see no such plane (a car ahead, a wall,
+no road) are not used.
 """
 
 from __future__ import annotations
@@ -16,39 +17,41 @@ from numpy.typing import NDArray
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.sim3 import Array
 
-_DOWN = 0.1  # tangent below the horizon at which the road begins: beyond, depth tells little of height
-_ASIDE = 0.7  # tangent to either side up to which a pixel may be road
-_BAND = 0.06  # log height by which pixels of the road differ
-_LEAST_SHARE = 0.3  # of the candidates that must lie in the plane
+_DOWN = 0.1  # least tangent below the horizon of a road pixel; nearer to it, depth determines the height badly
+_ASIDE = 0.7  # largest tangent to either side of a road pixel
+_BAND = 0.06  # log height by which pixels of the road may differ from their mean
+_LEAST_SHARE = 0.3  # of the candidate pixels that must lie in the plane
 _LEAST_PIXELS = 12
 _LEAST_FRAMES = 4  # in half a chunk
-_LEAN = 0.35  # most that the normal may differ from the camera's own down, radians
-_PITCHES = np.array([0.0, -0.05, 0.05, -0.1, 0.1, -0.15, 0.15, -0.2, 0.2])  # of the camera, radians: where to begin
+_LEAN = 0.35  # largest angle between the normal and the camera's y axis, radians
+_PITCHES = np.array([0.0, -0.05, 0.05, -0.1, 0.1, -0.15, 0.15, -0.2, 0.2])  # of the camera, radians; tried at the start
 _TRIED_FRAMES = 10
-_ROUNDS, _MORE_ROUNDS = 5, 2  # of fitting the normal, from nothing and from the chunk before
-_ALIKE = 6.0  # neighbouring frames err alike: so many count as one
-_APART = 1e4  # between rows that are searched in one go; logs of heights are far smaller
-_FLOOR = 0.01  # log height that a street's own shape leaves unknown, however many frames see it
+_ROUNDS, _MORE_ROUNDS = 5, 2  # of fitting the normal: for the first chunk, and from the normal of the chunk before
+_ALIKE = 6.0  # neighbouring frames have similar errors: so many frames count as one measurement
+_APART = 1e4  # added between rows so that one search serves all; logs of heights are far smaller
+_FLOOR = 0.01  # least deviation of a log height: the shape of the street, which more frames do not average out
 
 
 @dataclass(frozen=True, eq=False)
 class Road:
-    """Heights of one chunk. log_height (S,), NaN where no road is seen; slope (S, 3): by the normal; normal (3,)."""
+    """The road in one chunk of S frames. log_height (S,): of the camera above it, chunk units, NaN where no road is
+    seen; slope (S, 3): its derivative by the normal; normal (3,): unit vector in the camera's axes, downwards."""
 
     log_height: Array
     slope: Array
     normal: Array
 
     def turned(self, normal: Array) -> Array:
-        """(S,) log heights with another normal near the own one."""
+        """(S,) log heights for another normal that is near this road's."""
         return np.asarray(self.log_height + self.slope @ (normal - self.normal))
 
 
 @dataclass(frozen=True, eq=False)
 class Heights:
-    """Evidence of m half chunks: log of the height in chunk units, its deviation, at `along` spans from the reference.
+    """Heights above the road, one for each of m half chunks.
 
-    chunk, half (m,): which chunk, 0 before and 1 behind the reference frame.
+    chunk (m,): its number; half (m,): 0 before, 1 behind the reference frame; along (m,): mean offset from it, in
+    spans; log_height (m,): chunk units; deviation (m,): of it.
     """
 
     chunk: NDArray[np.int64]
@@ -62,7 +65,7 @@ class Heights:
 
     @staticmethod
     def of(roads: Sequence[Road], offsets: Sequence[Array], span: float) -> Heights:
-        """From every chunk's road and its frames' offsets from the reference, with the drive's one normal."""
+        """From every chunk's road and its frames' offsets (S,) from the reference; the drive has one normal."""
         seen = [road.normal for road in roads if np.isfinite(road.log_height).any()]
         rows: list[tuple[int, int, float, float, float]] = []
         if seen:
@@ -92,9 +95,9 @@ class Heights:
 
 
 def measure_road(chunk: Chunk, before: Road | None = None) -> Road:
-    """Heights of a chunk's frames; the normal is looked for near that of the chunk before."""
-    steps = len(chunk.frame_index)
-    heights, slope = np.full(steps, np.nan), np.zeros((steps, 3))
+    """Fit the road's plane in a chunk. before: the road in the chunk before, from whose normal the fit starts."""
+    count = len(chunk.frame_index)
+    heights, slope = np.full(count, np.nan), np.zeros((count, 3))
     x, y = chunk.rays[..., 0], chunk.rays[..., 1]
     candidate = (y > _DOWN) & (np.abs(x) < _ASIDE) & (chunk.confidence > 0)
     usable = np.flatnonzero(candidate.sum(1) >= _LEAST_PIXELS)
@@ -125,14 +128,14 @@ def measure_road(chunk: Chunk, before: Road | None = None) -> Road:
 
 
 def _likeliest_normal(chunk: Chunk, candidate: NDArray[np.bool_], usable: NDArray[np.int64]) -> Array:
-    """(3,): of some pitches of the camera the one by which most pixels lie in one plane."""
+    """(3,): the normal for that pitch of the camera, of a few, with which most pixels lie in one plane."""
     best, answer = -1.0, np.array([0.0, 1.0, 0.0])
     some = usable[:: max(1, len(usable) // _TRIED_FRAMES)]
     for pitch in _PITCHES:
         normal = np.array([0.0, np.cos(pitch), np.sin(pitch)])
         _, logs = _log_heights(chunk.rays[some], chunk.depth[some], candidate[some], normal)
         count = np.isfinite(logs).sum(1)
-        # of all candidates, or a steep normal wins by few
+        # share of all candidates: a steep normal has few pixels below its horizon, which could agree by chance
         won = _modes(logs, _BAND / 2)[1] * count / np.maximum(candidate[some].sum(1), 1)
         share = float(won[count >= _LEAST_PIXELS].sum())
         if share > best:
@@ -141,23 +144,23 @@ def _likeliest_normal(chunk: Chunk, candidate: NDArray[np.bool_], usable: NDArra
 
 
 def _log_heights(rays: Array, depth: Array, candidate: NDArray[np.bool_], normal: Array) -> tuple[Array, Array]:
-    """Of pixels (s, p): how far below the horizon rays point, and the log of the height that depth gives the
-    camera, inf where they are no candidates."""
+    """For pixels (s, p): the part of their rays along the normal, and the log of the camera's height above the plane
+    through the pixel, inf where the pixel is not a candidate."""
     below = rays @ normal
     mine = candidate & (below > _DOWN / 2)
     return below, np.log(np.where(mine, depth * below, np.inf))
 
 
 def _modes(values: Array, band: float) -> tuple[Array, Array]:
-    """Where most values of each row (s, p) lie within `band` of each other: their mean (s,), and their share of all
-    (s,). inf is no value."""
+    """The mode of each row of values (s, p): the mean (s,) of the most values that lie within `band` of a centre, and
+    their share of the row's finite values (s,)."""
     rows, columns = values.shape
     if not rows or not columns:
         return np.zeros(rows), np.zeros(rows)
     ordered = np.sort(values, axis=1)
     finite = np.isfinite(ordered)
     known = np.where(finite, ordered, 0.0)
-    # one search for all rows, which are set apart
+    # one search for all rows: a different constant is added to each, so that their ranges do not overlap
     apart = np.arange(rows)[:, None] * _APART
     line = np.where(finite, known, _APART / 2) + apart
     behind = np.searchsorted(line.ravel(), (known + apart + 2 * band).ravel(), side="right").reshape(rows, columns)

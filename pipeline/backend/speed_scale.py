@@ -1,4 +1,4 @@
-"""Metres from the car's own speed: one scale, and a clock offset, that make a trajectory as long as its wheels say."""
+"""The metric scale of a trajectory from the car's measured speed, and the offset between their clocks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 from pipeline.backend.sim3 import Array
 from pipeline.common.fixes import Speed
 
-_STEP_S = 0.5  # of the way that is compared: shorter ones count the jitter of poses as way
-_WINDOW_STEPS = 4  # steps that are compared as one
+_STEP_S = 0.5  # seconds between the positions that are compared; with less, the jitter of poses adds length
+_WINDOW_STEPS = 4  # such steps in one window
 _OFFSET_STEP_S = 0.1
 _MOST_OFFSETS = 301
-_FEWEST = 3  # windows with way in them
-_SLOW_M_S = 1.0  # slower ones say nothing of the scale
-_GAP_S = 3.0  # between speeds, beyond which nothing is known of the way between
-_WHEEL = 0.01  # deviation of a car's own idea of its wheels: tyres wear, and maps of CAN messages are rounded
-_MOST_SPREAD = 0.5  # of the windows' ratios, beyond which they are not of this drive
+_FEWEST = 3  # windows in which the car moves
+_SLOW_M_S = 1.0  # windows with a lower mean speed are not used
+_GAP_S = 3.0  # between two speeds; across longer gaps the distance is unknown
+_WHEEL = 0.01  # deviation of a measured speed's own scale, as a share: tyres wear, and CAN values are rounded
+_MOST_SPREAD = 0.5  # of the windows' ratios; above it, the speeds belong to another drive
 
 
 @dataclass(frozen=True)
 class SpeedScale:
-    """scale: metres a unit of the trajectory; deviation: of it, as a share; offset_s: receiver minus drive."""
+    """scale: metres per unit of the trajectory; deviation: of it, as a share; offset_s: the speed's clock minus the
+    drive's."""
 
     scale: float
     deviation: float
@@ -30,16 +31,18 @@ class SpeedScale:
 
 
 def scale_of_speed(time_s: Array, position: Array, speed: Speed, window_s: float) -> SpeedScale | str:
-    """The scale of positions (n, 3) at time_s (n,), rising, by a car's speed; a sentence where it cannot be told.
+    """The scale of positions (n, 3) at time_s (n,), rising, by a car's speed. Returns the reason as text if there is
+    none.
 
-    window_s: largest clock offset looked for. The scale is the weighted median of the ratios of ways over two seconds.
+    window_s: largest clock offset that is tried. The scale is the weighted median, over windows of two seconds, of the
+    distance by the speed over the length of the trajectory.
     """
     order = np.argsort(speed.time_s, kind="stable")
     told, value = speed.time_s[order], speed.speed_m_s[order]
     good = np.isfinite(told) & np.isfinite(value)
     told, value = told[good], value[good]
     if len(told) < 2 or not (value > _SLOW_M_S).any():
-        return "the speeds are of a car that stands"
+        return "the car stands still according to its speeds"
     grid = np.arange(time_s[0], time_s[-1] + 1e-9, _STEP_S)
     if len(grid) < _WINDOW_STEPS * _FEWEST:
         return f"a drive of {time_s[-1] - time_s[0]:.1f} s is too short for a scale from speed"
@@ -65,7 +68,8 @@ def scale_of_speed(time_s: Array, position: Array, speed: Speed, window_s: float
 
 
 def _ratio(grid: Array, length: Array, told: Array, way: Array) -> tuple[float, float, int] | None:
-    """Weighted median of metres a unit over windows, its robust spread as a share, and how many windows."""
+    """Weighted median of metres per unit over windows, its robust spread as a share, and the number of windows; None
+    with too few windows."""
     inside = (grid >= told[0]) & (grid <= told[-1])
     at = np.clip(np.searchsorted(told, grid), 1, len(told) - 1)
     known = inside & (told[at] - told[at - 1] < _GAP_S)

@@ -15,7 +15,7 @@ import models
 from models import ModelConfig, Reconstructor, open_checkpoint
 from models.checkpoint import WEIGHTS_FOLDER, not_finite, stored_config
 from models.compiled import CompileError, compile_blocks
-from models.tuning import on_device, products_beside, set_float32_products
+from models.tuning import on_device, set_tf32, tf32_for
 from pipeline import storage
 from pipeline.common.hashing import sha256_of
 from pipeline.errors import CheckpointError
@@ -93,7 +93,7 @@ class NetworkSpec:
         StorageError where they cannot be had.
         """
         dtype = DTYPES[self.precision]
-        set_float32_products(*products_beside(dtype))
+        set_tf32(*tf32_for(dtype))
         source = self._source()
         if source is None:
             generator_state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Two chunks that share frames -> the relative Sim(3), the published way (the plain twin)."""
+"""The published way to align two chunks that share frames, from points: the plain twin of `Overlap.rigid_guess`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def align_points(
 ) -> Sim3:
     """first_from_second over all pixels of all shared frames (Scal3R, "Joining chunks").
 
-    Depth is unprojected with the predicted cameras, equal pixels of equal frames are paired with weight
-    sqrt(conf_a conf_b), confidences above `confidence_floor` x the smaller median count, Huber
-    re-weighting over the distance in units of `first` (`huber_delta`, `rounds`), weighted closed form inside.
-    Raises AlignmentError when fewer than three pixels are left.
+    Depth is unprojected with the predicted cameras. The same pixels of the same frames are paired with weight
+    sqrt(conf_a conf_b); pixels count whose confidences are above `confidence_floor` times the smaller median. The
+    weighted closed form is repeated `rounds` times with Huber weights on the distance, in units of `first`
+    (`huber_delta`). Raises AlignmentError if fewer than three pixels are left.
     """
     points_first, confidence_first = first.points(shared.in_first)
     points_second, confidence_second = second.points(shared.in_second)

@@ -1,4 +1,4 @@
-"""Frames that are not in the order of time go to and fro; cars do not, whatever their turns, stops and noise."""
+"""Drives whose frames are out of order are found by their reversals; turns, stops and noise are not taken for them."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ def drive(count, seed=0, noise=0.02):
 
 
 @given(st.integers(8, 300), st.integers(0, 10_000), st.floats(1e-3, 1e3))
-def test_a_car_never_goes_to_and_fro(count, seed, unit):
+def test_a_car_does_not_often_reverse(count, seed, unit):
     assert turned_back(unit * drive(count, seed)) == ()
 
 
-def test_a_car_that_stands_or_parks_is_no_such_thing():
+def test_a_car_that_stands_or_parks_is_not_reported():
     moving = drive(60)
     standing = np.concatenate(
         [moving[:30], moving[29] + np.random.default_rng(1).normal(0, 0.01, (200, 3)), moving[30:]]
@@ -43,9 +43,9 @@ def test_a_car_that_stands_or_parks_is_no_such_thing():
     ],
     ids=["pairs", "decimal seconds", "at random"],
 )
-def test_frames_in_another_order_than_that_of_time_are_found(order):
+def test_frames_that_are_not_in_order_of_time_are_found(order):
     assert len(turned_back(drive(100)[order])) >= 4
 
 
-def test_too_few_frames_tell_nothing():
+def test_short_drives_are_not_judged():
     assert turned_back(drive(40)[[1, 0, 3, 2]]) == () == turned_back(drive(1))

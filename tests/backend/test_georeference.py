@@ -1,4 +1,4 @@
-"""Fixes in the pose graph: a drive in metres at a place, and what is no fix costs the drive nothing."""
+"""Fixes in the pose graph: they place a drive on Earth in metres; unusable fixes leave the drive as without fixes."""
 
 import re
 import sys
@@ -62,7 +62,7 @@ def test_without_fixes_nothing_changes(drive):
 
 
 @pytest.mark.parametrize("offset", [-4.2, 3.0])
-def test_a_clock_that_is_off_by_seconds_is_found_to_a_twentieth(drive, gnss_of, offset):
+def test_a_clock_offset_of_seconds_is_found_to_a_twentieth_of_a_second(drive, gnss_of, offset):
     scenario, time_s, _ = drive
     gnss = gnss_of(scenario.world_from_cam, time_s, seed=2, offset=offset, white=0.2, wander=0.5)
     found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss))).georeference
@@ -100,7 +100,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_fixes_that_are_none_are_said_in_one_line_and_the_drive_goes_on(drive, kind):
+def test_unusable_fixes_are_reported_in_one_line_and_the_drive_is_joined_without_them(drive, kind):
     scenario, time_s, gnss = drive
     spoil, said = SPOILT[kind]
     joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*spoil(*columns(gnss))))
@@ -116,7 +116,7 @@ def test_columns_that_do_not_fit_together_are_refused():
 
 
 @given(st.floats(-85, 85), st.floats(-179, 179), st.floats(-100, 5000), st.floats(-5000, 5000), st.floats(-5000, 5000))
-def test_places_survive_the_way_to_a_tangent_plane_and_back(latitude, longitude, altitude, east, north):
+def test_places_are_the_same_after_conversion_to_a_tangent_plane_and_back(latitude, longitude, altitude, east, north):
     origin = (latitude, longitude, altitude)
     place = np.array([[east, north, 12.5]])
     again = enu_from_geodetic(*geodetic_from_enu(place, origin), origin)

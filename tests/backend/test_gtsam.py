@@ -1,7 +1,7 @@
-"""What the same chunks and loops give in gtsam (BSD): Sim(3) between factors, graduated non-convexity for the loops.
+"""The same chunks and loops in gtsam (BSD): Sim(3) between factors, graduated non-convexity for the loops.
 
-The reason why the back end has a solution of its own: the figures in the README come from here. gtsam is no dependency
-of the project; `pip install gtsam` and `pytest -m full tests/backend/test_gtsam.py -s`.
+This comparison is the reason why the back end has its own solver. Its figures stand in pipeline/benchmark/README.md.
+gtsam is not a dependency of the project: `pip install gtsam`, then `pytest -m full tests/backend/test_gtsam.py -s`.
 """
 
 import time
@@ -32,7 +32,7 @@ def from_gtsam(one: Any) -> Sim3:
 
 
 def true_relative(scenario: Any, first: Chunk, second: Chunk) -> Sim3:
-    """first_from_second by the true trajectory, exact at the references; scales from the way they went."""
+    """first_from_second by the true trajectory, exact at the reference frames; scales from the length of the path."""
     truth = scenario.world_from_cam
 
     def gauge(chunk: Chunk) -> Sim3:
@@ -50,7 +50,7 @@ def gtsam_poses(gtsam: Any, scenario: Any) -> tuple[np.ndarray, np.ndarray]:
     """Camera poses of all frames, and which loops it weighs above one half."""
     chunks = [Chunk.read(c, max_pixels=CONFIG.max_pixels) for c in scenario.chunks]
     edges = [measure_overlap(a, b, (k, k + 1), CONFIG).rigid_guess() for k, (a, b) in enumerate(pairwise(chunks))]
-    # noise as the edges really have it: more than any back end can know
+    # the true noise of the edges, which no back end can know
     errors = np.array(
         [
             gtsam.Similarity3.Logmap(in_gtsam(gtsam, edge.inverse() @ true_relative(scenario, a, b)))

@@ -1,4 +1,4 @@
-"""Chunks become one trajectory: as accurate as promised, robust, and never without a number."""
+"""Chunks become one trajectory: accurate, robust against wrong loops and bad input, and always finite."""
 
 import gc
 import weakref
@@ -24,7 +24,7 @@ def with_loops(scenario: Any, **settings: Any) -> JoinResult:
 
 
 def plain_chain(scenario: Any) -> np.ndarray:
-    """The published way: points of the overlap, one Sim(3) after the other."""
+    """The published method: each Sim(3) from points of the overlap, one after the other."""
     chunks = [Chunk.read(c) for c in scenario.chunks]
     placed = [Sim3.identity()]
     poses = np.zeros((len(scenario.world_from_cam), 4, 4))
@@ -121,8 +121,8 @@ def test_only_wrong_loops_leave_the_chain_alone(make: Callable[..., Any], drives
 
 
 def bent_drive(folder: Path, make: Callable[..., Any], drives: ModuleType, rate: float) -> Any:
-    """All chunks see the drive bent by `rate` (radians a frame), so that they agree and are wrong; loop chunks see it
-    as it is."""
+    """All chunks see the drive bent by `rate` (radians per frame), so they agree with each other and are wrong; loop
+    chunks see the true drive."""
     right = make(seed=3, limit=1700, loops=3)
     truth = right.world_from_cam
     angle = rate * np.arange(len(truth))
@@ -139,7 +139,7 @@ def bent_drive(folder: Path, make: Callable[..., Any], drives: ModuleType, rate:
     return right
 
 
-def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
+def test_loops_are_accepted_against_a_chain_whose_errors_overlaps_do_not_show(
     tmp_path: Path, make: Callable[..., Any], drives: ModuleType
 ) -> None:
     right = bent_drive(tmp_path, make, drives, 0.00005)
@@ -153,7 +153,7 @@ def test_a_chain_that_errs_where_overlaps_cannot_show_it_does_not_outvote_loops(
     assert not any(one.accepted for one in with_loops(right, config=blind).loops)
 
 
-def test_loops_that_bear_each_other_out_are_believed_against_a_chain_that_leans_and_one_alone_is_not(
+def test_loops_that_agree_are_accepted_against_a_chain_with_a_trend_and_a_single_one_is_not(
     tmp_path: Path, make: Callable[..., Any], drives: ModuleType
 ) -> None:
     right = bent_drive(tmp_path, make, drives, 0.00015)
@@ -176,7 +176,7 @@ def test_a_few_wrong_loops_without_a_true_one_are_all_rejected_on_a_long_drive(
     assert not any(one.accepted for one in with_loops(scenario).loops)
 
 
-def test_a_network_whose_chunks_do_not_drift_is_left_alone(make: Callable[..., Any], drives: ModuleType) -> None:
+def test_chunks_without_drift_are_not_made_worse(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=7, limit=900, loops=0)
     for chunk in scenario.chunks:  # exact cameras with white noise only
         rng = np.random.default_rng(int(chunk.frame_index[0]))
@@ -220,7 +220,7 @@ def test_rigid_joining_keeps_the_networks_scale(make: Callable[..., Any], drives
 
 @dataclass
 class Lazy(Sequence[Any]):
-    """Chunks that are made when asked for; counts how many live at once."""
+    """Chunks that are made on access; counts how many exist at the same time."""
 
     chunks: list[Any]
 
@@ -242,7 +242,7 @@ class Lazy(Sequence[Any]):
 Lazy.__hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def test_few_chunks_are_held_at_a_time(make: Callable[..., Any]) -> None:
+def test_few_chunks_are_in_memory_at_a_time(make: Callable[..., Any]) -> None:
     scenario = make(seed=1, limit=400, loops=0, false_loops=2)
     for chunk in scenario.chunks:
         chunk.__class__.__hash__ = object.__hash__
@@ -317,7 +317,7 @@ def test_nothing_but_nan_depth_still_gives_a_trajectory(make: Callable[..., Any]
     healthy(join_chunks(scenario.chunks))
 
 
-def test_a_missing_overlap_is_bridged_and_said(make: Callable[..., Any], drives: ModuleType) -> None:
+def test_a_missing_overlap_is_bridged_and_reported(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=0, limit=120, chunk_size=40, overlap=0, loops=0)
     result = join_chunks(scenario.chunks, overlap=10)
     healthy(result)
@@ -325,9 +325,7 @@ def test_a_missing_overlap_is_bridged_and_said(make: Callable[..., Any], drives:
     assert drives.ate(result.world_from_camera, scenario.world_from_cam) < 10
 
 
-def test_bad_frames_say_nothing_and_get_a_pose_between_their_neighbours(
-    make: Callable[..., Any], drives: ModuleType
-) -> None:
+def test_bad_frames_are_ignored_and_get_an_interpolated_pose(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = small(make)
     for chunk in scenario.chunks:
         chunk.ok = ~np.isin(chunk.frame_index, [44, 45, 46])
@@ -383,7 +381,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         pytest.param(0, 2, 33.06, 6.19, marks=pytest.mark.full),
     ],
 )
-def test_at_full_size_half_of_the_published_error_is_left(
+def test_at_full_size_the_error_is_below_half_of_the_published_method(
     make: Callable[..., Any], drives: ModuleType, seed: int, noise: float, chain: float, loops: float
 ) -> None:
     for false_loops in (0, 4, 12):

@@ -1,4 +1,4 @@
-"""Places seen twice are found, what only looks alike or merely stands still is not."""
+"""Places seen twice are found; places that only look alike, and a standing car, are not taken for revisits."""
 
 import tracemalloc
 
@@ -39,7 +39,7 @@ def noisy(rng, rows, amount):
     return unit(rows + amount * rng.normal(size=rows.shape) / np.sqrt(rows.shape[1]))
 
 
-def path_similarity_in_words(rows, config):
+def plain_path_similarity(rows, config):
     """The plain twin: the best path to and from each pair over the whole matrix at once."""
     similar = (rows @ rows.T).astype(np.float64)
     decay = np.exp(-1 / config.sequence)
@@ -56,15 +56,15 @@ def path_similarity_in_words(rows, config):
 
 
 @pytest.mark.parametrize("block", [7, 32, 500])
-def test_blocks_say_what_the_whole_matrix_says(block):
+def test_blocks_give_the_same_similarities_as_the_whole_matrix(block):
     rng = np.random.default_rng(3)
     rows = places(rng, 90)
     rows[60:] = noisy(rng, rows[5:35], 0.3)
     config = LoopConfig(sequence=3)
-    expected = path_similarity_in_words(rows, config)
+    expected = plain_path_similarity(rows, config)
     for start, along, _ in _path_similarity(rows, config, block):
         for k, row in enumerate(along):
-            seen = max(start + k - 16, 0)  # paths of neighbouring frames leave the block; nobody asks for those
+            seen = max(start + k - 16, 0)  # paths of neighbouring frames leave the block; such pairs are never used
             assert np.abs(row[:seen] - expected[start + k, :seen]).max(initial=0) < 0.005
 
 
@@ -82,15 +82,15 @@ def test_a_stretch_driven_again_at_another_speed_is_found(speed):
     assert all(min(abs(frame - c) for c in covered) <= 20 for frame in range(305, 300 + len(back) - 5))
 
 
-def test_a_facade_that_looks_alike_once_is_no_revisit():
+def test_one_frame_that_looks_like_another_is_no_revisit():
     rng = np.random.default_rng(5)
     rows = places(rng, 300, smooth=2)
-    rows[200] = rows[40]  # one picture the same, what comes before and after is not
+    rows[200] = rows[40]  # one frame is the same, those before and after it are not
     assert np.allclose(rows[200], rows[40])
     assert find_revisits(rows, LoopConfig(min_gap=20)) == ()
 
 
-def test_a_car_that_stands_has_not_come_back():
+def test_a_car_that_stands_is_no_revisit():
     rng = np.random.default_rng(6)
     moving = places(rng, 200)
     rows = np.concatenate([moving[:100], noisy(rng, np.repeat(moving[100:101], 150, 0), 0.2), moving[101:]])
@@ -106,7 +106,7 @@ def test_the_gap_counts_frames_that_look_different():
     assert far == ()
 
 
-def test_bad_frames_match_nothing_and_shift_nobody():
+def test_bad_frames_match_nothing_and_do_not_change_the_other_matches():
     rng = np.random.default_rng(8)
     rows = np.abs(places(rng, 240)) * 3
     rows[140:200] = rows[20:80]
@@ -165,7 +165,7 @@ def test_windows_lie_inside_the_drive_apart_and_hold_their_frame(count, window, 
         assert len(earlier) == len(later) == window
 
 
-def test_pooling_is_blind_to_light_and_sees_where_things_are():
+def test_pooling_ignores_brightness_and_keeps_where_things_are():
     rng = np.random.default_rng(10)
     tokens = rng.normal(size=(3, 4 * 8, 200)).astype(np.float32)
     pooled = pool_tokens(tokens, (4, 8))
@@ -179,7 +179,7 @@ def test_pooling_is_blind_to_light_and_sees_where_things_are():
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 37), (11, 37), (5, 9)])
-def test_every_patch_counts_whatever_the_grid(grid):
+def test_every_patch_changes_the_descriptor_for_any_grid(grid):
     patches = grid[0] * grid[1]
     tokens = np.random.default_rng(11).normal(size=(1, patches, 8)).astype(np.float32)
     base = pool_tokens(tokens, grid)
@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_the_square_of_the_drive():
     assert peak < 10e6  # all pairs would be 36 MB
 
 
-def test_a_city_drive_that_goes_round_a_block_meets_itself():
+def test_loops_are_found_in_a_city_drive_around_a_block():
     """Untrained: random projections of raw patches, at half the frame rate."""
     frames = np.arange(0, 460, 2)
     drive = CityDrive(814, 1200, 56, 112)  # from frame 359 on it drives along a street it has seen

@@ -1,4 +1,4 @@
-"""The derivatives that the solution is built on."""
+"""The analytic derivatives of the pose graph's residuals."""
 
 from collections.abc import Callable
 from itertools import pairwise

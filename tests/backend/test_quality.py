@@ -1,4 +1,4 @@
-"""Faults that are planted are found, and nothing else is."""
+"""Faults put into a drive are found, and only these."""
 
 from collections.abc import Callable
 from types import ModuleType

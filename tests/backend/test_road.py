@@ -1,4 +1,4 @@
-"""The height above the road: measured where there is a road, and it holds the scale of a chain."""
+"""The height above the road is measured if there is a road, and holds the scale of a chain."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Prediction:
 
 
 def seen(frames: range, scale: float = 1.0, pitch: float = 0.0, road: bool = True, stretch: float = 0.0) -> Prediction:
-    """Frames of a street: a road 1.6 below the camera, fronts at 6 to either side; a wall of noise without road.
+    """Frames of a street: a road 1.6 below the camera and facades at 6 on either side. Without road: a noisy wall.
 
-    stretch: by how much the chunk's scale grows from its first frame to its last, in poses and depth alike.
+    stretch: by how much the chunk's log scale grows from its first frame to its last, in poses and depth.
     """
     rng = np.random.default_rng(frames.start)
     v, u = np.meshgrid(np.arange(HEIGHT) + 0.5, np.arange(WIDTH) + 0.5, indexing="ij")
@@ -45,21 +45,21 @@ def seen(frames: range, scale: float = 1.0, pitch: float = 0.0, road: bool = Tru
     return Prediction(np.arange(frames.start, frames.stop), poses[:, :3], intrinsics, depth, np.ones_like(depth))
 
 
-def test_the_height_is_measured_whatever_the_pitch_of_the_camera() -> None:
+def test_the_height_is_measured_for_any_pitch_of_the_camera() -> None:
     for pitch in (-0.1, 0.0, 0.12):
         road = measure_road(Chunk.read(seen(range(10), 2.0, pitch)))
         np.testing.assert_allclose(np.exp(road.log_height), 3.2, rtol=0.03)
         np.testing.assert_allclose(road.normal, [0, np.cos(pitch), np.sin(pitch)], atol=0.02)
 
 
-def test_a_frame_without_a_road_says_nothing() -> None:
+def test_frames_without_a_road_give_no_height() -> None:
     road = measure_road(Chunk.read(seen(range(10), road=False)))
     assert np.isnan(road.log_height).all()
     assert len(Heights.of([road], [np.arange(10) - 5.0], 10.0)) == 0
 
 
 def test_the_road_holds_the_scale_of_a_chain_whose_chunks_stretch() -> None:
-    """Chunks grow and shrink inside: from overlap to overlap their scale walks at random, which the road forbids."""
+    """The chunks' scale grows or shrinks inside, so without the road the scale of the chain is a random walk."""
     growth = np.random.default_rng(3).normal(0, 0.08, 14)
     chunks = [seen(range(k * 10, k * 10 + 20), stretch=growth[k]) for k in range(14)]
 
@@ -70,7 +70,7 @@ def test_the_road_holds_the_scale_of_a_chain_whose_chunks_stretch() -> None:
     assert spread(True) < 0.7 * spread(False)
 
 
-def test_the_road_changes_nothing_where_there_is_none() -> None:
+def test_without_a_road_the_setting_changes_nothing() -> None:
     chunks = [seen(range(k * 10, k * 10 + 20), road=False) for k in range(4)]
     with_road, without = (
         join_chunks(chunks, overlap=10, config=BackendConfig(road=road)).world_from_camera for road in (True, False)
@@ -79,7 +79,7 @@ def test_the_road_changes_nothing_where_there_is_none() -> None:
 
 
 def test_a_known_height_makes_a_drive_metric() -> None:
-    """Chunks of a tenth and of three times the true scale; a metre a frame is driven, the camera is 1.6 m high."""
+    """Chunks of a tenth and of three times the true scale. The car drives 1 m per frame; the camera is at 1.6 m."""
     chunks = [seen(range(k * 10, k * 10 + 20), scale=(0.1, 3.0)[k % 2]) for k in range(4)]
     joined = join_chunks(chunks, overlap=10, camera_height_m=1.6)
     step = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1)
@@ -87,7 +87,7 @@ def test_a_known_height_makes_a_drive_metric() -> None:
     np.testing.assert_allclose(np.median(step), 1.0, rtol=0.03)
 
 
-def test_a_known_height_says_nothing_where_no_road_is_seen() -> None:
+def test_a_known_height_is_not_used_where_no_road_is_seen() -> None:
     chunks = [seen(range(k * 10, k * 10 + 20), road=False) for k in range(2)]
     joined = join_chunks(chunks, overlap=10, camera_height_m=1.6)
     assert joined.metric is None and "no road is seen" in joined.relative_because

@@ -19,7 +19,7 @@ def transforms(draw: st.DrawFn) -> Sim3:
 
 
 @given(transforms(), clouds)
-def test_a_transform_and_its_inverse_leave_points_where_they_are(b_from_a: Sim3, points: np.ndarray) -> None:
+def test_a_transform_followed_by_its_inverse_changes_nothing(b_from_a: Sim3, points: np.ndarray) -> None:
     np.testing.assert_allclose(b_from_a.inverse().apply(b_from_a.apply(points)), points, atol=1e-9)
     np.testing.assert_allclose((b_from_a @ b_from_a.inverse()).matrix(), np.eye(4), atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""Weights files for tests of them: VGGT's names, published manifests, a process whose memory is its own."""
+"""Helpers for tests of weights files: VGGT's names, the published tensor names and shapes, and fresh processes."""
 
 import json
 import os
@@ -23,7 +23,7 @@ _TO_VGGT = {
 
 
 def as_vggt(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same weights as VGGT-1B would hold them: its names, no memories, a tracking head beside."""
+    """The same weights as in a VGGT-1B checkpoint: under its names, without memories, with a tracking head."""
     renamed = {}
     for name, tensor in state.items():
         if ".ttt." not in name:
@@ -33,7 +33,7 @@ def as_vggt(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def manifest(shared: Path, name: str) -> dict[str, torch.Tensor]:
-    """Tensors without data of a published manifest."""
+    """Tensors without data, with the names and shapes of a published checkpoint (../shared/golden)."""
     shapes = json.loads((shared / "golden" / f"{name}.manifest.json").read_text())
     return {tensor: torch.empty(shape, device="meta") for tensor, shape in shapes.items()}
 
@@ -53,7 +53,7 @@ def assert_holds(model: Reconstructor, state: dict[str, torch.Tensor]) -> None:
 
 
 def in_fresh_process(code: str, *arguments: str | Path, timeout: float = 240) -> str:
-    """A fresh interpreter, so that its memory is its own; returns what it prints."""
+    """Run code in a new Python process, to measure the memory of this code only; returns what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
         cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""The tiny network of the golden files, for every test of this wing."""
+"""Fixtures of the network's tests: the tiny network of the golden files, and others."""
 
 from pathlib import Path
 
@@ -29,10 +29,10 @@ def state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def without_a_compiler():
-    """torch.compile finds no C++ compiler and nothing compiled before.
+    """torch.compile finds no C++ compiler and no kernels compiled before.
 
-    By torch's own patch: its settings live outside the module's __dict__, so pytest's monkeypatch (since 9.2) takes
-    them for absent and deletes them for every later test of the process.
+    This uses torch's own patch function: torch's settings are not in the module's __dict__, so pytest's monkeypatch
+    (since 9.2) believes they did not exist and deletes them for all later tests of the process.
     """
     torch._dynamo.reset()
     with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
@@ -42,8 +42,8 @@ def without_a_compiler():
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Twins are compared on one thread: more of them split sums elsewhere, and random weights enlarge the difference
-    (1.9e-5 in float32, 7e-3 where a step is rounded to bfloat16)."""
+    """Plain twins are compared on one thread: with more, sums are split in other places, and random weights enlarge the
+    difference (1.9e-5 in float32, 7e-3 if a step is rounded to bfloat16)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""A small drive in three chunks for the tests of the whole network, and what it is compared by."""
+"""A small drive in three chunks for tests of the whole network, and a comparison of predictions."""
 
 from dataclasses import fields
 
@@ -18,14 +18,14 @@ def some_images(count: int = 7, seed: int = 0) -> Tensor:
 
 
 def made_up(config: ModelConfig) -> Reconstructor:
-    """A network of any configuration with made-up weights drawn from their published names."""
+    """A network of any configuration, with random weights whose seeds are their published names."""
     model = Reconstructor(config).eval().requires_grad_(False)
     load_published(model, {n: made_up_tensor(n, tuple(t.shape)) for n, t in published_state(model).items()})
     return model
 
 
 def assert_same(found: Prediction, expected: Prediction, tolerance: float = 0.0) -> None:
-    """Every field within a relative distance; 0 means bit for bit."""
+    """Assert that every field is within a relative distance; 0 means equal bits."""
     for f in fields(Prediction):
         a, b = getattr(found, f.name), getattr(expected, f.name)
         assert a.shape == b.shape

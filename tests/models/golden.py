@@ -1,4 +1,4 @@
-"""The golden files: made-up weights by name, configurations, and the comparison their README asks for."""
+"""The golden files: random weights whose seeds are their names, configurations, and the comparison of their README."""
 
 import json
 import math
@@ -49,7 +49,7 @@ _TOKENS = {
 
 
 def made_up_tensor(name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor drawn from its own name (golden README, "Weights")."""
+    """A random tensor whose seed is its name (golden README, "Weights")."""
     x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, dtype=np.float32)
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "gamma":

@@ -1,4 +1,4 @@
-"""The three ways through the network agree, and what is counted beside them is right."""
+"""The three ways to run the network give the same numbers, and operations and kernels are counted correctly."""
 
 import json
 
@@ -74,7 +74,7 @@ SMALL = (
 
 
 @pytest.mark.full
-def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_path, capsys):
+def test_the_gpu_check_runs_small_on_a_cpu_and_names_missed_targets(tmp_path, capsys):
     file = tmp_path / "check.json"
     assert main([*SMALL, "--json", str(file)]) == 1
     said = json.loads(file.read_text())
@@ -91,7 +91,7 @@ def test_the_check_for_gpus_runs_small_on_a_cpu_and_tells_what_it_misses(tmp_pat
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_check_for_gpus_runs_on_a_gpu_and_tells_what_it_misses(tmp_path, capsys):
+def test_the_gpu_check_runs_on_a_gpu_and_names_missed_targets(tmp_path, capsys):
     file = tmp_path / "check.json"
     code = main(["--frames", "120", "--json", str(file)])
     said = json.loads(file.read_text())
@@ -99,7 +99,7 @@ def test_the_check_for_gpus_runs_on_a_gpu_and_tells_what_it_misses(tmp_path, cap
     assert code == int("MISSED" in capsys.readouterr().out)
 
 
-def test_where_nothing_can_be_compiled_the_other_figures_are_still_there(tmp_path, capsys, without_a_compiler):
+def test_without_a_compiler_the_other_figures_are_still_measured(tmp_path, capsys, without_a_compiler):
     file = tmp_path / "check.json"
     assert main([*SMALL, "--json", str(file)]) == 1
     said = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Attention and the transformer block against plain twins, and what bfloat16 does to them."""
+"""Attention and the transformer block against plain twins, also in bfloat16."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("with_positions", [False, True])
-def test_a_block_is_the_plain_one(qk_norm, with_positions):
+def test_a_block_equals_its_plain_twin(qk_norm, with_positions):
     """Exact GELU, q and k normalised per head before they turn, LayerScale on both branches."""
     block = twins.randomised(Block(32, 4, qk_norm=qk_norm))
     x = _random(2, 11, 32)
@@ -27,11 +27,11 @@ def test_a_block_is_the_plain_one(qk_norm, with_positions):
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-6])
-def test_a_blocks_norms_carry_their_small_epsilon(eps):
+def test_a_blocks_norms_add_their_epsilon(eps):
     block = twins.randomised(Block(32, 4, norm_eps=eps))
     x = 1e-3 * _random(6, 32)
     with torch.no_grad():
-        block.attn.proj.bias.zero_()  # the second norm, too, shall see something small
+        block.attn.proj.bias.zero_()  # so that the second norm has small inputs too
         block.attn.qkv.bias.zero_()
         block.attn.proj.weight.mul_(1e-3)
     weights = twins.doubles(block)
@@ -39,10 +39,10 @@ def test_a_blocks_norms_carry_their_small_epsilon(eps):
     found = block(x[None])[0].double()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
     other = twins.block(x.double(), weights, 4, eps=eps / 2)
-    assert (other - expected).norm() > 1e-3 * expected.norm()  # so the twin would have shown another one
+    assert (other - expected).norm() > 1e-3 * expected.norm()  # so another epsilon would have been noticed
 
 
-def test_q_and_k_norms_carry_their_small_epsilon():
+def test_q_and_k_norms_add_their_epsilon():
     attention = twins.randomised(Attention(32, 4, qk_norm=True))
     x = 1e-3 * _random(6, 32)
     with torch.no_grad():

@@ -68,13 +68,13 @@ def test_the_modulated_norm_has_its_own_smaller_epsilon(head):
     assert (head(camera)[0].double() - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_the_answer_is_that_of_the_last_round(head):
+def test_the_result_is_that_of_the_last_round(head):
     camera = _random(1, 5, 32)
     assert torch.equal(head(camera), head.all_rounds(camera)[-1])
 
 
 def test_only_the_output_is_rectified_the_running_estimate_is_not(head):
-    """A field of view that starts below zero must be able to climb from where it really was."""
+    """A field of view that starts below zero must be refined from its real value, not from zero."""
     camera = _random(1, 5, 32)
     with torch.no_grad():
         head.pose_branch.fc2.bias[7:] -= 0.3
@@ -87,7 +87,7 @@ def test_only_the_output_is_rectified_the_running_estimate_is_not(head):
         torch.testing.assert_close(round_found[0].double(), _activated(estimate), rtol=1e-4, atol=1e-5)
 
 
-def test_the_frames_of_a_chunk_see_each_other_whatever_their_order(head):
+def test_the_frames_of_a_chunk_attend_to_each_other_in_any_order(head):
     camera = _random(1, 5, 32)
     order = [3, 1, 4, 0, 2]
     torch.testing.assert_close(head(camera)[:, order], head(camera[:, order]), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Weights from files: published names, strictness, both kinds of file, precision."""
+"""Weights from files: published names, strict loading, both kinds of file, precision."""
 
 import warnings
 from dataclasses import replace
@@ -22,7 +22,7 @@ def test_the_published_checkpoints_names_and_shapes_are_exactly_the_networks(sha
     load_published(model, manifest(shared, "scal3r_release"))
 
 
-def test_vggts_tensors_are_the_releases_but_for_memories_and_tracking_head(shared):
+def test_vggts_tensors_are_those_of_the_release_except_memories_and_tracking_head(shared):
     release, vggt = manifest(shared, "scal3r_release"), manifest(shared, "vggt_1b")
     memories = {n for n in release if ".ttt." in n}
     assert len(memories) == 48
@@ -32,9 +32,9 @@ def test_vggts_tensors_are_the_releases_but_for_memories_and_tracking_head(share
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_vggt_checkpoint_opens_with_fresh_memories_of_no_effect_and_says_so(state, tmp_path, suffix):
+def test_a_vggt_checkpoint_opens_with_memories_without_effect_and_a_warning(state, tmp_path, suffix):
     path = write(as_vggt(state), tmp_path / f"vggt{suffix}")
-    with pytest.warns(UserWarning, match="VGGT checkpoint: its 24 memory tensors start fresh"):
+    with pytest.warns(UserWarning, match="VGGT checkpoint without memories: their 24 tensors"):
         model = open_checkpoint(path, TINY)
     found = published_state(model)
     assert all(torch.equal(found[n], t) for n, t in state.items() if ".ttt." not in n)
@@ -47,7 +47,7 @@ def test_a_vggt_checkpoint_opens_with_fresh_memories_of_no_effect_and_says_so(st
     assert torch.equal(drive.depth, off.depth)
 
 
-def test_what_vggt_does_not_have_is_still_missed(state, tmp_path):
+def test_other_tensors_that_a_vggt_checkpoint_lacks_are_reported(state, tmp_path):
     weights = as_vggt(state)
     del weights["camera_head.empty_pose_tokens"]
     weights |= {"camera_head.surprise": torch.ones(1), "colour": torch.ones(1)}

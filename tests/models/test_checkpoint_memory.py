@@ -1,4 +1,4 @@
-"""Weights files are mapped, not read: what opening them costs."""
+"""Weights files are memory-mapped, not read: how much memory opening them needs."""
 
 import json
 
@@ -21,7 +21,7 @@ from tests.networks import small_network
     ],
 )
 def test_published_files_of_five_gigabytes_open_in_little_memory(shared, tmp_path, name, suffix):
-    """Full size, names and shapes of the manifests, in a file with holes: mapped, not read."""
+    """Files of full size with the published names and shapes; they are sparse, so they take no disk."""
     out = in_fresh_process(
         """
         import json, math, struct, sys, time, warnings
@@ -61,7 +61,7 @@ def test_published_files_of_five_gigabytes_open_in_little_memory(shared, tmp_pat
     assert found["training"] is False
     if name == "vggt_1b":
         assert len(found["heard"]) == 1
-        assert "48 memory tensors start fresh and have no effect" in found["heard"][0]
+        assert "their 48 tensors get initial values that have no effect" in found["heard"][0]
         assert found["gates"] == [0.0] * 4
     else:
         assert found["heard"] == []
@@ -81,8 +81,8 @@ _BULKY = small_network(
     ("suffix", "dtype", "limit"),
     [(".pt", "float32", 1.3), (".safetensors", "float32", 1.3), (".safetensors", "bfloat16", 1.8)],
 )
-def test_a_files_weights_lie_in_memory_once(tmp_path, suffix, dtype, limit):
-    """A file of 200 MB, opened and every page touched: once for the file, half again for a bfloat16 copy."""
+def test_the_weights_of_a_file_are_in_memory_only_once(tmp_path, suffix, dtype, limit):
+    """A file of 200 MB is opened and every page read: its size in memory, and half of it again for a bfloat16 copy."""
     with torch.device("meta"):
         names = published_state(Reconstructor(_BULKY))
     path = write({n: torch.full(t.shape, 0.5) for n, t in names.items()}, tmp_path / f"weights{suffix}")
@@ -100,7 +100,7 @@ def test_a_files_weights_lie_in_memory_once(tmp_path, suffix, dtype, limit):
         def peak():
             return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) / 1024
 
-        with torch.device("meta"):  # what torch needs to wake up shall not count
+        with torch.device("meta"):  # so that torch's own start is not counted
             Reconstructor(config)
         torch.ones(8).bfloat16().float().sum()
         before = peak()

@@ -1,4 +1,4 @@
-"""Saving a network: its configuration beside the weights, whole or not at all."""
+"""Saving a network: the configuration is stored with the weights, and a file is complete or absent."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_a_saved_model_opens_as_it_was_with_its_own_configuration(tiny, state, t
     assert [p.name for p in tmp_path.iterdir()] == ["own.safetensors"]
     images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     found, expected = (m.forward_drive(images, [[0, 1, 2]])[0].depth for m in (model, tiny))
-    # The tensors are equal (above); a mapped file's are not aligned as torch's own are, so MKL may sum elsewise.
+    # The tensors are equal (above). Those of a mapped file are aligned differently, so MKL may sum in another order.
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_a_model_in_bfloat16_is_saved_in_float32(state, tmp_path):
     assert_holds(open_checkpoint(path, dtype=torch.bfloat16), published_state(first))
 
 
-def test_a_given_configuration_goes_before_the_files_own(tiny, tmp_path):
+def test_a_given_configuration_replaces_that_of_the_file(tiny, tmp_path):
     path = tmp_path / "own.safetensors"
     save_checkpoint(tiny, path)
     with pytest.raises(CheckpointError, match="does not fit the network"):
@@ -59,7 +59,7 @@ def test_a_given_configuration_goes_before_the_files_own(tiny, tmp_path):
 
 
 def test_saving_over_a_file_leaves_a_model_that_is_mapped_from_it_as_it_was(tiny, state, tmp_path):
-    """A new file takes the name; the old one's pages stay until nobody reads them."""
+    """The new file takes the name; the old file's pages exist as long as a model is mapped from them."""
     path = tmp_path / "own.safetensors"
     save_checkpoint(tiny, path)
     mapped = open_checkpoint(path)
@@ -74,12 +74,12 @@ def test_saving_over_a_file_leaves_a_model_that_is_mapped_from_it_as_it_was(tiny
 def test_a_configuration_in_the_file_that_cannot_be_built_is_refused(state, tmp_path, stored):
     path = tmp_path / "own.safetensors"
     save_file(state, path, metadata={"model_config": stored})
-    with pytest.raises(CheckpointError, match="carries a configuration that cannot be built"):
+    with pytest.raises(CheckpointError, match="contains a configuration that cannot be built"):
         open_checkpoint(path)
 
 
 def test_a_killed_save_leaves_the_old_file_whole(tiny, tmp_path):
-    """Killed in the middle of writing: what stands under the name still opens."""
+    """The process is killed while it writes; the file under the name can still be opened."""
     path = tmp_path / "own.safetensors"
     save_checkpoint(tiny, path)
     code = """
@@ -112,7 +112,7 @@ def test_a_killed_save_leaves_the_old_file_whole(tiny, tmp_path):
         assert open_checkpoint(path).config.depth in (4, 6)  # the old one, or a whole new one
         if _halves(path):
             return
-    pytest.fail("no kill came in the middle of writing: the test has shown nothing")
+    pytest.fail("no kill came while a file was written, so the test has shown nothing")
 
 
 def _halves(path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Weights files that are cut, hostile or something else: refused in one line, nothing executed."""
+"""Weights files that are cut off, malicious or of another kind are refused in one line; no code in them is run."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from tests.models.golden import TINY
 
 
 class _Malice:
-    """Pickles as a command that leaves a mark."""
+    """Pickles as a command that creates a file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -24,7 +24,7 @@ class _Malice:
 
 
 @pytest.mark.parametrize("how", ["torch", "torch_legacy", "pickle"])
-def test_what_is_pickled_beyond_tensors_is_refused_and_not_executed(state, tmp_path, how):
+def test_pickled_objects_other_than_tensors_are_refused_and_not_executed(state, tmp_path, how):
     path, mark = tmp_path / "weights.pt", tmp_path / "executed"
     held = {"agg_regator.camera_token": state["agg_regator.camera_token"], "extra": _Malice(mark)}
     if how == "pickle":
@@ -36,9 +36,9 @@ def test_what_is_pickled_beyond_tensors_is_refused_and_not_executed(state, tmp_p
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     if how == "torch":
-        assert "holds more than tensors, refused" in str(caught.value)
+        assert "contains more than tensors, so it is refused" in str(caught.value)
     assert not mark.exists()
-    pickle.loads(pickle.dumps(_Malice(mark)))  # it would have left its mark
+    pickle.loads(pickle.dumps(_Malice(mark)))  # unpickled, it does create the file
     assert mark.exists()
 
 
@@ -54,10 +54,10 @@ def test_truncated_files_are_refused_by_name_in_one_line(state, tmp_path, suffix
 
 
 @pytest.mark.parametrize("held", [{}, {"a": 1}, {"model": {"a": "text"}}, [torch.ones(1)], torch.ones(2)])
-def test_what_is_no_state_dict_is_refused(tmp_path, held):
+def test_a_file_that_is_not_a_state_dict_is_refused(tmp_path, held):
     path = tmp_path / "weights.pt"
     torch.save(held, path)
-    with pytest.raises(CheckpointError, match="is no state dict of tensors"):
+    with pytest.raises(CheckpointError, match="is not a state dict of tensors"):
         read_tensors(path)
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path):
             open_checkpoint(path, TINY)
 
 
-def test_text_by_the_name_of_weights_is_refused(tmp_path):
+def test_a_text_file_with_the_suffix_of_weights_is_refused(tmp_path):
     for name in ("weights.pt", "weights.safetensors"):
         (tmp_path / name).write_text("<html>not found</html>" * 100)
         with pytest.raises(CheckpointError, match=name):

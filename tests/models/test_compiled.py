@@ -1,4 +1,4 @@
-"""Compiled blocks are the plain ones: same numbers for every size, compiled once."""
+"""Compiled blocks give the numbers of the plain ones for every size, and are compiled once."""
 
 import copy
 import shutil

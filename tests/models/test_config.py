@@ -33,7 +33,7 @@ from tests.models.golden import TINY
         ({"num_heads": 3}, "embed_dim 64 over num_heads 3 must be a multiple of 4"),
         ({"num_heads": 32}, "embed_dim 64 over num_heads 32 must be a multiple of 4"),
         ({"camera_heads": 3}, "multiple of camera_heads 3"),
-        ({"image_size": 57}, "image_size 57 is no multiple of patch_size 14"),
+        ({"image_size": 57}, "image_size 57 is not a multiple of patch_size 14"),
         ({"dense_layers": (0, 1, 2)}, "must name four layers and four widths"),
         ({"dense_channels": (16, 32, 64)}, "must name four layers and four widths"),
         ({"dense_channels": (16, 32, 64, 66)}, "dense_channels must be multiples of 4"),

@@ -1,4 +1,4 @@
-"""The Global Context Memory against a plain twin written from its formulas, small epsilons included."""
+"""The Global Context Memory against a plain twin written from the paper's formulas, including the small epsilons."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from models import Reconstructor
 from models.context_memory import ContextMemory, RMSNorm
-from models.fast_weights import FastWeights, gradient_step
+from models.fast_weights import FastWeights
 from models.rope import RopeTable, rope_table
 from tests.models import twins
 from tests.models.golden import TINY
+from tests.models.steps import step_at
 
 WIDTH, RATIO, FRAMES, GRID = 16, 4, 2, (2, 3)
 FLOAT32_EPS = 2.0**-23
@@ -39,7 +40,7 @@ def _rope() -> RopeTable:
 
 @dataclass
 class Twin:
-    """The memory in float64, one chunk at a time, by the letters of the paper."""
+    """The memory in float64, one chunk at a time, with the paper's symbols."""
 
     w: dict[str, Tensor]
     norm_eps: float = FLOAT32_EPS
@@ -80,7 +81,7 @@ def _distance(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
-def test_steps_and_reads_are_those_of_the_formulas():
+def test_steps_and_reads_equal_the_formulas():
     memory, x = _memory(), _random(1, 12, WIDTH)
     twin = Twin(twins.doubles(memory))
     step = memory.step(x, _rope())
@@ -93,7 +94,7 @@ def test_steps_and_reads_are_those_of_the_formulas():
 
 
 def test_on_inputs_a_thousandth_as_large_the_small_epsilons_of_q_and_k_agree_too():
-    """The machine epsilon of float32 beside squares near 1e-6: the golden weights cannot see it."""
+    """The machine epsilon of float32 matters next to squares near 1e-6; the golden files do not test this."""
     memory, x = _memory(), 1e-3 * _random(1, 12, WIDTH)
     with torch.no_grad():
         memory.qkv.bias.zero_()
@@ -128,14 +129,14 @@ def test_the_small_epsilons_after_the_read_agree_where_they_matter(shrink_answer
     assert _distance(change, twin.read(x[0].double(), weights) - x[0].double()) > 1e-2
 
 
-def test_where_the_rate_head_says_zero_every_rate_is_the_base_rate():
+def test_if_the_rate_head_gives_zero_every_rate_is_the_base_rate():
     memory, x = _memory(), _random(1, 12, WIDTH)
     with torch.no_grad():
         memory.lrs.weight.zero_()
         memory.lrs.bias.zero_()
     twin = Twin(twins.doubles(memory))
     _, k, v = (t.float()[None] for t in twin.qkv(x[0].double()))
-    expected = gradient_step(memory.start, k, v, torch.full((1, 12, 3), 0.01))
+    expected = step_at(memory.start, k, v, torch.full((1, 12, 3), 0.01))
     for found, wanted in zip(memory.step(x, _rope()), expected, strict=True):
         assert _distance(found, wanted) < 1e-5
 
@@ -157,7 +158,7 @@ def test_a_fresh_memory_adds_exactly_nothing():
     assert torch.equal(memory.apply_to(x, weights, _rope()), x)
 
 
-def test_a_network_of_fresh_memories_says_what_it_says_without_them():
+def test_a_network_with_fresh_memories_gives_the_same_result_as_without_them():
     torch.manual_seed(0)
     model = Reconstructor(TINY).eval()
     images = torch.rand(6, 3, 28, 42, generator=torch.Generator().manual_seed(1))
@@ -168,7 +169,7 @@ def test_a_network_of_fresh_memories_says_what_it_says_without_them():
         assert torch.equal(a.depth, b.depth)
 
 
-def test_special_tokens_pass_the_memory_untouched_bit_for_bit(tiny):
+def test_the_memory_does_not_change_special_tokens(tiny):
     aggregator = tiny.aggregator
     images = torch.rand(4, 3, 28, 42, generator=torch.Generator().manual_seed(1))
     state = tiny.begin(tiny.encode(images)[None], (2, 3))
@@ -183,7 +184,7 @@ def test_special_tokens_pass_the_memory_untouched_bit_for_bit(tiny):
         assert (moved > 1e-3).all()
 
 
-def test_the_memory_reads_patches_only_whatever_the_special_tokens_hold(tiny):
+def test_the_memory_does_not_depend_on_special_tokens(tiny):
     aggregator = tiny.aggregator
     images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     state = aggregator.run_segment(tiny.begin(tiny.encode(images)[None], (2, 2)))
@@ -203,7 +204,7 @@ def test_the_norms_epsilon_is_the_machine_epsilon_of_the_tokens(dtype):
     assert _distance(found, expected) < (1e-6 if dtype == torch.float32 else 5e-3)
 
 
-def test_bfloat16_tokens_ask_for_float32_steps_and_come_back_as_bfloat16():
+def test_bfloat16_tokens_give_float32_steps_and_bfloat16_outputs():
     memory, x = _memory(), _random(1, 12, WIDTH)
     exact_step = memory.step(x, _rope())
     exact = memory.apply_to(x, memory.update(exact_step), _rope())
@@ -218,7 +219,7 @@ def test_bfloat16_tokens_ask_for_float32_steps_and_come_back_as_bfloat16():
     assert _distance(out, exact) < 0.05
 
 
-def test_chunks_side_by_side_are_chunks_alone():
+def test_chunks_in_a_batch_give_the_same_as_each_alone():
     memory, x = _memory(), _random(3, 12, WIDTH)
     steps = memory.step(x, _rope())
     shared = memory.update(FastWeights(*(g.sum(0, keepdim=True) for g in steps)))

@@ -20,7 +20,7 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _plain_grid(channels: int, height: int, width: int, aspect: float) -> Tensor:
-    """The faint embedding, number by number, in Python's own doubles."""
+    """The grid embedding times its factor, number by number, in Python's floats."""
     n = math.sqrt(aspect**2 + 1)
     quarter = channels // 4
 
@@ -43,14 +43,14 @@ def _plain_grid(channels: int, height: int, width: int, aspect: float) -> Tensor
     ("channels", "height", "width", "aspect"),
     [(8, 3, 5, 5 / 3), (16, 5, 8, 112 / 70), (4, 1, 6, 2.0), (12, 4, 1, 0.5), (8, 3, 4, 3.4)],
 )
-def test_the_grid_embedding_is_the_plain_one(channels, height, width, aspect):
+def test_the_grid_embedding_equals_its_plain_twin(channels, height, width, aspect):
     found = grid_embedding(channels, height, width, aspect)
     assert found.dtype == torch.float32
     expected = _plain_grid(channels, height, width, aspect)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-7)
 
 
-def test_a_residual_unit_carries_the_rectified_input_over():
+def test_a_residual_unit_adds_the_rectified_input():
     unit = twins.randomised(ResidualUnit(8))
     x = _random(2, 8, 5, 6)
     before = x.clone()
@@ -62,11 +62,11 @@ def test_a_residual_unit_carries_the_rectified_input_over():
     found = unit(x)
     torch.testing.assert_close(found, branch + F.relu(x))
     assert not torch.allclose(found, branch + x, atol=1e-2)
-    assert torch.equal(x, before)  # the input itself is left alone
+    assert torch.equal(x, before)  # the input is not changed
 
 
 def _lerp(x: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, corners aligned: x (C, h, w) -> (C, height, width), out of its definition."""
+    """Bilinear, corners aligned: x (C, h, w) -> (C, height, width), from the definition."""
 
     def along_last(y: Tensor, count: int) -> Tensor:
         old = y.shape[-1]
@@ -82,7 +82,7 @@ def _lerp(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _plain_head(features: list[Tensor], w: dict[str, Tensor], grid: tuple[int, int]) -> Tensor:
-    """One frame: four features (patches, 2d) -> raw output (H, W, values + 1); published order of things."""
+    """One frame: four features (patches, 2d) -> raw output (H, W, values + 1); in the published order of operations."""
     height, width = grid[0] * 14, grid[1] * 14
     aspect = width / height
 
@@ -111,7 +111,7 @@ def _plain_head(features: list[Tensor], w: dict[str, Tensor], grid: tuple[int, i
         if i < 3:
             y = unit(y + unit(laterals[i], f"fusion.{i}.unit1"), f"fusion.{i}.unit2")
         size = laterals[i - 1].shape[1:] if i else (2 * y.shape[1], 2 * y.shape[2])
-        y = conv(_lerp(y, *size), f"fusion.{i}.out")  # resize first: ours does it the cheap way round
+        y = conv(_lerp(y, *size), f"fusion.{i}.out")  # resized first; the product code resizes last, which is cheaper
     y = with_grid(_lerp(conv(y, "output1", padding=1), height, width))
     y = F.relu(conv(y, "output2.0", padding=1))
     return conv(y, "output2.2").permute(1, 2, 0)
@@ -119,7 +119,7 @@ def _plain_head(features: list[Tensor], w: dict[str, Tensor], grid: tuple[int, i
 
 @pytest.mark.parametrize("values", [1, 3])
 @pytest.mark.parametrize("grid", [(2, 3), (3, 2), (1, 1)])
-def test_the_head_is_the_plain_one(values, grid):
+def test_the_dense_head_equals_its_plain_twin(values, grid):
     head = twins.randomised(DenseHead(CONFIG, values), seed=4).eval()
     features = [_random(2, grid[0] * grid[1], 32, seed=i) for i in range(4)]
     found, confidence = head(features, grid)
@@ -134,7 +134,7 @@ def test_the_head_is_the_plain_one(values, grid):
         assert (confidence[s].double() - expected).norm() < 2e-5 * expected.norm()
 
 
-def test_one_norm_is_shared_and_carries_its_small_epsilon():
+def test_one_norm_is_shared_and_adds_its_epsilon():
     head = twins.randomised(DenseHead(CONFIG, 1), seed=4).eval()
     features = [1e-3 * _random(1, 6, 32, seed=i) for i in range(4)]
     raw = _plain_head([f[0].double() for f in features], twins.doubles(head), (2, 3))

@@ -1,4 +1,4 @@
-"""The encoders: a plain twin of the vision transformer, its positions, one frame at a time."""
+"""The encoders against a plain twin of the vision transformer; position embeddings; frames are independent."""
 
 import math
 
@@ -34,7 +34,7 @@ def _plain_patches(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _cubic_resized(values: Tensor, size: int) -> Tensor:
-    """Bicubic with antialiasing along the first axis, out of its definition (a = -0.5, as in Pillow)."""
+    """Bicubic with antialiasing along the first axis, from the definition (a = -0.5, as in Pillow)."""
     count = values.shape[0]
     scale = count / size
     stretch = max(scale, 1.0)  # the filter grows where the result is coarser
@@ -65,8 +65,8 @@ def test_the_convolution_gives_one_token_a_patch_row_by_row():
 
 
 @pytest.mark.parametrize("grid", [(3, 3), (2, 5)])
-def test_the_transformer_is_the_plain_one(vit, grid):
-    """CLS and patches get positions, then four registers go between them; only normed patches go on."""
+def test_the_transformer_equals_its_plain_twin(vit, grid):
+    """CLS and patches get positions, then four registers are put between them; only normalised patches are returned."""
     w = twins.doubles(vit)
     image = _random(3, grid[0] * PATCH, grid[1] * PATCH)
     tokens = _plain_patches(image.double(), w["patch_embed.proj.weight"], w["patch_embed.proj.bias"])
@@ -132,7 +132,7 @@ def test_the_named_transformer_has_its_published_size():
     assert encoder.pos_embed.shape == (1, 1 + 5 * 5, 384)
 
 
-def test_before_either_encoder_the_aggregator_takes_off_the_mean_and_deviation_of_imagenet(tiny):
+def test_the_aggregator_normalises_images_by_the_mean_and_deviation_of_imagenet(tiny):
     images = torch.rand(2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
     plain = images.double()
     for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):

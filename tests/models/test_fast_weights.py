@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.fast_weights import FastWeights, gradient_step, orthogonalise, read, updated
+from models.fast_weights import FastWeights, orthogonalise, read, updated
+from tests.models.steps import step_at
 
 D, H = 8, 20
 
@@ -46,14 +47,14 @@ def test_the_step_is_minus_the_gradient_of_the_memorys_loss(count):
     for j in range(3):  # the gradient by W_j uses column j of the rates
         free = FastWeights(*(w.clone().requires_grad_() for w in weights))
         expected.append(-torch.autograd.grad(_loss(free, k, v, rates[..., j]), free[j])[0])
-    found = gradient_step(weights, k, v, rates)
+    found = step_at(weights, k, v, rates)
     _close(found, FastWeights(*expected))
     assert {w.dtype for w in found} == {torch.float32}
 
 
-def test_the_step_makes_the_memory_answer_more_like_the_values():
+def test_the_step_moves_the_memorys_output_towards_the_values():
     weights, (k, v, rates) = _weights(), _tokens(40)
-    step = gradient_step(weights, k, v, rates)
+    step = step_at(weights, k, v, rates)
     moved = FastWeights(*(w + 1e-3 * g for w, g in zip(weights, step, strict=True)))
     rate = rates.mean(-1)
     assert _loss(moved, k, v, rate) < _loss(weights, k, v, rate)
@@ -61,36 +62,36 @@ def test_the_step_makes_the_memory_answer_more_like_the_values():
 
 def test_steps_are_summed_over_tokens_not_averaged():
     weights, (k, v, rates) = _weights(), _tokens(30)
-    whole = gradient_step(weights, k, v, rates)
-    parts = [gradient_step(weights, k[:, s], v[:, s], rates[:, s]) for s in (slice(0, 11), slice(11, 30))]
+    whole = step_at(weights, k, v, rates)
+    parts = [step_at(weights, k[:, s], v[:, s], rates[:, s]) for s in (slice(0, 11), slice(11, 30))]
     _close(FastWeights(*(a + b for a, b in zip(*parts, strict=True))), whole)
-    twice = gradient_step(weights, *(torch.cat([t, t], dim=1) for t in (k, v, rates)))
+    twice = step_at(weights, *(torch.cat([t, t], dim=1) for t in (k, v, rates)))
     _close(twice, whole.map(lambda g: 2 * g))
 
 
 def test_one_update_from_summed_steps_equals_the_update_over_all_tokens_at_once():
     weights, (k, v, rates) = _weights(), _tokens(48)
-    at_once = updated(weights, gradient_step(weights, k, v, rates))
-    chunks = [gradient_step(weights, *(t[:, a : a + 16] for t in (k, v, rates))) for a in (0, 16, 32)]
+    at_once = updated(weights, step_at(weights, k, v, rates))
+    chunks = [step_at(weights, *(t[:, a : a + 16] for t in (k, v, rates))) for a in (0, 16, 32)]
     summed = FastWeights(*(torch.stack(parts).sum(0) for parts in zip(*chunks, strict=True)))
     _close(updated(weights, summed), at_once, 1e-5)
     alone = updated(weights, chunks[0])
-    assert (alone.w0 - at_once.w0).norm() > 0.05 * at_once.w0.norm()  # one chunk says something else
+    assert (alone.w0 - at_once.w0).norm() > 0.05 * at_once.w0.norm()  # one chunk gives another update
 
 
-def test_rates_are_kept_in_float32_beside_bfloat16_tokens():
-    """Rates of one part in a thousand apart are the same number in bfloat16."""
+def test_rates_stay_float32_with_bfloat16_tokens():
+    """Rates that differ by one part in a thousand would be the same number in bfloat16."""
     weights, (k, v, _) = _weights(), _tokens(6)
     k, v = k.bfloat16(), v.bfloat16()
-    low, high = (gradient_step(weights, k, v, torch.full((1, 6, 3), r)) for r in (0.01, 0.01001))
+    low, high = (step_at(weights, k, v, torch.full((1, 6, 3), r)) for r in (0.01, 0.01001))
     _close(high, low.map(lambda g: g * 1.001), 1e-5)
     assert {w.dtype for w in low} == {torch.float32}
-    exact = gradient_step(weights, k.double(), v.double(), torch.full((1, 6, 3), 0.01))
+    exact = step_at(weights, k.double(), v.double(), torch.full((1, 6, 3), 0.01))
     _close(low, exact, 0.03)
 
 
 def _plain_newton_schulz(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """No transposition: on a tall matrix dearer, and the same."""
+    """Without transposition: the same result, more expensive for a tall matrix."""
     x = g / (g.square().sum().sqrt() + 1e-7)
     for _ in range(steps):
         a = x @ x.T
@@ -109,7 +110,7 @@ def test_orthogonalising_with_and_without_transposition_agree(shape):
 
 @given(seed=st.integers(0, 10**6), rows=st.integers(2, 12), cols=st.integers(2, 12))
 @settings(max_examples=60, deadline=None)
-def test_orthogonalising_drives_singular_values_near_one_and_keeps_their_directions(seed, rows, cols):
+def test_orthogonalising_moves_singular_values_near_one_and_keeps_their_directions(seed, rows, cols):
     generator = torch.Generator().manual_seed(seed)
     rank = min(rows, cols)
     u = torch.linalg.qr(torch.randn(rows, rank, generator=generator, dtype=torch.float64)).Q
@@ -123,13 +124,13 @@ def test_orthogonalising_drives_singular_values_near_one_and_keeps_their_directi
     torch.testing.assert_close(result, u @ inside @ v.T, rtol=0, atol=1e-9)
 
 
-def test_no_step_at_all_gives_no_direction():
+def test_a_zero_step_changes_nothing():
     assert torch.equal(orthogonalise(torch.zeros(4, 7)), torch.zeros(4, 7))
 
 
-def test_the_division_by_the_norm_carries_its_small_epsilon():
+def test_the_division_by_the_norm_adds_its_epsilon():
     g = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    g = g / g.norm() * 1e-7  # as long as the epsilon: halved, not brought to length one
+    g = g / g.norm() * 1e-7  # as long as the epsilon: it is halved, not scaled to length one
     torch.testing.assert_close(orthogonalise(g, 0, torch.float64).norm().item(), 0.5)
 
 
@@ -150,7 +151,7 @@ def test_bfloat16_is_cast_to_before_the_division_by_the_norm():
 @given(seed=st.integers(0, 10**6), scale=st.floats(-3, 3), strength=st.floats(-6, 6))
 @settings(max_examples=60, deadline=None)
 def test_an_update_keeps_the_length_of_every_column(seed, scale, strength):
-    """To the epsilon beside the length of the moved column, whatever the step's size."""
+    """Except for the epsilon that is added to the column's new length; for any size of the step."""
     start = _weights(seed, dtype=torch.float32).map(lambda w: w * 10**scale)
     g = _weights(seed + 1, dtype=torch.float32).map(lambda w: w * 10**strength)
     for weight, moved, step in zip(start, updated(start, g), g, strict=True):
@@ -161,14 +162,14 @@ def test_an_update_keeps_the_length_of_every_column(seed, scale, strength):
         torch.testing.assert_close(moved.double().norm(dim=-2), expected, rtol=2e-5, atol=0)
 
 
-def test_the_small_epsilon_shortens_columns_that_are_themselves_small():
+def test_the_epsilon_shortens_small_columns():
     start = _weights().map(lambda w: w * 1e-5 / w.norm(dim=-2, keepdim=True))
     unmoved = updated(start, start.map(torch.zeros_like))
     for weight, found in zip(start, unmoved, strict=True):
         torch.testing.assert_close(found.double(), weight / 2, rtol=1e-5, atol=0)
 
 
-def test_the_update_is_the_plain_one_in_float32():
+def test_the_update_equals_its_plain_twin_in_float32():
     start, g = _weights(dtype=torch.float32), _weights(9, dtype=torch.float32)
     for weight, step, found in zip(start, g, updated(start, g), strict=True):
         moved = weight[0].double() + _plain_newton_schulz(step[0].double())
@@ -176,22 +177,22 @@ def test_the_update_is_the_plain_one_in_float32():
         torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_axes_are_drives_side_by_side():
-    """Batched steps from shared or own weights, updates and reads equal each one alone."""
+def test_batch_axes_give_the_same_as_each_alone():
+    """Batched steps (from shared weights or one set each), updates and reads equal those of each alone."""
     shared, (k, v, rates) = _weights(dtype=torch.float32), _tokens(9, batch=(3,), dtype=torch.float32)
-    steps = gradient_step(shared, k, v, rates)
+    steps = step_at(shared, k, v, rates)
     assert steps.w0.shape == (3, D, H)
     after = updated(shared, steps)
     answers = read(after, k)
-    again = gradient_step(after, k, v, rates)
+    again = step_at(after, k, v, rates)
     for b in range(3):
         only = slice(b, b + 1)
-        alone = gradient_step(shared, k[only], v[only], rates[only])
+        alone = step_at(shared, k[only], v[only], rates[only])
         _close(FastWeights(*(w[only] for w in steps)), alone)
         one = updated(shared, alone)
         _close(FastWeights(*(w[only] for w in after)), one, 1e-5)
         torch.testing.assert_close(answers[only], read(one, k[only]), rtol=1e-4, atol=1e-5)
-        own = gradient_step(one, k[only], v[only], rates[only])
+        own = step_at(one, k[only], v[only], rates[only])
         _close(FastWeights(*(w[only] for w in again)), own, 1e-4)
 
 
@@ -218,7 +219,7 @@ def test_gradients_flow_through_the_update_to_start_weights_keys_and_rates():
     def outcome(at: torch.Tensor | float) -> torch.Tensor:
         moved = FastWeights(*(w + at * p for w, p in zip(start, push, strict=True)))
         inputs = [t + at * t_direction for t, t_direction in zip((k, v, rates), direction, strict=True)]
-        return (read(updated(moved, gradient_step(moved, *inputs)), probe) * target).sum()
+        return (read(updated(moved, step_at(moved, *inputs)), probe) * target).sum()
 
     at = torch.zeros((), requires_grad=True)
     slope = torch.autograd.grad(outcome(at), at)[0].item()

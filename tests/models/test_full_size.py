@@ -1,4 +1,4 @@
-"""The published network at its full size, on made-up weights: it fits and runs on a CPU."""
+"""The published network at full size with random weights runs on a CPU in limited memory."""
 
 import json
 import os

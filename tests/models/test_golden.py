@@ -35,7 +35,7 @@ def run(request):
     count = len([name for name in golden if name.endswith("/frame_index")])
     chunks = [sorted(golden[f"chunk{k}/frame_index"].tolist()) for k in range(count)]
 
-    # listen, without touching what is said: each chunk's step, the sum that forward_drive made, the update
+    # record each chunk's step, the sum that forward_drive made and the update, without changing them
     steps, sums, updates = {}, {}, {}
     take_step, update = model.aggregator.memory_step, model.aggregator.memory_update
 
@@ -110,8 +110,8 @@ def test_no_figure_of_the_golden_file_is_left_out(run):
     assert set(run.golden) - described == set(_outputs(run)) | set(_memory_figures(run))
 
 
-def test_the_comparison_sees_a_gelu_by_tanh(tiny, monkeypatch):
-    """The README of the golden files names this slip: 4e-4, just above the tolerance."""
+def test_the_comparison_detects_an_approximate_gelu(tiny, monkeypatch):
+    """The README of the golden files names this mistake: it changes results by 4e-4, just above the tolerance."""
     exact = torch.nn.functional.gelu
     monkeypatch.setattr(torch.nn.functional, "gelu", lambda x: exact(x, approximate="tanh"))
     with np.load(DATA / "tiny_single.npz") as file:

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints, or say of themselves what cannot be: one typed line, before anything is built."""
+"""Files that are not checkpoints, or contain an impossible configuration, are refused before anything is built."""
 
 import json
 
@@ -12,10 +12,10 @@ SHIPPED = WEIGHTS_FOLDER / "city_tiny.safetensors"
 
 
 @pytest.mark.parametrize("size", [0, 4, 5000, 1_000_000])
-def test_a_file_that_is_cut_off_is_no_readable_checkpoint(tmp_path, size):
+def test_a_file_that_is_cut_off_is_refused(tmp_path, size):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(SHIPPED.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"cut\.safetensors is no readable checkpoint"):
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is not a readable checkpoint"):
         stored_config(path)
 
 
@@ -23,17 +23,17 @@ def test_a_file_that_is_cut_off_is_no_readable_checkpoint(tmp_path, size):
     "change",
     [{"depth": 10**7}, {"embed_dim": 10**9}, {"image_size": 16 * 10**6}, {"chunk_size": 10**9}, {"embed_dim": "x"}],
 )
-def test_a_network_that_cannot_be_is_refused_before_it_is_built(tmp_path, change):
+def test_an_impossible_network_is_refused_before_it_is_built(tmp_path, change):
     with safe_open(SHIPPED, "pt") as file:
         config = json.loads(file.metadata()["model_config"])
         tensor = file.get_tensor(next(iter(file.keys())))
     path = tmp_path / "huge.safetensors"
     save_file({"a": tensor}, path, {"model_config": json.dumps({**config, **change})})
-    with pytest.raises(CheckpointError, match="carries a configuration that cannot be built"):
+    with pytest.raises(CheckpointError, match="contains a configuration that cannot be built"):
         stored_config(path)
 
 
-def test_a_configuration_nested_without_end_is_refused(tmp_path):
+def test_a_deeply_nested_configuration_is_refused(tmp_path):
     with safe_open(SHIPPED, "pt") as file:
         tensor = file.get_tensor(next(iter(file.keys())))
     for depth in (20_000, 100_000):

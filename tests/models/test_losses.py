@@ -1,4 +1,4 @@
-"""Losses: nothing for the truth, more for more error, blind where there is no truth."""
+"""Losses are zero for the truth, rise with the error, and ignore pixels without truth."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_the_truth_costs_nothing_and_an_error_in_the_last_round_most(seed):
     assert late > early > 0
 
 
-def test_motion_is_blind_to_the_length_of_a_quaternion_and_sees_drift():
+def test_relative_motion_ignores_the_length_of_a_quaternion_and_penalises_drift():
     target = _poses(3)
     longer = target.clone()
     longer[..., 3:7] *= 2
@@ -38,7 +38,7 @@ def test_motion_is_blind_to_the_length_of_a_quaternion_and_sees_drift():
     assert relative_pose_loss(drifted, target, time_offsets(5)) > 0.1
 
 
-def test_a_head_that_says_zero_gives_a_finite_gradient():
+def test_a_head_that_gives_zero_has_a_finite_gradient():
     estimate = torch.zeros(1, 3, 9, requires_grad=True)
     target = _poses(1, 3)[:1]
     (relative_pose_loss(estimate, target, time_offsets(3)) + camera_loss([estimate], target)).backward()
@@ -91,7 +91,7 @@ def test_depth_counts_relative_errors_and_edges():
     assert depth_loss(rough, confidence, target, valid) > near + 0.05
 
 
-def test_plain_depth_has_no_confidence_to_hide_behind():
+def test_the_plain_depth_loss_does_not_depend_on_confidence():
     target = torch.ones(1, 4, 4)
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
     valid[0, 0, 0] = False

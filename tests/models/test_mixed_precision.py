@@ -1,4 +1,4 @@
-"""Tensors of two precisions in one kernel, and copies that are made once."""
+"""Operations on tensors of two precisions, and copies that are made once."""
 
 import copy
 
@@ -27,7 +27,7 @@ def test_gradients_flow_through_both():
     torch.testing.assert_close(base.grad, torch.ones(3, 4))
 
 
-def test_what_is_made_of_parameters_is_made_again_only_when_they_change():
+def test_prepared_tensors_are_made_again_only_when_parameters_change():
     weight, made, calls = torch.nn.Parameter(_random(4), requires_grad=False), Prepared(), []
 
     def make():
@@ -45,7 +45,7 @@ def test_what_is_made_of_parameters_is_made_again_only_when_they_change():
     assert len(calls) == 5
 
 
-def test_what_a_gradient_goes_through_is_never_kept():
+def test_prepared_tensors_are_not_kept_if_gradients_are_needed():
     weight, made = torch.nn.Parameter(_random(4)), Prepared()
     (twice,) = made.get((weight,), 0, lambda: (2 * weight,))
     twice.sum().backward()
@@ -53,7 +53,7 @@ def test_what_a_gradient_goes_through_is_never_kept():
     assert made.get((weight,), 0, lambda: (2 * weight,))[0] is not twice
 
 
-def test_what_is_made_in_inference_mode_can_be_used_outside():
+def test_prepared_tensors_made_in_inference_mode_can_be_used_outside():
     weight, made = torch.nn.Parameter(_random(4), requires_grad=False), Prepared()
     with torch.inference_mode():
         (kept,) = made.get((weight,), 0, lambda: (weight.bfloat16(),))

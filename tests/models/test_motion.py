@@ -1,4 +1,4 @@
-"""The motion cue: each product made once, its gradient exact, single frames untouched."""
+"""The motion cue: correlation and its gradient agree with a plain twin; single frames are not changed."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def test_a_single_frame_has_no_motion():
     assert torch.equal(_cue()(tokens, torch.randn(1, 1, 6, 16), (2, 3)), tokens)
 
 
-def test_a_frame_hears_of_its_neighbours_in_time_only():
+def test_a_frames_motion_depends_on_its_neighbours_in_time_only():
     cue, tokens = _cue(), torch.zeros(1, 5, 6, 8)
     order = middle_first([0, 1, 2, 3, 4])
     fine = torch.randn(1, 5, 6, 16)
@@ -67,7 +67,7 @@ def test_a_frame_hears_of_its_neighbours_in_time_only():
     ("changes", "message"),
     [
         ({"encoder": "conv"}, "motion_radius 3 must be 0"),
-        ({"motion_radius": 0}, "dense_skip hands on the motion cue's features"),
+        ({"motion_radius": 0}, "dense_skip uses the motion cue's features"),
         ({"patch_size": 2, "image_size": 128}, "patch_size that is a multiple of 4"),
     ],
 )

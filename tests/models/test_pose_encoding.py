@@ -1,4 +1,4 @@
-"""Pose encodings to cameras and back, depth to points: laws, and numbers worked out by hand."""
+"""Pose encodings to cameras and back, depth to points: laws, and numbers computed by hand."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_a_quaternion_of_any_length_gives_its_rotation(quaternion, length):
 
 @given(quaternion=quaternions)
 @settings(max_examples=100, deadline=None)
-def test_quaternion_and_rotation_go_round(quaternion):
+def test_a_quaternion_is_the_same_after_conversion_to_a_rotation_and_back(quaternion):
     unit = np.asarray(quaternion) / np.linalg.norm(quaternion)
     rotation = torch.from_numpy(Rotation.from_quat(unit).as_matrix())
     found = quaternion_from_rotation(rotation).numpy()

@@ -1,4 +1,4 @@
-"""What a chunk keeps between layers when the depth head projects early: the same depth from less memory."""
+"""Features that the depth head projects early give the same depth and take fewer bytes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CHUNKS = [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6]]
 
 
 def run(model, images, projected):
-    """The drive as the pipeline drives it; predictions, and the most bytes a chunk held at a barrier."""
+    """Run the drive as the pipeline does; returns predictions and the most bytes that a chunk held at a barrier."""
     aggregator = model.aggregator
     keep = {"keep": model.keep_projected} if projected else {}
     widest = 0
@@ -76,7 +76,7 @@ def test_in_bfloat16_the_projected_features_add_less_error_than_bfloat16_itself(
         assert distance(f.depth, e.depth) < 1.5 * distance(p.depth, e.depth)
 
 
-def test_points_are_refused_where_only_the_depth_heads_projection_was_kept():
+def test_points_are_refused_if_only_the_depth_heads_projection_was_kept():
     model = network(TINY)
     state = model.begin(model.encode(torch.rand(2, 3, 28, 56))[None], (2, 4))
     for _ in model.config.segments:
@@ -102,7 +102,7 @@ def barrier_bytes(config, frames, size, device):
     return held
 
 
-def test_a_chunk_of_the_published_network_waits_with_less_than_200_megabytes():
+def test_a_chunk_of_the_published_network_holds_less_than_200_megabytes_at_a_barrier():
     # tensors without data count like real ones:
     assert barrier_bytes(TINY, 3, (28, 56), "meta") == barrier_bytes(TINY, 3, (28, 56), "cpu")
     held = barrier_bytes(ModelConfig.scal3r(), 60, (154, 518), "meta")

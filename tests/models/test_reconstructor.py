@@ -1,4 +1,4 @@
-"""The whole network: segments, chunks and memories put together, against one plain loop over layers."""
+"""The whole network with segments, chunks and memories, against one plain loop over layers."""
 
 from dataclasses import fields, replace
 
@@ -72,7 +72,7 @@ def _plainly(
 
 
 @pytest.mark.parametrize("memory_layers", [(1, 3), (0, 2), (3,), (0, 1, 2, 3), ()])
-def test_segments_composed_equal_the_whole_written_as_one_loop_over_layers(memory_layers):
+def test_segments_give_the_same_as_one_loop_over_layers(memory_layers):
     model = made_up(replace(TINY, memory_layers=memory_layers))
     found = model.forward_drive(some_images(), CHUNKS)
     for a, b in zip(found, _plainly(model, some_images(), CHUNKS), strict=True):
@@ -86,8 +86,8 @@ def test_dense_features_may_come_from_any_four_layers():
         assert_same(a, b, 1e-5)
 
 
-def test_segments_may_be_driven_by_hand_with_the_barrier_anywhere(tiny):
-    """What the pipeline's worker does: steps of chunks summed in another place, states kept between."""
+def test_segments_may_be_run_separately_with_any_barrier_between_them(tiny):
+    """As in the pipeline's worker: steps are summed elsewhere, and states are stored in between."""
     expected = tiny.forward_drive(some_images(), CHUNKS)
     orders = [middle_first(chunk) for chunk in CHUNKS]
     states = [tiny.begin(tiny.encode(some_images()[order])[None], GRID) for order in orders]
@@ -104,8 +104,8 @@ def test_segments_may_be_driven_by_hand_with_the_barrier_anywhere(tiny):
         assert_same(tiny.predict(state, order, with_points=True), prediction, 1e-5)
 
 
-def test_a_waiting_chunk_holds_no_feature_that_the_memory_is_still_to_change(tiny):
-    """TINY keeps layers 0 to 3; layer 1 waits for its memory, and only its frame half is kept."""
+def test_a_chunk_at_a_barrier_holds_no_feature_that_the_memory_will_change(tiny):
+    """TINY keeps the features of layers 0 to 3; of layer 1, only the frame half before its memory was read."""
     state = tiny.aggregator.run_segment(tiny.begin(tiny.encode(some_images(2))[None], GRID))
     assert set(state.features) == {0}
     assert state.frame_half is not None
@@ -123,7 +123,7 @@ def test_the_order_of_chunks_is_irrelevant(tiny):
         assert_same(prediction, expected[i], 1e-5)
 
 
-def test_a_chunk_hears_of_the_others_through_the_memory_alone(tiny):
+def test_chunks_influence_each_other_through_the_memory_only(tiny):
     changed = some_images()
     changed[6] = 1 - changed[6]  # in the last chunk only
     for scope, moves in (("drive", True), ("chunk", False), ("off", False)):
@@ -140,14 +140,14 @@ def test_with_one_chunk_the_drives_memory_is_the_chunks(tiny):
     assert not torch.allclose(off.depth, drive.depth, rtol=1e-2)
 
 
-def test_chunk_scope_is_each_chunk_as_a_drive_of_its_own(tiny):
+def test_chunk_scope_equals_each_chunk_as_a_separate_drive(tiny):
     together = tiny.forward_drive(some_images(), CHUNKS, memory_scope="chunk")
     for chunk, prediction in zip(CHUNKS, together, strict=True):
         assert_same(prediction, tiny.forward_drive(some_images(), [chunk])[0])
     assert not torch.allclose(tiny.forward_drive(some_images(), CHUNKS)[0].depth, together[0].depth, rtol=1e-2)
 
 
-def test_without_its_memories_it_is_a_network_that_never_had_any(tiny):
+def test_scope_off_equals_a_network_without_memories(tiny):
     plain = made_up(replace(TINY, memory_layers=()))
     for a, b in zip(
         tiny.forward_drive(some_images(), CHUNKS, memory_scope="off"),
@@ -157,8 +157,8 @@ def test_without_its_memories_it_is_a_network_that_never_had_any(tiny):
         assert_same(a, b, 1e-5)
 
 
-def test_two_equal_chunks_push_the_memory_no_further_than_one(tiny):
-    """The sum is twice as long, Newton-Schulz takes the length away again."""
+def test_two_equal_chunks_change_the_memory_as_much_as_one(tiny):
+    """The sum is twice as large, but Newton-Schulz normalises it."""
     once, twice = (tiny.forward_drive(some_images(), [CHUNKS[0]] * n)[0] for n in (1, 2))
     assert_same(twice, once, 1e-5)
 
@@ -195,8 +195,8 @@ def test_a_drive_of_one_frame_works(tiny):
     assert all(torch.isfinite(getattr(prediction, f.name)).all() for f in fields(Prediction))
 
 
-def test_frame_order_is_told_to_the_camera_token_only():
-    """Equal frames: without it all but the reference get the same answer."""
+def test_frame_order_changes_the_camera_token_only():
+    """The frames are equal: without frame_order, all except the reference frame get the same result."""
     same = some_images(1).expand(5, -1, -1, -1)
     plain, ordered = (made_up(replace(TINY, frame_order=on)) for on in (False, True))
     tokens = [m.begin(m.encode(same)[None], GRID).tokens for m in (plain, ordered)]
@@ -223,7 +223,7 @@ def test_the_reference_frame_has_tokens_of_its_own(tiny):
 
 
 @pytest.mark.parametrize("own_memories", [False, True])
-def test_chunks_of_one_length_may_be_stacked_and_each_comes_out_as_alone(tiny, own_memories):
+def test_stacked_chunks_give_the_same_as_each_alone(tiny, own_memories):
     aggregator = tiny.aggregator
     patches = [tiny.encode(some_images(4, seed)) for seed in range(3)]
     stacked, alone = tiny.begin(torch.stack(patches), GRID), [tiny.begin(p[None], GRID) for p in patches]
@@ -280,19 +280,19 @@ def test_an_unfinished_chunk_gives_no_prediction(tiny):
 
 def test_a_segment_is_run_before_it_is_finished(tiny):
     state = tiny.begin(tiny.encode(some_images(2))[None], GRID)
-    with pytest.raises(ValueError, match="finish_segment comes after run_segment"):
+    with pytest.raises(ValueError, match="finish_segment must follow run_segment"):
         tiny.aggregator.finish_segment(state, None)
 
 
-def test_where_no_memory_stands_none_is_updated_or_read():
+def test_without_a_memory_update_and_read_are_refused():
     model = made_up(replace(TINY, memory_layers=(1,)))
     aggregator, memory = model.aggregator, model.aggregator.memories["1"]
     state = ChunkState(model.begin(model.encode(some_images(2))[None], GRID).tokens, GRID, next_segment=1)
     state = aggregator.run_segment(state)
     assert aggregator.memory_step(state) is None
-    with pytest.raises(ValueError, match="no memory stands at the end of segment 1"):
+    with pytest.raises(ValueError, match="there is no memory at the end of segment 1"):
         aggregator.memory_update(1, memory.start, torch.float32)
-    with pytest.raises(ValueError, match="no memory stands at the end of segment 1"):
+    with pytest.raises(ValueError, match="there is no memory at the end of segment 1"):
         aggregator.finish_segment(state, memory.start)
 
 

@@ -21,7 +21,7 @@ def test_rotation_is_that_of_explicit_pairs(grid, width, specials):
     torch.testing.assert_close(found.double(), rotated(x.double(), positions), rtol=1e-5, atol=1e-5)
 
 
-def test_another_base_turns_otherwise():
+def test_another_base_gives_another_rotation():
     x = _random(6, 16)
     found = rotate(x, rope_table((2, 3), 16, 0, 10.0))
     expected = rotated(x.double(), grid_positions(2, 3), base=10.0)
@@ -62,7 +62,7 @@ def test_lengths_do_not_change():
     shift=st.tuples(st.integers(0, 6), st.integers(0, 6)),
 )
 @settings(max_examples=50, deadline=None)
-def test_a_product_of_two_turned_vectors_knows_only_their_relative_position(seed, places, shift):
+def test_a_product_of_two_rotated_vectors_depends_on_their_relative_position_only(seed, places, shift):
     cols = 12
     table = rope_table((12, cols), 16, 0, 100.0)
     q, k = _random(2, 16, seed=seed).double()
@@ -80,7 +80,7 @@ def test_a_product_of_two_turned_vectors_knows_only_their_relative_position(seed
     torch.testing.assert_close(here, there, rtol=0, atol=2e-5)
 
 
-def test_bfloat16_tokens_come_back_as_bfloat16_turned_in_float32():
+def test_bfloat16_tokens_are_rotated_in_float32_and_returned_as_bfloat16():
     x = _random(6, 16).bfloat16()
     table = rope_table((2, 3), 16, 0, 100.0)
     found = rotate(x, table)

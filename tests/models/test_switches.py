@@ -1,4 +1,4 @@
-"""Fast forms give the numbers of the plain twins that they replaced, from fewer kernels and bytes, without casts."""
+"""The optimised functions give the numbers of their plain twins, with fewer kernels and bytes, and without casts."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_an_improvement_undone_gives_the_same_numbers(name):
     assert pose_difference(found, expected) < 1e-6
     assert depth_difference(found, expected) < 1e-6
     again = run("fast", model, FRAMES, CHUNKS).predictions
-    assert pose_difference(again, expected) == 0  # and nothing of it stays
+    assert pose_difference(again, expected) == 0  # and the switch leaves nothing behind
 
 
 def test_in_bfloat16_the_fast_forms_are_no_further_from_float32_than_their_twins():
@@ -42,7 +42,7 @@ def test_in_bfloat16_the_fast_forms_are_no_further_from_float32_than_their_twins
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_memorys_parts_are_those_of_their_twins(dtype):
+def test_a_memorys_step_and_read_equal_their_plain_twins(dtype):
     memory = twins.randomised(ContextMemory(16, 4, 0.01, 5))
     for layer in (memory.qkv, memory.proj):
         layer.to(dtype)
@@ -58,15 +58,15 @@ def test_a_memorys_parts_are_those_of_their_twins(dtype):
 
 @pytest.fixture(scope="module")
 def counts():
-    """At the published width, a memory's step included; two layers are as good as 24."""
+    """At the published width, with a memory; two layers are enough, since 24 are equal."""
     config = ModelConfig(depth=4, encoder="conv", memory_layers=(1,), dense_layers=(0, 1, 2, 3))
     return count_parts(config, 60, 154, 518, all_undone), count_parts(config, 60, 154, 518)
 
 
-def test_nothing_inside_a_block_or_a_memory_only_casts(counts):
+def test_no_kernel_inside_a_block_or_a_memory_only_casts(counts):
     before, now = counts
     for name in (*BLOCKS, *MEMORY):
-        assert before[name].casts > 3, name  # so the counting sees casts
+        assert before[name].casts > 3, name  # so casts are counted
         assert now[name].casts == 0, name
 
 

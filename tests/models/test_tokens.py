@@ -21,7 +21,7 @@ def test_the_middle_frame_comes_first_and_the_others_keep_their_order(frames, ex
 
 
 @pytest.mark.parametrize("count", range(1, 70))
-def test_the_reference_stands_at_half_the_chunk_rounded_up_less_one(count):
+def test_the_reference_is_the_middle_frame_the_earlier_of_two(count):
     order = middle_first(list(range(count)))
     assert order[0] == -(-count // 2) - 1
     assert sorted(order) == list(range(count))

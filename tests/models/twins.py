@@ -1,6 +1,6 @@
 """Plain twins of parts of the network, written from the paper's formulas and not from `models`.
 
-Slow, float64 unless said otherwise, one sequence at a time: easy to read beside the text.
+They are slow, use float64 unless noted, and take one sequence at a time, so that they read like the paper's text.
 """
 
 import math
@@ -107,7 +107,7 @@ def under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def randomised(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
-    """The module with every parameter drawn anew (ones + noise for norm weights), so that none is neutral."""
+    """The module with random parameters (ones + noise for norm weights), so that none is without effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
