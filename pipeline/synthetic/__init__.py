@@ -1,7 +1,9 @@
-"""A rendered city. In: a seed and a number of frames. Out: images, z-depth, poses, intrinsics and times,
-at once
-(`CityDrive`) or as an ordinary drive on storage in KITTI layout (`write_drive`), and such a drive read back
-with its truth (`read_drive`). Used by training, by evaluation, by tests and by the default run."""
+"""A rendered city.
+
+In: a seed and a number of frames. Out: images, z-depth, poses, intrinsics and times, as arrays (`CityDrive`) or as a
+drive on storage in KITTI layout (`write_drive`), which `read_drive` reads back with its truth. Training, evaluation,
+tests and the default run use it.
+"""
 
 from pipeline.synthetic.drive import CityDrive, RenderedFrames
 from pipeline.synthetic.read import TrueDrive, list_drives, read_drive

@@ -1,5 +1,5 @@
-"""A drive through a procedural city: seed in; images, depth, poses and intrinsics out, in any order, on
-any device."""
+"""A drive through a procedural city: a seed -> images, depth, poses and intrinsics of any of its frames, on a CPU or
+GPU."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from pipeline.synthetic.route import drive_route
 from pipeline.synthetic.shade import Shader
 from pipeline.synthetic.solids import FloatArray
 
-# Rays in flight: on a CPU a few hundred kilobytes an array, so that a chain of operations stays in the
-# cache (measured: 6 k to
-# 25 k rays are alike, 100 k cost a third more); a GPU wants all it can get within a few gigabytes.
+# Rays that are cast at once. On a CPU an array then has a few hundred kilobytes and stays in the cache (measured: 6 k
+# to 25 k rays take equally long per ray, 100 k a third longer); a GPU needs as many as fit into a few gigabytes.
 _RAYS_CPU, _RAYS_GPU = 26_000, 2_000_000
 
 
 @dataclass(frozen=True)
 class RenderedFrames:
-    """`images` uint8 (n, H, W, 3) RGB; `depth` float32 (n, H, W), z-depth in metres at pixel centres, 0
-    for sky (and whatever is
-    further than 250 m); `world_from_camera` float64 (n, 4, 4), OpenCV axes, metres; `intrinsics` float64
-    (n, 3, 3), pixels
-    with centres at +0.5; `timestamps_s` float64 (n,), None where the poses are not frames of the drive."""
+    """`images` uint8 (n, H, W, 3) RGB; `depth` float32 (n, H, W), z-depth in metres at pixel centres, 0 for the sky and
+    everything beyond 250 m; `world_from_camera` float64 (n, 4, 4), OpenCV axes, metres; `intrinsics` float64 (n, 3, 3),
+    pixels with centres at +0.5; `timestamps_s` float64 (n,), None if the poses are not frames of the drive."""
 
     images: NDArray[np.uint8]
     depth: NDArray[np.float32]
@@ -40,14 +37,12 @@ class RenderedFrames:
 class CityDrive:
     """One car's drive of `frames` frames through the city of a seed.
 
-    The world frame is the city's own (z up, the ground at 0); `supersample` rays a side go into each
-    pixel's colour, depth
-    is always that of the ray through the pixel's centre. `field_of_view` is horizontal, in degrees, drawn
-    from the seed
-    between 76 and 84 when None. Cities of one `city_seed` are alike; `seed` then chooses the route only.
-    Everything is a function of the arguments: rendering frame 7 alone or among others gives the same bytes
-    on one device.
-    ValueError for fewer than 1 frame, an image under 8 pixels a side, or a supersample below 1.
+    The world frame is that of the city (z up, the ground at 0). A pixel's colour is the mean of `supersample`^2 rays;
+    its depth is that of the ray through its centre. `field_of_view` is horizontal, in degrees; None draws it from the
+    seed, between 76 and 84. With a `city_seed`, the city depends on it and `seed` determines the route only. Everything
+    is a function of the arguments: on one device, frame 7 has the same bytes whether it is rendered alone or with
+    others. Raises ValueError for fewer than 1 frame, an image side below 8 pixels, a supersample below 1 or a field of
+    view outside 20 to 140 degrees.
     """
 
     def __init__(
@@ -87,7 +82,7 @@ class CityDrive:
         self._shader = Shader(self.city, self.device)
 
     def render(self, frame_numbers: Sequence[int] | range) -> RenderedFrames:
-        """The frames with these numbers, in this order. IndexError for a number outside [0, frames)."""
+        """The frames with these numbers, in this order. Raises IndexError for a number outside [0, frames)."""
         numbers = np.asarray(frame_numbers, dtype=np.int64).reshape(-1)
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= self.frames):
             raise IndexError(f"frames {numbers.min()} to {numbers.max()} of a drive of {self.frames}")
@@ -101,8 +96,8 @@ class CityDrive:
         )
 
     def render_poses(self, world_from_camera: FloatArray) -> RenderedFrames:
-        """What cameras at these poses (n, 4, 4) of the city's world frame see; for augmented motion in
-        training."""
+        """Images and depth from any poses (n, 4, 4) in the city's world frame. Raises ValueError for other shapes or
+        numbers that are not finite."""
         poses = np.asarray(world_from_camera, np.float64)
         if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not np.isfinite(poses).all():
             raise ValueError(f"expected finite poses (n, 4, 4), got shape {poses.shape}")
@@ -117,7 +112,7 @@ class CityDrive:
 
     @torch.no_grad()
     def render_tensors(self, world_from_camera: FloatArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images uint8 (n, H, W, 3) and depth float32 (n, H, W) on the drive's own device."""
+        """Images uint8 (n, H, W, 3) and depth float32 (n, H, W), as tensors on the drive's device."""
         count = len(world_from_camera)
         images = torch.empty(count, self.height, self.width, 3, dtype=torch.uint8, device=self.device)
         depth = torch.empty(count, self.height, self.width, device=self.device)
@@ -137,14 +132,14 @@ class CityDrive:
         return images, depth
 
     def _block(self, camera: Camera, rows: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image and depth of some rows of some frames: all rays in flight at once."""
+        """Image and depth of some rows of some frames; all their rays are cast at once."""
         shape = (len(camera.world_from_camera), rows[1] - rows[0], self.width)
         centre = cast_rays(self._scene, camera, rows)
         ray, eye = ray_directions(camera, rows)
         colour = self._shader.colours(ray, eye, self.focal, centre)
         if self.supersample > 1:
             colour = self._smooth_edges(camera, rows, shape, centre, colour)
-        # a square root stands for the display's gamma
+        # the square root is an approximation of a display's gamma
         image = (torch.sqrt(colour) * 255.0 + 0.5).to(torch.uint8).view(3, *shape).permute(1, 2, 3, 0)
         return image, torch.where(centre.inverse_depth > 0, 1.0 / centre.inverse_depth, 0.0).view(shape)
 
@@ -156,18 +151,17 @@ class CityDrive:
         centre: Hits,
         colour: torch.Tensor,
     ) -> torch.Tensor:
-        """Mean colour (3, N) of supersample^2 rays a pixel.
+        """Mean colour (3, N) of supersample^2 rays per pixel.
 
-        Textures are filtered over a pixel already, so that only rays that meet something else than the
-        pixel's centre does
-        need a colour of their own; they are a fifth of all.
+        Textures are already filtered over a pixel. Therefore only rays that hit another object than the ray through the
+        pixel's centre need a colour of their own; these are a fifth of all.
         """
         s = self.supersample
         fine, fine_rows = camera.supersampled(s), (rows[0] * s, rows[1] * s)
         hits = cast_rays(self._scene, fine, fine_rows)
 
         def by_pixel(values: torch.Tensor) -> torch.Tensor:
-            """(..., fine rays) to (s * s, ..., pixels)"""
+            """(..., fine rays) -> (s * s, ..., pixels)."""
             split = values.view(-1, shape[0], shape[1], s, shape[2], s).permute(3, 5, 0, 1, 2, 4)
             return split.reshape(s * s, -1, shape[0] * shape[1] * shape[2])
 

@@ -1,4 +1,4 @@
-"""What stands in a city: buildings on blocks, cars, trees and lamps along streets, signals at crossings."""
+"""Places objects in a city: buildings on blocks, cars, trees and lamps along streets, signals at crossings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ CAR_COLOURS: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class CityStyle:
-    """What one city's quarters have in common: wall colours, density of cars, trees and shops, height."""
+    """Properties of a whole city: wall colours, densities of cars and trees, lamps, mean height of buildings
+    (metres)."""
 
     walls: tuple[Colour, ...]
     car_density: float
@@ -89,7 +90,10 @@ def furnish_block(
     green: bool,
     downtown: tuple[float, float],
 ) -> None:
-    """Lots around the rim of a block with a building each, or a park where the block is green."""
+    """Put a building on each lot along the edge of a block (x0, y0, x1, y1), or trees if the block is green.
+
+    downtown: the point (x, y) around which buildings are higher.
+    """
     x0, y0, x1, y1 = block
     if green:
         for _ in range(int((x1 - x0) * (y1 - y0) / 110)):
@@ -208,8 +212,12 @@ def furnish_street(
     span: tuple[float, float],
     pavement: float,
 ) -> None:
-    """Both sides of one stretch between two crossings: parked cars on the carriageway, trees and lamps on
-    the kerb."""
+    """Furnish both sides of a street between two crossings: parked cars on the carriageway, trees and lamps on the
+    kerb.
+
+    vertical: whether it runs north-south; line: x or y of its centre; half: half its width; span: where it starts and
+    ends; pavement: width. Metres.
+    """
 
     def place(along: float, across: float) -> tuple[float, float]:
         return (line + across, along) if vertical else (along, line + across)
@@ -264,7 +272,7 @@ def _car(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: fl
         )
         body = Look(Material.CAR_BODY, paint, (0.03, 0.035, 0.045), long, tall, style=1.0, seed=seed)
         builder.box(x, y, 0.2, (long, wide, tall - 0.2), body, yaw)
-    builder.box(x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw)  # its shadow, a finger's breadth thick
+    builder.box(x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw)  # its shadow, 2 cm high
 
 
 def _lamp(

@@ -1,12 +1,9 @@
 """A city from a seed: streets, blocks, buildings, parked cars, trees and poles as rectangles and ellipsoids.
 
-World axes: x east, y north, z up, metres; the ground is the plane z = 0. Streets run north-south at
-`streets_x`
-and east-west at `streets_y`; between them lie blocks. Everything solid is a set of boxes (five or six
-rectangles
-each, turned about z by a yaw) and ellipsoids (leaves), gathered in objects so that a renderer can throw
-away an
-object at once. The layout is plain NumPy: no torch, no textures, no camera.
+World axes: x east, y north, z up, metres; the ground is the plane z = 0. Streets run north-south at `streets_x` and
+east-west at `streets_y`; blocks lie between them. Everything solid consists of boxes (up to six rectangles each,
+rotated about z by a yaw) and ellipsoids (leaves). They are grouped into objects, so that the renderer can skip a whole
+object. The layout uses NumPy only: no torch, no textures, no camera.
 """
 
 from __future__ import annotations
@@ -25,11 +22,10 @@ from pipeline.synthetic.streets import LANE_WIDTH, PARKING_WIDTH
 class CityLayout:
     """The geometry of one city.
 
-    `streets_x` (A,), `streets_y` (B,) are centre lines, `half_x`, `half_y` half widths of the carriageways,
-    `green` (A + 1, B + 1) says which blocks are grass. Object o has the quads `quad_start[o]` ..
-    `quad_start[o + 1]`
-    and the ellipsoids `leaf_start[o]` .. `leaf_start[o + 1]` inside the sphere `sphere[o]` (x, y, z, radius).
-    `solid` (S, 5) lists x0 y0 x1 y1 height of what throws shadows.
+    `streets_x` (A,), `streets_y` (B,): centre lines; `half_x`, `half_y`: half widths of the carriageways; `green`
+    (A + 1, B + 1): which blocks are grass. Object o has the quads `quad_start[o]` .. `quad_start[o + 1]` and the
+    ellipsoids `leaf_start[o]` .. `leaf_start[o + 1]` (half open), all inside the sphere `sphere[o]` (x, y, z, radius).
+    `solid` (S, 5): x0 y0 x1 y1 height of everything that casts a shadow. Metres.
     """
 
     seed: int
@@ -48,14 +44,13 @@ class CityLayout:
 
 
 def build_city(seed: int, extent: int = 7) -> CityLayout:
-    """The city of a seed with `extent` streets each way (at least 4).
+    """The city of a seed, with `extent` streets in each direction (at least 4).
 
-    Equal seeds give equal cities, on every machine. Raises ValueError for fewer than four streets: a drive
-    needs
-    a block to loop around and blocks behind it to look at.
+    Equal seeds give equal cities on every machine. Raises ValueError for fewer than four streets: a drive needs a block
+    to drive around, and blocks behind it to see.
     """
     if extent < 4:
-        raise ValueError(f"a city needs at least 4 streets each way, got {extent}")
+        raise ValueError(f"a city needs at least 4 streets in each direction, got {extent}")
     rng = np.random.default_rng([seed, 1])
     half_x, half_y = _street_widths(rng, extent), _street_widths(rng, extent)
     streets_x, streets_y = _street_lines(rng, half_x), _street_lines(rng, half_y)
@@ -96,7 +91,7 @@ def build_city(seed: int, extent: int = 7) -> CityLayout:
 
 
 def _street_widths(rng: np.random.Generator, extent: int) -> FloatArray:
-    """Half widths: one lane each way and parking, or an avenue of two; never two avenues side by side."""
+    """Half widths: a street has one lane and parking on each side, an avenue two lanes; avenues are not neighbours."""
     half = np.full(extent, LANE_WIDTH + PARKING_WIDTH)
     first = int(rng.integers(0, 3))
     half[first :: int(rng.integers(3, 5))] += LANE_WIDTH
@@ -104,14 +99,14 @@ def _street_widths(rng: np.random.Generator, extent: int) -> FloatArray:
 
 
 def _street_lines(rng: np.random.Generator, half: FloatArray) -> FloatArray:
-    """Centre lines such that blocks between pavements are 38 to 80 m deep."""
+    """Centre lines at distances for which blocks between pavements are 38 to 80 m deep."""
     block = rng.uniform(38.0, 80.0, len(half) - 1) + 7.0
     gaps = block + half[:-1] + half[1:]
     return np.concatenate([[0.0], np.cumsum(gaps)])
 
 
 def _block_edges(lines: FloatArray, half: FloatArray, pavement: float) -> list[tuple[float, float]]:
-    """Building lines of the blocks along one axis, one outer row of 40 m on both ends."""
+    """Where the blocks along one axis start and end; at both ends of the city there is a row of 40 m."""
     low = np.concatenate([[lines[0] - half[0] - 40.0], lines + half + pavement])
     high = np.concatenate([lines - half - pavement, [lines[-1] + half[-1] + 40.0]])
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -1,7 +1,7 @@
-"""A city drive through a lens that is no pinhole, and with the car's own bonnet in the picture.
+"""A city drive seen through a lens with distortion, or with the car's bonnet in the image.
 
-The renderer casts rays row by row, which needs a pinhole. A lens' picture is put together of pinhole pictures that look
-ahead, to the sides, up and down; each ray is looked up in the one whose axis is nearest to it.
+The renderer casts rays row by row, which works for pinhole cameras only. The image of another lens is composed of
+pinhole images that look ahead, to the sides, up and down: each ray takes its pixel from the one whose axis is nearest.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pipeline.cameras.camera import Camera
 from pipeline.synthetic.drive import CityDrive, RenderedFrames
 
-_ONE_FACE_DEGREES = 55.0  # off the axis, up to which one pinhole picture holds all of a lens
-_MARGIN_DEGREES = 4.0  # that pictures see beyond what is looked up in them
-_FINER = 1.3  # pixels of a picture for a pixel of the lens
+_ONE_FACE_DEGREES = 55.0  # largest angle from the axis for which one pinhole image is enough
+_MARGIN_DEGREES = 4.0  # by which a pinhole image sees more than is taken from it
+_FINER = 1.3  # pixels of a pinhole image per pixel of the lens' image
 
 
 def named_lens(name: str, width: int, height: int) -> Camera:
@@ -40,12 +40,12 @@ def named_lens(name: str, width: int, height: int) -> Camera:
 
 
 class LensDrive:
-    """`CityDrive` through a lens: the same car, seen otherwise. `render` has depth along the lens' axis."""
+    """`CityDrive` seen through a lens, with the same route. Depth is along the axis of the lens, metres."""
 
     def __init__(
         self, seed: int, frames: int, lens: Camera, *, supersample: int = 1, device: torch.device | str = "cpu"
     ) -> None:
-        """Raises ValueError as CityDrive does."""
+        """Raises ValueError like CityDrive."""
         self.lens = lens
         u, v = np.meshgrid(np.arange(lens.width) + 0.5, np.arange(lens.height) + 0.5)
         rays = lens.unproject(np.stack([u, v], -1))
@@ -62,7 +62,7 @@ class LensDrive:
         self.intrinsics = lens.matrix
 
     def render(self, frame_numbers: Sequence[int] | range) -> RenderedFrames:
-        """The frames with these numbers; black where the lens sees nothing."""
+        """The frames with these numbers; pixels outside the lens' image are black, with depth 0."""
         numbers = np.asarray(frame_numbers, np.int64)
         poses = self.world_from_camera[numbers]
         nearest = np.stack([self._rays @ face[:, 2] for face in self._faces]).argmax(0)
@@ -78,7 +78,9 @@ class LensDrive:
             local = self._rays @ face  # in the axes of this picture
             place = local[..., :2] / np.maximum(local[..., 2:], 1e-6) * self._drive.focal + self._drive.width / 2 - 0.5
             across, down = (np.ascontiguousarray(place[..., i], np.float32) for i in (0, 1))
-            along = self._rays[..., 2] / np.maximum(local[..., 2], 1e-6)  # the lens' z for one of the picture's
+            along = self._rays[..., 2] / np.maximum(
+                local[..., 2], 1e-6
+            )  # depth along the lens' axis over depth along this image's
             for frame in range(len(numbers)):
                 images[frame][mine] = cv2.remap(rendered.images[frame], across, down, cv2.INTER_LINEAR)[mine]
                 z = cv2.remap(rendered.depth[frame], across, down, cv2.INTER_NEAREST) * along
@@ -88,16 +90,16 @@ class LensDrive:
 
 
 def bonnet_mask(seed: int, height: int, width: int) -> NDArray[np.bool_]:
-    """(height, width): True where the car's own bonnet is, of a height and bend that the seed draws."""
+    """(height, width): True where the car's bonnet is. Its height and shape are drawn from the seed."""
     random = np.random.default_rng([seed, 71])
-    top, bend, lean = random.uniform(0.78, 0.88), random.uniform(0.03, 0.1), random.uniform(-0.02, 0.02)
+    top, bend, tilt = random.uniform(0.78, 0.88), random.uniform(0.03, 0.1), random.uniform(-0.02, 0.02)
     x = (np.arange(width) + 0.5) / width * 2 - 1
     y = (np.arange(height) + 0.5)[:, None] / height
-    return np.asarray(y > top + bend * x**2 + lean * x)
+    return np.asarray(y > top + bend * x**2 + tilt * x)
 
 
 def with_bonnet(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """The frames (n, h, w, 3) with a painted bonnet in front, in which the scene above is mirrored faintly."""
+    """The frames (n, h, w, 3) with the car's bonnet in front, which reflects the scene weakly."""
     random = np.random.default_rng([seed, 72])
     count, height, width, _ = images.shape
     mask = bonnet_mask(seed, height, width)

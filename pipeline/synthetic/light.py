@@ -1,4 +1,4 @@
-"""Sun, sky, haze and shadows of one city: what falls on a surface and what is behind everything."""
+"""Sun, sky, haze and shadows of a city."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from pipeline.synthetic.layout import CityLayout
 from pipeline.synthetic.solids import FloatArray
 from pipeline.synthetic.texture import NoiseAtlas, blend
 
-_TEXEL = 1.0  # metres of the shadow map
+_TEXEL = 1.0  # side of a cell of the shadow map, metres
 
 
 @dataclass(frozen=True)
 class Weather:
-    """Light of one city in linear RGB: `to_sun` (3,) unit, the sun's strength, the sky's, colours of
-    zenith and horizon,
-    the distance at which haze has taken 63 %, how cloudy it is (0 to 1), and exposure."""
+    """Light of a city. `to_sun` (3,): unit vector towards the sun; `sun`, `ambient`, `zenith`, `horizon` (3,): linear
+    RGB of sunlight, skylight and the sky; `haze_metres`: distance at which haze hides 63 %; `clouds`: 0 to 1."""
 
     to_sun: FloatArray
     sun: FloatArray
@@ -55,7 +54,7 @@ class Weather:
 
 
 class Light:
-    """The weather of a city as tensors on a device, with a map of the shadows that houses and trees throw."""
+    """The weather of a city as tensors on a device, with a map of the shadows of houses and trees."""
 
     def __init__(self, city: CityLayout, noise: NoiseAtlas, device: torch.device) -> None:
         self.weather = Weather.from_seed(city.seed)
@@ -72,7 +71,7 @@ class Light:
         self._map = self._map.to(device)
 
     def sky(self, ray: Tensor) -> Tensor:
-        """Colour (3, N) in the directions (3, N) of unit length."""
+        """Colour (3, N) of the sky in the directions (3, N), unit vectors."""
         up = ray[2].clamp(min=0.0)
         colour = blend(self.horizon, self.zenith, 1.0 - torch.exp(-3.5 * up))
         over = 1.0 / (up + 0.15)
@@ -84,11 +83,11 @@ class Light:
         return colour + (toward**24 * 0.3) * self.sun
 
     def reflected(self, up: Tensor) -> Tensor:
-        """What a pane mirrors (3, N) whose mirrored ray has the vertical component `up` (N,)."""
+        """Colour (3, N) that a window reflects. up (N,): vertical component of the reflected ray."""
         return blend(self.horizon, self.zenith, up.clamp(0.0, 1.0)) * (0.55 + 0.45 * (up * 4.0).clamp(0.0, 1.0))
 
     def sunlit(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Share of sunshine (N,) that reaches a point."""
+        """Share of sunlight (N,) that reaches the points (x, y, z), metres."""
         rows, columns = self._map.shape
         i = ((x - self._origin[0]) * (1.0 / _TEXEL) - 0.5).clamp(0.0, rows - 1.001)
         j = ((y - self._origin[1]) * (1.0 / _TEXEL) - 0.5).clamp(0.0, columns - 1.001)
@@ -100,15 +99,14 @@ class Light:
         return ((z - torch.lerp(near, far, a)) * 0.8 + 0.5).clamp(0.0, 1.0)
 
     def on(self, normal: Tensor, sunlit: Tensor | float) -> Tensor:
-        """Light (3, N) on a surface with unit normals (3, N): sun by its angle, sky by how far the surface
-        looks up."""
+        """Light (3, N) on surfaces with unit normals (3, N): sunlight by its angle, skylight by how much the surface
+        faces upwards."""
         facing = (normal * self.to_sun).sum(0).clamp(min=0.0) * sunlit
         return facing * self.sun + self.ambient * (0.75 + 0.25 * normal[2])
 
 
 def shadow_map(city: CityLayout, weather: Weather) -> tuple[FloatArray, Tensor]:
-    """Origin (2,) and a grid (along x, along y) of the height in metres below which a point lies in
-    shadow."""
+    """Origin (2,), and a grid (along x, along y) of heights: a point below lies in shadow. Metres."""
     solid = city.solid
     low, high = solid[:, :2].min(0) - 4.0, solid[:, 2:4].max(0) + 4.0
     shape = np.ceil((high - low) / _TEXEL).astype(int)

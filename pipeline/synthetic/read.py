@@ -1,7 +1,6 @@
-"""A drive with its truth, read back from storage: poses, intrinsics, times and depth in the layout of
-KITTI odometry.
+"""Reads a drive with its truth from storage: poses, intrinsics, times and depth in the layout of KITTI odometry.
 
-Any drive in this layout can be read, rendered or not; `write.py` says what lies where. Depth may be absent.
+Any drive in this layout can be read, rendered or real; `write.py` describes the layout. Depth may be absent.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pipeline.cameras.calibration import parse_camera
 from pipeline.errors import DecodeError, DriveError
 
 FloatArray = NDArray[np.float64]
-_ANY_SIZE = (1 << 20, 1 << 20)  # pixels: only the matrix of the camera is asked for
-DEPTH_PER_METRE = 256.0  # of 16-bit depth images, KITTI's own scale; 0 is no depth
-_IMAGE_FOLDERS = ("image_2", "image_0")  # as ingestion prefers them
+_ANY_SIZE = (1 << 20, 1 << 20)  # pixels; large, because only the camera's matrix is used
+DEPTH_PER_METRE = 256.0  # values of a 16-bit depth image per metre, as in KITTI; 0 means no depth
+_IMAGE_FOLDERS = ("image_2", "image_0")  # in ingest's order of preference
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -28,10 +27,9 @@ _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 class TrueDrive:
     """A drive of F frames with its truth.
 
-    `image_uris` (F,) and `depth_uris` (F,) or None; `world_from_camera` (F, 4, 4), OpenCV axes;
-    `intrinsics` (3, 3) in pixels
-    of the images; `timestamps_s` (F,) or None. Raises DriveError where these disagree in number or a pose
-    is no rigid motion.
+    `image_uris` (F,); `depth_uris` (F,) or None; `world_from_camera` (F, 4, 4), OpenCV axes, metres; `intrinsics`
+    (3, 3), pixels of the images, centres at +0.5; `timestamps_s` (F,) or None. Raises DriveError if their numbers of
+    frames differ or a pose is not a rigid motion.
     """
 
     drive_id: str
@@ -49,7 +47,7 @@ class TrueDrive:
             ("times", frames if self.timestamps_s is None else len(self.timestamps_s)),
         ):
             if length != frames:
-                raise DriveError(f"drive {self.drive_id}: expected {frames} {name}, one an image, found {length}")
+                raise DriveError(f"drive {self.drive_id}: expected {frames} {name}, one per image, found {length}")
         rotation = self.world_from_camera[:, :3, :3]
         wrong = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max((1, 2)) > 1e-3
         wrong |= ~np.isfinite(self.world_from_camera).all((1, 2))
@@ -58,11 +56,12 @@ class TrueDrive:
             raise DriveError(f"drive {self.drive_id}, frame {frame}: expected a rotation and a position as its pose")
 
     def image(self, frame: int) -> NDArray[np.uint8]:
-        """RGB uint8 (H, W, 3). DecodeError if the file is no image."""
+        """RGB uint8 (H, W, 3). Raises DecodeError if the file is not an image."""
         return np.asarray(self._opened(self.image_uris[frame], frame).convert("RGB"))
 
     def depth(self, frame: int) -> NDArray[np.float32]:
-        """z-depth float32 (H, W) in metres, 0 where there is none. DriveError if the drive has no depth."""
+        """z-depth float32 (H, W) in metres, 0 where unknown. Raises DriveError if the drive has no depth, DecodeError
+        if the file is not a 16-bit image."""
         if self.depth_uris is None:
             raise DriveError(f"drive {self.drive_id} has no depth images (depth_0/ beside its frames)")
         stored = np.asarray(self._opened(self.depth_uris[frame], frame))
@@ -84,7 +83,7 @@ class TrueDrive:
 
 
 def list_drives(root_uri: str) -> tuple[str, ...]:
-    """Ids of the drives with poses below a root folder, sorted. StorageError if it has no poses folder."""
+    """Ids of the drives with poses below a root folder, sorted. Raises StorageError if it has no folder poses/."""
     names = [f.name for f in storage.list_files(storage.join(root_uri, "poses"))]
     return tuple(sorted(name[: -len(".txt")] for name in names if name.endswith(".txt")))
 
@@ -92,8 +91,7 @@ def list_drives(root_uri: str) -> tuple[str, ...]:
 def read_drive(uri: str, drive_id: str | None = None) -> TrueDrive:
     """The drive `drive_id` below a root folder, or the drive of a sequence folder <root>/sequences/<id>.
 
-    Raises DriveError when images or poses are missing, malformed or differ in number; StorageError as the
-    store says.
+    Raises DriveError if images or poses are missing, malformed or differ in number; StorageError if the store fails.
     """
     if drive_id is None:
         above, drive_id = storage.parent_and_name(uri)
@@ -163,7 +161,7 @@ def _intrinsics(uri: str, camera: str, drive_id: str) -> FloatArray:
             numbers = np.zeros(0)
         if len(numbers) == 12 and np.isfinite(numbers).all():
             k = numbers.reshape(3, 4)[:, :3].copy()
-            k[:2, 2] += 0.5  # KITTI counts pixels from 0, our centres lie at +0.5
+            k[:2, 2] += 0.5  # KITTI's pixel centres are at whole numbers, ours at +0.5
             return k
         raise DriveError(
             f"drive {drive_id}: expected 12 numbers after {camera}: in calib.txt, got {rest.strip()[:60]!r}"

@@ -1,14 +1,11 @@
-"""What every ray of a camera meets first: rays against rectangles, ellipsoids and the ground, solved row
-by row.
+"""Finds the first hit of every ray of a camera with rectangles, ellipsoids and the ground, row by row.
 
-Along the ray through the pixel at x = (u - cx) / fx, y = (v - cy) / fy the camera-frame direction is (x,
-y, 1), so that
-the ray parameter is z-depth. With w = 1 / z-depth everything a rectangle needs is affine in x and y: w
-itself, and w times
-the two coordinates on it; it is met where both stay within [-w, w]. In one image row that is an interval of
-x, found in closed form, so that only rays that do hit are ever enumerated. Ellipsoids give an interval
-between the roots of a quadratic.
-The nearest of all hits (largest w) wins. tests/synthetic/plain_rays.py asks the same of every ray and every thing.
+The ray through the pixel at x = (u - cx) / fx, y = (v - cy) / fy has the direction (x, y, 1) in the camera's axes, so
+the ray parameter is z-depth. Let w = 1 / z-depth. For the plane of a rectangle, w is an affine function of x and y, and
+so is w times each of the two coordinates on the rectangle. The ray hits the rectangle where both stay within [-w, w].
+In one image row this is an interval of x, computed in closed form, so that only rays that hit are enumerated. For
+ellipsoids the interval lies between the roots of a quadratic. Of all hits, the nearest (largest w) counts.
+tests/synthetic/plain_rays.py, the plain twin, tests every ray with every object.
 """
 
 from __future__ import annotations
@@ -21,15 +18,15 @@ from torch import Tensor
 from pipeline.synthetic.layout import CityLayout
 from pipeline.synthetic.solids import FloatArray
 
-FAR = 250.0  # metres; what lies beyond is sky, and depth is 0
-_NEAR = 0.02
-_MIN_PIXELS = 0.35  # an object whose diameter is a smaller part of a pixel is left out
+FAR = 250.0  # metres; everything beyond counts as sky, with depth 0
+_NEAR = 0.02  # metres; the near plane
+_MIN_PIXELS = 0.35  # objects with a smaller diameter in the image, in pixels, are left out
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole cameras: `world_from_camera` (F, 4, 4) float32, pixels fx = fy = `focal`, principal point,
-    image size."""
+    """F pinhole cameras: `world_from_camera` (F, 4, 4) float32; fx = fy = `focal`, principal point and image size in
+    pixels."""
 
     world_from_camera: Tensor
     focal: float
@@ -39,6 +36,7 @@ class Camera:
     width: int
 
     def supersampled(self, factor: int) -> Camera:
+        """The same cameras with `factor` times as many pixels along each axis."""
         return Camera(
             self.world_from_camera,
             self.focal * factor,
@@ -51,8 +49,8 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scene:
-    """A city's geometry as float32 tensors on one device, components first: (3, Q) and (3, E) read fastest
-    in long runs."""
+    """A city's geometry as float32 tensors on one device, components first, (3, Q) and (3, E), because these are read
+    fastest."""
 
     quad_centre: Tensor
     quad_u: Tensor  # half edges
@@ -85,9 +83,8 @@ class Scene:
 
 @dataclass(frozen=True)
 class Hits:
-    """What F x rows x W rays meet, flat: `inverse_depth` (N,) 1 / metres, 0 for sky, and `primitive` (N,)
-    int64:
-    -2 sky, -1 ground, 0 .. Q - 1 a rectangle, Q .. an ellipsoid."""
+    """The first hits of N = F x rows x W rays: `inverse_depth` (N,), 1 / metres, 0 for sky; `primitive` (N,) int64: -2
+    sky, -1 ground, 0 .. Q - 1 a rectangle, from Q an ellipsoid."""
 
     inverse_depth: Tensor
     primitive: Tensor
@@ -95,9 +92,8 @@ class Hits:
 
 @dataclass(frozen=True)
 class _Spans:
-    """Runs of pixels: `pixel` (R,) of the first, `length`, `primitive`, and w along the run,
-    w = slope * k + start + sqrt(curve0 + curve1 * k + curve2 * k^2) for the k-th pixel (flat ones have no
-    curve)."""
+    """R runs of pixels in a row that one primitive covers: `pixel` (R,): the first; `length`; `primitive`; w of the
+    k-th pixel is slope * k + start + sqrt(curve0 + curve1 * k + curve2 * k^2); rectangles have no curve."""
 
     pixel: Tensor
     length: Tensor
@@ -113,8 +109,7 @@ def cast_rays(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
     quad_spans = _quad_spans(scene, camera, rows, *_expand(frame, item, scene.quad_start))
     leaf_spans = _leaf_spans(scene, camera, rows, *_expand(frame, item, scene.leaf_start))
     ground = _ground(camera, rows)
-    # float bits of positive numbers sort as the numbers do: (w, span) packed into one integer has a unique
-    # maximum
+    # positive floats have the same order as their bits: (w, span) packed into one integer has a unique maximum
     key = (ground.clamp(min=0.0) * (ground > 1.0 / FAR)).view(torch.int32).to(torch.int64) << 32
     for offset, spans in ((1, quad_spans), (1 + len(quad_spans.pixel), leaf_spans)):
         pixel, packed = _run(spans, offset)
@@ -127,7 +122,7 @@ def cast_rays(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
 
 
 def _run(spans: _Spans, offset: int) -> tuple[Tensor, Tensor]:
-    """Pixels (P,) and packed (w, span) (P,) of all runs."""
+    """The pixels (P,) of all runs, and their packed (w, span) (P,)."""
     device = spans.pixel.device
     row = torch.repeat_interleave(torch.arange(len(spans.pixel), device=device), spans.length)
     first = torch.cumsum(spans.length, 0) - spans.length
@@ -138,7 +133,7 @@ def _run(spans: _Spans, offset: int) -> tuple[Tensor, Tensor]:
         c0, c1, c2 = (c.index_select(0, row) for c in spans.curve)
         w = w + torch.sqrt(torch.clamp(c0 + along * (c1 + along * c2), min=0.0))
     w = w * (w > 1.0 / FAR)
-    # a span that gives w = 0 must not outbid the sky, whose key is 0
+    # a span with w = 0 must not be larger than the sky, whose key is 0
     packed = (w.view(torch.int32).to(torch.int64) << 32) | (row + offset)
     return k + spans.pixel.index_select(0, row), packed * (w > 0)
 
@@ -152,6 +147,7 @@ def _ground(camera: Camera, rows: tuple[int, int]) -> Tensor:
 
 
 def pixel_grid(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """x (W,) of the columns and y (rows,) of some rows at z = 1, at pixel centres."""
     device = camera.world_from_camera.device
     x = (torch.arange(camera.width, device=device) + 0.5 - camera.cx) / camera.focal
     y = (torch.arange(rows[0], rows[1], device=device) + 0.5 - camera.cy) / camera.focal
@@ -174,7 +170,7 @@ def _objects_in_view(scene: Scene, camera: Camera) -> tuple[Tensor, Tensor]:
 
 
 def _expand(frame: Tensor, item: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    """(frame, object) pairs to (frame, part) pairs with the parts start[object] .. start[object + 1]."""
+    """(frame, object) pairs -> (frame, part) pairs, with the parts start[object] .. start[object + 1]."""
     begin = start.index_select(0, item)
     count = start.index_select(0, item + 1) - begin
     pair = torch.repeat_interleave(torch.arange(len(item), device=item.device), count)
@@ -206,7 +202,7 @@ def _first_pixel(camera: Camera, rows: tuple[int, int], frame: Tensor, row: Tens
 
 
 def _pose_columns(camera: Camera, frame: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The camera's axes in the world, three times (3, P), and its place (3, P), for every pair."""
+    """The camera's axes in the world, three times (3, P), and its position (3, P), for every pair."""
     flat = camera.world_from_camera[:, :3, :].permute(2, 1, 0).reshape(12, -1).contiguous()
     picked = flat.index_select(1, frame)
     return [picked[0:3], picked[3:6], picked[6:9]], picked[9:12]
@@ -235,7 +231,7 @@ def _quad_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tens
     # w(x, y) and w times the two coordinates on the rectangle, each as coefficients (3, P) of x, y and 1
     w = normal / (normal * middle).sum(0)
     u, v = ((a - (a * middle).sum(0) * w) / (a * a).sum(0) for a in (half_u, half_v))
-    # five conditions g(x, y) = g0 x + g1 y + g2 >= 0; the last keeps to the far limit
+    # five conditions g(x, y) = g0 x + g1 y + g2 >= 0; the last is the limit FAR
     limit = w - torch.tensor([[0.0], [0.0], [1.0 / FAR]], device=w.device)
     conditions = torch.stack([w - u, w + u, w - v, w + v, limit], 1).reshape(15, -1)
     part, row, y = _rows_of(low, high, camera, rows)
@@ -269,7 +265,7 @@ def _quad_bounds(camera: Camera, middle: Tensor, half_u: Tensor, half_v: Tensor)
     )
     following = corners[:, [1, 2, 3, 0]]
     z, z_next = corners[2], following[2]
-    # where an edge crosses the near plane, the crossing stands in for the corner behind it
+    # if an edge crosses the near plane, the crossing point replaces the corner behind it
     across = (z - _NEAR) / torch.where(z == z_next, 1.0, z - z_next)
     crossing = corners + across * (following - corners)
     valid = torch.cat([z >= _NEAR, (z >= _NEAR) != (z_next >= _NEAR)])
@@ -279,7 +275,7 @@ def _quad_bounds(camera: Camera, middle: Tensor, half_u: Tensor, half_v: Tensor)
     left, right = torch.where(valid, x, 1e9).amin(0), torch.where(valid, x, -1e9).amax(0)
     seen = (right * camera.focal + camera.cx > 0) & (left * camera.focal + camera.cx < camera.width) & (low < high)
     seen &= (high * camera.focal + camera.cy > 0) & (low * camera.focal + camera.cy < camera.height)
-    margin = 1e-3  # rounding may cost a row, never a pixel: the conditions decide
+    margin = 1e-3  # more rows than needed are harmless: the conditions above decide about each pixel
     return low - margin, high + margin, seen
 
 
@@ -289,7 +285,7 @@ def _leaf_spans(scene: Scene, camera: Camera, rows: tuple[int, int], frame: Tens
     centre = scene.leaf_centre.index_select(1, leaf)
     low, high = _leaf_bounds(_into_camera(axes, centre - place), 1.0 / inverse.amin(0))
     away = (place - centre) * inverse
-    # inside a ball nothing is to be seen of it: an A that leaves no real root
+    # from inside, an ellipsoid is not visible: then A is negative, and the interval of rows is made empty
     a = (away * away).sum(0) - 1.0
     part, row, y = _rows_of(low, torch.where(a > 1e-3, high, low - 1.0), camera, rows)
     # A w^2 + 2 B w + C = 0 with A = |away|^2 - 1, B = away . d, C = |d|^2, d = x right + y down + forward
@@ -334,8 +330,7 @@ def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -
     low, high = (-q1 - root) / (2 * q2), (-q1 + root) / (2 * q2)
     low, high = torch.minimum(low, high), torch.maximum(low, high)
     bounded = q2 < 0
-    # an outline that passes behind the camera is a hyperbola; its branch in front is the one on which b1 x
-    # + b0 < 0
+    # an outline that passes behind the camera is a hyperbola; its branch in front is that with b1 x + b0 < 0
     branch_right = b1 < 0
     left = torch.where(bounded, low, torch.where(branch_right, high, -1e9))
     right = torch.where(bounded, high, torch.where(branch_right, 1e9, low))
@@ -345,8 +340,8 @@ def _between_roots(q2: Tensor, q1: Tensor, q0: Tensor, b1: Tensor, b0: Tensor) -
 
 
 def _leaf_bounds(local: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest and highest y of balls around `local` (3, P) in camera axes; an empty interval behind the
-    camera."""
+    """Lowest and highest y in the image of balls around `local` (3, P), camera axes; an empty interval for balls behind
+    the camera."""
     y, z = local[1], local[2]
     near, far = (z - radius).clamp(min=_NEAR), (z + radius).clamp(min=_NEAR)
     up, down = y - radius, y + radius
@@ -356,7 +351,7 @@ def _leaf_bounds(local: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ray_directions(camera: Camera, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """World directions (3, N) with z-depth 1 and eyes (3, N) of all rays, in the order of `Hits`."""
+    """World directions (3, N) with z-depth 1, and origins (3, N), of all rays, in the order of `Hits`."""
     pose = camera.world_from_camera
     x, y = pixel_grid(camera, rows)
     right, down, ahead, eye = (pose[:, :3, k].T[:, :, None, None] for k in range(4))

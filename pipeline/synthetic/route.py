@@ -1,8 +1,7 @@
-"""Where a car drives: right-hand lanes, arcs at crossings, lane changes, lights, loops around blocks.
+"""The route of a car: right-hand lanes, arcs at crossings, lane changes, traffic lights, loops around blocks.
 
-First a path through the plane (`plan_path`), sampled every decimetre, then a speed along it, then a camera
-that
-rides on it with a little suspension (`drive_route`). 10 frames a second.
+`plan_path` makes a path in the plane, sampled every 0.1 m. `drive_route` adds the speed along it and the camera's pose,
+with some motion of the suspension. 10 frames per second.
 """
 
 from __future__ import annotations
@@ -16,17 +15,16 @@ from pipeline.synthetic.solids import FloatArray
 from pipeline.synthetic.streets import LANE_WIDTH, PARKING_WIDTH
 
 FRAME_SECONDS = 0.1
-MAX_SPEED = 1.4  # metres a frame
-MAX_YAW_RATE = 12.0  # degrees a frame; the sharpest right turn at its speed stays well below
+MAX_SPEED = 1.4  # metres per frame
 _STEP = 0.1  # metres between samples of a path
-_ACCELERATION, _BRAKING = 0.022, 0.032  # metres a frame and frame: 2.2 and 3.2 m/s^2
-_SMOOTH = 1.3  # metres, Gaussian over the path: curvature then changes as a steering wheel does
+_ACCELERATION, _BRAKING = 0.022, 0.032  # metres per frame and frame: 2.2 and 3.2 m/s^2
+_SMOOTH = 1.3  # metres; sigma of a Gaussian along the path, so that curvature changes gradually
 
 
 @dataclass(frozen=True)
 class Route:
-    """A driven route: `world_from_camera` (F, 4, 4) with OpenCV axes, `timestamps_s` (F,), `speed` (F,)
-    metres a frame."""
+    """A driven route: `world_from_camera` (F, 4, 4), OpenCV axes, metres; `timestamps_s` (F,); `speed` (F,), metres per
+    frame."""
 
     world_from_camera: FloatArray
     timestamps_s: FloatArray
@@ -34,8 +32,8 @@ class Route:
 
 
 def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
-    """A drive of `frames` frames through the city. Equal arguments give equal routes. ValueError if frames
-    < 1."""
+    """A drive of `frames` frames through the city. Equal arguments give equal routes. Raises ValueError if frames <
+    1."""
     if frames < 1:
         raise ValueError(f"a drive needs at least 1 frame, got {frames}")
     rng = np.random.default_rng([seed, 2])
@@ -56,8 +54,8 @@ def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
 
 
 def _poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:
-    """world_from_camera (F, 4, 4): yaw against x east, pitch up positive, roll clockwise as seen by the
-    driver."""
+    """world_from_camera (F, 4, 4). Angles in radians: yaw from the x axis (east), pitch upwards, roll clockwise as the
+    driver sees it."""
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
     level = np.stack(
         [
@@ -74,10 +72,9 @@ def _poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: Float
 
 
 def small_rotation(yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:
-    """Rotations (F, 3, 3) in camera axes (x right, y down, z forward): first roll about z, then pitch,
-    then yaw.
+    """Rotations (F, 3, 3) in camera axes (x right, y down, z forward): first roll about z, then pitch, then yaw.
 
-    Angles in radians: yaw turns to the right, pitch upwards, roll clockwise.
+    Angles in radians: yaw to the right, pitch upwards, roll clockwise.
     """
     cy, sy, cp, sp, cr, sr = (
         np.cos(yaw),
@@ -95,7 +92,7 @@ def small_rotation(yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> Floa
 
 
 def _smooth_noise(rng: np.random.Generator, count: int, length: float) -> FloatArray:
-    """Gaussian noise (count,) of unit variance that stays alike over about `length` samples."""
+    """Gaussian noise (count,) of unit variance, correlated over about `length` samples."""
     sigma = length / 2
     reach = int(np.ceil(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
@@ -113,12 +110,10 @@ def perturbed_motion(
     correlation_frames: float = 5.0,
     shift_metres: float = 0.0,
 ) -> FloatArray:
-    """The same poses (F, 4, 4) with a smooth random look-around added, so that rotation is worth learning.
+    """New poses (F, 4, 4) with smooth random motion of the camera added, so that training sees more rotation.
 
-    The angles are standard deviations; `correlation_frames` is about how long one swing lasts.
-    `shift_metres` moves
-    the camera sideways and up and down alike (keep it below 0.5: a lane is wide, a parked car is near).
-    Input stays as it is.
+    The angles are standard deviations; `correlation_frames`: about how long one swing lasts; `shift_metres`: standard
+    deviation of the camera's sideways shift, half of it upwards (below 0.5, or the camera may enter a parked car).
     """
     count = len(world_from_camera)
     swing = [_smooth_noise(rng, count, correlation_frames) for _ in range(5)]
@@ -135,12 +130,11 @@ def perturbed_motion(
 
 
 def plan_path(city: CityLayout, length: float, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """A lane-true path (P, 2) of at least `length` metres, a sample every 0.1 m, and where lights stand on
-    it (L,) in metres.
+    """A path (P, 2) in the lanes, at least `length` metres long with a sample every 0.1 m, and the positions of red
+    lights on it (L,), metres.
 
-    A walk from crossing to crossing inside the outermost streets. It often goes round a block, always the
-    first time,
-    so that a drive that is long enough comes back to a street it has seen, in the same direction.
+    The path goes from crossing to crossing inside the outermost streets. At first, and often later, it goes around a
+    block, so that a long drive comes back to a street it has seen, in the same direction.
     """
     count_x, count_y = len(city.streets_x), len(city.streets_y)
     at = np.array([rng.integers(1, count_x - 1), rng.integers(1, count_y - 1)])
@@ -206,8 +200,8 @@ def _lane_offset(
     rng: np.random.Generator,
     towards: int | None = None,
 ) -> float:
-    """Distance of a lane from the street's middle; on an avenue the outer lane before a right turn, the
-    inner before a left."""
+    """Distance of a lane from the street's centre line. On an avenue it is the outer lane before a right turn and the
+    inner one before a left turn."""
     half = city.half_x[at[0]] if heading[0] == 0 else city.half_y[at[1]]
     lanes = round(float(half - PARKING_WIDTH) / LANE_WIDTH)
     lane = int(rng.integers(lanes))
@@ -217,8 +211,8 @@ def _lane_offset(
 
 
 def _loop_plan(at: FloatArray, heading: FloatArray, count_x: int, count_y: int, rng: np.random.Generator) -> list[int]:
-    """Turns that go round one block from the crossing `at` on, entered with `heading`, and on along the
-    first street."""
+    """The turns that lead around one block, from the crossing `at`, entered with `heading`, and on along the first
+    street; empty if no block fits."""
     for side in rng.permutation([-1, 1]):
         place, direction, fits = np.array(at), np.array(heading), _inside(at, count_x, count_y)
         for _ in range(3):
@@ -237,8 +231,8 @@ def _random_turn(at: FloatArray, heading: FloatArray, count_x: int, count_y: int
 
 
 def _straight(start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """From start to end along a heading; a lateral difference is a lane change, and nobody holds a lane
-    exactly."""
+    """From start to end along a heading. A lateral difference becomes a lane change; a small sine is added, since no
+    driver keeps a lane exactly."""
     side = _right(heading)
     run, shift = float((end - start) @ heading), float((end - start) @ side)
     run = max(run, _STEP)
@@ -249,8 +243,8 @@ def _straight(start: FloatArray, end: FloatArray, heading: FloatArray, rng: np.r
     q = np.clip((s - middle) / width + 0.5, 0.0, 1.0)
     lateral = shift * q * q * q * (10 - 15 * q + 6 * q * q)
     envelope = np.sin(np.pi * np.clip(s / run, 0, 1)) ** 2
-    wave = np.sin(2 * np.pi * (s / rng.uniform(22.0, 45.0) + rng.random())) * rng.uniform(0.05, 0.35)
-    return start + s[:, None] * heading + (lateral + envelope * wave)[:, None] * side
+    sway = np.sin(2 * np.pi * (s / rng.uniform(22.0, 45.0) + rng.random())) * rng.uniform(0.05, 0.35)
+    return start + s[:, None] * heading + (lateral + envelope * sway)[:, None] * side
 
 
 def _arc(start: FloatArray, heading: FloatArray, after: FloatArray, radius: float) -> FloatArray:
@@ -281,15 +275,14 @@ def _resample(path: FloatArray) -> FloatArray:
 def _speed_along(
     path: FloatArray, stops: FloatArray, frames: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Speed (F,) in metres a frame and distance travelled (F,) with limits from curvature, traffic and
-    lights."""
+    """Speed (F,), metres per frame, and distance travelled (F,), metres, limited by curvature, traffic and lights."""
     count = len(path)
     tangent = np.gradient(path, axis=0)
     yaw = np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0]))
     curvature = np.abs(np.gradient(yaw)) / _STEP
     cruise = float(rng.uniform(0.75, 1.2))
-    wish = cruise * (1 + 0.18 * np.interp(np.arange(count) * _STEP, *_waves(rng, count * _STEP)))
-    # 0.024 m a frame squared is 2.4 m/s^2 sideways: a brisk city turn
+    wish = cruise * (1 + 0.18 * np.interp(np.arange(count) * _STEP, *_speed_variation(rng, count * _STEP)))
+    # 0.024 m per frame squared is a lateral acceleration of 2.4 m/s^2: a brisk turn in a city
     limit = np.clip(np.minimum(wish, np.sqrt(0.024 / np.maximum(curvature, 1e-4))), 0.4, MAX_SPEED)
     for stop in stops:
         k = int(stop / _STEP)
@@ -306,7 +299,7 @@ def _speed_along(
             continue
         k = int(place / _STEP)
         allowed = float(limit[min(k, count - 1)])
-        if allowed < 0.05 and k > held:  # a red light: wait, then pull away past it
+        if allowed < 0.05 and k > held:  # a red light: wait, then pass it
             waiting, speed = int(rng.integers(6, 18)), 0.0
             held = k + 30
             continue
@@ -318,15 +311,16 @@ def _speed_along(
 
 
 def _brake_for(limit: FloatArray) -> FloatArray:
-    """The speed limit seen from behind: v^2 = v_next^2 + 2 b s."""
+    """Limits that can be kept by braking in time: v^2 <= v_next^2 + 2 b s."""
     squared = limit**2
     ahead = 2 * _BRAKING * _STEP
     ramp = np.arange(len(squared)) * ahead
-    # min over k >= i of squared[k] + (k - i) * ahead, all at once
+    # the minimum over k >= i of squared[k] + (k - i) * ahead, for all i at once
     lowest = np.minimum.accumulate((squared + ramp)[::-1])[::-1]
     return np.sqrt(np.maximum(lowest - ramp, 0.0))
 
 
-def _waves(rng: np.random.Generator, length: float) -> tuple[FloatArray, FloatArray]:
+def _speed_variation(rng: np.random.Generator, length: float) -> tuple[FloatArray, FloatArray]:
+    """Positions every 20 m, and random relative speeds there."""
     knots = np.arange(0.0, length + 40.0, 20.0)
     return knots, rng.normal(size=len(knots)).clip(-2, 2)

@@ -1,8 +1,7 @@
-"""What colour a ray's first hit has: ground with markings, leaves, walls and sky, under one sun with haze.
+"""The colour of every ray's first hit: ground with markings, leaves, walls or sky, with sunlight and haze.
 
-Colours are linear, components first (3, N), and encoded with a square root at the end. Everything random
-comes from the
-city's seed.
+Colours are linear, components first (3, N); the caller takes their square root at the end. Everything random comes from
+the city's seed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _DOUBLE = 0.22  # outer edge of a double centre line, metres from the middle
 
 
 class Shader:
-    """Textures and light of one city on one device; `colours` turns hits into pixels."""
+    """Textures and light of a city on one device; `colours` computes the colours of hits."""
 
     def __init__(self, city: CityLayout, device: torch.device) -> None:
         self.device = device
@@ -74,8 +73,8 @@ class Shader:
         self.grass = real(np.array([0.12, 0.22, 0.05]) * rng.uniform(0.8, 1.2, 3))[:, None]
 
     def colours(self, ray: Tensor, eye: Tensor, focal: float, hits: Hits) -> Tensor:
-        """Linear RGB (3, N) of hits along `ray` (3, N) (z-depth 1) from `eye` (3, N), blurred over a pixel
-        of `focal`."""
+        """Linear RGB (3, N) of hits along `ray` (3, N), which have z-depth 1, from `eye` (3, N), filtered over a pixel;
+        focal: in pixels."""
         item = hits.primitive
         colour = torch.empty_like(ray)
         depth = 1.0 / hits.inverse_depth.clamp(min=1e-6)
@@ -91,7 +90,7 @@ class Shader:
             if not len(index):
                 continue
             view, away = ray.index_select(1, index), distance.index_select(0, index)
-            # metres a pixel covers across the ray
+            # metres that a pixel covers across the ray
             across = away * length.index_select(0, index) * (1.0 / focal)
             surface = painted(item.index_select(0, index), eye.index_select(1, index) + view * away, view, across)
             seen = torch.exp(away * (-1.0 / self.light.weather.haze_metres))
@@ -136,8 +135,8 @@ class Shader:
         return colour * self.light.on(self.up, self.light.sunlit(x, y, point[2]))
 
     def _street(self, axis: int, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Signed distance (N,) from the nearest street's middle, distance outside its carriageway, its
-        half width."""
+        """Signed distance (N,) from the nearest street's centre line, distance outside its carriageway, and its half
+        width."""
         nearest = torch.bucketize(place.contiguous(), self.middles[axis])
         side = place - self.lines[axis].index_select(0, nearest)
         half = self.halves[axis].index_select(0, nearest)
@@ -152,7 +151,7 @@ class Shader:
         return self.grass * (1.0 + 0.35 * fine + 0.25 * coarse).clamp(min=0.2)
 
     def _paving(self, x: Tensor, y: Tensor, foot_x: Tensor, foot_y: Tensor, fine: Tensor) -> Tensor:
-        """Slabs, each of its own shade, with joints between them."""
+        """Slabs of slightly different brightness with joints between them."""
         per = 1.0 / self.tile
         x, y, foot_x, foot_y = x * per, y * per, foot_x * per, foot_y * per
         joint = torch.maximum(stripes(x, foot_x, 0.0, 0.07), stripes(y, foot_y, 0.0, 0.07))
@@ -194,7 +193,7 @@ class Shader:
                 ray=ray.index_select(1, index),
             )
             colour.index_copy_(1, index, paint(patch, self.noise, self.light))
-        # a step away from the wall, so that a house does not stand in its own shadow
+        # 1.3 m away from the wall, so that a house does not shade itself
         lit = self.light.sunlit(point[0] + 1.3 * normal[0], point[1] + 1.3 * normal[1], point[2])
         return colour * self.light.on(normal, lit)
 
@@ -208,7 +207,7 @@ def _markings(
     foot_along: Tensor,
     approach: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Coverage (N,) of white paint and of the centre line's."""
+    """Coverage (N,) by white paint, and by the paint of the centre line."""
     away = side.abs()
     avenue = half > LANE_WIDTH + PARKING_WIDTH + 0.5
     clear = out_along > 5.1

@@ -1,4 +1,4 @@
-"""Solid things: boxes and ellipsoids, gathered object by object and turned into arrays at once."""
+"""Boxes and ellipsoids of a city, collected object by object and converted into arrays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 
 class Material(IntEnum):
-    """What a rectangle is made of; the renderer has one texture function for each."""
+    """The material of a rectangle; there is one texture function for each (walls.py)."""
 
     FACADE = 0
     PLAIN = 1
@@ -25,7 +25,8 @@ class Material(IntEnum):
 
 @dataclass(frozen=True)
 class Look:
-    """How a box is painted: two colours (linear 0..1) and the pattern's period, fill and style."""
+    """The texture of a box: two colours (linear, 0 to 1), and the pattern's periods (metres), filled shares and
+    style."""
 
     material: Material
     base: Colour
@@ -40,9 +41,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Quads:
-    """Rectangles: `centre` (Q, 3), half edges `half_u`, `half_v` (Q, 3), unit outward `normal` (Q, 3),
-    `material` (Q,)
-    and `look` (Q, 12): base rgb, accent rgb, period u v, fill u v, style, seed."""
+    """Q rectangles: `centre` (Q, 3), half edges `half_u`, `half_v` (Q, 3), outward unit `normal` (Q, 3), `material`
+    (Q,), and `look` (Q, 12): base rgb, accent rgb, period u v, fill u v, style, seed."""
 
     centre: FloatArray
     half_u: FloatArray
@@ -62,7 +62,7 @@ class Ellipsoids:
 
 
 class Builder:
-    """Collects boxes and leaves object by object, then turns them into arrays at once."""
+    """Collects boxes and leaves object by object, then converts them into arrays."""
 
     def __init__(self) -> None:
         self.boxes: list[tuple[float, ...]] = []
@@ -74,19 +74,22 @@ class Builder:
         self.count = 0
 
     def new_object(self) -> None:
+        """Start a new object; boxes and leaves that follow belong to it."""
         self.count += 1
 
     def box(self, x: float, y: float, z: float, size: tuple[float, float, float], look: Look, yaw: float = 0.0) -> None:
-        """A box standing on height z with its middle over (x, y)."""
+        """Add a box whose base is at height z with its centre at (x, y); size, metres; yaw, radians."""
         self.boxes.append((x, y, z, size[0] / 2, size[1] / 2, size[2] / 2, yaw))
         self.looks.append(look)
         self.box_object.append(self.count - 1)
 
     def leaf(self, x: float, y: float, z: float, radii: tuple[float, float, float], colour: Colour) -> None:
+        """Add an ellipsoid of leaves with its centre at (x, y, z)."""
         self.leaves.append((x, y, z, *radii, *colour))
         self.leaf_object.append(self.count - 1)
 
     def arrays(self) -> tuple[Quads, Ellipsoids, IntArray, IntArray, FloatArray]:
+        """Rectangles, ellipsoids, where each object's rectangles and ellipsoids start, and its bounding sphere."""
         boxes = np.array(self.boxes, np.float64).reshape(-1, 7)
         looks = np.array(
             [(*k.base, *k.accent, k.period_u, k.period_v, k.fill_u, k.fill_v, k.style, k.seed) for k in self.looks],
@@ -113,8 +116,7 @@ class Builder:
 def _box_faces(
     boxes: FloatArray, looks: FloatArray, material: IntArray, box_object: IntArray
 ) -> tuple[Quads, IntArray]:
-    """Four walls of every box, its top where a camera at eye height could see it, its bottom where it
-    hangs."""
+    """The four walls of every box, its top if it is low enough to be seen, its bottom if it is above the ground."""
     count = len(boxes)
     middle = boxes[:, :3] + np.stack([0 * boxes[:, 5], 0 * boxes[:, 5], boxes[:, 5]], 1)
     cos, sin, zero = np.cos(boxes[:, 6]), np.sin(boxes[:, 6]), np.zeros(count)
@@ -138,15 +140,15 @@ def _box_faces(
     keep = np.ones((count, 6), bool)
     keep[:, 4] = boxes[:, 2] + 2 * boxes[:, 5] < 2.6
     keep[:, 5] = boxes[:, 2] > 0.8
-    owner = np.broadcast_to(np.arange(count)[:, None], (count, 6))[keep]
-    look = looks[owner].copy()
-    # the pattern must end where the wall ends: whole windows only
+    box = np.broadcast_to(np.arange(count)[:, None], (count, 6))[keep]
+    look = looks[box].copy()
+    # the period is changed so that a wall has whole windows only
     length = 2 * np.linalg.norm(half_u[keep], axis=1)
-    facade = material[owner] == Material.FACADE
+    facade = material[box] == Material.FACADE
     whole = np.maximum(np.round(length / look[:, 6]), 1.0)
     look[facade, 6] = (length / whole)[facade]
-    quads = Quads(centre[keep], half_u[keep], half_v[keep], normal[keep], material[owner], look)
-    return quads, box_object[owner]
+    quads = Quads(centre[keep], half_u[keep], half_v[keep], normal[keep], material[box], look)
+    return quads, box_object[box]
 
 
 def _bounding_spheres(

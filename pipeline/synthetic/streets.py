@@ -1,6 +1,6 @@
-"""Widths that houses, cars, paint and routes must agree on, in metres."""
+"""Dimensions of streets that houses, cars, markings and routes share, in metres."""
 
 LANE_WIDTH = 3.25
 PARKING_WIDTH = 2.2
-# no parked car, tree or lamp nearer than this to a crossing: turning cars need the room
+# least distance of parked cars, trees and lamps from a crossing, so that turning cars have room
 CROSSING_CLEARANCE = 9.0

@@ -1,9 +1,7 @@
-"""Small building blocks of every texture: a mip-mapped noise atlas and patterns that filter themselves.
+"""Parts of textures: a mip-mapped noise atlas, and patterns that are filtered in closed form.
 
-All functions take flat tensors (N,) and a footprint: how many metres one pixel covers there. Patterns
-(stripes, windows,
-lines) are integrated over the footprint in closed form, so that they fade to their mean with distance
-instead of flickering.
+All functions take flat tensors (N,) and a footprint: how many metres one pixel covers there. Patterns (stripes,
+windows, lines) are integrated over the footprint, so that with distance they fade to their mean instead of aliasing.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ _SIZE = 256  # texels of the finest level, a power of two
 
 @dataclass(frozen=True)
 class NoiseAtlas:
-    """A tiling noise texture of mean 0 and standard deviation 1 with all its mip levels in one flat
-    tensor."""
+    """A tiling noise texture of mean 0 and standard deviation 1, with all mip levels in one flat tensor."""
 
     texels: Tensor
     offset: Tensor  # (L,) int32 where a level starts
@@ -46,9 +43,9 @@ class NoiseAtlas:
         )
 
     def sample(self, a: Tensor, b: Tensor, texel: float, footprint: Tensor) -> Tensor:
-        """Noise (N,) at metres a, b with the finest texel `texel` metres wide, from the level that fits
-        the footprint."""
-        # the exponent of a float is its rounded-down log2, at a fiftieth of the price
+        """Noise (N,) at positions a, b (metres), from the mip level that fits the footprint; texel: metres of the
+        finest level."""
+        # the exponent of a float is its rounded-down log2; reading it takes a fiftieth of the time of log2
         exponent = ((footprint * (1.4142135 / texel)).view(torch.int32) >> 23) - 127
         level = exponent.clamp(0, len(self.scale) - 1)
         zoom = self.scale.index_select(0, level) * (1.0 / texel)
@@ -59,7 +56,7 @@ class NoiseAtlas:
 
 
 def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
-    """A tiling grid made `factor` times larger, bilinear."""
+    """A tiling grid, enlarged bilinearly by `factor`."""
     if factor == 1:
         return small
     at = (np.arange(len(small) * factor) + 0.5) / factor - 0.5
@@ -71,8 +68,7 @@ def _stretched(small: np.ndarray, factor: int) -> np.ndarray:
 
 
 def stripes(x: Tensor, width: Tensor, start: Tensor | float, duty: Tensor | float) -> Tensor:
-    """Share (N,) of [x - width / 2, x + width / 2] covered by the stripes [n + start, n + start + duty), n
-    integer."""
+    """Share (N,) of [x - width / 2, x + width / 2] covered by the stripes [n + start, n + start + duty) for whole n."""
     width = width.clamp(min=1e-4)
     high, low = x + 0.5 * width, x - 0.5 * width
     whole_high, whole_low = torch.floor(high), torch.floor(low)
@@ -94,9 +90,9 @@ def _at_most(x: Tensor, limit: Tensor | float) -> Tensor:
 
 
 def cell_hash(a: Tensor, b: Tensor, seed: Tensor | float) -> Tensor:
-    """A number in [0, 1) for every integer cell (a, b) and seed, all float tensors of whole numbers.
+    """A pseudo-random number in [0, 1) for every cell (a, b) and seed, which are float tensors of whole numbers.
 
-    Integer arithmetic, so that CPU and GPU agree to the bit.
+    It uses integer arithmetic, so that CPU and GPU give equal bits.
     """
     mixed = a.to(torch.int32) * 73856093 ^ b.to(torch.int32) * 19349663
     mixed = mixed ^ (torch.as_tensor(seed, device=a.device).to(torch.int32) * 83492791)

@@ -1,5 +1,4 @@
-"""Textures of rectangles: house fronts, cars, signals and plain surfaces, all filtered over a pixel's
-footprint."""
+"""Textures of rectangles: facades, cars, signals and plain surfaces, all filtered over a pixel's footprint."""
 
 from __future__ import annotations
 
@@ -20,10 +19,9 @@ _SHOP_WIDTH = 4.0
 
 @dataclass(frozen=True)
 class Patch:
-    """Points on rectangles of one material: `u`, `v` (N,) metres from the lower left corner, `foot_u`,
-    `foot_v` (N,) metres a
-    pixel covers, `look` (12, N), `extent` (2, N) half lengths, `normal` (3, N), `ray` (3, N) unit viewing
-    directions."""
+    """N points on rectangles of one material: `u`, `v` (N,): metres from the lower left corner; `foot_u`, `foot_v`
+    (N,): metres that a pixel covers; `look` (12, N); `extent` (2, N): half lengths; `normal` (3, N); `ray` (3, N): unit
+    viewing directions."""
 
     u: Tensor
     v: Tensor
@@ -44,8 +42,8 @@ def _colour(red: float, green: float, blue: float, like: Tensor) -> Tensor:
 
 
 def facade(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
-    """A wall of windows (3, N): mirrored sky, blinds, frames, sills, lines between floors, shops in the
-    ground floor."""
+    """A wall with windows (3, N): reflected sky, curtains, frames, sills, lines between floors, shops on the ground
+    floor."""
     wall, seed, style = p.look[_BASE], p.look[_SEED], p.look[_STYLE]
     period_u, period_v, fill_u, fill_v = (
         p.look[_PERIOD_U],
@@ -76,7 +74,7 @@ def facade(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
 
 
 def _panes(p: Patch, light: Light, lively: Tensor, near: Tensor) -> Tensor:
-    """Glass: each window its own brightness, some with curtains, more of a mirror the flatter the view."""
+    """Glass: windows differ in brightness, some have curtains; they reflect more at grazing angles."""
     bright = (lively - 0.5) * near + 0.5
     head_on = (p.ray * p.normal).sum(0)
     mirrored = p.ray[2] - 2 * head_on * p.normal[2]
@@ -103,8 +101,7 @@ def plain(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
 
 
 def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
-    """Doors and wheels on the long sides, lamps and a number plate on the short ones, panes on vans (3,
-    N)."""
+    """Doors and wheels on the long sides, lamps and a number plate on the short ones, windows on vans (3, N)."""
     long, tall = 2 * p.extent[0], 2 * p.extent[1]
     upright = p.normal[2].abs() < 0.5
     flank, end = upright & (long > 3.0), upright & (long <= 3.0)
@@ -120,7 +117,7 @@ def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
     middle = (p.u - p.extent[0]).abs() / p.extent[0]
     high, foot = p.v / tall, p.foot_v / tall
     lamp = band(middle, p.foot_u / p.extent[0], 0.62, 0.95) * band(high, foot, 0.55, 0.85)
-    # a number of the car says which end is the rear, so that the other end has white lamps
+    # the car's seed determines which end is the rear; the other end has white lamps
     rear = ((p.look[_SEED] % 2.0 - 0.5) * (p.normal[0] + p.normal[1]) > 0).float()
     lamps = blend(_colour(0.8, 0.8, 0.7, p.u), _colour(0.5, 0.02, 0.02, p.u), rear)
     colour = blend(colour, lamps, lamp * end)
@@ -132,7 +129,7 @@ def car_body(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
 
 
 def car_cabin(p: Patch, noise: NoiseAtlas, light: Light) -> Tensor:
-    """Panes all round under a painted roof (3, N)."""
+    """Windows on all sides under a painted roof (3, N)."""
     tall, wide = 2 * p.extent[1], 2 * p.extent[0]
     high = p.v / tall
     pane = band(high, p.foot_v / tall, 0.08, 0.86) * band(p.u - 0.07, p.foot_u, 0.0, wide - 0.14)

@@ -1,14 +1,12 @@
-"""A rendered drive as an ordinary one on storage, in the layout of KITTI odometry, so that it enters
-through the same door.
+"""Writes a rendered drive to storage in the layout of KITTI odometry, so that the pipeline reads it like any other.
 
 <output>/sequences/<id>/image_0/000000.jpg    colour frames
 <output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
 <output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (of a lens:
                                               fx,fy,cx,cy,model,params, pixel centres at +0.5)
-<output>/sequences/<id>/times.txt             seconds, a line a frame
-<output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres, first frame =
-identity
-<output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
+<output>/sequences/<id>/times.txt             seconds, one line per frame
+<output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres; the first frame is the
+identity <output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
 unfinished
 """
 
@@ -33,15 +31,15 @@ from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens, with_bon
 from pipeline.synthetic.read import DEPTH_PER_METRE
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
-_JPEG_QUALITY = 92  # at 4:4:4 the error is below a camera's noise, the file a tenth of a PNG
+_JPEG_QUALITY = 92  # with 4:4:4 the error is below a camera's noise, and the file has a tenth of the size of a PNG
 _BATCH = 8  # frames rendered between two reports of progress
-_BEGUN = "rendering.json"  # what is being rendered; gone when drive.json is there
-_FORMAT = 2  # of drive.json; raise it when the city of a seed changes its looks, or a file its meaning
+_BEGUN = "rendering.json"  # what is being rendered; removed once drive.json is written
+_FORMAT = 2  # of drive.json; raise it if the appearance of a seed's city or the meaning of a file changes
 
 
 @dataclass(frozen=True)
 class DriveSpec:
-    """Everything a rendered drive is a function of; see `CityDrive`."""
+    """All parameters of a rendered drive; see `CityDrive`."""
 
     seed: int
     frames: int
@@ -51,9 +49,9 @@ class DriveSpec:
     lens: str | None = None
     """fisheye or barrel (`named_lens`); None: a pinhole."""
     bonnet: bool = False
-    """Whether the car's own bonnet is in the picture; it has no depth."""
+    """Whether the car's bonnet is in the image; it has no depth."""
     orientation: int = 1
-    """EXIF's number of how the frames are stored; they are seen upright."""
+    """EXIF orientation in which the frames are stored; readers show them upright."""
 
 
 def write_drive(
@@ -61,10 +59,9 @@ def write_drive(
 ) -> str:
     """Render a drive and write it below `output_uri`; returns the URI of its sequence folder.
 
-    A finished drive of the same spec is left as it is. `progress` is called after every few frames.
-    Raises DriveError when another drive has this id there, ValueError for a spec that cannot be rendered,
-    StorageError when
-    the store does not take a file (an unfinished drive has no drive.json and is written again next time).
+    A finished drive of the same spec is kept. `progress` is called after every few frames. Raises DriveError if another
+    drive has this id there, ValueError for a spec that cannot be rendered, StorageError if a file cannot be written
+    (the unfinished drive has no drive.json and is written again next time).
     """
     storage.check_drive_id(drive_id)
     sequence = storage.join(output_uri, "sequences", drive_id)
@@ -112,10 +109,10 @@ def write_drive(
 
 
 def sample_drive(progress: Progress | None = None) -> str:
-    """URI of the sequence folder of the drive that the default run takes, rendered once into the user's
-    cache folder.
+    """URI of the sequence folder of the drive that the default run uses; it is rendered once, into the user's cache
+    folder.
 
-    `progress` is called with frames done and in all. The truth is beside it: `read_drive(uri)`.
+    `progress` is called with the numbers of frames done and in all. `read_drive(uri)` gives the drive with its truth.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "city-reconstruction" / f"sample-{_FORMAT}-{SAMPLE.seed}"
@@ -135,8 +132,8 @@ SAMPLE = DriveSpec(seed=1_000_025, frames=180, height=112, width=224)
 
 
 def _check_free(output_uri: str, sequence: str, begun: str, about: dict[str, object], drive_id: str) -> None:
-    """DriveError where rendering would replace files of somebody else: the drive's folder is empty, or holds what an
-    earlier try of just this drive left."""
+    """Raises DriveError if rendering could replace files of others: the drive's folder must be empty, or contain what
+    an earlier, unfinished rendering of the same drive left."""
     if storage.exists(begun):
         _refuse_another(begun, about, drive_id)
         return
@@ -146,7 +143,7 @@ def _check_free(output_uri: str, sequence: str, begun: str, about: dict[str, obj
         taken = [poses]
     if taken:
         raise DriveError(
-            f"drive {drive_id}: {storage.redacted(taken[0])} is there, which this program did not render; choose "
+            f"drive {drive_id}: {storage.redacted(taken[0])} exists, and this program did not render it; choose "
             "another output or id, or move it away"
         )
 
@@ -156,7 +153,7 @@ def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> Non
         found = json.loads(storage.read_bytes(marker))
     except (ValueError, RecursionError):
         found = None
-    # not by what renders it: the same drive was rendered under another name of the module
+    # the module that renders is not compared: it had another name in older versions
     if not isinstance(found, dict) or {**found, "renderer": ""} != {**about, "renderer": ""}:
         raise DriveError(
             f"drive {drive_id}: another drive has this id at {storage.redacted(marker)}: expected {about}, "

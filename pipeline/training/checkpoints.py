@@ -1,10 +1,11 @@
-"""Checkpoints of a training run: what to go on from, written whole or not at all.
+"""Checkpoints of a training run, from which it can be resumed.
 
 <output>/checkpoints/step-00001000.state.pt     optimizer, weights, their average, step: tensors and plain values
-<output>/checkpoints/step-00001000.safetensors  the weights to use (the average, if one is kept), with their shape
+<output>/checkpoints/step-00001000.safetensors  the weights to use (the average, if there is one), with the
+configuration
 
-The second is written last: a state without it does not count. Both are written under another name first, so
-that a full disk or a kill leaves the checkpoint before untouched.
+The second file is written last; a state without it is ignored. Both are written under another name first, so that a
+full disk or a killed process does not damage the checkpoint before.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from pipeline.training.trainer import Trainer
 
 _NAME = re.compile(r"^step-(\d{8})\.safetensors$")
 _FORMAT = "training-state-1"
-_KEPT = 2  # the newest, and the one before should the newest turn out broken
+_KEPT = 2  # the newest, and the one before in case the newest is broken
 
 
 def checkpoint_folder(output: Path) -> Path:
-    """Where a run keeps its checkpoints."""
+    """The folder of a run's checkpoints."""
     return output / "checkpoints"
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The newest finished checkpoint's .safetensors file; None where there is none."""
+    """The .safetensors file of the newest finished checkpoint; None if there is none."""
     folder = checkpoint_folder(output)
     names = sorted(p.name for p in folder.iterdir() if _NAME.match(p.name)) if folder.is_dir() else []
     return folder / names[-1] if names else None
@@ -42,7 +43,7 @@ def newest_checkpoint(output: Path) -> Path | None:
 def save(trainer: Trainer, output: Path, seconds: float) -> Path:
     """Write a checkpoint and remove all but the two newest. Returns the .safetensors file.
 
-    seconds: of training so far. Raises CheckpointError where it cannot be written; those before stay as they were.
+    seconds: of training so far. Raises CheckpointError if it cannot be written; earlier checkpoints are then unchanged.
     """
     folder = checkpoint_folder(output)
     name = f"step-{trainer.step:08d}"
@@ -62,16 +63,16 @@ def save(trainer: Trainer, output: Path, seconds: float) -> Path:
         kept = newest_checkpoint(output)
         raise CheckpointError(
             f"checkpoint of step {trainer.step} cannot be written to {folder}: {_first_line(error)}; "
-            f"the last good one is {kept.name if kept else 'none'}: free space and run again to go on from it"
+            f"the last good one is {kept.name if kept else 'none'}: free some space and run again to resume from it"
         ) from error
     _remove_old(folder)
     return weights
 
 
 def resume(trainer: Trainer, output: Path) -> float:
-    """Go on from the newest checkpoint of a run, if it has one. Returns the seconds trained so far (0.0 without).
+    """Load the newest checkpoint of a run, if it has one. Returns the seconds trained so far, 0.0 without a checkpoint.
 
-    Raises CheckpointError where the checkpoint belongs to another network or cannot be read.
+    Raises CheckpointError if the checkpoint belongs to another network or cannot be read.
     """
     newest = newest_checkpoint(output)
     if newest is None:
@@ -80,14 +81,14 @@ def resume(trainer: Trainer, output: Path) -> float:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's own errors for what is not plain tensors, OSError, EOFError
-        raise CheckpointError(f"{path} is no readable training state: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a readable training state: {_first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no training state of this project (expected {_FORMAT})")
+        raise CheckpointError(f"{path} is not a training state of this project (expected {_FORMAT})")
     try:
         theirs, ours = dict(json.loads(state["model_config"])), trainer.model.config.to_dict()
         mean, step, seconds = state["mean"], int(state["step"]), float(state["seconds"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no training state of this project: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} is not a training state of this project: {_first_line(error)}") from error
     if theirs != ours:
         different = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
         raise CheckpointError(
@@ -109,7 +110,7 @@ def resume(trainer: Trainer, output: Path) -> float:
 
 
 def averaged_model(trainer: Trainer) -> Reconstructor:
-    """A model of its own with the weights to validate and ship, on the trainer's device."""
+    """A new model with the weights to validate and publish, on the trainer's device."""
     model = Reconstructor(trainer.model.config).to(trainer.device)
     model.load_state_dict(trainer.averaged_state())
     return model.eval().requires_grad_(False)
@@ -145,8 +146,8 @@ def _remove_old(folder: Path) -> None:
         (folder / name.replace(".safetensors", ".state.pt")).unlink(missing_ok=True)
 
 
-def describe(config: TrainConfig) -> str:
-    """The resolved settings as JSON, kept beside a run."""
+def settings_json(config: TrainConfig) -> str:
+    """The resolved settings as JSON, as stored in the output folder of a run."""
     return json.dumps(asdict(config), indent=1)
 
 

@@ -1,4 +1,4 @@
-"""Settings of a training run, declared once; `jobs.train` makes its command line out of them."""
+"""Settings of a training run; the command line of `jobs.train` is made from them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from pipeline.training.pool import PoolSettings
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What a worker sees in one step: groups of chunks of one length."""
+    """The batch of a worker in one step: groups of chunks of one length."""
 
     frames: int = 32
-    """Frames a worker sees in one step; it holds frames / length chunks."""
+    """Frames of a batch; it has frames / length chunks."""
     shortest: int = 2
     """Frames of the shortest chunks drawn."""
     longest: int = 10
     """Frames of the longest chunks drawn."""
     short_steps: int = 0
-    """First steps of a run in which chunks are short: rotation is learned from a few frames, sums of it later."""
+    """Number of steps at the start of a run with short chunks: rotation is learned better from few frames."""
     short_longest: int = 5
-    """Frames of the longest chunks drawn in those first steps."""
+    """Frames of the longest chunks in those first steps."""
     largest_group: int = 8
-    """Chunks of a group inside one worker are a power of two, up to this many; groups across workers are
-    drawn at random besides (Scal3R trains with 1 to 32)."""
+    """Largest number of chunks of a group inside one worker; it is a power of two. Groups across workers are drawn at
+    random (Scal3R trains with 1 to 32 chunks)."""
     without_memory: float = 0.1
-    """Share of steps without memory: the network then also works without, and the ablation compares like with
-    like."""
+    """Share of steps without memories, so that the network also works without them and the ablation is fair."""
     own_memory: float = 0.1
-    """Share of steps in which every chunk's memory is its own (no sum over the group), at most six chunks then."""
+    """Share of steps in which each chunk has a separate memory (no sum over the group); a batch then has at most six
+    chunks."""
     dense_share: float = 0.5
-    """Share of each chunk's frames whose depth and points count in a step (at least one)."""
+    """Share of each chunk's frames whose depth and points are in the loss of a step (at least one frame)."""
     stride_two: float = 0.1
-    """Share of chunks that leave out every second frame, where the clip is long enough."""
+    """Share of chunks that leave out every second frame, if the clip is long enough."""
     mirror: float = 0.5
-    """Share of groups shown in a mirror."""
+    """Share of groups that are mirrored."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -65,19 +65,19 @@ class OptimizerSettings:
     memory_rate: float = 1e-4
     """Peak rate of the Global Context Memories."""
     backbone_rate: float = 1e-5
-    """Peak rate of everything else."""
+    """Peak rate of all other parameters."""
     warmup: int = 2000
     """Steps of linear warm-up."""
     final_share: float = 0.01
-    """Rate at the end over the peak rate."""
+    """Rate at the end, as a share of the peak rate."""
     betas: tuple[float, float] = (0.9, 0.97)
     """Decay of AdamW's two means."""
     weight_decay: float = 0.03
     """Weight decay of matrices; norms, biases and tokens have none."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; larger gradients are scaled down."""
     average: float = 0.0
-    """Decay of the running average of the weights that is validated and saved; 0 takes the weights themselves."""
+    """Decay of the running average of the weights, which is validated and saved; 0 uses the weights themselves."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -92,14 +92,14 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """Whole drives, joined, against the truth."""
+    """Validation: whole drives are joined and compared with the truth."""
 
     drives: int = 2
-    """Held-out city drives (or as many drives of `data`'s validation list); 0 validates nothing."""
+    """Number of held-out rendered drives; 0: no validation."""
     frames: int = 240
     """Frames of each."""
     first_seed: int = 900
-    """Seeds first_seed ... are held out: the training pool starts at 100000."""
+    """First seed of the held-out drives; the training pool starts at 100000."""
     chunk: int = 12
     """Frames of a chunk."""
     overlap: int = 6
@@ -120,35 +120,35 @@ class TrainConfig:
     """One training run."""
 
     output: str
-    """Folder for checkpoints, metrics and the plot. A run found there goes on."""
+    """Folder for checkpoints, metrics and the plot. A run that is found there is resumed."""
     preset: str = "city_tiny"
     """Network: city_tiny, vit_small or scal3r."""
     weights: str | None = None
-    """Checkpoint to start from (fine-tuning); None starts fresh. Ignored when a run is resumed."""
+    """Checkpoint to start from (fine-tuning); None: random weights. Ignored if a run is resumed."""
     data: tuple[str, ...] = ()
-    """Drives on disk with poses and depth (the layout `jobs.synthesize` writes: a folder with sequences/ and poses/).
-    Empty: the city on the fly."""
+    """Folders of stored drives with poses and depth (sequences/ and poses/, as `jobs.synthesize` writes them). Empty:
+    city drives that are rendered during training."""
     pool: str | None = None
-    """Folder of the rendered pool; None puts it into the output folder."""
+    """Folder of the rendered drives (the pool); None: in the output folder."""
     pool_drives: int = 200
-    """Drives that the background renderers make."""
+    """Drives that the background processes render."""
     renderers: int = 1
-    """Background processes that render; 0 uses what the pool holds."""
+    """Background processes that render; 0: use the drives that are in the pool."""
     city: PoolSettings = setting(PoolSettings(), expert=True)
-    """What rendered clips look like."""
+    """Properties of rendered clips."""
     batch: BatchSettings = setting(BatchSettings(), expert=True)
-    """What a worker sees in one step."""
+    """The batch of a worker in one step."""
     loss: LossWeights = setting(LossWeights(), expert=True)
     """Weights of the parts of the loss."""
     optimizer: OptimizerSettings = setting(OptimizerSettings(), expert=True)
-    """Rates and their course."""
+    """Learning rates and their schedule."""
     validation: ValidationSettings = setting(ValidationSettings(), expert=True)
     """Held-out drives."""
     steps: int = 60_000
     """Steps of the whole run."""
     minutes: float | None = None
-    """Also end after this many minutes of training; the rates then follow whichever is nearer its end. Runs with it
-    cannot be repeated to the bit."""
+    """End after this many minutes of training, even if there are steps left. The rates then follow whichever of both is
+    nearer to its end. Such runs cannot be repeated to the bit."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs products under autocast; weights, norms and losses stay float32."""
     seed: int = 0

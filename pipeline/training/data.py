@@ -1,7 +1,8 @@
-"""Chunks to train on: groups of chunks of one drive, drawn at random from clips with poses and depth.
+"""Training data: batches of chunks with poses and depth, drawn at random from the clips of drives.
 
-A source is a list of drives, a drive a list of clips (consecutive frames). `draw` makes a batch out of them; all
-chunks of a group share one scale, so that the memory has something to carry from chunk to chunk.
+A source is a list of drives; a drive is a list of clips (consecutive frames). `sampling.draw_batch` draws groups of
+chunks from them, and `make_batch` gives all chunks of a group, which are of one drive, the same scale, so that the
+memories can carry it from chunk to chunk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from models.tokens import middle_first, time_offsets
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames with their truth: images uint8 (n, H, W, 3); depth float32 (n, H, W), metres, 0 where unknown;
+    """n frames with their truth: images uint8 (n, H, W, 3); depth float32 (n, H, W), metres, 0 where unknown;
     world_from_camera float64 (n, 4, 4); intrinsics float64 (n, 3, 3) in pixels."""
 
     images: NDArray[np.uint8]
@@ -42,16 +43,16 @@ class Clip(Protocol):
 
 
 class Source(Protocol):
-    """Drives to train on; may grow while training runs."""
+    """Drives to train on; there may be more of them while training runs."""
 
     def drives(self) -> Sequence[Sequence[Clip]]:
-        """The clips of every drive there is by now."""
+        """The clips of every drive that exists now."""
         ...
 
 
 @dataclass(frozen=True)
 class PooledClip:
-    """A clip inside the arrays of a pooled drive."""
+    """A clip of a rendered drive in the pool, as views of its arrays."""
 
     images: NDArray[np.uint8]
     depth: NDArray[np.float16]
@@ -73,9 +74,9 @@ class PooledClip:
 
 
 class PoolSource:
-    """Drives of a pool folder (pipeline.training.pool); looks for new ones now and then."""
+    """The drives in a pool folder (pipeline.training.pool); it is searched for new drives from time to time."""
 
-    _LOOK_EVERY = 50  # reads between two looks at the folder
+    _LOOK_EVERY = 50  # calls of `drives` between two searches
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -84,7 +85,7 @@ class PoolSource:
         self._reads = 0
 
     def drives(self) -> Sequence[Sequence[Clip]]:
-        """The clips of every drive rendered by now."""
+        """The clips of every drive that has been rendered."""
         if self._reads % self._LOOK_EVERY == 0 and self.folder.is_dir():
             for name in sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
                 if name not in self._known:
@@ -104,11 +105,11 @@ def _open_pooled(folder: Path) -> list[Clip]:
 
 @dataclass(frozen=True)
 class Batch:
-    """B chunks of S frames, reference frame first; every `group` neighbouring chunks are of one drive.
+    """B chunks of S frames, reference frame first; each `group` consecutive chunks are of one drive.
 
     images (B, S, 3, H, W) in [0, 1]; depth (B, S, H, W) in units of the group's scale, 0 where unknown;
-    cam_from_reference (B, S, 3, 4); intrinsics (B, S, 3, 3); pose_encoding (B, S, 9); offsets: each frame's place
-    in time; scale (B,): metres of one unit.
+    cam_from_reference (B, S, 3, 4) in the same units; intrinsics (B, S, 3, 3), pixels; pose_encoding (B, S, 9);
+    offsets (S,): frames from the reference frame in time; scale (B,): metres per unit.
     """
 
     images: Tensor
@@ -131,7 +132,7 @@ class Batch:
         return Batch(**moved, offsets=self.offsets, group=self.group)
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors by name: what is saved when a loss is not finite."""
+        """The tensors by name, as they are saved if a loss is not finite."""
         return {name: getattr(self, name) for name in _TENSORS}
 
 
@@ -139,10 +140,10 @@ _TENSORS = ("images", "depth", "cam_from_reference", "intrinsics", "pose_encodin
 
 
 def make_batch(chunks: Sequence[Frames], group: int) -> Batch:
-    """Chunks of equal length in time order, `group` of one drive after another -> a batch.
+    """Chunks of equal length, frames in time order, each `group` consecutive ones of one drive -> a batch.
 
-    Scal3R's targets: cameras in the frame of the reference camera, everything divided by the mean distance of
-    the points. The mean goes over the whole group. Raises ValueError where a group has no depth at all.
+    Scal3R's targets: cameras in the coordinates of the reference camera, all lengths divided by the mean distance of
+    the points, over the whole group. Raises ValueError if a group has no depth.
     """
     order = middle_first(list(range(len(chunks[0].images))))
     images = torch.from_numpy(np.stack([c.images[order] for c in chunks])).permute(0, 1, 4, 2, 3).float() / 255
@@ -173,7 +174,7 @@ def make_batch(chunks: Sequence[Frames], group: int) -> Batch:
 
 
 def mirrored(frames: Frames) -> Frames:
-    """The world as a mirror shows it: left and right exchanged, in images, depth and motion alike."""
+    """The mirrored frames: left and right are exchanged in images, depth and poses."""
     flip = np.diag([-1.0, 1.0, 1.0, 1.0])
     intrinsics = frames.intrinsics.copy()
     intrinsics[:, 0, 2] = frames.images.shape[2] - intrinsics[:, 0, 2]
@@ -182,8 +183,8 @@ def mirrored(frames: Frames) -> Frames:
     )
 
 
-def coloured(rng: np.random.Generator, batch: Batch) -> Batch:
-    """Random gain a colour, brightness, softness and a little noise: lights, cameras and JPEG differ."""
+def colour_jittered(rng: np.random.Generator, batch: Batch) -> Batch:
+    """Colour augmentation: random brightness of each chunk and colour, and in some batches blur or noise."""
     count = batch.images.shape[0]
     gain = torch.from_numpy(rng.uniform(0.8, 1.25, (count, 1, 1, 1, 1)) * rng.uniform(0.9, 1.1, (count, 1, 3, 1, 1)))
     images = batch.images * gain.float()
@@ -197,7 +198,8 @@ def coloured(rng: np.random.Generator, batch: Batch) -> Batch:
 
 
 def draw_chunk(rng: np.random.Generator, drive: Sequence[Clip], frames: int, stride: int, mirror: bool) -> Frames:
-    """`frames` frames, `stride` apart where a clip is long enough, from a random clip of a drive."""
+    """`frames` frames from a random clip of a drive, `stride` apart if the clip is long enough. Raises ValueError if no
+    clip has as many frames."""
     long_enough = [c for c in drive if len(c) >= frames]
     if not long_enough:
         raise ValueError(f"no clip of the drive has {frames} frames, the longest has {max(map(len, drive))}")

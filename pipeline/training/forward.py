@@ -1,7 +1,7 @@
-"""The network over groups of chunks, differentiably: `Reconstructor.forward_drive` for training.
+"""The differentiable forward pass over groups of chunks: `Reconstructor.forward_drive` for training.
 
-Same parts in the same order; chunks of equal length are stacked, several groups (drives) may be side by side, and
-the sum over a group may go on over other processes.
+It runs the same parts in the same order. Chunks of equal length are stacked, a batch may have several groups (drives),
+and the sum over a group may include chunks of other processes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ GroupSum = Callable[[Tensor], Tensor]
 
 
 def alone(step: Tensor) -> Tensor:
-    """The sum over a group that lives in this process only."""
+    """The sum over a group whose chunks are all in this process: the step itself."""
     return step
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a batch of B chunks of S frames gave. rounds: pose encodings (B, S, 9) of every refinement round.
+    """The network's outputs for a batch of B chunks of S frames. rounds: pose encodings (B, S, 9) of every round.
 
-    Of the frames `dense_frames` of every chunk, chunk after chunk (N = B x len(dense_frames)): depth and its
-    confidence (N, H, W), points (N, H, W, 3) and their confidence or None. tokens (B, S, patches, 2d): the last
-    dense layer's features; camera (B, S, 2d): the camera tokens' features; both for auxiliary losses.
+    For the frames `dense_frames` of every chunk, chunk after chunk (N = B x len(dense_frames)): depth and its
+    confidence (N, H, W); points (N, H, W, 3) and their confidence (N, H, W), or None. For auxiliary losses: tokens
+    (B, S, patches, 2d), the last dense layer's features, and camera (B, S, 2d), the camera tokens' features.
     """
 
     rounds: list[Tensor]
@@ -55,10 +55,11 @@ def forward_groups(
     with_points: bool = True,
     orthogonalise_dtype: torch.dtype = torch.float32,
 ) -> Outputs:
-    """images (B, S, 3, H, W) in [0, 1], reference first, every `group` chunks of one drive.
+    """images (B, S, 3, H, W) in [0, 1], reference frame first, each `group` consecutive chunks of one drive -> outputs.
 
-    group_sum: sums a step over the processes of a group (pipeline.training.group_sync). dense_frames: frames of
-    each chunk the dense heads look at, None for all. Raises ValueError where B is no multiple of `group`.
+    group_sum: sums a step over the processes of a group (pipeline.training.group_sync). dense_frames: the frames of
+    each chunk for which the dense heads run, None: all. orthogonalise_dtype: of Newton-Schulz. Raises ValueError if B
+    is not a multiple of `group`.
     """
     b, s = images.shape[:2]
     if b % group:

@@ -1,8 +1,8 @@
-"""Workers that train together: the memory's sum over a group, differentiably, and the mean of gradients.
+"""Communication between training workers: the differentiable sum of memory steps over a group, and mean gradients.
 
-Forward a group's steps are summed; backward the gradients of that sum are summed likewise, because every worker's
-loss depends on every worker's step through it. With the gradients of the weights averaged afterwards this
-equals one process that holds all chunks (tests/training/test_group_sync.py compares them).
+The forward pass sums the steps of a group over its workers. The backward pass sums the gradients of that sum over them,
+because every worker's loss depends on every worker's step. Afterwards the gradients of the weights are averaged. The
+result equals that of one process with all chunks (tests/training/test_group_sync.py compares them).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from pipeline.training.forward import GroupSum, alone
 from pipeline.training.sampling import all_blocks
 
-_BUCKET = 32 * 2**20  # elements a collective: few calls for small networks, bounded memory for large ones
+_BUCKET = 32 * 2**20  # elements per all-reduce: few calls for small networks, limited RAM for large ones
 
 
 class _Context(Protocol):
-    """What is kept between the two directions."""
+    """What the forward pass keeps for the backward pass."""
 
     group: dist.ProcessGroup
 
@@ -41,13 +41,14 @@ class _SumOverBlock(torch.autograd.Function):
 
 
 class GroupPeers:
-    """Peers over the default process group (gloo on CPUs, NCCL on GPUs). Makes the groups of all blocks once."""
+    """`Peers` over the default process group (gloo on CPUs, NCCL on GPUs). The process group of each block of ranks is
+    made once."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.rank = dist.get_rank()
         self.world = dist.get_world_size()
-        # new_group is collective: every rank makes every group, in one order
+        # new_group is collective: every rank must make every group, in the same order
         self._groups = {block: dist.new_group(list(block)) for block in all_blocks(range(self.world))}
 
     def group_sum(self, block: range) -> GroupSum:
@@ -58,7 +59,8 @@ class GroupPeers:
         return lambda step: _SumOverBlock.apply(step, group)  # type: ignore[no-untyped-call]
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over all workers; what one rank did not use counts as zero there."""
+        """Replace every gradient by its mean over all workers; parameters that a rank did not use count as zero
+        there."""
         bucket: list[nn.Parameter] = []
         size = 0
         for parameter in parameters:

@@ -14,19 +14,21 @@ from pipeline.common.root_cause import root_cause
 from pipeline.training.config import TrainConfig
 from pipeline.training.run import TrainingError, train
 
-# A worker may wait in a collective while another one validates, saves or reads slow storage.
+# Long, because a worker may wait in a collective while another one validates, saves or reads slow storage.
 _COLLECTIVE_TIMEOUT_S = 1800
+# Restarts of the group after a lost worker: enough for one lost node per day, but a hopeless run ends.
+_RESTARTS = 2
 
 
 def launch(config: TrainConfig) -> Path:
     """Run to the end; returns the file of the final weights.
 
-    workers 0 (or 1 without a GPU): this process, without starting Ray. More: a TorchTrainer group over gloo, or NCCL
-    with use_gpu; `output` must then lie on a folder that all nodes share. Raises TrainingError, ClusterError, and
-    what `train` raises.
+    With 0 or 1 workers, it trains in this process without Ray. With more, it starts a TorchTrainer group over gloo, or
+    over NCCL with use_gpu; `output` must then be in a folder that all nodes share. Raises TrainingError, ClusterError
+    and the errors of `train`.
     """
     if config.use_gpu and not config.workers and not torch.cuda.is_available():
-        raise TrainingError("use_gpu: no CUDA device here")
+        raise TrainingError("use_gpu: there is no CUDA device on this machine")
     config = replace(config, output=storage.absolute(config.output))
     if config.pool is not None:
         config = replace(config, pool=storage.absolute(config.pool))
@@ -49,9 +51,9 @@ def _launch_group(config: TrainConfig) -> Path:
             train_loop_config={"config": config},
             torch_config=torch_config(config.use_gpu, _COLLECTIVE_TIMEOUT_S),
             scaling_config=ray.train.ScalingConfig(num_workers=config.workers, use_gpu=config.use_gpu),
-            # checkpoints are the run's own: a group that lost a worker starts again and goes on from the last one
+            # Ray stores no checkpoints: after a restart, `train` resumes from the run's own last checkpoint
             run_config=ray.train.RunConfig(
-                storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_restarts())
+                storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_RESTARTS)
             ),
         )
         try:
@@ -61,13 +63,8 @@ def _launch_group(config: TrainConfig) -> Path:
     return Path(config.output) / "final.safetensors"
 
 
-def _restarts() -> int:
-    """Restarts after a lost worker: enough for a lost node a day, few enough to end a hopeless run."""
-    return 2
-
-
 def _worker(arguments: dict[str, TrainConfig]) -> None:
-    """What TorchTrainer runs on every rank."""
+    """The function that TorchTrainer runs on every rank."""
     import ray.train.torch
 
     from pipeline.training.group_sync import GroupPeers

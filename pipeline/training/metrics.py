@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines, and a picture of them."""
+"""Metrics of a run as JSON lines, and a plot of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 class MetricsFile:
-    """Appends one JSON object a line to <output>/metrics.jsonl; NaN becomes null, so that any reader takes it."""
+    """Appends one JSON object per line to <output>/metrics.jsonl. NaN becomes null, because JSON has no NaN."""
 
     def __init__(self, output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         self.path = output / "metrics.jsonl"
 
     def write(self, row: Mapping[str, object]) -> None:
-        """Append a row and hand it to the system at once."""
+        """Append a row; it is written at once."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop rows of later steps and a line cut by a kill: a run that goes on from a checkpoint makes them again."""
+        """Drop the rows of later steps, which a resumed run repeats, and a line that a kill cut off."""
         if not self.path.exists():
             return
         kept = [row for row in read_metrics(self.path) if float(str(row.get("step", 0))) <= step]
@@ -32,7 +32,7 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, object]]:
-    """All whole rows; a last line cut by a kill is left out."""
+    """All complete rows; a line that a kill cut off is skipped."""
     rows = []
     for line in path.read_text().splitlines():
         try:
@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> list[dict[str, object]]:
 
 
 def plot_metrics(path: Path, picture: Path) -> None:
-    """Loss and its parts, and validation's errors, over the steps."""
+    """Plot the loss with its parts and the errors of validation over the steps, as a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -70,7 +70,7 @@ def plot_metrics(path: Path, picture: Path) -> None:
         if r["scope"] == "full" and isinstance(r.get("turning_degrees"), float)
     ]
     if turning:
-        axes[2].plot(*zip(*turning, strict=True), "--", color="grey", label="degrees a turning frame")
+        axes[2].plot(*zip(*turning, strict=True), "--", color="grey", label="degrees per turning frame")
     axes[1].set(xlabel="step", title="held-out drives: ATE after Sim(3), % of the path", yscale="log")
     axes[2].set(xlabel="step", title="held-out drives: depth abs-rel", yscale="log")
     for axis in axes:

@@ -1,7 +1,8 @@
-"""The loss of a batch: cameras, depth, points, and two aids for small networks that are not shipped.
+"""The loss of a batch: cameras, depth and points, and auxiliary losses that help small networks.
 
-The aids: motion between frames of a chunk (pose against pose), and a linear head on the last patch tokens that
-must say where each patch's cells lie and how they flow. They need no labels beyond poses and depth.
+The auxiliary losses, which are not in the paper: motion between frames of a chunk, depth without confidence, and two
+linear heads that are used in training only. `FlowHead` predicts flow and points from the last patch tokens, `StepHead`
+the motion to the neighbouring frames from each camera token. Their targets come from poses and depth.
 """
 
 from __future__ import annotations
@@ -16,32 +17,32 @@ from models.pose_encoding import quaternion_from_rotation, unproject
 from pipeline.training.data import Batch
 from pipeline.training.forward import Outputs
 
-_CELLS = 2  # cells a side of a patch that the auxiliary head speaks of
-_FLOW_UNIT = 1 / 16  # flows are in sixteenths of the image width
-_FLOW_LIMIT = 4.0  # flows beyond it (a quarter of the width) are not asked for
+_CELLS = 2  # FlowHead predicts for _CELLS x _CELLS cells of each patch
+_FLOW_UNIT = 1 / 16  # unit of flow, as a share of the image width
+_FLOW_LIMIT = 4.0  # larger flows, above a quarter of the width, are not in the loss
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How the parts of the loss are weighed. Zero leaves a part out."""
+    """Weights of the parts of the loss. Zero leaves a part out."""
 
     camera: float = 5.0
-    """Pose encodings over the refinement rounds (lambda of the paper)."""
+    """Pose encodings of all refinement rounds (lambda of the paper)."""
     fov: float = 0.5
-    """Weight of the two fields of view inside the camera loss, where each coordinate of the centre has one. Small
-    networks take little notice at 0.5 (a few degrees of error weigh as much as a centimetre)."""
+    """Weight of the two fields of view inside the camera loss, in which each coordinate of the position has weight 1.
+    At 0.5, small networks hardly learn them (a few degrees of error weigh as much as a centimetre)."""
     motion: float = 1.0
-    """Motion between the frames of a chunk; an aid, not in the paper."""
+    """Motion between the frames of a chunk; auxiliary, not in the paper."""
     depth: float = 1.0
     """Depth with its gradient term."""
     plain_depth: float = 0.0
-    """Depth without its confidence, for sharper edges; an aid, not in the paper."""
+    """Depth without its confidence, for sharper edges; auxiliary, not in the paper."""
     points: float = 0.0
     """Point map with its gradient term."""
     flow: float = 0.0
-    """Flow and coarse points from the training-only head; an aid, not in the paper."""
+    """Flow and coarse points from the training-only FlowHead; auxiliary, not in the paper."""
     steps: float = 0.0
-    """Motion to the neighbouring frames from each camera token alone (training-only head); an aid as well."""
+    """Motion to the neighbouring frames from the training-only StepHead; auxiliary, not in the paper."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a negative weight."""
@@ -51,7 +52,7 @@ class LossWeights:
 
 
 class FlowHead(nn.Module):
-    """Patch tokens -> flow to the previous and the next frame and the point, a cell (training only)."""
+    """Patch tokens -> for each cell, flow to the previous and the next frame, and its point (training only)."""
 
     def __init__(self, embed_dim: int) -> None:
         super().__init__()
@@ -67,9 +68,9 @@ class FlowHead(nn.Module):
 
 
 class StepHead(nn.Module):
-    """A frame's camera token -> motion to the frame before and the frame after (training only).
+    """A frame's camera token -> motion to the previous and the next frame (training only).
 
-    What a camera token must gather first; summing it up to poses comes after.
+    A camera token needs these before the network can learn to sum them up to poses.
     """
 
     def __init__(self, embed_dim: int) -> None:
@@ -78,12 +79,12 @@ class StepHead(nn.Module):
         self.out = nn.Linear(2 * embed_dim, 12)
 
     def forward(self, camera: Tensor) -> Tensor:
-        """camera (B, S, 2d) -> (B, S, 2, 6): rotation vector and translation to the previous, the next frame."""
+        """camera (B, S, 2d) -> (B, S, 2, 6): rotation vector and translation to the previous and the next frame."""
         return self.out(self.norm(camera)).unflatten(-1, (2, 6))
 
 
 class Objective(nn.Module):
-    """Outputs and truth -> the loss and its parts. Holds the training-only head."""
+    """Outputs and truth -> the loss and its parts. Contains the training-only heads."""
 
     def __init__(self, embed_dim: int, patch_size: int, weights: LossWeights) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class Objective(nn.Module):
         self.step_head = StepHead(embed_dim) if weights.steps else None
 
     def forward(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns the weighted sum and each part by name, unweighted and detached."""
+        """Returns the weighted sum, and each part by name, without weight and gradient."""
         w = self.weights
         chosen = outputs.dense_frames
         depth = batch.depth[:, chosen].flatten(0, 1)
@@ -129,9 +130,9 @@ class Objective(nn.Module):
 
 
 def step_targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Motion (B, S, 2, 6) to the previous and the next frame, and which there are (1, S, 2).
+    """Motion (B, S, 2, 6) to the previous and the next frame, and which of these exist (1, S, 2).
 
-    Rotation vectors (for small angles) in tenths of a radian, translations in twentieths of the scale's unit.
+    Rotation vectors (for small angles) in tenths of a radian, translations in twentieths of the batch's unit.
     """
     s = len(batch.offsets)
     in_time = sorted(range(s), key=batch.offsets.__getitem__)
@@ -149,17 +150,18 @@ def step_targets(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def points_in_reference(batch: Batch, frames: list[int]) -> Tensor:
-    """True points (B, len(frames), H, W, 3) in the reference camera's frame."""
+    """True points (B, len(frames), H, W, 3) in the coordinates of the reference camera."""
     local = unproject(batch.depth[:, frames], batch.intrinsics[:, frames])
     pose = batch.cam_from_reference[:, frames]
     return torch.einsum("bsji,bshwj->bshwi", pose[..., :3], local - pose[:, :, None, None, :, 3])
 
 
 def flow_targets(batch: Batch, stride: int) -> tuple[Tensor, Tensor]:
-    """Targets (B, S, h, w, 7) and which are known: flow to the frame before and after, point, at cell middles.
+    """Targets (B, S, h, w, 7) and which of them are known (same shape): flow to the previous and to the next frame, and
+    the point, at the centres of cells.
 
-    stride: pixels a cell. Flow in sixteenths of the image width; the point as direction from the reference
-    camera times log(1 + distance).
+    stride: side of a cell in pixels. Flow is in sixteenths of the image width; a point is given as its direction from
+    the reference camera times log(1 + distance).
     """
     _, s, height, width = batch.depth.shape
     half = stride // 2

@@ -1,8 +1,9 @@
-"""A pool of rendered city clips on local disk, filled in the background while training reads it.
+"""A pool of rendered city clips on local disk, which background processes fill while training reads it.
 
-A clip is a few consecutive frames of one drive. Most clips look around (`perturbed_motion`) and many lie in turns:
-on plain drives a small network learns to predict no rotation at all for a long while, because most chunks have none.
-Every drive is a folder of three arrays, renamed into place when whole, so that a reader maps finished files only.
+A clip is a few consecutive frames of one drive. In most clips the camera's motion is perturbed (`perturbed_motion`),
+and many clips lie in turns. Without this, most chunks have almost no rotation, and a small network learns for a long
+time to predict none. Every drive is a folder of arrays that gets its name when it is complete, so that readers see only
+finished files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 
 from pipeline.synthetic import CityDrive, perturbed_motion
 
-_ROUTE_FRAMES = 600  # a route long enough that its clips differ
+_ROUTE_FRAMES = 600  # frames of a route: enough for different clips
 _TURN_DEGREES = 20.0  # a clip turns if its heading changes by more between its ends
 
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """What the clips of a pool look like. Every drive is a function of these and its seed."""
+    """Properties of the clips in a pool. Every drive is a function of these and its seed."""
 
     height: int = 64
     """Image height in pixels."""
@@ -37,12 +38,12 @@ class PoolSettings:
     perturbed: float = 0.65
     """Share of clips with smooth random camera motion added."""
     turning: float = 0.4
-    """Share of clips placed where the car turns, as far as the drive has turns."""
+    """Share of clips that lie in turns, if the drive has turns."""
     fine: float = 0.3
-    """Share of drives rendered with four rays a pixel, as drives on disk look; the rest costs a quarter."""
+    """Share of drives rendered with four rays per pixel, like stored drives; the others take a quarter of the time."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be rendered. Raises ValueError naming the field."""
+        """Raises ValueError, which names the field, for settings that cannot be rendered."""
         for name in ("clips", "clip_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -54,9 +55,8 @@ class PoolSettings:
 def render_drive(folder: Path, seed: int, settings: PoolSettings) -> Path:
     """Render the clips of one drive into `folder`/<seed>.
 
-    images.npy uint8 (clips, frames, H, W, 3), depth.npy float16 (clips, frames, H, W; metres, 0 for sky),
-    cameras.npz with world_from_camera (clips, frames, 4, 4) and intrinsics (3, 3). A drive
-    that is there already is left alone. Returns its folder.
+    images.npy uint8 (clips, frames, H, W, 3); depth.npy float16 (clips, frames, H, W), metres, 0 for sky; cameras.npz
+    with world_from_camera (clips, frames, 4, 4) and intrinsics (3, 3). A drive that exists is kept. Returns its folder.
     """
     target = folder / f"{seed:07d}"
     if target.is_dir():
@@ -77,7 +77,7 @@ def render_drive(folder: Path, seed: int, settings: PoolSettings) -> Path:
         os.replace(partial, target)
     except OSError:
         if not target.is_dir():
-            raise  # else another process was faster, with the same bytes
+            raise  # otherwise another process has written the same bytes first
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
@@ -110,13 +110,13 @@ def _clip_poses(
 def fill(
     folder: str, first_seed: int, stride: int, drives: int, settings: PoolSettings, parent: int | None = None
 ) -> None:
-    """Render drives first_seed, first_seed + stride, ... below first_seed + drives; a background process's body.
+    """Render the drives first_seed, first_seed + stride, ... below first_seed + drives, in a background process.
 
-    parent: process id of the training that it renders for; once that is gone (killed, say), so is the need for more.
+    parent: id of the training process; rendering ends if it does not exist any more (it may have been killed).
     """
     import torch
 
-    torch.set_num_threads(1)  # as many processes as cores beat one with threads
+    torch.set_num_threads(1)  # one process per core is faster than one process with threads
     Path(folder).mkdir(parents=True, exist_ok=True)
     for seed in range(first_seed, first_seed + drives, stride):
         if parent is not None and os.getppid() != parent:

@@ -1,6 +1,6 @@
-"""A training run from start or from its last checkpoint to its end, on one worker or many.
+"""A training run, from its start or its last checkpoint to its end, on one worker or many.
 
-Read `train` first: source, trainer, resume, then steps with metrics, validation and checkpoints in between.
+Read `train` first: data source, trainer, resume, then steps with metrics, validation and checkpoints.
 """
 
 from __future__ import annotations
@@ -23,35 +23,36 @@ from pipeline.synthetic import CityDrive
 from pipeline.training import checkpoints
 from pipeline.training.config import TrainConfig
 from pipeline.training.data import Frames, PoolSource, Source
-from pipeline.training.disk import DiskSource
 from pipeline.training.metrics import MetricsFile, plot_metrics
 from pipeline.training.objective import Objective
 from pipeline.training.pool import fill
+from pipeline.training.stored_drives import StoredSource
 from pipeline.training.trainer import Alone, NotFiniteError, Peers, Trainer, start_near_identity
 from pipeline.training.validation import SCOPES, mean_scores, score_drive
 
-FIRST_SEED = 100_000  # of training drives; held-out ones stay below
-_POOL_WAIT_S = 600.0  # a first drive takes seconds to render; minutes on a busy machine
+FIRST_SEED = 100_000  # of training drives; held-out drives have smaller seeds
+_POOL_WAIT_S = 600.0  # the first drive is rendered in seconds, on a busy machine in minutes
 
 
 _FILES = ("metrics.jsonl", "metrics.png", "final.safetensors", "checkpoints")
 
 
 class TrainingError(PipelineError):
-    """A run that cannot go on: says what to do."""
+    """A training run cannot continue; the message says what to do."""
 
 
 def train(config: TrainConfig, *, peers: Peers | None = None, device: torch.device | None = None) -> Path:
     """Run to the end. Returns the file of the final weights, <output>/final.safetensors (rank 0 writes it).
 
-    Raises TrainingError (loss not finite, no data, a full disk), CheckpointError, DriveError.
+    peers: communication with the other workers, None: there are none. Raises TrainingError (loss not finite, no data,
+    full disk, foreign output folder), CheckpointError, DriveError.
     """
     try:
         return _train(config, peers or Alone(), device)
-    except OSError as error:  # metrics, settings, the picture, the pool: checkpoints speak for themselves
+    except OSError as error:  # from metrics, settings, the plot or the pool; checkpoints raise CheckpointError
         raise TrainingError(
-            f"training into {config.output} stopped: {error}; checkpoints written before are whole: "
-            "mend it (free space?) and run again to go on"
+            f"training into {config.output} stopped: {error}; the checkpoints are complete: remove the cause "
+            "(is the disk full?) and run again to resume"
         ) from error
 
 
@@ -60,23 +61,23 @@ def _train(config: TrainConfig, peers: Peers, device: torch.device | None) -> Pa
     output = Path(config.output)
     first = peers.rank == 0
     if first:
-        check_ours(output)
+        refuse_foreign_folder(output)
     output.mkdir(parents=True, exist_ok=True)
     if first:
-        (output / "config.json").write_text(checkpoints.describe(config))
+        (output / "config.json").write_text(checkpoints.settings_json(config))
     with _renderers(config, output, active=first):
         trainer = make_trainer(config, open_source(config, output), peers, device)
         trained = checkpoints.resume(trainer, output)
         _wait_for_data(trainer.source)
-        _steps(trainer, output, trained)
+        _train_steps(trainer, output, trained)
     if first:
         return _finish(trainer, output)
     return output / "final.safetensors"
 
 
-def check_ours(output: Path) -> None:
-    """TrainingError where training would replace or remove files that are not of a training run: a run has its settings
-    in config.json from its first moment on, and no other folder may hold files of a run's names."""
+def refuse_foreign_folder(output: Path) -> None:
+    """Raises TrainingError if training could replace files that are not a training run's: a run writes its settings to
+    config.json first, and no other folder may contain files with the names that a run uses."""
     settings = output / "config.json"
     if settings.exists():
         try:
@@ -84,17 +85,17 @@ def check_ours(output: Path) -> None:
         except (ValueError, RecursionError):
             values = None
         known = {field.name for field in fields(TrainConfig)}
-        if isinstance(values, dict) and 2 * len(known & set(values)) > len(known):  # settings come and go
+        if isinstance(values, dict) and 2 * len(known & set(values)) > len(known):  # versions differ in some settings
             return
         taken = [settings]
     else:
         taken = [output / name for name in _FILES if (output / name).exists()]
     if taken:
-        raise TrainingError(f"{taken[0]} is not of a training run of this program; choose another --output, or move it")
+        raise TrainingError(f"{taken[0]} is not of a training run of this program: choose another --output, or move it")
 
 
 def make_trainer(config: TrainConfig, source: Source, peers: Peers, device: torch.device) -> Trainer:
-    """Network (fresh, or from `weights`), objective and optimizer; equal on all workers."""
+    """Network (random, or from `weights`), objective and optimizer; equal on all workers."""
     torch.manual_seed(config.seed)
     model_config = ModelConfig.preset(config.preset)
     if config.weights is None:
@@ -112,7 +113,7 @@ def open_source(config: TrainConfig, output: Path) -> Source:
     """The drives to train on."""
     if config.data:
         network = ModelConfig.preset(config.preset)
-        return DiskSource(
+        return StoredSource(
             config.data, width=network.image_size, patch=network.patch_size, least_frames=config.batch.longest
         )
     return PoolSource(_pool_folder(config, output))
@@ -124,7 +125,7 @@ def _pool_folder(config: TrainConfig, output: Path) -> Path:
 
 @contextlib.contextmanager
 def _renderers(config: TrainConfig, output: Path, *, active: bool) -> Iterator[None]:
-    """Background processes that fill the pool while training goes on; ended with it."""
+    """Background processes that fill the pool; they are ended on leaving."""
     processes = []
     if active and not config.data:
         spawn = multiprocessing.get_context("spawn")
@@ -153,13 +154,13 @@ def _wait_for_data(source: Source) -> None:
     while not source.drives():
         if time.monotonic() > deadline:
             raise TrainingError(
-                "no drive to train on: the pool is empty and nothing renders into it (renderers, pool, data)"
+                "there is no drive to train on: the pool is empty and no process renders (see renderers, pool, data)"
             )
         time.sleep(0.2)
 
 
-def _steps(trainer: Trainer, output: Path, trained: float) -> None:
-    """Everything between start and end."""
+def _train_steps(trainer: Trainer, output: Path, trained: float) -> None:
+    """All steps of the run, with metrics, checkpoints and validation between them."""
     config, first = trainer.config, trainer.peers.rank == 0
     metrics = MetricsFile(output) if first else None
     if metrics:
@@ -169,7 +170,7 @@ def _steps(trainer: Trainer, output: Path, trained: float) -> None:
     seen: list[dict[str, float]] = []
     frames = 0
     while True:
-        # the slowest clock decides, so that all workers take the same step
+        # all workers use the smallest progress, so that they end after the same step
         progress = _progress(trainer, time.monotonic() - begin)
         if progress >= 1:
             break
@@ -217,7 +218,7 @@ def _progress(trainer: Trainer, seconds: float) -> float:
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each value over the steps that had it."""
+    """The mean of each value over the steps that have it."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
 
@@ -230,11 +231,11 @@ def _keep_bad_batch(error: NotFiniteError, output: Path, rank: int) -> str:
     except (OSError, RuntimeError) as full:  # torch.save turns a full disk into a RuntimeError
         path.unlink(missing_ok=True)
         kept = f"the batch could not be written ({str(full).splitlines()[0]})"
-    return f"{error}; {kept}, the last checkpoint is unharmed: lower the rates or look at the batch"
+    return f"{error}; {kept}; the last checkpoint is good: lower the rates, or inspect the batch"
 
 
 def validation_drives(config: TrainConfig) -> list[Frames]:
-    """The held-out drives: rendered, with four rays a pixel as drives on disk are."""
+    """The held-out drives, rendered with four rays per pixel like stored drives."""
     settings = config.validation
     drives = []
     for seed in range(settings.first_seed, settings.first_seed + settings.drives):
@@ -246,7 +247,8 @@ def validation_drives(config: TrainConfig) -> list[Frames]:
 
 
 def validate(trainer: Trainer, drives: list[Frames], metrics: MetricsFile) -> dict[str, dict[str, float]]:
-    """Mean scores over drives with the whole memory, without its sum over chunks, and without it."""
+    """Mean scores over drives, for each scope of the memories (all chunks, each chunk alone, none); also written to the
+    metrics."""
     model = checkpoints.averaged_model(trainer)
     results = {}
     for name, scope in SCOPES.items():

@@ -1,4 +1,4 @@
-"""Which chunks a step sees: lengths, groups inside a worker, groups across workers, all from the seed."""
+"""Draws the batch of each step from the seed: lengths of chunks, groups inside a worker, groups across workers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from models.reconstructor import MemoryScope
 from pipeline.training.config import BatchSettings
-from pipeline.training.data import Batch, Clip, coloured, draw_chunk, make_batch
+from pipeline.training.data import Batch, Clip, colour_jittered, draw_chunk, make_batch
 
-_MOST_GROUPS = 3
-_MOST_OWN_MEMORIES = 6
+_MOST_GROUPS = 3  # groups in a batch
+_MOST_OWN_MEMORIES = 6  # chunks in a batch in which each has a separate memory
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What all workers agree on before a step. block: the ranks that share this rank's group of chunks.
+    """The shape of a step's batch. It is equal on all workers, except for chunks, group and block.
 
-    length: frames a chunk; chunks: chunks a worker; group: chunks of a group inside one worker.
+    length: frames per chunk; chunks: per worker; group: chunks of a group inside this worker; scope: of the memories;
+    block: the ranks that share this rank's group of chunks.
     """
 
     length: int
@@ -30,15 +31,14 @@ class StepPlan:
 
 
 def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: int) -> StepPlan:
-    """The plan of one step as one rank sees it; equal on all ranks but for the block.
+    """The plan of one step for one rank.
 
-    The ranks are split at random into blocks whose sizes are powers of two (any other random split is the same up
-    to names, since data is drawn at random, and these process groups can be made once). A worker in a block
-    of several holds one group, shared by the block.
+    The ranks are split at random into blocks of neighbouring ranks (`split_ranks`); there are few such blocks, so their
+    process groups can be made once. All workers of a block of several ranks share one group of chunks.
     """
     rng = np.random.default_rng([seed, step, 1])
     longest = min(settings.short_longest, settings.longest) if step < settings.short_steps else settings.longest
-    # most steps evenly over the lengths, the others among the longer ones, as drives are cut
+    # 60 % of the steps over all lengths, the others over the longer half, since drives are cut into long chunks
     length = int(rng.integers(settings.shortest, longest + 1))
     if rng.random() < 0.4:
         length = int(rng.integers((settings.shortest + longest + 1) // 2, longest + 1))
@@ -50,9 +50,9 @@ def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: i
         scope = "chunk"
     chunks = max(settings.frames // length, 1)
     if scope == "chunk":
-        chunks = min(chunks, _MOST_OWN_MEMORIES)  # fewer frames, else these steps would be by far the longest
+        chunks = min(chunks, _MOST_OWN_MEMORIES)  # otherwise these steps would take much longer than others
     sizes = [2**i for i in range(chunks.bit_length()) if 2**i <= min(chunks, settings.largest_group)]
-    # a group costs an update of every memory, as much as several chunks of a small network: few groups a step
+    # each group needs an update of every memory, which takes as long as several chunks of a small network
     sizes = [size for size in sizes if chunks // size <= _MOST_GROUPS] or sizes[-1:]
     group = int(sizes[rng.integers(len(sizes))])
     block = next(b for b in split_ranks(np.random.default_rng([seed, step, 2]), range(world)) if rank in b)
@@ -63,7 +63,7 @@ def plan_step(settings: BatchSettings, seed: int, step: int, world: int, rank: i
 
 
 def split_ranks(rng: np.random.Generator, ranks: range) -> list[range]:
-    """A random split of neighbouring ranks into blocks; a block is a power of two or the whole odd rest."""
+    """A random split into blocks of neighbouring ranks. A block has a power of two ranks, or is the rest."""
     if len(ranks) == 1 or rng.random() < 0.3:
         return [ranks]
     half = 2 ** ((len(ranks) - 1).bit_length() - 1)
@@ -81,7 +81,7 @@ def all_blocks(ranks: range) -> list[range]:
 def draw_batch(
     drives: Sequence[Sequence[Clip]], plan: StepPlan, settings: BatchSettings, seed: int, step: int, rank: int
 ) -> Batch:
-    """This rank's chunks of a step. Ranks of a block draw from one drive and share its mirror."""
+    """This rank's batch of a step. The ranks of a block draw from one drive, mirrored or not on all of them."""
     shared = np.random.default_rng([seed, step, 3, plan.block.start])
     own = np.random.default_rng([seed, step, 4, rank])
     source = shared if len(plan.block) > 1 else own
@@ -92,11 +92,11 @@ def draw_batch(
         for _ in range(plan.group):
             stride = 2 if own.random() < settings.stride_two else 1
             chunks.append(draw_chunk(own, drive, plan.length, stride, mirror))
-    return coloured(own, make_batch(chunks, plan.group))
+    return colour_jittered(own, make_batch(chunks, plan.group))
 
 
 def draw_dense_frames(settings: BatchSettings, seed: int, step: int, length: int) -> list[int]:
-    """Which frames of each chunk the dense heads look at in a step."""
+    """The frames of each chunk for which the dense heads run in a step."""
     rng = np.random.default_rng([seed, step, 5])
     count = max(round(settings.dense_share * length), 1)
     return sorted(int(i) for i in rng.choice(length, count, replace=False))

@@ -1,4 +1,4 @@
-"""One optimisation step after another. Knows nothing of Ray, files or metrics; `run.py` does."""
+"""The optimisation steps of training. Ray, files and metrics are in `launch.py` and `run.py`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.training.forward import GroupSum, alone, forward_groups
 from pipeline.training.objective import Objective
 from pipeline.training.sampling import StepPlan, draw_batch, draw_dense_frames, plan_step
 
-_AVERAGE_EVERY = 4  # steps between two additions to the running average: it costs as much as a small step's optimizer
+_AVERAGE_EVERY = 4  # steps between two updates of the running average, which take as long as a small optimizer step
 
 
 class Peers(Protocol):
-    """The other workers. `Alone` is the plain twin, `pipeline.training.group_sync` the real one."""
+    """Communication with the other workers: `group_sync.GroupPeers`, or `Alone` without other workers."""
 
     rank: int
     world: int
@@ -44,29 +44,29 @@ class Peers(Protocol):
 
 
 class Alone:
-    """Peers of a process that has none."""
+    """Peers of a process without other workers."""
 
     rank = 0
     world = 1
 
     def group_sum(self, block: range) -> GroupSum:
-        """No sum to make."""
+        """The step itself is the sum."""
         return alone
 
     def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Nothing to do."""
+        """Does nothing: they are the mean already."""
 
     def average(self, values: Tensor) -> Tensor:
-        """The tensor as it is."""
+        """The tensor itself."""
         return values
 
     def least(self, value: int) -> int:
-        """The value as it is."""
+        """The value itself."""
         return value
 
 
 class NotFiniteError(ArithmeticError):
-    """The loss or its gradient is not finite; carries the batch."""
+    """The loss or its gradient is not finite; the error contains the batch."""
 
     def __init__(self, step: int, batch: Batch, parts: dict[str, float]) -> None:
         super().__init__(f"loss is not finite at step {step}: {parts}")
@@ -75,10 +75,7 @@ class NotFiniteError(ArithmeticError):
 
 @dataclass
 class Trainer:
-    """Model, objective, optimizer and their course.
-
-    `progress` (0..1) is asked for at every step: the schedule follows it.
-    """
+    """Model, objective and optimizer, and the number of steps done."""
 
     config: TrainConfig
     model: Reconstructor
@@ -88,7 +85,7 @@ class Trainer:
     step: int = 0
 
     def __post_init__(self) -> None:
-        """Make the optimizer and, if asked for, the running average of the weights."""
+        """Make the optimizer and, if the settings say so, the running average of the weights."""
         self.optimizer = make_optimizer(self.model, self.objective, self.config.optimizer)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.mean: dict[str, Tensor] | None = None
@@ -97,7 +94,7 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def plan(self) -> StepPlan:
@@ -105,9 +102,10 @@ class Trainer:
         return plan_step(self.config.batch, self.config.seed, self.step, self.peers.world, self.peers.rank)
 
     def advance(self, progress: float) -> dict[str, float]:
-        """One step. Returns the loss, its parts and the gradient's norm, means over all workers.
+        """One step. progress (0 to 1): of the run, for the schedule of the rates. Returns the loss, its parts and the
+        norm of the gradient, as means over all workers.
 
-        Raises NotFiniteError before the weights are touched.
+        Raises NotFiniteError before the weights are changed.
         """
         config, plan = self.config, self.plan()
         drives = self.source.drives()
@@ -131,7 +129,7 @@ class Trainer:
         return values
 
     def loss(self, batch: Batch, plan: StepPlan, dense_frames: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch under the plan's memory, and its parts."""
+        """The loss of a batch with the plan's scope of the memories, and its parts."""
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             outputs = forward_groups(
@@ -152,28 +150,28 @@ class Trainer:
     def _average(self) -> None:
         if self.mean is None or self.step % _AVERAGE_EVERY:
             return
-        # a young average must forget its random start: the decay rises to its value
+        # at the start the decay is smaller, so that the random initial weights are forgotten
         decay = min(self.config.optimizer.average**_AVERAGE_EVERY, (1 + self.step) / (50 + self.step))
         now = self.model.state_dict()
         torch._foreach_lerp_(list(self.mean.values()), [now[name] for name in self.mean], 1 - decay)
 
     def load_optimizer(self, state: dict[str, object]) -> None:
-        """Take over an optimizer's means; peak rates and weight decay stay those of this run's settings."""
+        """Load an optimizer's state; peak rates, weight decay and betas stay those of this run's settings."""
         mine = [{k: group[k] for k in ("peak", "weight_decay", "betas")} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state)
         for group, settings in zip(self.optimizer.param_groups, mine, strict=True):
             group.update(settings)
 
     def averaged_state(self) -> dict[str, Tensor]:
-        """The weights to validate and ship: the running average, or the weights as they are."""
+        """The weights to validate and publish: the running average if there is one, else the weights themselves."""
         return self.mean if self.mean is not None else self.model.state_dict()
 
 
 @torch.no_grad()
 def start_near_identity(model: Reconstructor) -> None:
-    """Let an untrained camera head say: no motion, 80 by 45 degrees of view.
+    """Set an untrained camera head so that it predicts no motion and fields of view of 80 by 45 degrees.
 
-    From zero, rotations are undefined and a field of view may lie where its ReLU has no slope.
+    If it predicted zeros, rotations would be undefined and the ReLU of a field of view might have no gradient.
     """
     head = model.camera_head
     bias = head.pose_branch.fc2.bias
@@ -183,7 +181,7 @@ def start_near_identity(model: Reconstructor) -> None:
 
 
 def make_optimizer(model: Reconstructor, objective: Objective, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over four groups: memory or backbone, with or without weight decay."""
+    """AdamW with up to four groups of parameters: memories or backbone, with or without weight decay."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in _named(model, objective):
         matrix = parameter.ndim > 1 and "token" not in name
@@ -211,14 +209,14 @@ def _named(model: Reconstructor, objective: Objective) -> Iterator[tuple[str, nn
 
 
 def rate_share(settings: OptimizerSettings, step: int, progress: float) -> float:
-    """Rate over peak rate: linear warm-up over the first steps, then a cosine over the run's progress (0..1)."""
+    """Rate over peak rate: linear warm-up over the first steps, then a cosine over the run's progress (0 to 1)."""
     warm = min((step + 1) / max(settings.warmup, 1), 1.0)
     low = settings.final_share
     return warm * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0))))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int, progress: float) -> None:
-    """Give every group its rate for a step."""
+    """Set the rate of every group for a step."""
     share = rate_share(settings, step, progress)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share

@@ -1,4 +1,5 @@
-"""Held-out drives through the whole chain: chunks, memory, joining; trajectory and depth against the truth."""
+"""Validation: reconstructs held-out drives (chunks, memories, joining) and compares trajectory and depth with the
+truth."""
 
 from __future__ import annotations
 
@@ -19,18 +20,18 @@ from pipeline.ingest.chunks import plan_chunks
 from pipeline.training.config import ValidationSettings
 from pipeline.training.data import Frames
 
-_TURN_DEGREES = 1.0  # frames turning by more than this count as turning
+_TURN_DEGREES = 1.0  # a frame counts as turning if its rotation from the frame before is larger
 SCOPES: dict[str, MemoryScope] = {"full": "drive", "without GCS": "chunk", "without GCM": "off"}
 
 
 @dataclass(frozen=True)
 class DriveScore:
-    """One drive's errors. ate_percent: RMS position error after Sim(3) over the path's length, in %.
+    """Errors of one drive. ate_percent: RMS position error after Sim(3) alignment, in % of the length of the path.
 
-    rotation_degrees: mean error of the rotation between neighbouring frames, and rotation_baseline that of saying
-    "no rotation"; turning_*: the same over frames that turn by more than a degree. heading_degrees: RMS error of
-    the whole orientation after alignment. abs_rel: |depth - truth| / truth after one median scale for the drive.
-    speed_percent: spread (standard deviation) of the logarithm of the step's length against the truth, in %.
+    rotation_degrees: mean error of the rotation between neighbouring frames; rotation_baseline: the same if no rotation
+    is predicted; turning_*: the same for frames that turn by more than a degree. heading_degrees: RMS error of the
+    orientation after alignment. abs_rel: mean |depth - truth| / truth after one median scale for the drive.
+    speed_percent: standard deviation of log(distance between frames over the true one), in %.
     """
 
     ate_percent: float
@@ -55,21 +56,22 @@ class _Chunk:
 def predict_drive(
     model: Reconstructor, images: Tensor, chunks: Sequence[Sequence[int]], scope: MemoryScope = "drive"
 ) -> list[Prediction]:
-    """images (N, 3, H, W) in [0, 1] -> one prediction a chunk (`Reconstructor.forward_drive`)."""
+    """images (N, 3, H, W) in [0, 1] -> one prediction per chunk (`Reconstructor.forward_drive`)."""
     return model.forward_drive(images, chunks, with_points=False, memory_scope=scope)
 
 
 def score_drive(
     model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: MemoryScope = "drive"
 ) -> DriveScore:
-    """Reconstruct one drive, loop closure off, and compare."""
+    """Reconstruct one drive without loop closure and compare it with the truth."""
     return compare(*join_drive(model, truth, settings, scope), truth)
 
 
 def join_drive(
     model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: MemoryScope = "drive"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The frames' images alone -> world_from_camera (N, 4, 4) and depth (N, H, W) in one gauge, loop closure off."""
+    """Reconstruct a drive from its images, without loop closure -> world_from_camera (N, 4, 4) and depth (N, H, W),
+    both in the reconstruction's own coordinates and scale."""
     device = next(model.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(truth.images)).permute(0, 3, 1, 2).to(device).float() / 255
     chunks = plan_chunks(len(images), settings.chunk, settings.overlap)
@@ -95,12 +97,13 @@ def join_drive(
 
 
 def compare(world_from_camera: NDArray[np.float64], depth: NDArray[np.float64], truth: Frames) -> DriveScore:
-    """A trajectory (N, 4, 4) and its depth (N, H, W) against the truth."""
+    """Compare a trajectory (N, 4, 4) and depth (N, H, W) with the truth. Raises ValueError if the drive does not
+    move."""
     true_poses = truth.world_from_camera
     here, there = world_from_camera[:, :3, 3], true_poses[:, :3, 3]
     path = float(np.linalg.norm(np.diff(there, axis=0), axis=1).sum())
     if path <= 0:
-        raise ValueError("the drive does not move: errors in % of its path mean nothing")
+        raise ValueError("the drive does not move, so errors in % of its path are not defined")
     try:
         alignment = fit_similarity(here, there, np.ones(len(here)))
         moved, turn = alignment.apply(here), np.asarray(alignment.rotation)
@@ -131,12 +134,12 @@ def compare(world_from_camera: NDArray[np.float64], depth: NDArray[np.float64], 
 
 
 def _steps(world_from_camera: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each camera in the frame of the one before it, (N - 1, 4, 4)."""
+    """Each camera in the coordinates of the one before it, (N - 1, 4, 4)."""
     return np.asarray(np.linalg.inv(world_from_camera[:-1]) @ world_from_camera[1:])
 
 
 def _angles(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Angles in degrees of rotations (N, 3, 3), exact near zero too."""
+    """Angles in degrees of rotations (N, 3, 3), accurate near zero too."""
     skew = np.stack(
         [
             rotation[:, 2, 1] - rotation[:, 1, 2],
@@ -150,7 +153,7 @@ def _angles(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def mean_scores(scores: Sequence[DriveScore]) -> dict[str, float]:
-    """The mean over drives, error by error (NaN where no drive has it)."""
+    """The mean of each error over drives (NaN if no drive has it)."""
     names = DriveScore.__dataclass_fields__
     means = {}
     for name in names:

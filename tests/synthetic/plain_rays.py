@@ -1,16 +1,14 @@
-"""Every ray on every thing: what the fast rays of pipeline.synthetic.render are compared with."""
+"""Plain ray casting, every ray against every object: the twin with which pipeline.synthetic.render is compared."""
 
 import torch
 
 from pipeline.synthetic.render import FAR, Camera, Hits, Scene, pixel_grid
 
 
-def cast_rays_plainly(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
-    """The same hits by trying every ray on every rectangle and every ellipsoid of the city (the slow twin
-    of `cast_rays`).
+def plain_cast_rays(scene: Scene, camera: Camera, rows: tuple[int, int]) -> Hits:
+    """The plain twin of `cast_rays`: tests every ray against every rectangle and every ellipsoid of the city.
 
-    It knows nothing of objects, rows, intervals or camera coordinates: world-space rays, planes and
-    spheres in float64.
+    It uses no objects, rows, intervals or camera coordinates, but rays, planes and spheres in the world, in float64.
     """
     x, y = pixel_grid(camera, rows)
     pose = camera.world_from_camera.double()

@@ -1,4 +1,4 @@
-"""A drive's frames: the same for the same seed, alone or in a batch, with depth that means what it says."""
+"""A drive's frames: equal for equal seeds, rendered alone or in a batch, with correct depth."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_seeds_give_different_cities() -> None:
     assert np.abs(one.astype(int) - other).mean() > 10
 
 
-def test_a_frame_is_the_same_alone_and_among_others() -> None:
+def test_a_frame_is_the_same_rendered_alone_and_with_others() -> None:
     drive = CityDrive(4, 40, 28, 56, supersample=2)
     together = drive.render(range(0, 40, 5))
     alone = drive.render([25])
@@ -70,18 +70,18 @@ def test_images_of_two_sizes_show_the_same_place() -> None:
     assert large.intrinsics[0, 0, 0] == pytest.approx(3 * small.intrinsics[0, 0, 0])
 
 
-def test_depth_is_nought_for_sky_only_and_sky_is_above() -> None:
+def test_depth_is_zero_for_sky_only_and_sky_is_above() -> None:
     rendered = CityDrive(15, 300, 56, 112).render(range(0, 300, 30))
     sky = rendered.depth == 0
     assert 0.02 < sky.mean() < 0.6
     assert not sky[:, 40:].any()
     assert rendered.depth.max() <= 250.5
-    assert rendered.depth[:, -1].max() < 6  # the road before the bonnet
+    assert rendered.depth[:, -1].max() < 6  # the road in front of the car
     assert rendered.images.dtype == np.uint8
     assert rendered.images.shape == (10, 56, 112, 3)
 
 
-def test_there_is_texture_to_see_motion_by() -> None:
+def test_images_have_texture() -> None:
     rendered = CityDrive(15, 300, 56, 112).render(range(0, 300, 30))
     grey = rendered.images.astype(float).mean(3)
     near_road = np.abs(np.diff(grey[:, 40:], axis=2)).mean((1, 2))
@@ -119,7 +119,7 @@ def test_no_frames_give_empty_arrays() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_sees_what_a_cpu_sees() -> None:
+def test_a_gpu_renders_the_same_as_a_cpu() -> None:
     here, there = (CityDrive(4, 40, 56, 112, supersample=2, device=d).render(range(0, 40, 8)) for d in ("cpu", "cuda"))
     close = np.abs(here.images.astype(int) - there.images).max(3) <= 2
     assert close.mean() > 0.99

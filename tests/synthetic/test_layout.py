@@ -1,4 +1,4 @@
-"""The city itself: nothing grows through anything on the road, all sizes as promised."""
+"""The layout of a city: lanes are free, and shapes, normals and bounding spheres are consistent."""
 
 import numpy as np
 import pytest

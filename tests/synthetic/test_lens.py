@@ -11,7 +11,7 @@ from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens
 
 
 @pytest.mark.parametrize("name", ["fisheye", "barrel"])
-def test_a_lens_rectified_is_what_a_pinhole_sees(name):
+def test_a_rectified_lens_image_equals_that_of_a_pinhole(name):
     lens = named_lens(name, 160, 120)
     view = view_of(lens, 96, 72, 66.0)
     through = LensDrive(3, 4, lens, supersample=2).render([0, 3])
@@ -38,6 +38,6 @@ def test_a_written_lens_drive_brings_its_calibration_and_its_orientation(tmp_pat
     assert decode_segment(segment_of(drive, 0, range(2), range(2), 32, 48)).ok.all()
 
 
-def test_a_lens_that_there_is_none_of_is_refused():
+def test_an_unknown_lens_is_refused():
     with pytest.raises(ValueError, match="lens must be fisheye or barrel"):
         named_lens("plastic", 64, 48)

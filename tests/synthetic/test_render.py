@@ -1,4 +1,4 @@
-"""Rays against everything, the plain way and the fast way; depth that agrees from one frame to the next."""
+"""Ray casting against its plain twin, and depth that agrees between frames."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pipeline.synthetic import CityDrive, perturbed_motion
 from pipeline.synthetic.layout import build_city
 from pipeline.synthetic.render import FAR, Camera, Scene, cast_rays
 from pipeline.synthetic.route import drive_route, small_rotation
-from tests.synthetic.plain_rays import cast_rays_plainly
+from tests.synthetic.plain_rays import plain_cast_rays
 
 
 def _camera(poses: np.ndarray, height: int = 20, width: int = 40, angle: float = 80.0) -> Camera:
@@ -17,16 +17,16 @@ def _camera(poses: np.ndarray, height: int = 20, width: int = 40, angle: float =
 
 
 def _same(camera: Camera, scene: Scene) -> tuple[float, float]:
-    """Share of rays that meet the same thing, largest relative error of w among them."""
+    """Share of rays that hit the same object as in the plain twin, and the largest relative error of w among them."""
     rows = (0, camera.height)
-    fast, plain = cast_rays(scene, camera, rows), cast_rays_plainly(scene, camera, rows)
+    fast, plain = cast_rays(scene, camera, rows), plain_cast_rays(scene, camera, rows)
     same = fast.primitive == plain.primitive
     error = (fast.inverse_depth - plain.inverse_depth).abs() / plain.inverse_depth.clamp(min=1.0 / FAR)
     return float(same.float().mean()), float(error[same].max())
 
 
 @pytest.mark.parametrize("seed", [3, 8])
-def test_the_fast_path_meets_what_trying_every_ray_on_everything_meets(seed: int) -> None:
+def test_the_fast_path_finds_the_same_hits_as_the_plain_twin(seed: int) -> None:
     city = build_city(seed, extent=4)
     scene = Scene.of(city, torch.device("cpu"))
     poses = drive_route(city, 400, seed).world_from_camera[[0, 120, 230, 399]]
@@ -37,7 +37,7 @@ def test_the_fast_path_meets_what_trying_every_ray_on_everything_meets(seed: int
         assert error < 1e-3
 
 
-def test_the_fast_path_holds_for_a_camera_among_leaves_and_one_with_a_wide_view() -> None:
+def test_the_fast_path_is_right_among_leaves_and_with_a_wide_view() -> None:
     city = build_city(5, extent=4)
     scene = Scene.of(city, torch.device("cpu"))
     beside = city.leaves.centre[:3] + city.leaves.radii[:3] * [1.05, 0.0, 0.0]
@@ -55,7 +55,7 @@ def test_the_fast_path_holds_for_a_camera_among_leaves_and_one_with_a_wide_view(
     assert error < 2e-3
 
 
-def test_rows_and_frames_may_be_cast_in_any_portions() -> None:
+def test_rays_may_be_cast_in_any_parts() -> None:
     city = build_city(6, extent=4)
     scene = Scene.of(city, torch.device("cpu"))
     camera = _camera(drive_route(city, 60, 6).world_from_camera[[10, 50]])
@@ -109,7 +109,7 @@ def _reprojected(
     return z[seen], 1 / (weights / corners[:, seen]).sum(0)
 
 
-def test_rotations_turn_right_look_up_and_lean_right() -> None:
+def test_rotations_yaw_right_pitch_up_and_roll_right() -> None:
     zero, angle = np.zeros(1), np.array([0.1])
     ahead, right = np.array([0, 0, 1.0]), np.array([1.0, 0, 0])
     assert (small_rotation(angle, zero, zero)[0] @ ahead)[0] > 0.09

@@ -1,13 +1,14 @@
-"""Where the car goes: lanes, speeds, turns, stops and streets seen again."""
+"""Routes: lanes, speeds, turns, stops, and streets that are driven twice."""
 
 import numpy as np
 import pytest
 
 from pipeline.synthetic import CityDrive, perturbed_motion
 from pipeline.synthetic.layout import build_city
-from pipeline.synthetic.route import MAX_SPEED, MAX_YAW_RATE, drive_route
+from pipeline.synthetic.route import MAX_SPEED, drive_route
 
 SEEDS = range(20, 32)
+MAX_YAW_RATE = 12.0  # degrees per frame; the sharpest right turn at its speed is well below
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_a_long_drive_comes_back_to_a_street_in_the_same_direction(drives) -> No
         assert again.any(1).sum() >= 10
 
 
-def test_nothing_stands_in_the_way() -> None:
+def test_no_object_is_on_the_route() -> None:
     for seed in (31, 44):
         rendered = CityDrive(seed, 500, 24, 48).render(range(0, 500, 4))
         near = np.where(rendered.depth > 0, rendered.depth, np.inf).min((1, 2))
@@ -99,7 +100,7 @@ def test_a_single_frame_is_a_drive_and_none_is_not() -> None:
         drive_route(city, 0, 4)
 
 
-def test_perturbed_motion_looks_around_smoothly_and_leaves_its_input_alone() -> None:
+def test_perturbed_motion_is_smooth_and_does_not_change_its_input() -> None:
     still = np.tile(np.eye(4), (4000, 1, 1))
     moved = perturbed_motion(np.random.default_rng(1), still, shift_metres=0.2)
     assert np.array_equal(still, np.tile(np.eye(4), (4000, 1, 1)))

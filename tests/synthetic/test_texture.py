@@ -1,4 +1,4 @@
-"""Patterns that filter themselves equal the mean of a pattern that does not."""
+"""Filtered patterns equal the mean of the unfiltered pattern over the footprint."""
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ def test_noise_fades_to_its_mean_with_the_footprint_and_repeats_by_seed() -> Non
     assert not torch.equal(noise.texels, NoiseAtlas.from_seed(2, cpu).texels)
 
 
-def test_cells_have_numbers_spread_over_nought_to_one() -> None:
+def test_hashes_of_cells_are_spread_over_zero_to_one() -> None:
     a, b = torch.meshgrid(torch.arange(-50.0, 50), torch.arange(-50.0, 50), indexing="ij")
     numbers = cell_hash(a.reshape(-1), b.reshape(-1), 7.0)
     assert float(numbers.min()) >= 0

@@ -1,4 +1,4 @@
-"""A rendered drive on storage: through the same door as real data, and back with its truth."""
+"""A rendered drive on storage: ingest recognises it, and it reads back with its truth."""
 
 import json
 import uuid
@@ -36,7 +36,7 @@ def test_a_drive_reads_back_as_it_was_rendered(root) -> None:
         assert np.abs(stored.image(k).astype(int) - rendered.images[k]).mean() < 6  # JPEG
 
 
-def test_ingestion_takes_it_for_an_ordinary_kitti_drive(root) -> None:
+def test_ingest_recognises_it_as_a_kitti_drive(root) -> None:
     drive = find_drive(storage.join(root, "sequences", "00"))
     assert (drive.drive_id, drive.frame_count) == ("00", 11)
     assert (drive.source_height, drive.source_width) == (28, 56)
@@ -52,7 +52,7 @@ def test_a_sequence_folder_names_its_drive_too(root) -> None:
         read_drive(root)
 
 
-def test_a_finished_drive_is_left_alone_and_another_one_refused(root) -> None:
+def test_a_finished_drive_is_kept_and_another_one_refused(root) -> None:
     before = storage.list_files(storage.join(root, "sequences", "00", "image_0"))
     counts = []
     assert write_drive(SPEC, root, "00", lambda done, total: counts.append((done, total))).endswith("sequences/00")
@@ -72,7 +72,7 @@ def test_an_unfinished_drive_is_written_again(tmp_path) -> None:
     assert json.loads((tmp_path / "sequences/a/drive.json").read_text())["seed"] == 3
 
 
-def test_a_bucket_does_as_well_as_a_folder() -> None:
+def test_a_bucket_works_like_a_folder() -> None:
     root = f"memory://{uuid.uuid4().hex}"
     sequence = write_drive(DriveSpec(3, 2, 28, 56, 1), root, "b")
     assert read_drive(sequence).depth(1).shape == (28, 56)
@@ -102,14 +102,14 @@ def test_the_sample_drive_is_rendered_once(tmp_path, monkeypatch) -> None:
         ("sequences/00/times.txt", "0.0\n", "expected 2 times"),
     ],
 )
-def test_truth_that_is_damaged_is_refused(tmp_path, name: str, text: str, message: str) -> None:
+def test_damaged_truth_is_refused(tmp_path, name: str, text: str, message: str) -> None:
     write_drive(DriveSpec(3, 2, 28, 56, 1), str(tmp_path), "00")
     (tmp_path / name).write_text(text)
     with pytest.raises(DriveError, match=message):
         read_drive(str(tmp_path), "00")
 
 
-def test_damaged_and_missing_depth_is_told(tmp_path) -> None:
+def test_damaged_and_missing_depth_is_reported(tmp_path) -> None:
     write_drive(DriveSpec(3, 2, 28, 56, 1), str(tmp_path), "00")
     depth = tmp_path / "sequences/00/depth_0"
     (depth / "000001.png").write_bytes(b"no image")
@@ -123,7 +123,7 @@ def test_damaged_and_missing_depth_is_told(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("mine", ["sequences/01/image_0/000000.jpg", "sequences/01/calib.txt", "poses/01.txt"])
-def test_somebody_elses_drive_is_not_rendered_over(tmp_path, mine) -> None:
+def test_a_foreign_drive_is_not_overwritten(tmp_path, mine) -> None:
     path = tmp_path / mine
     path.parent.mkdir(parents=True)
     path.write_text("mine")
@@ -132,7 +132,7 @@ def test_somebody_elses_drive_is_not_rendered_over(tmp_path, mine) -> None:
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path] and path.read_text() == "mine"
 
 
-def test_rendering_that_was_killed_goes_on(tmp_path) -> None:
+def test_interrupted_rendering_is_resumed(tmp_path) -> None:
     def stop(done, total):
         raise KeyboardInterrupt
 

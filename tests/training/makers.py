@@ -30,7 +30,7 @@ SMALL = ModelConfig(
 
 
 def wall_drive(seed: int, frames: int = 8, height: int = 16, width: int = 32) -> Frames:
-    """A camera that moves and turns a little before a textured wall at z = 10 m."""
+    """A camera that moves and rotates a little in front of a textured wall at z = 10 m."""
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (frames, 1, 1))
     angle = np.cumsum(rng.normal(0, 0.03, frames))

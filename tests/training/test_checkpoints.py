@@ -1,4 +1,4 @@
-"""Stop and go on: nothing lost, nothing foreign taken in, the last good checkpoint outlives a full disk."""
+"""Checkpoints: a resumed run continues exactly, foreign files are refused, a full disk spares the last checkpoint."""
 
 import resource
 import subprocess
@@ -31,7 +31,7 @@ def small_trainer(**changes):
     return Trainer(config, Reconstructor(model_config), objective, WallSource())
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
+def test_a_resumed_run_gives_the_same_result_as_an_uninterrupted_one(tmp_path):
     whole = small_trainer()
     for step in range(8):
         whole.advance(step / 8)
@@ -69,7 +69,7 @@ def test_only_the_two_newest_checkpoints_are_kept(tmp_path):
     assert names == [f"step-0000000{n}.{end}" for n in (3, 4) for end in ("safetensors", "state.pt")]
 
 
-def test_a_state_without_its_weights_does_not_count(tmp_path):
+def test_a_state_without_its_weights_is_ignored(tmp_path):
     trainer = small_trainer()
     checkpoints.save(trainer, tmp_path, 1.0)
     trainer.advance(0.0)
@@ -89,10 +89,10 @@ def test_a_foreign_or_broken_state_is_refused(tmp_path):
     checkpoints.save(small_trainer(), tmp_path, 1.0)
     state = checkpoints.checkpoint_folder(tmp_path) / "step-00000000.state.pt"
     torch.save({"model": {}}, state)
-    with pytest.raises(CheckpointError, match="no training state of this project"):
+    with pytest.raises(CheckpointError, match="not a training state of this project"):
         checkpoints.resume(small_trainer(), tmp_path)
     state.write_bytes(b"not a checkpoint")
-    with pytest.raises(CheckpointError, match="no readable training state"):
+    with pytest.raises(CheckpointError, match="not a readable training state"):
         checkpoints.resume(small_trainer(), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Batches: one gauge a chunk, one scale a group, and mirrors that keep geometry true."""
+"""Batches: each chunk is relative to its reference camera, a group has one scale, and mirroring keeps the geometry."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from models.pose_encoding import decode_pose
 from pipeline.errors import DriveError
 from pipeline.synthetic import DriveSpec, write_drive
 from pipeline.training.data import draw_chunk, make_batch, mirrored
-from pipeline.training.disk import DiskSource
 from pipeline.training.objective import flow_targets, points_in_reference, step_targets
+from pipeline.training.stored_drives import StoredSource
 from tests.training.makers import WallClip, wall_drive
 
 
@@ -39,7 +39,7 @@ def test_points_of_all_frames_lie_on_one_wall_in_the_reference_frame():
     assert spread[2] / spread[0] < 1e-4
 
 
-def test_a_mirrored_chunk_still_reprojects_onto_itself():
+def test_points_of_a_mirrored_chunk_reproject_correctly():
     for frames in (wall_drive(4), mirrored(wall_drive(4))):
         batch = make_batch([frames], 1)
         points = points_in_reference(batch, list(range(8)))[0].reshape(-1, 3).double().numpy()
@@ -71,7 +71,7 @@ def test_flow_targets_agree_with_where_the_point_is_seen_in_the_next_frame():
     assert not known[0, order[0], ..., :2].any() and not known[0, order[-1], ..., 2:4].any()
 
 
-def test_steps_forth_and_back_cancel():
+def test_motions_to_the_next_frame_and_back_cancel():
     batch = make_batch([wall_drive(7)], 1)
     target, known = step_targets(batch)
     order = sorted(range(8), key=batch.offsets.__getitem__)
@@ -87,7 +87,7 @@ def test_a_chunk_longer_than_every_clip_is_refused():
 
 def test_a_written_city_drive_trains_like_a_rendered_one(tmp_path):
     write_drive(DriveSpec(seed=3, frames=3, height=64, width=128, supersample=1), str(tmp_path), "00")
-    (drive,) = DiskSource([str(tmp_path)], width=64, patch=16, least_frames=3).drives()
+    (drive,) = StoredSource([str(tmp_path)], width=64, patch=16, least_frames=3).drives()
     frames = drive[0].read([2, 0])
     assert frames.images.shape == (2, 32, 64, 3) and frames.depth.shape == (2, 32, 64)
     full = drive[0].drive.depth(2)
@@ -103,8 +103,8 @@ def test_a_drive_without_depth_or_poses_is_refused_by_name(tmp_path):
     (tmp_path / "poses").mkdir()
     Image.new("RGB", (64, 32)).save(folder / "000000.jpg")
     with pytest.raises(DriveError, match="training needs poses"):
-        DiskSource([str(tmp_path)], width=64, patch=16)
+        StoredSource([str(tmp_path)], width=64, patch=16)
     (tmp_path / "poses" / "07.txt").write_text("1 0 0 0 0 1 0 0 0 0 1 0\n")
     (folder.parent / "calib.txt").write_text("P0: 50 0 32 0 0 50 16 0 0 0 1 0\n")
     with pytest.raises(DriveError, match="drive 07: training needs depth"):
-        DiskSource([str(tmp_path)], width=64, patch=16)
+        StoredSource([str(tmp_path)], width=64, patch=16)

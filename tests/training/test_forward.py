@@ -19,7 +19,7 @@ def _opened(seed=0):
 
 
 @pytest.mark.parametrize("scope", ["drive", "chunk", "off"])
-def test_stacked_chunks_give_what_the_plain_loop_gives(scope):
+def test_stacked_chunks_give_the_same_as_the_plain_loop(scope):
     model = _opened()
     images = torch.rand(9, 3, 16, 32)
     chunks = [[0, 1, 2, 3, 4], [2, 3, 4, 5, 6], [4, 5, 6, 7, 8]]
@@ -33,7 +33,7 @@ def test_stacked_chunks_give_what_the_plain_loop_gives(scope):
         torch.testing.assert_close(outputs.points.unflatten(0, (3, 5))[i], one.points, atol=1e-4, rtol=1e-4)
 
 
-def test_groups_side_by_side_do_not_see_each_other():
+def test_groups_in_a_batch_do_not_influence_each_other():
     model = _opened()
     a, b = torch.rand(2, 3, 3, 16, 32), torch.rand(2, 3, 3, 16, 32)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_groups_side_by_side_do_not_see_each_other():
     assert (one_group.depth[:6] - alone.depth).abs().max() > 1e-4
 
 
-def test_dense_heads_look_at_the_frames_they_are_given():
+def test_dense_heads_run_for_the_given_frames_only():
     model = _opened()
     images = torch.rand(2, 4, 3, 16, 32)
     with torch.no_grad():

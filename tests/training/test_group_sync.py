@@ -1,4 +1,4 @@
-"""Two real processes train as one that holds all chunks: through the memory's update and its sum."""
+"""Two real processes train like one process with all chunks; gradients go through the memory's update and its sum."""
 
 import pytest
 import torch
@@ -54,8 +54,8 @@ def _gradients(rank, world, shared):
 def test_gradients_of_two_processes_equal_those_of_one_that_holds_all_chunks(shared):
     """shared: one memory over both processes; else each process's group has its own.
 
-    The tolerance is that of the rates' bias: its gradient is what is left of large terms that cancel, since the
-    update does not see the length of a step. All others agree to 1e-5.
+    The tolerance is needed for the rates' bias only: its gradient is the difference of large terms, since the update
+    does not depend on the length of a step. All other gradients agree to 1e-5.
     """
     one = _gradients(0, 1, shared)
     two = on_ranks(2, _gradients, shared)

@@ -1,4 +1,4 @@
-"""Plans of steps: equal on all ranks, groups that fit, every chunk length seen."""
+"""Plans of steps: consistent on all ranks, with groups that fit, and all chunk lengths occur."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.training.makers import WallSource
 
 
 @given(st.integers(0, 10**6), st.integers(1, 17))
-def test_blocks_split_the_ranks_and_have_a_group_made_for_them(seed, world):
+def test_blocks_split_the_ranks_and_all_of_them_have_process_groups(seed, world):
     blocks = split_ranks(np.random.default_rng(seed), range(world))
     assert [rank for block in blocks for rank in block] == list(range(world))
     assert all(len(block) == 1 or block in all_blocks(range(world)) for block in blocks)
@@ -37,7 +37,7 @@ def test_every_length_and_scope_is_drawn():
 
 
 @pytest.mark.parametrize("frames", [32, 96, 256])
-def test_the_shares_without_and_with_own_memory_hold_however_many_frames_a_step_has(frames):
+def test_the_shares_of_scopes_hold_for_any_number_of_frames(frames):
     settings = BatchSettings(frames=frames, longest=12, largest_group=32, without_memory=0.2, own_memory=0.3)
     plans = [plan_step(settings, 0, step, 1, 0) for step in range(1000)]
     share = {scope: sum(p.scope == scope for p in plans) / len(plans) for scope in ("off", "chunk", "drive")}

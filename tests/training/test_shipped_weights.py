@@ -1,4 +1,4 @@
-"""The weights in the box do what their card says, on a drive they never saw."""
+"""The weights that come with the project have the accuracy of their description, on a drive not used in training."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_the_weights_are_small_and_fit_the_preset():
 
 
 @pytest.mark.slow
-def test_the_shipped_network_finds_its_way_through_a_drive_it_never_saw():
+def test_the_published_weights_reconstruct_a_drive_not_used_in_training():
     frames = 120
     rendered = CityDrive(900, frames, 64, 128, supersample=2).render(range(frames))
     truth = Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics)

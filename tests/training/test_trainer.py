@@ -1,4 +1,4 @@
-"""Steps: the loss falls, rates follow their course, and what is not finite stops the run before harm is done."""
+"""Training steps: the loss falls, rates follow the schedule, and a loss that is not finite stops the run in time."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from pipeline.training.checkpoints import describe
 from pipeline.training.config import OptimizerSettings, TrainConfig, ValidationSettings
 from pipeline.training.data import Frames
 from pipeline.training.metrics import MetricsFile, plot_metrics, read_metrics
-from pipeline.training.run import TrainingError, check_ours, train
+from pipeline.training.run import TrainingError, refuse_foreign_folder, train
 from pipeline.training.trainer import NotFiniteError, rate_share
 from pipeline.training.validation import compare, score_drive
 from tests.training.makers import wall_drive
@@ -23,7 +23,7 @@ def test_the_loss_falls_on_a_handful_of_drives():
     assert sum(values[-10:]) < 0.7 * sum(values[:10])
 
 
-def test_in_bfloat16_the_loss_falls_as_well_and_weights_stay_float32():
+def test_in_bfloat16_the_loss_falls_too_and_weights_stay_float32():
     trainer = small_trainer(precision="bfloat16")
     plain = small_trainer()
     values = [trainer.advance(0.0)["loss"] for _ in range(40)]
@@ -33,13 +33,13 @@ def test_in_bfloat16_the_loss_falls_as_well_and_weights_stay_float32():
     assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
 
 
-def test_the_field_of_view_counts_by_its_own_weight():
+def test_the_field_of_view_has_its_own_weight():
     trainer, heavy = small_trainer(), small_trainer()
     heavy.objective.weights = replace(heavy.objective.weights, fov=50.0)
     assert heavy.advance(0.0)["camera"] > 3 * trainer.advance(0.0)["camera"]
 
 
-def test_memory_and_backbone_have_rates_of_their_own():
+def test_memories_and_backbone_have_separate_rates():
     trainer = small_trainer()
     by_peak = {}
     for group in trainer.optimizer.param_groups:
@@ -70,14 +70,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change():
     assert all(torch.equal(v, trainer.model.state_dict()[k]) for k, v in before.items())
 
 
-def test_an_empty_pool_that_nobody_fills_is_an_error(tmp_path, monkeypatch):
+def test_an_empty_pool_without_renderers_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.training.run._POOL_WAIT_S", 0.5)
     config = TrainConfig(output=str(tmp_path), renderers=0, validation=ValidationSettings(drives=0))
     with pytest.raises(TrainingError, match="no drive to train on"):
         train(config)
 
 
-def test_true_cameras_and_depth_score_no_error_in_any_gauge():
+def test_true_cameras_and_depth_have_no_error_after_any_similarity():
     truth = wall_drive(3, 12)
     moved = truth.world_from_camera.copy()
     moved[:, :3, 3] = 0.3 * moved[:, :3, 3] + 5
@@ -95,14 +95,14 @@ def test_an_untrained_network_can_be_scored():
     assert math.isfinite(score.ate_percent) and math.isfinite(score.abs_rel)
 
 
-def test_a_standing_drive_cannot_be_scored():
+def test_a_drive_that_does_not_move_cannot_be_scored():
     truth = wall_drive(4, 4)
     poses = truth.world_from_camera[:1].repeat(4, 0)
     with pytest.raises(ValueError, match="does not move"):
         compare(poses, truth.depth, Frames(truth.images, truth.depth, poses, truth.intrinsics))
 
 
-def test_metrics_survive_a_cut_line_and_become_a_picture(tmp_path):
+def test_a_cut_line_of_metrics_is_skipped_and_a_plot_is_made(tmp_path):
     metrics = MetricsFile(tmp_path)
     metrics.write({"kind": "train", "step": 1, "loss": 2.0})
     metrics.write({"kind": "train", "step": 2, "loss": 1.0})
@@ -121,16 +121,16 @@ def test_metrics_survive_a_cut_line_and_become_a_picture(tmp_path):
 @pytest.mark.parametrize(
     "name", ["config.json", "metrics.jsonl", "final.safetensors", "checkpoints/step-1.safetensors"]
 )
-def test_a_folder_with_somebody_elses_files_is_not_trained_into(tmp_path, name):
+def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(TrainingError, match="not of a training run"):
-        check_ours(tmp_path)
+        refuse_foreign_folder(tmp_path)
     assert (tmp_path / name).read_text() == '{"mine": 1}'
 
 
-def test_a_run_goes_on_in_its_own_folder(tmp_path):
-    check_ours(tmp_path)
+def test_a_run_resumes_in_its_own_folder(tmp_path):
+    refuse_foreign_folder(tmp_path)
     (tmp_path / "config.json").write_text(describe(TrainConfig(output=str(tmp_path))))
     (tmp_path / "metrics.jsonl").write_text("")
-    check_ours(tmp_path)
+    refuse_foreign_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""Drives on storage with poses and depth as training data: the layout that `jobs.synthesize` writes."""
+"""Stored drives with poses and depth as training data, in the layout that `jobs.synthesize` writes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.synthetic import TrueDrive, list_drives, read_drive
 from pipeline.training.data import Clip, Frames
 
 
-class DriveClip:
-    """A whole drive as one clip; frames are read and brought to the network's size when asked for."""
+class StoredClip:
+    """A whole drive as one clip. Frames are read and resized to the network's size (height, width) on request."""
 
     def __init__(self, drive: TrueDrive, height: int, width: int) -> None:
         self.drive, self.height, self.width = drive, height, width
@@ -24,7 +24,7 @@ class DriveClip:
         return len(self.drive.image_uris)
 
     def read(self, frames: Sequence[int]) -> Frames:
-        """These frames of the drive, in this order. Raises DriveError for a frame of another size than its depth."""
+        """These frames of the drive, in this order. Raises DriveError if a frame and its depth differ in size."""
         images, depths, intrinsics = zip(*(self._frame(i) for i in frames), strict=True)
         return Frames(
             np.stack(images), np.stack(depths), self.drive.world_from_camera[list(frames)], np.stack(intrinsics)
@@ -38,7 +38,7 @@ class DriveClip:
                 f"{image.width}x{image.height}, found {depth.shape[1]}x{depth.shape[0]}"
             )
         geometry = frame_geometry(image.width, image.height, self.height, self.width)
-        # depth must not be blended over edges: the nearest source pixel of each pixel's centre
+        # depth must not be interpolated over edges: each pixel takes the nearest source pixel
         rows = (np.arange(self.height) + geometry.top + 0.5) * image.height / geometry.resized_height
         columns = (np.arange(self.width) + geometry.left + 0.5) * image.width / geometry.resized_width
         near = depth[rows.astype(int).clip(0, image.height - 1)][:, columns.astype(int).clip(0, image.width - 1)]
@@ -50,10 +50,11 @@ class DriveClip:
         return prepare_image(image, self.height, self.width), near, k
 
 
-class DiskSource:
-    """All drives with poses below some root folders. Every drive is checked when the source is made.
+class StoredSource:
+    """All drives with poses below some root folders. They are checked when the source is made.
 
-    Raises DriveError for a drive without poses, depth or enough frames, StorageError as the store says.
+    Raises DriveError for a drive without poses, depth or enough frames, or of another size; StorageError if the store
+    fails.
     """
 
     def __init__(self, roots: Sequence[str], *, width: int, patch: int, least_frames: int = 2) -> None:
@@ -63,13 +64,17 @@ class DiskSource:
             try:
                 names = list_drives(root)
             except StorageError as error:
-                raise StorageError(f"{root}: training needs poses/<id>.txt beside the frames: {error}") from error
+                raise StorageError(f"{root}: training needs the poses, poses/<id>.txt: {error}") from error
             if not names:
-                raise DriveError(f"{root}: expected poses/<id>.txt of a drive, found none: training needs poses")
+                raise DriveError(
+                    f"{root}: expected poses/<id>.txt of at least one drive, found none: training needs poses"
+                )
             for name in names:
                 drive = read_drive(root, name)
                 if drive.depth_uris is None:
-                    raise DriveError(f"drive {name}: training needs depth images beside its frames, found none")
+                    raise DriveError(
+                        f"drive {name}: training needs depth images (depth_0/ or depth_2/ beside the images), found none"
+                    )
                 if len(drive.image_uris) < least_frames:
                     raise DriveError(
                         f"drive {name}: the longest chunk has {least_frames} frames, the drive {len(drive.image_uris)}"
@@ -77,11 +82,11 @@ class DiskSource:
                 first = drive.image(0)
                 height, _ = target_size(first.shape[1], first.shape[0], width, patch)
                 sizes.setdefault((height, width), name)
-                self._drives.append([DriveClip(drive, height, width)])
+                self._drives.append([StoredClip(drive, height, width)])
         if len(sizes) > 1:
             described = ", ".join(f"{w}x{h} ({name})" for (h, w), name in sizes.items())
-            raise DriveError(f"drives of one run must share one size at the network's width, found {described}")
+            raise DriveError(f"all drives of a run must have one size at the network's width, found {described}")
 
     def drives(self) -> Sequence[Sequence[Clip]]:
-        """Every drive, as one clip each."""
+        """Every drive as a list of one clip."""
         return self._drives
