@@ -1,6 +1,7 @@
-"""How fast and how small, measured on the machine it runs on. Comes in: a subject's settings. Goes out: Measured.
+"""Benchmarks of speed, memory use and accuracy on this machine. In: the settings of a subject. Out: Measured.
 
-A subject is a frozen dataclass of its settings with `measure`; one file a subject, named in `jobs/benchmark.py`.
+A subject is a frozen dataclass of settings with a method `measure`. There is one file per subject; `jobs/benchmark.py`
+lists them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pipeline.benchmark.machine import Machine
 from pipeline.benchmark.report import Measured, Row
 
 Say = Callable[[str], None]
-"""One line for whoever watches."""
+"""Prints one line of progress."""
 
 
 class Subject(Protocol):
-    """What can be measured."""
+    """Something that can be measured."""
 
     def measure(self, say: Say) -> Measured:
-        """Measure, telling how far it is. Raises ValueError for settings that cannot be measured here."""
+        """Measure and report progress. Raises ValueError for settings that cannot be measured on this machine."""
         ...
 
 

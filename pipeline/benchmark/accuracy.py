@@ -1,4 +1,4 @@
-"""How good a network is: drives of the rendered city that it never saw, with and without its memory, loops off."""
+"""Accuracy of a network on rendered drives that were not used in training, with and without its memories; no loops."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from pipeline.ingest.chunks import plan_chunks
 from pipeline.synthetic import CityDrive
 from pipeline.training.config import ValidationSettings
 from pipeline.training.data import Frames
+from pipeline.training.run import FIRST_SEED
 from pipeline.training.validation import SCOPES, DriveScore, compare, join_drive
 
 _TARGET_ATE, _TARGET_TURN, _TARGET_DEPTH = 2.0, 10.0, 0.12
-_FIRST_TRAINED = 100_000  # seeds from here on are trained on (pipeline.training.run.FIRST_SEED)
 _FIELDS = ("images", "depth", "world_from_camera", "intrinsics")
-_ROUTE_FRAMES = 1200  # a route of its own length is planned for every number of frames: one for all
+_ROUTE_FRAMES = 1200  # the route depends on its number of frames, so all drives are planned with as many
 
 
 @dataclass(frozen=True)
 class AccuracyBenchmark:
-    """Held-out drives through the plain path: chunks, memory, joining as `jobs.reconstruct` does by default."""
+    """Held-out drives, reconstructed by `Reconstructor.forward_drive` and joined with the defaults of
+    `jobs.reconstruct`."""
 
     weights: str | None = None
-    """Checkpoint; None takes the one in the box. Its chunk size and overlap are used."""
+    """Checkpoint; None: the one that comes with the project. Its chunk size and overlap are used."""
     drives: int = 10
-    """Drives."""
+    """Number of drives."""
     frames: int = 400
     """Frames of each, the first ones of a route of 1,200."""
     first_seed: int = 800
-    """Seeds from here on, leaving out drives with fewer turns. Seeds from 100,000 on are trained on."""
+    """First seed; seeds whose drives have too few turns are skipped. Training used seeds from 100,000."""
     turns: int = 1
     """Turns of 60 degrees or more that a drive must have."""
     ablation: bool = False
-    """Also keep the memory to each chunk (without GCS) and leave it out (without GCM): three times the work."""
+    """Also measure with a separate memory for each chunk (without GCS) and without memories (without GCM); this takes
+    three times as long."""
     supersample: int = 2
-    """Rays a side for each pixel's colour: 2 as drives on disk look, 1 for a quarter of the rendering."""
+    """A pixel's colour is the mean of this number squared of rays: 2 as in stored drives, 1 renders four times as
+    fast."""
     cache: str | None = None
-    """Folder that keeps the rendered drives: other weights on the same drives then cost no rendering."""
+    """Folder in which rendered drives are kept for later runs."""
     height: int = 64
     """Height of the rendered frames."""
     width: int = 128
@@ -62,7 +65,7 @@ class AccuracyBenchmark:
             raise ValueError(f"accuracy.frames must be at most {_ROUTE_FRAMES}, not {self.frames}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Reconstruct and compare drive by drive. Raises ValueError where too few drives have the turns asked for."""
+        """Reconstruct and compare drive by drive. Raises ValueError if too few drives have enough turns."""
         model = open_checkpoint(self.weights or str(WEIGHTS_FOLDER / "city_tiny.safetensors"))
         settings = ValidationSettings(chunk=model.config.chunk_size, overlap=model.config.chunk_overlap)
         scopes = list(SCOPES) if self.ablation else ["full"]
@@ -87,7 +90,7 @@ class AccuracyBenchmark:
         return Measured(values, tuple(_rows(summary, [d["scores"] for d in drives])))
 
     def _truth(self, seed: int, drive: CityDrive) -> Frames:
-        """The first frames of a drive, from the cache where they are there."""
+        """The first frames of a drive, from the cache if they are in it."""
         name = f"{seed}-{self.frames}x{self.height}x{self.width}x{self.supersample}-focal-{drive.focal:.3f}.npz"
         kept = Path(self.cache) / name if self.cache else None
         if kept is not None and kept.exists():
@@ -104,7 +107,7 @@ class AccuracyBenchmark:
 
     def _chosen(self) -> Iterator[tuple[int, CityDrive]]:
         count = 0
-        for seed in range(self.first_seed, _FIRST_TRAINED):
+        for seed in range(self.first_seed, FIRST_SEED):
             drive = CityDrive(seed, _ROUTE_FRAMES, self.height, self.width, supersample=self.supersample)
             if len(find_turns(drive.world_from_camera[: self.frames])) < self.turns:
                 continue
@@ -114,12 +117,12 @@ class AccuracyBenchmark:
                 return
         raise ValueError(
             f"accuracy: {count} of {self.drives} drives of {self.frames} frames from seed {self.first_seed} on "
-            f"have {self.turns} turns: ask for fewer"
+            f"have {self.turns} turns: set accuracy.turns lower"
         )
 
 
 class _Score(TypedDict):
-    """One drive under one scope: DriveScore's figures that are summed, its path, and its turns."""
+    """One drive with one scope of the memories: figures of DriveScore, the length of its path, and its turns."""
 
     ate_percent: float
     abs_rel: float
@@ -128,7 +131,7 @@ class _Score(TypedDict):
 
 
 class _DriveScores(TypedDict):
-    """By scope."""
+    """One drive: its scores by scope."""
 
     seed: int
     scores: dict[str, _Score]
@@ -148,7 +151,7 @@ class _Summary(TypedDict):
 
 
 def score(model: Reconstructor, truth: Frames, settings: ValidationSettings, scope: str) -> _Score:
-    """One drive's errors under one scope of the memory; a score that the drive cannot have is None."""
+    """One drive's errors with one scope of the memories; scores that are not defined for the drive are None."""
     with torch.no_grad():
         poses, depth = join_drive(model, truth, settings, SCOPES[scope])
     values: DriveScore = compare(poses, depth, truth)
@@ -159,7 +162,7 @@ def score(model: Reconstructor, truth: Frames, settings: ValidationSettings, sco
 
 
 def summed(scores: Sequence[_Score]) -> _Summary:
-    """Median, mean and range over drives, and of the error over all their turns."""
+    """Median, mean and range over drives; median and largest error over all their turns."""
     ate, depth = (np.array([s[name] for s in scores]) for name in ("ate_percent", "abs_rel"))
     errors = np.array([turn["error"] for s in scores for turn in s["turns"]])
     return {

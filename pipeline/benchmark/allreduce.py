@@ -1,8 +1,9 @@
-"""How long the one collective takes: a memory's step summed over processes of this machine, by gloo."""
+"""Measures the all-reduce that sums a memory's step over processes of this machine, by gloo or NCCL."""
 
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import time
 from typing import Literal
 
@@ -17,9 +18,10 @@ _TIMES = 5
 
 
 def allreduce_seconds(processes: int, config: ModelConfig, port: int, kind: Literal["cpu", "cuda"] = "cpu") -> float:
-    """Seconds of one sum of a memory's step (three matrices d x 4d, float32) over that many processes; the median.
+    """Median seconds of one sum of a memory's step (three float32 matrices of d x h) over `processes` processes.
 
-    kind: cpu for gloo, cuda for NCCL and a GPU a process. Raises RuntimeError where a process fails, or sums wrongly.
+    kind: cpu for gloo, cuda for NCCL with one GPU per process. Raises RuntimeError if a process fails or a sum is
+    wrong.
     """
     context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
@@ -47,14 +49,21 @@ def _rank(rank: int, processes: int, config: ModelConfig, port: int, kind: str, 
     d, hidden = config.embed_dim, config.embed_dim * config.memory_hidden_ratio
     shapes = ((1, d, hidden), (1, hidden, d), (1, d, hidden))
     step = FastWeights(*(torch.full(shape, rank + 1.0, device=device) for shape in shapes))
-    total = sync.sum(step, failed=False).step  # connections are made
+    total = sync.sum(step, failed=False).step  # makes the connections
     if total is None or any(bool((w != processes * (processes + 1) / 2).any()) for w in total):
         raise RuntimeError(f"rank {rank} of {processes} got a wrong sum")
     seconds = []
     for _ in range(_TIMES):
         begin = time.perf_counter()
-        sync.sum(step, failed=False)  # reads the failures on the host: nothing is left to wait for
+        sync.sum(step, failed=False)  # it reads the failures on the host, so the GPU has finished
         seconds.append(time.perf_counter() - begin)
     if rank == 0:
         answers.put(sorted(seconds)[_TIMES // 2])
     dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port of this machine that no process uses now."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

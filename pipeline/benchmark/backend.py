@@ -1,7 +1,8 @@
-"""The back end alone: made-up chunk predictions along KITTI 00, joined as a drive is, against the published figures.
+"""Measures the back end: simulated chunk predictions along KITTI 00 are joined; the errors are compared with published
+ones.
 
-The scenarios (a folder with `chunked_drive.py`, whose code is run, and the trajectory beside it) are no part of the
-project; where they are not, there is nothing to measure.
+The scenarios (a folder with `chunked_drive.py`, whose code is run, and a trajectory) are not part of the project.
+Without them the benchmark cannot run.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from pipeline.backend import BackendConfig, JoinResult, join_chunks
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.sizes import size_text
 
-# What the published back end reaches on them (scenarios' README): seed, noise -> ATE of the chain, with loops.
+# Errors of the published back end (README of the scenarios): seed, noise -> ATE of the chain, ATE with loops, metres.
 PUBLISHED = {(0, 1.0): (16.27, 2.97), (1, 1.0): (15.92, 3.16), (2, 1.0): (22.11, 4.58), (0, 2.0): (33.06, 6.19)}
 _PUBLISHED_FALSE = 152.84  # seed 0 with four wrong revisits
-_SHARE = 0.75  # of the published error that is wanted
-_FALSE_SHARE = 1.1  # of the error without wrong revisits
-_SECONDS = 2.0
-_PIXELS = 64  # times as many points, for memory
-_MEMORY_FRAMES = 900
+_SHARE = 0.75  # target, as a share of the published error
+_FALSE_SHARE = 1.1  # target with wrong revisits, as a share of the error without them
+_SECONDS = 2.0  # target for one join
+_PIXELS = 64  # how many times more points the second measurement of memory has
+_MEMORY_FRAMES = 900  # of the drive on which memory is measured
 
 
 @dataclass(frozen=True)
 class BackendBenchmark:
-    """How well and how fast chunks are joined, with and without loops, right and wrong ones."""
+    """Accuracy and time of joining chunks: without loops, with true loops, and with false loops added."""
 
     scenarios: str = "../shared/scenarios"
     """Folder with chunked_drive.py, which makes the predictions; its code is run."""
     trajectory: str = "../shared/data/trajectories/KITTI_00_gt.txt"
-    """The true poses that predictions are made from (KITTI's format)."""
+    """The true poses from which predictions are simulated (KITTI's format)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Scenarios; 0, 1 and 2 have published figures."""
     noisy_seeds: tuple[int, ...] = (0,)
@@ -49,14 +50,14 @@ class BackendBenchmark:
     false_loops: tuple[int, ...] = (4, 8, 12)
     """Wrong revisits that are added to the 24 true ones."""
     limit: int | None = None
-    """First frames only; the published figures are those of all 4,541."""
+    """Use only this many frames; the published figures are for all 4,541."""
     backend: BackendConfig = field(default_factory=BackendConfig)
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Join every scenario. Raises ValueError where there are none."""
+        """Join every scenario. Raises ValueError if the scenarios do not exist."""
         drives = _module(Path(self.scenarios) / "chunked_drive.py")
         if not Path(self.trajectory).is_file():
-            raise ValueError(f"backend.trajectory: {self.trajectory} is not there; give KITTI_00_gt.txt")
+            raise ValueError(f"backend.trajectory: {self.trajectory} does not exist; give the path of KITTI_00_gt.txt")
         cases = [(seed, 1.0) for seed in self.seeds] + [(seed, 2.0) for seed in self.noisy_seeds]
         results = []
         for seed, noise in cases:
@@ -67,7 +68,7 @@ class BackendBenchmark:
         return Measured({"cases": results, "memory": memory}, (*self._rows(results), *_memory_rows(memory)))
 
     def _case(self, drives: ModuleType, seed: int, noise: float) -> _Case:
-        """ATE in metres and seconds of one scenario: chain, loops, wrong loops."""
+        """ATE (metres) and seconds of one scenario: chain only, with true loops, with false loops added."""
         most = max(self.false_loops, default=0)
         whole = drives.make_scenario(self.trajectory, seed=seed, noise=noise, limit=self.limit, false_loops=most)
         true = len(whole.loop_chunks) - most
@@ -136,7 +137,7 @@ class BackendBenchmark:
         return rows
 
     def _memory(self, drives: ModuleType) -> _Memory:
-        """Peak bytes of joining beyond the chunk that is being read, with few and many points."""
+        """Peak bytes that joining allocates, with few and with many points per chunk."""
         peaks: list[_Peak] = []
         for factor in (1, _PIXELS):
             scenario = drives.make_scenario(
@@ -161,7 +162,7 @@ class _False(TypedDict):
 
 
 class _Case(TypedDict):
-    """One scenario: ATE in metres and seconds, of the chain and with loops; wrong loops by their number."""
+    """One scenario: ATE (metres) and seconds of the chain and with loops; false: by the number of false loops."""
 
     seed: int
     noise: float
@@ -192,7 +193,7 @@ class _Memory(TypedDict):
 
 @dataclass(frozen=True)
 class _Prediction:
-    """What the scenarios' chunks are made of, as PosedDepth names it."""
+    """A chunk of the scenarios, with the fields of PosedDepth."""
 
     frame_index: NDArray[np.integer]
     cam_from_world: NDArray[np.floating]
@@ -203,7 +204,7 @@ class _Prediction:
 
 @dataclass(frozen=True)
 class _Enlarged(Sequence[_Prediction]):
-    """Chunks whose pictures are made `factor` times as large a side when they are asked for, as if read from a file."""
+    """Chunks whose depth maps are enlarged by `factor` along each side on access, as if read from a file."""
 
     chunks: Sequence[_Prediction]
     factor: int
@@ -238,11 +239,11 @@ def _memory_rows(memory: _Memory) -> list[Row]:
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(
-            f"backend.scenarios: {path} is not there; the scenarios are test data beside the project, give their folder"
+            f"backend.scenarios: {path} does not exist; the scenarios are not part of the project: give their folder"
         )
     spec = importlib.util.spec_from_file_location("chunked_drive", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    sys.modules[spec.name] = module  # dataclasses need their module under its name
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,5 @@
-"""Decoding: JPEG files of KITTI's size to frames of the network's size, as the stream does it, on one core."""
+"""Measures decoding: JPEG files of KITTI's size to frames of the network's size, with ingest's functions, on one
+core."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _TARGET_PER_S = 100
 
 @dataclass(frozen=True)
 class DecodeBenchmark:
-    """How many frames one core reads, decodes and resizes."""
+    """Frames per second that one core decodes and resizes."""
 
     frames: int = 200
     """Frames to decode."""
@@ -32,7 +33,7 @@ class DecodeBenchmark:
     network_width: int = 518
     """Width of the network's frames."""
     lens: bool = True
-    """Measure the same frames made a pinhole's from a barrel lens, too."""
+    """Also measure the same frames with rectification of a barrel lens."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -41,7 +42,7 @@ class DecodeBenchmark:
                 raise ValueError(f"decode.{name} must be at least 14, not {getattr(self, name)}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Decode made-up photographs (smooth shapes and grain, as large a file as KITTI's)."""
+        """Decode synthetic photographs (smooth shapes with noise, with files as large as KITTI's)."""
         height, width = target_size(self.width, self.height, self.network_width)
         files = [_photograph(self.width, self.height, seed) for seed in range(8)]
         say(f"decode: {self.frames} JPEG of {self.width}x{self.height}, {len(files[0]) / 1000:.0f} kB each")
@@ -74,19 +75,19 @@ class DecodeBenchmark:
             },
             (
                 Row(
-                    "decode and resize, a core",
+                    "decode and resize, one core",
                     rate(self.frames, cpu, "JPEG"),
                     f"{_TARGET_PER_S} JPEG/s",
                     per_core >= _TARGET_PER_S,
                 ),
                 Row("by the clock", rate(self.frames, seconds, "JPEG")),
                 Row("of it decoding", f"{spent['decode'] / seconds:.0%}"),
-                *([] if lensed is None else [Row("with a lens rectified, a core", rate(self.frames, lensed, "JPEG"))]),
+                *([] if lensed is None else [Row("with rectification, one core", rate(self.frames, lensed, "JPEG"))]),
             ),
         )
 
     def _through_a_lens(self, files: list[bytes], height: int, width: int) -> float:
-        """CPU seconds for as many frames where each is remapped instead of resized; the look-up is made before."""
+        """CPU seconds for as many frames that are remapped instead of resized; the lookup table is made before."""
         focal = 0.6 * self.width
         middle = self.width / 2, self.height / 2
         lens = Camera("radtan", self.width, self.height, focal, focal, *middle, (-0.3, 0.09, 0.0, 0.0))
@@ -102,7 +103,7 @@ class DecodeBenchmark:
 
 
 def _photograph(width: int, height: int, seed: int) -> bytes:
-    """A JPEG of blurred shapes with grain: about as many bytes a pixel as a street in daylight."""
+    """A JPEG of blurred shapes with noise, which has about as many bytes per pixel as a street in daylight."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

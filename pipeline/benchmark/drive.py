@@ -1,4 +1,4 @@
-"""Whole drives of growing length, from JPEG files to Parquet: seconds by stage, memory over time."""
+"""Measures whole drives of increasing length, from JPEG files to Parquet: seconds by stage, RAM over time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models import ModelConfig, Reconstructor
 from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
 from pipeline import storage
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
 from pipeline.common.progress import Reporter
@@ -29,26 +29,28 @@ from pipeline.common.sizes import size_text
 from pipeline.forward.budgets import parse_size
 from pipeline.forward.network import Device
 
-_MARGIN = 1.5e9  # above the budget: interpreter, libraries, network, the work on a chunk, frames in flight
-_FAST = ("small", "city_tiny")  # beside networks as fast as these a share of the time says nothing
+_MARGIN = 1.5e9  # bytes above the budget: interpreter, libraries, network, the work on a chunk, decoded frames
+_FAST = ("small", "city_tiny")  # with networks as fast as these, the share of time outside the network is not judged
 
 
 @dataclass(frozen=True)
 class DriveBenchmark:
-    """The whole pipeline in one process on made-up drives; one process of its own a length."""
+    """The whole pipeline on synthetic drives, each length in a new process."""
 
     input: str | None = None
-    """A drive to run with the network in the box instead of made-up ones: as many of its frames as `lengths` says."""
+    """A drive to use instead of synthetic ones, with the weights that come with the project; `lengths` says how many of
+    its frames."""
     preset: str = "small"
-    """Network of made-up drives: a preset's name, or small: four layers 32 wide at 518 pixels, for all around it."""
+    """Network for synthetic drives: a preset's name, or small (four layers of width 32 at 518 pixels), to measure
+    everything outside the network."""
     lengths: tuple[int, ...] = (60, 120, 240)
-    """Frames of the drives; the target's are 100 300 1000 4541."""
+    """Frames of the drives; the target is for 100 300 1000 4541."""
     width: int = 518
-    """Width of the images; the network's frames are as wide as its preset says."""
+    """Width of the images; the preset determines that of the network's frames."""
     height: int = 154
     """Height of the images."""
     chunk_size: int = 20
-    """Frames a chunk."""
+    """Frames per chunk."""
     overlap: int = 10
     """Frames that neighbouring chunks share."""
     host_memory: str = "2GB"
@@ -58,7 +60,7 @@ class DriveBenchmark:
     threads: int = 1
     """CPU threads of the network."""
     measured: tuple[str, ...] = ()
-    """JSON files of earlier runs with these settings: lengths that are in them are taken from there."""
+    """JSON files of earlier runs with the same settings; lengths in them are not measured again."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -69,21 +71,21 @@ class DriveBenchmark:
             raise ValueError(f"drive.lengths must be drives of 2 frames or more, not {self.lengths}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Each length in turn; the last one's memory is judged.
+        """Measure one length after the other; the RAM of the last one is compared with the target.
 
-        Raises ValueError for a file in `measured` that is of something else, StorageError where it cannot be read.
+        Raises ValueError for a file in `measured` that does not fit, StorageError if it cannot be read.
         """
         known = self._known()
         runs: list[DriveRun] = []
         for frames in self.lengths:
-            run = known.get(frames) or in_child(reconstruct_made_up, self, frames)
+            run = known.get(frames) or run_isolated(reconstruct_made_up, self, frames)
             runs.append(run)
             say(
                 f"{frames} frames: {run['total_seconds']:.1f} s, {run['total_cpu_seconds']:.1f} s of CPU, "
                 f"peak {size_text(run['peak_resident_bytes'])}"
             )
         last = runs[-1]
-        beside = core_seconds_a_frame(runs)
+        beside = core_seconds_per_frame(runs)
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
         outside, by_cpu = last["outside_forward_share"], last["outside_network_cpu_share"]
@@ -99,23 +101,23 @@ class DriveBenchmark:
             Row("  with all of Ray's processes", size_text(last["peak_family_bytes"])),
             Row(
                 "outside the network's stage",
-                f"{outside:.0%} of the time, Ray's start aside",
+                f"{outside:.0%} of the time without Ray's start",
                 "10 % on a CPU with ViT-S" if judged else None,
                 outside <= 0.1 if judged else None,
             ),
-            Row("  of all CPU seconds, decoding and Ray too", f"{by_cpu:.0%}"),
+            Row("  of all CPU seconds, with decoding and Ray", f"{by_cpu:.0%}"),
             *(
                 Row(
                     f"{r['frames']} frames",
                     f"{r['frames'] / r['total_seconds']:.2f} frames/s, "
-                    f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU a frame, "
+                    f"{1000 * r['total_cpu_seconds'] / r['frames']:.0f} ms of CPU per frame, "
                     f"peak {size_text(r['peak_resident_bytes'])}",
                 )
                 for r in runs
             ),
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
             Row(
-                "core-seconds a frame beside the network",
+                "core-seconds per frame outside the network",
                 ", ".join(f"{name} {spent:.3f}" for name, spent in beside.items()),
             ),
             Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
@@ -124,7 +126,7 @@ class DriveBenchmark:
         return Measured(found, tuple(rows), _figure(runs, limit))
 
     def _known(self) -> dict[int, DriveRun]:
-        """Runs out of the files named in `measured`, by their number of frames."""
+        """Runs from the files in `measured`, by their number of frames."""
         mine = _comparable(json.loads(json.dumps(asdict(self))))
         known: dict[int, DriveRun] = {}
         for uri in self.measured:
@@ -133,10 +135,10 @@ class DriveBenchmark:
                 whole = json.loads(storage.read_bytes(storage.absolute(uri)))
                 theirs, runs = _comparable(whole["settings"]), {run["frames"]: run for run in whole["drives"]}
             except (ValueError, KeyError, TypeError):
-                raise ValueError(f"drive.measured: {shown} is no JSON file of --what drive") from None
+                raise ValueError(f"drive.measured: {shown} is not a JSON file of --what drive") from None
             if theirs != mine:
                 other = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
-                raise ValueError(f"drive.measured: {shown} was measured with another {', '.join(other)}")
+                raise ValueError(f"drive.measured: {shown} was measured with other settings: {', '.join(other)}")
             known |= runs
         return known
 
@@ -146,7 +148,7 @@ def _comparable(settings: dict[str, object]) -> dict[str, object]:
 
 
 class DriveRun(TypedDict):
-    """What was measured of one drive: seconds by stage, of the clock and of CPU, and bytes."""
+    """Figures of one drive: seconds by stage (clock and CPU), and bytes."""
 
     frames: int
     points: int
@@ -166,11 +168,11 @@ class DriveRun(TypedDict):
 
 
 class _Clocked(Reporter):
-    """Keeps CPU seconds beside the clock's: of this process, and of those it started (Ray's)."""
+    """Also measures CPU seconds: of this process, and of the processes it started (Ray's)."""
 
     def __init__(self) -> None:
         super().__init__(io.StringIO())
-        self.chunks_done: list[float] = []  # when a rank told of one, in any phase
+        self.chunks_done: list[float] = []  # times at which a rank reported a chunk, in any phase
         self.own: dict[str, float] = {}
         self.others: dict[str, float] = {}
 
@@ -181,7 +183,7 @@ class _Clocked(Reporter):
 
     @property
     def network_seconds(self) -> float:
-        """From the first chunk's beginning to the last one's end; the first is taken to last as long as the mean."""
+        """From the start of the first chunk to the end of the last; for the first, the mean duration is assumed."""
         told = self.chunks_done
         return (told[-1] - told[0]) * len(told) / (len(told) - 1) if len(told) > 1 else 0.0
 
@@ -195,13 +197,13 @@ class _Clocked(Reporter):
 
 
 def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = "auto") -> DriveRun:
-    """One drive in this process, with what `jobs.reconstruct` takes by default on this device."""
+    """Reconstruct one drive in this process, with the defaults of `jobs.reconstruct` on this device."""
     from pipeline.common.ray_session import ray_for_one_job
     from pipeline.config import RunConfig
     from pipeline.publish import PublishConfig
     from pipeline.reconstruct import reconstruct
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray of this process alone needs no token
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a Ray that only this process uses needs no token
     with tempfile.TemporaryDirectory(prefix="benchmark-drive-") as folder:
         weights = None
         if settings.input is None:
@@ -255,17 +257,17 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
 
 
 def beside_the_network(reporter: _Clocked) -> dict[str, float]:
-    """CPU seconds by what a GPU's node does beside the network: what Ray's tasks spend while the network runs (they
-    decode and follow corners), the adjustment, joining, publishing."""
+    """CPU seconds outside the network: Ray tasks while the network runs (they decode and track corners), refinement,
+    joining, publishing."""
     spent = {"decoding and tracks": reporter.others["forward"]}
     for name, stage in (("adjustment", "refine"), ("joining", "join"), ("publishing", "publish")):
         spent[name] = reporter.own.get(stage, 0.0) + reporter.others.get(stage, 0.0)
     return spent
 
 
-def core_seconds_a_frame(runs: Sequence[DriveRun]) -> dict[str, float]:
-    """What one more frame costs beside the network, by stage: between the shortest and the longest run, so that the
-    start of processes does not count; of one run alone all of it."""
+def core_seconds_per_frame(runs: Sequence[DriveRun]) -> dict[str, float]:
+    """CPU seconds per frame outside the network, by stage: from the difference of the longest and the shortest run, so
+    that the start of processes does not count. With one run, from its total."""
     short, long = min(runs, key=lambda run: run["frames"]), max(runs, key=lambda run: run["frames"])
     before, after = short["beside_network_cpu_seconds"], long["beside_network_cpu_seconds"]
     if short is long:
@@ -275,7 +277,7 @@ def core_seconds_a_frame(runs: Sequence[DriveRun]) -> dict[str, float]:
 
 
 def _network(settings: DriveBenchmark) -> Reconstructor:
-    """Made-up weights with cameras near each other, so that chunks can be joined."""
+    """A network with random weights that predicts cameras near each other, so that chunks can be joined."""
     config = (
         ModelConfig.preset(settings.preset)
         if settings.preset != "small"
@@ -298,7 +300,7 @@ def _network(settings: DriveBenchmark) -> Reconstructor:
     model = Reconstructor(config)
     with torch.no_grad():
         model.camera_head.pose_branch.fc2.weight.mul_(0.1)
-        bias = torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / config.camera_rounds  # rounds add up
+        bias = torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / config.camera_rounds  # every round adds it
         model.camera_head.pose_branch.fc2.bias.copy_(bias)
     return model
 
@@ -317,7 +319,7 @@ def _thinned(samples: list[tuple[float, int]], most: int = 200) -> list[tuple[fl
 
 
 def _figure(runs: list[DriveRun], limit: float) -> bytes:
-    """Time and peak memory against length, and memory over the time of each drive."""
+    """Plot time and peak RAM over length, and RAM over the time of each drive; returns a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,8 +1,8 @@
-"""An S3 server of a fleet that nobody has: python -m pipeline.benchmark.fake_s3 DRIVES FRAMES.
+"""An S3 server of a simulated fleet: python -m pipeline.benchmark.fake_s3 DRIVES FRAMES.
 
-Answers what a plan asks for: listings of fleet/ and of fleet/drive-000042/ in pages, and any frame, all alike. What it
-spends on a page is next to nothing, so that a client's own time shows where both are on one machine; a server that
-keeps real objects spends 17 us a name and more. Says its port on the first line.
+It answers the requests of planning: pages of the listings of fleet/ and of fleet/drive-000042/, and any frame, which
+are all equal. A page takes almost no time, so that the client's time can be measured on the same machine; a server with
+real objects needs 17 us per name or more. It prints its port on the first line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from aiohttp import web
 from PIL import Image
 
 BUCKET, PREFIX, WIDTH, HEIGHT = "made-up", "fleet/", 1242, 375
-_MARK = "\0"  # stands for a drive's prefix in pages that were made for all of them
+_MARK = "\0"  # placeholder of a drive's prefix in pages that are equal for all drives
 
 
 class MadeUpStore:
-    """The answers for so many drives of so many frames."""
+    """The responses for a number of drives with a number of frames each."""
 
     def __init__(self, drives: int, frames: int) -> None:
         picture = io.BytesIO()
@@ -56,7 +56,7 @@ class MadeUpStore:
         return web.Response(body=page, content_type="application/xml")
 
     async def frame(self, request: web.Request) -> web.Response:
-        """GetObject, whole or a range of it."""
+        """GetObject, complete or a range."""
         part = self._frame[request.http_range]
         return web.Response(body=part, status=206 if "Range" in request.headers else 200, content_type="image/png")
 

@@ -1,8 +1,8 @@
-"""A fleet run without a network: what the driver costs, how busy it keeps many groups, what its memory does.
+"""Measures a fleet run without a network: the driver's CPU time and RAM, and how busy it keeps many groups.
 
-Planner, queue, lifecycle, leases, ledger and finisher are the real ones, through `run_fleet`. Made up are the drives
-(listings of so many names), the groups (they sleep for the time that a drive would take, divided by `speed_up`) and
-publishing (sleeps too). Listing a store is not in it; no Ray is started.
+Planner, queue, lifecycle, leases, ledger and finisher are the real ones, called by `run_fleet`. Simulated are the
+drives (listings of names), the groups (they sleep for the time that a drive would take, divided by `speed_up`) and
+publishing (sleeps too). Listing a store is not included, and Ray is not started.
 """
 
 from __future__ import annotations
@@ -43,32 +43,33 @@ if TYPE_CHECKING:
     from pipeline.staged_drive import StagedDrive
 
 _TARGET_BUSY, _TARGET_MEMORY, _TARGET_GROWTH = 0.95, 2e9, 0.1
-_PROGRESS_EVENTS = 20  # a drive sends as many in a real run as it has chunks and phases; the driver samples them
-_SPREAD = 0.6  # of the logarithm of a drive's length: most are short, some ten times as long
+_PROGRESS_EVENTS = 20  # per drive; in a real run one per chunk and phase, of which the driver shows a sample
+_SPREAD = 0.6  # standard deviation of the logarithm of a drive's length: some are ten times as long as others
 
 
 @dataclass(frozen=True)
 class FleetBenchmark:
-    """A made-up fleet and the machines that it would run on."""
+    """A simulated fleet and the machines on which it would run."""
 
     drives: int = 10_000
     """Drives of the fleet."""
     groups: int = 64
-    """Groups of one GPU each that work side by side."""
+    """Groups of one GPU each that work at the same time."""
     frames: int = 2_500
-    """Frames of a drive in the median; lengths are spread widely."""
+    """Median number of frames of a drive; lengths differ widely."""
     frames_per_s: float = 10.0
-    """Frames a second of one group."""
+    """Frames per second of one group."""
     start_s: float = 45.0
-    """Seconds in which a group starts and loads its weights, once a wave."""
+    """Seconds that a group needs to start and load its weights, once per wave of drives."""
     finish_s: float = 20.0
-    """Seconds in which a drive is joined and published."""
+    """Seconds to join and publish a drive."""
     speed_up: float = 100.0
-    """All these seconds are divided by this; what the driver does is not, so its share shows larger than it is."""
+    """All these seconds are divided by this factor. The driver's own work is not, so its share is measured too
+    large."""
     output: str | None = None
-    """Where ledger and leases go, a folder or bucket; by default a folder of the machine that is removed again."""
+    """Folder or bucket for ledger and leases; by default a temporary folder."""
     seed: int = 1
-    """Of the drives' lengths."""
+    """Seed of the drives' lengths."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -80,7 +81,7 @@ class FleetBenchmark:
                 raise ValueError(f"fleet.{name} must not be negative, not {getattr(self, name)}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Run the fleet. Raises StorageError where the output cannot be written."""
+        """Run the fleet. Raises StorageError if the output cannot be written."""
         if self.output is not None:
             return self._measured(storage.absolute(self.output), say)
         with tempfile.TemporaryDirectory(prefix="fleet-benchmark-") as folder:
@@ -150,9 +151,9 @@ class FleetBenchmark:
                     f"<= {_TARGET_GROWTH:.0%}",
                     growth <= _TARGET_GROWTH,
                 ),
-                Row("driver CPU a drive", f"{1000 * cpu / self.drives:.1f} ms"),
+                Row("driver CPU per drive", f"{1000 * cpu / self.drives:.1f} ms"),
                 Row(
-                    "time of a group lost a drive, starts included",
+                    "time that a group loses per drive, with starts",
                     f"{1000 * values['overhead_seconds_a_drive']:.0f} ms",
                 ),
                 Row("ledger", f"{size_text(ledger_bytes)} in {len(ledger)} objects"),
@@ -161,7 +162,7 @@ class FleetBenchmark:
 
 
 class _World:
-    """Drives, groups and publishing that only take their time."""
+    """Simulated drives, groups and publishing that only take the time they would need."""
 
     def __init__(self, settings: FleetBenchmark) -> None:
         self.settings = settings
@@ -184,13 +185,14 @@ class _World:
         return Planner(config.with_network_defaults(model), model, "0" * 64, output, failures, find=self.find)
 
     def find(self, config: RunConfig) -> Drive:
-        """A drive of so many names; all drives share them, as listing costs its own time, elsewhere."""
+        """A drive with its number of frames. All drives share the list of names, since listing is not measured here."""
         assert config.input is not None and config.drive_id is not None
         count = self.frames[int(config.drive_id.rpartition("-")[2])]
         return _drive(config.drive_id, config.input, self.files[:count])
 
     def load(self, planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
-        """As a group holds it: names of its own for every drive, for they are most of what the driver holds."""
+        """The task of a drive. Every drive gets its own list of names here, because these are most of the driver's
+        RAM."""
         names, sizes, etags = planner.find(drive_config(planner.config, planned.ref)).listing.columns()
         files = Listing(planned.ref.uri, names, sizes, [f"{etag}*" for etag in etags])
         drive = _drive(planned.drive_id, planned.ref.uri, files)
@@ -243,7 +245,7 @@ def _all_files(uri: str) -> Iterator[StoredFile]:
 
 
 class _Lines(io.StringIO):
-    """Lines of the run's own progress, now and then."""
+    """Forwards the run's progress lines, at most one every 20 seconds."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()

@@ -1,12 +1,11 @@
-"""The whole pipeline on a GPU machine with Ray: what `make gpu` runs beside `models.benchmark.gpu_check`.
+"""Measures the whole pipeline on a GPU machine with Ray; `make gpu` runs it and `models.benchmark.gpu_check`.
 
-A drive of 600 frames end to end with the defaults, the all-reduce of as many GPUs as there are, a training step, the
-renderer. `device="cpu"` runs the same lines small, to test them.
+It measures a drive of 600 frames end to end with the defaults, the all-reduce of all GPUs, a training step and the
+renderer. `device="cpu"` with small sizes runs the same code without a GPU, to test it.
 """
 
 from __future__ import annotations
 
-import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,9 +17,9 @@ import torch
 
 from models import ModelConfig, Reconstructor
 from models.benchmark.city_drive import write_drive
-from pipeline.benchmark.allreduce import allreduce_seconds
+from pipeline.benchmark.allreduce import allreduce_seconds, free_port
 from pipeline.benchmark.drive import DriveBenchmark, DriveRun, reconstruct_made_up
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row, rate
 from pipeline.common.sizes import size_text
 from pipeline.synthetic import CityDrive
@@ -38,10 +37,10 @@ _CITY_SEED, _CITY_ROUTE, _CITY_FRAMES = 11, 1200, 72  # the drive of models.benc
 
 @dataclass(frozen=True)
 class GpuBenchmark:
-    """One drive end to end, the collective, a training step and the renderer on this machine's GPUs."""
+    """One drive end to end, the all-reduce, a training step and the renderer on this machine's GPUs."""
 
     preset: str = "scal3r"
-    """Network, with made-up weights."""
+    """Network; its weights are random."""
     frames: int = 600
     """Frames of the drive."""
     width: int = 518
@@ -49,13 +48,13 @@ class GpuBenchmark:
     height: int = 154
     """Height of its images."""
     chunk_size: int = 60
-    """Frames a chunk."""
+    """Frames per chunk."""
     overlap: int = 30
     """Frames that neighbouring chunks share."""
     device: Literal["gpu", "cpu"] = "gpu"
-    """cpu: the same lines without a GPU, to test them."""
+    """cpu: run without a GPU, to test this benchmark."""
     threads: int = 8
-    """CPU threads of the rank beside the GPU."""
+    """CPU threads of the rank."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -64,13 +63,13 @@ class GpuBenchmark:
             raise ValueError(f"gpu.frames must be at least 2, not {self.frames}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Each part in turn. Raises ValueError where there is no GPU; a part that fails fails the benchmark."""
+        """Measure one part after the other. Raises ValueError if there is no GPU, and the errors of the parts."""
         if self.device == "gpu" and not torch.cuda.is_available():
-            raise ValueError("there is no GPU here: --gpu.device cpu with a small --gpu.preset runs the same lines")
+            raise ValueError("there is no GPU here: --gpu.device cpu with a small --gpu.preset tests this benchmark")
         begin = time.perf_counter()
-        drive = in_child(_drive, self)
+        drive = run_isolated(_drive, self)
         network = drive["network_seconds"]
-        start = drive["seconds"]["forward"] - network  # a process's first drive also waits for weights and kernels
+        start = drive["seconds"]["forward"] - network  # in a new process, also weights are loaded and kernels compiled
         whole = drive["total_seconds"] - start
         say(f"{self.frames} frames: {whole:.1f} s, of them {network:.1f} in the network; {start:.1f} s of start aside")
         gpus = torch.cuda.device_count() if self.device == "gpu" else 1
@@ -100,13 +99,13 @@ class GpuBenchmark:
         }
         rows = (
             Row("whole drive", rate(self.frames, whole, "frames")),
-            _row(
+            Row(
                 "  in the network",
                 rate(self.frames, network, "frames"),
                 f"{_RATE_TARGET:g} frames/s",
                 self.frames / network >= _RATE_TARGET,
             ),
-            _row(
+            Row(
                 "  outside the network",
                 f"{outside:.0%} of the time",
                 f"{_OUTSIDE_TARGET:.0%}",
@@ -115,7 +114,7 @@ class GpuBenchmark:
             Row("  seconds", ", ".join(f"{name} {spent:.1f}" for name, spent in drive["seconds"].items())),
             Row("  host memory at the peak", size_text(drive["peak_resident_bytes"])),
             *(
-                _row(
+                Row(
                     f"sum of a memory's step, {count} GPU{'s' if count > 1 else ''}",
                     f"{seconds * 1e3:.1f} ms",
                     f"{_SUM_TARGET_S * 1e3:g} ms",
@@ -123,29 +122,25 @@ class GpuBenchmark:
                 )
                 for count, seconds in sums.items()
             ),
-            _row(
+            Row(
                 "training step of city_tiny",
                 f"{step:.2f} s, loss {losses[0]:.3f} to {losses[-1]:.3f}",
                 f"{_STEP_TARGET_S:g} s, falling",
                 step <= _STEP_TARGET_S and losses[-1] < losses[0],
             ),
-            _row(
+            Row(
                 "renderer",
                 rate(rendered, 1, "frames"),
                 f"{_RENDER_TARGET:g} frames/s, as on a CPU",
                 rendered >= _RENDER_TARGET and same,
             ),
-            _row("all of this", f"{seconds_in_all:.0f} s", "480 s", seconds_in_all <= 480),
+            Row("all of this", f"{seconds_in_all:.0f} s", "480 s", seconds_in_all <= 480),
         )
         return Measured(figures, rows, must=True)
 
 
-def _row(name: str, value: str, target: str, met: bool) -> Row:
-    return Row(name, value, target, met)
-
-
 def _drive(settings: GpuBenchmark) -> DriveRun:
-    """The drive in a process of its own, as `jobs.reconstruct` runs it by default."""
+    """Reconstruct the drive as `jobs.reconstruct` does by default (in a new process)."""
     asked = DriveBenchmark(
         preset=settings.preset,
         width=settings.width,
@@ -181,7 +176,7 @@ class _OneDrive:
 
 
 def training_step(kind: str) -> tuple[float, list[float]]:
-    """Seconds of a step of city_tiny on one clip, the median, and the losses of six steps."""
+    """Median seconds of a training step of city_tiny on one clip, and the losses of all steps."""
     rendered = CityDrive(3, 16, 64, 128, device=kind).render(range(16))
     clip = _Clip(Frames(rendered.images, rendered.depth, rendered.world_from_camera, rendered.intrinsics))
     config = TrainConfig(
@@ -199,30 +194,24 @@ def training_step(kind: str) -> tuple[float, list[float]]:
     seconds, losses = [], []
     for _ in range(_STEPS):
         begin = time.perf_counter()
-        losses.append(trainer.advance(0.0)["loss"])  # a number on the host: nothing is left to wait for
+        losses.append(trainer.advance(0.0)["loss"])  # a number on the host, so the GPU has finished
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds[1:]), losses
 
 
 def rendering(kind: str) -> tuple[float, bool]:
-    """Frames a second at training's size, and whether all but a few pixels are those that a CPU renders."""
+    """Rendered frames per second at training's size, and whether all but a few pixels equal those of a CPU."""
     drive = CityDrive(_RENDER_SEED, _RENDERED, 64, 128, device=kind)
     there = drive.render(range(2))
     here = CityDrive(_RENDER_SEED, _RENDERED, 64, 128).render(range(2))
     apart = np.abs(there.images.astype(int) - here.images.astype(int)).max(-1) > _TONES
     begin = time.perf_counter()
-    drive.render(range(_RENDERED))  # its arrays end in host memory
+    drive.render(range(_RENDERED))  # its arrays are copied to the host
     return _RENDERED / (time.perf_counter() - begin), float(apart.mean()) < _OTHER_PIXELS
 
 
 def write_city_drive() -> None:
-    """Render the drive that comes with `models.benchmark`, as `pipeline.benchmark.accuracy` renders drives."""
+    """Write the drive that comes with `models.benchmark` (run by hand; `pipeline.benchmark.accuracy` renders alike)."""
     rendered = CityDrive(_CITY_SEED, _CITY_ROUTE, 64, 128, supersample=2).render(range(_CITY_FRAMES))
     positions = torch.from_numpy(rendered.world_from_camera[:, :3, 3])
     write_drive(torch.from_numpy(rendered.images), positions)
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

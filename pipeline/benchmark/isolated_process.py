@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, so that its memory is its own."""
+"""Runs a measurement in a new process, so that the process' memory is that of the measurement only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_child(work: Callable[..., T], *arguments: object) -> T:
-    """work(*arguments) in a fresh process; it and what goes in and out must be picklable. Raises what it raised."""
+def run_isolated(work: Callable[..., T], *arguments: object) -> T:
+    """work(*arguments) in a new process; `work`, arguments and result must be picklable. Its errors are raised here."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
         answer: T = pickle.loads(pool.apply(_pickled, (work, arguments)))
@@ -19,5 +19,5 @@ def in_child(work: Callable[..., T], *arguments: object) -> T:
 
 
 def _pickled(work: Callable[..., object], arguments: tuple[object, ...]) -> bytes:
-    """By value: torch would hand tensors over as shared memory, which goes with the process."""
+    """Pickled by value: torch would send tensors as shared memory, which ends with the process."""
     return pickle.dumps(work(*arguments))

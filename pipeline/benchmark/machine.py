@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: the machine, its load, versions, the commit."""
+"""The machine of a measurement: CPU, GPU, load, versions and commit, which are stored with the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _VERSIONS = ("torch", "ray", "numpy", "pyarrow", "pillow")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where something was measured. memory_bytes: of the host; load: processes that wanted a core, last minute."""
+    """The machine of a measurement. memory_bytes: of the host; load: processes that needed a core, in the last
+    minute."""
 
     cpu: str
     cores: int
@@ -76,7 +77,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The checkout that this code lies in, with "+ changes" where files differ; else the installed version."""
+    """The commit of this code's checkout, with "+ changes" if files differ; the version if it is installed."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -87,7 +88,7 @@ def _commit() -> str:
 
     try:
         if not git("ls-files", str(Path(__file__).name)):
-            raise ValueError("installed inside somebody else's checkout")
+            raise ValueError("installed inside the checkout of another project")
         return git("rev-parse", "--short=12", "HEAD") + (" + changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, ValueError, subprocess.SubprocessError):
         return f"no checkout, version {_version('city-reconstruction')} in {sys.prefix}"

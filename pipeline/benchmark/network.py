@@ -1,9 +1,8 @@
-"""The network alone: the fast path beside its plain twin and beside the published schedule, on the same frames."""
+"""Measures the network: the fast path, its plain twin and the published schedule, on the same frames."""
 
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,8 +20,8 @@ from models.benchmark.modes import (
     run,
 )
 from models.compiled import compile_blocks
-from pipeline.benchmark.allreduce import allreduce_seconds
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.allreduce import allreduce_seconds, free_port
+from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.common.sizes import size_text
@@ -36,10 +35,10 @@ _STATE_TARGET = 200e6
 
 @dataclass(frozen=True)
 class NetworkBenchmark:
-    """Fast path against plain twin and published schedule; the defaults are those of the target for CPUs."""
+    """The fast path against its plain twin and the published schedule; the defaults are those of the CPU target."""
 
     preset: str = "vit_small"
-    """Network, with made-up weights."""
+    """Network; its weights are random."""
     frames: int = 210
     """Frames of the drive."""
     height: int = 56
@@ -47,17 +46,17 @@ class NetworkBenchmark:
     width: int = 168
     """Width of the network's frames."""
     chunk_size: int = 20
-    """Frames a chunk."""
+    """Frames per chunk."""
     overlap: int = 10
     """Frames that neighbouring chunks share."""
     precision: Precision = "float32"
-    """Arithmetic of the fast path and the plain twin; the published schedule is float32 always."""
+    """Precision of the fast path and the plain twin; the published schedule always uses float32."""
     threads: int = 1
     """CPU threads."""
     compiled: bool = False
-    """Also time the fast path with its blocks through torch.compile (a minute more)."""
+    """Also measure the fast path with torch.compile (takes a minute more)."""
     allreduce: tuple[int, ...] = (1, 2, 4)
-    """Processes among which to time the sum of one memory's step over gloo; none: leave it out."""
+    """Numbers of processes for which the all-reduce of a memory's step over gloo is measured; none: it is not."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -67,7 +66,7 @@ class NetworkBenchmark:
             raise ValueError(f"network.height and network.width must be multiples of {patch}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Each way in a process of its own, one after the other. Raises ValueError where attention fell back."""
+        """Run each way in a new process, one after the other. Raises ValueError if attention has no fast kernel."""
         config = ModelConfig.preset(self.preset)
         device = _device()
         dtype = DTYPES[self.precision]
@@ -75,7 +74,7 @@ class NetworkBenchmark:
         if kernel == "plain":
             raise ValueError(
                 f"attention has no fast kernel here for {config.num_heads} heads of "
-                f"{config.embed_dim // config.num_heads} in {self.precision}: figures would be of another program"
+                f"{config.embed_dim // config.num_heads} in {self.precision}, so the figures would mean nothing"
             )
         torch.set_num_threads(self.threads)
         tokens = self.chunk_size * (self.height * self.width // config.patch_size**2 + config.special_tokens)
@@ -87,18 +86,18 @@ class NetworkBenchmark:
         peak: dict[Mode, int] = {}
         modes: tuple[Mode, ...] = ("release", "fast", "plain")
         for mode in modes:
-            found[mode], peak[mode] = in_child(_measured, mode, self)
+            found[mode], peak[mode] = run_isolated(_measured, mode, self)
             timed = found[mode]
             say(f"{mode}: {timed.total:.1f} s, {timed.cpu_total:.1f} s of CPU, peak {size_text(peak[mode])}")
         compiled: Timed | None = None
         if self.compiled:
-            compiled, _ = in_child(_measured, "fast", self, True)
+            compiled, _ = run_isolated(_measured, "fast", self, True)
             say(f"fast, blocks compiled: {compiled.total:.1f} s, {compiled.cpu_total:.1f} s of CPU")
         fast, plain, release = found["fast"], found["plain"], found["release"]
         spent = fast.spent(device)
         rates = {name: flops[name] * len(chunks) / spent[name] for name in flops}
         whole = sum(flops.values()) * len(chunks) / sum(spent.values())
-        sums = {count: allreduce_seconds(count, config, _free_port()) for count in self.allreduce}
+        sums = {count: allreduce_seconds(count, config, free_port()) for count in self.allreduce}
         speedup = release.total / fast.total
         by_cpu = release.cpu_total / fast.cpu_total
         pose = pose_difference(fast.predictions, plain.predictions)
@@ -167,7 +166,7 @@ def _device() -> torch.device:
 
 
 def _measured(mode: Mode, settings: NetworkBenchmark, compiled: bool = False) -> tuple[Timed, int]:
-    """One way, in this process: what it gave and the most memory it took above network and frames."""
+    """Run one way in this process: its result, and the peak of memory above network and frames (bytes)."""
     torch.set_num_threads(settings.threads)
     device = _device()
     dtype = torch.float32 if mode == "release" else DTYPES[settings.precision]
@@ -176,7 +175,7 @@ def _measured(mode: Mode, settings: NetworkBenchmark, compiled: bool = False) ->
         compile_blocks(model)
     frames = made_up_frames(settings.frames, settings.height, settings.width)
     chunks = plan_chunks(settings.frames, settings.chunk_size, settings.overlap)
-    run(mode, model, frames[: settings.chunk_size], chunks[:1])  # warm: allocations, kernels chosen
+    run(mode, model, frames[: settings.chunk_size], chunks[:1])  # to warm up: allocations, choice of kernels
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -187,10 +186,4 @@ def _measured(mode: Mode, settings: NetworkBenchmark, compiled: bool = False) ->
     return timed, max(0, trace.peak - before)
 
 
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # children inherit it: threads that wait do not spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for child processes: waiting threads must not spin

@@ -1,6 +1,7 @@
-"""How long a large fleet takes to be found, listed and planned: what a run does even where nothing is to be done.
+"""Measures how long a large fleet takes to be found, listed and planned, which every run does.
 
-All is real but the server, which answers from memory (`made_up_store`): inputs, s3fs, planner, its processes and Ray.
+Everything is real (discovery, s3fs, planner, its processes, Ray) except the S3 server, which answers from RAM
+(`fake_s3`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.benchmark.fake_s3 import BUCKET, PREFIX
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace
 from pipeline.common.progress import Reporter
@@ -30,14 +31,14 @@ _TARGET_S, _TARGET_NAMES = 300.0, 50_000_000
 
 @dataclass(frozen=True)
 class PlanningBenchmark:
-    """A fleet on a server that costs next to nothing."""
+    """A fleet on a simulated server that needs almost no time."""
 
     drives: int = 1_000
     """Drives below one prefix."""
     frames: int = 5_000
     """Frames of each."""
     processes: int | None = None
-    """As --fleet.scan-processes."""
+    """Number of planning processes, as --fleet.scan-processes."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -46,10 +47,10 @@ class PlanningBenchmark:
                 raise ValueError(f"planning.{name} must be at least 1, not {getattr(self, name)}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Find and plan them all. Raises ValueError where not all could be planned."""
+        """Find and plan all drives. Raises ValueError if some could not be planned."""
         say(f"planning {self.drives:,} drives of {self.frames:,} frames")
         with _server(self.drives, self.frames) as endpoint:
-            values = in_child(_planned, endpoint, self.processes)
+            values = run_isolated(_planned, endpoint, self.processes)
         if values["planned"] != self.drives or values["frames"] != self.drives * self.frames:
             found = f"{values['planned']} drives of {values['frames']} frames"
             raise ValueError(f"planned {found}, not {self.drives} of {self.frames} each")
@@ -60,8 +61,8 @@ class PlanningBenchmark:
             values,
             (
                 Row(f"{names:,} names found and planned", f"{seconds:.1f} s", f"< {target:.3g} s", seconds < target),
-                Row("  a name", f"{1e6 * seconds / names:.1f} us"),
-                Row("CPU of the driver, a name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
+                Row("  per name", f"{1e6 * seconds / names:.1f} us"),
+                Row("CPU of the driver, per name", f"{1e6 * values['driver_cpu_seconds'] / names:.1f} us"),
                 Row("memory of the driver above the start", size_text(values["memory_bytes"])),
             ),
         )
@@ -79,7 +80,7 @@ def _server(drives: int, frames: int) -> Iterator[str]:
 
 
 def _planned(endpoint: str, processes: int | None) -> dict[str, float]:
-    """In a process of its own, whose environment and file systems are nobody else's."""
+    """Plan the fleet in this new process, whose environment and file systems are not shared."""
     os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="made", AWS_SECRET_ACCESS_KEY="up")
     os.environ.pop("AWS_PROFILE", None)
     source = f"s3://{BUCKET}/{PREFIX.rstrip('/')}"

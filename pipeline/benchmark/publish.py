@@ -1,4 +1,4 @@
-"""Publishing: made-up depth maps to a published drive of many points, in bounded memory."""
+"""Measures publishing: synthetic depth maps become a published drive of many points, in limited RAM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.common.sizes import size_text
@@ -27,16 +27,16 @@ _CHUNK, _OVERLAP = 60, 30
 
 @dataclass(frozen=True)
 class PublishBenchmark:
-    """How fast points become sorted Parquet. The target is 50 million in 30 seconds on two cores."""
+    """Points per second that are published as sorted Parquet. The target is 50 million in 30 seconds on two cores."""
 
     points: int = 10_000_000
-    """Points to publish, about: whole frames."""
+    """About how many points to publish (whole frames)."""
     height: int = 154
     """Height of the depth maps."""
     width: int = 518
     """Width of the depth maps."""
     voxel_size: float | None = None
-    """Thin to one point in a cube of this side, in the made-up world's metres."""
+    """Keep one point per cube of this side, metres of the synthetic world."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -44,10 +44,10 @@ class PublishBenchmark:
             raise ValueError("publish.points must be at least one frame of publish.height x publish.width")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """In a process of its own, to a folder for temporary files."""
+        """Publish to a temporary folder, in a new process."""
         frames = -(-self.points // (self.height * self.width))
         say(f"publish: {frames} frames, {frames * self.height * self.width:,} points")
-        points, seconds, cpu, grown, written = in_child(_published, self, frames)
+        points, seconds, cpu, grown, written = run_isolated(_published, self, frames)
         met = points / seconds >= _TARGET_RATE
         return Measured(
             {
@@ -73,7 +73,7 @@ class PublishBenchmark:
                     f"bounded, {size_text(_TARGET_MEMORY)}",
                     grown <= _TARGET_MEMORY,
                 ),
-                Row("written", f"{size_text(written)}, {written / points:.1f} bytes a point"),
+                Row("written", f"{size_text(written)}, {written / points:.1f} bytes per point"),
             ),
         )
 
@@ -88,7 +88,7 @@ class _Chunk(NamedTuple):
 
 
 class _Chunks(Sequence[_Chunk]):
-    """A street seen from a car, made when asked for."""
+    """Chunks of a synthetic street, made on access."""
 
     def __init__(self, plan: Sequence[range], height: int, width: int) -> None:
         self.plan, self.height, self.width = plan, height, width
@@ -126,11 +126,11 @@ class _Joined(NamedTuple):
 
 
 def _published(settings: PublishBenchmark, frames: int) -> tuple[int, float, float, int, int]:
-    """Points, seconds by the clock and of CPU, memory above the start, bytes written."""
+    """Points, seconds, CPU seconds, peak RAM above the start (bytes), bytes written."""
     plan = plan_chunks(frames, _CHUNK, _OVERLAP)
     owner = np.concatenate([np.full(len(own), k) for k, own in enumerate(owned_frames(plan))])
     poses = np.tile(np.eye(4), (frames, 1, 1))
-    poses[:, 2, 3] = np.arange(frames)  # a metre a frame, straight on
+    poses[:, 2, 3] = np.arange(frames)  # one metre per frame, straight ahead
     joined = _Joined(np.arange(frames), poses, owner, np.ones(frames), [Sim3(1.0, np.eye(3), np.zeros(3))] * len(plan))
     facts = DriveFacts(
         "made-up",

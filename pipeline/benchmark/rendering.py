@@ -1,4 +1,4 @@
-"""Rendering: frames of the city at training's size, on one core and on a GPU where there is one."""
+"""Measures rendering: frames of the city at training's size, on one core and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from pipeline.benchmark.report import Measured, Row, rate
 from pipeline.synthetic import CityDrive
 
-_TARGET_PER_S = 10  # a step of city_tiny takes in 30 frames a second on a core; each is seen three times or more
+_TARGET_PER_S = 10  # training city_tiny uses 30 frames per second on a core, and each frame three times or more
 
 
 @dataclass(frozen=True)
 class RenderingBenchmark:
-    """How many frames with depth one core renders, and one GPU."""
+    """Frames with depth that one core and one GPU render per second."""
 
     frames: int = 48
     """Frames to render."""
@@ -34,7 +34,7 @@ class RenderingBenchmark:
         CityDrive(self.seed, 1, self.height, self.width)
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Render the same frames with one and with four rays a pixel."""
+        """Render the same frames with one and with four rays per pixel."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         values: dict[str, object] = {"frames": self.frames, "size": [self.width, self.height]}
@@ -43,12 +43,12 @@ class RenderingBenchmark:
             for device in ("cpu", *(["cuda"] if torch.cuda.is_available() else [])):
                 for side in (1, 2):
                     say(
-                        f"rendering: {self.frames} frames of {self.width}x{self.height}, {side * side} rays a pixel, "
+                        f"rendering: {self.frames} frames of {self.width}x{self.height}, {side * side} rays per pixel, "
                         f"{device}"
                     )
                     wall, cpu = self._seconds(side, device)
                     spent = cpu if device == "cpu" else wall
-                    name = "a core" if device == "cpu" else "a GPU"
+                    name = "one core" if device == "cpu" else "one GPU"
                     values[f"{device}_rays_{side * side}"] = {
                         "seconds": wall,
                         "cpu_seconds": cpu,
@@ -56,7 +56,7 @@ class RenderingBenchmark:
                     }
                     rows.append(
                         Row(
-                            f"{side * side} rays a pixel, {name}",
+                            f"{side * side} rays per pixel, {name}",
                             rate(self.frames, spent, "frames"),
                             f"{_TARGET_PER_S} frames/s",
                             self.frames / spent >= _TARGET_PER_S,
@@ -70,5 +70,5 @@ class RenderingBenchmark:
         drive = CityDrive(self.seed, self.frames, self.height, self.width, supersample=side, device=device)
         drive.render(range(min(2, self.frames)))
         begin, cpu = time.perf_counter(), time.process_time()
-        drive.render(range(self.frames))  # its arrays end in host memory: nothing is left to wait for
+        drive.render(range(self.frames))  # its arrays are copied to the host, so a GPU has finished
         return time.perf_counter() - begin, time.process_time() - cpu

@@ -1,4 +1,4 @@
-"""What a benchmark found, as JSON and as a table with the targets beside the figures."""
+"""The result of a benchmark, as JSON and as a table of figures and targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.benchmark.machine import Machine
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. target and met: what was hoped for and whether it was reached; None without."""
+    """One line of the table. target: None without one; met: whether it was reached, None without one."""
 
     name: str
     value: str
@@ -24,8 +24,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """values: named numbers for machines (JSON); rows: the same for people; figure: a PNG, where one was drawn.
-    must: a target that is missed makes the command fail."""
+    """values: figures by name, for JSON; rows: the same as a table; figure: a PNG, None without a plot; must: the
+    command fails if a target is missed."""
 
     values: Mapping[str, object]
     rows: tuple[Row, ...]
@@ -34,18 +34,18 @@ class Measured:
 
     @property
     def failed(self) -> bool:
-        """Whether a target was missed that must not be."""
+        """Whether a target was missed and `must` is set."""
         return self.must and any(row.met is False for row in self.rows)
 
 
 def to_json(what: str, settings: Mapping[str, object], machine: Machine, measured: Measured) -> str:
-    """One JSON object: the subject, its settings, the machine, and the values at the top level."""
+    """One JSON object with the subject, its settings, the machine, and the values at the top level."""
     whole = {"what": what, "settings": settings, "machine": machine.to_json(), **measured.values}
     return json.dumps(whole, indent=1, allow_nan=False) + "\n"
 
 
 def print_table(what: str, machine: Machine, measured: Measured) -> None:
-    """The table on standard output."""
+    """Print the table to standard output."""
     console = Console(width=120, highlight=False)
     table = Table("what", "measured", "target", "", title=what, title_justify="left")
     for row in measured.rows:
@@ -56,5 +56,5 @@ def print_table(what: str, machine: Machine, measured: Measured) -> None:
 
 
 def rate(count: float, seconds: float, unit: str) -> str:
-    """Such as "124.3 JPEG/s"."""
+    """A rate as text, such as "124.3 JPEG/s"."""
     return f"{count / seconds:,.1f} {unit}/s"

@@ -1,4 +1,5 @@
-"""Where chunks wait: how fast they go to disk and come back, beside a plain copy, within each budget."""
+"""Measures the store of waiting chunks: how fast they are written to disk and read back, with different budgets of
+RAM."""
 
 from __future__ import annotations
 
@@ -20,16 +21,16 @@ from pipeline.forward.state_store import TieredStore, WaitingChunk
 
 @dataclass(frozen=True)
 class StoreBenchmark:
-    """Chunks put, taken and put again over the barriers of a drive, as the phases do."""
+    """Chunks are put into the store and taken from it at the barriers of a drive, as the phases do."""
 
     chunks: int = 12
     """Chunks of the drive."""
     chunk_bytes: int = 40_000_000
     """Bytes of a chunk's state; 190 MB at the published size."""
     barriers: int = 4
-    """How often all of them wait."""
+    """Number of barriers at which all chunks wait."""
     scratch_folder: str | None = None
-    """Folder on the disk to measure; by default the one for temporary files."""
+    """Folder on the disk to measure; by default the folder for temporary files."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -37,7 +38,7 @@ class StoreBenchmark:
             raise ValueError("store.chunks must be at least 4, store.barriers 1, store.chunk_bytes 1000")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """All on the first tier, half of it on disk, nearly all of it on disk; what came back is compared."""
+        """Measure with all chunks in RAM, with half and with nearly all of them on disk; contents are compared."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = self.scratch_folder or tempfile.gettempdir()
         whole = (self.chunks + 2) * self.chunk_bytes
@@ -53,7 +54,7 @@ class StoreBenchmark:
             seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
             moved = store.moved["scratch"]
             store.close()
-            spent = cpu if device.type == "cpu" else seconds  # by the clock others on the machine would count
+            spent = cpu if device.type == "cpu" else seconds  # CPU seconds do not depend on other processes
             say(f"store, {name}: {seconds:.2f} s, {cpu:.2f} s of CPU, {size_text(moved)} to disk")
             values[name.replace(" ", "_")] = {
                 "seconds": seconds,
@@ -71,7 +72,7 @@ class StoreBenchmark:
         return Measured(values, tuple(rows))
 
     def _drive(self, store: TieredStore, device: torch.device) -> None:
-        """Raises RuntimeError where a chunk does not come back as it was put."""
+        """Put and take all chunks at every barrier. Raises RuntimeError if a chunk has changed."""
         numbers = range(self.chunks)
         ok = np.ones(1, bool)
         for barrier in range(self.barriers):

@@ -1,10 +1,9 @@
-"""Stops, turns and revisits on rendered city drives, through the whole pipeline: what leaving out standing frames,
-moving chunk borders out of turns and closing loops do, against the truth.
+"""Measures the effect of stops, turns and revisits on rendered city drives, with the whole pipeline, against the truth.
 
-Every drive is run without any standing frame, and again with the car waiting 5 to 30 seconds in a few places (the same
-view with a camera's noise), where it waits at lights if it does. Both must give the same trajectory. A third run has
-the first one's frames with chunk borders left in the turns (--no-turns). Places that the drive comes back to are
-known, so that loops can be counted as right, wrong and missed.
+Every drive is reconstructed without any standing frame, and again with stops of 5 to 30 seconds in a few places (the
+same image with a camera's noise), at traffic lights if there are some. Both must give the same trajectory. A third run
+has the frames of the first, with chunk borders inside turns (--no-turns). The places to which a drive comes back are
+known, so loops can be counted as right, wrong and missed.
 """
 
 from __future__ import annotations
@@ -32,33 +31,35 @@ from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
 
 Floats = NDArray[np.float64]
 
-NEAR, TURNED, APART = 4.0, 30.0, 60.0  # metres, degrees; metres driven between: when two frames see one place
-WRONG = 15.0  # metres between the frames of an accepted loop beyond which it is false
-_SHORTEST = 15.0  # metres of a revisited stretch that must be found
-_STANDS = 1e-6  # metres a frame
-_NOISE = 1.5  # grey values, standard deviation, of each pixel of a standing frame
+# Two frames show one place if they are nearer than NEAR metres, differ by less than TURNED degrees, and the car has
+# driven APART metres in between.
+NEAR, TURNED, APART = 4.0, 30.0, 60.0
+WRONG = 15.0  # metres; an accepted loop whose frames are farther apart is wrong
+_SHORTEST = 15.0  # metres; shorter revisited stretches need not be found
+_STANDS = 1e-6  # metres per frame
+_NOISE = 1.5  # standard deviation of the noise of a standing frame, grey values
 
 
 @dataclass(frozen=True)
 class StreetsBenchmark:
-    """What stops, turns and revisits do to city drives."""
+    """City drives with and without stops, and with chunk borders inside turns."""
 
     drives: int = 10
-    """Drives; each is reconstructed without stops, with stops, and without either stops or moved chunk borders."""
+    """Number of drives; each is reconstructed without stops, with stops, and without stops but with --no-turns."""
     frames: int = 600
-    """Frames of each before stops are put in, ten a second."""
+    """Frames of each drive before stops are inserted, ten per second."""
     seed: int = 3000
-    """Seed of the first; training used 100,000 and above."""
+    """Seed of the first drive; training used 100,000 and above."""
     stops: int = 2
-    """Stops put into each drive."""
+    """Stops inserted into each drive."""
     shortest_s: float = 5.0
     """Seconds of the shortest stop."""
     longest_s: float = 30.0
     """Seconds of the longest stop."""
     supersample: int = 1
-    """Rays a side of a pixel when rendering."""
+    """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
-    """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
+    """Folder in which rendered drives and results are kept and reused; by default a temporary folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -66,7 +67,9 @@ class StreetsBenchmark:
             if getattr(self, name) < least:
                 raise ValueError(f"streets.{name} must be at least {least}, not {getattr(self, name)}")
         if not 0 < self.shortest_s <= self.longest_s:
-            raise ValueError(f"streets.shortest-s {self.shortest_s} and longest-s {self.longest_s} do not fit")
+            raise ValueError(
+                f"streets.shortest-s {self.shortest_s} and longest-s {self.longest_s} must be in order and above zero"
+            )
 
     def measure(self, say: Callable[[str], None]) -> Measured:
         """Render, reconstruct and compare all drives."""
@@ -113,11 +116,11 @@ class StreetsBenchmark:
         return {"seed": seed, "moving": runs[0], "stopping": runs[1], "no-turns": runs[2]}
 
     def _frames_used(self, truth: TrueDrive, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The drive's frames of either run in order; a frame in which the car stands is repeated."""
+        """The frame numbers of the run without stops and of the run with stops, in which frames are repeated."""
         rng = np.random.default_rng([seed, 31])
         step = np.linalg.norm(np.diff(truth.world_from_camera[:, :3, 3], axis=0), axis=1)
         moving = np.concatenate([[0], 1 + np.flatnonzero(step > _STANDS)])
-        lights = np.flatnonzero(np.diff(moving, append=moving[-1] + 1) > 1)  # the car waited behind these
+        lights = np.flatnonzero(np.diff(moving, append=moving[-1] + 1) > 1)  # frames after which the car waits
         rest = np.setdiff1d(np.arange(20, len(moving) - 20), lights)
         slow = rest[np.argsort(step[np.maximum(moving[rest] - 1, 0)])][: 4 * self.stops]
         chosen = [*rng.permutation(lights), *rng.permutation(slow)][: self.stops]
@@ -137,7 +140,7 @@ class _Loop(TypedDict):
 
 
 class _Run(TypedDict):
-    """One way to drive a street: ATE and path in metres, counts of frames, chunks, stretches and loops."""
+    """One run of a drive: ATE and length of the path (metres), and counts of frames, chunks, stretches and loops."""
 
     ate: float
     ate_percent: float
@@ -160,7 +163,7 @@ _Drive = TypedDict("_Drive", {"seed": int, "moving": _Run, "stopping": _Run, "no
 
 
 def _write_frames(folder: Path, truth: TrueDrive, used: NDArray[np.int64]) -> Path:
-    """A folder of images: the frames in `used`, a repeated one with new noise. Written once."""
+    """Write a folder of images with the frames in `used`, repeated ones with new noise; keep it if it exists."""
     done = folder / "whole"
     if done.exists():
         return folder
@@ -178,7 +181,7 @@ def _write_frames(folder: Path, truth: TrueDrive, used: NDArray[np.int64]) -> Pa
 
 
 def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int64]) -> _Run:
-    """ATE over the first showing of every frame, chunks, and loops against the known revisits."""
+    """Compare a result with the truth: ATE over the first occurrence of every frame, and loops with known revisits."""
     drive = open_drive(output, drive_id)
     first = np.flatnonzero(np.diff(used, prepend=-1) > 0)
     here = np.stack([drive.poses[axis].to_numpy() for axis in "xyz"], -1)[first]
@@ -227,10 +230,10 @@ def _compared(output: str, drive_id: str, truth: TrueDrive, used: NDArray[np.int
 
 
 def revisited(world_from_camera: Floats) -> list[range]:
-    """Stretches (ranges of frames) of a drive (N, 4, 4) along which it sees a place again, in the same direction.
+    """Stretches (ranges of frames) of a drive (N, 4, 4) along which it passes a place again, in the same direction.
 
-    A frame counts whose camera is within NEAR metres of an earlier one's and turned by less than TURNED degrees, at
-    least APART metres of driving later; stretches shorter than 15 m are left out.
+    A frame counts if its camera is within NEAR metres of an earlier one and differs by less than TURNED degrees, after
+    at least APART metres of driving. Stretches shorter than 15 m are left out.
     """
     place, forward = world_from_camera[:, :3, 3], world_from_camera[:, :3, 2]
     way = travelled(place)
@@ -272,7 +275,7 @@ def _rows(drives: Sequence[_Drive]) -> tuple[Row, ...]:
         Row(
             "chunks with stops, mean",
             f"{mean(stopping, 'chunks'):.1f}",
-            "as without, give or take one in twenty",
+            "at most 5 % more than without",
             mean(stopping, "chunks") <= 1.05 * mean(moving, "chunks") + 1,
         ),
         Row("standing frames left out", f"{still} of {waited}"),

@@ -72,9 +72,7 @@ class StoredSource:
             for name in names:
                 drive = read_drive(root, name)
                 if drive.depth_uris is None:
-                    raise DriveError(
-                        f"drive {name}: training needs depth images (depth_0/ or depth_2/ beside the images), found none"
-                    )
+                    raise DriveError(f"drive {name}: training needs depth images (depth_0/ or depth_2/), found none")
                 if len(drive.image_uris) < least_frames:
                     raise DriveError(
                         f"drive {name}: the longest chunk has {least_frames} frames, the drive {len(drive.image_uris)}"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from models import ModelConfig
-from pipeline.benchmark.allreduce import allreduce_seconds
+from pipeline.benchmark.allreduce import allreduce_seconds, free_port
 from pipeline.benchmark.drive import DriveBenchmark, reconstruct_made_up
-from pipeline.benchmark.gpu import free_port, rendering, training_step
-from pipeline.benchmark.isolated_process import in_child
+from pipeline.benchmark.gpu import rendering, training_step
+from pipeline.benchmark.isolated_process import run_isolated
 
 GPU = pytest.param(
     "cuda",
@@ -40,5 +40,5 @@ def test_a_group_of_all_devices_sums_a_memorys_step(kind):
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.full), pytest.param("gpu", marks=GPU.marks)])
 def test_a_whole_drive_goes_through_with_the_defaults_of_the_device(device):
     small = DriveBenchmark(lengths=(24,), width=112, height=56, chunk_size=8, overlap=4)
-    found = in_child(reconstruct_made_up, small, 24, device)
+    found = run_isolated(reconstruct_made_up, small, 24, device)
     assert found["points"] > 0 and 0 < found["network_seconds"] <= found["seconds"]["forward"]
