@@ -1,8 +1,8 @@
-"""Which frame of an estimate is which frame of the truth: by number, by time or by the name of its image.
+"""Matches the frames of an estimate with those of the truth: by number, by time or by the names of their images.
 
-Frames without a pose (`missing`) are never matched. Frames whose pose was filled in from their neighbours are
-part of what a drive publishes and count like any other, unless they are asked to be left out; a frame left
-out makes no wider pair in relative errors, because the estimate's frame numbers are kept.
+Frames without a pose (`missing`) are never matched. Frames whose pose was interpolated (`filled`) count like any other,
+unless `filled="skip"` leaves them out. The estimate's frame numbers are kept, so relative errors are never computed
+across a frame that was left out.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Filled = Literal["count", "skip"]
 
 @dataclass(frozen=True, eq=False)
 class PosedFrames:
-    """N frames of one trajectory: world_from_camera (N, 4, 4), rows of a missing frame NaN; known, filled
-    (N,) bool; timestamps_s (N,) rising or None; names (N,) of their images, all different, or None.
+    """N frames of one trajectory: world_from_camera (N, 4, 4), NaN for a missing frame; known, filled (N,) bool;
+    timestamps_s (N,), rising, or None; names (N,) of their images, all different, or None; what: its name in messages.
 
-    `what` is what messages call it. Raises DriveError where these disagree in number or times do not rise.
+    Raises DriveError if these differ in number or times do not rise.
     """
 
     what: str
@@ -39,7 +39,7 @@ class PosedFrames:
         count = len(self.world_from_camera)
         for name, values in (("timestamps", self.timestamps_s), ("names", self.names)):
             if values is not None and len(values) != count:
-                raise DriveError(f"{self.what}: expected {count} {name}, one a pose, got {len(values)}")
+                raise DriveError(f"{self.what}: expected {count} {name}, one per pose, got {len(values)}")
         if self.timestamps_s is not None:
             falls = np.flatnonzero(~(np.diff(self.timestamps_s) > 0))
             if len(falls):
@@ -56,17 +56,18 @@ class PosedFrames:
         timestamps_s: FloatArray | None = None,
         names: tuple[str, ...] | None = None,
     ) -> PosedFrames:
-        """Frames that all have a pose of their own."""
+        """Frames that all have a pose, none of them interpolated."""
         every = np.ones(len(poses), bool)
         return PosedFrames(what, poses, every, ~every, timestamps_s, names)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """What was compared, in numbers. by: index, time or name; tolerance_s only for time.
+    """Numbers of frames. by: index, time or name; tolerance_s: for time only, else None.
 
-    compared frames of estimate_frames and truth_frames; filled_compared of them were filled in from their
-    neighbours; missing had no pose, filled_skipped were left out on request, unmatched had no partner.
+    compared: how many of the estimate_frames and truth_frames were compared; filled_compared: how many of these were
+    interpolated; filled_skipped: interpolated frames that were left out; missing: frames without a pose; unmatched:
+    frames without a true pose.
     """
 
     by: str
@@ -88,10 +89,10 @@ def associate(
     tolerance_s: float = 0.01,
     filled: Filled = "count",
 ) -> tuple[Pairs, Matched]:
-    """The frames (n,), (n,) of estimate and truth that belong together, rising, and a summary.
+    """The positions (n,), (n,) of matching frames in estimate and truth, rising, and a summary.
 
-    auto: by time where both know it, else by image name where both have names, else by number. DriveError
-    where that is not possible (other lengths, no times) or fewer than three frames match.
+    auto: by time if both have times, else by image name if they have names in common, else by number. Raises DriveError
+    if that is impossible (different lengths, no times) or fewer than three frames match.
     """
     chosen = _choose(estimate, truth) if by == "auto" else by
     if chosen == "time":
@@ -108,7 +109,7 @@ def associate(
         if len(estimate) != len(truth):
             raise DriveError(
                 f"lengths differ: {estimate.what} has {len(estimate)} poses, {truth.what} has {len(truth)}; "
-                f"matching by number needs as many (--match time or name, where both have them)"
+                f"matching by number needs equal lengths (or --match time or name, if both have these)"
             )
         first = second = np.arange(len(estimate))
     unmatched = int(estimate.known.sum()) - int(estimate.known[first].sum())
@@ -135,18 +136,18 @@ def associate(
 
 
 def match_times(first: FloatArray, second: FloatArray, tolerance_s: float) -> Pairs:
-    """Places in two rising series of seconds that are nearest to each other, at most tolerance_s apart."""
+    """Positions (n,), (n,) in two rising series of seconds that are nearest to each other, at most tolerance_s
+    apart."""
     there, back = _nearest(first, second), _nearest(second, first)
     place = np.arange(len(first))
-    # 1 ns of slack: times of text files carry rounding, a tolerance of one frame should hold one frame.
+    # 1 ns more: times in text files are rounded, and a tolerance of one frame should include one frame.
     good = (back[there] == place) & (np.abs(second[there] - first) <= tolerance_s + 1e-9)
     return place[good], there[good]
 
 
 def match_names(first: tuple[str, ...], second: tuple[str, ...]) -> Pairs:
-    """Places of equal names, in the order of the first. DriveError where the second has them in another
-    order.
-    """
+    """Positions (n,), (n,) of equal names, in the order of the first. Raises DriveError if the second has them in
+    another order."""
     place = {name: number for number, name in enumerate(second)}
     pairs = np.array([(i, place[name]) for i, name in enumerate(first) if name in place], np.int64).reshape(-1, 2)
     if (np.diff(pairs[:, 1]) <= 0).any():

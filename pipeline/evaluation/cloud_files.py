@@ -1,4 +1,4 @@
-"""Positions out of PLY and PCD files: what benchmarks publish their laser scans as. Piece by piece where binary."""
+"""Reads positions from PLY and PCD files, in which benchmarks publish laser scans, a block of points at a time."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _ENDS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 
 
 def read_cloud(uri: str) -> Iterator[Cloud]:
-    """Positions (n, 3) of a .ply or .pcd file, a million at a time; those that are not finite are left out.
+    """Positions (n, 3) of a .ply or .pcd file, at most a million at a time, without those that are not finite.
 
-    Raises DriveError naming the file where it is neither, damaged, or a PCD compressed in PCL's own way.
+    Raises DriveError, which names the file, if it has another format, is damaged, or is a compressed PCD.
     """
     name = storage.parent_and_name(uri)[1]
     with storage.open_input(uri) as file:
@@ -53,7 +53,7 @@ def read_cloud(uri: str) -> Iterator[Cloud]:
             if read < count:
                 raise ValueError(f"it ends after {read} of {count} points")
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise DriveError(f"{storage.redacted(uri)}: cannot be read as a point cloud ({error})") from None
+            raise DriveError(f"{storage.redacted(uri)} cannot be read as a point cloud: {error}") from None
 
 
 def _ply_header(file: BinaryIO) -> tuple[np.dtype, int, str]:
@@ -84,14 +84,14 @@ def _pcd_header(file: BinaryIO) -> tuple[np.dtype, int, str]:
         values[name] = rest
     (form,) = values["DATA"]
     if form not in ("ascii", "binary"):
-        raise ValueError(f"DATA {form} is not read here; pcl_convert_pcd_ascii_binary IN.pcd OUT.pcd 1 makes it binary")
+        raise ValueError(f"DATA {form} is not supported; pcl_convert_pcd_ascii_binary IN.pcd OUT.pcd 1 converts it")
     counts = values.get("COUNT", ["1"] * len(values["FIELDS"]))
     kinds = {"F": "f", "U": "u", "I": "i"}
     fields = []
     for place, (name, size, kind, times) in enumerate(
         zip(values["FIELDS"], values["SIZE"], values["TYPE"], counts, strict=True)
     ):
-        unique = name if name in "xyz" else f"{name}{place}"  # padding is called _ each time
+        unique = name if name in "xyz" else f"{name}{place}"  # all padding fields are called _
         fields.append(
             (unique, f"<{kinds[kind]}{size}", (int(times),)) if int(times) > 1 else (unique, f"<{kinds[kind]}{size}")
         )
@@ -106,7 +106,7 @@ def _header(file: BinaryIO, last: bytes, *, keep: bool = False) -> Iterator[str]
             yield line.decode("ascii", "replace").strip()
         if at_end:
             return
-    raise ValueError("no end of the header")
+    raise ValueError("its header has no end")
 
 
 def _rows(file: BinaryIO, kind: np.dtype, count: int) -> Iterator[np.ndarray]:

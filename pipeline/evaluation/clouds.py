@@ -1,4 +1,4 @@
-"""Point clouds against each other: Chamfer distance and F1 at a distance, after the trajectories' alignment."""
+"""Compares point clouds: Chamfer distance, and F1 at a distance, after the alignment of the trajectories."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Cloud = NDArray[np.float32]
 """Positions (n, 3)."""
 
 LARGEST = 1_000_000
-"""Points of a cloud that are compared at most: a tree and its queries over more take minutes and gigabytes."""
+"""Most points of a cloud that are compared; with more, the search tree takes minutes and gigabytes."""
 
 
 @dataclass(frozen=True)
 class CloudErrors:
-    """Distances in metres between an estimate and the truth.
+    """Distances between an estimate and the truth, metres.
 
-    accuracy: mean distance of an estimated point to the truth; completeness: of a true point to the estimate; chamfer:
-    the mean of both. precision, recall: the shares nearer than `threshold`; f1 their harmonic mean. estimated, true:
-    points compared.
+    accuracy: mean distance from an estimated point to the nearest true one; completeness: from a true point to the
+    nearest estimated one; chamfer: mean of both; precision, recall: shares of these points nearer than `threshold`; f1:
+    their harmonic mean; estimated, true: numbers of points compared.
     """
 
     accuracy: float
@@ -37,7 +37,8 @@ class CloudErrors:
 
 
 def compare_clouds(estimate: Cloud, truth: Cloud, threshold: float) -> CloudErrors:
-    """Errors of an estimate (n, 3) against the truth (m, 3), both metres in one world. ValueError for an empty one."""
+    """Errors of an estimate (n, 3) against the truth (m, 3), both in metres in one world. Raises ValueError if one is
+    empty."""
     for name, cloud in (("estimate", estimate), ("truth", truth)):
         if not len(cloud):
             raise ValueError(f"the {name} has no points to compare")
@@ -59,9 +60,9 @@ def compare_clouds(estimate: Cloud, truth: Cloud, threshold: float) -> CloudErro
 
 
 def thinned(pieces: Iterable[Cloud], size: float, seed: int) -> Cloud:
-    """One point a cube of side `size` of all pieces, the first that comes, at most LARGEST of them drawn with `seed`.
+    """One point of each cube of side `size` (the first one), at most LARGEST points, drawn with `seed`.
 
-    So that what was looked at often counts no more than what was seen once. Memory: a cube's place and point each.
+    So places that were seen often do not weigh more than others. RAM: one key and one point per cube.
     """
     kept: list[Cloud] = []
     known = np.empty(0, np.int64)

@@ -1,10 +1,10 @@
-"""Published depth against true depth.
+"""Compares published depth with true depth.
 
-A drive publishes points, not depth maps; but every point knows its frame, and its z in that frame's camera is
-the depth that the network gave one pixel. So the points are projected back and compared at the pixel they
-fall on. What is left out by the confidence filter (a quarter of the median confidence and below, by default)
-is not there to be compared: such figures are better than those of all pixels, and `coverage` says how much
-was seen.
+A drive publishes points, not depth maps. But every point has the number of its frame, and its z in this frame's camera
+is the depth that the network predicted for one pixel. So the points are projected back and compared at the pixel where
+they fall. Pixels that the confidence filter removed (by default those with at most a quarter of the median confidence)
+cannot be compared. The errors are therefore smaller than those of all pixels; `coverage` says how many pixels were
+compared.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from pipeline.synthetic.read import TrueDrive
 
 SOURCE = "published points projected into their frames (what passed the confidence filter)"
 _COLUMNS = ("x", "y", "z", "frame_index")
-_BLOCK_ROWS = 4_194_304  # points grouped by frame at a time, about a shard: 100 MB
-_KEPT_FRAMES = 16  # true depth images held; blocks come frame by frame, neighbours share few
-# Pixel centres of a network's image of half the size lie between pixels of the source: the right and lower
-# one is
-# taken, not the one that rounding says.
+_BLOCK_ROWS = 4_194_304  # points that are grouped by frame at a time, about a shard: 100 MB
+_KEPT_FRAMES = 16  # true depth images kept in RAM
+# If the network's image has half the size, its pixel centres lie between source pixels: then always the right and lower
+# one is taken, so that rounding does not decide.
 _NUDGE = 0.01
-_BIN, _SPAN = 1e-4, 16.0  # of log(true / predicted): 0.01 % a bin, from e^-16 to e^16
+_BIN, _SPAN = 1e-4, 16.0  # histogram of log(true / predicted): bins of 0.01 %, from e^-16 to e^16
 
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Depth against the truth after one scale for the whole drive, the median of true over predicted depth.
+    """Errors of depth after one scale for the whole drive, the median of true over predicted depth.
 
-    abs_rel: mean of |depth - truth| / truth; within_125: share of pixels off by less than a factor of 1.25;
-    scale: metres per world unit by depth; pixels: how many were compared, in `frames` of `frames_with_truth`
-    frames; coverage: share of the image area with true depth that they stand for, None where the points do
-    not show the network's grid (thinned by voxels); source: where the depth came from; max_depth: truth
-    beyond was left out (metres). Numbers carry the 0.01 % of a histogram's bin.
+    abs_rel: mean of |depth - truth| / truth; within_125: share of pixels whose error is less than a factor of 1.25;
+    scale: metres per world unit; pixels: how many were compared, in `frames` of `frames_with_truth` frames; coverage:
+    the share that they cover of the image area with true depth, None if the points do not show the network's grid (if
+    they were thinned by voxels); source: where the depth comes from; max_depth: true depth beyond was left out
+    (metres). Errors are exact to the 0.01 % of a histogram's bin.
     """
 
     abs_rel: float
@@ -55,15 +54,13 @@ class DepthErrors:
 
 
 class Ratios:
-    """Ratios true / predicted depth, any number of them in little memory; all errors are functions of
-    these.
-    """
+    """A histogram of ratios true / predicted depth, from which all errors are computed."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(round(2 * _SPAN / _BIN), np.int64)
 
     def add(self, ratios: NDArray[np.floating]) -> None:
-        """Take in ratios (n,), above zero and finite."""
+        """Add ratios (n,), above zero and finite."""
         bins = np.floor((np.log(ratios) + _SPAN) / _BIN).astype(np.int64)
         self._counts += np.bincount(np.clip(bins, 0, len(self._counts) - 1), minlength=len(self._counts))
 
@@ -71,7 +68,7 @@ class Ratios:
         return int(self._counts.sum())
 
     def median(self) -> float:
-        """The lower median. ValueError of none."""
+        """The lower median. Raises ValueError without ratios."""
         if not len(self):
             raise ValueError("no depth to take a median of")
         place = np.searchsorted(self._counts.cumsum(), (len(self) + 1) // 2)
@@ -94,10 +91,10 @@ def evaluate_depth(
     *,
     max_depth: float | None = None,
 ) -> DepthErrors | None:
-    """Depth errors over the matched frames (n,) of the drive and (n,) of its truth; None where no point of
-    them falls on true depth. Truth beyond max_depth metres is left out.
+    """Depth errors over the matched frames: positions (n,) in the drive and (n,) in its truth. None if no point of
+    these frames falls on true depth. True depth beyond max_depth metres is left out.
 
-    Raises DriveError where the truth has no depth or an image of it cannot be read.
+    Raises DriveError if the truth has no depth or one of its images cannot be read.
     """
     true_frame = dict(zip(frames[0].tolist(), frames[1].tolist(), strict=True))
     cameras = drive.cameras
@@ -142,8 +139,8 @@ def evaluate_depth(
 
 
 def published_depth(drive: PublishedDrive, frames: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-    """z-depth (H, W) of these frames in world units as published: their points, projected back onto the grid that
-    they were taken from; 0 where no point was kept. Frames without points are left out."""
+    """z-depth (H, W) of these frames, world units: their published points, projected back onto the network's grid; 0
+    where there is no point. Frames without points are left out."""
     cameras = drive.cameras
     images: dict[int, NDArray[np.float32]] = {}
     for frame, xyz in _frames_of_points(drive):
@@ -162,9 +159,8 @@ def published_depth(drive: PublishedDrive, frames: Sequence[int]) -> dict[int, N
 
 
 def grid_spacing(places: FloatArray) -> float:
-    """Distance between the columns (or rows) of the pixel grid that places (n,) were taken from, in pixels;
-    NaN where they show no grid. Points of one column differ by rounding only, columns by a pixel of the
-    network's.
+    """Distance in pixels between the columns (or rows) of the grid on which the coordinates `places` (n,) lie; NaN if
+    they show no grid. Points of one column differ by rounding only; columns differ by a pixel of the network's image.
     """
     gaps = np.diff(np.sort(places))
     between = np.flatnonzero(gaps > 0.25)  # network pixels are larger than this share of a source pixel
@@ -183,7 +179,7 @@ def _projected(cameras: Cameras, frame: int, xyz: NDArray[np.float32]) -> tuple[
 
 
 class _DepthImages:
-    """True depth by frame, 0 where unknown or beyond the limit; a few are kept."""
+    """True depth by frame, 0 where unknown or beyond the limit; the last few images are kept."""
 
     def __init__(self, truth: TrueDrive, max_depth: float | None) -> None:
         self._truth, self._max_depth = truth, max_depth
@@ -191,7 +187,7 @@ class _DepthImages:
         self._known: dict[int, float] = {}
 
     def of(self, frame: int) -> NDArray[np.float32]:
-        """(H, W), metres."""
+        """True depth (H, W) of a frame, metres."""
         if frame not in self._recent:
             depth = self._truth.depth(frame)
             if self._max_depth is not None:
@@ -210,10 +206,11 @@ class _DepthImages:
 
 
 def _frames_of_points(drive: PublishedDrive) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Frame numbers with points (n, 3) of them, a shard at a time; a frame may come in several pieces.
+    """Yields frame numbers with points (n, 3) of these frames, about a shard at a time; a frame may occur several
+    times.
 
-    Points lie along a Morton curve, a frame's are all over its shard: grouped by the shard each true depth
-    image is decoded once or twice and not for every row group.
+    Points are sorted along a Morton curve, so those of a frame are spread over its shard. Grouped by shard, each true
+    depth image is decoded once or twice, not for every row group.
     """
     for table in _blocks(drive.point_batches(columns=_COLUMNS)):
         frame = table["frame_index"].to_numpy()

@@ -1,4 +1,4 @@
-"""A trajectory over the truth, as a picture."""
+"""Plots of a trajectory and its truth."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.evaluation.depth import published_depth
+from pipeline.evaluation.drive_evaluation import Comparison
 from pipeline.evaluation.metrics import FloatArray, position_errors, travelled
-from pipeline.evaluation.report import Comparison
 from pipeline.schema import MADE_BY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 _AXES = "xyz"
-_SHOWN = 5  # frames of a drive in its picture
+_SHOWN = 5  # frames of a drive in its plot
 
 
 def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: str) -> None:
-    """Write a PNG: the aligned estimate over the truth from above, both (N, 4, 4) in metres, and its distance
-    from the truth along the path.
+    """Write a PNG with the aligned estimate and the truth, both (N, 4, 4) in metres, from above, and the distance
+    between them along the path.
 
-    From above means along the axis in which the truth spreads least. Raises StorageError where it cannot be
-    written.
+    "From above" is along the axis in which the truth extends least. Raises StorageError if it cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -38,11 +37,10 @@ def trajectory_figure(aligned: FloatArray, truth: FloatArray, uri: str, title: s
 
 
 def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
-    """Write a PNG of a published drive with truth: some of its frames, the depth published of them, and the figure
-    of its trajectory.
+    """Write a PNG of a published drive with truth: some of its frames, their published depth, and its trajectory.
 
-    Raises StorageError where it cannot be written, DriveError where an image of the truth cannot be read,
-    ValueError for an estimate or a truth that is a file of poses and has no images.
+    Raises StorageError if it cannot be written, DriveError if an image of the truth cannot be read, ValueError if the
+    estimate or the truth is a file of poses, without images.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -75,7 +73,7 @@ def drive_picture(comparison: Comparison, uri: str, title: str) -> None:
 
 
 def _draw_path(figure: FigureBase, aligned: FloatArray, truth: FloatArray) -> None:
-    """The path from above and its error along the way, into a figure or a part of one."""
+    """Draw the path from above, and the error along it, into a figure or a part of one."""
     here, there = aligned[:, :3, 3], truth[:, :3, 3]
     flat = int(np.ptp(there, axis=0).argmin())
     across, up = [axis for axis in range(3) if axis != flat]

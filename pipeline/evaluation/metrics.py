@@ -1,11 +1,11 @@
-"""Errors of a trajectory against the truth. Arrays in, numbers out: NumPy alone, no files, no clocks.
+"""Errors of a trajectory against the truth: functions of arrays.
 
-Three families, all over frames that both have:
-    absolute  where the cameras are after one alignment of the whole path (ATE)
-    relative  how the motion between two frames differs, for pairs of frames (RPE; Sturm et al. 2012)
-    segments  the same over 100 to 800 m of path, divided by it (KITTI odometry, Geiger et al. 2012)
-Rotation over turns is in turns.py. Definitions agree with the evo package; where KITTI's development kit
-differs it is said at the function.
+Three kinds, all over frames that both have:
+    absolute  distance of the cameras after one alignment of the whole path (ATE)
+    relative  difference of the motion between two frames, for pairs of frames (RPE; Sturm et al. 2012)
+    segments  the same over 100 to 800 m of path, divided by the length (KITTI odometry, Geiger et al. 2012)
+Rotation over turns is in turns.py. The definitions are those of the evo package; functions that differ from KITTI's
+development kit say so.
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ from pipeline.backend.sim3 import Sim3, rotation_log
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Pairs = tuple[IntArray, IntArray]
-"""First and second place of each pair, (P,) each."""
+"""Positions of the first and of the second frame of each pair, (P,) each."""
 
-FEWEST_POSES = 3  # a rigid motion in space takes three points
+FEWEST_POSES = 3  # a rigid motion in space needs three points
 KITTI_LENGTHS = (100.0, 200.0, 300.0, 400.0, 500.0, 600.0, 700.0, 800.0)
 KITTI_STEP = 10  # the development kit starts a segment at every tenth frame
-DISTANCE_TOLERANCE = 0.1  # of the distance asked for, evo's default
-_ROTATION_TOLERANCE = 1e-3  # text files carry six digits
+DISTANCE_TOLERANCE = 0.1  # share of the distance, evo's default
+_ROTATION_TOLERANCE = 1e-3  # text files have six digits
 
 
 @dataclass(frozen=True)
 class AbsoluteError:
-    """Distances between aligned and true positions, in metres. percent: rmse over the length of the true
-    path.
-    """
+    """Distances between aligned and true positions, metres. percent: rmse, in % of the length of the true path."""
 
     rmse: float
     mean: float
@@ -44,10 +42,9 @@ class AbsoluteError:
 
 @dataclass(frozen=True)
 class RelativeError:
-    """Errors of the motion between two frames, over `pairs` of them: translation in metres, rotation in
-    degrees.
+    """Errors of the motion between two frames, over `pairs` pairs: translation in metres, rotation in degrees.
 
-    The four numbers are None where the drive has no such pair.
+    The four numbers are None if the drive has no such pair.
     """
 
     pairs: int
@@ -59,9 +56,7 @@ class RelativeError:
 
 @dataclass(frozen=True)
 class SegmentError:
-    """Mean errors over segments of one length: translation in % (m per 100 m), rotation in degrees per 100
-    m.
-    """
+    """Mean errors over segments of one length: translation in % (m per 100 m), rotation in degrees per 100 m."""
 
     length: float
     segments: int
@@ -71,9 +66,10 @@ class SegmentError:
 
 @dataclass(frozen=True)
 class KittiError:
-    """KITTI's relative errors: the mean over all segments, and by length. start_every: frames between starts.
+    """KITTI's relative errors: means over all segments, and by length. start_every: a segment starts at each such
+    frame.
 
-    None where the true path is shorter than the shortest segment.
+    The means are None if the true path is shorter than the shortest segment.
     """
 
     start_every: int
@@ -84,7 +80,8 @@ class KittiError:
 
 
 def check_poses(poses: NDArray[np.generic], what: str) -> FloatArray:
-    """Poses as float64 (N, 4, 4). ValueError naming `what` and the first frame that is no rigid motion."""
+    """Poses as float64 (N, 4, 4). Raises ValueError, which names `what` and the first frame that is not a rigid
+    motion."""
     array = np.asarray(poses, np.float64)
     if array.ndim != 3 or array.shape[1:] != (4, 4):
         raise ValueError(f"{what}: expected poses (frames, 4, 4), got {array.shape}")
@@ -108,13 +105,11 @@ def travelled(positions: FloatArray) -> FloatArray:
 
 
 def umeyama(source: FloatArray, target: FloatArray, *, with_scale: bool) -> Sim3:
-    """The similarity (or rigid motion) that takes source (N, 3) to target (N, 3) with least squares (Umeyama
-    1991).
+    """The similarity (or rigid motion) that takes source (N, 3) to target (N, 3) with least squares (Umeyama 1991).
 
-    What benchmarks mean by aligned; the backend's `fit_similarity` has another scale (Horn's), made for
-    chains of chunks. Points on one line leave the turn about it free: some rotation that fits is given, the
-    errors are the same for all. Raises ValueError where no similarity can be found: all points of one side in
-    one place.
+    Benchmarks align with this function; the back end's `fit_similarity` has another scale (Horn's), for chains of
+    chunks. For points on one line, the rotation about the line is arbitrary; the errors do not depend on it. Raises
+    ValueError if all points of one side are in one place.
     """
     source_mean, target_mean = source.mean(0), target.mean(0)
     source_local, target_local = source - source_mean, target - target_mean
@@ -127,12 +122,12 @@ def umeyama(source: FloatArray, target: FloatArray, *, with_scale: bool) -> Sim3
     rotation = (u * sign) @ vt
     scale = float((strength * sign).sum()) / spread if with_scale else 1.0
     if not scale > 0:
-        raise ValueError("estimate and truth have nothing in common: the best scale between them is zero")
+        raise ValueError("estimate and truth are not similar at all: the best scale between them is zero")
     return Sim3(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 
 def position_errors(aligned: FloatArray, truth: FloatArray) -> FloatArray:
-    """Distance (N,) between the cameras of two trajectories (N, 4, 4), in their unit."""
+    """Distances (N,) between the cameras of two trajectories (N, 4, 4), in their unit."""
     return np.asarray(np.linalg.norm(aligned[:, :3, 3] - truth[:, :3, 3], axis=1))
 
 
@@ -145,9 +140,8 @@ def absolute_error(aligned: FloatArray, truth: FloatArray) -> AbsoluteError:
 
 
 def frame_pairs(frame_index: IntArray, delta: int) -> Pairs:
-    """All pairs of frames whose numbers (N,), rising, differ by `delta`; a frame left out makes no wider
-    pair.
-    """
+    """All pairs of frames whose numbers (N,), rising, differ by `delta`; so a frame that is left out does not make a
+    wider pair."""
     place = np.searchsorted(frame_index, frame_index + delta)
     found = place < len(frame_index)
     found[found] = frame_index[place[found]] == frame_index[found] + delta
@@ -155,9 +149,8 @@ def frame_pairs(frame_index: IntArray, delta: int) -> Pairs:
 
 
 def distance_pairs(positions: FloatArray, distance: float, tolerance: float | None = None) -> Pairs:
-    """For every frame the later one whose distance along the path (N, 3) comes nearest to `distance`; the
-    first of equally near ones. Left out where that is off by more than `tolerance` (default: a tenth).
-    """
+    """For every frame, the later frame whose distance along the path (N, 3) is nearest to `distance`, the first of
+    equally near ones. Pairs whose distance differs by more than `tolerance` (default: a tenth) are left out."""
     tolerance = DISTANCE_TOLERANCE * distance if tolerance is None else tolerance
     path = travelled(positions)
     first = np.arange(len(path) - 1)
@@ -165,16 +158,14 @@ def distance_pairs(positions: FloatArray, distance: float, tolerance: float | No
     above = np.clip(np.searchsorted(path, goal), first + 1, len(path) - 1)
     below = np.maximum(above - 1, first + 1)
     nearer = np.where(np.abs(path[below] - goal) <= np.abs(path[above] - goal), below, above)
-    # Frames of a stop lie at one distance: the first of them.
+    # All frames of a stop have the same distance: the first is taken.
     second = np.maximum(np.searchsorted(path, path[nearer]), first + 1)
     near = np.abs(path[second] - path[first] - distance) <= tolerance
     return first[near], second[near]
 
 
 def relative_motion(poses: FloatArray, pairs: Pairs) -> tuple[FloatArray, FloatArray]:
-    """Rotation (P, 3, 3) and translation (P, 3) of the second camera of each pair in the frame of the
-    first.
-    """
+    """Rotation (P, 3, 3) and translation (P, 3) of the second camera of each pair in the coordinates of the first."""
     first, second = pairs
     back = poses[first, :3, :3].transpose(0, 2, 1)
     way = poses[second, :3, 3] - poses[first, :3, 3]
@@ -184,8 +175,8 @@ def relative_motion(poses: FloatArray, pairs: Pairs) -> tuple[FloatArray, FloatA
 def motion_errors(estimate: FloatArray, truth: FloatArray, pairs: Pairs) -> tuple[FloatArray, FloatArray]:
     """Errors (P,) of the motion over each pair: translation in the unit of the poses, rotation in degrees.
 
-    The error is the motion that takes the true relative pose to the estimated one. Its angle comes from a
-    quaternion; KITTI's kit takes an arc cosine, which loses what is below some 0.02 degrees.
+    The error is the motion from the true relative pose to the estimated one. Its angle is computed from a quaternion;
+    KITTI's kit uses an arc cosine, which is inaccurate below about 0.02 degrees.
     """
     rotation, translation = relative_motion(estimate, pairs)
     true_rotation, true_translation = relative_motion(truth, pairs)
@@ -195,7 +186,7 @@ def motion_errors(estimate: FloatArray, truth: FloatArray, pairs: Pairs) -> tupl
 
 
 def relative_error(estimate: FloatArray, truth: FloatArray, pairs: Pairs) -> RelativeError:
-    """RPE of poses (N, 4, 4) over these pairs."""
+    """RPE of poses (N, 4, 4) over the given pairs."""
     if not len(pairs[0]):
         return RelativeError(0, None, None, None, None)
     translation, rotation = motion_errors(estimate, truth, pairs)
@@ -211,9 +202,9 @@ def relative_error(estimate: FloatArray, truth: FloatArray, pairs: Pairs) -> Rel
 def kitti_error(estimate: FloatArray, truth: FloatArray, start_every: int = KITTI_STEP) -> KittiError:
     """KITTI's relative errors of poses (N, 4, 4): segments of 100, 200 ... 800 m of the true path.
 
-    A segment ends at the first frame more than its length of path behind its start, and its errors are
-    divided by that length. `start_every` 10 is the development kit's rule; 1 takes every frame (all pairs).
-    No alignment: only the scale of the estimate matters to a relative error.
+    A segment ends at the first frame that is more than its length of path behind its start. Its errors are divided by
+    that length. `start_every`: 10 is the development kit's rule; 1 starts a segment at every frame. The estimate needs
+    no alignment, because relative errors depend on its scale only.
     """
     path = travelled(truth[:, :3, 3])
     start = np.arange(0, len(path), start_every)

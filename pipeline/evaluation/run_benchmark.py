@@ -1,4 +1,4 @@
-"""A benchmark's sequences through the whole pipeline, as one run over many drives, and against their truth."""
+"""Reconstructs the sequences of a benchmark in one run over many drives and compares them with their truth."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pipeline.evaluation import Comparison, align, compare, evaluate, open_estim
 from pipeline.evaluation.benchmarks import Benchmark, Sequence
 from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score
 from pipeline.evaluation.clouds import Cloud, CloudErrors, compare_clouds, thinned
-from pipeline.evaluation.memory import PeakMemory
+from pipeline.evaluation.peak_memory import PeakMemory
 from pipeline.evaluation.sources import Truth
 from pipeline.fleet.discover.drive_ref import DriveRef
 from pipeline.fleet.records.ledger import DriveRow
 from pipeline.fleet.run import run_fleet
 from pipeline.publish import Manifest, PublishedDrive, read_manifest
 
-_CUBES = 10  # clouds are thinned to cubes of a tenth of the threshold
+_CUBES = 10  # clouds are thinned to one point per cube, whose side is the threshold divided by this
 _SCORES, _FRAMES, _RECTIFIED = "_scores", "_frames", "rectified.json"
 
 
@@ -43,12 +43,12 @@ def evaluate_benchmark(
     told: Callable[[Score], None] = lambda score: None,
     command: Listed[str] = (),
 ) -> list[Score]:
-    """Score every sequence, with all of the method and without each part in `ablate` (gcs, gcm, loops).
+    """Score every sequence with the whole method, and without each part in `ablate` (gcs, gcm, loops).
 
-    A variant is one run over all sequences, published below <output>/<benchmark>/<variant>/; what is there from before
-    with the same settings is not made again. A sequence that fails has a score that says why, and the others go on.
-    config.input, output and drive_id are the benchmark's; command is what was typed. Raises
-    DriveError where the data set is not there, StorageError where the output cannot be written.
+    Each variant is one run over all sequences, published below <output>/<benchmark>/<variant>/. Results that exist with
+    the same settings are kept. The score of a sequence that fails contains the reason; the others continue.
+    config.input, output and drive_id are set here; command: the command line, for the ledger; told: called with each
+    score. Raises DriveError if the data set does not exist, StorageError if the output cannot be written.
     """
     names = benchmark.sequences(data, sequences)
     data = storage.absolute(data)
@@ -79,8 +79,8 @@ def evaluate_benchmark(
 
 
 def _reconstructed(config: RunConfig, refs: list[DriveRef], command: Listed[str]) -> tuple[Mapping[str, DriveRow], int]:
-    """What became of each drive in one run over all, and the run's peak memory. KeyboardInterrupt where it was
-    stopped."""
+    """Run all drives; returns the outcome of each and the peak memory of the run in bytes. Raises KeyboardInterrupt if
+    the run was interrupted."""
     if not refs:
         return {}, 0
     reporter = Reporter()
@@ -103,22 +103,23 @@ def _score(
         raise DriveError(row.reason or f"drive {sequence.drive_id} is {row.state}")
     note = storage.join(place, _SCORES, f"{sequence.drive_id}.json")
     manifest = read_manifest(place, sequence.drive_id)
-    known = _noted(note)
+    known = _stored_score(note)
     if known is not None and known.identity != manifest.identity:
         known = None
     made_now = row.state == "published"
     if known is not None and known.seed == seed and not made_now:
         return known.score
-    spent = sum(seconds for stage, seconds in row.seconds.items() if stage != "find")  # not the drive's time
+    spent = sum(seconds for stage, seconds in row.seconds.items() if stage != "find")  # finding is not included
     cost = (spent, peak) if made_now else (known.score.seconds, known.score.peak_memory) if known else (None, None)
-    score = _judged(benchmark, sequence, variant, place, manifest, cost, seed)
-    text = json.dumps(asdict(_Noted(manifest.identity, seed, score)), indent=1)
+    score = _evaluated(benchmark, sequence, variant, place, manifest, cost, seed)
+    text = json.dumps(asdict(_StoredScore(manifest.identity, seed, score)), indent=1)
     storage.write_bytes_atomically(note, text.encode())
     return score
 
 
 def _rectified(benchmark: Benchmark, sequence: Sequence, place: str) -> str:
-    """The frames to reconstruct: the data set's own, or rectified ones, made once for all variants."""
+    """The folder of frames to reconstruct: the data set's own, or rectified ones, which are made once for all
+    variants."""
     if sequence.rectify is None:
         return sequence.frames
     above = storage.parent_and_name(place)[0]
@@ -134,23 +135,23 @@ def _rectified(benchmark: Benchmark, sequence: Sequence, place: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Noted:
-    """An earlier evaluation of the result with this identity, as it is stored beside the results."""
+class _StoredScore:
+    """An earlier score of the result with this identity, as it is stored with the results."""
 
     identity: str
     seed: int
     score: Score
 
 
-def _noted(uri: str) -> _Noted | None:
-    """What is known of an earlier evaluation; None where nothing or nothing readable is."""
+def _stored_score(uri: str) -> _StoredScore | None:
+    """An earlier score; None if there is none that can be read."""
     try:
-        return storage.parse_record(storage.read_bytes(uri), _Noted, "earlier score")
+        return storage.parse_record(storage.read_bytes(uri), _StoredScore, "earlier score")
     except (storage.NotFoundError, storage.DamagedError):
         return None
 
 
-def _judged(
+def _evaluated(
     benchmark: Benchmark,
     sequence: Sequence,
     variant: str,
@@ -197,8 +198,8 @@ def _clouds(
     threshold: float,
     seed: int,
 ) -> CloudErrors:
-    """The published points in the truth's world against the true cloud, both thinned alike and cut to what the camera
-    came near to."""
+    """Compare the published points with the true cloud, in the truth's world; both are thinned in the same way, and
+    points far from the camera's path are left out."""
     assert sequence.cloud is not None
     true_from_world = align(comparison.estimated_poses, comparison.true_poses, with_scale=True)
     size = threshold / _CUBES
@@ -217,7 +218,7 @@ def _clouds(
 
 
 def _near(points: Cloud, path: np.ndarray, reach: float | None) -> Cloud:
-    """The points (n, 3) at most `reach` metres from some camera of path (m, 3)."""
+    """The points (n, 3) that are at most `reach` metres from a camera position in path (m, 3)."""
     if reach is None or not len(points):
         return points
     distance, _ = cKDTree(path).query(points, distance_upper_bound=reach)

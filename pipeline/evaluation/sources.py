@@ -1,4 +1,4 @@
-"""Where trajectories come from: published drives, drives with truth, files of poses."""
+"""Opens trajectories: published drives, drives with truth, files of poses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TUM_COLUMNS = 8  # seconds, position, quaternion x y z w
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What is judged. drive: the published drive, None where it is a file."""
+    """The trajectory that is evaluated. drive: the published drive, None for a file of poses."""
 
     name: str
     uri: str
@@ -30,7 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What it is judged by. drive: the drive with its images and depth, None where it is a file."""
+    """The true trajectory. drive: the drive with its images and depth, None for a file of poses."""
 
     uri: str
     frames: PosedFrames
@@ -38,9 +38,9 @@ class Truth:
 
 
 def open_estimate(uri: str, drive_id: str | None = None) -> Estimate:
-    """A published drive's folder (OUT/ID), an output with a drive id, or a file of poses (KITTI or TUM).
+    """Open a published drive's folder (OUT/ID), an output with a drive id, or a file of poses (KITTI or TUM).
 
-    Raises DriveError for what is none of these, is not finished or damaged; StorageError as the store says.
+    Raises DriveError if it is none of these, not finished or damaged; StorageError if the store fails.
     """
     uri = storage.absolute(uri)
     shown = storage.redacted(uri)
@@ -49,7 +49,7 @@ def open_estimate(uri: str, drive_id: str | None = None) -> Estimate:
             raise DriveError(f"no prediction at {shown}: expected a published drive or a file of poses")
         if not _is_file(uri):
             raise DriveError(
-                f"{shown} is no published drive (no manifest.json); give the drive's own folder or an output "
+                f"{shown} is not a published drive (it has no manifest.json); give the drive's folder, or an output "
                 f"with --drive ID"
             )
         name = storage.parent_and_name(uri)[1]
@@ -60,9 +60,9 @@ def open_estimate(uri: str, drive_id: str | None = None) -> Estimate:
 
 
 def open_truth(uri: str, drive_id: str | None = None) -> Truth:
-    """A drive in KITTI's layout (<root>/sequences/<id>, or the root and a drive id), or a file of poses.
+    """Open a drive in KITTI's layout (<root>/sequences/<id>, or the root and a drive id), or a file of poses.
 
-    Raises DriveError for what is none of these or has no poses; StorageError as the store says.
+    Raises DriveError if it is none of these or has no poses; StorageError if the store fails.
     """
     uri = storage.absolute(uri)
     shown = storage.redacted(uri)
@@ -75,11 +75,11 @@ def open_truth(uri: str, drive_id: str | None = None) -> Truth:
     if sequences != "sequences":
         if not storage.exists(storage.join(uri, "sequences")):
             raise DriveError(
-                f"{shown} is no drive with truth: expected <root>/sequences/<id> with "
+                f"{shown} is not a drive with truth: expected <root>/sequences/<id> with "
                 f"<root>/poses/<id>.txt, or a file of poses"
             )
         if drive_id is None:
-            raise DriveError(f"{shown} holds many drives: give <root>/sequences/<id>, or --drive ID")
+            raise DriveError(f"{shown} contains many drives: give <root>/sequences/<id>, or --drive ID")
         root, name = uri, storage.check_drive_id(drive_id)
         if not storage.exists(storage.join(uri, "sequences", name)):
             raise DriveError(f"no drive {name} in {shown}/sequences")
@@ -97,7 +97,7 @@ def open_truth(uri: str, drive_id: str | None = None) -> Truth:
 
 
 def published_frames(drive: PublishedDrive) -> PosedFrames:
-    """The trajectory of a published drive, a row a frame."""
+    """The trajectory of a published drive, one row per frame."""
     table = drive.poses
     column = {name: table[name].to_numpy() for name in ("x", "y", "z", "qw", "qx", "qy", "qz")}
     poses = np.tile(np.eye(4), (table.num_rows, 1, 1))
@@ -108,7 +108,7 @@ def published_frames(drive: PublishedDrive) -> PosedFrames:
     if table.num_rows and not table["timestamp_ns"].null_count:
         times = table["timestamp_ns"].to_numpy().astype(np.float64) / 1e9
         if not (np.diff(times) > 0).all():
-            times = None  # a broken clock is no reason to have no figures: names and numbers are left
+            times = None  # with wrong times, frames can still be matched by name or number
     return PosedFrames(
         f"drive {drive.manifest.drive_id}",
         poses,
@@ -120,9 +120,8 @@ def published_frames(drive: PublishedDrive) -> PosedFrames:
 
 
 def read_poses(uri: str) -> PosedFrames:
-    """A file of poses world_from_camera: KITTI's 12 numbers a line (3 x 4 row by row), or TUM's 8 (seconds,
-    position, quaternion x y z w), '#' begins a comment. DriveError naming the line that is something else.
-    """
+    """Read a file of poses (world_from_camera): per line KITTI's 12 numbers (3 x 4, row by row) or TUM's 8 (seconds,
+    position, quaternion x y z w); '#' begins a comment. Raises DriveError, which names the line that is neither."""
     name = storage.parent_and_name(uri)[1]
     rows: list[list[float]] = []
     for number, line in enumerate(storage.read_bytes(uri).decode("utf-8", "replace").splitlines(), 1):
@@ -142,7 +141,7 @@ def read_poses(uri: str) -> PosedFrames:
             )
         rows.append(row)
     if not rows:
-        raise DriveError(f"{name} holds no poses")
+        raise DriveError(f"{name} contains no poses")
     table = np.array(rows, np.float64)
     poses = np.tile(np.eye(4), (len(table), 1, 1))
     times = None
@@ -169,7 +168,7 @@ def _rotations(quaternions: FloatArray, name: str) -> FloatArray:
 
 
 def _names(uris: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Names of the images without their endings, None where they do not tell frames apart (a video)."""
+    """Names of the images without their endings; None if they are not all different (a video)."""
     names = tuple(storage.parent_and_name(uri)[1].rpartition(".")[0] for uri in uris)
     return names if names and all(names) and len(set(names)) == len(names) else None
 

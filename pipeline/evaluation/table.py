@@ -1,4 +1,4 @@
-"""An evaluation as tables for people."""
+"""Prints an evaluation as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.common.visible_text import visible
-from pipeline.evaluation.report import Evaluation
+from pipeline.evaluation.drive_evaluation import Evaluation
 from pipeline.evaluation.trajectory import AlignedErrors
 
 NOTHING = "–"
@@ -19,15 +19,13 @@ def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> 
 
 
 def render(evaluation: Evaluation) -> Group:
-    """What was compared, the trajectory's errors by alignment, turns and depth, as something rich can
-    print.
-    """
+    """What was compared, the trajectory's errors by alignment, turns and depth, for printing with rich."""
     frames, trajectory = evaluation.frames, evaluation.trajectory
     left = [
         f"  {count} {words}"
         for count, words in (
-            (frames.filled_compared, "of them with a pose filled in from neighbours"),
-            (frames.filled_skipped, "left out, their pose was filled in from neighbours"),
+            (frames.filled_compared, "of them with an interpolated pose"),
+            (frames.filled_skipped, "left out because their pose was interpolated"),
             (frames.missing, "without a pose"),
             (frames.unmatched, "without a true pose"),
         )
@@ -92,7 +90,7 @@ def _turns(evaluation: Evaluation) -> str:
     if not trajectory.turns:
         return "turns: the truth has none of 60 degrees or more"
     return (
-        f"turns: {len(trajectory.turns)} of 60 degrees or more, rotation off by "
+        f"turns: {len(trajectory.turns)} of 60 degrees or more, rotation error "
         f"{_number(trajectory.turn_error_mean)} degrees (mean), "
         f"{_number(trajectory.turn_error_maximum)} (max)"
     )

@@ -1,4 +1,4 @@
-"""All errors of one trajectory, in one value."""
+"""Computes all errors of one trajectory."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from pipeline.evaluation.turns import Turn, turn_errors
 
 @dataclass(frozen=True)
 class RelativeErrors:
-    """RPE over 1 and 10 frames, 1 m and 100 m of the true path, and 100 m of the estimated path: the last is
-    how evo picks pairs unless told otherwise, the others are the same pairs for every estimate."""
+    """RPE over 1 and 10 frames, over 1 m and 100 m of the true path, and over 100 m of the estimated path. The last is
+    evo's default; the others use the same pairs for every estimate."""
 
     over_1_frame: RelativeError
     over_10_frames: RelativeError
@@ -43,8 +43,8 @@ class RelativeErrors:
 class AlignedErrors:
     """Errors of an estimate after one alignment to the truth.
 
-    scale: metres per unit of the estimate, 1 after SE(3). kitti: a segment from every frame, kitti_step10:
-    from every tenth as the development kit does."""
+    scale: metres per unit of the estimate, 1 after SE(3). kitti: with a segment from every frame; kitti_step10: from
+    every tenth, as in the development kit."""
 
     scale: float
     ate: AbsoluteError
@@ -55,12 +55,11 @@ class AlignedErrors:
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """Errors of an estimate of `poses` frames along `path_length` metres. absolute: with nothing aligned, where both
-    have a place on Earth.
+    """Errors of an estimate of `poses` frames along `path_length` metres.
 
-    se3: aligned by a rigid motion, the estimate taken to be in metres; sim3: by a similarity, for estimates
-    without a unit. turns: every turn of the truth; turn_error_mean and _maximum in degrees, None without
-    turns.
+    se3: after alignment by a rigid motion (the estimate must be in metres); sim3: after alignment by a similarity, for
+    estimates of unknown scale; turns: every turn of the truth; turn_error_mean, turn_error_maximum: degrees, None
+    without turns; absolute: without alignment, None unless both are georeferenced.
     """
 
     poses: int
@@ -75,8 +74,8 @@ class TrajectoryErrors:
 
 @dataclass(frozen=True)
 class AbsoluteDistance:
-    """Distances of positions with nothing aligned, metres: root mean squares in space, and across and along z, which is
-    up in the world of a georeferenced estimate."""
+    """Distances between positions without alignment, metres: root mean squares in space, horizontally and along z,
+    which points upwards in a georeferenced world; and the largest."""
 
     rmse: float
     horizontal: float
@@ -85,7 +84,7 @@ class AbsoluteDistance:
 
 
 def absolute_distance(estimate: FloatArray, truth: FloatArray) -> AbsoluteDistance:
-    """Of positions (N, 3) that are in one world already: metres east, north, up at one origin."""
+    """Distances between positions (N, 3) that are in one world: metres east, north, up of one origin."""
     away = estimate - truth
     squares = away**2
     return AbsoluteDistance(
@@ -97,7 +96,7 @@ def absolute_distance(estimate: FloatArray, truth: FloatArray) -> AbsoluteDistan
 
 
 def align(estimate: FloatArray, truth: FloatArray, *, with_scale: bool) -> Sim3:
-    """truth_from_estimate: least squares over the positions of poses (N, 4, 4). ValueError as `umeyama`."""
+    """truth_from_estimate, by least squares over the positions of poses (N, 4, 4). Raises ValueError like `umeyama`."""
     return umeyama(estimate[:, :3, 3], truth[:, :3, 3], with_scale=with_scale)
 
 
@@ -106,10 +105,10 @@ def evaluate_trajectory(
 ) -> TrajectoryErrors:
     """Compare two trajectories of the same frames.
 
-    estimate, truth (N, 4, 4): world_from_camera with OpenCV axes, each in a world of its own; the truth in
-    metres. frame_index (N,), rising: the frames' numbers where some were left out, so that no pair of frames
-    spans a gap unnoticed; default 0..N-1. Raises ValueError in one line: other shapes or lengths, fewer than
-    three poses, numbers that are not finite, matrices that are no rotations, a trajectory that does not move.
+    estimate, truth (N, 4, 4): world_from_camera, OpenCV axes, each in its own world; the truth in metres. frame_index
+    (N,), rising: the frames' numbers if some were left out, so that no pair of frames spans a gap; default 0..N-1.
+    Raises ValueError for other shapes or lengths, fewer than three poses, numbers that are not finite, matrices that
+    are not rotations, and a trajectory that does not move.
     """
     estimate_poses = check_poses(np.asarray(estimate), "estimate")
     true_poses = check_poses(np.asarray(truth), "truth")
@@ -121,7 +120,7 @@ def evaluate_trajectory(
         )
     frames = np.arange(count) if frame_index is None else np.asarray(frame_index, np.int64)
     if frames.shape != (count,) or (np.diff(frames) <= 0).any():
-        raise ValueError(f"expected {count} rising frame numbers, one a pose")
+        raise ValueError(f"expected {count} rising frame numbers, one per pose")
     errors = {}
     for with_scale in (False, True):
         alignment = align(estimate_poses, true_poses, with_scale=with_scale)

@@ -1,4 +1,4 @@
-"""Turns of a drive, found in the truth, and how well the estimate turned with it."""
+"""Finds the turns of a drive in the truth, and computes the error of the estimate's rotation over each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import numpy as np
 from pipeline.backend.sim3 import rotation_log
 from pipeline.evaluation.metrics import FloatArray, relative_motion, travelled
 
-# A corner of a street is driven with a radius of 6 to 25 m (9 to 2 degrees a metre); a bend of a country road
-# is
-# below one degree a metre and no turn.
-_RATE = 1.0  # degrees a metre
-_WINDOW = 2.0  # metres before and behind over which the rate is taken
-SMALLEST = 60.0  # degrees that count as turning off
+# At a street corner the radius is 6 to 25 m (9 to 2 degrees per metre); a bend of a country road has less than one
+# degree per metre and does not count as a turn.
+_RATE = 1.0  # degrees per metre
+_WINDOW = 2.0  # metres before and after, over which the rate is measured
+SMALLEST = 60.0  # degrees; smaller changes of direction are not turns
 
 
 @dataclass(frozen=True)
 class Turn:
     """One turn from frame `first` to frame `last` of the drive.
 
-    degrees: how far the truth turned, right positive; error: angle of the rotation between the estimated and
-    the true motion over the turn; yaw_error: its part about the camera's down axis, positive where the
-    estimate turned further right. All in degrees.
+    degrees: rotation of the truth, positive to the right; error: angle of the rotation between the estimated and the
+    true motion over the turn; yaw_error: its part about the camera's y axis (down), positive if the estimate turned
+    further right. All in degrees.
     """
 
     first: int
@@ -34,17 +33,16 @@ class Turn:
 
 
 def find_turns(world_from_camera: FloatArray, smallest: float = SMALLEST) -> tuple[tuple[int, int], ...]:
-    """First and last place of every stretch of (N, 4, 4), metres, that turns one way by `smallest` degrees or
-    more.
+    """First and last position of every stretch of (N, 4, 4), metres, that turns in one direction by at least `smallest`
+    degrees.
 
-    Turning is about the camera's own down axis (OpenCV axes), at one degree a metre or more over four metres;
-    so a curve of more than 57 m radius is none, whatever the frame rate. A stop within a turn does not part
-    it.
+    Turning is measured about the camera's y axis (down), over four metres, and must be at least one degree per metre;
+    so a curve with a radius above 57 m is not a turn, at any frame rate. A stop within a turn does not divide it.
     """
     count = len(world_from_camera)
     rotation, _ = relative_motion(world_from_camera, (np.arange(count - 1), np.arange(1, count)))
     heading = np.concatenate([[0.0], np.degrees(rotation_log(rotation)[:, 1]).cumsum()])
-    # Standing frames move on by next to nothing, so that every frame has its place along the path.
+    # A tiny distance is added per frame, so that standing frames have different positions along the path.
     path = travelled(world_from_camera[:, :3, 3]) + 1e-6 * np.arange(count)
     before, after = np.maximum(path - _WINDOW, path[0]), np.minimum(path + _WINDOW, path[-1])
     rate = (np.interp(after, path, heading) - np.interp(before, path, heading)) / (after - before)
@@ -60,9 +58,9 @@ def find_turns(world_from_camera: FloatArray, smallest: float = SMALLEST) -> tup
 def turn_errors(
     estimate: FloatArray, truth: FloatArray, frame_index: np.ndarray, smallest: float = SMALLEST
 ) -> tuple[Turn, ...]:
-    """Every turn of the truth (N, 4, 4) with the error of the estimate's rotation over it.
+    """Every turn of the truth (N, 4, 4), with the error of the estimate's rotation over it.
 
-    frame_index (N,): the frame numbers to report. Alignment does not matter: the rotations are relative.
+    frame_index (N,): the frame numbers to report. The rotations are relative, so the estimate needs no alignment.
     """
     turns = []
     for first, last in find_turns(truth, smallest):

@@ -9,7 +9,7 @@ from pipeline.benchmark.fleet import FleetBenchmark
 from pipeline.fleet.records.ledger import read_run
 
 
-def test_a_small_fleet_is_run_whole_and_measured(tmp_path, capsys):
+def test_a_small_fleet_is_run_and_measured(tmp_path, capsys):
     words = ["--what", "fleet", "--json", "-", "--fleet.drives", "30", "--fleet.groups", "4", "--fleet.frames", "200"]
     words += ["--fleet.speed-up", "200", "--fleet.output", str(tmp_path)]
     assert main(words) == 0

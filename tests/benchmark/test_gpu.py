@@ -1,4 +1,4 @@
-"""Each part of the GPU benchmark: on a GPU where there is one, and the same lines on a CPU."""
+"""Each part of the GPU benchmark, on a GPU if there is one, and on a CPU."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_a_training_step_lowers_the_loss(kind):
 
 
 @EITHER
-def test_the_renderer_gives_the_picture_of_a_cpu(kind):
+def test_the_renderer_gives_the_image_of_a_cpu(kind):
     frames_per_second, same = rendering(kind)
     assert frames_per_second > 0 and same
 

@@ -1,4 +1,4 @@
-"""The benchmark of planning: a made-up S3 server, and everything else as in a run."""
+"""The benchmark of planning, with a simulated S3 server and everything else as in a run."""
 
 import json
 

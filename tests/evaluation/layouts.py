@@ -1,4 +1,4 @@
-"""Miniatures of the benchmarks, in exactly the layouts that their archives unpack to."""
+"""Small data sets in exactly the layouts of the benchmarks' unpacked archives."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scipy.spatial.transform import Rotation
 
 SIZE = (48, 32)  # width, height
 FOCAL = 30.0
-WALL = 6.0  # metres before every camera
+WALL = 6.0  # metres in front of every camera
 
 
 def poses(count: int, step: float = 0.5) -> np.ndarray:
-    """A way (count, 4, 4) forward, with a bend."""
+    """A path (count, 4, 4) forward, with a bend."""
     every = np.tile(np.eye(4), (count, 1, 1))
     for i in range(count):
         every[i, :3, :3] = Rotation.from_euler("y", 2.0 * i, degrees=True).as_matrix()
@@ -44,7 +44,7 @@ def kitti(root: Path, count: int = 12, name: str = "04") -> np.ndarray:
 
 
 def virtual_kitti(root: Path, count: int = 12, scene: str = "Scene01", apart: bool = False) -> np.ndarray:
-    """Scene01/clone with two cameras; apart: the three archives each in a folder of its own."""
+    """Scene01/clone with two cameras; apart: the three archives are unpacked into separate folders."""
     way = poses(count)
     rgb, depth, text = (
         (root / f"vkitti_2.0.3_{part}" if apart else root) / scene / "clone" for part in ("rgb", "depth", "textgt")
@@ -72,7 +72,7 @@ def virtual_kitti(root: Path, count: int = 12, scene: str = "Scene01", apart: bo
 
 
 def write_ply(path: Path, points: np.ndarray) -> None:
-    """Binary, with colours, as a laser scanner's."""
+    """Write a binary file with colours, like a laser scanner's."""
     kind = np.dtype([*((a, "<f4") for a in "xyz"), *((c, "u1") for c in ("red", "green", "blue"))])
     rows = np.zeros(len(points), kind)
     for i, axis in enumerate("xyz"):
@@ -89,7 +89,7 @@ def wall(count: int = 2000, seed: int = 0) -> np.ndarray:
 
 
 def eth3d(root: Path, count: int = 8, scene: str = "courtyard") -> tuple[np.ndarray, np.ndarray]:
-    """A scene with photographs, calibration and a scan in a frame of its own. The poses and the cloud."""
+    """Write a scene with photographs, calibration and a scan with its own coordinates; returns poses and cloud."""
     way = poses(count)
     folder = root / scene
     images = folder / "images" / "dslr_images_undistorted"
@@ -140,7 +140,7 @@ def tum(root: Path, count: int = 12, name: str = "rgbd_dataset_freiburg1_desk") 
 
 
 def write_pcd(path: Path, points: np.ndarray) -> None:
-    """Binary, with padding and colour, as PCL writes it."""
+    """Write a binary file with padding and colour, as PCL does."""
     kind = np.dtype([*((a, "<f4") for a in "xyz"), ("_", "u1", (4,)), ("rgb", "<f4")])
     rows = np.zeros(len(points), kind)
     for i, axis in enumerate("xyz"):
@@ -156,7 +156,7 @@ FISHEYE = {"fx": 20.0, "fy": 20.5, "cx": 23.0, "cy": 16.2, "k": (0.05, -0.02, 0.
 
 
 def oxford_spires(root: Path, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """A walk of the rig. The camera's poses in the scan's world and the scan."""
+    """Write a walk of the rig; returns the camera's poses in the scan's world, and the scan."""
     name = "2024-03-12-keble-college-02"
     folder = root / "sequences" / name
     (folder / "raw" / "cam0").mkdir(parents=True)

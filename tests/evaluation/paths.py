@@ -40,7 +40,7 @@ def drifted(truth: np.ndarray, seed: int = 1, position: float = 0.1, turn: float
 
 
 def moved(poses: np.ndarray, scale: float, seed: int = 5) -> np.ndarray:
-    """The same trajectory in another world: turned, shifted, `scale` units a metre."""
+    """The same trajectory in another world: rotated, shifted, with `scale` units per metre."""
     rng = np.random.default_rng(seed)
     turn = Rotation.from_rotvec(rng.normal(0, 1, 3)).as_matrix()
     out = poses.copy()
@@ -50,7 +50,7 @@ def moved(poses: np.ndarray, scale: float, seed: int = 5) -> np.ndarray:
 
 
 def streets(*corners: float, straight: float = 30.0, radius: float = 8.0, step: float = 0.7) -> np.ndarray:
-    """A level drive (n, 4, 4): straight, a corner of so many degrees (right positive), straight ..."""
+    """A level drive (n, 4, 4): straight, a corner of the first angle (degrees, right positive), straight, and so on."""
     curvature: list[float] = []
     for corner in (*corners, None):
         curvature += [0.0] * int(straight / step)
@@ -116,7 +116,7 @@ def publish(
     times: bool = True,
     options: PublishConfig | None = None,
 ) -> str:
-    """Publish poses (n, 4, 4) and depth (n, h, w), both in world units, as two chunks; the drive's folder.
+    """Publish poses (n, 4, 4) and depth (n, h, w), both in world units, as two chunks; returns the drive's folder.
 
     numbers (n,): which frames of the truth these are. The camera is that of `write_truth`.
     """

@@ -17,13 +17,13 @@ def frames(count, *, times=None, names=None, missing=(), filled=(), what="it"):
     return PosedFrames(what, poses, known, is_filled, None if times is None else np.asarray(times, float), names)
 
 
-def test_frames_go_by_number_where_nothing_else_is_known():
+def test_frames_are_matched_by_number_if_nothing_else_is_known():
     (first, second), matched = associate(frames(5), frames(5))
     assert (first == second).all()
     assert (matched.by, matched.compared, matched.tolerance_s) == ("index", 5, None)
 
 
-def test_times_go_before_names_and_names_before_numbers():
+def test_times_are_preferred_to_names_and_names_to_numbers():
     times = 0.1 * np.arange(8)
     names = tuple("abcdefgh")
     estimate = frames(4, times=times[::2], names=tuple("bdfh"))
@@ -58,7 +58,7 @@ def test_frames_without_a_true_pose_are_counted():
     second=st.lists(st.integers(0, 500), min_size=1, max_size=30, unique=True),
     tolerance=st.integers(0, 30),
 )
-def test_matched_times_are_one_to_one_near_and_nothing_nearer_is_left_over(first, second, tolerance):
+def test_matched_times_are_one_to_one_within_the_tolerance_and_complete(first, second, tolerance):
     a, b = np.sort(first) / 10, np.sort(second) / 10
     i, j = match_times(a, b, tolerance / 10)
     assert (np.diff(i) > 0).all() and (np.diff(j) > 0).all()
@@ -89,7 +89,7 @@ def test_names_in_another_order_are_refused():
         (frames(4, filled=[0, 1]), frames(4), {"filled": "skip"}, "2 do, by index"),
     ],
 )
-def test_frames_that_cannot_be_matched_are_said_in_one_line(estimate, truth, options, message):
+def test_frames_that_cannot_be_matched_are_reported_in_one_line(estimate, truth, options, message):
     with pytest.raises(DriveError, match=message) as caught:
         associate(estimate, truth, **options)
     assert "\n" not in str(caught.value)

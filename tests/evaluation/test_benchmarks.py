@@ -1,4 +1,4 @@
-"""Every benchmark is read from its own layout and says where to get it; clouds and means are what they should be."""
+"""Every benchmark is read from its own layout, and errors name its source; point clouds and means are correct."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_kitti_odometry(tmp_path):
 def test_the_real_clip_is_a_kitti_sequence(shared):
     benchmark = BENCHMARKS["kitti"]
     root = str(shared / "data" / "kitti")
-    with pytest.raises(DriveError, match=r"there: 90.*cvlibs\.net"):
+    with pytest.raises(DriveError, match=r"found: 90.*cvlibs\.net"):
         benchmark.sequences(root)  # 90 is none of the eleven
     assert benchmark.sequences(root, ("90",)) == ("90",)
     assert len(benchmark.read(root, "90").truth) == 51
@@ -90,7 +90,7 @@ def test_oxford_spires_poses_of_the_camera_and_rectified_frames(tmp_path):
     assert tuple(sorted(p.stem for p in (tmp_path / "frames").iterdir())) == found.truth.names
 
 
-def test_a_rectified_frame_is_what_a_pinhole_of_the_same_focal_length_sees(tmp_path):
+def test_a_rectified_frame_equals_that_of_a_pinhole_of_the_same_focal_length(tmp_path):
     layouts.oxford_spires(tmp_path / "data")
     k, (width, height) = layouts.FISHEYE, layouts.SIZE
     mono = np.array([[k["fx"], 0, k["cx"]], [0, k["fy"], k["cy"]], [0, 0, 1.0]])
@@ -114,7 +114,7 @@ def test_a_rectified_frame_is_what_a_pinhole_of_the_same_focal_length_sees(tmp_p
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_data_set_that_is_not_there_says_where_it_comes_from_and_what_is_expected(tmp_path, name):
+def test_the_error_for_a_missing_data_set_names_its_source_and_layout(tmp_path, name):
     for data in (tmp_path / "nothing", tmp_path):
         with pytest.raises(DriveError) as caught:
             BENCHMARKS[name].sequences(str(data))
@@ -126,11 +126,11 @@ def test_a_data_set_that_is_not_there_says_where_it_comes_from_and_what_is_expec
     "name, sequence, file, text, said",
     [
         ("virtual-kitti", "Scene01/clone", "Scene01/clone/extrinsic.txt", "0 0 1 2\n", "expected 18 values in line 1"),
-        ("virtual-kitti", "Scene01/clone", "Scene01/clone/intrinsic.txt", "", "not of the same frames"),
+        ("virtual-kitti", "Scene01/clone", "Scene01/clone/intrinsic.txt", "", "have different frames"),
         ("eth3d", "courtyard", "courtyard/dslr_calibration_undistorted/images.txt", "1 2 3\n\n", "an image's pose"),
         ("tum", "rgbd_dataset_freiburg1_desk", "rgbd_dataset_freiburg1_desk/groundtruth.txt", "1 2\n", "line 1"),
         ("oxford-spires", KEBLE, "calibration/cam0.yaml", "a: [1\n", "cam0.yaml"),
-        ("oxford-spires", KEBLE, "calibration/cam0.yaml", "a: 1\n", "lacks or breaks"),
+        ("oxford-spires", KEBLE, "calibration/cam0.yaml", "a: 1\n", "is incomplete or wrong"),
         ("oxford-spires", KEBLE, "calibration/cam0.yaml", "distortion_model: radtan\n", "radtan"),
     ],
 )
@@ -169,9 +169,9 @@ def test_clouds_are_read_as_another_program_writes_them(tmp_path, ending, text):
 @pytest.mark.parametrize(
     "data", [b"", b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n1\n", b"ply\n" + b"x" * 5000]
 )
-def test_a_cloud_that_is_none_is_named(tmp_path, data):
+def test_a_file_that_is_not_a_cloud_is_named(tmp_path, data):
     (tmp_path / "a.ply").write_bytes(data)
-    with pytest.raises(DriveError, match=r"a\.ply: cannot be read"):
+    with pytest.raises(DriveError, match=r"a\.ply cannot be read"):
         list(read_cloud(str(tmp_path / "a.ply")))
     layouts.write_ply(tmp_path / "b.ply", layouts.wall(100))
     (tmp_path / "b.ply").write_bytes((tmp_path / "b.ply").read_bytes()[:-300])
@@ -190,7 +190,7 @@ def test_cloud_errors_are_those_of_a_shifted_grid():
         compare_clouds(grid, grid[:0], 1.0)
 
 
-def test_thinning_leaves_one_point_a_cube_over_all_pieces():
+def test_thinning_leaves_one_point_per_cube_over_all_pieces():
     points = np.random.default_rng(0).uniform(-2, 2, (5000, 3)).astype(np.float32)
     got = thinned(np.array_split(points, 7), 0.5, 0)
     cubes = np.unique(np.floor(points / 0.5), axis=0)
@@ -205,7 +205,7 @@ def test_too_many_points_are_drawn_with_the_seed(monkeypatch):
     assert len(first) == 100 and (first == again).all() and (first != other).any()
 
 
-def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
+def test_means_leave_out_failures_with_a_note_and_kitti_has_a_mean_without_01():
     scores = [
         Score("00", "full", frames=10, ate=1.0, f1=None),
         Score("01", "full", frames=10, ate=30.0),
@@ -230,6 +230,6 @@ def test_means_leave_out_failures_and_say_so_and_kitti_is_also_without_01():
         "failed: 02, full: drive 02: it broke",
         "3.00",
         "commit: abc",
-        "those that failed are not in it",
+        "failed ones are not included",
     ):
         assert words in said, words

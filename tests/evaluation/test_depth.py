@@ -1,4 +1,4 @@
-"""Depth from published points: exact where it can be known, and honest about what is missing."""
+"""Depth from published points: exact errors, and correct figures of what is missing."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def evaluated(tmp_path, depth, truth=None, **options):
     return evaluate(compare(open_estimate(folder), open_truth(str(sequence))))
 
 
-def test_depth_that_is_true_has_no_error_and_its_scale(tmp_path):
+def test_true_depth_has_no_error_and_the_right_scale(tmp_path):
     depth = evaluated(tmp_path, depths()).depth
     assert depth.abs_rel == pytest.approx(0, abs=2e-4)
     assert depth.within_125 == 1
@@ -40,7 +40,7 @@ def test_depth_that_is_true_has_no_error_and_its_scale(tmp_path):
     assert "published points" in depth.source
 
 
-def test_a_known_error_comes_out(tmp_path):
+def test_a_known_error_is_measured(tmp_path):
     depth = depths()
     depth[:, :, ::4] *= 1.2
     depth[:, -1, 1::4] *= 0.5
@@ -51,11 +51,11 @@ def test_a_known_error_comes_out(tmp_path):
     assert result.scale == pytest.approx(1 / UNIT, rel=2e-4)
 
 
-def test_what_the_confidence_filter_drops_is_not_covered(tmp_path):
+def test_pixels_that_the_confidence_filter_removed_are_not_covered(tmp_path):
     confidence = np.full((FRAMES, HEIGHT, WIDTH), 5.0)
     confidence[:, :, ::3] = 1.0
     depth = depths()
-    depth[:, :, ::3] *= 3  # would show, were it compared
+    depth[:, :, ::3] *= 3  # a large error, if it were compared
     result = evaluated(tmp_path, depth, confidence=confidence).depth
     assert result.abs_rel == pytest.approx(0, abs=2e-4)
     assert result.pixels == FRAMES * (HEIGHT - HEIGHT // 4) * WIDTH * 2 // 3
@@ -63,7 +63,7 @@ def test_what_the_confidence_filter_drops_is_not_covered(tmp_path):
     assert result.coverage == pytest.approx(2 / 3, abs=0.01)
 
 
-def test_a_network_image_of_half_the_size_covers_the_source_image_all_the_same(tmp_path):
+def test_a_network_image_of_half_the_size_covers_the_source_image_too(tmp_path):
     result = evaluated(tmp_path, depths()[:, 1::2, 1::2]).depth
     assert result.pixels == FRAMES * (HEIGHT - HEIGHT // 4) * WIDTH // 4
     assert result.coverage == pytest.approx(1, abs=0.02)
@@ -117,7 +117,7 @@ def test_truth_beyond_the_limit_is_left_out(tmp_path):
         (True, {"options": PublishConfig(with_points=False)}, "published without points"),
     ],
 )
-def test_why_there_is_no_depth_is_said(tmp_path, depth, options, note):
+def test_the_reason_for_missing_depth_is_given(tmp_path, depth, options, note):
     sequence = write_truth(tmp_path / "truth", walk(FRAMES), depth=depth)
     result = evaluated(tmp_path, depths(), sequence, **options)
     assert result.depth is None
@@ -125,7 +125,7 @@ def test_why_there_is_no_depth_is_said(tmp_path, depth, options, note):
     assert result.trajectory.sim3.ate.rmse < 1e-6
 
 
-def test_points_that_meet_no_true_depth_give_no_figure(tmp_path):
+def test_points_without_true_depth_give_no_errors(tmp_path):
     confidence = np.full((FRAMES, HEIGHT, WIDTH), 1.0)
     confidence[:, : HEIGHT // 4] = 9.0  # the sky alone
     result = evaluated(tmp_path, depths(), confidence=confidence, options=PublishConfig(confidence_share=5.0))
@@ -173,7 +173,7 @@ def test_no_depth_has_no_median():
 
 
 @given(spacing=st.floats(0.5, 4.0), columns=st.integers(10, 60), seed=st.integers(0, 1000))
-def test_the_grid_shows_in_the_points_of_a_frame(spacing, columns, seed):
+def test_the_grid_is_found_in_the_points_of_a_frame(spacing, columns, seed):
     rng = np.random.default_rng(seed)
     places = (np.tile(np.arange(columns), 20) + 0.5) * spacing + rng.normal(0, 1e-3, columns * 20)
     kept = places[rng.random(len(places)) < 0.7]

@@ -22,7 +22,7 @@ EVO_PAIRS = {
 }
 
 
-def test_the_stored_numbers_of_kitti_00_come_out(shared):
+def test_the_stored_numbers_of_kitti_00_are_reproduced(shared):
     folder = shared / "data" / "trajectories"
     expected = json.loads((folder / "KITTI_00_ORB.expected.json").read_text())
     estimate, truth = (
@@ -34,13 +34,13 @@ def test_the_stored_numbers_of_kitti_00_come_out(shared):
     for name, errors in (("se3", result.se3), ("sim3", result.sim3)):
         assert errors.ate.rmse == pytest.approx(expected[f"ate_rmse_{name}"], rel=1e-9)
         rpe = errors.rpe.over_100m_of_estimate
-        # The files' rotations are rounded to six digits, which the order of products shows.
+        # The files' rotations are rounded to six digits, so the result depends on the order of products.
         assert rpe.translation_mean == pytest.approx(expected[f"rpe100m_trans_mean_{name}"], rel=1e-6)
         assert rpe.rotation_mean == pytest.approx(expected[f"rpe100m_rot_deg_mean_{name}"], rel=1e-6)
 
 
 @pytest.mark.parametrize(("seed", "scale"), [(0, 1.0), (1, 0.2), (2, 1.3)])
-def test_random_trajectories_have_the_errors_that_evo_finds(seed, scale):
+def test_random_trajectories_have_the_same_errors_as_in_evo(seed, scale):
     truth = walk(140, seed)
     estimate = moved(drifted(truth, seed + 50, position=0.03), scale, seed)
     result = evaluate_trajectory(estimate, truth)
@@ -64,7 +64,7 @@ def test_random_trajectories_have_the_errors_that_evo_finds(seed, scale):
                 rpe = metrics.RPE(relation, delta, unit, all_pairs=True, pairs_from_reference=from_reference)
                 try:
                     rpe.process_data((reference, path))
-                except Exception:  # evo's own word for "no pairs"
+                except Exception:  # evo raises this if there are no pairs
                     rpe.error = np.zeros(0)
                 assert ours.pairs == len(rpe.error)
                 if ours.pairs:
@@ -73,7 +73,7 @@ def test_random_trajectories_have_the_errors_that_evo_finds(seed, scale):
                     assert getattr(ours, f"{kind}_mean") == pytest.approx(said["mean"])
 
 
-def test_frames_are_matched_by_time_as_evo_matches_them():
+def test_frames_are_matched_by_time_as_in_evo():
     rng = np.random.default_rng(3)
     first = np.arange(60) * 0.1 + rng.uniform(-0.02, 0.02, 60)
     second = np.delete(np.arange(80) * 0.1 + rng.uniform(-0.02, 0.02, 80), [5, 17, 18, 40])

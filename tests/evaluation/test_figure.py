@@ -26,7 +26,7 @@ def test_a_figure_that_cannot_be_written_is_an_error_of_the_store(tmp_path):
         trajectory_figure(streets(), streets(), str(tmp_path / "file" / "a.png"), "x")
 
 
-def test_the_picture_of_a_drive_shows_its_frames_its_depth_and_its_path(tmp_path):
+def test_the_plot_of_a_drive_shows_its_frames_its_depth_and_its_path(tmp_path):
     poses = walk(7)
     truth = open_truth(str(write_truth(tmp_path / "truth", poses)))
     depth = np.stack([np.where(true_depth(i) > 0, true_depth(i), 90.0) for i in range(7)])
@@ -39,7 +39,7 @@ def test_the_picture_of_a_drive_shows_its_frames_its_depth_and_its_path(tmp_path
     assert (pictures[0] != pictures[1]).any(-1).mean() > 0.001  # other depth, another picture
 
 
-def test_depth_as_published_lies_on_the_grid_it_was_taken_from(tmp_path):
+def test_published_depth_lies_on_the_networks_grid(tmp_path):
     poses = walk(4)
     depth = np.stack([np.where(true_depth(i) > 0, true_depth(i), 90.0) for i in range(4)])
     drive = open_estimate(publish(tmp_path, poses, depth, bad=(2,))).drive
@@ -48,7 +48,7 @@ def test_depth_as_published_lies_on_the_grid_it_was_taken_from(tmp_path):
     np.testing.assert_allclose(images[1], depth[1], rtol=1e-4)
 
 
-def test_files_of_poses_have_no_picture(tmp_path):
+def test_files_of_poses_have_no_plot(tmp_path):
     write_kitti_poses(tmp_path / "poses.txt", walk(5))
     path = str(tmp_path / "poses.txt")
     with pytest.raises(ValueError, match="images"):

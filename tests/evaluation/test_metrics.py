@@ -51,7 +51,7 @@ def test_errors_after_se3_do_not_depend_on_the_estimates_world(seed):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds, scale=scales)
-def test_a_trajectory_that_is_the_truth_in_another_world_has_no_error(seed, scale):
+def test_the_truth_in_another_world_has_no_error(seed, scale):
     truth = walk(30, seed, step=6.0)
     result = evaluate_trajectory(moved(truth, scale, seed), truth)
     assert result.sim3.ate.maximum < 1e-6
@@ -64,7 +64,7 @@ def test_a_trajectory_that_is_the_truth_in_another_world_has_no_error(seed, scal
 
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds)
-def test_a_similarity_fits_at_least_as_well_as_a_rigid_motion_and_neither_can_be_bettered(seed):
+def test_a_similarity_fits_at_least_as_well_as_a_rigid_motion_and_both_are_optimal(seed):
     truth = walk(25, seed)
     estimate = drifted(truth, seed + 1, position=0.4)
     result = evaluate_trajectory(estimate, truth)
@@ -134,7 +134,7 @@ def test_pairs_by_distance_take_the_nearest_frame_and_the_first_of_a_stop():
 
 
 def _kitti_as_described(estimate, truth, step):
-    """Loops, as the benchmark's description puts it."""
+    """The plain twin: loops, as in the benchmark's description."""
     distance = [0.0]
     for a, b in itertools.pairwise(truth):
         distance.append(distance[-1] + np.linalg.norm(b[:3, 3] - a[:3, 3]))
@@ -186,7 +186,7 @@ def _with(change):
         (np.diag([1, 1, -1, 1.0]) @ walk(6), "a rotation in frame 0"),
     ],
 )
-def test_what_cannot_be_compared_is_said_in_one_line(estimate, message):
+def test_trajectories_that_cannot_be_compared_are_reported_in_one_line(estimate, message):
     with pytest.raises(ValueError, match=message) as caught:
         evaluate_trajectory(estimate, walk(6))
     assert "\n" not in str(caught.value)

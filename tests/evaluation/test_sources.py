@@ -30,7 +30,7 @@ LINE = "1 0 0 0 0 1 0 0 0 0 1 {}\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no poses"),
+        ("", "contains no poses"),
         ("1 2 3\n" * 4, r"expected 12 \(KITTI\) or 8 \(TUM\) finite numbers in line 1"),
         (LINE.format(0) * 2 + LINE.format("nan"), r"12 finite numbers in line 3 \(frame 2\)"),
         (LINE.format(0) * 2 + "1 2 3\n", "12 finite numbers in line 3"),
@@ -41,7 +41,7 @@ LINE = "1 0 0 0 0 1 0 0 0 0 1 {}\n"
         ("1 0 0 0 0 0 0 1\n" * 3, "frame 1 is no later than the one before"),
     ],
 )
-def test_a_file_that_is_something_else_is_said_in_one_line(tmp_path, text, message):
+def test_a_file_without_poses_is_reported_in_one_line(tmp_path, text, message):
     (tmp_path / "poses.txt").write_text(text)
     with pytest.raises(DriveError, match=message) as caught:
         read_poses(str(tmp_path / "poses.txt"))
@@ -74,12 +74,12 @@ def test_a_drive_of_bad_frames_has_no_poses(tmp_path):
     ("make", "message"),
     [
         (lambda p: (p / "nothing", None), "no prediction at"),
-        (lambda p: (p, None), "is no published drive"),
+        (lambda p: (p, None), "is not a published drive"),
         (lambda p: (p, "12"), "no drive 12 in"),
         (lambda p: ((p / "07").mkdir() or p, "07"), "is not finished"),
     ],
 )
-def test_a_prediction_that_is_not_there_is_said_in_one_line(tmp_path, make, message):
+def test_a_missing_prediction_is_reported_in_one_line(tmp_path, make, message):
     uri, drive_id = make(tmp_path)
     with pytest.raises(DriveError, match=message):
         open_estimate(str(uri), drive_id)
@@ -94,11 +94,11 @@ def test_truth_is_a_sequence_folder_a_root_with_an_id_or_a_file(tmp_path):
     assert open_truth(str(tmp_path / "poses/07.txt")).drive is None
 
 
-def test_truth_that_is_not_there_is_said_in_one_line(tmp_path):
+def test_missing_truth_is_reported_in_one_line(tmp_path):
     sequence = write_truth(tmp_path / "kitti", walk(5))
     for uri, drive_id, message in (
         (tmp_path / "nothing", None, "no truth at"),
-        (tmp_path, None, "is no drive with truth"),
+        (tmp_path, None, "is not a drive with truth"),
         (tmp_path / "kitti", None, "give <root>/sequences/<id>, or --drive ID"),
         (tmp_path / "kitti", "11", "no drive 11 in"),
         (tmp_path / "kitti", "../x", "drive id"),

@@ -7,7 +7,7 @@ from pipeline.evaluation.turns import find_turns, turn_errors
 from tests.evaluation.paths import moved, streets
 
 
-def test_corners_are_found_with_their_angle_and_side_whatever_the_frame_rate():
+def test_corners_are_found_with_their_angle_and_side_at_any_frame_rate():
     for step in (0.3, 0.7, 1.5):
         truth = streets(90, -90, 80, step=step)
         turns = turn_errors(truth, truth, np.arange(len(truth)))
@@ -26,7 +26,7 @@ def test_bends_and_straight_roads_are_no_turns():
     assert find_turns(streets(90, radius=90)) == ()
 
 
-def test_a_stop_within_a_turn_does_not_part_it():
+def test_a_stop_within_a_turn_does_not_divide_it():
     truth = streets(90)
     middle = len(truth) // 2
     waiting = np.concatenate([truth[:middle], np.repeat(truth[middle : middle + 1], 40, 0), truth[middle:]])
@@ -35,7 +35,7 @@ def test_a_stop_within_a_turn_does_not_part_it():
     assert turns[0][1] - turns[0][0] > 40
 
 
-def test_an_estimate_that_turns_short_is_off_by_what_it_lacks():
+def test_an_estimate_that_turns_too_little_has_the_difference_as_its_error():
     truth = streets(90, -90)
     frames, short, turns = np.arange(len(truth)), truth.copy(), find_turns(truth)
     for (first, last), way in zip(turns, (1, -1), strict=True):
@@ -55,7 +55,7 @@ def test_a_drive_without_turns_has_no_error_over_them():
     assert (result.turns, result.turn_error_mean, result.turn_error_maximum) == ((), None, None)
 
 
-def test_kitti_00_turns_off_some_two_dozen_times(shared):
+def test_kitti_00_has_about_two_dozen_turns(shared):
     from pipeline.evaluation import read_poses
 
     truth = read_poses(str(shared / "data/trajectories/KITTI_00_gt.txt")).world_from_camera

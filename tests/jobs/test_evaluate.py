@@ -62,7 +62,7 @@ def test_an_output_and_a_root_need_the_drives_name_only_once(drive, tmp_path, ca
     less = json.loads(capsys.readouterr().out)
     assert (whole["frames"]["compared"], less["frames"]["compared"]) == (20, 19)
     assert less["frames"]["filled_skipped"] == 1
-    assert less["depth"] is None and less["depth_note"] == "not asked for"
+    assert less["depth"] is None and less["depth_note"] == "not requested"
     assert less["trajectory"]["sim3"]["rpe"]["over_1_frame"]["pairs"] == 17  # none across the gap
 
 

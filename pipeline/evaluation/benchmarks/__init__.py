@@ -1,7 +1,7 @@
-"""Benchmarks of the field in their own layouts: which sequences, where their frames and their truth are.
+"""Public benchmarks in their own layouts: their sequences, frames and truth.
 
-In: a data set as it was unpacked, on a path or URI. Out: `Sequence`s that can be reconstructed and judged; the
-figures others published for them; a table of all.
+In: an unpacked data set, as a path or URI. Out: `Sequence`s that can be reconstructed and evaluated, with published
+figures and a table.
 """
 
 from pipeline.evaluation.benchmarks.eth3d import ETH3D
@@ -12,6 +12,6 @@ from pipeline.evaluation.benchmarks.tum import TUM
 from pipeline.evaluation.benchmarks.virtual_kitti import VIRTUAL_KITTI
 
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for one in (KITTI, OXFORD_SPIRES, VIRTUAL_KITTI, ETH3D, TUM)}
-"""By the name that --benchmark knows."""
+"""By their names for --benchmark."""
 
 __all__ = ["BENCHMARKS", "Benchmark", "Sequence"]

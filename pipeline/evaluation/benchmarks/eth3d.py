@@ -58,7 +58,8 @@ def _read(data: str, name: str) -> Sequence:
 
 
 def _poses(uri: str, title: str) -> dict[str, FloatArray]:
-    """world_from_camera (4, 4) by image name. COLMAP's images.txt: two lines an image, the second its keypoints."""
+    """world_from_camera (4, 4) by image name. COLMAP's images.txt has two lines per image, the second with
+    keypoints."""
     lines = storage.read_bytes(uri).decode("utf-8", "replace").splitlines()
     lines = [line for line in lines if not line.startswith("#")]
     poses = {}
@@ -76,9 +77,9 @@ def _poses(uri: str, title: str) -> dict[str, FloatArray]:
 
 
 def _alignment(uri: str, title: str) -> dict[str, FloatArray]:
-    """world_from_scan (4, 4) by file name, of a MeshLab project."""
+    """world_from_scan (4, 4) by file name, from a MeshLab project."""
     text = storage.read_bytes(uri).decode("utf-8", "replace")
-    if "<!ENTITY" in text:  # nothing a MeshLab project has; expanding entities can fill the memory
+    if "<!ENTITY" in text:  # MeshLab projects have none, and expanding them could exhaust RAM
         raise DriveError(f"{title}: scan_alignment.mlp declares entities")
     try:
         meshes = ElementTree.fromstring(text).iter("MLMesh")

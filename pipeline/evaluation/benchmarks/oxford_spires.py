@@ -1,8 +1,8 @@
 """Oxford Spires (Tao et al. 2024): walks around historic buildings, fisheye cameras, laser-scanned sites.
 
-The truth is the pose of the rig's base in the scan's world at about 20 Hz; a frame's camera follows by interpolation,
-the rig's fixed base-to-lidar transform and the calibrated lidar-to-camera one. Frames are rectified before they are
-reconstructed, because the network expects a pinhole camera.
+The truth is the pose of the rig's base in the world of the scan, at about 20 Hz. The pose of a frame's camera is
+computed from it by interpolation, the rig's fixed base-to-lidar transform and the calibrated lidar-to-camera transform.
+Frames are rectified before they are reconstructed, because the network expects a pinhole camera.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from pipeline.evaluation.sources import read_poses
 from pipeline.publish.poses import quaternion_from_rotation, rotation_from_quaternion, slerp
 
 BASE_FROM_LIDAR = pose(np.diag([-1.0, -1.0, 1.0]), np.array([0.0, 0.0, 0.124]))
-"""Of the rig (the data set's calibration notes): 0.124 m up, half a turn about z."""
+"""Of the rig (the data set's calibration notes): 0.124 m upwards, and a rotation by 180 degrees about z."""
 
 REACH = 50.0
-"""Metres. A site's scan is larger than what one walk saw: what lies further from the walk is not compared."""
+"""Metres. The scan of a site is larger than the part that one walk saw; points farther from the walk are not
+compared."""
 
 _CAMERA = "cam0"
 _LONGEST_GAP_S = 0.1  # between two poses of the truth
@@ -60,7 +61,7 @@ def _read(data: str, name: str) -> Sequence:
         raise DriveError(f"{title}: images are named by their time in seconds, got {names[0]!r}") from None
     base = read_poses(storage.join(folder, *_TRAJECTORY))
     if base.timestamps_s is None:
-        raise DriveError(f"{title}: gt-tum.txt: expected times and poses, 8 numbers a line")
+        raise DriveError(f"{title}: gt-tum.txt: expected times and poses, 8 numbers per line")
     base_from_camera = BASE_FROM_LIDAR @ np.linalg.inv(camera_from_lidar)
     poses = {
         name: world_from_base @ base_from_camera
@@ -96,7 +97,7 @@ def _read(data: str, name: str) -> Sequence:
 
 
 def interpolated(truth: PosedFrames, times: FloatArray) -> list[FloatArray | None]:
-    """The pose (4, 4) at each of the times (n,), None outside the truth and in its gaps of more than 0.1 s."""
+    """The pose (4, 4) at each of the times (n,); None outside the truth and in gaps of more than 0.1 s."""
     known = truth.timestamps_s
     assert known is not None
     after = np.clip(np.searchsorted(known, times), 1, len(known) - 1)
@@ -124,14 +125,16 @@ def _calibration(folder: str, title: str) -> tuple[Camera, FloatArray]:
         fx, fy, cx, cy = matrix[[0, 1, 0, 1], [0, 1, 2, 2]].tolist()
         bent = np.array(camera["distortion_coefficients"]["data"], float).reshape(4)
         size = int(camera["image_width"]), int(camera["image_height"])
-        fisheye = Camera("fisheye", *size, fx, fy, cx + 0.5, cy + 0.5, tuple(bent.tolist()))  # it counts pixels from 0
+        fisheye = Camera(
+            "fisheye", *size, fx, fy, cx + 0.5, cy + 0.5, tuple(bent.tolist())
+        )  # its pixel centres are at whole numbers
         moved = np.array(_yaml(extrinsics, title)[_CAMERA]["T_cam_lidar"], float).reshape(4, 4)
     except (KeyError, TypeError, ValueError) as error:
-        raise DriveError(f"{title}: the calibration of {_CAMERA} lacks or breaks {error}") from None
+        raise DriveError(f"{title}: the calibration of {_CAMERA} is incomplete or wrong: {error}") from None
     return fisheye, moved
 
 
-def _yaml(uri: str, title: str) -> Mapping[str, Any]:  # a file: the caller refuses what does not fit
+def _yaml(uri: str, title: str) -> Mapping[str, Any]:  # of any content; the caller checks it
     try:
         return yaml.safe_load(storage.read_bytes(uri))
     except yaml.YAMLError as error:
@@ -139,7 +142,7 @@ def _yaml(uri: str, title: str) -> Mapping[str, Any]:  # a file: the caller refu
 
 
 def _site(data: str, name: str) -> str | None:
-    """The scan of the place: 2024-03-12-keble-college-02 was walked at keble-college."""
+    """The URI of the site's scan: 2024-03-12-keble-college-02 is a walk at keble-college. None if there is none."""
     root = storage.join(data, "ground_truth_map")
     if not storage.exists(root):
         return None

@@ -1,4 +1,4 @@
-"""Scores of sequences, their means, and a table of them beside published figures."""
+"""Scores of sequences, their means, and a table of them with published figures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ VARIANTS: dict[str, Callable[[RunConfig], RunConfig]] = {
     "gcm": lambda config: replace(config, memory_scope="off"),
     "loops": lambda config: replace(config, loops=False),
 }
-"""What is changed in the settings for a variant: without the sum over all chunks, without the memories, without loop
-closure."""
+"""The settings of each variant: all of the method, a separate memory for each chunk, no memories, no loop closure."""
 
 _WITHOUT = {"gcs": "without GCS", "gcm": "without GCM", "loops": "without loops", FULL: "full"}
 _NOTHING = "–"
@@ -30,13 +29,14 @@ _NOTHING = "–"
 
 @dataclass(frozen=True)
 class Score:
-    """One sequence in one variant; metres and degrees, after Sim(3). failed: why there are no figures.
+    """The score of one sequence in one variant: metres and degrees, after Sim(3) alignment.
 
-    ate: RMSE of positions, ate_percent of the path; rte, rre: RMSE of the motion's translation and rotation over 100 m
-    (None on shorter paths); kitti_translation (%) and kitti_rotation (degrees per 100 m): KITTI's over 100 to 800 m;
-    chamfer, f1 of clouds, `clouds` all their numbers; seconds of all stages but finding and waiting, peak_memory bytes
-    of the run that made it (over all drives that it had at a time): None where that is not known; compared: of
-    `frames`, those with truth; code_version: of what made the result.
+    failed: why there are no figures, else None; frames: of the sequence; compared: how many of them have a true pose;
+    ate: RMSE of positions; ate_percent: the same in % of the path; rte, rre: RMSE of the motion's translation and
+    rotation over 100 m (None for shorter paths); kitti_translation (%), kitti_rotation (degrees per 100 m): KITTI's
+    errors over 100 to 800 m; chamfer, f1: of point clouds; clouds: all figures of the clouds; seconds: of all stages
+    except finding the drive, None if unknown; peak_memory: bytes of the run that made the result, with all its drives,
+    None if unknown; code_version: of the code that made it.
     """
 
     sequence: str
@@ -75,13 +75,13 @@ _COLUMNS = {
 
 
 def mean(scores: Listed[Score], metric: str) -> float | None:
-    """The mean of a metric over the sequences that have it; None where none has."""
+    """The mean of a metric over the sequences that have it; None if none has it."""
     values = [value for score in scores if (value := getattr(score, metric)) is not None]
     return sum(values) / len(values) if values else None
 
 
 def means(benchmark: Benchmark, scores: Listed[Score]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Means by variant, over all sequences and without the one that the benchmark's users leave out."""
+    """Means by variant, over all sequences, and without the one that is usually left out on this benchmark."""
     every: dict[str, dict[str, dict[str, float | None]]] = {}
     for variant in dict.fromkeys(score.variant for score in scores):
         own = [score for score in scores if score.variant == variant]
@@ -95,7 +95,7 @@ def means(benchmark: Benchmark, scores: Listed[Score]) -> dict[str, dict[str, di
 
 
 def render(benchmark: Benchmark, scores: Listed[Score]) -> Group:
-    """A table a variant with its means, published figures under it."""
+    """One table per variant, with means and published figures at the end."""
     parts: list[Table] = []
     for variant, groups in means(benchmark, scores).items():
         own = [score for score in scores if score.variant == variant]
@@ -123,11 +123,11 @@ def render(benchmark: Benchmark, scores: Listed[Score]) -> Group:
 
 
 def remarks(benchmark: Benchmark, scores: Listed[Score], made: dict[str, str]) -> str:
-    """What belongs to the tables: failures with their reasons, what others measured, how it was made."""
+    """Text below the tables: a note on published figures, failures with reasons, and how the scores were made."""
     lines = [f"published: {benchmark.published_note}"] if benchmark.published_note else []
     lines += [f"failed: {one.sequence}, {_WITHOUT[one.variant]}: {one.failed}" for one in scores if one.failed]
     if any(score.failed for score in scores):
-        lines.append("a mean is over the sequences that have the figure; those that failed are not in it")
+        lines.append("a mean is over the sequences that have the figure; failed ones are not included")
     return "\n".join([*lines, *(f"{name}: {value}" for name, value in made.items())])
 
 

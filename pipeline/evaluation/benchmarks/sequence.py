@@ -1,4 +1,4 @@
-"""What a benchmark is: sequences with frames, true poses and perhaps a true cloud; and how they are judged."""
+"""Sequences of benchmarks (frames, true poses, perhaps a true point cloud), benchmarks, and readers they share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.evaluation.clouds import Cloud
 from pipeline.evaluation.metrics import FloatArray
 
 Rectify = Callable[[Path], None]
-"""Writes a sequence's frames, made fit for a pinhole camera, into an empty folder."""
+"""Writes a sequence's frames, rectified for a pinhole camera, into an empty folder."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """One sequence: `frames` is what a reconstruction takes as its input (unless `rectify` writes them), `truth` its
-    poses with the frames' names, `cloud` the pieces of its true cloud (n, 3) in the truth's world, metres, or None."""
+    """One sequence. frames: the input of a reconstruction (unless `rectify` writes the frames); truth: true poses with
+    the names of the frames; cloud: yields parts (n, 3) of the true cloud in the truth's world, metres, or None."""
 
     name: str
     frames: str
@@ -32,7 +32,7 @@ class Sequence:
 
     @property
     def drive_id(self) -> str:
-        """The name as a drive's."""
+        """The sequence's name, changed so that it is a valid drive id."""
         return storage.check_drive_id(re.sub(r"[^A-Za-z0-9._-]", "-", self.name))
 
 
@@ -40,10 +40,10 @@ class Sequence:
 class Benchmark:
     """A data set and how results on it are scored.
 
-    names: the sequences that are run unless others are asked for; find: lists those that a folder holds; read: one of
-    them. cloud_threshold: of F1, metres, None where clouds are not scored; cloud_reach: true and estimated points
-    further from where the camera went are left out, metres. left_out: a sequence without which a second average is
-    given. published: figures by method and metric, per sequence where known ("mean" else).
+    names: the sequences that are run by default, empty for all; find: lists those in a folder; read: reads one.
+    cloud_threshold: of F1, metres, None if clouds are not scored; cloud_reach: points farther from the camera's path
+    are left out, metres. left_out: a sequence without which a second mean is given. published: mean figures by method
+    and metric.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Benchmark:
     published_note: str = ""
 
     def sequences(self, data: str, asked: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """The sequences to run: those asked for, else the benchmark's own that are there.
+        """The sequences to run: those in `asked`, or by default the benchmark's sequences that exist.
 
-        DriveError saying what folder is expected and where to get it, where none is.
+        Raises DriveError, which names the expected layout and the source of the data, if one does not exist.
         """
         data = storage.absolute(data)
         try:
@@ -73,7 +73,7 @@ class Benchmark:
         missing = [name for name in chosen if name not in there]
         if missing or not chosen:
             what = f"no sequence {', '.join(missing)}" if missing else "no sequence of the benchmark"
-            others = f" (there: {', '.join(there[:20])})" if there else ""
+            others = f" (found: {', '.join(there[:20])})" if there else ""
             raise DriveError(
                 f"{self.title}: {what} in {storage.redacted(data)}{others}; expected {self.layout}; from {self.source}"
             )
@@ -81,7 +81,8 @@ class Benchmark:
 
 
 def named_truth(what: str, names: list[str], poses: dict[str, FloatArray]) -> PosedFrames:
-    """True poses (4, 4) by image name, for images in drive order; those without one are not known."""
+    """True poses (4, 4) by image name -> PosedFrames for `names` in drive order; images without a pose are not known.
+    Raises DriveError if no image has one."""
     known = np.array([name in poses for name in names], bool)
     every = np.tile(np.eye(4), (len(names), 1, 1))
     for place, name in enumerate(names):
@@ -93,7 +94,7 @@ def named_truth(what: str, names: list[str], poses: dict[str, FloatArray]) -> Po
 
 
 def image_names(folder: str) -> list[str]:
-    """Names without their endings of the images in a folder, in drive order. DriveError where there is none."""
+    """Names without endings of the images in a folder, in drive order. Raises DriveError if there are none."""
     endings = (".png", ".jpg", ".jpeg")
     names = [f.name for f in storage.list_files(folder) if f.name.lower().endswith(endings)]
     if not names:
@@ -108,7 +109,8 @@ def image_names(folder: str) -> list[str]:
 
 
 def text_rows(uri: str, columns: int | None, *, separator: str | None = None) -> list[list[str]]:
-    """Words of each line that is no comment. DriveError naming the line that has another number of them."""
+    """The words of each line that is not a comment. Raises DriveError, which names a line with another number of
+    words."""
     rows = []
     for number, line in enumerate(storage.read_bytes(uri).decode("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -122,7 +124,7 @@ def text_rows(uri: str, columns: int | None, *, separator: str | None = None) ->
 
 
 def pose(rotation: FloatArray, position: FloatArray) -> FloatArray:
-    """A rigid motion (4, 4) of its rotation (3, 3) and position (3,)."""
+    """The rigid motion (4, 4) with a rotation (3, 3) and a position (3,)."""
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = rotation, position
     return matrix

@@ -10,7 +10,7 @@ from pipeline.evaluation.associate import match_times
 from pipeline.evaluation.benchmarks.sequence import Benchmark, Sequence, image_names, named_truth
 from pipeline.evaluation.sources import read_poses
 
-_TOLERANCE_S = 0.02  # as the benchmark's own tools
+_TOLERANCE_S = 0.02  # as in the benchmark's own tools
 
 
 def _find(data: str) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def _read(data: str, name: str) -> Sequence:
         raise DriveError(f"{title}: images are named by their time in seconds, got {names[0]!r}") from None
     truth = read_poses(storage.join(folder, "groundtruth.txt"))
     if truth.timestamps_s is None:
-        raise DriveError(f"{title}: groundtruth.txt: expected times and poses, 8 numbers a line")
+        raise DriveError(f"{title}: groundtruth.txt: expected times and poses, 8 numbers per line")
     first, second = match_times(times, truth.timestamps_s, _TOLERANCE_S)
     poses = {names[i]: truth.world_from_camera[j] for i, j in zip(first, second, strict=True)}
     return Sequence(name, frames, named_truth(title, names, poses))

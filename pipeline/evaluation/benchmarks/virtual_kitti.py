@@ -15,7 +15,7 @@ from pipeline.evaluation.clouds import Cloud
 from pipeline.evaluation.metrics import FloatArray
 
 REACH = 80.0
-"""Metres. Depth goes to the sky's 655.35; what is further away than this is not compared."""
+"""Metres. The sky has depth 655.35; points farther away than this are not compared."""
 
 _SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
 _CAMERA = "Camera_0"
@@ -24,7 +24,7 @@ _DEPTH_PER_METRE = 100.0
 
 
 def _part(data: str, part: str, name: str) -> str:
-    """The folder of a sequence: archives unpacked into one place, or each beside the others."""
+    """The folder of a sequence; the archives may be unpacked into one folder or into one folder each."""
     own = storage.join(data, f"vkitti_2.0.3_{part}")
     return storage.join(own if storage.exists(own) else data, name)
 
@@ -66,7 +66,7 @@ def _cameras(text: str, title: str) -> tuple[dict[int, FloatArray], dict[int, Fl
     except (ValueError, np.linalg.LinAlgError) as error:
         raise DriveError(f"{title}: {error} in extrinsic.txt or intrinsic.txt") from None
     if not poses or set(poses) != set(intrinsics):
-        raise DriveError(f"{title}: extrinsic.txt and intrinsic.txt are not of the same frames")
+        raise DriveError(f"{title}: extrinsic.txt and intrinsic.txt have different frames")
     return poses, intrinsics
 
 
@@ -75,7 +75,7 @@ def _unprojected(uri: str, intrinsics: FloatArray, world_from_camera: FloatArray
     row, column = np.nonzero((depth > 0) & (depth < REACH))
     fx, fy, cx, cy = intrinsics
     z = depth[row, column]
-    # its principal point (620.5, 187 of 1242 x 375) counts the first pixel's centre as 0
+    # in its principal point (620.5, 187 of 1242 x 375), the first pixel's centre is at 0
     local = np.stack([(column - cx) / fx * z, (row - cy) / fy * z, z], -1)
     return (local @ world_from_camera[:3, :3].T + world_from_camera[:3, 3]).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How much memory a job takes: this process and all that it started, and the GPU of this process."""
+"""Measures the peak memory of a job: RAM of this process and its descendants, or GPU memory of this process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.common.process_memory import MemoryTrace, family, resident_bytes
 
 
 class PeakMemory:
-    """Use as a context. peak, afterwards: most bytes seen, on the GPU where there is one (of this process), else on
-    the host (resident without shared pages, this process and its descendants, five times a second)."""
+    """A context; afterwards, `peak` is the most bytes in use: on the GPU by this process if it used one, else on the
+    host by this process and its descendants (resident, without shared pages, measured five times per second)."""
 
     def __init__(self, every_s: float = 0.2) -> None:
         self.peak = 0
@@ -37,4 +37,4 @@ def _private_bytes(pid: int) -> int:
     try:
         return resident_bytes(pid)
     except OSError:
-        return 0  # it ended meanwhile
+        return 0  # the process has ended

@@ -1,4 +1,4 @@
-"""One drive's evaluation as a value: what was compared, how, and what came out."""
+"""The evaluation of one drive: matches frames and computes all errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors of one drive. depth is None where there is none to compare, depth_note then says why."""
+    """Errors of one drive. depth: None if none could be compared; depth_note: then the reason."""
 
     drive_id: str
     estimate: str
@@ -28,13 +28,13 @@ class Evaluation:
     depth_note: str | None
 
     def to_json(self) -> dict[str, object]:
-        """What json can write; numbers that do not exist (no segment of 100 m, say) are null."""
+        """Plain values for JSON; errors that are not defined (without a segment of 100 m, for example) are None."""
         return {"version": REPORT_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """An estimate and its truth, frame by frame: `pairs` are the places of frames that belong together."""
+    """An estimate and its truth. pairs: positions of matching frames in both."""
 
     estimate: Estimate
     truth: Truth
@@ -52,7 +52,7 @@ class Comparison:
         return self.truth.frames.world_from_camera[self.pairs[1]]
 
     def aligned_poses(self) -> FloatArray:
-        """The estimate in the truth's world and metres, by Sim(3)."""
+        """The estimate's poses (n, 4, 4) after Sim(3) alignment with the truth, metres."""
         alignment = align(self.estimated_poses, self.true_poses, with_scale=True)
         return alignment.transform_pose(self.estimated_poses)
 
@@ -65,7 +65,7 @@ def compare(
     tolerance_s: float = 0.01,
     filled: Filled = "count",
 ) -> Comparison:
-    """Match the frames of the two. Raises DriveError as `associate`."""
+    """Match the frames of both. Raises DriveError like `associate`."""
     pairs, matched = associate(estimate.frames, truth.frames, match, tolerance_s=tolerance_s, filled=filled)
     return Comparison(estimate, truth, pairs, matched)
 
@@ -77,8 +77,12 @@ def evaluate(
     max_depth: float | None = None,
     truth_origin: tuple[float, float, float] | None = None,
 ) -> Evaluation:
-    """All errors of a comparison. truth_origin: latitude, longitude (degrees), altitude (metres) about which the truth
-    is metres east, north, up: then with nothing aligned, too. Raises DriveError in one line where they do not exist."""
+    """All errors of a comparison.
+
+    truth_origin: latitude, longitude (degrees) and altitude (metres) of the point from which the truth is in metres
+    east, north, up; with it, positions are also compared without alignment. Raises DriveError if errors are not
+    defined.
+    """
     estimate, truth = comparison.estimate, comparison.truth
     try:
         trajectory = evaluate_trajectory(comparison.estimated_poses, comparison.true_poses, comparison.pairs[0])
@@ -86,7 +90,7 @@ def evaluate(
         raise DriveError(f"{estimate.frames.what} against {truth.frames.what}: {error}") from None
     if truth_origin is not None:
         if estimate.drive is None or estimate.drive.origin is None:
-            raise DriveError(f"{estimate.name} has no place on Earth: there is nothing absolute to compare")
+            raise DriveError(f"{estimate.name} is not georeferenced, so absolute positions cannot be compared")
         places = geodetic_from_enu(comparison.estimated_poses[:, :3, 3], estimate.drive.origin)
         away = absolute_distance(enu_from_geodetic(*places, truth_origin), comparison.true_poses[:, :3, 3])
         trajectory = replace(trajectory, absolute=away)
@@ -99,9 +103,9 @@ def evaluate(
 
 
 def _no_depth(comparison: Comparison, with_depth: bool) -> str | None:
-    """Why there is no depth to compare; None where there is."""
+    """Why depth cannot be compared; None if it can."""
     if not with_depth:
-        return "not asked for"
+        return "not requested"
     if comparison.estimate.drive is None:
         return "the prediction is a file of poses"
     if comparison.truth.drive is None:
