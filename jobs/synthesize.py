@@ -18,6 +18,7 @@ from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
+from pipeline.synthetic.rig import MOST_CAMERAS
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class CityConfig:
     """Put the car's own bonnet into the picture."""
     orientation: int = 1
     """EXIF's number (1 to 8) of how frames are stored; they are seen upright."""
+    cameras: int = 1
+    """Cameras of the car, at most 6: 2 are a stereo pair, 3 and more look around (pipeline/synthetic/rig.py)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render: cpu or cuda."""
 
@@ -59,6 +62,10 @@ class CityConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not 1 <= self.cameras <= MOST_CAMERAS:
+            raise ValueError(f"cameras must be 1 to {MOST_CAMERAS}, not {self.cameras}")
+        if self.cameras > 1 and self.lens is not None:
+            raise ValueError("several cameras have no lens; leave out --lens or --cameras")
         if not 1 <= self.orientation <= 8:
             raise ValueError(f"orientation must be 1 to 8, not {self.orientation}")
 
@@ -84,6 +91,7 @@ def _render(config: CityConfig) -> None:
                 config.lens,
                 config.bonnet,
                 config.orientation,
+                config.cameras,
             )
             name, done = f"{number:02d}", 0
 

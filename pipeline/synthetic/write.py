@@ -6,7 +6,10 @@
                                               fx,fy,cx,cy,model,params, pixel centres at +0.5)
 <output>/sequences/<id>/times.txt             seconds, one line per frame
 <output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres; the first frame is the
-identity <output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
+                                              identity
+<output>/sequences/<id>/cam_left/, ...        frames of further cameras (image_1/: of a stereo pair); depth_cam_left/
+<output>/sequences/<id>/rig_config.json       poses of the cameras, as COLMAP has them; only with several cameras
+<output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
 unfinished
 """
 
@@ -29,6 +32,7 @@ from pipeline.errors import DriveError
 from pipeline.synthetic.drive import CityDrive
 from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens, with_bonnet
 from pipeline.synthetic.read import DEPTH_PER_METRE
+from pipeline.synthetic.rig import FRONT, RIG_FILE, STEREO_BASELINE_M, rig_cameras, rig_file
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
 _JPEG_QUALITY = 92  # with 4:4:4 the error is below a camera's noise, and the file has a tenth of the size of a PNG
@@ -52,6 +56,8 @@ class DriveSpec:
     """Whether the car's bonnet is in the image; it has no depth."""
     orientation: int = 1
     """EXIF orientation in which the frames are stored; readers show them upright."""
+    cameras: int = 1
+    """Cameras of the car, the front one first (`rig_cameras`)."""
 
 
 def write_drive(
@@ -60,13 +66,18 @@ def write_drive(
     """Render a drive and write it below `output_uri`; returns the URI of its sequence folder.
 
     A finished drive of the same spec is kept. `progress` is called after every few frames. Raises DriveError if another
-    drive has this id there, ValueError for a spec that cannot be rendered, StorageError if a file cannot be written
+    drive has this id there, ValueError for a spec that cannot be rendered (a lens on several cameras), StorageError if
+    a file cannot be written
     (the unfinished drive has no drive.json and is written again next time).
     """
     storage.check_drive_id(drive_id)
+    if spec.cameras > 1 and spec.lens is not None:
+        raise ValueError("several cameras have no lens")
     sequence = storage.join(output_uri, "sequences", drive_id)
     marker = storage.join(sequence, "drive.json")
     about = {"format": _FORMAT, "renderer": "pipeline.synthetic", "drive_id": drive_id, **asdict(spec)}
+    if spec.cameras == 1:
+        del about["cameras"]  # as drives say that were rendered before there were several
     if storage.exists(marker):
         _refuse_another(marker, about, drive_id)
         if progress is not None:
@@ -76,12 +87,11 @@ def write_drive(
     _check_free(output_uri, sequence, begun, about, drive_id)
     storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
     drive = _drive(spec, device)
-    for folder in (
-        storage.join(sequence, "image_0"),
-        storage.join(sequence, "depth_0"),
-        storage.join(output_uri, "poses"),
-    ):
-        storage.make_dir(folder)
+    others = rig_cameras(spec.cameras)
+    for folder in (FRONT, *(camera.folder for camera in others)):
+        storage.make_dir(storage.join(sequence, folder))
+        storage.make_dir(storage.join(sequence, _depth_folder(folder)))
+    storage.make_dir(storage.join(output_uri, "poses"))
     for first in range(0, spec.frames, _BATCH):
         numbers = range(first, min(first + _BATCH, spec.frames))
         rendered = drive.render(numbers)
@@ -89,19 +99,22 @@ def write_drive(
         if spec.bonnet:
             images = with_bonnet(images, spec.seed)
             depths = np.where(bonnet_mask(spec.seed, spec.height, spec.width), np.float32(0), depths)
-        for number, image, depth in zip(numbers, images, depths, strict=True):
-            frame = storage.join(sequence, "image_0", f"{number:06d}.jpg")
-            storage.write_bytes_atomically(frame, _jpeg(image, spec.orientation))
-            storage.write_bytes_atomically(storage.join(sequence, "depth_0", f"{number:06d}.png"), _depth_png(depth))
+        _write_frames(sequence, FRONT, numbers, images, depths, spec.orientation)
+        for camera in others:
+            assert isinstance(drive, CityDrive)  # a lens has no rig
+            seen = drive.render_poses(drive.world_from_camera[numbers.start : numbers.stop] @ camera.front_from_camera)
+            _write_frames(sequence, camera.folder, numbers, seen.images, seen.depth, spec.orientation)
         if progress is not None:
             progress(numbers.stop, spec.frames)
     poses = np.linalg.inv(drive.world_from_camera[0]) @ drive.world_from_camera
     texts = {
-        storage.join(sequence, "calib.txt"): _calibration(drive) + "\n",
+        storage.join(sequence, "calib.txt"): _calibration(drive, spec.cameras == 2) + "\n",
         storage.join(sequence, "times.txt"): "".join(f"{t:.6e}\n" for t in drive.route.timestamps_s),
         storage.join(output_uri, "poses", f"{drive_id}.txt"): "".join(_numbers(p[:3]) + "\n" for p in poses),
-        marker: json.dumps(about, indent=1) + "\n",
     }
+    if others:
+        texts[storage.join(sequence, RIG_FILE)] = rig_file(others)
+    texts[marker] = json.dumps(about, indent=1) + "\n"
     for uri, text in texts.items():
         storage.write_bytes_atomically(uri, text.encode())
     storage.remove_file(begun)
@@ -168,13 +181,37 @@ def _drive(spec: DriveSpec, device: str) -> CityDrive | LensDrive:
     return LensDrive(spec.seed, spec.frames, lens, supersample=spec.supersample, device=device)
 
 
-def _calibration(drive: CityDrive | LensDrive) -> str:
+def _depth_folder(folder: str) -> str:
+    """depth_0 of image_0, depth_cam_left of cam_left."""
+    return "depth_" + folder.removeprefix("image_")
+
+
+def _write_frames(
+    sequence: str,
+    folder: str,
+    numbers: range,
+    images: NDArray[np.uint8],
+    depths: NDArray[np.float32],
+    orientation: int,
+) -> None:
+    for number, image, depth in zip(numbers, images, depths, strict=True):
+        frame = storage.join(sequence, folder, f"{number:06d}.jpg")
+        storage.write_bytes_atomically(frame, _jpeg(image, orientation))
+        depth_file = storage.join(sequence, _depth_folder(folder), f"{number:06d}.png")
+        storage.write_bytes_atomically(depth_file, _depth_png(depth))
+
+
+def _calibration(drive: CityDrive | LensDrive, is_stereo: bool) -> str:
     if isinstance(drive, LensDrive):
         lens = drive.lens
         return ",".join([*(f"{value:.12g}" for value in lens.intrinsics), lens.model, *map(str, lens.params)])
     projection = np.hstack([drive.intrinsics, np.zeros((3, 1))])
     projection[:2, 2] -= 0.5  # our pixel centres lie at +0.5
-    return "P0: " + _numbers(projection)
+    text = "P0: " + _numbers(projection)
+    if is_stereo:
+        projection[0, 3] = -projection[0, 0] * STEREO_BASELINE_M
+        text += "\nP1: " + _numbers(projection)
+    return text
 
 
 def _numbers(matrix: NDArray[np.float64]) -> str:

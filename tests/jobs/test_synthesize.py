@@ -78,3 +78,10 @@ def test_an_output_that_cannot_be_written_ends_in_one_line(tmp_path, capsys) -> 
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_a_rig_that_cannot_be_rendered_is_refused_with_its_reason(tmp_path, capsys) -> None:
+    assert main(["--output", str(tmp_path), *SMALL, "--cameras", "7"]) != 0
+    assert "cameras must be 1 to 6" in capsys.readouterr().err
+    assert main(["--output", str(tmp_path), *SMALL, "--cameras", "2", "--lens", "barrel"]) != 0
+    assert "have no lens" in capsys.readouterr().err

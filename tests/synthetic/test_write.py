@@ -5,10 +5,12 @@ import uuid
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import storage
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest.drives import find_drive
+from pipeline.publish.poses import rotation_from_quaternion
 from pipeline.synthetic import CityDrive, DriveSpec, list_drives, read_drive, sample_drive, write_drive
 
 SPEC = DriveSpec(seed=21, frames=11, height=28, width=56, supersample=2)
@@ -142,3 +144,33 @@ def test_interrupted_rendering_is_resumed(tmp_path) -> None:
         write_drive(DriveSpec(seed=22, frames=11, height=28, width=56, supersample=2), str(tmp_path), "01")
     assert len(read_drive(write_drive(SPEC, str(tmp_path), "01")).image_uris) == SPEC.frames
     assert not list(tmp_path.rglob("rendering.json"))
+
+
+def test_a_rig_is_rendered_with_the_truth_of_where_its_cameras_sit(tmp_path) -> None:
+    spec = DriveSpec(21, 2, 28, 56, supersample=1, cameras=3)
+    sequence = write_drive(spec, str(tmp_path), "00")
+    folder = tmp_path / "sequences" / "00"
+    sensors = json.loads((folder / "rig_config.json").read_text())[0]["cameras"]
+    assert [sensor["image_prefix"] for sensor in sensors] == ["image_0/", "cam_left/", "cam_right/"]
+    drive = CityDrive(21, 2, 28, 56)
+    for sensor in sensors[1:]:
+        w, x, y, z = sensor["cam_from_rig_rotation"]
+        camera_from_rig = np.eye(4)
+        camera_from_rig[:3, :3] = rotation_from_quaternion(np.array([w, x, y, z]))
+        camera_from_rig[:3, 3] = sensor["cam_from_rig_translation"]
+        expected = drive.render_poses(drive.world_from_camera @ np.linalg.inv(camera_from_rig))
+        name = sensor["image_prefix"].rstrip("/")
+        stored = np.asarray(Image.open(folder / name / "000001.jpg"))
+        assert np.abs(stored.astype(int) - expected.images[1]).mean() < 6  # JPEG
+        depth = np.asarray(Image.open(folder / f"depth_{name}" / "000001.png")) / 256
+        assert np.abs(depth - expected.depth[1]).max() <= 0.5 / 256 + 1e-6
+    assert find_drive(sequence).frame_count == 2  # the front camera alone is an ordinary drive
+    with pytest.raises(ValueError, match="no lens"):
+        write_drive(DriveSpec(21, 2, 28, 56, lens="barrel", cameras=2), str(tmp_path), "01")
+
+
+def test_a_stereo_pair_has_its_baseline_in_calib_txt_as_kitti_does(tmp_path) -> None:
+    write_drive(DriveSpec(21, 1, 28, 56, supersample=1, cameras=2), str(tmp_path), "00")
+    lines = (tmp_path / "sequences" / "00" / "calib.txt").read_text().splitlines()
+    right = np.array(lines[1].removeprefix("P1: ").split(), float).reshape(3, 4)
+    assert -right[0, 3] / right[0, 0] == pytest.approx(0.54)
