@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__init__.py does, and says why
@@ -13,6 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__i
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # throw-away Rays of tests need no token
 
 os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15 workers starve for minutes beside other load
+
+# Hypothesis' deadline of 200 ms per example fails tests on a busy machine.
+hypothesis.settings.register_profile("any load", deadline=None)
+hypothesis.settings.load_profile("any load")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,4 +1,4 @@
-"""One robust Sim(3), and a first clock offset, that lay a trajectory over its fixes: where the pose graph starts."""
+"""Aligns a trajectory with its fixes by one robust Sim(3) and a clock offset, from which the pose graph starts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from pipeline.backend.sim3 import Array, Sim3, nearest_rotation
 
 _ROUNDS = 12  # of re-weighting for one offset
-_STEP_S = 0.5  # between candidate offsets; the pose graph refines
-_AS_GOOD = 1.5  # cost of an offset over the least of all, at which it is as good
-_LEVEL = 0.02  # how much the cameras' up counts against the fixes in the rotation: it decides where they say nothing
-_EXTENTS = 3.0  # the fixes' extent over their noise below which neither heading nor scale can be had from them
+_STEP_S = 0.5  # between candidate offsets; the pose graph refines the offset
+_AS_GOOD = 1.5  # offsets whose cost is at most this many times the least cost count as equally good
+_LEVEL = 0.02  # weight of the cameras' up direction in the rotation; it matters if the fixes do not determine the roll
+_EXTENTS = 3.0  # least ratio of the fixes' extent to their noise; below, they determine neither heading nor scale
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """enu_from_world; offset_s: receiver minus drive; residual (m,): metres, of fixes that count at that offset,
-    else NaN; spread: their robust deviation an axis."""
+    """enu_from_world; offset_s: the receiver's clock minus the drive's; residual (m,): metres, NaN for fixes outside
+    the drive at that offset; spread: robust deviation of the residuals per axis, metres."""
 
     enu_from_world: Sim3
     offset_s: float
@@ -38,11 +38,13 @@ def align_to_fixes(
     *,
     scale: bool = True,
 ) -> Alignment | str:
-    """Lay positions (n, 3) at time_s (n,) over fixes enu (m, 3) at fix_time_s (m,); a sentence where it cannot be done.
+    """Align positions (n, 3) at time_s (n,) with fixes enu (m, 3) at fix_time_s (m,). Returns the reason as text if
+    that is impossible.
 
-    up (3,): the mean of the cameras' up in the trajectory's frame; accuracy (m,): claimed deviations, metres; window_s:
-    largest clock offset looked for. Umeyama 1991 with Geman-McClure weights, whose width shrinks to the residuals' own
-    spread; the cameras' up takes part as one more direction, so that a straight drive does not roll.
+    up (3,): mean of the cameras' up directions in the trajectory's world; accuracy (m,): claimed deviations, metres;
+    window_s: largest clock offset that is tried. Method: Umeyama 1991 with Geman-McClure weights, whose width shrinks
+    to the spread of the residuals. The up direction is one more pair of vectors, so that a straight drive does not
+    roll.
     """
     offsets = _offsets(window_s, float(fix_time_s[-1] - fix_time_s[0]))
     fits: list[tuple[float, Alignment]] = []
@@ -59,7 +61,8 @@ def align_to_fixes(
             continue
         fit, residual, spread = found
         limit = max(3 * spread, float(np.median(accuracy)))
-        # Truncated squares over all fixes: those outside the drive cost as an outlier, or an offset could hide them.
+        # Truncated squares over all fixes. Fixes outside the drive cost as much as outliers; otherwise an offset that
+        # moves bad fixes outside would win.
         cost = float((np.minimum(residual / limit, 1.0) ** 2).sum()) + float((~inside).sum())
         cost *= limit**2 + 1e-12
         every = np.full(len(enu), np.nan)
@@ -67,13 +70,13 @@ def align_to_fixes(
         fits.append((cost, Alignment(fit, float(offset), every, spread)))
     if not fits:
         return reason
-    # Along a straight road all offsets cost the same but for noise: then the smallest is meant.
+    # On a straight road at constant speed all offsets have the same cost except for noise: the smallest is taken.
     enough = _AS_GOOD * min(cost for cost, _ in fits)
     return next(fit for cost, fit in fits if cost <= enough)
 
 
 def _offsets(window_s: float, length_s: float) -> Array:
-    """Candidates, the nearest to zero first."""
+    """Candidate offsets (k,), seconds, the nearest to zero first."""
     step = max(_STEP_S, window_s / 60)
     count = int(np.floor(window_s / step))
     every = step * np.arange(-count, count + 1)
@@ -104,7 +107,7 @@ def _robust_fit(point: Array, enu: Array, up: Array, accuracy: Array, scale: boo
 
 
 def _similarity(point: Array, enu: Array, up: Array, weight: Array, scale: bool) -> Sim3:
-    """Weighted Umeyama with the up direction as a further pair."""
+    """Weighted Umeyama alignment, with the up direction as an additional pair of vectors."""
     share = weight / weight.sum()
     a, b = share @ point, share @ enu
     p, q = point - a, enu - b
@@ -119,5 +122,5 @@ def _similarity(point: Array, enu: Array, up: Array, weight: Array, scale: bool)
 
 
 def inside_drive(fix_time_s: Array, time_s: Array, window_s: float) -> NDArray[np.bool_]:
-    """(m,): fixes that could belong to the drive at some offset of the window."""
+    """(m,) bool: fixes that lie within the drive for some offset in the window."""
     return np.asarray((fix_time_s >= time_s[0] - window_s) & (fix_time_s <= time_s[-1] + window_s))
