@@ -15,6 +15,7 @@ from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
 from pipeline.benchmark.backend import BackendBenchmark
+from pipeline.benchmark.cameras import CamerasBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
@@ -32,6 +33,7 @@ from pipeline.common.visible_text import show
 What = Literal[
     "accuracy",
     "backend",
+    "cameras",
     "decode",
     "drive",
     "fleet",
@@ -57,6 +59,7 @@ class BenchmarkConfig:
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = setting(AccuracyBenchmark(), expert=True)
     backend: BackendBenchmark = setting(BackendBenchmark(), expert=True)
+    cameras: CamerasBenchmark = setting(CamerasBenchmark(), expert=True)
     decode: DecodeBenchmark = setting(DecodeBenchmark(), expert=True)
     drive: DriveBenchmark = setting(DriveBenchmark(), expert=True)
     fleet: FleetBenchmark = setting(FleetBenchmark(), expert=True)

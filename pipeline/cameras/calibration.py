@@ -21,7 +21,7 @@ import yaml
 
 from pipeline.cameras.calibration_json import nerfstudio_cameras, opensfm_cameras
 from pipeline.cameras.calibration_text import colmap_binary, colmap_text, is_plain, kitti_cameras, plain_camera
-from pipeline.cameras.calibration_yaml import kalibr_cameras, opencv_camera, ros_camera
+from pipeline.cameras.calibration_yaml import is_kalibr_name, kalibr_cameras, opencv_camera, ros_camera
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.fields import CalibrationError
 
@@ -61,24 +61,12 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
         names = ", ".join(list(cameras)[:8])
         said = f"has no camera {which!r}" if which else "has several cameras"
         raise CalibrationError(f"{file}: {said}; name one of {names} behind the file ({file}#{next(iter(cameras))})")
-    return fitted(_centred(cameras[which], file), size, file)
+    return fitted(cameras[which], size, file)
 
 
 def parse_camera(text: str, size: Size) -> Camera | None:
     """The camera of a text fx,fy,cx,cy[,model,params...]; None where the text is none and may name a file."""
-    return _centred(plain_camera(text, "camera", size), "camera") if is_plain(text) else None
-
-
-def _centred(camera: Camera, file: str) -> Camera:
-    """The camera. CalibrationError where its principal point lies outside the picture: a zero, or another size's."""
-    for name, most in (("cx", camera.width), ("cy", camera.height)):
-        value = getattr(camera, name)
-        if not 0.5 < value < most:  # formats count from 0 or from +0.5: a zero is either
-            raise CalibrationError(
-                f"{file}: {name}: expected a principal point inside the picture of {camera.width}x{camera.height} "
-                f"pixels, got {value:g} (pixel centres at +0.5)"
-            )
-    return camera
+    return plain_camera(text, "camera", size) if is_plain(text) else None
 
 
 def fitted(camera: Camera, size: Size, file: str) -> Camera:
@@ -140,9 +128,6 @@ def _of_yaml(text: str, file: str, size: Size) -> Mapping[str, Camera]:
         raise CalibrationError(f"{file}: expected YAML, got {said[:100]}") from None
     if not isinstance(values, Mapping):
         raise CalibrationError(f"{file}: expected YAML with fields; calibrations are {FORMATS}")
-    if any(
-        str(name).startswith("cam") and isinstance(part, Mapping) and "intrinsics" in part
-        for name, part in values.items()
-    ):
-        return kalibr_cameras(values, file, size)
+    if any(is_kalibr_name(str(name)) for name in values):
+        return kalibr_cameras(values, file)
     return {"camera": ros_camera(values, file, size)}

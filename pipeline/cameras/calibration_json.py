@@ -12,6 +12,15 @@ Size = tuple[int, int]
 
 _OF_NERFSTUDIO = ("fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2", "k3", "k4", "p1", "p2", "camera_angle_x")
 
+# The coefficients of each projection_type (opensfm/io.py): a file has all of them, or none where all are zero.
+_OF_OPENSFM = {
+    "perspective": ("k1", "k2"),
+    "radial": ("k1", "k2"),
+    "brown": ("k1", "k2", "p1", "p2", "k3"),
+    "fisheye": ("k1", "k2"),
+    "fisheye_opencv": ("k1", "k2", "k3", "k4"),
+}
+
 
 def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> Camera:
     """The one camera of transforms.json; its pixels are as ours, as they came from COLMAP."""
@@ -32,6 +41,8 @@ def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> C
     width, height = (fields.size("w"), fields.size("h")) if fields.there("w") or fields.there("h") else size
     model = fields.text("camera_model") if fields.there("camera_model") else "OPENCV"
     if model == "EQUIRECTANGULAR":
+        for name in ("fl_x", "fl_y", "cx", "cy"):
+            fields.number(name, 0.0)  # of no use to a sphere; nonsense in them is a damaged file all the same
         return Camera.equirectangular(width, height)
     if model not in ("OPENCV", "OPENCV_FISHEYE", "PINHOLE", "SIMPLE_PINHOLE"):
         raise fields.error("camera_model", "OPENCV, OPENCV_FISHEYE, PINHOLE or EQUIRECTANGULAR", model)
@@ -39,10 +50,11 @@ def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> C
         angle = fields.number("camera_angle_x")
         if not 0 < angle < math.pi:
             raise fields.error("camera_angle_x", "radians above zero and below pi", angle)
-        fx = width / 2 / math.tan(angle / 2)
+        fx = fy = width / 2 / math.tan(angle / 2)
     else:
-        fx = fields.focal("fl_x")
-    fy = fields.focal("fl_y") if fields.there("fl_y") else fx
+        fx, fy = fields.focal("fl_x"), fields.focal("fl_y")
+    fields.all_or_none("cx", "cy")
+    fields.all_or_none("k1", "k2", *(("k3", "k4") if model == "OPENCV_FISHEYE" else ("p1", "p2")))
     cx, cy = fields.number("cx", width / 2), fields.number("cy", height / 2)
     k1, k2, k3, k4, p1, p2 = (fields.number(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
     lens: Model = "pinhole"
@@ -73,11 +85,11 @@ def _opensfm_camera(fields: Fields) -> Camera:
     if kind in ("spherical", "equirectangular"):
         return Camera.equirectangular(width, height)
     side = max(width, height)
-    fx, fy = (
-        (fields.focal("focal"),) * 2
-        if not fields.there("focal_x")
-        else (fields.focal("focal_x"), fields.focal("focal_y"))
-    )
+    # perspective and fisheye have one focal length, the others two; files of either kind have been seen with the other.
+    is_one = fields.there("focal") or (kind in ("perspective", "fisheye") and not fields.there("focal_x"))
+    fx, fy = (fields.focal("focal"),) * 2 if is_one else (fields.focal("focal_x"), fields.focal("focal_y"))
+    fields.all_or_none("c_x", "c_y")
+    fields.all_or_none(*_OF_OPENSFM.get(kind, ()))
     cx, cy = fields.number("c_x", 0.0), fields.number("c_y", 0.0)
     k1, k2, k3, k4, p1, p2 = (fields.number(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
     lens: Model
@@ -88,5 +100,8 @@ def _opensfm_camera(fields: Fields) -> Camera:
     else:
         raise fields.error("projection_type", "perspective, brown, radial, fisheye, fisheye_opencv or spherical", kind)
     return fields.camera(
-        lambda: Camera(lens, width, height, fx * side, fy * side, cx * side + width / 2, cy * side + height / 2, params)
+        lambda: Camera(
+            lens, width, height, fx * side, fy * side, cx * side + width / 2, cy * side + height / 2, params
+        ),
+        ("c_x", "c_y"),
     )

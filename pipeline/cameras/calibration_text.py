@@ -79,7 +79,9 @@ def _from_projection(fields: Fields, name: str, width: int, height: int) -> Came
         raise fields.error(name, "focal lengths above zero (its 1st and 6th number)", f"{p[0]:g} and {p[5]:g}")
     if abs(p[1]) > _SKEW * p[0] or any((p[4], p[8], p[9])) or p[10] != 1:
         raise fields.error(name, "fx 0 cx . 0 fy cy . 0 0 1 .", "another matrix")
-    return fields.camera(lambda: Camera("pinhole", width, height, p[0], p[5], p[2] + 0.5, p[6] + 0.5))
+    return fields.camera(
+        lambda: Camera("pinhole", width, height, p[0], p[5], p[2] + 0.5, p[6] + 0.5), (f"{name}[2]", f"{name}[6]")
+    )
 
 
 def colmap_text(text: str, file: str) -> Mapping[str, Camera]:
@@ -92,6 +94,8 @@ def colmap_text(text: str, file: str) -> Mapping[str, Camera]:
         where = f"line {number}, "
         if len(words) < 4:
             raise CalibrationError(f"{file}: {where}expected CAMERA_ID MODEL WIDTH HEIGHT PARAMS[], got {line[:60]!r}")
+        if not words[0].isdecimal():
+            raise CalibrationError(f"{file}: {where}CAMERA_ID: expected a whole number, got {words[0][:60]!r}")
         values = {"MODEL": words[1], "WIDTH": words[2], "HEIGHT": words[3], "PARAMS": words[4:]}
         cameras[words[0]] = _colmap_camera(Fields(file, values, where))
     if not cameras:

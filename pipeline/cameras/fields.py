@@ -24,7 +24,10 @@ class Fields:
 
     def error(self, name: str, expected: str, got: object) -> CalibrationError:
         """What is wrong with one field."""
-        shown = repr(got) if isinstance(got, str) else str(got)
+        try:
+            shown = repr(got) if isinstance(got, str) else str(got)
+        except ValueError:  # Python prints no whole number of more than 4,300 digits
+            shown = "a number of thousands of digits"
         return CalibrationError(f"{self.file}: {self.where}{name}: expected {expected}, got {shown[:60]}")
 
     def there(self, name: str) -> bool:
@@ -70,7 +73,7 @@ class Fields:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise self.error(name, "a list of numbers", value)
         if count is not None and len(value) != count:
-            raise self.error(name, f"{count} numbers", f"{len(value)}")
+            raise self.error(name, f"{count} numbers", len(value))
         return [self._number(f"{name}[{i}]", one) for i, one in enumerate(value)]
 
     def part(self, name: str) -> Fields:
@@ -85,18 +88,35 @@ class Fields:
             raise self.error(name, "a number", value)
         try:
             number = float(value)  # YAML leaves 1e-3 a text
-        except ValueError:
-            raise self.error(name, "a number", value) from None
+        except (ValueError, OverflowError):
+            raise self.error(name, "a finite number", value) from None
         if not math.isfinite(number):
             raise self.error(name, "a finite number", value)
         return number
 
-    def camera(self, make: Callable[[], Camera]) -> Camera:
-        """The camera that `make` makes of checked values; what that refuses is said with the file's name."""
+    def all_or_none(self, *names: str) -> bool:
+        """Whether these fields, which belong together, are there. Raises CalibrationError where only some are."""
+        there = [name for name in names if self.there(name)]
+        if there and len(there) < len(names):
+            self.value(next(name for name in names if not self.there(name)))  # says which one is missing
+        return bool(there)
+
+    def camera(self, make: Callable[[], Camera], centre: tuple[str, str] = ("cx", "cy")) -> Camera:
+        """The camera that `make` makes of checked values, in an error with the file's name.
+
+        centre: what the file calls the principal point. It has to lie inside the picture: a zero, or the principal
+        point of another size, is a mistake.
+        """
         try:
-            return make()
+            camera = make()
         except ValueError as error:
             raise CalibrationError(f"{self.file}: {self.where}{error}") from None
+        for name, value, most in zip(centre, (camera.cx, camera.cy), (camera.width, camera.height), strict=True):
+            if not 0.5 < value < most:  # formats count from 0 or from +0.5: a zero is either
+                size = f"{camera.width}x{camera.height}"
+                expected = f"a principal point inside the picture of {size} pixels"
+                raise self.error(name, expected, f"{value:g}, with pixel centres at +0.5")
+        return camera
 
 
 def _complete(values: Mapping[str, object]) -> str:

@@ -55,8 +55,10 @@ class LensDrive:
         self._faces = [np.eye(3)] if widest <= _ONE_FACE_DEGREES else _five_faces()
         half = (widest if len(self._faces) == 1 else 45.0) + _MARGIN_DEGREES
         size = int(np.ceil(2 * _FINER * max(lens.fx, lens.fy) * np.tan(np.radians(half)) / 8) * 8)
+        self._nearest = np.stack([self._rays @ face[:, 2] for face in self._faces]).argmax(0)
+        height = self._rows_used(size / 2 / float(np.tan(np.radians(half))), size)
         self._drive = CityDrive(
-            seed, frames, size, size, supersample=supersample, field_of_view=2 * half, device=device
+            seed, frames, height, size, supersample=supersample, field_of_view=2 * half, device=device
         )
         self.frames, self.world_from_camera, self.route = frames, self._drive.world_from_camera, self._drive.route
         self.intrinsics = lens.matrix
@@ -65,7 +67,7 @@ class LensDrive:
         """The frames with these numbers; pixels outside the lens' image are black, with depth 0."""
         numbers = np.asarray(frame_numbers, np.int64)
         poses = self.world_from_camera[numbers]
-        nearest = np.stack([self._rays @ face[:, 2] for face in self._faces]).argmax(0)
+        nearest = self._nearest
         images = np.zeros((len(numbers), *nearest.shape, 3), np.uint8)
         depth = np.zeros((len(numbers), *nearest.shape), np.float32)
         for number, face in enumerate(self._faces):
@@ -76,7 +78,8 @@ class LensDrive:
             turned[:, :3, :3] = poses[:, :3, :3] @ face
             rendered = self._drive.render_poses(turned)
             local = self._rays @ face  # in the axes of this picture
-            place = local[..., :2] / np.maximum(local[..., 2:], 1e-6) * self._drive.focal + self._drive.width / 2 - 0.5
+            middle = np.array([self._drive.width, self._drive.height]) / 2 - 0.5
+            place = local[..., :2] / np.maximum(local[..., 2:], 1e-6) * self._drive.focal + middle
             across, down = (np.ascontiguousarray(place[..., i], np.float32) for i in (0, 1))
             along = self._rays[..., 2] / np.maximum(
                 local[..., 2], 1e-6
@@ -87,6 +90,15 @@ class LensDrive:
                 depth[frame][mine] = np.maximum(z, 0)[mine]
         k = np.tile(self.intrinsics, (len(numbers), 1, 1))
         return RenderedFrames(images, depth, poses, k, self.route.timestamps_s[numbers])
+
+    def _rows_used(self, focal: float, most: int) -> int:
+        """Rows about the middle of a picture of this focal length that any ray is looked up in: a lens' picture is
+        wide, and rows above and below it would be rendered for nothing."""
+        furthest = 0.0
+        for number, face in enumerate(self._faces):
+            local = (self._rays @ face)[(self._nearest == number) & self._seen]
+            furthest = max(furthest, float(np.abs(local[:, 1] / local[:, 2]).max(initial=0.0)))
+        return min(2 * (int(np.ceil(furthest * focal)) + 2), most)
 
 
 def bonnet_mask(seed: int, height: int, width: int) -> NDArray[np.bool_]:

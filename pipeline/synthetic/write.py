@@ -58,6 +58,22 @@ class DriveSpec:
     """EXIF orientation in which the frames are stored; readers show them upright."""
     cameras: int = 1
     """Cameras of the car, the front one first (`rig_cameras`)."""
+    field_of_view: float | None = None
+    """Horizontal, degrees, of a pinhole; None: drawn from the seed between 76 and 84."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a lens with a field of view, which is the lens' own."""
+        if self.lens is not None and self.field_of_view is not None:
+            raise ValueError(f"field_of_view is of a pinhole; the lens {self.lens} has its own")
+
+    def described(self) -> dict[str, object]:
+        """Its values for drive.json; what is new and left alone is not said, so that earlier drives stay the same."""
+        said = asdict(self)
+        if self.field_of_view is None:
+            del said["field_of_view"]
+        if self.cameras == 1:
+            del said["cameras"]
+        return said
 
 
 def write_drive(
@@ -75,9 +91,7 @@ def write_drive(
         raise ValueError("several cameras have no lens")
     sequence = storage.join(output_uri, "sequences", drive_id)
     marker = storage.join(sequence, "drive.json")
-    about = {"format": _FORMAT, "renderer": "pipeline.synthetic", "drive_id": drive_id, **asdict(spec)}
-    if spec.cameras == 1:
-        del about["cameras"]  # as drives say that were rendered before there were several
+    about = {"format": _FORMAT, "renderer": "pipeline.synthetic", "drive_id": drive_id, **spec.described()}
     if storage.exists(marker):
         _refuse_another(marker, about, drive_id)
         if progress is not None:
@@ -176,7 +190,15 @@ def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> Non
 
 def _drive(spec: DriveSpec, device: str) -> CityDrive | LensDrive:
     if spec.lens is None:
-        return CityDrive(spec.seed, spec.frames, spec.height, spec.width, supersample=spec.supersample, device=device)
+        return CityDrive(
+            spec.seed,
+            spec.frames,
+            spec.height,
+            spec.width,
+            supersample=spec.supersample,
+            field_of_view=spec.field_of_view,
+            device=device,
+        )
     lens = named_lens(spec.lens, spec.width, spec.height)
     return LensDrive(spec.seed, spec.frames, lens, supersample=spec.supersample, device=device)
 

@@ -1,0 +1,153 @@
+"""What lenses do to a trajectory: rendered drives through a fisheye and a barrel lens against the same drives through
+pinholes of the same field of view, through the whole pipeline.
+
+Each drive is reconstructed five times: through pinholes of 100 and 70 degrees with their calibration, through both
+lenses with theirs, and through both lenses without, where the verdict must warn of the lens.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from pipeline.benchmark.report import Measured, Row
+from pipeline.cameras.config import CameraConfig
+from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import ray_for_one_job
+from pipeline.config import RunConfig
+from pipeline.evaluation.metrics import travelled, umeyama
+from pipeline.publish import open_drive
+from pipeline.reconstruct import reconstruct
+from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
+
+_RATIO = 1.15  # of the median errors, lens over pinhole
+_LENSES: dict[str, float] = {"fisheye": 100.0, "barrel": 70.0}
+"""Each lens, and the degrees across of the pinhole picture that it is rectified to."""
+
+
+@dataclass(frozen=True)
+class CamerasBenchmark:
+    """Drives of the rendered city through lenses and through pinholes."""
+
+    drives: int = 10
+    """Drives."""
+    frames: int = 300
+    """Frames of each, ten a second."""
+    seed: int = 5_000_001
+    """Seed of the first; training used 100,000 to 4,999,999."""
+    height: int = 96
+    """Height of the rendered frames."""
+    width: int = 192
+    """Width of the rendered frames."""
+    supersample: int = 1
+    """Rays a side for each pixel's colour."""
+    folder: str | None = None
+    """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name, least in (("drives", 1), ("frames", 30), ("seed", 0), ("height", 28), ("width", 28)):
+            if getattr(self, name) < least:
+                raise ValueError(f"cameras.{name} must be at least {least}, not {getattr(self, name)}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Render, reconstruct and compare all drives."""
+        drives: list[dict[str, CameraRun]] = []
+        with tempfile.TemporaryDirectory(prefix="cameras-") as scratch, ray_for_one_job():
+            for number in range(self.drives):
+                drives.append(self._drive(Path(self.folder or scratch), self.seed + number))
+                say(f"cameras: drive {number + 1} of {self.drives}: {_line(drives[-1])}")
+        return Measured({"drives": drives}, tuple(row for lens in _LENSES for row in _rows(lens, drives)))
+
+    def _drive(self, folder: Path, seed: int) -> dict[str, CameraRun]:
+        runs: dict[str, CameraRun] = {}
+        for lens, degrees in _LENSES.items():
+            plain = DriveSpec(seed, self.frames, self.height, self.width, self.supersample, field_of_view=degrees)
+            bent = DriveSpec(seed, self.frames, self.height, self.width, self.supersample, lens)
+            runs[f"pinhole {degrees:g}"] = _run(folder, plain, f"pinhole-{degrees:g}-{seed}")
+            runs[lens] = _run(folder, bent, f"{lens}-{seed}")
+            runs[f"{lens}, not calibrated"] = _run(folder, bent, f"{lens}-{seed}", is_calibrated=False)
+        return runs
+
+
+class CameraRun(TypedDict):
+    """One reconstruction: its ATE after Sim(3) and the true path in metres, its verdict, and whether that warns of the
+    lens."""
+
+    seed: int
+    ate: float
+    path: float
+    verdict: str
+    warned: bool
+
+
+def _run(folder: Path, spec: DriveSpec, drive_id: str, *, is_calibrated: bool = True) -> CameraRun:
+    sequence = write_drive(spec, str(folder), drive_id)
+    output = folder / ("calibrated" if is_calibrated else "without")
+    config = RunConfig(
+        input=sequence,
+        output=str(output),
+        preset="city_tiny",
+        camera=CameraConfig(file=None if is_calibrated else "none"),
+    )
+    reporter = Reporter(io.StringIO())
+    try:
+        reconstruct(config, reporter)
+    finally:
+        reporter.close()
+    return compared(str(output), drive_id, read_drive(sequence))
+
+
+def compared(output: str, drive_id: str, truth: TrueDrive) -> CameraRun:
+    """A published drive against its truth."""
+    drive = open_drive(output, drive_id)
+    here = np.stack([drive.poses[axis].to_numpy() for axis in "xyz"], -1)
+    there = truth.world_from_camera[:, :3, 3]
+    known = np.isfinite(here).all(1)
+    off = umeyama(here[known], there[known], with_scale=True).apply(here[known]) - there[known]
+    quality = drive.manifest.quality
+    findings = quality.get("findings")
+    return {
+        "seed": int(drive_id.rpartition("-")[2]),
+        "ate": float(np.sqrt((off**2).sum(1).mean())),
+        "path": float(travelled(there)[-1]),
+        "verdict": str(quality["verdict"]),
+        "warned": isinstance(findings, list) and any(one.get("kind") == "lens" for one in findings),
+    }
+
+
+def _line(runs: dict[str, CameraRun]) -> str:
+    return ", ".join(f"{name} {run['ate']:.2f} m{' (lens)' if run['warned'] else ''}" for name, run in runs.items())
+
+
+def _rows(lens: str, drives: Sequence[dict[str, CameraRun]]) -> tuple[Row, ...]:
+    plain_name = f"pinhole {_LENSES[lens]:g}"
+    plain, bent = (np.array([runs[name]["ate"] for runs in drives]) for name in (plain_name, lens))
+    ratio = float(np.median(bent) / np.median(plain))
+    each = np.sort(bent / plain)
+    blind = [runs[f"{lens}, not calibrated"] for runs in drives]
+    warned = sum(run["warned"] for run in blind)
+    wrongly = sum(runs[name]["warned"] for runs in drives for name in (plain_name, lens))
+    count = len(drives)
+    return (
+        Row(
+            f"{lens} against {plain_name} degrees",
+            f"median ATE {np.median(bent):.2f} m against {np.median(plain):.2f} m: {ratio:.2f} x",
+            f"{_RATIO:g} x",
+            ratio <= _RATIO,
+        ),
+        Row("  by drive", f"{each[0]:.2f} to {each[-1]:.2f} x, median {np.median(each):.2f} x"),
+        Row(
+            "  without calibration, warned of the lens",
+            f"{warned} of {count}; median ATE {np.median([run['ate'] for run in blind]):.2f} m",
+            "all",
+            warned == count,
+        ),
+        Row("  with, warned of a lens", f"{wrongly} of {2 * count}", "none", wrongly == 0),
+    )
