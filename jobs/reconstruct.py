@@ -21,6 +21,7 @@ from pipeline.config import RunConfig
 from pipeline.finish import Reconstruction
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.discover.sphere_views import each_view
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.schema import MADE_BY
@@ -53,11 +54,15 @@ def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDri
         show(f"input: {said}", sys.stderr)  # the reporter is not there yet
         noted.append(said)
 
+    views = config.camera.view_names
     if config.input is None or config.drive_id is not None:
+        if len(views) > 1:
+            raise ValueError("--camera.views makes a drive of each view: leave out --drive-id, and give an --input")
         return None
-    found = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
+    drives = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
+    found = each_view(drives, views)
     first = list(islice(found, 2))
-    asked = config.plan or config.retry_failed or config.only or config.limit
+    asked = config.plan or config.retry_failed or config.only or config.limit or views
     only = first[0] if len(first) == 1 else None
     if not asked and isinstance(only, DriveRef) and only.uri == storage.absolute(config.input):
         return None

@@ -39,8 +39,11 @@ class CityConfig:
     """Image width in pixels."""
     supersample: int = 2
     """Rays a side for each pixel's colour; 1 is fastest, 2 smooths edges."""
-    lens: Literal["fisheye", "barrel"] | None = None
-    """A lens instead of a pinhole: fisheye (Kannala-Brandt, 150 degrees across) or barrel (k1 = -0.3)."""
+    lens: Literal["fisheye", "barrel", "equirectangular"] | None = None
+    """A lens instead of a pinhole: fisheye (Kannala-Brandt, 150 degrees across), barrel (k1 = -0.3) or
+    equirectangular (all around)."""
+    field_of_view: float | None = None
+    """Degrees across of a pinhole; by default drawn from the seed, 76 to 84."""
     bonnet: bool = False
     """Put the car's own bonnet into the picture."""
     orientation: int = 1
@@ -92,6 +95,7 @@ def _render(config: CityConfig) -> None:
                 config.bonnet,
                 config.orientation,
                 config.cameras,
+                config.field_of_view,
             )
             name, done = f"{number:02d}", 0
 

@@ -65,7 +65,10 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
 
 
 def parse_camera(text: str, size: Size) -> Camera | None:
-    """The camera of a text fx,fy,cx,cy[,model,params...]; None where the text is none and may name a file."""
+    """The camera of a text fx,fy,cx,cy[,model,params...] or equirectangular; None where the text is neither and may
+    name a file."""
+    if text.strip().lower() == "equirectangular":
+        return Camera.equirectangular(*size)
     return plain_camera(text, "camera", size) if is_plain(text) else None
 
 

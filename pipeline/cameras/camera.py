@@ -32,7 +32,8 @@ class Camera:
     """One camera. Raises ValueError for numbers that are no camera's.
 
     model: pinhole; radtan (OpenCV: k1 k2 p1 p2 [k3 [k4 k5 k6]]); fisheye (Kannala-Brandt: k1 k2 k3 k4); eucm (alpha,
-    beta); equirectangular (fx and fy are pixels a radian). fx fy cx cy in pixels of an image of width x height.
+    beta); equirectangular (fx and fy are pixels a radian; cx is the column that it looks to, and columns go on from
+    one edge of the image to the other). fx fy cx cy in pixels of an image of width x height.
     """
 
     model: Model
@@ -69,6 +70,13 @@ class Camera:
         """A whole sphere, 360 x 180 degrees, looking to the middle of its image."""
         return Camera("equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2)
 
+    def turned(self, degrees: float) -> Camera:
+        """An equirectangular camera that looks so far to the right of where this one does, at the same image. Raises
+        ValueError for another lens."""
+        if self.model != "equirectangular":
+            raise ValueError(f"only an equirectangular camera sees to all sides, not a {self.model}")
+        return replace(self, cx=(self.cx + math.radians(degrees) * self.fx) % self.width)
+
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Camera:  # the constructor checks each value
         """What `to_dict` gave."""
@@ -96,7 +104,7 @@ class Camera:
         elif self.model == "eucm":
             xy = projection.eucm(rays, self.params)
         else:
-            xy = projection.equirectangular(rays)
+            return self._around(projection.equirectangular(rays) * (self.fx, self.fy) + (self.cx, self.cy))
         return np.asarray(xy * (self.fx, self.fy) + (self.cx, self.cy))
 
     def unproject(self, pixels: Floats) -> Floats:
@@ -110,7 +118,19 @@ class Camera:
             return projection.fisheye_rays(xy, self.params)
         if self.model == "eucm":
             return projection.eucm_rays(xy, self.params)
+        # Columns left and right of the image are no other ones; those inside lie up to a whole turn from cx.
+        across = np.asarray(pixels, np.float64)[..., 0]
+        inside = (across >= 0) & (across <= self.width)
+        longitude = np.where(inside, np.remainder(xy[..., 0] + math.pi, 2 * math.pi) - math.pi, xy[..., 0])
+        xy[..., 0] = np.where(np.abs(xy[..., 0]) > math.pi, longitude, xy[..., 0])
         return projection.equirectangular_rays(xy)
+
+    def _around(self, pixels: Floats) -> Floats:
+        """Pixels (..., 2) of a sphere with columns beyond an edge counted from the other one."""
+        across = pixels[..., 0]
+        beyond = (across < 0) | (across > self.width)
+        across = np.where(beyond, np.remainder(across, 2 * math.pi * self.fx), across)
+        return np.stack([across, pixels[..., 1]], -1)
 
     def resized(self, width: int, height: int) -> Camera:
         """The same lens where its image is scaled to another size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.cameras.rectify import DEFAULT_FOV
+from pipeline.cameras.rectify import DEFAULT_FOV, SPHERE_VIEWS
 from pipeline.common.settings import NEVER, setting
 
 
@@ -14,11 +14,14 @@ class CameraConfig:
 
     file: str | None = setting(None, group="input", identity=NEVER)
     """Calibration of the drive, or of all drives of a run: KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or
-    XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, or the numbers
-    fx,fy,cx,cy[,model,params] themselves. FILE#NAME names one of several cameras. By default a calib.txt that lies with
-    the drive, else the focal length in EXIF; "none" takes neither."""
+    XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, the numbers
+    fx,fy,cx,cy[,model,params] themselves, or equirectangular. FILE#NAME names one of several cameras. By default a
+    calib.txt that lies with the drive, else the focal length in EXIF; "none" takes neither."""
     fov: float = setting(DEFAULT_FOV, expert=True, identity=NEVER)
     """Most degrees across of the pinhole pictures that frames of a calibrated lens are made into."""
+    views: str | None = setting(None, expert=True, identity=NEVER)
+    """Of equirectangular frames: which ways to look, as front,left,right,rear. Each is a drive of its own, ID-front,
+    ID-left ..., whose camera looks that way. By default one drive that looks to the front."""
     square_pixels: bool = setting(True, expert=True)
     """Of a camera that is not calibrated: its pixels are square, so that fx = fy."""
 
@@ -33,3 +36,15 @@ class CameraConfig:
             raise ValueError(f"--camera.fov must be 10 to 150 degrees, not {self.fov:g}")
         if self.file == "":
             raise ValueError("--camera.file is empty; give a calibration file, fx,fy,cx,cy, or none")
+        names = self.view_names
+        if (
+            not set(names) <= set(SPHERE_VIEWS)
+            or len(set(names)) < len(names)
+            or (self.views is not None and not names)
+        ):
+            raise ValueError(f"--camera.views takes some of {','.join(SPHERE_VIEWS)}, each once, not {self.views!r}")
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The ways to look, as `views` says them; empty where it says none."""
+        return tuple(word.strip() for word in (self.views or "").split(",") if word.strip())

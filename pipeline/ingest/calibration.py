@@ -9,7 +9,8 @@ from pipeline.cameras.calibration import SIDECARS, parse_camera, read_calibratio
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.fields import CalibrationError
-from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.known_camera import KnownCamera, Origin
+from pipeline.cameras.rectify import SPHERE_VIEWS
 from pipeline.errors import StorageError
 from pipeline.storage import Listing, NotFoundError
 
@@ -70,11 +71,29 @@ def known_camera(
     """What is known of a drive's camera: the calibration that was named, else one that lies with the drive, else EXIF.
     size: of upright frames."""
     camera = named_camera(config, folder, size)
+    origin: Origin = "calibration"
     if camera is None and config.file is None:
         camera = lying_camera(folder, files, size)
         if camera is None and exif is not None:
-            return KnownCamera(exif, "exif", config.fov)
-    return None if camera is None else KnownCamera(camera, "calibration", config.fov)
+            camera, origin = exif, "exif"
+    camera = _looking(config, camera)
+    return None if camera is None else KnownCamera(camera, origin, config.fov)
+
+
+def _looking(config: CameraConfig, camera: Camera | None) -> Camera | None:
+    """The camera, turned to the one view that is asked for. Raises CalibrationError where it does not look there."""
+    names = config.view_names
+    if len(names) > 1:
+        raise CalibrationError(f"--camera.views {config.views}: a drive looks one way; several make several drives")
+    if not names or (names[0] == "front" and (camera is None or camera.model != "equirectangular")):
+        return camera
+    if camera is None or camera.model != "equirectangular":
+        found = "no calibration" if camera is None else f"a {camera.model} camera"
+        raise CalibrationError(
+            f"--camera.views {names[0]}: only an equirectangular camera sees to all sides, and this drive has {found}; "
+            "give --camera.file equirectangular if its frames are such"
+        )
+    return camera.turned(SPHERE_VIEWS[names[0]])
 
 
 def _which(folder: str) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from pipeline import schema
 from pipeline.cameras.camera import Camera
@@ -65,6 +66,19 @@ class Cameras:
             tuple(table["uri"].to_pylist()),
             lens,
         )
+
+    def looking_ahead(self) -> Cameras:
+        """The same cameras where a sphere's look to the middle of their images, as other programs take them to; poses
+        are turned, so that every point is at its pixel as before."""
+        if self.lens is None or self.lens.model != "equirectangular" or self.lens.cx == self.lens.width / 2:
+            return self
+        angle = (self.lens.width / 2 - self.lens.cx) / self.lens.fx
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
+        lens = replace(self.lens, cx=self.lens.width / 2)
+        intrinsics = self.intrinsics.copy()
+        intrinsics[:, 2] = lens.cx
+        return replace(self, world_from_camera=self.world_from_camera @ turn, intrinsics=intrinsics, lens=lens)
 
     def places(self, frame_index: NDArray[np.integer]) -> NDArray[np.int64]:
         """The row of each of these frame numbers (n,); -1 where a frame has no camera here."""

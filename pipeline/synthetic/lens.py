@@ -1,7 +1,8 @@
 """A city drive seen through a lens with distortion, or with the car's bonnet in the image.
 
 The renderer casts rays row by row, which works for pinhole cameras only. The image of another lens is composed of
-pinhole images that look ahead, to the sides, up and down: each ray takes its pixel from the one whose axis is nearest.
+pinhole images that look ahead, to the sides, up, down and back: each ray takes its pixel from the one whose axis is
+nearest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _FINER = 1.3  # pixels of a pinhole image per pixel of the lens' image
 
 
 def named_lens(name: str, width: int, height: int) -> Camera:
-    """A lens by name: fisheye (Kannala-Brandt, 150 degrees across) or barrel (k1 = -0.3, 70 degrees across).
+    """A lens by name: fisheye (Kannala-Brandt, 150 degrees across), barrel (k1 = -0.3, 70 degrees across) or
+    equirectangular (all around).
 
     Raises ValueError for another name.
     """
@@ -36,7 +38,9 @@ def named_lens(name: str, width: int, height: int) -> Camera:
         radius = float(np.tan(np.radians(35.0)))
         focal = width / 2 / (radius * (1 - 0.3 * radius**2))
         return Camera("radtan", width, height, focal, focal, width / 2, height / 2, (-0.3, 0.0, 0.0, 0.0))
-    raise ValueError(f"lens must be fisheye or barrel, not {name!r}")
+    if name == "equirectangular":
+        return Camera.equirectangular(width, height)
+    raise ValueError(f"lens must be fisheye, barrel or equirectangular, not {name!r}")
 
 
 class LensDrive:
@@ -52,7 +56,7 @@ class LensDrive:
         self._seen: NDArray[np.bool_] = np.all(np.isfinite(rays), axis=-1)
         self._rays = np.where(self._seen[..., None], rays, (0.0, 0.0, 1.0))
         widest = float(np.degrees(np.arccos(self._rays[..., 2].min())))
-        self._faces = [np.eye(3)] if widest <= _ONE_FACE_DEGREES else _five_faces()
+        self._faces = [np.eye(3)] if widest <= _ONE_FACE_DEGREES else _six_faces()
         half = (widest if len(self._faces) == 1 else 45.0) + _MARGIN_DEGREES
         size = int(np.ceil(2 * _FINER * max(lens.fx, lens.fy) * np.tan(np.radians(half)) / 8) * 8)
         self._nearest = np.stack([self._rays @ face[:, 2] for face in self._faces]).argmax(0)
@@ -124,12 +128,12 @@ def with_bonnet(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     return np.where(mask[None, ..., None], painted.clip(0, 255).astype(np.uint8), images)
 
 
-def _five_faces() -> list[NDArray[np.float64]]:
-    """camera_from_face, (3, 3) each: ahead, right, left, down, up."""
+def _six_faces() -> list[NDArray[np.float64]]:
+    """camera_from_face, (3, 3) each: ahead, right, left, down, up, behind."""
     faces = [np.eye(3)]
     for axis, sign in ((0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0)):
         forward = np.zeros(3)
         forward[axis] = sign
         right = np.array([0.0, 0.0, -sign]) if axis == 0 else np.array([1.0, 0.0, 0.0])
         faces.append(np.stack([right, np.cross(forward, right), forward], -1))
-    return faces
+    return [*faces, np.diag([-1.0, 1.0, -1.0])]

@@ -51,7 +51,7 @@ class DriveSpec:
     width: int = 336
     supersample: int = 2
     lens: str | None = None
-    """fisheye or barrel (`named_lens`); None: a pinhole."""
+    """fisheye, barrel or equirectangular (`named_lens`); None: a pinhole."""
     bonnet: bool = False
     """Whether the car's bonnet is in the image; it has no depth."""
     orientation: int = 1

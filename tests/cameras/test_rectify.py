@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from pipeline.cameras.camera import Camera
-from pipeline.cameras.rectify import GREY, remap_of, view_of
+from pipeline.cameras.rectify import GREY, SPHERE_VIEWS, remap_of, view_of
 from tests.cameras.lenses import LENSES
 
 
@@ -39,7 +42,10 @@ def test_a_view_is_as_wide_as_the_lens_but_no_wider_than_asked():
     edges = np.degrees(
         np.arctan2(*np.abs(lens.unproject(np.array([[0, lens.cy], [lens.width, lens.cy]])))[:, [0, 2]].T)
     )
-    assert view_of(lens, 518, 392).degrees_across == pytest.approx(2 * edges.min())
+    assert view_of(lens, 518, 196).degrees_across == pytest.approx(2 * edges.min())
+    full = view_of(lens, 518, 392)  # of the lens' own shape: the picture is full, a little more of it would not be
+    assert full.seen().all() and 0.9 * 2 * edges.min() < full.degrees_across < 2 * edges.min()
+    assert not replace(full, focal=full.focal * 0.99).seen().all()
     assert view_of(LENSES["fisheye"], 518, 392).degrees_across == pytest.approx(100)
     assert view_of(LENSES["equirectangular"], 518, 392, 70.0).degrees_across == pytest.approx(70)
     with pytest.raises(ValueError, match=r"--camera\.fov"):
@@ -64,3 +70,37 @@ def test_a_view_s_points_are_the_lens_points():
     rays = view.pinhole.unproject(np.stack([u, v], -1))
     seen = view.seen()
     np.testing.assert_allclose(view.lens_pixels()[seen], LENSES["fisheye"].project(rays)[seen])
+
+
+@pytest.mark.parametrize(("name", "degrees"), SPHERE_VIEWS.items())
+def test_a_sphere_is_looked_out_of_to_four_sides(name, degrees):
+    sphere = Camera.equirectangular(400, 200)
+    longitude, latitude = np.meshgrid((np.arange(400) + 0.5) * 0.9 - 180, 90 - (np.arange(200) + 0.5) * 0.9)
+    pixels = np.stack([longitude % 360 / 360 * 250, latitude + 90, np.abs(longitude)], -1).astype(np.uint8)
+    view = view_of(sphere.turned(degrees), 100, 60, 90.0)
+    found = remap_of(view).apply(Image.fromarray(pixels)).astype(float)
+    ahead = view.pinhole.unproject(np.array([[50.0, 30.0], [70.0, 30.0]]))
+    to = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 2])) + degrees
+    assert found[29:31, 49:51, 2].mean() == pytest.approx(np.abs((to[0] + 180) % 360 - 180), abs=2)
+    assert found[29:31, 69:71, 2].mean() == pytest.approx(np.abs((to[1] + 180) % 360 - 180), abs=2)
+    assert found[:29, 50, 1].mean() > found[31:, 50, 1].mean()  # up is up
+    assert view.seen().all()
+    rays = view.pinhole.unproject(np.random.default_rng(0).uniform((0, 0), (100, 60), (500, 2)))
+    seen_at = view.lens.project(rays)
+    assert ((seen_at >= 0) & (seen_at <= (400, 200))).all()
+    np.testing.assert_allclose(view.lens.unproject(seen_at), rays, atol=1e-9)
+    turn = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    np.testing.assert_allclose(sphere.project(rays @ turn.T), seen_at, atol=1e-6)
+
+
+def test_the_seam_of_a_sphere_s_picture_is_not_seen_in_the_view_to_the_rear():
+    across = np.cos(np.radians((np.arange(403) + 0.5) / 403 * 360 - 180)) * 100 + 120  # 403 has no divisor to shrink by
+    pixels = np.broadcast_to(across[None, :, None], (200, 403, 3)).round().astype(np.uint8)
+    view = view_of(Camera.equirectangular(403, 200).turned(180), 40, 20, 100.0)
+    found = remap_of(view).apply(Image.fromarray(pixels)).astype(int)
+    assert np.abs(np.diff(found, axis=1)).max() <= 4 and np.abs(found - found[:, ::-1]).max() <= 1
+
+
+def test_only_a_sphere_is_turned():
+    with pytest.raises(ValueError, match="only an equirectangular camera sees to all sides, not a fisheye"):
+        LENSES["fisheye"].turned(90)

@@ -44,6 +44,25 @@ def test_kitti_raw_has_its_calibration_above_the_drive(tmp_path):
     assert drive.camera.camera.fx == 70
 
 
+def test_a_sphere_looks_to_the_side_that_is_asked_for_and_other_cameras_do_not(tmp_path):
+    write_images(tmp_path / "drive", 3)  # 64 x 48
+
+    def found(views, file="equirectangular"):
+        return find_drive(str(tmp_path / "drive"), camera=CameraConfig(file=file, views=views))
+
+    assert [found(view).camera.camera.cx for view in (None, "front", "left", "right", "rear")] == [32, 32, 16, 48, 0]
+    assert found("left").picture != found("right").picture
+    assert found("front", "50,50,32,24").camera.camera.model == "pinhole"
+    for file, said in (("50,50,32,24", "a pinhole camera"), ("none", "no calibration")):
+        with pytest.raises(CalibrationError, match=rf"--camera.views left: only an equirectangular .* has {said}"):
+            found("left", file)
+    with pytest.raises(CalibrationError, match="a drive looks one way"):
+        found("left,right")
+    for wrong in ("up", "left,left", ",", ""):
+        with pytest.raises(ValueError, match=r"--camera\.views takes some of front,left,right,rear"):
+            CameraConfig(views=wrong)
+
+
 def test_a_video_has_its_calibration_beside_it(tmp_path):
     video = write_video(tmp_path / "a.mp4", 14)
     (tmp_path / "calib.txt").write_text("P0: 50 0 31.5 0 0 51 23.5 0 0 0 1 0\n")

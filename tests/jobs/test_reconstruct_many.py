@@ -10,7 +10,7 @@ from pipeline.fleet.records.ledger import list_runs, read_run
 from pipeline.leases import Leases
 from pipeline.publish import is_published, open_drive
 from tests.jobs.conftest import folder_of_images, image
-from tests.jobs.runs import left_over, results, run, states
+from tests.jobs.runs import PLAIN, left_over, results, run, states
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
@@ -104,3 +104,20 @@ def test_a_manifest_gives_ids_ranges_and_tags_and_retry_failed_does_just_the_fai
     assert states(out) == {"gone": "published", "../up": "failed"}  # a bad row stays one until it is mended
     assert run(*arguments, "--only", "rain") == 0
     assert states(out) == {"first": "skipped"}
+
+
+def test_one_id_is_not_for_several_views(tmp_path, capsys):
+    arguments = ("--input", tmp_path, "--output", tmp_path / "out", "--drive-id", "a")
+    assert run(*arguments, "--camera.views", "front,left") != 0
+    assert "--camera.views makes a drive of each view: leave out --drive-id" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_every_view_of_a_sphere_becomes_a_drive(weights, tmp_path):
+    folder_of_images(tmp_path / "pano", 9)
+    views = ("--camera.file", "equirectangular", "--camera.views", "front,left")
+    assert run("--input", tmp_path / "pano", "--output", tmp_path / "out", "--weights", weights, *PLAIN, *views) == 0
+    drives = [open_drive(str(tmp_path / "out"), name) for name in ("pano-front", "pano-left")]
+    front, left = (drive.lens for drive in drives)
+    assert front.cx == front.width / 2 and left.cx == front.width / 4
+    assert all(drive.manifest.counts.frames_ok == 9 for drive in drives)

@@ -40,8 +40,8 @@ class Rectified(Sequence):
         return replace(chunk, depth=depth, intrinsics=k)
 
 
-def published(folder, name):
-    lens = LENSES[name]
+def published(folder, name, lens=None):
+    lens = lens or LENSES[name]
     made = small_drive(FRAMES, height=NET[1], width=NET[0])
     known = KnownCamera(lens, "calibration")
     view = known.view(*NET)
@@ -130,6 +130,22 @@ def test_colmap_reads_the_lens_and_its_undistortion_is_ours(tmp_path, name, mode
     written = np.asarray(Image.open(tmp_path / "to" / "images" / images[3]))
     assert written.shape[:2] == (pinhole.height, pinhole.width)
     assert tuple(written[240, 320]) == (120, 90, 20)
+
+
+def test_a_view_to_the_left_of_a_sphere_is_exported_as_the_sphere_that_it_is(tmp_path):
+    drive = published(tmp_path, "left", LENSES["equirectangular"].turned(-90))
+    assert drive.lens.cx == 160 and drive.poses["cx"].to_pylist() == [160] * FRAMES
+    found = pycolmap.Reconstruction(exported(tmp_path, "colmap") / "sparse" / "0")
+    assert found.cameras[1].model.name == "EQUIRECTANGULAR" and found.num_points3D() > 2000
+    cameras = drive.cameras
+    for number in (1, FRAMES):
+        image = found.images[number]
+        seen = np.array([point.xy for point in image.points2D])
+        xyz = np.array([found.points3D[point.point3D_id].xyz for point in image.points2D])
+        np.testing.assert_allclose(cameras.project(number - 1, xyz)[0], seen, atol=0.05)
+        local = image.cam_from_world() * xyz
+        np.testing.assert_allclose(np.array(found.cameras[1].img_from_cam(local)), seen, atol=0.05)
+    assert np.median(seen[:, 0]) == pytest.approx(160, abs=40)  # what it sees lies left of the picture's middle
 
 
 def test_nerfstudio_is_told_of_a_lens_that_it_knows(tmp_path):

@@ -39,5 +39,5 @@ def test_a_written_lens_drive_brings_its_calibration_and_its_orientation(tmp_pat
 
 
 def test_an_unknown_lens_is_refused():
-    with pytest.raises(ValueError, match="lens must be fisheye or barrel"):
+    with pytest.raises(ValueError, match="lens must be fisheye, barrel or equirectangular"):
         named_lens("plastic", 64, 48)

@@ -100,7 +100,11 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
         fps=config.fps if ref.fps is None else ref.fps,
         stride=config.stride if ref.fps is None else 1,
         positions=config.positions if ref.positions is None else replace(config.positions, file=ref.positions),
-        camera=config.camera if ref.camera is None else replace(config.camera, file=ref.camera),
+        camera=replace(
+            config.camera,
+            file=config.camera.file if ref.camera is None else ref.camera,
+            views=config.camera.views if ref.view is None else ref.view,
+        ),
     )
 
 

@@ -50,7 +50,7 @@ class ExportSource:
             intrinsics = np.tile(np.array(view.pinhole.intrinsics), (count, 1))
             sizes = np.tile(np.array([view.width, view.height]), (count, 1))
             cameras = replace(cameras, intrinsics=intrinsics, sizes=sizes, lens=None)
-        return cameras
+        return cameras.looking_ahead()
 
     @cached_property
     def view(self) -> View | None:
