@@ -16,8 +16,8 @@ from tests.networks import small_network
     [
         ("scal3r_release", ".pt"),
         ("vggt_1b", ".safetensors"),
-        pytest.param("scal3r_release", ".safetensors", marks=pytest.mark.slow),
-        pytest.param("vggt_1b", ".pt", marks=pytest.mark.slow),
+        pytest.param("scal3r_release", ".safetensors", marks=pytest.mark.full),
+        pytest.param("vggt_1b", ".pt", marks=pytest.mark.full),
     ],
 )
 def test_published_files_of_five_gigabytes_open_in_little_memory(shared, tmp_path, name, suffix):
