@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.training.checkpoints import describe
+from pipeline.training.checkpoints import settings_json
 from pipeline.training.config import OptimizerSettings, TrainConfig, ValidationSettings
 from pipeline.training.data import Frames
 from pipeline.training.metrics import MetricsFile, plot_metrics, read_metrics
@@ -131,6 +131,6 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path, name):
 
 def test_a_run_resumes_in_its_own_folder(tmp_path):
     refuse_foreign_folder(tmp_path)
-    (tmp_path / "config.json").write_text(describe(TrainConfig(output=str(tmp_path))))
+    (tmp_path / "config.json").write_text(settings_json(TrainConfig(output=str(tmp_path))))
     (tmp_path / "metrics.jsonl").write_text("")
     refuse_foreign_folder(tmp_path)
