@@ -1,6 +1,6 @@
-"""Speed and memory measured here: python -m jobs.benchmark --what network [--json FILE] [--figure FILE].
+"""Measure speed, memory or accuracy on this machine: python -m jobs.benchmark --what network [--json FILE].
 
-Prints a table with targets, machine, versions and commit; settings of a subject are named after it.
+Prints a table with targets, machine, versions and commit. The settings of a subject begin with its name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from jobs.command import run_command, settings_from
+from jobs.command import EXIT_FAILED, run_command, settings_from
 from pipeline import storage
 from pipeline.benchmark import Machine, Subject
 from pipeline.benchmark.accuracy import AccuracyBenchmark
@@ -54,7 +54,7 @@ class BenchmarkConfig:
     what: What
     """The subject."""
     json: str | None = None
-    """Write all numbers to this file or URI; - prints them instead of the table."""
+    """Write all numbers to this file or URI; "-" prints them instead of the table."""
     figure: str | None = None
     """Write the picture (PNG) to this file or URI, for subjects that draw one."""
     accuracy: AccuracyBenchmark = setting(AccuracyBenchmark(), expert=True)
@@ -74,22 +74,20 @@ class BenchmarkConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    failed = False
 
-    def benchmark() -> None:
-        nonlocal failed
+    def benchmark() -> int:
         words = sys.argv[1:] if arguments is None else arguments
         subjects = [word.removeprefix("--what=") for word in words]  # --help shows the settings of those named
         config = settings_from(
             BenchmarkConfig, words, prog="jobs.benchmark", sections=subjects, elsewhere="--what SUBJECT --help"
         )
-        failed = _benchmark(config)
+        return _benchmark(config)
 
-    return run_command(benchmark) or int(failed)
+    return run_command(benchmark)
 
 
-def _benchmark(config: BenchmarkConfig) -> bool:
-    """Measure, print, write. Returns whether a target was missed that must not be."""
+def _benchmark(config: BenchmarkConfig) -> int:
+    """Measure, print, write. Returns EXIT_FAILED where a required target was missed."""
     subject: Subject = getattr(config, config.what)
     machine = Machine.here()  # before the work: its load is not the benchmark's own
     measured = subject.measure(lambda line: show(line, sys.stderr))
@@ -104,7 +102,7 @@ def _benchmark(config: BenchmarkConfig) -> bool:
             storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
     if config.figure is not None and measured.figure is not None:
         storage.write_bytes_atomically(storage.absolute(config.figure), measured.figure)
-    return measured.failed
+    return EXIT_FAILED if measured.failed else 0
 
 
 if __name__ == "__main__":

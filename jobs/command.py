@@ -1,4 +1,4 @@
-"""What all commands share: options from settings (`jobs.options`), errors in one line, exit codes."""
+"""What all commands share: options made from settings (`jobs.options`), errors in one line, exit codes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,47 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from jobs.options import settings_from
 from pipeline.common.secrets import without_secrets
 from pipeline.common.visible_text import visible
 from pipeline.errors import PipelineError
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_NOBODY_READS", "run_command", "settings_from"]
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_NOBODY_READS", "run_command", "run_job", "settings_from"]
+
+T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-EXIT_NOBODY_READS = 141  # as a shell says it of a program that SIGPIPE ended
+EXIT_NOBODY_READS = 141  # a shell reports this code for a program that SIGPIPE ended
 
 
-def run_command(action: Callable[[], None]) -> int:
-    """Run a command; what is wrong with the input becomes one line on stderr and a non-zero exit code."""
+def run_job(kind: type[T], action: Callable[[T], int | None], arguments: list[str] | None, *, prog: str) -> int:
+    """Make the settings of a command (`settings_from`), run it, and return its exit code.
+
+    arguments: words of the command line; None: those of this process. action: returns an exit code; None means 0.
+    """
+    return run_command(lambda: action(settings_from(kind, arguments, prog=prog)))
+
+
+def run_command(action: Callable[[], int | None]) -> int:
+    """Run a command and return its exit code. An error of the input becomes one line on stderr and a code above 0.
+
+    action: returns an exit code; None means 0.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # PYTHONIOENCODING=ascii: what it cannot say is escaped, no error
+        if isinstance(stream, io.TextIOWrapper):  # PYTHONIOENCODING=ascii: other characters are escaped
             stream.reconfigure(errors="backslashreplace")
     with _sigterm_interrupts():
         code = _outcome(action)
-    _nobody_reads()  # else Python stumbles at its end over what waits to be written, and changes the code
+    _nobody_reads()  # else Python fails at its exit when it flushes stdout, and changes the exit code
     return code
 
 
 @contextlib.contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM (`timeout`, a job that is stopped, a node that goes) ends a command as Ctrl-C does, whatever it is at."""
+    """SIGTERM (from `timeout`, a stopped job or a node that shuts down) ends a command as Ctrl-C does, at any time."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -52,14 +66,14 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _outcome(action: Callable[[], None]) -> int:
+def _outcome(action: Callable[[], int | None]) -> int:
     try:
         try:
-            action()
+            code = action()
         except SystemExit:  # of --help
             sys.stdout.flush()
             raise
-        sys.stdout.flush()  # here, where a reader that is gone is still an error like others
+        sys.stdout.flush()  # here a closed pipe raises an error that is handled below
     except (PipelineError, ValueError) as error:
         print(f"error: {without_secrets(visible(' '.join(str(error).split())))}", file=sys.stderr)
         return EXIT_FAILED
@@ -72,11 +86,11 @@ def _outcome(action: Callable[[], None]) -> int:
         print(without_secrets(visible(traceback.format_exc(), keep="\n")), file=sys.stderr)
         print("error: this is a bug of the program, not of the input; please report the lines above", file=sys.stderr)
         return EXIT_FAILED
-    return 0
+    return code or 0
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of stdout is gone (`... | head`); if so, what is still to be written goes nowhere."""
+    """Whether the reader of stdout has closed the pipe (`... | head`). If so, stdout now leads to /dev/null."""
     try:
         out = sys.stdout.fileno()
     except (OSError, ValueError):

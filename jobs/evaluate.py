@@ -1,7 +1,7 @@
-"""A result against the truth: python -m jobs.evaluate --pred OUT/ID --truth ROOT/sequences/ID [--json FILE].
+"""Compare a result with the truth: python -m jobs.evaluate --pred OUT/ID --truth ROOT/sequences/ID [--json FILE].
 
-Prints the errors of the trajectory and, where both have it, of depth. Or a benchmark of the field, reconstructed and
-scored: python -m jobs.evaluate --benchmark kitti --data ROOT --output OUT [--ablate gcs,gcm,loops].
+Prints the errors of the trajectory, and of depth where both have it. Or reconstruct and score a public data set:
+python -m jobs.evaluate --benchmark kitti --data ROOT --output OUT [--ablate gcs,gcm,loops].
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline import storage
 from pipeline.benchmark import Machine
 from pipeline.common.ray_session import ray_for_one_job
@@ -36,53 +36,53 @@ from pipeline.evaluation.benchmarks import BENCHMARKS
 from pipeline.evaluation.benchmarks.scores import FULL, VARIANTS, Score, means, remarks, render
 from pipeline.evaluation.run_benchmark import evaluate_benchmark
 
-_WIDTH = 160  # of a table where no terminal says how wide it is
+_WIDTH = 160  # characters, of a table that is not printed to a terminal
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """What to compare with what: --pred with --truth, or a --benchmark in --data, made in --output."""
+    """Compare --pred with --truth, or reconstruct and score a --benchmark whose data set is in --data."""
 
     pred: str | None = None
-    """Published drive (OUT/ID, or OUT with --drive), or a file of poses: KITTI (12 numbers a line) or TUM
-    (8).
-    """
+    """Published drive (OUT/ID, or OUT with --drive), or a file of poses: KITTI (12 numbers in each line) or TUM
+    (8 numbers)."""
     truth: str | None = None
     """Drive with truth (ROOT/sequences/ID with ROOT/poses/ID.txt, or ROOT), or a file of poses."""
     truth_origin: str | None = None
-    """latitude,longitude,altitude about which the truth is metres east, north and up: a georeferenced drive is then
-    compared without any alignment, too (absolute)."""
+    """latitude,longitude,altitude of the truth's origin, where the truth is in metres east, north and up of it. A
+    georeferenced drive is then also compared without any alignment."""
     drive: str | None = None
-    """Which drive of an output, and of a ROOT of true drives."""
+    """Name of the drive, where --pred is an output or --truth a folder with several drives."""
     match: Match = "auto"
-    """How frames are matched: by time where both know it, else by image name, else by number."""
+    """How frames are matched; auto: by time where both have it, else by image name, else by number."""
     tolerance: float = 0.01
     """How far apart two frames matched by time may be, in seconds."""
     filled: Filled = "count"
-    """Frames whose pose was filled in from their neighbours: count them as published, or skip them."""
+    """Frames whose pose was filled in from their neighbours: count them like others, or skip them."""
     depth: bool = True
-    """Compare depth where both have it."""
+    """Compare depth too, where both have it."""
     max_depth: float | None = None
-    """Leave out true depth beyond this, in metres."""
+    """Leave out pixels whose true depth exceeds this, in metres."""
     json: str | None = None
-    """Write all numbers to this file; - prints them instead of the table."""
+    """Write all numbers to this file; "-" prints them instead of the table."""
     figure: str | None = None
-    """Write a picture (PNG) of the trajectory over the truth to this file."""
+    """Write a picture (PNG) of the trajectory and the truth to this file."""
     benchmark: Literal["kitti", "oxford-spires", "virtual-kitti", "eth3d", "tum"] | None = None
-    """Reconstruct and score the sequences of a data set instead. Without it in --data, the error says what is expected
-    and where to get it."""
+    """Reconstruct and score the sequences of this data set instead. Where --data does not hold it, the error says which
+    files are expected and where to get them."""
     data: str | None = None
     """The data set as it was unpacked: a path or URI."""
     output: str | None = None
-    """Where the benchmark's results go (<output>/<benchmark>/<variant>/); what is there already is not made again."""
+    """Where the benchmark's results go (<output>/<benchmark>/<variant>/). Existing results are not made again."""
     sequences: tuple[str, ...] = ()
-    """Only these sequences; by default the benchmark's own that are there."""
+    """Only these sequences; by default all those of the benchmark that --data holds."""
     ablate: str | None = None
-    """Also without parts of the method: gcs (each chunk learns alone), gcm (no memory), loops; as gcs,gcm,loops."""
+    """Run also without these parts of the method: gcs (each chunk learns alone), gcm (no memory), loops. Separate them
+    by commas."""
     seed: int = 0
-    """Of the points drawn from clouds of more than a million; nothing else is drawn."""
+    """Random seed of the points that are sampled from clouds of more than a million points."""
     run: RunConfig = setting(RunConfig(), expert=True)
-    """Settings of the benchmark's reconstructions: those of jobs.reconstruct, each with run. before its name
+    """Settings of the benchmark's reconstructions: those of jobs.reconstruct, with the prefix run.
     (--run.weights, --run.workers ...)."""
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class EvaluateConfig:
             raise ValueError(f"tolerance must be 0 or more seconds, not {self.tolerance}")
         if self.max_depth is not None and not self.max_depth > 0:
             raise ValueError(f"max_depth must be above 0 metres, not {self.max_depth}")
-        self.origin  # noqa: B018 (refuses what is no place)
+        self.origin  # noqa: B018 (raises for an invalid place)
         if self.benchmark is None:
             if self.pred is None or self.truth is None:
                 raise ValueError("give --pred and --truth, or --benchmark with --data and --output")
@@ -102,14 +102,14 @@ class EvaluateConfig:
         if self.data is None or self.output is None:
             raise ValueError("--benchmark needs --data and --output")
         if self.run.input or self.run.drive_id or self.run.output != RunConfig().output:
-            raise ValueError("input, output and drive id of the runs are the benchmark's: leave --run.input etc. out")
+            raise ValueError("a --benchmark sets input, output and drive id itself: leave out --run.input and the like")
         unknown = [part for part in self.parts if part not in VARIANTS or part == FULL]
         if unknown:
             raise ValueError(f"--ablate takes gcs, gcm and loops, not {unknown[0]!r}")
 
     @property
     def origin(self) -> tuple[float, float, float] | None:
-        """The truth's origin in numbers."""
+        """The truth's origin: degrees, degrees, metres."""
         if self.truth_origin is None:
             return None
         try:
@@ -122,7 +122,7 @@ class EvaluateConfig:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What --ablate takes away, one after the other."""
+        """The parts that --ablate names, each once."""
         return tuple(dict.fromkeys(part.strip() for part in (self.ablate or "").split(",") if part.strip()))
 
 
@@ -130,17 +130,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
 
-    def action() -> None:
-        config = settings_from(EvaluateConfig, arguments, prog="jobs.evaluate")
+    def action(config: EvaluateConfig) -> None:
         if config.benchmark is None:
             _evaluate(config)
         else:
-            _benchmark(config, arguments)
+            _score_benchmark(config, arguments)
 
-    return run_command(action)
+    return run_job(EvaluateConfig, action, arguments, prog="jobs.evaluate")
 
 
-def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
+def _score_benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
     assert config.benchmark is not None and config.data is not None and config.output is not None
     benchmark = BENCHMARKS[config.benchmark]
 
@@ -188,7 +187,7 @@ def _benchmark(config: EvaluateConfig, arguments: list[str]) -> None:
             storage.write_bytes_atomically(storage.absolute(config.json), text.encode())
     failed = [score for score in scores if score.failed]
     if failed:
-        raise DriveError(f"{len(failed)} of {len(scores)} runs failed; the same command does what is left again")
+        raise DriveError(f"{len(failed)} of {len(scores)} runs failed; the same command tries those again")
 
 
 def _evaluate(config: EvaluateConfig) -> None:

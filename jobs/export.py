@@ -1,4 +1,4 @@
-"""A published drive for other programs: python -m jobs.export --output URI --drive ID --format ply tum --to DIR."""
+"""Export a published drive: python -m jobs.export --output URI --drive ID --format ply tum --to DIR."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
@@ -19,12 +19,12 @@ from pipeline.publish.exports import FORMATS
 if TYPE_CHECKING:
     Format = str
 else:
-    Format = Literal[tuple(FORMATS)]  # what the command line takes: the table's names
+    Format = Literal[tuple(FORMATS)]  # the command line takes the names of the table
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write of which drive, and where to."""
+    """Which drive to export, in which formats, and where to."""
 
     output: str = field(metadata=POSITIONAL)
     """Where the drive was published: a path or URI."""
@@ -34,22 +34,22 @@ class ExportConfig:
     """One or more formats; pipeline/publish/README.md says what each holds. depth needs a drive that was made with
     --keep-predictions; geoparquet, geojson, kml and 3dtiles need a georeferenced one."""
     to: str
-    """Folder (or URI) to make; it appears when all is written."""
+    """Folder (or URI) to make. It appears when everything is written."""
     selection: Annotated[Selection, tyro.conf.arg(name="")] = field(default_factory=Selection)
     images: bool = False
-    """Copy the frames' images too, to images/, where trainers look for them."""
+    """Copy the images of the frames too, to images/, where training programs look for them."""
     images_from: str | None = None
-    """Copy the images from this folder, or this video, by their paths below the drive's input: where the input has
-    moved. Without it images are read from the input alone."""
+    """Read the images from this folder or video, by their paths below the drive's input. Needed where the input has
+    moved; without it images are read only from the recorded input."""
     undistorted: bool = False
-    """Of a drive through a lens with distortion: write its images as a pinhole sees them, to images/, with PINHOLE
-    cameras; else exports have the lens' own model."""
+    """For a lens with distortion: write images without distortion to images/, with PINHOLE cameras. Otherwise exports
+    have the model of the lens."""
     depth_scale: float | None = None
-    """Value of a depth map's pixel per world unit; by default chosen by the drive's median depth."""
+    """Pixel value of a depth map for one world unit; by default chosen from the drive's median depth."""
     crs: str | None = None
-    """Coordinate system of LAZ, EPSG:n; by default the drive's UTM zone."""
+    """Coordinate system of LAZ files, EPSG:n; by default the drive's UTM zone."""
     overwrite: bool = False
-    """Replace a former export in --to (never anything else)."""
+    """Replace an earlier export in --to (never other files)."""
 
     def __post_init__(self) -> None:
         if self.depth_scale is not None and not 0 < self.depth_scale < float("inf"):
@@ -58,7 +58,7 @@ class ExportConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _export(settings_from(ExportConfig, arguments, prog="jobs.export")))
+    return run_job(ExportConfig, _export, arguments, prog="jobs.export")
 
 
 def _export(config: ExportConfig) -> None:
@@ -84,7 +84,7 @@ def _export(config: ExportConfig) -> None:
 
 
 def summary(drive: str, done: Exported, seconds: dict[str, float]) -> str:
-    """What a person wants to know at the end."""
+    """What was written, in a few lines."""
     lines = [f"drive {drive}: exported to {done.uri}"]
     lines += [f"  {name:<11} {what} ({seconds.get(name, 0.0):.1f} s)" for name, what in done.written.items()]
     lines += [f"  NOTE        {note}" for note in done.notes]

@@ -1,14 +1,14 @@
-"""Many drives, one city: python -m jobs.fuse --output URI [--area W S E N] [--plan].
+"""Fuse many drives into one city: python -m jobs.fuse --output URI [--area W S E N] [--plan].
 
-Brings the published drives of an output into one frame and writes the city below <output>/_city/. Exit codes: 0 done,
-1 something failed, 130 stopped before its end.
+It brings the published drives of an output into one frame and writes the city to <output>/_city/. Exit codes: 0 done,
+1 something failed, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.visible_text import show
@@ -17,7 +17,7 @@ from pipeline.fuse import FuseConfig, Fused, run_fuse
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _fuse(settings_from(FuseConfig, arguments, prog="jobs.fuse")))
+    return run_job(FuseConfig, _fuse, arguments, prog="jobs.fuse")
 
 
 def _fuse(config: FuseConfig) -> None:
@@ -30,7 +30,7 @@ def _fuse(config: FuseConfig) -> None:
 
 
 def summary(config: FuseConfig, fused: Fused, seconds: dict[str, float]) -> str:
-    """What a person wants to know: what was joined, what not, and where it is."""
+    """What was joined, what was not, and where the city is."""
     place = storage.redacted(storage.join(storage.absolute(config.output), "_city"))
     if config.plan:
         lines = [

@@ -1,4 +1,4 @@
-"""The text of --help: usage, what the command does, then its settings in parts by what a user wants."""
+"""The text of --help: usage, what the command does, then its settings in groups."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from dataclasses import MISSING
 from pipeline.common.settings import GROUPS, Setting
 
 _NARROWEST, _WIDEST = 60, 110
-_COLUMN = 28  # where the text of an option begins
+_COLUMN = 28  # column at which the text of an option begins
 _WORDS = {str: "TEXT", int: "INT", float: "FLOAT", bool: "{True,False}"}
 
 
 def help_text(prog: str, about: str, shown: Sequence[Setting], hidden: int, elsewhere: str) -> str:
-    """What --help prints. about: what the command does; hidden: settings that are not shown; elsewhere: what does."""
+    """What --help prints. about: what the command does; hidden: number of settings that are not shown; elsewhere: where
+    the user finds those."""
     width = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
     free = [one for one in shown if one.positional]
     values = "".join(f" {name}" if one.default is MISSING else f" [{name}]" for one in free if (name := _upper(one)))
@@ -33,15 +34,15 @@ def help_text(prog: str, about: str, shown: Sequence[Setting], hidden: int, else
         lines.append("")
     lines.append("more:")
     lines += _option(
-        "--settings FILE", "Take settings from this TOML file; what the command line says comes before it.", width
+        "--settings FILE", "Read settings from this TOML file; options of the command line override it.", width
     )
-    lines += _option("-h, --help", "Show this.", width)
+    lines += _option("-h, --help", "Show this text.", width)
     if hidden:
         lines += [
             "",
             *textwrap.wrap(
-                f"{hidden} settings for experts are not shown; {elsewhere} has them. They stand in a TOML file, or on "
-                "the command line with their full names.",
+                f"{hidden} settings for experts are not shown; see {elsewhere}. Set them in a TOML file, or on the "
+                "command line by their full names.",
                 width,
             ),
         ]
@@ -49,7 +50,7 @@ def help_text(prog: str, about: str, shown: Sequence[Setting], hidden: int, else
 
 
 def metavar(kind: object) -> str:
-    """The type of a setting in the words of a command line."""
+    """The type of a setting as --help writes it."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return "{" + ",".join(map(str, parts)) + "}"
@@ -61,7 +62,7 @@ def metavar(kind: object) -> str:
 
 
 def _parts(shown: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
-    """Titles and their settings: the groups, then sections, or all of it where there are no groups."""
+    """Titles and their settings: first those with a group, then one part for each section of the others."""
     parts: dict[str, list[Setting]] = {title: [] for title in ("options", *GROUPS)}
     for one in shown:
         title = one.group or (one.name.rpartition(".")[0] or "options")
@@ -82,7 +83,7 @@ def _spelt(one: Setting) -> str:
 
 
 def _said(one: Setting) -> str:
-    """The setting's own words, the default after them where it is not one that the words explain."""
+    """The text of the setting, and its default unless that is None, off or empty."""
     if one.default is MISSING:
         return f"{one.text} Required."
     if one.default is None or one.default is False or one.default == ():

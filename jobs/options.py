@@ -1,7 +1,7 @@
-"""Settings dataclasses as command lines: options from their fields, --settings FILE, --help in parts.
+"""Command lines made from settings dataclasses: one option for each field, --settings FILE, and --help in groups.
 
-tyro turns words into values. This module does what it does not: settings from a TOML file for every command, a value
-without its name where a field allows that, experts' settings left out of --help, and one line for a misspelt option.
+tyro converts words to values. This module adds what tyro lacks: settings from a TOML file for every command,
+positional values, --help without the settings of experts, and a one-line message for a misspelt option.
 """
 
 from __future__ import annotations
@@ -38,12 +38,18 @@ def settings_from(
     sections: Sequence[str] = (),
     elsewhere: str = "pipeline/settings.md",
 ) -> T:
-    """A settings dataclass from the command line; `--settings FILE.toml` gives the defaults.
+    """Make a settings dataclass from the command line; `--settings FILE.toml` gives the defaults.
 
-    default: values of what neither says, instead of the class's own. about: of the command, for --help. sections:
-    those that --help shows although they are an expert's; elsewhere: what shows the rest.
+    Args:
+        kind: the dataclass.
+        arguments: words of the command line; None: those of this process.
+        prog: name of the command, for messages.
+        default: values of settings that neither the command line nor the file gives; None: the defaults of the class.
+        about: what the command does, for --help; empty: the docstring of the class.
+        sections: sections for experts that --help shows all the same.
+        elsewhere: where the user finds the settings that --help does not show.
 
-    --help is printed and exits with 0, a usage error with 2. Raises ValueError for values that do not fit.
+    --help exits with 0, a usage error with 2. Raises ValueError for invalid values.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     settings = settings_of(kind)
@@ -66,14 +72,14 @@ def settings_from(
         with contextlib.redirect_stderr(said):
             return tyro.cli(kind, prog=f"python -m {prog}", args=words, **extra)
     except SystemExit as leaving:
-        if isinstance(leaving.__context__, ValueError):  # the settings' own check, which tyro puts into a box
+        if isinstance(leaving.__context__, ValueError):  # raised by the check of the settings; tyro draws a box for it
             raise ValueError(str(leaving.__context__)) from None
         sys.stderr.write(visible(said.getvalue(), keep="\n"))
         raise
 
 
 def _start(kind: type[T], file: str, default: T | None) -> Any:  # a T some of whose fields are MISSING
-    """What options begin with where there is a settings file: unchecked, since what has no value yet is MISSING."""
+    """The defaults where there is a settings file. They are not checked: required settings may still be MISSING."""
     blank = {one.name: _blank(one) for one in fields(kind)} if default is None else vars(default)  # type: ignore[arg-type]
     start: Any = object.__new__(kind)  # as above
     start.__dict__.update(blank)
@@ -88,12 +94,12 @@ def _blank(declared: Field[object]) -> object:
 
 
 class _UsageError(ValueError):
-    """What is wrong with the words of a command line."""
+    """The words of a command line are not valid."""
 
 
 def _named(words: Sequence[str], settings: Sequence[Setting], prog: str) -> Iterator[str]:
-    """The words with every value behind the name of its option. Raises _UsageError."""
-    takes: dict[str, int | None] = {"settings": 1}  # how many words an option takes; None: all up to the next option
+    """The words, with the name of its option before every positional value. Raises _UsageError."""
+    takes: dict[str, int | None] = {"settings": 1}  # option -> number of its values; None: all up to the next option
     for one in settings:
         takes |= dict.fromkeys(_spellings(one), _words_of(one.kind))
     with_name = {_name_of(word) for word in words if word.startswith("--")}
@@ -130,7 +136,7 @@ def _spellings(setting: Setting) -> list[str]:
 
 
 def _words_of(kind: object) -> int | None:
-    """How many words a value takes; None for as many as there are."""
+    """How many words a value of this type takes; None for any number."""
     if kind is bool:
         return 0
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

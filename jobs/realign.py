@@ -1,7 +1,7 @@
-"""Everything behind the network again, in seconds: python -m jobs.realign --output URI --drive ID [settings].
+"""Repeat all stages after the network, in seconds: python -m jobs.realign --output URI --drive ID [settings].
 
-Needs the predictions that `jobs.reconstruct --keep-predictions` left. The settings of joining and publishing
-start from those that the drive was made with.
+Needs the predictions that `jobs.reconstruct --keep-predictions` kept. Settings that are not given are those with which
+the drive was made.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _realign(arguments: list[str] | None) -> None:
     try:
         with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
             lease = leases.take_when_free(asked.drive)
-            staged, _ = read_staged_drive(output, asked.drive)  # again: another may have replaced them before the lease
+            staged, _ = read_staged_drive(output, asked.drive)  # again: another run may have replaced them meanwhile
             staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
             result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     finally:

@@ -1,7 +1,7 @@
-"""Drives to poses and points: python -m jobs.reconstruct --input URI --output URI.
+"""Turn drives into poses and points: python -m jobs.reconstruct --input URI --output URI.
 
-The input is one drive, a folder with many, or a list of drives. Without arguments a small city drive is rendered
-and reconstructed, to see the whole thing work. Exit codes: 0 done, 1 something failed, 130 stopped before its end.
+The input is one drive, a folder with many, or a drive list. Without arguments the command renders a small city drive
+and reconstructs it, as a demonstration. Exit codes: 0 done, 1 something failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 
-from jobs.command import EXIT_FAILED, EXIT_INTERRUPTED, run_command, settings_from
+from jobs.command import EXIT_FAILED, EXIT_INTERRUPTED, run_job
 from pipeline import reconstruct as stages
 from pipeline import storage
 from pipeline.common.progress import Reporter
@@ -26,32 +26,27 @@ from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.schema import MADE_BY
 
-_PNG_HEAD_BYTES = 4096  # a picture says whose it is before its pixels
+_PNG_HEAD_BYTES = 4096  # the text that names this program stands before the pixels of a picture
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    codes: list[int] = []
 
-    def run() -> None:
-        config = settings_from(RunConfig, arguments, prog="jobs.reconstruct")
+    def action(config: RunConfig) -> int:
         noted: list[str] = []
         many = _many(config, noted)
-        if many is None:
-            codes.append(_reconstruct(config, noted))
-        else:
-            codes.append(_reconstruct_many(config, many, arguments, noted))
+        return _reconstruct(config, noted) if many is None else _reconstruct_many(config, many, arguments, noted)
 
-    return run_command(run) or codes[0]
+    return run_job(RunConfig, action, arguments, prog="jobs.reconstruct")
 
 
 def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDrive] | None:
-    """The drives of an input with many; None where it is a single one and nothing asks for more than its result. What
-    of the input is not used is said, and noted as it is found."""
+    """The drives of an input that holds many; None where it is a single drive and no option for many drives is given.
+    Parts of the input that are not used are printed, and appended to `noted` as they are found."""
 
     def note(said: str) -> None:
-        show(f"input: {said}", sys.stderr)  # the reporter is not there yet
+        show(f"input: {said}", sys.stderr)  # the reporter is made later
         noted.append(said)
 
     views = config.camera.view_names
@@ -108,7 +103,7 @@ def _reconstruct_many(
 
 
 def _check_found(config: RunConfig, drives: int) -> None:
-    """Raises ValueError where --only leaves nothing: a misspelt pattern, most probably."""
+    """Raises ValueError where no drive matches --only: the pattern is probably misspelt."""
     if config.only and not drives:
         raise ValueError(f"no drive has a name or tag that matches --only {config.only}; --plan without it lists all")
 
@@ -118,12 +113,12 @@ def _sample_drive(reporter: Reporter) -> str:
 
     with reporter.timed("render"):
         uri = sample_drive(lambda done, total: reporter.advance("render", 1, total, "frames"))
-    reporter.say(f"no --input: taking the rendered sample drive {uri}")
+    reporter.say(f"no --input: using the rendered sample drive {uri}")
     return uri
 
 
 def _against_truth(result: Reconstruction, truth_uri: str) -> str:
-    """How far the sample's result is from what was rendered, in words and as a picture beside the result."""
+    """The errors of the sample's result in words, and a picture of them, which is written beside the result."""
     from pipeline.evaluation import compare, drive_picture, evaluate, open_estimate, open_truth
 
     comparison = compare(open_estimate(result.uri), open_truth(truth_uri))
@@ -134,13 +129,13 @@ def _against_truth(result: Reconstruction, truth_uri: str) -> str:
         said += f", depth off by {errors.depth.abs_rel:.1%}"
     picture = f"{result.uri}.png"
     if storage.exists(picture) and MADE_BY.encode() not in storage.read_bytes(picture, _PNG_HEAD_BYTES):
-        return f"  {said}\n  NOTE     no picture: {picture} is not of this program"
+        return f"  {said}\n  NOTE     no picture: {picture} was not made by this program and is kept"
     drive_picture(comparison, picture, said)
     return f"  {said}\n  picture  {picture}"
 
 
 def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
-    """What a person wants to know at the end."""
+    """The result in a few lines."""
     counts = result.manifest.counts
     if result.was_there:
         return f"drive {result.manifest.drive_id} is published already, nothing to do: {result.uri}"
@@ -174,7 +169,7 @@ def summary(result: Reconstruction, seconds: dict[str, float]) -> str:
         for finding in result.verdict.findings[:5]:
             lines.append(f"           {finding.level}: {finding.reason}")
     if not result.trained:
-        lines.append("  NOTE     the network has made-up weights: these numbers mean nothing (--weights)")
+        lines.append("  NOTE     the network has random weights: these numbers mean nothing (give --weights)")
     return "\n".join(lines)
 
 

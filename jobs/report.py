@@ -1,6 +1,6 @@
-"""Drives to look at: python -m jobs.report --output URI --drive ID [--compare OTHER ...] --site DIR [--serve].
+"""Make reports of drives: python -m jobs.report --output URI --drive ID [--compare OTHER ...] --site DIR [--serve].
 
-Without --drive the index page over all drives of the output is made; --live opens one drive in viser instead.
+Without --drive it makes the index page over all drives of the output; --live opens one drive in viser instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.visible_text import show
@@ -23,7 +23,7 @@ from pipeline.report.drive_view import DriveView
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _report(settings_from(ReportConfig, arguments, prog="jobs.report")))
+    return run_job(ReportConfig, _report, arguments, prog="jobs.report")
 
 
 def _report(config: ReportConfig) -> None:
@@ -31,7 +31,7 @@ def _report(config: ReportConfig) -> None:
         _live(config)
         return
     site = Path(storage.absolute(config.site))
-    server = make_server(site, config.host, config.port) if config.serve else None  # a taken port is said at once
+    server = make_server(site, config.host, config.port) if config.serve else None  # first: the port may be in use
     try:
         reporter = Reporter()
         try:
@@ -59,12 +59,12 @@ def _live(config: ReportConfig) -> None:
 
 
 def summary(site: Path, made: list[str], seconds: dict[str, float]) -> str:
-    """What was made, and how to look at it."""
+    """The pages that were made, and how to open them."""
     lines = [f"drive {name}: {site / 'drives' / name / 'index.html'}" for name in made]
     lines.append(f"index: {site / 'index.html'}")
     if seconds:
         lines.append("  seconds  " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
-    lines.append(f"  look at it with --serve, or any web server: python -m http.server -d {site}")
+    lines.append(f"  open it with --serve, or with any web server: python -m http.server -d {site}")
     return "\n".join(lines)
 
 

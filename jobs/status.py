@@ -1,6 +1,6 @@
-"""What a run over many drives is doing, or did: python -m jobs.status --output URI [--watch].
+"""Show the state of a run over many drives: python -m jobs.status --output URI [--watch].
 
-Reads the run's ledger on the output alone: needs no cluster, works while the run goes on and long after it.
+It reads only the ledger of the run in the output. It needs no cluster, and works during the run and after it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline import storage
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show, visible
@@ -20,7 +20,7 @@ from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
 from pipeline.fleet.status.summary import had_nothing_to_do, status_text, summarise
 
-_RUNS_LOOKED_AT = 20  # of a schedule that mostly has nothing to do
+_RUNS_LOOKED_AT = 20  # earlier runs: most runs of a schedule have nothing to do
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class StatusConfig:
     runs: bool = False
     """List all runs of the output, a line each."""
     watch: bool = False
-    """Look again and again until the run has ended."""
+    """Show the state again and again until the run has ended."""
     every: float = 5.0
-    """Seconds between two looks."""
+    """Seconds between two updates."""
     failures: int = 20
-    """Show so many failed drives."""
+    """How many failed drives to show."""
     report: str | None = None
     """Write the run as an HTML file to this local path."""
 
@@ -52,7 +52,7 @@ class StatusConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _status(settings_from(StatusConfig, arguments, prog="jobs.status")))
+    return run_job(StatusConfig, _status, arguments, prog="jobs.status")
 
 
 def _status(config: StatusConfig) -> None:
@@ -72,7 +72,7 @@ def _worked_before(output: str, run: RunState) -> RunState | None:
     """The newest run before this one that did something, among the last few."""
     names = [name for name in list_runs(storage.absolute(output)) if name < run.info.run_id]
     for name in reversed(names[-_RUNS_LOOKED_AT:]):
-        with contextlib.suppress(PipelineError):  # one whose ledger is damaged tells nothing
+        with contextlib.suppress(PipelineError):  # a run with a damaged ledger is left out
             earlier = read_run(output, name)
             if not had_nothing_to_do(earlier):
                 return earlier
@@ -80,7 +80,8 @@ def _worked_before(output: str, run: RunState) -> RunState | None:
 
 
 def _watch(config: StatusConfig) -> RunState:
-    """Look until the run has ended. A store that stops answering is waited for; one that never did is an error."""
+    """Show the state until the run has ended. Raises StorageError where the store does not answer the first request;
+    later it is asked again."""
     run = read_run(config.output, config.run)
     said = ""
     while run.info.state == "running":

@@ -1,6 +1,6 @@
-"""Rendered city drives with their truth: python -m jobs.synthesize --output URI --drives 3 --frames 600 --seed 7.
+"""Render city drives with ground truth: python -m jobs.synthesize --output URI --drives 3 --frames 600 --seed 7.
 
-Writes ordinary drives in KITTI layout (pipeline/synthetic/write.py says what lies where) to a folder or a bucket.
+Writes drives in KITTI's layout to a folder or a bucket (files: see pipeline/synthetic/write.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
@@ -22,15 +22,15 @@ from pipeline.synthetic.rig import MOST_CAMERAS
 
 
 @dataclass(frozen=True)
-class CityConfig:
-    """What to render and where to put it."""
+class SynthesizeConfig:
+    """What to render and where to write it."""
 
     output: str = field(metadata=POSITIONAL)
-    """Folder or bucket URI; gets sequences/ and poses/."""
+    """Folder or bucket URI; sequences/ and poses/ are made in it."""
     drives: int = 3
     """How many drives; they are numbered from 00."""
     frames: int = 600
-    """Frames of each drive, ten a second."""
+    """Frames of each drive, ten in a second."""
     seed: int = 7
     """Seed of the first drive; the next drives take the following numbers. Equal seeds give equal drives."""
     height: int = 168
@@ -38,23 +38,23 @@ class CityConfig:
     width: int = 336
     """Image width in pixels."""
     supersample: int = 2
-    """Rays a side for each pixel's colour; 1 is fastest, 2 smooths edges."""
+    """Rays for each pixel along each axis; 1 is fastest, 2 smooths edges."""
     lens: Literal["fisheye", "barrel", "equirectangular"] | None = None
     """A lens instead of a pinhole: fisheye (Kannala-Brandt, 150 degrees across), barrel (k1 = -0.3) or
     equirectangular (all around)."""
     field_of_view: float | None = None
     """Degrees across of a pinhole; by default drawn from the seed, 76 to 84."""
     bonnet: bool = False
-    """Put the car's own bonnet into the picture."""
+    """Show the bonnet of the car in the pictures."""
     orientation: int = 1
-    """EXIF's number (1 to 8) of how frames are stored; they are seen upright."""
+    """EXIF orientation (1 to 8) with which frames are stored; readers turn them upright."""
     cameras: int = 1
     """Cameras of the car, at most 6: 2 are a stereo pair, 3 and more look around (pipeline/synthetic/rig.py)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render: cpu or cuda."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be rendered. Raises ValueError naming the field."""
+        """Raises ValueError naming a field that cannot be rendered."""
         for name, least in (
             ("drives", 1),
             ("frames", 1),
@@ -75,10 +75,10 @@ class CityConfig:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    return run_command(lambda: _render(settings_from(CityConfig, arguments, prog="jobs.synthesize")))
+    return run_job(SynthesizeConfig, _render, arguments, prog="jobs.synthesize")
 
 
-def _render(config: CityConfig) -> None:
+def _render(config: SynthesizeConfig) -> None:
     reporter = Reporter()
     begin = time.monotonic()
     output = storage.absolute(config.output)
@@ -111,7 +111,7 @@ def _render(config: CityConfig) -> None:
 
 
 def summary(sequences: list[str], seconds: float) -> str:
-    """What a person wants to know at the end: where the drives are and how they go."""
+    """Where the drives are, and how long they are."""
     lines = []
     for sequence in sequences:
         drive = read_drive(sequence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.command import run_command, settings_from
+from jobs.command import run_job
 from pipeline.common.visible_text import show
 from pipeline.training.config import TrainConfig
 from pipeline.training.launch import launch
@@ -16,12 +16,12 @@ from pipeline.training.launch import launch
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
+    return run_job(TrainConfig, _train, arguments, prog="jobs.train")
 
-    def action() -> None:
-        final = launch(settings_from(TrainConfig, arguments, prog="jobs.train"))
-        show(f"weights: {final}\nmetrics: {final.with_name('metrics.jsonl')} and metrics.png")
 
-    return run_command(action)
+def _train(config: TrainConfig) -> None:
+    final = launch(config)
+    show(f"weights: {final}\nmetrics: {final.with_name('metrics.jsonl')} and metrics.png")
 
 
 if __name__ == "__main__":

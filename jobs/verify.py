@@ -1,7 +1,7 @@
-"""Is what was published still what was published? python -m jobs.verify --output URI [--drive ID ...] [--quick].
+"""Check that published drives are undamaged: python -m jobs.verify --output URI [--drive ID ...] [--quick].
 
-Checks names, sizes, hashes, schemas, rows, ranges and links between tables of drives, by their manifests. Changes
-nothing. Exit codes: 0 all is whole, 1 something is not, or there is nothing to check.
+Compares every drive with its manifest: names, sizes, hashes, schemas, rows, ranges and links between tables. Changes
+nothing. Exit codes: 0 all drives are undamaged, 1 some are damaged, or there is no drive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
-from jobs.command import EXIT_FAILED, run_command, settings_from
+from jobs.command import EXIT_FAILED, run_job
 from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import cluster_address, ray_for_one_job, start_ray
@@ -27,27 +27,23 @@ _PROBLEMS_SHOWN = 5  # of a drive
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """What to check, and how closely."""
+    """Which drives to check, and how thoroughly."""
 
     output: str = field(metadata=POSITIONAL)
     """Where drives were published: a path or URI."""
     drive: tuple[str, ...] = ()
-    """Only these drives; by default every one of the output."""
+    """Only these drives; by default all drives of the output."""
     quick: bool = False
-    """Compare names and sizes alone: one listing a drive, nothing is read."""
+    """Compare only names and sizes: one listing for each drive, no file is read."""
     json: str | None = None
-    """Write all findings to this file; - prints them instead of the text."""
+    """Write all findings to this file; "-" prints them instead of the text."""
     address: str | None = None
-    """Ray cluster that reads the drives; by default the one of RAY_ADDRESS, else a local one where there are many."""
+    """Ray cluster that reads the drives; by default that of RAY_ADDRESS, else a local one for many drives."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    codes: list[int] = []
-    return (
-        run_command(lambda: codes.append(_verify(settings_from(VerifyConfig, arguments, prog="jobs.verify"))))
-        or (codes[0])
-    )
+    return run_job(VerifyConfig, _verify, arguments, prog="jobs.verify")
 
 
 def _verify(config: VerifyConfig) -> int:
@@ -84,11 +80,11 @@ def _verify(config: VerifyConfig) -> int:
 
 
 def summary(output: str, quick: bool, checks: Sequence[DriveCheck]) -> str:
-    """What a person wants to know: the damaged drives by name, what is wrong with them, and what mends it."""
+    """The damaged drives by name, what is wrong with them, and how to repair them."""
     damaged = [check for check in checks if not check.is_whole]
     what = "names and sizes" if quick else "names, sizes, hashes, tables"
     lines = [
-        f"{len(checks) - len(damaged)} of {len(checks)} drives in {storage.redacted(output)} are whole ({what}; "
+        f"{len(checks) - len(damaged)} of {len(checks)} drives in {storage.redacted(output)} are undamaged ({what}; "
         f"{sum(check.files for check in checks):,} files, {sum(check.bytes for check in checks):,} bytes)"
     ]
     for check in damaged:
@@ -97,8 +93,8 @@ def summary(output: str, quick: bool, checks: Sequence[DriveCheck]) -> str:
             lines.append(f"  {check.drive_id}  and {len(check.problems) - _PROBLEMS_SHOWN} more (--json FILE has all)")
     if damaged:
         lines.append(
-            "  to mend  jobs.reconstruct with the same settings and --overwrite makes a drive again (of many drives "
-            f"with --only {damaged[0].drive_id}); jobs.realign does where predictions were kept"
+            "  repair   jobs.reconstruct with the same settings and --overwrite makes a drive again (of many drives, "
+            f"with --only {damaged[0].drive_id}); so does jobs.realign where predictions were kept"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
-"""What a published drive holds, with the reading API: python -m jobs.examples.read_drive OUT DRIVE [PICTURE.png].
+"""Read a published drive with the Python API: python -m jobs.examples.read_drive OUT DRIVE [PICTURE.png].
 
-Prints how fast the car went and what stands close to its path, and draws both from above.
+Prints counts, the length of the camera's steps and the points near its path, and draws cloud and path from above.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pipeline.publish import open_drive
 
 def main(output: str, drive_id: str, picture: str = "drive.png") -> int:
     """Read a drive and draw it to `picture`."""
-    drive = open_drive(output, drive_id)  # reads the manifest, no more
+    drive = open_drive(output, drive_id)  # reads only the manifest
     counts = drive.manifest.counts
     print(f"drive {drive_id}: {counts.frames} frames, {counts.points:,} points, path {counts.path_length:.1f} units")
 
-    poses = drive.poses.to_pandas()  # a row a frame; columns and units: pipeline/schema.py
+    poses = drive.poses.to_pandas()  # one row for each frame; columns and units: pipeline/schema.py
     print(poses.groupby("status").size().to_string())
 
-    cameras = drive.cameras  # the same as arrays
+    cameras = drive.cameras  # the same poses as arrays
     path = cameras.world_from_camera[:, :3, 3]
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
     print(f"a step of the camera: {np.median(steps):.3f} units in the median, {steps.max():.3f} at most")
 
-    # The surroundings of the middle of the drive: a box in the world frame. Only its row groups are read.
+    # Points around the middle of the drive: a box in the world frame. Only row groups that touch it are read.
     middle, reach = path[len(path) // 2], 10 * np.median(steps)
     box = (middle - reach, middle + reach)
     near = drive.points(box, columns=["x", "y", "z", "frame_index"])
@@ -36,7 +36,7 @@ def main(output: str, drive_id: str, picture: str = "drive.png") -> int:
         f"({read} row groups read)"
     )
 
-    # The whole drive, thinned on the way and without the sky: any number of points in bounded memory.
+    # The whole drive, thinned while reading and without the sky: memory does not grow with the number of points.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 8), layout="constrained")

@@ -56,7 +56,7 @@ def test_a_current_folder_that_was_deleted_is_one_line(tmp_path):
     words = f'rmdir "$PWD"; exec "{sys.executable}" -m jobs.status --output {tmp_path}'
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     said = subprocess.run(words, shell=True, cwd=gone, env=environment, capture_output=True, text=True, timeout=100)
-    assert (said.returncode, said.stderr) == (1, "error: the current folder was deleted; change to one that is there\n")
+    assert (said.returncode, said.stderr) == (1, "error: the current folder was deleted; change to one that exists\n")
 
 
 def test_an_interrupt_is_no_result(capsys):

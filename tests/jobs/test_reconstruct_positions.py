@@ -46,7 +46,7 @@ def test_without_an_input_a_rendered_drive_is_held_against_its_truth_and_stands_
     percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 16\d m\)", said)[1])
     assert percent < 4  # a straight line scores more than 6 on such drives
     assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
-    assert "made-up weights" not in said
+    assert "random weights" not in said
     with Image.open(root / "out" / "city.png") as picture:
         shown = np.asarray(picture.convert("RGB"))
     assert shown.shape[1] > 1000
