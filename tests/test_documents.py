@@ -6,9 +6,36 @@ from pathlib import Path
 
 import pytest
 
+from jobs.benchmark import BenchmarkConfig
+from jobs.drain import DrainConfig
+from jobs.evaluate import EvaluateConfig
+from jobs.export import ExportConfig
+from jobs.realign import RealignConfig
+from jobs.status import StatusConfig
+from jobs.synthesize import SynthesizeConfig
+from jobs.verify import VerifyConfig
+from pipeline.common.settings import settings_of
+from pipeline.config import RunConfig
+from pipeline.fuse import FuseConfig
 from pipeline.publish.exports import FORMATS
+from pipeline.report import ReportConfig
+from pipeline.training.config import TrainConfig
 from tests.documents import PARTS, ROOT, with_part
 
+COMMANDS = {
+    "benchmark": BenchmarkConfig,
+    "drain": DrainConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "fuse": FuseConfig,
+    "realign": RealignConfig,
+    "reconstruct": RunConfig,
+    "report": ReportConfig,
+    "status": StatusConfig,
+    "synthesize": SynthesizeConfig,
+    "train": TrainConfig,
+    "verify": VerifyConfig,
+}
 DOCUMENTS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", ".git", "node_modules"} & set(p.parts))
 FOLDERS = "pipeline|models|jobs|tests|cluster"
 
@@ -23,6 +50,29 @@ def test_every_file_that_a_document_names_is_there(path: Path):
 def test_every_command_that_a_document_names_is_there(path: Path):
     commands = set(re.findall(r"python -m ((?:jobs|models|pipeline|tests)(?:\.\w+)+)", path.read_text()))
     assert [name for name in sorted(commands) if not _module(name)] == []
+
+
+def options_of(command: str) -> set[str]:
+    names = {one.name for one in settings_of(COMMANDS[command])} | {"settings", "help"}
+    return names | {re.sub(r"([^.]+)$", r"no-\1", name) for name in names}
+
+
+def test_documents_know_the_settings_of_every_command():
+    there = {path.stem for path in (ROOT / "jobs").glob("*.py")}
+    assert there - {"__init__", "command", "options", "help_text"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_option_that_a_document_gives_to_a_command_is_there(path: Path):
+    """Not in the changelog, which tells of options that are gone."""
+    if path.name == "CHANGELOG.md":
+        return
+    unknown = []
+    for command, words in re.findall(r"jobs\.(\w+)((?:\\\n|(?!jobs\.)[^`\n#|])*)", path.read_text()):
+        if command in COMMANDS:
+            options = set(re.findall(r"(?<!\S)--([a-z][\w.-]*)", words))
+            unknown += [f"{command} --{name}" for name in sorted(options - options_of(command))]
+    assert unknown == []
 
 
 @pytest.mark.parametrize(("document", "part"), PARTS, ids=lambda value: str(value))
@@ -56,6 +106,8 @@ def test_the_architecture_answers_the_questions_of_a_newcomer():
     text = (ROOT / "pipeline/README.md").read_text()
     table = text.split("## Ten questions", 1)[1]
     assert len(re.findall(r"^\| .+\? \| .+ \|$", table, re.M)) == 10
+    for document, title in re.findall(r'`([\w/]+\.md)`, "([^"]+)"', table):
+        assert f"\n## {title}\n" in (ROOT / document).read_text(), f"{document} has no section {title}"
     changes = text.split("## I want to change X", 1)[1].split("##", 1)[0]
     assert len(re.findall(r"^\| .+ \| .*`.+` ?.*\|$", changes, re.M)) >= 15
     glossary = text.split("## Glossary", 1)[1].split("##", 1)[0]
