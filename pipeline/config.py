@@ -32,7 +32,7 @@ class RunConfig:
     """Drives to poses and points."""
 
     input: str | None = setting(None, group="input", positional=True, identity=NEVER)
-    """A drive (folder of images, KITTI odometry sequence or video), a folder with many, or a list of drives
+    """A drive (folder of images, KITTI odometry sequence or video), a folder with many, or a drive list
     (Parquet, CSV, JSON lines); a path, s3:// or any fsspec URI. Without one a small city drive is rendered and
     reconstructed."""
     output: str = setting("out", group="output", identity=NEVER)

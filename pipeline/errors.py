@@ -1,4 +1,4 @@
-"""The family of errors that the pipeline raises. Each is one line: what was expected, what came, which drive and frame.
+"""The errors that the pipeline raises. Each message is one line: drive and frame, what was expected, what was found.
 
     PipelineError
       DriveError            one drive's input or result; the other drives go on
@@ -9,15 +9,15 @@
       ClusterError          Ray, or a group of its workers
       LeaseLostError        another run may have the drive
 
-`retryable` says whether the same may succeed when it is done again after a while, though nobody changes anything.
-`pipeline.storage.retry` is the only place that decides to try again, and it asks nothing else.
+`retryable` says whether the same action may succeed later although nobody changes anything. Only
+`pipeline.storage.retry` decides to try again, and it uses only this.
 """
 
 from __future__ import annotations
 
 
 class PipelineError(ValueError):
-    """What a user can do something about. retryable: by default as its kind says; one error may say otherwise."""
+    """An error that a user can act on. retryable: by default that of the class; a single error may differ."""
 
     retryable = False
 
@@ -28,11 +28,11 @@ class PipelineError(ValueError):
 
 
 class DriveError(PipelineError):
-    """Something about one drive's input or result; other drives are not affected."""
+    """An error in one drive's input or result; other drives are not affected."""
 
 
 class DecodeError(DriveError):
-    """An image or a video frame cannot be decoded, or is not what its drive promised."""
+    """An image or a video frame cannot be decoded, or differs from the other frames of its drive."""
 
 
 class AlignmentError(DriveError):
@@ -44,9 +44,9 @@ class CheckpointError(DriveError):
 
 
 class StorageError(PipelineError):
-    """A store does not answer, refuses, or lacks what was asked for. Never a bad frame."""
+    """A store does not answer, refuses access, or lacks a file. Never used for a bad frame."""
 
-    retryable = True  # servers come back, disks get room, roles get their rights within minutes
+    retryable = True  # servers restart, disks get free space, roles get their rights within minutes
 
 
 class ClusterError(PipelineError):
@@ -54,4 +54,4 @@ class ClusterError(PipelineError):
 
 
 class LeaseLostError(PipelineError):
-    """This process may not go on with the drive: it did not renew its lease in time, or another has it."""
+    """This process must not go on with the drive: it did not renew its lease in time, or another process has it."""

@@ -1,9 +1,9 @@
-"""Everything behind the network: what was staged becomes one refined and judged trajectory, and is published."""
+"""All steps after the network: staged chunks are refined, joined into one trajectory, judged and published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 from pipeline import publish, storage
 from pipeline.backend import Verdict, assess_quality
@@ -29,15 +29,16 @@ from pipeline.staged_drive import (
 )
 
 _UNTRACKED = (
-    "nothing can be followed through the images (300 pixels at least): they neither refine nor judge this result"
+    "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
 )
 
-_NOTES_BESIDE = 20  # of what lies beside a drive, in its result
+_NOTES_BESIDE = 20  # most notes about files beside a drive in its result
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What became of a drive: its manifest, where it is, whether it was there before this run."""
+    """The result of a drive: its manifest and URI. was_there: it existed before. trained: the weights are not
+    random."""
 
     manifest: Manifest
     uri: str
@@ -49,8 +50,8 @@ class Reconstruction:
 
 
 def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Sequence[str] = ()) -> StagedDrive:
-    """All that the stages behind the network need to know, with frames under their numbers in the drive. noted: of the
-    whole input; the drive takes what is about its own folder and those beside it."""
+    """All that the stages after the network need, with frames by their numbers in the drive. noted: notes on the whole
+    input; those about the drive's folder and the folders beside it are kept."""
     numbers = task.numbers
     loops = tuple(
         replace(
@@ -74,29 +75,22 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Se
 
 
 def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
-    """What the result says of its input; notes: besides the drive's own."""
+    """What the result says about its input: every fact of the drive that has the same name there. notes: more notes."""
     drive = task.drive
-    return DriveFacts(
-        drive_id=drive.drive_id,
-        source_uri=drive.source_uri,
-        frame_uris=drive.frame_uris(),
-        timestamps_ns=drive.timestamps_ns,
-        source_width=drive.source_width,
-        source_height=drive.source_height,
-        net_width=task.width,
-        net_height=task.height,
-        listing=drive.listing,
-        picture=drive.picture,
-        sample=content_sample(drive),
-        notes=(*drive.notes, *notes),
-        camera=drive.camera,
-        network_camera=task.network_camera,
-        positions=drive.positions,
-    )
+    of_drive = {one.name: getattr(drive, one.name) for one in fields(DriveFacts) if hasattr(drive, one.name)}
+    differs = {
+        "frame_uris": drive.frame_uris(),
+        "net_width": task.width,
+        "net_height": task.height,
+        "network_camera": task.network_camera,
+        "sample": content_sample(drive),
+        "notes": (*drive.notes, *notes),
+    }
+    return DriveFacts(**{**of_drive, **differs})
 
 
 def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
-    """Those notes that name a place in a drive's folder, or in the folder that holds it; the first few."""
+    """The notes that name a place in a drive's folder or in the folder above it; at most 20."""
     above, name = storage.parent_and_name(uri)
     if name == PICTURES:  # image_02/data of KITTI raw, cam0/data of EuRoC: others lie beside image_02
         above = storage.parent_and_name(above)[0]
@@ -107,10 +101,10 @@ def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
 def join_and_publish(
     staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard
 ) -> Reconstruction:
-    """Everything behind the network: windows refined, one trajectory, a verdict on it, Parquet with the manifest last.
+    """All stages after the network: refine windows, join chunks, judge, publish.
 
-    guard is that of the drive's lease, which whoever publishes holds; it is called before every step that others see,
-    and what it raises ends the publishing.
+    guard: of the drive's lease, which the caller must hold. It is called before every write that readers can see; an
+    error that it raises ends the publishing.
     """
     facts = staged.facts
     with reporter.timed("refine"):
@@ -155,7 +149,7 @@ def join_and_publish(
         manifest = publish.publish_drive(
             output,
             facts,
-            chunks,  # type: ignore[arg-type]  # has what is asked of a sequence
+            chunks,  # type: ignore[arg-type]  # has the methods that are used of a sequence
             joined,
             config.publish,
             run,

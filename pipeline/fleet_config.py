@@ -1,4 +1,4 @@
-"""Settings of a run over many drives that have nothing to do with the numbers of its results."""
+"""Settings of a run over many drives. They do not change the numbers of its results."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from pipeline.common.settings import NEVER, setting
 
 @dataclass(frozen=True)
 class FleetConfig:
-    """How many drives are run side by side, how often each is tried, how long a claim on one lasts."""
+    """How many drives are processed in parallel, how often each is tried, how long a lease lasts."""
 
     max_attempts: int = setting(3, expert=True, identity=NEVER)
-    """A drive on which a process died this often is quarantined; one that a store, disk or memory failed is given up
-    until the next run."""
+    """A drive during which a process died this often is quarantined. One that failed this often because of a store, a
+    disk or memory is given up until the next run."""
     max_lost_nodes: int = setting(10, expert=True, identity=NEVER)
-    """A drive that lost its node this often in a run is given up until the next run."""
+    """A drive whose node was lost this often in a run is given up until the next run."""
     retry_after_s: float = setting(5.0, expert=True, identity=NEVER)
-    """Seconds before a drive that a store, disk or memory failed is tried again; doubled with each attempt."""
+    """Seconds before a drive is tried again after a failure of a store, a disk or memory; doubled with each attempt."""
     wave_drives: int = setting(20, expert=True, identity=NEVER)
-    """Most drives that a group takes on in one start; fewer towards the end, so that groups end together."""
+    """Most drives that a group takes in one start; fewer towards the end of the run, so that groups end together."""
     wave_frames: ClassVar[int] = 20_000
-    """Most frames of a wave of more than one drive: bounds what the driver holds of it."""
+    """Most frames of a wave of more than one drive: bounds the driver's memory."""
     scan_threads: int = setting(16, expert=True, identity=NEVER)
-    """Drives that are listed, and their headers read, at a time by the driver, and by each of scan_processes."""
+    """Drives that the driver, and each of scan_processes, lists at a time (names and headers)."""
     scan_processes: int | None = setting(None, expert=True, identity=NEVER)
-    """Processes of the cluster that list drives and read headers instead of the driver, where there are hundreds and
-    more; by default one for four CPUs, from two to eight. 0: the driver alone."""
+    """Processes of the cluster that list drives and read headers instead of the driver, where there are more than 200
+    drives; by default one for every four CPUs, from two to eight. 0: only the driver."""
     finishing: int = setting(4, expert=True, identity=NEVER)
-    """Drives that are joined and published at a time, beside the groups; when twice as many wait, groups wait."""
+    """Drives that are joined and published at a time, beside the groups. When twice as many wait, groups wait too."""
     lease_s: float = setting(120.0, expert=True, identity=NEVER)
-    """A run that did not renew its claim on a drive for so long has lost it to whoever comes next."""
+    """Seconds that a lease lasts. A run that does not renew the lease of a drive for this time loses the drive."""
     barrier_timeout_s: float = setting(1800.0, expert=True, identity=NEVER)
-    """A group whose ranks wait for one of them for so long is started again. Must exceed a rank's longest phase."""
+    """Seconds that ranks of a group wait for one of them before the group is started again. Must exceed the longest
+    phase of a rank."""
 
     FORMER_SETTINGS: ClassVar = ("wave_frames",)
 

@@ -1,6 +1,5 @@
-"""What is to be done for a drive, before the network: the drive that the settings name, the settings filled in, which
-frames and chunks, what every rank is told.
-"""
+"""All steps before the network: find the drive, resolve the settings, choose frames and chunks, describe the ranks'
+work."""
 
 from __future__ import annotations
 
@@ -23,11 +22,11 @@ from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import DetectedLoops
 from pipeline.refined_drive import tracker_of
 
-_LEAST_SEGMENT = 30  # frames that are decoded in one go: tracks go on from one to the next through one picture only
+_LEAST_SEGMENT = 30  # frames of a segment: tracks of two segments are linked only through one shared picture
 
 
 def read_drive(config: RunConfig) -> Drive:
-    """The drive that the settings name. Raises what find_drive raises."""
+    """The drive that the settings name. Raises the errors of find_drive."""
     assert config.input is not None
     drive = find_drive(
         config.input,
@@ -44,10 +43,10 @@ def read_drive(config: RunConfig) -> Drive:
     return with_positions(drive, config.positions)
 
 
-def settled(config: RunConfig, model: ModelConfig) -> RunConfig:
-    """The settings with all filled in that the network and the machines decide: chunks, precision, compiling.
+def resolve_settings(config: RunConfig, model: ModelConfig) -> RunConfig:
+    """The settings with the values that network and machines decide: chunk size, overlap, precision, compiling.
 
-    A result is known by them. Joins the cluster, if there is one and they depend on it: its machines are asked.
+    The identity of a result depends on them. Joins the cluster where its machines decide.
     """
     in_cluster = cluster_address(config.address) is not None
     if in_cluster and (config.precision == "auto" or config.compile_blocks is None):
@@ -57,14 +56,13 @@ def settled(config: RunConfig, model: ModelConfig) -> RunConfig:
     return config.with_network_defaults(model).with_arithmetic(on_gpus, bfloat16)
 
 
-def plan(
+def make_task(
     drive: Drive, config: RunConfig, model: ModelConfig, scanned: Callable[[int], None] = lambda frames: None
 ) -> DriveTask:
-    """What is to be done for a drive: which frames are left out, chunks, the size that frames get.
+    """What the network has to do for a drive: the frames that are used, the chunks, the size of frames.
 
-    Looks through the whole drive first, in Ray tasks (Ray must run), unless neither --stops nor --turns ask for it.
-    config has its chunk size and overlap filled in; scanned is told how many more frames were looked at. Raises
-    StorageError where the store does not answer.
+    With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). config: resolved
+    settings. scanned: called with the number of frames scanned since the last call. Raises StorageError.
     """
     size, overlap = config.chunk_size, config.overlap
     assert size is not None and overlap is not None
@@ -85,7 +83,7 @@ def plan(
 
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:
-    """What every rank is told. config has its chunk size filled in."""
+    """What every rank needs to know. config: resolved settings."""
     return WorkerJob(
         network=config.network,
         settings=ForwardSettings(config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share),

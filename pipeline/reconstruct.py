@@ -1,10 +1,10 @@
 """READ FIRST. One drive, stage after stage: frames -> chunks -> network -> one trajectory -> Parquet.
 
-prepare   what the drive is, where the car stands, which chunks it is cut into (`prepare.py`)
-forward   frames stream to the workers, predictions of every chunk are staged
-refine    cameras and depth are adjusted to tracks of corners, which decoding has made (`finish.py`, as all below)
-join      chunks are joined into one trajectory, and a verdict is made on it
-publish   poses, points, chunks, manifest last
+prepare   finds the frames, the frames in which the car stands, and the chunks (`prepare.py`)
+forward   streams frames to the ranks, and stages the predictions of every chunk
+refine    adjusts cameras and depth to tracks of corners, which the decoding tasks make (`finish.py`, as all below)
+join      joins the chunks into one trajectory, and judges it
+publish   writes poses, points and chunks; the manifest last
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_sai
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.ingest.frames import DriveTask
 from pipeline.leases import Leases
-from pipeline.prepare import plan, read_drive, settled, worker_job
+from pipeline.prepare import make_task, read_drive, resolve_settings, worker_job
 from pipeline.publish import Decision, Manifest
 from pipeline.result_identity import decide
 from pipeline.staged_drive import (
@@ -38,12 +38,13 @@ from pipeline.staged_drive import (
 
 
 def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()) -> Reconstruction:
-    """Reconstruct config.input and publish it. Does nothing where the result is there, made of the same input, weights
-    and settings (but `overwrite`); one made of others stays readable until the new one takes its place. noted: what was
-    found of the input that is not used, for the result to say.
+    """Reconstruct config.input and publish it.
 
-    Raises PipelineError or ValueError with one line that says what to do; nothing that looks like a result is left
-    behind then.
+    Does nothing where a result of the same input, weights and settings exists (unless `overwrite` is set). An outdated
+    result stays readable until the new one replaces it. noted: notes on parts of the input that are not used, for the
+    result.
+
+    Raises PipelineError or ValueError with one line that says what to do. An incomplete result is never visible.
     """
     if config.input is None:
         raise ValueError("an input is needed: a folder of images, a KITTI sequence or a video")
@@ -53,7 +54,7 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
         for note in drive.notes:
             reporter.say(f"drive {drive.drive_id}: {note}")
         model = config.network.config()
-        config = settled(config, model)
+        config = resolve_settings(config, model)
         weights_sha256 = config.network.sha256()
         decision = decide(drive, weights_sha256, config, output)
         if decision.done and publish.is_settled(_manifest_of(decision)):
@@ -62,7 +63,7 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
             if decision.why:
                 reporter.say(f"drive {drive.drive_id}: {decision.why}")
             if config.ranks > 1:
-                config.network.check()  # wrong weights are said here at once, not by every worker of a group
+                config.network.check()  # reports wrong weights once, not in every worker of a group
             check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
             check_writable(output, drive.drive_id)
     with storage.held_root(output, make=True), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
@@ -74,7 +75,7 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
             with reporter.timed("start Ray"):
                 start_ray(config.address, config.all_ranks)
             with reporter.timed("scan"):
-                task = plan(drive, config, model, partial(_scanned, reporter, drive.frame_count))
+                task = make_task(drive, config, model, partial(_scanned, reporter, drive.frame_count))
             still = drive.frame_count - task.frame_count
             reporter.say(
                 f"drive {drive.drive_id}: {drive.frame_count} frames of {drive.source_width}x{drive.source_height}"
@@ -92,13 +93,14 @@ def reconstruct(config: RunConfig, reporter: Reporter, noted: Sequence[str] = ()
             clear_staging(output, drive.drive_id, lease.guard)
             raise
         if not config.keep_predictions:
-            with contextlib.suppress(StorageError):  # it is published; the next run over many clears up
+            with contextlib.suppress(StorageError):  # it is published; the next run over many drives removes the rest
                 remove_staging(output, drive.drive_id)
         return result
 
 
 def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter) -> Outcome:
-    """The network over all chunks and loop chunks; says under which attempt the predictions are staged."""
+    """Pass all chunks and loop chunks through the network. The outcome names the attempt whose predictions are
+    staged."""
     drive_id = task.drive.drive_id
     loops = 0
 
@@ -106,7 +108,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
         nonlocal loops
         if isinstance(event, LoopsFound):
             loops = event.count
-            reporter.say(f"drive {event.drive_id}: {loops} places may have been seen before")
+            reporter.say(f"drive {event.drive_id}: {loops} places may have been seen twice")
         elif isinstance(event, Waits | Notice):
             reporter.say(event.said)
         elif isinstance(event, Progress):
@@ -142,7 +144,7 @@ def _already_there(manifest: Manifest, output: str, config: RunConfig) -> Recons
 
 
 def check_writable(output: str, drive_id: str) -> None:
-    """Fail before the work, not after it, where the output cannot be written."""
+    """Raises StorageError where the output cannot be written: before the work, not after it."""
     folder, probe = storage.join(output, STAGING_FOLDER, drive_id), f"writable-{uuid.uuid4().hex}"
     try:
         storage.write_bytes_atomically(storage.join(folder, probe), b"")

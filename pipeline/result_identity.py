@@ -1,4 +1,4 @@
-"""What a result is known by, and whether the one that lies under a drive's name is the one that is wanted."""
+"""The identity of a result, and whether the existing result of a drive has the identity that is wanted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.publish import Decision, DriveFacts, Source
 
 
 def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, config: RunConfig) -> str:
-    """What a result of this drive, these weights and these settings is known by."""
+    """The identity of a result of this drive, these weights and these settings."""
     return publish.drive_identity(drive.listing, weights_sha256, {**config.result_settings(), **drive.picture})
 
 
 def decide(drive: Drive, weights_sha256: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
-    """What is to be done for a drive, by what lies under its name: see pipeline.publish.standing."""
+    """What has to be done for a drive, given the files under its name: see pipeline.publish.standing."""
 
     def same() -> Iterator[str]:
         for settings in config.same_result_settings():

@@ -1,4 +1,4 @@
-"""A drive whose chunks are all staged, with what is needed to join and publish it again without its input."""
+"""A drive whose chunks are all staged, with all that is needed to join and publish it again without its input."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _MARKER = "staged.json"
 
 @dataclass(frozen=True)
 class StagedDrive:
-    """facts of the input; the attempt that staged all chunk_count chunks and the loop chunks behind them; kept: the
-    drive's frames that are in chunks, by whose places the staged files count; the weights that made them."""
+    """facts: of the input; attempt: the one that staged chunk_count chunks, followed by the loop chunks; kept: numbers
+    of the drive's frames that are in chunks (staged files count places in this list); weights_sha256: of the
+    network."""
 
     facts: DriveFacts
     attempt: str
@@ -43,12 +44,12 @@ class StagedDrive:
     weights_sha256: str
     trained: bool
     outlines: tuple[tuple[int, int], ...] = ()
-    """First and last place of each chunk; empty where it was staged before they were noted."""
+    """First and last place of each chunk; empty in files of older versions."""
 
 
 @dataclass(frozen=True)
 class _NotedFacts(DriveFacts):
-    """DriveFacts as they are read back: concrete types."""
+    """DriveFacts with the concrete types that reading needs."""
 
     frame_uris: tuple[str, ...]
     timestamps_ns: tuple[int, ...] | None
@@ -67,7 +68,7 @@ class _Noted:
 
 
 def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> None:
-    """Note beside the staged chunks what they are; written once all of them are there."""
+    """Write a description beside the staged chunks, once all of them are staged."""
     facts = staged.facts
     plain = replace(facts, frame_uris=list(facts.frame_uris), listing=list(facts.listing))
     values = {"staged": asdict(replace(staged, facts=plain)), "config": asdict(config)}
@@ -76,16 +77,16 @@ def write_staged_drive(output: str, staged: StagedDrive, config: RunConfig) -> N
 
 
 def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfig]:
-    """The staged drive and the settings it was made with.
+    """The staged drive and the settings with which it was made.
 
-    Raises DriveError where its predictions were not kept or the note cannot be read.
+    Raises DriveError where its predictions were not kept or the description cannot be read.
     """
     uri = _marker_uri(output, storage.check_drive_id(drive_id))
     try:
         data = storage.read_small(uri, storage.LISTED_BYTES)
         noted = storage.parse_record(data, _Noted, "it")
         values = json.loads(data)
-        checksum = values.pop("checksum", None)  # those staged before there was one have none
+        checksum = values.pop("checksum", None)  # files of older versions have none
         if checksum is not None and checksum != _checksum(values):
             raise ValueError("it is not as it was written, its checksum differs")
         facts = DriveFacts(**vars(noted.staged.facts))
@@ -93,7 +94,7 @@ def read_staged_drive(output: str, drive_id: str) -> tuple[StagedDrive, RunConfi
         if staged.facts.drive_id != drive_id:
             raise ValueError(f"it is of drive {staged.facts.drive_id[:140]!r}")
         _check(staged)
-        return staged, settings_from_dict({"refine": False, **noted.config})  # where it is not said there was none yet
+        return staged, settings_from_dict({"refine": False, **noted.config})  # older versions had no refinement
     except storage.NotFoundError as error:
         raise DriveError(
             f"drive {drive_id}: its staged predictions are not in {storage.redacted(output)}; reconstruct it "
@@ -128,8 +129,8 @@ def _check(staged: StagedDrive) -> None:
 
 @dataclass(frozen=True, eq=False)
 class JoinedDrive:
-    """chunks: seen through the one camera of the drive and without what is masked; joined: the trajectory that they
-    make together; positions: those that took part; witnessed: what chunks noted for the evidence."""
+    """chunks: with the one camera of the drive and without masked pixels; joined: their trajectory; positions: those
+    that were used; witnessed: what the chunks recorded for the evidence of the images."""
 
     chunks: DriveChunks
     joined: JoinResult
@@ -138,8 +139,8 @@ class JoinedDrive:
 
 
 def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> StagedFrames:
-    """Where the drive's chunks and tracks are staged, and how they are seen. Raises CalibrationError for masks that
-    cannot be read, StorageError."""
+    """Where the drive's chunks and tracks are staged, with its camera and masks. Raises CalibrationError for masks that
+    cannot be read; StorageError."""
     facts = staged.facts
     folder = attempt_uri(output, facts.drive_id, staged.attempt)
     raw = StagedChunks(folder, staged.chunk_count, staged.kept)
@@ -159,7 +160,7 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
 def join_staged(
     staged: StagedDrive, frames: StagedFrames, config: RunConfig, refined: Refined | None = None
 ) -> JoinedDrive:
-    """The staged chunks joined; refined windows in their place, where any got better.
+    """Join the staged chunks, or the refined windows where any improved.
 
     Raises AlignmentError, StorageError.
     """
@@ -191,8 +192,8 @@ def join_staged(
 
 
 def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFacts:
-    """The facts with what lies with the drive of positions now; as they are where its input is not there any more.
-    Raises DriveError where what `config.file` names is not there."""
+    """The facts with the positions that are beside the drive now; unchanged where its input no longer exists. Raises
+    DriveError where `config.file` does not exist."""
     try:
         source = find_positions(facts.source_uri, facts.frame_uris, facts.drive_id, config)
     except StorageError:
@@ -206,10 +207,10 @@ def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFac
 
 
 def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
-    """What the drive's positions say; nothing, and why, where they cannot be used."""
+    """The drive's positions; empty, with a reason, where they cannot be used."""
     if facts.positions is None:
         return DrivePositions()
-    numbers = None  # of the frames in their source, by which tables may speak of them
+    numbers = None  # frame numbers in the source, which tables of positions may use
     if FRAME_MARK in facts.frame_uris[0]:
         numbers = [int(uri.rpartition(FRAME_MARK)[2]) for uri in facts.frame_uris]
     elif config.fps is None:
@@ -220,7 +221,7 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
 
 
 def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkMasks:
-    """What of the network's pictures counts: what the lens saw, less what the user's masks or `auto` leave out."""
+    """The pixels of the network's pictures that count: those that the lens sees, without those that are masked."""
     view = facts.camera.view(facts.net_width, facts.net_height) if facts.camera else None
     seen = None if view is None else view.seen()
     if asked is None:

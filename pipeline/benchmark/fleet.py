@@ -35,7 +35,7 @@ from pipeline.forward.events import Event, Progress, RankUp, Staged
 from pipeline.forward.group import GroupSettings, Outcome, Permit
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
-from pipeline.prepare import plan
+from pipeline.prepare import make_task
 from pipeline.storage import Listing, StoredFile
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class _World:
         names, sizes, etags = planner.find(drive_config(planner.config, planned.ref)).listing.columns()
         files = Listing(planned.ref.uri, names, sizes, [f"{etag}*" for etag in etags])
         drive = _drive(planned.drive_id, planned.ref.uri, files)
-        return plan(drive, planner.config, planner.model), planned.identity or ""
+        return make_task(drive, planner.config, planner.model), planned.identity or ""
 
     def run_wave(
         self,

@@ -1,7 +1,7 @@
-"""What a run would do and need: `jobs.reconstruct --plan`. It reads headers only; the plan is printed and stored.
+"""What a run would do and cost: `jobs.reconstruct --plan`. It reads only headers; the plan is printed and stored.
 
-Frames a second come from what was published on this output with the same network before, else from stored figures
-(`figures.json`, each with the machine it was measured on).
+The frames a second come from earlier runs on this output with the same network, else from stored figures
+(`figures.json`, each with the machine on which it was measured).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Rate:
-    """Frames a second of one rank, and where the figure comes from."""
+    """Frames a second of one rank, and the source of this figure."""
 
     frames_per_s: float
     source: str
@@ -44,7 +44,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """drives: counts by what is to be done. Bytes are of those to do; largest: of the most demanding drive."""
+    """drives: number of drives by what has to be done. Bytes are sums over the drives to do; state_bytes_largest: of
+    the most demanding drive."""
 
     drives: dict[str, int]
     frames: int
@@ -67,14 +68,16 @@ class FleetPlan:
 def fleet_plan(
     config: RunConfig, refs: Iterable[DriveRef | RefusedDrive], reporter: Reporter, noted: Sequence[str] = ()
 ) -> FleetPlan:
-    """Plan all drives and store the plan as <output>/_plans/<time>.json. noted: notes on parts of the input that are
-    not used, filled while `refs` is read. Raises what a run as a whole would raise: StorageError, CheckpointError,
-    ValueError."""
+    """Plan all drives and store the plan as <output>/_plans/<time>.json.
+
+    noted: notes on parts of the input that are not used; it grows while `refs` is read. Raises the same errors as a
+    run: StorageError, CheckpointError, ValueError.
+    """
     output = storage.absolute(config.output)
     failures = Failures(output)
     planner = make_planner(config, output, failures)
     config = planner.config
-    start_ray(config.address, config.all_ranks)  # knows the machines
+    start_ray(config.address, config.all_ranks)  # GroupSize asks Ray for the machines
     size = GroupSize.of(config)
     counts: Counter[str] = Counter()
     todo: list[PlannedDrive] = []
@@ -113,7 +116,7 @@ def fleet_plan(
         )
     frames = sum(cost.frames for cost in costs)
     staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
-    # staged at a time: the drives in the groups, those that wait for the finisher, those that it works on
+    # drives that are staged at the same time: those in groups, those waiting for the finisher, those in its tasks
     at_a_time = size.groups * 2 + 3 * config.fleet.finishing
     uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
     plan = FleetPlan(
@@ -140,7 +143,8 @@ def fleet_plan(
 
 
 def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:
-    """Why a drive's waiting chunk states do not fit in memory (they wait on disk then), and what would help."""
+    """Why a drive's waiting chunk states do not fit in memory, and what would help; None where they fit. States that do
+    not fit wait on disk."""
     needed = ranks_needed(costs, size.rank_bytes)
     has = size.gpus // size.groups if size.gpus else size.workers
     if needed <= max(has, 1):
@@ -156,7 +160,7 @@ def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:
 
 
 def measured_rate(config: RunConfig, output: str) -> Rate | None:
-    """Frames a second a rank in the newest runs on this output with the same network and precision."""
+    """Frames a second of a rank in the newest runs on this output with the same network and precision; None without."""
     for run_id in reversed(list_runs(output)[-_RUNS_LOOKED_AT:]):
         run = read_run(output, run_id)
         same = all(
@@ -170,7 +174,7 @@ def measured_rate(config: RunConfig, output: str) -> Rate | None:
 
 
 def stored_rate(config: RunConfig, size: GroupSize) -> Rate | None:
-    """The stored figure of this network on such machines, if one was measured."""
+    """The stored figure of this network on a GPU or a CPU; None where none was measured."""
     device = "gpu" if size.gpus else "cpu"
     for figure in json.loads(FIGURES.read_text()):
         if (figure["network"], figure["device"]) == (_network_name(config), device):

@@ -1,8 +1,8 @@
-"""READ FIRST of this folder. Many drives: plan -> queue -> groups -> finisher, with a ledger of every step.
+"""READ FIRST in this folder. A run over many drives: plan -> queue -> groups -> finisher; a ledger records every step.
 
-A thread plans (listings, headers) and fills the queue while groups work already. Every group is a thread that takes a
-wave of drives and runs them through the network (`groups`); what is staged goes to the finisher, which joins and
-publishes beside it. All they decide about a drive goes through `DriveLifecycle`, so that a drive ends in one state.
+One thread plans (listings, headers) and fills the queue while groups already work. Each group is a thread that takes a
+wave of drives and passes them through the network (`group.py`). Staged drives go to the finisher, which joins and
+publishes them in parallel. All decisions about a drive go through `DriveLifecycle`, so that it ends in one state.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from pipeline.fleet.status.run_metrics import metrics_of
 from pipeline.fleet.status.run_report import REPORT_NAME, write_run_report
 from pipeline.fleet.status.summary import retry_command
 from pipeline.leases import Leases
-from pipeline.prepare import settled
+from pipeline.prepare import resolve_settings
 from pipeline.publish.manifest import plain_object
 
-_LOADED_AT_A_TIME = 4  # drives that are listed and scanned side by side, at the least
+_LOADED_AT_A_TIME = 4  # least number of drives that are listed and scanned in parallel
 _LOOK_EVERY_S = 0.2
-_FINISH_AFTER_STOP_S, _THREADS_AFTER_STOP_S = 20.0, 2.0  # the image gives a stopped job 30 s in all
+_FINISH_AFTER_STOP_S, _THREADS_AFTER_STOP_S = 20.0, 2.0  # a stopped job has 30 s in our image
 _SHOWN = 30
 
 
 def make_planner(config: RunConfig, output: str, failures: Failures) -> Planner:
-    """The planner of a run; fills in what the network says. Raises CheckpointError, StorageError, ValueError."""
+    """The planner of a run, with resolved settings. Raises CheckpointError, StorageError, ValueError."""
     model = config.network.config()
-    config = settled(config, model)
-    config.network.check()  # wrong weights are said here at once, not by every worker of a group
+    config = resolve_settings(config, model)
+    config.network.check()  # reports wrong weights once, not in every worker of a group
     return Planner(config, model, config.network.sha256(), output, failures)
 
 
@@ -63,11 +63,18 @@ def run_fleet(
     command: Sequence[str] = (),
     noted: Sequence[str] = (),
 ) -> RunState:
-    """All drives that have no result yet; command is what was typed; noted: what of the
-    input is not used, as `refs` finds it. Returns the ledger as it is at the end.
+    """Reconstruct all drives that have no result yet. Returns the final state of the ledger.
 
-    Raises what is wrong with the run as a whole: StorageError where the output cannot be written, CheckpointError,
-    ValueError. What is wrong with a drive is in its row.
+    Args:
+        config: settings of the run.
+        refs: the drives, as discovery finds them.
+        reporter: prints progress.
+        runtime: Ray, the network and the store; benchmarks put simulations in its place.
+        command: the words of the command line, for the ledger.
+        noted: notes on parts of the input that are not used; it grows while `refs` is read.
+
+    Raises StorageError where the output cannot be written, CheckpointError, ValueError. Errors of a single drive are in
+    its row of the ledger.
     """
     output = storage.absolute(config.output)
     failures = Failures(output)
@@ -92,7 +99,7 @@ def run_fleet(
         finisher = Finisher(config.fleet.finishing)
         lifecycle = DriveLifecycle(config, output, ledger, leases, failures, queue, reporter, noted)
         slots = Slots(size.groups * size.workers)
-        # one pool for all groups: many of them begin at once, and drives that are asked for first shall come first
+        # one pool for all groups: when many begin at once, drives are loaded in the order of the requests
         loaders = ThreadPoolExecutor(max(size.groups, _LOADED_AT_A_TIME), thread_name_prefix="load")
         context = RunContext(config, planner, lifecycle, queue, finisher, size, runtime, slots, loaders)
         state, message = _Run(context).through(refs)
@@ -113,7 +120,7 @@ class _Run:
         self.listing_failure: str | None = None
 
     def through(self, refs: Iterable[DriveRef | RefusedDrive]) -> tuple[str, str | None]:
-        """The whole run; returns its final state, and why where it is not simply done."""
+        """Do the whole run. Returns its final state, and a message where something went wrong."""
         groups = [Group(number, self.context) for number in range(self.context.size.groups)]
         threads = [threading.Thread(target=self._plan, args=(refs,), name="plan", daemon=True)]
         threads += [
@@ -129,7 +136,7 @@ class _Run:
                         break
                     for thread in threads:
                         thread.join(_LOOK_EVERY_S / len(threads))
-                    return_gaps()  # names of many drives come and go, in the arenas of many threads
+                    return_gaps()  # names of many drives are allocated and freed, in the heaps of many threads
             except KeyboardInterrupt:
                 stop.set()
             if stop.is_set() or self.failure:
@@ -139,8 +146,7 @@ class _Run:
         return "finished", self.listing_failure
 
     def _stopped(self, threads: list[threading.Thread]) -> tuple[str, str | None]:
-        """Record at once which drives are not done, let nearly finished ones end, and drop the others with their
-        processes."""
+        """Record at once which drives are not done, wait for drives that are being published, and drop the others."""
         self.lifecycle.stop()
         self.queue.stop()
         self.lifecycle.reporter.say(
@@ -158,7 +164,7 @@ class _Run:
         return "interrupted", "stopped by a signal; the same command goes on with what is left"
 
     def _clear_leftovers(self) -> None:
-        """Of drives that are published: leases and staged files of a run that died before it could clear up."""
+        """Remove leases and staged files of published drives, which a killed run left."""
         rows, leases = self.lifecycle.ledger.rows, self.lifecycle.leases
 
         def is_published(drive_id: str) -> bool:
@@ -169,7 +175,7 @@ class _Run:
 
     def _plan(self, refs: Iterable[DriveRef | RefusedDrive]) -> None:
         try:
-            todo: list[PlannedDrive] = []  # with --limit: known when all are
+            todo: list[PlannedDrive] = []  # only with --limit: the longest are known when all drives are planned
             try:
                 wanted = selected(refs, self.config, self.lifecycle.failures)
                 for planned in plan_drives(self.context.planner, wanted, self.config.fleet):
@@ -211,7 +217,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets (a job that is stopped, a spot node that goes): the same as Ctrl-C."""
+    """An event that SIGTERM sets (a stopped job, a spot node that shuts down). It has the same effect as Ctrl-C."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -224,7 +230,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 
 def fleet_summary(state: RunState, output: str) -> str:
-    """The summary at the end: counts, what failed and why, and the command that repeats only the failed drives."""
+    """The summary at the end: counts, the failed drives with reasons, and the command that repeats only those."""
     counts = state.counts
     shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     spent = (state.info.ended_at or time.time()) - state.info.started_at

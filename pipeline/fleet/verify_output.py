@@ -1,4 +1,4 @@
-"""Every drive of an output checked, many at a time: Ray tasks read, threads list names."""
+"""Checks every drive of an output, several at a time: in Ray tasks, or in threads where there are few."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.publish.verify import DriveCheck, Problem, verify_drive
 
 FEW_DRIVES = 8
-"""So many are read in threads of this process: Ray takes longer to start than they do."""
-_LISTED_AT_A_TIME = 32  # a store's latency is what takes the time
+"""Up to this number, drives are read in threads of this process: starting Ray would take longer."""
+_LISTED_AT_A_TIME = 32  # listing is bound by the latency of the store
 _READ_AT_A_TIME = 4
-_TASKS_AHEAD = 2  # a CPU: the next drive waits where the last one ends
-_CPUS = 1  # hashing and decoding is one thread's work
+_TASKS_AHEAD = 2  # tasks for each CPU: one runs, one waits
+_CPUS = 1  # hashing and decoding use one thread
 
 Told = Callable[[DriveCheck], None]
 
 
 def published_ids(output: str) -> list[str]:
-    """Names of the folders of an output that may be drives, in order. DriveError where there is no such output."""
+    """Names of the folders of an output that may be drives, in order. Raises DriveError where the output is missing."""
     if not storage.exists(output):
         raise DriveError(f"no output at {storage.redacted(output)}; check --output")
     return [name for name in storage.list_folders(output) if not name.startswith((".", "_"))]
@@ -31,10 +31,10 @@ def published_ids(output: str) -> list[str]:
 def verify_drives(
     output: str, drive_ids: Sequence[str], *, quick: bool, told: Told, in_cluster: bool
 ) -> list[DriveCheck]:
-    """Check these drives, in the order given; folders without a manifest are no drives and left out.
+    """Check these drives; results are in the order given. Folders without a manifest are left out.
 
-    in_cluster: by tasks of Ray (which must run), else by threads. A drive whose store does not answer is a problem of
-    that drive. told: of each as it ends.
+    in_cluster: use Ray tasks (Ray must be started), else threads. told: called with each result. A store that does not
+    answer is reported as a problem of the drive.
     """
     found: dict[str, DriveCheck] = {}
     checks = _by_tasks(output, drive_ids, quick) if in_cluster else _by_threads(output, drive_ids, quick)
@@ -68,7 +68,7 @@ def _by_tasks(output: str, drive_ids: Sequence[str], quick: bool) -> Iterator[Dr
 
 
 def check_one(output: str, drive_id: str, quick: bool) -> DriveCheck | None:
-    """One drive; None for a folder that holds no manifest. Never raises what lies in the drive or its store."""
+    """Check one drive; None for a folder without a manifest. Errors of the drive or its store are in the result."""
     try:
         if not storage.exists(storage.join(output, drive_id, "manifest.json")):
             return None

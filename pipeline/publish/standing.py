@@ -201,7 +201,7 @@ def _clash(output: str, drive_id: str, there: Manifest, source: Source, of_many:
     theirs, ours = str(there.input.get("uri")), without_credentials(source.uri)
     other = longer_id(drive_id, ours, theirs)
     remedy = (
-        f"give another --output, or name this one in a list of drives ({other})"
+        f"give another --output, or name this one in a drive list ({other})"
         if of_many
         else f"give this one a name of its own (--drive-id {other})"
     )

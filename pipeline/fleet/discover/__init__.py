@@ -1,1 +1,1 @@
-"""Which drives there are."""
+"""Finds the drives of an input."""

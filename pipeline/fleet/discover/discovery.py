@@ -1,7 +1,7 @@
-"""Which drives there are: below a prefix (found by layout), in a drive list, or one alone.
+"""Finds the drives of an input: below a prefix (by its layout), in a drive list, or a single drive.
 
-Names of folders are read, names of frames are not: a look at a folder stops at its first image. A prefix with 10,000
-drives costs ten requests for its own listing and a small one for each drive; frames are listed when a drive is planned.
+Folders are listed, but not their frames: listing a folder stops once its first names show that it is a drive. A prefix
+with 10,000 drives costs ten requests for its own listing and a small one for each drive. Planning lists the frames.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ from pipeline.ingest.preprocess import UNREAD
 from pipeline.storage import NotFoundError, RefusedError
 from pipeline.storage.retry import patiently
 
-# Looks under way at a time: a store answers each in some ms to some 100 ms, and they are small.
+# Listings in flight at a time: each is small, and a store answers in between some ms and some 100 ms.
 LOOKS_AHEAD = 32
-# Names asked for in the first request of a look; the first image or camera folder is nearly always among them.
+# Names in the first request of a listing; the first image or camera folder is nearly always among them.
 FIRST_LOOK_NAMES = 50
 # Folders below --input that are searched for drives (a date, a city, a vehicle, the drive).
 DEPTH = 4
-# KITTI's folder of sequences adds nothing to a drive's name; poses/ beside it holds the truth.
+# KITTI's folder of sequences is not part of a drive's name; poses/ beside it holds the ground truth.
 _SEQUENCES, _POSES = "sequences", "poses"
-# Folders beside the cameras' folders with other pictures: nuScenes' maps.
+# Folders with other pictures beside the folders of cameras: nuScenes' maps.
 _NOT_DRIVES = (("samples", "maps"),)
-_ARGOVERSE = ("sensors", "cameras")  # LOG/sensors/cameras/ring_front_center/*.jpg: they add nothing to a name
+_ARGOVERSE = ("sensors", "cameras")  # LOG/sensors/cameras/ring_front_center/*.jpg: not part of a drive's name
 _RESULT_FILES = {"manifest.json", "poses.parquet"}
 _GIVE = "give the drive's images or video, or a folder of such"
-_NOTED = 20  # notes that are given one by one
+_NOTED = 20  # further notes are only counted
 
 
 def iter_drives(
     source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None, join: bool = True
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """All drives of an input, as they are found; an entry that cannot be a drive comes as RefusedDrive, and the others
-    go on.
+    """All drives of an input, as they are found. An entry that cannot be a drive is yielded as RefusedDrive; the others
+    follow.
 
     Args:
-        source: a drive list (`pipeline.fleet.discover.drive_list` says which), a video, a folder of images,
-            a KITTI sequence, or a folder that holds such, at most DEPTH levels down. Below a prefix names that begin
-            with "." or "_" are left out. The id of a drive is its name, with the names of the folders
-            above it in front of it.
-        leave_out: a folder that holds no drives though it may lie below source: the run's output.
-        note: told in one line what of the input is not used, as it is found.
-        join: put together what is one drive (clips, folders that go on counting), and cut nuScenes' folders into
-            scenes; else each file, and each folder of pictures, is a drive.
+        source: a drive list (formats: `pipeline.fleet.discover.drive_list`), a video, a folder of images, a KITTI
+            sequence, or a folder that contains such, at most DEPTH levels down. Below a folder, names that begin with
+            "." or "_" are left out. The id of a drive is its name after the names of the folders above it.
+        leave_out: a folder that is not searched though it may be below source: the output of the run.
+        note: called with one line for each part of the input that is not used.
+        join: make one drive of files and folders that belong together (clips, folders whose frame numbers continue),
+            and cut nuScenes' folders into scenes; else each video and each folder of pictures is a drive.
 
-    A folder with more folders than images holds drives, and its images (an overview) are ignored; otherwise it is one
-    drive, and its folders (masks, depth) are ignored. A folder without pictures (lidar, GPS) is a note,
-    one whose pictures cannot be read (HEIC) a drive that fails by name. A camera's folder named data (KITTI raw, EuRoC)
-    lends its drive the name of the folder above. Links to folders are followed, each folder once; results of this
-    program are no drives. Two drives of one id: the second is refused. Memory grows with the ids, not with the frames.
+    A folder with more folders than images contains drives, and its images (an overview) are ignored. Otherwise it is
+    one drive, and its folders (masks, depth) are ignored. A folder without pictures (lidar, GPS) gives a note; one
+    whose pictures cannot be read (HEIC) gives a drive that fails. A drive in a folder named data (KITTI raw, EuRoC) has
+    the name of the folder above. Links to folders are followed, each folder once. Results of this program are no
+    drives. Of two drives with one id the second is refused. Memory grows with the number of ids, not of frames.
 
     Raises:
-        DriveError: the input itself is not there, cannot be listed, or is not a readable drive list; nothing in it is a
-            drive, which is known at the end. StorageError too.
+        DriveError: the input does not exist, cannot be listed, or is not a readable drive list; or, at the end, it
+            contains no drive.
+        StorageError: the store failed.
     """
     source = storage.absolute(source)
     name = storage.parent_and_name(source)[1].lower()
@@ -91,20 +91,22 @@ def iter_drives(
     if top.is_result:
         raise DriveError(f"{storage.redacted(source)} is a result of this program; {_GIVE}")
     if top.has_unread and not (top.folders or top.videos):
-        return _checked([DriveRef(storage.parent_and_name(source)[1], source)])  # its plan says what is not read
+        return _checked(
+            [DriveRef(storage.parent_and_name(source)[1], source)]
+        )  # planning says which files are not read
     if not top.folders and not top.videos and not top.dangling:
         raise DriveError(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
-            f"give a folder of drives, a drive, or a list of drives ({', '.join(DRIVE_LIST_SUFFIXES)})"
+            f"give a folder of drives, a drive, or a drive list ({', '.join(DRIVE_LIST_SUFFIXES)})"
         )
     return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note, join))
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What a folder holds. is_drive: images or KITTI's cameras; the rest may then be unknown. dangling: links into
-    nothing that may have been drives; has_unread: pictures of formats that are not read; passed_over: folders that are
-    known to hold no drives, by what lies beside them."""
+    """The contents of a folder. is_drive: images or KITTI's cameras; the other fields may then be unknown. dangling:
+    dangling links that may have led to drives; has_unread: there are pictures of formats that are not read;
+    passed_over: folders that contain no drives, as the folders beside them show."""
 
     is_drive: bool
     folders: tuple[str, ...] = ()
@@ -123,10 +125,10 @@ class _Look:
 
 
 def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
-    """One listing of a folder, stopped when its first names say that it is a drive."""
+    """List a folder; stop when its first names show that it is a drive."""
     folders, videos, images, has_unread = [], [], 0, False
     image: str | None = None
-    plain: list[str] = []  # names without an ending, which a link to a drive has
+    plain: list[str] = []  # names without an ending: links to drives have such names
     result_files = set()
     for number, entry in enumerate(storage.iter_folder(uri, first_page), 1):
         if entry.is_folder and entry.name in KITTI_FOLDERS:
@@ -168,8 +170,8 @@ def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
 
 @dataclass
 class _Waiting:
-    """Something below the source that waits: a folder (with its listing once that has begun), a video, or a drive made
-    of several files."""
+    """An entry below the source that waits to be handled: a folder (with its listing, once that has begun), a video, or
+    a drive of several files."""
 
     path: tuple[str, ...]
     is_folder: bool
@@ -180,8 +182,8 @@ class _Waiting:
 def _below(
     source: str, top: _Look, leave_out: str | None, note: Callable[[str], None], join: bool
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """Drives below a folder in natural order of their paths: depth first, with looks ahead. A folder that the store
-    does not let us list does not stop the others; at the end it raises StorageError."""
+    """Drives below a folder in natural order of their paths: depth first; the next folders are listed in advance. Where
+    a folder cannot be listed, the others follow, and StorageError is raised at the end."""
     links = LinkGuard(source, DEPTH, leave_out)
     unused = _Unused(note)
     refused: deque[RefusedDrive] = deque()
@@ -204,7 +206,7 @@ def _below(
             refused.append(RefusedDrive(visible(_id_of((*place, name), source)), visible(uri), visible(reason)))
 
     def clips_of(place: tuple[str, ...], videos: tuple[str, ...]) -> list[_Waiting]:
-        """A folder's videos, those that are one drive put together."""
+        """The entries for a folder's videos; clips that are one drive are one entry."""
         joined: dict[str, DriveRef | None] = {}
         if join and len(videos) > 1:
             prefix = _id_of((*place, ""), source) if place else ""
@@ -219,7 +221,7 @@ def _below(
         return sorted([*single, *put], key=lambda one: natural_key(one.path[-1]))
 
     def taken_together(path: tuple[str, ...], look: _Look) -> list[DriveRef]:
-        """The drives in this folder and in those numbered like it; these are taken out of the queue."""
+        """The drives in this folder and in the folders numbered like it, which are removed from the queue."""
         names = families.pop(path[:-1])
         after = waiting[0].look if waiting and waiting[0].path[:-1] == path[:-1] else None
         second = after.result() if after is not None else None
@@ -243,7 +245,7 @@ def _below(
 
     unseen: list[StorageError] = []
     found = 0
-    families: dict[tuple[str, ...], tuple[str, ...]] = {}  # folders that are numbered, below which folder
+    families: dict[tuple[str, ...], tuple[str, ...]] = {}  # folder -> numbered folders in it
     waiting: deque[_Waiting] = deque()
     with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
         expand((), top)
@@ -285,7 +287,7 @@ def _below(
                     unused.add(f"{storage.redacted(uri)} holds no pictures")
                 elif len(path) >= DEPTH + _deeper(path):
                     found += 1
-                    # fails by name: otherwise its drives would be lost silently
+                    # planning will fail with its name; otherwise drives deeper down would be lost silently
                     yield DriveRef(_id_of(path, source), uri)
                 else:
                     expand(path, look)
@@ -301,12 +303,12 @@ def _below(
 
 
 def _deeper(path: tuple[str, ...]) -> int:
-    """Levels of a path that are a data set's own."""
+    """Number of levels in a path that a data set's layout adds."""
     return len(_ARGOVERSE) if any(path[at : at + 2] == _ARGOVERSE for at in range(len(path))) else 0
 
 
 class _Unused:
-    """Notes of what is not used: the first ones one by one, the rest as a number."""
+    """Notes about folders that are not used: the first ones one by one, of the rest the number."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note, self._count = note, 0
@@ -324,7 +326,7 @@ class _Unused:
 
 
 def _look_again(uri: str) -> _Look | None:
-    """The listing of a folder that was just seen; None where it is gone or refused: the plan names it."""
+    """The listing of a folder; None where it is gone or refused: then planning reports it."""
     try:
         return patiently(lambda: _look(uri))
     except (NotFoundError, RefusedError):
@@ -347,7 +349,7 @@ def _stem(name: str) -> str:
 
 
 def _checked(found: Iterable[DriveRef | RefusedDrive]) -> Iterator[DriveRef | RefusedDrive]:
-    """Refuse ids that are no folder names, and ids that were there before."""
+    """Refuse ids that cannot be folder names, and ids that are taken."""
     seen: dict[str, str] = {}
     for ref in found:
         if isinstance(ref, RefusedDrive):
@@ -356,12 +358,12 @@ def _checked(found: Iterable[DriveRef | RefusedDrive]) -> Iterator[DriveRef | Re
         try:
             storage.check_drive_id(ref.drive_id)
         except PipelineError as error:
-            reason = str(error).replace("(--drive-id)", "(rename it, or name it in a list of drives)")
+            reason = str(error).replace("(--drive-id)", "(rename it, or name it in a drive list)")
             yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         if ref.drive_id in seen:
             other = storage.redacted(seen[ref.drive_id])
-            reason = f"drive id {ref.drive_id!r} is taken by {other}; give this one another id in a list of drives"
+            reason = f"drive id {ref.drive_id!r} is taken by {other}; give this one another id in a drive list"
             yield RefusedDrive(visible(ref.drive_id), visible(ref.uri), visible(reason))
             continue
         seen[ref.drive_id] = ref.uri

@@ -1,11 +1,10 @@
-"""A list of drives: Parquet, CSV, JSON lines or JSON, one drive in each row, read row by row.
+"""A drive list: Parquet, CSV, JSON lines or JSON, one drive in each row, read row by row.
 
-Columns: drive_id, uri; and where wanted start, end (frames, half-open), fps, tags (words; in CSV separated by ";"),
-positions (a file of the drive's positions, as --positions.file takes it), camera (a calibration, as --camera.file
-takes it).
-Names of columns count without case; columns of other names (pandas' index) are passed over, with a note. CSV may be
-separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A relative path in the
-column uri starts at the folder of the list (../d too). A bad row is reported with its line, and the others go on.
+Columns: drive_id, uri; optional: start, end (frames, half-open), fps, tags (words; in CSV separated by ";"), positions
+(a file of the drive's positions, as for --positions.file), camera (a calibration, as for --camera.file). Names of
+columns are not case-sensitive; other columns (pandas' index) are ignored, with a note. CSV may be separated by commas,
+semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A relative path in the column uri starts at the
+folder of the list (../d too). A bad row is reported with its line, and the other rows are read.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DRIVE_LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
 COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions", "camera")
 MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a drive list
-MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole, in some 30 times its size at the worst; 10,000 drives are 2 MB
+MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole and takes up to 30 times its size; 10,000 drives are 2 MB
 MAX_ROWS = 10_000_000  # of a drive list; the drives of a run are kept in memory
 _BATCH_ROWS = 4096
 _COLUMN_BYTES = 2**28  # of one decoded column of a Parquet row group
@@ -50,11 +49,11 @@ _SEPARATORS = ",;\t"
 def read_drive_list(uri: str, note: Callable[[str], None] = lambda said: None) -> Iterator[DriveRef | RefusedDrive]:
     """The drives of a list in its order, with bounded memory (a .json is read whole).
 
-    note: told in one line which columns are passed over.
+    note: called with one line for each column that is ignored.
 
     Raises:
         DriveError: not a drive list: unreadable, or a required column is missing; says which.
-        StorageError: as the store says.
+        StorageError: the store failed.
     """
     folder, name = storage.parent_and_name(uri)
     readers: dict[str, Callable[[str, _Columns], Iterator[_Row]]] = {
@@ -81,27 +80,27 @@ def read_drive_list(uri: str, note: Callable[[str], None] = lambda said: None) -
 
 
 class _Columns:
-    """Which column of a drive list means what; tells once which columns are ignored."""
+    """The meaning of each column of a drive list; notes each ignored column once."""
 
     def __init__(self, uri: str, note: Callable[[str], None]) -> None:
         self._uri, self._note = uri, note
         self._passed_over: set[str] = set()
 
     def known(self, names: Sequence[str]) -> list[str | None]:
-        """The column that each name means, None for one that is passed over. Raises DriveError for a column that is
-        missing or stands there twice."""
+        """The column that each name means; None for an ignored one. Raises DriveError for a column that is missing or
+        appears twice."""
         taken = [self.meaning(name) for name in names]
         missing = [name for name in REQUIRED if name not in taken]
         twice = [name for name in COLUMNS if taken.count(name) > 1]
         if missing or twice:
             said = f"no column {', '.join(missing)}" if missing else f"two columns {', '.join(twice)}"
             raise DriveError(
-                f"{storage.redacted(self._uri)}: {said}; a list of drives has the columns {', '.join(COLUMNS)}"
+                f"{storage.redacted(self._uri)}: {said}; a drive list has the columns {', '.join(COLUMNS)}"
             )
         return taken
 
     def meaning(self, name: str) -> str | None:
-        """The column of a name as it was written."""
+        """The column that a name means; None for an ignored one."""
         plain = name.strip().lower()
         if plain in COLUMNS:
             return plain
@@ -114,7 +113,7 @@ class _Columns:
 
 
 def _ref(row: Mapping[str, object], folder: str) -> DriveRef:
-    """One row. Raises ValueError that says what is wrong with which column."""
+    """The drive of one row. Raises ValueError that names the column and says what is wrong."""
     texts = {}
     for column in REQUIRED:
         value = row.get(column)
@@ -146,8 +145,8 @@ def _place(row: Mapping[str, object], folder: str) -> str | None:
 
 
 def _camera(row: Mapping[str, object], folder: str) -> str | None:
-    """A calibration file beside the drive list, with the name of a camera behind "#"; numbers and "none" as they
-    are."""
+    """A calibration file, relative to the drive list, with the name of a camera after "#"; numbers and "none" are kept
+    as they are."""
     value = row.get("camera")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -219,7 +218,7 @@ def _parquet_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
 
 
 def _check_sizes(footer: pq.FileMetaData) -> None:
-    """Raises ArrowInvalid where a footer promises more than a drive list holds, before anything is decoded."""
+    """Raises ArrowInvalid where the footer announces more than a drive list can hold, before anything is decoded."""
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
         for place in range(group.num_columns):
@@ -230,7 +229,7 @@ def _check_sizes(footer: pq.FileMetaData) -> None:
 
 
 def _check_texts(batch: pa.RecordBatch) -> None:
-    """Raises ArrowInvalid for a text too long for a name or a place, before rows are made of it."""
+    """Raises ArrowInvalid for a text too long for an id or a URI, before rows are made from it."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_dictionary(column.type):
             longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
@@ -285,7 +284,7 @@ def _json_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
 
 
 def _json_array_rows(uri: str, columns: _Columns) -> Iterator[_Row]:
-    """Rows of [{...}, ...] or {"drives": [{...}, ...]}, read whole; JSON lines by another name too."""
+    """Rows of [{...}, ...] or {"drives": [{...}, ...]}, read whole; also JSON lines in a file named .json."""
     size = storage.stored_file(uri).size
     if size > MAX_JSON_BYTES:
         raise DriveError(f"{storage.redacted(uri)}: {size} bytes are too many for JSON; write JSON lines (.jsonl)")
@@ -318,12 +317,12 @@ def _decoded(data: bytes) -> str:
 
 
 def _encoding(begin: bytes) -> str:
-    """By the byte-order mark: UTF-16 as Windows programs write it, else UTF-8."""
+    """The encoding by the byte-order mark: UTF-16, as Windows programs write it, else UTF-8."""
     return "utf-16" if begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 def _lines(raw: BinaryIO) -> Iterator[str]:
-    """Lines of a text; a line longer than the limit is cut."""
+    """Lines of a text; a line longer than the limit is truncated."""
     begin = raw.read(4)
     raw.seek(0)
     text = io.TextIOWrapper(raw, encoding=_encoding(begin), errors="replace", newline="")

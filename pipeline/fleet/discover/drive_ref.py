@@ -1,4 +1,4 @@
-"""A drive by its name and place, before any of it is read: discovery makes it, queues hold it."""
+"""A drive by its id and URI, before any of its files is read. Discovery makes it, queues hold it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DriveRef:
-    """One drive to do. It is small, because ten thousand of them wait in the driver.
+    """One drive to do. It is small, because the driver holds ten thousand of them.
 
-    uri: what pipeline.ingest.drives.find_drive takes. start, end: half-open range of its frames, before stride and
+    uri: as pipeline.ingest.drives.find_drive takes it. start, end: half-open range of its frames, before stride and
     fps; None: from the first, to the last. fps: use this many frames a second. tags: free words of a drive list.
     positions: the file of its positions, as --positions.file takes it. camera: its calibration, as --camera.file does.
     view: which way it looks, as --camera.views says it.
@@ -30,9 +30,9 @@ class DriveRef:
 
 @dataclass(frozen=True)
 class RefusedDrive:
-    """An entry of an input that cannot be a drive: a bad row of a drive list, an odd name, an id that is taken.
+    """An entry of an input that cannot be a drive: a bad row of a drive list, an invalid name, an id that is taken.
 
-    drive_id, uri: as found, not safe as names of anything; may be empty. reason: one line that says where and why.
+    drive_id, uri: as found; unsafe as file names, may be empty. reason: one line that says where and why.
     """
 
     drive_id: str

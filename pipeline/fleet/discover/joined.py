@@ -1,5 +1,5 @@
-"""Drives made of several files or folders, or of a part of a folder: clips, folders that continue a count, scenes.
-`pipeline.ingest` decides what belongs together; here the drives get unique names.
+"""Drives of several files or folders, or of a part of a folder: clips, folders whose frame numbers continue, scenes.
+`pipeline.ingest` decides which files belong together; here the drives get unique ids.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ Found = tuple[DriveRef, tuple[str, ...]]
 def clip_drives(uri: str, drive_id: str, prefix: str, videos: Sequence[str]) -> list[Found]:
     """The drives of several clips among a folder's videos; the others are drives of their own.
 
-    A folder whose videos are all one drive gives it its name; else the first clip does.
+    A drive of all videos of a folder has the folder's name; otherwise a drive has the name of its first clip.
 
     Args:
-        uri, drive_id: of the folder, and of a drive that is all of its videos.
-        prefix: what a clip's name is put behind for an id; empty at the top.
+        uri: the folder.
+        drive_id: id of a drive of all its videos.
+        prefix: comes before a clip's name in an id; empty at the top.
         videos: names in natural order.
 
     Raises StorageError.
@@ -53,12 +54,12 @@ def clip_drives(uri: str, drive_id: str, prefix: str, videos: Sequence[str]) -> 
 
 
 def is_family(folders: Sequence[str]) -> bool:
-    """Whether some folders' names differ in a number alone."""
+    """Whether the names of some folders differ only in a number."""
     return any(len(run) > 1 for run in numbered(folders))
 
 
 def may_go_on(first: str | None, second: str | None) -> bool:
-    """Whether pictures of one folder, by a name each, may go on counting in the next: worth listing them."""
+    """Whether frame numbers may continue from one folder to the next, judged by the name of one picture of each."""
     if first is None or second is None or _NUMBERS.sub("#", first) != _NUMBERS.sub("#", second):
         return False
     return natural_key(first) < natural_key(second)
@@ -68,8 +69,8 @@ def folder_drives(uri: str, drive_id: str, folders: Sequence[str], videos: Seque
     """The drives that lie in several numbered folders below `uri`.
 
     Args:
-        drive_id: of a drive that is all of these folders.
-        videos: of the first folder: comma2k19's and openpilot's are told by their names. Else it holds pictures.
+        drive_id: id of a drive of all these folders.
+        videos: of the first folder. comma2k19's and openpilot's are recognised by their names; else it holds pictures.
 
     Raises StorageError.
     """
@@ -90,10 +91,10 @@ def folder_drives(uri: str, drive_id: str, folders: Sequence[str], videos: Seque
 
 
 def scenes(uri: str, drive_id: str, above: str, name: str) -> Iterator[DriveRef]:
-    """The drives of a folder of pictures: one, or nuScenes' scenes, which lie together in a camera's folder.
+    """The drives of a folder of pictures: one, or the scenes of nuScenes, which share one folder for each camera.
 
-    A scene ends where the log changes or more than some seconds pass. Frames of nuScenes are listed here, as their
-    names alone tell scenes apart.
+    A scene ends where the log changes or more than 5 s pass. Only the names of frames tell scenes apart, so they are
+    listed here.
 
     Args:
         above, name: names of the folder above this one, and its own.

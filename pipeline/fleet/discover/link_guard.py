@@ -1,4 +1,4 @@
-"""Symbolic links to folders of drives: each folder is listed once, and circles are not followed."""
+"""Symbolic links to folders of drives: each folder is listed once, and loops of links are not followed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline import storage
 
 
 class LinkGuard:
-    """Decides which links below a source are not followed. Stores without links have none."""
+    """Decides which links below a source are not followed."""
 
     def __init__(self, source: str, depth: int, leave_out: str | None) -> None:
         """depth: how many levels below the source are searched; leave_out: a folder below it that is not."""
@@ -19,7 +19,7 @@ class LinkGuard:
         self._followed: dict[str, str] = {}
 
     def why_not(self, uri: str) -> str | None:
-        """Why this folder is not looked into, a sentence; None where it is. A link that was followed is remembered."""
+        """Why this folder is not searched, a sentence; None where it is. Remembers links that are followed."""
         if not self._is_local or not os.path.islink(uri):
             return None
         target, holder = os.path.realpath(uri), os.path.realpath(os.path.dirname(uri))

@@ -1,1 +1,1 @@
-"""What is to be done for each drive."""
+"""Decides what has to be done for each drive, and estimates its cost."""

@@ -1,6 +1,6 @@
-"""CPU cores that a rank's node needs beside the network: what `jobs.reconstruct --plan` says of them.
+"""The CPU cores that a rank needs beside the network, for `jobs.reconstruct --plan`.
 
-A GPU waits where its node decodes, follows corners, adjusts and publishes more slowly than the network takes frames.
+A GPU waits if decoding, following corners, adjusting and publishing are slower than the network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DECODED = "decoding"
 
 @dataclass(frozen=True)
 class CpuBudget:
-    """core_seconds: a frame's, by stage. source: how and where they were measured. frames_per_s: of one rank."""
+    """core_seconds: for one frame, by stage. source: how and where they were measured. frames_per_s: of one rank."""
 
     core_seconds: Mapping[str, float]
     source: str
@@ -28,8 +28,8 @@ class CpuBudget:
 
     @staticmethod
     def of(config: RunConfig, frames_per_s: float) -> CpuBudget:
-        """The stored figures (`jobs.benchmark --what drive --drive.input` gives yours) of the stages that a run with
-        these settings has, for a rank that takes `frames_per_s`."""
+        """The stored figures of the stages that a run with these settings has, for a rank that processes
+        `frames_per_s`. `jobs.benchmark --what drive --drive.input DRIVE` measures yours."""
         stored = json.loads(STAGE_COSTS.read_text())
         costs = dict(stored["core_seconds_a_frame"])
         if config.refine:
@@ -44,7 +44,7 @@ class CpuBudget:
         return sum(self.core_seconds.values()) * self.frames_per_s
 
     def said(self, unit: str, cores_there: float) -> str:
-        """For a person. unit: what a rank is, "GPU" or "CPU rank"; cores_there: of the whole cluster, a rank."""
+        """The budget in words. unit: "GPU" or "CPU rank"; cores_there: cores of the cluster for each rank."""
         parts = ", ".join(f"{name} {self.frames_per_s * spent:.1f}" for name, spent in self.core_seconds.items())
         text = (
             f"{self.cores_a_rank:.1f} cores a {unit} beside the network keep up with {self.frames_per_s:.1f} frames/s "

@@ -1,6 +1,7 @@
-"""What is to be done for each drive and what it takes, from listings and headers alone.
+"""What has to be done for each drive and what it costs, from listings and headers.
 
-A plan keeps numbers of a drive, not its frames' names: ten thousand drives of five thousand frames fit in the driver.
+A plan holds numbers about a drive, not the names of its frames, so ten thousand drives of five thousand frames fit in
+the driver.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ from pipeline.result_identity import decide, result_identity
 from pipeline.storage.retry import is_retryable, patiently
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
-"""do; published: its result is there; failed, quarantined: before, nothing changed; bad: cannot be read; trouble: the
-store does not answer."""
+"""do: has to be done; published: its result exists; failed, quarantined: in an earlier run, and nothing changed; bad:
+cannot be read; trouble: the store does not answer."""
 
 TAKEN = "output"
-"""Stage of a drive whose name in the output belongs to another: every run reports it again."""
+"""Stage of a drive whose name in the output is taken by another drive: every run reports it again."""
 
 PUBLISHED_ALREADY = "published already"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a drive takes, estimated from its frames and their size at the network.
+    """The estimated costs of a drive, from its number of frames and their size at the network.
 
-    state_bytes: chunk states that wait between two memories, all chunks; state_bytes_chunk: of one. staging_bytes:
-    predictions until it is published. output_bytes: at most, every pixel a point. requests: to the stores.
+    state_bytes: chunk states of all chunks, which wait between two memories; state_bytes_chunk: of one chunk.
+    staging_bytes: staged predictions. output_bytes: upper bound, with a point for every pixel. requests: to the stores.
     """
 
     frames: int
@@ -58,8 +59,8 @@ class Costs:
 
 @dataclass(frozen=True)
 class PlannedDrive:
-    """A drive, what is to be done for it, and why. replaces: a result is there that a new one takes the place of.
-    settled: False where its publisher was killed before the files had their usual names."""
+    """A drive, what has to be done for it, and why. replaces: an existing result will be replaced. settled: False where
+    the run that published it was killed before its files had their documented names."""
 
     ref: DriveRef
     todo: Todo
@@ -69,7 +70,7 @@ class PlannedDrive:
     costs: Costs | None = None
     replaces: bool = False
     settled: bool = True
-    notes: tuple[str, ...] = ()  # what of its input is not used, and what is odd about it
+    notes: tuple[str, ...] = ()  # parts of its input that are not used, and oddities of the input
 
     @property
     def drive_id(self) -> str:
@@ -78,7 +79,7 @@ class PlannedDrive:
 
     @property
     def why_left(self) -> str:
-        """What the ledger says of a drive that is left as it is."""
+        """The reason in the ledger of a drive that this run does not do."""
         if self.todo == "published":
             return PUBLISHED_ALREADY
         return f"{self.todo} before, and nothing changed (--retry-failed tries it again): {self.reason}"
@@ -90,7 +91,7 @@ class PlannedDrive:
 
 
 def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
-    """The settings of one drive of many: its own range and rate where it has them."""
+    """The settings for one drive of many: those of the run, changed by those of its reference."""
     return replace(
         config,
         input=ref.uri,
@@ -110,7 +111,7 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans one drive after the other. config has chunk size and overlap filled in."""
+    """Plans drives. config: resolved settings (`pipeline.reconstruct.resolve_settings`)."""
 
     config: RunConfig
     model: ModelConfig
@@ -120,11 +121,11 @@ class Planner:
     find: Callable[[RunConfig], Drive] = read_drive
 
     def identity_of(self, drive: Drive, config: RunConfig) -> str:
-        """What a result of this drive is known by."""
+        """The identity of a result of this drive."""
         return result_identity(drive, self.weights_sha256, config)
 
     def plan(self, ref: DriveRef) -> PlannedDrive:
-        """Plan one drive. A fault of the drive or of a store is in the plan; it raises nothing."""
+        """Plan one drive. Errors of the drive or of a store are recorded in the plan, not raised."""
         try:
             return self._planned(ref)
         except publish.NameTakenError as error:
@@ -168,7 +169,8 @@ class Planner:
 def selected(
     refs: Iterable[DriveRef | RefusedDrive], config: RunConfig, failures: Failures
 ) -> Iterator[DriveRef | RefusedDrive]:
-    """The drives that --only and --retry-failed ask for; what was refused where it was found is refused each time."""
+    """The drives that --only and --retry-failed select. Entries that discovery refused pass, so that every run reports
+    them."""
     for ref in refs:
         words = (ref.drive_id, *(ref.tags if isinstance(ref, DriveRef) else ()))
         if config.only and not any(fnmatch.fnmatchcase(word, config.only) for word in words):
@@ -179,7 +181,7 @@ def selected(
 
 
 def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
-    """What a drive takes."""
+    """Estimate the costs of a drive."""
     size, overlap = config.chunk_size, config.overlap
     assert size is not None and overlap is not None
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
@@ -201,23 +203,22 @@ def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
         state_bytes_chunk=longest * per_frame,
         staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour
         output_bytes=drive.frame_count * (pixels * 27 if config.publish.with_points else 0) + 200 * drive.frame_count,
-        # listing and headers twice (plan, run), frames, a PUT and two GETs for each staged chunk, tables and small
-        # objects
+        # listing and headers twice (plan, run); frames; a PUT and two GETs for each staged chunk; tables; small objects
         requests=2 * (2 + math.ceil(len(drive.listing) / 1000)) + images + scans + 4 * len(chunks) + tables + 14,
     )
 
 
 def state_bytes_per_frame(model: ModelConfig, height: int, width: int, item_bytes: int) -> int:
-    """Bytes of a chunk's state a frame, at the memory where it is largest, with the pixels that wait beside it."""
+    """Bytes of a chunk's state for each frame, at the memory where it is largest, including the frame's pixels."""
     patches = (height // model.patch_size) * (width // model.patch_size)
     tokens = patches + model.special_tokens
     fine = (model.patch_size // STEM_CELL) ** 2 * model.motion_channels if model.dense_skip else 0
-    # tokens and the frame block's half beside them, what the depth head keeps of its layers, fine features
+    # tokens and the output of the frame block beside them, layers that the depth head needs, fine features
     values = 2 * tokens * model.embed_dim + patches * (sum(model.dense_channels) + fine)
     return values * item_bytes + height * width * 3
 
 
 def ranks_needed(costs: Costs, rank_bytes: int) -> int:
-    """Ranks over which a drive's waiting states must be spread, each holding whole chunks."""
+    """The number of ranks that can hold a drive's waiting states, each holding whole chunks."""
     held = rank_bytes // costs.state_bytes_chunk
     return math.ceil(costs.chunks / held) if held else costs.chunks + 1

@@ -1,7 +1,7 @@
-"""Plans of many drives at a time: in threads of the driver, and for a large fleet in processes of the cluster.
+"""Plans many drives in parallel: in threads of the driver, and for a large fleet in processes of the cluster.
 
-A plan is small, but it is made from five thousand or more names for each drive, which one interpreter parses. The
-driver of a large fleet must serve groups meanwhile, so other processes plan.
+A plan is small, but making it means parsing five thousand or more names for each drive. The driver of a large fleet
+must serve groups at the same time, so other processes do the planning.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner
 from pipeline.fleet_config import FleetConfig
 
-# The driver's threads have planned so many drives before a process with its libraries is up.
+# The driver's threads plan this many drives in the time that a process needs to start.
 FEW_DRIVES = 200
-# At least two: one alone takes longer than it saves (on two cores that held the server too, 10 million names
-# took 72 s with one, 46 with two).
+# At least two: starting a single process costs more than it saves (on two cores, which also ran the server, 10 million
+# names took 72 s with one process and 46 s with two).
 CPUS_A_PROCESS, LEAST_PROCESSES, MOST_PROCESSES = 4, 2, 8
-# A process that has drives and returned none for so long is taken to be dead: no working store takes that long.
+# A process that has drives and returned none for this time is taken to be dead: no working store takes that long.
 STUCK_S = 600.0
 LOOK_EVERY_S = 10.0
 
@@ -35,7 +35,8 @@ def plan_drives(
     planner: Planner, refs: Iterable[DriveRef | RefusedDrive], settings: FleetConfig
 ) -> Iterator[PlannedDrive]:
     """Plans of all drives, as they become ready, with bounded parallelism and memory. Entries that discovery refused
-    come last, under names that no drive has. Where discovery fails (DriveError), the drives found before come first."""
+    come last, with ids that no drive has. Where discovery raises DriveError, the drives found before are yielded
+    first."""
     seen: set[str] = set()
     refused: list[RefusedDrive] = []
     threads = settings.scan_threads
@@ -63,14 +64,14 @@ def plan_drives(
 
 
 class _Work:
-    """Drives that are being planned, here or in a process."""
+    """Drives that are being planned, in a thread or in a process."""
 
     def __init__(self, planner: Planner, pool: ThreadPoolExecutor, far: _Processes) -> None:
         self._planner, self._pool, self._far = planner, pool, far
         self.running: dict[Future[PlannedDrive], tuple[DriveRef, _Process | None]] = {}
 
     def begin(self, ref: DriveRef) -> None:
-        """Plan a drive in the process that has the fewest, else in a thread."""
+        """Plan a drive in the process that has the fewest drives, else in a thread."""
         process = self._far.free()
         if process is None:
             self._here(ref)
@@ -78,7 +79,7 @@ class _Work:
             self.running[process.plan(ref)] = ref, process
 
     def finished(self) -> Iterator[PlannedDrive]:
-        """Waits for some and gives them."""
+        """Wait for some plans and yield them."""
         for future in wait(self.running, LOOK_EVERY_S, FIRST_COMPLETED).done:
             ref, process = self.running.pop(future)
             if process is None:
@@ -88,16 +89,16 @@ class _Work:
             try:
                 planned = future.result()
             except RayTaskError:
-                self._here(ref)  # an error of the program is raised here again
-            except RayError:  # its node is gone, or it was killed for memory
+                self._here(ref)  # a bug raises the same error again in this process
+            except RayError:  # its node was lost, or memory ran out and it was killed
                 self._far.drop(process)
                 self._here(ref)
             else:
                 if planned.todo in ("bad", "trouble"):
-                    self._here(ref)  # a node may see less than the driver does; few drives are so
+                    self._here(ref)  # the driver may be able to read what a node cannot; there are few such drives
                 else:
                     yield planned
-        self._far.drop_stuck()  # their drives come back as lost
+        self._far.drop_stuck()  # futures of their drives then raise RayError
 
     def _here(self, ref: DriveRef) -> None:
         self.running[self._pool.submit(self._planner.plan, ref)] = ref, None
@@ -110,17 +111,17 @@ class _PlanActor:
         self._planner = planner
 
     def ready(self) -> None:
-        """Answers when the process is up."""
+        """Returns when the process is up."""
 
     def plan(self, ref: DriveRef) -> PlannedDrive:
         return self._planner.plan(ref)
 
 
 class _Process:
-    """One process that plans, as the driver knows it. held: drives that it has."""
+    """The driver's view of one process that plans. held: number of drives that it has."""
 
     def __init__(self, planner: Planner, threads: int) -> None:
-        # no CPU of its own: it works for minutes at the start, and must not keep a group from its place
+        # reserves no CPU: it works only for minutes at the start, and must not take the place of a group
         options = {"num_cpus": 0, "scheduling_strategy": "SPREAD", "max_concurrency": threads + 1}
         self.actor: ActorHandle = ray.remote(**options)(_PlanActor).remote(planner)
         self.up: Future[None] = self.actor.ready.remote().future()
@@ -129,11 +130,11 @@ class _Process:
 
     @property
     def stuck(self) -> bool:
-        """Whether it has drives and was not heard of for long."""
+        """Whether it has drives and returned none for STUCK_S."""
         return self.held > 0 and time.monotonic() - self._heard > STUCK_S
 
     def plan(self, ref: DriveRef) -> Future[PlannedDrive]:
-        """Give it a drive."""
+        """Plan a drive in this process."""
         if not self.held:
             self._heard = time.monotonic()
         self.held += 1
@@ -141,13 +142,13 @@ class _Process:
         return future
 
     def gave_back(self) -> None:
-        """It is through with a drive, or lost."""
+        """It returned a drive, or died."""
         self.held -= 1
         self._heard = time.monotonic()
 
 
 class _Processes:
-    """The processes that plan beside the driver; none where there is no Ray, or not for many drives."""
+    """The processes that plan beside the driver. There are none without Ray, or for few drives."""
 
     def __init__(self, planner: Planner, settings: FleetConfig) -> None:
         self._planner, self._threads, self._count = planner, settings.scan_threads, settings.scan_processes
@@ -161,7 +162,7 @@ class _Processes:
         self.stop()
 
     def start(self) -> None:
-        """Begin to start them, the first time; they are used once they are up."""
+        """Start the processes, at the first call. They are used once they are up."""
         if self._started or not ray.is_initialized():
             return
         self._started = True
@@ -179,7 +180,7 @@ class _Processes:
         """Stop using one."""
         if process in self._all:
             self._all.remove(process)
-            with contextlib.suppress(RayError):  # Ray itself may be gone
+            with contextlib.suppress(RayError):  # Ray itself may have ended
                 ray.kill(process.actor)
 
     def drop_stuck(self) -> None:
@@ -199,13 +200,13 @@ class _Processes:
         return 2 * self._threads * len(self._up)
 
     def free(self) -> _Process | None:
-        """The one with the fewest drives; None where none is up, or all have enough."""
+        """The process with the fewest drives; None where none is up, or all are busy."""
         process = min(self._up, key=lambda process: process.held, default=None)
         return process if process and process.held < 2 * self._threads else None
 
 
 def default_processes(cpus: int) -> int:
-    """How many processes plan beside the driver in a cluster of so many CPUs."""
+    """How many processes plan beside the driver in a cluster with this many CPUs."""
     return min(max(cpus // CPUS_A_PROCESS, LEAST_PROCESSES), MOST_PROCESSES)
 
 

@@ -1,1 +1,1 @@
-"""What a run writes down: ledger, failure records, what is cleared up."""
+"""What a run records and cleans up: ledger, failure records, remains of killed runs."""

@@ -1,4 +1,4 @@
-"""Removes the remains of killed runs for drives that are published: no later run takes these drives up."""
+"""Removes what killed runs left of drives that are published. Later runs skip these drives, so nothing else would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _AT_A_TIME = 16
 
 
 def settle_published(output: str, leases: Leases, drive_id: str) -> None:
-    """Finish a publish that was killed before the new version had its usual names, unless another run has the drive."""
+    """Finish publishing where a run was killed before the files had their documented names, unless another run has the
+    drive."""
     with contextlib.suppress(PipelineError):
         lease = leases.take(drive_id)
         if isinstance(lease, Lease):
@@ -28,9 +29,11 @@ def settle_published(output: str, leases: Leases, drive_id: str) -> None:
 def clear_leftovers(
     output: str, leases: Leases, is_published: Callable[[str], bool], stopping: Callable[[], bool]
 ) -> None:
-    """Give back leases whose run is gone, and remove staged predictions that are not to be kept. It costs one listing
-    for each, and a request for each drive with kept predictions, in parallel; what the store refuses to remove
-    stays."""
+    """Release leases of killed runs, and remove their staged predictions; predictions that a user wants to keep stay.
+
+    It costs one listing of leases and one of staged drives, and one request for each drive with kept predictions, in
+    parallel. Errors of the store are ignored.
+    """
 
     def clear(drive_id: str) -> None:
         with contextlib.suppress(PipelineError):

@@ -1,8 +1,8 @@
-"""Drives that failed, remembered between runs: one small object for each drive, `<output>/_failed/<drive_id>.json`.
+"""Records of failed drives for later runs: one small object for each drive, `<output>/_failed/<drive_id>.json`.
 
-A failure that lies in the drive (too many bad frames, nothing in it, the process dies with it) is not tried again by
-later runs until its input, the weights or the settings change, or --retry-failed asks for it; one of a store or a
-machine is. The record goes when the drive is published.
+Where the drive is the cause (too many bad frames, no frames, its process dies), later runs do not try it again until
+its input, the weights or the settings change, or --retry-failed is given. Where a store or a machine was the cause,
+they do. The record is removed when the drive is published.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAME = re.compile(r"\bframe (\d+)")
 
 
 def in_one_line(drive_id: str, error: BaseException) -> str:
-    """An error that the pipeline does not know, as a failure's reason."""
+    """An unexpected error as the reason of a failure."""
     return f"drive {drive_id}: " + " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
@@ -35,7 +35,7 @@ def frame_of(reason: str) -> int | None:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a drive has no result. lasting: another try would end alike. identity: of what was tried, where known."""
+    """Why a drive has no result. lasting: another try would fail too. identity: of what was tried, if known."""
 
     drive_id: str
     state: FailureState
@@ -49,12 +49,12 @@ class Failure:
     at: float
 
     def concerns(self, identity: str | None) -> bool:
-        """Whether it is about this input, these weights and settings; a drive that cannot be read has no identity."""
+        """Whether a drive with this identity would fail again. A drive that cannot be read has no identity."""
         return self.lasting and self.identity == identity
 
 
 class Failures:
-    """The records on an output: names are listed once, records read when asked for."""
+    """The failure records of an output. Names are listed once; a record is read when it is needed."""
 
     def __init__(self, output: str) -> None:
         """Raises StorageError."""
@@ -70,7 +70,7 @@ class Failures:
         return frozenset(self._known)
 
     def get(self, drive_id: str) -> Failure | None:
-        """A drive's record. Raises StorageError; a damaged record is none."""
+        """A drive's record; None where there is none or it is damaged. Raises StorageError."""
         if drive_id not in self._known:
             return None
         try:
@@ -79,13 +79,13 @@ class Failures:
             return None
 
     def put(self, failure: Failure) -> None:
-        """Remember a failure. Raises StorageError."""
+        """Write the record of a failure. Raises StorageError."""
         text = json.dumps(asdict(failure), indent=1)
         storage.write_bytes_atomically(self._uri(failure.drive_id), storage.redacted(text).encode())
         self._known.add(failure.drive_id)
 
     def forget(self, drive_id: str) -> None:
-        """The drive is published. Raises StorageError."""
+        """Remove the record of a drive that was published. Raises StorageError."""
         if drive_id in self._known:
             storage.remove_file(self._uri(drive_id))
             self._known.discard(drive_id)

@@ -1,12 +1,13 @@
-"""The ledger: what became of every drive of a run, written as it happens: `<output>/_runs/<run_id>/`.
+"""The ledger: the state of every drive of a run, written while the run goes on, in `<output>/_runs/<run_id>/`.
 
-    run.json                     the run: when, what, its state, a heartbeat
-    rows-<first>-<last>.jsonl    rows that changed, one JSON object a line
+    run.json                     the run: time, command, settings, state, a heartbeat
+    rows-<first>-<last>.jsonl    rows that changed, one JSON object in each line
 
-Object stores cannot append, and ten thousand objects cannot be read in a second. So every write is a new part with the
-rows that changed since the last one; 32 parts are merged into one that holds the newest row of each drive, 32 of
-those again. A reader lists the folder once and reads at most some hundred parts, newest last; a part whose range lies
-inside another's is a leftover of a merge and is ignored. One process writes a run's ledger; any may read it.
+Object stores cannot append, and ten thousand objects cannot be read in a second. So every write makes a new part with
+the rows that changed since the last one. 32 parts are merged into one that holds the newest row of each drive, and 32
+of those again. A reader lists the folder once and reads at most some hundred parts, the newest last; a part whose range
+lies inside that of another part is a remainder of a merge and is ignored. One process writes a run's ledger; any
+process may read it.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class DriveRow:
     """One drive of a run.
 
     attempts: how often this run began it. reason: why it is in this state, one line; stage and frame: where that
-    happened, where known. seconds: by stage (find, forward, join, publish), of all tries. gpu_seconds: forward seconds
-    times the GPUs of the group; gpus: of the group that it is with now. frames_per_s: of the forward stage that ended
-    well. bytes: of the published files. identity: pipeline.publish.drive_identity. group: number of the group that ran
-    it. Times are seconds since 1970, UTC.
+    happened, if known. seconds: by stage (find, forward, join, publish), summed over all tries. gpu_seconds: forward
+    seconds times the GPUs of the group; gpus: of the group that has it now. frames_per_s: of the forward stage that
+    succeeded. bytes: of the published files. identity: see pipeline.publish.drive_identity. group: number of the group
+    that ran it. Times are seconds since 1970, UTC.
     """
 
     drive_id: str
@@ -76,17 +77,17 @@ class DriveRow:
 
     @property
     def is_final(self) -> bool:
-        """Whether this run is through with the drive."""
+        """Whether this run will not change the drive's state any more."""
         return self.state in FINAL
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """One run. state "lost": it says it runs, but has not been heard of for LOST_AFTER_S.
+    """One run. state "lost": the ledger says "running", but its heartbeat is older than LOST_AFTER_S.
 
-    command: what was typed, without credentials. settings: the resolved ones. listed: whether all drives of the input
-    are rows already. report: name of the HTML report beside the ledger, once there is one.
-    notes: what of the input is not used, known at the end.
+    command: words of the command line, without credentials. settings: the resolved ones. listed: whether all drives of
+    the input have a row. report: name of the HTML report beside the ledger, once it is written. notes: parts of the
+    input that are not used; written at the end.
     """
 
     run_id: str
@@ -110,7 +111,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run and its drives as they stand in the ledger now."""
+    """A run and its drives, as the ledger has them now."""
 
     info: RunInfo
     rows: Mapping[str, DriveRow]
@@ -132,7 +133,7 @@ def run_uri(output: str, run_id: str) -> str:
 
 
 def list_runs(output: str) -> list[str]:
-    """Names of all runs on an output, oldest first; none where there were none."""
+    """Names of all runs on an output, oldest first; empty where there were none."""
     try:
         return [name for name in storage.list_folders(storage.join(output, RUNS_FOLDER)) if name[:1] != "_"]
     except NotFoundError:
@@ -140,9 +141,9 @@ def list_runs(output: str) -> list[str]:
 
 
 def read_run(output: str, run_id: str | None = None) -> RunState:
-    """The ledger of a run, the newest one by default; also while it is being written.
+    """Read the ledger of a run, by default the newest one. The run may still be writing it.
 
-    Raises DriveError where there is no such run, or its ledger is damaged; StorageError.
+    Raises DriveError where there is no such run or its ledger is damaged; StorageError.
     """
     output = storage.absolute(output)
     shown = storage.redacted(output)
@@ -173,11 +174,11 @@ def read_run(output: str, run_id: str | None = None) -> RunState:
 
 
 class Ledger:
-    """Writes a run's ledger. Safe across threads; the store is written by a thread of its own, so that nobody waits.
+    """Writes a run's ledger. Safe across threads; a separate thread writes to the store, so that callers do not wait.
 
-    Use as a context: entering begins the run on the store (raises StorageError there and then where it cannot be
-    written), leaving writes what is left. Where the store refuses a write in between, that is reported (`say`) and
-    tried again with the next write; `state` tells at the end whether all was written.
+    Use it as a context. Entering writes the run's first record (raises StorageError where that fails); leaving writes
+    all remaining changes. A failed write in between is reported (`say`) and tried again with the next write; `state`
+    says at the end whether everything was written.
     """
 
     def __init__(self, output: str, info: RunInfo, say: Callable[[str], None] = lambda text: None) -> None:
@@ -221,13 +222,13 @@ class Ledger:
             return self.rows[drive_id]
 
     def add(self, rows: Iterable[DriveRow]) -> None:
-        """New rows, or whole rows in the place of old ones."""
+        """Add rows, or replace those with the same drive id."""
         with self._lock:
             for row in rows:
                 self._put(row)
 
     def update(self, drive_id: str, **changes: Any) -> DriveRow:  # values of DriveRow's fields
-        """Change fields of a row; `seconds` given are added to those there. Times are set by the state."""
+        """Change fields of a row. `seconds` are added to those in the row. The state sets started_at and ended_at."""
         with self._lock:
             row = self.rows[drive_id]
             if "seconds" in changes:
@@ -252,12 +253,12 @@ class Ledger:
             self._info_changed = True
 
     def counts(self) -> dict[State, int]:
-        """Drives by state, all states. Counted as rows change: it is asked for with every drive that ends."""
+        """Number of drives in each state. Kept up to date as rows change, because it is needed often."""
         with self._lock:
             return {state: self._counts[state] for state in STATES}
 
     def flush(self) -> None:
-        """Write the changes now. Raises StorageError; changes that were not written are written next time."""
+        """Write the changes now. Raises StorageError; the changes are then kept for the next write."""
         with self._writing:
             with self._lock:
                 ids = list(self._changed)
@@ -281,7 +282,7 @@ class Ledger:
             self.write_failure = None
 
     def failed(self, error: PipelineError) -> None:
-        """The store refused a write: reported the first time; the run goes on."""
+        """A write failed: report the first failure. The run goes on."""
         if self.write_failure is None:
             self._say(
                 f"the ledger cannot be written ({error}): jobs.status does not see how far this run is; drives are "
@@ -290,7 +291,7 @@ class Ledger:
         self.write_failure = str(error)
 
     def state(self) -> RunState:
-        """The run as it is now; its message says so where the ledger on the store is not the same."""
+        """The run as it is now. Where the ledger on the store could not be updated, the run's message says so."""
         with self._lock:
             info, rows = self.info, dict(self.rows)
         if self.write_failure is not None:
@@ -300,7 +301,7 @@ class Ledger:
 
     def _put(self, row: DriveRow) -> None:
         if row.reason is not None:
-            row = replace(row, reason=storage.redacted(row.reason))  # in memory too, from which the report is made
+            row = replace(row, reason=storage.redacted(row.reason))  # the report is made from the rows in memory
         before = self.rows.get(row.drive_id)
         if before is not None:
             self._counts[before.state] -= 1
@@ -333,7 +334,7 @@ class Ledger:
             if len(parts) < MERGED_PARTS:
                 continue
             first, last = parts[0][0], parts[-1][1]
-            # the newest rows are here, so a merged part is never older than what it replaces
+            # rows in memory are the newest, so a merged part is never older than the parts that it replaces
             self._write_part(first, last, set().union(*(ids for _, _, ids in parts)), level + 1)
             self._levels[level] = []
             for start, stop, _ in parts:
@@ -351,7 +352,7 @@ def _part_name(first: int, last: int) -> str:
 
 
 def _parts(names: Iterable[str]) -> list[str]:
-    """The parts to read, in order; those inside a merged one are left out."""
+    """The parts to read, in order. Parts inside the range of a merged one are left out."""
     ranges = sorted(
         ((int(m[1]), int(m[2])) for m in map(_PART.fullmatch, names) if m is not None),
         key=lambda bounds: (bounds[0], -bounds[1]),

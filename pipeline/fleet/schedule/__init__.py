@@ -1,1 +1,1 @@
-"""Which drive runs when and where."""
+"""Decides which drive runs when and in which group."""

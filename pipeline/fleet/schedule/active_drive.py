@@ -1,4 +1,4 @@
-"""A drive while a group has it."""
+"""A drive that a group has taken from the queue."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.staged_drive import clear_staging
 
 @dataclass
 class ActiveDrive:
-    """A drive that a group took from the queue; taken again later, it is another ActiveDrive.
+    """A drive that a group took from the queue. When it is taken again later, a new ActiveDrive is made.
 
-    begun: when the network began with it, by the monotonic clock; None before and after. gpus: of the group.
+    begun: when the network began with it (monotonic clock); None before and after. gpus: number of GPUs of the group.
     """
 
     planned: PlannedDrive
@@ -27,7 +27,7 @@ class ActiveDrive:
     phase: str = "waiting"
 
     def spend(self, ledger: Ledger) -> float:
-        """Record the seconds in which the drive had the network's machines, whatever came of it. Returns them."""
+        """Record the seconds that the drive occupied the group, whatever the outcome. Returns them."""
         assert self.begun is not None
         spent, self.begun = time.monotonic() - self.begun, None
         gpu_seconds = ledger.row(self.planned.drive_id).gpu_seconds + spent * self.gpus
@@ -35,15 +35,15 @@ class ActiveDrive:
         return spent
 
     def end_try(self, ledger: Ledger, output: str) -> None:
-        """To be called before the drive's row and lease show that this try failed."""
+        """Record the time of a failed try and remove its staged files. Call it before row and lease change."""
         if self.begun is not None:
             self.spend(ledger)
         clear_staging(output, self.planned.drive_id, self.lease.guard)
 
     def clear_up(self, leases: Leases, output: str) -> None:
-        """Remove the staged files of a drive that is given up, and give its lease back."""
+        """Remove the staged files of a drive that is given up, and release its lease."""
         with contextlib.suppress(StorageError):
             lease = leases.take(self.planned.drive_id) if self.lease.lost else self.lease
-            if isinstance(lease, Lease):  # else another run has begun with it
+            if isinstance(lease, Lease):  # else another run works on it
                 clear_staging(output, self.planned.drive_id, lease.guard)
                 leases.release(lease)

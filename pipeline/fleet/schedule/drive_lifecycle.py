@@ -1,7 +1,7 @@
-"""Decides what happens to a drive, for all threads: begun, tried again, given up, published.
+"""Decides for all threads what happens to a drive: begun, tried again, given up, published.
 
-`drive_states` says which event leads from which state to which. Every drive that was taken from the queue goes back
-there or is done exactly once, and ends in one final state.
+`drive_states` lists the events and the states that they lead to. Every drive that was taken from the queue is put back
+or marked done exactly once, and ends in one final state.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DriveLifecycle:
         reporter: Reporter,
         noted: Sequence[str] = (),
     ) -> None:
-        """noted: what of the input is not used, as far as it was looked through."""
+        """noted: notes on parts of the input that are not used; it grows while discovery goes on."""
         self.config, self.output, self.ledger, self.leases = config, output, ledger, leases
         self.failures, self.queue, self.reporter = failures, queue, reporter
         self.noted = noted
@@ -67,7 +67,7 @@ class DriveLifecycle:
     # -- before the network ---------------------------------------------------------------------------------
 
     def note_plan(self, planned: PlannedDrive) -> None:
-        """A drive was planned: writes its row, final already where nothing is to be done."""
+        """A drive was planned: write its row, in a final state where nothing has to be done."""
         costs = planned.costs
         row = DriveRow(
             planned.drive_id,
@@ -91,11 +91,11 @@ class DriveLifecycle:
             self._move(planned.drive_id, "left alone", stage=planned.stage, reason=planned.why_left)
 
     def skip(self, planned: PlannedDrive, reason: str) -> None:
-        """This run leaves the drive as it is."""
+        """This run does not do the drive."""
         self._move(planned.drive_id, "left alone", reason=reason)
 
     def claim(self, planned: PlannedDrive) -> ActiveDrive | None:
-        """Take a drive's lease before anything of it is read. None: it went back to the queue or is done."""
+        """Take the lease of a drive before any of its files is read. None: the drive was put back or is done."""
         drive_id = planned.drive_id
         try:
             lease = self.leases.take(drive_id)
@@ -107,7 +107,7 @@ class DriveLifecycle:
                 stopped = self.stopping
                 if not stopped:
                     self._active[drive_id] = active
-            if stopped:  # it became ours meanwhile: only this place can give it back
+            if stopped:  # the run was stopped meanwhile: only this thread knows of the lease
                 self.leases.release(lease)
                 return None
             known = planned.identity is not None and not self.config.overwrite
@@ -124,8 +124,8 @@ class DriveLifecycle:
         return active
 
     def planned_now(self, active: ActiveDrive, planned: PlannedDrive) -> bool:
-        """A drive that could not be planned, since the store did not answer, was planned when its turn came. False: it
-        is not to be done, or went back to the queue."""
+        """A drive whose store did not answer at first was planned when its turn came. False: nothing has to be done, or
+        it was put back."""
         drive_id = planned.drive_id
         if planned.todo == "trouble":
             self.failed(planned, StorageError(planned.reason), planned.stage or "find")
@@ -144,12 +144,13 @@ class DriveLifecycle:
         return False
 
     def loaded(self, active: ActiveDrive, identity: str, chunks: int, seconds: float) -> None:
-        """A drive was listed and looked through: identity is of what was found now."""
+        """A drive was listed and scanned. identity: of the files as they are now."""
         active.planned = replace(active.planned, identity=identity)
         self.ledger.update(active.planned.drive_id, seconds={"find": seconds}, identity=identity, chunks=chunks)
 
     def permit(self, drive_id: str, group: int, gpus: int, *, full: bool, draining: bool) -> Answer | None:
-        """Whether a group of so many GPUs may begin a drive of its wave now."""
+        """Whether a group may begin a drive of its wave now; None: ask again later. gpus: of the group; full: too many
+        drives wait for the finisher; draining: a node of the group will shut down."""
         if self.stopping or draining:
             return "stop"
         if full:
@@ -161,7 +162,7 @@ class DriveLifecycle:
         try:
             self.leases.work_on(active.lease)
         except LeaseLostError as error:
-            if self.stopping:  # given back meanwhile
+            if self.stopping:  # `stop` released the lease meanwhile
                 return "stop"
             self._let_go(drive_id, "lost to another run", reason=str(error))
             return "skip"
@@ -182,11 +183,11 @@ class DriveLifecycle:
             active.phase = phase
 
     def holds(self, active: ActiveDrive) -> bool:
-        """Whether the group that took it has the drive still."""
+        """Whether the drive still belongs to the group that took it."""
         return self._active.get(active.planned.drive_id) is active
 
     def crashed(self, drive_id: str) -> None:
-        """A process died while it worked on this drive, and its node lives: tried again alone, a few times."""
+        """A process died while it worked on this drive, but its node is alive: try again alone, max_attempts times."""
         active = self._active.get(drive_id)
         if active is None:
             return
@@ -200,7 +201,7 @@ class DriveLifecycle:
             self._again(active, reason, alone=True)
 
     def lost_node(self, drive_id: str) -> None:
-        """The machine that worked on this drive is gone: the drive is tried again and not blamed, up to ten times."""
+        """The node that worked on this drive was lost: try again, up to max_lost_nodes times. It counts as no death."""
         active = self._active.get(drive_id)
         if active is None:
             return
@@ -213,12 +214,12 @@ class DriveLifecycle:
             self._again(active, reason)
 
     def not_begun(self, active: ActiveDrive) -> None:
-        """A group ended before this drive's turn: it waits again."""
+        """A group ended before it began this drive: put it back."""
         if self.holds(active):
             self._again(active, self.ledger.row(active.planned.drive_id).reason)
 
     def failed(self, planned: PlannedDrive, error: Exception, stage: str) -> None:
-        """An error ended a try at the drive: tried again later, a few times, where that may help."""
+        """An error ended a try: try again later if it is retryable and tries are left, else give the drive up."""
         drive_id = planned.drive_id
         reason = str(error) if isinstance(error, PipelineError) else in_one_line(drive_id, error)
         self._troubles[drive_id] += is_retryable(error)
@@ -239,22 +240,22 @@ class DriveLifecycle:
     def give_up(
         self, planned: PlannedDrive, reason: str, stage: str, *, lasting: bool = True, state: FailureState = "failed"
     ) -> None:
-        """A drive that was taken has no result in this run."""
+        """End a drive that was taken without a result in this run. lasting: later runs skip it until it changes."""
         with self._lock:
             active = self._active.pop(planned.drive_id, None)
         if active is None and self.stopping:
             return  # left for later
-        if active is not None:  # else it never was this run's: what is staged of it may be another's
+        if active is not None:  # else this run never had its lease, and the staged files may belong to another run
             active.end_try(self.ledger, self.output)
         self._fail(planned, reason, stage, lasting=lasting, state=state, active=active)
         if active is not None:
             self.leases.release(active.lease)
         self.queue.done()
 
-    # -- behind it ------------------------------------------------------------------------------------------
+    # -- after the network ----------------------------------------------------------------------------------
 
     def staged(self, drive_id: str, loops: int) -> PlannedDrive | None:
-        """All chunks are staged; None where the drive is not this run's any more."""
+        """All chunks are staged; None where this run no longer has the drive."""
         with self._lock:
             active = self._active.get(drive_id)
             if active is None or active.begun is None or self.stopping:
@@ -266,7 +267,7 @@ class DriveLifecycle:
         return active.planned
 
     def finish(self, planned: PlannedDrive, staged: StagedDrive, finish: FinishDrive) -> None:
-        """Join and publish a staged drive; tried again where the store failed. Never raises."""
+        """Join and publish a staged drive; try again where the store failed. Never raises."""
         drive_id = planned.drive_id
         config = drive_config(self.config, planned.ref)
         for tries in itertools.count(1):
@@ -296,8 +297,8 @@ class DriveLifecycle:
     # -- the end --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """From now on nothing is begun. Running drives go back to waiting at once and their leases are free: this
-        process may be killed seconds later, and that shall count against no drive."""
+        """Begin no more drives. Put running drives back at once and release their leases: this process may be killed
+        seconds later, and that must not count as a death of a drive."""
         with self._lock:
             self.stopping = True
             drives = list(self._active.values())
@@ -311,8 +312,8 @@ class DriveLifecycle:
             self.ledger.flush()
 
     def leave_rest(self) -> None:
-        """Put drives that will not be ended back to waiting, and remove their staged files."""
-        with self._lock:  # a thread that still works on one of them finds that it is not its own any more
+        """Put back the drives that will not be finished, and remove their staged files."""
+        with self._lock:  # a thread that still works on one of them then finds that it no longer has it
             drives, self._active = dict(self._active), {}
         for drive_id in drives:
             self._move(drive_id, "run stopped", reason=_STOPPED)
@@ -321,17 +322,15 @@ class DriveLifecycle:
                 continue  # nothing of it is staged
             active.clear_up(self.leases, self.output)
 
-    # -- parts of the above ----------------------------------------------------------------------------------------
-
     def _move(self, drive_id: str, event: DriveEvent, **changes: object) -> DriveRow:
-        """The row of a drive behind an event. What is final stays as it is."""
+        """The row of a drive after an event. A final state does not change."""
         with self._lock:
             row = self.ledger.row(drive_id)
             if row.is_final:
                 return row
             try:
                 state = next_state(row.state, event)
-            except ValueError as error:  # a bug of ours; it must not end a run over ten thousand drives
+            except ValueError as error:  # a bug of this program; it must not end a run over ten thousand drives
                 self.reporter.say(f"drive {drive_id}: {error}; please report this")
                 state = TRANSITIONS[event].after
             return self.ledger.update(drive_id, state=state, **changes)
@@ -342,7 +341,7 @@ class DriveLifecycle:
         self._let_go(planned.drive_id, "published", **vars(finished), reason=None, stage=None)
 
     def _let_go(self, drive_id: str, event: DriveEvent, **changes: object) -> None:
-        """The drive is through by this event, with these changes of its row."""
+        """This event ends the drive in this run: change its row, release its lease, mark it done."""
         with self._lock:
             active = self._active.pop(drive_id, None)
         if active is None:
@@ -362,7 +361,7 @@ class DriveLifecycle:
         self.queue.put_back(active.planned, after_s=after_s, alone=alone)
 
     def _is_elsewhere(self, planned: PlannedDrive, held: HeldElsewhere) -> None:
-        """Another run has it: looked at once more when its deadline is over, in case that run is dead."""
+        """Another run has the drive: ask once more when the lease ends, in case that run is dead."""
         if planned.drive_id in self._elsewhere:
             self._move(planned.drive_id, "left alone", reason=held.said)
             self.queue.done()
@@ -389,12 +388,12 @@ class DriveLifecycle:
         self.reporter.say(f"drive {planned.drive_id} {state}: {reason}")
         tried = (lasting, reason, stage, frame, row.attempts, planned.identity, self.ledger.info.run_id, time.time())
         record = Failure(planned.drive_id, state, *tried)
-        with contextlib.suppress(PipelineError):  # an unsafe name has no record: every run refuses it again
+        with contextlib.suppress(PipelineError):  # a drive with an unsafe name gets no record; every run refuses it
             self.failures.put(record)
         self._progress.say()
 
     def _forget_if_published(self, planned: PlannedDrive) -> None:
-        """Removes an old failure record of a drive whose result is there: its publisher was killed before it could."""
+        """Remove the failure record of a published drive. It remains where the run that published was killed."""
         if planned.todo == "published":
             with contextlib.suppress(StorageError):
                 self.failures.forget(planned.drive_id)

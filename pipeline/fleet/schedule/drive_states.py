@@ -1,4 +1,4 @@
-"""The states of a drive in a run, and which event leads from which to which. The README's diagram is made from this."""
+"""The states of a drive in a run and the events that change them. The diagram in README.md is made from this table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DriveEvent = Literal[
 
 @dataclass(frozen=True)
 class Transition:
-    """What an event does to a drive. before: the states in which it can happen; after: the state it leads to."""
+    """The effect of an event. before: the states in which it can happen; after: the state that it leads to."""
 
     before: tuple[State, ...]
     after: State
@@ -33,7 +33,7 @@ class Transition:
 TRANSITIONS: dict[DriveEvent, Transition] = {
     "planned": Transition(("queued",), "queued", "a group can take it"),
     "left alone": Transition(
-        ("queued",), "skipped", "its result is there, it failed before, another run has it, or --limit leaves it out"
+        ("queued",), "skipped", "its result exists, it failed before, another run has it, or --limit leaves it out"
     ),
     "begun": Transition(("queued",), "running", "a group passes it through the network"),
     "put back": Transition(
@@ -42,7 +42,7 @@ TRANSITIONS: dict[DriveEvent, Transition] = {
         "store, memory, process or node failed, or its group ended",
     ),
     "staged": Transition(("running",), "staged", "its predictions are on storage; the finisher takes it"),
-    "published": Transition(("staged",), "published", "its manifest is there"),
+    "published": Transition(("staged",), "published", "its manifest is written"),
     "failed": Transition(("queued", "running", "staged"), "failed", "damaged input, or all tries are used up"),
     "quarantined": Transition(("queued", "running", "staged"), "quarantined", "its process died max_attempts times"),
     "lost to another run": Transition(
@@ -50,11 +50,11 @@ TRANSITIONS: dict[DriveEvent, Transition] = {
     ),
     "run stopped": Transition(("queued", "running", "staged"), "queued", "the next run does it"),
 }
-"""Every event that changes a drive's state. A drive in a final state stays there, whatever is heard of it later."""
+"""Every event that changes a drive's state. A drive in a final state stays there; later events have no effect."""
 
 
 def next_state(state: State, event: DriveEvent) -> State:
-    """The state behind an event. Raises ValueError where the event cannot happen in this state."""
+    """The state after an event. Raises ValueError where the event cannot happen in this state."""
     if state in FINAL:
         return state
     transition = TRANSITIONS[event]

@@ -1,6 +1,6 @@
-"""Joining and publishing beside the groups: bounded tasks of Ray's that the driver owns.
+"""Joins and publishes staged drives in Ray tasks while the groups go on; at most a given number at a time.
 
-If workers of a group die, nothing staged is lost: it is on storage, where these tasks read it.
+The tasks read staged predictions from storage, so nothing is lost when workers of a group die.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.leases import Guard, remote_guard
 from pipeline.result_identity import result_identity
 from pipeline.staged_drive import StagedDrive, remove_staging, write_staged_drive
 
-# Joining is one thread's arithmetic, and reading and writing beside it.
+# Joining computes in one thread; reading and writing overlap with it.
 _CPUS = 1
 
 
@@ -42,41 +42,41 @@ class Finished:
 
 
 FinishDrive = Callable[[StagedDrive, RunConfig, str, str], Finished]
-"""Staged drive, settings, output, owner of its lease -> published. Raises DriveError."""
+"""Staged drive, settings, output, id of the run that holds its lease -> published drive. Raises DriveError."""
 
 
-def finish_drive(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
-    """Join and publish in a task of Ray's, wherever there is room. Raises DriveError, StorageError."""
+def finish_drive(staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
+    """Join and publish in a Ray task on any node with a free core. Raises DriveError, StorageError."""
     try:
-        result: Finished = ray.get(_task().remote(staged, config, output, owner))
+        result: Finished = ray.get(_task().remote(staged, config, output, holder))
         return result
     except RayTaskError as error:
         cause = error.cause if isinstance(error.cause, BaseException) else None
         raise cause or DriveError(f"drive {staged.facts.drive_id}: {error}") from None
 
 
-def finish_here(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
-    """What the task does. Staged predictions go once the drive is published, unless they shall be kept.
+def finish_here(staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
+    """What the task does. Staged predictions are removed after publishing, unless `keep_predictions` is set.
 
-    An earlier try may have published the drive and been lost before it could report that: then the drive is done, even
-    if staged files are gone. With --overwrite that
-    cannot be told from the result that was there before, and the drive is joined again.
+    An earlier try may have published the drive and died before it could report that. Then the drive is done, even if
+    its staged files are gone. With --overwrite such a result cannot be told from the old one, and the drive is joined
+    again.
     """
     with storage.held_root(output, make=False):
-        return _finish(staged, config, output, owner)
+        return _finish(staged, config, output, holder)
 
 
-def _finish(staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
+def _finish(staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
     drive_id = staged.facts.drive_id
     reporter = Reporter(_Silent())  # type: ignore[arg-type]
-    guard = remote_guard(output, drive_id, owner)
+    guard = remote_guard(output, drive_id, holder)
     manifest = None if config.overwrite else _published_by_now(staged, config, output, guard)
     if manifest is None:
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
         manifest = join_and_publish(staged, config, output, reporter, guard).manifest
     if not config.keep_predictions:
-        with contextlib.suppress(StorageError):  # nothing of the result; a later run clears up
+        with contextlib.suppress(StorageError):  # the result does not depend on it; a later run removes the files
             remove_staging(output, drive_id)
     counts = manifest.counts
     return Finished(
@@ -98,7 +98,7 @@ def _published_by_now(staged: StagedDrive, config: RunConfig, output: str, guard
 
 
 class Finisher:
-    """Runs finishing tasks, some at a time. `is_full`: so many wait that groups should not stage more."""
+    """Runs finishing tasks, `at_a_time` in parallel. `is_full`: too many wait, so groups should not stage more."""
 
     def __init__(self, at_a_time: int) -> None:
         self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="finish")
@@ -108,7 +108,7 @@ class Finisher:
 
     @property
     def is_full(self) -> bool:
-        """Whether to wait with new drives."""
+        """Whether groups should wait before they begin new drives."""
         return self._waiting >= self._limit
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -126,7 +126,7 @@ class Finisher:
         self._pool.submit(run)
 
     def close(self, *, drop: bool) -> None:
-        """Wait until all is done; drop: leave out what has not begun."""
+        """Wait until all work is done. drop: leave out work that has not begun."""
         self._pool.shutdown(wait=True, cancel_futures=drop)
 
 

@@ -1,4 +1,4 @@
-"""A group: a thread that takes waves of drives and runs each through the network in one start of its ranks."""
+"""A group: a thread that takes waves of drives and passes each wave through the network in one start of its ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipeline.forward.events import Answer, Dropped, Event, GroupLost, Notice, P
 from pipeline.forward.group import GroupError, GroupSettings, Outcome
 from pipeline.ingest.frames import DriveTask
 
-_HOPELESS_STARTS = 3  # in a row, none of which came to a drive
+_HOPELESS_STARTS = 3  # starts in a row in which no drive was begun
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A drive of a wave, and what the network needs to know of it."""
+    """A drive of a wave, and what the network needs to know about it."""
 
     active: ActiveDrive
     task: DriveTask
@@ -33,11 +33,12 @@ class Loaded:
 
 
 class Stopped(BaseException):
-    """The run was stopped; ends a group in this process between two chunks. No Exception: nothing may survive it."""
+    """The run was stopped. Ends a group in this process between two chunks. It is no Exception, so that no handler of
+    errors catches it."""
 
 
 class Group:
-    """One of the run's groups. `work` returns when there is nothing left to take."""
+    """One of the run's groups. `work` returns when no drives are left."""
 
     def __init__(self, number: int, run: RunContext) -> None:
         self.number, self.run = number, run
@@ -53,11 +54,11 @@ class Group:
         self._following: Future[list[Loaded]] | None = None
 
     def work(self) -> None:
-        """Wave after wave. Raises GroupError where the group cannot even start, several times in a row."""
+        """Process wave after wave. Raises GroupError where the group failed to start several times in a row."""
         try:
             while loaded := self._next_wave():
                 self._run(loaded)
-        finally:  # not waited for: a wave that is still asked for ends with the queue
+        finally:  # without waiting: a request for a wave that is still pending returns when the queue ends
             self._ahead.shutdown(wait=False, cancel_futures=True)
 
     def _next_wave(self) -> list[Loaded]:
@@ -118,7 +119,7 @@ class Group:
             for one in loaded:
                 if self._has(one.drive_id) and self.lifecycle.ledger.row(one.drive_id).state == "running":
                     self.lifecycle.failed(one.active.planned, error, "forward")
-        self._settle_dropped()
+        self._fail_dropped()
         if self.lifecycle.stopping:
             return
         for one in loaded:
@@ -129,7 +130,7 @@ class Group:
             raise failure
 
     def _permit(self, drive_id: str) -> Answer | None:
-        self._settle_dropped()
+        self._fail_dropped()
         answer: Answer | None = "skip"
         if self._has(drive_id):
             answer = self.lifecycle.permit(
@@ -141,7 +142,7 @@ class Group:
             )
         self._begun += answer == "go"
         if drive_id == self._last and answer in ("go", "skip") and self._following is None:
-            # listed and looked through while the group is at its last drive; no earlier, or groups end unevenly
+            # load the next wave while the group works on its last drive; earlier loading makes groups end unevenly
             self._following = self._ahead.submit(self._load_wave)
         return answer
 
@@ -156,7 +157,7 @@ class Group:
             if known is None or (event.primary and not known.primary):
                 self._dropped[event.drive_id] = event
         elif isinstance(event, GroupLost):
-            self._settle_dropped()
+            self._fail_dropped()
             if event.drive_id is not None:
                 self._blame(event.drive_id)
         elif isinstance(event, Staged):
@@ -167,8 +168,8 @@ class Group:
             raise Stopped
 
     def _has(self, drive_id: str) -> bool:
-        """Whether the drive is this wave's still. One that came back to the queue may be in the next wave already, or
-        with another group."""
+        """Whether the drive still belongs to this wave. A drive that was put back may already be in the next wave, or
+        in another group."""
         return drive_id in self._wave and self.lifecycle.holds(self._wave[drive_id].active)
 
     def _staged(self, event: Staged) -> None:
@@ -181,8 +182,8 @@ class Group:
         staged = staged_drive(self._wave[event.drive_id].task, outcome, self.config, self.lifecycle.noted)
         self.run.finisher.submit(lambda: self.lifecycle.finish(planned, staged, self.runtime.finish))
 
-    def _settle_dropped(self) -> None:
-        """Drives that all ranks gave up: the reason of the rank where it happened."""
+    def _fail_dropped(self) -> None:
+        """Report the drives that all ranks gave up, with the reason of the rank on which the error occurred."""
         dropped, self._dropped = self._dropped, {}
         for drive_id, event in dropped.items():
             if not self._has(drive_id):
@@ -191,18 +192,18 @@ class Group:
             self.lifecycle.failed(planned, DriveError(event.reason, retryable=not event.lasting), "forward")
 
     def _blame(self, drive_id: str) -> None:
-        """A process of the group died with this drive: decides whether the drive or its node is to blame."""
+        """A process of the group died during this drive: decide whether the drive or the node was the cause."""
         if not self._has(drive_id):
             return
         alive, draining = self.runtime.nodes()
-        # at the end of a notice Ray Train ends a group before the node is gone
+        # when a drained node reaches its deadline, Ray Train ends the group before the node is gone
         if any(node not in alive or node in draining for node in self._nodes.values()):
             self.lifecycle.lost_node(drive_id)
         else:
             self.lifecycle.crashed(drive_id)
 
     def _is_draining(self) -> bool:
-        """Whether a node of this group goes away soon: the next drive shall begin elsewhere."""
+        """Whether a node of this group will shut down soon. Then the next drive begins elsewhere."""
         if not self._nodes:
             return False
         _, draining = self.runtime.nodes()

@@ -1,4 +1,4 @@
-"""How many groups of how many ranks a run has side by side, and what a rank may hold in memory."""
+"""How many groups a run has, how many ranks each group has, and how much memory a rank may use for chunk states."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pipeline.common.ray_session import cluster_address
 from pipeline.config import RunConfig
 from pipeline.forward.group import ranks_said, uses_gpus
 
-# As pipeline.forward.budgets, of what Ray takes to be a machine's free memory.
+# Share of a machine's free memory (as Ray reports it), as in pipeline.forward.budgets.
 _MEMORY_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class GroupSize:
-    """How many groups of how many ranks run side by side. gpus: of all. in_process: one rank, in the driver.
-    cpus: of the whole cluster."""
+    """groups: number that run in parallel; workers: ranks of each; gpus: of all groups together; in_process: the only
+    rank runs in the driver; rank_bytes: memory of a rank for chunk states; cpus: of the whole cluster."""
 
     groups: int
     workers: int
@@ -30,7 +30,7 @@ class GroupSize:
 
     @staticmethod
     def of(config: RunConfig) -> GroupSize:
-        """From the settings and the cluster that Ray is connected to."""
+        """The size by the settings and the cluster to which Ray is connected."""
         in_cluster = cluster_address(config.address) is not None
         on_gpus = uses_gpus(config.device, in_cluster)
         gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
@@ -43,15 +43,15 @@ class GroupSize:
 
     @property
     def said(self) -> str:
-        """For a person."""
+        """The size in words."""
         ranks = ranks_said(self.workers, self.gpus > 0, self.in_process)
         return f"{self.groups} group{'s' if self.groups > 1 else ''} of {ranks}"
 
 
 def rank_memory(config: RunConfig, on_gpus: bool, ranks: int) -> int:
-    """Bytes of chunk states that a rank may hold in memory: as set (--host-memory), else its share of the smallest
-    machine that has GPUs. States beyond it wait on disk, which is slower: a group should be large enough to avoid that.
-    While no machine with a GPU is up, every drive is taken to fit."""
+    """Bytes of chunk states that a rank may hold in memory: --host-memory, else its share of the smallest machine that
+    has GPUs. States beyond it wait on disk, which is slower, so a group should be large enough to avoid that. Before
+    the first machine with a GPU is up, every drive is assumed to fit."""
     if config.budgets.host is not None:
         return config.budgets.host
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

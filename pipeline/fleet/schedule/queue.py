@@ -1,8 +1,8 @@
-"""Drives that wait for a group: longest first, in waves that get smaller towards the end, failed ones again later.
+"""The queue of planned drives: longest first, in waves that get smaller towards the end; failed ones come again later.
 
-A wave costs its group one start (45 s with the published weights), so a wave should be long. The last waves decide
-whether all groups end at the same time, so these should be short. A group therefore takes most of its fair share of the
-frames that wait, and takes all of its share when little is left.
+Each wave costs its group one start (45 s with the published weights), so waves should be long. The last waves should be
+short, so that all groups end at about the same time. A group therefore takes 90 % of its share of the waiting frames,
+and all of its share when few frames are left.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import time
 
 from pipeline.fleet.plan.drive_plan import PlannedDrive
 
-# Of a group's fair share of the frames that wait, in one wave; the rest evens out what took longer than thought.
+# Part of a group's share of the waiting frames that one wave takes. The rest balances drives that took longer than
+# estimated.
 _SHARE = 0.9
-# Frames below which a share is not divided: ten minutes of a GPU, a dozen starts of a group.
+# A share below this many frames is taken whole: ten minutes of a GPU, as long as a dozen starts of a group.
 _WORTH_A_START = 6000
 
 
 class DriveQueue:
-    """Safe across threads. A drive that was taken is in somebody's hands until `done` or `put` again."""
+    """Safe across threads. A drive that was taken counts as out until `done` or `put_back` is called for it."""
 
     def __init__(self, groups: int, wave_drives: int, wave_frames: int) -> None:
         self._groups, self._wave_drives, self._wave_frames = groups, wave_drives, wave_frames
         self._heap: list[tuple[int, int, PlannedDrive]] = []
-        self._alone: list[tuple[float, int, PlannedDrive]] = []  # ready at; these run in a wave of their own
+        self._alone: list[tuple[float, int, PlannedDrive]] = []  # (ready at, ...); each is a wave of its own
         self._later: list[tuple[float, int, PlannedDrive]] = []
         self._numbers = itertools.count()
         self._frames = 0  # of the drives in the heap
@@ -36,13 +37,13 @@ class DriveQueue:
         self._changed = threading.Condition()
 
     def add(self, planned: PlannedDrive) -> None:
-        """A drive that nobody has had yet."""
+        """Add a drive that was not taken before."""
         with self._changed:
             self._push(planned)
             self._changed.notify_all()
 
     def put_back(self, planned: PlannedDrive, *, after_s: float = 0.0, alone: bool = False) -> None:
-        """A drive that was taken shall be done (again): after a while, perhaps with no other drive beside it."""
+        """Put back a drive that was taken. after_s: seconds until it can be taken again; alone: as the only one."""
         with self._changed:
             self._out -= 1
             entry = (time.monotonic() + after_s, next(self._numbers), planned)
@@ -50,25 +51,25 @@ class DriveQueue:
             self._changed.notify_all()
 
     def done(self, count: int = 1) -> None:
-        """Drives that were taken need no group any more."""
+        """This many taken drives will not be put back."""
         with self._changed:
             self._out -= count
             self._changed.notify_all()
 
     def close(self) -> None:
-        """No new drives will come."""
+        """No new drives will be added."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Nobody gets any more."""
+        """Hand out no more drives."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def take_wave(self) -> list[PlannedDrive]:
-        """Drives for one start of a group, longest first; waits for some. Empty: there will be no more."""
+        """The drives for one start of a group, longest first. Waits until there are some; empty: there are no more."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()

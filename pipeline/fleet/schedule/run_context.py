@@ -1,4 +1,4 @@
-"""What all groups of a run share."""
+"""The objects that all groups of a run share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.fleet.schedule.slots import Slots
 
 @dataclass(frozen=True)
 class RunContext:
-    """config has all filled in. slots: ranks that can run at a time; loaders: threads that list drives for groups."""
+    """config: resolved settings; slots: ranks that can run at a time; loaders: threads that list drives for groups."""
 
     config: RunConfig
     planner: Planner

@@ -1,4 +1,4 @@
-"""What a run over many drives is made of where it touches the world: Ray, the network, the store."""
+"""The functions by which a run over many drives uses Ray, the network and the store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.forward.events import Event
 from pipeline.forward.group import GroupSettings, Outcome, Permit, check_gpus, run_forward
 from pipeline.ingest.frames import DriveTask
-from pipeline.prepare import plan, worker_job
+from pipeline.prepare import make_task, worker_job
 
 LoadDrive = Callable[[PlannedDrive, Planner], tuple[DriveTask, str]]
-"""A planned drive -> what the group shall do, and the identity of what was read now. Raises DriveError."""
+"""A planned drive -> the task of the group, and the identity of the files as they are now. Raises DriveError."""
 RunWave = Callable[..., Mapping[str, Outcome]]
-"""As pipeline.forward.group.run_forward, with the settings in the place of the job."""
+"""As pipeline.forward.group.run_forward, with the settings in place of the job."""
 
 
 def _ray_is_there(config: RunConfig) -> None:
@@ -31,10 +31,10 @@ def _ray_is_there(config: RunConfig) -> None:
 
 
 def load_drive(planned: PlannedDrive, planner: Planner) -> tuple[DriveTask, str]:
-    """List the drive again, look through it, and cut it into chunks."""
+    """List the drive again, scan it, and cut it into chunks."""
     config = drive_config(planner.config, planned.ref)
     drive = planner.find(config)
-    return plan(drive, config, planner.model), planner.identity_of(drive, config)
+    return make_task(drive, config, planner.model), planner.identity_of(drive, config)
 
 
 def run_wave(
@@ -45,22 +45,22 @@ def run_wave(
     on_event: Callable[[Event], None],
     permit: Permit,
 ) -> Mapping[str, Outcome]:
-    """Some drives through the network by one start of a group. Raises GroupError."""
+    """Pass some drives through the network in one start of a group. Raises GroupError."""
     job = worker_job(config, output)
     return run_forward(job, tasks, group=settings, on_event=on_event, permit=permit)
 
 
 def cluster_nodes() -> tuple[set[str], set[str]]:
-    """Ids of the cluster's nodes that live, and of those that were told to go (spot nodes)."""
+    """Ids of the cluster's nodes that are alive, and of those that are draining (spot nodes, for example)."""
     alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     return alive, set(cluster_state.get_draining_nodes())
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a run is made of where it touches the world; a benchmark puts stand-ins here.
+    """The functions by which a run uses Ray, the network and the store; a benchmark replaces them by simulations.
 
-    ready: makes sure that load, run_wave and finish can run (starts Ray); size is asked behind it.
+    ready: starts Ray, which load, run_wave and finish need; size is called after it.
     """
 
     ready: Callable[[RunConfig], None] = _ray_is_there

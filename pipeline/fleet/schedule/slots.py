@@ -1,4 +1,4 @@
-"""Room for ranks: groups of different sizes share the cluster's GPUs, in the order in which they asked."""
+"""Slots for ranks: groups of different sizes share the cluster's GPUs, in the order of their requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 
 class Slots:
-    """So many ranks at a time. Safe across threads; who waits for much is not overtaken by who waits for little."""
+    """Limits the ranks that run at a time. Safe across threads. Requests are served in order, so that a small request
+    does not overtake a large one."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -19,7 +20,7 @@ class Slots:
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Wait for room for `count` ranks (at most all there are), and have it while inside."""
+        """Wait for `count` free slots (at most `total`), and hold them inside the context."""
         count = min(count, self.total)
         ticket = object()
         with self._changed:

@@ -1,1 +1,1 @@
-"""What a run shows: summary, progress, report, metrics."""
+"""What a run shows to people: summary, progress, report, metrics."""

@@ -1,4 +1,4 @@
-"""How far a run over many drives is, in a line every few seconds."""
+"""Prints the progress of a run over many drives, one line every few seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINE_EVERY_S = 5.0
 
 
 class FleetProgress:
-    """Says it when a drive is through. Safe across threads."""
+    """Prints a line when drives end. Safe across threads."""
 
     def __init__(self, ledger: Ledger, reporter: Reporter) -> None:
         self._ledger, self._reporter = ledger, reporter
@@ -21,7 +21,7 @@ class FleetProgress:
         self._lock = threading.Lock()
 
     def say(self) -> None:
-        """A line, unless one was said just now; the last drive always gets one."""
+        """Print a line, unless the last one is less than 5 s old; the last drive always gets one."""
         now = time.monotonic()
         with self._lock:
             counts = self._ledger.counts()

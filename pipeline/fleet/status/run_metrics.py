@@ -1,4 +1,4 @@
-"""How a run stands, for the metrics page: read off its ledger every few seconds by a thread of its own."""
+"""The state of a run for the metrics page. A separate thread takes it from the ledger every few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERY_S = 5.0  # Ray exports every 10 s
 
 @contextmanager
 def metrics_of(ledger: Ledger, every_s: float = EVERY_S) -> Iterator[None]:
-    """Show the run on the metrics page while inside."""
+    """Show the run on the metrics page while inside the context."""
     done = threading.Event()
     told: dict[tuple[metrics.Metric, str], float] = {}
 
@@ -34,7 +34,7 @@ def metrics_of(ledger: Ledger, every_s: float = EVERY_S) -> Iterator[None]:
         }
         for (metric, stage), now in sums.items():
             before = told.get((metric, stage), 0.0)
-            if now > before:  # a counter never falls, though what is known of a drive at work is a little ahead
+            if now > before:  # a counter must not fall; estimates for running drives may be slightly too high
                 metrics.add(metric, now - before, **({"stage": stage} if stage else {}))
                 told[metric, stage] = now
 

@@ -1,7 +1,7 @@
-"""A run as one HTML file: counts, figures, reasons of failure, a table of all drives that sorts and searches.
+"""A run as one HTML file: counts, figures, reasons of failure, and a table of all drives with sorting and search.
 
-Needs no cluster, no server and no network: everything is inside, and a content policy forbids requests. The page is
-run_report.html beside this file; texts from inputs are escaped, rows travel as JSON.
+It needs no cluster, no server and no network: the file contains everything, and its content policy forbids requests.
+The template is run_report.html beside this file; texts from inputs are escaped, rows are embedded as JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHOWN_KINDS, _SHOWN_IDS = 30, 12
 
 
 def write_run_report(output: str, run: RunState) -> str:
-    """The page of a run beside its ledger; gives back where. Raises StorageError."""
+    """Write the page of a run beside its ledger; returns its URI. Raises StorageError."""
     uri = storage.join(run_uri(output, run.info.run_id), REPORT_NAME)
     storage.write_bytes_atomically(uri, render_run_report(run).encode())
     return uri
@@ -82,7 +82,7 @@ def _facts(total: Summary) -> list[tuple[str, str]]:
 
 
 def _rows(run: RunState) -> str:
-    """Columns and rows as JSON that cannot end its script element."""
+    """Columns and rows as JSON, escaped so that no text can end the script element."""
     stages = sorted({stage for row in run.rows.values() for stage in row.seconds})
     columns = [
         "drive",
@@ -155,7 +155,7 @@ def _failures(run: RunState) -> str:
 
 
 def _figures(run: RunState, total: Summary) -> list[str]:
-    """Inline pictures: drives over time, seconds by stage, how fast drives were, how long they are."""
+    """Inline pictures: drives over time, seconds by stage, speed of drives, length of drives."""
     found = []
     ended = sorted(
         (row.ended_at, row.state in FAILED)

@@ -1,4 +1,4 @@
-"""What a run's ledger comes to: counts, rates, time left, reasons of failure by kind; for terminal and report."""
+"""Sums up a run's ledger: counts, rates, time left, reasons of failure by kind; for terminal and report."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FAILED: tuple[State, ...] = ("failed", "quarantined")
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in numbers. seconds: by stage, summed over drives. left_s: None where nothing was finished to judge by.
+    """A run in numbers. seconds: by stage, summed over drives. left_s: estimated time left; None before drives ended.
 
-    wall_s: since the run began, to its end or the ledger's last word. gpu_busy: GPU seconds of the drives over those
-    the run had; None without GPUs. gpu_seconds: those in the network now with what they took so far.
+    wall_s: from the run's start to its end, or to the last heartbeat. gpu_busy: gpu_seconds divided by those that the
+    run had; None without GPUs. gpu_seconds: of all drives, including running ones so far.
     """
 
     drives: int
@@ -69,7 +69,7 @@ def summarise(run: RunState) -> Summary:
 
 
 def _size(rows: Iterable[DriveRow], known: list[DriveRow]) -> float:
-    """Work in frames; a drive that was not looked at yet counts as the mean of those that were."""
+    """Work in frames. A drive with an unknown number of frames counts as the mean of the known ones."""
     sizes = [row.frames for row in known if row.frames]
     mean = sum(sizes) / len(sizes) if sizes else 1.0
     return sum(row.frames or mean for row in rows)
@@ -77,11 +77,11 @@ def _size(rows: Iterable[DriveRow], known: list[DriveRow]) -> float:
 
 @dataclass(frozen=True)
 class FailureKind:
-    """Failures that differ in names and numbers only."""
+    """Failures whose reasons differ only in names and numbers."""
 
     stage: str | None
     reason: str
-    """Of the first one, as it stands."""
+    """Of the first such drive, unchanged."""
     drive_ids: tuple[str, ...]
 
 
@@ -106,7 +106,7 @@ def _kind_of(row: DriveRow) -> str:
 
 
 def skipped_kinds(run: RunState) -> dict[str, list[DriveRow]]:
-    """Drives that the run left as they were, by why: "published already", "failed before" ...; most frequent first."""
+    """Drives that the run skipped, by reason ("published already", "failed before" ...), the most frequent first."""
     kinds: dict[str, list[DriveRow]] = defaultdict(list)
     for row in run.in_state("skipped"):
         kinds[re.split(r"[,:(]", row.reason or "no reason was given")[0].strip()].append(row)
@@ -114,22 +114,22 @@ def skipped_kinds(run: RunState) -> dict[str, list[DriveRow]]:
 
 
 def had_nothing_to_do(run: RunState) -> bool:
-    """Whether the run has ended and left every drive as it was."""
+    """Whether the run has ended and skipped every drive."""
     return run.info.state == "finished" and all(row.state == "skipped" for row in run.rows.values())
 
 
 def retry_command(run: RunState) -> str:
-    """What to type to do exactly the failed drives again."""
+    """The command that does exactly the failed drives again."""
     typed = [word for word in run.info.command if word not in ("--retry-failed", "--plan")]
     for place in [place for place, word in enumerate(typed) if re.fullmatch("--limit(=.*)?", word)][::-1]:
-        del typed[place : place + (1 if "=" in typed[place] else 2)]  # of those that failed none is left out
+        del typed[place : place + (1 if "=" in typed[place] else 2)]  # a limit would leave out failed drives
     if typed:
         return f"{shlex.join(typed)} --retry-failed"
     return "the same command with --retry-failed"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    """Seconds in readable units: 42 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
     whole = round(seconds)
     for large, small, unit, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
         if whole >= large:
@@ -139,10 +139,14 @@ def duration(seconds: float) -> str:
 
 
 def status_text(run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None) -> str:
-    """A run on a terminal: state, counts, rate, time left, what failed and why, what to type next.
+    """A run as text for a terminal: state, counts, rate, time left, failed drives with reasons, the command to retry.
 
-    What a run left as it was is said by kind, so that a run with nothing to do tells how the output stands.
-    before: the newest earlier run that did something.
+    Skipped drives are counted by reason, so that a run with nothing to do still shows the state of the output.
+
+    Args:
+        failures: most drives of each kind to show.
+        now: the current time, seconds since 1970; None: leave out the age of the heartbeat.
+        before: the newest earlier run that did something.
     """
     info, total = run.info, summarise(run)
     ended = "" if now is None or info.state != "running" else f", last heard of {duration(now - info.updated_at)} ago"
@@ -169,7 +173,7 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None, bef
         lines.append(f"  left     about {duration(total.left_s)}")
     for row in run.in_state("running", "staged")[:failures]:
         lines.append(f"  {row.state:<8} {row.drive_id}" + (f" (attempt {row.attempts})" if row.attempts > 1 else ""))
-    # those that failed in an earlier run and were left are as much to be known
+    # drives that failed in an earlier run and were skipped are shown too
     failed = run.in_state(*FAILED) + kinds.get("failed before", []) + kinds.get("quarantined before", [])
     for row in failed[:failures]:
         where = f" in {row.stage}" if row.stage else ""

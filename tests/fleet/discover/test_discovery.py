@@ -142,7 +142,7 @@ def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
     assert [ref.drive_id for ref in found if isinstance(ref, DriveRef)] == ["ok", "späti", "z"][::2]
     refused = {ref.uri.rpartition("/")[2]: ref.reason for ref in found if isinstance(ref, RefusedDrive)}
     assert set(refused) == {"a b", "späti", "ok.mp4"}
-    assert "expected letters, digits" in refused["a b"] and "list of drives" in refused["a b"]
+    assert "expected letters, digits" in refused["a b"] and "drive list" in refused["a b"]
     assert f"is taken by {tmp_path / 'ok'}" in refused["ok.mp4"]
     assert all("\n" not in reason for reason in refused.values())
 
@@ -150,7 +150,7 @@ def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
 @pytest.mark.parametrize("names", [["notes.txt"], ["_hidden/0.png"]])
 def test_an_input_without_drives_is_said_in_one_line(tmp_path, names):
     put(str(tmp_path), names)
-    with pytest.raises(DriveError, match=r"no drives below .*list of drives"):
+    with pytest.raises(DriveError, match=r"no drives below .*drive list"):
         iter_drives(str(tmp_path))
 
 

@@ -92,7 +92,7 @@ def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
 def test_columns_that_do_not_fit_are_said_at_once(tmp_path, header):
     path = tmp_path / "fleet.csv"
     path.write_text(header + "\n")
-    with pytest.raises(DriveError, match="a list of drives has the columns drive_id, uri, start, end, fps, tags"):
+    with pytest.raises(DriveError, match="a drive list has the columns drive_id, uri, start, end, fps, tags"):
         list(read_drive_list(str(path)))
 
 
