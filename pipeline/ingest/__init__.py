@@ -1,5 +1,5 @@
 """From storage to the frames of chunks.
 
-In: the URI of a drive (images, KITTI sequence, video). Out: a `Drive`, its plan of chunks, and an ordered
-stream of decoded, resized frames per rank (in `frames`, which alone needs Ray and is imported by name).
+In: the URI of a drive (images, KITTI sequence, video). Out: a `Drive`, its chunks, and for each rank an ordered stream
+of decoded, resized frames. Only `frames` and `scan` need Ray; import them by name.
 """

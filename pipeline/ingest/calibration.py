@@ -1,4 +1,4 @@
-"""Finds the calibration of a drive: the file that was named, one that lies with the frames, or EXIF."""
+"""Finds the calibration of a drive: the file that the settings name, one beside the frames, or EXIF."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _RAW = "calib_cam_to_cam.txt"  # KITTI raw: DATE/calib_cam_to_cam.txt, DATE/DRIV
 
 
 def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Camera | None:
-    """The camera that the settings name; None where they name none. folder: of the frames, whose name may say which
-    camera of a file is meant. Raises CalibrationError, StorageError."""
+    """The camera that the settings name; None where they name none. folder: of the frames; its name may tell which
+    camera of a file applies. Raises CalibrationError, StorageError."""
     if config.file is None or config.file == "none":
         return None
     camera = parse_camera(config.file, size)
@@ -35,10 +35,10 @@ def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Ca
 
 
 def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> Camera | None:
-    """The camera of a calibration that lies with the frames: in their folder, as calib.txt beside that folder, or where
+    """The camera of a calibration beside the frames: in their folder, as calib.txt in the folder above, or where
     KITTI's raw recordings have it; None where there is none.
 
-    folder: of the frames; files: what is in it, None where that is not known (a video's folder).
+    folder: of the frames; files: its contents, None where they are not known (the folder of a video).
     """
     beside = frozenset() if files is None else _others(files)
     places = [storage.join(folder, name) for name in SIDECARS if name in beside]
@@ -68,8 +68,8 @@ def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> C
 def known_camera(
     config: CameraConfig, folder: str, files: Listing | None, size: tuple[int, int], exif: Camera | None
 ) -> KnownCamera | None:
-    """What is known of a drive's camera: the calibration that was named, else one that lies with the drive, else EXIF.
-    size: of upright frames."""
+    """What is known of a drive's camera: the calibration that the settings name, else one beside the frames, else EXIF;
+    None without any. size: (width, height) of upright frames."""
     camera = named_camera(config, folder, size)
     origin: Origin = "calibration"
     if camera is None and config.file is None:
@@ -97,7 +97,7 @@ def _looking(config: CameraConfig, camera: Camera | None) -> Camera | None:
 
 
 def _which(folder: str) -> str | None:
-    """The camera of a KITTI file that images of this folder are from."""
+    """The name in a KITTI calibration of the camera that took the images of this folder; None for other folders."""
     above, name = storage.parent_and_name(folder)
     found = _CAMERA_FOLDER.fullmatch(storage.parent_and_name(above)[1] if name == "data" else name)
     return f"P{found.group(1)}" if found else None

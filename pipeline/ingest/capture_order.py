@@ -11,13 +11,13 @@ from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess
 from pipeline.storage import Listing
 
-_LOOKED_AT = 12  # pictures, over the whole drive
-_HEADER_BYTES = 64 * 1024  # EXIF lies in a JPEG's first segment, which is no longer
+_LOOKED_AT = 12  # pictures that are read, spread over the drive
+_HEADER_BYTES = 64 * 1024  # EXIF is in a JPEG's first segment, which cannot be longer
 
 
 def order_notes(files: Listing) -> tuple[str, ...]:
-    """A warning, one line, where later pictures of the drive have earlier EXIF times; else None. It reads some pictures
-    over the whole drive, or only the first where that has no time. A picture that cannot be read is passed over.
+    """A warning of one line where later pictures of the drive have earlier EXIF times; else empty. Reads some pictures
+    spread over the drive, or only the first where that has no time. Pictures that cannot be read are ignored.
     """
     count = len(files)
     before: tuple[str, int] | None = None

@@ -1,6 +1,6 @@
-"""How frames are cut into chunks, which chunk owns a frame, and which rank works on which chunks. Pure arithmetic.
+"""Which frames are in which chunk, which chunk owns a frame, and which rank works on which chunks. Pure arithmetic.
 
-Ranges are half-open. They count the frames that are kept (`segments.DriveTask`), or chunks where that is said.
+Ranges are half-open. They are places among the kept frames (`segments.DriveTask`), or numbers of chunks where stated.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 def plan_chunks(frame_count: int, chunk_size: int, overlap: int) -> tuple[range, ...]:
     """Cut a drive into overlapping chunks (Scal3R, method section "Chunks").
 
-    Chunk k starts at frame k (chunk_size - overlap) and holds chunk_size frames; the first chunk that reaches
-    the last frame is the last one, and may be short.
+    Chunk k starts at frame k (chunk_size - overlap) and has chunk_size frames. The first chunk that reaches the last
+    frame is the last chunk, and may be shorter.
 
     Raises:
-        ValueError: no frames, no room in a chunk, or an overlap that leaves nothing to advance by.
+        ValueError: no frames, a chunk size below 1, or an overlap that is not smaller than the chunk size.
     """
     if frame_count < 1:
         raise ValueError(f"a drive needs at least one frame to be cut into chunks, got {frame_count}")
@@ -30,19 +30,19 @@ def plan_chunks(frame_count: int, chunk_size: int, overlap: int) -> tuple[range,
             f"{chunk_size}; half the chunk size ({chunk_size // 2}) is usual"
         )
     step = chunk_size - overlap
-    # ceil((N - O) / (M - O)) without floating point; a drive no longer than one chunk is one chunk.
+    # ceil((N - O) / (M - O)) in integers; a drive not longer than a chunk is one chunk
     count = 1 if frame_count <= chunk_size else -((overlap - frame_count) // step)
     return tuple(range(k * step, min(k * step + chunk_size, frame_count)) for k in range(count))
 
 
 def owned_frames(chunks: Sequence[range]) -> tuple[range, ...]:
-    """Give every frame exactly one owner: an overlap is halved, the odd frame goes to the later chunk.
+    """Give every frame exactly one owner: each of two chunks owns half of their overlap, the later one the odd frame.
 
     Args:
         chunks: the chunks of one drive in order, as `plan_chunks` makes them.
 
     Returns:
-        One range a chunk, inside that chunk; together they cover the drive once, in order.
+        One range for each chunk, inside that chunk; together they cover the drive once, in order.
 
     Raises:
         ValueError: chunks that are empty, out of order or leave a gap.
@@ -74,11 +74,11 @@ def rank_chunks(chunk_count: int, world_size: int) -> tuple[range, ...]:
 
 
 def plan_segments(chunks_of_rank: Sequence[range], max_length: int) -> tuple[range, ...]:
-    """Cut the frames that a rank needs into segments: the units that are read and decoded, each frame once.
+    """Cut the frames that a rank needs into segments, which are read and decoded in one task; each frame is in one.
 
     Args:
-        chunks_of_rank: frame ranges of the rank's contiguous chunks, in order; none gives no segments.
-        max_length: most frames in a segment; chunk size - overlap makes segments start where chunks start.
+        chunks_of_rank: frame ranges of the rank's contiguous chunks, in order; without chunks there are no segments.
+        max_length: most frames in a segment; with chunk size - overlap, segments start where chunks start.
 
     Raises:
         ValueError: a length below one, or chunks that are empty, out of order or leave a gap.

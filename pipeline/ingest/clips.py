@@ -1,7 +1,7 @@
-"""Which videos of a folder are clips of one recording: chapters, numbered segments, files named after their time.
+"""Tells which videos of a folder are clips of one recording: chapters, numbered pieces, files named after their time.
 
-Names decide first; headers of a few files are read where the names would also fit separate drives. A clip that does not
-follow the clip before it, or follows more than some seconds later, begins another drive.
+Names decide first. Headers of a few files are read where the names could also be those of separate drives. A clip that
+does not follow the clip before it within 5 s begins another drive.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pipeline.ingest.video import ClipHeader, is_video_name
 _SECOND = 10**9
 MOST_GAP_NS = 5 * _SECOND
 """A clip that begins later than this after the end of the one before it begins another drive."""
-_MOST_OVERLAP_NS = 2 * _SECOND  # names count whole seconds, and some cameras record a second twice
-_LONGEST_NS = 3 * 3600 * _SECOND  # of a clip: further apart two names are no neighbours, and no header is read
+_MOST_OVERLAP_NS = 2 * _SECOND  # names have whole seconds, and some cameras record a second twice
+_LONGEST_NS = 3 * 3600 * _SECOND  # longest clip: names further apart are no neighbours, and no header is read
 _RANGE = ".."
 
 # GoPro's chapters: GX010042, GX020042 (HEVC; GH: AVC, GS: spherical); before 2018 GOPR0042, GP010042, GP020042.
@@ -40,8 +40,8 @@ Header = Callable[[str], ClipHeader | None]
 class _Clip:
     name: str
     series: tuple[str, ...]  # clips of one series may belong together
-    number: int  # of a chapter or a segment; counter behind a time
-    time_ns: int | None = None  # that the name tells
+    number: int  # of a chapter or a piece; or a counter after a time
+    time_ns: int | None = None  # the time in the name
 
     @property
     def order(self) -> tuple[int, int, object]:
@@ -49,16 +49,16 @@ class _Clip:
 
 
 def clip_runs(names: Sequence[str], header: Header) -> list[tuple[str, ...]]:
-    """Videos of one folder, put together where they follow each other: runs of names, one of a single name for a video
-    of its own, in natural order of their first names.
+    """The videos of one folder as runs of clips that follow each other, in natural order of their first names. A video
+    that is not joined is a run of one name.
 
     Args:
         names: file names of videos.
-        header: asked for few of them.
+        header: reads a header; called for few of them.
 
-    Joined are GoPro's chapters of one recording; names that differ in a number behind a word such as "seg" or "part";
-    names that tell times, where each is the time at which the clip before it ends; and other names that differ in a
-    number, where headers say that each begins when the one before it ends.
+    These are joined: GoPro's chapters of one recording; names that differ in a number after a word such as "seg" or
+    "part"; names with times, where each clip begins when the one before it ends; and other names that differ in a
+    number, where headers say that each clip begins when the one before it ends.
     """
     series: dict[tuple[str, ...], list[_Clip]] = defaultdict(list)
     for name in names:
@@ -78,19 +78,19 @@ def clip_runs(names: Sequence[str], header: Header) -> list[tuple[str, ...]]:
 
 
 def range_name(run: Sequence[str]) -> str:
-    """How a run of clips is written behind its folder: first..last."""
+    """The name of a run of clips below its folder: first..last."""
     return f"{run[0]}{_RANGE}{run[-1]}"
 
 
 def ends_of_range(name: str) -> tuple[str, str] | None:
-    """The first and the last clip of what `range_name` writes; None for other names."""
+    """The first and the last clip of a name made by `range_name`; None for other names."""
     first, found, last = name.partition(_RANGE)
     both = found and is_video_name(first) and is_video_name(last)
     return (first, last) if both else None
 
 
 def clips_between(names: Sequence[str], first: str, last: str) -> tuple[str, ...]:
-    """The clips of the first one's series from it to the last one, in order; empty where one of the two is missing."""
+    """The clips of one series from the first to the last one, in order; empty where one of the two is missing."""
     ends = [_read(name) for name in (first, last)]
     if ends[0].series != ends[1].series or not {first, last} <= set(names):
         return ()
@@ -99,7 +99,7 @@ def clips_between(names: Sequence[str], first: str, last: str) -> tuple[str, ...
 
 
 def start_of(name: str) -> int | None:
-    """When a clip begins as its name tells, nanoseconds since 1970; None where it tells no time."""
+    """The time in a clip's name, at which it begins, in nanoseconds since 1970; None where the name has no time."""
     return _read(name).time_ns
 
 
@@ -135,7 +135,7 @@ class _Links:
         self._headers: dict[int, ClipHeader | None] = {}
 
     def follow(self) -> list[bool]:
-        """One for each clip but the first."""
+        """Whether each clip but the first follows the one before it."""
         count = len(self._clips) - 1
         if count < 1:
             return []
@@ -151,8 +151,8 @@ class _Links:
         return [False] * count
 
     def _by_time(self) -> list[bool]:
-        """By the times that names tell and the lengths of clips; a clip as far behind its neighbour as one before it
-        that followed needs no header."""
+        """By the times in names and the lengths of clips. A clip needs no header where an earlier one with the same
+        time difference followed."""
         steps = [(b.time_ns or 0) - (a.time_ns or 0) for a, b in itertools.pairwise(self._clips)]
         followed: list[int] = []
         found = []
@@ -186,11 +186,11 @@ class _Links:
                 return found
             passed = (ends[1].created_ns or 0) - (ends[0].created_ns or 0)
             if passed <= count * ends[0].duration_ns + MOST_GAP_NS:
-                return found  # as told, or the same for all, which is the time of the whole that was cut
+                return found  # no gap; or all clips have the time of the whole recording that was cut
         return [follows and not self._has_gap(i) for i, follows in enumerate(found)]
 
     def _has_gap(self, i: int) -> bool:
-        """Whether clocks say that more than some seconds lie between a clip and the next."""
+        """Whether times in headers show a gap of more than 5 s between a clip and the next."""
         one, two = self._header(i), self._header(i + 1)
         if one is None or two is None or one.created_ns is None or two.created_ns is None:
             return False

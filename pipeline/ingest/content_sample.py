@@ -1,5 +1,5 @@
-"""A hash of a few bytes of a drive's files. It distinguishes drives whose files have the same names and sizes: files on
-a disk have no etag, and uncompressed frames all have one size. Where the store has an etag for every file, nothing is
+"""A hash of a few bytes of a drive's files. It tells apart drives whose files have the same names and sizes: files on a
+disk have no etag, and uncompressed frames have equal sizes. Where the store has an etag for every file, nothing is
 read.
 """
 
@@ -11,9 +11,9 @@ from pipeline import storage
 from pipeline.errors import StorageError
 from pipeline.ingest.drives import Drive
 
-_BYTES = 256 * 1024  # from the beginning of a file: the first rows of a frame without compression
+_BYTES = 256 * 1024  # at the beginning of a file: the first rows of an uncompressed frame
 _FILES = 3
-_PIECES = 4  # of a single file (a video): its beginning says the same of many recordings
+_PIECES = 4  # of a single file (a video): many recordings have the same beginning
 
 
 def content_sample(drive: Drive) -> str | None:

@@ -1,4 +1,4 @@
-"""Times of frames where data sets keep them beside a camera's folder of pictures: KITTI raw and EuRoC."""
+"""Times of frames from files that data sets keep beside a camera's folder of pictures: KITTI raw and EuRoC."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ def camera_folder(folder: str) -> str | None:
 
 
 def dataset_times(folder: str, files: Listing) -> list[int] | None:
-    """Times of the pictures in a folder in nanoseconds, from the data set's file beside it; None without one.
+    """Times of the pictures in a folder in nanoseconds, from the data set's file beside it; None without such a file.
 
-    KITTI raw: image_02/timestamps.txt has one line for each picture; the picture's number is the number of its line.
-    EuRoC: cam0/data.csv,
-    rows of a time in nanoseconds and the picture's name.
+    KITTI raw: image_02/timestamps.txt has one line for each picture; the number of the picture is that of its line.
+    EuRoC: cam0/data.csv has rows of a time in nanoseconds and the name of the picture.
 
     Args:
-        folder: the pictures' folder. files: the pictures, in order.
+        folder: the folder of the pictures. files: the pictures, in order.
 
     Raises:
-        DriveError: a file that does not fit the pictures; says which. StorageError: as the store says.
+        DriveError: a file that does not fit the pictures; names the file. StorageError: the store failed.
     """
     camera = camera_folder(folder)
     if camera is None:

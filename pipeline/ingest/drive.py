@@ -26,21 +26,21 @@ class Drive:
     kind: Literal["images", "video"]
     uris: Sequence[str]  # images: one a frame, in natural order; video: its files, in order of time
     frame_count: int
-    timestamps_ns: tuple[int, ...] | None  # of the data set's files, names, EXIF; of a video's frames; None: unknown
+    timestamps_ns: tuple[int, ...] | None  # from the data set's files, names, EXIF or the video; None: unknown
     video_frames: tuple[int, ...] | None  # numbers of the frames that are used, counted through all files of a video
-    source_width: int  # of the first readable frame as it should be seen, pixels
+    source_width: int  # of the first readable frame, upright, pixels
     source_height: int
     listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
-    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
-    orientation: int = UPRIGHT  # of the first readable frame, as EXIF says it: 1 is stored upright
+    turn: int | None = None  # degrees to the right by which stored frames are turned; None: as the files say
+    orientation: int = UPRIGHT  # EXIF orientation of the first readable frame: 1 is stored upright
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
-    notes: tuple[str, ...] = ()  # what lies in the input and is not used, and what is odd about it, a sentence each
+    notes: tuple[str, ...] = ()  # parts of the input that are not used, and oddities of it, one sentence each
     camera: KnownCamera | None = None  # of the upright frames; None where nothing is known
-    masks: str | None = None  # name of what the user's masks hold; None without
+    masks: str | None = None  # hash of the user's masks; None without masks
     clips: tuple[int, ...] = (0,)  # video: the number of the first frame of each file
-    beside: tuple[str, ...] | None = None  # files beside the frames that may hold positions; None: not sought
-    positions: Mapping[str, object] | None = None  # where they are: see pipeline.georeference
-    positions_identity: Mapping[str, object] | None = None  # what of them a result depends on
+    beside: tuple[str, ...] | None = None  # files beside the frames that may hold positions; None: not searched
+    positions: Mapping[str, object] | None = None  # the source of positions: see pipeline.georeference
+    positions_identity: Mapping[str, object] | None = None  # the facts about positions on which a result depends
     shown_ns: tuple[int, ...] | None = None  # video: when each frame is shown in its own file; None: its timestamp
 
     def __post_init__(self) -> None:
@@ -62,8 +62,8 @@ class Drive:
 
     @property
     def picture(self) -> dict[str, object]:
-        """Facts about the frames' look that change the result and are in no setting; empty for upright frames of an
-        unknown camera."""
+        """Facts about the frames that change the result and are not settings; empty for upright frames of an unknown
+        camera."""
         said: dict[str, object] = {"orientation": self.orientation} if self.orientation != UPRIGHT else {}
         if self.white != preprocess.WHITE:
             said["white"] = self.white
@@ -74,7 +74,7 @@ class Drive:
         return said if self.masks is None else {**said, "masks": self.masks}
 
     def frame_uris(self) -> list[str]:
-        """Names of all frames: their files, or the video with each frame's number in it behind '#frame='."""
+        """URIs of all frames: their files, or the URI of the video, '#frame=' and the frame's number in it."""
         if self.video_frames is None:
             return list(self.uris)
         names = []
@@ -84,7 +84,7 @@ class Drive:
         return names
 
     def clip_of(self, frame: int) -> int:
-        """Which of a video's files holds a frame."""
+        """The number of the video file that contains a frame."""
         assert self.video_frames is not None
         return bisect.bisect_right(self.clips, self.video_frames[frame]) - 1
 

@@ -1,6 +1,6 @@
-"""Finds the drive at a place: a folder of images, a data set's recording, a video, or the clips of one recording.
+"""Finds the drive at a URI: a folder of images, a recording of a data set, a video, or the clips of one recording.
 
-Only names, sizes and headers are read here. A frame that turns out to be bad later keeps its number.
+Only names, sizes and headers are read here. A frame that cannot be decoded later keeps its number.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 __all__ = ["KITTI_FOLDERS", "Drive", "find_drive", "frames_of", "is_drive", "is_image_name"]
 
-# KITTI's left cameras: colour where it is there, else grey.
+# KITTI's left cameras: colour where it exists, else grey.
 KITTI_FOLDERS = ("image_2", "image_0")
 KITTI_RAW_FOLDERS = ("image_02", "image_00")
-HEADER_BYTES = 64 * 1024  # holds the size in all but JPEGs with large embedded previews
-_DEEP_LOOKED_AT = 6  # pictures of more than 8 bits that are read to see which range they use
+HEADER_BYTES = 64 * 1024  # contains the image size, except in JPEGs with large embedded previews
+_DEEP_LOOKED_AT = 6  # pictures of more than 8 bits that are read to find the range that they use
 FIRST_FRAMES_TRIED = 50  # a drive that begins with more unreadable files is refused
 
 _CAMERA_FOLDER = re.compile(r"image_\d+")
-# Files beside frames that are read by their names, or that are surely no frames.
+# Files beside frames that other code reads, or that certainly are no frames.
 _BESIDE = ("calib.txt", "times.txt", "timestamps.txt", "poses.txt", "thumbs.db", "desktop.ini")
-# A folder with one picture for each clip holds clips and thumbnails; a folder of frames may hold a clip or two.
+# Images for each clip above which a folder is a drive of images: one picture for each clip is a thumbnail.
 _IMAGES_A_CLIP = 4
 
 
@@ -67,19 +67,19 @@ def find_drive(
     Args:
         uri: a folder of images, a KITTI odometry sequence folder or its image folder, a video file; a folder whose
             videos, or numbered folders, are one recording; FOLDER/FIRST..LAST for the clips from one to another.
-        drive_id: default is the folder's or file's name (".../sequences/90/image_0" -> "90").
+        drive_id: by default the name of the folder or file (".../sequences/90/image_0" -> "90").
         stride: use every stride-th frame.
-        fps: use about so many frames a second instead; needs known times (videos, times.txt).
+        fps: use about this many frames a second instead; needs known times (videos, times.txt).
         start, end: half-open range of the source's frames, before stride or fps; None: all of them.
-        turn: degrees to the right that stored frames are turned by, instead of what EXIF or the video says.
-        camera: where the calibration is, if it does not lie with the frames.
-        masks: a picture, or a folder of pictures, of what is left out; or auto.
+        turn: degrees to the right by which stored frames are turned, instead of the value in EXIF or the video.
+        camera: where the calibration is, if it is not beside the frames.
+        masks: a picture, or a folder of pictures, that masks pixels; or auto.
         join: whether several clips or folders may be one drive.
 
     Raises:
-        DriveError: nothing usable there, times or a range that do not fit, an unsafe id; says what to do.
-        StorageError: no such folder or bucket, refused, or no answer.
-        ValueError: a stride below one, a rate that is not positive, or both; a range that is none.
+        DriveError: no usable frames, times or a range that do not fit, an unsafe id; says what to do.
+        StorageError: no such folder or bucket, access refused, or no answer.
+        ValueError: a stride below one, a rate that is not positive, both of them, or an invalid range.
     """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
@@ -103,7 +103,7 @@ def find_drive(
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name is an image of a drive; dot-files (".DS_Store", "._000000.png") are not."""
+    """Whether a file name is that of an image of a drive; hidden files (".DS_Store", "._000000.png") are not."""
     return not name.startswith(".") and name.lower().endswith(preprocess.SUFFIXES)
 
 
@@ -126,7 +126,7 @@ def _range_drive(uri: str, drive_id: str | None, used: FrameChoice) -> Drive:
 
 
 def _folder_drive(uri: str, drive_id: str | None, used: FrameChoice, join: bool) -> Drive:
-    """The drive of a folder, whatever kind it is."""
+    """The drive of a folder: of images, clips or numbered folders."""
     here = storage.list_files(uri)
     found = _image_folder(uri, here)
     if found is not None:
@@ -162,7 +162,7 @@ def _folder_drive(uri: str, drive_id: str | None, used: FrameChoice, join: bool)
 
 
 def _beside(here: Listing, below: Listing) -> Listing:
-    """Files of folders below one with what lies beside these folders (a calibration)."""
+    """The files in folders below one, and the files beside these folders (a calibration)."""
     if not len(here):
         return below
     names, sizes, etags = below.columns()
@@ -171,7 +171,7 @@ def _beside(here: Listing, below: Listing) -> Listing:
 
 
 def plain_id(name: str) -> str:
-    """A recording's name as an id: comma2k19's holds a bar between the device and the moment."""
+    """A recording's name as an id: comma2k19's names contain a bar between device and time."""
     return name.replace("|", "_")
 
 
@@ -185,7 +185,7 @@ def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str
     names = positions_beside(() if found.pattern is not None else found.names)
     beside = tuple(storage.join(folder, name) for name in names)
     files, notes = frames_of(found)
-    is_raw = folder != uri and not sequence and storage.parent_and_name(folder)[0] != uri  # given by the recording
+    is_raw = folder != uri and not sequence and storage.parent_and_name(folder)[0] != uri  # uri: a KITTI raw recording
     drive_id = storage.check_drive_id(
         drive_id or storage.parent_and_name(uri if is_raw else sequence or camera_folder(folder) or folder)[1]
     )
@@ -219,7 +219,7 @@ def _image_drive(uri: str, place: tuple[Listing, str, str | None], drive_id: str
 def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
     """The frames of a folder's drive in order, from a listing sorted as plain text; and notes on files that are not
     used."""
-    if files.pattern is not None:  # nearly all drives, and looking at each name costs ten times as much
+    if files.pattern is not None:  # true for nearly all drives; checking each name would take ten times as long
         return (files if is_image_name(files.pattern) else files.take(())), ()
     names = files.names
     _check_text(names)
@@ -235,7 +235,7 @@ def frames_of(files: Listing) -> tuple[Listing, tuple[str, ...]]:
 
 
 def _check_text(names: Sequence[str]) -> None:
-    """Raises DriveError for names that are no UTF-8: tables and pages of results cannot hold them."""
+    """Raises DriveError for names that are not UTF-8: tables and pages of results cannot contain them."""
     bad = [name for name in names if not name.isascii() and not _is_text(name)]
     if bad:
         raise DriveError(
@@ -253,17 +253,17 @@ def _is_text(name: str) -> bool:
 
 
 def is_drive(images: int, videos: int, folders: int) -> bool:
-    """Whether a folder with so many images, videos and folders is a drive of images.
+    """Whether a folder with these numbers of images, videos and folders is a drive of images.
 
-    A folder with more folders than images holds drives, and the images are an overview. One with clips and hardly more
-    pictures than clips holds clips with their thumbnails.
+    A folder with more folders than images contains drives, and the images are an overview. A folder with at most four
+    pictures for each clip contains clips and their thumbnails.
     """
     return images > 0 and images >= folders and images > (_IMAGES_A_CLIP * videos if videos else 0)
 
 
 def _image_folder(uri: str, here: Listing) -> tuple[Listing, str, str | None] | None:
-    """The folder that holds the images with what is in it, and if it is KITTI's the sequence folder above it; None for
-    a folder that is none and has none."""
+    """(contents of the folder of images, its URI, KITTI's sequence folder above it or None) for a folder that has
+    images or contains such a folder; else None."""
     if _is_drive_of_images(here):
         parent, name = storage.parent_and_name(uri)
         return here, uri, parent if _CAMERA_FOLDER.fullmatch(name) and storage.parent_and_name(parent)[1] else None
@@ -298,14 +298,14 @@ _CLIPS = dict.fromkeys(video.SUFFIXES, "a clip is a drive of its own; give it as
 
 
 def _kitti_times(sequence: str, files: Listing) -> list[int] | None:
-    """Times of a KITTI sequence's images in nanoseconds; None where there is no times.txt."""
+    """Times of a KITTI sequence's images in nanoseconds; None without times.txt."""
     place = storage.join(sequence, "times.txt")
     try:
         times = read_times(storage.read_bytes(place), place)
     except NotFoundError:
         return None
     if len(times) != len(files):
-        # Part of a sequence: the image's number is its line.
+        # a part of a sequence: the number of an image is that of its line
         stems = [name.rpartition(".")[0] for name in files.names]
         if not all(stem.isdecimal() and int(stem) < len(times) for stem in stems):
             raise DriveError(
@@ -338,7 +338,7 @@ def _first_header(files: Listing, drive_id: str, turn: int | None) -> ImageHeade
 
 
 def _white(files: Listing) -> int:
-    """The value of white in a drive of pictures of more than 8 bits, by some of them from its whole length."""
+    """The value of white in a drive of pictures of more than 8 bits, from some pictures spread over the drive."""
     some = sorted({len(files) * part // _DEEP_LOOKED_AT for part in range(_DEEP_LOOKED_AT)})
 
     def read() -> Iterator[bytes]:

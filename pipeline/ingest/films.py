@@ -1,4 +1,4 @@
-"""Drives out of videos: one file, or the clips of one recording put on one clock."""
+"""Drives made from videos: from one file, or from the clips of one recording, with times on one clock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.storage import Listing
 
 _SECOND = 10**9
 _READERS = 8  # clips whose timelines are read at a time
-_USUAL_INTERVAL = _SECOND / 25  # of frames, where no clip has two
-_NOTED = 5  # clips that are named
+_USUAL_INTERVAL = _SECOND / 25  # between frames, where no clip has two frames
+_NOTED = 5  # most notes on clips
 
 
 def video_drive(uri: str, drive_id: str, used: FrameChoice) -> Drive:
-    """The drive of one video file. Its times are presentation times, from the moment that its name tells, if it does.
+    """The drive of one video file. Its times are presentation times, added to the time in its name, if it has one.
     Raises DriveError, DecodeError, StorageError."""
     storage.check_drive_id(drive_id)
     file = storage.stored_file(uri)
@@ -65,17 +65,17 @@ def joined_drive(
 ) -> Drive:
     """The drive of several clips.
 
-    A clip that cannot be opened, or ends early, keeps its place: the frames that it should have have numbers and times,
-    and are flagged when they are decoded.
+    A clip that cannot be opened, or ends early, keeps its place: its missing frames have numbers and times, and are
+    flagged when they are decoded.
 
     Args:
-        folder: where the clips lie; names in `files` are below it.
+        folder: the folder of the clips; names in `files` are below it.
         files: the clips, in order.
         times: of each clip's frames in nanoseconds, from a data set's files; None where there are none.
 
     Raises:
-        DriveError, DecodeError: no clip can be opened, frames that no network can make sense of; names the first one.
-        StorageError: as the store says.
+        DriveError, DecodeError: no clip can be opened, or the network cannot use the size of the frames.
+        StorageError: the store failed.
     """
     storage.check_drive_id(drive_id)
     names = files.names
@@ -135,7 +135,7 @@ def _timeline(uri: str, size: int, turn: int | None) -> Timeline | DecodeError:
 
 
 def _with_missing(timeline: Timeline) -> list[int]:
-    """When the frames of a clip are shown; those that it promises beyond its end at its own pace."""
+    """Presentation times of a clip's frames, continued at its frame rate for missing frames at its end."""
     shown = list(timeline.timestamps_ns)
     pace = _interval(shown) or _USUAL_INTERVAL
     return shown + [round(shown[-1] + (number + 1) * pace) for number in range(timeline.missing)]
@@ -146,8 +146,8 @@ def _placed(
     starts: Sequence[int | None],
     times: Sequence[Sequence[int] | None] | None,
 ) -> list[_Placed]:
-    """All clips on one clock: each begins when its name says, within the second that names count in, else when the one
-    before it ends."""
+    """All clips on one clock. A clip begins at the time in its name, or later in the same second, because names have
+    whole seconds; without a time, when the clip before it ends."""
     paces = [_interval(one) for one in shown if one is not None]
     pace = statistics.median([one for one in paces if one] or [_USUAL_INTERVAL])
     usual = statistics.median([one[-1] - one[0] + (_interval(one) or pace) for one in shown if one is not None])
@@ -159,7 +159,7 @@ def _placed(
             clock = min(max(clock, start), start + _SECOND) if place else float(start)
         if placed:
             clock = max(clock, placed[-1].times[-1] + pace / 2)
-        if clip is None:  # as long as it has time, at the others' pace
+        if clip is None:  # it lasts until the next clip begins, at the frame rate of the others
             after = starts[place + 1] if place + 1 < len(starts) else None
             length = after - clock if after is not None and after > clock else usual
             clip = [round(number * pace) for number in range(max(round(length / pace), 1))]
@@ -177,7 +177,7 @@ def _interval(times: Sequence[int]) -> float:
 
 
 def _said(names: Sequence[str], found: Sequence[Timeline | DecodeError]) -> list[str]:
-    """What is odd about clips; the first ones by name."""
+    """Notes on clips: the first five, and the number of the others."""
     said = []
     for name, one in zip(names, found, strict=True):
         if isinstance(one, DecodeError):

@@ -1,4 +1,4 @@
-"""Which frames of a source a drive takes, and how they are read: the settings that hold for every kind of drive."""
+"""The settings that choose the frames of a drive and say how to read them, for every kind of drive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.ingest import preprocess
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Which frames of a source are used, how they are turned, and what is said of their camera."""
+    """Which frames of a source are used, how they are turned, and the settings of their camera."""
 
     start: int
     end: int | None
@@ -40,7 +40,7 @@ def selected_frames(count: int, times_ns: Sequence[int] | None, used: FrameChoic
     selected: list[int] = []
     slot = -1
     for i in range(used.start, end):
-        # Slots of one period; half a millisecond of slack, as times are often rounded.
+        # slots of one period, with a tolerance of half a millisecond, because times are often rounded
         now = math.floor((times_ns[i] - times_ns[used.start] + min(5e5, period / 10)) / period)
         if now > slot:
             selected.append(i)
@@ -49,7 +49,7 @@ def selected_frames(count: int, times_ns: Sequence[int] | None, used: FrameChoic
 
 
 def check_frame_size(drive_id: str, width: int, height: int) -> None:
-    """Raises DecodeError that names the drive for frames that no network can make sense of."""
+    """Raises DecodeError that names the drive for a size that the network cannot use."""
     try:
         preprocess.check_size(width, height)
     except DecodeError as error:

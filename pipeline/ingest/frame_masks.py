@@ -13,12 +13,12 @@ from pipeline.cameras.rectify import View
 from pipeline.ingest.preprocess import SUFFIXES, frame_geometry
 
 AUTO = "auto"
-"""Instead of masks: found by themselves (pipeline.cameras.masks.find_static_parts)."""
+"""In place of masks: detect static parts of the picture (pipeline.cameras.masks.find_static_parts)."""
 
 
 @dataclass(frozen=True)
 class FrameShape:
-    """How a drive's upright frames become the network's: both sizes (width, height), and the rectified view."""
+    """The sizes (width, height) of a drive's upright frames and of the network's, and the rectified view."""
 
     source: tuple[int, int]
     network: tuple[int, int]
@@ -26,15 +26,15 @@ class FrameShape:
 
 
 class FrameMasks:
-    """Masks (h, w) of a drive's frames at the network's size, read when asked for; True where a pixel counts."""
+    """Masks (h, w) of a drive's frames at the network's size, read when needed; True where a pixel counts."""
 
     def __init__(self, uri: str, drive_id: str, frame_uris: Sequence[str], shape: FrameShape) -> None:
         """uri: one picture, or a folder of pictures named after the frames. Raises CalibrationError where there is no
-        mask at all, or the picture is none; StorageError."""
+        mask, or the picture is not valid; StorageError."""
         self._shape = shape
         self._frame_uris = frame_uris
         self.one: Mask | None = None
-        """The mask of all frames, where there is one."""
+        """The mask that holds for all frames; None where each frame has its own."""
         self._folder, self._names = uri, frozenset[str]()
         if uri.lower().endswith(SUFFIXES):
             self.one = self._read(uri)
@@ -43,7 +43,7 @@ class FrameMasks:
             self._names = frozenset(files.names)
 
     def of(self, frame: int) -> Mask | None:
-        """The mask of a frame, by its number in the drive; None where it has none and all of it counts."""
+        """The mask of a frame, by its number in the drive; None where it has none and all pixels count."""
         if self.one is not None:
             return self.one
         name = self._name(frame)
@@ -63,8 +63,8 @@ class FrameMasks:
 
 
 def masks_digest(uri: str, drive_id: str, frame_uris: Sequence[str]) -> str:
-    """A name for what masks hold: of the picture, or of the names, sizes and etags in the folder. Raises as
-    FrameMasks does, without reading a folder's pictures."""
+    """A hash of the masks: of the picture's content, or of the names, sizes and etags in the folder. Raises the errors
+    of FrameMasks; pictures in a folder are not read."""
     if uri.lower().endswith(SUFFIXES):
         return hashlib.sha256(storage.read_bytes(uri)).hexdigest()
     _, files = _listed(uri, drive_id, frame_uris)
@@ -73,7 +73,7 @@ def masks_digest(uri: str, drive_id: str, frame_uris: Sequence[str]) -> str:
 
 
 def _listed(uri: str, drive_id: str, frame_uris: Sequence[str]) -> tuple[str, storage.Listing]:
-    """The folder that has masks of a drive, the one of its own first, and what is in it."""
+    """The folder with masks of a drive and its contents; a folder with the drive's name is tried first."""
     for folder in (storage.join(uri, drive_id), uri):
         try:
             files = storage.list_files(folder)
@@ -89,7 +89,7 @@ def _listed(uri: str, drive_id: str, frame_uris: Sequence[str]) -> tuple[str, st
 
 
 def _names_of(uri: str, frame: int) -> tuple[str, ...]:
-    """Names that the mask of a frame may have: COLMAP's, the plain one, and for frames of a video their number."""
+    """Names that the mask of a frame may have: as in COLMAP, or with the frame's name; for a video, with its number."""
     if "#frame=" in uri:
         film, _, number_text = uri.rpartition("#frame=")
         number, clip = int(number_text), storage.parent_and_name(film)[1].rpartition(".")[0]

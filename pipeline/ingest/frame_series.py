@@ -1,7 +1,7 @@
-"""Which files of a folder are the frames of one drive, and in what order. Names alone; no file is opened.
+"""Which files of a folder are the frames of one drive, and in what order. Uses only names; no file is opened.
 
-A folder may hold more than one series of pictures (a second camera, masks, the same frames in a second format) and
-other files. One series is taken; everything else is counted and named.
+A folder may contain several series of pictures (a second camera, masks, the same frames in a second format) and other
+files. One series is used; all other files are counted and named.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Words in names that tell a kind of picture that no camera took.
+# Words in names of pictures that no camera took.
 _NOT_CAMERA = re.compile(
     r"(?:^|[^a-z])(mask|masks|seg|segmentation|semantic|instance|label|labels|depth|disp|disparity|flow|normal|normals|"
     r"alpha|conf|confidence|thumb|thumbnail|preview|gt|overlay)(?:[^a-z]|$)"
 )
 _CAMERA_NUMBER = re.compile(r"(?:^|[^a-z])(?:cam|camera|image|img|view|lens|sensor|channel|ch)[-_ ]?$")
-# Of several cameras side by side the one that looks ahead is taken.
+# Words in names of cameras that look ahead. Of several cameras such a one is used.
 _AHEAD = re.compile(r"(?:^|[^a-z])(front|fwd|forward|main|left|rgb|color|colour)(?:[^a-z]|$)")
 _NUMBER = re.compile(r"\d+")
-_SHARED = 0.5  # share of a series' numbers that another one has too: they lie side by side, not one after the other
-_FEWEST = 2  # pictures of a series
+_SHARED = 0.5  # share of numbers that two series have in common above which they show the same moments
+_FEWEST = 2  # least number of pictures of a series
 _MOST_CAMERAS = 16
-_SHOWN = 6  # kinds that are named one by one
+_SHOWN = 6  # kinds of files that are named; of the others the number
 
 
 @dataclass(frozen=True)
 class Series:
-    """The frames of a drive: their places in the names given, in order. notes: what is not used, a sentence each."""
+    """The frames of a drive: their places in the given names, in order. notes: on files that are not used, a sentence
+    each."""
 
     order: tuple[int, ...]
     notes: tuple[str, ...] = ()
@@ -37,9 +38,9 @@ class Series:
 def find_series(names: Sequence[str]) -> Series:
     """The series of pictures that a folder's drive consists of.
 
-    Pictures are put in the order of their numbers. Digits with one point between them are one decimal number where all
-    names are read so (1616102901.05 before .1), unless trailing zeros say that they are counters (1.10 behind 1.9). Of
-    two names of which one begins with the other the shorter comes first ("x.jpg" before "x (1).jpg").
+    Pictures are sorted by their numbers. Digits around one point are a decimal number (1616102901.05 before .1), if
+    they are in all names; trailing zeros show that they are two counters instead (1.10 after 1.9). If one name begins
+    with another one, the shorter comes first ("x.jpg" before "x (1).jpg").
 
     Args:
         names: file names of pictures, in any order.
@@ -51,12 +52,12 @@ def find_series(names: Sequence[str]) -> Series:
 
 
 def natural_key(name: str, decimal: bool = False) -> tuple[tuple[object, ...], str]:
-    """Sort key that counts: frame2 before frame10. Equal numbers (2 and 02) fall back to the text.
+    """Sort key by numbers: frame2 before frame10. Names with equal numbers (2 and 02) are sorted as text.
 
     decimal: read digits, a point and digits as one number with a fraction.
     """
     parts = re.split(r"(\d+\.\d+|\d+)" if decimal else r"(\d+)", _stem(name))
-    # Text and numbers alternate, so that text is compared with text and number with number.
+    # text and numbers alternate, so text is compared with text and numbers with numbers
     return tuple(_number(part) if i % 2 else part for i, part in enumerate(parts)), name
 
 
@@ -64,8 +65,8 @@ def unused_files(names: Sequence[str], reasons: Mapping[str, str]) -> tuple[str,
     """A sentence for each kind of file that is not used, the most frequent first: "3 files .txt are not used".
 
     Args:
-        names: the files; those whose names begin with "." are nobody's pictures and are not counted.
-        reasons: ending in lower case -> why it is not used and what to do.
+        names: the files; hidden files (names that begin with ".") are not counted.
+        reasons: ending in lower case -> why such files are not used and what to do.
     """
     kinds = Counter(_ending(name) for name in names if not name.startswith("."))
     said = []
@@ -79,7 +80,7 @@ def unused_files(names: Sequence[str], reasons: Mapping[str, str]) -> tuple[str,
 
 
 def _one_series(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-    """The places of one series, and what is said of the others."""
+    """The places of the series that is used, and notes on the others."""
     groups: dict[str, list[int]] = defaultdict(list)
     for place, name in enumerate(names):
         groups[_pattern(name)].append(place)
@@ -103,7 +104,7 @@ def _one_series(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
 
 
 def _rank(pattern: str, count: int) -> tuple[bool, int, bool, bool, str]:
-    """Which series is taken: pictures of a camera, the longest, the one that looks ahead, the smaller files."""
+    """Sort key by which the series to use comes first: of a camera, longest, looking ahead, with smaller files."""
     stem = _stem(pattern)
     return (
         bool(_NOT_CAMERA.search(stem)),
@@ -115,13 +116,13 @@ def _rank(pattern: str, count: int) -> tuple[bool, int, bool, bool, str]:
 
 
 def _side_by_side(one: set[tuple[str, ...]], other: set[tuple[str, ...]]) -> bool:
-    """Whether two series have the same numbers: two pictures of each moment."""
+    """Whether two series share their numbers, and so have two pictures of each moment."""
     shared = len(one & other)
     return shared >= _FEWEST and shared >= _SHARED * min(len(one), len(other))
 
 
 def _pattern(name: str) -> str:
-    """A name with "#" for its numbers, but for the number of a camera ("cam0", "image_02"), in lower case."""
+    """A name in lower case with "#" in place of its numbers, except the number of a camera ("cam0", "image_02")."""
     stem, ending = _stem(name).lower(), _ending(name)
     parts, at = [], 0
     for found in _NUMBER.finditer(stem):
@@ -134,7 +135,7 @@ def _pattern(name: str) -> str:
 
 
 def _numbers(name: str) -> tuple[str, ...]:
-    """The numbers of a name that its pattern does not hold."""
+    """The numbers of a name that "#" replaces in its pattern."""
     pattern, stem = _stem(_pattern(name)), _stem(name)
     found = [match[0] for match in _NUMBER.finditer(stem)]
     marks = re.findall(r"#|\d+", pattern)
@@ -146,8 +147,8 @@ def _shown(pattern: str) -> str:
 
 
 def _has_decimal_numbers(stems: Sequence[str]) -> bool:
-    """Whether "digits.digits" is one number in all names: it is in each, and fractions are not all of one length, and
-    none has a trailing zero, which a counter has and a fraction that is printed shortest has not."""
+    """Whether "digits.digits" is a decimal number: it is in every name, the fractions differ in length, and none ends
+    with a zero. Counters have trailing zeros; shortest decimal fractions do not."""
     found = [re.findall(r"(?<![\d.])\d+\.(\d+)(?![\d.])", stem) for stem in stems]
     if not found or any(len(fractions) != 1 for fractions in found):
         return False
@@ -158,7 +159,7 @@ def _has_decimal_numbers(stems: Sequence[str]) -> bool:
 
 
 def _number(text: str) -> tuple[int, str]:
-    """A number that sorts exactly, whatever its length: the whole part, then the digits of the fraction."""
+    """Sort key of a number of any length: the integer part, then the digits of the fraction."""
     whole, _, fraction = text.partition(".")
     return int(whole), fraction.rstrip("0")
 

@@ -1,4 +1,4 @@
-"""Times of frames from a text file: one line for each frame, in the units and forms that data sets use."""
+"""Times of frames from a text file with one line for each frame, in the units and formats of data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 
 from pipeline.errors import DriveError
 
-# A whole number this large is no time in seconds: the year 5138 has 1e11 of them.
+# Integers this large are not seconds: 1e11 seconds after 1970 is the year 5138.
 _UNITS = ((10**17, 1), (10**14, 10**3), (10**11, 10**6))  # nanoseconds, microseconds, milliseconds
 _SECOND = 10**9
 _MOST_NS = 2**63 - 1
@@ -19,16 +19,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read_times(data: bytes, place: str) -> list[int]:
     """The times in a file, in nanoseconds, in its order.
 
-    A line is a number of seconds (KITTI odometry), a whole number of milli-, micro- or nanoseconds since 1970 (told by
-    its size), or a date with a time (KITTI raw: 2011-09-26 13:02:25.594360375, taken as UTC). Empty lines and lines
-    that begin with "#" say nothing.
+    A line is a number of seconds (KITTI odometry), an integer of milli-, micro- or nanoseconds since 1970 (told by its
+    size), or a date with a time (KITTI raw: 2011-09-26 13:02:25.594360375, taken as UTC). Empty lines and lines that
+    begin with "#" are ignored.
 
     Args:
         data: the file's bytes; UTF-8, with or without a byte-order mark, or UTF-16.
-        place: what the file is called in messages.
+        place: name of the file for messages.
 
     Raises:
-        DriveError: a line that is no time, or one that no clock in nanoseconds since 1970 can show.
+        DriveError: a line is not a time, or does not fit into 64 bits of nanoseconds since 1970.
     """
     times = []
     for number, line in enumerate(_text(data).splitlines(), start=1):

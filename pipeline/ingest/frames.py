@@ -1,6 +1,6 @@
-"""Frames for every rank of a group: one ordered Ray Data stream for each rank, and the windows of its chunks. A row of
-a stream is one segment, decoded in one task, in one block. Whenever a group (re)starts, streams are planned anew; plan
-and stream are one object, so that they cannot disagree.
+"""Frames for every rank of a group: one ordered Ray Data stream for each rank, and the frames of its chunks. A row of a
+stream is one segment, decoded in one task, in one block. Whenever a group starts or restarts, new streams are made.
+Tasks and stream are in one object, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pipeline.ingest.segments import DriveTask, FrameBatch, Segment, decode_segm
 
 __all__ = ["DriveTask", "FrameBatch", "FrameDataConfig", "RankFrames", "iter_chunk_windows", "local_frames"]
 
-# A core decodes about 100 images a second, and follows corners through 20 of KITTI's size: four keep up with a GPU that
-# takes 80.
+# A core decodes about 100 images of KITTI's size a second, and follows corners through 20: four cores keep up with a
+# GPU that processes 80.
 DECODE_CPUS_PER_RANK = 4.0
-# A segment of 30 frames of 518x154 is 7 MB: this is some twenty segments ahead of a GPU that is busy.
+# A segment of 30 frames of 518x154 is 7 MB: about twenty segments wait for a busy GPU.
 OBJECT_STORE_BYTES_PER_RANK = 150 * 10**6
 PREFETCHED_SEGMENTS = 2
 
@@ -32,13 +32,13 @@ Window = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]
 
 
 class RankFrames:
-    """What one rank gets: the plan for all drives, and its own stream of decoded segments.
+    """What one rank gets: the tasks of all drives, and its own stream of decoded segments.
 
-    Travels to the rank by pickle; the stream starts there with the first segment that is asked for.
+    It is sent to the rank by pickle. The stream starts there when the first segment is requested.
 
     Attributes:
         tasks: all drives of this run, in order; a drive's index is its place here.
-        rank, world_size: whose stream this is.
+        rank, world_size: of the rank that reads this stream.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RankFrames:
         segment_count: int,
         stream: ray.data.DataIterator | None,
     ) -> None:
-        """Bind a plan to its stream: a ray.data.DataIterator over `segment_count` segments, None for none."""
+        """stream: a ray.data.DataIterator over `segment_count` segments; None where there are none."""
         self.tasks = tuple(tasks)
         self.rank = rank
         self.world_size = world_size
@@ -64,17 +64,17 @@ class RankFrames:
         return self.__dict__.copy()
 
     def chunks_of(self, drive_index: int) -> range:
-        """Numbers of the chunks of a drive that are this rank's; may be empty."""
+        """Numbers of the chunks of a drive that this rank processes; may be empty."""
         return rank_chunks(len(self.tasks[drive_index].chunks), self.world_size)[self.rank]
 
     def segments(self) -> Iterator[FrameBatch]:
-        """The one stream of this rank: all segments of all drives in order; it cannot be begun again."""
+        """The stream of this rank: all segments of all drives in order. It can be read only once."""
         if self._started is None:
             self._started = self._batches()
         return self._started
 
     def close(self) -> None:
-        """Stop decoding ahead; nothing can be read afterwards."""
+        """Stop decoding. Nothing can be read afterwards."""
         if self._started is not None:
             self._started.close()  # type: ignore[attr-defined]  # a generator
         self._started = iter(())
@@ -93,7 +93,7 @@ class RankFrames:
                 got = "its end" if table is None else f"{table.num_rows} rows"
                 raise RuntimeError(f"stream of frames: expected segment {number} of {self._segment_count}, got {got}")
             if number == self._segment_count - 1:
-                next(tables, None)  # runs into the end, so that the stream is taken down now and in order
+                next(tables, None)  # reads the end, so that Ray Data shuts the stream down now
             yield _unpacked(table)
 
     def _enter_drive(self, drive_index: int) -> None:
@@ -103,13 +103,13 @@ class RankFrames:
 
 
 class FrameDataConfig(ray.train.DataConfig):
-    """Gives every rank of a TorchTrainer its `RankFrames`; give it any name, such as "frames".
+    """Gives every rank of a TorchTrainer its `RankFrames`, as a data set with any name, such as "frames".
 
         TorchTrainer(loop, datasets={"frames": lambda: ray.data.range(1)},
                      dataset_config=FrameDataConfig(tasks))
         rank_frames = ray.train.get_dataset_shard("frames")
 
-    Decoding needs CPUs that the ranks leave free: ranks that reserve all of a cluster's CPUs wait for ever.
+    Decoding needs CPUs that the ranks do not reserve: ranks that reserve all CPUs of a cluster wait forever.
     """
 
     def __init__(
@@ -120,15 +120,14 @@ class FrameDataConfig(ray.train.DataConfig):
         cpus_per_rank: float = DECODE_CPUS_PER_RANK,
         object_store_bytes_per_rank: int = OBJECT_STORE_BYTES_PER_RANK,
     ) -> None:
-        """Say what to stream.
-
+        """
         Args:
             tasks: the drives, in order.
-            pending: asked at every (re)start of the group which drives are still to do; None: all.
+            pending: returns the drives that remain to be done; called whenever the group starts. None: all drives.
             cpus_per_rank: most segments that are decoded at a time for one rank.
-            object_store_bytes_per_rank: bound on decoded segments that wait for one rank.
+            object_store_bytes_per_rank: limit of decoded segments that wait for one rank.
         """
-        super().__init__(datasets_to_split=[])  # the streams here are made for each rank, nothing is split
+        super().__init__(datasets_to_split=[])  # streams are made for each rank, so no data set is split
         self._tasks = tuple(tasks)
         self._pending = pending
         self._cpus = cpus_per_rank
@@ -142,7 +141,8 @@ class FrameDataConfig(ray.train.DataConfig):
         worker_node_ids: object = None,
         **kwargs: object,
     ) -> list[dict[str, object]]:
-        """Plan the pending drives for a group of this size. Ray Train calls it at every (re)start."""
+        """Make the streams of the pending drives for a group of this size. Ray Train calls it whenever a group
+        starts."""
         tasks = self._tasks if self._pending is None else tuple(self._pending(self._tasks))
         ranks = _planned(tasks, world_size, self._cpus, self._bytes)
         return [dict.fromkeys(datasets, rank_frames) for rank_frames in ranks]
@@ -155,22 +155,23 @@ def local_frames(
     cpus_per_rank: float = DECODE_CPUS_PER_RANK,
     object_store_bytes_per_rank: int = OBJECT_STORE_BYTES_PER_RANK,
 ) -> list[RankFrames]:
-    """The same streams without Ray Train, one a rank (num_workers=0 does not call `configure`)."""
+    """The same streams without Ray Train, one for each rank (with num_workers=0 Ray Train does not call
+    `configure`)."""
     return _planned(tuple(tasks), world_size, cpus_per_rank, object_store_bytes_per_rank)
 
 
 def iter_chunk_windows(rank_frames: RankFrames, drive_index: int) -> Iterator[Window]:
-    """Join a rank's segments into the windows of its chunks of one drive.
+    """Join a rank's segments into the frames of its chunks of one drive.
 
-    Holds the overlap and one segment beside the window that is handed out (which is the caller's to keep).
-    Call it for drives in increasing order; what was left of earlier drives is passed over.
+    Memory: the frames that are yielded, which the caller may keep, the overlap, and one segment. Call it for drives in
+    increasing order; remaining segments of earlier drives are skipped.
 
     Yields:
         (chunk number, images uint8 (S, H, W, 3) in time order, ok (S,), reasons (S)).
 
     Raises:
         StorageError: the store failed while this drive was read; the next drive can still be asked for.
-        ValueError: a drive before the last one asked for.
+        ValueError: the drive comes before the last one that was requested.
     """
     rank_frames._enter_drive(drive_index)
     task = rank_frames.tasks[drive_index]
@@ -214,7 +215,7 @@ def _next_segment(segments: Iterator[FrameBatch], task: DriveTask, drive_index: 
 
 
 def _from_frame(batch: FrameBatch, first: int) -> FrameBatch:
-    """The part of a segment from frame `first` on; a copy where it is a part, so that the rest can go."""
+    """The part of a segment from frame `first` on. A part is copied, so that the rest can be freed."""
     skip = max(first - batch.start, 0)
     if skip == 0:
         return batch
@@ -238,7 +239,7 @@ def _stream(segments: list[Segment], cpus: float, memory: int) -> ray.data.DataI
     dataset = dataset.map_batches(_decode_block, batch_size=None, batch_format="pyarrow", num_cpus=1)
     context = dataset.context
     context.execution_no_progress_timeout_s = -1  # else a rank busy for half an hour kills its stream
-    context.enable_progress_bars = False  # the job has progress lines of its own
+    context.enable_progress_bars = False  # the job prints its own progress lines
     context.execution_options = ray.data.ExecutionOptions(
         preserve_order=True,
         resource_limits=ray.data.ExecutionResources.for_limits(cpu=cpus, object_store_memory=memory),

@@ -1,4 +1,4 @@
-"""Times of pictures without a file of times: from their names, or from EXIF."""
+"""Times of pictures where there is no file of times: from their names, or from EXIF."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from pipeline.ingest.name_times import time_in, times_in
 from pipeline.storage import Listing, NotFoundError
 
 HEADER_BYTES = 64 * 1024
-_READERS = 16  # headers at a time
+_READERS = 16  # headers that are read at a time
 
 
 def image_times(files: Listing, start: int, end: int | None) -> list[int] | None:
     """Times of a drive's pictures in nanoseconds, from their names, else from EXIF's DateTimeOriginal with its
-    fractions; None where not every picture tells one, or they do not rise from picture to picture.
+    fractions; None where a picture has no time, or times do not increase from picture to picture.
 
-    The first picture decides whether the others are looked at: a header of each is read only where it has EXIF's time.
+    The other headers are read only where the first picture has a time in EXIF.
 
     Args:
-        files: the pictures, in order. start, end: half-open range of those that are used; the others need no times.
+        files: the pictures, in order.
+        start, end: half-open range of the pictures that are used; times must increase only there.
 
     Raises:
         StorageError: the store does not answer.

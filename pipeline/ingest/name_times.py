@@ -1,4 +1,4 @@
-"""Moments that names of files tell: 20240501_080000.mp4, 2024-05-01_08-00-00-front.mp4, 1403636579763555584.png."""
+"""Times in names of files: 20240501_080000.mp4, 2024-05-01_08-00-00-front.mp4, 1403636579763555584.png."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 
 _SECOND = 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A date and a time of day, with or without signs between the parts; a fraction may follow.
+# A date and a time of day, with or without separators; a fraction may follow.
 _DATED = re.compile(
     r"(?<!\d)(?P<year>20\d\d)[-_.]?(?P<month>[01]\d)[-_.]?(?P<day>[0-3]\d)[-_ T.]*(?P<hour>[0-2]\d)[-_:.h]?"
     r"(?P<minute>[0-5]\d)[-_:.m]?(?P<second>[0-5]\d)(?:(?P<digits>\d{3}|\d{6}|\d{9})|[.,_-](?P<after>\d{3}))?(?!\d)"
@@ -21,13 +21,14 @@ _SHORT = re.compile(  # the year without its century, at the beginning of a name
 _SINCE_1970 = re.compile(r"(?<![\d.])(\d{10}(?:[._]\d+)?|\d{13}|\d{16}|\d{19})(?![\d.])")
 _UNITS = {10: _SECOND, 13: 10**6, 16: 10**3, 19: 1}
 _EARLIEST, _LATEST = 946_684_800 * _SECOND, 4_102_444_800 * _SECOND  # the years 2000 and 2100
-# Argoverse 2 counts nanoseconds from 1980 (GPS) in 18 digits: the years 2009 to 2011 of a clock that began in 1970.
+# Times of Argoverse 2: 18 digits that begin with 3, nanoseconds from another start (from 1970 they would be in 1979 to
+# 1982).
 _GPS = re.compile(r"^(3\d{17})$")
 
 
 @dataclass(frozen=True)
 class NameTime:
-    """A moment that a name tells, in nanoseconds since 1970, and where in the name it stands (a slice's ends)."""
+    """A time in a name, in nanoseconds since 1970, and its place in the name (begin, end)."""
 
     time_ns: int
     begin: int
@@ -35,11 +36,11 @@ class NameTime:
 
 
 def time_in(stem: str) -> NameTime | None:
-    """The moment in a name without its ending; None where there is none.
+    """The time in a name without its ending; None where there is none.
 
-    A date with a time of day is taken as UTC, as nothing says its zone. Whole numbers are seconds (10 digits, with a
-    fraction or without), milli-, micro- or nanoseconds (13, 16, 19 digits) since 1970, if that is in this century;
-    18 digits that begin with 3 are Argoverse's nanoseconds and are taken as they are.
+    A date with a time of day is taken as UTC, because the name has no time zone. Integers are seconds (10 digits, with
+    or without a fraction), milli-, micro- or nanoseconds (13, 16, 19 digits) since 1970, if that is in this century. 18
+    digits that begin with 3 are Argoverse's nanoseconds and are used unchanged.
     """
     found = _SINCE_1970.search(stem)
     if found is not None:
@@ -67,7 +68,7 @@ def time_in(stem: str) -> NameTime | None:
 
 
 def times_in(names: Sequence[str]) -> list[int] | None:
-    """The moments that names of pictures tell, in nanoseconds; None unless each name tells one."""
+    """The times in names of pictures, in nanoseconds; None where a name has none."""
     times = []
     for name in names:
         found = time_in(name.rpartition("/")[2].rpartition(".")[0])

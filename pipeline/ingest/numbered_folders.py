@@ -1,8 +1,8 @@
-"""Drives that lie in several numbered folders: frames split by the thousand, and comma2k19's minutes.
+"""Drives in several numbered folders: frames split over folders, and the one-minute segments of comma2k19.
 
-000/000000.png ... 001/001000.png: frames of one drive, where each folder goes on counting where the one before it ends.
-3/video.hevc, 4/video.hevc: comma2k19's segments of a minute; ROUTE--3/fcamera.hevc: openpilot's. Folders of separate
-drives are numbered too: folders that do not fit exactly are not joined.
+000/000000.png ... 001/001000.png: frames of one drive; the numbers continue from folder to folder. 3/video.hevc,
+4/video.hevc: comma2k19's segments of one minute; ROUTE--3/fcamera.hevc: openpilot's. Folders of separate drives are
+often numbered too, so folders that do not fit exactly are not joined.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pipeline.storage import Listing, NotFoundError, StoredFile
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)")
 _FRAME = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
-_FEWEST = 2  # frames of a folder that another one goes on
-_MOST_STEPS = 10  # between the last frame of a folder and the first of the next: a few may be missing
-_DENSE = 0.8  # share of the numbers between a folder's first and last that are there
+_FEWEST = 2  # least number of frames of a folder that another one continues
+_MOST_STEPS = 10  # from the last frame of a folder to the first of the next: a few may be missing
+_DENSE = 0.8  # least share of the numbers between a folder's first and last that exist
 COMMA_CLIPS = ("fcamera.hevc", "video.hevc")
 """The road camera's file in a segment of openpilot and of comma2k19."""
 _TIMES = ("global_pose", "frame_times")  # comma2k19: seconds of each frame, as NumPy stores them
@@ -61,8 +61,8 @@ def numbered(folders: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def split_frames(uri: str, folders: Sequence[str]) -> Listing | None:
-    """The frames of a drive that lies split over all of these folders below `uri`, names with their folders; None where
-    they are anything else. Lists folders until one does not fit: one of two drives', mostly. Raises StorageError."""
+    """The frames of a drive that is split over all these folders below `uri`, names with their folders; None where the
+    folders are anything else. Folders are listed until one does not fit. Raises StorageError."""
     runs = numbered(folders)
     if len(runs) != 1 or len(runs[0]) < 2:
         return None
@@ -82,8 +82,8 @@ def split_frames(uri: str, folders: Sequence[str]) -> Listing | None:
 
 
 def comma_runs(uri: str, folders: Sequence[str]) -> list[FolderRun]:
-    """Runs of comma2k19's or openpilot's segments among the folders below `uri`; none where these are anything else.
-    One look into the first folder of each run. Raises StorageError."""
+    """Runs of comma2k19's or openpilot's segments among the folders below `uri`; empty where there are none. The first
+    folder of each run is listed. Raises StorageError."""
     found = []
     for run in numbered(folders):
         try:
@@ -106,8 +106,8 @@ def comma_range(name: str) -> tuple[str, str] | None:
 
 
 def comma_files(uri: str, run: FolderRun) -> tuple[Listing, list[list[int] | None]]:
-    """The clips of a run of segments, names with their folders, and the times of each one's frames, nanoseconds; None
-    where it has none. Raises StorageError."""
+    """The clips of a run of segments, names with their folders, and the times of each clip's frames in nanoseconds
+    (None where it has none). Raises StorageError."""
     assert run.clip is not None
     files: list[StoredFile] = []
     times = []
@@ -138,7 +138,8 @@ def _frame_times(place: str) -> list[int] | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """The frames of one folder: the text around their numbers, how these begin, step and end, how many there are."""
+    """The frames of one folder: the text around their numbers; first, last and step of the numbers; how many there
+    are."""
 
     around: tuple[str, str]
     first: int
@@ -152,7 +153,7 @@ class _Part:
 
 
 def _part_of(files: Listing) -> _Part | None:
-    """None where a folder does not hold frames that one number counts, nearly without gaps."""
+    """The frames of a folder; None where they are not counted by one number, almost without gaps."""
     found = [_FRAME.fullmatch(name.rpartition(".")[0]) for name in files.names if _is_name(name)]
     around = {(one["before"], one["after"]) for one in found if one is not None}
     if not found or None in found or len(around) != 1:

@@ -1,4 +1,4 @@
-"""Which files beside frames hold positions, by their names alone; pipeline.georeference reads them."""
+"""Tells by their names which files beside frames contain positions; pipeline.georeference reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 TRACKS = (".gpx", ".nmea", ".nma")
-"""Files that hold nothing else."""
+"""Endings of files that contain only positions."""
 TABLES = (".csv", ".tsv")
 _STEMS = frozenset(
     ("gps", "gnss", "ins", "positions", "position", "fixes", "locations", "location", "coordinates", "geotags")
@@ -16,8 +16,8 @@ _WORD = re.compile(r"(^|[^a-z])(gps|gnss|speed|positions|locations|geotags?)([^a
 
 
 def is_positions_name(name: str, drive_id: str = "") -> bool:
-    """Whether a file is taken for positions (or speeds) of the drive whose frames it lies with: gps.csv, track.gpx,
-    drive_gps.csv, and a table of the drive's own name."""
+    """Whether a file beside frames is taken for positions (or speeds) of their drive: gps.csv, track.gpx,
+    drive_gps.csv, and a table with the drive's name."""
     stem, _, ending = name.lower().rpartition(".")
     if not stem or stem.startswith("."):
         return False
@@ -29,10 +29,10 @@ def is_positions_name(name: str, drive_id: str = "") -> bool:
 
 
 def positions_beside(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of files that may hold positions of the drive that they lie with, whatever its name."""
+    """The names of files that may contain positions of the drive beside them, whatever the drive's name."""
     return tuple(name for name in names if is_positions_name(name) or name.lower().endswith(TABLES))
 
 
 def is_speed_name(name: str) -> bool:
-    """Whether such a file is of speeds by its name; positions count before it."""
+    """Whether such a file has speeds by its name; a file of positions is preferred."""
     return "speed" in name.lower()

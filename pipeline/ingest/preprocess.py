@@ -1,8 +1,9 @@
-"""One image: from bytes to what the network sees, and pixels back again. PIL and NumPy only.
+"""One image: from bytes to the network's input, and pixel coordinates back to the source image. Uses PIL, OpenCV,
+NumPy.
 
-Geometry (Scal3R, method section "Frames"): resize (bicubic) until the target is covered, then cut out the
-centre. Pixel centres lie at +0.5, so that resizing is a plain scaling of pixel coordinates. Images are upright here:
-the orientation that EXIF notes (or `turn` says) is applied, and poses and intrinsics speak of the upright pixels.
+Geometry (Scal3R, method section "Frames"): resize (bicubic) until the target is covered, then cut out the centre. Pixel
+centres are at +0.5, so that resizing only scales pixel coordinates. Images are upright: the orientation of EXIF (or
+`turn`) is applied, and poses and intrinsics refer to the upright pixels.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from pipeline.cameras.orientation import UPRIGHT, is_on_its_side, orientation_of
 from pipeline.cameras.rectify import View, remap_of
 from pipeline.errors import DecodeError
 
-# Where PIL itself begins to warn (256 MiB as RGB); a panorama of 12,000 x 6,000 passes.
+# The limit at which PIL warns (256 MiB as RGB); a panorama of 12,000 x 6,000 is below it.
 MAX_PIXELS = 89_478_485
 LEAST_SIDE = 28  # two patches of the network
 MOST_ASPECT = 10
-WHITE = 65535  # of pictures of more than 8 bits, where nothing says otherwise
-_ONE_COLOUR = 2  # grey values between the darkest and the brightest pixel: compression alone makes some
-# Formats that cameras and exporters write. Only these are read, because others run interpreters (EPS) or open other
+WHITE = 65535  # value of white in pictures of more than 8 bits, by default
+_ONE_COLOUR = 2  # largest difference of grey values in a picture of one colour: compression causes small ones
+# Formats that cameras and exporters write. Others are not read, because some run interpreters (EPS) or open other
 # files.
 FORMATS: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -57,7 +58,7 @@ UNREAD: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """How a source image becomes the network's: scaled to `resized`, then cut at `left`, `top` (pixels)."""
+    """How a source image becomes the network's: scaled to resized_width x resized_height, then cropped at left, top."""
 
     resized_width: int
     resized_height: int
@@ -82,7 +83,7 @@ def target_size(source_width: int, source_height: int, width: int, patch: int = 
 
 
 def frame_geometry(source_width: int, source_height: int, height: int, width: int) -> FrameGeometry:
-    """How a source image is resized to cover (height, width) before its centre is cut out."""
+    """How a source image is resized to cover (height, width) and cropped to its centre."""
     scale = max(width / source_width, height / source_height)
     resized_width = max(round(source_width * scale), width)
     resized_height = max(round(source_height * scale), height)
@@ -108,10 +109,10 @@ def source_intrinsics(
 
 
 def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
-    """Resize an image to cover (height, width), cut out the centre: uint8 (height, width, 3).
+    """Resize an image to cover (height, width), and cut out the centre: uint8 (height, width, 3).
 
-    Grey, palette, CMYK and 16-bit images become 8-bit RGB (16 bit by their full range); what is transparent
-    becomes white.
+    Grey, palette, CMYK and 16-bit images become 8-bit RGB (16 bit by their full range); transparent pixels become
+    white.
 
     Raises:
         DecodeError: pixels whose range is unknown (32-bit integers above 65535, floating point).
@@ -126,23 +127,23 @@ def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uin
 
 
 def rectified_image(image: Image.Image, view: View) -> NDArray[np.uint8]:
-    """A picture of a lens as the pinhole of `view` sees it, uint8 (height, width, 3). Raises DecodeError as
-    `prepare_image`."""
+    """A picture taken through a lens, as the pinhole camera of `view` sees it, uint8 (height, width, 3). Raises
+    DecodeError as `prepare_image` does."""
     return remap_of(view).apply(_as_rgb(image))
 
 
 def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
-    """A small grey picture uint8 (height, width) of the whole image, which may be squeezed; means over areas.
+    """A small grey picture uint8 (height, width) of the whole image, by averaging; the aspect ratio may change.
 
     Raises:
-        DecodeError: as `prepare_image`.
+        DecodeError: as `prepare_image` does.
     """
     return np.asarray(_as_grey(image).resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
 
 
 def grey_picture(image: Image.Image, view: View | None) -> NDArray[np.uint8]:
-    """The whole image in grey, uint8 (h, w); a lens' one as the pinhole of `view` sees it. Raises DecodeError as
-    `prepare_image`."""
+    """The whole image in grey, uint8 (h, w), with a view as its pinhole camera sees it. Raises DecodeError as
+    `prepare_image` does."""
     if view is None:
         return np.asarray(_as_grey(image), dtype=np.uint8)
     return np.asarray(Image.fromarray(rectified_image(image, view)).convert("L"), dtype=np.uint8)
@@ -150,20 +151,20 @@ def grey_picture(image: Image.Image, view: View | None) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image says before its pixels: size (width, height) once it is upright, its orientation (EXIF's 1 to 8),
-    and the camera that EXIF's focal length makes, None without one."""
+    """The header of an image: upright size (width, height), EXIF orientation (1 to 8), and the camera by EXIF's focal
+    length, None without one."""
 
     size: tuple[int, int]
     orientation: int
     camera: Camera | None
     is_deep: bool = False
-    """More than 8 bits a value: the range that they use is told by the pixels alone."""
+    """More than 8 bits for each value; the range that is used is known only from the pixels."""
 
 
 def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
-    """An image's header; the first kilobytes of a file usually do.
+    """Read the header of an image; the first kilobytes of a file are usually enough.
 
-    turn: degrees to the right that stored pixels are turned by, instead of what the file says.
+    turn: degrees to the right by which stored pixels are turned, instead of the orientation in the file.
 
     Raises:
         DecodeError: no bytes, or no header of a known format.
@@ -176,12 +177,12 @@ def read_header(data: bytes, turn: int | None = None) -> ImageHeader:
 
 
 def opened(data: bytes) -> Image.Image:
-    """An image whose header alone is read. Raises DecodeError as `read_header`."""
+    """An opened image, of which only the header was read. Raises DecodeError as `read_header` does."""
     return _opened(data, MAX_PIXELS)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Size (width, height) of an image, upright, from its header. Raises DecodeError as `read_header`."""
+    """Upright size (width, height) of an image, from its header. Raises DecodeError as `read_header` does."""
     return read_header(data).size
 
 
@@ -194,14 +195,14 @@ def decode_image(
     turn: int | None = None,
     white: int = WHITE,
 ) -> Image.Image:
-    """Decode a whole image, upright; its header is checked before any pixel is unpacked.
+    """Decode a whole image, upright. Its header is checked before pixels are decoded.
 
     Args:
         data: the file's bytes.
         expected_size: (width, height) of the drive's first frame; another size is refused.
         max_pixels: more are refused as a decompression bomb (at most MAX_PIXELS).
-        draft: of a JPEG decode grey alone, at the smallest of its inner sizes that is no smaller than this.
-        turn: degrees to the right that stored pixels are turned by, instead of what EXIF says.
+        draft: decode only the grey values of a JPEG, at the smallest of its scales that is not smaller than this.
+        turn: degrees to the right by which stored pixels are turned, instead of the orientation in EXIF.
         white: the value of white in pictures of more than 8 bits (`white_of`).
 
     Raises:
@@ -222,7 +223,7 @@ def decode_image(
         if draft is not None:
             image.draft("L", draft[::-1] if aside else draft)  # does nothing to other formats
         image.load()
-    except Exception as error:  # format plugins raise whatever broken bytes lead them to
+    except Exception as error:  # decoders raise many types of errors for corrupt data
         raise DecodeError(f"corrupt or truncated {image.format} image: {_first_line(error)}") from None
     if is_deep:
         image = Image.fromarray(_scaled(_deep_values(image, data), white))
@@ -230,10 +231,10 @@ def decode_image(
 
 
 def white_of(pictures: Iterable[bytes]) -> int:
-    """The value of white in a drive's pictures of more than 8 bits: cameras of 10, 12 or 14 bits store their values in
-    files of 16 as they are. It is the end of the smallest such range that holds the pictures' brightest values.
+    """The value of white in a drive's pictures of more than 8 bits. Cameras of 10, 12 or 14 bits store their values
+    unscaled in files of 16 bits, so it is the upper end of the smallest such range that contains the brightest value.
 
-    pictures: files, some of the drive's; one that cannot be read says nothing.
+    pictures: contents of some files of the drive; those that cannot be read are ignored.
     """
     brightest = 0
     for data in pictures:
@@ -241,18 +242,18 @@ def white_of(pictures: Iterable[bytes]) -> int:
             image = _opened(data, MAX_PIXELS)
             image.load()
             brightest = max(brightest, int(_deep_values(image, data).max(initial=0)))
-        except Exception:  # as in decode_image: it is said when the frame is decoded
+        except Exception:  # as in decode_image; the error is reported when the frame is decoded
             continue
     return next((2**bits - 1 for bits in (8, 10, 12, 14) if brightest < 2**bits), WHITE) if brightest else WHITE
 
 
 def shows_nothing(picture: NDArray[np.uint8]) -> bool:
-    """Whether a picture is of one colour: a covered lens, a signal that is lost."""
+    """Whether a picture has only one colour: a covered lens or a lost signal."""
     return int(picture.max(initial=0)) - int(picture.min(initial=255)) <= _ONE_COLOUR
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse frames that the network cannot use. Raises DecodeError that says which frames it can."""
+    """Raises DecodeError for frames of a size that the network cannot use; it says which sizes are possible."""
     if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ASPECT * min(width, height):
         raise DecodeError(
             f"frames of {width}x{height} pixels cannot be used: expected at least {LEAST_SIDE} pixels a side, and one "
@@ -261,8 +262,8 @@ def check_size(width: int, height: int) -> None:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether values of more than 8 bits are stored; PIL drops half of the bits of such colours silently."""
-    tiles = getattr(image, "tile", None)  # not of every format, and gone once pixels are there
+    """Whether values of more than 8 bits are stored. Of such colours PIL silently drops half of the bits."""
+    tiles = getattr(image, "tile", None)  # not every format has it, and it is removed once pixels are decoded
     raw = str(tiles[0][3]) if tiles else ""
     return image.mode.startswith("I") or (image.mode in ("RGB", "RGBA") and ";16" in raw)
 
@@ -282,7 +283,7 @@ def _scaled(values: NDArray[np.integer], white: int) -> NDArray[np.uint8]:
     """Values of more than 8 bits as 8 bits: 0 to `white` becomes 0 to 255."""
     if values.size and (int(values.max()) > WHITE or int(values.min()) < 0):
         raise DecodeError(f"expected 8 or 16 bits a pixel, got integers up to {int(values.max())}")
-    # PIL's own conversion clips everything above 255 to white.
+    # PIL's conversion would clip all values above 255 to white
     return np.minimum((values.astype(np.uint32) * 255 + white // 2) // white, 255).astype(np.uint8)
 
 
@@ -296,7 +297,7 @@ def _opened(data: bytes, max_pixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DecodeError(f"more than {max_pixels} pixels: refused as a decompression bomb") from None
-    except Exception:  # as in decode_image; PIL's own words hold memory addresses
+    except Exception:  # as in decode_image; messages of PIL contain memory addresses
         raise DecodeError(f"not an image of a known format, begins with {data[:8]!r}") from None
     if image.width * image.height > max_pixels:
         raise DecodeError(

@@ -1,7 +1,7 @@
-"""Bare streams of coded pictures (.hevc, .h264), which have no times: their frames are counted.
+"""Raw video streams without a container (.hevc, .h264), which have no times: frames are identified by their numbers.
 
-Comma2k19 and openpilot record them. A frame's time is its number over the rate that the stream says, else 25 a second,
-which is what FFmpeg takes; where a data set has times of its own, those count.
+Comma2k19 and openpilot record them. A frame's time is its number divided by the frame rate of the stream, or by 25 a
+second, FFmpeg's default. Times of a data set replace these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SECOND = 10**9
 
 
 def is_raw(container: InputContainer) -> bool:
-    """Whether an open file is a bare stream."""
+    """Whether an open file is a raw stream."""
     return container.format.name in _FORMATS
 
 
@@ -29,18 +29,19 @@ def rate_of(stream: VideoStream) -> float:
 
 
 def times_of(count: int, stream: VideoStream) -> list[int]:
-    """Times of so many frames, nanoseconds from 0."""
+    """Times of this many frames, in nanoseconds, beginning with 0."""
     rate = rate_of(stream)
     return [round(number * _SECOND / rate) for number in range(count)]
 
 
 def frames_from(packets: Iterable[Packet], stream: VideoStream, first_ns: int) -> Iterator[tuple[int, VideoFrame]]:
-    """(time, decoded frame) from the key frame at or before first_ns; packets before it are not decoded.
+    """(time, decoded frame) from the key frame at or before first_ns. Packets before it are not decoded.
 
-    Where frames are shown in another order than they are stored, all is decoded: only then their numbers are sure.
+    Where frames are stored in another order than they are shown, all packets are decoded: only then their numbers are
+    known.
 
     Args:
-        packets: all of the stream, the empty one that drains the decoder among them.
+        packets: all packets of the stream, including the empty one that flushes the decoder.
     """
     rate = rate_of(stream)
     wanted = round(first_ns * rate / _SECOND)
@@ -58,7 +59,7 @@ def frames_from(packets: Iterable[Packet], stream: VideoStream, first_ns: int) -
             try:
                 frames = one.decode()
             except av.FFmpegError:
-                begin += 1  # its frame keeps its number and stays unmatched
+                begin += 1  # its frame keeps its number, and no image is yielded for it
                 continue
             for frame in frames:
                 yield round(begin * _SECOND / rate), frame

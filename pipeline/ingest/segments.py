@@ -1,7 +1,7 @@
-"""A segment: the frames that are read, decoded and resized in one go. No Ray here; `frames` streams them.
+"""A segment: the frames that are read, decoded and resized in one task. No Ray here; `frames` streams segments.
 
-A bad frame (corrupt, of another size, vanished) becomes grey and carries a reason: it keeps its place. Where the store
-does not answer, the whole segment is reported as not read: otherwise an outage would turn good drives into empty ones.
+A bad frame (corrupt, of another size, missing) becomes grey, has a reason, and keeps its place. Where the store does
+not answer, the whole segment is reported as not read: otherwise an outage would make all frames of good drives bad.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from pipeline.ingest.drives import Drive
 from pipeline.storage import NotFoundError, UnreadableFileError
 from pipeline.storage.retry import patiently
 
-GREY = 128  # of a frame that could not be read: the middle of the range, near the network's mean
+GREY = 128  # value of a frame that could not be read: the middle of the range, near the mean of the training data
 _NOTHING = "the picture shows nothing: all of it is of one colour"
 
 
 class FrameTracker(Protocol):
-    """Follows what decoded frames show, in the task that decodes them. Must be picklable."""
+    """Follows corners through decoded frames, in the task that decodes them. Must be picklable."""
 
     @property
     def long_side(self) -> int:
-        """Most pixels that a picture's long side is looked at with."""
+        """Pixels to which the long side of a picture is reduced before corners are followed."""
         ...
 
     def picture(self, grey: NDArray[np.uint8]) -> object:
-        """What to keep of a decoded frame (h, w) until its segment is complete."""
+        """The data of a decoded frame (h, w) that are kept until its segment is complete."""
         ...
 
-    def segment_done(self, first_frame: int, pictures: Sequence[Any]) -> None:  # whatever `picture` gave
-        """All frames of a segment, None where one could not be read; once for each try. May raise StorageError."""
+    def segment_done(self, first_frame: int, pictures: Sequence[Any]) -> None:  # results of `picture`
+        """Process the frames of a segment, None for those that could not be read. Called once for each try to read the
+        segment. May raise StorageError."""
         ...
 
 
@@ -51,17 +52,17 @@ class FrameTracker(Protocol):
 class DriveTask:
     """One drive as a group processes it: frames of height x width, cut into chunks.
 
-    Frames that are left out (the car stands) do not exist for the network: chunks, segments and everything in
-    `forward` count the places of the frames that are kept. `number` says which frame of the drive a place is.
+    Frames that are left out (the car stands) do not exist for the network: chunks, segments and everything in `forward`
+    use places among the kept frames. `numbers` gives the frame of the drive for each place.
     """
 
     drive: Drive
     height: int
     width: int
     chunks: tuple[range, ...]  # ranges of places among the kept frames
-    segment_length: int  # most frames that are decoded in one go; chunk size - overlap is a good choice
-    kept: tuple[int, ...] | None = None  # the drive's frames that are in chunks, rising from 0; None: all
-    tracker: FrameTracker | None = None  # sees every frame where it is decoded
+    segment_length: int  # most frames that are decoded in one task; chunk size - overlap is a good choice
+    kept: tuple[int, ...] | None = None  # numbers of the frames that are in chunks, increasing from 0; None: all
+    tracker: FrameTracker | None = None  # gets every frame in the task that decodes it
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -80,12 +81,12 @@ class DriveTask:
 
     @property
     def frame_count(self) -> int:
-        """Frames that are in chunks: what the network sees."""
+        """Number of frames that are in chunks, which the network sees."""
         return self.drive.frame_count if self.kept is None else len(self.kept)
 
     @property
     def network_camera(self) -> Camera | None:
-        """The pinhole of the pictures that the network gets; None where nothing is known of the drive's camera."""
+        """The pinhole camera of the network's pictures; None where nothing is known of the drive's camera."""
         drive = self.drive
         if drive.camera is None:
             return None
@@ -104,20 +105,20 @@ class DriveTask:
 
 @dataclass(frozen=True)
 class Segment:
-    """All that a task needs to decode frames start ... stop-1 of a plan, wherever it runs."""
+    """All that a task needs on any node to decode the frames at places start ... stop-1."""
 
     drive_index: int
     drive_id: str
     start: int
     stop: int
     numbers: tuple[int, int]  # of the first and the last frame in the drive, for messages
-    uris: tuple[str, ...]  # one a frame: its image, or the video file that holds it
+    uris: tuple[str, ...]  # for each frame its image, or the video file that contains it
     wanted_ns: tuple[int, ...] | None  # video: presentation times in that file
     height: int
     width: int
     source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
-    view: View | None = None  # the rectified picture that frames are made into; None: scaled and cut only
-    turn: int | None = None  # degrees to the right that stored frames are turned by; None: what they say themselves
+    view: View | None = None  # how frames are rectified; None: they are only resized and cropped
+    turn: int | None = None  # degrees to the right by which stored frames are turned; None: as the files say
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
     is_joined: bool = False  # a video of several clips
     tracker: FrameTracker | None = None
@@ -136,7 +137,8 @@ class FrameBatch:
 
 
 def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Iterator[Segment]:
-    """What one rank of a group reads, in order: the frames of its chunks of every drive, each frame once."""
+    """The segments that one rank of a group reads, in order: the frames of its chunks of every drive, each frame
+    once."""
     for drive_index, task in enumerate(tasks):
         share = rank_chunks(len(task.chunks), world_size)[rank]
         for frames in plan_segments([task.chunks[k] for k in share], task.segment_length):
@@ -147,7 +149,7 @@ def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Ite
 def segment_of(
     drive: Drive, drive_index: int, frames: range, numbers: Sequence[int], height: int, width: int
 ) -> Segment:
-    """The segment of these places in a plan; numbers[place] is the drive's frame."""
+    """The segment of these places; numbers[place] is the number of the frame in the drive."""
     wanted = numbers[frames.start : frames.stop]
     is_video = drive.kind == "video"
     return Segment(
@@ -171,9 +173,9 @@ def segment_of(
 def read_frames(
     task: DriveTask, frames: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]:
-    """Some frames of a plan, by place: images (S, height, width, 3), which are good (S,), why not (S,).
+    """Read frames at some places: images (S, height, width, 3), whether they are good (S,), reasons why not (S,).
 
-    Runs of consecutive frames are read in one go. Raises StorageError where the store does not answer.
+    Consecutive frames are read together. Raises StorageError where the store does not answer.
     """
     images, ok = [], []
     reasons: list[str | None] = []
@@ -190,10 +192,9 @@ def read_frames(
 
 
 def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> FrameBatch:
-    """Read, decode and resize the frames of a segment; whatever is wrong with them is in the result.
+    """Read, decode and resize the frames of a segment. Errors are recorded in the result, not raised.
 
-    Args:
-        waits_s: waits before further tries when the store does not answer; by default those of `patiently`.
+    waits_s: seconds between tries when the store does not answer; by default those of `patiently`.
     """
 
     tracker, view = segment.tracker, segment.view
@@ -222,7 +223,7 @@ def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> 
 
 
 def decode_thumbnails(segment: Segment, waits_s: Sequence[float] | None = None) -> FrameBatch:
-    """As `decode_segment`, but small grey pictures (n, height, width); of a JPEG only what those need is decoded."""
+    """As `decode_segment`, but small grey pictures (n, height, width). JPEGs are decoded at a reduced size."""
     size = (segment.width, segment.height)
 
     def prepare(image: Image.Image) -> NDArray[np.uint8]:
@@ -242,7 +243,7 @@ def _decoded(
     draft: tuple[int, int] | None,
     waits_s: Sequence[float] | None,
 ) -> FrameBatch:
-    """images (n, ...): grey, overwritten frame by frame with what `prepare` makes of each."""
+    """images (n, ...): grey at first; each frame is overwritten with the result of `prepare`."""
     reasons: list[str | None] = [None] * len(images)
 
     def decode() -> None:
@@ -279,7 +280,7 @@ def _decode_images(
         except DecodeError as error:
             reasons[i] = _reason(uri, error)
         except NotFoundError as error:
-            # The store answers, so this is about the file. (If all have gone, their number fails the drive.)
+            # the store answers, so only this file is missing (if too many are missing, the drive fails)
             why = "is a link that leads nowhere" if storage.is_dangling(uri) else "vanished since the drive was listed"
             reasons[i] = f"{why}: {error}"
         except UnreadableFileError as error:
@@ -302,8 +303,7 @@ def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare
 
 
 def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
-    """The frames of a segment out of the files that hold them. Where one of several clips vanished, the others are
-    read."""
+    """The frames of a segment from its video files. Where one of several clips is missing, the others are read."""
     assert segment.wanted_ns is not None
     for uri, group in itertools.groupby(zip(segment.uris, segment.wanted_ns, strict=True), key=lambda one: one[0]):
         wanted = [time_ns for _, time_ns in group]

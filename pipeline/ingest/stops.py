@@ -1,8 +1,8 @@
-"""Which frames add nothing because the car stands, and where chunks should meet. Pure NumPy on small grey pictures.
+"""Finds the frames in which the car stands, and the best places for the overlaps of chunks. Pure NumPy on thumbnails.
 
-While a car waits at a light every frame is the same: depth from a chunk of them is a guess. `still_frames` marks
-them, `kept_frames` says which frames go into chunks instead. `shift_borders` moves the overlaps of chunks out of
-sharp turns, where they share little that both see well.
+While a car waits at a traffic light all frames are equal, and depth from a chunk of them is arbitrary. `still_frames`
+marks such frames, `kept_frames` chooses the frames for chunks. `shift_borders` moves the overlaps of chunks out of
+sharp turns, where consecutive frames share little of the scene.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pipeline.common.settings import ALWAYS, setting
 FloatArray = NDArray[np.float32]
 
 _BLOCK = 4  # pixels a side of the blocks that are compared
-_DARK = 10.0  # grey values added before the logarithm: keeps noise of dark parts small
-_TEXTURE = 0.05  # mean log gradient of a block that can show motion; sky and plain walls have less
-_FEWEST_BLOCKS = 0.1  # share of blocks with texture below which a picture tells nothing
-_MEMORY = 100  # kept frames for which a stop is remembered while something hides the view
-_SEARCH = 0.25  # largest turn between two frames that is looked for, in picture widths
-_AROUND = 3  # frames before and after a border that count as its surroundings
-_NEARNESS = 4  # a block counts by this power of its place between the top (far, sky) and the bottom (the road ahead)
-_FAR = 0.6  # upper share of a picture in which things are mostly far
+_DARK = 10.0  # grey values added before the logarithm: reduces the noise of dark parts
+_TEXTURE = 0.05  # least mean log gradient of a block that can show motion; sky and plain walls have less
+_FEWEST_BLOCKS = 0.1  # share of blocks with texture below which a picture shows no motion
+_REMEMBERED = 100  # kept frames for which a stop is remembered while something hides the view
+_SEARCH = 0.25  # largest turn between two frames that is searched, in picture widths
+_AROUND = 3  # frames before and after a border whose turning counts for it
+_NEARNESS = 4  # exponent of a block's weight, by its height: 0 at the top (far, sky), 1 at the bottom (the road ahead)
+_FAR = 0.6  # upper part of a picture in which objects are mostly far
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class StopConfig:
     """When a frame counts as standing still."""
 
     motion: float = setting(0.15, expert=True, identity=ALWAYS)
-    """Apparent motion since the last kept frame below which a frame is still, in pixels of a picture 64 wide."""
+    """Apparent motion since the last moving frame below which a frame is still, in pixels of a picture 64 wide."""
     quiet_share: float = setting(0.3, expert=True, identity=ALWAYS)
-    """Share of the picture's textured parts, and of its near ones, that must be as quiet as that: the rest may be
-    traffic passing."""
+    """Share of the textured parts of a picture, and of the near ones, that must move less than that. The rest may be
+    passing traffic."""
     min_frames: int = setting(5, expert=True, identity=ALWAYS)
-    """Shorter runs of still frames are kept: they cost little and may be slow motion."""
+    """Least number of consecutive still frames that are left out. Shorter runs cost little and may be slow motion."""
     keep_every: int = setting(100, expert=True, identity=ALWAYS)
-    """During a stop one frame in so many is kept all the same."""
+    """During a stop, one frame of this many is kept all the same."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -60,9 +60,9 @@ class TurnConfig:
     """How far the ends of chunks move out of turns."""
 
     reach: float = setting(0.25, expert=True, identity=ALWAYS)
-    """Most frames that a chunk may end early, as a share of the frames that it adds to the chunk before."""
+    """Most frames by which a chunk may end early, as a share of the frames that it adds to the chunk before."""
     price: ClassVar[float] = 0.25
-    """Turning within the three frames around chunks' ends, in picture widths, that one chunk more must avoid."""
+    """Turning around the ends of chunks, in picture widths, that an additional chunk must save."""
 
     FORMER_SETTINGS: ClassVar = ("price",)
 
@@ -81,12 +81,13 @@ class _Picture:
 
 
 def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[np.bool_]:
-    """Grey thumbnails (N, h, w) uint8 in time order, 32 x 64 or so -> (N,) True where the car stands still.
+    """Grey thumbnails (N, h, w) uint8 in time order, about 32 x 64 -> (N,) True where the car stands still.
 
-    A frame is compared to the last one that was not still, not to its neighbour, so that creeping adds up. What moved
-    is brightness change over brightness gradient: pixels, whatever the contrast. A change of exposure drops out as the
-    median change. A lorry that hides the view is motion; behind it the stop goes on. Pictures without texture (bad
-    frames, a dark tunnel) are never still. Raises ValueError for bad shapes.
+    A frame is compared with the last one that was not still, not with its neighbour, so that slow motion adds up.
+    Motion is the change of brightness divided by its gradient, in pixels, independent of contrast. The median change is
+    subtracted, so that a change of exposure has no effect. A lorry that hides the view counts as motion; when it has
+    passed, the stop continues. Pictures without texture (bad frames, a dark tunnel) are never still. Raises ValueError
+    for wrong shapes.
     """
     _check(thumbnails)
     count, _, width = thumbnails.shape
@@ -95,7 +96,7 @@ def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[n
         return still
     limit = config.motion * width / 64
     last = _picture(thumbnails[0])
-    stop: _Picture | None = None  # where the car stood before something came between
+    stop: _Picture | None = None  # the view at the last stop, before something hid it
     run, kept_since = 0, 0
     for frame in range(1, count):
         now = _picture(thumbnails[frame])
@@ -105,7 +106,7 @@ def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[n
             if run >= config.min_frames:
                 stop, kept_since = last, 0
             continue
-        if stop is not None and kept_since < _MEMORY and _motion(stop, now, config.quiet_share) < limit:
+        if stop is not None and kept_since < _REMEMBERED and _motion(stop, now, config.quiet_share) < limit:
             still[frame] = True
             last, run = stop, config.min_frames
             continue
@@ -134,9 +135,9 @@ def _block_means(values: FloatArray) -> FloatArray:
 
 
 def _motion(before: _Picture, now: _Picture, quiet_share: float) -> float:
-    """Apparent motion in pixels that `quiet_share` of the textured blocks stay below, both of all of them and with the
-    near ones counting more; infinite if few have texture. Far things hardly move while a car drives, and a bonnet not
-    at all: neither alone shows that the car stands.
+    """Apparent motion in pixels that `quiet_share` of the textured blocks stay below: the larger value of all blocks
+    with equal weights and with more weight on near ones. Infinite if few blocks have texture. Far objects hardly move
+    while a car drives, and a bonnet not at all, so neither shows that the car stands.
     """
     textured = before.texture >= _TEXTURE
     if textured.mean() < _FEWEST_BLOCKS:
@@ -167,7 +168,7 @@ def _without_short_runs(still: NDArray[np.bool_], shortest: int) -> NDArray[np.b
 
 
 def kept_frames(still: NDArray[np.bool_], keep_every: int = 100) -> tuple[int, ...]:
-    """Frame numbers that go into chunks: all that move, the first, the last, and one in `keep_every` of a stop.
+    """Numbers of the frames for chunks: all moving ones, the first, the last, and one of `keep_every` during a stop.
 
     Raises ValueError for keep_every below 1.
     """
@@ -181,9 +182,9 @@ def kept_frames(still: NDArray[np.bool_], keep_every: int = 100) -> tuple[int, .
 
 
 def turning(thumbnails: NDArray[np.uint8]) -> FloatArray:
-    """How far the view turned since the frame before, (N,) in picture widths, to the right positive; 0 at first.
+    """How far the view turned since the frame before, (N,) in picture widths, positive to the right; the first is 0.
 
-    From the shift that brings the columns of the upper part of two pictures together. Raises ValueError for bad shapes.
+    It is the shift that best aligns the columns of the upper parts of two pictures. Raises ValueError for wrong shapes.
     """
     _check(thumbnails)
     count, height, width = thumbnails.shape
@@ -194,16 +195,16 @@ def turning(thumbnails: NDArray[np.uint8]) -> FloatArray:
     for frame in range(1, count):
         before, now = columns[frame - 1], columns[frame]
         unlike = np.empty(2 * reach + 1)
-        for shift in range(-reach, reach + 1):  # turning right moves what is seen to the left
+        for shift in range(-reach, reach + 1):  # turning right moves the picture to the left
             difference = before[max(shift, 0) : width + min(shift, 0)] - now[max(-shift, 0) : width + min(-shift, 0)]
-            unlike[shift + reach] = difference.var()  # a change of exposure drops out with the mean
+            unlike[shift + reach] = difference.var()  # the variance ignores a change of exposure
         best = int(unlike.argmin())
         turned[frame] = (best - reach + _between(unlike, best)) / width
     return turned
 
 
 def _between(values: NDArray[np.float64], lowest: int) -> float:
-    """Where the parabola through the lowest value and its neighbours is lowest, within half a step."""
+    """Offset of the minimum of the parabola through the lowest value and its neighbours, at most half a sample."""
     if not 0 < lowest < len(values) - 1:
         return 0.0
     left, middle, right = values[lowest - 1 : lowest + 2]
@@ -211,8 +212,8 @@ def _between(values: NDArray[np.float64], lowest: int) -> float:
     return float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5)) if bend > 1e-12 else 0.0
 
 
-def _turning_around(turned: FloatArray, reach: int) -> NDArray[np.float64]:
-    """(N + 1,) how much the car turns within half of `reach` before and after each border between two frames."""
+def _turning_around(turned: FloatArray) -> NDArray[np.float64]:
+    """(N + 1,) how much the car turns within three frames before and after each border between two frames."""
     summed = np.concatenate([[0.0], np.cumsum(np.abs(turned), dtype=np.float64)])
     border, half = np.arange(len(summed)), _AROUND
     return np.asarray(summed[np.minimum(border + half, len(turned))] - summed[np.maximum(border - half, 0)])
@@ -221,20 +222,20 @@ def _turning_around(turned: FloatArray, reach: int) -> NDArray[np.float64]:
 def shift_borders(
     chunks: Sequence[range], turned: FloatArray, overlap: int, reach: int, price: float = 0.25
 ) -> tuple[range, ...]:
-    """The same frames in chunks that begin and end where the car turns little, as far as `reach` allows.
+    """The same frames in chunks that begin and end where the car turns little, within `reach`.
 
     Every chunk but the last may end up to `reach` frames early; the next begins `overlap` frames before that end, so
-    that overlaps stay as long as they were and no chunk grows. Of all such plans the one with the least turning
-    around the chunks' ends and beginnings is taken; an additional chunk must save `price` of it.
+    that overlaps keep their length and no chunk grows. Of all such divisions the one with the least turning around the
+    ends and beginnings of chunks is chosen (dynamic programming); an additional chunk must save `price` of turning.
 
     Args:
         chunks: as `plan_chunks` makes them, with this overlap.
-        turned: (N,) as from `turning`, a number for each frame that the chunks count.
-        reach: 0 gives the chunks back; at most chunk size - overlap - 1 is used.
-        price: turning, in picture widths, that a chunk more must avoid.
+        turned: (N,) as from `turning`, one value for each frame in chunks.
+        reach: 0 returns the chunks unchanged; at most chunk size - overlap - 1 is used.
+        price: turning, in picture widths, that an additional chunk must save.
 
     Raises:
-        ValueError: no chunks, or numbers that do not fit each other.
+        ValueError: no chunks, or values that do not fit together.
     """
     if not chunks or chunks[0].start != 0 or chunks[-1].stop != len(turned):
         raise ValueError(f"chunks must cover the {len(turned)} frames whose turning is given, got {list(chunks)[-1:]}")
@@ -247,8 +248,8 @@ def shift_borders(
         raise ValueError(f"chunks must overlap by {overlap} frames each, got {list(chunks)[:3]} ...")
     shortest = max(size - reach, overlap + 1)
     count = len(turned)
-    around = _turning_around(turned, reach)
-    # best[e]: least cost of chunks that end at e, with the beginning of the chunk after
+    around = _turning_around(turned)
+    # best[e]: least cost of chunks up to frame e, including the beginning of the next chunk
     best = np.full(count, np.inf)
     origin = np.full(count, -1)
     finish, finish_from = np.inf, -1

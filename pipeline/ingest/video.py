@@ -1,7 +1,7 @@
-"""Video files through PyAV: the time of every frame without decoding, and single frames by their time.
+"""Reads video files with PyAV: the times of all frames without decoding them, and single frames by their time.
 
-A frame is named by its presentation time in nanoseconds, so that any segment can be decoded on its own: seek
-to the key frame before, decode, match times. Both functions here round times the same way.
+A frame is identified by its presentation time in nanoseconds, so that any segment can be decoded independently: seek to
+the key frame before it, decode, compare times. All functions here round times in the same way.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _STREAMS = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".m2v", ".vob", ".h264", ".
 SUFFIXES = (*_MP4, *_OTHER, *_STREAMS, ".mjpeg", ".mjpg")
 
 FRAME_MARK = "#frame="
-"""Between a video's URI and a frame's number in names of frames."""
+"""Stands between a video's URI and a frame's number in URIs of frames."""
 
-_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # end of the last frame
+_MATROSKA_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")  # time at the end of the last frame
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file name is a video's; names that begin with "." are a system's own."""
+    """Whether a file name is that of a video; hidden files are not."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
@@ -49,17 +49,17 @@ class Timeline:
     """The frames of a video in the order they are shown."""
 
     timestamps_ns: tuple[int, ...]  # strictly increasing
-    width: int  # of a frame as it is shown: upright, its pixels square
+    width: int  # of a shown frame: upright, with square pixels
     height: int
-    orientation: int = 1  # how stored frames are turned for that, as EXIF says it
-    notes: tuple[str, ...] = ()  # what is odd about the file, a sentence each
-    missing: int = 0  # frames that the file promises behind the last one
+    orientation: int = 1  # how stored frames are turned to be upright, as an EXIF orientation
+    notes: tuple[str, ...] = ()  # oddities of the file, one sentence each
+    missing: int = 0  # frames after the last one that the header announces
 
 
 @dataclass(frozen=True)
 class ClipHeader:
-    """What a video's header says: its length, the time of its first frame (pieces of a longer film may go on counting),
-    and when it was recorded, nanoseconds (since 1970; None where it says no time)."""
+    """The header of a video: its length, the time of its first frame (above 0 in pieces of a longer film), and when it
+    was recorded (since 1970; None where unknown), in nanoseconds."""
 
     duration_ns: int
     start_ns: int
@@ -67,7 +67,7 @@ class ClipHeader:
 
 
 def read_clip_header(uri: str) -> ClipHeader | None:
-    """The header of a video; None where it cannot be opened or says no length. Raises StorageError."""
+    """The header of a video; None where it cannot be opened or has no length. Raises StorageError."""
     try:
         with storage.open_input(uri) as file, _opened(file, uri) as container:
             if not container.duration or container.duration < 0:
@@ -82,14 +82,13 @@ def read_clip_header(uri: str) -> ClipHeader | None:
 
 
 def read_timeline(uri: str, turn: int | None = None) -> Timeline:
-    """Read the times of all frames by going through the packets; of the pictures only the first is decoded, as it
-    tells how they are turned.
+    """Read the times of all frames from the packets. Only the first picture is decoded, for its orientation.
 
-    turn: degrees to the right that stored frames are turned by, instead of what the file says.
+    turn: degrees to the right by which stored frames are turned, instead of the value in the file.
 
     Raises:
-        DecodeError: no video in the file, no index (a recording cut off before that was written), no times.
-        StorageError: the store says so.
+        DecodeError: no video in the file, no index (the recording was cut off before it was written), no times.
+        StorageError: the store failed.
     """
     notes: list[str] = []
     with storage.open_input(uri) as file, _opened(file, uri) as container:
@@ -111,7 +110,7 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
                         "byte by byte; give the recordings one by one, or join them by ffmpeg -f concat"
                     )
                 last_dts = packet.dts
-            if packet.is_discard:  # cut away by an edit list: decoded because others need it, never shown
+            if packet.is_discard:  # removed by an edit list: other frames need it for decoding, but it is not shown
                 continue
             if packet.pts is None:
                 untimed += 1
@@ -143,8 +142,8 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
 
 
 def decode_numbers(uri: str, numbers: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
-    """Decode the frames with these numbers (increasing, in the order they are shown) as `decode_at` does. Raises
-    DecodeError where the file cannot be opened."""
+    """Decode the frames with these numbers (increasing, in the order in which they are shown) as `decode_at` does.
+    Raises DecodeError where the file cannot be opened."""
     times = read_timeline(uri, turn).timestamps_ns
     there = [number for number in numbers if number < len(times)]
     yield from decode_at(uri, [times[number] for number in there], turn)
@@ -153,12 +152,12 @@ def decode_numbers(uri: str, numbers: Sequence[int], turn: int | None = None) ->
 
 
 def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
-    """Decode the frames shown at the given times (increasing); one image, or the reason why not, for each.
+    """Decode the frames shown at the given times (increasing): for each an image, or the error that prevents it.
 
-    Images are as they should be seen: turned as the file (or `turn`, degrees to the right) says, with square pixels.
+    Images are upright, as the file (or `turn`, degrees to the right) says, with square pixels.
 
     Raises:
-        StorageError: the store does not answer, or the file is not there.
+        StorageError: the store does not answer, or the file is missing.
     """
     pending = list(wanted_ns)
     if not pending:
@@ -182,7 +181,7 @@ def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> It
 
 @dataclass(frozen=True)
 class _Shown:
-    """A decoded frame, and the size that its pixels are square at."""
+    """A decoded frame, and the size at which its pixels are square."""
 
     frame: VideoFrame
     size: tuple[int, int]
@@ -196,25 +195,25 @@ def _picture(shown: _Shown, turn: int | None) -> Image.Image:
     frame, size = shown.frame, shown.size
     if size == (frame.width, frame.height):
         image = frame.to_image()
-    else:  # scaled where colours are converted: one interpolation
+    else:  # scaled together with the conversion of colours: only one interpolation
         image = frame.to_image(width=size[0], height=size[1], interpolation="BICUBIC")
     return upright(image, orientation_of_turn(_turn_of(frame) if turn is None else turn))
 
 
 def _turn_of(frame: VideoFrame) -> float:
-    """Degrees to the right that a frame's display matrix turns it; FFmpeg counts them to the left."""
+    """Degrees to the right by which a frame's display matrix turns it; FFmpeg's are to the left."""
     return -float(frame.rotation)
 
 
 def _turn_said(uri: str, first_ns: int) -> float:
-    """The turn of the first frame that can be decoded; none where none can."""
+    """The turn of the first frame that can be decoded; 0 where none can."""
     for _, shown in _shown_from(uri, first_ns):
         return _turn_of(shown.frame)
     return 0.0
 
 
 def _square_pixels(width: int, height: int, stream: VideoStream) -> tuple[int, int]:
-    """The size at which pixels are square: the width is stretched by the stream's sample aspect ratio."""
+    """The size at which pixels are square: the width is multiplied by the stream's sample aspect ratio."""
     ratio = stream.sample_aspect_ratio
     if not ratio or not Fraction(1, 8) <= ratio <= 8:
         return width, height
@@ -222,11 +221,11 @@ def _square_pixels(width: int, height: int, stream: VideoStream) -> tuple[int, i
 
 
 def _shown_from(uri: str, first_ns: int) -> Iterator[tuple[int, _Shown]]:
-    """(time, frame) from the key frame at or before first_ns; where an index misleads, from the start."""
+    """(time, frame) from the key frame at or before first_ns; where the file's index is wrong, from the start."""
     for seek in (True, False):
         with storage.open_input(uri) as file, _opened(file, uri) as container:
             stream = _main_stream(container)
-            stream.thread_type = "NONE"  # a task has one core; threads would also delay frames at errors
+            stream.thread_type = "NONE"  # a task has one core; with threads, errors would also delay frames
             if raw_stream.is_raw(container):
                 for time_ns, frame in raw_stream.frames_from(_packets(container, stream, flush=True), stream, first_ns):
                     yield time_ns, _Shown(frame, _square_pixels(frame.width, frame.height, stream))
@@ -259,11 +258,11 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFr
         try:
             yield from packet.decode()
         except av.FFmpegError:
-            continue  # the frames it held stay unmatched and are reported by whoever asked for them
+            continue  # its frames are not yielded; the caller reports those that it wanted
 
 
 def _packets(container: InputContainer, stream: VideoStream, flush: bool = False) -> Iterator[Packet]:
-    """Packets until the end or an unreadable one; with `flush` also the empty one that drains a decoder."""
+    """Packets until the end or an unreadable one; with `flush` also the empty one that flushes a decoder."""
     packets = container.demux(stream)
     while True:
         try:
@@ -275,10 +274,10 @@ def _packets(container: InputContainer, stream: VideoStream, flush: bool = False
 
 
 def _missing_at_end(stream: VideoStream, packets: int, times: list[int]) -> int:
-    """How many frames the file's header promises beyond the last one; zero where it promises nothing."""
+    """How many frames the file's header announces after the last one; 0 where it has no such number."""
     interval = _interval(times)
     if stream.frames and stream.duration:  # MP4, MOV, AVI
-        # Edit lists also make packets fewer than the header says; only time tells that the end is missing.
+        # with edit lists there are also fewer packets than the header says; only times show that the end is missing
         begin = stream.start_time if stream.start_time is not None else 0
         end = _nanoseconds(begin + stream.duration, stream.time_base)
         interval = interval or _nanoseconds(stream.duration, stream.time_base) / stream.frames
@@ -288,7 +287,7 @@ def _missing_at_end(stream: VideoStream, packets: int, times: list[int]) -> int:
         return 0
     hours, minutes, seconds = (Fraction(part) for part in promised.groups())
     gap = round((hours * 3600 + minutes * 60 + seconds) * 10**9) - times[-1]
-    # Where frames come at varying times the last one may simply be shown for long.
+    # with varying frame rates the last frame may simply be shown for a long time
     longest = max(b - a for a, b in itertools.pairwise(times))
     return max(0, round(gap / interval) - 1) if gap > 2 * longest else 0
 
@@ -307,7 +306,7 @@ def _opened(file: BinaryIO, uri: str) -> InputContainer:
         container = av.open(file, metadata_errors="ignore")
     except StorageError:
         raise
-    except Exception as error:  # FFmpeg's errors, and what demuxers make of broken bytes
+    except Exception as error:  # FFmpeg's errors, and other errors of demuxers on corrupt data
         said = (str(error).splitlines() or [""])[0][:120]
         raise DecodeError(f"{uri}: cannot be opened as a video, incomplete or not one ({said})") from None
     if not container.streams.video:
@@ -317,7 +316,7 @@ def _opened(file: BinaryIO, uri: str) -> InputContainer:
 
 
 def _main_stream(container: InputContainer) -> VideoStream:
-    """The largest picture stream that is no cover picture."""
+    """The largest picture stream that is not a cover picture."""
     streams = [stream for stream in container.streams.video if not _is_cover(stream)] or container.streams.video
     return max(streams, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
 
