@@ -1,7 +1,7 @@
-"""Looking at results. In: published drives, other results of them, truth. Out: a static site, or viser live.
+"""Shows results. In: published drives, other results of them, ground truth. Out: a static site, or a live viser viewer.
 
-`write_site` makes pages that any web server serves: the scene is recorded with viser and played by its own client.
-viser is an extra (`pip install '.[view]'`); NumPy, pyarrow, Pillow and matplotlib otherwise; no Ray, no torch.
+`write_site` makes pages that any web server can serve: the scene is recorded with viser and played by viser's client.
+viser is an extra (`pip install '.[view]'`). No Ray, no torch.
 """
 
 from pipeline.report.config import ReportConfig

@@ -1,4 +1,4 @@
-"""Time and memory against length, out of the JSON files that `jobs.benchmark --json` wrote."""
+"""Reads time and memory against length from JSON files of `jobs.benchmark --json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.errors import DriveError
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run: of what, over how many frames, in how many seconds; peak_bytes of memory, None where not measured."""
+    """One run. what: the subject of the benchmark; peak_bytes: of memory, None where it was not measured."""
 
     what: str
     frames: int
@@ -23,9 +23,9 @@ class Measurement:
 
 
 def read_benchmarks(uris: Sequence[str]) -> tuple[Measurement, ...]:
-    """All runs in the files that name `frames` and `total_seconds` or `seconds`, at the top or in lists below it.
+    """All runs in the files that have `frames` and `total_seconds` or `seconds`, at any level.
 
-    Raises DriveError for a file that is no JSON of jobs.benchmark or has no such run; StorageError as the store says.
+    Raises DriveError for a file that is not a JSON file of jobs.benchmark or has no such run; StorageError.
     """
     found: list[Measurement] = []
     for uri in uris:
@@ -38,7 +38,7 @@ def read_benchmarks(uris: Sequence[str]) -> tuple[Measurement, ...]:
             raise DriveError(f"{shown} is no JSON file of jobs.benchmark --json: it does not say what was measured")
         runs = list(_runs(whole, str(whole["what"])))
         if not runs:
-            raise DriveError(f"{shown} measured {whole['what']}: it has no run with frames and seconds to draw")
+            raise DriveError(f"{shown} measured {whole['what']}: it has no run with frames and seconds")
         found += runs
     return tuple(sorted(found, key=lambda run: (run.what, run.frames)))
 

@@ -1,5 +1,4 @@
-"""Views of a drive rendered from chosen cameras, and the same views of other results; the report's slider compares
-them."""
+"""Renders views of a drive from chosen cameras, and the same views of other results, for the slider of the report."""
 
 from __future__ import annotations
 
@@ -19,14 +18,15 @@ from pipeline.report.scene import point_size
 
 WIDTH, HEIGHT = 960, 540
 _PLACES = 3  # along the drive
-_LOCAL_POINTS = 400_000  # around one place: more are not told apart at this size
-_AROUND = 60.0  # typical steps that are shown around a place
+_LOCAL_POINTS = 400_000  # around one place: more cannot be distinguished at this picture size
+_AROUND = 60.0  # distance around a place that is shown, in typical distances between frames
 _FIELD = np.radians(60.0)
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A camera with a title; frame: which frame it is at, None for the whole drive; ego: through that frame's lens."""
+    """A camera with a title. frame: the frame at whose place it is, None for the whole drive; ego: it is the camera of
+    that frame."""
 
     title: str
     frame: int | None
@@ -35,7 +35,7 @@ class View:
 
 
 def chosen_views(view: DriveView) -> tuple[View, ...]:
-    """The drive from above; at some frames along it the street from behind, and through the car's own camera."""
+    """Views of the whole drive from above, and at some frames from behind and through the car's own camera."""
     frames = np.flatnonzero(view.known)
     views = [View("whole drive, from above", None, False, overview_camera(view))]
     for place in spread(len(frames), _PLACES + 2)[1:-1] or [0]:
@@ -46,7 +46,7 @@ def chosen_views(view: DriveView) -> tuple[View, ...]:
 
 
 def overview_camera(view: DriveView, width: int = WIDTH, height: int = HEIGHT) -> Camera:
-    """Over the middle of the path, slanted, so far that all of it is seen."""
+    """A camera above the middle of the path, tilted, so far away that the whole path is visible."""
     on_map = view.on_map(view.path)
     low, high = on_map.min(0), on_map.max(0)
     middle = view.path.mean(0)
@@ -58,7 +58,7 @@ def overview_camera(view: DriveView, width: int = WIDTH, height: int = HEIGHT) -
 
 
 def chase_camera(view: DriveView, frame: int, width: int = WIDTH, height: int = HEIGHT) -> Camera:
-    """Behind and above a frame's camera, looking along the street."""
+    """A camera behind and above that of a frame, looking along the street."""
     pose = view.poses[frame]
     forward = pose[:3, 2] - view.up * (pose[:3, 2] @ view.up)
     forward = forward / max(float(np.linalg.norm(forward)), 1e-9)
@@ -68,7 +68,7 @@ def chase_camera(view: DriveView, frame: int, width: int = WIDTH, height: int = 
 
 
 def render_views(view: DriveView, views: tuple[View, ...], whole: PointSample) -> Iterator[NDArray[np.uint8]]:
-    """The pictures (h, w, 3) of the drive itself, in the order of the views. whole: a sample of all of its points."""
+    """Pictures (h, w, 3) of the drive itself, in the order of the views. whole: a sample of all its points."""
     for one in views:
         sample = whole if one.frame is None else _around(view.drive, view, one.frame, None)
         yield render_points(sample.xyz, sample.rgb, one.camera, point_size(sample.xyz, view.step))
@@ -88,7 +88,7 @@ def render_other(
 
 
 def _around(drive: PublishedDrive, view: DriveView, frame: int, other: Trajectory | None) -> PointSample:
-    """Points near a frame of the view, of the drive or of another result of it: a box touches few row groups."""
+    """Points near a frame, of the drive or of another result. They are read by a box, which touches few row groups."""
     centre, reach = view.poses[frame, :3, 3], _AROUND * view.step
     if other is not None:
         into = other.world_from_other.inverse()
@@ -102,7 +102,7 @@ def _own_camera(view: DriveView, frame: int) -> Camera:
     scale = WIDTH / width
     if row["fx"]:
         intrinsics = tuple(float(row[name]) * scale for name in ("fx", "fy", "cx", "cy"))
-    else:  # a filled frame has no lens of its own
+    else:  # a filled frame has no intrinsics
         intrinsics = (WIDTH / 2, WIDTH / 2, WIDTH / 2, height * scale / 2)
     return Camera(view.poses[frame], intrinsics, WIDTH, max(round(height * scale), 1))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Colours of points, chunks and verdicts: one palette for the viewer, the figures and the pages."""
+"""Colours of points, chunks and verdicts: the same ones in the viewer, the figures and the pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRUTH = (230, 230, 230)
 OTHERS = ((240, 136, 62), (188, 140, 255), (86, 211, 194), (255, 123, 172), (210, 200, 90))
 """Colours of results that are compared with, in turn."""
 
-_GOLDEN = 0.618033988749895  # turns of hue between neighbours: near chunks differ most
+_GOLDEN = 0.618033988749895  # difference of hue between neighbours, 1 is a full circle: near chunks differ most
 # Eight stops of viridis (CC0), from low to high.
 _STOPS = np.array(
     [
@@ -37,16 +37,16 @@ def hexadecimal(colour: tuple[int, int, int]) -> str:
 
 
 def chunk_colours(count: int) -> NDArray[np.uint8]:
-    """(count, 3): one colour for each chunk, neighbours far apart in hue."""
+    """(count, 3): one colour for each chunk; neighbours differ much in hue."""
     hue = (np.arange(count) * _GOLDEN) % 1.0
-    # HSV with a saturation of 0.55 and full value, written out: matplotlib is not needed for this
+    # HSV with a saturation of 0.6 and a value of 245, written out to avoid importing matplotlib
     part = (hue[:, None] * 6 + np.array([5.0, 3.0, 1.0])) % 6
     ramp = np.clip(np.minimum(part, 4 - part), 0, 1)
     return np.round(245 * (1 - 0.6 * ramp)).astype(np.uint8)
 
 
 def confidence_range(confidence: NDArray[np.floating]) -> tuple[float, float]:
-    """The confidences (n,) that the ends of the scale stand for: the 2nd and 98th of a hundred."""
+    """The confidences at the ends of the colour scale: the 2nd and 98th percentile of (n,)."""
     if not len(confidence):
         return 1.0, 2.0
     low, high = (float(value) for value in np.percentile(confidence, (2, 98)))

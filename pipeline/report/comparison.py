@@ -1,4 +1,4 @@
-"""Results to compare a drive with: other runs of the same drive, files of poses, the ground truth; in one world."""
+"""Other results to compare a drive with (other runs, files of poses, ground truth), aligned to its world frame."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipeline.publish import Manifest, PublishedDrive, is_published, open_drive
 from pipeline.report.colours import OTHERS
 from pipeline.report.drive_view import DriveView, FloatArray
 
-_SAME_INPUT = 0.1  # share of files in common from which two results are of one drive: strides may differ
+_SAME_INPUT = 0.1  # least share of common files of two results of one drive: strides may differ
 _SETTINGS_IN_A_NAME = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A result in the shown drive's world.
+    """A result in the world frame of the shown drive.
 
-    name; colour; frames; drive: where it was published, None for a file of poses; world_from_other: into the shown
-    drive's world; deviation (n,) of its frames `at` (n,) of the shown drive: metres from the truth where there is one,
-    else world units from the shown drive.
+    drive: None for a file of poses; world_from_other: transform to the world frame of the shown drive; deviation (n,):
+    at the frames `at` (n,) of the shown drive, in metres from the ground truth, or without it in world units from the
+    shown drive.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Trajectory:
 
     @property
     def positions(self) -> FloatArray:
-        """(n, 3) of its known frames, in the shown drive's world."""
+        """(n, 3) of its frames with a pose, in the world frame of the shown drive."""
         return self.world_from_other.apply(self.frames.world_from_camera[self.frames.known, :3, 3])
 
     @property
@@ -50,8 +50,9 @@ class Trajectory:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """The shown drive among others. metres: of a world unit, None without truth; path: length of the way compared over,
-    in metres or world units; own: the shown drive itself, with deviations from the truth where there is one."""
+    """The shown drive and the results that it is compared with. own: the shown drive with its deviations from the
+    ground truth, None without; metres: in a world unit, None without ground truth; path: length of the compared part,
+    in metres or world units."""
 
     own: Trajectory | None
     others: tuple[Trajectory, ...]
@@ -70,10 +71,11 @@ class Compared:
 def compare_with(
     view: DriveView, named: Sequence[tuple[str | None, str]], truth_uri: str | None, own_colour: tuple[int, int, int]
 ) -> Compared:
-    """Open the others (name or None, URI of a published drive, of an output that has it, or of a file of poses) and
-    bring them into the view's world by Sim(3): over the truth where there is one, else directly.
+    """Open other results and align them to the view's world frame by Sim(3): by way of the ground truth if it is given,
+    else directly.
 
-    Raises DriveError for what is not there, is of another drive or shares fewer than three frames.
+    named: name (or None) and URI of each: a published drive, an output that contains it, or a file of poses. Raises
+    DriveError for results that do not exist, are of another drive, or share fewer than three frames.
     """
     truth = open_truth(truth_uri, view.drive_id) if truth_uri is not None else None
     own, metres, path, truth_path, world_from_truth = None, None, view.length, None, None
@@ -91,7 +93,7 @@ def compare_with(
             truth_from_other, places, deviation, _ = _against(frames, truth)
             (own_at, other_at), _ = associate(view.frames, frames)
             place = np.minimum(np.searchsorted(places, other_at), len(places) - 1)
-            judged = places[place] == other_at  # frames that the truth has too
+            judged = places[place] == other_at  # frames that also have a true pose
             at, deviation = own_at[judged], deviation[place[judged]]
             world_from_other = world_from_truth @ truth_from_other
         else:
@@ -107,7 +109,7 @@ def compare_with(
 
 
 def check_same_drive(own: Manifest, other: Manifest, uri: str) -> None:
-    """DriveError where two results were made from different inputs: hardly a file in common by name and size."""
+    """Raises DriveError where two results have different inputs: few files have equal names and sizes."""
     here, there = _files(own), _files(other)
     if len(here & there) < _SAME_INPUT * min(len(here), len(there)):
         raise DriveError(
@@ -117,7 +119,8 @@ def check_same_drive(own: Manifest, other: Manifest, uri: str) -> None:
 
 
 def changed_settings(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
-    """Settings in which two results differ, by dotted name: own value, the other's. Places and machines left out."""
+    """Settings in which two results differ, by dotted name: (own value, other value). Settings of places and machines
+    are left out."""
     ignored = {"input", "output", "drive_id", "workers", "threads", "overwrite", "keep_predictions", "address"}
     here, there = flattened(own), flattened(other)
     return {
@@ -137,7 +140,8 @@ def _open(view: DriveView, uri: str) -> tuple[PublishedDrive | None, PosedFrames
 
 
 def _against(frames: PosedFrames, truth: Truth) -> tuple[Sim3, NDArray[np.int64], FloatArray, float]:
-    """truth_from_estimate; frames compared; their distance from the truth in metres; metres travelled over them."""
+    """(truth_from_estimate, compared frames, their distance from the truth in metres, length of their path in
+    metres)."""
     (at, true_at), _ = associate(frames, truth.frames)
     estimated, true = frames.world_from_camera[at], truth.frames.world_from_camera[true_at]
     truth_from_estimate = _aligned(estimated, true, frames.what)
@@ -154,7 +158,7 @@ def _aligned(poses: FloatArray, onto: FloatArray, what: str) -> Sim3:
 
 
 def _name(own: Manifest, other: PublishedDrive | None, uri: str) -> str:
-    """What to call a result: the settings that are different, or where it lies."""
+    """A name for a result: the settings that differ, or its folder."""
     changed = changed_settings(own.config, other.manifest.config) if other is not None else {}
     if 0 < len(changed) <= _SETTINGS_IN_A_NAME:
         return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, (_, value) in changed.items())

@@ -9,40 +9,40 @@ from pipeline.common.settings import POSITIONAL
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Reports of drives, and the page that finds them."""
+    """Which drives to report on, what to compare them with, and where to write or serve the site."""
 
     output: str = field(metadata=POSITIONAL)
     """Where drives were published: a path or URI."""
     drive: tuple[str, ...] = ()
-    """Drives to make a report of; without any, only the index page over all drives of the output is made."""
+    """Drives to make a report of. Without any, only the index page over all drives of the output is made."""
     every: bool = False
     """Make a report of every drive of the output whose report is missing or older than its result."""
     compare: tuple[str, ...] = ()
-    """Other results of the same drive: a published drive, an output that has it, or a file of poses; NAME=URI names
-    it."""
+    """Other results of the same drive: a published drive, an output that contains it, or a file of poses. NAME=URI
+    gives the result a name."""
     truth: str | None = None
-    """Drive with truth (ROOT/sequences/ID) or a file of true poses: errors are then in metres."""
+    """Drive with ground truth (ROOT/sequences/ID) or a file of true poses. Errors are then in metres."""
     benchmark: tuple[str, ...] = ()
-    """JSON files of jobs.benchmark: time and memory against length become a figure."""
+    """JSON files of jobs.benchmark; a figure shows time and memory against length."""
     images_from: str | None = None
-    """Folder (or video) that holds the drive's images now, where its input has moved; else they are read from the
-    input alone."""
+    """Folder (or video) with the drive's images, where its input has moved. Without it they are read only from the
+    recorded input."""
     site: str = "site"
-    """Folder to write the site to; reports that are there stay. One that is not a site already must be empty."""
+    """Folder to write the site to. Existing reports are kept. A folder that is not a site must be empty."""
     serve: bool = False
     """Serve the site until interrupted."""
     live: bool = False
     """Open one drive in a live viewer (viser) instead of writing a site, until interrupted."""
     host: str = "127.0.0.1"
-    """Address to serve on; 0.0.0.0 lets other machines in."""
+    """Address to serve on; with 0.0.0.0 other machines can connect."""
     port: int = 8090
     """Port to serve on."""
     points: int = 1_000_000
-    """Most points shown: an even share of a larger cloud."""
+    """Most points shown; of a larger cloud an even sample."""
     images: int = 1_000
-    """Most frames whose image is kept beside the scene."""
+    """Most frames whose image is stored in the report."""
     image_width: int = 640
-    """Width of those images, pixels."""
+    """Width of those images in pixels."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for settings that cannot work, naming the option and what would."""
@@ -61,7 +61,7 @@ class ReportConfig:
             raise ValueError("--live shows one drive: give --drive ID")
 
     def compared(self) -> tuple[tuple[str | None, str], ...]:
-        """Name (None where not given) and URI of every result to compare with."""
+        """Name (None where none was given) and URI of every result to compare with."""
         named = []
         for text in self.compare:
             name, equals, uri = text.partition("=")

@@ -1,4 +1,5 @@
-"""The report of one drive as a folder: data, recorded scene, frames, rendered views, figures. Its page is an asset."""
+"""Writes the report of one drive to a folder: data, recorded scene, frames, rendered views, figures. The page itself is
+an asset, report.html."""
 
 from __future__ import annotations
 
@@ -41,9 +42,9 @@ def write_report(
     benchmarks: Sequence[Measurement],
     reporter: Reporter,
 ) -> None:
-    """Fill an empty folder with everything that report.html needs (beside the viser client).
+    """Fill an empty folder with everything that report.html needs, except the viser client.
 
-    Raises DriveError for a result that cannot be read or where viser is missing.
+    Raises DriveError for a result that cannot be read, or where viser is not installed.
     """
     with reporter.timed("sample points"):
         sample = sample_points(view.drive, config.points)
@@ -98,7 +99,7 @@ def write_report(
 def _write_views(
     folder: Path, view: DriveView, compared: Compared, sample: PointSample, config: ReportConfig, reporter: Reporter
 ) -> list[Json]:
-    """Render the views of this result and of the others; photographs go beside views through the car's camera."""
+    """Render the views of this result and of the others. Views through the car's camera also get the image itself."""
     pictures = folder / "views"
     pictures.mkdir()
     views = chosen_views(view)
@@ -131,7 +132,7 @@ def _write_views(
 def _add_photographs(
     view: DriveView, views: Sequence[View], keep: Callable[[int, str, Image.Image, str], None]
 ) -> None:
-    """The frame itself beside the view through its camera: the other end of the slider when nothing is compared."""
+    """Add the image of the frame to each view through the car's camera, so that the slider can compare the two."""
     wanted = {one.frame: number for number, one in enumerate(views) if one.ego and one.frame is not None}
     for frame, image in read_frames(view.drive, sorted(wanted)):
         if isinstance(image, Image.Image):
@@ -252,14 +253,14 @@ def _paths(view: DriveView, compared: Compared) -> list[Json]:
         return {"name": name, "colour": hexadecimal(colour), "own": own, "points": shown}
 
     others = [path(one.name, one.colour, one.positions) for one in other_paths(compared)]
-    return [*others[::-1], path("this result", PATH, view.path, own=True)]  # its own on top
+    return [*others[::-1], path("this result", PATH, view.path, own=True)]  # the last one is drawn on top
 
 
 def _fixes(view: DriveView) -> list[Json]:
-    """Fixes for the map, spread over the drive where they are many: all rejected ones, which are few, are kept."""
+    """Fixes for the map; at most 1,000 used and 1,000 rejected ones, spread over the drive."""
     used = [fix for fix in view.fixes if fix[2]]
     rejected = [fix for fix in view.fixes if not fix[2]]
-    length = max(view.length, 1.0)  # one beyond reach would make the map a dot
+    length = max(view.length, 1.0)  # a rejected fix far away would make the path a dot on the map
     low, high = view.path[:, :2].min(0) - length, view.path[:, :2].max(0) + length
     near = [fix for fix in rejected if low[0] < fix[0] < high[0] and low[1] < fix[1] < high[1]]
     return [
@@ -270,7 +271,7 @@ def _fixes(view: DriveView) -> list[Json]:
 
 
 def _place_rows(view: DriveView) -> list[Json]:
-    """How the drive was put on Earth, or what made it metric."""
+    """Rows of the table that say how the drive was placed on Earth, or what made it metric."""
     manifest = view.drive.manifest
     rows: list[Json] = []
     metric, place = manifest.metric, manifest.place

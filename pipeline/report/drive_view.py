@@ -1,4 +1,4 @@
-"""A drive prepared for display: its path, its quality by frame, the up direction, the size of marks."""
+"""A drive prepared for display: its path, its quality by frame, the up direction, the typical distance of frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Stretch:
-    """A finding of the verdict: level (warn, fail), what, why, and the frames [start, stop) that it touches."""
+    """A finding of the verdict: level (warn, fail), kind, reason, and the frames [start, stop) that it concerns."""
 
     level: str
     kind: str
@@ -27,13 +27,13 @@ class Stretch:
 
     @property
     def is_everywhere(self) -> bool:
-        """Whether it speaks of the drive as a whole: such a finding marks no place."""
+        """Whether it concerns the whole drive; such a finding is not marked on the path."""
         return self.kind == "drive"
 
 
 @dataclass(frozen=True, eq=False)
 class DriveView:
-    """What pictures of a drive need. frames: N poses, rows of missing ones NaN."""
+    """The data of a drive that its pictures need. frames: N poses; NaN where a pose is missing."""
 
     drive: PublishedDrive
     frames: PosedFrames
@@ -64,8 +64,8 @@ class DriveView:
 
     @cached_property
     def up(self) -> FloatArray:
-        """Unit vector (3,) away from the street: the mean of the cameras' own up (y points down); of a georeferenced
-        drive the sky's."""
+        """Unit vector (3,) away from the street: the mean up direction of the cameras (their y points down); for a
+        georeferenced drive the vertical."""
         if self.drive.origin is not None:
             return np.array([0.0, 0.0, 1.0])
         up = -self.poses[self.known, :3, 1].sum(0) if self.known.any() else np.zeros(3)
@@ -74,8 +74,8 @@ class DriveView:
 
     @cached_property
     def ground(self) -> FloatArray:
-        """(2, 3): right and forward of a map seen from above, forward of the first frame upwards on it; of a
-        georeferenced drive east and north."""
+        """(2, 3): the right and up axes of a map seen from above. Up on the map is forward at the first frame; for a
+        georeferenced drive the axes are east and north."""
         if self.drive.origin is not None:
             return np.eye(3)[:2]
         forward = self.poses[self.known][0, :3, 2] if self.known.any() else np.array([0.0, 0.0, 1.0])
@@ -110,7 +110,7 @@ class DriveView:
 
     @cached_property
     def fixes(self) -> tuple[tuple[float, float, bool], ...]:
-        """Of a georeferenced drive every fix on the map, east and north in metres, and whether it was used."""
+        """For a georeferenced drive every fix: east and north in metres, and whether it was used."""
         table = self.drive.positions
         if table is None or self.drive.origin is None:
             return ()
@@ -144,7 +144,7 @@ class DriveView:
 
     @cached_property
     def loops(self) -> tuple[tuple[int, int, bool], ...]:
-        """Middle frames of the earlier and the later window of every revisit, and whether it was accepted."""
+        """For every loop the middle frames of its earlier and its later window, and whether it was accepted."""
         rows = self.drive.loops.to_pylist()
         return tuple(
             (

@@ -46,7 +46,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Figure:
-    """name: of its file; title and note: what it shows, in words; svg: the picture."""
+    """name: of its file; title, note: what it shows, in words; svg: the picture."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Meas
 
 
 def _deviation(view: DriveView, compared: Compared) -> Figure:
-    """Distance from the truth, or from this result, along the way."""
+    """Distance from the truth, or from this result, along the path."""
     travelled = np.zeros(len(view.frames))
     travelled[view.known] = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(view.path, axis=0), axis=1))])
     travelled *= compared.metres or 1.0
@@ -102,7 +102,7 @@ def _deviation(view: DriveView, compared: Compared) -> Figure:
 
 
 def _residuals(view: DriveView) -> Figure:
-    """How far the used fixes are from the path, and how surely the cameras' places are known."""
+    """Distance of fixes from the path, and the standard deviation of the camera positions."""
     table, poses = view.drive.positions, view.drive.poses
     assert table is not None
 
@@ -121,7 +121,7 @@ def _residuals(view: DriveView) -> Figure:
 
     def draw(axes: Axes) -> None:
         moment = column("time_s") - (place.clock_offset_s or 0.0)
-        axes.plot(at, deviation, color=_ACCENT, linewidth=1.4, label="deviation of the path")
+        axes.plot(at, deviation, color=_ACCENT, linewidth=1.4, label="standard deviation of the path")
         axes.plot(moment[used], across[used], ".", color="#e3b341", markersize=3, label="fixes used")
         axes.plot(moment[~used], across[~used], "x", color=hexadecimal(LEVELS["fail"]), markersize=4, label="rejected")
         axes.set_xlabel("seconds" if times is not None else "frame")
@@ -130,7 +130,7 @@ def _residuals(view: DriveView) -> Figure:
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper left", fontsize=8)
 
-    note = f"root mean square of the used ones {place.residual_horizontal_m or 0:.2f} m"
+    note = f"root mean square of the used fixes: {place.residual_horizontal_m or 0:.2f} m"
     return Figure("fixes", "Fixes against the path", note, _drawn(draw))
 
 
@@ -169,7 +169,7 @@ def _scales(view: DriveView) -> Figure:
     return Figure(
         "scales",
         "Scale of each chunk",
-        "world units per chunk unit, over the median; jumps are suspicious",
+        "world units in a chunk's unit, divided by the median; jumps indicate errors",
         _drawn(draw),
     )
 
@@ -192,12 +192,12 @@ def _confidence(view: DriveView) -> Figure:
         axes.set_ylabel("median confidence")
         axes.set_xlim(0, max(len(frames) - 1, 1))
 
-    note = "of the depth of each frame" + ("; shaded where the verdict complains" if view.stretches else "")
+    note = "of the depth of each frame" + ("; shaded: findings of the verdict" if view.stretches else "")
     return Figure("confidence", "Confidence along the drive", note, _drawn(draw))
 
 
 def _mask(mask: NDArray[np.bool_]) -> Figure:
-    """What of every frame was left out."""
+    """The pixels of every frame that were left out."""
 
     def draw(axes: Axes) -> None:
         axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -205,7 +205,7 @@ def _mask(mask: NDArray[np.bool_]) -> Figure:
         axes.set_xlabel("pixel of the network's picture")
 
     note = f"{(~mask).mean():.1%} of every frame (black): no points come from there"
-    return Figure("mask", "What is masked", note, _drawn(draw))
+    return Figure("mask", "Masked pixels", note, _drawn(draw))
 
 
 def _timings(view: DriveView) -> Figure:

@@ -1,4 +1,4 @@
-"""The drive's own frames, small, to compare with the reconstruction. A frame that cannot be read is left out."""
+"""Writes the drive's frames at a reduced size. A frame that cannot be read is left out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.publish import PublishedDrive
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below count, evenly, the ends among them."""
+    """At most `most` of the numbers 0 ... count-1, evenly spaced, including both ends."""
     return [int(n) for n in np.unique(np.linspace(0, count - 1, min(count, most)).round())] if count else []
 
 
@@ -22,7 +22,7 @@ def write_frames(
 ) -> tuple[dict[int, str], str | None]:
     """Write the frames as JPEGs of `width` pixels.
 
-    Returns the file name by frame, and why the first missing one is missing.
+    Returns the file name of each frame, and the reason why the first missing frame is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names, reason = {}, None
@@ -37,7 +37,7 @@ def write_frames(
 
 
 def save_jpeg(image: Image.Image, path: Path, width: int) -> None:
-    """Write an image not wider than `width`."""
+    """Write an image, reduced to at most this width."""
     if image.width > width:
         image = image.resize((width, max(round(image.height * width / image.width), 1)), Image.Resampling.LANCZOS)
     image.convert("RGB").save(path, quality=82, optimize=True)

@@ -1,4 +1,4 @@
-"""The page over many drives: for each an entry with a few numbers, a sketch of its path and a picture."""
+"""The index page over many drives: for each drive an entry with some numbers, a sketch of its path and a picture."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from pipeline.report.drive_view import DriveView
 from pipeline.report.images import save_jpeg, spread
 
 Entry = dict[str, object]  # what index.html reads
-_READERS = 16  # drives looked at at a time: a store's latency is what takes the time
+_READERS = 16  # drives that are read at a time: reading is bound by the latency of the store
 _SKETCH_POINTS = 80
 _THUMB_WIDTH = 360
 REPORT_SIGNATURE, REPORT = "report.json", "report"
-"""The file that makes a folder of the site a report of ours, and says of which result."""
+"""The file by which a folder of the site is recognised as a report of this program, and of which result."""
 ENTRY_VERSION = 2
-"""Entries kept in the site by another version of this file are made again."""
+"""Stored entries of another version are made again."""
 
 
 def published_drives(output: str) -> list[str]:
-    """Names of the finished drives of an output, in order. DriveError where there is none."""
+    """Names of the published drives of an output, in order. Raises DriveError where there are none."""
     output = storage.absolute(output)
     shown = without_credentials(output)
     if not storage.exists(output):
@@ -48,9 +48,9 @@ def published_drives(output: str) -> list[str]:
 def index_drives(
     output: str, drives: Sequence[str], site: Path, reporter: Reporter, images_from: str | None = None
 ) -> list[Entry]:
-    """One entry for each drive, in the order given; entries of unchanged results are taken from the site.
+    """One entry for each drive, in the given order. Entries of unchanged results are taken from the site.
 
-    A drive that cannot be read (damaged, of a newer schema, vanished) gets an entry that says so.
+    A drive that cannot be read (damaged, of a newer schema, deleted) gets an entry that says so.
     """
 
     def one(drive_id: str) -> Entry:
@@ -63,8 +63,10 @@ def index_drives(
 
 
 def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: bool) -> None:
-    """drives.json, what index.html shows: these entries (of the whole output, or of some of its drives: then others of
-    it stay), and the reports of other outputs that are in the site."""
+    """Write drives.json, which index.html shows: these entries, and the reports of other outputs in the site.
+
+    whole: the entries are of all drives of the output; else entries of its other drives are kept.
+    """
     shown = without_credentials(storage.absolute(output))
     known = {str(entry["id"]): entry for entry in _stored(site, None if whole else shown)}
     known |= {str(entry["id"]): entry for entry in entries}
@@ -75,7 +77,7 @@ def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: boo
 
 
 def has_report(site: Path, drive_id: str, published_at: str) -> bool:
-    """Whether the site's report of a drive is of this very result."""
+    """Whether the site's report of a drive was made from the result that was published at this time."""
     signature = storage.read_signature(str(site / "drives" / drive_id), REPORT_SIGNATURE, REPORT)
     return signature is not None and signature.get("published_at") == published_at
 
@@ -120,7 +122,7 @@ def _made(drive: PublishedDrive, site: Path) -> Entry:
 
 
 def _kept(site: Path, drive: PublishedDrive) -> Entry | None:
-    """The entry made earlier of this very result."""
+    """The stored entry of this result; None where there is none."""
     try:
         entry: Entry = json.loads((site / "entries" / f"{drive.manifest.drive_id}.json").read_bytes())
     except (OSError, ValueError):
@@ -143,7 +145,7 @@ def _sketch(view: DriveView) -> list[list[int]]:
 
 
 def _place(view: DriveView) -> list[list[float]] | None:
-    """The path of a georeferenced drive as longitudes and latitudes, for the map of all of them; None of others."""
+    """The path of a georeferenced drive as (longitude, latitude), for the map of all drives; None for other drives."""
     origin = view.drive.origin
     if origin is None or not len(view.path):
         return None
@@ -153,7 +155,7 @@ def _place(view: DriveView) -> list[list[float]] | None:
 
 
 def _thumb(drive: PublishedDrive, site: Path) -> str | None:
-    """The middle frame, small; None where the input is gone."""
+    """Write a thumbnail of the middle frame; None where the frame cannot be read."""
     frame = drive.manifest.counts.frames // 2
     for _, image in read_frames(drive, [frame]):
         if not isinstance(image, str):
@@ -165,7 +167,7 @@ def _thumb(drive: PublishedDrive, site: Path) -> str | None:
 
 
 def _stored(site: Path, output: str | None) -> list[Entry]:
-    """Entries written before: all where they are of this output, else those that have a report in the site."""
+    """The stored entries: all of them where they are of this output, else those that have a report in the site."""
     try:
         data = json.loads((site / "drives.json").read_bytes())
         drives: list[Entry] = data["drives"]
@@ -181,5 +183,5 @@ def _is_there(output: str, name: str) -> bool:
         return is_published(output, storage.check_drive_id(name))
     except StorageError:
         raise
-    except PipelineError:  # damaged, or of a newer schema: it is there, and its entry says so
+    except PipelineError:  # damaged, or of a newer schema: it gets an entry that says so
         return storage.exists(storage.join(output, name, "manifest.json"))

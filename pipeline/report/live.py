@@ -1,4 +1,4 @@
-"""One drive in viser itself, with switches and a slider: for looking into a result without writing a site."""
+"""Shows one drive in a live viser viewer, with switches and a slider, without writing a site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A viser scene as a file, and the static client that plays it: no server is needed to look at them."""
+"""Records a viser scene to a file, and copies the static client that plays it. Viewing them needs no viser server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipeline.report.scene import OtherPath, add_layers, viser_module
 
 
 def record_scene(path: Path, view: DriveView, sample: PointSample, others: Sequence[OtherPath] = ()) -> None:
-    """Write the drive's layers as a .viser file. DriveError where viser is missing."""
+    """Write the drive's layers as a .viser file. Raises DriveError where viser is not installed."""
     viser = viser_module()
-    # The scene needs a server to be built; this one is reachable from this machine alone, for moments.
-    with contextlib.redirect_stdout(io.StringIO()):  # viser greets and says goodbye
+    # building a scene needs a server; this one listens only on loopback, and only during the recording
+    with contextlib.redirect_stdout(io.StringIO()):  # viser prints messages when it starts and stops
         server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
         try:
             server.scene.world_axes.visible = False
@@ -28,7 +28,7 @@ def record_scene(path: Path, view: DriveView, sample: PointSample, others: Seque
 
 
 def copy_client(folder: Path) -> None:
-    """The client of the installed viser (one page, Apache-2.0), as `viser-build-client` copies it."""
+    """Copy the client of the installed viser (one page, Apache-2.0), as `viser-build-client` does."""
     package = viser_module().__file__
     assert package is not None
     built = Path(package).parent / "client" / "build"

@@ -1,4 +1,4 @@
-"""Pictures of points without a graphics card: each point a square, the nearest wins, depth shades the edges."""
+"""Renders points on the CPU: each point is a square, the nearest one is visible, and depth shades the edges."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.backend.sim3 import Sim3
 FloatArray = NDArray[np.float64]
 
 BACKGROUND = (13, 15, 18)
-_LARGEST = 9  # pixels a side of the nearest points
-_NEAR = 1e-3  # of the point size: nearer points are behind the lens
+_LARGEST = 9  # largest side of a point in pixels
+_NEAR = 1e-3  # least depth, in point sizes; points with less are behind the camera
 _SHADE = 1.2  # strength of the shading at edges
 
 
@@ -28,7 +28,7 @@ class Camera:
 
 
 def look_at(position: FloatArray, target: FloatArray, up: FloatArray) -> FloatArray:
-    """world_from_camera (4, 4) of a camera at `position` that sees `target` in its middle, `up` upwards."""
+    """world_from_camera (4, 4) of a camera at `position` that looks at `target`, with `up` upwards in its picture."""
     forward = np.asarray(target, np.float64) - position
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, up)
@@ -44,9 +44,9 @@ def look_at(position: FloatArray, target: FloatArray, up: FloatArray) -> FloatAr
 def render_points(
     xyz: NDArray[np.float32], rgb: NDArray[np.uint8], camera: Camera, size: float, world_from_points: Sim3 | None = None
 ) -> NDArray[np.uint8]:
-    """(height, width, 3): points (n, 3) with colours (n, 3) as squares of side `size` (world units).
+    """A picture (height, width, 3) of points (n, 3) with colours (n, 3) as squares of side `size` (world units).
 
-    world_from_points: moves the points first (another result of the same drive, aligned).
+    world_from_points: transforms the points first, to align another result of the same drive.
     """
     to_camera = Sim3.from_matrix(camera.world_from_camera).inverse() @ (world_from_points or Sim3.identity())
     matrix = to_camera.matrix().astype(np.float32)
@@ -63,7 +63,7 @@ def render_points(
     )
     u, v, z = u[seen], v[seen], z[seen]
     side = np.clip(np.round(size * fx / z), 1, _LARGEST).astype(np.int64)
-    # Nearest first by one comparison: a positive float's bits rise with it, the point's number breaks ties.
+    # one integer key sorts by depth, then by number: the bits of positive floats sort like their values
     key = (z.astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)) | np.arange(len(z), dtype=np.uint64)
     nothing = np.uint64(0xFFFFFFFFFFFFFFFF)
     nearest = np.full(camera.height * camera.width, nothing, np.uint64)

@@ -1,4 +1,4 @@
-"""A sample of a point cloud: a share of every row group, so that a cloud of any size opens in seconds."""
+"""A sample of a point cloud: the same share of every row group, so that a cloud of any size opens in seconds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.publish import PublishedDrive
 from pipeline.publish.selection import BoxLike
 
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "confidence", "chunk_index")
-_FAR = 4.0  # unsure points further away than this many times the median distance are sky more often than not
+_FAR = 4.0  # uncertain points further away than this many times the median distance are mostly sky
 
 
 @dataclass(frozen=True, eq=False)
 class PointSample:
     """n points of a drive: xyz (n, 3) float32 in the world frame, rgb (n, 3) uint8, confidence (n,) float32, chunk
-    (n,) int32; total is how many there are to choose from.
+    (n,) int32; total: number of points from which the sample was taken.
     """
 
     xyz: NDArray[np.float32]
@@ -37,21 +37,21 @@ class PointSample:
             return "the drive was published without points"
         if len(self) == self.total:
             return f"all {self.total:,} points"
-        return f"{len(self):,} of {self.total:,} points, an even share of every row group; unsure far ones left out"
+        return f"{len(self):,} of {self.total:,} points, an even sample; uncertain far points are left out"
 
 
 def sample_points(drive: PublishedDrive, budget: int, box: BoxLike | None = None) -> PointSample:
-    """About `budget` points at most: of every row group (in `box`, if given) the same share, evenly along its Morton
-    curve and so evenly in space.
+    """At most about `budget` points: the same share of every row group (in `box`, if given), evenly along the Morton
+    curve and therefore evenly in space.
 
-    Row groups are read one by one, so memory is that of the answer. Points both unsure and far are left out. Raises
-    DriveError for a shard that cannot be read, ValueError for a budget below one.
+    Row groups are read one by one, so the memory is that of the sample. Points that are both uncertain and far are left
+    out. Raises DriveError for a shard that cannot be read, ValueError for a budget below one.
     """
     if budget < 1:
         raise ValueError(f"--points must be at least 1, not {budget}")
     total = drive.manifest.counts.points if box is None else _rows(drive, box)
     parts: list[pa.Table] = []
-    position = 0.0  # of the next point taken, counted in points of the row group to come
+    position = 0.0  # place of the next sampled point in the next row group
     step = max(total / budget, 1.0)
     for batch in drive.point_batches(box, columns=_COLUMNS, far=_FAR):
         if step > 1:
@@ -66,7 +66,7 @@ def sample_points(drive: PublishedDrive, budget: int, box: BoxLike | None = None
 
 
 def _rows(drive: PublishedDrive, box: BoxLike) -> int:
-    """Rows of the row groups that may hold points in the box, from statistics alone."""
+    """Estimated number of rows in row groups that may contain points in the box, from statistics."""
     return sum(groups.file.rows * len(groups.chosen) // max(groups.total, 1) for groups in drive.row_groups(box))
 
 

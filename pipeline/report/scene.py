@@ -1,7 +1,7 @@
 """A drive as a viser scene, for the recorded viewer of the site and for the live one.
 
 Layers by name: /points/colour, /points/confidence, /points/chunk (one is visible at a time), /path, /cameras, /loops,
-/stretches, /now (the camera of the frame that is looked at), /others/N (trajectories compared with).
+/stretches, /now (the camera of the current frame), /others/N (trajectories of other results).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import viser
 
 COLOURS = ("colour", "confidence", "chunk")
-"""What the points may be coloured by."""
+"""What the colour of points can show."""
 
-_MOST_CAMERAS = 250  # frustums drawn: more hide the street
-_LIFT = 0.15  # typical steps that marks lie above the path, so that neither hides the other
+_MOST_CAMERAS = 250  # frustums that are drawn: more would hide the street
+_LIFT = 0.15  # height of lines above the path, in typical distances of frames, so that neither hides the other
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class OtherPath:
 
 
 def viser_module() -> ModuleType:
-    """viser. DriveError naming the extra where it is not installed."""
+    """The viser module. Raises DriveError that names the extra where it is not installed."""
     try:
         import viser
     except ImportError:
@@ -49,7 +49,7 @@ def viser_module() -> ModuleType:
 
 
 def add_layers(scene: viser.SceneApi, view: DriveView, sample: PointSample, others: Sequence[OtherPath] = ()) -> None:
-    """Put all layers into a viser scene, points in true colour visible."""
+    """Add all layers to a viser scene; points are visible in true colour."""
     scene.set_up_direction(tuple(view.up))
     add_points(scene, view, sample)
     _add_lines(scene, "/path", _joined(view.path), PATH, view, 3.0)
@@ -62,7 +62,7 @@ def add_layers(scene: viser.SceneApi, view: DriveView, sample: PointSample, othe
 
 
 def add_points(scene: viser.SceneApi, view: DriveView, sample: PointSample) -> None:
-    """The points three times, by what colours them; the recording stores their places once."""
+    """Add the points three times, with different colours; the recording stores their positions once."""
     if not len(sample):
         return
     by = {
@@ -85,10 +85,10 @@ def add_points(scene: viser.SceneApi, view: DriveView, sample: PointSample) -> N
 
 
 def point_size(xyz: NDArray[np.float32], step: float) -> float:
-    """How large points are drawn (world units): about as far as they are apart where most of them are, a third of a
-    frame's step at most.
+    """The size at which points are drawn (world units): about their distance where most of them are, at most a third of
+    the typical distance of frames, `step`.
 
-    Points (n, 3) lie on surfaces: k of them in a cube of a step's side are step / sqrt(k) apart.
+    Points (n, 3) are on surfaces, so k points in a cube with side `step` have a distance of step / sqrt(k).
     """
     _, count = np.unique(np.floor(xyz / max(step, 1e-9)).astype(np.int64), axis=0, return_counts=True)
     crowded = float(np.median(np.repeat(count, count))) if len(count) else 1.0
@@ -96,7 +96,7 @@ def point_size(xyz: NDArray[np.float32], step: float) -> float:
 
 
 def add_current(scene: viser.SceneApi, view: DriveView, frame: int | None = None) -> viser.CameraFrustumHandle:
-    """The camera that is looked at, as a frustum larger than the others. Returns its handle."""
+    """Add the camera of the current frame, as a frustum larger than the others. Returns its handle."""
     frame = int(np.flatnonzero(view.known)[0]) if frame is None else frame
     row = view.drive.poses.slice(frame, 1).to_pylist()[0]
     aspect = row["width"] / row["height"]
@@ -116,8 +116,8 @@ def add_current(scene: viser.SceneApi, view: DriveView, frame: int | None = None
 
 
 def frustum_lines(poses: FloatArray, half: tuple[float, float], depth: float) -> NDArray[np.float32]:
-    """Segments (n * 8, 2, 3) of the pyramids before n cameras (n, 4, 4): the image plane at `depth`, half its width
-    and height per unit of depth."""
+    """Line segments (n * 8, 2, 3) of the frustums of n cameras (n, 4, 4). depth: of the image plane; half: half its
+    width and height for a depth of 1."""
     x, y = half[0] * depth, half[1] * depth
     corners = np.array([[-x, -y, depth], [x, -y, depth], [x, y, depth], [-x, y, depth]])
     world = np.einsum("nij,kj->nki", poses[:, :3, :3], corners) + poses[:, None, :3, 3]  # (n, 4, 3)
@@ -136,7 +136,7 @@ def _add_cameras(scene: viser.SceneApi, view: DriveView) -> None:
     half = (row["width"] / row["fx"] / 2, row["height"] / row["fy"] / 2) if row["fx"] and row["fy"] else (0.5, 0.5)
     lines = frustum_lines(view.poses[shown], half, 1.2 * view.step)
     colours = np.repeat(chunk_colours(view.drive.manifest.counts.chunks)[view.chunk[shown]], 8, axis=0)
-    # seen from inside a car the frustums of other frames are in the way: thin, and hidden by a switch
+    # seen from the car's own camera, frustums of other frames hide the view: they are thin, and a switch hides them
     scene.add_line_segments(
         "/cameras", lines, np.repeat(colours[:, None], 2, axis=1), thickness=1.0, thickness_units="screen"
     )

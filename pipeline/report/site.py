@@ -1,4 +1,4 @@
-"""The whole site: pages, the viewer's client, reports of drives, the index; and a server to look at it."""
+"""Writes the whole site: pages, the viewer's client, reports of drives, the index. Also a web server for it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _PAGES = ("index.html", "elements.js", "index.js", "scene.js", "report.js", "sit
 
 
 def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
-    """Write the reports asked for and the index; names of the drives whose report was made.
+    """Write the requested reports and the index. Returns the names of the drives whose report was made.
 
-    A report appears when it is whole: a former one stays until then. Raises DriveError for a drive that is not there,
-    not finished or of a newer schema, for a comparison of different drives and where viser is missing.
+    A report appears when it is complete; an older one stays until then. Raises DriveError for a drive that does not
+    exist, is not published or has a newer schema, for a comparison of different drives, and where viser is not
+    installed.
     """
     output, site = storage.absolute(config.output), Path(storage.absolute(config.site))
     if config.drive or config.every:
-        viser_module()  # said before the work
+        viser_module()  # raises before the work begins
     for drive_id in config.drive:
         open_drive(output, drive_id)
     claim_site(site)
@@ -57,7 +58,8 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
 
 
 def claim_site(site: Path) -> None:
-    """Make a site's folder, or find that it is one of ours. DriveError where it holds anything else."""
+    """Make the folder of a site, or check that it is a site of this program. Raises DriveError where it is not empty
+    and no site."""
     if storage.read_signature(str(site), SITE_SIGNATURE, "site") is not None:
         return
     storage.check_replaceable(str(site), SITE_SIGNATURE, "site")
@@ -69,7 +71,7 @@ def claim_site(site: Path) -> None:
 
 
 def make_server(site: Path, host: str, port: int) -> http.server.ThreadingHTTPServer:
-    """A web server of a folder. DriveError where the port is taken or the address is not this machine's."""
+    """A web server for a folder. Raises DriveError where the port is in use or the address is not of this machine."""
     handler = functools.partial(_QuietHandler, directory=str(site))
     try:
         return _Server((host, port), handler)
@@ -78,7 +80,7 @@ def make_server(site: Path, host: str, port: int) -> http.server.ThreadingHTTPSe
 
 
 def port_error(host: str, port: int, error: OSError) -> DriveError:
-    """What to say where nothing can listen on a port."""
+    """The error for a port on which this process cannot listen."""
     return DriveError(f"cannot serve on {host}:{port}: {os.strerror(error.errno or 0)}; give another --port or --host")
 
 
@@ -125,7 +127,7 @@ def _write_drive(output: str, drive_id: str, site: Path, config: ReportConfig, r
 
 
 def _is_current(output: str, drive_id: str, site: Path, reporter: Reporter) -> bool:
-    """Whether nothing is to be done: the report is of the result that is there, or the result cannot be read."""
+    """Whether no report has to be made: it is of the current result, or the result cannot be read."""
     try:
         return has_report(site, drive_id, open_drive(output, drive_id).manifest.published_at)
     except PipelineError as error:
@@ -139,7 +141,7 @@ def _write_pages(site: Path) -> None:
     try:
         viser_module()
     except PipelineError:
-        return  # an index alone shows no scene
+        return  # without viser there are no reports, and the index shows no scene
     copy_client(site / "viewer")
 
 

@@ -1,4 +1,4 @@
-// Elements of the pages: found, made, and drawn. Loaded before the page's own script.
+// Finds and makes elements of the pages. Loaded before the page's own script.
 "use strict";
 
 const $ = (id) => document.getElementById(id);

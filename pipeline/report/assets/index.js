@@ -1,4 +1,4 @@
-// The drives of an output: found, filtered by verdict and sorted here, without a server.
+// The index page: searches, filters and sorts the drives of an output in the browser.
 "use strict";
 
 const whole = (value) => Number(value).toLocaleString("en");
@@ -27,7 +27,7 @@ function sketch(path) {
   return box;
 }
 
-// All georeferenced drives on one map, north up: longitudes shortened by the cosine of the latitude, metres on both axes.
+// All georeferenced drives on one map, north up. Longitudes are scaled by the cosine of the latitude: both axes in metres.
 function allMap(drives, box) {
   const space = "http://www.w3.org/2000/svg";
   const node = (tag, attributes, text) => {
@@ -120,5 +120,5 @@ function start(site) {
 
 fetch("drives.json").then((answer) => answer.json()).then(start).catch((error) => {
   $("count").textContent = location.protocol === "file:"
-    ? "Serve this folder to look at it: python -m http.server, or jobs.report --serve" : `drives.json could not be loaded (${error.message}).`;
+    ? "A web server is needed for this page: python -m http.server, or jobs.report --serve" : `drives.json could not be loaded (${error.message}).`;
 });

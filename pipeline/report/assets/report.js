@@ -1,4 +1,4 @@
-// The report of one drive: its figures, its frames and its map, and the controls of the scene (scene.js).
+// The report page of one drive: figures, frames, map, and the controls of the scene (scene.js).
 "use strict";
 
 const number = (value, digits = 3) =>
@@ -161,7 +161,7 @@ class Report {
     action();
   }
 
-  // Until the client has the scene; keys pressed inside the frame then reach the page too.
+  // Waits until the client has loaded the scene. Then keys that are pressed inside its frame are handled here too.
   awaitScene(tries = 0) {
     if (this.scene.isLoaded) {
       this.scene.ready = true;
@@ -292,13 +292,13 @@ class Report {
       paint.stroke();
     };
     new ResizeObserver(draw).observe(canvas);
-    canvas.title = "Median confidence of the frames; chunks below; shaded where the verdict complains";
+    canvas.title = "Median confidence of the frames; chunks below; shaded: findings of the verdict";
   }
 
   findings() {
     const { drive } = this;
     if (!drive.findings.length) {
-      const said = drive.verdict === "unknown" ? "This result carries no verdict." : "Nothing to complain about.";
+      const said = drive.verdict === "unknown" ? "This result has no verdict." : "The verdict has no findings.";
       $("findings").append(make("li", {}, make("button", { text: said, disabled: "" })));
     }
     for (const one of drive.findings) {
@@ -367,5 +367,5 @@ fetch("drive.json").then((answer) => {
   return answer.json();
 }).then((drive) => { window.report = new Report(drive); }).catch((error) => {
   $("waiting").textContent = location.protocol === "file:"
-    ? "Serve this folder to look at it: python -m http.server, or jobs.report --serve" : `The report could not be loaded (${error.message}).`;
+    ? "A web server is needed for this page: python -m http.server, or jobs.report --serve" : `The report could not be loaded (${error.message}).`;
 });

@@ -1,5 +1,5 @@
-// The 3D scene: viser's own client plays a recording in a frame of the page. The page moves the camera, switches layers
-// and marks the frame by handing viser's messages to the client (its __viserMutable). Vectors are arrays of three.
+// The 3D scene: viser's client plays a recording in an iframe. The page moves the camera, switches layers and marks the
+// current frame by passing viser's messages to the client (its __viserMutable). Vectors are arrays of three numbers.
 "use strict";
 
 class Scene {
@@ -17,7 +17,7 @@ class Scene {
     frame.src = `../../viewer/index.html?${query}`;
   }
 
-  // The client, once it has loaded the recording; null before, and with a client that offers no way in.
+  // The client, once it has loaded the recording; null before, and for a client without __viserMutable.
   get client() {
     try { return this.frame.contentWindow.__viserMutable || null; } catch { return null; }
   }
