@@ -29,7 +29,7 @@ _WHEN_AUTO = Identity("when it is auto; else what is in the masks counts", lambd
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Drives to poses and points."""
+    """Settings of jobs.reconstruct."""
 
     input: str | None = setting(None, group="input", positional=True, identity=NEVER)
     """A drive (folder of images, KITTI odometry sequence or video), a folder with many, or a drive list
@@ -40,13 +40,13 @@ class RunConfig:
     drive_id: str | None = setting(None, group="input", identity=NEVER)
     """Name of the drive in the output; by default the name of the input's folder or file."""
     weights: str | None = setting(None, group="quality", identity=NEVER)
-    """Checkpoint: a path, s3:// or hf://owner/repo/file (.pt or .safetensors). By default the preset's own."""
+    """Checkpoint: a path, s3:// or hf://owner/repo/file (.pt or .safetensors). By default those of the preset."""
     preset: str | None = setting(None, group="quality", identity=ALWAYS)
-    """Network: city_tiny, vit_small or scal3r. By default what the weights say; without weights city_tiny."""
+    """Network: city_tiny, vit_small or scal3r. By default that of the weights; without weights city_tiny."""
     chunk_size: int | None = setting(None, group="quality", identity=ALWAYS)
-    """Frames a chunk; by default what the network was trained for (60 for the published one)."""
+    """Frames in a chunk; by default as in the network's training (60 for the published one)."""
     overlap: int | None = setting(None, group="quality", identity=ALWAYS)
-    """Frames that neighbouring chunks share; by default what the network was trained for (30)."""
+    """Frames that neighbouring chunks share; by default as in the network's training (30)."""
     stride: int = setting(1, group="input", identity=ALWAYS)
     """Use every n-th frame of the input."""
     fps: float | None = setting(None, group="input", identity=ALWAYS)
@@ -54,31 +54,32 @@ class RunConfig:
     start: int | None = setting(None, group="input", identity=ALWAYS)
     """First frame of the input that is used, counted before stride or fps; by default its first."""
     end: int | None = setting(None, group="input", identity=ALWAYS)
-    """Frame behind the last one that is used; by default all frames are."""
+    """Frame after the last one that is used; by default all frames are used."""
     rotate: Literal[0, 90, 180, 270] | None = setting(None, group="input")
-    """Turn stored frames by so many degrees to the right, instead of as EXIF or the video says."""
+    """Turn stored frames by this many degrees to the right, instead of the orientation in EXIF or the video."""
     masks: str | None = setting(None, group="input", identity=_WHEN_AUTO)
-    """What of the frames is left out: a picture for all frames (black is left out), a folder with one for each
-    (000000.png or 000000.jpg.png for the frame 000000.jpg; below it a folder of a drive's name where drives are many),
-    or auto: what does not move while the car does (bonnet, mirror, time stamp)."""
+    """Pixels of the frames to leave out: a picture for all frames (black is left out), a folder with one for each frame
+    (000000.png or 000000.jpg.png for the frame 000000.jpg; for many drives in a folder with the drive's name), or auto:
+    parts that do not move while the car does (bonnet, mirror, time stamp)."""
     join_clips: bool = setting(True, expert=True, identity=NEVER)  # a drive knows its files
-    """Videos that follow each other, and folders whose frames go on counting, are one drive; nuScenes' folders are cut
-    into scenes. Else each file, and each folder of pictures, is a drive."""
+    """Videos that follow each other, and folders whose frame numbers continue, are one drive; nuScenes' folders are cut
+    into scenes. Otherwise each video and each folder of pictures is a drive."""
     max_bad_share: float = setting(0.2, expert=True, identity=ALWAYS)
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = setting(False, group="many drives", identity=NEVER)
-    """Of many drives: read headers only, say what would be done and what it takes, and do nothing."""
+    """Of many drives: read only headers, and say what a run would do and cost."""
     only: str | None = setting(None, group="many drives", identity=NEVER)
-    """Of many drives: those whose id or one of whose tags matches this pattern (* and ?)."""
+    """Of many drives: only those whose id or one of whose tags matches this pattern (* and ?)."""
     limit: int | None = setting(None, group="many drives", identity=NEVER)
-    """Of many drives: at most so many of those that are to be done, the longest first."""
+    """Of many drives: do at most this many, the longest ones."""
     retry_failed: bool = setting(False, group="many drives", identity=NEVER)
-    """Of many drives: only those that failed before, quarantined ones too, counted afresh."""
+    """Of many drives: only those that failed or were quarantined before; earlier failures no longer count."""
     groups: int | None = setting(None, group="what runs where", identity=NEVER)
-    """Groups of workers that each run a drive at a time; by default one, or as many as there are GPUs for."""
+    """Groups of workers, each of which processes one drive at a time; by default one, or as many as the GPUs allow."""
     workers: int | None = setting(None, group="what runs where", identity=NEVER)
-    """Processes that share a drive's chunks, one GPU each where there are GPUs. By default one, or for many drives as
-    many as the longest one's chunk states need. On one machine 1 runs in this process."""
+    """Processes that share the chunks of a drive, each with its own GPU where there are GPUs. By default one, or for
+    many drives as many as the chunk states of the longest drive need. Without a cluster, a single worker runs in this
+    process."""
     device: Device = setting("auto", group="what runs where", identity=NEVER)
     """Where the network runs: gpu, cpu, or auto: on GPUs where this machine or the cluster has any when the run starts.
     With gpu a run waits for an autoscaler's first GPU node instead of beginning on CPUs."""
@@ -106,7 +107,7 @@ class RunConfig:
     memory_scope: MemoryScope = setting("drive", expert=True, identity=ALWAYS)
     """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
     loops: bool = setting(True, group="quality", identity=ALWAYS)
-    """Look for places that the drive comes back to, and close loops there."""
+    """Find places to which the drive returns, and close loops there."""
     stops: bool = setting(True, group="quality", identity=ALWAYS)
     """Leave out frames in which the car stands; in the output they have the pose of the frame before them."""
     turns: bool = setting(True, expert=True, identity=ALWAYS)
@@ -115,9 +116,9 @@ class RunConfig:
     """Adjust cameras and depth to corners followed through the images (bundle adjustment) before chunks are joined.
     The images judge the result in any case."""
     overwrite: bool = setting(False, group="output", identity=NEVER)
-    """Do the drive again though its result is there."""
+    """Do the drive again although its result exists."""
     keep_predictions: bool = setting(False, group="output", identity=NEVER)
-    """Keep the staged predictions of the chunks after publishing."""
+    """Keep the staged predictions of the chunks after publishing, for jobs.realign."""
     address: str | None = setting(None, group="what runs where", identity=NEVER)
     """Ray cluster to join; by default the one of RAY_ADDRESS (as in a submitted job), else a local one."""
     camera: CameraConfig = field(default_factory=CameraConfig)
@@ -162,7 +163,7 @@ class RunConfig:
 
     @property
     def budgets(self) -> MemoryBudgets:
-        """Memory that waiting chunks of a worker may take."""
+        """Memory that waiting chunks of a worker may use."""
 
         def size(text: str | None, name: str) -> int | None:
             return None if text is None else parse_size(text, name)
@@ -181,7 +182,7 @@ class RunConfig:
 
     @property
     def all_ranks(self) -> int:
-        """Ranks of all groups that work side by side on this machine."""
+        """Number of ranks of all groups together."""
         return self.ranks * (self.groups or 1)
 
     @property
@@ -192,8 +193,8 @@ class RunConfig:
         return NetworkSpec(preset, self.weights, precision, bool(self.compile_blocks))
 
     def with_arithmetic(self, on_gpus: bool, bfloat16: bool) -> RunConfig:
-        """The same settings with precision and compiling settled for where the network runs, and whether that has
-        bfloat16. Without this, auto is float32 and nothing is compiled, as on a CPU."""
+        """The same settings with precision and compiling decided. on_gpus: the network runs on GPUs; bfloat16: they
+        have it. Without this, auto is float32 and nothing is compiled, as on a CPU."""
         precision = self.precision
         if precision == "auto":
             precision = "bfloat16" if on_gpus and bfloat16 else "float32"
@@ -205,19 +206,18 @@ class RunConfig:
         size = self.chunk_size or model.chunk_size
         overlap = self.overlap
         if overlap is None:
-            # an own chunk size keeps the network's ratio of overlap
+            # with another chunk size the overlap keeps the network's ratio
             overlap = min(model.chunk_overlap * size // model.chunk_size, size - 1)
         return replace(self, chunk_size=size, overlap=overlap)
 
     def result_settings(self) -> dict[str, object]:
-        """The settings on which a result's numbers depend, by the rule at each field: what a published drive is known
-        by."""
+        """The settings on which a result's numbers depend, by the rule at each field. They are part of its identity."""
         preset = None if self.weights is None and self.preset == DEFAULT_PRESET else self.preset
-        return identity_values(replace(self, preset=preset, precision=self.network.precision))  # what auto came to
+        return identity_values(replace(self, preset=preset, precision=self.network.precision))  # auto resolved
 
     def same_result_settings(self) -> Iterable[dict[str, object]]:
-        """Other settings that come to just the same result, as what they are known by: the network's preset said or
-        left out, the first frame said or left out. Raises what reading the weights raises."""
+        """Identity settings of other settings with exactly the same result: preset given or left out, first frame given
+        or left out. Raises the errors of reading the weights."""
         now, model = self.result_settings(), self.network.config()
         presets: list[str | None] = [name for name in ModelConfig.preset_names() if ModelConfig.preset(name) == model]
         if replace(self, preset=None).network.config() == model:
