@@ -111,7 +111,7 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans drives. config: resolved settings (`pipeline.reconstruct.resolve_settings`)."""
+    """Plans drives. config: resolved settings (`pipeline.prepare.resolve_settings`)."""
 
     config: RunConfig
     model: ModelConfig
