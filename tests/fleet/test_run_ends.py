@@ -55,7 +55,7 @@ def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
     assert "3 runs in a row died" in run.rows["d"].reason
 
 
-def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
+def test_a_group_on_a_draining_node_begins_no_more_drives_there(tmp_path):
     world = World()
     begun = []
 
@@ -71,7 +71,7 @@ def test_a_group_on_a_node_that_is_going_begins_nothing_more_there(tmp_path):
     assert len(world.waves) > 1 and Counter(one for tries in world.tries.values() for one in tries) == {"ok": 8}
 
 
-def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_path):
+def test_a_stopped_run_records_its_unfinished_drives_at_once_and_the_next_run_does_them(tmp_path):
     world = World()
 
     def on_go(drive_id):
@@ -102,7 +102,7 @@ def test_a_stopped_run_says_at_once_what_it_did_not_do_and_the_next_goes_on(tmp_
     assert set(states(World().run(tmp_path, names)).values()) == {"published"}
 
 
-def test_what_another_run_staged_is_not_cleared_by_the_one_that_lost_the_drive(tmp_path, monkeypatch):
+def test_a_run_that_lost_a_drive_does_not_remove_what_another_run_staged(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
     world, theirs = World({"d": ["crash", "ok"]}), tmp_path / "_staging" / "d" / "theirs"
 
@@ -121,7 +121,7 @@ def test_what_another_run_staged_is_not_cleared_by_the_one_that_lost_the_drive(t
     assert run.rows["d"].state in ("skipped", "published")
 
 
-def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path):
+def test_the_next_run_removes_what_a_killed_run_left_of_a_published_drive(tmp_path):
     identity = World().run(tmp_path / "first", ["d"]).rows["d"].identity
     out = tmp_path / "out"
     out.mkdir()
@@ -135,7 +135,7 @@ def test_what_a_killed_run_left_of_a_published_drive_goes_with_the_next(tmp_path
     assert {path.name for path in (out / "_staging").iterdir()} == {"kept", "other"}
 
 
-def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive(tmp_path):
+def test_a_group_that_ends_on_a_draining_node_counts_as_no_death_of_its_drive(tmp_path):
     world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group when the notice is over
     world.draining = {"node-0"}
     world.run_wave = lambda *a: (world.draining.clear(), World.run_wave(world, *a))[1]
@@ -144,7 +144,7 @@ def test_a_group_that_ends_on_a_node_that_is_going_is_not_held_against_its_drive
     assert (row.state, row.attempts) == ("published", 5)
 
 
-def test_a_publish_that_is_not_through_when_the_run_is_left_says_nothing_more(tmp_path, monkeypatch):
+def test_a_publish_that_outlasts_the_run_reports_nothing_more(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.fleet.run._FINISH_AFTER_STOP_S", 0.5)
     world, gate, ended = World(), threading.Event(), threading.Event()
 

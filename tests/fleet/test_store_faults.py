@@ -48,7 +48,7 @@ def test_a_store_that_is_slow_or_says_503_now_and_then_loses_nothing(proxy):
     assert proxy.hit > 50
 
 
-def test_one_key_that_is_refused_fails_its_drive_and_no_other(proxy):
+def test_one_refused_key_fails_only_its_drive(proxy):
     proxy.fault = lambda method, path: "403" if "_leases/d3.json" in path else None
     output = "s3://tests/refused"
     run = World().run(output, NAMES)
@@ -60,7 +60,7 @@ def test_one_key_that_is_refused_fails_its_drive_and_no_other(proxy):
 
 
 @pytest.mark.slow
-def test_a_store_that_is_killed_and_comes_back_costs_its_absence_and_nothing_else(tmp_path, monkeypatch):
+def test_a_store_that_is_killed_and_restarted_only_delays_the_run(tmp_path, monkeypatch):
     server = S3Server(tmp_path / "s3")
     (tmp_path / "s3").mkdir()
     server.start()

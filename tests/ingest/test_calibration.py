@@ -82,7 +82,7 @@ def test_a_named_calibration_overrules_the_one_beside_and_none_takes_neither(tmp
         find_drive(uri, camera=CameraConfig(f"{tmp_path}/missing.txt"))
 
 
-def test_a_broken_calibration_beside_a_drive_is_said_with_what_to_do(tmp_path):
+def test_a_broken_calibration_beside_a_drive_gives_an_error_with_advice(tmp_path):
     write_images(tmp_path / "07" / "image_0", 3)
     (tmp_path / "07" / "calib.txt").write_text(KITTI.replace("50 0", "0 0"))
     with pytest.raises(CalibrationError, match=r"07/calib\.txt: P0: expected focal lengths above zero.*--camera\.file"):

@@ -32,7 +32,7 @@ def test_pictures_in_the_order_of_their_times_are_no_note(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [range(30, 0, -1), [*range(15, 30), *range(15)], [0.9, 0.5]])
-def test_another_order_is_said_with_both_pictures(tmp_path, seconds):
+def test_a_different_order_gives_a_note_with_both_pictures(tmp_path, seconds):
     notes = drive(tmp_path / "a", seconds)
     assert len(notes) == 1 and "order of names is not that of EXIF's times" in notes[0] and ".jpg" in notes[0]
 

@@ -51,7 +51,7 @@ def test_euroc_is_timed_by_the_names_in_its_table(tmp_path):
         ("data.csv", "", "data.csv: no row for '0.png'"),
     ],
 )
-def test_times_that_do_not_fit_are_named(tmp_path, file, text, said):
+def test_times_that_do_not_fit_the_pictures_give_an_error_that_names_the_file(tmp_path, file, text, said):
     folder = pictures(tmp_path / "cam" / "data", ["0.png", "1.png"])
     (tmp_path / "cam" / file).write_text(text)
     with pytest.raises(DriveError, match=said):

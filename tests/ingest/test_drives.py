@@ -172,14 +172,14 @@ def test_nonsense_settings_are_refused(tmp_path, wrong):
         find_drive(str(tmp_path), **wrong)
 
 
-def test_no_such_folder_is_said(tmp_path):
+def test_a_missing_folder_gives_an_error(tmp_path):
     with pytest.raises(NotFoundError, match=r"no such file or folder: .*/nowhere"):
         find_drive(str(tmp_path / "nowhere"))
     with pytest.raises(NotFoundError, match=r"no such file or folder: .*/nowhere.mp4"):
         find_drive(str(tmp_path / "nowhere.mp4"))
 
 
-def test_a_folder_without_images_is_said_with_a_remedy(tmp_path):
+def test_a_folder_without_images_gives_an_error_with_advice(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DriveError, match=r"no frames in .*; 1 file \.txt is not used; give the folder that holds"):
         find_drive(str(tmp_path))
@@ -238,7 +238,7 @@ def test_a_video_is_a_drive_with_the_times_of_its_frames(tmp_path):
     assert find_drive(drive.source_uri, stride=7).video_frames == (0, 7, 14, 21, 28)
 
 
-def test_a_video_without_bytes_or_index_is_said(tmp_path):
+def test_a_video_without_bytes_or_index_gives_an_error(tmp_path):
     path = write_video(tmp_path / "ride.mp4", 20)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DecodeError, match=r"cannot be opened as a video, incomplete or not one") as raised:

@@ -78,7 +78,7 @@ def test_strides_rates_and_ranges_count_through_all_clips(tmp_path):
     assert find_drive(str(tmp_path / "ride"), fps=1).frame_count == 8
 
 
-def test_clips_that_are_not_to_be_joined_are_said(tmp_path):
+def test_clips_that_are_not_joined_are_named_in_the_error(tmp_path):
     write_clips(tmp_path / "ride", 2)
     with pytest.raises(DriveError, match="it holds 2 videos, each of them a drive"):
         find_drive(str(tmp_path / "ride"), join=False)

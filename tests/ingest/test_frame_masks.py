@@ -41,14 +41,14 @@ def test_frames_of_a_video_are_named_by_number(tmp_path):
     assert masks.of(0) is None and masks.of(1) is not None
 
 
-def test_masks_that_fit_no_frame_are_said_before_the_work(tmp_path):
+def test_masks_that_fit_no_frame_give_an_error_before_any_work(tmp_path):
     write_images(tmp_path / "drive", 2)
     write_mask(tmp_path / "masks" / "other.png", 24)
     with pytest.raises(CalibrationError, match=r"--masks .*no mask with the name of a frame of drive drive, such as"):
         find_drive(str(tmp_path / "drive"), masks=str(tmp_path / "masks"))
 
 
-def test_a_result_is_known_by_what_is_in_its_masks(tmp_path):
+def test_the_content_of_masks_is_part_of_a_results_identity(tmp_path):
     write_images(tmp_path / "drive", 2)
     write_mask(tmp_path / "a.png", 24)
     write_mask(tmp_path / "b.png", 30)

@@ -82,13 +82,13 @@ def test_of_series_side_by_side_one_is_taken_and_the_other_named(taken, left, sa
         [f"1616102{i:03d}.{j}.jpg" for i in range(5) for j in (0, 25, 5, 75)],
     ],
 )
-def test_what_goes_on_under_another_name_is_one_series(names):
+def test_frames_that_continue_under_another_name_are_one_series(names):
     series = find_series(names)
     assert sorted(series.order) == list(range(len(names)))
     assert series.notes == ()
 
 
-def test_what_is_not_used_is_counted_by_kind_and_what_can_be_done_is_said_first():
+def test_unused_files_are_counted_by_kind_and_kinds_with_advice_come_first():
     names = ["a.txt", "b.txt", "c.HEIC", "d.heic", "README", ".DS_Store"]
     said = unused_files(names, {".heic": "convert them"})
     assert said == (

@@ -33,7 +33,7 @@ def test_what_is_no_time_is_named_with_its_line(line):
 
 
 @pytest.mark.parametrize("line", ["9" * 20, "1e30", "12345678901.5e9"])
-def test_what_no_clock_can_show_is_refused(line):
+def test_a_time_that_does_not_fit_into_nanoseconds_is_refused(line):
     with pytest.raises(DriveError, match="line 1"):
         read_times(line.encode(), "times.txt")
 

@@ -119,14 +119,14 @@ def test_a_store_that_fails_fails_its_drive_and_not_the_next(one_ray, tasks, tmp
     assert len(list(iter_chunk_windows(rank_frames, 1))) == 1
 
 
-def test_a_plan_travels_before_it_begins_and_not_after(one_ray, tasks):
+def test_rank_frames_can_be_pickled_before_the_stream_begins_and_not_after(one_ray, tasks):
     rank_frames = ray.get(ray.put(local_frames(tasks[:2])[0]))
     assert len(list(iter_chunk_windows(rank_frames, 1))) == 1
     with pytest.raises(RuntimeError, match="has begun"):
         pickle.dumps(rank_frames)
 
 
-def test_configure_plans_the_pending_drives_anew_for_every_group(one_ray, tasks):
+def test_configure_makes_new_streams_of_the_pending_drives_for_every_group(one_ray, tasks):
     done = {"many"}
     config = FrameDataConfig(
         tasks, pending=lambda all_tasks: [task for task in all_tasks if task.drive.drive_id not in done]
@@ -190,7 +190,7 @@ class _Listed(RankFrames):
         self._started = (make(segment) for segment in rank_segments([task], 0, 1))
 
 
-def test_gluing_holds_a_window_the_overlap_and_two_segments_at_most(tmp_path):
+def test_joining_segments_keeps_at_most_a_chunk_the_overlap_and_two_segments(tmp_path):
     write_images(tmp_path / "d", 1)
     drive = find_drive(str(tmp_path / "d"))
     frames, size, overlap, height, width = 300, 20, 8, 42, 56

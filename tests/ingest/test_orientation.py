@@ -67,7 +67,7 @@ def test_frames_that_differ_in_orientation_alone_are_one_drive(tmp_path):
     np.testing.assert_array_equal(got.images, frames(stored(tmp_path / "plain", [UPRIGHT] * 8)).images)
 
 
-def test_a_turned_drive_is_known_by_its_orientation_and_an_upright_one_as_before(tmp_path):
+def test_the_orientation_of_a_turned_drive_is_part_of_its_identity_and_upright_drives_keep_theirs(tmp_path):
     assert stored(tmp_path / "plain", [UPRIGHT] * 2).picture == {}
     assert stored(tmp_path / "turned", [6] * 2).picture == {"orientation": 6}
 

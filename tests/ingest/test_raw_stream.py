@@ -9,7 +9,7 @@ from tests.ingest.makers import number_of, picture
 
 
 @pytest.mark.parametrize("between", [0, 2])
-def test_frames_of_a_bare_stream_are_found_by_their_number(tmp_path, between):
+def test_frames_of_a_raw_stream_are_found_by_their_number(tmp_path, between):
     uri = str(tmp_path / "video.h264")
     with av.open(uri, "w") as film:
         stream = film.add_stream("libx264", rate=20)

@@ -69,7 +69,7 @@ def test_noise_flicker_and_a_lorry_do_not_end_a_stop():
     assert not still[metres > 0.3].any()
 
 
-def test_creeping_adds_up():
+def test_slow_motion_adds_up():
     texture = np.random.default_rng(1).integers(30, 220, (32, 16)).astype(np.float32)
     wide = np.stack([np.interp(np.arange(4000) / 10, np.arange(400), np.resize(row, 400)) for row in texture])
 
@@ -104,7 +104,7 @@ def test_a_view_that_is_mostly_far_away_does_not_stand_while_near_things_move(sh
 
 
 @pytest.mark.parametrize("moving", ["below", "above"])
-def test_far_things_and_a_bonnet_alone_are_no_proof_of_standing(moving):
+def test_a_still_bonnet_and_still_far_things_do_not_mean_that_the_car_stands(moving):
     texture = np.random.default_rng(2).integers(40, 210, (32, 640)).astype(np.float32)
     texture = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in texture])
     pictures = np.repeat(texture[None, :, :64], 60, axis=0)
@@ -165,7 +165,7 @@ def plans(draw):
 
 @given(plans())
 @settings(max_examples=200)
-def test_shifted_chunks_keep_every_promise_of_the_plan(plan):
+def test_shifted_chunks_keep_all_properties_of_planned_chunks(plan):
     frames, size, overlap, turned, reach = plan
     chunks = plan_chunks(frames, size, overlap)
     shifted = shift_borders(chunks, turned, overlap, reach)

@@ -52,7 +52,7 @@ def test_a_video_that_ends_early_has_the_frames_that_are_there_and_says_how_many
     assert all("ends early" in str(item) for item in numbers(str(path), (10**10, 2 * 10**10)))
 
 
-def test_a_promised_duration_of_centuries_costs_nothing(tmp_path):
+def test_a_header_that_announces_centuries_costs_no_time(tmp_path):
     path = write_video(tmp_path / "a.mkv", 12)
     data = path.read_bytes()
     at = data.index(b"00:00:01.2")
@@ -61,7 +61,7 @@ def test_a_promised_duration_of_centuries_costs_nothing(tmp_path):
     assert len(timeline.timestamps_ns) == 12
 
 
-def test_of_two_picture_streams_the_larger_is_taken_and_it_is_said(tmp_path):
+def test_of_two_picture_streams_the_larger_is_used_with_a_note(tmp_path):
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = []
@@ -81,7 +81,7 @@ def test_of_two_picture_streams_the_larger_is_taken_and_it_is_said(tmp_path):
     assert numbers(str(path), timeline.timestamps_ns) == list(range(6))
 
 
-def test_a_repeated_time_costs_one_frame_and_is_said(tmp_path):
+def test_a_repeated_time_drops_one_frame_with_a_note(tmp_path):
     source = write_video(tmp_path / "a.mp4", 12, codec="mpeg4")
     path = tmp_path / "b.mkv"
     with av.open(str(source)) as read, av.open(str(path), "w") as written:

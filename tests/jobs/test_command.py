@@ -43,7 +43,7 @@ def test_paths_keep_their_letters_where_the_locale_says_ascii(tmp_path):
     assert str(folder) in said.stdout + said.stderr and "\\udc" not in said.stdout + said.stderr
 
 
-def test_letters_that_the_terminal_cannot_show_are_escaped(tmp_path):
+def test_characters_that_the_terminal_cannot_show_are_escaped(tmp_path):
     words = [sys.executable, "-m", "jobs.status", "--output", str(tmp_path / "東")]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)

@@ -37,7 +37,7 @@ print("done", flush=True)
 
 
 @pytest.mark.cluster
-def test_a_node_that_is_told_to_go_finishes_its_work_and_is_let_go_before_its_time(tmp_path):
+def test_a_draining_node_finishes_its_work_and_the_command_returns_before_the_deadline(tmp_path):
     with local_head() as head:
         env = {**head.environment, "RAY_ADDRESS": head.gcs, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-c", WORK, str(tmp_path / "started"), str(tmp_path / "told")]

@@ -66,7 +66,7 @@ def test_an_output_and_a_root_need_the_drives_name_only_once(drive, tmp_path, ca
     assert less["trajectory"]["sim3"]["rpe"]["over_1_frame"]["pairs"] == 17  # none across the gap
 
 
-def test_files_of_poses_will_do(tmp_path, capsys):
+def test_files_of_poses_can_be_compared(tmp_path, capsys):
     poses = walk(30)
     write_kitti_poses(tmp_path / "truth.txt", poses)
     write_tum(tmp_path / "pred.txt", drifted(poses), 0.1 * np.arange(30))

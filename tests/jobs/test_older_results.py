@@ -61,7 +61,7 @@ def test_an_older_result_is_not_made_again(older, capsys):
         (("--camera.no-square-pixels",), False),
     ],
 )
-def test_settings_that_say_the_same_leave_an_older_result_and_others_do_not(older, words, done):
+def test_equivalent_settings_keep_an_older_result_and_other_settings_do_not(older, words, done):
     assert decided(older, *words).done == done
 
 

@@ -45,7 +45,7 @@ def test_runs_are_found_on_the_top_level_and_in_lists(tmp_path):
     ("text", "said"),
     [("{", "is no JSON file"), ("[1]", "does not say what"), ('{"what": "x", "frames": true}', "no run with frames")],
 )
-def test_what_is_no_benchmark_is_said_in_one_line(tmp_path, text, said):
+def test_a_file_that_is_no_benchmark_gives_a_one_line_error(tmp_path, text, said):
     (tmp_path / "file.json").write_text(text)
     with pytest.raises(DriveError, match=said):
         read_benchmarks([str(tmp_path / "file.json")])

@@ -85,7 +85,7 @@ def opened(browser, base, width, height):
     return one
 
 
-def test_the_report_loads_scrubs_compares_and_obeys_the_keyboard(site, browser):
+def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     base = site[1]
     one = opened(browser, base, 1440, 1000)
     page = one.page
@@ -186,7 +186,7 @@ def test_the_report_fits_a_telephone(site, browser):
     page.close()
 
 
-def test_the_index_finds_filters_and_sorts_and_leads_to_the_report(site, browser):
+def test_the_index_searches_filters_sorts_and_links_to_reports(site, browser):
     one = watched(browser, site[1], 1440, 900)
     page = one.page
     page.goto(f"{site[1]}/index.html")

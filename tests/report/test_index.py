@@ -57,7 +57,7 @@ def test_an_input_that_is_gone_leaves_the_thumbnail_out(output, tmp_path):
     assert index_drives(str(output), ["first"], tmp_path / "site", Reporter())[0]["thumb"] is None
 
 
-def test_an_output_without_drives_is_said(tmp_path):
+def test_an_output_without_drives_gives_an_error(tmp_path):
     with pytest.raises(DriveError, match="no output at"):
         published_drives(str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()

@@ -28,7 +28,7 @@ def test_a_large_budget_shows_all_and_says_so(drive):
     assert sample.note == f"all {drive.manifest.counts.points:,} points"
 
 
-def test_a_share_is_even_in_space(drive):
+def test_a_sample_is_even_in_space(drive):
     every, few = sample_points(drive, 10**9), sample_points(drive, drive.manifest.counts.points // 5)
     for axis in range(3):
         np.testing.assert_allclose(

@@ -136,7 +136,7 @@ def test_a_video_alone_is_a_fleet_of_one():
     assert list(iter_drives("s3://b/clip.mp4")) == [DriveRef("clip", "s3://b/clip.mp4")]
 
 
-def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
+def test_invalid_names_and_repeated_ids_are_refused_and_the_other_drives_are_found(tmp_path):
     put(str(tmp_path), ["a b/0.png", "ok/0.png", "ok.mp4", "späti/0.png", "z/0.png"])
     found = list(iter_drives(str(tmp_path)))
     assert [ref.drive_id for ref in found if isinstance(ref, DriveRef)] == ["ok", "späti", "z"][::2]
@@ -148,13 +148,13 @@ def test_odd_names_and_second_ids_are_refused_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("names", [["notes.txt"], ["_hidden/0.png"]])
-def test_an_input_without_drives_is_said_in_one_line(tmp_path, names):
+def test_an_input_without_drives_gives_a_one_line_error(tmp_path, names):
     put(str(tmp_path), names)
     with pytest.raises(DriveError, match=r"no drives below .*drive list"):
         iter_drives(str(tmp_path))
 
 
-def test_an_input_that_is_not_there_is_said(tmp_path):
+def test_a_missing_input_gives_an_error(tmp_path):
     with pytest.raises(StorageError, match="no such file or folder"):
         iter_drives(str(tmp_path / "nowhere"))
 
@@ -165,13 +165,13 @@ def test_folders_are_searched_to_a_depth(tmp_path):
     assert ref.uri == str(Path(tmp_path, *"abcdef"[:DEPTH]))
 
 
-def test_nothing_is_put_together_where_that_is_not_wanted(tmp_path):
+def test_with_no_join_clips_no_files_are_joined(tmp_path):
     names = ["card/GX010042.MP4", "card/GX020042.MP4", *(f"ride/{n // 3:03d}/{n:06d}.png" for n in range(6))]
     found = iter_drives(put(str(tmp_path), names), join=False)
     assert [ref.drive_id for ref in found] == ["card__GX010042", "card__GX020042", "ride__000", "ride__001"]
 
 
-def test_joined_drives_say_which_files_they_are(tmp_path):
+def test_joined_drives_name_their_files(tmp_path):
     root = put(str(tmp_path), ["GX010042.MP4", "GX020042.MP4", "GX010043.MP4"])
     assert [ref.uri for ref in iter_drives(root)] == [f"{root}/GX010042.MP4..GX020042.MP4", f"{root}/GX010043.MP4"]
     alone = put(str(tmp_path / "ride"), ["seg_1.mp4", "seg_2.mp4"])
@@ -179,7 +179,7 @@ def test_joined_drives_say_which_files_they_are(tmp_path):
 
 
 @pytest.mark.cluster
-def test_frames_are_not_listed_to_find_drives(s3, monkeypatch):  # noqa: F811
+def test_discovery_does_not_list_frames(s3, monkeypatch):  # noqa: F811
     """Ten drives of 300 frames: one request for the prefix and one small one a drive."""
     bucket = f"{s3}/wide"
     fs = fsspec.filesystem("s3")
@@ -200,7 +200,7 @@ def test_frames_are_not_listed_to_find_drives(s3, monkeypatch):  # noqa: F811
     assert len(requests) == 11 and max(names for _, names in requests) <= FIRST_LOOK_NAMES
 
 
-def test_lists_of_drives_are_inputs_too(tmp_path):
+def test_a_drive_list_can_be_the_input(tmp_path):
     rows = [{"drive_id": "a", "uri": "d/a"}, {"drive_id": "../a", "uri": "d/b"}, {"drive_id": "a", "uri": "d/c"}]
     (tmp_path / "fleet.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = list(iter_drives(str(tmp_path / "fleet.jsonl")))
@@ -214,7 +214,7 @@ def test_the_output_below_the_input_holds_no_drives(tmp_path):
     assert [ref.drive_id for ref in iter_drives(root, leave_out=f"{root}/out")] == ["d1"]
 
 
-def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other_drive(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_tried_again_and_stops_no_other_drive(tmp_path, monkeypatch):
     names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
     root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
     monkeypatch.setattr(patience, "STORE_WAITS_S", (0.01, 0.01))
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_looked_at_is_asked_for_again_and_costs_no_other
     assert (asked["d1"], asked["d3"], asked["d0"]) == (3, 3, 1)
 
 
-def test_links_to_folders_are_drives_and_each_folder_is_one_once(tmp_path):
+def test_links_to_folders_are_followed_and_each_folder_is_one_drive(tmp_path):
     put(str(tmp_path), ["store/x/0.png", "store/y/0.png", "fleet/c/0.png", "fleet/e/0.png"])
     fleet = tmp_path / "fleet"
     links = {"a": "../store/x", "b": "../store/y", "again": "../store/x", "up": "..", "self": ".", "latest": "c"}
@@ -250,7 +250,7 @@ def test_links_to_folders_are_drives_and_each_folder_is_one_once(tmp_path):
     assert sum("the same folder as" in note or "is found itself" in note for note in notes) == 2
 
 
-def test_a_link_into_nothing_is_refused_by_its_name(tmp_path):
+def test_a_dangling_link_is_refused_with_its_name(tmp_path):
     put(str(tmp_path), ["a/0.png"])
     (tmp_path / "gone").symlink_to("/nowhere/drive")
     drives = {ref.drive_id: ref for ref in iter_drives(str(tmp_path))}
@@ -281,6 +281,6 @@ def test_pictures_beside_clips_or_folders_of_drives_are_counted(tmp_path, beside
     assert len(notes) == 1 and notes[0].startswith("1 picture(s) in ")
 
 
-def test_a_camera_folder_named_data_lends_the_name_above_it(tmp_path):
+def test_a_drive_in_a_folder_named_data_has_the_name_of_the_folder_above(tmp_path):
     put(str(tmp_path), ["image_02/data/0.png"])
     assert [ref.drive_id for ref in iter_drives(str(tmp_path / "image_02"))] == ["image_02"]

@@ -36,7 +36,7 @@ def write(folder, kind, rows=ROWS):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
-def test_all_formats_say_the_same(tmp_path, kind):
+def test_all_formats_give_the_same_drives(tmp_path, kind):
     assert list(read_drive_list(write(tmp_path, kind))) == [
         DriveRef("a", "s3://bucket/a", 5, 10, 2.5, ("night", "rain")),
         DriveRef("b", str(tmp_path / "drives/b")),
@@ -57,7 +57,7 @@ def test_all_formats_say_the_same(tmp_path, kind):
         ("a,s3://b/a,,,nan,", None),
     ],
 )
-def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path, row, said):
+def test_a_bad_row_is_reported_with_its_line_and_the_others_are_read(tmp_path, row, said):
     path = tmp_path / "fleet.csv"
     path.write_text(f"drive_id,uri,start,end,fps,tags\n{row}\ngood,/d,,,,\n")
     first, second = read_drive_list(str(path))
@@ -80,7 +80,7 @@ def test_a_bad_row_is_named_by_its_line_and_the_others_go_on(tmp_path, row, said
     ],
     ids=range(6),
 )
-def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
+def test_a_bad_line_of_json_is_reported_and_the_others_are_read(tmp_path, line, said):
     path = tmp_path / "fleet.jsonl"
     path.write_text(f'{line}\n\n{{"drive_id": 7, "uri": "/good"}}\n')
     first, second = read_drive_list(str(path))
@@ -89,20 +89,20 @@ def test_a_bad_line_of_json_is_named_and_the_others_go_on(tmp_path, line, said):
 
 
 @pytest.mark.parametrize("header", ["drive_id", "drive_id,uri,URI", "drive_id,uri,uri", ""])
-def test_columns_that_do_not_fit_are_said_at_once(tmp_path, header):
+def test_missing_and_repeated_columns_are_refused_at_once(tmp_path, header):
     path = tmp_path / "fleet.csv"
     path.write_text(header + "\n")
     with pytest.raises(DriveError, match="a drive list has the columns drive_id, uri, start, end, fps, tags"):
         list(read_drive_list(str(path)))
 
 
-def test_a_file_that_is_no_parquet_is_said_in_one_line(tmp_path):
+def test_a_file_that_is_not_parquet_gives_a_one_line_error(tmp_path):
     (tmp_path / "fleet.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DriveError, match="not a readable Parquet file"):
         list(read_drive_list(str(tmp_path / "fleet.parquet")))
 
 
-def test_a_csv_cell_beyond_all_bounds_costs_one_row(tmp_path):
+def test_a_csv_cell_that_is_too_long_refuses_only_its_row(tmp_path):
     path = tmp_path / "fleet.csv"
     path.write_text(f"drive_id,uri\na,{'x' * 300_000}\nb,/b\n")
     first, second = read_drive_list(str(path))
@@ -110,7 +110,7 @@ def test_a_csv_cell_beyond_all_bounds_costs_one_row(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "ndjson", "json"])
-def test_other_columns_are_passed_over_with_a_note_and_case_does_not_count(tmp_path, kind):
+def test_unknown_columns_are_ignored_with_a_note_and_names_are_not_case_sensitive(tmp_path, kind):
     rows = [{"Unnamed: 0": 0, "Drive_ID": "a", "URI": "/a"}, {"Unnamed: 0": 1, "Drive_ID": "b", "URI": "../b"}]
     path = tmp_path / "lists" / f"fleet.{kind}"
     path.parent.mkdir()
@@ -136,7 +136,7 @@ def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path, encoding):
     assert list(read_drive_list(str(path))) == [DriveRef("ä1", "/data/Straße,1", tags=("night",))]
 
 
-def test_a_place_beside_the_manifest_may_lie_above_it_but_not_outside_its_bucket(tmp_path):
+def test_a_relative_path_of_a_drive_list_may_lead_above_it_but_not_out_of_its_bucket(tmp_path):
     assert storage.beside("/a/lists", "../d") == "/a/d"
     assert storage.beside("s3://b/lists", "../d/") == "s3://b/d"
     assert storage.beside("s3://b/lists", "~/d") == storage.absolute("~/d")
@@ -144,7 +144,7 @@ def test_a_place_beside_the_manifest_may_lie_above_it_but_not_outside_its_bucket
         storage.beside("s3://b/lists", "../../other/d")
 
 
-def test_a_camera_is_a_file_beside_the_manifest_numbers_or_none(tmp_path):
+def test_a_camera_in_a_drive_list_is_a_file_beside_it_numbers_or_none(tmp_path):
     path = tmp_path / "fleet.csv"
     rows = ["a,/a,rig/chain.yaml#cam1", 'b,/b,"700,700,320,240"', "c,/c,none", "d,/d,", "e,/e,s3://x/y.txt"]
     path.write_text("\n".join(["drive_id,uri,camera", *rows]))
@@ -159,7 +159,7 @@ def test_a_camera_is_a_file_beside_the_manifest_numbers_or_none(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[[1]]", '"x"', "[" * 100_000])
-def test_a_json_that_is_no_list_of_drives_is_said_in_one_line(tmp_path, text):
+def test_a_json_file_that_is_no_drive_list_gives_a_one_line_error(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
     try:
         rows = list(read_drive_list(str(tmp_path / "fleet.json")))

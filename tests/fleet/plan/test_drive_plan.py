@@ -51,7 +51,7 @@ def planner(tmp_path, **settings):
     return world, world.planner(config, str(tmp_path), Failures(str(tmp_path)))
 
 
-def test_a_drive_is_known_by_its_listing_weights_settings_and_range(tmp_path):
+def test_the_identity_of_a_drive_depends_on_listing_weights_settings_and_range(tmp_path):
     world, one = planner(tmp_path)
     ref = DriveRef("d", "in/d")
     first = one.plan(ref).identity
@@ -63,12 +63,12 @@ def test_a_drive_is_known_by_its_listing_weights_settings_and_range(tmp_path):
     assert first != one.plan(ref).identity
 
 
-def test_a_manifests_range_and_rate_take_the_place_of_the_runs():
+def test_range_and_rate_of_a_drive_list_override_those_of_the_run():
     config = drive_config(RunConfig(stride=3, start=1), DriveRef("d", "in/d", end=9, fps=2.0))
     assert (config.start, config.end, config.fps, config.stride) == (1, 9, 2.0, 1)
 
 
-def test_only_and_retry_failed_choose_by_name_tag_and_record(tmp_path):
+def test_only_and_retry_failed_select_by_name_tag_and_failure_record(tmp_path):
     refs = [DriveRef("north-1", "u", tags=("rain",)), DriveRef("south-1", "u"), RefusedDrive("north-2", "u", "why")]
     failures = Failures(str(tmp_path))
     failures.put(Failure("south-1", "failed", True, "why", "find", None, 1, None, "run", 0.0))
@@ -84,7 +84,7 @@ def test_only_and_retry_failed_choose_by_name_tag_and_record(tmp_path):
     assert Failures(str(tmp_path)).get("south-1") is None
 
 
-def test_a_damaged_record_of_a_failure_is_none(tmp_path):
+def test_a_damaged_failure_record_is_ignored(tmp_path):
     failures = Failures(str(tmp_path))
     failures.put(Failure("d", "failed", True, "why", "find", None, 1, None, "run", 0.0))
     (tmp_path / "_failed" / "d.json").write_text("{")

@@ -27,7 +27,7 @@ def planner(tmp_path, find=None):
     return Planner(made.config, made.model, "sha", str(tmp_path), made.failures, find or world.find)
 
 
-def test_what_was_refused_where_it_was_found_is_a_row_of_its_own(tmp_path):
+def test_an_entry_that_discovery_refused_has_its_own_row(tmp_path):
     two, row = RefusedDrive("d", "in/other", "drive d: there are two"), RefusedDrive("", "x", "row 3")
     refs = [two, DriveRef("d", "in/d"), row]  # also where the good one comes behind it
     found = plan_drives(planner(tmp_path), refs, FleetConfig(scan_threads=2))
@@ -80,7 +80,7 @@ def many(find):
 
 
 @pytest.mark.cluster
-def test_a_large_fleet_is_planned_beside_the_driver_and_what_goes_wrong_there_loses_no_drive(tmp_path, one_ray):
+def test_a_large_fleet_is_planned_in_processes_and_no_drive_is_lost_when_one_fails(tmp_path, one_ray):
     find = Finder(os.getpid(), str(tmp_path / "used"), failing=("late20",), unseen=("late25",), deadly=("late40",))
     plans = list(plan_drives(planner(tmp_path, find), many(find), FleetConfig(scan_threads=2, scan_processes=1)))
     frames = {p.drive_id: p.frames for p in plans}
@@ -91,7 +91,7 @@ def test_a_large_fleet_is_planned_beside_the_driver_and_what_goes_wrong_there_lo
 
 
 @pytest.mark.cluster
-def test_drives_of_a_process_that_stands_still_are_planned_by_the_driver(tmp_path, one_ray, monkeypatch):
+def test_drives_of_a_stuck_process_are_planned_by_the_driver(tmp_path, one_ray, monkeypatch):
     monkeypatch.setattr(plan_many, "STUCK_S", 3.0)
     monkeypatch.setattr(plan_many, "LOOK_EVERY_S", 1.0)
     find = Finder(os.getpid(), str(tmp_path / "used"), stopping=("late45",))
@@ -111,7 +111,7 @@ def test_a_bug_in_planning_is_raised(tmp_path):
         list(plan_drives(planner(tmp_path, find), [DriveRef(f"d{n}", "in/d") for n in range(9)], FleetConfig()))
 
 
-def test_what_was_found_before_no_more_could_be_is_planned(tmp_path):
+def test_drives_found_before_discovery_failed_are_planned(tmp_path):
     def refs():
         yield from (DriveRef(f"d{number}", "in/d") for number in range(30))
         raise StorageError("the store is gone")

@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back_while_the_run_goes_on_and_after_it(tmp_pat
     assert [row.drive_id for row in after.in_state("failed", "published")] == ["drive-001", "drive-002"]
 
 
-def test_changes_arrive_without_being_asked_for(tmp_path, monkeypatch):
+def test_changes_are_written_without_a_call_to_flush(tmp_path, monkeypatch):
     monkeypatch.setattr(ledgers, "WRITE_EVERY_S", 0.02)
     with Ledger(str(tmp_path), RunInfo("run-1")) as ledger:
         ledger.add(rows(1))
@@ -74,14 +74,14 @@ def test_a_writer_killed_while_it_merges_leaves_parts_that_say_the_same(tmp_path
     assert read_run(str(tmp_path)).rows == ledger.rows
 
 
-def test_a_run_that_is_not_heard_of_is_lost(tmp_path, monkeypatch):
+def test_a_run_without_a_heartbeat_is_lost(tmp_path, monkeypatch):
     with Ledger(str(tmp_path), RunInfo("run-1")):
         assert read_run(str(tmp_path)).info.state == "running"
         monkeypatch.setattr(ledgers, "LOST_AFTER_S", -1.0)
         assert read_run(str(tmp_path)).info.state == "lost"
 
 
-def test_the_newest_run_is_taken_and_a_missing_or_damaged_one_is_said(tmp_path):
+def test_the_newest_run_is_read_and_a_missing_or_damaged_one_gives_an_error(tmp_path):
     output = str(tmp_path)
     assert list_runs(output) == []
     with pytest.raises(DriveError, match="no run was ever made"):

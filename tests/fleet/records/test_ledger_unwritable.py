@@ -49,7 +49,7 @@ def wait_until(heard, text):
         time.sleep(0.01)
 
 
-def test_it_is_said_while_the_run_goes_on_and_at_its_end(tmp_path, world):
+def test_a_ledger_that_cannot_be_written_is_reported_during_the_run_and_at_its_end(tmp_path, world):
     heard = Heard()
 
     def on_go(drive_id):
@@ -66,7 +66,7 @@ def test_it_is_said_while_the_run_goes_on_and_at_its_end(tmp_path, world):
     assert "jobs.status does not know" in said and "report.html" not in said
 
 
-def test_one_that_is_written_again_is_whole_and_no_failure(tmp_path, world):
+def test_a_ledger_that_can_be_written_again_is_complete_and_no_failure(tmp_path, world):
     heard = Heard()
 
     def on_go(drive_id):
@@ -82,7 +82,7 @@ def test_one_that_is_written_again_is_whole_and_no_failure(tmp_path, world):
     assert read_run(str(tmp_path)).in_state("published") == run.in_state("published")
 
 
-def test_one_that_could_never_be_written_ends_the_run_before_it_begins(tmp_path, world):
+def test_a_ledger_that_can_never_be_written_ends_the_run_before_it_begins(tmp_path, world):
     (tmp_path / "_runs").write_bytes(b"")
     with pytest.raises(ValueError, match="_runs"):
         world.run(tmp_path, ["d1"], Heard())

@@ -32,7 +32,7 @@ def a_chunk_goes(out):
     sorted((out / "_staging" / "d").glob("*/*.safetensors"))[0].unlink()
 
 
-def test_a_try_after_one_that_published_is_done_though_what_was_staged_is_going(staged):
+def test_a_drive_that_an_earlier_try_published_is_done_even_if_staged_files_are_gone(staged):
     what, config, out = staged
     a_chunk_goes(out)
     before = open_drive(str(out), "d").manifest
@@ -41,7 +41,7 @@ def test_a_try_after_one_that_published_is_done_though_what_was_staged_is_going(
     assert open_drive(str(out), "d").manifest == before and not (out / "_staging").exists()
 
 
-def test_a_result_that_shall_be_made_again_is_not_taken_for_the_new_one(staged):
+def test_with_overwrite_an_existing_result_does_not_count_as_the_new_one(staged):
     what, config, out = staged
     again = replace(config, overwrite=True, keep_predictions=True)
     first = open_drive(str(out), "d").manifest.timings
@@ -52,7 +52,7 @@ def test_a_result_that_shall_be_made_again_is_not_taken_for_the_new_one(staged):
         finish_here(what, again, str(out), "me")
 
 
-def test_without_a_result_a_chunk_that_is_gone_is_said(staged):
+def test_without_a_result_a_missing_chunk_gives_an_error(staged):
     what, config, out = staged
     shutil.rmtree(out / "d")
     a_chunk_goes(out)
@@ -61,7 +61,7 @@ def test_without_a_result_a_chunk_that_is_gone_is_said(staged):
     assert (out / "_staging").exists()
 
 
-def test_what_cannot_be_cleared_up_costs_no_result(staged, monkeypatch):
+def test_staged_files_that_cannot_be_removed_do_not_fail_the_drive(staged, monkeypatch):
     what, config, out = staged
     shutil.rmtree(out / "d")
 

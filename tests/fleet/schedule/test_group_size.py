@@ -75,7 +75,7 @@ def test_groups_are_on_gpus_where_the_cluster_has_one_and_wait_for_what_is_missi
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("many", [False, True])
-def test_a_gpu_that_can_never_come_is_said_before_anything_is_done(tmp_path, capsys, many):
+def test_a_gpu_that_can_never_exist_is_reported_before_any_work(tmp_path, capsys, many):
     folder_of_images(tmp_path / "fleet" / "a", 3)
     source = tmp_path / "fleet" if many else tmp_path / "fleet" / "a"
     assert run("--input", source, "--output", tmp_path / "out", "--device", "gpu", "--workers", 2) == 1
@@ -83,5 +83,5 @@ def test_a_gpu_that_can_never_come_is_said_before_anything_is_done(tmp_path, cap
     assert not (tmp_path / "out" / "_runs").exists()
 
 
-def test_where_the_network_runs_is_nothing_of_a_results_identity():
+def test_the_device_is_not_part_of_a_results_identity():
     assert RunConfig(device="cpu").result_settings() == RunConfig().result_settings()

@@ -63,7 +63,7 @@ def test_a_drive_put_back_comes_again_later_and_alone_after_all_others():
     assert rest[-1][1] >= 0.2
 
 
-def test_a_group_waits_for_what_another_may_give_back_and_for_what_is_still_found():
+def test_a_group_waits_for_drives_that_may_be_put_back_or_still_be_found():
     queue = DriveQueue(groups=2, wave_drives=1, wave_frames=1000)
     queue.add(planned("a", 1))
     mine = queue.take_wave()
@@ -80,7 +80,7 @@ def test_a_group_waits_for_what_another_may_give_back_and_for_what_is_still_foun
     assert queue.take_wave() == []
 
 
-def test_after_a_stop_nobody_gets_any():
+def test_after_a_stop_no_drives_are_handed_out():
     queue = DriveQueue(groups=1, wave_drives=1, wave_frames=1000)
     queue.add(planned("a", 1))
     got = [queue.take_wave()]

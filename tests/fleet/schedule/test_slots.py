@@ -6,7 +6,7 @@ import time
 from pipeline.fleet.schedule.slots import Slots
 
 
-def test_room_is_shared_and_whoever_waits_for_all_of_it_gets_its_turn():
+def test_slots_are_shared_and_a_request_for_all_of_them_gets_its_turn():
     slots, held, most, order = Slots(4), [0], [0], []
     lock = threading.Lock()
 

@@ -32,7 +32,7 @@ def test_every_drive_is_in_the_page_with_state_reason_and_seconds():
         assert cells[at["forward s"]] == (round(row.seconds["forward"], 2) if row.seconds else None)
 
 
-def test_the_page_asks_for_nothing_and_texts_from_inputs_stay_texts():
+def test_the_page_makes_no_requests_and_texts_from_inputs_are_escaped():
     page = render_run_report(made_up_run(300))
     assert not re.search(r"""(src|href)=|url\(|@import|https?://(?!www\.w3\.org)""", page)
     assert "default-src 'none'" in page

@@ -10,7 +10,7 @@ from pipeline.fleet.status.summary import duration, failure_kinds, retry_command
 from tests.fleet.runs import BEGIN, made_up_run
 
 
-def test_a_run_is_added_up():
+def test_a_run_is_summed_up():
     run = made_up_run(100)
     total = summarise(run)
     published = run.in_state("published")
@@ -46,7 +46,7 @@ def test_failures_that_differ_in_names_and_numbers_are_one_kind():
     assert sum(len(kind.drive_ids) for kind in kinds) == len(run.in_state("failed", "quarantined"))
 
 
-def test_the_status_says_what_failed_where_and_what_to_type():
+def test_the_status_shows_failures_their_stage_and_the_command_to_retry():
     run = made_up_run(200)
     failed = run.in_state("failed", "quarantined")
     text = status_text(run, failures=2)
@@ -59,12 +59,12 @@ def test_the_status_says_what_failed_where_and_what_to_type():
     ("seconds", "said"),
     [(0, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (18720, "5 h 12 min"), (183600, "2 d 3 h")],
 )
-def test_durations_are_said_as_people_do(seconds, said):
+def test_durations_have_readable_units(seconds, said):
     assert duration(seconds) == said
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, "0 B"), (1500, "1.5 kB"), (2e9, "2 GB"), (5e15, "5,000 TB")])
-def test_bytes_are_said_as_people_do(count, said):
+def test_bytes_have_readable_units(count, said):
     assert size_text(count) == said
 
 
