@@ -1,4 +1,4 @@
-"""A run over many drives on this machine, with the parts of a cluster: S3 server, Ray head with a token, submitted jobs.
+"""A run over many drives on this machine with the parts of a cluster: S3 server, Ray head with token, submitted jobs.
 
     make demo-fleet        (or: python cluster/demo_fleet.py --frames 48)
 
