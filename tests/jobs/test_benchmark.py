@@ -166,7 +166,7 @@ def test_the_back_end_is_measured_on_scenarios_against_the_published_figures(sha
 
 def test_without_scenarios_the_back_end_is_not_measured_and_it_says_why(tmp_path, capsys):
     assert main(["--what", "backend", "--backend.scenarios", str(tmp_path)]) == 1
-    assert "chunked_drive.py is not there" in capsys.readouterr().err
+    assert "chunked_drive.py does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.slow
