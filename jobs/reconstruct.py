@@ -24,6 +24,7 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.sphere_views import each_view
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
+from pipeline.ingest.rig_drive import has_rig
 from pipeline.schema import MADE_BY
 
 _PNG_HEAD_BYTES = 4096  # the text that names this program stands before the pixels of a picture
@@ -54,6 +55,8 @@ def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDri
         if len(views) > 1:
             raise ValueError("--camera.views makes a drive of each view: leave out --drive-id, and give an --input")
         return None
+    if config.rig is not None and not config.plan and has_rig(config.input, config.rig):
+        return None  # its cameras' folders are no drives of their own
     drives = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
     found = each_view(drives, views)
     first = list(islice(found, 2))

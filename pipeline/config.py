@@ -61,6 +61,12 @@ class RunConfig:
     """Pixels of the frames to leave out: a picture for all frames (black is left out), a folder with one for each frame
     (000000.png or 000000.jpg.png for the frame 000000.jpg; for many drives in a folder with the drive's name), or auto:
     parts that do not move while the car does (bonnet, mirror, time stamp)."""
+    rig: str | None = setting(None, group="input", identity=NEVER)  # a drive knows its rig
+    """The drive has several cameras: auto (by folders cam_*, CAM_*, ring_*, image_2 and image_3, or by
+    rig_config.json), or a rig file (COLMAP's rig_config.json, Kalibr's camchain.yaml, nerfstudio's transforms.json).
+    By default one camera."""
+    rig_tolerance: float = setting(0.025, expert=True, identity=NEVER)
+    """Seconds that pictures of one instant may lie apart."""
     join_clips: bool = setting(True, expert=True, identity=NEVER)  # a drive knows its files
     """Videos that follow each other, and folders whose frame numbers continue, are one drive; nuScenes' folders are cut
     into scenes. Otherwise each video and each folder of pictures is a drive."""
@@ -145,6 +151,8 @@ class RunConfig:
             raise ValueError(f"--stride must be at least 1, not {self.stride}")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"--fps must be above zero, not {self.fps}")
+        if not 0 <= self.rig_tolerance < 10:
+            raise ValueError(f"--rig-tolerance must be 0 to 10 seconds, not {self.rig_tolerance}")
         if self.fps is not None and self.stride != 1:
             raise ValueError("--fps and --stride exclude each other")
         if (self.start or 0) < 0 or (self.end is not None and self.end <= (self.start or 0)):

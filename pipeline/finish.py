@@ -118,7 +118,9 @@ def join_and_publish(
         chunks, joined, positions = join.chunks, join.joined, join.positions
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
         of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
-        verdict = assess_quality(joined, judged_windows(config.backend.quality, refined), of_lens)
+        verdict = assess_quality(join.instants, judged_windows(config.backend.quality, refined), of_lens)
+        if facts.rig is not None:
+            verdict = verdict.in_frames(len(facts.rig))
         tracks = evidence = None
         if refined is not None:
             verdict, pairs = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
@@ -133,10 +135,10 @@ def join_and_publish(
         config=asdict(config),
         code_version=code_version(),
         timings=dict(reporter.seconds),
-        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(notes)},
-        georeference=positions.georeference(joined.georeference, config.positions),
+        quality={**verdict.to_dict(), "bad_frames": bad_frames, "notes": list(notes), **join.rig_said(facts)},
+        georeference=positions.georeference(join.instants.georeference, config.positions),
         metric=None if joined.metric is None else asdict(joined.metric),
-        positions=positions.columns(joined.georeference),
+        positions=positions.columns(join.instants.georeference),
         places=read_places(frames.folder, staged.kept),
         tracks=tracks,
         evidence=evidence,

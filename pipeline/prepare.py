@@ -39,6 +39,8 @@ def read_drive(config: RunConfig) -> Drive:
         camera=config.camera,
         masks=config.masks,
         join=config.join_clips,
+        rig=config.rig,
+        rig_tolerance_s=config.rig_tolerance,
     )
     return with_positions(drive, config.positions)
 
@@ -69,6 +71,8 @@ def make_task(
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
     length = max(size - overlap, _LEAST_SEGMENT)
     output = storage.absolute(config.output)
+    if drive.rig is not None:
+        return _plan_rig(drive, config, (height, width), scanned)
     if not (config.stops or config.turns):
         chunks = plan_chunks(drive.frame_count, size, overlap)
         tracker = tracker_of(output, drive, range(drive.frame_count))
@@ -80,6 +84,34 @@ def make_task(
         chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
     tracker = tracker_of(output, drive, scan.kept)
     return DriveTask(drive, height, width, chunks, segment_length=length, kept=scan.kept, tracker=tracker)
+
+
+def _plan_rig(
+    drive: Drive, config: RunConfig, frame_size: tuple[int, int], scanned: Callable[[int], None]
+) -> DriveTask:
+    """As `plan`, in instants: frames of all cameras of one are kept, left out and put into chunks together. Chunks have
+    about as many frames as those of one camera. Corners are not followed: neighbouring frames are of different cameras.
+    """
+    count, reference = drive.camera_count, drive.of_reference
+    assert config.chunk_size is not None and config.overlap is not None
+    size = max(config.chunk_size // count, 2)
+    overlap = min(max(config.overlap // count, 1), size - 1)
+    kept = tuple(range(reference.frame_count))
+    turned = None
+    if config.stops or config.turns:
+        scan = scan_drive(reference, config.stop if config.stops else None, config.turns, scanned)
+        kept, turned = scan.kept, scan.turned
+    chunks = plan_chunks(len(kept), size, overlap)
+    if config.turns and turned is not None:
+        reach = int(config.turn.reach * (size - overlap))
+        chunks = shift_borders(chunks, turned, overlap, reach, config.turn.price)
+    return DriveTask(
+        drive,
+        *frame_size,
+        tuple(range(chunk.start * count, chunk.stop * count) for chunk in chunks),
+        segment_length=max((size - overlap) * count, _LEAST_SEGMENT),
+        kept=tuple(instant * count + camera for instant in kept for camera in range(count)),
+    )
 
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:

@@ -185,6 +185,9 @@ POSES_ON_EARTH = pa.schema(
 )
 """poses.parquet of a georeferenced drive."""
 
+CAMERA = _field("camera", pa.string(), "name of the camera that took the frame; frames of an instant are neighbours")
+"""A further column of poses.parquet, of drives with several cameras."""
+
 POSITIONS = _schema(
     "one row a fix, as it was written; none where the drive had no positions",
     [

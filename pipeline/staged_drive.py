@@ -10,8 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
+from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
@@ -129,13 +133,29 @@ def _check(staged: StagedDrive) -> None:
 
 @dataclass(frozen=True, eq=False)
 class JoinedDrive:
-    """chunks: with the one camera of the drive and without masked pixels; joined: their trajectory; positions: those
-    that were used; witnessed: what the chunks recorded for the evidence of the images."""
+    """chunks: with the one camera of the drive and without masked pixels; joined: their trajectory, of all frames;
+    positions: those that were used; witnessed: what the chunks recorded for the evidence of the images; instants: the
+    trajectory of a rig's reference, a pose an instant (of one camera the same as joined); rig_from_camera (C, 4, 4): of
+    a rig, in the trajectory's units."""
 
     chunks: DriveChunks
     joined: JoinResult
     positions: DrivePositions
     witnessed: WitnessedChunks
+    instants: JoinResult
+    rig_from_camera: NDArray[np.float64] | None = None
+
+    def rig_said(self, facts: DriveFacts) -> dict[str, object]:
+        """What a result says of where its cameras sit, for the manifest; nothing of one camera."""
+        if facts.rig is None or self.rig_from_camera is None:
+            return {}
+        cameras = [
+            {"camera": name, "known": given is not None, "rig_from_camera": pose[:3].tolist()}
+            for name, given, pose in zip(
+                facts.rig.cameras, facts.rig.rig_from_camera, self.rig_from_camera, strict=True
+            )
+        ]
+        return {"rig": cameras}
 
 
 def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> StagedFrames:
@@ -172,13 +192,16 @@ def join_staged(
     loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
     witnessed = WitnessedChunks(chunks, frames)
     positions = _positions(staged.facts, config)
-    joined = join_chunks(
-        witnessed,
-        loop_chunks=CameraChunks(loops, camera, frames.masks),
-        loop_pairs=[(loop.first, loop.second) for loop in staged.loops],
+    rig, count = staged.facts.rig, staged.facts.camera_count
+    geometry = None if rig is None else measure_rig(witnessed, rig)
+    seen_loops = CameraChunks(loops, camera, frames.masks)
+    instants = join_chunks(
+        witnessed if geometry is None else RigChunks(witnessed, geometry),
+        loop_chunks=seen_loops if geometry is None else RigChunks(seen_loops, geometry),
+        loop_pairs=[(loop.first // count, loop.second // count) for loop in staged.loops],
         loop_similarities=[loop.similarity for loop in staged.loops],
-        overlap=overlap,
-        kept=staged.kept,
+        overlap=overlap if rig is None else max(overlap // count, 1),
+        kept=staged.kept if rig is None else [frame // count for frame in staged.kept[::count]],
         config=config.backend,
         frame_time_s=positions.frame_time_s,
         fixes=positions.fixes,
@@ -187,8 +210,10 @@ def join_staged(
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
     )
+    joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)
-    return JoinedDrive(one_camera, joined, positions.joined(joined.relative_because), witnessed)
+    used = positions.joined(joined.relative_because)
+    return JoinedDrive(one_camera, joined, used, witnessed, instants, rig_from_camera)
 
 
 def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFacts:
@@ -210,6 +235,10 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
     """The drive's positions; empty, with a reason, where they cannot be used."""
     if facts.positions is None:
         return DrivePositions()
+    if facts.rig is not None:
+        step = facts.camera_count
+        times = None if facts.timestamps_ns is None else facts.timestamps_ns[::step]
+        facts = replace(facts, frame_uris=facts.frame_uris[::step], timestamps_ns=times, rig=None)
     numbers = None  # frame numbers in the source, which tables of positions may use
     if FRAME_MARK in facts.frame_uris[0]:
         numbers = [int(uri.rpartition(FRAME_MARK)[2]) for uri in facts.frame_uris]

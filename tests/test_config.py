@@ -58,7 +58,7 @@ publish.with_points publish.confidence_share publish.voxel_memory publish.shard_
 NEVER_PART = """
 input output drive_id weights workers groups device threads gpu_memory host_memory scratch scratch_folder address
 overwrite keep_predictions plan only limit retry_failed camera.file camera.fov camera.views
-join_clips positions.file positions.crs positions.clock_window positions.lever
+join_clips rig rig_tolerance positions.file positions.crs positions.clock_window positions.lever
 """
 
 

@@ -52,6 +52,13 @@ class Verdict:
     chunks: tuple[ChunkFigures, ...]
     figures: dict[str, float]
 
+    def in_frames(self, cameras: int) -> Verdict:
+        """The verdict on instants of a rig of so many cameras, as one on its frames."""
+        findings = (
+            replace(one, frames=range(one.frames.start * cameras, one.frames.stop * cameras)) for one in self.findings
+        )
+        return replace(self, findings=tuple(findings))
+
     def to_dict(self) -> dict[str, object]:
         """Plain values for a manifest."""
         findings = [

@@ -5,21 +5,28 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline import storage
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.orientation import UPRIGHT
+from pipeline.cameras.rig import Rig
 from pipeline.errors import DriveError
 from pipeline.ingest import preprocess
 from pipeline.ingest.video import FRAME_MARK
 from pipeline.storage import Listing
 
+NO_PICTURE = "#no-picture-of-"
+"""In a frame's name: that camera of a rig has no picture of this instant; before it the reference's picture."""
+
 
 @dataclass(frozen=True)
 class Drive:
-    """One drive: frames 0 ... frame_count-1 after stride or fps were applied."""
+    """One drive: frames 0 ... frame_count-1 after stride or fps were applied.
+
+    With a rig of C cameras frame f is camera f % C at instant f // C, and frames of an instant have one time.
+    """
 
     drive_id: str
     source_uri: str
@@ -42,6 +49,7 @@ class Drive:
     positions: Mapping[str, object] | None = None  # the source of positions: see pipeline.georeference
     positions_identity: Mapping[str, object] | None = None  # the facts about positions on which a result depends
     shown_ns: tuple[int, ...] | None = None  # video: when each frame is shown in its own file; None: its timestamp
+    rig: Rig | None = None  # the cameras that take turns in the frames; None: there is one
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -52,7 +60,8 @@ class Drive:
         for values in (self.timestamps_ns, self.video_frames):
             if values is None:
                 continue
-            if len(values) != self.frame_count or any(b <= a for a, b in itertools.pairwise(values)):
+            instants = values[:: self.camera_count]
+            if len(values) != self.frame_count or any(b <= a for a, b in itertools.pairwise(instants)):
                 raise DriveError(f"drive {self.drive_id}: expected {self.frame_count} increasing numbers")
         if self.kind == "video" and (self.timestamps_ns is None or self.video_frames is None):
             raise DriveError(f"drive {self.drive_id}: a video's frames are named by number and time")
@@ -69,9 +78,26 @@ class Drive:
             said["white"] = self.white
         if self.camera is not None:
             said["camera"] = self.camera.to_dict()
+        if self.rig is not None:
+            said["rig"] = self.rig.to_dict()
         if self.positions_identity is not None:
             said["positions"] = dict(self.positions_identity)
         return said if self.masks is None else {**said, "masks": self.masks}
+
+    @property
+    def camera_count(self) -> int:
+        """Frames of an instant."""
+        return 1 if self.rig is None else len(self.rig)
+
+    @property
+    def of_reference(self) -> Drive:
+        """The drive of the reference camera alone, a frame an instant; a drive without a rig itself."""
+        if self.rig is None:
+            return self
+        step = self.camera_count
+        times = None if self.timestamps_ns is None else self.timestamps_ns[::step]
+        uris = self.uris[::step]
+        return replace(self, uris=uris, frame_count=len(uris), timestamps_ns=times, rig=None)
 
     def frame_uris(self) -> list[str]:
         """URIs of all frames: their files, or the URI of the video, '#frame=' and the frame's number in it."""

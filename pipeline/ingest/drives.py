@@ -31,6 +31,7 @@ from pipeline.ingest.image_times import image_times
 from pipeline.ingest.numbered_folders import comma_files, comma_range, comma_runs, split_frames
 from pipeline.ingest.positions_names import is_positions_name, positions_beside
 from pipeline.ingest.preprocess import ImageHeader
+from pipeline.ingest.rig_drive import rig_drive
 from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 __all__ = ["KITTI_FOLDERS", "Drive", "find_drive", "frames_of", "is_drive", "is_image_name"]
@@ -61,6 +62,8 @@ def find_drive(
     camera: CameraConfig | None = None,
     masks: str | None = None,
     join: bool = True,
+    rig: str | None = None,
+    rig_tolerance_s: float = 0.025,
 ) -> Drive:
     """Recognise the drive at a URI.
 
@@ -75,6 +78,8 @@ def find_drive(
         camera: where the calibration is, if it is not beside the frames.
         masks: a picture, or a folder of pictures, that masks pixels; or auto.
         join: whether several clips or folders may be one drive.
+        rig: the folder holds several cameras' folders: auto, or a rig file; None: one camera.
+        rig_tolerance_s: most seconds between pictures of one instant.
 
     Raises:
         DriveError: no usable frames, times or a range that do not fit, an unsafe id; says what to do.
@@ -91,7 +96,14 @@ def find_drive(
     uri = storage.absolute(uri)
     _check_text([uri])
     name = storage.parent_and_name(uri)[1]
-    if ends_of_range(name) is not None or comma_range(name) is not None:
+    if rig is not None:
+        every = replace(used, start=0, end=None, stride=1, fps=None)
+
+        def of_camera(folder: str) -> Drive:
+            return _folder_drive(folder, None, every, join)
+
+        drive = rig_drive(uri, rig, rig_tolerance_s, drive_id, used, of_camera)
+    elif ends_of_range(name) is not None or comma_range(name) is not None:
         drive = _range_drive(uri, drive_id, used)
     elif video.is_video_name(name):
         drive = video_drive(uri, drive_id or name.rpartition(".")[0], used)

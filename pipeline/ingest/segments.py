@@ -22,6 +22,7 @@ from pipeline.cameras.rectify import View
 from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
+from pipeline.ingest.drive import NO_PICTURE
 from pipeline.ingest.drives import Drive
 from pipeline.storage import NotFoundError, UnreadableFileError
 from pipeline.storage.retry import patiently
@@ -270,6 +271,9 @@ def _decode_images(
 ) -> None:
     for i, uri in enumerate(segment.uris):
         reasons[i] = None
+        if NO_PICTURE in uri:
+            reasons[i] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
+            continue
         try:
             data = storage.read_bytes(uri)
             size, turn, white = segment.source_size, segment.turn, segment.white

@@ -137,7 +137,7 @@ def publish_drive(
             loops=len(joined.loops),
             loops_accepted=sum(bool(loop.accepted) for loop in joined.loops),
             points=int(points_of_chunk.sum()),
-            path_length=path_length(positions),
+            path_length=path_length(positions[:: facts.camera_count]),
             frames_still=int((trajectory.owner < 0).sum()),
         ),
         timings={**run.timings, "publish": time.perf_counter() - started},

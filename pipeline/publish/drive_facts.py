@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.rig import Rig
 from pipeline.errors import DriveError
 
 Json = object  # what the json module writes and reads; who reads checks it
@@ -134,6 +135,8 @@ class DriveFacts:
     network_camera: Camera | None = None
     positions: Mapping[str, Json] | None = None
     """Where the drive's positions are, as pipeline.georeference noted it; None without."""
+    rig: Rig | None = None
+    """Cameras that take turns in the frames (`ingest.drive.Drive`); None of one camera."""
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -151,6 +154,11 @@ class DriveFacts:
     @property
     def frame_count(self) -> int:
         return len(self.frame_uris)
+
+    @property
+    def camera_count(self) -> int:
+        """Frames of an instant."""
+        return 1 if self.rig is None else len(self.rig)
 
 
 @dataclass(frozen=True)

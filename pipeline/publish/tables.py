@@ -32,10 +32,8 @@ def poses_table(
     """
     count = facts.frame_count
     times = None if facts.timestamps_ns is None else np.asarray(facts.timestamps_ns, np.int64)
-    like = np.maximum.accumulate(np.where(trajectory.owner >= 0, np.arange(count), 0))
-    poses, nearest = fill_poses(trajectory.world_from_camera[like], seen.ok[like], times)
+    poses, nearest = _poses_of_frames(facts.camera_count, trajectory, seen, times)
     there = nearest >= 0
-    nearest = like[nearest]
     status = np.where(seen.ok, schema.OK, np.where(there, schema.FILLED, schema.MISSING))
     quaternions = np.full((count, 4), np.nan)
     quaternions[there] = quaternion_from_rotation(poses[there, :3, :3])
@@ -52,8 +50,12 @@ def poses_table(
         "confidence": _or_null(seen.confidence, seen.ok & np.isfinite(seen.confidence)),
         "status": status.tolist(),
     }
+    kinds = schema.POSES if place is None else schema.on_earth(schema.POSES_ON_EARTH)
+    if facts.rig is not None:
+        columns["camera"] = [facts.rig.cameras[frame % facts.camera_count] for frame in range(count)]
+        kinds = kinds.append(schema.CAMERA)
     if place is None:
-        return _table(schema.POSES, columns)
+        return _table(kinds, columns)
     on_earth = geodetic_from_enu(np.where(there[:, None], poses[:, :3, 3], 0.0), place.origin)
     for name, values in zip(("latitude", "longitude", "altitude"), on_earth, strict=True):
         columns[name] = _or_null(values, there)
@@ -61,7 +63,27 @@ def poses_table(
     for axis, name in enumerate(("east", "north", "up")):
         spread = np.interp(np.arange(count), joined, np.asarray(place.position_deviation_m)[:, axis])
         columns[f"deviation_{name}"] = _or_null(spread, there)
-    return _table(schema.on_earth(schema.POSES_ON_EARTH), columns)
+    return _table(kinds, columns)
+
+
+def _poses_of_frames(
+    cameras: int, trajectory: Trajectory, seen: SeenFrames, times: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Poses (N, 4, 4), and for each frame the seen one nearest to it (N,), of the same camera; -1 where there is none.
+
+    Where one of several cameras saw nothing, the others tell where it was."""
+    count = len(trajectory.owner)
+    poses, nearest = np.full((count, 4, 4), np.nan), np.full(count, -1, np.int64)
+    for camera in range(cameras):
+        mine = np.arange(camera, count, cameras)
+        like = np.maximum.accumulate(np.where(trajectory.owner[mine] >= 0, np.arange(len(mine)), 0))
+        own = trajectory.world_from_camera[mine[like]]
+        filled, near = fill_poses(own, seen.ok[mine[like]], None if times is None else times[mine])
+        if cameras > 1:
+            filled = np.where(np.isfinite(own).all((1, 2))[:, None, None] & (near >= 0)[:, None, None], own, filled)
+        poses[mine] = filled
+        nearest[mine] = np.where(near >= 0, mine[like[near]], -1)
+    return poses, nearest
 
 
 def positions_table(drive_id: str, columns: Mapping[str, NDArray[np.generic]], *, on_earth: bool) -> pa.Table:

@@ -1,0 +1,320 @@
+"""Several cameras of one car as one: frames of an instant become one pose of the rig, and the rig's trajectory the
+poses of all cameras.
+
+Frame f of a rig of C cameras is camera f % C at instant f // C. All cameras of an instant lie in the same chunk, whose
+gauge therefore says where they stand against each other: `measure_rig` asks every chunk, `RigChunks` shows chunks as
+those of one camera (the reference, whose pose is the mean of what all cameras say), and `frames_of_rig` spreads the
+joined trajectory over all frames again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.georeference import Metric
+from pipeline.backend.join import JoinResult
+from pipeline.backend.sim3 import Array, Sim3, nearest_rotation, rotation_log
+from pipeline.cameras.rig import Rig
+from pipeline.common.chunk_prediction import PosedColours
+
+_FEWEST = 3  # instants of a chunk that tell where a camera sits in it
+_ROUNDS = 5
+_LEAST_TURN = 1e-4  # radians: what poses are good for at best
+
+
+@dataclass(frozen=True, eq=False)
+class RigMeasure:
+    """What K chunks say of the C cameras against the reference, in their own units.
+
+    turn (K, C, 3, 3); shift (K, C, 3), NaN where fewer than a few instants tell; count (K, C) instants.
+    """
+
+    turn: Array
+    shift: Array
+    count: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class RigGeometry:
+    """How the cameras are held within a chunk: turn (C, 3, 3), the same in all chunks; known_m (C, 3), NaN where
+    unknown: places in metres; usual (C, 3): places in chunk units, for chunks that do not tell; per_metre: chunk units
+    in a metre, usually; NaN unknown; measure: of the chunks themselves."""
+
+    turn: Array
+    known_m: Array
+    usual: Array
+    per_metre: float
+    measure: RigMeasure
+
+    @property
+    def cameras(self) -> int:
+        """How many there are, the reference too."""
+        return len(self.turn)
+
+    def shifts(self, measured: Array) -> Array:
+        """Places (C, 3) in the units of a chunk that measured these (C, 3)."""
+        places = np.where(np.isfinite(measured), measured, self.usual)
+        known = np.isfinite(self.known_m).all(1)
+        if known.any():
+            own = _units_per_metre(measured, self.known_m)
+            scale = own if np.isfinite(own) else self.per_metre
+            if np.isfinite(scale):
+                places[known] = self.known_m[known] * scale
+        places[0] = 0
+        return places
+
+
+@dataclass(frozen=True, eq=False)
+class RigFrame:
+    """One chunk of a rig seen as a chunk of its reference camera; shapes as in PosedDepth, a row an instant. ok (S,):
+    some camera saw it; an instant that the reference missed has a pose and no depth."""
+
+    frame_index: NDArray[np.int64]
+    cam_from_world: Array
+    intrinsics: NDArray[np.floating]
+    depth: NDArray[np.floating]
+    confidence: NDArray[np.floating]
+    ok: NDArray[np.bool_]
+
+
+class RigChunks(Sequence[RigFrame]):
+    """Chunks of all frames of a rig, read as chunks of instants."""
+
+    def __init__(self, chunks: Sequence[PosedColours], geometry: RigGeometry) -> None:
+        self._chunks = chunks
+        self._geometry = geometry
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, number: int) -> RigFrame:  # type: ignore[override]
+        return _as_one_camera(self._chunks[number], self._geometry)
+
+
+def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
+    """Where the cameras of a rig sit: as it is known, else the robust mean over its chunks, which are read once.
+
+    A camera that no chunk tells anything about (all its pictures are bad) is held at the reference.
+    """
+    count = len(rig)
+    turns, shifts, counts = [], [], []
+    for number in range(len(chunks)):
+        _, poses, ok = _by_instant(chunks[number], count)
+        turn, shift, seen = _relative(poses, ok)
+        turns.append(turn)
+        shifts.append(shift)
+        counts.append(seen)
+    measure = RigMeasure(np.stack(turns), np.stack(shifts), np.stack(counts))
+    known = rig.poses
+    turn = np.tile(np.eye(3), (count, 1, 1))
+    usual = np.zeros((count, 3))
+    for camera in range(1, count):
+        told = np.isfinite(measure.shift[:, camera]).all(1)
+        if told.any():
+            usual[camera] = np.median(measure.shift[told, camera], axis=0)
+            turn[camera] = _mean_rotation(measure.turn[told, camera], measure.count[told, camera])
+        if np.isfinite(known[camera]).all():
+            turn[camera] = known[camera, :3, :3]
+    per_metre = np.array([_units_per_metre(one, known[:, :3, 3]) for one in measure.shift])
+    per_metre = per_metre[np.isfinite(per_metre)]
+    return RigGeometry(turn, known[:, :3, 3], usual, float(np.median(per_metre)) if len(per_metre) else np.nan, measure)
+
+
+def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult, Array]:
+    """The trajectory of all cameras, of that of instants; and rig_from_camera (C, 4, 4) in its units.
+
+    Places that are known in metres make the result metric where nothing else did: each chunk says by how much its
+    cameras lie apart, and the median over chunks is the scale.
+    """
+    count = geometry.cameras
+    scale = np.array([np.median(joined.depth_scale[joined.owner == k]) for k in range(len(joined.world_from_chunk))])
+    world = geometry.measure.shift * scale[:, None, None]
+    told = np.array([_units_per_metre(one, geometry.known_m) for one in world])
+    told = told[np.isfinite(told) & (told > 0)]
+    per_metre = 1.0 if joined.metric is not None else np.nan
+    if len(told) and joined.metric is None and joined.georeference is None:
+        unit = float(np.median(told))
+        deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / np.sqrt(len(told))
+        joined = _scaled(joined, 1 / unit, Metric("baseline", deviation, 0.0))
+        world, per_metre = world / unit, 1.0
+    elif len(told) and joined.metric is None:
+        per_metre = 1.0  # a georeferenced drive is in metres
+    rig = np.tile(np.eye(4), (count, 1, 1))
+    rig[:, :3, :3] = geometry.turn
+    for camera in range(1, count):
+        seen = np.isfinite(world[:, camera]).all(1)
+        if np.isfinite(geometry.known_m[camera]).all() and np.isfinite(per_metre):
+            rig[camera, :3, 3] = geometry.known_m[camera] * per_metre
+        elif seen.any():
+            rig[camera, :3, 3] = np.median(world[seen, camera], axis=0)
+    return _spread(joined, rig), rig
+
+
+def _spread(joined: JoinResult, rig: Array) -> JoinResult:
+    """Every instant as the frames of all cameras."""
+    count = len(rig)
+    poses = (joined.world_from_camera[:, None] @ rig[None]).reshape(-1, 4, 4)
+    place = joined.georeference
+    if place is not None:
+        deviation = np.repeat(place.position_deviation_m, count, axis=0)
+        place = replace(place, enu_from_camera=poses, position_deviation_m=deviation)
+
+    def frames(instants: range) -> range:
+        return range(instants.start * count, instants.stop * count)
+
+    return replace(
+        joined,
+        frame_index=(joined.frame_index[:, None] * count + np.arange(count)).reshape(-1),
+        world_from_camera=poses,
+        owner=np.repeat(joined.owner, count),
+        depth_scale=np.repeat(joined.depth_scale, count),
+        filled=np.repeat(joined.filled, count),
+        chunk_frames=tuple((first * count, last * count + count - 1) for first, last in joined.chunk_frames),
+        loops=tuple(
+            replace(
+                loop,
+                pair=(loop.pair[0] * count, loop.pair[1] * count),
+                first=frames(loop.first),
+                second=frames(loop.second),
+            )
+            for loop in joined.loops
+        ),
+        georeference=place,
+    )
+
+
+def _scaled(joined: JoinResult, factor: float, metric: Metric) -> JoinResult:
+    """The result in a unit that is 1 / factor times as long."""
+    poses = joined.world_from_camera.copy()
+    poses[:, :3, 3] *= factor
+    units = np.ones(7)
+    units[4:] = factor  # of log scale, turn, shift only shifts have a unit
+    edges = tuple(
+        replace(edge, residual=edge.residual * factor, covariance=edge.covariance * np.outer(units, units))
+        for edge in joined.edges
+    )
+    loops = tuple(
+        replace(loop, residual=None if loop.residual is None else loop.residual * factor) for loop in joined.loops
+    )
+    chunks = tuple(Sim3(s.scale * factor, s.rotation, s.translation * factor) for s in joined.world_from_chunk)
+    return replace(
+        joined,
+        world_from_camera=poses,
+        depth_scale=joined.depth_scale * factor,
+        world_from_chunk=chunks,
+        edges=edges,
+        loops=loops,
+        metric=metric,
+    )
+
+
+def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
+    count = geometry.cameras
+    instants, poses, ok = _by_instant(chunk, count)
+    _, measured, _ = _relative(poses, ok)
+    rig_from_camera = np.tile(np.eye(4), (count, 1, 1))
+    rig_from_camera[:, :3, :3] = geometry.turn
+    rig_from_camera[:, :3, 3] = geometry.shifts(measured)
+    said = poses @ np.linalg.inv(rig_from_camera)  # (I, C, 4, 4): what each camera says of the rig
+    weight = ok * _weights(said, ok)
+    weight[~ok.any(1), 0] = 1.0  # nobody saw anything: the pose counts for nothing
+    said = np.where(ok[..., None, None] | (weight[..., None, None] > 0), said, 0.0)
+    total = weight.sum(1)
+    mean = np.tile(np.eye(4), (len(instants), 1, 1))
+    mean[:, :3, :3] = nearest_rotation(np.einsum("ic,icjk->ijk", weight, said[..., :3, :3]))
+    mean[:, :3, 3] = np.einsum("ic,icj->ij", weight, said[..., :3, 3]) / total[:, None]
+    rotation = mean[:, :3, :3].transpose(0, 2, 1)
+    camera_from_world = np.concatenate([rotation, -rotation @ mean[:, :3, 3:]], axis=2)
+    # Rows of the reference; where a window of a loop cuts an instant, those of a camera that is there, without depth.
+    index = np.asarray(chunk.frame_index, np.int64)
+    order = np.lexsort((index % count, index // count))
+    row = order[np.unique(index[order] // count, return_index=True)[1]]
+    is_reference = (index[row] % count == 0) & np.asarray(chunk.ok, bool)[row]
+    confidence = np.where(is_reference[:, None, None], chunk.confidence[row], 0.0)
+    intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))[row]
+    return RigFrame(instants, camera_from_world, intrinsics, chunk.depth[row], confidence, ok.any(1))
+
+
+def _by_instant(chunk: PosedColours, count: int) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+    """Instants (I,), chunk_from_camera (I, C, 4, 4), and which are good (I, C); poses of frames that are not in the
+    chunk are zero."""
+    index = np.asarray(chunk.frame_index, np.int64)
+    instants, row = np.unique(index // count, return_inverse=True)
+    poses = np.zeros((len(instants), count, 4, 4))
+    ok = np.zeros((len(instants), count), bool)
+    camera_from_world = np.asarray(chunk.cam_from_world, np.float64)
+    rotation = nearest_rotation(camera_from_world[:, :, :3]).transpose(0, 2, 1)
+    camera = index % count
+    poses[row, camera, :3, :3] = rotation
+    poses[row, camera, :3, 3] = -np.einsum("nij,nj->ni", rotation, camera_from_world[:, :, 3])
+    poses[row, camera, 3, 3] = 1
+    ok[row, camera] = np.asarray(chunk.ok, bool)
+    return instants, poses, ok
+
+
+def _relative(poses: Array, ok: NDArray[np.bool_]) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Of each camera against the reference: turn (C, 3, 3), shift (C, 3), instants that tell (C,)."""
+    count = poses.shape[1]
+    turn, shift = np.tile(np.eye(3), (count, 1, 1)), np.full((count, 3), np.nan)
+    seen = np.zeros(count, np.int64)
+    for camera in range(1, count):
+        both = ok[:, 0] & ok[:, camera]
+        seen[camera] = both.sum()
+        if seen[camera] < _FEWEST:
+            continue
+        back = poses[both, 0, :3, :3].transpose(0, 2, 1)
+        turn[camera] = _mean_rotation(back @ poses[both, camera, :3, :3], np.ones(int(seen[camera])))
+        away = np.einsum("nij,nj->ni", back, poses[both, camera, :3, 3] - poses[both, 0, :3, 3])
+        shift[camera] = _robust_mean(away)
+    shift[0] = 0
+    return turn, shift, seen
+
+
+def _mean_rotation(rotations: Array, weight: NDArray[np.generic]) -> Array:
+    """Mean of rotations (n, 3, 3) with Huber's weights about the median turn."""
+    robust = np.asarray(weight, np.float64)
+    for _ in range(_ROUNDS):
+        mean = nearest_rotation(np.einsum("n,nij->ij", robust, rotations))
+        away = np.linalg.norm(rotation_log(rotations @ mean.T), axis=1)
+        robust = weight * np.minimum(1, max(1.5 * float(np.median(away)), _LEAST_TURN) / np.maximum(away, 1e-12))
+    return np.asarray(mean)
+
+
+def _robust_mean(points: Array) -> Array:
+    """Mean of points (n, 3) with Huber's weights about the median distance."""
+    mean = np.median(points, axis=0)
+    for _ in range(_ROUNDS):
+        away = np.linalg.norm(points - mean, axis=1)
+        robust = np.minimum(1, 1.5 * float(np.median(away)) / np.maximum(away, 1e-12)) + 1e-12
+        mean = robust @ points / robust.sum()
+    return np.asarray(mean)
+
+
+def _weights(said: Array, ok: NDArray[np.bool_]) -> Array:
+    """(C,) share of each camera in the rig's pose: the inverse square of its usual turn against the others' mean."""
+    count = said.shape[1]
+    away = np.full(count, np.nan)
+    for camera in range(count):
+        others = ok.copy()
+        others[:, camera] = False
+        both = ok[:, camera] & others.any(1)
+        if both.any():
+            mean = nearest_rotation(np.einsum("ic,icjk->ijk", others[both].astype(float), said[both][..., :3, :3]))
+            turn = rotation_log(said[both, camera, :3, :3] @ mean.transpose(0, 2, 1))
+            away[camera] = np.median(np.linalg.norm(turn, axis=1))
+    known = away[np.isfinite(away)]
+    away = np.where(np.isfinite(away), away, known.max() if len(known) else 1.0)
+    return np.asarray(1 / np.maximum(away, _LEAST_TURN) ** 2)
+
+
+def _units_per_metre(measured: Array, known_m: Array) -> float:
+    """Units in a metre by places measured (C, 3) of cameras whose places are known (C, 3); NaN where none tells."""
+    both = np.isfinite(measured).all(1) & np.isfinite(known_m).all(1)
+    length = float((known_m[both] ** 2).sum())
+    if length < 1e-6:
+        return np.nan
+    return float((measured[both] * known_m[both]).sum()) / length

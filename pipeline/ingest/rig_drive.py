@@ -1,0 +1,235 @@
+"""A drive of several cameras: found by the folders of its pictures or by a rig file, and put in step by time stamps.
+
+Each camera is a drive of its own to begin with (`find_drive` finds it); here they become one whose frames go camera by
+camera through each instant: frame f is camera f % C at instant f // C. An instant is a frame of the reference camera.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_files import kitti_pair, read_rig
+from pipeline.errors import DriveError
+from pipeline.ingest.drive import NO_PICTURE, Drive
+from pipeline.ingest.frame_choice import FrameChoice, selected_frames
+from pipeline.ingest.frame_series import natural_key
+from pipeline.storage import Listing, NotFoundError
+
+AUTO = "auto"
+"""The rig that the folders themselves show."""
+
+_RIG_FILE = "rig_config.json"  # COLMAP's; the one that may lie in a drive's folder
+_BELOW = ("", "samples", "sensors/cameras", "images")  # nuScenes, Argoverse 2, exports of Waymo's data
+_PAIRS = (("image_2", "image_3"), ("image_02", "image_03"), ("image_0", "image_1"), ("image_00", "image_01"))
+_CAMERA = re.compile(
+    r"cam(?:era)?[-_ ]?\w+|ring_\w+|(?:FRONT|SIDE|REAR|BACK)(?:_LEFT|_RIGHT)?|view[-_ ]?\w+", re.IGNORECASE
+)
+_AHEAD = re.compile(r"(?:cam(?:era)?[-_ ]?|ring_)?front(?:[-_ ]cent(?:er|re))?", re.IGNORECASE)
+_MOST_CAMERAS = 16
+_FILE_BYTES = 1 << 28
+
+_Poses = Mapping[str, NDArray[np.float64] | None]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Folders of cameras below `uri` (paths from it), the reference first, with poses in metres where known."""
+
+    uri: str
+    poses: _Poses
+    notes: tuple[str, ...] = ()
+
+
+def has_rig(uri: str, rig: str) -> bool:
+    """Whether the folder is a drive of several cameras by this rig (auto, or a file). Raises CalibrationError,
+    DriveError, StorageError."""
+    try:
+        return _found(storage.absolute(uri), rig) is not None
+    except NotFoundError:
+        return False
+
+
+def rig_drive(
+    uri: str, rig: str, tolerance_s: float, drive_id: str | None, used: FrameChoice, find: Callable[[str], Drive]
+) -> Drive:
+    """The drive of all cameras of a folder.
+
+    Args:
+        uri: the folder that holds the cameras' folders.
+        rig: auto, or the place of a rig file (`pipeline.cameras.rig_files`).
+        tolerance_s: most seconds between pictures of one instant. Where a camera has no times, pictures of one name
+            belong together.
+        used: which instants are used.
+        find: gives the drive of one camera's folder, all of its frames.
+
+    Raises:
+        DriveError: fewer than two cameras; pictures that have neither times nor names in common. CalibrationError: a
+        rig file that cannot be read. StorageError.
+    """
+    uri = storage.absolute(uri)
+    found = _found(uri, rig)
+    if found is None:
+        raise DriveError(
+            f"{storage.redacted(uri)}: expected folders of two cameras or more (cam_*, CAM_*, ring_*, image_2 and "
+            "image_3); give the folder that holds them, or leave out --rig"
+        )
+    name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
+    notes = list(found.notes)
+    cameras: dict[str, Drive] = {}
+    for folder in found.poses:
+        one = find(storage.join(found.uri, *folder.split("/")))
+        first = next(iter(cameras.values()), one)
+        if one.kind != "images":
+            raise DriveError(f"drive {name}: camera {folder} is a video; give folders of pictures")
+        if (one.source_width, one.source_height) != (first.source_width, first.source_height):
+            notes.append(
+                f"camera {folder} is not used: its pictures have {one.source_width}x{one.source_height} pixels, those "
+                f"of {next(iter(cameras))} {first.source_width}x{first.source_height}"
+            )
+            continue
+        cameras[folder] = one
+    if len(cameras) < 2:
+        raise DriveError(f"drive {name}: expected two cameras with pictures of one size; {'; '.join(notes)}")
+    reference, *others = cameras
+    base = cameras[reference]
+    taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
+    steps = {folder: _in_step(base, cameras[folder], tolerance_s, name, folder) for folder in others}
+    uris: list[str] = []
+    for instant in taken:
+        uris.append(base.uris[instant])
+        for folder in others:
+            place = steps[folder][instant]
+            uris.append(base.uris[instant] + NO_PICTURE + folder if place is None else cameras[folder].uris[place])
+    for folder in others:
+        missing = sum(steps[folder][instant] is None for instant in taken)
+        if missing == len(taken):
+            raise DriveError(
+                f"drive {name}: no picture of camera {folder} was taken within {tolerance_s:g} s of one of "
+                f"{reference}; give a larger --rig-tolerance, or move the folder away"
+            )
+        if missing:
+            notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
+    known = [one.camera for one in cameras.values()]
+    same = all(one == known[0] for one in known)
+    if not same:
+        notes.append("the cameras have different calibrations: the network's own focal lengths are used")
+    times = base.timestamps_ns
+    count = len(cameras)
+    return replace(
+        base,
+        drive_id=name,
+        source_uri=uri,
+        uris=uris,
+        frame_count=len(uris),
+        timestamps_ns=None if times is None else tuple(times[i] for i in taken for _ in range(count)),
+        listing=_listing(found.uri, cameras),
+        notes=tuple(itertools.chain(notes, *(one.notes for one in cameras.values()))),
+        camera=known[0] if same else None,
+        rig=Rig.of({folder: found.poses[folder] for folder in cameras}, reference),
+    )
+
+
+def _found(uri: str, rig: str) -> _Found | None:
+    """The cameras of a folder; None where there are fewer than two."""
+    if rig != AUTO:
+        place = storage.absolute(rig)
+        poses = read_rig(storage.read_small(place, _FILE_BYTES), storage.redacted(place))
+        return _named(uri, poses, storage.redacted(place))
+    folders = set(storage.list_folders(uri))
+    try:
+        data = storage.read_small(storage.join(uri, _RIG_FILE), _FILE_BYTES)
+    except NotFoundError:
+        pass
+    else:
+        return _named(uri, read_rig(data, _RIG_FILE), _RIG_FILE)
+    for left, right in _PAIRS:
+        if {left, right} <= folders:
+            return _Found(uri, {left: np.eye(4), right: _kitti(uri, left, right)})
+    for below in _BELOW:
+        place = storage.join(uri, *below.split("/")) if below else uri
+        if below and below.split("/")[0] not in folders:
+            continue
+        try:
+            names = storage.list_folders(place)
+        except NotFoundError:
+            continue
+        cameras = sorted((name for name in names if _CAMERA.fullmatch(name)), key=natural_key)
+        if len(cameras) >= 2:
+            cameras.sort(key=lambda name: _AHEAD.fullmatch(name) is None)
+            left_out = cameras[_MOST_CAMERAS:]
+            notes = (f"{len(left_out)} cameras beyond {_MOST_CAMERAS} are not used",) if left_out else ()
+            return _Found(place, dict.fromkeys(cameras[:_MOST_CAMERAS]), notes)
+    return None
+
+
+def _named(uri: str, poses: Mapping[str, NDArray[np.float64]], file: str) -> _Found:
+    """The cameras of a rig file with their folders: the path in the file, or a folder of its last name."""
+    there: dict[str, NDArray[np.float64] | None] = {}
+    folders = storage.list_folders(uri)
+    for name, pose in poses.items():
+        last = name.rpartition("/")[2]
+        if last in folders:
+            there[last] = pose
+        elif storage.exists(storage.join(uri, *name.split("/"))):
+            there[name] = pose
+        else:
+            raise DriveError(f"{file}: camera {name} has no folder of this name in {storage.redacted(uri)}")
+    return _Found(uri, there)
+
+
+def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:
+    """Where the right camera of a rectified pair sits, by calib.txt beside the folders; None without."""
+    try:
+        text = storage.read_bytes(storage.join(uri, "calib.txt")).decode("utf-8", "replace")
+    except NotFoundError:
+        return None
+    return kitti_pair(text, int(left.rpartition("_")[2]), int(right.rpartition("_")[2]))
+
+
+def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folder: str) -> list[int | None]:
+    """The frame of `other` at each instant of `base`; None where it has none."""
+    if base.timestamps_ns is not None and other.timestamps_ns is not None:
+        most = int(tolerance_s * 1e9)
+        return [_nearest(other.timestamps_ns, time, most) for time in base.timestamps_ns]
+    places = {_stem(uri): place for place, uri in enumerate(other.uris)}
+    step = [places.get(_stem(uri)) for uri in base.uris]
+    if not any(place is not None for place in step):
+        raise DriveError(
+            f"drive {drive_id}: pictures of camera {folder} have neither times nor names in common with the others'; "
+            "name pictures of one instant alike"
+        )
+    return step
+
+
+def _nearest(times: Sequence[int], time: int, most: int) -> int | None:
+    at = bisect.bisect_left(times, time)
+    around = [place for place in (at - 1, at) if 0 <= place < len(times)]
+    best = min(around, key=lambda place: abs(times[place] - time))
+    return best if abs(times[best] - time) <= most else None
+
+
+def _stem(uri: str) -> str:
+    return storage.parent_and_name(uri)[1].rpartition(".")[0]
+
+
+def _listing(uri: str, cameras: Mapping[str, Drive]) -> Listing:
+    """The files of all cameras, names with their folders."""
+    names: list[str] = []
+    sizes: list[int] = []
+    etags: list[str | None] = []
+    for folder, drive in sorted(cameras.items()):
+        below = drive.listing.uri_of_folder.removeprefix(uri.rstrip("/") + "/") or folder + "/"
+        own = drive.listing.columns()
+        names += [below + name for name in own[0]]
+        sizes += own[1]
+        etags += own[2]
+    return Listing(uri, names, sizes, etags)

@@ -1,0 +1,134 @@
+"""Chunks of several cameras joined as those of one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from pipeline.backend import join_chunks
+from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
+from pipeline.cameras.rig import Rig
+
+CAMERAS, INSTANTS, SIZE, OVERLAP = 3, 60, 20, 10
+BASE = 0.54
+
+
+@dataclass
+class Seen:
+    frame_index: NDArray
+    cam_from_world: NDArray
+    intrinsics: NDArray
+    depth: NDArray
+    confidence: NDArray
+    ok: NDArray
+    rgb: NDArray
+
+
+def _pose(degrees, place):
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("y", degrees, degrees=True).as_matrix()
+    pose[:3, 3] = place
+    return pose
+
+
+TRUE = np.stack([np.eye(4), _pose(-55, (-BASE, 0, -0.3)), _pose(55, (BASE, 0, -0.3))])
+
+
+def _drive(seed, bad=lambda instant, camera: False):
+    """Chunks in gauges and units of their own, every pose with noise; and the true poses of the rig."""
+    random = np.random.default_rng(seed)
+    world = np.stack([_pose(1.5 * n, (0, 0, 0)) for n in range(INSTANTS)])
+    for n in range(1, INSTANTS):
+        world[n, :3, 3] = world[n - 1, :3, 3] + world[n - 1, :3, 2]
+    chunks = []
+    for start in range(0, INSTANTS - OVERLAP, SIZE - OVERLAP):
+        instants = np.arange(start, start + SIZE)
+        scale = random.uniform(0.05, 0.2)
+        poses = np.linalg.inv(world[start]) @ world[instants, None] @ TRUE[None]
+        poses = poses.reshape(-1, 4, 4)
+        noise = Rotation.from_rotvec(random.normal(0, 0.004, (len(poses), 3))).as_matrix()
+        poses[:, :3, :3] = poses[:, :3, :3] @ noise
+        poses[:, :3, 3] = (poses[:, :3, 3] + random.normal(0, 0.03, (len(poses), 3))) * scale
+        ok = np.array([not bad(instant, camera) for instant in instants for camera in range(CAMERAS)])
+        poses[~ok] = _pose(90, (5, 5, 5))
+        depth = np.full((len(poses), 4, 6), 10 * scale) * random.lognormal(0, 0.02, (len(poses), 4, 6))
+        k = np.array([[6.0, 0, 3], [0, 6, 2], [0, 0, 1]])
+        index = (instants[:, None] * CAMERAS + np.arange(CAMERAS)).ravel()
+        rgb = np.zeros((*depth.shape, 3), np.uint8)
+        chunks.append(Seen(index, np.linalg.inv(poses)[:, :3], k, depth, np.full(depth.shape, 2.0), ok, rgb))
+    return chunks, world
+
+
+def _joined(chunks, rig):
+    geometry = measure_rig(chunks, rig)
+    return frames_of_rig(join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP), geometry)
+
+
+def _ate(estimate, truth):
+    """Metres, after one similarity."""
+    a, b = estimate - estimate.mean(0), truth - truth.mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    scale = (s * np.diag(sign)).sum() / (a**2).sum()
+    return float(np.sqrt(((scale * a @ (u @ sign @ vt).T - b) ** 2).sum(1).mean()))
+
+
+def _unknown():
+    return Rig(("front", "left", "right"), (tuple(np.eye(4)[:3].ravel()), None, None))
+
+
+def _known():
+    return Rig.of({"front": TRUE[0], "left": TRUE[1], "right": TRUE[2]}, "front")
+
+
+def test_unknown_cameras_are_found_and_the_rig_is_nearer_to_the_truth_than_its_front_camera() -> None:
+    rigs, fronts = [], []
+    for seed in range(4):
+        chunks, world = _drive(seed)
+        joined, rig = _joined(chunks, _unknown())
+        turn = Rotation.from_matrix(rig[:, :3, :3].transpose(0, 2, 1) @ TRUE[:, :3, :3]).magnitude()
+        assert np.degrees(turn).max() < 0.5
+        alone = [
+            Seen(
+                c.frame_index[::3] // 3,
+                c.cam_from_world[::3],
+                c.intrinsics,
+                c.depth[::3],
+                c.confidence[::3],
+                c.ok[::3],
+                c.rgb[::3],
+            )
+            for c in chunks
+        ]
+        front = join_chunks(alone, overlap=OVERLAP)
+        rigs.append(_ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]))
+        fronts.append(_ate(front.world_from_camera[:, :3, 3], world[:, :3, 3]))
+        step = np.linalg.norm(np.diff(joined.world_from_camera[::3, :3, 3], axis=0), axis=1).mean()
+        assert np.linalg.norm(rig[1:, :3, 3] / step - TRUE[1:, :3, 3], axis=1).max() < 0.02 * 10  # of the depth
+        assert joined.metric is None
+    assert np.mean(rigs) < 0.9 * np.mean(fronts)
+
+
+def test_a_known_baseline_makes_the_result_metric() -> None:
+    chunks, world = _drive(1)
+    joined, rig = _joined(chunks, _known())
+    assert joined.metric.source == "baseline"
+    true = np.linalg.norm(np.diff(world[:, :3, 3], axis=0), axis=1).sum()
+    found = np.linalg.norm(np.diff(joined.world_from_camera[::3, :3, 3], axis=0), axis=1).sum()
+    assert found == pytest.approx(true, rel=0.02)
+    assert np.allclose(rig, TRUE)
+    assert np.allclose(joined.world_from_camera[1::3], joined.world_from_camera[::3] @ TRUE[1])
+    assert len(joined.owner) == INSTANTS * CAMERAS
+    assert joined.chunk_frames[0] == (0, SIZE * CAMERAS - 1)
+
+
+def test_a_camera_that_is_black_for_a_stretch_leaves_the_others_to_tell_the_way() -> None:
+    whole, world = _drive(2)
+    for camera in (0, 2):  # the reference too
+        chunks, _ = _drive(2, lambda instant, one, camera=camera: one == camera and 18 <= instant < 34)
+        joined, _ = _joined(chunks, _unknown())
+        assert not joined.filled.any()
+        straight = _ate(_joined(whole, _unknown())[0].world_from_camera[::3, :3, 3], world[:, :3, 3])
+        assert _ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]) < 2 * straight + 0.1

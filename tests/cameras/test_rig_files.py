@@ -1,0 +1,91 @@
+"""Rig files of other programs: each says the same of one rig."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from scipy.spatial.transform import Rotation
+
+from pipeline.cameras.fields import CalibrationError
+from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_files import kitti_pair, read_rig
+from pipeline.synthetic.rig import rig_cameras, rig_file
+
+TRUE = np.eye(4)
+TRUE[:3, :3] = Rotation.from_euler("xyz", (3, -55, 1), degrees=True).as_matrix()
+TRUE[:3, 3] = (-0.45, 0.02, -0.3)
+
+
+def _kalibr():
+    return yaml.safe_dump({"cam0": {}, "cam1": {"T_cn_cnm1": np.linalg.inv(TRUE).tolist()}}).encode()
+
+
+def _nerfstudio():
+    opengl = np.diag([1.0, -1.0, -1.0, 1.0])
+    frames = []
+    for number in range(3):
+        front = np.eye(4)
+        front[:3, 3] = (number, 2.0, 5.0)
+        for folder, pose in (("front", front), ("left", front @ TRUE)):
+            frames.append({"file_path": f"./{folder}/{number}.png", "transform_matrix": (pose @ opengl).tolist()})
+    return json.dumps({"frames": frames}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "names"),
+    [(_kalibr(), "camchain.yaml", ["cam0", "cam1"]), (_nerfstudio(), "transforms.json", ["front", "left"])],
+)
+def test_kalibr_and_nerfstudio_say_where_a_camera_sits(data, file, names) -> None:
+    poses = read_rig(data, file)
+    assert list(poses) == names
+    assert np.allclose(np.linalg.inv(poses[names[0]]) @ poses[names[1]], TRUE)
+
+
+def test_colmaps_file_as_the_renderer_writes_it_is_read_back() -> None:
+    cameras = rig_cameras(6)
+    poses = read_rig(rig_file(cameras).encode(), "rig_config.json")
+    assert list(poses) == ["image_0", *(camera.folder for camera in cameras)]
+    for camera in cameras:
+        assert np.allclose(poses[camera.folder], camera.front_from_camera)
+    rig = Rig.of(dict(poses), "cam_left")
+    assert rig.cameras[0] == "cam_left"
+    assert np.allclose(rig.poses[1], np.linalg.inv(poses["cam_left"]))
+    assert Rig.from_dict(json.loads(json.dumps(rig.to_dict()))) == rig
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"{", "expected JSON or YAML"),
+        (b"[]", "no camera"),
+        (b'{"frames": [{"file_path": "a/1.png", "transform_matrix": [1]}]}', "two cameras"),
+        (b'[{"cameras": [{"image_prefix": "a/", "ref_sensor": true}]}]', "two cameras or more, got 1"),
+        (
+            b'[{"cameras": [{"image_prefix": "a", "ref_sensor": true}, {"image_prefix": "b", '
+            b'"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [NaN, 0, 0]}]}]',
+            "camera b: expected a rotation and a place",
+        ),
+    ],
+)
+def test_a_file_that_is_no_rig_says_what_is_wrong(data, said) -> None:
+    with pytest.raises(CalibrationError, match=said):
+        read_rig(data, "rig.json")
+
+
+def test_a_rig_has_two_cameras_of_different_names_and_rigid_poses() -> None:
+    same = tuple(np.eye(4)[:3].ravel().tolist())
+    for cameras, poses in ((("a",), (same,)), (("a", "a"), (same, same)), (("a", "b"), (same,))):
+        with pytest.raises(ValueError, match=r"expected 2 poses|two cameras"):
+            Rig(cameras, poses)
+    with pytest.raises(ValueError, match="camera b: expected a rotation"):
+        Rig(("a", "b"), (same, (2.0,) * 12))
+
+
+def test_kittis_projections_say_the_baseline() -> None:
+    text = "P0: 7 0 3 0 0 7 2 0 0 0 1 0\nP1: 7 0 3 -3.78 0 7 2 0 0 0 1 0\nP2: 7 0\n"
+    pair = kitti_pair(text, 0, 1)
+    assert pair is not None
+    assert np.allclose(pair[:3, 3], (0.54, 0, 0))
+    assert kitti_pair(text, 0, 2) is None
+    assert kitti_pair(text, 0, 3) is None

@@ -1,0 +1,91 @@
+"""Drives of several cameras, found by their folders."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import DriveError
+from pipeline.ingest.drives import find_drive
+from pipeline.ingest.rig_drive import has_rig
+
+
+def _camera(folder, names, size=(64, 48)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", size, (number * 9 % 255, 90, 30)).save(folder / name)
+
+
+NUMBERS = [f"{n:06d}.png" for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("below", "cameras"),
+    [
+        ("", ["cam_front", "cam_left"]),
+        ("samples", ["CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT"]),
+        ("sensors/cameras", ["ring_front_center", "ring_front_left"]),
+        ("images", ["FRONT", "FRONT_LEFT", "SIDE_LEFT"]),
+    ],
+)
+def test_cameras_are_known_by_their_folders_the_one_ahead_first(tmp_path, below, cameras) -> None:
+    for camera in cameras:
+        _camera(tmp_path / below / camera, NUMBERS)
+    drive = find_drive(str(tmp_path), rig="auto", stride=2, start=1)
+    assert drive.rig is not None
+    assert drive.rig.cameras[0] == cameras[0]
+    assert set(drive.rig.cameras) == set(cameras)
+    assert drive.frame_count == 3 * len(cameras)
+    names = [uri.rpartition("/")[2] for uri in drive.uris]
+    assert names == [NUMBERS[n] for n in (1, 3, 5) for _ in cameras]
+    assert drive.of_reference.frame_count == 3
+    assert drive.picture["rig"] == drive.rig.to_dict()
+    assert has_rig(str(tmp_path), "auto")
+
+
+def test_pictures_are_put_in_step_by_their_times(tmp_path) -> None:
+    start = 1_600_000_000_000_000_000
+    _camera(tmp_path / "cam_front", [f"{start + n * 100_000_000}.png" for n in range(6)])
+    late = [f"{start + n * 100_000_000 + 8_000_000}.png" for n in (0, 1, 2, 4, 5)]
+    _camera(tmp_path / "cam_left", late)
+    drive = find_drive(str(tmp_path), rig="auto")
+    assert [uri.rpartition("/")[2] for uri in drive.uris[1::2] if "#" not in uri] == late
+    assert "#no-picture-of-cam_left" in drive.uris[7]
+    assert any("cam_left has no picture of 1 of 6 instants" in note for note in drive.notes)
+    assert drive.timestamps_ns is not None
+    assert drive.timestamps_ns[0] == drive.timestamps_ns[1]
+    with pytest.raises(DriveError, match=r"within 0\.001 s"):
+        find_drive(str(tmp_path), rig="auto", rig_tolerance_s=0.001)
+
+
+def test_a_kitti_pair_has_its_baseline_and_its_sequence_is_one_camera_without_being_asked(tmp_path) -> None:
+    for folder in ("image_0", "image_1"):
+        _camera(tmp_path / "07" / folder, NUMBERS)
+    text = "P0: 30 0 16 0 0 30 12 0 0 0 1 0\nP1: 30 0 16 -16.2 0 30 12 0 0 0 1 0\n"
+    (tmp_path / "07" / "calib.txt").write_text(text)
+    drive = find_drive(str(tmp_path / "07"), rig="auto")
+    assert (drive.drive_id, drive.frame_count) == ("07", 12)
+    assert drive.camera is not None
+    assert drive.rig is not None
+    assert np.allclose(drive.rig.poses[1][:3, 3], (0.54, 0, 0))
+    assert find_drive(str(tmp_path / "07")).rig is None
+    assert find_drive(str(tmp_path / "07")).frame_count == 6
+
+
+def test_cameras_that_do_not_fit_are_left_out_or_refused_with_the_reason(tmp_path) -> None:
+    _camera(tmp_path / "cam_a", NUMBERS)
+    with pytest.raises(DriveError, match="two cameras or more"):
+        find_drive(str(tmp_path), rig="auto")
+    assert not has_rig(str(tmp_path), "auto")
+    assert not has_rig(str(tmp_path / "nowhere"), "auto")
+    _camera(tmp_path / "cam_b", NUMBERS, (48, 64))
+    with pytest.raises(DriveError, match="cam_b is not used: its pictures have 48x64"):
+        find_drive(str(tmp_path), rig="auto")
+    shutil.rmtree(tmp_path / "cam_b")
+    _camera(tmp_path / "cam_b", [f"other{n}.png" for n in range(6)])
+    with pytest.raises(DriveError, match="neither times nor names in common"):
+        find_drive(str(tmp_path), rig="auto")
+    (tmp_path / "chain.yaml").write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
+    with pytest.raises(DriveError, match="camera cam0 has no folder of this name"):
+        find_drive(str(tmp_path), rig=str(tmp_path / "chain.yaml"))

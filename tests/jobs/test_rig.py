@@ -1,0 +1,57 @@
+"""jobs.reconstruct on drives of several cameras."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import verify
+from pipeline.publish import open_drive
+from pipeline.publish.poses import rotation_from_quaternion
+from pipeline.synthetic import DriveSpec, write_drive
+from tests.jobs.runs import run
+
+INSTANTS = 14
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A three-camera drive whose left camera is black for a stretch and misses a picture."""
+    root = tmp_path_factory.mktemp("rig")
+    write_drive(DriveSpec(21, INSTANTS, 56, 112, supersample=1, cameras=3), str(root), "00")
+    sequence = root / "sequences" / "00"
+    for number in range(5, 8):
+        Image.new("RGB", (112, 56)).save(sequence / "cam_left" / f"{number:06d}.jpg")
+    (sequence / "cam_left" / "000009.jpg").unlink()
+    return sequence
+
+
+def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(rendered, weights, tmp_path) -> None:
+    output = tmp_path / "out"
+    small = ("--chunk-size", "12", "--overlap", "6", "--no-stops", "--no-turns", "--max-bad-share", "0.5")
+    assert run("--input", rendered, "--output", output, "--rig", "auto", *small, "--weights", weights) == 0
+    drive = open_drive(str(output), "00")
+    poses = drive.poses
+    assert poses.num_rows == 3 * INSTANTS
+    assert poses["camera"].to_pylist()[:6] == ["image_0", "cam_left", "cam_right"] * 2
+    status = poses["status"].to_pylist()
+    assert [n for n, one in enumerate(status) if one == "filled"] == [16, 19, 22, 28]
+    place = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1).reshape(INSTANTS, 3, 3)
+    assert np.isfinite(place).all()
+    truth = json.loads((rendered / "rig_config.json").read_text())[0]["cameras"][1:]
+    turn = rotation_from_quaternion(np.stack([poses[f"q{part}"].to_numpy() for part in "wxyz"], -1))
+    turn = turn.reshape(INSTANTS, 3, 3, 3)
+    for camera, sensor in enumerate(truth, 1):  # known turns are held, and every camera has its place on the car
+        camera_from_rig = rotation_from_quaternion(np.array(sensor["cam_from_rig_rotation"]))
+        assert np.allclose(turn[:, 0].transpose(0, 2, 1) @ turn[:, camera], camera_from_rig.T, atol=1e-5)
+        away = np.einsum("nji,nj->ni", turn[:, 0], place[:, camera] - place[:, 0])
+        assert np.allclose(away, away[0], atol=1e-6)
+    assert [one["known"] for one in drive.manifest.quality["rig"]] == [True, True, True]
+    assert drive.manifest.quality["bad_frames"]["28"] == "camera cam_left has no picture of this instant"
+    assert verify.main(["--output", str(output)]) == 0
+
+
+def test_a_folder_of_one_camera_is_no_rig(rendered, tmp_path, capsys) -> None:
+    assert run("--input", rendered / "cam_left", "--output", tmp_path / "out", "--rig", "auto") == 1
+    assert "expected folders of two cameras or more" in capsys.readouterr().err
