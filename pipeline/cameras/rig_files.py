@@ -91,7 +91,7 @@ def _colmap(rig: Mapping[str, Any]) -> Poses:  # as the file has it; read_rig re
             w, x, y, z = map(float, sensor["cam_from_rig_rotation"])
             camera_from_rig = _pose(Rotation.from_quat([x, y, z, w]).as_matrix(), sensor["cam_from_rig_translation"])
         name = str(sensor["image_prefix"]).strip("/")
-        found.append((not is_reference, name, np.linalg.inv(camera_from_rig)))
+        found.append((not is_reference, name, np.asarray(np.linalg.inv(camera_from_rig), np.float64)))
     found.sort(key=lambda one: one[0])
     return {name: pose for _, name, pose in found}
 
