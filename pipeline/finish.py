@@ -117,7 +117,8 @@ def join_and_publish(
         join = join_staged(staged, frames, config, refined)
         chunks, joined, positions = join.chunks, join.joined, join.positions
         is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
-        of_lens = lens_findings(frames.chunks().line_evidence(), range(facts.frame_count), is_calibrated)
+        instants = range(facts.frame_count // facts.camera_count)
+        of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)
         verdict = assess_quality(join.instants, judged_windows(config.backend.quality, refined), of_lens)
         if facts.rig is not None:
             verdict = verdict.in_frames(len(facts.rig))
