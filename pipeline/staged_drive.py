@@ -235,6 +235,7 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
     """The drive's positions; empty, with a reason, where they cannot be used."""
     if facts.positions is None:
         return DrivePositions()
+    source = PositionsSource.from_noted(facts.positions)
     if facts.rig is not None:
         step = facts.camera_count
         times = None if facts.timestamps_ns is None else facts.timestamps_ns[::step]
@@ -245,7 +246,6 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
     elif config.fps is None:
         first = config.start or 0
         numbers = [first + config.stride * place for place in range(facts.frame_count)]
-    source = PositionsSource.from_noted(facts.positions)
     return DrivePositions.read(source, config.positions, facts.frame_uris, facts.timestamps_ns, numbers)
 
 

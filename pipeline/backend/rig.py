@@ -138,7 +138,7 @@ def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult
     per_metre = 1.0 if joined.metric is not None else np.nan
     if len(told) and joined.metric is None and joined.georeference is None:
         unit = float(np.median(told))
-        deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / np.sqrt(len(told))
+        deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / len(told) ** 0.5
         joined = _scaled(joined, 1 / unit, Metric("baseline", deviation, 0.0))
         world, per_metre = world / unit, 1.0
     elif len(told) and joined.metric is None:
@@ -236,7 +236,7 @@ def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
     is_reference = (index[row] % count == 0) & np.asarray(chunk.ok, bool)[row]
     confidence = np.where(is_reference[:, None, None], chunk.confidence[row], 0.0)
     intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))[row]
-    return RigFrame(instants, camera_from_world, intrinsics, chunk.depth[row], confidence, ok.any(1))
+    return RigFrame(instants, camera_from_world, intrinsics, chunk.depth[row], confidence, np.asarray(ok.any(1)))
 
 
 def _by_instant(chunk: PosedColours, count: int) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:

@@ -80,7 +80,7 @@ def _poses_of_frames(
         own = trajectory.world_from_camera[mine[like]]
         filled, near = fill_poses(own, seen.ok[mine[like]], None if times is None else times[mine])
         if cameras > 1:
-            filled = np.where(np.isfinite(own).all((1, 2))[:, None, None] & (near >= 0)[:, None, None], own, filled)
+            filled = np.where(np.isfinite(own).all((1, 2), keepdims=True) & (near >= 0)[:, None, None], own, filled)
         poses[mine] = filled
         nearest[mine] = np.where(near >= 0, mine[like[near]], -1)
     return poses, nearest
