@@ -23,6 +23,7 @@ from pipeline.common.chunk_prediction import PosedColours
 
 _FEWEST = 3  # instants of a chunk that tell where a camera sits in it
 _ROUNDS = 5
+_UNLIKE = 0.35  # of the known places' length: places measured that are farther off say nothing of the scale
 _LEAST_TURN = 1e-4  # radians: what poses are good for at best
 
 
@@ -128,13 +129,13 @@ def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult
     """The trajectory of all cameras, of that of instants; and rig_from_camera (C, 4, 4) in its units.
 
     Places that are known in metres make the result metric where nothing else did: each chunk says by how much its
-    cameras lie apart, and the median over chunks is the scale.
+    cameras lie apart, and the median over chunks is the scale; half of them must show the places that are known.
     """
     count = geometry.cameras
     scale = np.array([np.median(joined.depth_scale[joined.owner == k]) for k in range(len(joined.world_from_chunk))])
     world = geometry.measure.shift * scale[:, None, None]
     told = np.array([_units_per_metre(one, geometry.known_m) for one in world])
-    told = told[np.isfinite(told) & (told > 0)]
+    told = told[np.isfinite(told)] if np.isfinite(told).sum() > len(told) / 2 else told[:0]
     per_metre = 1.0 if joined.metric is not None else np.nan
     if len(told) and joined.metric is None and joined.georeference is None:
         unit = float(np.median(told))
@@ -312,9 +313,12 @@ def _weights(said: Array, ok: NDArray[np.bool_]) -> Array:
 
 
 def _units_per_metre(measured: Array, known_m: Array) -> float:
-    """Units in a metre by places measured (C, 3) of cameras whose places are known (C, 3); NaN where none tells."""
+    """Units in a metre by places measured (C, 3) of cameras whose places are known (C, 3); NaN where none tells, or
+    where the places measured are not those known at any scale: a network that never saw a rig makes them up."""
     both = np.isfinite(measured).all(1) & np.isfinite(known_m).all(1)
     length = float((known_m[both] ** 2).sum())
     if length < 1e-6:
         return np.nan
-    return float((measured[both] * known_m[both]).sum()) / length
+    units = float((measured[both] * known_m[both]).sum()) / length
+    away = float(((measured[both] - units * known_m[both]) ** 2).sum())
+    return units if units > 0 and away < (_UNLIKE * units) ** 2 * length else np.nan

@@ -132,3 +132,11 @@ def test_a_camera_that_is_black_for_a_stretch_leaves_the_others_to_tell_the_way(
         assert not joined.filled.any()
         straight = _ate(_joined(whole, _unknown())[0].world_from_camera[::3, :3, 3], world[:, :3, 3])
         assert _ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]) < 2 * straight + 0.1
+
+
+def test_places_that_the_network_made_up_say_nothing_of_the_scale() -> None:
+    chunks, _ = _drive(1)
+    turned = np.stack([TRUE[0], TRUE[1], TRUE[2]])
+    turned[1:, :3, 3] = ((0, 0.5, 0.3), (0, 0.5, -0.3))
+    rig = Rig.of({"front": turned[0], "left": turned[1], "right": turned[2]}, "front")
+    assert _joined(chunks, rig)[0].metric is None
