@@ -36,7 +36,7 @@ def test_a_published_drive_is_measured_printed_written_and_drawn(drive, tmp_path
     out = capsys.readouterr().out
     for words in (
         "drive 07: 20 of 20 frames",
-        "1 of them with a pose filled in",
+        "1 of them with an interpolated pose",
         "ATE rmse",
         "after Sim(3)",
         "depth: abs-rel",
