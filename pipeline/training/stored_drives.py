@@ -64,7 +64,7 @@ class StoredSource:
             try:
                 names = list_drives(root)
             except StorageError as error:
-                raise StorageError(f"{root}: training needs the poses, poses/<id>.txt: {error}") from error
+                raise StorageError(f"{root}: training needs poses (poses/<id>.txt): {error}") from error
             if not names:
                 raise DriveError(
                     f"{root}: expected poses/<id>.txt of at least one drive, found none: training needs poses"
