@@ -212,7 +212,7 @@ def join_staged(
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)
-    used = positions.joined(joined.relative_because)
+    used = positions.joined(joined.relative_because, joined.georeference)
     return JoinedDrive(one_camera, joined, used, witnessed, instants, rig_from_camera)
 
 

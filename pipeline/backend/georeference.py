@@ -14,9 +14,11 @@ from pipeline.backend.normal_equations import height_residuals
 from pipeline.backend.outline import Outline, result_frames, usable_track
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.position_alignment import align_to_fixes, inside_drive
-from pipeline.backend.position_fusion import VERTICAL, PositionFusion, gate_of, moved
+from pipeline.backend.position_fusion import VERTICAL, PositionFusion, moved
+from pipeline.backend.receiver_noise import gate_of
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.speed_factors import WHEEL
 from pipeline.backend.speed_scale import scale_of_speed
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic, geodetic_from_enu
@@ -37,8 +39,9 @@ class Georeference:
     origin: latitude, longitude (degrees), altitude (metres above the WGS 84 ellipsoid) of the frame; enu_from_camera
     (N, 4, 4): metres east, north and up at the origin; clock_offset_s: receiver minus drive, and its deviation; used
     (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN where no drive was on; position_deviation_m
-    (N, 3): of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame; white_m, wander_m
-    (3,): the receiver's quick and slow error as found.
+    (N, 3): of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame, and whether it was
+    estimated; white_m, wander_m (3,): the receiver's quick and slow error as found; speed_factor: ways by the car's
+    speed over those of the result, NaN where the speed had no say.
     """
 
     origin: tuple[float, float, float]
@@ -49,8 +52,10 @@ class Georeference:
     residual_m: Array
     position_deviation_m: Array
     lever_m: Array
+    lever_estimated: bool
     white_m: Array
     wander_m: Array
+    speed_factor: float
 
     def geodetic(self) -> tuple[Array, Array, Array]:
         """Latitude, longitude (degrees) and altitude above the ellipsoid (metres) of each camera, (N,) each."""
@@ -74,7 +79,8 @@ class WorldEvidence:
     frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
     fixes: positions of the antenna; speed: the car's; camera_height_m: above the road; clock_window_s: largest offset
     of the receiver's clock that is looked for, 0 holds it at 0; lever (3,): the antenna's place in the camera's frame,
-    metres. Raises ValueError: fixes or speed without times, a negative window, a lever that is not three numbers.
+    metres, None estimates it where the fixes tell it and else takes it to be at the camera. Raises ValueError: fixes or
+    speed without times, a negative window, a lever that is not three numbers.
     """
 
     frame_time_s: ArrayLike | None = None
@@ -112,8 +118,9 @@ class InWorld:
 def place_in_world(
     solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
 ) -> InWorld:
-    """The solution at its place on Earth by fixes; else in metres by the car's speed, else by the camera's height; else
-    as it is. The georeference has no poses yet. Raises ValueError for times of another length than the drive's."""
+    """The solution at its place on Earth by fixes, beside which the car's speed has a say; else in metres by the speed
+    alone, else by the camera's height; else as it is. The georeference has no poses yet. Raises ValueError for times of
+    another length than the drive's."""
     world, reasons = InWorld(solution), list[str]()
     tries: tuple[Callable[[], InWorld | str | None], ...] = (
         lambda: _by_fixes(solution, outlines, evidence, config),
@@ -213,8 +220,9 @@ def _by_fixes(
         vertical[thinned],
         config,
         window_s=clock_window_s,
-        lever=evidence.antenna,
+        lever=None if evidence.lever is None else evidence.antenna,
         claims=bool(np.isfinite(fixes.accuracy[thinned]).any()),
+        speed=evidence.speed,
     )
     fused = fusion.run(start.enu_from_world, start.offset_s)
     residual = np.full((len(fixes), 3), np.nan)
@@ -241,10 +249,15 @@ def _by_fixes(
         residual,
         deviation,
         fused.lever,
+        fused.lever_estimated,
         fused.white,
         fused.wander,
+        fused.speed_factor,
     )
-    metric = Metric("fixes", _scale_deviation(enu[used], fused.wander), fused.offset_s)
+    deviation_of_scale = _scale_deviation(enu[used], fused.wander)
+    if np.isfinite(fused.speed_factor):
+        deviation_of_scale = float(1 / np.hypot(1 / deviation_of_scale, 1 / WHEEL))
+    metric = Metric("fixes", deviation_of_scale, fused.offset_s)
     return InWorld(fused.solution, georeference, metric)
 
 

@@ -135,7 +135,8 @@ def join_chunks(
         kept: numbers of the frames that are in chunks, rising, if others were left out on purpose (stops). By default
             all are. Drift and speed are measured in kept frames.
         frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever: see `WorldEvidence`. Fixes take part in the
-            pose graph. If they do not make the result metric, the car's speed does; otherwise the camera's height.
+            pose graph, and the car's speed beside them. Without usable fixes, the speed makes the result metric;
+            without a speed, the camera's height does.
             If evidence cannot be used, the result stays relative and names the reason.
 
     Raises:

@@ -1,8 +1,8 @@
 """Fixes as factors in the pose graph: a trajectory in metres, east-north-up, with its clock offset and deviations.
 
-Unknowns beside those of the chunks: the receiver's slow error (a first-order Gauss-Markov process an axis, sampled on
-knots), the clock offset and, where asked for, the antenna's lever arm. A fix a second is no new witness a second: what
-fixes have in common over a minute goes into the slow error, not into the trajectory.
+Unknowns beside those of the chunks: the receiver's slow error, the clock offset, the factor and the delay of a speed,
+and the antenna's lever arm where the fixes tell it. Fixes a second apart are no independent witnesses: what they have
+in common over a minute goes into the slow error, not into the trajectory.
 """
 
 from __future__ import annotations
@@ -17,72 +17,43 @@ from pipeline.backend.config import BackendConfig
 from pipeline.backend.frame_track import FrameTrack, Placed, placed_at
 from pipeline.backend.normal_equations import WIDTH, Group, State, assemble, damped, factorised, retract
 from pipeline.backend.pose_graph import Solution
+from pipeline.backend.receiver_noise import (
+    MINUTE_S,
+    WANDER_S,
+    WHITE_SHARE,
+    gate_of,
+    quick_deviation,
+    slow_deviation,
+    slow_lasts,
+)
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
+from pipeline.backend.slow_error import SlowError
+from pipeline.backend.speed_factors import WHEEL, SpeedFactors
+from pipeline.common.fixes import Speed
 
-# Times after which a receiver's slow error has forgotten most of itself. The atmosphere's share, slowest, goes upwards.
-WANDER_S = np.array([60.0, 60.0, 100.0])
-_LAG_S, _LONGEST_S = 10.0, 300.0  # of a receiver that claims nothing: where its residuals tell how long that lasts
 _CENTRED = 0.5  # share of the fixes' plain mean in where the drive lies as a whole
 VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
-_MINUTE_S = 60.0  # fixes nearer than this have most of their error in common
-_KNOT_S = 2.0  # between samples of the slow error
-_WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have shown their noise
-_LEAST_WHITE_M = 0.02
-_JITTER_S = 0.01  # by which stamps of fixes scatter, whatever they were made by; it is worth metres at speed
-_LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
 # Where a drive says little of the clocks' offset (a straight road at one speed) it is near zero, give or take this, or
 # the offset that the search along the whole drive began with, where that is more.
 _CLOCK_DEVIATION_S = 0.2
-_OUTLIER = 3.5  # deviations beyond which a fix is none
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
+_OWN = 6  # unknowns of the drive that stand between those of chunks and the slow error: see `_system`
+_LEVER = slice(3, 6)
+_LEVER_M = 2.0  # deviation of an antenna's place from the camera, before fixes have said anything of it
+_LEVER_SEEN_M = 0.3  # deviation of a part of the lever arm, beyond which it is held at zero
+_LEVER_CERTAIN = 4.0  # deviations from zero that some part of it is off, or all of it is held there
+_HELD = 1e-9  # deviation of what must not move
 _STRAY_M = 3.0  # moves of chunks after which overlaps are linearised again
 _DONE_M = 0.01  # a step that moves no camera by more is the last
-
-
-@dataclass(frozen=True, eq=False)
-class SlowError:
-    """knot_s (k,): times on the receiver's clock; value (k, 3): metres; low (m,), share (m,): a fix's knots."""
-
-    knot_s: Array
-    value: Array
-    low: NDArray[np.int64]
-    share: Array
-
-    @staticmethod
-    def at(time_s: Array) -> SlowError:
-        """Knots about the fixes at time_s (m,), rising; a gap has none."""
-        grid = np.floor((time_s - time_s[0]) / _KNOT_S).astype(np.int64)
-        numbers = np.unique(np.concatenate([grid, grid + 1]))
-        low = np.searchsorted(numbers, grid)
-        share = (time_s - time_s[0]) / _KNOT_S - grid
-        return SlowError(time_s[0] + numbers * _KNOT_S, np.zeros((len(numbers), 3)), low, share)
-
-    def of_fixes(self) -> Array:
-        """(m, 3): the slow error at each fix."""
-        return (1 - self.share)[:, None] * self.value[self.low] + self.share[:, None] * self.value[self.low + 1]
-
-    def information(self, deviation: Array, wander_s: Array) -> scipy.sparse.csc_matrix:
-        """(3k, 3k): inverse covariance of the knots for stationary deviations (3,), forgotten after wander_s (3,)."""
-        total = scipy.sparse.csc_matrix((3 * len(self.knot_s),) * 2)
-        for axis in range(3):
-            keep = np.exp(-np.diff(self.knot_s) / wander_s[axis])
-            gain = 1 / (1 - keep**2)
-            diagonal = np.ones(len(self.knot_s))
-            diagonal[1:] += gain - 1  # 1 / (1 - keep^2) of the step that ends here, for the stationary start elsewhere
-            diagonal[:-1] += keep**2 * gain
-            band = scipy.sparse.diags([-keep * gain, diagonal, -keep * gain], [-1, 0, 1])
-            one = np.zeros((3, 3))
-            one[axis, axis] = 1 / deviation[axis] ** 2
-            total = total + scipy.sparse.kron(band, one)
-        return total.tocsc()
 
 
 @dataclass(frozen=True, eq=False)
 class Fused:
     """solution: its state is in metres, east-north-up about the fixes' origin; offset_s: receiver minus drive; used
     (m,); residual (m, 3): fix minus antenna; white, wander (3,): deviations of the quick and slow error, metres;
-    lever (3,); deviation (n, 3): of the track's frames, metres; offset_deviation_s."""
+    lever (3,), lever_estimated; deviation (n, 3): of the track's frames, metres; offset_deviation_s; speed_factor: ways
+    by the speed over true ones, NaN where the speed had no say."""
 
     solution: Solution
     offset_s: float
@@ -92,11 +63,14 @@ class Fused:
     white: Array
     wander: Array
     lever: Array
+    lever_estimated: bool
     deviation: Array
+    speed_factor: float
 
 
 class PositionFusion:
-    """One drive's fixes against one solution. enu (m, 3) at fix_time_s (m,), rising; accuracy, vertical (m,): m."""
+    """One drive's fixes against one solution. enu (m, 3) at fix_time_s (m,), rising; accuracy, vertical (m,): m; lever
+    (3,): None where it is to be estimated; speed: the car's, None where it is not told."""
 
     def __init__(
         self,
@@ -109,26 +83,30 @@ class PositionFusion:
         config: BackendConfig,
         *,
         window_s: float,
-        lever: Array,
+        lever: Array | None = None,
         claims: bool = True,
+        speed: Speed | None = None,
     ) -> None:
         self.solution, self.track, self.config = solution, track, config
         self.fix_time_s, self.enu = fix_time_s, enu
         self.claimed = np.stack([accuracy, accuracy, vertical], 1)
         self.flat = ~np.isfinite(enu[:, 2])
         self.enu = np.where(np.isfinite(enu), enu, 0.0)
-        self.window_s, self.lever, self.claims = window_s, lever, claims
+        self.window_s, self.claims = window_s, claims
+        self.lever, self.lever_given = np.zeros(3) if lever is None else lever, lever is not None
+        self.lever_free = np.zeros(3, bool)
+        self.speed, self.speed_factor, self.speed_lag_s = SpeedFactors.of(speed), 1.0, 0.0
         self.slow = SlowError.at(fix_time_s)
         self.offset_s, self.searched_s, self.wander_s = 0.0, 0.0, WANDER_S
-        self.last: tuple[State, float, Placed] | None = None
+        self.last: tuple[State, float, Array, Placed] | None = None
         self.chain: tuple[scipy.sparse.csc_matrix, Array] | None = None
         self.strayed = 0.0
         count = np.maximum(np.bincount(track.chunk, minlength=len(solution.state.scale)), 1)
         self.across = np.stack(  # the mean of the cameras' x axes in each chunk's own frame
             [np.bincount(track.chunk, track.pose[:, c, 0], len(count)) / count for c in range(3)], 1
         )
-        gap = float(np.median(np.diff(fix_time_s))) if len(fix_time_s) > 1 else _MINUTE_S
-        self.crowding = max(1.0, 2 * _MINUTE_S / max(gap, 1e-3))  # fixes that are worth one, at most
+        gap = float(np.median(np.diff(fix_time_s))) if len(fix_time_s) > 1 else MINUTE_S
+        self.crowding = max(1.0, 2 * MINUTE_S / max(gap, 1e-3))  # fixes that are worth one, at most
         # Claims differ by chance; one that is twice the usual means it.
         self.doubt = np.maximum(1.0, self.claimed / (2 * np.median(self.claimed, axis=0))) ** 2
         self.rate_excess = max(1.0, 1.0 / max(gap, 1e-3))  # receivers smooth over a second or so
@@ -137,7 +115,7 @@ class PositionFusion:
         """Start from a similarity and an offset; coarse rounds find the outliers, fine ones the answer."""
         state = moved(self.solution.state, enu_from_world)
         self.offset_s = self.searched_s = offset_s
-        share = _WHITE_SHARE * np.median(self.claimed, axis=0)
+        share = WHITE_SHARE * np.median(self.claimed, axis=0)
         white, wander = share, np.sqrt(np.maximum(np.median(self.claimed, axis=0) ** 2 - share**2, share**2))
         gate = np.ones(len(self.enu))
         for _ in range(_COARSE_ROUNDS):
@@ -146,20 +124,11 @@ class PositionFusion:
             state, step = self._step(state, gate[:, None] / (self.claimed**2 * self.crowding), None)
             if step < 0.3:
                 break
-        weight = np.ones((len(self.enu), 3))
-        for number in range(_FINE_ROUNDS):
-            residual = self._residual(state)
-            gate = (self._gate(residual) > 0.25).astype(float)
-            white = self._white(residual, gate > 0)
-            wander = self._wander(residual, gate > 0, white)
-            if not self.claims:
-                self.wander_s = self._wander_s(residual, gate > 0, white, wander)
-            scaled = (residual - self.slow.of_fixes()) / white
-            weight = np.minimum(1.0, 3 / np.maximum(np.abs(scaled), 1e-9)) if number else np.ones_like(scaled)
-            information = gate[:, None] * weight / (white**2 * self.rate_excess * self.doubt)
-            state, step = self._step(state, information, wander)
-            if number > 1 and step < _DONE_M:
-                break
+        if self.speed is not None and not self.speed.agrees(state, self.track, self.offset_s, self.lever):
+            self.speed = None
+        state, white, wander, information = self._fine(state, _FINE_ROUNDS)
+        if not self.lever_given and self._sees_lever(state, information, wander):
+            state, white, wander, information = self._fine(state, _FINE_ROUNDS)
         residual = self._residual(state)
         used = (self._gate(residual) > 0.25) & self._inside()
         state, residual = self._centred(state, residual, used)
@@ -173,8 +142,48 @@ class PositionFusion:
             white,
             wander,
             self.lever,
+            bool(self.lever_free.any()),
             deviation,
+            self.speed_factor if self.speed is not None else np.nan,
         )
+
+    def _fine(self, state: State, rounds: int) -> tuple[State, Array, Array, Array]:
+        """Rounds with the slow error; also the quick and the slow error's deviations (3,), and the fixes' information
+        (m, 3), of the last."""
+        started = bool(self.slow.value.any())
+        for number in range(rounds):
+            residual = self._residual(state)
+            gate = (self._gate(residual) > 0.25).astype(float)
+            speed = float(np.median(np.linalg.norm(self._placed(state).velocity, axis=1)))
+            white = quick_deviation(self.fix_time_s, residual, gate > 0, self.claimed, speed)
+            wander = slow_deviation(residual, gate > 0, self.claimed, white, claims=self.claims)
+            if not self.claims:
+                self.wander_s = slow_lasts(self.fix_time_s, residual, gate > 0, white, wander)
+            scaled = (residual - self.slow.of_fixes()) / white
+            weight = np.minimum(1.0, 3 / np.maximum(np.abs(scaled), 1e-9))
+            weight = weight if number or started else np.ones_like(scaled)
+            information = gate[:, None] * weight / (white**2 * self.rate_excess * self.doubt)
+            state, step = self._step(state, information, wander)
+            if number > 1 and step < _DONE_M:
+                break
+        return state, white, wander, information
+
+    def _sees_lever(self, state: State, information: Array, wander: Array) -> bool:
+        """Frees the parts of the lever arm that the fixes tell, where they tell that it is not zero. Turns tell how far
+        the antenna is ahead and aside; how high it is only a drive that pitches would. Errors of metres hide it."""
+        self.lever_free = np.ones(3, bool)
+        system, gradient, size = self._system(state, information, wander)
+        own = slice(size + _LEVER.start, size + _LEVER.stop)
+        right = np.zeros((len(gradient), 4))
+        right[own, :3], right[:, 3] = np.eye(3), -gradient
+        solved = factorised(system).solve(right)[own]
+        deviation = np.sqrt(np.maximum(np.diag(solved[:, :3]), 0))
+        self.lever_free = deviation < _LEVER_SEEN_M
+        return bool((self.lever_free & (np.abs(solved[:, 3]) > _LEVER_CERTAIN * deviation)).any()) or self._hold_lever()
+
+    def _hold_lever(self) -> bool:
+        self.lever_free = np.zeros(3, bool)
+        return False
 
     def _centred(self, state: State, residual: Array, used: NDArray[np.bool_]) -> tuple[State, Array]:
         """Moved sideways as a whole half way to the fixes' mean. What is best by the slow error's model leans on the
@@ -188,10 +197,11 @@ class PositionFusion:
         return self.track.between(self.fix_time_s - self.offset_s)[2]
 
     def _placed(self, state: State) -> Placed:
-        if self.last is None or self.last[0] is not state or self.last[1] != self.offset_s:
+        last = self.last
+        if last is None or last[0] is not state or last[1] != self.offset_s or last[2] is not self.lever:
             placed = placed_at(state, self.track, self.fix_time_s - self.offset_s, self.lever)
-            self.last = state, self.offset_s, placed
-        return self.last[2]
+            last = self.last = state, self.offset_s, self.lever, placed
+        return last[3]
 
     def _residual(self, state: State) -> Array:
         """(m, 3): fix minus antenna; zero upwards where a fix has no altitude."""
@@ -202,43 +212,6 @@ class PositionFusion:
     def _gate(self, residual: Array) -> Array:
         """(m,): Geman-McClure weights of whole residuals over what fixes of this drive are usually off by."""
         return gate_of(residual, self.claimed, self._inside())
-
-    def _white(self, residual: Array, kept: NDArray[np.bool_]) -> Array:
-        """(3,): quick error, from differences of fixes that follow each other; no less than the scatter of stamps."""
-        near = kept[1:] & kept[:-1] & (np.diff(self.fix_time_s) < 0.1 * _MINUTE_S)
-        claimed = np.median(self.claimed, axis=0)
-        assert self.last is not None
-        speed = float(np.median(np.linalg.norm(self.last[2].velocity, axis=1)))
-        least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, _JITTER_S * speed)  # roads are level
-        if near.sum() < 20:
-            return np.maximum(_WHITE_SHARE * claimed, least)
-        steps = np.diff(residual, axis=0)[near]
-        return np.clip(1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2), least, np.maximum(2 * claimed, least))
-
-    def _wander(self, residual: Array, kept: NDArray[np.bool_], white: Array) -> Array:
-        """(3,): slow error; as claimed, or as the residuals show where that is more, or nothing is claimed."""
-        claimed = np.median(self.claimed, axis=0)
-        seen = 1.4826 * np.median(np.abs(residual[kept]), axis=0) if kept.sum() > 20 else claimed
-        if self.claims:
-            least = np.maximum(0.3 * claimed, _LEAST_WHITE_M)
-            return np.sqrt(np.maximum(np.maximum(claimed, seen) ** 2 - white**2, least**2))
-        slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
-        return np.array([slow[0], slow[1], max(slow[2], float(claimed[2]))])  # upwards the images say little
-
-    def _wander_s(self, residual: Array, kept: NDArray[np.bool_], white: Array, wander: Array) -> Array:
-        """(3,): how long the slow error lasts, from how much residuals change in _LAG_S; sideways only, and never
-        shorter than it is for all receivers."""
-        time_s, value = self.fix_time_s[kept], residual[kept, :2]
-        later = np.searchsorted(time_s, time_s + _LAG_S)
-        first = np.flatnonzero(later < len(time_s))
-        later = later[first]
-        near = time_s[later] - time_s[first] < 1.5 * _LAG_S
-        if near.sum() < 20:
-            return WANDER_S
-        change = 1.4826**2 * np.median((value[later] - value[first])[near] ** 2, axis=0)
-        change = np.clip((change - 2 * white[:2] ** 2) / (2 * wander[:2] ** 2), 1e-3, 0.999)
-        lasting = np.clip(_LAG_S / -np.log1p(-change), WANDER_S[:2], _LONGEST_S)
-        return np.array([*np.full(2, lasting.min()), WANDER_S[2]])
 
     def _chain(self, state: State) -> tuple[scipy.sparse.csc_matrix, Array]:
         """What overlaps, drift and loops say, linearised."""
@@ -264,47 +237,70 @@ class PositionFusion:
     def _system(
         self, state: State, information: Array, wander: Array | None
     ) -> tuple[scipy.sparse.csc_matrix, Array, int]:
-        """Normal equations of chunks, offset and slow error: matrix, gradient, unknowns of chunks."""
+        """Normal equations, gradient, and how many unknowns the chunks have. After those stand the clock's offset, the
+        speed's factor and delay, the lever arm (`_OWN` in all), and the slow error's knots where wander is given."""
         if self.chain is None or self.strayed > _STRAY_M:
             self.chain, self.strayed = self._chain(state), 0.0
         matrix, gradient = self.chain
-        size, fixes, knots = matrix.shape[0], len(self.enu), len(self.slow.knot_s)
+        size, fixes = matrix.shape[0], len(self.enu)
         placed = self._placed(state)
         residual = self._residual(state)
         information = information * self._inside()[:, None]
         information = np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, information)
-        rows = [np.repeat(np.arange(3 * fixes).reshape(fixes, 3, 1), placed.columns.shape[1], 2).ravel()]
-        columns = [np.repeat(placed.columns[:, None], 3, 1).ravel()]
-        values = [placed.jacobian.ravel()]
-        rows.append(np.arange(3 * fixes))
-        columns.append(np.full(3 * fixes, size))
-        values.append(-placed.velocity.ravel())
-        total = size + 1
+        by_own = np.zeros((fixes, 3, _OWN))
+        by_own[:, :, 0], by_own[:, :, _LEVER] = -placed.velocity, placed.rotation
+        own = np.broadcast_to(size + np.arange(_OWN), (fixes, _OWN))
+        known, away = self._own_prior()
+        blocks, pull = [matrix, known], [gradient, away]
+        columns, values = [placed.columns, own], [placed.jacobian, by_own]
         if wander is not None:
             residual = residual - self.slow.of_fixes()
+            slow = self.slow.information(wander, self.wander_s)
+            blocks.append(slow)
+            pull.append(slow @ self.slow.value.ravel())
             for ahead, part in ((0, 1 - self.slow.share), (1, self.slow.share)):
-                rows.append(np.arange(3 * fixes))
-                columns.append((total + 3 * (self.slow.low + ahead)[:, None] + np.arange(3)).ravel())
-                values.append(np.repeat(part, 3))
-            total += 3 * knots
+                columns.append(size + _OWN + 3 * (self.slow.low + ahead)[:, None] + np.arange(3))
+                values.append(part[:, None, None] * np.eye(3))
+        full = np.concatenate(pull)
+        rows = np.repeat(np.arange(3 * fixes), sum(part.shape[1] for part in columns))
+        wide = np.repeat(np.concatenate(columns, 1)[:, None], 3, 1).ravel()
         jacobian = scipy.sparse.csc_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(3 * fixes, total)
+            (np.concatenate(values, 2).ravel(), (rows, wide)), shape=(3 * fixes, len(full))
         )
         weighted = jacobian.multiply(information.ravel()[:, None]).tocsc()
-        full = np.zeros(total)
-        full[:size] = gradient
         full -= np.asarray(weighted.T @ residual.ravel()).ravel()
-        # The clock: near zero where the drive does not tell, held where no window is asked for.
-        held = 1e-9 if self.window_s <= 0 else float(np.hypot(_CLOCK_DEVIATION_S, self.searched_s))
-        full[size] += self.offset_s / held**2
-        blocks = [matrix, scipy.sparse.csc_matrix([[1 / held**2]])]
-        if wander is not None:
-            slow = self.slow.information(wander, self.wander_s)
-            full[size + 1 :] += slow @ self.slow.value.ravel()
-            blocks.append(slow)
         system = scipy.sparse.block_diag(blocks, format="csc") + (jacobian.T @ weighted)
-        level, pull = self._level(state, total)
-        return (system + level).tocsc(), full + pull, size
+        if wander is not None:
+            system, full = self._with_speed(state, system, full, size)
+        level, upright = self._level(state, len(full))
+        return (system + level).tocsc(), full + upright, size
+
+    def _own_prior(self) -> tuple[scipy.sparse.csc_matrix, Array]:
+        """(_OWN, _OWN) and (_OWN,): what is known of the drive's own unknowns beforehand, and its gradient."""
+        # The clock: near zero where the drive does not tell, held where no window is asked for.
+        clock = _HELD if self.window_s <= 0 else float(np.hypot(_CLOCK_DEVIATION_S, self.searched_s))
+        lag = self.speed.lag_s if self.speed is not None else 0.0
+        free = np.where(self.lever_free, _LEVER_M, _HELD)
+        information = 1 / np.array([clock, WHEEL, lag or _HELD, *free]) ** 2
+        away = np.array([self.offset_s, self.speed_factor - 1, self.speed_lag_s, *(self.lever * self.lever_free)])
+        return scipy.sparse.diags(information).tocsc(), information * away
+
+    def _with_speed(
+        self, state: State, system: scipy.sparse.csc_matrix, gradient: Array, size: int
+    ) -> tuple[scipy.sparse.csc_matrix, Array]:
+        """The same with the ways that the speed tells."""
+        if self.speed is None:
+            return system, gradient
+        told = self.speed.rows(state, self.track, self.offset_s, self.speed_lag_s, self.speed_factor, self.lever)
+        if told is None:
+            return system, gradient
+        count = len(told.residual)
+        values = np.concatenate([told.jacobian, np.stack([told.by_offset, told.length, told.by_offset], 1)], 1)
+        columns = np.concatenate([told.columns, np.broadcast_to(size + np.arange(3), (count, 3))], 1)
+        rows = np.repeat(np.arange(count), values.shape[1])
+        jacobian = scipy.sparse.csc_matrix((values.ravel(), (rows, columns.ravel())), shape=(count, len(gradient)))
+        weighted = jacobian.multiply(told.weight[:, None]).tocsc()
+        return system + jacobian.T @ weighted, gradient - np.asarray(weighted.T @ told.residual).ravel()
 
     def _level(self, state: State, total: int) -> tuple[scipy.sparse.csc_matrix, Array]:
         """The cameras' x axes lie level on the mean over the drive: what holds a straight drive's roll."""
@@ -327,8 +323,7 @@ class PositionFusion:
         self.factor = factorised(system)
         self.size = size
         step = -self.factor.solve(gradient)
-        own = step[:size].reshape(-1, WIDTH)
-        short = damped(own)
+        short = damped(step[:size].reshape(-1, WIDTH))
         state = retract(state, short)
         moved_by = float(np.abs(short[:-1, 4:7]).max())
         assert self.chain is not None
@@ -336,9 +331,13 @@ class PositionFusion:
         # Until it has moved far, what overlaps say is linear in the step.
         self.chain = matrix, before + matrix @ short.ravel()
         self.strayed += moved_by
-        self.offset_s = float(np.clip(self.offset_s + step[size], -self.window_s, self.window_s))
+        own = step[size : size + _OWN]
+        self.offset_s = float(np.clip(self.offset_s + own[0], -self.window_s, self.window_s))
+        if self.lever_free.any():
+            self.lever = self.lever + own[_LEVER] * self.lever_free
         if wander is not None:
-            value = self.slow.value + step[size + 1 :].reshape(-1, 3)
+            self.speed_factor, self.speed_lag_s = self.speed_factor + float(own[1]), self.speed_lag_s + float(own[2])
+            value = self.slow.value + step[size + _OWN :].reshape(-1, 3)
             self.slow = replace(self.slow, value=value)
         return state, moved_by
 
@@ -357,16 +356,6 @@ class PositionFusion:
         spread = np.sqrt(variance[:-1]).reshape(-1, 3)
         every = [np.interp(track.time_s, track.time_s[some], spread[:, c]) for c in range(3)]
         return np.stack(every, 1), float(np.sqrt(variance[-1]))
-
-
-def gate_of(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> Array:
-    """(m,): Geman-McClure weights of whole residuals (m, 3) over what fixes of this drive are usually off by, and over
-    their claimed deviations (m, 3)."""
-    ratio = claimed[:, 2] / claimed[:, 0]
-    length = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + (residual[:, 2] / ratio) ** 2)
-    usual = float(np.median(length[inside])) / 1.538 if inside.any() else 1.0
-    limit = _OUTLIER * np.maximum(usual, claimed[:, 0]) * 1.25
-    return np.asarray(inside / (1 + (length / limit) ** 2) ** 2)
 
 
 def moved(state: State, transform: Sim3) -> State:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.backend.sim3 import Array
+from pipeline.backend.speed_factors import WHEEL
 from pipeline.common.fixes import Speed
 
 _STEP_S = 0.5  # seconds between the positions that are compared; with less, the jitter of poses adds length
@@ -16,7 +17,6 @@ _MOST_OFFSETS = 301
 _FEWEST = 3  # windows in which the car moves
 _SLOW_M_S = 1.0  # windows with a lower mean speed are not used
 _GAP_S = 3.0  # between two speeds; across longer gaps the distance is unknown
-_WHEEL = 0.01  # deviation of a measured speed's own scale, as a share: tyres wear, and CAN values are rounded
 _MOST_SPREAD = 0.5  # of the windows' ratios; above it, the speeds belong to another drive
 
 
@@ -58,7 +58,7 @@ def scale_of_speed(time_s: Array, position: Array, speed: Speed, window_s: float
             continue
         scale, spread, windows = found
         if best is None or spread < best[0] - 1e-6:
-            deviation = float(np.hypot(spread / np.sqrt(windows), _WHEEL))
+            deviation = float(np.hypot(spread / np.sqrt(windows), WHEEL))
             best = spread, SpeedScale(scale, deviation, float(offset))
     if best is None:
         return "no speed above 1 m/s lies within the drive's time"

@@ -63,12 +63,14 @@ class Fixes:
 class Speed:
     """The car's speed as its wheels, its bus or a receiver say it, M values in any order.
 
-    time_s (M,): on the receiver's clock, as of Fixes; speed_m_s (M,): metres a second, over ground; NaN where unknown.
+    time_s (M,): on the receiver's clock, as of Fixes; speed_m_s (M,): metres a second, over ground; NaN where unknown;
+    of_receiver: measured by what made the fixes, so that both are equally late; else its delay may differ by a little.
     Raises ValueError where the arrays do not fit together.
     """
 
     time_s: Array
     speed_m_s: Array
+    of_receiver: bool = True
 
     def __post_init__(self) -> None:
         for name in ("time_s", "speed_m_s"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.common.fixes import Fixes, Speed
+from pipeline.common.fixes import Fixes
 from pipeline.georeference.positions import Array, NoPositionsError, Positions
 
 ABSOLUTE_S = 4e8
@@ -98,7 +98,7 @@ def _times(positions: Positions) -> Array:
 def _moved(positions: Positions, zero: float) -> Positions:
     speed = positions.speed
     if speed is not None:
-        speed = Speed(speed.time_s - zero, speed.speed_m_s)
+        speed = replace(speed, time_s=speed.time_s - zero)
     return replace(positions, fixes=_at(positions.fixes, positions.fixes.time_s - zero), speed=speed, clock="drive")
 
 

@@ -44,6 +44,7 @@ _WORDS = {
     "z": "z ecef_z z_ecef up utm_z z_coordinate coord_z",
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
+_CAR = re.compile("wheel|vehicle|car|can|obd|ego|odo")
 _DATE = frozenset(("date", "day", "utc_date", "date_utc"))
 
 # A unit as it stands behind a name, and what it is in metres, seconds, metres a second.
@@ -101,11 +102,13 @@ _KIND = {
 
 @dataclass(frozen=True)
 class Column:
-    """meaning: one of the words of this module; unit: its factor, None where the header names none."""
+    """meaning: one of the words of this module; unit: its factor, None where the header names none; gps_time: it says
+    that times are GPS ones; of_car: that a speed is the wheels', or from the car's bus."""
 
     meaning: str
     unit: float | None = None
     gps_time: bool = False
+    of_car: bool = False
 
 
 def column_of(header: str) -> Column | None:
@@ -119,12 +122,17 @@ def column_of(header: str) -> Column | None:
         if word in _MEANING:
             meaning = _MEANING[word]
             unit = _UNITS["time"].get(word) if meaning == "time" else None
-            return Column(meaning, unit, "gps" in header.lower() and meaning == "time")
+            return _column(meaning, unit, header)
     parts = plain.split("_")
     for cut in range(len(parts) - 1, 0, -1):
         name, unit_word = "_".join(parts[:cut]), "_".join(parts[cut:])
         meaning = _MEANING.get(name) or _MEANING.get(name.replace("_", "")) or ""
         factor = _UNITS.get(_KIND.get(meaning, ""), {}).get(unit_word)
         if factor is not None:
-            return Column(meaning, factor or None, "gps" in header.lower() and meaning == "time")
+            return _column(meaning, factor or None, header)
     return None
+
+
+def _column(meaning: str, unit: float | None, header: str) -> Column:
+    of_car = meaning == "speed" and _CAR.search(header.lower()) is not None
+    return Column(meaning, unit, meaning == "time" and "gps" in header.lower(), of_car)

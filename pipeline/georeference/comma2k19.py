@@ -42,7 +42,7 @@ def read_comma2k19(folder: str) -> Positions:
     value = _array(folder, "processed_log", "CAN", "speed", "value")
     speed = None
     if t is not None and value is not None and value.size == len(t):
-        speed = speed_of(t - start, value.reshape(-1))
+        speed = speed_of(t - start, value.reshape(-1), of_receiver=False)
     if not len(fixes) and speed is None:
         raise NoPositionsError(f"{storage.redacted(folder)}: a comma2k19 segment without GNSS and speed")
     return Positions(f"comma2k19 {source or 'speed'}", "drive", fixes, speed)

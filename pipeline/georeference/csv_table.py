@@ -56,7 +56,9 @@ def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Seq
     table = _read(data, name)
     clock, time_s, notes = _times(table, name, frame_names)
     fixes = _fixes(table, time_s, crs, name)
-    speed = speed_of(time_s, table.numbers("speed")) if table.has("speed") and clock != "frame" else None
+    speed = None
+    if table.has("speed") and clock != "frame":
+        speed = speed_of(time_s, table.numbers("speed"), of_receiver=not table.of["speed"].of_car)
     if fixes is None and speed is None:
         known = "latitude and longitude (or x, y with --positions.crs), or speed"
         raise NoPositionsError(f"{name}: no columns {known}; it has {', '.join(table.columns) or 'none that is known'}")

@@ -39,6 +39,10 @@ class PlacedLike(Protocol):
     @property
     def lever_m(self) -> Array: ...
     @property
+    def lever_estimated(self) -> bool: ...
+    @property
+    def speed_factor(self) -> float: ...
+    @property
     def white_m(self) -> Array: ...
     @property
     def wander_m(self) -> Array: ...
@@ -66,12 +70,18 @@ class DrivePositions:
             return DrivePositions(None, (f"no positions: {error}; the result is relative",))
         return DrivePositions(found, tuple(f"positions: {note}" for note in found.positions.notes))
 
-    def joined(self, relative_because: str) -> DrivePositions:
-        """The same when the drive was joined, with why positions were not used."""
-        if self.on_drive is None or not relative_because:
+    def joined(self, relative_because: str, placed: PlacedLike | None) -> DrivePositions:
+        """The same when the drive was joined, with why positions or speeds were not used."""
+        if self.on_drive is None:
             return self
-        said = f"positions of {self.on_drive.positions.source} are not used: {relative_because}"
-        return replace(self, notes=(*self.notes, said))
+        said = ""
+        if relative_because:
+            said = f"positions of {self.on_drive.positions.source} are not used: {relative_because}"
+        elif placed is not None and self.speed is not None and not np.isfinite(placed.speed_factor):
+            said = (
+                f"speeds of {self.on_drive.positions.source} are not used: they do not follow the drive and its fixes"
+            )
+        return replace(self, notes=(*self.notes, said)) if said else self
 
     @property
     def fixes(self) -> Fixes | None:
@@ -116,6 +126,8 @@ class DrivePositions:
             "clock_offset_deviation_s": placed.clock_offset_deviation_s,
             "lever_m": placed.lever_m,
             "lever_given": config.lever is not None,
+            "lever_estimated": placed.lever_estimated,
+            "speed_factor": placed.speed_factor if np.isfinite(placed.speed_factor) else None,
             "quick_error_m": placed.white_m,
             "slow_error_m": placed.wander_m,
         }

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.common.fixes import Fixes, Speed
+from pipeline.common.fixes import Fixes
 from pipeline.georeference.positions import NoPositionsError, Positions
 
 _REPEATED = 3  # fixes to the last digit the same, in a row, of which only the first was measured
@@ -43,7 +43,8 @@ def checked(positions: Positions) -> Positions:
         odd = ~((speed.speed_m_s >= 0) & (speed.speed_m_s < _FASTEST_M_S) & np.isfinite(speed.time_s))
         if odd.any():
             notes.append(f"{int(odd.sum())} of {len(speed)} speeds are no car's")
-            speed = Speed(speed.time_s[~odd], speed.speed_m_s[~odd]) if (~odd).sum() > 1 else None
+            good = replace(speed, time_s=speed.time_s[~odd], speed_m_s=speed.speed_m_s[~odd])
+            speed = good if len(good) > 1 else None
     return replace(positions, fixes=fixes, speed=speed).noted(*notes)
 
 

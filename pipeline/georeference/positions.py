@@ -58,9 +58,10 @@ def fixes_of(rows: Sequence[Sequence[float]]) -> Fixes:
     return Fixes(*(table[:, n] for n in range(6)))
 
 
-def speed_of(time_s: Array, speed_m_s: Array) -> Speed | None:
-    """A speed out of columns in which it may be NaN; None where it never is told, or always zero."""
+def speed_of(time_s: Array, speed_m_s: Array, *, of_receiver: bool = True) -> Speed | None:
+    """A speed out of columns in which it may be NaN; None where it never is told, or always zero. of_receiver: see
+    `Speed`."""
     there = np.isfinite(time_s) & np.isfinite(speed_m_s)
     if there.sum() < 2 or not (speed_m_s[there] > 0).any():
         return None
-    return Speed(time_s[there], speed_m_s[there])
+    return Speed(time_s[there], speed_m_s[there], of_receiver)

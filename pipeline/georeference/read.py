@@ -99,7 +99,8 @@ def read_source(
     first, *others = [read_file(uri, config.crs, names) for uri in source.uris]
     for other in others:  # a second file tells the speed
         if first.speed is None and other.speed is not None and other.clock == first.clock:
-            first = replace(first, speed=other.speed, source=f"{first.source} and {other.source}")
+            speed = replace(other.speed, of_receiver=False)
+            first = replace(first, speed=speed, source=f"{first.source} and {other.source}")
         else:
             first = first.noted(f"{other.source} is not used beside {first.source}")
     return first
@@ -114,7 +115,8 @@ def _joined(parts: Sequence[tuple[Positions, float]]) -> Positions:
     speed = None
     if speeds:
         times = np.concatenate([one.time_s + by for one, by in speeds])
-        speed = Speed(times, np.concatenate([one.speed_m_s for one, _ in speeds]))
+        of_receiver = all(one.of_receiver for one, _ in speeds)
+        speed = Speed(times, np.concatenate([one.speed_m_s for one, _ in speeds]), of_receiver)
     first = parts[0][0]
     notes = tuple(dict.fromkeys(note for part, _ in parts for note in part.notes))
     return replace(first, fixes=Fixes(time_s, *columns), speed=speed, notes=notes)

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from pipeline import storage
-from pipeline.common.fixes import Fixes, Speed
+from pipeline.common.fixes import Fixes
 from pipeline.georeference.camm import read_camm
 from pipeline.georeference.gopro import read_gopro
 from pipeline.georeference.nmea import read_nmea
@@ -137,6 +137,6 @@ def _read_blackvue(data: bytes, name: str) -> Positions:
     fixes = read.fixes
     speed = read.speed
     if speed is not None:
-        speed = Speed(np.array([clocks.get(round(t % 86_400.0, 3), np.nan) for t in speed.time_s]), speed.speed_m_s)
+        speed = replace(speed, time_s=np.array([clocks.get(round(t % 86_400.0, 3), np.nan) for t in speed.time_s]))
     moved = Fixes(time_s, fixes.latitude, fixes.longitude, fixes.altitude, fixes.accuracy, fixes.vertical_accuracy)
     return replace(read, source=f"BlackVue in {name}", clock="drive", fixes=moved, speed=speed)

@@ -85,6 +85,10 @@ class Georeference:
     residual_horizontal_m: float | None = None
     clock_offset_s: float | None = None
     clock_offset_deviation_s: float | None = None
+    lever_m: tuple[float, ...] | None = None
+    lever_given: bool | None = None
+    lever_estimated: bool | None = None
+    speed_factor: float | None = None
 
 
 def georeference_of(values: Mapping[str, object], name: str) -> Georeference:

@@ -288,6 +288,11 @@ def _place_rows(view: DriveView) -> list[Json]:
                 f"{place.clock_offset_s or 0:.3f} s, to {place.clock_offset_deviation_s or 0:.3f} s",
             ],
         ]
+        if place.lever_m is not None and (place.lever_given or place.lever_estimated):
+            told = "given" if place.lever_given else "estimated"
+            rows.append(["antenna", ", ".join(f"{part:.2f}" for part in place.lever_m) + f" m from the camera, {told}"])
+        if place.speed_factor is not None:
+            rows.append(["speed", f"ways {100 * (place.speed_factor - 1):+.2g} % of the fixes'"])
     return rows
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.backend import Fixes, join_chunks
+from pipeline.backend import Fixes, Speed, join_chunks
 from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 
 
@@ -29,6 +29,12 @@ def drive(make, gnss_of):
     scenario = make(limit=600, seed=3)
     time_s = np.arange(600) * 0.1
     return scenario, time_s, gnss_of(scenario.world_from_cam, time_s, seed=1)
+
+
+@pytest.fixture(scope="module")
+def plain(drive):
+    """The drive without positions."""
+    return join_chunks(drive[0].chunks)
 
 
 def columns(gnss):
@@ -53,9 +59,8 @@ def test_a_drive_with_fixes_is_in_metres_east_north_up_where_they_say(drive):
     assert (found.position_deviation_m > 0).all() and (found.position_deviation_m < 20).all()
 
 
-def test_without_fixes_nothing_changes(drive):
+def test_without_fixes_nothing_changes(drive, plain):
     scenario, time_s, _ = drive
-    plain = join_chunks(scenario.chunks)
     same = join_chunks(scenario.chunks, frame_time_s=time_s)
     np.testing.assert_array_equal(plain.world_from_camera, same.world_from_camera)
     assert same.georeference is None
@@ -68,6 +73,52 @@ def test_a_clock_offset_of_seconds_is_found_to_a_twentieth_of_a_second(drive, gn
     found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss))).georeference
     assert found is not None and abs(found.clock_offset_s - offset) < 0.05
     assert found.clock_offset_deviation_s < 0.1
+
+
+def test_the_antennas_place_is_found_where_exact_fixes_tell_it(drive, gnss_of):
+    scenario, time_s, _ = drive
+    gnss = gnss_of(scenario.world_from_cam, time_s, seed=2, white=0.02, wander=0.03, lever=(0.4, -1.2, -0.9))
+    found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss))).georeference
+    assert found.lever_estimated
+    np.testing.assert_allclose(found.lever_m[[0, 2]], [0.4, -0.9], atol=0.1)
+
+
+def test_an_antenna_at_the_camera_is_left_there_and_one_that_is_given_where_it_was_given(drive, gnss_of):
+    scenario, time_s, _ = drive
+    gnss = gnss_of(scenario.world_from_cam, time_s, seed=2, white=0.02, wander=0.03)
+    for lever, said in ((None, [0, 0, 0]), ((0.1, 0, 0), [0.1, 0, 0])):
+        found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss)), lever=lever).georeference
+        assert not found.lever_estimated
+        np.testing.assert_allclose(found.lever_m, said, atol=1e-6)
+
+
+def test_speeds_in_another_unit_have_no_say_beside_fixes(drive):
+    scenario, time_s, gnss = drive
+    speed = np.linalg.norm(np.gradient(np.asarray(scenario.world_from_cam)[:, :3, 3], 0.1, axis=0), axis=1)
+    fixes = Fixes(*columns(gnss))
+    alone = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=fixes).georeference
+    wrong = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=fixes, speed=Speed(time_s, 3.6 * speed))
+    assert np.isnan(wrong.georeference.speed_factor)
+    np.testing.assert_array_equal(wrong.georeference.enu_from_camera, alone.enu_from_camera)
+
+
+def test_a_speed_holds_the_scale_of_a_drive_that_ends_in_a_tunnel_though_its_wheels_are_worn(make, gnss_of):
+    scenario, time_s = make(limit=600, seed=3, noise=4), np.arange(600) * 0.1
+    truth = np.asarray(scenario.world_from_cam)[:, :3, 3]
+    gnss = gnss_of(scenario.world_from_cam, time_s, seed=5, white=0.1, wander=0.3, outages=[(15, 60)])
+    speed = Speed(time_s, 1.01 * np.linalg.norm(np.gradient(truth, 0.1, axis=0), axis=1), of_receiver=False)
+    fixes = Fixes(*columns(gnss))
+
+    def off(**told):
+        found = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=fixes, **told).georeference
+        enu = truth @ gnss.enu_from_world[:3, :3].T
+        away = enu_from_geodetic(*found.geodetic(), gnss.origin) - enu
+        return found, np.sqrt((away[150:, :2] ** 2).sum(1).mean())
+
+    _, alone = off()
+    found, beside = off(speed=speed)
+    assert beside < 0.8 * alone
+    assert found.speed_factor == pytest.approx(1.01, abs=0.008)
 
 
 @pytest.mark.parametrize("noise", [{"wander": 0.001, "white": 0.001}, {"wander": 0.5, "white": 0.1}])
@@ -100,14 +151,14 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_unusable_fixes_are_reported_in_one_line_and_the_drive_is_joined_without_them(drive, kind):
+def test_unusable_fixes_are_reported_in_one_line_and_the_drive_is_joined_without_them(drive, plain, kind):
     scenario, time_s, gnss = drive
     spoil, said = SPOILT[kind]
     joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*spoil(*columns(gnss))))
     assert joined.georeference is None
     assert joined.relative_because and "\n" not in joined.relative_because
     assert re.search(said, joined.relative_because), joined.relative_because
-    np.testing.assert_array_equal(joined.world_from_camera, join_chunks(scenario.chunks).world_from_camera)
+    np.testing.assert_array_equal(joined.world_from_camera, plain.world_from_camera)
 
 
 def test_columns_that_do_not_fit_together_are_refused():

@@ -168,6 +168,25 @@ def test_tiles_of_points_stand_where_the_drive_is(placed):
     assert np.linalg.norm(np.concatenate(found) - want, axis=1).max() < MILLIMETRE
 
 
+def test_tiles_are_read_by_py3dtiles(placed):
+    tileset = pytest.importorskip(
+        "py3dtiles.tileset", reason="py3dtiles asks for numba, and with it for an older NumPy than the product's"
+    )
+    drive, to = placed
+    read = tileset.TileSet.from_file(to / "tileset.json")
+    root = read.root_tile
+    found = []
+    for tile in root.children:
+        points = tile.get_or_fetch_content(to)
+        assert type(points).__name__ == "PointsGltf"
+        y_up = np.array(points._gltf.nodes[0].translation) + points.get_vertices()
+        enu = np.stack([y_up[:, 0], -y_up[:, 2], y_up[:, 1]], 1)
+        found.append(enu @ root.transform[:3, :3].T + root.transform[:3, 3])
+    table = drive.points(columns=["x", "y", "z"])
+    want = ecef(drive, np.stack([table[axis].to_numpy() for axis in "xyz"], -1))
+    assert np.linalg.norm(np.concatenate(found) - want, axis=1).max() < MILLIMETRE
+
+
 def test_another_system_is_asked_for_by_its_number(placed, tmp_path, capsys):
     drive, to = placed
     out = to.parent / "out"

@@ -12,9 +12,11 @@ from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_list import read_drive_list
 from pipeline.georeference import NoPositionsError, PositionsConfig, find_positions, read_positions
 from pipeline.georeference.clocks import on_drive_clock
+from pipeline.georeference.comma2k19 import read_comma2k19
 from pipeline.georeference.find import with_positions
 from pipeline.georeference.positions import Positions, fixes_of
 from pipeline.ingest.drives import find_drive
+from pipeline.ingest.video import FRAME_MARK
 
 GPS = "t,lat,lon\n0,49,8\n1,49.0001,8.0001\n2,49.0002,8.0002\n"
 NAN = float("nan")
@@ -87,6 +89,59 @@ def test_kitti_raw_packets_are_found_beside_the_cameras(tmp_path):
     np.testing.assert_allclose(read.positions.fixes.time_s, [0, 1, 2, 3], atol=1e-6)
     assert read.positions.fixes.accuracy.tolist() == [0.4] * 4
     assert read.positions.speed.speed_m_s.tolist() == [5.0] * 4
+
+
+def segment(folder, first, count=40):
+    """A segment as comma2k19 lays it out, seconds of the phone's boot clock from `first` on: 20 frames a second."""
+    t = first + np.arange(count) / 20
+    place = np.stack([49 + (t - 1000) * 1e-4, 8 + 0 * t, 10 + 0 * t, 0 * t, 100 + 0 * t, 0 * t], 1)
+    for name, value in (
+        ("global_pose/frame_times", t),
+        ("processed_log/GNSS/live_gnss_ublox/t", t),
+        ("processed_log/GNSS/live_gnss_ublox/value", place),
+        ("processed_log/CAN/speed/t", t),
+        ("processed_log/CAN/speed/value", np.full((count, 1), 11.1)),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, "wb") as file:
+            np.save(file, value)
+    (folder / "video.hevc").write_bytes(b"")
+
+
+def test_segments_of_comma2k19_are_found_beside_their_videos_and_joined_on_the_firsts_clock(tmp_path):
+    clips = []
+    for number, first in enumerate((1000.0, 1002.0)):
+        segment(tmp_path / str(number), first)
+        clips.append(str(tmp_path / str(number) / "video.hevc"))
+    uris = [f"{clip}{FRAME_MARK}{frame}" for clip in clips for frame in range(40)]
+    source = find_positions(str(tmp_path), uris, "a", PositionsConfig())
+    assert source.kind == "comma2k19" and len(source.uris) == 2
+    read = read_positions(source, PositionsConfig(), uris, [round(n * 5e7) for n in range(80)])
+    fixes, speed = read.positions.fixes, read.positions.speed
+    np.testing.assert_allclose(fixes.time_s, np.arange(80) / 20, atol=1e-6)
+    np.testing.assert_allclose(fixes.latitude, 49 + np.arange(80) / 20 * 1e-4, atol=1e-9)
+    assert not speed.of_receiver and len(speed) == 80 and (speed.speed_m_s == 11.1).all()
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("global_pose/frame_times", "frame_times"),
+        ("processed_log/GNSS/live_gnss_ublox/value", ""),
+        ("both", "without GNSS"),
+    ],
+)
+def test_a_segment_with_parts_missing_gives_what_is_there_or_says_what_is_not(tmp_path, gone, said):
+    segment(tmp_path, 1000.0)
+    parts = ["processed_log/GNSS/live_gnss_ublox/value", "processed_log/CAN/speed/value"] if gone == "both" else [gone]
+    for part in parts:
+        (tmp_path / part).unlink()
+    if said:
+        with pytest.raises(NoPositionsError, match=said):
+            read_comma2k19(str(tmp_path))
+    else:
+        read = read_comma2k19(str(tmp_path))
+        assert len(read.fixes) == 0 and len(read.speed) == 40
 
 
 def test_a_folder_given_for_many_drives_has_a_file_of_each_ones_name(tmp_path):

@@ -72,6 +72,15 @@ def test_a_real_minute_of_driving_is_read_with_its_speeds(shared, name, fixes, s
     assert read.clock == "drive" and len(read.fixes) == fixes and len(read.speed or ()) == speeds
 
 
+@pytest.mark.parametrize(
+    ("header", "of_receiver"),
+    [("speed", True), ("gps_speed_kmh", True), ("wheel_speed", False), ("can_speed [m/s]", False)],
+)
+def test_a_header_tells_whether_a_speed_is_the_receivers_or_the_cars(header, of_receiver):
+    rows = "".join(f"{n},49.{n:04d},8,5\n" for n in range(5))
+    assert read_csv(f"time,lat,lon,{header}\n{rows}".encode(), "gps.csv").speed.of_receiver == of_receiver
+
+
 HEADERS = {
     "plain": ("time,latitude,longitude,altitude", "{t},{lat},{lon},{alt}"),
     "units": ("Timestamp (ms),Lat [deg],Lon [deg],Alt [ft],Speed (km/h)", "{ms},{lat},{lon},{feet},36.0"),

@@ -1,0 +1,68 @@
+"""How far a receiver's fixes are off, from what is left of them against a trajectory and from what they claim."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.sim3 import Array
+
+# Times after which a receiver's slow error has forgotten most of itself. The atmosphere's share, slowest, goes upwards.
+WANDER_S = np.array([60.0, 60.0, 100.0])
+MINUTE_S = 60.0  # fixes nearer than this have most of their error in common
+WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have shown their noise
+_LAG_S, _LONGEST_S = 10.0, 300.0  # of a receiver that claims nothing: where its residuals tell how long that lasts
+_LEAST_WHITE_M = 0.02
+_LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
+_JITTER_S = 0.01  # by which the times of fixes scatter, whatever made them; at speed that is decimetres
+_OUTLIER = 3.5  # deviations beyond which a fix is none
+
+
+def gate_of(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> Array:
+    """(m,): Geman-McClure weights of whole residuals (m, 3) over what fixes of this drive are usually off by, and over
+    their claimed deviations (m, 3)."""
+    ratio = claimed[:, 2] / claimed[:, 0]
+    length = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + (residual[:, 2] / ratio) ** 2)
+    usual = float(np.median(length[inside])) / 1.538 if inside.any() else 1.0
+    limit = _OUTLIER * np.maximum(usual, claimed[:, 0]) * 1.25
+    return np.asarray(inside / (1 + (length / limit) ** 2) ** 2)
+
+
+def quick_deviation(time_s: Array, residual: Array, kept: NDArray[np.bool_], claimed: Array, speed_m_s: float) -> Array:
+    """(3,): quick error, from differences of residuals (m, 3) of fixes that follow each other; no less than what the
+    scatter of their times is worth at the drive's speed."""
+    near = kept[1:] & kept[:-1] & (np.diff(time_s) < 0.1 * MINUTE_S)
+    usual = np.median(claimed, axis=0)
+    least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, _JITTER_S * speed_m_s)  # roads are level
+    if near.sum() < 20:
+        return np.maximum(WHITE_SHARE * usual, least)
+    steps = np.diff(residual, axis=0)[near]
+    return np.clip(1.4826 * np.median(np.abs(steps), axis=0) / np.sqrt(2), least, np.maximum(2 * usual, least))
+
+
+def slow_deviation(residual: Array, kept: NDArray[np.bool_], claimed: Array, white: Array, *, claims: bool) -> Array:
+    """(3,): slow error; as claimed, or as the residuals (m, 3) show where that is more, or where the receiver claims
+    nothing."""
+    usual = np.median(claimed, axis=0)
+    seen = 1.4826 * np.median(np.abs(residual[kept]), axis=0) if kept.sum() > 20 else usual
+    if claims:
+        least = np.maximum(0.3 * usual, _LEAST_WHITE_M)
+        return np.sqrt(np.maximum(np.maximum(usual, seen) ** 2 - white**2, least**2))
+    slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
+    return np.array([slow[0], slow[1], max(slow[2], float(usual[2]))])  # upwards the images say little
+
+
+def slow_lasts(time_s: Array, residual: Array, kept: NDArray[np.bool_], white: Array, wander: Array) -> Array:
+    """(3,): seconds that the slow error lasts, from how much residuals (m, 3) change in _LAG_S; sideways only, and
+    never shorter than it is for all receivers."""
+    time_s, value = time_s[kept], residual[kept, :2]
+    later = np.searchsorted(time_s, time_s + _LAG_S)
+    first = np.flatnonzero(later < len(time_s))
+    later = later[first]
+    near = time_s[later] - time_s[first] < 1.5 * _LAG_S
+    if near.sum() < 20:
+        return WANDER_S
+    change = 1.4826**2 * np.median((value[later] - value[first])[near] ** 2, axis=0)
+    change = np.clip((change - 2 * white[:2] ** 2) / (2 * wander[:2] ** 2), 1e-3, 0.999)
+    lasting = np.clip(_LAG_S / -np.log1p(-change), WANDER_S[:2], _LONGEST_S)
+    return np.array([*np.full(2, lasting.min()), WANDER_S[2]])

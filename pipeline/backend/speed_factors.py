@@ -1,0 +1,110 @@
+"""The car's speed beside fixes: ways between moments half a second apart, as factors in the pose graph.
+
+What a speed adds where fixes are: the scale through a tunnel, and the clock's offset, which it tells by every change of
+speed. A wheel's circumference is known to a percent, so that all ways have a factor in common, which is estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.frame_track import FrameTrack, placed_at
+from pipeline.backend.normal_equations import State
+from pipeline.backend.sim3 import Array
+from pipeline.common.fixes import Speed
+
+WHEEL = 0.01  # deviation of a measured speed's own scale, as a share: tyres wear, and CAN values are rounded
+LAG_S = 0.1  # deviation of the delay between the clock of fixes and that of a speed from another device
+_STEP_S = 0.5  # of the way that is compared: shorter ones count the jitter of poses as way
+_GAP_S = 3.0  # between speeds, beyond which nothing is known of the way between
+_SLOW_M_S = 1.0  # slower ones say nothing of a direction
+_FEWEST = 10  # steps with way in them
+_LEAST_M_S = 0.05  # deviation of a speed, at least
+_ALIKE = 4.0  # steps that have their error in common: receivers smooth, wheels slip for seconds
+_MOST_OFF = 0.1  # by which speeds and fixes may differ as a whole
+_MOST_SPREAD = 0.2  # of the ratios of single steps, beyond which they are not of this drive
+
+
+@dataclass(frozen=True, eq=False)
+class SpeedRows:
+    """w steps with way in them. residual (w,): way by the speed less way along the trajectory, metres; columns (w, c),
+    jacobian (w, c): of the trajectory's way by unknowns of the pose graph; by_offset (w,): by the clock's offset;
+    length (w,): of the trajectory's way; weight (w,): information."""
+
+    residual: Array
+    columns: NDArray[np.int64]
+    jacobian: Array
+    by_offset: Array
+    length: Array
+    weight: Array
+
+
+@dataclass(frozen=True, eq=False)
+class SpeedFactors:
+    """border_s (n,): moments on the receiver's clock; way (n - 1,): metres between them, NaN where not known; lag_s:
+    deviation of the speed's own delay, 0 where it comes with the fixes."""
+
+    border_s: Array
+    way: Array
+    lag_s: float
+
+    @staticmethod
+    def of(speed: Speed | None) -> SpeedFactors | None:
+        """The ways of a speed; None where it says nothing."""
+        if speed is None:
+            return None
+        good = np.isfinite(speed.time_s) & np.isfinite(speed.speed_m_s)
+        order = np.flatnonzero(good)[np.argsort(speed.time_s[good], kind="stable")]
+        told, value = speed.time_s[order], speed.speed_m_s[order]
+        if len(told) < 2 or told[-1] - told[0] < _FEWEST * _STEP_S:
+            return None
+        border = np.arange(told[0], told[-1], _STEP_S)
+        travelled = np.concatenate([[0.0], np.cumsum(np.diff(told) * (value[1:] + value[:-1]) / 2)])
+        way = np.diff(np.interp(border, told, travelled))
+        behind = np.clip(np.searchsorted(told, border, side="right"), 1, len(told) - 1)
+        known = told[behind] - told[behind - 1] < _GAP_S
+        return SpeedFactors(border, np.where(known[1:] & known[:-1], way, np.nan), 0.0 if speed.of_receiver else LAG_S)
+
+    def agrees(self, state: State, track: FrameTrack, offset_s: float, lever: Array) -> bool:
+        """Whether the speeds are of this drive, in metres by its fixes: not another's, and in their own unit."""
+        rows = self.rows(state, track, offset_s, 0.0, 1.0, lever)
+        if rows is None:
+            return False
+        ratio = (rows.residual + rows.length) / rows.length
+        middle = float(np.median(ratio))
+        spread = 1.4826 * float(np.median(np.abs(ratio - middle)))
+        return abs(middle - 1) < _MOST_OFF and spread < _MOST_SPREAD
+
+    def rows(
+        self, state: State, track: FrameTrack, offset_s: float, lag_s: float, factor: float, lever: Array
+    ) -> SpeedRows | None:
+        """The steps within the drive, linearised; lag_s: of the speed behind the fixes; factor: ways by the speed over
+        true ones. None where they are too few."""
+        moments = self.border_s - offset_s - lag_s
+        inside = (moments >= track.time_s[0]) & (moments <= track.time_s[-1])
+        use = inside[1:] & inside[:-1] & (self.way > _SLOW_M_S * _STEP_S)  # NaN is not
+        if use.sum() < _FEWEST:
+            return None
+        first = np.flatnonzero(use)
+        needed, places = np.unique(np.concatenate([first, first + 1]), return_inverse=True)
+        low, high = places.reshape(2, -1)
+        placed = placed_at(state, track, moments[needed], lever)
+        apart = placed.place[high] - placed.place[low]
+        chord = np.maximum(np.linalg.norm(apart, axis=1), 1e-6)
+        direction = apart / chord[:, None]
+        turn = np.einsum("ni,ni->n", placed.rotation[high, :, 2], placed.rotation[low, :, 2])
+        bow = 1 + np.arccos(np.clip(turn, 0.0, 1.0)) ** 2 / 24  # an arc over its chord
+        length = chord * bow
+        residual = self.way[first] - factor * length
+        along = (factor * bow)[:, None] * direction
+        jacobian = np.concatenate(
+            [np.einsum("ni,nic->nc", sign * along, placed.jacobian[at]) for sign, at in ((1, high), (-1, low))], 1
+        )
+        by_offset = -np.einsum("ni,ni->n", along, placed.velocity[high] - placed.velocity[low])
+        spread = max(1.4826 * float(np.median(np.abs(residual))), _LEAST_M_S * _STEP_S)
+        weight = 1 / (1 + (residual / (3 * spread)) ** 2) ** 2 / (_ALIKE * spread**2)
+        columns = np.concatenate([placed.columns[high], placed.columns[low]], 1)
+        return SpeedRows(residual, columns, jacobian, by_offset, length, weight)
