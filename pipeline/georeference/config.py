@@ -25,8 +25,8 @@ class PositionsConfig:
     clock_window: float = setting(5.0, expert=True, identity=NEVER)
     """Seconds by which the receiver's clock may be off the camera's; the offset is estimated. 0 holds it at 0."""
     lever: str | None = setting(None, expert=True, identity=NEVER)
-    """x,y,z in metres: the antenna's place in the camera's frame (right, down, forward). By default it is estimated where
-    the fixes tell it, else at the camera."""
+    """x,y,z in metres: the antenna's place in the camera's frame (right, down, forward). By default it is estimated
+    where the fixes tell it, else at the camera."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
