@@ -100,7 +100,8 @@ def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=N
     if origin is not None:
         known |= on_earth(poses, origin)
         spread, nothing = np.ones((count, 3)), np.zeros(0, bool)
-        place = Georeference(origin, poses, 0.0, 0.1, nothing, spread[:0], spread, np.zeros(3), np.ones(3), np.ones(3))
+        one = np.ones(3)
+        place = Georeference(origin, poses, 0.0, 0.1, nothing, spread[:0], spread, 0 * one, False, one, one, np.nan)
         joined = JoinedOnEarth(**vars(joined), georeference=place)
     facts_of_run = RunFacts(identity * 64, "b" * 64, {}, "0.1.0", {}, {"verdict": "pass"}, **known)
     return publish_drive(str(output), facts, chunks, joined, PublishConfig(), facts_of_run, overwrite=True)
