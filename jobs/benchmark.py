@@ -23,6 +23,7 @@ from pipeline.benchmark.gpu import GpuBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.planning import PlanningBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
+from pipeline.benchmark.refinement import RefinementBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
@@ -41,6 +42,7 @@ What = Literal[
     "network",
     "planning",
     "publish",
+    "refine",
     "rendering",
     "store",
     "streets",
@@ -67,6 +69,7 @@ class BenchmarkConfig:
     network: NetworkBenchmark = setting(NetworkBenchmark(), expert=True)
     planning: PlanningBenchmark = setting(PlanningBenchmark(), expert=True)
     publish: PublishBenchmark = setting(PublishBenchmark(), expert=True)
+    refine: RefinementBenchmark = setting(RefinementBenchmark(), expert=True)
     rendering: RenderingBenchmark = setting(RenderingBenchmark(), expert=True)
     store: StoreBenchmark = setting(StoreBenchmark(), expert=True)
     streets: StreetsBenchmark = setting(StreetsBenchmark(), expert=True)
