@@ -245,7 +245,9 @@ def _spoilt(good: Path, output: Path, truth: TrueDrive, fault: Fault) -> tuple[S
     rng = np.random.default_rng(0)
     middle = staged.chunk_count // 2
     if fault == "focal":
-        camera = Camera("pinhole", staged.facts.source_width, staged.facts.source_height, *_FOCAL * focal, *centre)
+        camera = Camera(
+            "pinhole", staged.facts.source_width, staged.facts.source_height, *(_FOCAL * focal).tolist(), *centre
+        )
         return replace(staged, facts=replace(staged.facts, camera=KnownCamera(camera, "calibration"))), config
     for number in range(staged.chunk_count) if fault == "random" else [middle]:
         write_chunk(folder, number, spoil_chunk(read_chunk(folder, number), fault, rng))

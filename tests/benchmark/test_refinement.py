@@ -49,8 +49,7 @@ def test_faults_are_what_their_names_say():
     cosine = np.cos(np.radians(3))
     np.testing.assert_allclose(turned.cam_from_world[:, 0, 0], cosine, rtol=1e-6)
     here, there = (
-        -np.einsum("nji,nj->ni", one.cam_from_world[:, :, :3], one.cam_from_world[:, :, 3])
-        for one in (turned, chunk())
+        -np.einsum("nji,nj->ni", one.cam_from_world[:, :, :3], one.cam_from_world[:, :, 3]) for one in (turned, chunk())
     )
     np.testing.assert_allclose(here, there, atol=1e-6, err_msg="cameras look aside and stay where they are")
     turns = random.cam_from_world[:, :, :3]
