@@ -29,8 +29,9 @@ from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
 from pipeline.config import RunConfig
 from pipeline.evaluation import compare, evaluate, open_estimate, open_truth
+from pipeline.finish import join_and_publish
 from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, attempt_uri, read_chunk, write_chunk
-from pipeline.reconstruct import join_and_publish, reconstruct
+from pipeline.reconstruct import reconstruct
 from pipeline.refine.tracks import Picture, track_pictures
 from pipeline.staged_drive import StagedDrive, has_staged_drive, read_staged_drive
 from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
@@ -164,7 +165,7 @@ class _Timed(Reporter):
         self._begin = time.process_time()
         self.refine_seconds = 0.0
 
-    def advance(self, stage: str, count: int, total: int, unit: str) -> None:
+    def advance(self, stage: str, count: int, total: int | None, unit: str) -> None:
         """As Reporter.advance."""
         if stage == "refine":
             self.refine_seconds = time.process_time() - self._begin

@@ -1,6 +1,7 @@
 """The benchmark of refinement: a small drive with and without it, and the faults that are put in."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from pipeline.forward.staging import ChunkPrediction
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_ray")
-def test_a_rendered_drive_is_measured_with_and_without_refinement_and_with_faults(tmp_path, capsys):
+def test_a_rendered_drive_is_measured_with_and_without_refinement_and_with_faults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--refine.drives", "1", "--refine.frames", "30", "--refine.faulty", "1", "--refine.supersample", "1"]
     main(["--what", "refine", *words, "--json", str(tmp_path / "refine.json")])
     found = json.loads((tmp_path / "refine.json").read_text())
@@ -42,7 +45,7 @@ def chunk() -> ChunkPrediction:
     )
 
 
-def test_faults_are_what_their_names_say():
+def test_faults_are_what_their_names_say() -> None:
     rng = np.random.default_rng(0)
     scaled, turned, random = (spoil_chunk(chunk(), fault, rng) for fault in ("scaled", "turned", "random"))
     np.testing.assert_allclose(scaled.cam_from_world[:, :, 3], 1.2 * chunk().cam_from_world[:, :, 3])
@@ -57,7 +60,7 @@ def test_faults_are_what_their_names_say():
     assert (random.depth > 0).all() and random.depth.std() > 0
 
 
-def test_drift_is_the_largest_over_the_smallest_ratio_of_steps_and_one_for_a_drive_that_hardly_moves():
+def test_drift_is_the_largest_over_the_smallest_ratio_of_steps_and_one_for_a_drive_that_hardly_moves() -> None:
     true = np.zeros((41, 3))
     true[:, 2] = np.arange(41)
     estimate = true.copy()
@@ -67,6 +70,6 @@ def test_drift_is_the_largest_over_the_smallest_ratio_of_steps_and_one_for_a_dri
 
 
 @pytest.mark.parametrize("wrong", [{"drives": 0}, {"frames": 29}, {"faulty": -1}])
-def test_settings_that_cannot_be_measured_are_refused(wrong):
+def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=rf"refine\.{next(iter(wrong))}"):
         RefinementBenchmark(**wrong)
