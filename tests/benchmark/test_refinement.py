@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pipeline.benchmark.refinement import RefinementBenchmark, drift_of_scale, s
 from pipeline.forward.staging import ChunkPrediction
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_ray")
 def test_a_rendered_drive_is_measured_with_and_without_refinement_and_with_faults(
@@ -70,6 +71,6 @@ def test_drift_is_the_largest_over_the_smallest_ratio_of_steps_and_one_for_a_dri
 
 
 @pytest.mark.parametrize("wrong", [{"drives": 0}, {"frames": 29}, {"faulty": -1}])
-def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, int]) -> None:
+def test_settings_that_cannot_be_measured_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"refine\.{next(iter(wrong))}"):
         RefinementBenchmark(**wrong)
