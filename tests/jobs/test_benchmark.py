@@ -146,7 +146,7 @@ def test_publishing_and_whole_drives_are_measured_and_drawn_from_stored_figures(
     assert main(["--what", "drive", *small, "--drive.overlap", "3", *known]) == 0  # drawn, not measured again
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert main(["--what", "drive", *small, "--drive.overlap", "2", *known]) == 1
-    assert "was measured with another overlap" in capsys.readouterr().err
+    assert "was measured with other settings: overlap" in capsys.readouterr().err
 
 
 def test_the_back_end_is_measured_on_scenarios_against_the_published_figures(shared, tmp_path, capsys):

@@ -115,7 +115,7 @@ def test_the_real_clip_is_scored_as_a_kitti_sequence(weights, shared, tmp_path, 
         (("--pred", "x"), "leave out --pred"),
         (("--ablate", "gcs,head"), "not 'head'"),
         (("--ablate", "full"), "not 'full'"),
-        (("--run.output", "x"), "leave --run.input etc. out"),
+        (("--run.output", "x"), "leave out --run.input and the like"),
         (("--sequences", "Scene99/clone"), "no sequence Scene99/clone"),
     ],
 )
