@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ from pipeline.errors import DriveError
 
 class CalibrationError(DriveError):
     """A calibration that cannot be used; the text names the file, the field and what was expected."""
+
+
+# Lists in lists in lists may be short in a file of YAML, where one names another, and endless when written out.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxstring, _SHOWN.maxother = 3, 60, 60
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Fields:
     def error(self, name: str, expected: str, got: object) -> CalibrationError:
         """What is wrong with one field."""
         try:
-            shown = repr(got) if isinstance(got, str) else str(got)
+            shown = _SHOWN.repr(got)
         except ValueError:  # Python prints no whole number of more than 4,300 digits
             shown = "a number of thousands of digits"
         return CalibrationError(f"{self.file}: {self.where}{name}: expected {expected}, got {shown[:60]}")

@@ -5,15 +5,15 @@ nerfstudio's transforms.json, and KITTI's projections. Lengths are taken as metr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.cameras.fields import CalibrationError
+from pipeline.cameras.calibration_yaml import is_kalibr_name
+from pipeline.cameras.fields import CalibrationError, Fields
 
 Array = NDArray[np.float64]
 Poses = dict[str, Array]
@@ -23,38 +23,31 @@ _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # nerfstudio's cameras look along -z,
 
 
 def read_rig(data: bytes, file: str) -> Poses:
-    """Poses of the cameras that a file names; a file with several rigs gives its first.
+    """Poses of the cameras in a file; of a file with several rigs the first.
 
-    Cameras are known by the folder of their pictures (COLMAP, nerfstudio) or as Kalibr calls them (cam0, cam1).
-    Raises CalibrationError for a file that is none of the three, or numbers in it that are no pose.
+    The name of a camera is the folder of its pictures (COLMAP, nerfstudio) or Kalibr's name for it (cam0, cam1).
+    Raises CalibrationError, which names the file and the field, for a file that is none of the three and for numbers
+    that are no pose.
     """
     try:
         values = yaml.safe_load(data) if file.endswith((".yaml", ".yml")) else json.loads(data)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CalibrationError(f"{file}: expected JSON or YAML, got {' '.join(str(error).split())[:100]}") from None
-    try:
-        if isinstance(values, list) and values and isinstance(values[0], dict):
-            poses = _colmap(values[0])
-        elif isinstance(values, dict) and "frames" in values:
-            poses = _nerfstudio(values)
-        elif isinstance(values, dict) and any(str(name).startswith("cam") for name in values):
-            poses = _kalibr(values)
-        else:
-            raise ValueError("no camera")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        said = " ".join(str(error).split())[:100]
+    if isinstance(values, list) and values and isinstance(values[0], dict):
+        poses = _colmap(Fields(file, values[0]))
+    elif isinstance(values, dict) and "frames" in values:
+        poses = _nerfstudio(Fields(file, values))
+    elif isinstance(values, dict) and any(is_kalibr_name(str(name)) for name in values):
+        poses = _kalibr(Fields(file, {str(name): value for name, value in values.items()}))
+    else:
         raise CalibrationError(
-            f"{file}: expected COLMAP's rig_config.json, Kalibr's camchain.yaml or nerfstudio's transforms.json with "
-            f"two cameras or more ({said})"
-        ) from None
-    for name, pose in poses.items():
-        turn = pose[:3, :3]
-        if not np.isfinite(pose).all() or np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2 or np.linalg.det(turn) < 0:
-            raise CalibrationError(f"{file}, camera {name}: expected a rotation and a place, got {turn.tolist()}")
-        u, _, v = np.linalg.svd(turn)
-        pose[:3, :3] = u @ v
+            f"{file}: expected COLMAP's rig_config.json, Kalibr's camchain.yaml or nerfstudio's transforms.json"
+        )
     if len(poses) < 2:
         raise CalibrationError(f"{file}: expected two cameras or more, got {len(poses)}")
+    for name in poses:
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise CalibrationError(f"{file}: expected the name of a camera's folder below the drive, got {name!r}")
     return poses
 
 
@@ -74,53 +67,85 @@ def kitti_pair(text: str, left: int, right: int) -> Array | None:
     return pose if np.isfinite(pose).all() else None
 
 
-def _pose(rotation: Array, place: object) -> Array:
+def _pose(rotation: Array, place: Sequence[float] | Array) -> Array:
     pose = np.eye(4)
     pose[:3, :3] = rotation
-    pose[:3, 3] = np.array(place, np.float64).reshape(3)
+    pose[:3, 3] = place
     return pose
 
 
-def _colmap(rig: Mapping[str, Any]) -> Poses:  # as the file has it; read_rig refuses what is no rig
+def _rigid(fields: Fields, name: str) -> Array:
+    """A field with the 4 rows of a rigid motion; its rotation made exact."""
+    rows = fields.value(name)
+    if not isinstance(rows, list) or len(rows) != 4:
+        raise fields.error(name, "4 rows of 4 numbers", rows)
+    by_row = Fields(fields.file, {f"{name}[{i}]": row for i, row in enumerate(rows)}, fields.where)
+    pose = np.array([by_row.numbers(row, 4) for row in by_row.values])
+    turn = pose[:3, :3]
+    if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2 or np.linalg.det(turn) < 0:
+        raise fields.error(name, "a rotation and a place", rows)
+    u, _, v = np.linalg.svd(turn)
+    return _pose(u @ v, pose[:3, 3])
+
+
+def _blocks(fields: Fields, name: str) -> list[Fields]:
+    """A field with a list of blocks of fields."""
+    blocks = fields.value(name)
+    if not isinstance(blocks, list):
+        raise fields.error(name, "a list of blocks of fields", blocks)
+    for number, block in enumerate(blocks):
+        if not isinstance(block, dict):
+            raise fields.error(f"{name}[{number}]", "a block of fields", block)
+    return [Fields(fields.file, block, f"{fields.where}{name}[{number}].") for number, block in enumerate(blocks)]
+
+
+def _colmap(rig: Fields) -> Poses:
     """cam_from_rig of each sensor, w x y z; the one with ref_sensor is the rig."""
-    found: list[tuple[bool, str, Array]] = []
-    for sensor in rig["cameras"]:
-        is_reference = bool(sensor.get("ref_sensor"))
-        camera_from_rig = np.eye(4)
-        if not is_reference:
-            w, x, y, z = map(float, sensor["cam_from_rig_rotation"])
-            camera_from_rig = _pose(Rotation.from_quat([x, y, z, w]).as_matrix(), sensor["cam_from_rig_translation"])
-        name = str(sensor["image_prefix"]).strip("/")
-        found.append((not is_reference, name, np.asarray(np.linalg.inv(camera_from_rig), np.float64)))
-    found.sort(key=lambda one: one[0])
-    return {name: pose for _, name, pose in found}
+    poses: Poses = {}
+    reference = ""
+    for sensor in _blocks(rig, "cameras"):
+        name = sensor.text("image_prefix").strip("/")
+        if name in poses:
+            raise sensor.error("image_prefix", "another folder for each camera", name)
+        if sensor.values.get("ref_sensor"):
+            reference, poses[name] = name, np.eye(4)
+            continue
+        w, x, y, z = sensor.numbers("cam_from_rig_rotation", 4)
+        if not any((w, x, y, z)):
+            raise sensor.error("cam_from_rig_rotation", "a quaternion", sensor.values["cam_from_rig_rotation"])
+        turn = Rotation.from_quat([x, y, z, w]).as_matrix()
+        camera_from_rig = _pose(turn, sensor.numbers("cam_from_rig_translation", 3))
+        poses[name] = np.asarray(np.linalg.inv(camera_from_rig), np.float64)
+    return {name: poses[name] for name in sorted(poses, key=lambda name: name != reference)}
 
 
-def _kalibr(values: Mapping[str, Any]) -> Poses:  # as the file has it; read_rig refuses what is no rig
+def _kalibr(chain: Fields) -> Poses:
     """T_cn_cnm1 of each camera: from the camera before it to it."""
     poses: Poses = {}
     world_from_before = np.eye(4)
-    for name in sorted((str(one) for one in values if str(one).startswith("cam")), key=lambda one: (len(one), one)):
+    for name in sorted(filter(is_kalibr_name, chain.values), key=lambda name: int(name[3:])):
         if poses:
-            step = np.asarray(values[name]["T_cn_cnm1"], np.float64).reshape(4, 4)
-            world_from_before = world_from_before @ np.linalg.inv(step)
+            world_from_before = world_from_before @ np.linalg.inv(_rigid(chain.part(name), "T_cn_cnm1"))
         poses[name] = world_from_before.copy()
     return poses
 
 
-def _nerfstudio(values: Mapping[str, Any]) -> Poses:  # as the file has it; read_rig refuses what is no rig
-    """transform_matrix of pictures in folders, a folder a camera: the mean of what pictures of one name say of two."""
+def _nerfstudio(scene: Fields) -> Poses:
+    """transform_matrix of pictures in folders, one folder for each camera: the mean over pictures of equal names."""
     frames: dict[str, dict[str, Array]] = {}
-    for frame in values["frames"]:
-        folder, _, name = str(frame["file_path"]).strip("./").rpartition("/")
-        pose = np.asarray(frame["transform_matrix"], np.float64).reshape(4, 4) @ _OPENGL
-        frames.setdefault(folder, {})[name.rpartition(".")[0] or name] = pose
+    for frame in _blocks(scene, "frames"):
+        folder, _, name = frame.text("file_path").removeprefix("./").rpartition("/")
+        frames.setdefault(folder, {})[name.rpartition(".")[0] or name] = _rigid(frame, "transform_matrix") @ _OPENGL
+    if not frames:
+        raise scene.error("frames", "two pictures or more", [])
     reference, *others = frames
     poses = {reference: np.eye(4)}
     for folder in others:
         both = frames[folder].keys() & frames[reference].keys()
         if not both:
-            raise ValueError(f"no picture of {folder} has the name of one of {reference}")
+            raise CalibrationError(
+                f"{scene.file}: frames: no picture in {folder} has the name of a picture in {reference}"
+            )
         relative = np.stack([np.linalg.inv(frames[reference][one]) @ frames[folder][one] for one in sorted(both)])
         rotation = Rotation.from_matrix(relative[:, :3, :3]).mean().as_matrix()
         poses[folder] = _pose(rotation, np.median(relative[:, :3, 3], axis=0))

@@ -189,7 +189,7 @@ def _named(uri: str, poses: Mapping[str, NDArray[np.float64]], file: str) -> _Fo
 def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:
     """Where the right camera of a rectified pair sits, by calib.txt beside the folders; None without."""
     try:
-        text = storage.read_bytes(storage.join(uri, "calib.txt")).decode("utf-8", "replace")
+        text = storage.read_small(storage.join(uri, "calib.txt"), _FILE_BYTES).decode("utf-8", "replace")
     except NotFoundError:
         return None
     return kitti_pair(text, int(left.rpartition("_")[2]), int(right.rpartition("_")[2]))

@@ -1,5 +1,6 @@
 """Rig files of other programs: each says the same of one rig."""
 
+import itertools
 import json
 
 import numpy as np
@@ -58,13 +59,23 @@ def test_colmaps_file_as_the_renderer_writes_it_is_read_back() -> None:
     ("data", "said"),
     [
         (b"{", "expected JSON or YAML"),
-        (b"[]", "no camera"),
-        (b'{"frames": [{"file_path": "a/1.png", "transform_matrix": [1]}]}', "two cameras"),
+        (b"[]", "expected COLMAP's rig_config.json"),
+        (
+            b'{"frames": [{"file_path": "a/1.png", "transform_matrix": [1]}]}',
+            "transform_matrix: expected 4 rows of 4 numbers",
+        ),
+        (b'{"frames": []}', "frames: expected two pictures or more"),
+        (b'{"frames": 3}', "frames: expected a list of blocks"),
         (b'[{"cameras": [{"image_prefix": "a/", "ref_sensor": true}]}]', "two cameras or more, got 1"),
         (
             b'[{"cameras": [{"image_prefix": "a", "ref_sensor": true}, {"image_prefix": "b", '
             b'"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [NaN, 0, 0]}]}]',
-            "camera b: expected a rotation and a place",
+            "cameras.1..cam_from_rig_translation.0.: expected a finite number",
+        ),
+        (
+            b'[{"cameras": [{"image_prefix": "../b", "ref_sensor": true}, {"image_prefix": "a", '
+            b'"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [0, 0, 0]}]}]',
+            "expected the name of a camera's folder below the drive, got '../b'",
         ),
     ],
 )
@@ -89,3 +100,13 @@ def test_kittis_projections_say_the_baseline() -> None:
     assert np.allclose(pair[:3, 3], (0.54, 0, 0))
     assert kitti_pair(text, 0, 2) is None
     assert kitti_pair(text, 0, 3) is None
+
+
+def test_lists_that_name_each_other_without_end_are_refused_at_once() -> None:
+    """Ten names for ten times the one before: a few hundred bytes of YAML that no memory holds written out."""
+    lines = ["a: &a [1, 2, 3, 4]"]
+    for before, name in itertools.pairwise("abcdefghijklmnop"):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 4)}]")
+    lines += ["cam0: {}", "cam1: {T_cn_cnm1: *p}"]
+    with pytest.raises(CalibrationError, match=r"camchain.yaml: cam1.T_cn_cnm1\[0\]\[0\]: expected a number, got \[\["):
+        read_rig("\n".join(lines).encode(), "camchain.yaml")
