@@ -89,8 +89,9 @@ def make_task(
 def _plan_rig(
     drive: Drive, config: RunConfig, frame_size: tuple[int, int], scanned: Callable[[int], None]
 ) -> DriveTask:
-    """As `plan`, in instants: frames of all cameras of one are kept, left out and put into chunks together. Chunks have
-    about as many frames as those of one camera. Corners are not followed: neighbouring frames are of different cameras.
+    """As `make_task`, in instants: the frames of all cameras of an instant are used, left out and put into chunks
+    together. Chunks have about as many frames as those of one camera. Corners are not followed, because neighbouring
+    frames are of different cameras.
     """
     count, reference = drive.camera_count, drive.of_reference
     assert config.chunk_size is not None and config.overlap is not None

@@ -136,20 +136,18 @@ def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult
     world = geometry.measure.shift * scale[:, None, None]
     told = np.array([_units_per_metre(one, geometry.known_m) for one in world])
     told = told[np.isfinite(told)] if np.isfinite(told).sum() > len(told) / 2 else told[:0]
-    per_metre = 1.0 if joined.metric is not None else np.nan
-    if len(told) and joined.metric is None and joined.georeference is None:
+    in_metres = joined.metric is not None or joined.georeference is not None
+    if len(told) and not in_metres:
         unit = float(np.median(told))
         deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / len(told) ** 0.5
         joined = _scaled(joined, 1 / unit, Metric("baseline", deviation, 0.0))
-        world, per_metre = world / unit, 1.0
-    elif len(told) and joined.metric is None:
-        per_metre = 1.0  # a georeferenced drive is in metres
+        world, in_metres = world / unit, True
     rig = np.tile(np.eye(4), (count, 1, 1))
     rig[:, :3, :3] = geometry.turn
     for camera in range(1, count):
         seen = np.isfinite(world[:, camera]).all(1)
-        if np.isfinite(geometry.known_m[camera]).all() and np.isfinite(per_metre):
-            rig[camera, :3, 3] = geometry.known_m[camera] * per_metre
+        if in_metres and np.isfinite(geometry.known_m[camera]).all():
+            rig[camera, :3, 3] = geometry.known_m[camera]
         elif seen.any():
             rig[camera, :3, 3] = np.median(world[seen, camera], axis=0)
     return _spread(joined, rig), rig

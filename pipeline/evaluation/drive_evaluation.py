@@ -97,7 +97,8 @@ def evaluate(
     depth, note = None, _no_depth(comparison, with_depth)
     if note is None:
         assert estimate.drive is not None and truth.drive is not None
-        depth = evaluate_depth(estimate.drive, truth.drive, comparison.pairs, max_depth=max_depth)
+        frames = (comparison.pairs[0] * estimate.step, comparison.pairs[1])
+        depth = evaluate_depth(estimate.drive, truth.drive, frames, max_depth=max_depth)
         note = None if depth is not None else "no published point falls on true depth"
     return Evaluation(estimate.name, estimate.uri, truth.uri, comparison.matched, trajectory, depth, note)
 

@@ -20,12 +20,14 @@ _TUM_COLUMNS = 8  # seconds, position, quaternion x y z w
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The trajectory that is evaluated. drive: the published drive, None for a file of poses."""
+    """The trajectory that is evaluated. drive: the published drive, None for a file of poses; step: row n of the
+    trajectory is frame n * step of the drive, more than 1 for a rig, of which the reference camera is evaluated."""
 
     name: str
     uri: str
     frames: PosedFrames
     drive: PublishedDrive | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,8 @@ def open_estimate(uri: str, drive_id: str | None = None) -> Estimate:
         return Estimate(name, shown, read_poses(uri))
     output, name = storage.parent_and_name(uri) if drive_id is None else (uri, drive_id)
     drive = open_drive(output, name)
-    return Estimate(name, storage.redacted(drive.uri), published_frames(drive), drive)
+    step = drive.camera_count
+    return Estimate(name, storage.redacted(drive.uri), published_frames(drive, step), drive, step)
 
 
 def open_truth(uri: str, drive_id: str | None = None) -> Truth:
@@ -96,9 +99,9 @@ def open_truth(uri: str, drive_id: str | None = None) -> Truth:
     return Truth(shown, frames, drive)
 
 
-def published_frames(drive: PublishedDrive) -> PosedFrames:
-    """The trajectory of a published drive, one row per frame."""
-    table = drive.poses
+def published_frames(drive: PublishedDrive, step: int = 1) -> PosedFrames:
+    """The trajectory of a published drive: one row for every frame, or for every step-th."""
+    table = drive.poses.take(np.arange(0, drive.poses.num_rows, step))
     column = {name: table[name].to_numpy() for name in ("x", "y", "z", "qw", "qx", "qy", "qz")}
     poses = np.tile(np.eye(4), (table.num_rows, 1, 1))
     poses[:, :3, 3] = np.stack([column[axis] for axis in "xyz"], -1)

@@ -45,8 +45,13 @@ class FusibleDrive:
 
 
 def read_drive(opened: PublishedDrive) -> FusibleDrive:
-    """Read poses, chunks, loops and positions. Raises DriveError for a drive without a pose, or whose tables are
-    damaged; StorageError."""
+    """Read poses, chunks, loops and positions. Raises DriveError for a drive of several cameras, one without a pose, or
+    one whose tables are damaged; StorageError."""
+    if opened.camera_count > 1:
+        raise DriveError(
+            f"drive {opened.manifest.drive_id} has {opened.camera_count} cameras (a rig), which jobs.fuse cannot use; "
+            "reconstruct it without --rig"
+        )
     cameras = opened.cameras
     if not len(cameras):
         raise DriveError(f"drive {opened.manifest.drive_id} has no frame with a pose; it is left out")

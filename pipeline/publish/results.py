@@ -78,6 +78,11 @@ class PublishedDrive:
         """schema.POSES, one row a frame (`.to_pandas()` makes a data frame)."""
         return self._files.table("poses.parquet")
 
+    @property
+    def camera_count(self) -> int:
+        """Cameras of a rig, which take turns in `poses`, the reference first; 1 for a drive of one camera."""
+        return len(self.poses["camera"].unique()) if "camera" in self.poses.column_names and len(self.poses) else 1
+
     @cached_property
     def chunks(self) -> pa.Table:
         """schema.CHUNKS, one row a chunk."""

@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from jobs import verify
+from pipeline.errors import DriveError
+from pipeline.evaluation import compare, evaluate, open_estimate, open_truth
+from pipeline.fuse.published_drives import read_drive
 from pipeline.publish import open_drive
 from pipeline.publish.poses import rotation_from_quaternion
 from pipeline.synthetic import DriveSpec, write_drive
@@ -50,6 +53,12 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     assert [one["known"] for one in drive.manifest.quality["rig"]] == [True, True, True]
     assert drive.manifest.quality["bad_frames"]["28"] == "camera cam_left has no picture of this instant"
     assert verify.main(["--output", str(output)]) == 0
+    # its reference camera is held against the truth, and a city does not take it for one camera that jumps about
+    compared = compare(open_estimate(str(output), "00"), open_truth(str(rendered)))
+    assert np.allclose(compared.estimated_poses[:, :3, 3], place[compared.pairs[1], 0])
+    assert compared.matched.compared == INSTANTS and evaluate(compared).depth is not None
+    with pytest.raises(DriveError, match=r"drive 00 has 3 cameras \(a rig\), which jobs.fuse cannot use"):
+        read_drive(drive)
 
 
 def test_a_folder_of_one_camera_is_no_rig(rendered, tmp_path, capsys) -> None:
