@@ -23,10 +23,9 @@ from pipeline.cameras.rectify import view_of
 from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
 from pipeline.config import RunConfig
-from pipeline.evaluation.metrics import travelled, umeyama
-from pipeline.publish import open_drive
+from pipeline.evaluation import compare, evaluate, open_estimate, open_truth
 from pipeline.reconstruct import reconstruct
-from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
+from pipeline.synthetic import DriveSpec, write_drive
 from pipeline.synthetic.lens import named_lens
 
 _RATIO = 1.15  # of the median errors, lens over pinhole
@@ -105,22 +104,20 @@ def _run(folder: Path, spec: DriveSpec, drive_id: str, *, is_calibrated: bool = 
         reconstruct(config, reporter)
     finally:
         reporter.close()
-    return compared(str(output), drive_id, read_drive(sequence))
+    return compared(str(output), drive_id, sequence)
 
 
-def compared(output: str, drive_id: str, truth: TrueDrive) -> CameraRun:
+def compared(output: str, drive_id: str, sequence: str) -> CameraRun:
     """A published drive against its truth."""
-    drive = open_drive(output, drive_id)
-    here = np.stack([drive.poses[axis].to_numpy() for axis in "xyz"], -1)
-    there = truth.world_from_camera[:, :3, 3]
-    known = np.isfinite(here).all(1)
-    off = umeyama(here[known], there[known], with_scale=True).apply(here[known]) - there[known]
-    quality = drive.manifest.quality
+    estimate = open_estimate(output, drive_id)
+    assert estimate.drive is not None
+    errors = evaluate(compare(estimate, open_truth(sequence)), with_depth=False).trajectory
+    quality = estimate.drive.manifest.quality
     findings = quality.get("findings")
     return {
         "seed": int(drive_id.rpartition("-")[2]),
-        "ate": float(np.sqrt((off**2).sum(1).mean())),
-        "path": float(travelled(there)[-1]),
+        "ate": errors.sim3.ate.rmse,
+        "path": errors.path_length,
         "verdict": str(quality["verdict"]),
         "warned": isinstance(findings, list) and any(one.get("kind") == "lens" for one in findings),
     }
