@@ -1,8 +1,9 @@
-"""Who works on a drive: one small object a drive, `<output>/_leases/<drive_id>.json`, with a deadline that is moved on.
+"""Leases: which run works on a drive. One small object for each drive, `<output>/_leases/<drive_id>.json`.
 
-Two runs on one output so never write one drive at a time. A lease that its owner no longer renews is taken over after
-its deadline, at once where the owner was a process of this machine that is gone. Results do not rest on it alone:
-staged files have their try's own folder, and who lost a lease stops before the next thing that others would see.
+With leases two runs on one output never write the same drive at the same time. The run that has a lease, its holder,
+renews it: it moves the deadline in the lease forward. Another run takes a lease over after its deadline, or at once
+where the holder was a process of this machine that has ended. Results are safe without leases too: every attempt stages
+its files in a folder of its own, and a run that lost a lease stops before it writes anything that others see.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Annotated
+
+from pydantic import Field
 
 from pipeline import storage
 from pipeline.common.sightings import Sightings
@@ -28,10 +32,11 @@ from pipeline.errors import DriveError, LeaseLostError, StorageError
 from pipeline.storage import NotFoundError
 
 LEASES_FOLDER = "_leases"
-_RENEWED_AT_A_TIME = 16  # a store answers in some ms to some 100 ms, and a run may hold a thousand
-_LONGEST_S = 3600.0  # that a lease which is not renewed is waited for, whatever length it says of itself
-_LOOK_EVERY_S = 2.0  # at a lease that is waited for
-_CLOCK_SKEW_S = 10.0  # machines' clocks differ by less; a lease is taken over only so much after its deadline
+_HOLDER_IN_FILE = "owner"  # the holder's name in the stored file: older programs read and write it
+_RENEWED_AT_A_TIME = 16  # a store answers in some ms to some 100 ms, and a run may hold a thousand leases
+_LONGEST_S = 3600.0  # longest wait for a lease that is not renewed, whatever length it states
+_LOOK_EVERY_S = 2.0  # time between two looks at a lease that is waited for
+_CLOCK_SKEW_S = 10.0  # clocks of machines differ by less; a lease is taken over only this long after its deadline
 
 
 Guard = Callable[[], None]
@@ -40,11 +45,12 @@ Guard = Callable[[], None]
 
 @dataclass(frozen=True)
 class Claim:
-    """What a lease says. machine and pid: whose it is; until: seconds since 1970; working: whether the network is at
-    it, or it waits for its turn; deaths: how many owners before this one in a row died while working on it; length_s:
-    of the lease, 0 where an older program wrote it."""
+    """The contents of a lease. holder: the run that has it; machine and pid: the holder's process; until: the deadline
+    in seconds since 1970; working: whether the network works on the drive now (else the drive waits for its turn);
+    deaths: how many holders before this one, in a row, died while they worked on the drive; length_s: length of the
+    lease, 0 where an older program wrote it."""
 
-    owner: str
+    holder: Annotated[str, Field(validation_alias=_HOLDER_IN_FILE)]
     host: str
     machine: str
     pid: int
@@ -56,11 +62,12 @@ class Claim:
 
     def to_bytes(self) -> bytes:
         """The text of the lease."""
-        return json.dumps(asdict(self)).encode()
+        values = asdict(self)
+        return json.dumps({_HOLDER_IN_FILE: values.pop("holder"), **values}).encode()
 
     @property
     def is_over(self) -> bool:
-        """Whether its owner is known to be gone, or has not renewed it in time."""
+        """Whether its holder is known to have ended, or has not renewed it in time."""
         if self.machine == machine_id() and not _is_alive(self.pid):
             return True
         return time.time() > self.until + _CLOCK_SKEW_S
@@ -68,29 +75,29 @@ class Claim:
 
 @dataclass(frozen=True)
 class HeldElsewhere:
-    """The drive is another's: who and until when, if it is not renewed. left_s: seconds that this process waits for
-    that at the most, whatever the other's clock says."""
+    """Another run holds the drive: which one, and until when unless it renews the lease. left_s: the most seconds
+    that this process waits for the deadline, whatever the clock of the other machine says."""
 
     claim: Claim
     left_s: float = float("inf")
 
     @property
     def said(self) -> str:
-        """Why it cannot be had, and when it can."""
+        """Why the drive cannot be taken, and when it can."""
         return (
-            f"run {visible(self.claim.owner)[:80]} on {visible(self.claim.host)[:80]} is working on it; if that run is "
-            f"gone, it is free again in {self.free_in_s:.0f} s"
+            f"run {visible(self.claim.holder)[:80]} on {visible(self.claim.host)[:80]} is working on it; if that run "
+            f"is gone, it is free again in {self.free_in_s:.0f} s"
         )
 
     @property
     def free_in_s(self) -> float:
-        """Seconds until it may be taken over, if it is not renewed."""
+        """Seconds until the lease may be taken over, if it is not renewed."""
         return min(max(self.claim.until + _CLOCK_SKEW_S - time.time(), 0.0), max(self.left_s, 0.0))
 
 
 class Lease:
-    """A drive that is this process's until it says otherwise. deaths: of owners before, in a row; working: what the
-    next renewal says of it."""
+    """A drive that this process holds until it releases it. deaths: of the holders before, in a row; working: what the
+    next renewal writes into the lease."""
 
     def __init__(self, uri: str, drive_id: str, text: bytes, claim: Claim, valid_s: float) -> None:
         self.uri, self.drive_id, self.deaths = uri, drive_id, claim.deaths
@@ -111,11 +118,11 @@ class Lease:
 
 
 class Leases:
-    """The leases of one process on one output; a thread renews them. Use as a context: leaving gives all back."""
+    """The leases of one process on one output; a thread renews them. Use as a context: leaving it releases all."""
 
-    def __init__(self, output: str, owner: str, lease_s: float) -> None:
+    def __init__(self, output: str, holder: str, lease_s: float) -> None:
         self._folder = storage.join(output, LEASES_FOLDER)
-        self._owner = owner
+        self._holder = holder
         self._lease_s = lease_s
         self._held: dict[str, Lease] = {}
         self._seen = Sightings(storage.cache_folder() / "leases", machine_id())
@@ -138,7 +145,7 @@ class Leases:
                 os.rmdir(self._folder)
 
     def work_on(self, lease: Lease) -> None:
-        """Note that the network begins with the drive: should this process die now, that may be the reason.
+        """Note that the network begins with the drive: if this process dies now, the drive may be the reason.
 
         Raises LeaseLostError, StorageError.
         """
@@ -147,12 +154,12 @@ class Leases:
         lease.guard()
 
     def rest(self, lease: Lease) -> None:
-        """The network is through with the drive: a death of this process is not the drive's doing any more. Said with
-        the next renewal."""
+        """Note that the network is done with the drive: if this process dies from now on, the drive is not the reason.
+        The next renewal writes it."""
         lease.working = False
 
     def keep(self, lease: Lease) -> None:
-        """Go on with a drive: a lease that ran out while the store was away is renewed, if nobody took the drive.
+        """Go on with a drive: a lease that ran out while the store did not answer is renewed if no run took the drive.
 
         Raises LeaseLostError, StorageError.
         """
@@ -164,8 +171,8 @@ class Leases:
         """Claim a drive. Raises StorageError where the store does not answer."""
         uri = storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
         expected, before = _read(uri)
-        # one of our own that we do not hold: the store was away when it was given back
-        left = before is not None and before.owner == self._owner and drive_id not in self._held
+        # a lease of this run that this process does not hold: the store did not answer when it was released
+        left = before is not None and before.holder == self._holder and drive_id not in self._held
         if before is not None and not before.is_over and not left:
             left_s = self._left_s(drive_id, expected, before.length_s)
             if left_s > 0:
@@ -185,26 +192,28 @@ class Leases:
         return lease
 
     def _left_s(self, drive_id: str, text: bytes | None, length_s: float) -> float:
-        """Seconds until a lease that is not renewed is over by this machine's clock: owners renew four times in a
-        lease's length, so one that stays as it is for all of it is nobody's, though its owner's clock be days ahead."""
+        """Seconds until a lease that is not renewed is over by this machine's clock. A holder renews its lease four
+        times in the lease's length. A lease that does not change for its whole length therefore has no holder any more,
+        even if the holder's clock is days ahead."""
         seen_s = self._seen.unchanged_s(storage.join(self._folder, drive_id), text or b"")
         return max(self._lease_s, min(length_s, _LONGEST_S)) + _CLOCK_SKEW_S - seen_s
 
     def take_when_free(self, drive_id: str) -> Lease:
-        """Claim a drive that is all there is to do: a lease that may be a dead run's is waited for, which is said.
+        """Claim the only drive of a run: where another run's lease may be left by a dead process, wait for its deadline
+        and say so.
 
         Raises DriveError where another run works on the drive (it is alive on this machine, or renews its lease while
         this one waits); StorageError.
         """
         held = taken = self.take(drive_id)
         while isinstance(taken, HeldElsewhere):
-            # alive, or it would be over; or it was renewed
+            # the holder is alive on this machine (else the lease would be over), or it renewed the lease
             if taken.claim.machine == machine_id() or taken.claim.nonce != held.claim.nonce:
                 raise DriveError(f"drive {drive_id}: {taken.said}")
             if taken is held:
                 say_wait(
-                    f"drive {visible(drive_id)}: run {visible(taken.claim.owner)[:80]} on "
-                    f"{visible(taken.claim.host)[:80]} has it, and is looked at whether it renews its lease",
+                    f"drive {visible(drive_id)}: run {visible(taken.claim.holder)[:80]} on "
+                    f"{visible(taken.claim.host)[:80]} has it; this run looks whether that run renews its lease",
                     taken.free_in_s,
                 )
             time.sleep(min(max(taken.free_in_s, 0.05), _LOOK_EVERY_S))
@@ -212,7 +221,7 @@ class Leases:
         return taken
 
     def drive_ids(self) -> list[str]:
-        """Drives that have a lease, whoever's and however old. Raises StorageError."""
+        """Drives that have a lease, of any run and of any age. Raises StorageError."""
         try:
             names = storage.list_files(self._folder).names
         except NotFoundError:
@@ -220,7 +229,7 @@ class Leases:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def release(self, lease: Lease) -> None:
-        """Give a drive back; a store that does not answer is left to the deadline."""
+        """Give a drive back. Where the store does not answer, the lease ends at its deadline."""
         with self._lock:
             self._held.pop(lease.drive_id, None)
         with lease.lock:
@@ -233,7 +242,7 @@ class Leases:
         self._at_a_time(self.release, leases)
 
     def say_at_rest(self, leases: Sequence[Lease]) -> None:
-        """`rest`, for many, said at once."""
+        """`rest` for many drives, written at once."""
 
         def say(lease: Lease) -> None:
             self.rest(lease)
@@ -253,7 +262,7 @@ class Leases:
     def _claim(self, deaths: int, working: bool = False) -> Claim:
         until, nonce = time.time() + self._lease_s, uuid.uuid4().hex
         return Claim(
-            self._owner, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce, self._lease_s
+            self._holder, socket.gethostname(), machine_id(), os.getpid(), until, working, deaths, nonce, self._lease_s
         )
 
     def _renew_on(self) -> None:
@@ -275,16 +284,17 @@ class Leases:
             text = claim.to_bytes()
             if not storage.compare_and_swap(lease.uri, lease.text, text):
                 _, now = _read(lease.uri)
-                if now is None or now.owner != claim.owner:
+                if now is None or now.holder != claim.holder:
                     lease.lost = True
                     return
                 text, claim = now.to_bytes(), now  # an earlier move was done though its answer was lost
             lease.text, lease.claim, lease.valid_until = text, claim, begun + self._lease_s
 
 
-def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
-    """A guard for another process that works for the owner of a lease: asks the store, at most once in its time. It
-    raises StorageError while the claim ran out but is nobody else's: another try may go on."""
+def remote_guard(output: str, drive_id: str, holder: str) -> Guard:
+    """A guard for another process that works for the holder of a lease. It reads the lease again only after the
+    deadline that it last read. It raises StorageError while the lease has run out and no other run took it: another try may go
+    on."""
     uri = storage.join(output, LEASES_FOLDER, drive_id + ".json")
     until = 0.0
 
@@ -292,9 +302,9 @@ def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
         nonlocal until
         if time.time() > until:
             _, claim = _read(uri)
-            if claim is None or claim.owner != owner:
+            if claim is None or claim.holder != holder:
                 raise LeaseLostError(f"drive {drive_id}: this run's claim on it ran out while it was published")
-            if time.time() > claim.until:  # nobody took it yet: the owner renews it and tries again, or loses it
+            if time.time() > claim.until:  # the holder renews it and tries again, or loses it
                 raise StorageError(f"drive {drive_id}: this run's claim on it was not renewed in time")
             until = claim.until
 
@@ -302,7 +312,7 @@ def remote_guard(output: str, drive_id: str, owner: str) -> Guard:
 
 
 def machine_id() -> str:
-    """Names this machine since it was started, and its world of process numbers (a container has its own)."""
+    """Names this machine since its last start, and its namespace of process ids (a container has its own)."""
     return _machine_id()
 
 
@@ -312,7 +322,7 @@ def _machine_id() -> str:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return uuid.uuid4().hex  # no Linux: nobody's processes can be looked up
+        return uuid.uuid4().hex  # not Linux: no process can be looked up
 
 
 def _is_alive(pid: int) -> bool:
@@ -333,4 +343,4 @@ def _read(uri: str) -> tuple[bytes | None, Claim | None]:
     try:
         return text, storage.parse_record(text, Claim, uri)
     except storage.DamagedError:
-        return text, Claim("unknown", "unknown", "", 0, 0.0, False, 0, "")  # no lease of ours: over long ago
+        return text, Claim("unknown", "unknown", "", 0, 0.0, False, 0, "")  # not a lease of this program: over long ago

@@ -1,11 +1,9 @@
-"""Leases of machines whose clock is wrong: waited for no longer than the lease's own length, by one's own clock."""
+"""Leases of machines with a wrong clock: a run waits for them at most the lease's length, by its own clock."""
 
-import json
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 
 import pytest
 
@@ -17,13 +15,13 @@ from pipeline.leases import Claim, HeldElsewhere, Lease, Leases
 
 @pytest.fixture
 def foreign(tmp_path):
-    """A lease of another machine whose clock is a day ahead; writes it anew with each call."""
+    """A lease of another machine whose clock is a day ahead; each call writes it again."""
     folder = tmp_path / "_leases"
     folder.mkdir()
 
     def write(nonce: str) -> None:
         claim = Claim("other", "host", "machine", 1, time.time() + 86_400, True, 0, nonce, 0.2)
-        (folder / "d.json").write_text(json.dumps(asdict(claim)))
+        (folder / "d.json").write_bytes(claim.to_bytes())
 
     write("a")
     return write
@@ -37,7 +35,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_lease_that_stays_as_it_is_for_its_length_is_taken_over(tmp_path, foreign):
+def test_a_lease_that_does_not_change_for_its_length_is_taken_over(tmp_path, foreign):
     with Leases(str(tmp_path), "mine", 0.2) as mine:
         held = mine.take("d")
         assert isinstance(held, HeldElsewhere) and held.free_in_s < 1
@@ -45,7 +43,7 @@ def test_a_lease_that_stays_as_it_is_for_its_length_is_taken_over(tmp_path, fore
         assert isinstance(mine.take("d"), Lease)
 
 
-def test_a_lease_that_is_renewed_stays_the_others(tmp_path, foreign):
+def test_a_lease_that_is_renewed_is_not_taken_over(tmp_path, foreign):
     with Leases(str(tmp_path), "mine", 0.2) as mine:
         assert isinstance(mine.take("d"), HeldElsewhere)
         time.sleep(0.4)
@@ -53,8 +51,8 @@ def test_a_lease_that_is_renewed_stays_the_others(tmp_path, foreign):
         assert isinstance(mine.take("d"), HeldElsewhere)
 
 
-def test_a_run_that_is_begun_again_goes_on_with_the_wait(tmp_path, foreign):
-    """Each try is a process of its own, as when a user tries again and again."""
+def test_a_run_that_is_started_again_continues_the_wait(tmp_path, foreign):
+    """Each try is a new process, as when a user starts the command again."""
     try_it = (
         "from pipeline import leases; leases._CLOCK_SKEW_S = 0.1\n"
         f"held = leases.Leases({str(tmp_path)!r}, 'mine', 0.2).take('d'); print(getattr(held, 'left_s', 'taken'))"
@@ -63,14 +61,14 @@ def test_a_run_that_is_begun_again_goes_on_with_the_wait(tmp_path, foreign):
     assert float(said[0]) > 0 and said[1].strip() == "taken"  # a start of Python takes longer than the lease
 
 
-def test_a_single_drive_waits_for_a_lease_of_a_clock_ahead_says_so_and_takes_it_over(tmp_path, foreign, capsys):
+def test_a_single_drive_says_that_it_waits_for_a_lease_of_a_clock_ahead_and_takes_it_over(tmp_path, foreign, capsys):
     with Leases(str(tmp_path), "mine", 0.2) as mine:
         assert isinstance(mine.take_when_free("d"), Lease)
     said = capsys.readouterr().err
     assert "waits for drive d: run other on host has it" in said and "at the latest" in said
 
 
-def test_a_single_drive_that_another_machine_renews_is_refused_as_soon_as_it_does(tmp_path, foreign):
+def test_a_single_drive_is_refused_as_soon_as_another_machine_renews_its_lease(tmp_path, foreign):
     renewing = threading.Timer(0.1, foreign, ["b"])
     with Leases(str(tmp_path), "mine", 30.0) as mine:
         renewing.start()
@@ -78,7 +76,7 @@ def test_a_single_drive_that_another_machine_renews_is_refused_as_soon_as_it_doe
             mine.take_when_free("d")
 
 
-def test_a_single_drive_that_a_living_process_of_this_machine_has_is_refused_at_once(tmp_path):
+def test_a_single_drive_that_a_live_process_of_this_machine_holds_is_refused_at_once(tmp_path):
     with Leases(str(tmp_path), "first", 600.0) as first, Leases(str(tmp_path), "second", 600.0) as second:
         first.take("d")
         begun = time.monotonic()

@@ -1,5 +1,6 @@
-"""One drive, one owner: of many that ask at once one gets it, who does not renew loses it, the dead are found out."""
+"""Leases: one run holds a drive. Of many that ask at once one gets it; a run that does not renew its lease loses it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from pipeline import leases, storage
 from pipeline.errors import StorageError
-from pipeline.leases import HeldElsewhere, Lease, LeaseLostError, Leases, remote_guard
+from pipeline.leases import Claim, HeldElsewhere, Lease, LeaseLostError, Leases, remote_guard
 from pipeline.storage import UnreachableError
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -27,24 +28,24 @@ def output(request, tmp_path):
     return f"{request.getfixturevalue('s3')}/{tmp_path.name}"
 
 
-def test_of_many_who_ask_at_once_one_gets_it_and_after_it_gave_it_back_another(output):
-    owners = [Leases(output, f"run-{n}", 60) for n in range(6)]
+def test_of_many_runs_that_ask_at_once_one_gets_the_drive_and_another_one_after_it_was_released(output):
+    runs = [Leases(output, f"run-{n}", 60) for n in range(6)]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(3):
-            taken = list(pool.map(lambda owner: owner.take("d"), owners))
+            taken = list(pool.map(lambda run: run.take("d"), runs))
             won = [one for one in taken if isinstance(one, Lease)]
             assert len(won) == 1
             won[0].guard()
-            assert {one.claim.owner for one in taken if isinstance(one, HeldElsewhere)} <= {
-                won[0].claim.owner,
-                *(o._owner for o in owners),
+            assert {one.claim.holder for one in taken if isinstance(one, HeldElsewhere)} <= {
+                won[0].claim.holder,
+                *(run._holder for run in runs),
             }
-            owners[taken.index(won[0])].release(won[0])
+            runs[taken.index(won[0])].release(won[0])
             with pytest.raises(LeaseLostError):
                 won[0].guard()
 
 
-def test_a_lease_is_renewed_while_its_owner_lives_and_lost_when_it_stops(output, monkeypatch):
+def test_a_lease_is_renewed_while_its_holder_lives_and_lost_when_the_holder_stops(output, monkeypatch):
     monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
     monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
     with Leases(output, "first", 2.0) as first:
@@ -55,7 +56,7 @@ def test_a_lease_is_renewed_while_its_owner_lives_and_lost_when_it_stops(output,
         assert isinstance(second.take("d"), HeldElsewhere)
         lease.guard()
         remote_guard(output, "d", "first")()
-        first._stop.set()  # hangs: renews no more
+        first._stop.set()  # as if the run hung: it renews no more
         first._thread.join()
         time.sleep(2.5)
         taken = second.take("d")
@@ -66,15 +67,15 @@ def test_a_lease_is_renewed_while_its_owner_lives_and_lost_when_it_stops(output,
             remote_guard(output, "d", "first")()
         first._move_on(lease)
         assert lease.lost
-    remote_guard(output, "d", "second")()  # the first one's end left it alone
+    remote_guard(output, "d", "second")()  # the end of the first run did not change it
     second.release(taken)
     assert isinstance(Leases(output, "third", 2.0).take("d"), Lease)
 
 
-def test_a_process_of_this_machine_that_died_is_not_waited_for_and_counted_if_it_worked(tmp_path):
+def test_a_dead_process_of_this_machine_is_not_waited_for_and_its_death_counts_if_it_worked_on_the_drive(tmp_path):
     code = (
-        "import os, sys; from pipeline.leases import Leases; owner = Leases(sys.argv[1], 'dead', 600);"
-        "owner.take('waiting'); owner.work_on(owner.take('working')); os.kill(os.getpid(), 9)"
+        "import os, sys; from pipeline.leases import Leases; run = Leases(sys.argv[1], 'dead', 600);"
+        "run.take('waiting'); run.work_on(run.take('working')); os.kill(os.getpid(), 9)"
     )
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     for deaths in (1, 3):
@@ -82,14 +83,14 @@ def test_a_process_of_this_machine_that_died_is_not_waited_for_and_counted_if_it
         with Leases(str(tmp_path), "me", 600) as mine:
             working, waiting = mine.take("working"), mine.take("waiting")
             assert (working.deaths, waiting.deaths) == (deaths, 0)
-            if deaths == 1:  # this process dies as well, so to say: its lease stays
+            if deaths == 1:  # as if this process died as well: its lease stays
                 text = working.text.replace(b'"working": false', b'"working": true')
                 storage.write_bytes_atomically(working.uri, text.replace(str(os.getpid()).encode(), b"999999999"))
                 mine.release(waiting)
                 mine._held.clear()
 
 
-def test_swapping_is_all_or_nothing(output):
+def test_a_compare_and_swap_writes_everything_or_nothing(output):
     uri = storage.join(output, "one")
     assert storage.compare_and_swap(uri, None, b"a")
     assert not storage.compare_and_swap(uri, None, b"b")
@@ -111,7 +112,7 @@ def test_swapping_is_all_or_nothing(output):
     assert not storage.compare_and_swap(uri, b"b", b"c")
 
 
-def test_who_reads_while_a_lease_is_renewed_sees_it_whole(tmp_path):
+def test_a_reader_sees_a_whole_lease_while_it_is_renewed(tmp_path):
     uri = str(tmp_path / "lease.json")
     texts = [bytes([letter]) * 5000 for letter in b"ab"]
     assert storage.compare_and_swap(uri, None, texts[0])
@@ -130,7 +131,7 @@ def test_who_reads_while_a_lease_is_renewed_sees_it_whole(tmp_path):
     assert seen <= set(texts) and os.listdir(tmp_path) == ["lease.json"]
 
 
-def test_a_store_that_knows_no_conditions_swaps_as_well_as_it_can():
+def test_a_store_without_conditional_writes_swaps_as_well_as_it_can():
     uri = "memory://leases/one"
     assert storage.compare_and_swap(uri, None, b"a")
     assert not storage.compare_and_swap(uri, None, b"b")
@@ -155,13 +156,11 @@ class Away:
         return through
 
 
-def test_a_drive_whose_lease_could_not_be_given_back_is_had_again_at_once_and_nobody_is_said_to_have_died(
-    tmp_path, monkeypatch
-):
+def test_a_drive_whose_release_failed_is_taken_again_at_once_and_no_death_is_counted(tmp_path, monkeypatch):
     store, mine = Away(monkeypatch), Leases(str(tmp_path), "me", 60)
     lease = mine.take("d")
     mine.work_on(lease)
-    assert isinstance(mine.take("d"), HeldElsewhere)  # held: not had twice
+    assert isinstance(mine.take("d"), HeldElsewhere)  # already held: a run cannot take it twice
     store.away = True
     mine.release(lease)
     store.away = False
@@ -171,7 +170,7 @@ def test_a_drive_whose_lease_could_not_be_given_back_is_had_again_at_once_and_no
     assert isinstance(Leases(str(tmp_path), "other", 60).take("d"), HeldElsewhere)
 
 
-def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_somebody_took_the_drive(tmp_path, monkeypatch):
+def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_another_run_took_the_drive(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
     monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
     store, mine = Away(monkeypatch), Leases(str(tmp_path), "me", 1.0)
@@ -194,13 +193,15 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_somebody_t
         mine.keep(lost)
 
 
-def test_many_leases_are_renewed_given_back_and_said_to_rest_side_by_side(tmp_path, monkeypatch):
+def test_many_leases_are_renewed_released_and_marked_at_rest_in_parallel(tmp_path, monkeypatch):
     with Leases(str(tmp_path), "me", 2.0) as mine:
         held = [mine.take(f"d{number}") for number in range(60)]
         for lease in held:
             mine.work_on(lease)
         swap = storage.compare_and_swap
-        monkeypatch.setattr(storage, "compare_and_swap", lambda *a: (time.sleep(0.05), swap(*a))[1])  # 3 s in a row
+        monkeypatch.setattr(
+            storage, "compare_and_swap", lambda *a: (time.sleep(0.05), swap(*a))[1]
+        )  # 3 s one after the other
         time.sleep(3)
         for lease in held:
             lease.guard()
@@ -209,3 +210,10 @@ def test_many_leases_are_renewed_given_back_and_said_to_rest_side_by_side(tmp_pa
         texts = [(tmp_path / "_leases" / f"d{number}.json").read_text() for number in range(30)]
         assert all('"working": false' in text for text in texts)
         assert sorted(mine.drive_ids()) == sorted(f"d{number}" for number in range(30))
+
+
+def test_a_stored_lease_names_its_holder_under_the_word_that_older_programs_use(tmp_path):
+    lease = Leases(str(tmp_path), "me", 60).take("d")
+    stored = json.loads((tmp_path / "_leases" / "d.json").read_text())
+    assert stored["owner"] == "me" and "holder" not in stored
+    assert storage.parse_record(lease.text, Claim, "lease") == lease.claim

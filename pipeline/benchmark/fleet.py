@@ -227,7 +227,7 @@ class _World:
             on_event(Staged(drive_id, "made-up", len(task.chunks)))
         return {}
 
-    def finish(self, staged: StagedDrive, config: RunConfig, output: str, owner: str) -> Finished:
+    def finish(self, staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
         seconds = self.settings.finish_s / self.settings.speed_up
         time.sleep(seconds)
         frames = len(staged.facts.frame_uris)

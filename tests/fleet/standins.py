@@ -133,7 +133,7 @@ class World:
         threading.Event().wait(self.end_s)
         return {drive_id: Outcome(drive_id, None, "") for drive_id in ids}
 
-    def finished(self, staged, config, output, owner):
+    def finished(self, staged, config, output, holder):
         drive_id = staged.facts.drive_id
         errors = self.finish.get(drive_id, [])
         if errors:

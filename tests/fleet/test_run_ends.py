@@ -39,7 +39,7 @@ def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_ta
         run = World().run(tmp_path, ["living", "dead", "free"])
     assert states(run) == {"living": "skipped", "dead": "published", "free": "published"}
     assert "run other" in run.rows["living"].reason
-    assert dead.claim.owner == "other"
+    assert dead.claim.holder == "other"
 
 
 def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
