@@ -292,9 +292,11 @@ class Leases:
 
 
 def remote_guard(output: str, drive_id: str, holder: str) -> Guard:
-    """A guard for another process that works for the holder of a lease. It reads the lease again only after the
-    deadline that it last read. It raises StorageError while the lease has run out and no other run took it: another try may go
-    on."""
+    """A guard for another process that works for the holder of a lease.
+
+    It reads the lease again only after the deadline that it last read. It raises LeaseLostError where another run has
+    the lease, and StorageError while the lease has run out and no other run took it: another try may go on.
+    """
     uri = storage.join(output, LEASES_FOLDER, drive_id + ".json")
     until = 0.0
 
