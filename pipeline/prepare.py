@@ -20,6 +20,7 @@ from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import DetectedLoops
+from pipeline.refine.standing import NearThings
 from pipeline.refined_drive import tracker_of
 
 _LEAST_SEGMENT = 30  # frames of a segment: tracks of two segments are linked only through one shared picture
@@ -77,7 +78,7 @@ def make_task(
         chunks = plan_chunks(drive.frame_count, size, overlap)
         tracker = tracker_of(output, drive, range(drive.frame_count))
         return DriveTask(drive, height, width, chunks, segment_length=length, tracker=tracker)
-    scan = scan_drive(drive, config.stop if config.stops else None, config.turns, scanned)
+    scan = scan_drive(drive, config.stop if config.stops else None, config.turns, NearThings(), scanned)
     chunks = plan_chunks(len(scan.kept), size, overlap)
     if config.turns:
         reach = int(config.turn.reach * (size - overlap))
@@ -100,7 +101,7 @@ def _plan_rig(
     kept = tuple(range(reference.frame_count))
     turned = None
     if config.stops or config.turns:
-        scan = scan_drive(reference, config.stop if config.stops else None, config.turns, scanned)
+        scan = scan_drive(reference, config.stop if config.stops else None, config.turns, NearThings(), scanned)
         kept, turned = scan.kept, scan.turned
     chunks = plan_chunks(len(kept), size, overlap)
     if config.turns and turned is not None:

@@ -1,8 +1,8 @@
 """Finds the frames in which the car stands, and the best places for the overlaps of chunks. Pure NumPy on thumbnails.
 
 While a car waits at a traffic light all frames are equal, and depth from a chunk of them is arbitrary. `still_frames`
-marks such frames, `kept_frames` chooses the frames for chunks. `shift_borders` moves the overlaps of chunks out of
-sharp turns, where consecutive frames share little of the scene.
+proposes such frames; tracks of near things decide (`scan`). `kept_frames` chooses the frames for chunks.
+`shift_borders` moves the overlaps of chunks out of sharp turns, where consecutive frames share little of the scene.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _BLOCK = 4  # pixels a side of the blocks that are compared
 _DARK = 10.0  # grey values added before the logarithm: reduces the noise of dark parts
 _TEXTURE = 0.05  # least mean log gradient of a block that can show motion; sky and plain walls have less
 _FEWEST_BLOCKS = 0.1  # share of blocks with texture below which a picture shows no motion
+_CHECK_EVERY, _MOST_CHECKED = 8, 64  # frames of a run in which near things are looked at
 _REMEMBERED = 100  # kept frames for which a stop is remembered while something hides the view
 _SEARCH = 0.25  # largest turn between two frames that is searched, in picture widths
 _AROUND = 3  # frames before and after a border whose turning counts for it
@@ -111,7 +112,7 @@ def still_frames(thumbnails: NDArray[np.uint8], config: StopConfig) -> NDArray[n
             last, run = stop, config.min_frames
             continue
         last, run, kept_since = now, 0, kept_since + 1
-    return _without_short_runs(still, config.min_frames)
+    return without_short_runs(still, config.min_frames)
 
 
 def _check(thumbnails: NDArray[np.uint8]) -> None:
@@ -158,13 +159,35 @@ def _weighted_quantile(values: FloatArray, weights: NDArray[np.float64], share: 
     return float(values[order][min(int(np.searchsorted(below, share * below[-1])), len(values) - 1)])
 
 
-def _without_short_runs(still: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:
+def still_runs(still: NDArray[np.bool_]) -> list[range]:
+    """The runs of consecutive frames that are True in (N,)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(np.int8), [0]])))
+    return [range(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def without_short_runs(still: NDArray[np.bool_], shortest: int) -> NDArray[np.bool_]:
+    """`still` (N,) with runs of fewer than `shortest` frames set to False."""
     long = still.copy()
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        if stop - start < shortest:
-            long[start:stop] = False
+    for run in still_runs(still):
+        if len(run) < shortest:
+            long[run.start : run.stop] = False
     return long
+
+
+def frames_to_check(run: range) -> tuple[int, ...]:
+    """The frames of a run by which it is checked whether the car stands: both ends, and one of eight between, at most
+    64."""
+    count = min(2 + len(run) // _CHECK_EVERY, _MOST_CHECKED)
+    return tuple(int(frame) for frame in np.unique(np.linspace(run.start, run.stop - 1, count).round()))
+
+
+def standing_frames(checked: Sequence[int], stands: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The frames of a run in which the car stands. checked (n,): see `frames_to_check`; stands (n - 1,): whether it
+    stands from each of them to the next."""
+    frames = [
+        np.arange(first, last + 1) for (first, last), ok in zip(itertools.pairwise(checked), stands, strict=True) if ok
+    ]
+    return np.unique(np.concatenate(frames)) if frames else np.zeros(0, np.int64)
 
 
 def kept_frames(still: NDArray[np.bool_], keep_every: int = 100) -> tuple[int, ...]:

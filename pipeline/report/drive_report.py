@@ -24,6 +24,7 @@ from pipeline.report.comparison import Compared, Trajectory, changed_settings, f
 from pipeline.report.config import ReportConfig
 from pipeline.report.drive_view import DriveView, FloatArray
 from pipeline.report.figures import drive_figures
+from pipeline.report.image_evidence import ImageEvidence, worst_pair
 from pipeline.report.images import save_jpeg, spread, write_frames
 from pipeline.report.recording import record_scene
 from pipeline.report.sample import PointSample, sample_points
@@ -66,10 +67,12 @@ def write_report(
         (folder / "figures").mkdir()
         for one in figures:
             (folder / "figures" / f"{one.name}.svg").write_bytes(one.svg)
+        evidence = ImageEvidence.of(view)
+        worst = _write_worst_pair(folder, view, evidence)
     data = {
         **_head(view, compared),
         "scene": _scene(view, sample, compared),
-        "frames": _frames(view, compared, names, reason),
+        "frames": {**_frames(view, compared, names, reason), **_agreement(view, evidence)},
         "chunk_colours": [hexadecimal(tuple(c)) for c in chunk_colours(view.drive.manifest.counts.chunks).tolist()],
         "paths": _paths(view, compared),
         "fixes": _fixes(view),
@@ -89,7 +92,8 @@ def write_report(
         "views": views,
         "first_view": (len(views) // 4) * 2 + 1 if len(views) > 1 else 0,  # through the camera, in the middle
         "results": _results(view, compared),
-        "figures": [{"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures],
+        "figures": [{"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures]
+        + worst,
         "made": _made(view),
         "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
     }
@@ -127,6 +131,26 @@ def _write_views(
         {"title": one.title, "width": one.camera.width, "height": one.camera.height, "pictures": files}
         for one, files in zip(views, kept, strict=True)
     ]
+
+
+def _write_worst_pair(folder: Path, view: DriveView, evidence: ImageEvidence | None) -> list[Json]:
+    """The picture of the pair of frames that agrees least with its cameras, as an entry of the figures; none where no
+    pair was judged."""
+    worst = None if evidence is None else worst_pair(view, evidence)
+    if worst is None:
+        return []
+    file = "figures/worst-pair.jpg" if worst.picture is not None else None
+    if worst.picture is not None:
+        save_jpeg(worst.picture, folder / "figures" / "worst-pair.jpg", worst.picture.width)
+    return [{"file": file, "title": worst.title, "note": worst.note, "wide": file is not None}]
+
+
+def _agreement(view: DriveView, evidence: ImageEvidence | None) -> dict[str, Json]:
+    """For each frame the share of its tracks that agree with the cameras, and their median distance in pixels."""
+    if evidence is None:
+        return {}
+    share, distance = evidence.by_frame(len(view.frames))
+    return {"share": np.round(share, 3), "distance": np.round(distance, 2)}
 
 
 def _add_photographs(

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.refine.evidence import CLOSE
 from pipeline.report.benchmarks import Measurement
 from pipeline.report.colours import LEVELS, PATH, hexadecimal
 from pipeline.report.comparison import Compared
 from pipeline.report.drive_view import DriveView
+from pipeline.report.image_evidence import ImageEvidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +66,9 @@ def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Meas
     chunks = view.drive.chunks
     if chunks.num_rows > 1:
         figures += [_overlaps(view), _scales(view)]
+    evidence = ImageEvidence.of(view)
+    if evidence is not None and np.isfinite(evidence.share).any():
+        figures.append(_images(evidence, len(view.frames)))
     if np.isfinite(view.confidence).any():
         figures.append(_confidence(view))
     if view.drive.mask is not None:
@@ -172,6 +177,25 @@ def _scales(view: DriveView) -> Figure:
         "world units in a chunk's unit, divided by the median; jumps indicate errors",
         _drawn(draw),
     )
+
+
+def _images(evidence: ImageEvidence, count: int) -> Figure:
+    share, distance = evidence.by_frame(count)
+
+    def draw(axes: Axes) -> None:
+        axes.plot(100 * share, color=_ACCENT, linewidth=1.2)
+        axes.set_xlabel("frame")
+        axes.set_ylabel(f"tracks within {CLOSE} px (%)", color=_ACCENT)
+        axes.set_ylim(0, 105)
+        axes.set_xlim(0, max(count - 1, 1))
+        beside = axes.twinx()
+        beside.plot(distance, color="#e3b341", linewidth=0.9)
+        beside.set_ylabel("median distance (px)", color="#e3b341")
+        beside.set_ylim(bottom=0)
+        beside.grid(False)
+
+    note = f"tracks held back from adjustment, to the second frame behind: {np.nanmean(share):.1%} within {CLOSE} px"
+    return Figure("images", "Images against the cameras", note, _drawn(draw))
 
 
 def _confidence(view: DriveView) -> Figure:

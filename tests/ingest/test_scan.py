@@ -7,9 +7,10 @@ from PIL import Image
 from pipeline.errors import StorageError
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.preprocess import decode_image, thumbnail
-from pipeline.ingest.scan import judge, scan_drive
+from pipeline.ingest.scan import judge, propose, scan_drive
 from pipeline.ingest.segments import FrameBatch, decode_thumbnails, segment_of
 from pipeline.ingest.stops import StopConfig
+from pipeline.refine.standing import NearThings
 from tests.ingest.makers import write_video
 from tests.jobs.conftest import image
 
@@ -29,15 +30,15 @@ def stopping_drive(folder, suffix=".jpg"):
 def test_a_drive_is_scanned_in_tasks_and_standing_frames_are_left_out(tmp_path):
     drive = find_drive(str(stopping_drive(tmp_path / "drive")))
     told = []
-    scan = scan_drive(drive, STOP, True, told.append)
+    scan = scan_drive(drive, STOP, True, NearThings(), told.append)
     assert scan.kept == (*range(12), *range(32, 40))
     assert scan.turned.shape == (20,)
     assert sum(told) == 40
-    assert scan_drive(drive, None, False).kept == tuple(range(40))
+    assert scan_drive(drive, None, False, NearThings()).kept == tuple(range(40))
     for path in (tmp_path / "drive").iterdir():
         path.unlink()
     (tmp_path / "drive").rmdir()
-    assert scan_drive(drive, STOP, True).kept == tuple(range(40))  # all vanished: none of them is still
+    assert scan_drive(drive, STOP, True, NearThings()).kept == tuple(range(40))  # all vanished: none of them is still
 
 
 @pytest.mark.cluster
@@ -46,7 +47,7 @@ def test_a_scan_says_where_the_store_failed(tmp_path, monkeypatch):
     drive = find_drive(str(stopping_drive(tmp_path / "drive")))
     away = drive.__class__(**{**vars(drive), "uris": tuple(f"nowhere-fs://{n}.jpg" for n in range(40))})
     with pytest.raises(StorageError, match="drive drive, frames 0 to 39"):
-        scan_drive(away, STOP, True)
+        scan_drive(away, STOP, True, NearThings())
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -78,14 +79,18 @@ def test_a_frame_that_was_not_read_is_neither_still_nor_a_turn():
     pictures = np.stack([thumbnail(image(0, size=(128, 64)), 64, 32)] * 30)
     pictures[20] = 128
     ok = np.arange(30) != 20
-    kept, turned = (lambda scan: (scan.kept, scan.turned))(judge(STOP, True, FrameBatch(0, 0, pictures, ok, ())))
-    assert kept == (0, 20, 29)
-    assert np.abs(turned).max() == 0
+    batch = FrameBatch(0, 0, pictures, ok, ())
+    still = propose(STOP, batch)
+    assert not still[20] and still[1:20].all() and still[21:].all()
+    scan = judge(still, STOP.keep_every, True, batch)
+    assert scan.kept == (0, 20, 29)
+    assert np.abs(scan.turned).max() == 0
 
 
 def test_turning_over_a_stop_is_summed():
     wide = np.asarray(Image.fromarray(np.asarray(image(0, size=(120, 62)))).convert("L").resize((128, 32)))
     views = np.stack([wide[:, shift : shift + 64] for shift in (0, 3, *[3] * 9, 6)])
-    scan = judge(StopConfig(min_frames=3), True, FrameBatch(0, 0, views, np.ones(12, bool), ()))
+    batch = FrameBatch(0, 0, views, np.ones(12, bool), ())
+    scan = judge(propose(StopConfig(min_frames=3), batch), 100, True, batch)
     assert scan.kept == (0, 1, 11)
     assert scan.turned == pytest.approx(np.array([0, 3, 3]) / 64, abs=0.01)

@@ -46,6 +46,39 @@ def images(folder: Path, frames: int = FRAMES) -> list[Path]:
     return paths
 
 
+def evidence(share: dict[int, float], frames: int = FRAMES) -> dict[str, np.ndarray]:
+    """Columns of schema.EVIDENCE: every pair of frames agrees, those that begin with the frames of `share` less; the
+    last three pairs are not judged."""
+    first = np.arange(frames - 2)
+    judged = first < frames - 5
+    shares = np.array([share.get(int(frame), 0.98) for frame in first])
+    return {
+        "frame_index": first,
+        "second_frame_index": first + 2,
+        "tracks": np.full(len(first), 40),
+        "flow": np.full(len(first), 5.0),
+        "distance": np.where(judged, 3 - 2.8 * shares, np.nan),
+        "share": np.where(judged, shares, np.nan),
+        "depth": np.full(len(first), np.nan),
+        "spread": np.full(len(first), np.nan),
+        "judged": judged,
+    }
+
+
+def draw_corners(folder: Path, frames: range, step: int = 3) -> None:
+    """Draw squares over the images of these frames that move to the right by `step` pixels from frame to frame."""
+    rng = np.random.default_rng(0)
+    squares = rng.integers((-40, 4), (96, 70), (60, 2))
+    for place, frame in enumerate(frames):
+        path = folder / f"{frame:06d}.png"
+        with Image.open(path) as image:
+            pixels = np.array(image)
+        for number, (x, y) in enumerate(squares):
+            left = max(x + place * step, 0)
+            pixels[y : y + 6, left : max(x + place * step + 7, 0)] = 40 + 3 * number
+        Image.fromarray(pixels).save(path)
+
+
 def positions(frames: int = FRAMES) -> np.ndarray:
     """(frames, 3): half a metre a frame, bending to the right."""
     angle = 0.03 * np.arange(frames)
@@ -73,8 +106,9 @@ def publish(
     frames=FRAMES,
     quality=None,
     points=True,
+    evidence=None,
 ) -> None:
-    """Publish the drive; noise shakes its positions (metres)."""
+    """Publish the drive; noise shakes its positions (metres); evidence: columns of schema.EVIDENCE."""
     paths = sorted(source.glob("*.png")) or images(source, frames)
     loop = Loop(range(4), range(20, 24), 0.9, 0.01, True, None)
     drive = small_drive(
@@ -111,6 +145,7 @@ def publish(
         "0.1.0",
         {"forward": 1.5, "join": 0.5},
         verdict_of(frames) if quality is None else quality,
+        evidence=evidence,
     )
     options = PublishConfig(with_points=points, confidence_share=0.0, row_group_rows=1024)
     publish_drive(

@@ -19,7 +19,7 @@ from pipeline.report.drive_view import DriveView
 from pipeline.report.live import start_live
 from pipeline.report.scene import OtherPath
 from tests.report.browser import chromium, screenshot, watched
-from tests.report.drives import CONFIG, publish, truth_file
+from tests.report.drives import CONFIG, draw_corners, evidence, images, publish, truth_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,7 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def site(tmp_path_factory):
     """A report with another result, truth and a benchmark, and an index over two drives; served as users would."""
     folder = tmp_path_factory.mktemp("site")
-    publish(folder / "out", folder / "source")
+    images(folder / "source")
+    draw_corners(folder / "source", range(12, 15))
+    publish(folder / "out", folder / "source", evidence=evidence({12: 0.1}))
     publish(folder / "out", folder / "source", "plain")
     publish(folder / "chunk", folder / "source", config={**CONFIG, "memory_scope": "chunk"}, noise=0.05, seed=1)
     (folder / "speed.json").write_text(json.dumps({"what": "drive", "runs": [{"frames": 300, "seconds": 3.0}]}))
@@ -118,7 +120,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowLeft")
     assert page.inner_text("#frame") == "11 / 29" and page.get_attribute("#map circle", "cx") != dot
-    assert "chunks 3 and 4 disagree" in page.inner_text("#now")
+    assert "chunks 3 and 4 disagree" in page.inner_text("#now") and "98 % of the tracks" in page.inner_text("#now")
     before = pixels(page)
     page.keyboard.press("3")
     assert page.get_attribute("#colours [data-colour=chunk]", "aria-pressed") == "true"
@@ -167,7 +169,10 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.locator("#figures").scroll_into_view_if_needed()
     titles = page.locator("#figures h3").all_inner_texts()
     assert titles[0] == "Distance from the truth along the path" and "Time against length" in titles
+    assert "Images against the cameras" in titles and titles[-1] == "Worst pair of images: frames 12 and 14"
+    page.locator("#figures figure.wide").scroll_into_view_if_needed()
     until(page, "[...document.querySelectorAll('#figures img')].every((i) => i.complete && i.naturalWidth)")
+    assert page.evaluate("document.querySelector('#figures .wide img').naturalWidth") == 960
     screenshot(page, "figures-1440")
     assert one.wrong == []
     page.close()

@@ -113,6 +113,8 @@ class Report {
     const rows = [["frame", `${now}, ${frames.status[now]}`]];
     if (frames.time) rows.push(["time", `${frames.time[now].toFixed(2)} s`]);
     rows.push(["chunk", frames.chunk[now] < 0 ? "–" : frames.chunk[now]], ["confidence", number(frames.confidence[now], 4)]);
+    if (frames.share && frames.share[now] !== null)
+      rows.push(["images agree", `${Math.round(100 * frames.share[now])} % of the tracks, median ${number(frames.distance[now])} px`]);
     rows.push([`travelled (${drive.unit})`, number(frames.travelled[now], 4)]);
     if (drive.deviation?.[now] !== null && drive.deviation) rows.push(["off the truth (m)", number(drive.deviation[now])]);
     if (name && frames.files_of[shown] !== now) rows.push(["image of frame", frames.files_of[shown]]);
@@ -352,8 +354,11 @@ class Report {
   }
 
   figures() {
-    for (const one of this.drive.figures) $("figures").append(make("figure", { class: "panel" }, make("h3", { text: one.title }),
-      make("p", { class: "small soft", text: one.note }), make("img", { src: one.file, alt: one.title, loading: "lazy" })));
+    for (const one of this.drive.figures) {
+      const figure = make("figure", { class: one.wide ? "panel wide" : "panel" }, make("h3", { text: one.title }), make("p", { class: "small soft", text: one.note }));
+      if (one.file) figure.append(make("img", { src: one.file, alt: one.title, loading: "lazy" }));
+      $("figures").append(figure);
+    }
   }
 
   made() {
