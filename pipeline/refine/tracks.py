@@ -202,7 +202,16 @@ def _followed(
         good &= mask[inside[:, 1], inside[:, 0]]
     moved = np.linalg.norm(there - points, axis=1)[good]
     if good.sum() >= _FEWEST and np.median(moved) > _STANDING:
-        _, rigid = cv2.findFundamentalMat(points[good], there[good], cv2.USAC_MAGSAC, _EPIPOLAR, 0.999, 1000)
-        if rigid is not None and rigid.sum() >= _FEWEST:
-            good[np.flatnonzero(good)[rigid.ravel() == 0]] = False
+        rigid = _rigid(points[good], there[good])
+        if rigid.sum() >= _FEWEST:
+            good[np.flatnonzero(good)[~rigid]] = False
     return there.astype(np.float32), good
+
+
+def _rigid(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,): which points (n, 2) of two pictures are of one rigid scene; none where OpenCV finds no geometry."""
+    try:
+        _, inside = cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, _EPIPOLAR, 0.999, 1000)
+    except cv2.error:  # a sample without a model fails an assertion there, on rare pairs of good pictures
+        inside = None
+    return np.zeros(len(first), np.bool_) if inside is None else np.asarray(inside.ravel() != 0)

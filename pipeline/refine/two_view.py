@@ -60,10 +60,14 @@ def two_view_pose(first: Array, second: Array, camera: Array) -> TwoView | None:
     normal = [np.ascontiguousarray((points - camera[2:]) / camera[:2]) for points in (first, second)]
     threshold = _NOISE / float(np.sqrt(camera[0] * camera[1]))
     identity = np.eye(3)
-    essential, inside = cv2.findEssentialMat(normal[0], normal[1], identity, cv2.USAC_MAGSAC, 0.999, threshold)
-    if essential is None or essential.shape[0] < 3 or inside is None:
+    try:
+        essential, inside = cv2.findEssentialMat(normal[0], normal[1], identity, cv2.USAC_MAGSAC, 0.999, threshold)
+        if essential is None or essential.shape[0] < 3 or inside is None:
+            return None
+        mask = inside.copy()
+        count, rotation, direction, _ = cv2.recoverPose(essential[:3], normal[0], normal[1], identity, mask=mask)
+    except cv2.error:  # a sample without a model fails an assertion there, on rare pairs of good pictures
         return None
-    count, rotation, direction, _ = cv2.recoverPose(essential[:3], normal[0], normal[1], identity, mask=inside.copy())
     if count < _FEWEST // 2:
         return None
     return TwoView(np.asarray(rotation), np.asarray(direction).ravel(), float(inside.astype(bool).mean()))
