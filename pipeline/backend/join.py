@@ -12,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence, place_in_world
+from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence
 from pipeline.backend.loop_residuals import LoopWindows, loop_pose_residuals, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
 from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
+from pipeline.backend.placing import place_in_world
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.road import Heights, Road, measure_road
 from pipeline.backend.sim3 import Array, Sim3

@@ -19,12 +19,14 @@ from pipeline.backend.normal_equations import WIDTH, Group, State, assemble, dam
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.receiver_noise import (
     MINUTE_S,
+    SCATTER_S,
     WANDER_S,
     WHITE_SHARE,
     gate_of,
     quick_deviation,
     slow_deviation,
     slow_lasts,
+    wrong_upwards,
 )
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 from pipeline.backend.slow_error import SlowError
@@ -32,10 +34,10 @@ from pipeline.backend.speed_factors import WHEEL, SpeedFactors
 from pipeline.common.fixes import Speed
 
 _CENTRED = 0.5  # share of the fixes' plain mean in where the drive lies as a whole
-VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
 # Where a drive says little of the clocks' offset (a straight road at one speed) it is near zero, give or take this, or
 # the offset that the search along the whole drive began with, where that is more.
 _CLOCK_DEVIATION_S = 0.2
+BEYOND_S = 0.25  # by which an offset may leave the window, so that one at its border is told from one beyond
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
 _OWN = 6  # unknowns of the drive that stand between those of chunks and the slow error: see `_system`
@@ -43,6 +45,7 @@ _LEVER = slice(3, 6)
 _LEVER_M = 2.0  # deviation of an antenna's place from the camera, before fixes have said anything of it
 _LEVER_SEEN_M = 0.3  # deviation of a part of the lever arm, beyond which it is held at zero
 _LEVER_CERTAIN = 4.0  # deviations from zero that some part of it is off, or all of it is held there
+_NO_ALTITUDE_M = 1e4  # deviation of an altitude that is not known: the height of the drive stays where it started
 _HELD = 1e-9  # deviation of what must not move
 _STRAY_M = 3.0  # moves of chunks after which overlaps are linearised again
 _DONE_M = 0.01  # a step that moves no camera by more is the last
@@ -85,12 +88,15 @@ class PositionFusion:
         window_s: float,
         lever: Array | None = None,
         claims: bool = True,
+        scatter_s: float = SCATTER_S,
         speed: Speed | None = None,
     ) -> None:
         self.solution, self.track, self.config = solution, track, config
         self.fix_time_s, self.enu = fix_time_s, enu
         self.claimed = np.stack([accuracy, accuracy, vertical], 1)
-        self.flat = ~np.isfinite(enu[:, 2])
+        self.scatter_s = scatter_s
+        self.no_altitude = ~np.isfinite(enu[:, 2])
+        self.flat = self.no_altitude  # and altitudes that contradict the images
         self.enu = np.where(np.isfinite(enu), enu, 0.0)
         self.window_s, self.claims = window_s, claims
         self.lever, self.lever_given = np.zeros(3) if lever is None else lever, lever is not None
@@ -113,7 +119,7 @@ class PositionFusion:
 
     def run(self, enu_from_world: Sim3, offset_s: float) -> Fused:
         """Start from a similarity and an offset; coarse rounds find the outliers, fine ones the answer."""
-        state = moved(self.solution.state, enu_from_world)
+        state = state_in_frame(self.solution.state, enu_from_world)
         self.offset_s = self.searched_s = offset_s
         share = WHITE_SHARE * np.median(self.claimed, axis=0)
         white, wander = share, np.sqrt(np.maximum(np.median(self.claimed, axis=0) ** 2 - share**2, share**2))
@@ -155,7 +161,7 @@ class PositionFusion:
             residual = self._residual(state)
             gate = (self._gate(residual) > 0.25).astype(float)
             speed = float(np.median(np.linalg.norm(self._placed(state).velocity, axis=1)))
-            white = quick_deviation(self.fix_time_s, residual, gate > 0, self.claimed, speed)
+            white = quick_deviation(self.fix_time_s, residual, gate > 0, self.claimed, self.scatter_s * speed)
             wander = slow_deviation(residual, gate > 0, self.claimed, white, claims=self.claims)
             if not self.claims:
                 self.wander_s = slow_lasts(self.fix_time_s, residual, gate > 0, white, wander)
@@ -191,7 +197,7 @@ class PositionFusion:
         shift = np.zeros(3)
         shift[:2] = _CENTRED * residual[used, :2].mean(0) if used.any() else 0.0
         residual = residual - shift
-        return moved(state, Sim3(1.0, np.eye(3), shift)), residual
+        return state_in_frame(state, Sim3(1.0, np.eye(3), shift)), residual
 
     def _inside(self) -> NDArray[np.bool_]:
         return self.track.between(self.fix_time_s - self.offset_s)[2]
@@ -206,12 +212,15 @@ class PositionFusion:
     def _residual(self, state: State) -> Array:
         """(m, 3): fix minus antenna; zero upwards where a fix has no altitude."""
         residual = self.enu - self._placed(state).place
-        residual[self.flat, 2] = 0.0
+        residual[self.no_altitude, 2] = 0.0
         return residual
 
     def _gate(self, residual: Array) -> Array:
-        """(m,): Geman-McClure weights of whole residuals over what fixes of this drive are usually off by."""
-        return gate_of(residual, self.claimed, self._inside())
+        """(m,): Geman-McClure weights of whole residuals over what fixes of this drive are usually off by. Altitudes
+        that are off alone are left out."""
+        inside = self._inside()
+        self.flat = self.no_altitude | wrong_upwards(residual, self.claimed, inside)
+        return gate_of(np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, residual), self.claimed, inside)
 
     def _chain(self, state: State) -> tuple[scipy.sparse.csc_matrix, Array]:
         """What overlaps, drift and loops say, linearised."""
@@ -245,8 +254,9 @@ class PositionFusion:
         size, fixes = matrix.shape[0], len(self.enu)
         placed = self._placed(state)
         residual = self._residual(state)
+        information = np.where(self.flat[:, None] & (np.arange(3) == 2), _NO_ALTITUDE_M**-2, information)
+        residual = np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, residual)
         information = information * self._inside()[:, None]
-        information = np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, information)
         by_own = np.zeros((fixes, 3, _OWN))
         by_own[:, :, 0], by_own[:, :, _LEVER] = -placed.velocity, placed.rotation
         own = np.broadcast_to(size + np.arange(_OWN), (fixes, _OWN))
@@ -332,7 +342,8 @@ class PositionFusion:
         self.chain = matrix, before + matrix @ short.ravel()
         self.strayed += moved_by
         own = step[size : size + _OWN]
-        self.offset_s = float(np.clip(self.offset_s + own[0], -self.window_s, self.window_s))
+        most = self.window_s + BEYOND_S if self.window_s > 0 else 0.0
+        self.offset_s = float(np.clip(self.offset_s + own[0], -most, most))
         if self.lever_free.any():
             self.lever = self.lever + own[_LEVER] * self.lever_free
         if wander is not None:
@@ -358,8 +369,8 @@ class PositionFusion:
         return np.stack(every, 1), float(np.sqrt(variance[-1]))
 
 
-def moved(state: State, transform: Sim3) -> State:
-    """A state seen from another frame: rates and chaining belong to the chunks and stay."""
+def state_in_frame(state: State, transform: Sim3) -> State:
+    """A state in another frame, to which `transform` leads: rates and chaining belong to the chunks and stay."""
     return replace(
         state,
         scale=state.scale * transform.scale,

@@ -14,26 +14,39 @@ WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have sho
 _LAG_S, _LONGEST_S = 10.0, 300.0  # of a receiver that claims nothing: where its residuals tell how long that lasts
 _LEAST_WHITE_M = 0.02
 _LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
-_JITTER_S = 0.01  # by which the times of fixes scatter, whatever made them; at speed that is decimetres
+SCATTER_S = 0.01  # by which the times of fixes scatter, whatever made them; at speed that is decimetres
+REGULAR_S = 0.001  # the same where the moments of measuring are known to be regular
+VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
 _OUTLIER = 3.5  # deviations beyond which a fix is none
 
 
 def gate_of(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> Array:
     """(m,): Geman-McClure weights of whole residuals (m, 3) over what fixes of this drive are usually off by, and over
     their claimed deviations (m, 3)."""
-    ratio = claimed[:, 2] / claimed[:, 0]
-    length = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + (residual[:, 2] / ratio) ** 2)
-    usual = float(np.median(length[inside])) / 1.538 if inside.any() else 1.0
-    limit = _OUTLIER * np.maximum(usual, claimed[:, 0]) * 1.25
+    length, limit = _lengths(residual, claimed, inside)
     return np.asarray(inside / (1 + (length / limit) ** 2) ** 2)
 
 
-def quick_deviation(time_s: Array, residual: Array, kept: NDArray[np.bool_], claimed: Array, speed_m_s: float) -> Array:
-    """(3,): quick error, from differences of residuals (m, 3) of fixes that follow each other; no less than what the
-    scatter of their times is worth at the drive's speed."""
+def wrong_upwards(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(m,): fixes that are off by their altitude alone. Sideways they count."""
+    length, limit = _lengths(residual, claimed, inside)
+    return np.asarray(inside & (length > limit) & (np.hypot(residual[:, 0], residual[:, 1]) < limit / 3))
+
+
+def _lengths(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """(m,) each: length of a residual, upwards in units of the vertical deviation, and the longest that is believed."""
+    ratio = claimed[:, 2] / claimed[:, 0]
+    length = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + (residual[:, 2] / ratio) ** 2)
+    usual = float(np.median(length[inside])) / 1.538 if inside.any() else 1.0
+    return length, _OUTLIER * np.maximum(usual, claimed[:, 0]) * 1.25
+
+
+def quick_deviation(time_s: Array, residual: Array, kept: NDArray[np.bool_], claimed: Array, scatter_m: float) -> Array:
+    """(3,): quick error, from differences of residuals (m, 3) of fixes that follow each other; no less than scatter_m,
+    what the scatter of their times is worth at the drive's speed."""
     near = kept[1:] & kept[:-1] & (np.diff(time_s) < 0.1 * MINUTE_S)
     usual = np.median(claimed, axis=0)
-    least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, _JITTER_S * speed_m_s)  # roads are level
+    least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, scatter_m)  # roads are level
     if near.sum() < 20:
         return np.maximum(WHITE_SHARE * usual, least)
     steps = np.diff(residual, axis=0)[near]

@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Fixes:
-    """M positions of an antenna, WGS 84, in any order.
+    """M positions of an antenna, WGS 84, in order of time (a few that are not are not used).
 
     time_s (M,): on the receiver's clock; latitude, longitude (M,): degrees; altitude (M,): metres above the ellipsoid,
     NaN where the receiver gave none; accuracy (M,) or one number: the horizontal deviation that the receiver claims,

@@ -53,6 +53,7 @@ def on_drive_clock(
     absolute = start >= ABSOLUTE_S
     if positions.clock == "drive":
         zero = zero_s if zero_s is not None else start if absolute else 0.0
+        _refuse_other_units(positions, float(frames[-1]), window_s)
         return OnDrive(_moved(positions, start - zero), frames, window_s)
     time_s = _times(positions)
     first, last = float(np.nanmin(time_s)), float(np.nanmax(time_s))
@@ -60,10 +61,11 @@ def on_drive_clock(
         shift = start
         if positions.clock == "day":
             day = np.floor(start / _DAY_S) * _DAY_S
+            day -= np.floor(first / _DAY_S) * _DAY_S  # times of a week count days, too
             shift = start - min((day + k * _DAY_S for k in (-1, 0, 1)), key=lambda d: abs(d + first - start))
         return OnDrive(_moved(positions, shift), frames, window_s)
     if created_s is not None and positions.clock == "day":
-        created_s %= _DAY_S
+        created_s = created_s % _DAY_S + np.floor(first / _DAY_S) * _DAY_S
     if created_s is not None and first - window_s <= created_s <= last + window_s:
         said = "the drive's times count from its start, which is taken from the recording's date in the video"
         return OnDrive(_moved(positions, created_s + start).noted(said), frames, window_s)
@@ -85,6 +87,18 @@ def _by_frame(positions: Positions, frame_s: Array | None, frame_count: int, fra
     if not np.isfinite(time_s).any():
         raise NoPositionsError(f"{positions.source}: none of its frame numbers is one of the drive's {frame_count}")
     return OnDrive(replace(positions, fixes=_at(positions.fixes, time_s), speed=None, clock="drive"), frames, 0.0)
+
+
+def _refuse_other_units(positions: Positions, drive_s: float, window_s: float) -> None:
+    """Raises NoPositionsError for times that are as many milliseconds (or less) as the drive has seconds."""
+    time_s = _times(positions)
+    long_s = float(np.nanmax(time_s) - np.nanmin(time_s))
+    for unit, factor in (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)):
+        if long_s > 20 * (drive_s + 2 * window_s) and 0.2 < long_s / factor / max(drive_s, 1e-9) < 5:
+            raise NoPositionsError(
+                f"{positions.source}: times from {np.nanmin(time_s):g} to {np.nanmax(time_s):g} for a drive of "
+                f"{drive_s:.0f} s: {unit}? name the unit over the column (time_ms, time_us, time_ns)"
+            )
 
 
 def _times(positions: Positions) -> Array:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _WORDS = {
     "time": (
         "time t timestamp timestamps seconds sec secs utc utctime unixtime unix epoch datetime date_time date_and_time "
         "gps_time gpstime time_utc utc_time timestamp_utc logmonotime t_rel elapsed elapsed_time time_of_fix rostime "
-        "stamp sensor_time timestamp_gps sow tow"
+        "stamp sensor_time timestamp_gps sow tow itow time_of_week seconds_of_week week_seconds"
     ),
     "frame": "frame frame_index frame_id frame_number frame_no frameindex image_index index idx",
     "image": "image filename file file_name image_name imagename name photo picture frame_name",
-    "latitude": "latitude lat lat_dd gps_lat gps_latitude latitude_wgs84 wgs84_lat y_lat lat_wgs84",
+    "week": "week gps_week gpsweek week_number week_no wn",
+    "latitude_letter": "ns n_s lat_dir lat_direction latitude_direction lat_ref latitude_ref lat_hemisphere lat_ns",
+    "longitude_letter": "ew e_w lon_dir lon_direction longitude_direction lon_ref longitude_ref lon_hemisphere lon_ew",
+    "latitude": (
+        "latitude lat lat_dd gps_lat gps_latitude latitude_wgs84 wgs84_lat y_lat lat_wgs84 latitud breite breitengrad"
+    ),
     "longitude": (
-        "longitude lon lng long lon_dd lng_dd gps_lon gps_lng gps_long gps_longitude longitude_wgs84 wgs84_lon x_lon"
+        "longitude lon lng long lon_dd lng_dd gps_lon gps_lng gps_long gps_longitude longitude_wgs84 wgs84_lon x_lon "
+        "longitud lange langengrad laenge laengengrad"
     ),
     "altitude": (
         "altitude alt ele elev elevation height h ellipsoidal_height height_ellipsoid ellipsoid_height hae gps_alt "
@@ -45,6 +52,7 @@ _WORDS = {
 }
 _MEANING = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 _CAR = re.compile("wheel|vehicle|car|can|obd|ego|odo")
+_OF_WEEK = re.compile("week|tow|sow")
 _DATE = frozenset(("date", "day", "utc_date", "date_utc"))
 
 # A unit as it stands behind a name, and what it is in metres, seconds, metres a second.
@@ -103,16 +111,19 @@ _KIND = {
 @dataclass(frozen=True)
 class Column:
     """meaning: one of the words of this module; unit: its factor, None where the header names none; gps_time: it says
-    that times are GPS ones; of_car: that a speed is the wheels', or from the car's bus."""
+    that times are GPS ones; of_week: that they count from the begin of a GPS week; of_car: that a speed is the
+    wheels', or from the car's bus."""
 
     meaning: str
     unit: float | None = None
     gps_time: bool = False
+    of_week: bool = False
     of_car: bool = False
 
 
 def column_of(header: str) -> Column | None:
     """What a column of that name holds; None for any other. Case, spaces, dots and brackets do not count."""
+    header = "".join(c for c in unicodedata.normalize("NFKD", header) if not unicodedata.combining(c))
     plain = re.sub(r"([a-z])([A-Z])", r"\1_\2", header.strip().lstrip("\ufeff#").strip())
     plain = re.sub(r"[^a-z0-9]+", "_", plain.lower().replace("²", "2")).strip("_")
     plain = re.sub(r"^(gps|gnss|ins|position|location|pose|fix|rtk|novatel|can|obd)_(?=.)", "", plain) or plain
@@ -134,5 +145,9 @@ def column_of(header: str) -> Column | None:
 
 
 def _column(meaning: str, unit: float | None, header: str) -> Column:
-    of_car = meaning == "speed" and _CAR.search(header.lower()) is not None
-    return Column(meaning, unit, meaning == "time" and "gps" in header.lower(), of_car)
+    words = header.lower()
+    of_car = meaning == "speed" and _CAR.search(words) is not None
+    of_week = meaning == "time" and _OF_WEEK.search(words) is not None
+    if of_week and "itow" in words and unit is None:
+        unit = 1e-3  # u-blox counts it in milliseconds
+    return Column(meaning, unit, meaning == "time" and "gps" in words, of_week, of_car)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.common.fixes import Fixes
 from pipeline.common.visible_text import visible
+from pipeline.georeference.cell_values import angle_of, hemisphere_of, number_of
 from pipeline.georeference.column_words import Column, column_of
 from pipeline.georeference.crs import geodetic_of
 from pipeline.georeference.positions import (
@@ -22,10 +23,12 @@ from pipeline.georeference.positions import (
     no_fixes,
     speed_of,
 )
+from pipeline.georeference.text import text_of
 from pipeline.georeference.times import GPS_EPOCH_S, LEAP_SECONDS, seconds
 
 _SEPARATORS = ",;\t|"
 _NO_FIX = frozenset(("0", "none", "no fix", "nofix", "invalid", "v", "false", "no", "1d"))
+_WEEKS, _WEEK_S = 1024, 604_800.0  # of GPS, till their number starts again (the last time in April 2019)
 _MOST_BAD = 0.5  # share of rows that are none, beyond which the table is taken for something else
 _GPS_NOW_S = (0.9e9, 1.65e9)  # GPS seconds of 2008 to 2032; as Unix time that is 1998 to 2022, so the header decides
 
@@ -44,7 +47,16 @@ class _Table:
     def numbers(self, name: str) -> Array:
         """(rows,) in metres, degrees, metres a second; NaN where the cell holds no number."""
         factor = self.of[name].unit
-        return np.array([_number(text) for text in self.columns[name]]) * (1.0 if factor is None else factor)
+        read = angle_of if name in ("latitude", "longitude") else number_of
+        return np.array([read(text) for text in self.columns[name]]) * (1.0 if factor is None else factor)
+
+    def degrees(self, name: str) -> Array:
+        """(rows,) latitudes or longitudes, south and west negative where a column of letters says so."""
+        value = self.numbers(name)
+        if self.has(f"{name}_letter"):
+            sign = np.array([hemisphere_of(text) for text in self.columns[f"{name}_letter"]])
+            value = np.where(np.isnan(sign), value, np.where(sign < 0, -np.abs(value), value))
+        return value
 
 
 def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
@@ -59,6 +71,8 @@ def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Seq
     speed = None
     if table.has("speed") and clock != "frame":
         speed = speed_of(time_s, table.numbers("speed"), of_receiver=not table.of["speed"].of_car)
+        if speed is not None and table.of["speed"].unit is None:
+            table.notes.append("its speeds name no unit and are taken as m/s")
     if fixes is None and speed is None:
         known = "latitude and longitude (or x, y with --positions.crs), or speed"
         raise NoPositionsError(f"{name}: no columns {known}; it has {', '.join(table.columns) or 'none that is known'}")
@@ -70,8 +84,7 @@ def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Seq
 
 
 def _read(data: bytes, name: str) -> _Table:
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    lines = data.decode(encoding, errors="replace").splitlines()
+    lines = text_of(data).splitlines()
     start = 0  # comments and titles stand above some headers
     while start < min(len(lines), 30) and len(_known(_split(lines[start])[0])) < 2:
         start += 1
@@ -82,13 +95,21 @@ def _read(data: bytes, name: str) -> _Table:
     known = _known(header)
     body = "\n".join(line for line in lines[start + 1 :] if line.strip() and not line.lstrip().startswith("#"))
     columns: dict[str, list[str]] = {column.meaning: [] for column in known.values()}
+    count = wider = 0
     for row in csv.reader(io.StringIO(body), delimiter=separator, skipinitialspace=True):
         if not any(cell.strip() for cell in row):
             continue
+        count += 1
+        wider += any(cell.strip() for cell in row[len(header) :])
         for place, column in known.items():
             columns[column.meaning].append(row[place].strip() if place < len(row) else "")
     if not next(iter(columns.values()), []):
         raise NoPositionsError(f"{name}: a header and no rows")
+    if wider > _MOST_BAD * count:
+        raise NoPositionsError(
+            f"{name}: {wider} of {count} rows have more cells than the header's {len(header)}: decimal commas between "
+            "commas? write points, or separate by semicolons"
+        )
     return _Table(columns, {column.meaning: column for column in known.values()})
 
 
@@ -121,6 +142,8 @@ def _times(table: _Table, name: str, frame_names: Sequence[str]) -> tuple[Clock,
                 f"{day} {text}" if ":" in text else text for day, text in zip(table.columns["date"], texts, strict=True)
             ]
         unit = table.of["time"].unit
+        if table.of["time"].of_week:
+            return _of_week(table, notes)
         found = [_time(text, unit) for text in texts]
         time_s = np.array([one[0] for one in found])
         if np.isfinite(time_s).mean() < _MOST_BAD:
@@ -155,7 +178,21 @@ def _times(table: _Table, name: str, frame_names: Sequence[str]) -> tuple[Clock,
     raise NoPositionsError(f"{name}: no column of times (time, timestamp, utc), frames or pictures")
 
 
+def _of_week(table: _Table, notes: list[str]) -> tuple[Clock, Array, list[str]]:
+    """Times of the GPS week (from Sunday's midnight), with the week's number where a column tells it."""
+    utc = table.numbers("time") - LEAP_SECONDS
+    notes.append(f"its times of the GPS week are taken as UTC plus {LEAP_SECONDS} leap seconds")
+    if not table.has("week"):
+        notes.append("no column tells the GPS week: its day is taken to be the drive's")
+        return "day", utc, notes
+    week = table.numbers("week")
+    week = np.where(week < _WEEKS, week + 2 * _WEEKS, week)  # receivers that count weeks with ten bits
+    return "utc", GPS_EPOCH_S + week * _WEEK_S + utc, notes
+
+
 def _time(text: str, unit: float | None) -> tuple[float, bool, bool]:
+    if text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
     if text.count(":") >= 1 and "-" not in text and "/" not in text and text[:4].count(":") == 1:
         try:  # a clock without a date
             parts = [float(part) for part in text.rstrip("Zz").split(":")]
@@ -170,7 +207,7 @@ def _time(text: str, unit: float | None) -> tuple[float, bool, bool]:
 
 def _fixes(table: _Table, time_s: Array, crs: str | None, name: str) -> Fixes | None:
     if table.has("latitude", "longitude"):
-        latitude, longitude = table.numbers("latitude"), table.numbers("longitude")
+        latitude, longitude = table.degrees("latitude"), table.degrees("longitude")
         altitude = _altitude(table, len(time_s))
     elif table.has("x", "y"):
         if crs is None:
@@ -211,18 +248,3 @@ def _accuracy(table: _Table, count: int) -> tuple[Array, Array]:
         accuracy = np.where(np.isfinite(accuracy), accuracy, RANGE_ERROR_M * table.numbers("hdop"))
     vertical = table.numbers("vertical_accuracy") if table.has("vertical_accuracy") else unknown
     return accuracy, vertical
-
-
-def _number(text: str) -> float:
-    """A number of a cell: with a comma for a point, or a letter of its hemisphere; NaN for anything else."""
-    text = text.strip().strip("\"'")
-    sign = 1.0
-    if text[-1:] in "NEWSnews" and text[:-1].strip():
-        sign, text = (-1.0 if text[-1] in "WSws" else 1.0), text[:-1]
-    text = text.rstrip("° ")
-    if "," in text and "." not in text:
-        text = text.replace(",", ".")
-    try:
-        return sign * float(text)
-    except ValueError:
-        return float("nan")

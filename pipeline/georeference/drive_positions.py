@@ -46,6 +46,8 @@ class PlacedLike(Protocol):
     def white_m(self) -> Array: ...
     @property
     def wander_m(self) -> Array: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +76,14 @@ class DrivePositions:
         """The same when the drive was joined, with why positions or speeds were not used."""
         if self.on_drive is None:
             return self
-        said = ""
+        source, said = self.on_drive.positions.source, list[str]()
         if relative_because:
-            said = f"positions of {self.on_drive.positions.source} are not used: {relative_because}"
-        elif placed is not None and self.speed is not None and not np.isfinite(placed.speed_factor):
-            said = (
-                f"speeds of {self.on_drive.positions.source} are not used: they do not follow the drive and its fixes"
-            )
-        return replace(self, notes=(*self.notes, said)) if said else self
+            said.append(f"positions of {source} are not used: {relative_because}")
+        elif placed is not None:
+            said += [f"positions: {note}" for note in placed.notes]
+            if self.speed is not None and not np.isfinite(placed.speed_factor):
+                said.append(f"speeds of {source} are not used: they do not follow the drive and its fixes")
+        return replace(self, notes=(*self.notes, *(note for note in said if note not in self.notes)))
 
     @property
     def fixes(self) -> Fixes | None:
@@ -112,6 +114,7 @@ class DrivePositions:
         positions = self.on_drive.positions
         latitude, longitude, altitude = placed.origin
         off = placed.residual_m[placed.used]
+        up = off[np.isfinite(off[:, 2]), 2]  # fixes without an altitude have none
         return {
             "origin": {"latitude": latitude, "longitude": longitude, "altitude": altitude},
             "world": WORLD,
@@ -121,7 +124,7 @@ class DrivePositions:
             "fixes": len(positions.fixes),
             "fixes_used": int(placed.used.sum()),
             "residual_horizontal_m": float(np.sqrt((off[:, :2] ** 2).sum(1).mean())),
-            "residual_vertical_m": float(np.sqrt((off[:, 2] ** 2).mean())),
+            "residual_vertical_m": float(np.sqrt((up**2).mean())) if len(up) else None,
             "clock_offset_s": placed.clock_offset_s,
             "clock_offset_deviation_s": placed.clock_offset_deviation_s,
             "lever_m": placed.lever_m,

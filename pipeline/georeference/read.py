@@ -22,6 +22,7 @@ from pipeline.georeference.oxts import read_oxts
 from pipeline.georeference.photographs import read_photographs
 from pipeline.georeference.plausible import checked
 from pipeline.georeference.positions import NoPositionsError, Positions
+from pipeline.georeference.text import in_utf_8
 from pipeline.georeference.times import date_seconds
 from pipeline.georeference.video_telemetry import read_telemetry
 from pipeline.ingest.video import FRAME_MARK
@@ -124,7 +125,7 @@ def _joined(parts: Sequence[tuple[Positions, float]]) -> Positions:
 
 def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
     """One file of text: GPX, NMEA or CSV, told by what it holds. Raises NoPositionsError; StorageError."""
-    data, name = storage.read_bytes(uri), storage.parent_and_name(uri)[1]
+    data, name = in_utf_8(storage.read_bytes(uri)), storage.parent_and_name(uri)[1]
     head = data[:2048]
     if not data.strip():
         raise NoPositionsError(f"{name}: an empty file")
@@ -132,7 +133,7 @@ def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ())
         return read_gpx(data, name)
     if _NMEA.search(head):
         return read_nmea(data, name)
-    if b"\0" in head and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+    if b"\0" in head:
         raise NoPositionsError(f"{name}: neither CSV, GPX nor NMEA")
     return read_csv(data, name, crs=crs, frame_names=frame_names)
 

@@ -1,0 +1,71 @@
+"""Places a joined drive in the world: on Earth by fixes, else in metres by the car's speed or the camera's height."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.backend.config import BackendConfig
+from pipeline.backend.georeference import InWorld, Metric, WorldEvidence
+from pipeline.backend.outline import Outline
+from pipeline.backend.placing_by_fixes import height_above_road, place_by_fixes, timed_track
+from pipeline.backend.pose_graph import Solution
+from pipeline.backend.position_fusion import state_in_frame
+from pipeline.backend.road import Heights
+from pipeline.backend.sim3 import Sim3
+from pipeline.backend.speed_scale import scale_of_speed
+
+_ROAD = 0.02  # deviation of a known height: load, tyres, a road that is not flat below and ahead
+
+
+def place_in_world(
+    solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
+) -> InWorld:
+    """The solution at its place on Earth by fixes, beside which the car's speed has a say; else in metres by the speed
+    alone, else by the camera's height; else as it is. The georeference has no poses yet. Raises ValueError for times of
+    another length than the drive's."""
+    world, reasons = InWorld(solution), list[str]()
+    tries: tuple[Callable[[], InWorld | str | None], ...] = (
+        lambda: place_by_fixes(solution, outlines, heights, evidence, config),
+        lambda: _by_speed(solution, outlines, evidence),
+        lambda: _by_height(solution, heights, evidence.camera_height_m),
+    )
+    for attempt in tries:
+        found = attempt()
+        if isinstance(found, str):
+            reasons.append(found)
+        elif found is not None:
+            world = found
+            break
+    return replace(world, relative_because="; ".join(reasons))
+
+
+def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence) -> InWorld | str | None:
+    """In metres by the car's speed; a sentence where it cannot be done, None where there is none."""
+    if evidence.speed is None:
+        return None
+    timed = timed_track(solution, outlines, evidence)
+    if isinstance(timed, str):
+        return timed
+    _, track = timed
+    found = scale_of_speed(track.time_s, track.poses(solution.state)[1], evidence.speed, evidence.clock_window_s)
+    if isinstance(found, str):
+        return found
+    return _scaled(solution, found.scale, Metric("speed", found.deviation, found.offset_s))
+
+
+def _by_height(solution: Solution, heights: Heights, height_m: float | None) -> InWorld | str | None:
+    """In metres by the camera's height above the road; a sentence where no road is seen, None where it is not known."""
+    if height_m is None:
+        return None
+    if not len(heights):
+        return "no road is seen below the camera, by which its height would tell the scale"
+    seen, spread = height_above_road(solution.state, heights)
+    return _scaled(solution, height_m / seen, Metric("height", float(np.hypot(spread, _ROAD)), 0.0))
+
+
+def _scaled(solution: Solution, scale: float, metric: Metric) -> InWorld:
+    state = state_in_frame(solution.state, Sim3(scale, np.eye(3), np.zeros(3)))
+    return InWorld(replace(solution, state=state), metric=metric)
