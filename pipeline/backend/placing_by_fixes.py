@@ -31,7 +31,8 @@ _NOTED_SHARE = 0.05  # of fixes that contradict the images, beyond which a user 
 _WIDER_S = 30.0  # clock offset that is tried to explain fixes that do not fit: GPS time is 18 s ahead of UTC
 _BORDER = 0.95  # share of the clock window, beyond which a larger offset may be the true one
 _LEAST_COVER = 0.5  # share of the drive between its first and last fix, below which a user is told
-_FEET = 4.0  # quick error upwards over that sideways; feet that are taken for metres have 5 to 7, receivers 1 to 3
+_FEET = 3.5  # quick error upwards over that sideways; feet that are taken for metres have 4 to 7, receivers 1 to 3
+_LEAST_SCATTER_M = 0.25  # sideways, of a receiver whose altitudes tell their unit
 _LEAST_SHARE = 0.3  # of fixes that lie in the drive with such an offset
 _MILLIMETRES = 100.0  # deviations that no receiver claims in metres
 _HEIGHT_OFF = 0.2  # share by which the camera's height above the road may be off the one that is known
@@ -179,9 +180,9 @@ def _said_of_fit(checked: _Comparison, fused: Fused, track: FrameTrack, chosen: 
     cover, length_s = _cover(checked, track, chosen), float(np.ptp(track.time_s))
     if cover < _LEAST_COVER:
         notes.append(f"the fixes cover {cover * length_s:.0f} s of the drive's {length_s:.0f} s")
-    if fused.white[2] > _FEET * max(float(fused.white[:2].max()), 0.25):
-        ratio = float(fused.white[2] / fused.white[:2].max())
-        notes.append(f"altitudes scatter {ratio:.1f} times as much as positions: feet, not metres?")
+    sideways = max(float(fused.white[:2].mean()), _LEAST_SCATTER_M)
+    if fused.white[2] > _FEET * sideways:
+        notes.append(f"altitudes scatter {fused.white[2] / sideways:.1f} times as much as positions: feet, not metres?")
     if checked.flat.any():
         notes.append(f"the altitudes of {int(checked.flat.sum())} of {count} fixes contradict the images: not used")
     off = checked.inside & ~checked.used

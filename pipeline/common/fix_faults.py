@@ -33,7 +33,7 @@ BASE_60 = {
 _NOT_LATER = "have a time that does not rise"
 _JUMP_M = 100.0  # between the altitudes of two fixes
 _STEEPEST = 0.5  # climb over distance
-_WINDOW_S, _LEAST_WAY_M, _FEWEST, _MOST_SPREAD = 5.0, 15.0, 8, 0.25  # of ways by fixes and by a speed
+_WINDOW_S, _LEAST_WAY_M, _FEWEST, _MOST_SPREAD = 5.0, 8.0, 8, 0.25  # of ways by fixes and by a speed
 _MOST_OFF = 0.1  # by which the two may differ
 _ALIKE = 0.08  # share by which a ratio may be off the one that tells a mistake
 _SPEED_UNITS = {"km/h": 1 / 3.6, "miles an hour": 0.44704, "knots": 0.514444, "m/s, not km/h": 3.6}
@@ -156,6 +156,8 @@ def _other_sign(value: Array, known: Mask) -> Mask:
     if np.median(value[known]) < 0:
         middle = -middle
     apart = np.abs(value - middle)
+    if abs(middle) > 179:  # Fiji has both signs
+        return np.zeros(len(value), bool)
     return np.asarray((apart > 2 * _APART) & (np.abs(value + middle) < 0.1 * apart))
 
 
@@ -170,9 +172,14 @@ def _far(fixes: Fixes, known: Mask) -> Mask:
     across, along = float(np.median(fixes.latitude[known])), float(np.median(fixes.longitude[known]))
     # times differ by the drive's length, without those of another hour
     length_s = float(np.subtract(*np.quantile(fixes.time_s[known], [0.95, 0.05]))) / 0.9
-    turned = (fixes.longitude - along + 180) % 360 - 180  # Fiji's drives cross 180 degrees
+    turned = _turned(fixes.longitude - along)
     away = _DEGREE_M * np.hypot(fixes.latitude - across, turned * np.cos(np.radians(across)))
     return np.asarray(away > _REACH_M + FASTEST_M_S * length_s)
+
+
+def _turned(longitude: Array) -> Array:
+    """Differences of longitude, the short way around the Earth."""
+    return np.asarray((longitude + 180) % 360 - 180)
 
 
 def _refuse_base_60(fixes: Fixes, good: Mask) -> None:
@@ -214,7 +221,7 @@ def _sound_altitudes(fixes: Fixes, good: Mask) -> tuple[Array, tuple[str, ...]]:
     order = np.flatnonzero(told)[np.argsort(fixes.time_s[told], kind="stable")]
     if len(order) < 3:
         return altitude, tuple(notes)
-    east = np.diff(fixes.longitude[order]) * np.cos(np.radians(fixes.latitude[order][0]))
+    east = _turned(np.diff(fixes.longitude[order])) * np.cos(np.radians(fixes.latitude[order][0]))
     way = _DEGREE_M * np.hypot(np.diff(fixes.latitude[order]), east)
     climb = np.diff(altitude[order])
     jump = np.abs(climb) > _JUMP_M + _STEEPEST * way
@@ -269,7 +276,7 @@ def _ways_ratio(fixes: Fixes, speed: Speed) -> float | None:
     way = np.interp(time_s[later], moments, travelled) - np.interp(time_s[first], moments, travelled)
     latitude, longitude = fixes.latitude[good], fixes.longitude[good]
     north = _DEGREE_M * (latitude[later] - latitude[first])
-    east = _DEGREE_M * (longitude[later] - longitude[first]) * np.cos(np.radians(latitude[first]))
+    east = _DEGREE_M * _turned(longitude[later] - longitude[first]) * np.cos(np.radians(latitude[first]))
     moving = way > _LEAST_WAY_M
     if moving.sum() < _FEWEST:
         return None

@@ -1,6 +1,5 @@
 """Fixes in the pose graph: they place a drive on Earth in metres; unusable fixes leave the drive as without fixes."""
 
-import re
 import sys
 
 import numpy as np
@@ -137,28 +136,6 @@ def test_a_straight_road_at_one_speed_neither_rolls_the_car_nor_moves_its_clock(
     roll = np.degrees(np.arcsin(found.enu_from_camera[:, 2, 0]))
     assert abs(roll.mean()) < 1 and np.abs(roll).max() < 1.5
     assert (found.enu_from_camera[:, 2, 1] < -0.9).all()
-
-
-SPOILT = {
-    "swapped": (lambda t, la, lo, h, a: (t, lo, la, h, a), "shape|agree"),
-    "degrees and minutes": (lambda t, la, lo, h, a: (t, la * 100, lo * 100, h, a), "no|none"),
-    "the other hemisphere": (lambda t, la, lo, h, a: (t, -la, lo, h, a), "upside down|shape|agree"),
-    "not a number": (lambda t, la, lo, h, a: (t, la * np.nan, lo, h, a), "none of"),
-    "another day": (lambda t, la, lo, h, a: (t + 86_400, la, lo, h, a), "another time"),
-    "one place": (lambda t, la, lo, h, a: (t, la * 0 + la[0], lo * 0 + lo[0], h, a), "differs from the others"),
-    "null island": (lambda t, la, lo, h, a: (t, la * 0, lo * 0, h, a), "none of"),
-}
-
-
-@pytest.mark.parametrize("kind", SPOILT)
-def test_unusable_fixes_are_reported_in_one_line_and_the_drive_is_joined_without_them(drive, plain, kind):
-    scenario, time_s, gnss = drive
-    spoil, said = SPOILT[kind]
-    joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*spoil(*columns(gnss))))
-    assert joined.georeference is None
-    assert joined.relative_because and "\n" not in joined.relative_because
-    assert re.search(said, joined.relative_because), joined.relative_because
-    np.testing.assert_array_equal(joined.world_from_camera, plain.world_from_camera)
 
 
 def test_columns_that_do_not_fit_together_are_refused():
