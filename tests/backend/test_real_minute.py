@@ -45,12 +45,13 @@ def drawn(request, drives, minute):
     return [chunks(seed) for seed in request.param]
 
 
-def joined(drawn, minute, name, **settings):
+def joined(drawn, minute, name, *, with_speed=True, **settings):
     """Results by a file of positions, the mean of their horizontal errors, and of path lengths over the true one."""
     folder, time_s, origin, poses = minute
     read, truth = read_file(str(folder / name)), poses[:, :3, 3]
     told = {"fixes": read.fixes} if len(read.fixes) else {}
-    results = [join_chunks(one, frame_time_s=time_s, speed=read.speed, **told, **settings) for one in drawn]
+    told |= {"speed": read.speed} if with_speed else {}
+    results = [join_chunks(one, frame_time_s=time_s, **told, **settings) for one in drawn]
     errors, scales = [], []
     for result in results:
         enu = result.world_from_camera[:, :3, 3]
@@ -68,6 +69,13 @@ def test_a_receiver_of_decimetres_places_the_drive_and_tells_how_late_it_is(draw
     for result in results:
         assert result.georeference.clock_offset_s == pytest.approx(0.10, abs=0.05)
         assert result.georeference.speed_factor == pytest.approx(1, abs=0.01)
+
+
+def test_its_positions_alone_do_though_their_times_scatter(drawn, minute):
+    results, off, _ = joined(drawn, minute, "ublox.csv", with_speed=False)
+    assert off <= 0.65
+    for result in results:
+        assert result.georeference.clock_offset_s == pytest.approx(0.10, abs=0.05)
 
 
 def test_a_phones_thirty_fixes_place_the_drive_better_than_they_are_themselves(drawn, minute):

@@ -191,6 +191,17 @@ def test_an_hour_of_positions_for_a_drive_of_seconds_asks_where():
         on_drive_clock(at("utc", [1.7e9, 1.7e9 + 3600]), np.arange(10.0), 10, 5.0)
 
 
+def test_times_of_a_gps_week_take_the_drives_day():
+    monday = 1_699_833_600.0  # 2023-11-13
+    read = on_drive_clock(at("day", [86_400 + 3.0, 86_400 + 4.0]), monday - 1 + np.arange(10.0), 10, 5.0)
+    assert read.positions.fixes.time_s.tolist() == [4, 5]
+
+
+def test_milliseconds_from_the_drives_start_are_named():
+    with pytest.raises(NoPositionsError, match=r"milliseconds\?.*time_ms"):
+        on_drive_clock(at("drive", [0.0, 60_000.0]), np.arange(60.0), 60, 5.0)
+
+
 def test_frame_numbers_are_those_of_the_source():
     read = on_drive_clock(
         at("frame", [10, 12, 99]), np.arange(4) * 0.2, 4, 5.0, frame_numbers=np.array([10, 12, 14, 16])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.georeference.cell_values import angle_of
 from pipeline.georeference.csv_table import read_csv
 from pipeline.georeference.gopro import read_gopro
 from pipeline.georeference.gpx import read_gpx
@@ -89,8 +90,41 @@ HEADERS = {
     "date and time": ("Date\tTime\tLat\tLng\tElevation\tHDOP", "2026-05-04\t{clock}\t{lat}\t{lon}\t{alt}\t0.8"),
     "nanoseconds": ("# timestamp_ns, lat_deg, lon_deg, alt_m, std_n, std_e", "{ns}, {lat}, {lon}, {alt}, 1, 1"),
     "hemispheres": ("utc,lat,lon,alt_msl,geoid_separation", "{iso},{lat}N,{lon}E,{less},40"),
+    "degrees, minutes and seconds": ("time;lat;lon;alt", "{t};{latdms};{londms};{alt}"),
+    "letters in columns of their own": ("utc,lat,N/S,lon,E/W,alt", "{iso},{lat},n,{lon},E,{alt}"),
+    "GPS weeks": ("GPS week,GPS tow (s),lat,lon,alt", "{week},{tow},{lat},{lon},{alt}"),
     "radians": ("time,lat_rad,lon_rad,alt", "{t},{latr},{lonr},{alt}"),
 }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_tables_of_any_usual_encoding_are_read(tmp_path, encoding):
+    path = tmp_path / "gps.csv"
+    path.write_bytes("time;Breite;Länge\r\n0;49,5°;8,25°\r\n1;49,5001°;8,2502°\r\n".encode(encoding))
+    assert read_file(str(path)).fixes.longitude.tolist() == [8.25, 8.2502]
+
+
+@pytest.mark.parametrize(
+    ("text", "degrees"),
+    [
+        ("49°30'15\"N", 49 + 30.25 / 60),
+        ("S 49 30.25'", -(49 + 30.25 / 60)),
+        ("-49:30:15", -(49 + 30.25 / 60)),
+        ("49d30m15s", 49 + 30.25 / 60),
+        ("122,5 W", -122.5),
+        ("-8.4", -8.4),
+        ("49 61 0", np.nan),
+        ("49.5 30", np.nan),
+        ("here", np.nan),
+    ],
+)
+def test_angles_are_read_as_people_write_them(text, degrees):
+    assert angle_of(text) == pytest.approx(degrees, abs=1e-9, nan_ok=True)
+
+
+def test_the_letter_of_a_hemisphere_in_a_column_of_its_own_is_a_sign():
+    read = read_csv(b"t,lat,lat_ref,lon,lon_ref\n0,33.9,S,151.2,E\n1,-33.9,S,70.6,W\n", "gps.csv")
+    assert read.fixes.latitude.tolist() == [-33.9, -33.9] and read.fixes.longitude.tolist() == [151.2, -70.6]
 
 
 @pytest.mark.parametrize("kind", HEADERS)
@@ -109,6 +143,11 @@ def test_header_words_are_understood_as_people_write_them(kind):
         }
         values |= {"lat": f"{lat:.7f}", "lon": f"{lon:.7f}", "alt": alt, "feet": alt / 0.3048, "less": alt - 40}
         values |= {"latc": f"{lat:.7f}".replace(".", ","), "lonc": f"{lon:.7f}".replace(".", ",")}
+        values |= {
+            name: f"{int(v)}°{(v % 1) * 60:.6f}'{letter}"
+            for name, v, letter in (("latdms", lat, "N"), ("londms", lon, "E"))
+        }
+        values |= dict(zip(("week", "tow"), divmod(t + 18 - 315_964_800, 604_800), strict=True))
         values |= {"latr": repr(float(np.radians(lat))), "lonr": repr(float(np.radians(lon)))}
         lines.append(row.format(**values))
     read = read_csv("\n".join(lines).encode(), "gps.csv")
@@ -238,6 +277,7 @@ NOT_READ = {
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0", "neither"),
     "rows without a header": (b"1,49.0,8.4\n2,49.0,8.4\n", "no header line"),
     "a header alone": (b"time,lat,lon\n", "no rows"),
+    "decimal commas between commas": (b"time,lat,lon\n0,49,5,8,25\n1,49,6,8,26\n", "decimal commas"),
     "no times": (b"lat,lon\n49,8\n", "no column of times"),
     "times that are none": (b"time,lat,lon\nsoon,49,8\nlater,49,8\n", "times cannot be read"),
     "broken XML": (b"<gpx><trk>", "no readable GPX"),
