@@ -10,8 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.join import JoinResult
 from pipeline.backend.position_alignment import align_to_fixes
-from pipeline.backend.position_fusion import VERTICAL
-from pipeline.backend.receiver_noise import gate_of
+from pipeline.backend.receiver_noise import VERTICAL, gate_of
 from pipeline.backend.sim3 import Sim3, cross_matrix
 from pipeline.common.fixes import Fixes
 from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic
