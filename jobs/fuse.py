@@ -33,10 +33,8 @@ def summary(config: FuseConfig, fused: Fused, seconds: dict[str, float]) -> str:
     """What was joined, what was not, and where the city is."""
     place = storage.redacted(storage.join(storage.absolute(config.output), "_city"))
     if config.plan:
-        lines = [
-            f"{fused.drives} drives, {fused.candidates} pairs of frames to compare (a tenth to half a second each on "
-            "one core); nothing was written"
-        ]
+        assert fused.plan is not None
+        lines = [f"{fused.drives} drives, {fused.candidates} candidates; nothing was written", *fused.plan.lines()]
     else:
         assert fused.manifest is not None
         counts = fused.manifest.counts
@@ -44,6 +42,7 @@ def summary(config: FuseConfig, fused: Fused, seconds: dict[str, float]) -> str:
             f"city {fused.manifest.version}: {fused.drives} drives in {len(fused.manifest.frames)} frames, "
             f"{fused.accepted} of {fused.links} links accepted ({fused.candidates} candidates)",
             f"  tiles    {counts['tiles']:,}, {fused.tiles_written:,} of them written; {counts['points']:,} points",
+            f"  change   {counts['changes']:,} objects that only one of two drives has",
             f"  where    {place}/{fused.manifest.version}",
         ]
     lines += [f"  note     {note}" for note in fused.notes]

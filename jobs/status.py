@@ -1,6 +1,7 @@
 """Show the state of a run over many drives: python -m jobs.status --output URI [--watch].
 
-It reads only the ledger of the run in the output. It needs no cluster, and works during the run and after it.
+It reads only the ledger of the run in the output, and what jobs.fuse says of itself there. It needs no cluster, and
+works during the run and after it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
 from pipeline.fleet.status.summary import had_nothing_to_do, status_text, summarise
+from pipeline.fuse.progress import read_fuse_run
 
 _RUNS_LOOKED_AT = 20  # earlier runs: most runs of a schedule have nothing to do
 
@@ -60,6 +62,11 @@ def _status(config: StatusConfig) -> None:
         names = list_runs(storage.absolute(config.output))
         show("\n".join(_line(read_run(config.output, name)) for name in names) or "no runs yet")
         return
+    fuse = read_fuse_run(config.output, time.time()) if config.run is None else None
+    if fuse is not None:
+        show(fuse.line(time.time()))
+        if not list_runs(storage.absolute(config.output)):
+            return  # drives that came here by other ways
     run = _watch(config) if config.watch else read_run(config.output, config.run)
     before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
     show(status_text(run, config.failures, time.time(), before))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ Numbers = NDArray[np.int64]
 
 _SECTORS = 8  # headings of a cell; a frame is in the two nearest
 _OPPOSITE = -0.5  # cosine of two headings below which two drives go against each other
-_BLOCK = 2048  # rows compared at once
+_ROWS, _COLUMNS = 1024, 4096  # compared at once: what a core's cache holds
+_OF_A_ROW = 4  # pairs of a row with one other drive
 _NEAR_ROWS = 4  # descriptors before and behind, among which a second look must be alike as well
 
 
@@ -113,51 +115,93 @@ def _at(tracks: Sequence[Track], a: int, n: int, b: int, m: int, score: float, *
 
 
 def by_descriptors(
-    rows: Floats, drive: Numbers, frame: Numbers, threshold: float, per_pair: int, budget: int
+    rows: Floats,
+    drive: Numbers,
+    frame: Numbers,
+    threshold: float,
+    per_pair: int,
+    budget: int,
+    *,
+    fresh: frozenset[int] | None = None,
+    threads: int = 2,
 ) -> list[Candidate]:
     """Pairs of rows (M, K), unit descriptors of frames (M,) of drives (M,) (rising), that are alike, where neighbours
     of both are alike as well: a facade that only looks alike is alone.
 
-    Memory: a block of 2,048 x 2,048 floats, and the pairs above the threshold. Raises ValueError for arrays that do not
-    fit together.
+    fresh: only pairs that one of these drives is in. Exact: every pair of rows is multiplied, a block at a time, by
+    `threads`. Memory: two blocks of 1,024 x 4,096 floats a thread, and of each row its `per_pair` best pairs with each
+    other drive. Raises ValueError for arrays that do not fit together.
     """
     if rows.ndim != 2 or len(drive) != len(rows) or len(frame) != len(rows):
         raise ValueError(f"expected (M, K) descriptors of M drives and frames, got {rows.shape}, {len(drive)}")
-    hits: list[tuple[Numbers, Numbers, Floats]] = []
-    for start in range(0, len(rows), _BLOCK):
-        stop = min(start + _BLOCK, len(rows))
-        before = int(np.searchsorted(drive, drive[stop - 1]))  # rows of earlier drives than the block's last
-        for low in range(0, before, _BLOCK):
-            high = min(low + _BLOCK, before)
-            similar = rows[start:stop] @ rows[low:high].T
-            # of a flat array: five times as fast as of a matrix
-            i, j = np.divmod(np.flatnonzero((similar > threshold).reshape(-1)), similar.shape[1])
-            value = similar[i, j]
-            i, j = i + start, j + low
-            earlier = drive[j] < drive[i]
-            hits.append((i[earlier], j[earlier], value[earlier]))
-    if not hits:
+    starts = range(0, len(rows), _ROWS)
+    with ThreadPoolExecutor(threads, thread_name_prefix="alike") as pool:
+        found = list(pool.map(lambda start: _alike(rows, drive, start, threshold, fresh), starts))
+    if not found:
         return []
-    i, j, value = (np.concatenate([hit[n] for hit in hits]) for n in range(3))
-    pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for n, pair in enumerate(zip(drive[j].tolist(), drive[i].tolist(), strict=True)):
-        pairs[pair].append(n)
+    i, j, value = (np.concatenate([hit[n] for hit in found]) for n in range(3))
+    order = np.lexsort((i, drive[i], drive[j]))
+    i, j, value = i[order], j[order], value[order]
+    pair = drive[j] * (int(drive[-1]) + 1) + drive[i]
     made: list[Candidate] = []
-    for (a, b), numbers in sorted(pairs.items()):
-        mine = np.array(numbers)
-        backed = _backed(j[mine], i[mine], value[mine])
-        if not (backed > 0).any():
-            continue
-        score = float(backed.sum())
-        order = mine[np.argsort(-backed, kind="stable")][: int((backed > 0).sum())]
-        taken: list[int] = []
-        for n in order:  # apart along the second drive, so that they say different things
-            if all(abs(int(i[n]) - int(i[m])) > _NEAR_ROWS for m in taken):
-                taken.append(int(n))
-                made.append(Candidate(a, int(frame[j[n]]), b, int(frame[i[n]]), score, "descriptors"))
-            if len(taken) == per_pair:
-                break
+    for mine in np.split(np.arange(len(pair)), np.flatnonzero(np.diff(pair)) + 1) if len(pair) else []:
+        if len(mine) > 1:
+            made += _spread(mine, i, j, value, drive, frame, per_pair)
     return within_budget(made, budget)
+
+
+def _alike(
+    rows: Floats, drive: Numbers, start: int, threshold: float, fresh: frozenset[int] | None
+) -> tuple[Numbers, Numbers, Floats]:
+    """Rows of a block, rows of earlier drives that are alike, and how much."""
+    stop = min(start + _ROWS, len(rows))
+    before = int(np.searchsorted(drive, drive[stop - 1]))  # rows of earlier drives than the block's last
+    mine = np.isin(drive[start:stop], list(fresh)) if fresh is not None else None
+    hits: list[tuple[Numbers, Numbers, Floats]] = []
+    room = np.empty((stop - start, _COLUMNS), np.float32)
+    for low in range(0, before, _COLUMNS):
+        high = min(low + _COLUMNS, before)
+        if mine is not None and not mine.any() and not np.isin(drive[low:high], list(fresh or ())).any():
+            continue
+        similar = room[:, : high - low]
+        np.matmul(rows[start:stop], rows[low:high].T, out=similar)
+        high_rows = np.flatnonzero(similar.max(1) > threshold)  # few: the rest is not looked at again
+        part = similar[high_rows]
+        k, j = np.nonzero(part > threshold)
+        i, j, value = high_rows[k] + start, j + low, part[k, j]
+        good = drive[j] < drive[i]
+        if fresh is not None:
+            good &= np.isin(drive[i], list(fresh)) | np.isin(drive[j], list(fresh))
+        hits.append((i[good], j[good], value[good]))
+    if not hits:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    i, j, value = (np.concatenate([hit[n] for hit in hits]) for n in range(3))
+    # of a row and another drive a few pairs say all: a car that stands is alike for many rows
+    order = np.lexsort((-value, drive[j], i))
+    i, j, value = i[order], j[order], value[order]
+    place = np.arange(len(i))
+    first = np.concatenate([[True], (np.diff(i) != 0) | (np.diff(drive[j]) != 0)]) if len(i) else np.zeros(0, bool)
+    kept = place - np.maximum.accumulate(np.where(first, place, 0)) < _OF_A_ROW
+    return i[kept], j[kept], value[kept]
+
+
+def _spread(
+    mine: Numbers, i: Numbers, j: Numbers, value: Floats, drive: Numbers, frame: Numbers, per_pair: int
+) -> list[Candidate]:
+    """Candidates of a pair of drives, whose pairs of rows are those at `mine`."""
+    backed = _backed(j[mine], i[mine], value[mine])
+    score = float(backed.sum())
+    made: list[Candidate] = []
+    taken: list[int] = []
+    for n in mine[np.argsort(-backed, kind="stable")][: int((backed > 0).sum())]:
+        # apart along the second drive, so that they say different things
+        if all(abs(int(i[n]) - int(i[m])) > _NEAR_ROWS for m in taken):
+            taken.append(int(n))
+            ends = (int(drive[j[n]]), int(frame[j[n]]), int(drive[i[n]]), int(frame[i[n]]))
+            made.append(Candidate(*ends, score, "descriptors"))
+        if len(taken) == per_pair:
+            break
+    return made
 
 
 def _backed(first: Numbers, second: Numbers, value: Floats) -> Floats:

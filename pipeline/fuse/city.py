@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import DriveError, PipelineError
 from pipeline.fuse.city_files import CityFile, CityManifest, Tile, city_uri, newest_version, read_version
-from pipeline.fuse.city_schema import DRIVES, LINKS, POINTS, POSES
+from pipeline.fuse.city_schema import CHANGE, CHANGES, DRIVES, LINKS, POINTS, POSES
 from pipeline.fuse.placement import Placement
 from pipeline.publish.poses import rotation_from_quaternion
 from pipeline.publish.selection import BoxLike, Selection
@@ -55,6 +55,23 @@ class PublishedCity:
     def links(self) -> pa.Table:
         """city_schema.LINKS, one row a candidate that was looked at."""
         return self._table("links", LINKS)
+
+    @cached_property
+    def changes(self) -> pa.Table:
+        """city_schema.CHANGES, one row an object that is there in one drive and seen through in another."""
+        return self._table("changes", CHANGES)
+
+    @cached_property
+    def change_points(self) -> pa.Table:
+        """city_schema.CHANGE, the points of all objects."""
+        return self._table("change", CHANGE)
+
+    def change_picture(self, path: str) -> bytes:
+        """A picture (JPEG) that `changes` names. Raises DriveError where it is damaged or gone; StorageError."""
+        for file in self.manifest.files:
+            if file.path == path:
+                return self._bytes(file)
+        raise DriveError(f"the manifest of city {self.manifest.version} names no {path}; open the city again")
 
     @property
     def frames(self) -> tuple[str, ...]:
@@ -145,7 +162,7 @@ class PublishedCity:
                 return self._read(file, kind)
         raise DriveError(f"the manifest of city {self.manifest.version} names no {name}.parquet; run jobs.fuse again")
 
-    def _read(self, file: CityFile, kind: pa.Schema) -> pa.Table:
+    def _bytes(self, file: CityFile) -> bytes:
         if file.size > _LARGEST_BYTES:
             raise self._damaged(file, f"has {file.size:,} bytes, at most {_LARGEST_BYTES:,} are read")
         place = storage.join(city_uri(self.output), *file.path.split("/"))
@@ -155,6 +172,10 @@ class PublishedCity:
             raise self._damaged(file, "is gone: a newer version took its place (open the city again), else") from None
         if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
             raise self._damaged(file, "does not hold the bytes that were written")
+        return data
+
+    def _read(self, file: CityFile, kind: pa.Schema) -> pa.Table:
+        data = self._bytes(file)
         try:
             parquet: pq.ParquetFile = open_parquet(io.BytesIO(data))
             if not parquet.schema_arrow.equals(kind, check_metadata=False):

@@ -22,7 +22,9 @@ CITY_FOLDER = "_city"
 MANIFEST = "manifest.json"
 _VERSION = re.compile(r"\d{6,}")
 _FILE = re.compile(
-    r"\d{6,}/(?:(?:drives|poses|links|change)\.parquet|tiles/[A-Za-z0-9.-][A-Za-z0-9._-]*/-?\d+_-?\d+\.(?:parquet|laz))"
+    r"\d{6,}/(?:(?:drives|poses|links|change|changes)\.parquet"
+    r"|tiles/[A-Za-z0-9.-][A-Za-z0-9._-]*/-?\d+_-?\d+\.(?:parquet|copc\.laz)"
+    r"|change/[A-Za-z0-9.-][A-Za-z0-9._-]*/-?\d+_-?\d+_\d+\.jpg)"
 )
 _OURS = re.compile(rf"(?:{_FILE.pattern}|\d{{6,}}/{MANIFEST.replace('.', '[.]')})")
 _PARTIAL = re.compile(r"(?:.*/)?\.[A-Za-z0-9._-]+\.[0-9a-f]{32}\.tmp")
@@ -42,7 +44,8 @@ class CityFile:
 @dataclass(frozen=True)
 class Tile:
     """A square of a frame. x, y: its number along the frame's level axes; drives: names of those that were looked at
-    for it, whether or not a point of theirs stayed; names: drive names by the drive_index in its file."""
+    for it, whether or not a point of theirs stayed; names: drive names by the drive_index in its file; copc: the same
+    points once more, None without."""
 
     frame: str
     x: int
@@ -50,6 +53,17 @@ class Tile:
     file: CityFile
     drives: tuple[str, ...]
     names: Mapping[str, str]
+    copc: CityFile | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Frame, x, y."""
+        return self.frame, self.x, self.y
+
+    @property
+    def files(self) -> tuple[CityFile, ...]:
+        """One, or two with COPC."""
+        return (self.file,) if self.copc is None else (self.file, self.copc)
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,9 @@ class CityManifest:
     @property
     def paths(self) -> frozenset[str]:
         """Every file that it names, below `_city/`."""
-        return frozenset([*(file.path for file in self.files), *(tile.file.path for tile in self.tiles)])
+        return frozenset(
+            [*(file.path for file in self.files), *(one.path for tile in self.tiles for one in tile.files)]
+        )
 
 
 def _checksum(values: object) -> str:
@@ -172,7 +188,7 @@ def publish_version(output: str, manifest: CityManifest, before: CityManifest | 
     Raises StorageError where a file that it names is not there as it was written.
     """
     there = storage.list_below(city_uri(output))
-    for file in (*manifest.files, *(tile.file for tile in manifest.tiles)):
+    for file in (*manifest.files, *(one for tile in manifest.tiles for one in tile.files)):
         if there.get(file.path) != file.size:
             raise storage.NotFoundError(
                 f"city {manifest.version}: {file.path} is not there any more after it was written"

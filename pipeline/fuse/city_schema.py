@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.schema import MADE_BY, MADE_BY_KEY
 
-CITY_SCHEMA_VERSION = 1
+CITY_SCHEMA_VERSION = 2
 
 
 def _schema(title: str, fields: list[tuple[str, pa.DataType, str]]) -> pa.Schema:
@@ -25,6 +25,7 @@ DRIVES = _schema(
         ("drive_index", _I, "number of the drive in this version"),
         ("drive_id", _S, "name of the drive"),
         ("key", _S, "identity and date of the result that took part"),
+        ("recorded_s", _F, "when it was recorded (or else published), seconds since 1970"),
         ("frame", _S, "frame that it stands in"),
         ("on_earth", pa.bool_(), "whether that is metres east, north, up"),
         ("scale", _F, "city_from_drive: city units a unit of the drive (the mean over the drive)"),
@@ -75,5 +76,35 @@ POINTS = _schema(
         ("drive_index", _I, "drive that saw it, a number of drives.parquet of the version that wrote the tile"),
         ("frame_index", _I, "frame of that drive"),
         ("class", pa.uint8(), "0 unknown | 2 ego"),
+    ],
+)
+CHANGE = _schema(
+    "one row a point that is there in one drive and seen through in another, thinned",
+    [
+        *[(axis, pa.float32(), f"position in the city along {axis}") for axis in "xyz"],
+        ("r", pa.uint8(), "red, sRGB"),
+        ("g", pa.uint8(), "green, sRGB"),
+        ("b", pa.uint8(), "blue, sRGB"),
+        ("class", pa.uint8(), "1 gone: only the earlier drive has it | 2 new: only the later one"),
+        ("object", _S, "object that it belongs to, of changes.parquet"),
+        ("frame_index", _I, "frame that saw it, of the object's drive"),
+    ],
+)
+CHANGES = _schema(
+    "one row an object that is there in one drive and seen through in another",
+    [
+        ("object", _S, "name of the object: frame of the city, tile, number"),
+        ("frame", _S, "frame of the city that it stands in"),
+        ("tile_x", _I, "tile that it stands in"),
+        ("tile_y", _I, "tile that it stands in"),
+        ("class", pa.uint8(), "1 gone: only the earlier drive has it | 2 new: only the later one"),
+        ("drive_id", _S, "drive that has it"),
+        ("other_id", _S, "drive that looked through"),
+        ("points", _I, "points of it"),
+        *[(f"low_{axis}", _F, f"lowest {axis}") for axis in "xyz"],
+        *[(f"high_{axis}", _F, f"highest {axis}") for axis in "xyz"],
+        ("drive_frame", _I, "frame of the drive that shows it"),
+        ("other_frame", _I, "frame of the other drive that looks through it"),
+        ("picture", _S, "file below _city/ that shows both frames, null without"),
     ],
 )

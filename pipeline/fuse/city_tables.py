@@ -14,10 +14,10 @@ from pipeline import storage
 from pipeline.backend.loop_detection import whiten
 from pipeline.fuse.city_files import CityFile, city_uri
 from pipeline.fuse.city_schema import DRIVES, LINKS, POSES
+from pipeline.fuse.evidence import Verified
 from pipeline.fuse.placement import Placement
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.solve import City
-from pipeline.fuse.verification import Verified
 from pipeline.publish.files import publish_file
 from pipeline.publish.poses import quaternion_from_rotation
 
@@ -87,6 +87,7 @@ def _drives(
         "drive_index": np.arange(len(drives)),
         "drive_id": [drive.drive_id for drive in drives],
         "key": [drive.key for drive in drives],
+        "recorded_s": [drive.recorded_s for drive in drives],
         "frame": [placement.frame for placement in placements],
         "on_earth": [fused.on_earth for fused in city.drives],
         "scale": [move.scale for move in moves],

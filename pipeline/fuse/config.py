@@ -18,13 +18,17 @@ class FuseConfig:
     drive: tuple[str, ...] = ()
     """Only these drives; by default every one of the output."""
     plan: bool = False
-    """Only say what would be done: drives, candidates, verifications."""
+    """Only say what it would take: pairs to compare, time, memory, bytes."""
     images_from: str | None = None
     """The folder that holds a folder of images (or a video) a drive, by the drive's name, where the input is gone."""
     tile: float = 50.0
     """Side of a tile, metres. In a frame that is not metric the usual step between two frames counts as one."""
     voxel: float = 0.1
     """One point is kept in each cube of this side, metres (as `tile`), over all drives."""
+    change: bool = True
+    """Find what is there in one drive and seen through in the next by date."""
+    copc: bool = True
+    """Write every tile as COPC (LAZ) beside its Parquet; needs laspy (pip install 'city-reconstruction[export]')."""
     budget: int = 30
     """Candidates of a drive that are looked at, at most."""
     per_pair: int = setting(6, expert=True)

@@ -7,8 +7,10 @@ agree by chance meet more and more true ones before they are asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +27,34 @@ BOUND = float(chi2_distribution.ppf(CONFIDENCE, 7))
 _NONLINEAR = 0.02  # share of a shift that a linear model misses
 
 
+WHOLE = 16
+"""Drives of a group up to which all of them take part when its links are judged."""
+
+
 @dataclass(frozen=True, eq=False)
 class Support:
-    """What speaks for joining two groups: links that agree, lead over the next set that disagrees, the move of the
-    second group."""
+    """What speaks for joining two groups: links that agree, lead over the next set that disagrees, the link whose move
+    they agree with."""
 
     links: tuple[int, ...]
     lead: int
     surprise: float
-    move: Sim3
+    tried: int
 
     @property
     def rank(self) -> tuple[int, int, float]:
-        """The greater, the sooner the groups are joined."""
-        return self.lead, len(self.links), -self.surprise
+        """The smaller, the sooner the groups are joined."""
+        return -self.lead, -len(self.links), self.surprise
 
 
 class Grouping:
     """Groups of drives that grow: `run` joins all that links can join.
 
     state: of all chunks, each group in the frame of its first drive; group (D,): of each drive; accepted: links.
+
+    Of a group of more than 16 drives only those take part in judging a link that lie on the way between the drives that
+    are asked about: more could only make what is expected of a link narrower. Such a group is solved around its new
+    links, with the drives beyond held, and as a whole when it has grown by the half.
     """
 
     def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
@@ -52,41 +62,140 @@ class Grouping:
         self._drive_of_node, self._ends = drive_of_node, ends
         self.group = np.arange(int(drive_of_node.max()) + 1)
         self.accepted: set[int] = set()
+        self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # accepted links from drive to drive
+        self._settled = np.ones(len(self.group), np.int64)  # drives that a group had when it was solved as a whole
 
     def run(self) -> None:
         """Join groups until no link leads from one to another."""
+        between: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for number, (first, second) in enumerate(self._ends.tolist()):
+            between[first][second].append(number)
+            between[second][first].append(number)
         known: dict[tuple[int, int], Support] = {}
-        while pairs := self._pairs():
-            for pair, links in pairs.items():
-                if pair not in known:
-                    known[pair] = self._support(*pair, links)
-            a, b = max(pairs, key=lambda pair: (known[pair].rank, -pair[0], -pair[1]))
-            self._join(a, b, known[a, b])
-            known = {pair: support for pair, support in known.items() if not {a, b} & set(pair)}
+        queue: list[tuple[tuple[int, int, float], int, int, int]] = []
 
-    def _pairs(self) -> dict[tuple[int, int], list[int]]:
-        """Links between two groups, by the groups, the lower number first."""
-        pairs: dict[tuple[int, int], list[int]] = {}
-        for number, (first, second) in enumerate(self.group[self._ends]):
-            if first != second:
-                pairs.setdefault((min(first, second), max(first, second)), []).append(number)
-        return pairs
+        def weigh(a: int, b: int) -> None:
+            a, b = min(a, b), max(a, b)
+            known[a, b] = support = self._support(a, b, sorted(between[a][b]))
+            heappush(queue, (support.rank, a, b, id(support)))
+
+        for a in list(between):
+            for b in list(between[a]):
+                if a < b:
+                    weigh(a, b)
+        while queue:
+            _, a, b, version = heappop(queue)
+            if (a, b) not in known or id(known[a, b]) != version:
+                continue
+            self._join(a, b, known.pop((a, b)))
+            beside = between.pop(b)
+            del beside[a], between[a][b]
+            small = int((self.group == a).sum()) <= WHOLE
+            for c, links in beside.items():
+                del between[c][b]
+                old = known.pop((min(b, c), max(b, c)))
+                both = c in between[a]
+                between[a][c] += links
+                between[c][a] = between[a][c]
+                if both or small:
+                    weigh(a, c)
+                else:  # nothing new speaks for or against it
+                    pair = (min(a, c), max(a, c))
+                    known[pair] = kept = replace(old)
+                    heappush(queue, (kept.rank, *pair, id(kept)))
+            for c in list(between[a]):
+                if small and c not in beside:
+                    weigh(a, c)
 
     def nodes(self, *groups: int) -> Numbers:
         """Chunks of the groups."""
         return np.nonzero(np.isin(self.group[self._drive_of_node], groups))[0]
 
+    def _nodes_of(self, drives: Iterable[int]) -> Numbers:
+        return np.nonzero(np.isin(self._drive_of_node, list(drives)))[0]
+
     def _join(self, a: int, b: int, support: Support) -> None:
-        nodes_b = self.nodes(b)
-        self.state = _moved(self.state, support.move, nodes_b)
+        move = self._move(self.state, self._links, support.tried, swapped=self.group[self._ends[support.tried, 0]] == b)
+        self.state = _moved(self.state, move, self.nodes(b))
         self.group[self.group == b] = a
-        self.accepted |= set(support.links)
-        self.settle(a)
+        self.accept(support.links)
+        size = int((self.group == a).sum())
+        if size <= WHOLE or size >= 1.5 * self._settled[a]:
+            self.settle(a)
+            self._settled[a] = size
+            return
+        friends = self._friends
+        active = {int(drive) for link in support.links for drive in self._ends[link]}
+        active |= {friend for drive in active for friend in friends[drive]}
+        border = {friend for drive in active for friend in friends[drive]} - active
+        nodes = self._nodes_of(active | border)
+        held = np.nonzero(np.isin(self._drive_of_node[nodes], list(border)))[0].tolist() or [0]
+        state, joints, rows = self._part(nodes, self._inside(active | border))
+        self._put(nodes, settled(state, joints, rows, held=held))
 
     def settle(self, group: int, joints: Joints | None = None) -> None:
         """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
-        state, own, rows = self._part(self.nodes(group), self._inside(group), joints)
-        self._put(self.nodes(group), settled(state, own, rows, held=[0]))
+        nodes = self.nodes(group)
+        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
+        self._put(nodes, settled(state, own, rows, held=[0]))
+
+    def _members(self, group: int) -> set[int]:
+        return {int(drive) for drive in np.nonzero(self.group == group)[0]}
+
+    def accept(self, links: Iterable[int]) -> None:
+        """Believe links within a group from now on."""
+        for link in set(links) - self.accepted:
+            self.accepted.add(link)
+            first, second = self._ends[link].tolist()
+            self._friends[first][second] += 1
+            self._friends[second][first] += 1
+
+    def discard(self, link: int) -> None:
+        """Believe a link no more."""
+        self.accepted.discard(link)
+        first, second = self._ends[link].tolist()
+        for one, other in ((first, second), (second, first)):
+            self._friends[one][other] -= 1
+            if not self._friends[one][other]:
+                del self._friends[one][other]
+
+    def links_between(self, first: int, second: int) -> int:
+        """Accepted links between two drives."""
+        return self._friends[first][second]
+
+    def holds_without(self, link: int) -> bool:
+        """Whether the drives of an accepted link stay joined without it."""
+        first, second = self._ends[link].tolist()
+        if self._friends[first][second] > 1:
+            return True
+        seen, queue = {first}, [first]
+        while queue and second not in seen:
+            here = queue.pop()
+            for friend in self._friends[here].keys() - seen:
+                if {here, friend} != {first, second}:
+                    seen.add(friend)
+                    queue.append(friend)
+        return second in seen
+
+    def _asked(self, group: int, links: Sequence[int]) -> set[int]:
+        """Drives of a group that take part in judging links: all of few, else those on the way between their ends."""
+        members = self._members(group)
+        if len(members) <= WHOLE:
+            return members
+        ends = {int(drive) for link in links for drive in self._ends[link] if self.group[drive] == group}
+        start = min(ends)
+        came, queue = {start: start}, deque([start])
+        while queue and not ends <= came.keys():
+            here = queue.popleft()
+            for friend in sorted(self._friends[here].keys() - came.keys()):
+                came[friend] = here
+                queue.append(friend)
+        asked = set(ends)
+        for drive in ends:
+            while drive != start:
+                drive = came[drive]
+                asked.add(drive)
+        return asked
 
     def deviations(
         self, group: int, joints: Joints, middles: Mapping[int, Frames], positions: Positions | None
@@ -94,7 +203,7 @@ class Grouping:
         """Of the place of a frame of each drive of a group (middles, by drive), city units: against the group's first
         chunk, or with `positions` against the Earth. The largest axis'."""
         nodes = self.nodes(group)
-        state, own, rows = self._part(nodes, self._inside(group), joints)
+        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
         number = np.full(len(self.state.scale), -1)
         number[nodes] = np.arange(len(nodes))
         groups = [joint_rows(state, own), link_rows(state, rows)]
@@ -116,7 +225,7 @@ class Grouping:
         The drives' slow errors are not unknowns: fixes of two minutes count as one instead.
         """
         nodes = self.nodes(group)
-        state, own, rows = self._part(nodes, self._inside(group), joints)
+        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
         number = np.full(len(self.state.scale), -1)
         number[nodes] = np.arange(len(nodes))
         mine = positions.of(np.isin(positions.drive, np.nonzero(self.group == group)[0]))
@@ -141,9 +250,12 @@ class Grouping:
         first, second = self.group[self._ends[link]]
         return int(first) if first == second else None
 
-    def _inside(self, *groups: int) -> list[int]:
-        """Accepted links within the groups."""
-        return [n for n in sorted(self.accepted) if (np.isin(self.group[self._ends[n]], groups)).all()]
+    def _inside(self, drives: set[int]) -> list[int]:
+        """Accepted links between these drives."""
+        among = np.zeros(len(self.group), bool)
+        among[list(drives)] = True
+        links = np.sort(np.fromiter(self.accepted, np.int64, len(self.accepted)))
+        return [int(n) for n in links[among[self._ends[links]].all(1)]]
 
     def _part(
         self, nodes: Numbers, links: Sequence[int], joints: Joints | None = None
@@ -172,12 +284,12 @@ class Grouping:
 
     def _support(self, a: int, b: int, links: Sequence[int]) -> Support:
         """The largest set of `links` (at least one) between groups a and b that can be true together."""
-        nodes = self.nodes(a, b)
-        inside = self._inside(a, b)
+        drives = self._asked(a, links) | self._asked(b, links)
+        nodes, inside = self._nodes_of(drives), self._inside(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
-        of_b = np.nonzero(np.isin(nodes, self.nodes(b)))[0]
+        of_b = np.nonzero(self.group[self._drive_of_node[nodes]] == b)[0]
         between = np.arange(len(inside), len(rows))
-        sets: list[tuple[tuple[int, ...], float, Sim3]] = []
+        sets: list[tuple[tuple[int, ...], float, int]] = []
         open_ones = list(range(len(links)))
         while open_ones:
             tried = open_ones[0]
@@ -188,12 +300,12 @@ class Grouping:
             candidates = link_rows(at, rows[between])
             taken, chi2 = compatible(candidates, equations.covariance(candidates), begin=tried)
             chosen = tuple(int(n) for n in np.nonzero(taken)[0])
-            sets.append((chosen, float(chi2[list(chosen)].sum()), move))
+            sets.append((chosen, float(chi2[list(chosen)].sum()), tried))
             open_ones = [n for n in open_ones if n not in chosen and n != tried]
         sets.sort(key=lambda one: (-len(one[0]), one[1]))
-        best, surprise, move = sets[0]
+        best, surprise, tried = sets[0]
         rivals = [len(one[0]) for one in sets[1:] if not set(best) & set(one[0])]
-        return Support(tuple(links[n] for n in best), len(best) - max(rivals, default=0), surprise, move)
+        return Support(tuple(links[n] for n in best), len(best) - max(rivals, default=0), surprise, links[tried])
 
     @staticmethod
     def _move(state: State, rows: LinkRows, number: int, *, swapped: bool) -> Sim3:
@@ -208,8 +320,8 @@ class Grouping:
     def weighed(self, group: int, links: Sequence[int]) -> tuple[Array, NDArray[np.bool_]]:
         """Of links within a group that are not accepted: chi2 (m,) against the solution, and those that fit together
         with it."""
-        nodes = self.nodes(group)
-        inside = self._inside(group)
+        drives = self._asked(group, links)
+        nodes, inside = self._nodes_of(drives), self._inside(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
         believed, asked = rows[np.arange(len(inside))], rows[np.arange(len(inside), len(rows))]
         equations = CityEquations(len(nodes), [joint_rows(state, joints), link_rows(state, believed)], held=[0])
@@ -217,7 +329,7 @@ class Grouping:
         taken, chi2 = compatible(candidates, equations.covariance(candidates))
         return chi2, taken
 
-    def own_chi2(self, links: Sequence[int]) -> Array:
+    def own_chi2(self, links: Sequence[int] | Numbers) -> Array:
         """(m,): squared residuals of links in their own deviations."""
         rows = link_rows(self.state, self._links[np.asarray(links, np.int64)])
         return np.asarray(np.einsum("ni,nij,nj->n", rows.residual, rows.information, rows.residual))

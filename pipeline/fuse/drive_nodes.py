@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.join import JoinResult
-from pipeline.backend.sim3 import rotation_exp, rotation_log
+from pipeline.backend.sim3 import cross_matrix, rotation_exp, rotation_log
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -44,6 +44,10 @@ class Joints:
     log_scale: Array
     unit: Array
     information: Array
+
+    def numbered_from(self, offset: int) -> Joints:
+        """The same of chunks whose first has another number."""
+        return replace(self, first=self.first + offset, second=self.second + offset)
 
     @staticmethod
     def joined(parts: Sequence[Joints]) -> Joints:
@@ -98,7 +102,7 @@ def own_state(drive: JoinResult) -> State:
     )
 
 
-def joints_of(drive: JoinResult, offset: int, config: BackendConfig, looseness: float = 1.0) -> Joints:
+def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) -> Joints:
     """What holds the drive's chunks together: its overlaps, with what they cannot show, and its own accepted loops.
 
     Both are taken as they were solved: alone the drive stays as it is. looseness: factor of the deviations of what
@@ -117,14 +121,18 @@ def joints_of(drive: JoinResult, offset: int, config: BackendConfig, looseness: 
             place = np.hypot(loop.residual or 0.0, _LOOP_PLACE * max(way, _LEAST_WAY))
             covariances.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
     first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    back = state.rotation[first].transpose(0, 2, 1)
-    between = np.einsum("nij,nj->ni", back, state.translation[second] - state.translation[first])
     information = np.stack([np.linalg.inv(c) for c in covariances]) if covariances else np.zeros((0, 7, 7))
+    return _as_solved(state, first, second, information)
+
+
+def _as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
+    """Joints between chunks as they stand."""
+    back = state.rotation[first].transpose(0, 2, 1)
     return Joints(
-        first + offset,
-        second + offset,
+        first,
+        second,
         back @ state.rotation[second],
-        between,
+        np.einsum("nij,nj->ni", back, state.translation[second] - state.translation[first]),
         np.log(state.scale[second] / state.scale[first]),
         state.scale[first],
         information,
@@ -160,6 +168,56 @@ def _edge_covariance(
     loose = np.array([np.pi] * 3 + [10 * way] * 3 + [1.0])
     result = turned @ given @ turned.T + np.diag(np.where(lost, loose, looseness * unseen) ** 2)
     return np.asarray((result + result.T) / 2)
+
+
+def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, Joints]:
+    """A drive of which only every so many-th chunk (and the last) is an unknown, for cities whose chunks are too many
+    to be solved at once: what lies between is placed between them as the drive has it. joints: of the drive alone,
+    numbered from 0; those that follow each other are chained, with their covariances carried to their common end."""
+    state = own_state(drive)
+    count = len(state.scale)
+    kept = np.unique(np.append(np.arange(0, count, every), count - 1))
+    thin = replace(
+        drive,
+        world_from_chunk=tuple(drive.world_from_chunk[n] for n in kept),
+        chunk_frames=tuple(drive.chunk_frames[n] for n in kept),
+    )
+    chain = joints.second == joints.first + 1
+    new_first, new_second, covariances = [], [], []
+    end_of = np.searchsorted(
+        kept, joints.first[chain], side="right"
+    )  # the kept chunk that a link of the chain leads to
+    carried = _carried(state, joints, chain, kept[end_of], kept[end_of - 1])
+    for end in np.unique(end_of):
+        new_first.append(int(end) - 1)
+        new_second.append(int(end))
+        covariances.append(carried[end_of == end].sum(0))
+    near = (
+        np.abs(joints.first[~chain][:, None] - kept).argmin(1),
+        np.abs(joints.second[~chain][:, None] - kept).argmin(1),
+    )
+    for n, (a, b) in enumerate(zip(*(part.tolist() for part in near), strict=True)):
+        if a != b:
+            new_first.append(a)
+            new_second.append(b)
+            covariances.append(np.linalg.inv(joints.information[~chain][n]))
+    information = np.stack([np.linalg.inv(c) for c in covariances]) if covariances else np.zeros((0, 7, 7))
+    return thin, _as_solved(own_state(thin), np.array(new_first, np.int64), np.array(new_second, np.int64), information)
+
+
+def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Numbers, start: Numbers) -> Array:
+    """(m, 7, 7): covariances of joints of a chain, as errors of the joint from chunk `start` to chunk `end` (m,)."""
+    first, second = joints.first[chain], joints.second[chain]
+    arm = state.translation[end] - state.translation[second]
+    back = state.rotation[start].transpose(0, 2, 1)
+    turn = state.rotation[end].transpose(0, 2, 1) @ state.rotation[second]
+    jacobian = np.zeros((len(first), 7, 7))
+    jacobian[:, :3, :3] = turn
+    jacobian[:, 3:6, :3] = -back @ cross_matrix(arm) @ state.rotation[second]
+    jacobian[:, 3:6, 3:6] = back @ state.rotation[first]
+    jacobian[:, 3:6, 6] = np.einsum("nij,nj->ni", back, arm)
+    jacobian[:, 6, 6] = 1
+    return np.asarray(jacobian @ np.linalg.inv(joints.information[chain]) @ jacobian.transpose(0, 2, 1))
 
 
 def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Frames:

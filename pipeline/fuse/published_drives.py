@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ Array = NDArray[np.float64]
 # A result keeps of an overlap how noisy it was beside the drive's others, not its covariance. A usual overlap's
 # deviations: turn (radians), shift (share of the way between both chunks), log scale, as measured on KITTI 00's chunks.
 _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
+
+
+_CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # 1990: what is earlier counts from the drive's start
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,15 @@ class FusibleDrive:
     def key(self) -> str:
         """What this very result is known by: a drive that is done again has another."""
         return f"{self.opened.manifest.identity}@{self.opened.manifest.published_at}"
+
+    @property
+    def recorded_s(self) -> float:
+        """When it was recorded, seconds since 1970: by its own clock where that tells the date, else when it was
+        published."""
+        stamps = self.opened.cameras.timestamps_ns
+        if stamps is not None and stamps[0] > _CLOCK_TELLS_DATE_NS:
+            return float(stamps[0]) / 1e9
+        return datetime.fromisoformat(self.opened.manifest.published_at.replace("Z", "+00:00")).timestamp()
 
 
 def read_drive(opened: PublishedDrive) -> FusibleDrive:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,16 +14,17 @@ from pipeline.backend.join import JoinResult
 from pipeline.backend.sim3 import Sim3, nearest_rotation
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
-from pipeline.fuse.consistent_links import BOUND, Grouping
-from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state
+from pipeline.fuse.consistent_links import BOUND, WHOLE, Grouping
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
 
 # Deviations of what overlaps cannot show, over those by which links are judged: a drive is bent to its links as little
 # as they allow.
 _LOOSENESS = (0.02, 0.06, 0.2, 1.0)
-_ROUNDS = 6  # times the set of accepted links may change at the end
+_ROUNDS, _ROUNDS_OF_MANY = 6, 2  # times the set of accepted links may change at the end
 _USUAL = 1.5 * float(chi2_distribution.ppf(0.5, 7))  # median chi2 of true links; their deviations are guesses too
+_MOST_CHUNKS = 24_000  # of a city, that are unknowns; of more only every second, third ... of a drive is
 _MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
 _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
 
@@ -102,23 +103,29 @@ def solve(
             if drive >= len(drives) or frame >= len(drives[drive].frame_index):
                 raise ValueError(f"link {number} names frame {frame} of drive {drive}, which is not there")
     config = config or BackendConfig()
-    states = [own_state(drive) for drive in drives]
+    chunks = sum(len(drive.world_from_chunk) for drive in drives)
+    every = -(-chunks // _MOST_CHUNKS)
+    nodes = [_thin(drive, config, _LOOSENESS[-1], every) for drive in drives]
+    thin = [one for one, _ in nodes]
+    states = [own_state(drive) for drive in thin]
     offset = np.cumsum([0, *(len(state.scale) for state in states)])
     state = State(*(np.concatenate([getattr(s, n) for s in states]) for n in ("scale", "rotation", "translation")))
-    joints = _joints(drives, offset, config, _LOOSENESS[-1])
-    frames = [frames_of(drive, int(at)) for drive, at in zip(drives, offset, strict=False)]
+    joints = _numbered([one for _, one in nodes], offset)
     drive_of_node = np.repeat(np.arange(len(drives), dtype=np.int64), np.diff(offset))
     ends = np.array([(link.first, link.second) for link in links], np.int64).reshape(-1, 2)
-    grouping = Grouping(state, joints, _link_rows(links, frames), drive_of_node, ends)
+    grouping = Grouping(state, joints, _link_rows(links, thin, offset), drive_of_node, ends)
     grouping.run()
     verdicts = _judged(grouping, ends)
-    used = _tighten(grouping, [_joints(drives, offset, config, looseness) for looseness in _LOOSENESS])
-    positions = read_positions(drives, offset, fixes or {}, frame_time_s or {}, origin)
+    used = _tighten(
+        grouping,
+        lambda looseness: _numbered([_thin(drive, config, looseness, every)[1] for drive in drives], offset),
+    )
+    positions = read_positions(thin, offset, fixes or {}, frame_time_s or {}, origin)
     on_earth, doubts = _onto_earth(grouping, positions, used)
-    spread = _deviations(grouping, frames, used, positions, on_earth)
+    spread = _deviations(grouping, thin, offset, used, positions, on_earth)
     fused = tuple(
         replace(
-            _fused(drive, frames[n], grouping, n, int(grouping.group[n]) in on_earth),
+            _fused(drive, frames_of(thin[n], int(offset[n])), grouping, n, int(grouping.group[n]) in on_earth),
             deviation=spread.get(n, float("nan")),
         )
         for n, drive in enumerate(drives)
@@ -149,13 +156,14 @@ def _onto_earth(
 
 def _deviations(
     grouping: Grouping,
-    frames: Sequence[Frames],
+    drives: Sequence[JoinResult],
+    offset: NDArray[np.int64],
     joints: Mapping[int, Joints],
     positions: Positions | None,
     on_earth: set[int],
 ) -> dict[int, float]:
     answer: dict[int, float] = {}
-    middles = {n: one[np.array([len(one.log_unit) // 2])] for n, one in enumerate(frames)}
+    middles = {n: frames_of(one, int(offset[n]), np.array([len(one.frame_index) // 2])) for n, one in enumerate(drives)}
     for group, size in zip(*np.unique(grouping.group, return_counts=True), strict=True):
         if size <= _MOST_ASKED:
             earth = positions if int(group) in on_earth else None
@@ -163,39 +171,51 @@ def _deviations(
     return answer
 
 
-def _joints(drives: Sequence[JoinResult], offset: NDArray[np.int64], config: BackendConfig, looseness: float) -> Joints:
-    return Joints.joined(
-        [joints_of(drive, int(at), config, looseness) for drive, at in zip(drives, offset, strict=False)]
-    )
+def _thin(drive: JoinResult, config: BackendConfig, looseness: float, every: int) -> tuple[JoinResult, Joints]:
+    joints = joints_of(drive, config, looseness)
+    return (drive, joints) if every == 1 else thinned(drive, joints, every)
 
 
-def _tighten(grouping: Grouping, joints: Sequence[Joints]) -> dict[int, Joints]:
-    """Solve each component with the tightest of `joints` that its links, by their own deviations, can be true with,
-    and say which those were.
+def _numbered(joints: Sequence[Joints], offset: NDArray[np.int64]) -> Joints:
+    return Joints.joined([one.numbered_from(int(at)) for one, at in zip(joints, offset, strict=False)])
+
+
+def _tighten(grouping: Grouping, joints: Callable[[float], Joints]) -> dict[int, Joints]:
+    """Solve each component with the tightest joints (by looseness) that its links, by their own deviations, can be true
+    with, and say which those were.
 
     Links are judged with all that overlaps might not show; used as a weight, that lets the noise of links bend drives
     that are better than they.
     """
-    used = {}
-    for group in sorted(set(grouping.group.tolist())):
-        links = [n for n in sorted(grouping.accepted) if grouping.group_of_link(n) == group]
-        used[group] = joints[0]
-        if not links:
-            continue
-        for tight in joints:
-            used[group] = tight
-            grouping.settle(group, tight)
-            if np.median(grouping.own_chi2(links)) <= _USUAL:
-                break
+    used: dict[int, Joints] = {}
+    open_ones = sorted(set(grouping.group.tolist()))
+    for looseness in _LOOSENESS:
+        tight = joints(looseness)
+        used |= dict.fromkeys(open_ones, tight)
+        left = []
+        for group in open_ones:
+            links = [n for n in sorted(grouping.accepted) if grouping.group_of_link(n) == group]
+            if links:
+                grouping.settle(group, tight)
+                if np.median(grouping.own_chi2(links)) > _USUAL:
+                    left.append(group)
+        open_ones = left
+        if not open_ones:
+            break
     return used
 
 
-def _link_rows(links: Sequence[Link], frames: Sequence[Frames]) -> LinkRows:
+def _link_rows(links: Sequence[Link], drives: Sequence[JoinResult], offset: NDArray[np.int64]) -> LinkRows:
     def end(which: Sequence[tuple[int, int]]) -> Frames:
+        """Drive by drive, then back in the order of the links."""
         names = ("node", "share", "own_rotation", "own_position", "log_unit")
-        empty = frames[0][np.zeros(0, np.int64)]
-        parts = [frames[drive][np.array([frame])] for drive, frame in which]
-        return Frames(*(np.concatenate([getattr(part, n) for part in [empty, *parts]]) for n in names))
+        ends = np.array(which, np.int64).reshape(-1, 2)
+        order = np.argsort(ends[:, 0], kind="stable")
+        parts = [frames_of(drives[0], 0, np.zeros(0))]
+        for drive in np.unique(ends[:, 0]):
+            parts.append(frames_of(drives[drive], int(offset[drive]), ends[order][ends[order, 0] == drive, 1]))
+        joined = Frames(*(np.concatenate([getattr(part, n) for part in parts]) for n in names))
+        return joined[np.argsort(order, kind="stable")]
 
     return LinkRows(
         end([(link.first, link.first_frame) for link in links]),
@@ -208,53 +228,44 @@ def _link_rows(links: Sequence[Link], frames: Sequence[Frames]) -> LinkRows:
 
 
 def _judged(grouping: Grouping, ends: NDArray[np.int64]) -> tuple[LinkVerdict, ...]:
-    """Let in what fits the solution after all, put out what does not, and say why."""
+    """Let in what fits the solution after all, put out what does not, and say why.
+
+    In a small component the worst link goes alone, and all others are weighed together; in a large one (more drives
+    than are looked at as a whole) that is done for each pair of drives by itself, so that it takes few rounds.
+    """
     chi2 = np.full(len(ends), np.inf)
-    groups = sorted(set(grouping.group.tolist()))
-    for _ in range(_ROUNDS):
-        changed = False
-        for group in groups:
-            inside = [n for n in range(len(ends)) if (grouping.group[ends[n]] == group).all()]
-            believed = [n for n in inside if n in grouping.accepted]
-            others = [n for n in inside if n not in grouping.accepted]
-            if believed:
-                chi2[believed] = grouping.own_chi2(believed)
-                worst = believed[int(np.argmax(chi2[believed]))]
-                if chi2[worst] > BOUND and _still_joined(grouping, ends, group, worst):
-                    grouping.accepted.discard(worst)
-                    grouping.settle(group)
+    group_of = grouping.group[ends]
+    for group in np.unique(group_of[group_of[:, 0] == group_of[:, 1], 0]).tolist():
+        inside = np.flatnonzero((group_of == group).all(1))
+        large = int((grouping.group == group).sum()) > WHOLE
+        pair_of = ends[inside].min(1) * len(grouping.group) + ends[inside].max(1) if large else np.zeros(len(inside))
+        pairs = [inside[pair_of == pair].tolist() for pair in np.unique(pair_of)]
+        for _ in range(_ROUNDS_OF_MANY if large else _ROUNDS):
+            changed = False
+            chi2[inside] = np.where([n in grouping.accepted for n in inside], grouping.own_chi2(inside), chi2[inside])
+            for pair in pairs:
+                believed = [n for n in pair if n in grouping.accepted]
+                worst = max(believed, key=lambda n: chi2[n], default=None)
+                if worst is not None and chi2[worst] > BOUND and grouping.holds_without(worst):
+                    grouping.discard(worst)
                     changed = True
                     continue
-            if others:
-                chi2[others], fits = grouping.weighed(group, others)
-                new = {n for n, fit in zip(others, fits, strict=True) if fit}
-                if new:
-                    grouping.accepted |= new
-                    grouping.settle(group)
-                    changed = True
-        if not changed:
-            break
+                others = [n for n in pair if n not in grouping.accepted]
+                if others:
+                    chi2[others], fits = grouping.weighed(group, others)
+                    new = [n for n, fit in zip(others, fits, strict=True) if fit]
+                    grouping.accept(new)
+                    changed |= bool(new)
+            if not changed:
+                break
+            grouping.settle(group)
     return tuple(_verdict(grouping, ends, n, float(chi2[n])) for n in range(len(ends)))
-
-
-def _still_joined(grouping: Grouping, ends: NDArray[np.int64], group: int, without: int) -> bool:
-    """Whether the group holds together without a link."""
-    drives = np.nonzero(grouping.group == group)[0]
-    reached, size = {int(drives[0])}, 0
-    used = [n for n in grouping.accepted if n != without and (grouping.group[ends[n]] == group).all()]
-    while len(reached) != size:
-        size = len(reached)
-        for n in used:
-            if reached & set(ends[n].tolist()):
-                reached |= set(ends[n].tolist())
-    return len(reached) == len(drives)
 
 
 def _verdict(grouping: Grouping, ends: NDArray[np.int64], number: int, chi2: float) -> LinkVerdict:
     first, second = ends[number]
     if number in grouping.accepted:
-        pair = {int(first), int(second)}
-        alone = sum(1 for n in grouping.accepted if set(ends[n].tolist()) == pair) == 1
+        alone = grouping.links_between(int(first), int(second)) == 1
         return LinkVerdict(True, chi2, "agrees" + (", the only one between its drives" if alone else ""))
     return LinkVerdict(
         False, chi2, f"contradicts the other links and the drives: chi2 {chi2:.3g}, at most {BOUND:.3g} allowed"

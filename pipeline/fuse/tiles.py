@@ -20,6 +20,8 @@ from pipeline import storage
 from pipeline.fuse.city_files import CityFile, FrameOf, Tile, city_uri
 from pipeline.fuse.city_schema import POINTS
 from pipeline.fuse.placement import PointMover
+from pipeline.fuse.tile_copc import write_copc_tile
+from pipeline.publish.exports.earth import Earth
 from pipeline.publish.files import publish_file
 from pipeline.publish.morton import morton_order
 from pipeline.publish.voxels import best_of_each, voxel_keys
@@ -48,13 +50,14 @@ class Contribution:
 
 
 class TileWriter:
-    """Spools contributions below the local folder `scratch`, then writes tiles of a version."""
+    """Spools contributions below the local folder `scratch`, then writes tiles of a version. earth: of the frames that
+    are on Earth; copc: write every tile as COPC, too."""
 
-    def __init__(self, frames: Mapping[str, FrameOf], scratch: Path) -> None:
-        self._frames, self._scratch = frames, scratch
+    def __init__(self, frames: Mapping[str, FrameOf], scratch: Path, earth: Earth | None, copc: bool) -> None:
+        self._frames, self._scratch, self._earth, self._copc = frames, scratch, earth, copc
         self._held: dict[Place, list[pa.Table]] = defaultdict(list)
         self._rows = 0
-        self._pieces: dict[Place, list[Path]] = defaultdict(list)
+        self._pieces: dict[Place, list[tuple[int, Path]]] = defaultdict(list)
         self._drives: dict[Place, dict[int, str]] = defaultdict(dict)
         self._count = 0
 
@@ -79,19 +82,28 @@ class TileWriter:
                 self._held[place].append(table.take(pa.array(rows)).select(POINTS.names))
                 self._rows += len(rows)
             if self._rows > _SPOOLED_ROWS:
-                self._spool()
-        self._spool()
+                self._spool(one.index)
+        self._spool(one.index)
 
-    def _spool(self) -> None:
+    def _spool(self, index: int) -> None:
         for place, parts in self._held.items():
             path = self._scratch / f"piece-{self._count:08d}.arrow"
             self._count += 1
             thin = _thinned(pa.concat_tables(parts), self._frames[place[0]].voxel)
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, thin.schema) as writer:
                 writer.write_table(thin)
-            self._pieces[place].append(path)
+            self._pieces[place].append((index, path))
         self._held.clear()
         self._rows = 0
+
+    def drives_of(self, place: Place) -> tuple[int, ...]:
+        """Drives that have points in a tile."""
+        return tuple(sorted({index for index, _ in self._pieces.get(place, ())}))
+
+    def read(self, places: Iterable[Place], index: int) -> pa.Table | None:
+        """Points (POINTS) of a drive alone in some tiles, one a cube in each piece; None without any."""
+        parts = [_spooled(path) for place in places for number, path in self._pieces.get(place, ()) if number == index]
+        return pa.concat_tables(parts).cast(POINTS) if parts else None
 
     def write(self, output: str, version: str, wanted: Iterable[Place], done: Callable[[], None]) -> list[Tile]:
         """Write these tiles; those that no point is left in are not among the answer. Raises StorageError."""
@@ -103,16 +115,21 @@ class TileWriter:
         return tiles
 
     def _write_one(self, output: str, version: str, place: Place) -> Tile:
-        parts = []
-        for path in self._pieces[place]:
-            with pa.OSFile(str(path), "rb") as source:
-                parts.append(pa.ipc.open_file(source).read_all())
         frame = self._frames[place[0]]
-        table = _thinned(pa.concat_tables(parts), frame.voxel)
+        table = _thinned(pa.concat_tables([_spooled(path) for _, path in self._pieces[place]]), frame.voxel)
         xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
         table = table.take(pa.array(morton_order(xyz))).cast(POINTS)
-        name = f"{version}/tiles/{place[0]}/{place[1]}_{place[2]}.parquet"
-        local = self._scratch / "tile.parquet"
+        drives = self._drives[place]
+        names = {str(index): name for index, name in sorted(drives.items())}
+        low, high = xyz.min(axis=1).tolist(), xyz.max(axis=1).tolist()
+        box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        stem, local = f"{version}/tiles/{place[0]}/{place[1]}_{place[2]}", self._scratch / "tile"
+
+        def published(name: str) -> CityFile:
+            there = storage.join(city_uri(output), *name.split("/"))
+            written = publish_file(local, there, name, rows=table.num_rows)
+            return CityFile(name, written.size, written.sha256, written.rows, box)
+
         pq.write_table(
             table,
             local,
@@ -123,13 +140,16 @@ class TileWriter:
             column_encoding=dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
             write_page_checksum=True,
         )
-        written = publish_file(local, storage.join(city_uri(output), *name.split("/")), name, rows=table.num_rows)
-        low, high = xyz.min(axis=1).tolist(), xyz.max(axis=1).tolist()
-        box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-        file = CityFile(name, written.size, written.sha256, written.rows, box)
-        drives = self._drives[place]
-        names = {str(index): name for index, name in sorted(drives.items())}
-        return Tile(place[0], place[1], place[2], file, tuple(sorted(drives.values())), names)
+        file, copc = published(f"{stem}.parquet"), None
+        if self._copc:
+            write_copc_tile(table, names, frame.voxel, self._earth if frame.on_earth else None, local)
+            copc = published(f"{stem}.copc.laz")
+        return Tile(place[0], place[1], place[2], file, tuple(sorted(drives.values())), names, copc)
+
+
+def _spooled(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all()
 
 
 def _groups(number: NDArray[np.int64]) -> Iterable[tuple[tuple[int, int], NDArray[np.int64]]]:
@@ -150,6 +170,11 @@ def _thinned(table: pa.Table, voxel: float) -> pa.Table:
     return table.take(pa.array(np.sort(places))).combine_chunks()
 
 
+def around(places: Iterable[Place]) -> frozenset[Place]:
+    """These tiles and the eight around each."""
+    return frozenset((f, x + i, y + j) for f, x, y in places for i in (-1, 0, 1) for j in (-1, 0, 1))
+
+
 def touched(before: Sequence[Tile], changed: frozenset[str]) -> frozenset[Place]:
     """Tiles of the last version that a drive which changed or went had a part in."""
-    return frozenset((tile.frame, tile.x, tile.y) for tile in before if changed & set(tile.drives))
+    return frozenset(tile.place for tile in before if changed & set(tile.drives))

@@ -18,6 +18,9 @@ from pipeline.backend.sim3 import Sim3, cross_matrix, nearest_rotation
 
 Array = NDArray[np.float64]
 
+VERIFIER = 1
+"""Raise it when two pictures may be judged otherwise than before: verdicts of others are made again."""
+
 _RATIO = 0.8  # of the best match's distance to the second best's
 _LARGEST = 3000  # features of a picture
 _NEAR_PX = 4.0  # a feature takes the depth of points that appear so near to it

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.link import Link
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.two_drives import Look, look_at, seen_together
@@ -28,16 +28,6 @@ _AT_A_TIME = 4
 _LONG_SIDE = 1280  # pixels; larger pictures are reduced
 
 
-@dataclass(frozen=True, eq=False)
-class Verified:
-    """A candidate and what became of it: a link, or why not; matches: features that agree."""
-
-    candidate: Candidate
-    link: Link | None
-    matches: int
-    reason: str
-
-
 class Verifier:
     """Looks at frames of drives and compares them. Threads may share it."""
 
@@ -46,24 +36,36 @@ class Verifier:
         self._looks: OrderedDict[tuple[int, int], Look | str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify_all(self, candidates: Sequence[Candidate], done: Callable[[], None]) -> list[Verified]:
-        """One verdict a candidate, in their order. What cannot be read is a reason, no error; StorageError of a store
-        that does not answer is one, too."""
+    def verify_all(
+        self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None]
+    ) -> list[Verified]:
+        """One verdict a candidate, in their order; what `evidence` knows is not looked at again, what is new goes to
+        it. What cannot be read is a reason, no error; StorageError of a store that does not answer is one, too."""
+        answers = [evidence.known(one) for one in candidates]
+        new = [one for one, answer in zip(candidates, answers, strict=True) if answer is None]
+        for _ in range(len(candidates) - len(new)):
+            done()
         with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="verify") as pool:
-            answers = []
-            for answer in pool.map(self.verify, candidates):
-                answers.append(answer)
-                done()
-        return answers
+            made = []
+            try:
+                for answer in pool.map(self.verify, new):
+                    made.append(answer)
+                    evidence.keep(answer)
+                    done()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+                evidence.write()
+        rest = iter(made)
+        return [next(rest) if answer is None else answer for answer in answers]
 
     def verify(self, one: Candidate) -> Verified:
         """Compare the two frames."""
         if one.opposite:
-            return Verified(one, None, 0, "driven in opposite directions: a forward camera sees nothing of both")
+            return Verified(one, None, 0, "driven in opposite directions: a forward camera sees nothing of both", False)
         looks = [self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)]
         for look in looks:
             if isinstance(look, str):
-                return Verified(one, None, 0, look)
+                return Verified(one, None, 0, look, False)
         found = seen_together(looks[0], looks[1])  # type: ignore[arg-type]
         if isinstance(found, str):
             return Verified(one, None, 0, found)

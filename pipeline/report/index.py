@@ -62,15 +62,16 @@ def index_drives(
         return list(pool.map(one, drives))
 
 
-def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: bool) -> None:
+def write_index(site: Path, output: str, entries: Sequence[Entry], *, whole: bool, city: bool = False) -> None:
     """Write drives.json, which index.html shows: these entries, and the reports of other outputs in the site.
 
-    whole: the entries are of all drives of the output; else entries of its other drives are kept.
+    whole: the entries are of all drives of the output; else entries of its other drives are kept; city: whether the
+    site has a page of the city.
     """
     shown = without_credentials(storage.absolute(output))
     known = {str(entry["id"]): entry for entry in _stored(site, None if whole else shown)}
     known |= {str(entry["id"]): entry for entry in entries}
-    data = {"output": shown, "drives": [known[name] for name in sorted(known)]}
+    data = {"output": shown, "drives": [known[name] for name in sorted(known)], "city": city}
     storage.write_bytes_atomically(
         str(site / "drives.json"), json.dumps(visible_values(data), separators=(",", ":")).encode()
     )

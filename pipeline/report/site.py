@@ -16,6 +16,7 @@ from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError, PipelineError
 from pipeline.publish import open_drive
 from pipeline.report.benchmarks import read_benchmarks
+from pipeline.report.city_map import write_city
 from pipeline.report.colours import PATH
 from pipeline.report.comparison import compare_with
 from pipeline.report.config import ReportConfig
@@ -26,7 +27,7 @@ from pipeline.report.recording import copy_client
 from pipeline.report.scene import viser_module
 
 SITE_SIGNATURE = "site.json"
-_PAGES = ("index.html", "elements.js", "index.js", "scene.js", "report.js", "site.css")
+_PAGES = ("index.html", "elements.js", "index.js", "scene.js", "report.js", "city.html", "city.js", "site.css")
 
 
 def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
@@ -53,7 +54,8 @@ def write_site(config: ReportConfig, reporter: Reporter) -> list[str]:
         _write_drive(output, drive_id, site, config, reporter)
         made.append(drive_id)
     entries = index_drives(output, drives, site, reporter, config.images_from)
-    write_index(site, output, entries, whole=drives != list(config.drive))
+    city = write_city(site, output, reporter)
+    write_index(site, output, entries, whole=drives != list(config.drive), city=city)
     return made
 
 

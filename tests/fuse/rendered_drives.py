@@ -56,7 +56,7 @@ def on_earth(poses, origin):
 def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=None, **run):
     """Write images below `folder` and the drive to `output`; gauge: from metres of the city to the drive's units;
     origin: the drive is on Earth, its world metres east, north, up about it, with a position every fifth frame."""
-    count = len(rendered.poses)
+    count, (height, width) = len(rendered.poses), rendered.images.shape[1:3]
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{n:06d}.png" for n in range(count)]
     for name, image in zip(names, rendered.images, strict=True):
@@ -69,7 +69,7 @@ def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=N
             np.broadcast_to(rendered.intrinsics.astype(np.float32), (len(frames), 3, 3)),
             np.where(rendered.depth[frames.start : frames.stop] > 0, rendered.depth[frames.start : frames.stop], np.nan)
             * np.float32(gauge.scale),
-            np.full((len(frames), HEIGHT, WIDTH), 2.0, np.float32),
+            np.full((len(frames), height, width), 2.0, np.float32),
             rendered.images[frames.start : frames.stop],
             np.ones(len(frames), bool),
         )
@@ -89,10 +89,10 @@ def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=N
         source_uri=str(folder),
         frame_uris=[str(folder / name) for name in names],
         timestamps_ns=[n * 100_000_000 for n in range(count)],
-        source_width=WIDTH,
-        source_height=HEIGHT,
-        net_width=WIDTH,
-        net_height=HEIGHT,
+        source_width=width,
+        source_height=height,
+        net_width=width,
+        net_height=height,
         listing=[Listed(name, 1) for name in names],
     )
     described = np.arange(0, count, 2)

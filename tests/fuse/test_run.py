@@ -4,18 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jobs import fuse as job
+from jobs import status
 from pipeline import storage
 from pipeline.backend.sim3 import Sim3
 from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
 from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.fuse.progress import read_fuse_run
 from pipeline.publish import open_drive
 from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
@@ -145,6 +148,7 @@ def test_a_damaged_drive_is_left_out_with_a_note_and_a_named_one_is_an_error(out
 
 
 def test_pictures_that_are_gone_are_a_reason_and_the_drives_stay_apart(output):
+    shutil.rmtree(output / "_city" / "evidence")
     shutil.move(output.parent / "out", output.parent / "moved")
     result = fused(output.parent / "moved", images_from=str(output.parent / "none"))
     assert result.links == 0 and result.candidates > 0
@@ -161,26 +165,29 @@ def hook(event, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
 from tests.fuse.test_run import fused
-fused({output!r}, images_from="/nowhere")
+fused({output!r})
 """
 
 
 @pytest.mark.parametrize(
     "at", [*(pytest.param(name, marks=pytest.mark.full) for name in ("_0.parquet", "poses.parquet")), "manifest.json"]
 )
-def test_a_run_that_is_killed_leaves_the_version_before_and_can_be_repeated(output, at):
+def test_a_run_that_is_killed_leaves_the_version_before_and_goes_on_with_the_links_it_had(output, at):
     before = open_city(str(output)).manifest
+    shutil.rmtree(output / "_city" / "evidence")
     code = KILLED.format(root=str(ROOT), name=at, output=str(output))
     environment = os.environ | {"TMPDIR": str(output.parent)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, env=environment)
     assert done.returncode == -9, done.stderr
     assert open_city(str(output)).manifest == before
     assert open_city(str(output)).points().num_rows == before.counts["points"]
-    assert fused(output, images_from="/nowhere").manifest.version > before.version
+    assert read_fuse_run(str(output), time.time() + 1000).state == "lost"
+    again = fused(output, images_from="/nowhere")  # what was compared is known, no picture is looked at
+    assert again.manifest.version > before.version and again.links == before.counts["links"] > 0
     leftovers = [
         path
         for path in storage.list_below(str(output / "_city"))
-        if path.split("/")[0] not in {before.version, open_city(str(output)).manifest.version}
+        if path.split("/")[0] not in {before.version, again.manifest.version, "evidence", "run.json"}
     ]
     assert not leftovers
 
@@ -206,11 +213,16 @@ def test_the_job_says_what_it_did_and_its_plan_writes_nothing(output, capsys):
     words = ["--output", str(output), "--similarity", "0.4", "--tile", "20", "--voxel", "0.2"]
     before = storage.list_below(str(output / "_city"))
     assert job.main([*words, "--plan"]) == 0
-    assert "pairs of frames to compare" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "compare  0 pairs of frames; 2 more are known" in said and "1 of drives in the same direction" in said
+    assert "core seconds" in said and "GiB of memory" in said and "MiB written" in said
     assert storage.list_below(str(output / "_city")) == before
     assert job.main(words) == 0
     said = capsys.readouterr().out
     assert "2 drives in 1 frames" in said and "links accepted" in said
+    assert status.main(["--output", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "finished" in said and "2 drives" in said
     assert open_drive(str(output), "a").places.num_rows == 11
 
 

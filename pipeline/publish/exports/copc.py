@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from pipeline.errors import DriveError
 from pipeline.publish.exports.laz import check_laz, laz_header, laz_records
 from pipeline.publish.exports.source import ExportSource
+
+if TYPE_CHECKING:
+    import laspy
 
 _CELLS = 128  # of a node along an axis: at most one point of each stays in the node
 _LEAF_POINTS = 8_000  # a node with no more points than these keeps them all
@@ -28,16 +32,24 @@ _INFO, _ENTRY = struct.Struct("<5d2Q2d88x"), struct.Struct("<4iQ2i")
 def write_copc(source: ExportSource, path: Path) -> int:
     """Write the points; returns their number. Takes about 40 bytes of memory a point; the records wait in a file beside
     `path`. DriveError where no points are selected."""
-    laspy, lazrs = check_laz(), import_module("lazrs")
     header, earth = laz_header(source)
+    count = write_octree(header, laz_records(source, header, earth), path)
+    if not count:
+        raise DriveError(f"drive {source.drive.manifest.drive_id}: no points are selected: there is no cloud")
+    return count
+
+
+def write_octree(header: laspy.LasHeader, records: Iterable[laspy.ScaleAwarePointRecord], path: Path) -> int:
+    """Write records of `header`, which it changes; returns their number. Without any there is no file."""
+    laspy, lazrs = check_laz(), import_module("lazrs")
     with tempfile.TemporaryFile(dir=path.parent) as held:
         places = []
-        for points in laz_records(source, header, earth):
+        for points in records:
             places.append(np.stack([points["X"], points["Y"], points["Z"]], -1))
             held.write(points.array.tobytes())
         held.flush()
         if not sum(len(one) for one in places):
-            raise DriveError(f"drive {source.drive.manifest.drive_id}: no points are selected: there is no cloud")
+            return 0
         place = np.concatenate(places)
         low = place.min(0)
         side = int(np.ptp(place, axis=0).max()) + 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import DriveError
 from pipeline.publish.exports.earth import Earth
@@ -50,9 +51,15 @@ def write_laz(source: ExportSource, path: Path) -> int:
 
 def laz_header(source: ExportSource) -> tuple[laspy.LasHeader, Earth | None]:
     """The header of a file of the points, and where on Earth they are; None of a relative drive."""
-    laspy = check_laz()
     earth = Earth.of(source) if source.drive.origin is not None or source.crs is not None else None
     middle, step = _grid(source)
+    return new_header(middle, step, _EXTRA, earth), earth
+
+
+def new_header(middle: np.ndarray, step: float, extra: Mapping[str, type], earth: Earth | None) -> laspy.LasHeader:
+    """A header of points about `middle` (3,) in steps of `step` (tenths of a millimetre where they are on Earth, then
+    in metres of its map), with these extra dimensions."""
+    laspy = check_laz()
     header = laspy.LasHeader(version="1.4", point_format=7)
     if earth is not None:
         step = _METRE_STEP
@@ -61,29 +68,35 @@ def laz_header(source: ExportSource) -> tuple[laspy.LasHeader, Earth | None]:
         header.global_encoding.wkt = True
     header.scales, header.offsets = np.full(3, step), middle
     header.generating_software = "city-reconstruction"
-    header.add_extra_dims([laspy.ExtraBytesParams(name, kind) for name, kind in _EXTRA.items()])
-    return header, earth
+    header.add_extra_dims([laspy.ExtraBytesParams(name, kind) for name, kind in extra.items()])
+    return header
 
 
 def laz_records(
     source: ExportSource, header: laspy.LasHeader, earth: Earth | None
 ) -> Iterator[laspy.ScaleAwarePointRecord]:
     """The points as records of `header`, piece by piece."""
-    laspy = check_laz()
     for table in source.points():
-        points = laspy.ScaleAwarePointRecord.zeros(table.num_rows, header=header)
-        xyz = np.stack([table[axis].to_numpy().astype(np.float64) for axis in "xyz"], -1)
-        if earth is not None:
-            xyz = earth.on_map(xyz)
-        for place, axis in enumerate("xyz"):
-            setattr(points, axis, xyz[:, place])
-        for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
-            setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
-        for name, column in _COLUMNS.items():
-            points[name] = table[column].to_numpy()
-        points.return_number[:] = 1  # LAS counts returns from 1
-        points.number_of_returns[:] = 1
-        yield points
+        yield records_of(table, header, earth, _COLUMNS)
+
+
+def records_of(
+    table: pa.Table, header: laspy.LasHeader, earth: Earth | None, columns: Mapping[str, str]
+) -> laspy.ScaleAwarePointRecord:
+    """Rows of a table of points (x y z r g b) as records of `header`. columns: extra dimension -> column."""
+    points = check_laz().ScaleAwarePointRecord.zeros(table.num_rows, header=header)
+    xyz = np.stack([table[axis].to_numpy().astype(np.float64) for axis in "xyz"], -1)
+    if earth is not None:
+        xyz = earth.on_map(xyz)
+    for place, axis in enumerate("xyz"):
+        setattr(points, axis, xyz[:, place])
+    for name, column in (("red", "r"), ("green", "g"), ("blue", "b")):
+        setattr(points, name, table[column].to_numpy().astype(np.uint16) * 257)  # 255 -> 65535
+    for name, column in columns.items():
+        points[name] = table[column].to_numpy()
+    points.return_number[:] = 1  # LAS counts returns from 1
+    points.number_of_returns[:] = 1
+    return points
 
 
 def _grid(source: ExportSource) -> tuple[np.ndarray, float]:

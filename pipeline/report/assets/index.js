@@ -88,6 +88,7 @@ function start(site) {
   const cards = new Map(drives.map((one) => [one.id, card(one)]));
   let level = "all", up = true;
   $("where").textContent = site.output;
+  $("city").hidden = !site.city;
   const counts = { all: drives.length };
   for (const one of drives) counts[one.verdict] = (counts[one.verdict] || 0) + 1;
   const total = (name) => drives.reduce((sum, one) => sum + (one[name] || 0), 0);

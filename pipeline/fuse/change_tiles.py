@@ -1,0 +1,206 @@
+"""Change tile by tile: each drive against the one recorded before it, as rows of two tables and pictures.
+
+Every tile is compared with the cameras of both drives around it and the points of both in the eight tiles around, so
+that rays do not end at its border.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from pipeline.drive_images import read_frames
+from pipeline.errors import PipelineError
+from pipeline.fuse.change import GONE, NEW, Cloud, looked_through
+from pipeline.fuse.city_files import FrameOf
+from pipeline.fuse.city_schema import CHANGE, CHANGES
+from pipeline.fuse.placement import Placement
+from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.tiles import Place, TileWriter, around, level_axes
+from pipeline.publish.cameras import Cameras
+
+_CUBES = 2.0  # cubes of the city a side of those in which drives are compared
+_SIDE, _EDGE = 480, (255, 80, 60)  # width of half a picture, colour of the box
+_ASKED = 48  # frames of a drive that are tried for an object's picture
+
+
+@dataclass(frozen=True, eq=False)
+class Changed:
+    """points: CHANGE; objects: CHANGES, still without pictures."""
+
+    points: pa.Table
+    objects: pa.Table
+
+    @staticmethod
+    def joined(parts: Sequence[Changed]) -> Changed:
+        """All of them in one."""
+        return Changed(
+            pa.concat_tables([CHANGE.empty_table(), *(part.points for part in parts)]),
+            pa.concat_tables([CHANGES.empty_table(), *(part.objects for part in parts)]),
+        )
+
+    def without(self, places: Iterable[Place]) -> Changed:
+        """What lies in other tiles."""
+        gone = set(places)
+        tiles = zip(*(self.objects[name].to_pylist() for name in ("frame", "tile_x", "tile_y")), strict=True)
+        objects = self.objects.filter(pa.array([tile not in gone for tile in tiles], pa.bool_()))
+        names = set(objects["object"].to_pylist())
+        kept = [one in names for one in self.points["object"].to_pylist()]
+        return Changed(self.points.filter(pa.array(kept, pa.bool_())), objects)
+
+
+class ChangeFinder:
+    """Compares drives in tiles whose points `writer` has spooled, and those around. tile_m: side of a tile, metres (or
+    what a frame has for one)."""
+
+    def __init__(
+        self,
+        drives: Sequence[FusibleDrive],
+        placements: Sequence[Placement],
+        frames: Mapping[str, FrameOf],
+        writer: TileWriter,
+        tile_m: float,
+    ) -> None:
+        self._drives, self._frames, self._writer, self._tile_m = drives, frames, writer, tile_m
+        self._cameras = [
+            replace(drive.opened.cameras, world_from_camera=placement.city_from_camera)
+            for drive, placement in zip(drives, placements, strict=True)
+        ]
+
+    def in_tile(self, place: Place) -> Changed:
+        """What changed in a tile from each drive to the next by date."""
+        order = sorted(self._writer.drives_of(place), key=lambda n: (self._drives[n].recorded_s, n))
+        clouds: dict[int, tuple[Cloud, pa.Table, NDArray[np.bool_]]] = {}
+        parts: list[Changed] = []
+        for earlier, later in pairwise(order):
+            clouds = {n: clouds.get(n) or self._cloud(place, n) for n in (earlier, later)}
+            for has, other, kind in ((earlier, later, GONE), (later, earlier, NEW)):
+                parts.append(self._compared(place, has, other, kind, clouds, len(parts)))
+        return Changed.joined(parts)
+
+    def _cloud(self, place: Place, drive: int) -> tuple[Cloud, pa.Table, NDArray[np.bool_]]:
+        frame = self._frames[place[0]]
+        table = self._writer.read(around([place]), drive)
+        assert table is not None  # it has points in the middle
+        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
+        cloud = Cloud(xyz, table["frame_index"].to_numpy().astype(np.int64), self._cameras[drive])
+        cloud, kept = cloud.thinned(_CUBES * frame.voxel)
+        square = np.floor(cloud.xyz[:, level_axes(frame.on_earth)].astype(np.float64) / frame.tile)
+        return cloud, table.take(pa.array(kept)), (square == place[1:]).all(1)
+
+    def _compared(
+        self,
+        place: Place,
+        has: int,
+        other: int,
+        kind: int,
+        clouds: Mapping[int, tuple[Cloud, pa.Table, NDArray[np.bool_]]],
+        part: int,
+    ) -> Changed:
+        frame = self._frames[place[0]]
+        cloud, table, asked = clouds[has]
+        unit = frame.tile / self._tile_m
+        found = looked_through(cloud, clouds[other][0], asked, _CUBES * frame.voxel, unit)
+        names = [f"{place[0]}/{place[1]}_{place[2]}_{1000 * part + n}" for n in range(len(found.seen_by))]
+        rows = []
+        for number, name in enumerate(names):
+            xyz = cloud.xyz[found.point[found.label == number]]
+            seen = np.unique(cloud.frame_index[found.point[found.label == number]])
+            box = {
+                f"{end}_{axis}": float(v)
+                for end, values in (("low", xyz.min(0)), ("high", xyz.max(0)))
+                for axis, v in zip("xyz", values, strict=True)
+            }
+            rows.append(
+                {
+                    "object": name,
+                    "frame": place[0],
+                    "tile_x": place[1],
+                    "tile_y": place[2],
+                    "class": kind,
+                    "drive_id": self._drives[has].drive_id,
+                    "other_id": self._drives[other].drive_id,
+                    "points": len(xyz),
+                    **box,
+                    "drive_frame": _best_frame(cloud.cameras, xyz, seen),
+                    "other_frame": int(found.seen_by[number]),
+                    "picture": None,
+                }
+            )
+        points = table.take(pa.array(found.point)).select(["x", "y", "z", "r", "g", "b", "frame_index"])
+        points = points.append_column("class", pa.array(np.full(len(found.point), kind, np.uint8)))
+        points = points.append_column("object", pa.array([names[n] for n in found.label], pa.string()))
+        return Changed(points.select(CHANGE.names).cast(CHANGE), pa.Table.from_pylist(rows, schema=CHANGES))
+
+
+def _box_of(cameras: Cameras, place: int, xyz: NDArray[np.floating]) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom of points in a camera's picture; None where fewer than half of them are in it."""
+    pixel, _ = cameras.project(place, xyz)
+    width, height = cameras.sizes[place]
+    with np.errstate(invalid="ignore"):
+        inside = ((pixel >= 0) & (pixel < (width, height))).all(1)
+    if inside.mean() < 0.5:
+        return None
+    low, high = pixel[inside].min(0), pixel[inside].max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _best_frame(cameras: Cameras, xyz: NDArray[np.floating], frames: NDArray[np.int64]) -> int:
+    """The one of `frames` in whose picture the points are largest."""
+    tried = frames[np.linspace(0, len(frames) - 1, min(_ASKED, len(frames))).round().astype(int)]
+    areas = []
+    for place in cameras.places(tried):
+        box = _box_of(cameras, int(place), xyz) if place >= 0 else None
+        areas.append(-1.0 if box is None else (box[2] - box[0]) * (box[3] - box[1]))
+    return int(tried[int(np.argmax(areas))])
+
+
+class ChangePictures:
+    """Pictures of objects: the frame that shows it beside the one that looks through."""
+
+    def __init__(self, drives: Sequence[FusibleDrive], placements: Sequence[Placement]) -> None:
+        self._by_name = {
+            drive.drive_id: (drive, replace(drive.opened.cameras, world_from_camera=placement.city_from_camera))
+            for drive, placement in zip(drives, placements, strict=True)
+        }
+
+    def jpeg(self, row: Mapping[str, object], xyz: NDArray[np.floating]) -> bytes | None:
+        """Of an object (a row of CHANGES) with points `xyz`; None where neither frame can be read."""
+        halves = [
+            self._half(str(row["drive_id"]), int(row["drive_frame"]), xyz),  # type: ignore[call-overload]
+            self._half(str(row["other_id"]), int(row["other_frame"]), xyz),  # type: ignore[call-overload]
+        ]
+        known = [half for half in halves if half is not None]
+        if not known:
+            return None
+        both = Image.new("RGB", (2 * _SIDE + 4, max(half.height for half in known)))
+        for n, half in enumerate(halves):
+            if half is not None:
+                both.paste(half, (n * (_SIDE + 4), 0))
+        data = io.BytesIO()
+        both.save(data, "JPEG", quality=85)
+        return data.getvalue()
+
+    def _half(self, drive_id: str, frame: int, xyz: NDArray[np.floating]) -> Image.Image | None:
+        drive, cameras = self._by_name[drive_id]
+        try:
+            (_, image), *_ = list(read_frames(drive.opened, [frame]))
+        except PipelineError:
+            return None
+        if isinstance(image, str):
+            return None
+        place = int(cameras.places(np.array([frame]))[0])
+        box = _box_of(cameras, place, xyz) if place >= 0 else None
+        factor = _SIDE / image.width
+        half = image.convert("RGB").resize((_SIDE, max(round(image.height * factor), 1)))
+        if box is not None:
+            scale = np.array([half.width, half.height] * 2) / np.tile(cameras.sizes[place], 2)
+            ImageDraw.Draw(half).rectangle([float(v) for v in np.array(box) * scale], outline=_EDGE, width=2)
+        return half

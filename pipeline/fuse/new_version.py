@@ -1,0 +1,266 @@
+"""Writes a version of a city: the tiles that changed, what changed in them, the tables, and the manifest last."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.common.code_version import code_version
+from pipeline.common.hashing import sha256_of
+from pipeline.common.progress import Reporter
+from pipeline.fuse import city_tables
+from pipeline.fuse.change_tiles import Changed, ChangeFinder, ChangePictures
+from pipeline.fuse.city import PublishedCity
+from pipeline.fuse.city_files import (
+    CityFile,
+    CityManifest,
+    FrameOf,
+    Tile,
+    city_uri,
+    next_version,
+    publish_version,
+    with_seconds,
+)
+from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
+from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.evidence import Verified
+from pipeline.fuse.placement import Placement, PointMover
+from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.solve import City
+from pipeline.fuse.tiles import Contribution, Place, TileWriter, around, touched
+from pipeline.leases import Guard
+from pipeline.publish.exports.earth import Earth
+from pipeline.publish.manifest import now
+
+EARTH = "earth"
+_MOST_PICTURES = 200  # of a version, of the largest objects
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """frames: of the city, by name; placements: where each drive stands; fresh: drives whose points have to be written
+    anew: they are new, were done again, or moved."""
+
+    frames: Mapping[str, FrameOf]
+    placements: Sequence[Placement]
+    fresh: frozenset[str]
+
+
+def placed(
+    drives: Sequence[FusibleDrive], city: City, config: FuseConfig, before: CityManifest | None, output: str
+) -> Standing:
+    """Frames of the city and where each drive stands; as before where that differs by less than can be seen."""
+    frames: dict[str, FrameOf] = {}
+    placements, fresh = [], set()
+    known = {} if before is None else {frame.name: frame for frame in before.frames}
+    standing = {} if before is None else PublishedCity(output, before).placements()
+    for drive, fused in zip(drives, city.drives, strict=True):
+        leader = drives[fused.component]
+        name = EARTH if fused.on_earth else f"of-{leader.drive_id}"
+        if name not in frames:
+            step = 1.0
+            if not fused.on_earth and leader.opened.manifest.metric is None:
+                place = leader.joined.world_from_camera[:, :3, 3]
+                steps = np.linalg.norm(np.diff(place, axis=0), axis=1)
+                step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+            made = FrameOf(name, fused.on_earth, config.tile * step, config.voxel * step)
+            old = known.get(name)
+            same = old is not None and np.isclose(old.tile, made.tile) and np.isclose(old.voxel, made.voxel)
+            frames[name] = old if same and old is not None else made
+        now_at = Placement(name, drive.joined.frame_index, fused.city_from_camera, fused.depth_scale)
+        was_at = standing.get(drive.drive_id)
+        stays = (
+            before is not None
+            and was_at is not None
+            and before.keys.get(drive.drive_id) == drive.key
+            and frames[name] == known.get(name)
+            and now_at.moved_from(was_at) < config.tolerance * frames[name].voxel
+        )
+        placements.append(was_at if stays and was_at is not None else now_at)
+        if not stays:
+            fresh.add(drive.drive_id)
+    return Standing(frames, placements, frozenset(fresh))
+
+
+def write_version(
+    output: str,
+    config: FuseConfig,
+    drives: Sequence[FusibleDrive],
+    verified: Sequence[Verified],
+    city: City,
+    standing: Standing,
+    before: CityManifest | None,
+    newest: CityManifest | None,
+    notes: Sequence[str],
+    guard: Guard,
+    reporter: Reporter,
+) -> tuple[CityManifest, int]:
+    """Write what changed since `before` and the manifest; returns it and the number of tiles that were written.
+
+    newest: the last version, which stays for its readers; before is None where it is of an older schema.
+    """
+    version = next_version(output)
+    names = {drive.drive_id for drive in drives}
+    gone = frozenset() if before is None else frozenset(before.keys) - names
+    old_frames = {} if before is None else {frame.name: frame for frame in before.frames}
+    kept = () if before is None else before.tiles
+    kept = tuple(tile for tile in kept if standing.frames.get(tile.frame) == old_frames.get(tile.frame))
+    with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
+        writer = TileWriter(standing.frames, Path(folder), _earth(drives, city), config.copc)
+
+        def add(number: int, only: frozenset[Place] | None) -> None:
+            guard()
+            drive = drives[number]
+            mover = PointMover(drive.opened, standing.placements[number])
+            writer.add(Contribution(number, drive.drive_id, mover, only))
+            reporter.advance("points", 1, len(drives), "drives")
+
+        for number, drive in enumerate(drives):
+            if drive.drive_id in standing.fresh:
+                add(number, None)
+        wanted = writer.places | touched(kept, standing.fresh | gone)
+        wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == config.copc)
+        others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
+        for number, drive in enumerate(drives):
+            if drive.drive_id in others:
+                add(number, around(wanted) if config.change else wanted)
+        tiles = writer.write(output, version, wanted, _each("tiles", len(wanted), "tiles", guard, reporter))
+        tiles += [tile for tile in kept if tile.place not in wanted]
+        changed, pictures = _change(
+            output, version, config, drives, standing, before, kept, wanted, writer, guard, reporter
+        )
+        tables = {
+            **city_tables.tables_of(drives, verified, city, standing.placements),
+            "change": changed.points,
+            "changes": changed.objects,
+        }
+        files = [city_tables.write_table(output, version, name, table, Path(folder)) for name, table in tables.items()]
+    manifest = _manifest(version, drives, verified, city, standing, tiles, [*files, *pictures], notes, changed)
+    manifest = with_seconds(manifest, reporter.seconds)
+    publish_version(output, manifest, newest, guard)
+    return manifest, manifest.counts["tiles_written"]
+
+
+def _change(
+    output: str,
+    version: str,
+    config: FuseConfig,
+    drives: Sequence[FusibleDrive],
+    standing: Standing,
+    before: CityManifest | None,
+    kept: Sequence[Tile],
+    wanted: frozenset[Place],
+    writer: TileWriter,
+    guard: Guard,
+    reporter: Reporter,
+) -> tuple[Changed, list[CityFile]]:
+    """What changed in all tiles: of those that were written anew, the others as they were known; and pictures."""
+    if not config.change:
+        return Changed.joined([]), []
+    parts: list[Changed] = []
+    files: list[CityFile] = []
+    if before is not None and kept:
+        opened = PublishedCity(output, before)
+        old = Changed(opened.change_points, opened.changes)
+        parts.append(old.without({tile.place for tile in before.tiles} - {t.place for t in kept} | set(wanted)))
+        still = set(parts[0].objects["picture"].to_pylist())
+        files = [file for file in before.files if file.path in still]
+    finder = ChangeFinder(drives, standing.placements, standing.frames, writer, config.tile)
+    done = _each("change", len(wanted), "tiles", guard, reporter)
+    fresh = []
+    for place in sorted(wanted):
+        if len(writer.drives_of(place)) > 1:
+            fresh.append(finder.in_tile(place))
+        done()
+    new = Changed.joined(fresh)
+    drawn, more = _drawn(output, version, new, ChangePictures(drives, standing.placements), guard)
+    return Changed.joined([*parts, drawn]), [*files, *more]
+
+
+def _drawn(
+    output: str, version: str, new: Changed, pictures: ChangePictures, guard: Guard
+) -> tuple[Changed, list[CityFile]]:
+    """Objects with their pictures, the largest first."""
+    rows = new.objects.to_pylist()
+    owner = np.array(new.points["object"].to_pylist(), dtype=object)
+    xyz = np.stack([new.points[axis].to_numpy() for axis in "xyz"], -1)
+    files = []
+    for row in sorted(rows, key=lambda one: (-one["points"], one["object"]))[:_MOST_PICTURES]:
+        guard()
+        data = pictures.jpeg(row, xyz[owner == row["object"]])
+        if data is not None:
+            row["picture"] = f"{version}/change/{row['object']}.jpg"
+            storage.write_bytes_atomically(storage.join(city_uri(output), *row["picture"].split("/")), data)
+            files.append(CityFile(row["picture"], len(data), sha256_of(io.BytesIO(data)), 0))
+    return replace(new, objects=pa.Table.from_pylist(rows, schema=new.objects.schema)), files
+
+
+def _each(name: str, total: int, unit: str, guard: Guard, reporter: Reporter) -> Callable[[], None]:
+    def done() -> None:
+        guard()
+        reporter.advance(name, 1, total, unit)
+
+    return done
+
+
+def _earth(drives: Sequence[FusibleDrive], city: City) -> Earth | None:
+    """Where metres of the frame `earth` are; altitudes are above what the first drive's are."""
+    if city.origin is None:
+        return None
+    known = [drive.opened.manifest.georeference for drive in drives]
+    datum = next((str(one["vertical_datum"]) for one in known if one and one.get("vertical_datum")), "WGS 84 ellipsoid")
+    return Earth(city.origin, datum)
+
+
+def _manifest(
+    version: str,
+    drives: Sequence[FusibleDrive],
+    verified: Sequence[Verified],
+    city: City,
+    standing: Standing,
+    tiles: Sequence[Tile],
+    files: Sequence[CityFile],
+    notes: Sequence[str],
+    changed: Changed,
+) -> CityManifest:
+    return CityManifest(
+        CITY_SCHEMA_VERSION,
+        version,
+        now(),
+        code_version(),
+        city.origin,
+        tuple(sorted(standing.frames.values(), key=lambda frame: frame.name)),
+        {drive.drive_id: drive.key for drive in drives},
+        tuple(files),
+        tuple(sorted(tiles, key=lambda tile: tile.place)),
+        (*notes, *(_named(alarm, drives) for alarm in city.alarms)),
+        {
+            "drives": len(drives),
+            "candidates": len(verified),
+            "links": sum(one.link is not None for one in verified),
+            "accepted": int(city.accepted.sum()),
+            "tiles": len(tiles),
+            "tiles_written": sum(tile.file.path.startswith(f"{version}/") for tile in tiles),
+            "points": sum(tile.file.rows for tile in tiles),
+            "changes": changed.objects.num_rows,
+        },
+        {},
+    )
+
+
+def _named(alarm: str, drives: Sequence[FusibleDrive]) -> str:
+    """An alarm of the solution with the drive's name for its number."""
+    words = alarm.split()
+    return " ".join(
+        drives[int(word.rstrip(":"))].drive_id + word[len(word.rstrip(":")) :]
+        if n and words[n - 1] == "drive" and word.rstrip(":").isdigit()
+        else word
+        for n, word in enumerate(words)
+    )

@@ -1,0 +1,69 @@
+"""What a fuse run would take: counts that are known, and time, memory and bytes from what runs were measured at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.evidence import Evidence
+from pipeline.fuse.published_drives import FusibleDrive
+
+# Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.
+_COMPARE_S = 0.3  # a pair of frames, with reading both
+_CHUNK_S = 0.004  # a chunk in the solution, all rounds
+_POINT_S = 2.5e-6  # a point moved, thinned and written; COPC costs as much again
+_CHANGE_S = 3e-6  # a point compared with the next drive's
+_POINT_BYTES, _COPC_BYTES = 16, 14  # a point of a tile
+_KEPT = 0.6  # of the drives' points in cubes of their own
+_BASE, _DRIVE_POINT, _FRAME, _CHUNK = 300e6, 60.0, 900.0, 12e3  # bytes of memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """pairs: of drives; compared: pairs of frames to compare, of which `known` were compared by earlier runs;
+    core_seconds, memory_bytes, written_bytes: estimates, right within a factor of two or three."""
+
+    pairs: int
+    opposite: int
+    compared: int
+    known: int
+    chunks: int
+    points: int
+    core_seconds: float
+    memory_bytes: float
+    written_bytes: float
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        return [
+            f"  pairs    {self.pairs:,} of drives in the same direction, {self.opposite:,} in opposite ones",
+            f"  compare  {self.compared - self.known:,} pairs of frames; {self.known:,} more are known",
+            f"  solve    {self.chunks:,} chunks",
+            f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
+            f"{self.written_bytes / 2**20:,.0f} MiB written",
+        ]
+
+
+def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]) -> Plan:
+    """The plan of these candidates. Raises StorageError."""
+    same = [one for one in candidates if not one.opposite]
+    evidence = Evidence(output, drives)
+    known = sum(evidence.known(one) is not None for one in same)
+    chunks = sum(len(drive.joined.world_from_chunk) for drive in drives)
+    frames = sum(len(drive.joined.frame_index) for drive in drives)
+    counts = [drive.opened.manifest.counts.points for drive in drives]
+    points = sum(counts)
+    per_point = _POINT_S * (2 if config.copc else 1) + (_CHANGE_S if config.change else 0.0)
+    return Plan(
+        len({(one.first, one.second) for one in same}),
+        sum(one.opposite for one in candidates),
+        len(same),
+        known,
+        chunks,
+        points,
+        _COMPARE_S * (len(same) - known) + _CHUNK_S * chunks + per_point * points,
+        _BASE + _DRIVE_POINT * min(2e6, max(counts, default=0)) + _FRAME * frames + _CHUNK * chunks,
+        _KEPT * points * (_POINT_BYTES + (_COPC_BYTES if config.copc else 0)),
+    )

@@ -1,0 +1,51 @@
+"""Which frames of which drives are looked at: by positions between drives on Earth, by descriptors between others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.common.geodesy import ecef_from_enu_rotation, ecef_from_geodetic
+from pipeline.fuse import city_tables
+from pipeline.fuse.candidates import Candidate, Track, by_descriptors, by_positions, within_budget
+from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.published_drives import FusibleDrive
+
+
+def candidates_of(drives: Sequence[FusibleDrive], config: FuseConfig) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Candidates, and notes on drives that neither positions nor descriptors speak of."""
+    notes: list[str] = []
+    located = [n for n, drive in enumerate(drives) if drive.opened.origin is not None]
+    made = by_positions(_tracks(drives, located), config.cell, config.per_pair, config.budget)
+    on_earth = set(located)
+    blind: set[int] = set()
+    if len(on_earth) < len(drives):
+        rows, of, frame, blind = city_tables.place_rows(drives)
+        alike = by_descriptors(rows, of, frame, config.similarity, config.per_pair, config.budget)
+        made += [one for one in alike if not {one.first, one.second} <= on_earth]
+    for n in sorted(blind - on_earth):
+        notes.append(
+            f"drive {drives[n].drive_id} has neither positions nor place descriptors: nothing is compared with it; "
+            "reconstruct it again with loops on (--overwrite)"
+        )
+    return within_budget(made, config.budget), tuple(notes)
+
+
+def _tracks(drives: Sequence[FusibleDrive], located: Sequence[int]) -> list[Track]:
+    """Drives about the origin of the first of them."""
+    tracks: list[Track] = []
+    if not located:
+        return tracks
+    origin = drives[located[0]].opened.origin
+    assert origin is not None
+    for n in located:
+        own, pose = drives[n].opened.origin, drives[n].joined.world_from_camera
+        assert own is not None
+        turn = ecef_from_enu_rotation(origin[0], origin[1]).T @ ecef_from_enu_rotation(own[0], own[1])
+        shift = ecef_from_enu_rotation(origin[0], origin[1]).T @ (
+            ecef_from_geodetic(*own) - ecef_from_geodetic(*origin)
+        )
+        frame = np.arange(len(pose), dtype=np.int64)
+        tracks.append(Track(n, frame, pose[:, :3, 3] @ turn.T + shift, pose[:, :3, 2] @ turn.T))
+    return tracks

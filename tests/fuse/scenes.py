@@ -1,0 +1,84 @@
+"""A street of boxes and a tree, seen by cameras that drive through it: points as a drive publishes them, without a
+picture."""
+
+import numpy as np
+
+from pipeline.fuse.change import Cloud
+from pipeline.publish.cameras import Cameras
+
+WIDTH, HEIGHT, FOCAL = 96, 48, 60.0
+GROUND, WALL = 1.5, 9.0  # metres below the camera; to the right of it
+CAR = ((3.0, 0.1, 18.0), (4.7, 1.45, 22.0))  # lowest and highest corner: right, down, ahead
+TREE = (np.array([6.0, -1.0, 14.0]), 1.6)  # middle and radius of its leaves
+
+
+def cameras(count=20, aside=0.0, start=0.0):
+    """Every metre ahead (z), `aside` metres to the right (x)."""
+    pose = np.tile(np.eye(4), (count, 1, 1))
+    pose[:, 0, 3], pose[:, 2, 3] = aside, start + np.arange(count)
+    intrinsics = np.tile([FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], (count, 1))
+    sizes = np.tile([WIDTH, HEIGHT], (count, 1))
+    return Cameras(np.arange(count), pose, intrinsics, sizes, np.zeros(count, bool), None, ("",) * count)
+
+
+def box_range(eye, ray, low, high):
+    """Range along rays (n, 3) to a box; inf where they miss."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = (np.array(low) - eye) / ray, (np.array(high) - eye) / ray
+    near, far = np.minimum(a, b).max(1), np.maximum(a, b).min(1)
+    return np.where((near < far) & (near > 0), near, np.inf)
+
+
+def rays():
+    """(n, 3) with z = 1, of all pixels."""
+    column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+    return np.stack([(column - WIDTH / 2) / FOCAL, (row - HEIGHT / 2) / FOCAL, np.ones_like(row)], -1).reshape(-1, 3)
+
+
+def depth_along(ray, eye, boxes):
+    """z-depth of rays (n, 3) from `eye`: the road, the wall, boxes."""
+    with np.errstate(divide="ignore"):
+        away = np.where(ray[:, 1] > 0, (GROUND - eye[1]) / ray[:, 1], np.inf)
+        away = np.minimum(away, np.where(ray[:, 0] > 0, (WALL - eye[0]) / ray[:, 0], np.inf))
+    for low, high in boxes:
+        away = np.minimum(away, box_range(eye, ray, low, high))
+    return away
+
+
+def seen(cameras, boxes=lambda frame: (), tree=False, seed=0, noise=0.004):
+    """The cloud of a drive, one point a decimetre. boxes: (low, high) that stand there at a frame; leaves are noisy:
+    where a ray meets the tree its depth is anything within it."""
+    rng = np.random.default_rng(seed)
+    ray = rays()
+    points, frames = [], []
+    for n, pose in enumerate(cameras.world_from_camera):
+        eye = pose[:3, 3]
+        away = depth_along(ray, eye, boxes(n))
+        if tree:
+            middle, radius = TREE
+            along = ray @ (middle - eye) / (ray**2).sum(1)
+            off = np.linalg.norm(eye + along[:, None] * ray - middle, axis=1)
+            leaf = (off < radius) & (rng.random(len(ray)) < 0.8)  # some rays pass between the leaves
+            depth = along + rng.normal(0, 0.5 * radius, len(ray)).clip(-radius, radius)
+            away = np.where(leaf, np.minimum(away, depth), away)
+        away = away * (1 + noise * rng.normal(size=len(away)))
+        good = away < 45
+        points.append(eye + ray[good] * away[good, None])
+        frames.append(np.full(int(good.sum()), n))
+    cloud = Cloud(np.concatenate(points).astype(np.float32), np.concatenate(frames), cameras)
+    return cloud.thinned(0.1)[0]
+
+
+class SceneDrive:
+    """A drive through the street as it is published: images and depth of every camera. aside, start: of its path."""
+
+    def __init__(self, boxes=lambda frame: (), count=20, aside=0.0, start=0.0):
+        at = cameras(count, aside, start)
+        self.poses = at.world_from_camera
+        self.intrinsics = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
+        ray = rays()
+        depth = np.stack([depth_along(ray, pose[:3, 3], boxes(n)) for n, pose in enumerate(self.poses)])
+        depth = np.where(depth < 45, depth, 0.0).astype(np.float32)
+        self.depth = depth.reshape(count, HEIGHT, WIDTH)
+        shade = np.clip(40 + 4 * self.depth, 0, 255).astype(np.uint8)
+        self.images = np.stack([shade, shade, 255 - shade], -1)

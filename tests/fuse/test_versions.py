@@ -1,0 +1,152 @@
+"""A version holds tiles as Parquet and COPC and what changed; a later one writes what it must and nothing else."""
+
+import errno
+import io
+import json
+import os
+import shutil
+
+import laspy
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.backend.sim3 import Sim3
+from pipeline.common.progress import Reporter
+from pipeline.errors import DriveError, StorageError
+from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.fuse.change import GONE
+from tests.fuse.rendered_drives import publish
+from tests.fuse.scenes import CAR, SceneDrive
+
+ORIGIN = (48.1, 11.6, 520.0)
+EAST_NORTH_UP = Sim3(1.0, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), np.zeros(3))
+SETTINGS = {"tile": 25.0, "voxel": 0.1}
+
+
+def parked(frame):
+    return (CAR,)
+
+
+def add(output, name, scene, identity="a"):
+    publish(output, output.parent / "images" / name, name, scene, EAST_NORTH_UP, identity=identity, origin=ORIGIN)
+
+
+def fused(output, **more):
+    return run_fuse(FuseConfig(str(output), **(SETTINGS | more)), Reporter(io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """Two drives on Earth through one street; a car is parked in the first one alone."""
+    out = tmp_path_factory.mktemp("versions") / "out"
+    add(out, "a", SceneDrive(parked))
+    add(out, "b", SceneDrive(aside=0.7, start=0.5))
+    fused(out)
+    return out
+
+
+def files_of(output):
+    return {str(path.relative_to(output / "_city")): path.read_bytes() for path in (output / "_city").rglob("*_*.*")}
+
+
+def test_a_car_parked_in_one_drive_alone_is_a_change_with_a_picture(output):
+    city = open_city(str(output))
+    (one,) = city.changes.to_pylist()
+    assert (one["class"], one["drive_id"], one["other_id"]) == (GONE, "a", "b")
+    low, high = (EAST_NORTH_UP.apply(np.array(corner)) for corner in CAR)
+    middle = [(one[f"low_{axis}"] + one[f"high_{axis}"]) / 2 for axis in "xyz"]
+    place = city.points(columns=["x"])  # metres about the city's own origin, which lies in the fixes' midst
+    assert place.num_rows and city.manifest.origin is not None
+    shift = city.placements()["a"].city_from_camera[0, :3, 3] - EAST_NORTH_UP.apply(np.zeros(3))
+    assert (np.array(middle) > np.minimum(low, high) + shift - 0.5).all()
+    assert (np.array(middle) < np.maximum(low, high) + shift + 0.5).all()
+    points = city.change_points
+    assert set(points["object"].to_pylist()) == {one["object"]} and points.num_rows == one["points"] >= 25
+    assert set(points["class"].to_pylist()) == {GONE}
+    picture = Image.open(io.BytesIO(city.change_picture(one["picture"])))
+    assert picture.width > 2 * picture.height
+    with pytest.raises(DriveError, match="names no"):
+        city.change_picture("000001/change/none.jpg")
+
+
+def test_every_tile_is_there_as_copc_with_drive_and_frame_of_each_point(output):
+    pytest.importorskip("lazrs")
+    city = open_city(str(output))
+    for tile in city.manifest.tiles:
+        with laspy.CopcReader.open(str(output / "_city" / tile.copc.path)) as reader:
+            points = reader.query()
+            names = next(one for one in reader.header.vlrs if one.user_id == "city-recon").record_data
+            assert reader.header.parse_crs() is not None
+        table = pq.read_table(output / "_city" / tile.file.path)
+        assert len(points) == table.num_rows == tile.copc.rows and json.loads(names) == dict(tile.names)
+
+        def keys(*columns):
+            return sorted(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
+
+        as_parquet = keys(*(table[name].to_numpy() for name in ("drive_index", "frame_index", "r", "g", "b")))
+        colours = [np.asarray(points[name]) // 257 for name in ("red", "green", "blue")]
+        assert keys(points["drive"], points["frame"], *colours) == as_parquet
+        assert 690_000 < points.x[0] < 700_000 and 5_320_000 < points.y[0] < 5_340_000  # UTM 32 of Munich
+
+
+def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_its_points(output, tmp_path):
+    shutil.copytree(output, tmp_path / "out")
+    out, before = tmp_path / "out", files_of(output)
+    add(out, "c", SceneDrive(start=60.0))
+    result = fused(out)
+    after = files_of(out)
+    assert 0 < result.tiles_written < result.manifest.counts["tiles"]
+    city = open_city(str(out))
+    old = {tile.place: tile for tile in open_city(str(output)).manifest.tiles}
+    for tile in city.manifest.tiles:
+        touched = "c" in tile.drives
+        assert (tile.place in old and tile.file == old[tile.place].file) == (not touched)
+        for file in tile.files:
+            assert (file.path in before) == (not touched)
+            assert touched or after[file.path] == before[file.path]
+    assert set(city.points()["drive_id"].to_pylist()) == {"a", "b", "c"}
+    assert city.changes.num_rows == 1 and city.change_picture(city.changes["picture"][0].as_py())
+    # b once more, with the car there: nothing changed any more, and no point of its first result is left
+    add(out, "b", SceneDrive(parked, aside=0.7, start=0.5), identity="d")
+    fused(out)
+    city = open_city(str(out))
+    assert city.manifest.keys["b"].startswith("d") and city.changes.num_rows == city.change_points.num_rows == 0
+    # and once more without the car in `a`, which is the later one now
+    add(out, "a", SceneDrive(), identity="e")
+    fused(out, copc=False)
+    city = open_city(str(out))
+    (one,) = city.changes.to_pylist()
+    assert (one["class"], one["drive_id"], one["other_id"]) == (GONE, "b", "a")
+    assert all(tile.copc is None for tile in city.manifest.tiles)
+    assert fused(out, copc=False, change=False).manifest.counts["changes"] == 0
+
+
+@pytest.mark.parametrize("calls", [1, 9, *(pytest.param(n, marks=pytest.mark.full) for n in (3, 5, 12, 14))])
+def test_a_store_that_fails_in_the_middle_leaves_the_version_before_and_the_next_run_goes_on(
+    output, tmp_path, monkeypatch, calls
+):
+    shutil.copytree(output, tmp_path / "out")
+    out = tmp_path / "out"
+    add(out, "c", SceneDrive(start=30.0))
+    rename, done = os.rename, []
+
+    def full(source, target, **more):
+        if str(target).startswith(str(out / "_city")) and not str(target).endswith("run.json"):
+            done.append(target)
+            if len(done) >= calls:
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return rename(source, target, **more)
+
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        fused(out)
+    monkeypatch.undo()
+    assert open_city(str(out)).manifest == open_city(str(output)).manifest
+    assert open_city(str(out)).points().num_rows == open_city(str(output)).manifest.counts["points"]
+    assert fused(out).manifest.counts["drives"] == 3
+    named = open_city(str(out)).manifest.paths | open_city(str(output)).manifest.paths
+    left = {str(path.relative_to(out / "_city")) for path in (out / "_city").rglob("*.*") if path.is_file()}
+    assert {path for path in left if path[0] == "0" and not path.endswith("manifest.json")} <= named
