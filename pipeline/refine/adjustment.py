@@ -242,16 +242,17 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
         np.concatenate([np.full((count - 1, 3), sigmas.turn), np.repeat(shift_sigma(problem)[:, None], 3, 1)], 1)
         ** -1.0
     )
+    by_this = -information[:, :, None] * _adjoints(relative)
+    corner = information[:, :, None] * np.eye(6)
     for f in range(count - 1):
-        by_next = np.diag(information[f])
-        by_this = -information[f][:, None] * _adjoint(relative[f])
         this, following = slice(f * _C, f * _C + 6), slice((f + 1) * _C, (f + 1) * _C + 6)
-        matrix[this, this] += by_this.T @ by_this
-        matrix[following, following] += by_next.T @ by_next
-        matrix[this, following] += by_this.T @ by_next
-        matrix[following, this] += by_next.T @ by_this
-        gradient[this] += by_this.T @ motion[f]
-        gradient[following] += by_next.T @ motion[f]
+        matrix[this, this] += by_this[f].T @ by_this[f]
+        matrix[following, following] += corner[f] ** 2
+        across = by_this[f].T * information[f]
+        matrix[this, following] += across
+        matrix[following, this] += across.T
+        gradient[this] += by_this[f].T @ motion[f]
+        gradient[following] += information[f] * motion[f]
     own = np.arange(count) * _C + 6
     matrix[own, own] += sigmas.scale**-2
     gradient[own] += scale / sigmas.scale
@@ -266,12 +267,15 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
     gradient[-1] += np.log(problem.camera[0] / problem.camera_start[0]) / sigmas.focal**2
 
 
-def _adjoint(pose: Array) -> Array:
-    """(6, 6): of a rigid motion (4, 4), for (turn, shift)."""
-    answer = np.zeros((6, 6))
-    answer[:3, :3] = answer[3:, 3:] = pose[:3, :3]
-    x, y, z = pose[:3, 3]
-    answer[3:, :3] = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ pose[:3, :3]
+def _adjoints(poses: Array) -> Array:
+    """(n, 6, 6): of rigid motions (n, 4, 4), for (turn, shift)."""
+    answer = np.zeros((len(poses), 6, 6))
+    rotation, (x, y, z) = poses[:, :3, :3], poses[:, :3, 3].T
+    cross = np.zeros((len(poses), 3, 3))
+    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -z, y, -x
+    cross -= cross.transpose(0, 2, 1)
+    answer[:, :3, :3] = answer[:, 3:, 3:] = rotation
+    answer[:, 3:, :3] = cross @ rotation
     return answer
 
 

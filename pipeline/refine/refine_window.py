@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 
 _FOCAL_STEPS = (5, 5, 12)
 _FOCAL_TRIES = 3  # each from the focal length of the one before, with the tracks that then fit
+_SETTLED_FOCAL = 0.5  # share of its deviation by which a focal length may change that is not tried again
 _USABLE_FOCAL = 0.15  # deviation of its log beyond which a window does not know the focal length
 
 
@@ -121,8 +122,10 @@ def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> F
             adjusted = adjust_window(window, tracks, begin, grid, free_focal=True, with_depth=False, steps=_FOCAL_STEPS)
             if adjusted is None:
                 return None
-            begin = adjusted.problem.camera
+            before, begin = begin, adjusted.problem.camera
             deviation = focal_deviation(adjusted.problem)
+            if abs(np.log(begin[0] / before[0])) < _SETTLED_FOCAL * deviation:
+                break
     except (np.linalg.LinAlgError, cv2.error):
         return None
     if not np.isfinite(deviation) or deviation > _USABLE_FOCAL:
