@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.common.secrets import without_credentials
 from pipeline.errors import DecodeError, DriveError
 from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive, Selection, open_drive
-from pipeline.publish.exports import FORMATS, Earth, ExportSource, ExportTask, FrameDepth, whole_folder
+from pipeline.publish.exports import FORMATS, Earth, ExportFormat, ExportSource, ExportTask, FrameDepth, whole_folder
 from pipeline.publish.exports.destination import KIND, MARKER, check_free
 from pipeline.publish.frame_source import FRAME_MARK
 from pipeline.publish.manifest import plain_object
@@ -64,14 +65,7 @@ def export_drive(
     cannot be written here.
     """
     output = storage.absolute(output)
-    if not formats:
-        raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise ValueError(f"no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
-    wanted = {name: FORMATS[name] for name in formats}
-    for format in wanted.values():
-        format.check()
+    wanted = _wanted(formats)
     drive = open_drive(output, drive_id, check_hashes=True, images_from=images_from)
     if not drive.manifest.counts.points and any(format.needs_points for format in wanted.values()):
         raise DriveError(
@@ -81,43 +75,71 @@ def export_drive(
         Earth.of(ExportSource(drive, selection, crs=crs)).projected  # noqa: B018 (refuses what cannot be)
     check_free(to, overwrite=overwrite)
     depths = depth_frames(drive, output) if any(format.from_depth for format in wanted.values()) else iter(())
-    for_trainers = any(format.for_trainers for format in wanted.values())
     notes: list[str] = []
     written: dict[str, str] = {}
     with whole_folder(to, overwrite=overwrite) as folder:
         for name, format in wanted.items():
-
-            def advance(count: int, total: int, name: str = name) -> None:
-                reporter.advance(name, count, total, "points")
-
-            source = ExportSource(drive, selection, advance if format.from_points else None, undistorted, crs)
+            advance = partial(_advance, reporter, name) if format.from_points else None
+            source = ExportSource(drive, selection, advance, undistorted, crs)
             with reporter.timed(name):
                 written[name] = format.write(ExportTask(source, folder, depths, depth_scale, notes))
-        if images or images_from or (undistorted and drive.lens is not None):
+        with_images = images or images_from is not None or (undistorted and drive.lens is not None)
+        if with_images:
             with reporter.timed("images"):
-                written["images"] = _copy_images(
-                    ExportSource(drive, selection, undistorted=undistorted), folder, reporter, notes
-                )
-        elif for_trainers:
-            notes.append("trainers expect the drive's images in images/: --images copies them")
-        if undistorted and drive.lens is None:
-            notes.append("the drive's images are a pinhole's already: --undistorted changes nothing")
-        if drive.manifest.counts.points and selection.voxel is None and for_trainers:
-            notes.append("trainers start from every point: --voxel thins them")
-        values = {
-            "drive_id": drive_id,
-            "output": without_credentials(output),
-            "identity": drive.manifest.identity,
-            "selection": asdict(selection),
-            "written": written,
-            "world": "OpenCV axes of the first camera; units are the drive's own",
-        }
-        if drive.manifest.georeference is not None:
-            values["world"] = "metres east, north, up at the origin in georeference.json; LAZ and maps: in their own"
-            place = plain_object(drive.manifest.georeference)
-            (folder / _GEOREFERENCE).write_text(json.dumps(place, indent=1) + "\n")
-        storage.sign_folder(folder, MARKER, KIND, plain_object(values))
+                source = ExportSource(drive, selection, undistorted=undistorted)
+                written["images"] = _copy_images(source, folder, reporter, notes)
+        for_trainers = any(format.for_trainers for format in wanted.values())
+        notes += _hints(drive, selection, for_trainers, with_images, undistorted)
+        _sign(folder, drive, output, selection, written)
     return Exported(storage.redacted(storage.absolute(to)), written, tuple(notes))
+
+
+def _wanted(formats: Sequence[str]) -> dict[str, ExportFormat]:
+    """The named formats. Raises ValueError for a name that is none, and for a format that cannot be written here."""
+    if not formats:
+        raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
+    wanted = {name: FORMATS[name] for name in formats}
+    for format in wanted.values():
+        format.check()
+    return wanted
+
+
+def _advance(reporter: Reporter, name: str, count: int, total: int) -> None:
+    reporter.advance(name, count, total, "points")
+
+
+def _hints(
+    drive: PublishedDrive, selection: Selection, for_trainers: bool, with_images: bool, undistorted: bool
+) -> list[str]:
+    """What the user may want to do otherwise."""
+    hints = []
+    if for_trainers and not with_images:
+        hints.append("trainers expect the drive's images in images/: --images copies them")
+    if undistorted and drive.lens is None:
+        hints.append("the drive's images are a pinhole's already: --undistorted changes nothing")
+    if drive.manifest.counts.points and selection.voxel is None and for_trainers:
+        hints.append("trainers start from every point: --voxel thins them")
+    return hints
+
+
+def _sign(folder: Path, drive: PublishedDrive, output: str, selection: Selection, written: dict[str, str]) -> None:
+    """Write the marker that says what the export is of, and for a georeferenced drive where its world is."""
+    values = {
+        "drive_id": drive.manifest.drive_id,
+        "output": without_credentials(output),
+        "identity": drive.manifest.identity,
+        "selection": asdict(selection),
+        "written": written,
+        "world": "OpenCV axes of the first camera; units are the drive's own",
+    }
+    if drive.manifest.georeference is not None:
+        values["world"] = "metres east, north, up at the origin in georeference.json; LAZ and maps: in their own"
+        place = plain_object(drive.manifest.georeference)
+        (folder / _GEOREFERENCE).write_text(json.dumps(place, indent=1) + "\n")
+    storage.sign_folder(folder, MARKER, KIND, plain_object(values))
 
 
 def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:

@@ -20,13 +20,9 @@ from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.frames import DriveTask
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts, Manifest, RunFacts
-from pipeline.refined_drive import link_tracks, refine_staged
+from pipeline.refined_drive import Refined, StagedFrames, link_tracks, refine_staged
 from pipeline.result_identity import result_identity
-from pipeline.staged_drive import (
-    StagedDrive,
-    join_staged,
-    staged_frames,
-)
+from pipeline.staged_drive import JoinedDrive, StagedDrive, join_staged, staged_frames
 
 _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
@@ -108,20 +104,12 @@ def join_and_publish(
     """
     facts = staged.facts
     with reporter.timed("refine"):
-        frames, refined = staged_frames(staged, config, output), None
-        if link_tracks(frames):
-            refined = refine_staged(
-                frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows")
-            )
+        frames = staged_frames(staged, config, output)
+        refined = _refined(frames, config, reporter)
     with reporter.timed("join"):
         join = join_staged(staged, frames, config, refined)
         chunks, joined, positions = join.chunks, join.joined, join.positions
-        is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
-        instants = range(facts.frame_count // facts.camera_count)
-        of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)
-        verdict = assess_quality(join.instants, judged_windows(config.backend.quality, refined), of_lens)
-        if facts.rig is not None:
-            verdict = verdict.in_frames(len(facts.rig))
+        verdict = _verdict_of_geometry(facts, frames, join, config, refined)
         tracks = evidence = None
         if refined is not None:
             verdict, pairs = judge_images(verdict, joined, join.witnessed, frames, refined, chunks.camera)
@@ -163,3 +151,21 @@ def join_and_publish(
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
+
+
+def _refined(frames: StagedFrames, config: RunConfig, reporter: Reporter) -> Refined | None:
+    """The drive's windows adjusted to the corners in its images; None where no corners could be followed."""
+    if not link_tracks(frames):
+        return None
+    return refine_staged(frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows"))
+
+
+def _verdict_of_geometry(
+    facts: DriveFacts, frames: StagedFrames, join: JoinedDrive, config: RunConfig, refined: Refined | None
+) -> Verdict:
+    """What joining, adjusted windows and straight lines say of the result, without the images."""
+    is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
+    instants = range(facts.frame_count // facts.camera_count)
+    of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)
+    verdict = assess_quality(join.instants, judged_windows(config.backend.quality, refined), of_lens)
+    return verdict if facts.rig is None else verdict.in_frames(len(facts.rig))

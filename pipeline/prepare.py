@@ -3,7 +3,7 @@ work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from models import ModelConfig
 from pipeline import storage
@@ -64,56 +64,53 @@ def make_task(
 ) -> DriveTask:
     """What the network has to do for a drive: the frames that are used, the chunks, the size of frames.
 
-    With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). config: resolved
-    settings. scanned: called with the number of frames scanned since the last call. Raises StorageError.
+    With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). Of a drive of several
+    cameras it chooses and cuts instants: the frames of all cameras of an instant are used, left out and put into chunks
+    together. Corners are not followed there, because neighbouring frames are of different cameras.
+
+    config: resolved settings. scanned: called with the number of frames scanned since the last call. Raises
+    StorageError.
     """
-    size, overlap = config.chunk_size, config.overlap
-    assert size is not None and overlap is not None
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
-    length = max(size - overlap, _LEAST_SEGMENT)
-    output = storage.absolute(config.output)
-    if drive.rig is not None:
-        return _plan_rig(drive, config, (height, width), scanned)
+    cameras = drive.camera_count
+    size, overlap = _instants_of_chunk(config, cameras)
+    kept, chunks = _kept_and_chunks(drive.of_reference, config, size, overlap, scanned)
+    tracker = None
+    if drive.rig is None:
+        numbers = range(drive.frame_count) if kept is None else kept
+        tracker = tracker_of(storage.absolute(config.output), drive, numbers)
+    return DriveTask(
+        drive,
+        height,
+        width,
+        tuple(range(chunk.start * cameras, chunk.stop * cameras) for chunk in chunks),
+        segment_length=max((size - overlap) * cameras, _LEAST_SEGMENT),
+        kept=None if kept is None else tuple(i * cameras + camera for i in kept for camera in range(cameras)),
+        tracker=tracker,
+    )
+
+
+def _instants_of_chunk(config: RunConfig, cameras: int) -> tuple[int, int]:
+    """Chunk size and overlap in instants. Chunks of several cameras have about as many frames as those of one."""
+    assert config.chunk_size is not None and config.overlap is not None
+    if cameras == 1:
+        return config.chunk_size, config.overlap
+    size = max(config.chunk_size // cameras, 2)
+    return size, min(max(config.overlap // cameras, 1), size - 1)
+
+
+def _kept_and_chunks(
+    drive: Drive, config: RunConfig, size: int, overlap: int, scanned: Callable[[int], None]
+) -> tuple[tuple[int, ...] | None, Sequence[range]]:
+    """The frames of one camera that are used (None: all), and the chunks of them, whose borders lie outside turns."""
     if not (config.stops or config.turns):
-        chunks = plan_chunks(drive.frame_count, size, overlap)
-        tracker = tracker_of(output, drive, range(drive.frame_count))
-        return DriveTask(drive, height, width, chunks, segment_length=length, tracker=tracker)
+        return None, plan_chunks(drive.frame_count, size, overlap)
     scan = scan_drive(drive, config.stop if config.stops else None, config.turns, NearThings(), scanned)
     chunks = plan_chunks(len(scan.kept), size, overlap)
     if config.turns:
         reach = int(config.turn.reach * (size - overlap))
         chunks = shift_borders(chunks, scan.turned, overlap, reach, config.turn.price)
-    tracker = tracker_of(output, drive, scan.kept)
-    return DriveTask(drive, height, width, chunks, segment_length=length, kept=scan.kept, tracker=tracker)
-
-
-def _plan_rig(
-    drive: Drive, config: RunConfig, frame_size: tuple[int, int], scanned: Callable[[int], None]
-) -> DriveTask:
-    """As `make_task`, in instants: the frames of all cameras of an instant are used, left out and put into chunks
-    together. Chunks have about as many frames as those of one camera. Corners are not followed, because neighbouring
-    frames are of different cameras.
-    """
-    count, reference = drive.camera_count, drive.of_reference
-    assert config.chunk_size is not None and config.overlap is not None
-    size = max(config.chunk_size // count, 2)
-    overlap = min(max(config.overlap // count, 1), size - 1)
-    kept = tuple(range(reference.frame_count))
-    turned = None
-    if config.stops or config.turns:
-        scan = scan_drive(reference, config.stop if config.stops else None, config.turns, NearThings(), scanned)
-        kept, turned = scan.kept, scan.turned
-    chunks = plan_chunks(len(kept), size, overlap)
-    if config.turns and turned is not None:
-        reach = int(config.turn.reach * (size - overlap))
-        chunks = shift_borders(chunks, turned, overlap, reach, config.turn.price)
-    return DriveTask(
-        drive,
-        *frame_size,
-        tuple(range(chunk.start * count, chunk.stop * count) for chunk in chunks),
-        segment_length=max((size - overlap) * count, _LEAST_SEGMENT),
-        kept=tuple(instant * count + camera for instant in kept for camera in range(count)),
-    )
+    return scan.kept, chunks
 
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:

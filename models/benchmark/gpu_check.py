@@ -104,37 +104,59 @@ def check(options: argparse.Namespace) -> Found:
     found["worth"] = _worth(model, some, few, EAGER)
     plain_seconds = run("fast", model, some, few, by_phase=False).total
     if options.compiled:
-        begin = time.perf_counter()
-        try:
-            compile_blocks(model)
-            found["compile_seconds"] = time.perf_counter() - begin
-            run("fast", model, some, few)
-            found["compiled_speedup"] = plain_seconds / run("fast", model, some, few, by_phase=False).total
-        except (CompileError, RuntimeError) as error:  # the other figures do not need it
-            found["compile_error"] = " ".join(str(error).split())[:300]
+        found |= _compiled(model, some, few, plain_seconds)
     found["worth"] |= _worth(model, some, few, ALWAYS)
-    whole, held, peak = _measured(model, frames, chunks, device)
-    fast = run("fast", model, frames, chunks)
-    spent = fast.spent(device)
-    seconds = whole.cpu_total if device.type == "cpu" else whole.total
-    long_drive = len(chunks_of(_LONG_DRIVE, size, overlap)) * fast.state_bytes
-    found |= {
-        "fast_seconds": fast.seconds,
-        "flops_per_chunk": flops,
-        "flops_per_second": {name: flops[name] * len(chunks) / spent[name] for name in flops},
-        "share_of_matrix_rate": sum(flops.values()) * len(chunks) / seconds / found["matrix_flops_per_second"],
-        "new_frames_per_second": options.frames / whole.total,
-        "state_bytes_per_chunk": fast.state_bytes,
-        "network_bytes": held,
-        "peak_memory_bytes": peak,
-        # the network, the states of all chunks of the long drive, and the work on one chunk
-        "long_drive_bytes": held + long_drive + max(0, peak - held - len(chunks) * fast.state_bytes),
-    }
+    long_drive = len(chunks_of(_LONG_DRIVE, size, overlap))
+    found |= _whole_drive(model, frames, chunks, device, flops, found["matrix_flops_per_second"], long_drive)
     if device.type == "cuda":
         found["kernel_seconds"] = kernel_seconds(lambda: run("fast", model, some, few, by_phase=False))
     again = run("fast", model, some, few, by_phase=False)
     found |= _against_float32(again, config, some, few, device) | _on_city(dtype, device)
     return found
+
+
+def _compiled(model: Reconstructor, frames: torch.Tensor, chunks: Sequence[range], plain_seconds: float) -> Found:
+    """Compile the model's blocks: seconds, and how many times faster it is; or the compiler's error, since the other
+    figures do not need it."""
+    begin = time.perf_counter()
+    found: Found = {}
+    try:
+        compile_blocks(model)
+        found["compile_seconds"] = time.perf_counter() - begin
+        run("fast", model, frames, chunks)
+        found["compiled_speedup"] = plain_seconds / run("fast", model, frames, chunks, by_phase=False).total
+    except (CompileError, RuntimeError) as error:
+        found["compile_error"] = " ".join(str(error).split())[:300]
+    return found
+
+
+def _whole_drive(
+    model: Reconstructor,
+    frames: torch.Tensor,
+    chunks: Sequence[range],
+    device: torch.device,
+    flops: dict[str, float],
+    matrix_rate: float,
+    long_drive: int,
+) -> Found:
+    """Rates and memory of the drive. flops: of a chunk, by phase; long_drive: chunks of the drive whose memory is
+    estimated."""
+    whole, held, peak = _measured(model, frames, chunks, device)
+    fast = run("fast", model, frames, chunks)
+    spent = fast.spent(device)
+    seconds = whole.cpu_total if device.type == "cpu" else whole.total
+    return {
+        "fast_seconds": fast.seconds,
+        "flops_per_chunk": flops,
+        "flops_per_second": {name: flops[name] * len(chunks) / spent[name] for name in flops},
+        "share_of_matrix_rate": sum(flops.values()) * len(chunks) / seconds / matrix_rate,
+        "new_frames_per_second": len(frames) / whole.total,
+        "state_bytes_per_chunk": fast.state_bytes,
+        "network_bytes": held,
+        "peak_memory_bytes": peak,
+        # the network, the states of all chunks of the long drive, and the work on one chunk
+        "long_drive_bytes": held + long_drive * fast.state_bytes + max(0, peak - held - len(chunks) * fast.state_bytes),
+    }
 
 
 def _kernels(config: ModelConfig, frames: int, height: int, width: int) -> dict[str, dict[str, dict[str, int]]]:

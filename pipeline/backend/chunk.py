@@ -45,60 +45,21 @@ class Chunk:
             AlignmentError: arrays do not fit together, a frame number occurs twice or is not in `kept`, or a pose is
                 not finite.
         """
-        index = np.asarray(source.frame_index, np.int64)
-        name = f"chunk with frames {index.min()}..{index.max()}" if index.size else "chunk without frames"
-        count = len(index)
-        poses = np.asarray(source.cam_from_world, np.float64)
-        depth, confidence = source.depth, source.confidence
-        if not count or poses.shape != (count, 3, 4) or depth.ndim != 3 or len(depth) != count:
-            raise AlignmentError(
-                f"{name}: expected poses (S, 3, 4) and depth (S, h, w) for S = {count} frames, "
-                f"got {poses.shape} and {depth.shape}"
-            )
-        if confidence.shape != depth.shape:
-            raise AlignmentError(f"{name}: confidence {confidence.shape} does not fit depth {depth.shape}")
+        index, poses, intrinsics, ok = _checked(source)
         order = np.argsort(index, kind="stable")
-        if (np.diff(index[order]) == 0).any():
-            raise AlignmentError(f"{name}: a frame number occurs twice")
-        time = index[order]
-        if kept is not None:
-            time = np.searchsorted(kept, index[order])
-            if time[-1] >= len(kept) or (kept[time] != index[order]).any():
-                raise AlignmentError(f"{name}: it has frames that were to be left out of all chunks")
-        ok = np.asarray(getattr(source, "ok", np.ones(count, bool)), bool)
-        if not np.isfinite(poses).all():
-            frame = index[~np.isfinite(poses).all((1, 2))][0]
-            raise AlignmentError(f"{name}: the pose of frame {frame} is not finite")
-        intrinsics = np.broadcast_to(np.asarray(source.intrinsics, np.float64), (count, 3, 3))
-        if not (intrinsics[:, [0, 1], [0, 1]] > 0).all():
-            raise AlignmentError(f"{name}: focal lengths must be above zero")
-
-        height, width = depth.shape[1:]
-        stride = 1 if max_pixels is None else max(1, int(np.ceil(np.sqrt(height * width / max_pixels))))
-        rows, columns = np.arange(stride // 2, height, stride), np.arange(stride // 2, width, stride)
-        v, u = (axis.ravel() + 0.5 for axis in np.meshgrid(rows, columns, indexing="ij"))
-        x = (u - intrinsics[:, :1, 2]) / intrinsics[:, :1, 0]
-        y = (v - intrinsics[:, 1:2, 2]) / intrinsics[:, 1:2, 1]
-        thin = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-        kept_depth = np.asarray(depth[thin], np.float64).reshape(count, -1)
-        kept_confidence = np.asarray(confidence[thin], np.float64).reshape(count, -1)
-        usable = np.isfinite(kept_depth) & (kept_depth > 0) & np.isfinite(kept_confidence) & ok[:, None]
-        kept_confidence = np.where(usable, np.maximum(kept_confidence, 0), 0)
-        kept_depth = np.where(usable, kept_depth, 1.0)
-
+        rays, depth, confidence = _thinned(source, intrinsics, ok, max_pixels)
         rotation = nearest_rotation(poses[:, :, :3]).transpose(0, 2, 1)
-        chunk_from_camera = np.tile(np.eye(4), (count, 1, 1))
+        chunk_from_camera = np.tile(np.eye(4), (len(index), 1, 1))
         chunk_from_camera[:, :3, :3] = rotation
         chunk_from_camera[:, :3, 3] = -np.einsum("nij,nj->ni", rotation, poses[:, :, 3])
         chunk_from_camera = chunk_from_camera[order]
-        rays = np.stack([x, y, np.ones_like(x)], -1)
         return Chunk(
             index[order],
-            time,
+            _times(index[order], kept),
             chunk_from_camera,
             rays[order],
-            kept_depth[order],
-            kept_confidence[order],
+            depth[order],
+            confidence[order],
             ok[order],
             _reference(chunk_from_camera),
         )
@@ -158,3 +119,62 @@ class Shared:
 
     def __len__(self) -> int:
         return len(self.frame_index)
+
+
+def _name(index: NDArray[np.int64]) -> str:
+    """A chunk in an error."""
+    return f"chunk with frames {index.min()}..{index.max()}" if index.size else "chunk without frames"
+
+
+def _checked(source: PosedDepth) -> tuple[NDArray[np.int64], Array, Array, NDArray[np.bool_]]:
+    """A prediction's frame numbers (S,), poses (S, 3, 4), intrinsics (S, 3, 3) and good frames (S,). Raises
+    AlignmentError where its arrays do not fit together or hold numbers that cannot be."""
+    index = np.asarray(source.frame_index, np.int64)
+    name, count = _name(index), len(index)
+    poses = np.asarray(source.cam_from_world, np.float64)
+    depth, confidence = source.depth, source.confidence
+    if not count or poses.shape != (count, 3, 4) or depth.ndim != 3 or len(depth) != count:
+        raise AlignmentError(
+            f"{name}: expected poses (S, 3, 4) and depth (S, h, w) for S = {count} frames, "
+            f"got {poses.shape} and {depth.shape}"
+        )
+    if confidence.shape != depth.shape:
+        raise AlignmentError(f"{name}: confidence {confidence.shape} does not fit depth {depth.shape}")
+    if len(np.unique(index)) < count:
+        raise AlignmentError(f"{name}: a frame number occurs twice")
+    if not np.isfinite(poses).all():
+        frame = index[~np.isfinite(poses).all((1, 2))][0]
+        raise AlignmentError(f"{name}: the pose of frame {frame} is not finite")
+    intrinsics = np.broadcast_to(np.asarray(source.intrinsics, np.float64), (count, 3, 3))
+    if not (intrinsics[:, [0, 1], [0, 1]] > 0).all():
+        raise AlignmentError(f"{name}: focal lengths must be above zero")
+    return index, poses, intrinsics, np.asarray(getattr(source, "ok", np.ones(count, bool)), bool)
+
+
+def _times(index: NDArray[np.int64], kept: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The place of each frame (rising numbers) among the kept ones; without `kept`, its number."""
+    if kept is None:
+        return index
+    time = np.searchsorted(kept, index)
+    if time[-1] >= len(kept) or (kept[time] != index).any():
+        raise AlignmentError(f"{_name(index)}: it has frames that were to be left out of all chunks")
+    return time
+
+
+def _thinned(
+    source: PosedDepth, intrinsics: Array, ok: NDArray[np.bool_], max_pixels: int | None
+) -> tuple[Array, Array, Array]:
+    """Rays (S, q, 3) with z = 1, depth and confidence (S, q) of the pixels on a regular grid. Pixels that are not
+    usable have confidence 0 and depth 1."""
+    count, height, width = source.depth.shape
+    stride = 1 if max_pixels is None else max(1, int(np.ceil(np.sqrt(height * width / max_pixels))))
+    rows, columns = np.arange(stride // 2, height, stride), np.arange(stride // 2, width, stride)
+    v, u = (axis.ravel() + 0.5 for axis in np.meshgrid(rows, columns, indexing="ij"))
+    x = (u - intrinsics[:, :1, 2]) / intrinsics[:, :1, 0]
+    y = (v - intrinsics[:, 1:2, 2]) / intrinsics[:, 1:2, 1]
+    thin = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    depth = np.asarray(source.depth[thin], np.float64).reshape(count, -1)
+    confidence = np.asarray(source.confidence[thin], np.float64).reshape(count, -1)
+    usable = np.isfinite(depth) & (depth > 0) & np.isfinite(confidence) & ok[:, None]
+    confidence = np.where(usable, np.maximum(confidence, 0), 0)
+    return np.stack([x, y, np.ones_like(x)], -1), np.where(usable, depth, 1.0), confidence

@@ -16,6 +16,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from numpy.typing import NDArray
 
+from pipeline.backend.block_sums import BlockSums
 from pipeline.backend.drift import DriftPrior
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.road import Heights
@@ -250,57 +251,51 @@ def assemble(
     variance_inflation: of the drift prior and the heights; anchored: the first chunk's Sim(3) is held.
     """
     count = len(state.scale)
-    size = (count + 1) * WIDTH
-    gradient = np.zeros((count + 1, WIDTH))
-    rows_of, columns_of, values = [], [], []
-
-    def add(index: NDArray[np.int64], blocks: Array) -> None:
-        wide = index.shape[1]
-        rows_of.append(np.repeat(index, wide, axis=1).ravel())
-        columns_of.append(np.tile(index, (1, wide)).ravel())
-        values.append(blocks.ravel())
-
+    sums = BlockSums(count + 1, WIDTH)
     for group in groups:
         index, product = _pair_blocks(group, count)
-        add(index, product[:, :-1, :-1])
-        np.add.at(gradient.reshape(-1), index.ravel(), product[:, :-1, -1].ravel())
-
-    # The prior: rates are near the drive's mean rates, and these are near zero.
+        sums.add(index, product[:, :-1, :-1], product[:, :-1, -1])
     information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
+    _add_drift_prior(sums, state, information)
+    fixed = np.zeros((count + 1, WIDTH))
+    fixed[count] = 1 if common else _FIXED
+    fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
+    sums.gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
+    if anchored:
+        fixed[0, :7] = _FIXED
+    if heights is not None and len(heights) and scale:
+        _add_heights(sums, state, heights, variance_inflation)
+        fixed[count, 1] = 1e-6
+    if not scale:
+        fixed[:count, 0] = _FIXED
+    sums.add(np.arange(fixed.size)[:, None], fixed.reshape(-1, 1, 1))
+    return sums.matrix(), sums.gradient
+
+
+def _add_drift_prior(sums: BlockSums, state: State, information: Array) -> None:
+    """The prior of drift: rates are near the drive's mean rates, and these are near zero. information: (8, 8)."""
+    count = len(state.scale)
     chunks = np.arange(count)[:, None]
     own = np.arange(7, WIDTH)
     index = np.concatenate([chunks * WIDTH + own, np.broadcast_to(count * WIDTH + own, (count, 8))], 1)
     pull = np.block([[information, -information], [-information, information]])
-    add(index, np.broadcast_to(pull, (count, 16, 16)))
+    sums.add(index, np.broadcast_to(pull, (count, 16, 16)))
     off = (state.rates - state.mean).reshape(count, 8) @ information
-    gradient[:count, 7:] += off
-    gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
-    add(count * WIDTH + own[None], information[None] / _BIAS**2)
+    sums.gradient[:count, 7:] += off
+    sums.gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
+    sums.add(count * WIDTH + own[None], information[None] / _BIAS**2)
 
-    fixed = np.zeros((count + 1, WIDTH))
-    fixed[count] = 1 if common else _FIXED
-    fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
-    gradient[count, 0] += fixed[count, 0] * (state.chaining - 0.5)
-    if anchored:
-        fixed[0, :7] = _FIXED
-    if heights is not None and len(heights) and scale:
-        residual = height_residuals(state, heights)
-        weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
-        weight /= variance_inflation
-        spans = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
-        columns = np.stack([*spans, np.full(len(heights), count * WIDTH + 1)], 1)
-        by = np.stack([np.ones(len(heights)), -heights.along, -np.ones(len(heights))], 1)
-        add(columns, by[:, :, None] * by[:, None, :] * weight[:, None, None])
-        np.add.at(gradient.reshape(-1), columns.ravel(), (by * (weight * residual)[:, None]).ravel())
-        fixed[count, 1] = 1e-6
-    if not scale:
-        fixed[:count, 0] = _FIXED
-    add(np.arange(size)[:, None], fixed.reshape(-1, 1, 1))
-    matrix = scipy.sparse.csc_matrix(
-        (np.concatenate(values), (np.concatenate(rows_of), np.concatenate(columns_of))),
-        shape=(size, size),
-    )
-    return matrix, gradient
+
+def _add_heights(sums: BlockSums, state: State, heights: Heights, variance_inflation: float) -> None:
+    """The camera's height above the road is the same in all chunks (robust: Cauchy's weights)."""
+    residual = height_residuals(state, heights)
+    weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
+    weight /= variance_inflation
+    spans = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
+    columns = np.stack([*spans, np.full(len(heights), len(state.scale) * WIDTH + 1)], 1)
+    by = np.stack([np.ones(len(heights)), -heights.along, -np.ones(len(heights))], 1)
+    blocks = by[:, :, None] * by[:, None, :] * weight[:, None, None]
+    sums.add(columns, blocks, by * (weight * residual)[:, None])
 
 
 def _pair_blocks(group: Group, count: int) -> tuple[NDArray[np.int64], Array]:

@@ -89,75 +89,93 @@ class FleetBenchmark:
 
     def _measured(self, output: str, say: Callable[[str], None]) -> Measured:
         world = _World(self)
-        ideal = max(world.total_s / self.groups, max(world.seconds))
-        say(f"fleet: {self.drives} drives, {sum(world.frames):,} frames, {self.groups} groups; ideally {ideal:.0f} s")
-        groups = GroupSize(self.groups, 1, self.groups, False, 10**12)
-        parts = Runtime(
-            ready=lambda config: None,
-            size=lambda config: groups,
-            load=world.load,
-            run_wave=world.run_wave,
-            finish=world.finish,
-            nodes=lambda: ({"node"}, set()),
-            planner=world.planner,
+        say(
+            f"fleet: {self.drives} drives, {sum(world.frames):,} frames, {self.groups} groups; "
+            f"ideally {world.ideal_s:.0f} s"
         )
-        config = RunConfig(input="made-up", output=output, workers=1, stops=False, turns=False)
-        at_once = self.groups * self.finish_s * self.frames_per_s / self.frames  # publishing that keeps up
-        at_a_time = max(config.fleet.finishing, math.ceil(at_once))
-        config = replace(config, fleet=replace(config.fleet, finishing=2 * at_a_time))
-        reporter = Reporter(_Lines(say))
         cpu, begin = time.process_time(), time.monotonic()
         with MemoryTrace(every_s=0.25) as memory:
-            run = run_fleet(config, world.refs(), reporter, parts)
+            run = run_fleet(self._config(output), world.refs(), Reporter(_Lines(say)), world.runtime())
         wall, cpu = time.monotonic() - begin, time.process_time() - cpu
         published = run.counts["published"]
         if published != self.drives:
             said = run.info.message or run.counts
             raise ValueError(f"only {published} of {self.drives} drives were published: {said}")
-        span = world.last_staged - begin
-        busy = world.total_s / (self.groups * span)
-        ledger = list(_all_files(storage.join(output, "_runs", run.info.run_id)))
-        ledger_bytes = sum(file.size for file in ledger)
-        growth = memory.growth / memory.peak
-        values: dict[str, float] = {
-            "wall_seconds": wall,
-            "makespan_seconds": span,
-            "ideal_seconds": ideal,
-            "busy": busy,
-            "driver_cpu_seconds": cpu,
-            "driver_cpu_seconds_a_drive": cpu / self.drives,
-            "overhead_seconds_a_drive": (self.groups * span - world.total_s) / self.drives,
-            "drives_a_second": self.drives / wall,
-            "memory_peak_bytes": memory.peak,
-            "memory_growth": growth,
-            "ledger_bytes": ledger_bytes,
-            "ledger_objects": len(ledger),
-            "starts": world.starts,
+        ledger = tuple(file.size for file in _all_files(storage.join(output, "_runs", run.info.run_id)))
+        figures = _Figures(world, wall, cpu, world.last_staged - begin, memory.peak, memory.growth, ledger)
+        return Measured(figures.values(), figures.rows())
+
+    def _config(self, output: str) -> RunConfig:
+        """Settings of the run, with so many finishing tasks that publishing keeps up with the groups."""
+        config = RunConfig(input="made-up", output=output, workers=1, stops=False, turns=False)
+        busy = math.ceil(self.groups * self.finish_s * self.frames_per_s / self.frames)
+        return replace(config, fleet=replace(config.fleet, finishing=2 * max(config.fleet.finishing, busy)))
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What was measured. span: seconds until the last drive was staged; growth: bytes in the second half of the run;
+    ledger: bytes of each of its objects."""
+
+    world: _World
+    wall: float
+    cpu: float
+    span: float
+    peak: int
+    growth: float
+    ledger: tuple[int, ...]
+
+    @property
+    def busy(self) -> float:
+        """Share of the groups' time that they spend in drives."""
+        return self.world.total_s / (self.world.settings.groups * self.span)
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of a group that a drive costs beside its own, with starts."""
+        settings = self.world.settings
+        return (settings.groups * self.span - self.world.total_s) / settings.drives
+
+    def values(self) -> dict[str, float]:
+        """All figures by name, for JSON."""
+        drives = self.world.settings.drives
+        return {
+            "wall_seconds": self.wall,
+            "makespan_seconds": self.span,
+            "ideal_seconds": self.world.ideal_s,
+            "busy": self.busy,
+            "driver_cpu_seconds": self.cpu,
+            "driver_cpu_seconds_a_drive": self.cpu / drives,
+            "overhead_seconds_a_drive": self.lost_s,
+            "drives_a_second": drives / self.wall,
+            "memory_peak_bytes": self.peak,
+            "memory_growth": self.growth / self.peak,
+            "ledger_bytes": sum(self.ledger),
+            "ledger_objects": len(self.ledger),
+            "starts": self.world.starts,
         }
-        return Measured(
-            values,
-            (
-                Row("groups busy with drives", f"{busy:.1%}", f">= {_TARGET_BUSY:.0%}", busy >= _TARGET_BUSY),
-                Row("makespan", f"{span:.0f} s, ideally {ideal:.0f} s"),
-                Row(
-                    "driver memory, most",
-                    size_text(memory.peak),
-                    f"< {size_text(_TARGET_MEMORY)}",
-                    memory.peak < _TARGET_MEMORY,
-                ),
-                Row(
-                    "its growth, second half over first",
-                    f"{growth:.1%}",
-                    f"<= {_TARGET_GROWTH:.0%}",
-                    growth <= _TARGET_GROWTH,
-                ),
-                Row("driver CPU per drive", f"{1000 * cpu / self.drives:.1f} ms"),
-                Row(
-                    "time that a group loses per drive, with starts",
-                    f"{1000 * values['overhead_seconds_a_drive']:.0f} ms",
-                ),
-                Row("ledger", f"{size_text(ledger_bytes)} in {len(ledger)} objects"),
+
+    def rows(self) -> tuple[Row, ...]:
+        """The figures as a table, with targets."""
+        growth = self.growth / self.peak
+        return (
+            Row("groups busy with drives", f"{self.busy:.1%}", f">= {_TARGET_BUSY:.0%}", self.busy >= _TARGET_BUSY),
+            Row("makespan", f"{self.span:.0f} s, ideally {self.world.ideal_s:.0f} s"),
+            Row(
+                "driver memory, most",
+                size_text(self.peak),
+                f"< {size_text(_TARGET_MEMORY)}",
+                self.peak < _TARGET_MEMORY,
             ),
+            Row(
+                "its growth, second half over first",
+                f"{growth:.1%}",
+                f"<= {_TARGET_GROWTH:.0%}",
+                growth <= _TARGET_GROWTH,
+            ),
+            Row("driver CPU per drive", f"{1000 * self.cpu / self.world.settings.drives:.1f} ms"),
+            Row("time that a group loses per drive, with starts", f"{1000 * self.lost_s:.0f} ms"),
+            Row("ledger", f"{size_text(sum(self.ledger))} in {len(self.ledger)} objects"),
         )
 
 
@@ -171,11 +189,25 @@ class _World:
         self.frames = [max(60, int(length)) for length in lengths]
         self.seconds = [count / settings.frames_per_s / settings.speed_up for count in self.frames]
         self.total_s = sum(self.seconds)
+        self.ideal_s = max(self.total_s / settings.groups, max(self.seconds))
         names = [f"{number:06d}.jpg" for number in range(max(self.frames))]
         self.files = Listing("made-up", names, [200_000] * len(names), [f"{name:>032}" for name in names])
         self.starts = 0
         self.last_staged = 0.0
         self._lock = threading.Lock()
+
+    def runtime(self) -> Runtime:
+        """The parts of a run, those that need a network or Ray replaced by simulated ones."""
+        groups = GroupSize(self.settings.groups, 1, self.settings.groups, False, 10**12)
+        return Runtime(
+            ready=lambda config: None,
+            size=lambda config: groups,
+            load=self.load,
+            run_wave=self.run_wave,
+            finish=self.finish,
+            nodes=lambda: ({"node"}, set()),
+            planner=self.planner,
+        )
 
     def refs(self) -> Iterator[DriveRef]:
         return (DriveRef(f"drive-{number:06d}", f"made-up/{number:06d}") for number in range(self.settings.drives))

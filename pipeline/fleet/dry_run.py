@@ -79,48 +79,62 @@ def fleet_plan(
     config = planner.config
     start_ray(config.address, config.all_ranks)  # GroupSize asks Ray for the machines
     size = GroupSize.of(config)
+    found = _found(config, plan_drives(planner, selected(refs, config, failures), config.fleet), reporter)
+    rate = measured_rate(config, output) or stored_rate(config, size)
+    uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
+    plan = _summed(found, config, size, rate, tuple(noted), uri)
+    result = replace(plan, text=_text(plan, config, size))
+    stored = {**asdict(result), "rows": [_row(planned, costs) for planned, costs in found.todo]}
+    storage.write_bytes_atomically(uri, storage.redacted(json.dumps(stored, indent=1)).encode())
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    """counts: drives by what has to be done; todo: the drives that would be done, longest first, with their costs; bad:
+    drive -> why it cannot be read; notes: drive -> what is worth knowing of it."""
+
+    counts: dict[str, int]
+    todo: list[tuple[PlannedDrive, Costs]]
+    bad: dict[str, str]
+    notes: dict[str, str]
+
+
+def _found(config: RunConfig, plans: Iterable[PlannedDrive], reporter: Reporter) -> _Found:
     counts: Counter[str] = Counter()
-    todo: list[PlannedDrive] = []
+    todo: list[tuple[PlannedDrive, Costs]] = []
     bad: dict[str, str] = {}
     notes: dict[str, str] = {}
-    rows = []
-    for planned in plan_drives(planner, selected(refs, config, failures), config.fleet):
+    for planned in plans:
         counts[planned.todo] += 1
         reporter.advance("plan", 1, None, "drives")
         if planned.notes:
             notes[planned.drive_id] = "; ".join(planned.notes)
         if planned.todo == "do":
-            todo.append(planned)
+            assert planned.costs is not None
+            todo.append((planned, planned.costs))
         elif planned.todo in ("bad", "trouble"):
             bad[planned.drive_id] = planned.reason or ""
-    todo.sort(key=lambda planned: -planned.frames)
+    todo.sort(key=lambda one: -one[0].frames)
     if config.limit is not None and len(todo) > config.limit:
         counts["beyond --limit"] = len(todo) - config.limit
         todo = todo[: config.limit]
         counts["do"] = config.limit
-    costs = [planned.costs for planned in todo if planned.costs is not None]
-    rate = measured_rate(config, output) or stored_rate(config, size)
-    too_large = {}
-    for planned in todo:
-        assert planned.costs is not None
-        reason = what_does_not_fit(planned.costs, size)
-        if reason:
-            too_large[planned.drive_id] = reason
-        rows.append(
-            {
-                "drive_id": planned.drive_id,
-                "uri": storage.redacted(planned.ref.uri),
-                "replaces": planned.replaces,
-                **asdict(planned.costs),
-            }
-        )
+    return _Found(dict(counts), todo, bad, notes)
+
+
+def _summed(
+    found: _Found, config: RunConfig, size: GroupSize, rate: Rate | None, noted: tuple[str, ...], uri: str
+) -> FleetPlan:
+    """The plan's figures over all drives that would be done."""
+    costs = [cost for _, cost in found.todo]
     frames = sum(cost.frames for cost in costs)
     staging = sorted((cost.staging_bytes for cost in costs), reverse=True)
     # drives that are staged at the same time: those in groups, those waiting for the finisher, those in its tasks
     at_a_time = size.groups * 2 + 3 * config.fleet.finishing
-    uri = storage.join(output, PLANS_FOLDER, f"{new_run_id()}.json")
-    plan = FleetPlan(
-        drives=dict(counts),
+    reasons = {planned.drive_id: what_does_not_fit(cost, size) for planned, cost in found.todo}
+    return FleetPlan(
+        drives=found.counts,
         frames=frames,
         chunks=sum(cost.chunks for cost in costs),
         rank_hours=frames / rate.frames_per_s / 3600 if rate else None,
@@ -130,16 +144,18 @@ def fleet_plan(
         output_bytes=sum(cost.output_bytes for cost in costs),
         input_bytes=sum(cost.input_bytes for cost in costs),
         requests=sum(cost.requests for cost in costs),
-        too_large=too_large,
-        bad=bad,
-        notes=notes,
-        input_notes=tuple(noted),
+        too_large={drive_id: reason for drive_id, reason in reasons.items() if reason},
+        bad=found.bad,
+        notes=found.notes,
+        input_notes=noted,
         uri=uri,
     )
-    result = replace(plan, text=_text(plan, config, size))
-    stored = {**asdict(result), "rows": rows}
-    storage.write_bytes_atomically(uri, storage.redacted(json.dumps(stored, indent=1)).encode())
-    return result
+
+
+def _row(planned: PlannedDrive, costs: Costs) -> dict[str, object]:
+    """What is stored of a drive."""
+    uri = storage.redacted(planned.ref.uri)
+    return {"drive_id": planned.drive_id, "uri": uri, "replaces": planned.replaces, **asdict(costs)}
 
 
 def what_does_not_fit(costs: Costs, size: GroupSize) -> str | None:

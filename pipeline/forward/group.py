@@ -171,35 +171,47 @@ def _run_group(
             datasets={"frames": lambda: ray.data.range(1)},  # FrameDataConfig puts the real streams under this name
             dataset_config=FrameDataConfig(tasks, pending=pending),
         )
-        failure: list[BaseException] = []
-
-        def fit() -> None:
-            try:
-                trainer.fit()
-            except BaseException as error:
-                failure.append(error)
-
-        def attend() -> None:
-            events, asked = ray.get(queue.take.remote())
-            handle(events)
-            if asked is not None and (answer := permit(asked)) is not None:
-                ray.get(queue.answer.remote(asked, answer))
-
-        thread = threading.Thread(target=fit, name="fit", daemon=True)
-        thread.start()
-        say_at = time.monotonic() + _SAY_WAITS_AFTER_S
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            attend()
-            if time.monotonic() > say_at:
-                say_at = time.monotonic() + _SAY_AGAIN_AFTER_S
-                if (lacking := _lacking(group)) and not ray.get(queue.is_up.remote()):
-                    handle([Waits(lacking)])
-        attend()
-        if failure:
+        failure = _attended(trainer, group, queue, handle, permit)
+        if failure is not None:
             working = ray.get(queue.end.remote())
-            died = f"the worker group failed: {root_cause(failure[0])}{killed_advice(failure[0])}"
-            raise GroupError(died, working) from failure[0]
+            died = f"the worker group failed: {root_cause(failure)}{killed_advice(failure)}"
+            raise GroupError(died, working) from failure
+
+
+def _attended(
+    trainer: TorchTrainer,
+    group: GroupSettings,
+    queue: ActorHandle,
+    handle: Callable[[Sequence[Event]], None],
+    permit: Permit,
+) -> BaseException | None:
+    """Run the trainer in a thread; pass on events and answer questions until it ends. Returns its error, if any."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failure.append(error)
+
+    def attend() -> None:
+        events, asked = ray.get(queue.take.remote())
+        handle(events)
+        if asked is not None and (answer := permit(asked)) is not None:
+            ray.get(queue.answer.remote(asked, answer))
+
+    thread = threading.Thread(target=fit, name="fit", daemon=True)
+    thread.start()
+    say_at = time.monotonic() + _SAY_WAITS_AFTER_S
+    while thread.is_alive():
+        thread.join(_POLL_S)
+        attend()
+        if time.monotonic() > say_at:
+            say_at = time.monotonic() + _SAY_AGAIN_AFTER_S
+            if (lacking := _lacking(group)) and not ray.get(queue.is_up.remote()):
+                handle([Waits(lacking)])
+    attend()
+    return failure[0] if failure else None
 
 
 class _QueueActor(EventQueue):

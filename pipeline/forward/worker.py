@@ -34,7 +34,7 @@ from pipeline.forward.rank_meter import RankMeter
 from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
 from pipeline.forward.state_store import TieredStore
 from pipeline.ingest.chunks import owned_frames
-from pipeline.ingest.frames import RankFrames, iter_chunk_windows
+from pipeline.ingest.frames import DriveTask, RankFrames, iter_chunk_windows
 from pipeline.ingest.segments import read_frames
 from pipeline.storage.retry import is_retryable
 
@@ -69,80 +69,112 @@ def run_rank(
     workers_here: ranks on this machine, which share its memory.
     """
     torch.set_num_threads(job.threads or max(1, (os.cpu_count() or 1) // workers_here))
-
-    def say(line: str) -> None:
-        if sync.rank == 0:
-            events.send(Notice(line))
-
-    model = job.network.build(device, say)
-    meter = RankMeter(sync.rank)
-    store = TieredStore(device, job.budgets.resolved(device, workers_here))
-    for index, task in enumerate(frames.tasks):
-        drive_id = task.drive.drive_id
-        said = events.ask(drive_id) if sync.rank == 0 else ""
-        attempt = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        answer, attempt = sync.broadcast(f"{said} {attempt}").split()
+    rank = _Rank(job, frames, sync, device, events, workers_here)
+    for index in range(len(frames.tasks)):
+        answer, attempt = rank.ask(index)
         if answer == "stop":
             break
-        if answer == "skip":
-            continue
-        mine = frames.chunks_of(index)
+        if answer == "go":
+            rank.process(index, attempt)
+    rank.store.close()
+
+
+class _Rank:
+    """One rank with its network, its store of waiting chunks and its meter."""
+
+    def __init__(
+        self,
+        job: WorkerJob,
+        frames: RankFrames,
+        sync: MemorySync,
+        device: torch.device,
+        events: EventSink,
+        workers_here: int,
+    ) -> None:
+        self.job, self.frames, self.sync, self.device, self.events = job, frames, sync, device, events
+        self.model = job.network.build(device, lambda line: self._send_once(Notice(line)))
+        self.meter = RankMeter(sync.rank)
+        self.store = TieredStore(device, job.budgets.resolved(device, workers_here))
+
+    def ask(self, index: int) -> tuple[str, str]:
+        """The driver's answer for a drive (go, skip, stop) and the attempt's name, the same on all ranks."""
+        said = self.events.ask(self.frames.tasks[index].drive.drive_id) if self.sync.rank == 0 else ""
+        attempt = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        answer, attempt = self.sync.broadcast(f"{said} {attempt}").split()
+        return answer, attempt
+
+    def process(self, index: int, attempt: str) -> None:
+        """Pass a drive through its phases; it ends staged or dropped."""
+        task = self.frames.tasks[index]
+        drive_id = task.drive.drive_id
+        folder = attempt_uri(self.job.output, drive_id, attempt)
+        phases = self._phases(task, folder)
+
+        def stage(number: int, prediction: ChunkPrediction) -> None:
+            write_chunk(folder, number, prediction)
+
+        self.meter.begin()
+        try:
+            loops = phases.run(self._share(index), iter_chunk_windows(self.frames, index), stage)
+        except DroppedDrive as dropped:
+            self._drop(drive_id, folder, dropped)
+        else:
+            self._send_once(Staged(drive_id, attempt, len(task.chunks), loops))
+        self.meter.note_moved(self.store.moved.items())
+
+    def _phases(self, task: DriveTask, folder: str) -> DrivePhases:
+        drive_id = task.drive.drive_id
+
+        def progress(phase: str, count: int) -> None:
+            self.meter.progressed(phase)
+            self.events.send(Progress(drive_id, phase, count))
+
+        def described(rows: NDArray[np.float32]) -> None:
+            if self.sync.rank == 0:
+                write_places(folder, rows)
+
+        return DrivePhases(
+            self.model,
+            self.meter.timed(self.sync),
+            self.store,
+            self.job.settings,
+            self.device,
+            progress,
+            finder=self.job.finder,
+            read_frames=partial(read_frames, task),
+            loops_found=lambda loops: self._send_once(LoopsFound(drive_id, loops)),
+            waiting=self.meter.waiting,
+            described=described,
+        )
+
+    def _share(self, index: int) -> DriveShare:
+        """This rank's chunks of a drive."""
+        task, mine = self.frames.tasks[index], self.frames.chunks_of(index)
         owned = owned_frames(task.chunks)
-        share = DriveShare(
-            drive_id=drive_id,
+        return DriveShare(
+            drive_id=task.drive.drive_id,
             frame_count=task.frame_count,
             chunk_frames={k: task.chunks[k] for k in mine},
             owned={k: owned[k] for k in mine},
             chunk_count=len(task.chunks),
             numbers=task.kept,
         )
-        folder = attempt_uri(job.output, drive_id, attempt)
 
-        def stage(number: int, prediction: ChunkPrediction, folder: str = folder) -> None:
-            write_chunk(folder, number, prediction)
+    def _drop(self, drive_id: str, folder: str, dropped: DroppedDrive) -> None:
+        """Tell why the drive was dropped, and remove what was staged of it."""
+        cause = dropped.__cause__
+        knows = cause is not None or dropped.names_frames
+        self.events.send(Dropped(drive_id, self.sync.rank, str(dropped), knows, _is_lasting(cause)))
+        self.events.flush()
+        self.sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
+        if self.sync.rank == 0:
+            with contextlib.suppress(StorageError):  # perhaps the very reason; the driver clears up as well
+                storage.remove_tree(folder)  # this try's own, named for it
 
-        def progress(phase: str, count: int, drive_id: str = drive_id) -> None:
-            meter.progressed(phase)
-            events.send(Progress(drive_id, phase, count))
-
-        def found(loops: int, drive_id: str = drive_id) -> None:
-            if sync.rank == 0:
-                events.send(LoopsFound(drive_id, loops))
-
-        def described(rows: NDArray[np.float32], folder: str = folder) -> None:
-            if sync.rank == 0:
-                write_places(folder, rows)
-
-        phases = DrivePhases(
-            model,
-            meter.timed(sync),
-            store,
-            job.settings,
-            device,
-            progress,
-            finder=job.finder,
-            read_frames=partial(read_frames, task),
-            loops_found=found,
-            waiting=meter.waiting,
-            described=described,
-        )
-        meter.begin()
-        try:
-            loops = phases.run(share, iter_chunk_windows(frames, index), stage)
-        except DroppedDrive as dropped:
-            cause = dropped.__cause__
-            knows = cause is not None or dropped.names_frames
-            events.send(Dropped(drive_id, sync.rank, str(dropped), knows, _is_lasting(cause)))
-            events.flush()
-            sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
-            if sync.rank == 0:
-                with contextlib.suppress(StorageError):  # perhaps the very reason; the driver clears up as well
-                    storage.remove_tree(folder)  # this try's own, named for it
-        else:
-            if sync.rank == 0:
-                events.send(Staged(drive_id, attempt, len(task.chunks), loops))
-        meter.note_moved(store.moved.items())
-    store.close()
+    def _send_once(self, event: Event) -> None:
+        """Send what concerns the whole group: from rank 0 only."""
+        if self.sync.rank == 0:
+            self.events.send(event)
 
 
 def _is_lasting(cause: BaseException | None) -> bool:

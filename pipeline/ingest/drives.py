@@ -86,12 +86,7 @@ def find_drive(
         StorageError: no such folder or bucket, access refused, or no answer.
         ValueError: a stride below one, a rate that is not positive, both of them, or an invalid range.
     """
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be positive, got {fps}")
-    if fps is not None and stride != 1:
-        raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
+    _check_rate(stride, fps)
     used = FrameChoice(start or 0, end, stride, fps, turn, camera or CameraConfig())
     uri = storage.absolute(uri)
     _check_text([uri])
@@ -112,6 +107,15 @@ def find_drive(
     if masks is None or masks == AUTO:
         return drive
     return replace(drive, masks=masks_digest(storage.absolute(masks), drive.drive_id, drive.frame_uris()))
+
+
+def _check_rate(stride: int, fps: float | None) -> None:
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be positive, got {fps}")
+    if fps is not None and stride != 1:
+        raise ValueError(f"give a stride or a rate, not both: got stride {stride} and fps {fps}")
 
 
 def is_image_name(name: str) -> bool:

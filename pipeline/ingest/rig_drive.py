@@ -84,6 +84,43 @@ def rig_drive(
         )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
     notes = list(found.notes)
+    cameras = _cameras_of_one_size(found, name, find, notes)
+    reference, *others = cameras
+    base = cameras[reference]
+    taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
+    steps = {folder: _in_step(base, cameras[folder], tolerance_s, name, folder) for folder in others}
+    for folder in others:
+        missing = sum(steps[folder][instant] is None for instant in taken)
+        if missing == len(taken):
+            raise DriveError(
+                f"drive {name}: no picture of camera {folder} was taken within {tolerance_s:g} s of one of "
+                f"{reference}; give a larger --rig-tolerance, or move the folder away"
+            )
+        if missing:
+            notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
+    uris = _uris(base, {folder: cameras[folder] for folder in others}, steps, taken)
+    known = [one.camera for one in cameras.values()]
+    same = all(one == known[0] for one in known)
+    if not same:
+        notes.append("the cameras have different calibrations: the network's own focal lengths are used")
+    times = base.timestamps_ns
+    return replace(
+        base,
+        drive_id=name,
+        source_uri=uri,
+        uris=uris,
+        frame_count=len(uris),
+        timestamps_ns=None if times is None else tuple(times[i] for i in taken for _ in cameras),
+        listing=_listing(found.uri, cameras),
+        notes=tuple(itertools.chain(notes, *(one.notes for one in cameras.values()))),
+        camera=known[0] if same else None,
+        rig=Rig.of({folder: found.poses[folder] for folder in cameras}, reference),
+    )
+
+
+def _cameras_of_one_size(found: _Found, name: str, find: Callable[[str], Drive], notes: list[str]) -> dict[str, Drive]:
+    """Folder -> the drive of its camera, the reference first. Cameras whose pictures have another size than the
+    reference's are left out, and noted. Raises DriveError for a video, and where fewer than two cameras are left."""
     cameras: dict[str, Drive] = {}
     for folder in found.poses:
         one = find(storage.join(found.uri, *folder.split("/")))
@@ -99,43 +136,20 @@ def rig_drive(
         cameras[folder] = one
     if len(cameras) < 2:
         raise DriveError(f"drive {name}: expected two cameras with pictures of one size; {'; '.join(notes)}")
-    reference, *others = cameras
-    base = cameras[reference]
-    taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
-    steps = {folder: _in_step(base, cameras[folder], tolerance_s, name, folder) for folder in others}
+    return cameras
+
+
+def _uris(
+    base: Drive, others: Mapping[str, Drive], steps: Mapping[str, Sequence[int | None]], taken: Sequence[int]
+) -> list[str]:
+    """The pictures of all cameras, instant by instant; a picture that is missing has a name that says so."""
     uris: list[str] = []
     for instant in taken:
         uris.append(base.uris[instant])
-        for folder in others:
+        for folder, camera in others.items():
             place = steps[folder][instant]
-            uris.append(base.uris[instant] + NO_PICTURE + folder if place is None else cameras[folder].uris[place])
-    for folder in others:
-        missing = sum(steps[folder][instant] is None for instant in taken)
-        if missing == len(taken):
-            raise DriveError(
-                f"drive {name}: no picture of camera {folder} was taken within {tolerance_s:g} s of one of "
-                f"{reference}; give a larger --rig-tolerance, or move the folder away"
-            )
-        if missing:
-            notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
-    known = [one.camera for one in cameras.values()]
-    same = all(one == known[0] for one in known)
-    if not same:
-        notes.append("the cameras have different calibrations: the network's own focal lengths are used")
-    times = base.timestamps_ns
-    count = len(cameras)
-    return replace(
-        base,
-        drive_id=name,
-        source_uri=uri,
-        uris=uris,
-        frame_count=len(uris),
-        timestamps_ns=None if times is None else tuple(times[i] for i in taken for _ in range(count)),
-        listing=_listing(found.uri, cameras),
-        notes=tuple(itertools.chain(notes, *(one.notes for one in cameras.values()))),
-        camera=known[0] if same else None,
-        rig=Rig.of({folder: found.poses[folder] for folder in cameras}, reference),
-    )
+            uris.append(base.uris[instant] + NO_PICTURE + folder if place is None else camera.uris[place])
+    return uris
 
 
 def _found(uri: str, rig: str) -> _Found | None:

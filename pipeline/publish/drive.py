@@ -42,7 +42,8 @@ from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
 Progress = Callable[[int, int, int], None]
 """Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
 
-TABLES = ("poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet")
+# The tables that every result has.
+_POSES, _CHUNKS, _LOOPS, _CAMERAS = "poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet"
 
 
 def publish_drive(
@@ -60,15 +61,17 @@ def publish_drive(
 ) -> Manifest:
     """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
 
-    chunks are read one after the other, each once, one held at a time. Files are complete before they have
-    their names (renamed locally, one PUT elsewhere); the manifest, written last, makes them a drive.
-    Where one is there already: DriveError without `overwrite`; with it the old one stays as it is until the new
-    one is whole (pipeline.publish.versions), so a publish that is killed at any time leaves the old drive (or none
-    where there was none) or the new one. Files of earlier attempts are removed. Files that this program did not make
-    stay; where a result would replace one, DriveError. The manifest is written once all files were seen to be there.
-    mask (h, w): what of the network's pictures was left out (False). guard is called before every visible change of the
-    output, and may raise. Raises DriveError for input that does not
-    fit together, StorageError.
+    Chunks are read one after the other, each once; one is held at a time. A file gets its name when it is complete
+    (renamed locally, one PUT elsewhere). The manifest is written last, once all files were seen to be there; it makes
+    them a drive.
+
+    Where a result is there already, DriveError is raised without `overwrite`. With it, the old result stays as it is
+    until the new one is complete (pipeline.publish.versions): a publish that is killed at any time leaves the old
+    result (or none where there was none) or the new one. Files of earlier attempts are removed. Files that this
+    program did not make stay; DriveError is raised where a result would replace one.
+
+    guard: called before every change of the output that others see; it may raise. mask (h, w): False for the pixels of
+    the network's pictures that were left out. Raises DriveError for input that does not fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
@@ -88,38 +91,74 @@ def publish_drive(
             guard,
             on_earth=getattr(joined, "georeference", None) is not None,
         )
-        place = getattr(joined, "georeference", None)
-        poses = poses_table(facts, trajectory, seen, place)
-        tables: dict[str, pa.Table] = dict(
-            zip(
-                TABLES,
-                (
-                    poses,
-                    chunks_table(
-                        facts.drive_id, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality
-                    ),
-                    loops_table(facts.drive_id, joined.loops),
-                    cameras_table(facts, seen, mask),
-                ),
-                strict=True,
-            )
-        )
-        if run.positions is not None:
-            tables["positions.parquet"] = positions_table(facts.drive_id, run.positions, on_earth=place is not None)
-        if run.places is not None:
-            tables["places.parquet"] = places_table(facts.drive_id, *run.places)
-        if run.tracks is not None:
-            tables["tracks.parquet"] = tracks_table(facts.drive_id, run.tracks, on_earth=place is not None)
-        if run.evidence is not None:
-            tables["evidence.parquet"] = evidence_table(facts.drive_id, run.evidence)
+        tables = _tables(facts, joined, run, trajectory, seen, seen_chunks, points_of_chunk, mask)
         for name, table in tables.items():
             guard()
             files.append(write_table(table, name, target_uri, scratch))
     if folder_name:
         files = [replace(file, path=f"{folder_name}/{file.path}") for file in files]
+    counts = _counts(facts, joined, trajectory, tables[_POSES], points_of_chunk)
+    timings = {**run.timings, "publish": time.perf_counter() - started}
+    manifest = _manifest(facts, run, counts, timings, files)
+    guard()
+    _check_arrived(drive_uri, manifest)
+    storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
+    return settle(output, facts.drive_id, guard, replaced) if folder_name else manifest
+
+
+def _tables(
+    facts: DriveFacts,
+    joined: JoinLike,
+    run: RunFacts,
+    trajectory: Trajectory,
+    seen: SeenFrames,
+    seen_chunks: Sequence[SeenChunk],
+    points_of_chunk: NDArray[np.int64],
+    mask: NDArray[np.bool_] | None,
+) -> dict[str, pa.Table]:
+    """File name -> table: those that every result has, and those for which the run gives values."""
+    name, place = facts.drive_id, getattr(joined, "georeference", None)
+    chunks = chunks_table(name, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality)
+    tables: dict[str, pa.Table] = {
+        _POSES: poses_table(facts, trajectory, seen, place),
+        _CHUNKS: chunks,
+        _LOOPS: loops_table(name, joined.loops),
+        _CAMERAS: cameras_table(facts, seen, mask),
+    }
+    if run.positions is not None:
+        tables["positions.parquet"] = positions_table(name, run.positions, on_earth=place is not None)
+    if run.places is not None:
+        tables["places.parquet"] = places_table(name, *run.places)
+    if run.tracks is not None:
+        tables["tracks.parquet"] = tracks_table(name, run.tracks, on_earth=place is not None)
+    if run.evidence is not None:
+        tables["evidence.parquet"] = evidence_table(name, run.evidence)
+    return tables
+
+
+def _counts(
+    facts: DriveFacts, joined: JoinLike, trajectory: Trajectory, poses: pa.Table, points_of_chunk: NDArray[np.int64]
+) -> Counts:
     status = poses["status"].to_pylist()
     positions = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
-    manifest = Manifest(
+    return Counts(
+        frames=facts.frame_count,
+        frames_ok=status.count(schema.OK),
+        frames_filled=status.count(schema.FILLED),
+        frames_missing=status.count(schema.MISSING),
+        chunks=len(points_of_chunk),
+        loops=len(joined.loops),
+        loops_accepted=sum(bool(loop.accepted) for loop in joined.loops),
+        points=int(points_of_chunk.sum()),
+        path_length=path_length(positions[:: facts.camera_count]),
+        frames_still=int((trajectory.owner < 0).sum()),
+    )
+
+
+def _manifest(
+    facts: DriveFacts, run: RunFacts, counts: Counts, timings: dict[str, float], files: Sequence[WrittenFile]
+) -> Manifest:
+    return Manifest(
         schema_version=schema.SCHEMA_VERSION,
         drive_id=facts.drive_id,
         identity=run.identity,
@@ -128,34 +167,21 @@ def publish_drive(
         weights_sha256=run.weights_sha256,
         config=manifests.plain_object(run.config),
         code_version=run.code_version,
-        counts=Counts(
-            frames=facts.frame_count,
-            frames_ok=status.count(schema.OK),
-            frames_filled=status.count(schema.FILLED),
-            frames_missing=status.count(schema.MISSING),
-            chunks=len(chunks),
-            loops=len(joined.loops),
-            loops_accepted=sum(bool(loop.accepted) for loop in joined.loops),
-            points=int(points_of_chunk.sum()),
-            path_length=path_length(positions[:: facts.camera_count]),
-            frames_still=int((trajectory.owner < 0).sum()),
-        ),
-        timings={**run.timings, "publish": time.perf_counter() - started},
+        counts=counts,
+        timings=timings,
         quality=manifests.plain_object(run.quality),
         files=tuple(files),
         georeference=None if run.georeference is None else manifests.plain_object(run.georeference),
         metric=None if run.metric is None else manifests.plain_object(run.metric),
     )
-    guard()
-    _check_arrived(drive_uri, manifest)
-    storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
-    return settle(output, facts.drive_id, guard, replaced) if folder_name else manifest
 
 
 def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, frozenset[str]]:
-    """Where a result may be written: None for the drive's own folder, cleared of unfinished ones; where a result is
-    there a new folder's name below it, with the paths of the files it takes the place of, or DriveError without
-    `overwrite`."""
+    """Where a result may be written, and the paths of the files that it replaces.
+
+    None: into the drive's own folder, from which unfinished files are removed. Where a result is there: the name of a
+    new folder below it; without `overwrite`, DriveError.
+    """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
     standing = look_at(output, drive_id)
     if standing.is_there:

@@ -18,6 +18,7 @@ from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fleet.discover.drive_list import DRIVE_LIST_SUFFIXES, read_drive_list
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.discover.folder_look import SEQUENCES, FolderLook, look_again, look_into
 from pipeline.fleet.discover.joined import (
     ID_SEPARATOR,
     clip_drives,
@@ -29,24 +30,13 @@ from pipeline.fleet.discover.joined import (
 from pipeline.fleet.discover.link_guard import LinkGuard
 from pipeline.ingest import video
 from pipeline.ingest.dataset_times import PICTURES
-from pipeline.ingest.drives import KITTI_FOLDERS, is_drive, is_image_name
 from pipeline.ingest.frame_series import natural_key
-from pipeline.ingest.preprocess import UNREAD
-from pipeline.storage import NotFoundError, RefusedError
-from pipeline.storage.retry import patiently
 
 # Listings in flight at a time: each is small, and a store answers in between some ms and some 100 ms.
 LOOKS_AHEAD = 32
-# Names in the first request of a listing; the first image or camera folder is nearly always among them.
-FIRST_LOOK_NAMES = 50
 # Folders below --input that are searched for drives (a date, a city, a vehicle, the drive).
 DEPTH = 4
-# KITTI's folder of sequences is not part of a drive's name; poses/ beside it holds the ground truth.
-_SEQUENCES, _POSES = "sequences", "poses"
-# Folders with other pictures beside the folders of cameras: nuScenes' maps.
-_NOT_DRIVES = (("samples", "maps"),)
 _ARGOVERSE = ("sensors", "cameras")  # LOG/sensors/cameras/ring_front_center/*.jpg: not part of a drive's name
-_RESULT_FILES = {"manifest.json", "poses.parquet"}
 _GIVE = "give the drive's images or video, or a folder of such"
 _NOTED = 20  # further notes are only counted
 
@@ -83,7 +73,7 @@ def iter_drives(
         return _checked(read_drive_list(source, note))
     if video.is_video_name(name):
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
-    top = _look(source)
+    top = look_into(source)
     if top.is_drive:
         above, own = storage.parent_and_name(source)
         parts = scenes(source, own, storage.parent_and_name(above)[1], own) if join else [DriveRef(own, source)]
@@ -99,73 +89,8 @@ def iter_drives(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
             f"give a folder of drives, a drive, or a drive list ({', '.join(DRIVE_LIST_SUFFIXES)})"
         )
-    return _checked(_below(source, top, storage.absolute(leave_out) if leave_out else None, note, join))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The contents of a folder. is_drive: images or KITTI's cameras; the other fields may then be unknown. dangling:
-    dangling links that may have led to drives; has_unread: there are pictures of formats that are not read;
-    passed_over: folders that contain no drives, as the folders beside them show."""
-
-    is_drive: bool
-    folders: tuple[str, ...] = ()
-    videos: tuple[str, ...] = ()
-    dangling: tuple[str, ...] = ()
-    has_unread: bool = False
-    is_result: bool = False
-    passed_over: tuple[str, ...] = ()
-    images: int = 0  # beside drives: thumbnails, an overview
-    image: str | None = None  # the name of one
-
-    @property
-    def holds_more(self) -> bool:
-        """Whether there are folders or videos in it."""
-        return bool(self.folders or self.videos)
-
-
-def _look(uri: str, first_page: int = FIRST_LOOK_NAMES) -> _Look:
-    """List a folder; stop when its first names show that it is a drive."""
-    folders, videos, images, has_unread = [], [], 0, False
-    image: str | None = None
-    plain: list[str] = []  # names without an ending: links to drives have such names
-    result_files = set()
-    for number, entry in enumerate(storage.iter_folder(uri, first_page), 1):
-        if entry.is_folder and entry.name in KITTI_FOLDERS:
-            return _Look(True)
-        if entry.name.startswith((".", "_")):
-            continue
-        if entry.is_folder:
-            folders.append(entry.name)
-        elif is_image_name(entry.name):
-            images += 1
-            image = image or entry.name
-        elif video.is_video_name(entry.name):
-            videos.append(entry.name)
-        elif entry.name in _RESULT_FILES:
-            result_files.add(entry.name)
-        elif "." not in entry.name:
-            plain.append(entry.name)
-        elif "." + entry.name.lower().rpartition(".")[2] in UNREAD:
-            has_unread = True
-        if number >= first_page and images > len(folders) and is_drive(images, len(videos), len(folders)):
-            return _Look(True, image=image)
-    if is_drive(images, len(videos), len(folders)):
-        return _Look(True, image=image)
-    if result_files == _RESULT_FILES:
-        return _Look(False, is_result=True)
-    if _SEQUENCES in folders and _POSES in folders:
-        folders.remove(_POSES)
-    passed_over = [name for beside, name in _NOT_DRIVES if beside in folders and name in folders]
-    return _Look(
-        False,
-        tuple(sorted((name for name in folders if name not in passed_over), key=natural_key)),
-        tuple(sorted(videos, key=natural_key)),
-        tuple(name for name in sorted(plain) if storage.is_local(uri) and storage.is_dangling(storage.join(uri, name))),
-        has_unread,
-        passed_over=tuple(passed_over),
-        images=images,
-    )
+    search = _Search(source, storage.absolute(leave_out) if leave_out else None, note, join)
+    return _checked(search.drives(top))
 
 
 @dataclass
@@ -175,131 +100,160 @@ class _Waiting:
 
     path: tuple[str, ...]
     is_folder: bool
-    look: Future[_Look | None] | None = None
+    look: Future[FolderLook | None] | None = None
     ref: DriveRef | None = None
 
+    def cancel(self) -> None:
+        """Do not list it, if that has not begun."""
+        if self.look is not None:
+            self.look.cancel()
 
-def _below(
-    source: str, top: _Look, leave_out: str | None, note: Callable[[str], None], join: bool
-) -> Iterator[DriveRef | RefusedDrive]:
-    """Drives below a folder in natural order of their paths: depth first; the next folders are listed in advance. Where
-    a folder cannot be listed, the others follow, and StorageError is raised at the end."""
-    links = LinkGuard(source, DEPTH, leave_out)
-    unused = _Unused(note)
-    refused: deque[RefusedDrive] = deque()
 
-    def expand(place: tuple[str, ...], look: _Look) -> None:
+class _Search:
+    """Looks for drives below a folder: depth first, in natural order of the paths; the next folders are listed in
+    advance. A folder that cannot be listed does not end the search: the others follow, and StorageError is raised at
+    the end."""
+
+    def __init__(self, source: str, leave_out: str | None, note: Callable[[str], None], join: bool) -> None:
+        self._source, self._leave_out, self._join = source, leave_out, join
+        self._links = LinkGuard(source, DEPTH, leave_out)
+        self._unused = _Unused(note)
+        self._refused: deque[RefusedDrive] = deque()
+        self._unseen: list[StorageError] = []
+        self._families: dict[tuple[str, ...], tuple[str, ...]] = {}  # folder -> numbered folders in it
+        self._waiting: deque[_Waiting] = deque()
+
+    def drives(self, top: FolderLook) -> Iterator[DriveRef | RefusedDrive]:
+        """The drives, as they are found. top: the listing of the source. Raises the errors of `iter_drives`."""
+        found = 0
+        with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
+            self._expand((), top)
+            try:
+                while self._waiting or self._refused:
+                    if self._refused:
+                        found += 1
+                        yield self._refused.popleft()
+                        continue
+                    self._list_ahead(pool)
+                    for ref in self._next():
+                        found += 1
+                        yield ref
+            finally:
+                for one in self._waiting:
+                    one.cancel()
+        self._unused.close()
+        if self._unseen:
+            raise StorageError(f"{len(self._unseen)} folder(s) could not be looked into, the first: {self._unseen[0]}")
+        if not found:
+            why = self._unused.first or "it is empty"
+            raise DriveError(f"no drives below {storage.redacted(self._source)}: {why}; {_GIVE}")
+
+    def _list_ahead(self, pool: ThreadPoolExecutor) -> None:
+        for one in islice(self._waiting, LOOKS_AHEAD):
+            if one.is_folder and one.look is None:
+                one.look = pool.submit(look_again, storage.join(self._source, *one.path))
+
+    def _next(self) -> list[DriveRef]:
+        """Handle the first entry that waits: its drives, if it is or begins some; else what it contains waits next."""
+        here = self._waiting.popleft()
+        try:
+            look = here.look.result() if here.look is not None else None
+            refs = self._drives_at(here, look)
+        except StorageError as error:
+            self._unseen.append(error)
+            return []
+        if refs or look is None:
+            return refs
+        where = storage.redacted(storage.join(self._source, *here.path))
+        if look.is_result:
+            self._unused.add(f"{where} is a result of this program, no drive")
+        elif not (look.holds_more or look.dangling or look.passed_over):
+            self._unused.add(f"{where} holds no pictures")
+        elif len(here.path) >= DEPTH + _deeper(here.path):
+            # planning will fail with its name; otherwise drives deeper down would be lost silently
+            return [DriveRef(_id_of(here.path, self._source), storage.join(self._source, *here.path))]
+        else:
+            self._expand(here.path, look)
+        return []
+
+    def _drives_at(self, here: _Waiting, look: FolderLook | None) -> list[DriveRef]:
+        """The drives that an entry is, or begins together with folders numbered like it. look: None for a video, and
+        for a folder that is gone or refused. Raises StorageError."""
+        if look is not None and here.path[:-1] in self._families:
+            together = self._taken_together(here.path, look)
+            if together:
+                return together
+        if here.ref is not None:
+            return [here.ref]
+        if not (look is None or look.is_drive or (look.has_unread and not look.holds_more)):
+            return []
+        path, uri = here.path, storage.join(self._source, *here.path)
+        name = _id_of(path if here.is_folder else (*path[:-1], _stem(path[-1])), self._source)
+        if not (self._join and look is not None and look.is_drive):
+            return [DriveRef(name, uri)]
+        above = path[-2] if len(path) > 1 else storage.parent_and_name(self._source)[1]
+        return list(scenes(uri, name, above, path[-1]))
+
+    def _taken_together(self, path: tuple[str, ...], look: FolderLook) -> list[DriveRef]:
+        """The drives in this folder and in the folders numbered like it, which are removed from the queue."""
+        place, waiting = path[:-1], self._waiting
+        names = self._families.pop(place)
+        after = waiting[0].look if waiting and waiting[0].path[:-1] == place else None
+        second = after.result() if after is not None else None
+        pictures = look.is_drive and second is not None and may_go_on(look.image, second.image)
+        if not pictures and not look.videos:
+            return []
+        found = folder_drives(storage.join(self._source, *place), _id_of(place, self._source), names, look.videos)
+        taken = {(*place, name) for _, run in found for name in run}
+        for one in [one for one in waiting if one.path in taken]:
+            one.cancel()
+            waiting.remove(one)
+        return [ref for ref, _ in found]
+
+    def _expand(self, place: tuple[str, ...], look: FolderLook) -> None:
         """Put the contents of a folder at the front of the queue."""
-        names = [name for name in look.folders if _is_searched(storage.join(source, *place, name))]
-        if join and not look.videos and is_family(names):
-            families[place] = tuple(names)
-        waiting.extendleft(reversed(clips_of(place, look.videos)))
-        waiting.extendleft(_Waiting((*place, name), True) for name in reversed(names))
+        names = [name for name in look.folders if self._is_searched(storage.join(self._source, *place, name))]
+        if self._join and not look.videos and is_family(names):
+            self._families[place] = tuple(names)
+        self._waiting.extendleft(reversed(self._clips_of(place, look.videos)))
+        self._waiting.extendleft(_Waiting((*place, name), True) for name in reversed(names))
+        where = storage.join(self._source, *place)
         if look.images:
-            where = storage.redacted(storage.join(source, *place))
-            unused.add(f"{look.images} picture(s) in {where} are not used: the drives are the clips or folders there")
+            self._unused.add(
+                f"{look.images} picture(s) in {storage.redacted(where)} are not used: the drives are the clips or "
+                "folders there"
+            )
         for name in look.passed_over:
-            unused.add(f"{storage.redacted(storage.join(source, *place, name))} holds pictures that no camera took")
+            self._unused.add(f"{storage.redacted(storage.join(where, name))} holds pictures that no camera took")
         for name in look.dangling:
-            uri = storage.join(source, *place, name)
+            uri = storage.join(where, name)
             reason = f"{uri} is a symbolic link to {os.readlink(uri)}, which is not there"
-            refused.append(RefusedDrive(visible(_id_of((*place, name), source)), visible(uri), visible(reason)))
+            drive_id = _id_of((*place, name), self._source)
+            self._refused.append(RefusedDrive(visible(drive_id), visible(uri), visible(reason)))
 
-    def clips_of(place: tuple[str, ...], videos: tuple[str, ...]) -> list[_Waiting]:
+    def _clips_of(self, place: tuple[str, ...], videos: tuple[str, ...]) -> list[_Waiting]:
         """The entries for a folder's videos; clips that are one drive are one entry."""
         joined: dict[str, DriveRef | None] = {}
-        if join and len(videos) > 1:
-            prefix = _id_of((*place, ""), source) if place else ""
+        if self._join and len(videos) > 1:
+            folder, name = storage.join(self._source, *place), _id_of(place, self._source)
+            prefix = _id_of((*place, ""), self._source) if place else ""
             try:
-                for ref, run in clip_drives(storage.join(source, *place), _id_of(place, source), prefix, videos):
+                for ref, run in clip_drives(folder, name, prefix, videos):
                     joined |= {**dict.fromkeys(run), run[0]: ref}
             except StorageError as error:
-                unseen.append(error)
+                self._unseen.append(error)
                 return []
         single = [_Waiting((*place, name), False) for name in videos if name not in joined]
         put = [_Waiting((*place, name), False, ref=ref) for name, ref in joined.items() if ref is not None]
         return sorted([*single, *put], key=lambda one: natural_key(one.path[-1]))
 
-    def taken_together(path: tuple[str, ...], look: _Look) -> list[DriveRef]:
-        """The drives in this folder and in the folders numbered like it, which are removed from the queue."""
-        names = families.pop(path[:-1])
-        after = waiting[0].look if waiting and waiting[0].path[:-1] == path[:-1] else None
-        second = after.result() if after is not None else None
-        pictures = look.is_drive and second is not None and may_go_on(look.image, second.image)
-        if not pictures and not look.videos:
-            return []
-        place = path[:-1]
-        found = folder_drives(storage.join(source, *place), _id_of(place, source), names, look.videos)
-        taken = {(*place, name) for _, run in found for name in run}
-        for one in [one for one in waiting if one.path in taken]:
-            if one.look is not None:
-                one.look.cancel()
-            waiting.remove(one)
-        return [ref for ref, _ in found]
-
-    def _is_searched(uri: str) -> bool:
-        why_not = None if uri == leave_out else links.why_not(uri)
+    def _is_searched(self, uri: str) -> bool:
+        if uri == self._leave_out:
+            return False
+        why_not = self._links.why_not(uri)
         if why_not:
-            unused.add(why_not)
-        return uri != leave_out and not why_not
-
-    unseen: list[StorageError] = []
-    found = 0
-    families: dict[tuple[str, ...], tuple[str, ...]] = {}  # folder -> numbered folders in it
-    waiting: deque[_Waiting] = deque()
-    with ThreadPoolExecutor(LOOKS_AHEAD, thread_name_prefix="look") as pool:
-        expand((), top)
-        try:
-            while waiting or refused:
-                while refused:
-                    found += 1
-                    yield refused.popleft()
-                if not waiting:
-                    break
-                for one in islice(waiting, LOOKS_AHEAD):
-                    if one.is_folder and one.look is None:
-                        one.look = pool.submit(_look_again, storage.join(source, *one.path))
-                here = waiting.popleft()
-                path = here.path
-                uri = storage.join(source, *path)
-                try:
-                    look = here.look.result() if here.look is not None else None
-                    together = taken_together(path, look) if look is not None and path[:-1] in families else []
-                    is_drive_here = look is None or look.is_drive or (look.has_unread and not look.holds_more)
-                    refs = together
-                    if here.ref is not None:
-                        refs = [here.ref]
-                    elif not together and is_drive_here:
-                        name = _id_of(path if here.is_folder else (*path[:-1], _stem(path[-1])), source)
-                        above = path[-2] if len(path) > 1 else storage.parent_and_name(source)[1]
-                        is_images = join and look is not None and look.is_drive
-                        refs = list(scenes(uri, name, above, path[-1])) if is_images else [DriveRef(name, uri)]
-                except StorageError as error:
-                    unseen.append(error)
-                    continue
-                found += len(refs)
-                yield from refs
-                if refs or look is None:
-                    continue
-                if look.is_result:
-                    unused.add(f"{storage.redacted(uri)} is a result of this program, no drive")
-                elif not (look.holds_more or look.dangling or look.passed_over):
-                    unused.add(f"{storage.redacted(uri)} holds no pictures")
-                elif len(path) >= DEPTH + _deeper(path):
-                    found += 1
-                    # planning will fail with its name; otherwise drives deeper down would be lost silently
-                    yield DriveRef(_id_of(path, source), uri)
-                else:
-                    expand(path, look)
-        finally:
-            for one in waiting:
-                if one.look is not None:
-                    one.look.cancel()
-    unused.close()
-    if unseen:
-        raise StorageError(f"{len(unseen)} folder(s) could not be looked into, the first: {unseen[0]}")
-    if not found:
-        raise DriveError(f"no drives below {storage.redacted(source)}: {unused.first or 'it is empty'}; {_GIVE}")
+            self._unused.add(why_not)
+        return not why_not
 
 
 def _deeper(path: tuple[str, ...]) -> int:
@@ -325,16 +279,8 @@ class _Unused:
             self._note(f"{self._count - _NOTED} more folders are not used")
 
 
-def _look_again(uri: str) -> _Look | None:
-    """The listing of a folder; None where it is gone or refused: then planning reports it."""
-    try:
-        return patiently(lambda: _look(uri))
-    except (NotFoundError, RefusedError):
-        return None
-
-
 def _id_of(path: tuple[str, ...], source: str) -> str:
-    names = path[1:] if len(path) > 1 and path[0] == _SEQUENCES else path
+    names = path[1:] if len(path) > 1 and path[0] == SEQUENCES else path
     for at in range(len(names)):
         if names[at : at + 2] == _ARGOVERSE and at + 2 < len(names):
             names = names[:at] + names[at + 2 :]

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
-from pipeline.fleet.discover.discovery import DEPTH, FIRST_LOOK_NAMES, iter_drives
+from pipeline.fleet.discover.discovery import DEPTH, iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.fleet.discover.folder_look import FIRST_LOOK_NAMES
 from pipeline.storage import UnreachableError
 from pipeline.storage import retry as patience
 from pipeline.storage.stores import resolve
