@@ -11,9 +11,10 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: as jobs/__init__.py does, and says why
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # throw-away Rays of tests need no token
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # Ray instances of tests, which are thrown away, need no token
 
-os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's own 15 workers starve for minutes beside other load
+# with Ray's default of 15, workers starve for minutes under other load
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Hypothesis' deadline of 200 ms per example fails tests on a busy machine.
 hypothesis.settings.register_profile("any load", deadline=None)
@@ -23,12 +24,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with most slow tests begin first: a worker that comes to one last works on alone, for minutes.
+    """Files with the most slow tests begin first: a worker that starts such a file last works on alone, for minutes.
 
     `make check` tells xdist (--no-loadscope-reorder) to keep this order.
     """
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("cluster"))
-    items.sort(key=lambda item: -slow[item.path])  # a stable sort: files stay whole
+    items.sort(key=lambda item: -slow[item.path])  # the sort is stable: tests of one file stay together
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def one_ray() -> Iterator[None]:
-    """The one Ray of the whole session; jobs leave a Ray that they did not start.
+    """The one Ray of the whole session. Jobs do not stop a Ray that they did not start.
 
     Never a second one in the same process: its task ids would be those of the first, and what the first left to the
     garbage collector then deletes the second one's streams (seen: a stream of frames that never gave a block).
@@ -55,7 +56,7 @@ def one_ray() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def float32_products_stay_as_they_were() -> Iterator[None]:
-    """A bfloat16 network allows TF32 for its whole process, which rounds float32 products of later tests too."""
+    """A bfloat16 network allows TF32 for its whole process; that would round float32 products of later tests too."""
     if "torch" not in sys.modules:
         yield
         return

@@ -95,7 +95,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def with_part(text: str, name: str, content: str) -> str:
-    """The document with the part replaced. Raises ValueError where it has no such part."""
+    """The text of a document with one part replaced. Raises ValueError where it has no such part."""
     found = re.search(rf"(<!-- {name}\b[^>]*-->\n).*?(<!-- /{name} -->)", text, re.S)
     if found is None:
         raise ValueError(f"no part {name} in the document")

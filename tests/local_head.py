@@ -1,4 +1,4 @@
-"""A real `ray start --head` with token authentication, on ports and in a folder of its own; stopped by pid."""
+"""Starts a real `ray start --head` with token authentication, with its own ports and folder; stops it by pid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.s3_server import free_ports
 
 @dataclass(frozen=True)
 class LocalHead:
-    """How to reach the head: export `environment`, as a person at a shell would."""
+    """How to reach the head: export `environment`, as a user does in a shell."""
 
     environment: dict[str, str]
     dashboard: str
@@ -32,7 +32,7 @@ class LocalHead:
 def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterator[LocalHead]:
     """A head with its processes in one session, ended together. environment: what its workers shall see besides."""
     port, dashboard, agent, metrics, worker = free_ports(5)
-    # short: Ray's sockets have paths of at most 107 characters
+    # a short path: paths of sockets have at most 107 characters
     folder = Path(tempfile.mkdtemp(prefix="rh", dir="/tmp"))
     env = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
@@ -80,7 +80,7 @@ def local_head(environment: Mapping[str, str] = {}, num_cpus: int = 3) -> Iterat
 
 
 def _wait(ray: str, head: LocalHead, process: subprocess.Popen[bytes], deadline_s: float = 120) -> None:
-    """Until the head takes a job list with the token: the agent behind it comes up a little later than the page."""
+    """Wait until the head answers a job list with the token: its agent starts a little later than the page."""
     end = time.monotonic() + deadline_s
     while True:
         done = subprocess.run([ray, "job", "list"], env=head.environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Seeded damage to small files (bytes, values of JSON and TOML, cells of tables), and what a reader may do then."""
+"""Seeded damage to small files (bytes, values of JSON and TOML, cells of tables), and checks of readers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-DEEP = "\x00deep\x00"  # stands for a value nested without end, which no writer of JSON writes
+DEEP = "\x00deep\x00"  # stands for a value that is nested without end; json.dumps cannot write one
 VALUES: list[Any] = [
     None,
     True,
@@ -50,7 +50,7 @@ _LONGEST_S = 10.0
 
 
 def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
-    """Flipped bits, a part cut off or taken out, put in, or written over."""
+    """The bytes with flipped bits, or with a part cut off, removed, inserted or overwritten."""
     kind, size = chance.randrange(7), len(data)
     at = chance.randrange(size + 1)
     end = min(at + chance.choice((1, 4, 64, size)), size)
@@ -71,7 +71,7 @@ def damaged_bytes(data: bytes, chance: random.Random) -> bytes:
 
 
 def damaged_json(data: bytes, chance: random.Random) -> bytes:
-    """One to three values taken away or exchanged for others; without a checksum, which would give it away."""
+    """One to three values removed or replaced; the checksum is removed, because it would reveal the damage."""
     values = copy.deepcopy(json.loads(data))
     if isinstance(values, dict):
         values.pop("checksum", None)
@@ -91,7 +91,7 @@ def damaged_json(data: bytes, chance: random.Random) -> bytes:
 
 
 def damaged_lines(data: bytes, chance: random.Random) -> bytes:
-    """JSON lines or cells of a text: one line or cell taken away, doubled, or exchanged."""
+    """JSON lines or cells of a text: one line or cell is removed, doubled or replaced."""
     lines = data.decode().splitlines()
     at = chance.randrange(len(lines))
     kind = chance.randrange(4)
@@ -113,7 +113,7 @@ def damaged_lines(data: bytes, chance: random.Random) -> bytes:
 
 
 def damaged_table(table: pa.Table, chance: random.Random) -> pa.Table:
-    """A column taken away, doubled, of another type, or with another value in one row; rows taken away or doubled."""
+    """A column is removed, doubled, of another type, or has another value in a row; or rows are removed or doubled."""
     kind, at = chance.randrange(8), chance.randrange(table.num_columns)
     field, column = table.schema.field(at), table.column(at)
     if kind == 0:
@@ -139,7 +139,7 @@ def damaged_table(table: pa.Table, chance: random.Random) -> pa.Table:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container and key of a value, the value's own first."""
+    """Every container inside a value with each of its keys, the outermost first."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
@@ -167,7 +167,7 @@ def _text(value: Any) -> str:
 
 
 class Watch:
-    """Whatever this process opens for writing, renames, makes or removes outside a root while it is on."""
+    """While it is on, records each path outside a root that this process writes, renames, makes or removes."""
 
     _on: Watch | None = None
     _installed = False
@@ -177,8 +177,8 @@ class Watch:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        """Notes what is done inside."""
-        if not Watch._installed:  # such a hook cannot be taken away again
+        """Records the changes made inside the context."""
+        if not Watch._installed:  # an audit hook cannot be removed again
             sys.addaudithook(_audit)
             Watch._installed = True
         Watch._on = self
@@ -188,7 +188,7 @@ class Watch:
             Watch._on = None
 
     def note(self, path: Any) -> None:
-        """A path that is written to."""
+        """Record a path that is written to."""
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
         if text and not os.path.abspath(text).startswith(self.root) and text != os.devnull:
             self.outside.append(text)
@@ -215,13 +215,13 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def survives(
     read: Callable[[], object], root: Path, allowed: tuple[type[BaseException], ...], named: str
 ) -> str | None:
-    """Read what was damaged: None where that went as it must, else what went wrong.
+    """Read the damaged file. Returns None if the reader reacted correctly, else what went wrong.
 
-    allowed: the errors that may come, whose text holds `named` and is one line.
+    allowed: the errors that the reader may raise; their text must be one line and contain `named`.
     """
     watch, memory = Watch(root), _peak()
     fault, spent = _once(read, watch, allowed, named)
-    if spent > _LONGEST_S:  # a machine that was busy with something else is so once
+    if spent > _LONGEST_S:  # a second try: the machine may have been busy the first time
         fault, spent = _once(read, watch, allowed, named)
     if watch.outside:
         fault = f"wrote outside: {watch.outside[:3]}"

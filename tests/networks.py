@@ -1,4 +1,4 @@
-"""One small network of made-up weights for all tests that need any."""
+"""One small network with random weights, for all tests that need a network."""
 
 from dataclasses import replace
 

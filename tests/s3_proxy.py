@@ -1,4 +1,4 @@
-"""A small HTTP proxy in front of the S3 server: slow, answering 503, refusing one key, or passing all on."""
+"""A small HTTP proxy in front of the S3 server: it delays answers, answers 503, refuses one key, or passes all on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class S3Proxy:
                 for name, value in headers:
                     if name.lower() not in ("connection", "transfer-encoding", "content-length"):
                         self.send_header(name, value)
-                # the answer to HEAD says the length of a body that it does not have
+                # the answer to HEAD gives the length of a body that is not sent
                 self.send_header("Content-Length", length[0] if self.command == "HEAD" and length else str(len(body)))
                 self.end_headers()
                 if self.command != "HEAD":
@@ -67,7 +67,7 @@ class S3Proxy:
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = pass_on
 
             def log_message(self, *arguments: object) -> None:
-                """Say nothing."""
+                """Write no log lines."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -75,6 +75,6 @@ class S3Proxy:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()

@@ -23,7 +23,7 @@ ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key-0123456789"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now whose gRPC twins (+10000, SeaweedFS's habit) are free as well.
+    """Free ports whose gRPC ports (SeaweedFS uses the number + 10000) are free as well.
 
     Up to four pytest workers have a range each: between the look and the server's start another could take a port.
     """
@@ -66,7 +66,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a user would export; it is all that storage.py looks at."""
+        """The environment variables that a user would export; storage.py reads nothing else."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -91,20 +91,20 @@ class S3Server:
         command += [f"-s3.port={s3}", f"-master.port={master}"]
         command += [f"-volume.port={volume}", f"-filer.port={filer}"]
         command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.autoCreateBucket=false"]
-        # Services with fixed ports that nobody here uses; and no report about us to anybody.
+        # Turns off services with fixed ports that no test uses, and the report to SeaweedFS's makers.
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false"]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         self._wait()
 
     def stop(self) -> None:
-        """Stop it the hard way, as a machine that goes away does; its data stay."""
+        """Kill the server, as when a machine fails; its data stay."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
 
     def client(self):
-        """A plain botocore client, so that tests do not check storage.py with itself."""
+        """A plain botocore client, so that storage.py is not tested with itself."""
         import botocore.session
         from botocore.config import Config
 
@@ -154,6 +154,6 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    # s3fs keeps clients by their options; the environment they were made in is not among them.
+    # s3fs caches clients by their options; the environment in which they were made is not one of these.
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     return "s3://tests"

@@ -39,11 +39,11 @@ def test_chunk_sizes_come_from_the_network_where_they_are_not_given():
     assert RunConfig(overlap=7).with_network_defaults(published).overlap == 7
 
 
-def test_a_result_is_known_by_the_settings_that_change_its_numbers_only():
+def test_only_settings_that_change_the_numbers_are_part_of_a_results_identity():
     assert RunConfig(workers=3, overwrite=True).result_settings() == RunConfig().result_settings()
     assert RunConfig(stride=2).result_settings() != RunConfig().result_settings()
     assert RunConfig(compile_blocks=True).result_settings() != RunConfig().result_settings()
-    assert "compile_blocks" not in RunConfig().result_settings()  # results from before it was there keep their identity
+    assert "compile_blocks" not in RunConfig().result_settings()  # results older than this setting keep their identity
 
 
 IN_HELP_AND_ALWAYS_PART = "preset chunk_size overlap stride fps start end precision loops stops publish.voxel_size"
@@ -64,7 +64,7 @@ join_clips rig rig_tolerance positions.file positions.crs positions.clock_window
 
 def test_what_is_part_of_a_results_identity_is_said_at_each_setting():
     """Settings of commit 733c2cb are in it whatever their value. A later one is in it unless it has its default, so
-    that results from before stay what they are; one that is added to the lists here redoes every drive there is."""
+    that older results stay valid. A setting that is added to the lists here makes every drive be done again."""
     rules = {".".join(one.path): one for one in settings_of(RunConfig)}
     quality = {name for name in rules if name.startswith("backend.quality.")}
     fleet = {name for name in rules if name.startswith("fleet.")}
@@ -100,7 +100,7 @@ class _Settings:
     unless_zero: int = setting(7, identity=WHEN_ON)
 
 
-def test_a_setting_that_a_later_version_adds_counts_from_its_first_other_value_on():
+def test_a_setting_of_a_later_version_changes_the_identity_only_if_it_differs_from_its_default():
     before = {"a": {"old": 1, "once": 3}, "unless_zero": 7}
     assert identity_values(_Settings()) == before
     assert identity_values(_Settings(hidden=_Section(2, 6))) == before
@@ -110,7 +110,7 @@ def test_a_setting_that_a_later_version_adds_counts_from_its_first_other_value_o
     assert "unless_zero" not in identity_values(_Settings(unless_zero=0))
 
 
-def test_a_preset_that_is_named_is_the_one_that_was_taken_without_its_name():
+def test_naming_the_default_preset_does_not_change_the_identity():
     assert RunConfig(preset="city_tiny").result_settings() == RunConfig().result_settings()
     assert RunConfig(preset="vit_small").result_settings() != RunConfig().result_settings()
     known = RunConfig(preset="city_tiny").same_result_settings()
@@ -119,7 +119,7 @@ def test_a_preset_that_is_named_is_the_one_that_was_taken_without_its_name():
     assert {one["start"] for one in RunConfig(start=4).same_result_settings()} == {4}
 
 
-def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise():
+def test_the_network_is_city_tiny_unless_weights_or_a_preset_are_given():
     assert RunConfig().network.preset == "city_tiny"
     assert RunConfig(weights="x.pt").network.preset is None
     assert RunConfig(weights="x.pt", preset="vit_small").network.preset == "vit_small"
@@ -133,29 +133,29 @@ def test_the_network_is_the_small_one_unless_weights_or_a_preset_say_otherwise()
         (False, False, ("float32", False)),
     ],
 )
-def test_precision_and_compiling_are_settled_for_the_machine(on_gpus, bfloat16, expected):
+def test_precision_and_compiling_are_decided_for_the_machine(on_gpus, bfloat16, expected):
     settled = RunConfig().with_arithmetic(on_gpus, bfloat16)
     assert (settled.precision, settled.compile_blocks) == expected
     assert (settled.network.precision, settled.network.compiled) == expected
 
 
-def test_what_was_asked_for_is_never_settled_otherwise():
+def test_a_given_precision_and_compiling_are_never_changed():
     asked = RunConfig(precision="float32", compile_blocks=False)
     assert asked.with_arithmetic(on_gpus=True, bfloat16=True) == asked
     low = RunConfig(precision="bfloat16", compile_blocks=True)
     assert low.with_arithmetic(on_gpus=False, bfloat16=False) == low
 
 
-def test_a_result_is_known_by_the_precision_that_auto_came_to():
+def test_the_identity_contains_the_precision_that_auto_chose():
     on_cpu = RunConfig().with_arithmetic(on_gpus=False, bfloat16=False)
     assert on_cpu.result_settings() == RunConfig(precision="float32", compile_blocks=False).result_settings()
-    assert RunConfig().result_settings()["precision"] == "float32"  # as results from before auto was there
+    assert RunConfig().result_settings()["precision"] == "float32"  # as in results that are older than auto
     on_gpu = RunConfig().with_arithmetic(on_gpus=True, bfloat16=True)
     assert on_gpu.result_settings()["precision"] == "bfloat16"
     assert on_gpu.result_settings() != on_cpu.result_settings()
 
 
-def test_refinement_is_part_of_what_a_result_is_known_by_and_older_results_were_not_refined():
+def test_refinement_is_part_of_the_identity_and_older_results_count_as_not_refined():
     assert RunConfig().result_settings()["refine"] is True
     assert "refine" not in RunConfig(refine=False).result_settings()
     assert "road" not in RunConfig().result_settings()["backend"]

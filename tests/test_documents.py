@@ -1,4 +1,4 @@
-"""Documents are true where a machine can tell: files that they name exist, generated parts are up to date."""
+"""Documents are checked where a program can do it: files that they name exist, generated parts are up to date."""
 
 import ast
 import re
@@ -41,13 +41,13 @@ FOLDERS = "pipeline|models|jobs|tests|cluster"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_file_that_a_document_names_is_there(path: Path):
+def test_every_file_that_a_document_names_exists(path: Path):
     named = set(re.findall(rf"`((?:{FOLDERS})/[\w/.]*)`", path.read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_command_that_a_document_names_is_there(path: Path):
+def test_every_command_that_a_document_names_exists(path: Path):
     commands = set(re.findall(r"python -m ((?:jobs|models|pipeline|tests)(?:\.\w+)+)", path.read_text()))
     assert [name for name in sorted(commands) if not _module(name)] == []
 
@@ -57,14 +57,14 @@ def options_of(command: str) -> set[str]:
     return names | {re.sub(r"([^.]+)$", r"no-\1", name) for name in names}
 
 
-def test_documents_know_the_settings_of_every_command():
+def test_this_file_lists_the_settings_of_every_command():
     there = {path.stem for path in (ROOT / "jobs").glob("*.py")}
     assert there - {"__init__", "command", "options", "help_text"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_option_that_a_document_gives_to_a_command_is_there(path: Path):
-    """Not in the changelog, which tells of options that are gone."""
+def test_every_option_that_a_document_gives_to_a_command_exists(path: Path):
+    """The changelog is left out, because it names options that were removed."""
     if path.name == "CHANGELOG.md":
         return
     unknown = []
@@ -76,12 +76,12 @@ def test_every_option_that_a_document_gives_to_a_command_is_there(path: Path):
 
 
 @pytest.mark.parametrize(("document", "part"), PARTS, ids=lambda value: str(value))
-def test_generated_parts_say_what_the_code_says(document: str, part: str):
+def test_generated_parts_of_documents_are_up_to_date(document: str, part: str):
     text = (ROOT / document).read_text()
     assert with_part(text, part, PARTS[document, part]()) == text, "run `make documents`"
 
 
-def test_the_readme_is_one_that_a_newcomer_reads_to_its_end():
+def test_the_readme_has_at_most_150_lines_and_1500_words():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert len(text.split()) <= 1500
@@ -93,7 +93,7 @@ def test_every_export_format_is_described():
     assert set(FORMATS) <= names
 
 
-def test_functions_that_the_architecture_names_are_there():
+def test_functions_that_the_architecture_document_names_exist():
     text = (ROOT / "pipeline/README.md").read_text()
     named = re.findall(r"`((?:pipeline|models)/[\w/]+\.py)`, `(\w+)(?:\.\w+)?`", text)
     assert len(named) >= 3
@@ -102,7 +102,7 @@ def test_functions_that_the_architecture_names_are_there():
         assert name in names, f"{path} has no {name}"
 
 
-def test_the_architecture_answers_the_questions_of_a_newcomer():
+def test_the_architecture_document_answers_ten_questions_of_a_newcomer():
     text = (ROOT / "pipeline/README.md").read_text()
     table = text.split("## Ten questions", 1)[1]
     assert len(re.findall(r"^\| .+\? \| .+ \|$", table, re.M)) == 10

@@ -1,4 +1,4 @@
-"""A detector of one's own takes the place of the one in the box, in every worker."""
+"""A user's detector replaces the built-in one in every worker."""
 
 import pickle
 
@@ -10,7 +10,7 @@ from pipeline.loop_finder import DetectedLoops
 
 
 class BrightPlaces:
-    """Two frames of equal brightness, far apart, are one place."""
+    """Finds two frames of equal brightness that are far apart."""
 
     def __init__(self, config):
         self.config = config
@@ -38,22 +38,22 @@ def test_a_named_detector_sees_the_images_and_its_places_become_loop_chunks():
     assert finder.find(rows, np.arange(40) != 35) == []
 
 
-def test_an_opened_detector_stays_where_it_is_when_the_finder_travels():
+def test_a_finder_is_sent_to_workers_without_its_opened_detector():
     finder = DetectedLoops(OWN, chunk_size=12)
     assert isinstance(finder.detector, BrightPlaces)
     assert "detector" not in pickle.loads(pickle.dumps(finder)).__dict__
 
 
-def test_without_a_name_it_is_the_one_in_the_box():
+def test_without_a_name_the_built_in_detector_is_used():
     assert isinstance(DetectedLoops(LoopConfig(), 12).detector, TokenDetector)
 
 
 @pytest.mark.parametrize("name", ["nowhere:Detector", f"{__name__}:Nothing"])
-def test_a_detector_that_is_not_there_is_one_line(name):
+def test_a_missing_detector_gives_a_one_line_error(name):
     with pytest.raises(ValueError, match=r"--loop\.detector .*installed on every machine"):
         _ = DetectedLoops(LoopConfig(detector=name), 12).detector
 
 
-def test_a_name_needs_a_module():
+def test_the_name_of_a_detector_needs_a_module():
     with pytest.raises(ValueError, match="module:name"):
         LoopConfig(detector="Detector")

@@ -43,7 +43,7 @@ from tests.publish.drives import Loop, small_drive
 FEW, MANY = 50, 500
 TABLES = ("poses", "chunks", "loops", "cameras", "points/part-00000")
 LISTS = ("drives.csv", "drives.jsonl", "drives.json", "drives.parquet")
-# readers' own errors; of models/ and of settings, which know nothing of the pipeline's family, one line of a ValueError
+# errors of readers; models/ and settings do not know the pipeline's error classes and raise ValueError with one line
 TYPED: tuple[type[BaseException], ...] = (PipelineError,)
 
 every_kind = pytest.mark.parametrize(
@@ -53,8 +53,8 @@ every_kind = pytest.mark.parametrize(
 
 
 def damage(path, data, numbers, read, root, *, how=(damaged_bytes,), named=None, allowed=TYPED):
-    """The file damaged with each number, and read: asserts that all went as it must."""
-    read()  # as it was written it is read, and what is imported for that is imported
+    """Damage the file with each number and read it; assert that the reader reacted correctly each time."""
+    read()  # the undamaged file is read first; this also imports everything that reading needs
     faults = {}
     for number in numbers:
         chance = random.Random(f"{path.name}-{number}")
@@ -81,7 +81,7 @@ def published(tmp_path_factory):
 
 
 def read_result(root):
-    """Everything that commands do with a result."""
+    """Everything that commands do with a result, done once."""
     verify_drive(str(root), "drive-1")
     look_at(str(root), "drive-1")
     drive = open_drive(str(root), "drive-1", check_hashes=True)
@@ -97,7 +97,7 @@ def read_result(root):
 
 
 @every_kind
-def test_a_damaged_manifest_is_named_or_read_right(published, numbers):
+def test_a_damaged_manifest_is_named_or_read_correctly(published, numbers):
     path = published / "drive-1" / "manifest.json"
     data = path.read_bytes()
     read = lambda: read_result(published)  # noqa: E731
@@ -106,8 +106,8 @@ def test_a_damaged_manifest_is_named_or_read_right(published, numbers):
 
 @every_kind
 @pytest.mark.parametrize("table", TABLES)
-def test_a_damaged_table_is_named_or_read_right(published, table, numbers):
-    """With size, hash and rows in the manifest made right, as whoever wrote the table would."""
+def test_a_damaged_table_is_named_or_read_correctly(published, table, numbers):
+    """Size, hash and number of rows in the manifest are corrected, as the writer of the table would do."""
     path, manifest = published / "drive-1" / f"{table}.parquet", published / "drive-1" / "manifest.json"
     data, said = path.read_bytes(), json.loads(manifest.read_text())
     said.pop("checksum")
@@ -172,7 +172,7 @@ def test_a_damaged_lease_is_waited_for_no_longer_than_a_lease(tmp_path, numbers,
 
 
 @every_kind
-def test_a_damaged_failure_record_is_none_or_read_right(tmp_path, numbers):
+def test_a_damaged_failure_record_is_ignored_or_read_correctly(tmp_path, numbers):
     folder = tmp_path / FAILED_FOLDER
     folder.mkdir()
     failure = Failure("drive-1", "failed", True, "no frames", "find", 3, 1, "a" * 64, "run-1", 1.5)
@@ -256,7 +256,7 @@ with_points = true
 
 
 @every_kind
-def test_a_damaged_settings_file_is_named_or_read_right(tmp_path, numbers):
+def test_a_damaged_settings_file_is_named_or_read_correctly(tmp_path, numbers):
     path = tmp_path / "settings.toml"
     path.write_text(SETTINGS)
     read = lambda: read_settings(path)  # noqa: E731
@@ -266,7 +266,7 @@ def test_a_damaged_settings_file_is_named_or_read_right(tmp_path, numbers):
 
 @every_kind
 @pytest.mark.parametrize("name", LISTS)
-def test_a_damaged_list_of_drives_is_named_or_its_rows_are(tmp_path, name, numbers):
+def test_the_error_for_a_damaged_drive_list_names_the_file_or_the_row(tmp_path, name, numbers):
     rows = [
         {"drive_id": f"d{n}", "uri": f"in/d{n}", "start": n, "end": n + 9, "fps": 2.5, "tags": "a;b"} for n in range(6)
     ]
@@ -293,8 +293,8 @@ def test_a_damaged_list_of_drives_is_named_or_its_rows_are(tmp_path, name, numbe
     damage(path, data, numbers, read, tmp_path, how=(damaged_bytes, other, other))
 
 
-def test_the_watch_sees_a_write_outside_the_root(tmp_path):
-    """The test of the test: what it must find is found."""
+def test_a_write_outside_the_root_is_noticed(tmp_path):
+    """A test of the check itself: it finds a write that it must find."""
     (tmp_path / "root").mkdir()
     outside = tmp_path / "outside"
     assert "wrote outside" in str(survives(lambda: outside.write_text("x"), tmp_path / "root", TYPED, ""))

@@ -1,4 +1,4 @@
-"""The README is true: its commands run as they stand, its files are there, CI runs its set-up lines."""
+"""The README is checked: its commands run unchanged, its files exist, CI runs its set-up lines."""
 
 import os
 import re
@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [line.strip() for line in README.splitlines() if line.startswith("    python ")]
 
 
-@pytest.mark.full  # .ci/run runs the two that set up; tests/test_wheel.py every job from an empty folder
+@pytest.mark.full  # .ci/run runs the two set-up lines; tests/test_wheel.py runs every job from an empty folder
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_every_command_of_the_readme_runs_in_an_empty_folder(tmp_path):

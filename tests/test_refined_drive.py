@@ -1,4 +1,4 @@
-"""A staged drive is refined, joined and judged by its images; here without Ray, as jobs.realign does it."""
+"""A staged drive is refined, joined and judged by its images; without Ray, as in jobs.realign."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHUNKS = (range(12), range(6, 18), range(12, 24))
 
 
 def prediction(window: Window, frames: range, scale: float) -> ChunkPrediction:
-    """A chunk of these frames in its own gauge and scale."""
+    """A chunk of these frames with its own gauge and scale."""
     part = slice(frames.start, frames.stop)
     poses = window.cam_from_window[part] @ inverse(window.cam_from_window[part][:1])
     poses[:, :3, 3] *= scale
@@ -88,7 +88,9 @@ def test_chunks_of_other_scales_are_chained_into_one_window(scene: Scene) -> Non
     np.testing.assert_allclose(merged.depth, window.depth, rtol=1e-5)
 
 
-def test_a_drive_is_refined_and_passes_the_images(scene: Scene, refined_drive: tuple[StagedFrames, Refined]) -> None:
+def test_a_refined_drive_passes_the_check_of_its_images(
+    scene: Scene, refined_drive: tuple[StagedFrames, Refined]
+) -> None:
     frames, refined = refined_drive
     assert refined.taken == len(refined.windows) == 1 and not refined.notes
     kept = kept_refinement(frames)
@@ -102,7 +104,7 @@ def test_a_drive_is_refined_and_passes_the_images(scene: Scene, refined_drive: t
     assert len(pairs) == 22 and all(pair.judged for pair in pairs)
 
 
-def test_corners_become_points_of_the_result_that_three_frames_see(
+def test_corners_that_three_frames_see_become_points_of_the_result(
     scene: Scene, refined_drive: tuple[StagedFrames, Refined]
 ) -> None:
     frames, refined = refined_drive
@@ -118,7 +120,7 @@ def test_corners_become_points_of_the_result_that_three_frames_see(
     off = CAMERA[0] * np.linalg.norm(local[:, :2] / local[:, 2:] - rays, axis=1)
     assert off.mean() < 0.6 and off.max() < 2.5
     assert np.isin(np.unique(frame), joined.frame_index).all()
-    asked = replace(frames, outlines=())  # staged by a version that did not note them
+    asked = replace(frames, outlines=())  # staged by a version that did not store this value
     np.testing.assert_array_equal(frames.window_places(range(3)), asked.window_places(range(3)))
     assert track_columns(frames, replace(refined, taken=0), joined) is None
     _, pairs = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
@@ -141,7 +143,7 @@ def test_observations_that_miss_their_point_are_left_out(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("fault", ["none", "turned", "scaled", "random"])
-def test_a_fault_behind_refinement_does_not_pass(refined_drive: tuple[StagedFrames, Refined], fault: str) -> None:
+def test_a_fault_added_after_refinement_does_not_pass(refined_drive: tuple[StagedFrames, Refined], fault: str) -> None:
     frames, refined = refined_drive
     chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
     joined = join_chunks(chunks, kept=frames.kept)
@@ -158,7 +160,7 @@ def test_a_fault_behind_refinement_does_not_pass(refined_drive: tuple[StagedFram
         poses[:, :3, :3] = exp(turn) @ poses[:, :3, :3]
     spoilt = replace(joined, world_from_camera=poses)
     verdict, _ = judge_images(Verdict("pass", (), (), {}), spoilt, chunks, frames, refined, refined.camera)
-    cameras = [f for f in verdict.findings if "dense depth" not in f.reason]  # that of the scene is flat
+    cameras = [f for f in verdict.findings if "dense depth" not in f.reason]  # the depth of the scene is flat
     assert bool(cameras) == (fault != "none"), [f.reason for f in cameras]
 
 
@@ -175,7 +177,7 @@ def test_a_calibration_that_the_images_contradict_does_not_pass(scene: Scene, tm
     assert any("focal length" in f.reason or "the cameras" in f.reason for f in verdict.findings)
 
 
-def test_the_same_drive_unrefined_does_not_pass(scene: Scene, tmp_path: Path) -> None:
+def test_the_same_drive_without_refinement_does_not_pass(scene: Scene, tmp_path: Path) -> None:
     frames = staged(tmp_path, scene, turn=0.01)
     unrefined = refine_staged(frames, refine=False)
     assert kept_refinement(frames) is None

@@ -1,4 +1,4 @@
-"""The tables are what the design promises to readers: these names, types and nulls, in this order."""
+"""The tables have the columns that readers rely on: these names, types and nulls, in this order."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -116,17 +116,17 @@ EXPECTED = {
 }
 
 
-def test_there_are_these_tables_and_no_other():
+def test_a_result_has_these_tables_and_no_other():
     assert list(schema.TABLES) == list(EXPECTED)
 
 
 @pytest.mark.parametrize("table", EXPECTED)
-def test_columns_types_and_nulls_are_as_promised(table):
+def test_columns_have_the_documented_types_and_nulls(table):
     got = [(field.name, field.type, field.nullable) for field in schema.TABLES[table]]
     assert got == [(name, kind, bool(null)) for name, kind, *null in EXPECTED[table]]
 
 
-def test_a_georeferenced_drive_has_six_more_columns_of_poses_and_says_what_its_world_is():
+def test_poses_of_a_georeferenced_drive_have_six_more_columns_and_name_their_world():
     kind = schema.on_earth(schema.POSES_ON_EARTH)
     added = [(field.name, field.type, field.nullable) for field in kind][len(EXPECTED["poses"]) :]
     names = ("latitude", "longitude", "altitude", "deviation_east", "deviation_north", "deviation_up")
@@ -137,10 +137,10 @@ def test_a_georeferenced_drive_has_six_more_columns_of_poses_and_says_what_its_w
 
 
 @pytest.mark.parametrize("table", EXPECTED)
-def test_every_column_says_what_it_is_and_measures_name_their_unit(table, tmp_path):
+def test_every_column_has_a_description_and_measures_have_a_unit(table, tmp_path):
     kind = schema.TABLES[table]
     pq.write_table(kind.empty_table(), tmp_path / "t.parquet")
-    read = pq.read_schema(tmp_path / "t.parquet")  # the words must survive the file
+    read = pq.read_schema(tmp_path / "t.parquet")  # the descriptions must survive writing and reading a file
     assert read.metadata[b"schema_version"] == str(schema.SCHEMA_VERSION).encode()
     for field in read:
         assert field.metadata[b"description"]

@@ -1,4 +1,4 @@
-"""Settings out of a TOML file: every section, and a line that says what is wrong with a mistake."""
+"""Settings are read from a TOML file with every section; an error in the file is reported in one line."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pipeline.config import RunConfig
 from pipeline.settings_file import read_settings, settings_from_dict
 
 
-def test_a_settings_file_holds_every_section(tmp_path):
+def test_a_settings_file_may_contain_every_section(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(
         'chunk_size = 20\nprecision = "bfloat16"\noverwrite = true\nfps = 2\n'
@@ -50,12 +50,12 @@ def test_a_settings_file_with_a_mistake_is_refused(tmp_path, text, message):
         read_settings(path)
 
 
-def test_a_settings_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_settings_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"none\.toml"):
         read_settings(tmp_path / "none.toml")
 
 
-def test_keys_are_written_as_in_python_or_as_on_the_command_line(tmp_path):
+def test_keys_may_be_written_as_in_python_or_as_on_the_command_line(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("chunk-size = 20\n[publish]\nvoxel-size = 1\n")
     config = read_settings(path)
@@ -64,14 +64,14 @@ def test_keys_are_written_as_in_python_or_as_on_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_a_byte_order_mark_is_no_mistake(tmp_path, encoding):
+def test_a_byte_order_mark_is_accepted(tmp_path, encoding):
     path = tmp_path / "run.toml"
     path.write_bytes('output = "Stra\u00dfe"\r\n'.encode(encoding))
     assert read_settings(path).output == "Stra\u00dfe"
 
 
 @pytest.mark.parametrize("data", ['output = "Stra\u00dfe"'.encode("latin-1"), "stride = 2".encode("utf-16")])
-def test_another_encoding_is_named(tmp_path, data):
+def test_the_error_for_another_encoding_says_so(tmp_path, data):
     path = tmp_path / "run.toml"
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"run\.toml: expected UTF-8"):
@@ -88,7 +88,7 @@ def test_a_huge_or_nested_file_is_refused(tmp_path):
         read_settings(path)
 
 
-def test_stored_settings_are_checked_too():
+def test_settings_stored_in_a_result_are_checked_too():
     assert settings_from_dict({"chunk_size": 12}) == RunConfig(chunk_size=12)
     with pytest.raises(ValueError, match="chunk_size should be a whole number"):
         settings_from_dict({"chunk_size": "12"})

@@ -1,4 +1,4 @@
-"""What import-linter cannot say: which files alone may talk to Ray and to a process group."""
+"""Rules that import-linter cannot express: which files may use Ray and a process group, lengths, docstrings, Any."""
 
 import ast
 from functools import cache
@@ -30,30 +30,30 @@ def users_of(module: str) -> set[str]:
 
 
 def test_collectives_live_in_one_place():
-    # training's sum must be differentiable: another collective, in a file of its own
+    # training needs a differentiable sum: a different collective in its own file
     allowed = {
         "pipeline/forward/memory_sync.py",
         "pipeline/training/group_sync.py",
         "pipeline/training/launch.py",
         "pipeline/benchmark/allreduce.py",
-        "pipeline/common/process_group.py",  # ranks meet; no collective
+        "pipeline/common/process_group.py",  # ranks find each other here; no collective
     }
     assert users_of("torch.distributed") <= allowed
 
 
-def test_few_files_know_ray():
+def test_only_these_files_import_ray():
     allowed = {
         "pipeline/ingest/frames.py",
-        "pipeline/ingest/scan.py",  # streams; a look at the whole drive
+        "pipeline/ingest/scan.py",  # streams of frames; the scan of a whole drive
         "pipeline/forward/worker.py",
         "pipeline/forward/group.py",
         "pipeline/common/ray_session.py",
-        "pipeline/training/launch.py",  # joins or starts it; a group that trains
-        "pipeline/common/process_group.py",  # how ranks of its groups meet
-        "pipeline/common/metrics.py",  # its counters, which its metrics page shows
+        "pipeline/training/launch.py",  # joins or starts Ray; a group that trains
+        "pipeline/common/process_group.py",  # how ranks of a group find each other
+        "pipeline/common/metrics.py",  # Ray's counters, which the metrics page shows
         "pipeline/fleet/schedule/runtime.py",
-        "pipeline/fleet/schedule/group_size.py",  # who is alive; how large
-        "pipeline/fleet/schedule/finisher.py",  # tasks that publish
+        "pipeline/fleet/schedule/group_size.py",  # which nodes are alive; how large the cluster is
+        "pipeline/fleet/schedule/finisher.py",  # tasks that join and publish
         "pipeline/fleet/plan/parallel_planner.py",  # processes that plan beside the driver
         "pipeline/fleet/verify_output.py",  # tasks that check
         "pipeline/refined_drive.py",  # tasks that adjust windows
@@ -61,15 +61,15 @@ def test_few_files_know_ray():
     assert users_of("ray") <= allowed
 
 
-def test_no_file_is_longer_than_one_reads_in_one_go():
+def test_no_file_has_more_than_400_lines():
     written = [*PRODUCT, *(ROOT / "tests").rglob("*.py"), *(ROOT / "cluster").rglob("*.py")]
     written += [path for ending in ("js", "css", "html") for path in (ROOT / "pipeline").rglob(f"*.{ending}")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in written}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-def test_the_rooms_of_the_fleet_have_few_doors():
-    """import-linter sees that none leads up; this counts them."""
+def test_few_imports_connect_the_rooms_of_the_fleet():
+    """import-linter checks their direction; this test counts them."""
     fleet, doors = ROOT / "pipeline/fleet", set()
     for path in fleet.rglob("*.py"):
         room = path.relative_to(fleet).parts[0].removesuffix(".py")
@@ -80,7 +80,7 @@ def test_the_rooms_of_the_fleet_have_few_doors():
 
 @cache
 def mentions_of_any() -> list[tuple[str, str, str]]:
-    """Where the type Any stands in the product: file and number, the line, the line before."""
+    """Every use of the type Any in the product: file and line number, the line, the line before."""
     found = []
     for path in [*PRODUCT, *(ROOT / "cluster").rglob("*.py")]:
         text = path.read_text()
@@ -101,11 +101,11 @@ def is_any(node: ast.AST) -> bool:
     )
 
 
-def test_the_type_any_is_rare():
+def test_the_type_any_is_used_rarely():
     assert len(mentions_of_any()) < 60
 
 
-def test_each_any_has_its_reason_beside_it():
+def test_each_use_of_any_has_its_reason_beside_it():
     used = [one for one in mentions_of_any() if not one[1].startswith("from typing import")]
     assert [one[0] for one in used if "#" not in one[1] and not one[2].lstrip().startswith("#")] == []
 

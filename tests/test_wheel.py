@@ -1,4 +1,4 @@
-"""The project as a wheel in an environment of its own, used from an empty folder: whatever it reads must be in it."""
+"""The project is installed as a wheel and used from an empty folder: every file that it reads must be in the wheel."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ NOT_SHIPPED = {"models/weights/.gitkeep"}
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, so that no build folder is left in the checkout and none that is there is taken."""
+    """The wheel, built from a copy: no build folder is left in the checkout, and an existing one is not used."""
     place = tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
-    """The Python of a fresh environment that has the wheel, and borrows every library from the running one."""
+    """The Python of a fresh environment that contains the wheel and uses the libraries of the running environment."""
     place = tmp_path_factory.mktemp("fresh")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin" / "python"
@@ -48,13 +48,13 @@ def python(wheel, tmp_path_factory):
         [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)], check=True
     )
     packages = next(place.glob("lib/python*/site-packages"))
-    # a plain path: the .pth files there, which may name a checkout, are not read
+    # a plain path: .pth files in that folder, which may name a checkout, are not read
     (packages / "borrowed.pth").write_text("\n".join({sysconfig.get_path(name) for name in ("purelib", "platlib")}))
     return str(python)
 
 
 def test_every_file_beside_the_code_is_in_the_wheel(wheel):
-    """Whatever kind it is: a file that is tracked below a package is read by it."""
+    """Files of every kind: a tracked file in a package is assumed to be read by it."""
     listed = subprocess.run(
         ["git", "ls-files", "models", "pipeline", "jobs"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -70,7 +70,7 @@ import pipeline
 from jobs import export, reconstruct, report, status, verify
 from pipeline.common.ray_session import start_ray
 
-assert Path(sys.prefix) in Path(pipeline.__file__).parents, pipeline.__file__  # not the checkout
+assert Path(sys.prefix) in Path(pipeline.__file__).parents, pipeline.__file__  # the installed package, not the checkout
 start_ray()  # one for all of them, which no job ends
 
 
@@ -93,7 +93,7 @@ run(verify, "--output", "many")
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_every_job_runs_from_an_empty_folder(python, tmp_path):
-    """In one process, with one Ray: what is asked is whether every file that they read is in the wheel."""
+    """All jobs run in one process with one Ray; the test is whether every file that they read is in the wheel."""
     for name in ("d1", "d2"):
         folder = tmp_path / "drives" / name
         folder.mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_every_job_runs_from_an_empty_folder(python, tmp_path):
     assert list((tmp_path / "exported").rglob("*.ply")) and (tmp_path / "status.html").stat().st_size > 1000
 
 
-@pytest.mark.full  # some minutes of a busy machine
+@pytest.mark.full  # takes some minutes on a busy machine
 @pytest.mark.cluster
 @pytest.mark.timeout(3000)
 def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
@@ -131,7 +131,7 @@ def test_the_jobs_run_from_an_empty_folder(python, tmp_path):
 
     where = "import pipeline; print(pipeline.__file__)"
     found = subprocess.run([python, "-c", where], cwd=here, env=own, capture_output=True, text=True, check=True)
-    assert str(Path(python).parents[1]) in found.stdout  # not the checkout
+    assert str(Path(python).parents[1]) in found.stdout  # the installed package, not the checkout
 
     assert "drive city: done" in job("reconstruct")
     inputs = here / "drives"

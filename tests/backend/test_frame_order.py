@@ -1,4 +1,4 @@
-"""Drives whose frames are out of order are found by their reversals; turns, stops and noise are not taken for them."""
+"""Drives whose frames are out of order are recognised by reversals of motion. Turns, stops and noise are none."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def drive(count, seed=0, noise=0.02):
 
 
 @given(st.integers(8, 300), st.integers(0, 10_000), st.floats(1e-3, 1e3))
-def test_a_car_does_not_often_reverse(count, seed, unit):
+def test_a_car_that_turns_and_changes_speed_shows_no_reversals(count, seed, unit):
     assert turned_back(unit * drive(count, seed)) == ()
 
 
@@ -43,7 +43,7 @@ def test_a_car_that_stands_or_parks_is_not_reported():
     ],
     ids=["pairs", "decimal seconds", "at random"],
 )
-def test_frames_that_are_not_in_order_of_time_are_found(order):
+def test_frames_that_are_not_in_order_of_time_are_reported(order):
     assert len(turned_back(drive(100)[order])) >= 4
 
 

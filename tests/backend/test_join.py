@@ -56,7 +56,7 @@ def test_the_robust_start_equals_the_plain_alignment_on_clean_data(make: Callabl
         np.testing.assert_allclose(overlap.rigid_guess().matrix(), plain.matrix(), atol=2e-3)
 
 
-def test_clean_chunks_give_the_true_trajectory(make: Callable[..., Any], drives: ModuleType) -> None:
+def test_chunks_without_errors_give_the_true_trajectory(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=1, limit=400, noise=1e-3, loops=0)
     result = join_chunks(scenario.chunks)
     healthy(result)
@@ -93,7 +93,7 @@ def test_a_chain_is_at_most_three_quarters_of_the_plain_error(
     assert ours < 0.75 * drives.ate(plain_chain(scenario), scenario.world_from_cam)
 
 
-def test_wrong_loops_are_rejected_with_a_reason_and_true_ones_help(
+def test_wrong_loops_are_rejected_with_a_reason_and_true_loops_reduce_the_error(
     make: Callable[..., Any], drives: ModuleType
 ) -> None:
     scenario = make(seed=2, limit=2400, loops=8, false_loops=6)
@@ -109,7 +109,7 @@ def test_wrong_loops_are_rejected_with_a_reason_and_true_ones_help(
     assert error < 1.1 * drives.ate(with_loops(scenario).world_from_camera, scenario.world_from_cam)
 
 
-def test_only_wrong_loops_leave_the_chain_alone(make: Callable[..., Any], drives: ModuleType) -> None:
+def test_where_all_loops_are_wrong_the_chain_is_the_result(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=6, limit=900, loops=0, false_loops=5)
     chain = drives.ate(join_chunks(scenario.chunks).world_from_camera, scenario.world_from_cam)
     wrong = [number for number, false in enumerate(scenario.false_loop) if false]
@@ -139,7 +139,7 @@ def bent_drive(folder: Path, make: Callable[..., Any], drives: ModuleType, rate:
     return right
 
 
-def test_loops_are_accepted_against_a_chain_whose_errors_overlaps_do_not_show(
+def test_loops_are_accepted_where_overlaps_do_not_show_the_errors_of_the_chain(
     tmp_path: Path, make: Callable[..., Any], drives: ModuleType
 ) -> None:
     right = bent_drive(tmp_path, make, drives, 0.00005)
@@ -153,7 +153,7 @@ def test_loops_are_accepted_against_a_chain_whose_errors_overlaps_do_not_show(
     assert not any(one.accepted for one in with_loops(right, config=blind).loops)
 
 
-def test_loops_that_agree_are_accepted_against_a_chain_with_a_trend_and_a_single_one_is_not(
+def test_where_the_chain_has_a_trend_loops_that_agree_are_accepted_and_a_single_loop_is_not(
     tmp_path: Path, make: Callable[..., Any], drives: ModuleType
 ) -> None:
     right = bent_drive(tmp_path, make, drives, 0.00015)
@@ -168,7 +168,7 @@ def test_loops_that_agree_are_accepted_against_a_chain_with_a_trend_and_a_single
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5, 7])
-def test_a_few_wrong_loops_without_a_true_one_are_all_rejected_on_a_long_drive(
+def test_on_a_long_drive_all_of_a_few_wrong_loops_are_rejected_without_a_true_one(
     seed: int, make: Callable[..., Any], drives: ModuleType
 ) -> None:
     scenario = make(seed=seed, false_loops=4)
@@ -253,7 +253,7 @@ def test_few_chunks_are_in_memory_at_a_time(make: Callable[..., Any]) -> None:
     assert held < 300 * len(result.frame_index)
 
 
-def test_thinned_pixels_cost_no_accuracy(make: Callable[..., Any], drives: ModuleType) -> None:
+def test_fewer_pixels_per_frame_give_the_same_accuracy(make: Callable[..., Any], drives: ModuleType) -> None:
     scenario = make(seed=2, limit=900, loops=0, height=24, width=60)
     errors = [
         drives.ate(
@@ -264,7 +264,7 @@ def test_thinned_pixels_cost_no_accuracy(make: Callable[..., Any], drives: Modul
     assert errors[0] < 1.25 * errors[1] + 0.1
 
 
-# --- degenerate input: a result, or a named error
+# --- degenerate input gives a result, or an error that names the cause
 
 
 def small(make: Callable[..., Any], **settings: Any) -> Any:
@@ -337,21 +337,21 @@ def test_bad_frames_are_ignored_and_get_an_interpolated_pose(make: Callable[...,
     assert drives.ate(result.world_from_camera, scenario.world_from_cam) < 0.5
 
 
-def test_poses_that_are_not_finite_are_a_named_error(make: Callable[..., Any]) -> None:
+def test_a_pose_that_is_not_finite_raises_an_error_that_names_its_frame(make: Callable[..., Any]) -> None:
     scenario = small(make)
     scenario.chunks[1].cam_from_world = scenario.chunks[1].cam_from_world * np.nan
     with pytest.raises(AlignmentError, match=r"pose of frame \d+ is not finite"):
         join_chunks(scenario.chunks)
 
 
-def test_no_chunk_and_chunks_out_of_order_are_named_errors(make: Callable[..., Any]) -> None:
+def test_missing_chunks_and_chunks_out_of_order_raise_an_error_that_says_so(make: Callable[..., Any]) -> None:
     with pytest.raises(AlignmentError, match="at least one chunk"):
         join_chunks([])
     with pytest.raises(AlignmentError, match="in order of time"):
         join_chunks(small(make).chunks[::-1])
 
 
-def test_a_loop_that_cannot_be_read_is_rejected_not_fatal(make: Callable[..., Any]) -> None:
+def test_a_loop_that_cannot_be_read_is_rejected_and_the_drive_is_joined(make: Callable[..., Any]) -> None:
     scenario = make(seed=1, limit=400, loops=0, false_loops=1)
     loop = scenario.loop_chunks[0]
     i, _ = scenario.loop_pairs[0]
@@ -362,7 +362,7 @@ def test_a_loop_that_cannot_be_read_is_rejected_not_fatal(make: Callable[..., An
     assert "not finite" in result.loops[0].reason and "no chunk" in result.loops[1].reason
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     for wrong in ({"max_pixels": 0}, {"huber_delta": 0}, {"confidence_floor": 1}, {"loop_confidence": 1}):
         with pytest.raises(ValueError):
             BackendConfig(**wrong)

@@ -82,7 +82,7 @@ def test_a_stretch_driven_again_at_another_speed_is_found(speed):
     assert all(min(abs(frame - c) for c in covered) <= 20 for frame in range(305, 300 + len(back) - 5))
 
 
-def test_one_frame_that_looks_like_another_is_no_revisit():
+def test_a_single_frame_that_looks_like_another_one_is_no_revisit():
     rng = np.random.default_rng(5)
     rows = places(rng, 300, smooth=2)
     rows[200] = rows[40]  # one frame is the same, those before and after it are not
@@ -203,7 +203,7 @@ def test_every_patch_changes_the_descriptor_for_any_grid(grid):
         lambda: whiten(np.zeros(5, np.float32), 4),
     ],
 )
-def test_nonsense_is_refused(call):
+def test_invalid_settings_and_descriptors_are_refused(call):
     with pytest.raises(ValueError):
         call()
 

@@ -1,4 +1,4 @@
-"""Faults put into a drive are found, and only these."""
+"""Faults that are put into a drive are reported, and nothing else is."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -94,7 +94,7 @@ def test_a_jump_of_the_car_is_found(make: Callable[..., Any]) -> None:
     assert [(f.kind, f.frames.start) for f in found.findings] == [("speed", 199)]
 
 
-def test_the_verdict_is_plain_values(make: Callable[..., Any]) -> None:
+def test_a_verdict_consists_of_plain_values(make: Callable[..., Any]) -> None:
     import json
 
     scenario = make(seed=1, limit=500, loops=0)

@@ -1,4 +1,4 @@
-"""Chunks of several cameras joined as those of one."""
+"""Chunks of several cameras are joined like chunks of one camera."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ TRUE = np.stack([np.eye(4), _pose(-55, (-BASE, 0, -0.3)), _pose(55, (BASE, 0, -0
 
 
 def _drive(seed, bad=lambda instant, camera: False):
-    """Chunks in gauges and units of their own, every pose with noise; and the true poses of the rig."""
+    """Chunks, each with its own gauge and unit and with noise in every pose; and the true poses of the rig."""
     random = np.random.default_rng(seed)
     world = np.stack([_pose(1.5 * n, (0, 0, 0)) for n in range(INSTANTS)])
     for n in range(1, INSTANTS):
@@ -67,7 +67,7 @@ def _joined(chunks, rig):
 
 
 def _ate(estimate, truth):
-    """Metres, after one similarity."""
+    """Position error (RMS) in metres after one similarity transform."""
     a, b = estimate - estimate.mean(0), truth - truth.mean(0)
     u, s, vt = np.linalg.svd(b.T @ a)
     sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
@@ -83,7 +83,7 @@ def _known():
     return Rig.of({"front": TRUE[0], "left": TRUE[1], "right": TRUE[2]}, "front")
 
 
-def test_unknown_cameras_are_found_and_the_rig_is_nearer_to_the_truth_than_its_front_camera() -> None:
+def test_camera_places_are_estimated_and_three_cameras_give_a_smaller_error_than_the_front_camera_alone() -> None:
     rigs, fronts = [], []
     for seed in range(4):
         chunks, world = _drive(seed)
@@ -124,9 +124,9 @@ def test_a_known_baseline_makes_the_result_metric() -> None:
     assert joined.chunk_frames[0] == (0, SIZE * CAMERAS - 1)
 
 
-def test_a_camera_that_is_black_for_a_stretch_leaves_the_others_to_tell_the_way() -> None:
+def test_while_one_camera_is_black_the_other_cameras_give_the_trajectory() -> None:
     whole, world = _drive(2)
-    for camera in (0, 2):  # the reference too
+    for camera in (0, 2):  # also the reference camera
         chunks, _ = _drive(2, lambda instant, one, camera=camera: one == camera and 18 <= instant < 34)
         joined, _ = _joined(chunks, _unknown())
         assert not joined.filled.any()
@@ -134,7 +134,7 @@ def test_a_camera_that_is_black_for_a_stretch_leaves_the_others_to_tell_the_way(
         assert _ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]) < 2 * straight + 0.1
 
 
-def test_places_that_the_network_made_up_say_nothing_of_the_scale() -> None:
+def test_a_baseline_that_the_predicted_cameras_contradict_does_not_set_the_scale() -> None:
     chunks, _ = _drive(1)
     turned = np.stack([TRUE[0], TRUE[1], TRUE[2]])
     turned[1:, :3, 3] = ((0, 0.5, 0.3), (0, 0.5, -0.3))

@@ -81,12 +81,12 @@ def test_points_of_a_transform_give_the_transform(b_from_a: Sim3, seed: int) -> 
         (1.0, np.eye(4), np.zeros(3)),
     ],
 )
-def test_nonsense_is_refused(scale: float, rotation: np.ndarray, translation: np.ndarray) -> None:
+def test_values_that_are_no_similarity_are_refused(scale: float, rotation: np.ndarray, translation: np.ndarray) -> None:
     with pytest.raises(ValueError, match="Sim3 needs"):
         Sim3(scale, rotation, translation)
 
 
 @pytest.mark.parametrize("points", [np.zeros((2, 3)), np.ones((9, 3))])
-def test_points_that_determine_nothing_are_refused(points: np.ndarray) -> None:
+def test_points_that_do_not_determine_a_transform_are_refused(points: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a similarity needs"):
         fit_similarity(points, points)

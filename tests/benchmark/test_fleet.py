@@ -1,4 +1,4 @@
-"""The benchmark of fleets runs the real driver: all drives are published, and what it measures adds up."""
+"""The fleet benchmark runs the real driver: it publishes all drives, and its figures are consistent."""
 
 import json
 
@@ -9,7 +9,7 @@ from pipeline.benchmark.fleet import FleetBenchmark
 from pipeline.fleet.records.ledger import read_run
 
 
-def test_a_small_fleet_is_run_and_measured(tmp_path, capsys):
+def test_a_small_fleet_is_run_and_its_figures_are_consistent(tmp_path, capsys):
     words = ["--what", "fleet", "--json", "-", "--fleet.drives", "30", "--fleet.groups", "4", "--fleet.frames", "200"]
     words += ["--fleet.speed-up", "200", "--fleet.output", str(tmp_path)]
     assert main(words) == 0

@@ -23,7 +23,7 @@ def test_a_training_step_lowers_the_loss(kind):
 
 
 @EITHER
-def test_the_renderer_gives_the_image_of_a_cpu(kind):
+def test_the_renderer_gives_the_same_image_as_on_a_cpu(kind):
     frames_per_second, same = rendering(kind)
     assert frames_per_second > 0 and same
 
@@ -38,7 +38,7 @@ def test_a_group_of_all_devices_sums_a_memorys_step(kind):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.full), pytest.param("gpu", marks=GPU.marks)])
-def test_a_whole_drive_goes_through_with_the_defaults_of_the_device(device):
+def test_a_whole_drive_is_reconstructed_with_the_defaults_of_the_device(device):
     small = DriveBenchmark(lengths=(24,), width=112, height=56, chunk_size=8, overlap=4)
     found = run_isolated(reconstruct_made_up, small, 24, device)
     assert found["points"] > 0 and 0 < found["network_seconds"] <= found["seconds"]["forward"]

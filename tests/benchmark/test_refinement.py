@@ -1,4 +1,4 @@
-"""The benchmark of refinement: a small drive with and without it, and the faults that are put in."""
+"""The benchmark of refinement: a small drive with and without refinement, and with faults that the test puts in."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def chunk() -> ChunkPrediction:
     )
 
 
-def test_faults_are_what_their_names_say() -> None:
+def test_each_injected_fault_changes_the_chunk_as_its_name_says() -> None:
     rng = np.random.default_rng(0)
     scaled, turned, random = (spoil_chunk(chunk(), fault, rng) for fault in ("scaled", "turned", "random"))
     np.testing.assert_allclose(scaled.cam_from_world[:, :, 3], 1.2 * chunk().cam_from_world[:, :, 3])
@@ -61,7 +61,7 @@ def test_faults_are_what_their_names_say() -> None:
     assert (random.depth > 0).all() and random.depth.std() > 0
 
 
-def test_drift_is_the_largest_over_the_smallest_ratio_of_steps_and_one_for_a_drive_that_hardly_moves() -> None:
+def test_drift_is_the_largest_ratio_of_steps_over_the_smallest_and_one_for_a_drive_without_motion() -> None:
     true = np.zeros((41, 3))
     true[:, 2] = np.arange(41)
     estimate = true.copy()

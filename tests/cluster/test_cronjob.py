@@ -1,4 +1,4 @@
-"""The nightly submission on a real head: one run at a time, whatever became of the pod that followed the last one."""
+"""The nightly submission on a real head: never two runs at once, even if the pod that followed the last run is gone."""
 
 import os
 import re
@@ -16,7 +16,7 @@ CRONJOB = Path(__file__).resolve().parents[2] / "cluster" / "cronjob.yaml"
 
 
 def night(head, seconds):
-    """The container's command, its run replaced by one that only takes its time."""
+    """Start the container's command; in place of the reconstruction it sleeps for this many seconds."""
     pod = yaml.safe_load(CRONJOB.read_text())["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (script,) = pod["containers"][0]["args"]
     script, count = re.subn(r"-- python -m .*", f"-- sleep {seconds}", script)
@@ -33,17 +33,17 @@ def night(head, seconds):
 
 @pytest.mark.cluster
 @pytest.mark.full
-def test_a_night_waits_for_no_pod_and_never_runs_beside_the_last_one():
+def test_a_nightly_run_is_refused_while_the_last_one_goes_on_although_its_pod_is_gone():
     with local_head() as head:
         first = night(head, 60)
         while "city-nightly" not in (line := first.stdout.readline()) or "submitted" not in line:
-            assert line, "it was not submitted"
-        first.kill()  # the pod is gone, the run is not
+            assert line, "the first night's job was not submitted"
+        first.kill()  # the pod is gone; the run goes on
         second = night(head, 1)
         said = second.communicate(timeout=100)[0]
         assert second.returncode != 0 and "city-nightly already exists" in said, said
         ray = str(Path(sys.executable).with_name("ray"))
-        for words in (["stop"], ["delete"]):  # deleting is refused until the job has really ended
+        for words in (["stop"], ["delete"]):  # Ray refuses to delete a job that has not ended
             end = time.monotonic() + 60
             while subprocess.run([ray, "job", *words, "city-nightly"], env=head.environment).returncode:
                 assert time.monotonic() < end

@@ -1,4 +1,4 @@
-"""Everything in cluster/ fits what reads it: KubeRay's definitions, `ray up`'s schema, our versions; no keys."""
+"""The files in cluster/ fit the programs that read them: KubeRay, `ray up`, this project. They hold no keys."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ CORE_OBJECTS = [
 
 
 def strict(schema):
-    """A CRD's schema as jsonschema takes it: unknown fields forbidden where fields are listed, numbers or texts."""
+    """A CRD's schema for jsonschema: unknown fields are refused where fields are listed; some are numbers or texts."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -71,7 +71,7 @@ def definitions(shared):
         versions = yaml.load((folder / name).read_text(), Loader=loader)["spec"]["versions"]
         found[kind] = {one["name"]: strict(one["schema"]["openAPIV3Schema"]) for one in versions}
     for versions in found.values():
-        for schema in versions.values():  # what Kubernetes itself knows of every object
+        for schema in versions.values():  # fields that Kubernetes allows in every object
             schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
     return found
 
@@ -96,7 +96,7 @@ def test_ray_objects_fit_their_definitions(document, definitions):
         ("raycluster.yaml", ("spec", "headGroupSpec", "template", "spec", "securityContexts"), {}),
     ],
 )
-def test_the_check_sees_what_is_wrong(file, path, value, definitions):
+def test_the_check_refuses_unknown_fields_and_wrong_values(file, path, value, definitions):
     (document,) = documents(CLUSTER / file)
     place = document
     for name in path[:-1]:
@@ -107,7 +107,7 @@ def test_the_check_sees_what_is_wrong(file, path, value, definitions):
 
 
 @pytest.mark.parametrize("document", CORE_OBJECTS)
-def test_core_objects_have_what_kubernetes_asks_for(document):
+def test_core_objects_have_the_fields_that_kubernetes_requires(document):
     assert document["metadata"]["name"]
     if document["kind"] == "CronJob":
         assert document["apiVersion"] == "batch/v1"
@@ -130,9 +130,10 @@ def test_core_objects_have_what_kubernetes_asks_for(document):
         assert container["command"] == ["sh", "-c"] and len(container["args"]) == 1
         subprocess.run(["sh", "-n", "-c", *container["args"]], check=True)
         assert "exec ray job submit --submission-id" in container["args"][0]
-        assert "activeDeadlineSeconds" not in spec["jobTemplate"]["spec"]  # ends the pod that follows, not the run
+        # it would end the pod that follows the run, not the run
+        assert "activeDeadlineSeconds" not in spec["jobTemplate"]["spec"]
         env = {one["name"]: one for one in container["env"]}
-        assert env["RAY_AUTH_MODE"]["value"] == "token"  # the client never turns it on itself
+        assert env["RAY_AUTH_MODE"]["value"] == "token"  # the client does not turn authentication on by itself
         (cluster,) = documents(CLUSTER / "raycluster.yaml")
         name = cluster["metadata"]["name"]
         assert env["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"] == {"name": name, "key": "auth_token"}
@@ -165,8 +166,9 @@ def pods():
 
 
 @pytest.mark.parametrize("pod", pods())
-def test_pods_are_nobody_special_and_say_what_they_need(pod):
-    assert pod["metadata"]["labels"]["app"] == "city-reconstruction"  # else the network policy keeps them apart
+def test_pods_run_without_privileges_and_request_cpu_and_memory(pod):
+    # without this label the network policy separates them
+    assert pod["metadata"]["labels"]["app"] == "city-reconstruction"
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     for container in pod["spec"]["containers"]:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
@@ -175,7 +177,7 @@ def test_pods_are_nobody_special_and_say_what_they_need(pod):
             assert mount["name"] in {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
-def test_ray_clusters_are_guarded_scale_and_have_both_groups():
+def test_ray_clusters_use_a_token_scale_and_have_cpu_and_gpu_groups():
     found = json.dumps([document.values[0] for document in RAY_OBJECTS])
     assert found.count('"authOptions": {"mode": "token"}') == 3
     for document in RAY_OBJECTS:
@@ -210,21 +212,21 @@ def test_versions_are_those_of_the_project():
     assert tag in (CLUSTER / "Dockerfile").read_text()
 
 
-def test_the_image_is_pinned_runs_as_nobody_special_and_holds_what_is_there():
+def test_the_image_has_a_pinned_base_runs_without_privileges_and_copies_existing_files():
     text = (CLUSTER / "Dockerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", text, re.M)
     assert bases and all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", base) for base in bases)
     lowest = re.search(r'requires-python = ">=([\d.]+)"', PYPROJECT).group(1)
     assert tuple(map(int, bases[0].split(":")[1].split("-")[0].split(".")))[:2] >= tuple(map(int, lowest.split(".")))
     assert re.findall(r"^USER (\S+)", text, re.M)[-1] == "1000:1000"
-    assert "ADD " not in text and "torch==" not in text  # versions come from pyproject alone
+    assert "ADD " not in text and "torch==" not in text  # only pyproject.toml gives versions
     copied = [name for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.M) for name in line.split()[:-1]]
     allowed = {line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
     assert all((ROOT / name).exists() for name in copied) and set(copied) == allowed
 
 
 @pytest.mark.parametrize("name", ["up-aws.yaml", "up-hosts.yaml"])
-def test_ray_up_takes_the_files(name):
+def test_ray_up_accepts_the_cluster_files(name):
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (config,) = documents(CLUSTER / name)
@@ -264,19 +266,19 @@ def entrypoints():
 
 
 @pytest.mark.parametrize("entrypoint", entrypoints())
-def test_what_is_submitted_is_a_command_of_ours(entrypoint):
+def test_every_submitted_command_is_a_valid_command_of_this_project(entrypoint):
     words = shlex.split(entrypoint)
     assert words[0] == "jobs.reconstruct"
     config = settings_from(RunConfig, words[1:], prog="jobs.reconstruct")
     assert config.input.startswith("s3://") and config.output.startswith("s3://")
-    assert config.device == "gpu" and config.groups  # no GPU may be up yet when the run looks
+    assert config.device == "gpu" and config.groups  # perhaps no GPU node is up yet when the run starts
 
 
-def test_every_file_that_runs_something_says_what():
+def test_every_file_that_starts_a_run_contains_its_command():
     assert {one.id for one in entrypoints()} == {"rayjob.yaml", "raycronjob.yaml", "cronjob.yaml"}
 
 
-def test_what_the_image_holds_is_pinned_as_the_project_asks():
+def test_the_image_pins_versions_that_the_project_allows():
     lines = [line for line in (CLUSTER / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines) and lines == sorted(lines)
     pins = dict(line.split("==") for line in lines)
@@ -288,7 +290,7 @@ def test_what_the_image_holds_is_pinned_as_the_project_asks():
     assert "-c constraints.txt" in (CLUSTER / "Dockerfile").read_text()
 
 
-def test_prometheus_looks_where_the_pods_are():
+def test_prometheus_scrapes_the_ports_of_the_pods():
     (config,) = documents(CLUSTER / "prometheus.yml")
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     keep = jobs["ray-pods"]["relabel_configs"][0]

@@ -1,4 +1,4 @@
-"""The image, built for real by buildah, on Debian's own Python where Docker Hub is out of reach; and a job in it.
+"""The image is built by buildah (on Debian's Python where Docker Hub cannot be reached), and a job runs in it.
 
 As root, with `apt-get install buildah debootstrap`. Takes some 12 GB of disk while it runs.
 """
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "cluster" / "Dockerfile"
 BASE, PYTHON = re.search(r"^FROM ((python):\S+)", DOCKERFILE.read_text(), re.M).groups()
 NAME = "localhost/city-reconstruction:tried"
-# A head with a token as its image says, a job through its CLI, a look at the result; ports that nobody else has.
+# Starts a head with the image's token settings, submits a job, and reads the result; it uses free ports.
 JOB = """
 set -e
 test "$RAY_AUTH_MODE" = token && test "$(id -u)" = 1000 && ! test -w /opt/venv
@@ -43,13 +43,13 @@ def buildah(store, *words, **options):
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """The built image's store, removed afterwards."""
+    """The store with the built image; it is removed after the tests."""
     if os.geteuid() != 0 or not shutil.which("buildah") or not shutil.which("debootstrap"):
         pytest.skip("as root, with buildah and debootstrap (apt-get install buildah debootstrap)")
     store = tmp_path_factory.mktemp("image")
     try:
         _stand_in_base(store)
-        # where pip finds wheels on this machine, so that a build here takes the CPU's torch
+        # where pip finds wheels on this machine, so that a build here uses torch for CPUs
         pip = store / "pip.conf"
         wheels = os.environ.get("PIP_FIND_LINKS")
         pip.write_text("[global]\n" + (f"find-links = {wheels}\n" if wheels else ""))
@@ -66,7 +66,7 @@ def image(tmp_path_factory):
 
 
 def _stand_in_base(store):
-    """Debian's Python under the name of the base that the Dockerfile asks for."""
+    """Debian's Python under the name of the base image that the Dockerfile names."""
     system = store / "base"
     packages = "python3,python3-venv,ca-certificates"
     release = BASE.rpartition("-")[2]
@@ -81,7 +81,7 @@ def _stand_in_base(store):
     shutil.rmtree(system)
 
 
-def test_the_image_builds_and_takes_submitted_jobs_with_a_token_as_nobody_special(image):
+def test_the_image_builds_and_its_head_runs_a_submitted_job_with_a_token_as_an_ordinary_user(image):
     store, said = image
     assert "No broken requirements found" in said
     container = buildah(store, "from", "--pull-never", NAME).stdout.strip()

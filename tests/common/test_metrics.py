@@ -1,4 +1,4 @@
-"""The dashboard names metrics that exist, ranks measure what they say, a real head shows all of it."""
+"""The dashboard names existing metrics, ranks measure correctly, and a real head shows all metrics."""
 
 import contextlib
 import json
@@ -37,11 +37,11 @@ def test_every_panel_names_metrics_that_exist_and_labels_that_they_have():
                 assert all(label in ours[name].labels for name in names if name in ours), (panel["title"], label)
 
 
-def test_every_metric_of_ours_has_a_panel():
+def test_every_metric_of_this_project_has_a_panel():
     assert {metric.exported for metric in METRICS} == set().union(*map(named, DASHBOARD["panels"])) - RAYS_OWN
 
 
-def test_panels_do_not_lie_upon_each_other():
+def test_panels_do_not_overlap():
     cells = [
         (x, y)
         for panel in DASHBOARD["panels"]
@@ -54,7 +54,7 @@ def test_panels_do_not_lie_upon_each_other():
 
 @pytest.fixture
 def counted(monkeypatch):
-    """What was counted, by metric and labels."""
+    """The counted values, by metric and labels."""
     sums = {}
 
     def add(metric, amount, **labels):
@@ -65,7 +65,7 @@ def counted(monkeypatch):
     return sums
 
 
-def test_a_rank_counts_what_it_waits_for(counted):
+def test_a_rank_counts_the_time_that_it_waits_by_cause(counted):
     meter = RankMeter(3)
 
     def slow():
@@ -87,7 +87,7 @@ def test_a_rank_counts_what_it_waits_for(counted):
     assert counted["city_store_moved_bytes_total", "scratch", "3"] == 5
 
 
-def test_a_timed_sync_is_the_sync(counted):
+def test_a_timed_sync_gives_the_same_results_as_the_sync(counted):
     plain, timed = LocalSync(), RankMeter(0).timed(LocalSync())
     assert (timed.rank, timed.world_size) == (0, 1)
     assert timed.sum(None, failed=True, bad_frames=2) == plain.sum(None, failed=True, bad_frames=2)
@@ -100,7 +100,7 @@ def test_without_ray_nothing_is_recorded_and_nothing_fails():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-# What a driver and its rank do, on a real cluster, until the page was read.
+# Acts as a driver and its rank on a real cluster until the metrics page was read.
 SCRIPT = """
 import sys, time
 import ray
@@ -142,7 +142,7 @@ def test_a_real_head_shows_every_metric_of_the_dashboard(tmp_path):
             end, page = time.monotonic() + 120, ""
             while time.monotonic() < end and not all(re.search(rf"^{name}\{{", page, re.M) for name in wanted):
                 time.sleep(2)
-                with contextlib.suppress(OSError):  # the agent that serves it comes up last
+                with contextlib.suppress(OSError):  # the agent that serves the page starts last
                     page = urllib.request.urlopen(head.metrics, timeout=5).read().decode()
         finally:
             script.kill()

@@ -9,7 +9,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_outside_a_terminal_a_stage_ends_with_a_plain_line(monkeypatch):
+def test_without_a_terminal_a_stage_ends_with_a_plain_line(monkeypatch):
     out = io.StringIO()
     reporter = Reporter(out)
     for _ in range(3):
@@ -19,7 +19,7 @@ def test_outside_a_terminal_a_stage_ends_with_a_plain_line(monkeypatch):
     assert lines[0].startswith("frames: 30/30 frames, ")
 
 
-def test_a_slow_stage_says_its_rate_and_the_time_left(monkeypatch):
+def test_a_slow_stage_shows_its_rate_and_the_time_left(monkeypatch):
     clock = iter(float(t) for t in range(0, 1000, 10))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     out = io.StringIO()
@@ -32,7 +32,7 @@ def test_a_slow_stage_says_its_rate_and_the_time_left(monkeypatch):
     ]
 
 
-def test_a_stage_whose_length_nobody_knows_says_no_time_left(monkeypatch):
+def test_a_stage_of_unknown_length_shows_no_time_left(monkeypatch):
     clock = iter(float(t) for t in range(0, 1000, 10))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     out, terminal = io.StringIO(), Terminal()
@@ -50,7 +50,7 @@ def test_a_stage_whose_length_nobody_knows_says_no_time_left(monkeypatch):
     assert "5/?" in terminal.getvalue()
 
 
-def test_a_stage_that_was_finished_can_begin_again():
+def test_a_finished_stage_can_begin_again():
     out = io.StringIO()
     reporter = Reporter(out)
     for _ in range(2):
@@ -58,7 +58,7 @@ def test_a_stage_that_was_finished_can_begin_again():
     assert out.getvalue().count("render: 1/1") == 2
 
 
-def test_on_a_terminal_there_are_bars_and_lines_above_them():
+def test_on_a_terminal_bars_are_shown_with_lines_above_them():
     out = Terminal()
     reporter = Reporter(out)
     reporter.advance("frames", 5, 10, "frames")
@@ -71,7 +71,7 @@ def test_on_a_terminal_there_are_bars_and_lines_above_them():
     assert "a note [with brackets]" in text
 
 
-def test_seconds_of_a_stage_add_up_even_if_it_fails():
+def test_the_seconds_of_a_stage_are_summed_even_if_it_fails():
     reporter = Reporter(io.StringIO())
     with reporter.timed("join"):
         pass

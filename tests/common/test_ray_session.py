@@ -1,4 +1,4 @@
-"""SIGTERM while Ray has put its own handler in the place of ours."""
+"""SIGTERM while Ray's signal handler has replaced this program's; and clusters that do not answer."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from pipeline.errors import ClusterError
 
 
 def as_ray_does():
-    """What ray.init does to the process that calls it (ray/_private/worker.py)."""
+    """Replace the signal handler as ray.init does in the calling process (ray/_private/worker.py)."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
 
 
@@ -23,7 +23,7 @@ def end_this_process():
     time.sleep(5)
 
 
-def test_a_sigterm_while_ray_starts_is_an_interruption():
+def test_sigterm_while_ray_starts_interrupts_the_run():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), _own_sigterm():
         as_ray_does()
@@ -32,7 +32,7 @@ def test_a_sigterm_while_ray_starts_is_an_interruption():
 
 
 @pytest.mark.parametrize("started", ["before Ray", "while Ray starts", "after Ray has started"])
-def test_a_command_that_is_told_to_stop_ends_with_130(started, capsys):
+def test_a_command_that_gets_sigterm_ends_with_exit_code_130(started, capsys):
     def action():
         if started == "before Ray":
             end_this_process()
@@ -49,7 +49,7 @@ def test_a_command_that_is_told_to_stop_ends_with_130(started, capsys):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere.invalid:6379", "127.0.0.1:999999999"])
-def test_a_cluster_that_is_not_there_is_one_line_in_seconds(monkeypatch, address):
+def test_a_cluster_that_does_not_exist_gives_a_one_line_error_within_seconds(monkeypatch, address):
     monkeypatch.setattr(ray_session, "_ANSWERS_WITHIN_S", 1.0)
     begin = time.monotonic()
     with pytest.raises(ClusterError, match=r"cannot join the Ray cluster at .*check --address or RAY_ADDRESS"):

@@ -1,4 +1,4 @@
-"""Credentials are taken out of every text that leaves."""
+"""Credentials are removed from every text that leaves the program."""
 
 import pytest
 
@@ -32,14 +32,14 @@ def test_uris_lose_their_credentials_and_nothing_else(uri, clean):
     assert "SECRET" not in shown and "secret" not in shown and "p@ss" not in shown and shown.endswith(": no route")
 
 
-def test_a_secret_that_a_client_repeats_is_known_from_the_uri_that_brought_it():
+def test_a_secret_from_a_uri_is_also_removed_where_a_client_repeats_it():
     learn("s3://AKIAEXAMPLE:wJalrXU/SECRETPART@bucket/x")
     learn("https://account.blob/x?sv=2024&sig=abc%2Fdefghij%3D")
     said = without_secrets("403 for wJalrXU/SECRETPART (sig abc/defghij=, abc%2Fdefghij%3D)")
     assert said == "403 for *** (sig ***, ***)"
 
 
-def test_secrets_of_the_environment_are_known_by_the_names_of_their_variables(monkeypatch):
+def test_secrets_in_environment_variables_are_recognised_by_the_variables_names(monkeypatch):
     monkeypatch.setenv("MY_CLIENT_SECRET", "hunter2hunter2")
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=me;AccountKey=Zm9vYmFy==;Suffix=core")
     monkeypatch.setenv("EDITOR", "viiiiiiiiim")

@@ -1,4 +1,4 @@
-"""Long waits are said, short ones are not; a listener hears them in the place of stderr."""
+"""A long wait is reported, a short one is not; a listener gets the report in place of stderr."""
 
 import time
 
@@ -26,13 +26,13 @@ def heard(monkeypatch):
     waits.leave(heard.say)
 
 
-def test_a_long_wait_says_what_for_and_till_when(heard):
+def test_the_report_of_a_long_wait_says_what_for_and_until_when(heard):
     waits.say_wait("something short", 0.05)
     waits.say_wait("the next try", 15.0)
     assert len(heard.said) == 1 and heard.said[0].startswith("waits for the next try, until ")
 
 
-def test_a_call_that_takes_long_is_said_once_while_it_lasts(heard):
+def test_a_call_that_takes_long_is_reported_once_while_it_runs(heard):
     with waits.long_call("the store", 60.0):
         time.sleep(0.6)
         assert len(heard.said) == 1 and "waits for the store since" in heard.said[0]
@@ -42,13 +42,13 @@ def test_a_call_that_takes_long_is_said_once_while_it_lasts(heard):
     assert len(heard.said) == 1
 
 
-def test_without_a_listener_stderr_hears_it_with_control_characters_made_visible(capsys, monkeypatch):
-    monkeypatch.setattr(waits, "_listeners", [])  # a reporter of another test in this process may live on
+def test_without_a_listener_the_report_goes_to_stderr_with_visible_control_characters(capsys, monkeypatch):
+    monkeypatch.setattr(waits, "_listeners", [])  # a reporter of another test in this process may still exist
     waits.say_wait("\x1b[31mred", 11.0)
     assert "waits for \\x1b[31mred, until" in capsys.readouterr().err
 
 
-def test_what_stays_the_same_grows_older_over_processes_and_what_changes_begins_anew(tmp_path):
+def test_the_age_of_an_unchanged_text_counts_on_in_other_processes_and_begins_again_after_a_change(tmp_path):
     one, other = Sightings(tmp_path, "boot"), Sightings(tmp_path, "boot")
     assert one.unchanged_s("a", b"1") == 0.0
     time.sleep(0.05)
@@ -60,7 +60,7 @@ def test_what_stays_the_same_grows_older_over_processes_and_what_changes_begins_
 
 
 @pytest.mark.parametrize("text", [b"", b"boot", b"\xff\xfe", b"boot x nan", b"9" * 10_000])
-def test_a_sighting_that_is_damaged_is_a_first_look(tmp_path, text):
+def test_a_damaged_record_of_a_sighting_counts_as_a_first_sighting(tmp_path, text):
     one = Sightings(tmp_path, "boot")
     one.unchanged_s("a", b"1")
     next(tmp_path.iterdir()).write_bytes(text)

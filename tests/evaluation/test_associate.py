@@ -17,7 +17,7 @@ def frames(count, *, times=None, names=None, missing=(), filled=(), what="it"):
     return PosedFrames(what, poses, known, is_filled, None if times is None else np.asarray(times, float), names)
 
 
-def test_frames_are_matched_by_number_if_nothing_else_is_known():
+def test_frames_are_matched_by_number_where_neither_times_nor_names_are_known():
     (first, second), matched = associate(frames(5), frames(5))
     assert (first == second).all()
     assert (matched.by, matched.compared, matched.tolerance_s) == ("index", 5, None)

@@ -33,24 +33,24 @@ def cloud_of(sequence):
     return np.concatenate(list(sequence.cloud()))
 
 
-def test_kitti_odometry(tmp_path):
+def test_kitti_odometry_is_read_with_its_poses_and_times(tmp_path):
     way = layouts.kitti(tmp_path)
     found = read("kitti", tmp_path, "04")
     np.testing.assert_allclose(found.truth.world_from_camera, way, atol=1e-9)
     assert found.cloud is None and found.truth.timestamps_s[3] == pytest.approx(0.3)
 
 
-def test_the_real_clip_is_a_kitti_sequence(shared):
+def test_the_real_clip_is_read_as_a_kitti_sequence(shared):
     benchmark = BENCHMARKS["kitti"]
     root = str(shared / "data" / "kitti")
     with pytest.raises(DriveError, match=r"found: 90.*cvlibs\.net"):
-        benchmark.sequences(root)  # 90 is none of the eleven
+        benchmark.sequences(root)  # 90 is not one of the eleven sequences with truth
     assert benchmark.sequences(root, ("90",)) == ("90",)
     assert len(benchmark.read(root, "90").truth) == 51
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_virtual_kitti_with_its_depth_as_a_cloud(tmp_path, apart):
+def test_virtual_kitti_is_read_with_its_depth_as_a_cloud(tmp_path, apart):
     way = layouts.virtual_kitti(tmp_path, apart=apart)
     found = read("virtual-kitti", tmp_path, "Scene01/clone")
     assert found.drive_id == "Scene01-clone"
@@ -65,14 +65,14 @@ def test_virtual_kitti_with_its_depth_as_a_cloud(tmp_path, apart):
     np.testing.assert_allclose(fifth[2], layouts.WALL, atol=1e-4)
 
 
-def test_eth3d_with_its_scan_moved_into_the_cameras_world(tmp_path):
+def test_eth3d_is_read_with_its_scan_moved_into_the_cameras_world(tmp_path):
     way, scan = layouts.eth3d(tmp_path)
     found = read("eth3d", tmp_path, "courtyard")
     np.testing.assert_allclose(found.truth.world_from_camera, way, atol=1e-6)
     np.testing.assert_allclose(cloud_of(found), scan, atol=1e-5)
 
 
-def test_tum_rgbd_matches_images_to_the_faster_truth(tmp_path):
+def test_images_of_tum_rgbd_are_matched_to_its_more_frequent_true_poses(tmp_path):
     way = layouts.tum(tmp_path)
     name = "rgbd_dataset_freiburg1_desk"
     found = read("tum", tmp_path, name)
@@ -80,7 +80,7 @@ def test_tum_rgbd_matches_images_to_the_faster_truth(tmp_path):
     np.testing.assert_allclose(found.truth.world_from_camera[1:], way[1:], atol=1e-6)
 
 
-def test_oxford_spires_poses_of_the_camera_and_rectified_frames(tmp_path):
+def test_oxford_spires_is_read_with_the_poses_of_the_camera_and_rectified_frames(tmp_path):
     way, scan = layouts.oxford_spires(tmp_path / "data")
     found = read("oxford-spires", tmp_path / "data", KEBLE)
     np.testing.assert_allclose(found.truth.world_from_camera, way, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Laws of the metrics, and a plain twin of KITTI's segments."""
+"""The metrics obey laws, and KITTI's segment errors equal those of a plain twin."""
 
 import itertools
 
@@ -93,7 +93,7 @@ def test_the_least_squares_scale_is_umeyamas_and_not_the_ratio_of_spreads():
     assert umeyama(here, there, with_scale=True).scale < 0.99 * ratio
 
 
-def test_a_reflection_is_no_alignment():
+def test_an_alignment_is_never_a_reflection():
     truth = walk(30, 1, turn=0.4)[:, :3, 3]
     alignment = umeyama(truth * (1, 1, -1), truth, with_scale=True)
     assert np.linalg.det(alignment.rotation) == pytest.approx(1)
@@ -105,11 +105,11 @@ def test_a_straight_line_can_be_aligned():
     assert evaluate_trajectory(moved(truth, 3.0), truth).sim3.ate.rmse == pytest.approx(0, abs=1e-9)
 
 
-def test_errors_known_by_hand():
+def test_errors_equal_those_computed_by_hand():
     truth = np.tile(np.eye(4), (5, 1, 1))
     truth[:, 2, 3] = 10.0 * np.arange(5)
     estimate = truth.copy()
-    estimate[:, 0, 3] = (0, 0, 3.0, 0, 0)  # aside by 3 m at one frame
+    estimate[:, 0, 3] = (0, 0, 3.0, 0, 0)  # one frame is displaced sideways by 3 m
     translation, rotation = motion_errors(estimate, truth, frame_pairs(np.arange(5), 1))
     assert translation == pytest.approx([0, 3, 3, 0])
     assert rotation == pytest.approx(np.zeros(4))

@@ -1,4 +1,4 @@
-"""Made-up runs: rows as a run over many drives leaves them, with odd texts in them."""
+"""Simulated runs: rows as a run over many drives writes them, with unusual texts in them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def made_up_drive(config, frames=10, size=100):
 
 @dataclass
 class World:
-    """What happens to each drive. script: drive -> one word a try, the last one for ever: ok, input, store, crash,
+    """What happens to each drive. script: drive -> a word for each try (the last is repeated): ok, input, store, crash,
     node, die (the group cannot go on), bug. frames: drive -> its length (10). finish: drive -> an error a try."""
 
     script: dict = field(default_factory=dict)
@@ -62,7 +62,7 @@ class World:
 
     def find(self, config):
         error = self.bad.get(config.drive_id)
-        if isinstance(error, list):  # of these tries; it is well after them
+        if isinstance(error, list):  # of these tries; later tries succeed
             error = error.pop(0) if error else None
         if error is not None:
             raise error
@@ -172,7 +172,7 @@ def states(run):
 
 
 def manifest_of(output, drive_id, identity):
-    """A result of this identity, as far as a run looks at it."""
+    """Write the parts of a result of this identity that a run reads."""
     counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
     poses = WrittenFile("poses.parquet", 1, hashlib.sha256(b"x").hexdigest(), 10)
     manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, (poses,))

@@ -1,4 +1,4 @@
-"""What of an input is not used is in the run's record, in the plan, and in the result of the drive beside it."""
+"""Notes on unused parts of an input are in the run's record, in the plan, and in the result of a drive beside them."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ def test_a_drive_takes_the_notes_about_its_folder_and_those_beside_it():
     assert len(notes_beside([f"/data/raw/{n} holds no pictures" for n in range(99)], "/data/raw/a")) == 20
 
 
-def test_a_run_keeps_them_and_shows_them(tmp_path):
+def test_a_run_stores_and_shows_the_notes_on_its_input(tmp_path):
     with Ledger(str(tmp_path), RunInfo("20260101T000000-run")) as ledger:
         ledger.update_run(state="finished", notes=tuple(NOTED))
     run = read_run(str(tmp_path))

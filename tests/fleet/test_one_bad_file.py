@@ -1,4 +1,4 @@
-"""One damaged small file of one drive is that drive's alone: the others of the run are done, and it ends in time."""
+"""A damaged small file of one drive affects this drive only: the run does the other drives and ends in time."""
 
 import json
 import time
@@ -17,7 +17,7 @@ CLAIM = {"owner": "x", "host": "h", "machine": "m", "pid": 1, "until": 0, "worki
 
 
 def published(output):
-    """A real result of d1, made from an input of another place."""
+    """A real result of d1, made from an input in another place."""
     drive = small_drive(6, drive_id="d1")
     publish_drive(str(output), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
     return output / "d1" / "manifest.json"
@@ -78,7 +78,7 @@ def quick(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_the_other_drives_are_done_and_the_damaged_one_ends_by_name(tmp_path, name):
+def test_the_other_drives_are_published_and_the_damaged_drive_is_reported_by_name(tmp_path, name):
     damage, becomes = DAMAGES[name]
     output = tmp_path / "out"
     output.mkdir()
@@ -95,7 +95,7 @@ def test_the_other_drives_are_done_and_the_damaged_one_ends_by_name(tmp_path, na
 
 
 @pytest.mark.parametrize("folder", ["_leases", "_failed"])
-def test_a_file_in_the_place_of_a_folder_of_the_run_is_one_error_that_names_it(tmp_path, folder):
+def test_a_file_in_the_place_of_a_folder_of_the_run_gives_one_error_that_names_it(tmp_path, folder):
     (tmp_path / folder).write_text("x")
     try:
         run = World().run(tmp_path, NAMES)

@@ -1,4 +1,4 @@
-"""What a run decides: what is tried again, how often, alone or not, what is given up and remembered."""
+"""The decisions of a run: which drives are tried again, how often and whether alone, and which are given up."""
 
 import threading
 import time
@@ -32,7 +32,7 @@ GOOD = tuple(f"good-{n}" for n in range(12))
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory):
-    """One run over drives of every fate: its output, what was tried, and how it ended."""
+    """One run over drives with every kind of fault: its output, the tries, and its final state."""
     output, world = tmp_path_factory.mktemp("faults"), World(SCRIPT)
     world.bad = {"empty": DecodeError("drive empty: no images"), "away": UnreachableError("no answer")}
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +70,7 @@ def test_a_good_drive_passes_the_network_once_whatever_happens_to_others(faults)
 
 
 def test_a_drive_on_which_a_process_died_is_tried_again_alone(faults):
-    # before its first death it may have been put back unblamed, for another's
+    # before, the drive may have been put back because a process died on another drive of its wave
     assert [wave for wave in faults[1].waves if "poison" in wave][-2:] == [["poison"], ["poison"]]
     assert "died" in faults[2].rows["poison"].reason and faults[2].rows["poison"].attempts == 3
 
@@ -99,7 +99,7 @@ def test_the_summary_counts_drives_names_failures_and_gives_the_command_to_retry
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_a_drive_that_was_put_back_belongs_only_to_its_new_wave(tmp_path, groups):
-    # drives, and the ends of groups, take so long that the next wave is claimed before the wave that asked for it ends
+    # drives and the ends of groups are so slow that the next wave is claimed before the current wave ends
     world = World({"d0": ["crash", "ok"], "d1": ["node", "ok"]}, groups=groups, end_s=0.3)
     world.on_go = lambda drive: time.sleep(0.15)
     run = world.run(tmp_path, [f"d{number}" for number in range(8)])
@@ -122,13 +122,13 @@ def test_a_failure_of_the_drive_is_skipped_by_later_runs_and_one_of_the_store_is
     assert states(run) == {"input": "published", "poison": "published"}
     changed = World({"input": ["input"]})
     changed.run(tmp_path, ["input"])
-    changed.frames["input"] = 11  # other input: the failure says nothing of it
+    changed.frames["input"] = 11  # another input: the recorded failure does not apply to it
     assert len(changed.tries["input"]) == 1
     changed.script = {}
     assert states(changed.run(tmp_path, ["input"])) == {"input": "published"}
 
 
-def test_publishing_is_tried_again_for_the_store_not_for_the_drive_and_forward_is_not_repeated(tmp_path):
+def test_publishing_is_tried_again_after_errors_of_the_store_only_and_without_the_network(tmp_path):
     world = World()
     world.finish = {
         "later": [UnreachableError("no answer"), UnreachableError("no answer")],
@@ -151,36 +151,36 @@ def test_publishing_is_tried_again_for_the_store_not_for_the_drive_and_forward_i
     assert run.rows["never"].stage == "publish" and "tried 3 times" in run.rows["never"].reason
 
 
-def test_a_group_that_cannot_even_start_ends_the_run_with_its_reason(tmp_path):
+def test_a_group_that_cannot_start_ends_the_run_with_the_reason(tmp_path):
     world = World({"a": ["no start"], "b": ["no start"]})
-    # a group's own failure before it came to a drive
+    # the group fails before its first drive
     world.run_wave = lambda *a, **k: (_ for _ in ()).throw(GroupError("wrong weights", None))
     run = world.run(tmp_path, ["a", "b"])
     assert run.info.state == "failed" and "wrong weights" in run.info.message
     assert set(states(run).values()) == {"queued"}
 
 
-def test_longest_first_and_a_limit_takes_the_longest(tmp_path):
+def test_the_longest_drives_are_done_first_and_a_limit_takes_the_longest(tmp_path):
     world = World(frames={"a": 10, "b": 30, "c": 20})
     run = world.run(tmp_path, ["a", "b", "c"], limit=2)
     assert states(run) == {"a": "skipped", "b": "published", "c": "published"}
     assert [one for wave in world.waves for one in wave] == ["b", "c"]
 
 
-def test_a_long_drive_gets_a_larger_group_and_groups_share_the_room(tmp_path):
+def test_a_long_drive_gets_a_larger_group_and_groups_share_the_slots(tmp_path):
     per_frame = state_bytes_per_frame(ModelConfig.city_tiny(), 128, 128, 4)
-    world = World(frames={"long": 60}, groups=4, rank_bytes=25 * per_frame)  # two chunks of 12 a rank
+    world = World(frames={"long": 60}, groups=4, rank_bytes=25 * per_frame)  # a rank holds two chunks of 12 frames
     run = world.run(tmp_path, ["long", "a", "b"], fleet={"wave_drives": 1})
     assert set(states(run).values()) == {"published"}
     sizes = {wave[0]: size for wave, size in zip(world.waves, world.sizes, strict=True)}
-    assert sizes["a"] == sizes["b"] == 1 and sizes["long"] == 4  # nine chunks want five ranks, there are four
+    assert sizes["a"] == sizes["b"] == 1 and sizes["long"] == 4  # nine chunks need five ranks; there are four
 
 
-def test_only_takes_names_and_tags_by_pattern(tmp_path):
+def test_only_selects_drives_whose_name_or_tag_matches_the_pattern(tmp_path):
     assert set(World().run(tmp_path, ["north-1", "north-2", "south-1"], only="north*").rows) == {"north-1", "north-2"}
 
 
-def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
+def test_groups_wait_while_too_many_drives_wait_to_be_published(tmp_path):
     world = World()
     gate, most, running = threading.Event(), [0], [0]
     finished = world.finished
@@ -196,7 +196,7 @@ def test_groups_wait_while_too_much_waits_to_be_published(tmp_path):
     threading.Timer(1.0, lambda: (most.__setitem__(0, len(started)), gate.set())).start()
     run = world.run(tmp_path, [f"d{n}" for n in range(12)], fleet={"finishing": 2})
     assert set(states(run).values()) == {"published"}
-    assert most[0] <= 2 * 2 + 1  # twice what is finished at a time
+    assert most[0] <= 2 * 2 + 1  # twice the number that is finished at a time
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "_runs", "x" * 200])
@@ -214,7 +214,7 @@ def test_a_run_leaves_its_report_beside_its_ledger(tmp_path):
     assert "report.html" in fleet_summary(run, str(tmp_path))
 
 
-def test_a_drive_that_could_not_be_listed_is_planned_on_its_turn_and_done_if_it_is_not_there(tmp_path, monkeypatch):
+def test_a_drive_that_could_not_be_listed_is_planned_again_on_its_turn(tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "STORE_WAITS_S", ())
     identity = World().run(tmp_path / "first", ["there"]).rows["there"].identity
     out = tmp_path / "out"
@@ -258,7 +258,7 @@ def test_gpu_seconds_of_failed_tries_are_counted(tmp_path):
         assert 0.1 * tries <= rows[name].seconds["forward"] < 0.1 * tries + 1
 
 
-def test_what_is_refused_is_refused_again_when_failures_are_asked_for(tmp_path):
+def test_a_refused_drive_is_refused_again_with_retry_failed(tmp_path):
     refused = RefusedDrive("../up", "in/up", "drive id '../up': no folder's name")
     first = World({"d": ["input"]}).run(tmp_path, [refused, "d", "fine"])
     assert states(first) == {"../up": "failed", "d": "failed", "fine": "published"}

@@ -1,4 +1,4 @@
-"""Runs beside each other, runs that are stopped or die, and nodes that go: what the next run finds."""
+"""Runs at the same time, runs that are stopped or die, nodes that are removed: what happens to the drives."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from pipeline.storage import UnreachableError
 from tests.fleet.standins import World, manifest_of, states
 
 
-def test_what_two_runs_at_once_do_is_done_once(tmp_path):
+def test_two_runs_at_once_share_the_drives(tmp_path):
     names = [f"d{n}" for n in range(30)]
     worlds = [World(groups=2), World(groups=2)]
     runs = [None, None]
@@ -24,25 +24,25 @@ def test_what_two_runs_at_once_do_is_done_once(tmp_path):
     threads = [threading.Thread(target=go, args=(n,)) for n in range(2)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    # nothing here writes a manifest, so a drive may be done by both, one after the other, but never at once
+    # this test writes no manifests, so both runs may do a drive one after the other, but never at once
     for name in names:
         assert {states(run)[name] for run in runs} <= {"published", "skipped"}
         assert "published" in {states(run)[name] for run in runs}
 
 
-def test_a_drive_that_a_living_run_has_is_left_to_it_and_one_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
+def test_a_drive_of_a_live_run_is_skipped_and_a_drive_of_a_dead_run_is_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.leases._CLOCK_SKEW_S", 0.0)
     with Leases(str(tmp_path), "other", 4.0) as other:
         other.take("living")
         dead = other.take("dead")
-        other._held.pop("dead")  # is not renewed any more
+        other._held.pop("dead")  # this lease is not renewed any more
         run = World().run(tmp_path, ["living", "dead", "free"])
     assert states(run) == {"living": "skipped", "dead": "published", "free": "published"}
     assert "run other" in run.rows["living"].reason
     assert dead.claim.holder == "other"
 
 
-def test_a_drive_that_killed_run_after_run_is_quarantined(tmp_path):
+def test_a_drive_during_which_three_runs_in_a_row_died_is_quarantined(tmp_path):
     with Leases(str(tmp_path), "dead", 600) as dead:
         lease = dead.take("d")
         text = lease.text.replace(b'"deaths": 0', b'"deaths": 2').replace(b'"working": false', b'"working": true')
@@ -76,10 +76,10 @@ def test_a_stopped_run_records_its_unfinished_drives_at_once_and_the_next_run_do
 
     def on_go(drive_id):
         if drive_id == "d5":
-            os.kill(os.getpid(), signal.SIGTERM)  # a job that is stopped, a spot node that goes
+            os.kill(os.getpid(), signal.SIGTERM)  # as when a job is stopped or a spot node is removed
             while not stopped():
                 time.sleep(0.01)
-            end = time.monotonic() + 2  # the next wave may be being claimed in this moment
+            end = time.monotonic() + 2  # a group may claim its next wave at this moment
             while (left := [path.name for path in (tmp_path / "_leases").glob("*")]) and time.monotonic() < end:
                 time.sleep(0.01)
             seen.append(left)
@@ -95,7 +95,7 @@ def test_a_stopped_run_records_its_unfinished_drives_at_once_and_the_next_run_do
     run = world.run(tmp_path, names, limit=8, fleet={"wave_drives": 1})
     assert run.info.state == "interrupted"
     found = states(run)
-    assert seen == [[]]  # whoever told it to stop may kill it now: no drive is anybody's
+    assert seen == [[]]  # if the run is killed now, no lease is left
     assert set(found.values()) <= {"published", "queued"} and found["d0"] == "published"
     assert found["d6"] == found["d7"] == "queued"
     assert not (tmp_path / "_leases").exists()
@@ -108,12 +108,13 @@ def test_a_run_that_lost_a_drive_does_not_remove_what_another_run_staged(tmp_pat
 
     def on_go(drive_id):
         if not world.tries["d"]:
-            (tmp_path / "_leases" / "d.json").write_bytes(b"")  # as if it had run out and been given back since
+            # as if the lease had run out and another run had released it since
+            (tmp_path / "_leases" / "d.json").write_bytes(b"")
             other = Leases(str(tmp_path), "other", 4)
             other.work_on(other.take("d"))
             theirs.mkdir(parents=True)
             (theirs / "chunk").write_bytes(b"x")
-            time.sleep(1.0)  # this run hears of it when it renews
+            time.sleep(1.0)  # this run notices it at the next renewal
 
     world.on_go = on_go
     run = world.run(tmp_path, ["d"], fleet={"lease_s": 1.0, "max_attempts": 2})
@@ -136,7 +137,7 @@ def test_the_next_run_removes_what_a_killed_run_left_of_a_published_drive(tmp_pa
 
 
 def test_a_group_that_ends_on_a_draining_node_counts_as_no_death_of_its_drive(tmp_path):
-    world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group when the notice is over
+    world = World({"d": ["crash"] * 4 + ["ok"]})  # Ray Train ends the group at the end of the notice period
     world.draining = {"node-0"}
     world.run_wave = lambda *a: (world.draining.clear(), World.run_wave(world, *a))[1]
     world.on_go = lambda drive_id: world.draining.add("node-0")

@@ -1,4 +1,4 @@
-"""A run whose output's store misbehaves: a real S3 server, behind a proxy or killed, real ledger and leases."""
+"""A run whose output store fails: a real S3 server, behind a proxy or killed, with the real ledger and leases."""
 
 import threading
 import time
@@ -29,13 +29,13 @@ def proxy(s3, s3_server, monkeypatch):  # noqa: F811
 
 
 def whole(run, output):
-    """All drives published, and the ledger on the store says what the run says."""
+    """Assert that all drives are published and that the stored ledger equals the run's state."""
     assert set(states(run).values()) == {"published"}
     stored = read_run(output, run.info.run_id)
     assert stored.rows == run.rows and stored.info.state == "finished"
 
 
-def test_a_store_that_is_slow_or_says_503_now_and_then_loses_nothing(proxy):
+def test_a_slow_store_that_sometimes_answers_503_loses_no_drive(proxy):
     count = [0]
 
     def now_and_then(method, path):

@@ -1,4 +1,4 @@
-"""Names with escape sequences and URIs with credentials: what a run says, stores and shows has neither."""
+"""Names with escape sequences and URIs with credentials: no output of a run contains either."""
 
 import io
 
@@ -19,7 +19,7 @@ SECRETS = ("wJalrXU", "SECRETPART", "PASSWORDB", "SASSECRET", "PLAINSECRET", "hu
 
 
 def everything(run, output, said, capsys):
-    """All texts that leave a run: its log, what lies in the output, its status on a terminal, its page."""
+    """All texts that leave a run: its log, the files in the output, its status on a terminal, its page."""
     show(status_text(read_run(str(output)), 20, 1.0))
     stored = "".join(path.read_bytes().decode() for path in output.rglob("*") if path.is_file())
     return said.getvalue() + stored + capsys.readouterr().out + render_run_report(run)
@@ -60,7 +60,7 @@ def test_no_piece_of_a_credential_reaches_log_ledger_status_or_page(tmp_path, sa
         "e": "https://me:hunter22/x@host/drive",
     }
     (tmp_path / "list.csv").write_text("drive_id,uri\n" + "".join(f"{name},{uri}\n" for name, uri in uris.items()))
-    # as stores' clients say it: the URI as it came, or the pieces they took it for
+    # as clients of stores report it: the URI as given, or the parts into which they split it
     bad = {name: UnreachableError(f"cannot list {uri}") for name, uri in uris.items()}
     bad["a"] = DriveError('Invalid bucket name "AKIAEXAMPLE:wJalrXU", key SECRETPART@bucket/drives/a')
     run = World(bad=bad).run(output, iter_drives(str(tmp_path / "list.csv")), Reporter(said), fleet={"max_attempts": 1})

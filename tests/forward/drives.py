@@ -1,4 +1,4 @@
-"""A made-up drive for the forward stage: frames, chunks, and the windows that the stream would give."""
+"""A small invented drive for the forward stage: frames, chunks, and the windows that the stream would give."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def network() -> Reconstructor:
     torch.manual_seed(3)
     model = Reconstructor(CONFIG).eval().requires_grad_(False)
     for memory in model.aggregator.memories.values():
-        torch.nn.init.normal_(memory.proj.weight, std=0.2)  # a fresh memory's gate is closed
+        torch.nn.init.normal_(memory.proj.weight, std=0.2)  # the gate of a new memory is closed
     return model
 
 
@@ -35,7 +35,7 @@ def frames() -> np.ndarray:
 
 
 def share_of(rank: int, world_size: int) -> DriveShare:
-    """What a rank answers for when the first `world_size` ranks share the chunks; others have none."""
+    """A rank's share when the first `world_size` ranks share the chunks; other ranks have none."""
     mine = rank_chunks(len(CHUNKS), world_size)[rank] if rank < world_size else range(0)
     owned = owned_frames(CHUNKS)
     return DriveShare("made-up", FRAMES, {k: CHUNKS[k] for k in mine}, {k: owned[k] for k in mine}, len(CHUNKS))

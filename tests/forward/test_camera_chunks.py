@@ -10,7 +10,7 @@ H, W = 64, 128
 
 
 def staged(folder, count=4, size=10, focal=76.0):
-    """Chunks of a car that drives ahead, all of the frames kept; what the network says of its camera wobbles."""
+    """Chunks of a car that drives ahead, with all frames kept; the predicted focal lengths vary from frame to frame."""
     random = np.random.default_rng(1)
     pictures = with_bonnet(drive(count * size), 0)
     for number in range(count):
@@ -19,7 +19,7 @@ def staged(folder, count=4, size=10, focal=76.0):
         poses[:, 2, 3] = -np.arange(size)
         k = np.tile(np.array([[focal, 0, W / 2], [0, focal / 2, H / 2], [0, 0, 1]], np.float32), (size, 1, 1))
         k[:, :2, :2] *= random.uniform(0.98, 1.02, (size, 1, 1)).astype(np.float32)
-        k[0, :2, :2] *= 9  # a frame far off
+        k[0, :2, :2] *= 9  # the prediction for one frame is far off
         depth = random.uniform(3, 9, (size, H, W)).astype(np.float32)
         write_chunk(
             str(folder),
@@ -29,7 +29,7 @@ def staged(folder, count=4, size=10, focal=76.0):
     return StagedChunks(str(folder), count, range(count * size))
 
 
-def test_a_drive_of_an_unknown_camera_gets_one_with_square_pixels(tmp_path):
+def test_an_unknown_camera_is_estimated_with_square_pixels(tmp_path):
     chunks = CameraChunks(staged(tmp_path), None)
     said = [chunks[number] for number in range(len(chunks))]
     one = chunks.with_one_camera(square_pixels=True)
@@ -40,16 +40,17 @@ def test_a_drive_of_an_unknown_camera_gets_one_with_square_pixels(tmp_path):
     assert abs(chunks.with_one_camera(square_pixels=False)[0].intrinsics[0, 1, 1] - 38) < 0.5
 
 
-def test_a_known_camera_is_the_chunks(tmp_path):
+def test_all_chunks_use_a_known_camera(tmp_path):
     camera = Camera("pinhole", W, H, 70.0, 71.0, 60.0, 30.0)
     chunks = CameraChunks(staged(tmp_path), camera)
     np.testing.assert_allclose(chunks[2].intrinsics, np.tile(camera.matrix, (10, 1, 1)))
     assert chunks.with_one_camera(True) is chunks
     sideways = chunks[2].cam_from_world[:, 0, 3]
-    assert np.ptp(sideways) > 0.1  # the principal point lies elsewhere: it did not drive where the network thought
+    # the principal point differs: the car did not drive in the direction that the network predicted
+    assert np.ptp(sideways) > 0.1
 
 
-def test_what_is_masked_has_neither_depth_nor_confidence(tmp_path):
+def test_masked_pixels_have_neither_depth_nor_confidence(tmp_path):
     raw = staged(tmp_path)
     lens, bonnet = np.ones((H, W), bool), np.ones((H, W), bool)
     lens[:, :3], bonnet[60:] = False, False

@@ -10,7 +10,7 @@ def test_events_are_taken_once_and_in_order():
     assert queue.take() == ([], None)
 
 
-def test_rank_0_waits_for_its_answer_and_the_driver_hears_the_question_until_it_gave_one():
+def test_rank_0_waits_until_the_driver_answers_and_the_driver_sees_the_question_until_then():
     queue = EventQueue()
     assert queue.ask("d") is None
     assert queue.take() == ([], "d") == queue.take()
@@ -28,7 +28,7 @@ def asked(queue, drive_id, answer="go"):
     assert queue.ask(drive_id) == answer
 
 
-def test_a_restarted_group_does_what_is_left_and_names_the_drive_it_was_lost_on():
+def test_a_restarted_group_does_the_remaining_drives_and_names_the_drive_on_which_it_was_lost():
     queue = EventQueue(retries_after_loss=1)
     every = ["a", "b", "c", "d"]
     assert queue.begin(every) == every
@@ -39,9 +39,9 @@ def test_a_restarted_group_does_what_is_left_and_names_the_drive_it_was_lost_on(
     assert queue.begin(every) == ["c", "d"]
     assert queue.take()[0][-1] == GroupLost("c")
     asked(queue, "c")
-    assert queue.begin(every) == ["d"]  # twice is enough
-    assert queue.begin(every) == ["d"]  # lost before anything was begun: nobody's fault
+    assert queue.begin(every) == ["d"]  # the group was lost twice on drive c: it is left out
+    assert queue.begin(every) == ["d"]  # lost before a drive was begun: no drive is to blame
     assert queue.take()[0] == [GroupLost("c"), GroupLost(None)]
     asked(queue, "d")
     queue.send(Dropped("d", 1, "why", True))
-    assert queue.end() == "d"  # rank 0 is not through with it
+    assert queue.end() == "d"  # rank 0 has not asked for the next drive yet

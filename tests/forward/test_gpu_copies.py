@@ -1,4 +1,4 @@
-"""Copies beside the computation: windows in their order, new frames only, the same numbers on the other side."""
+"""Copies run beside the computation: windows keep their order, only new frames are copied, numbers stay the same."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_windows_come_in_order_with_the_frames_that_are_new_on_the_device(device
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_window_without_a_new_frame_brings_no_images(device):
+def test_a_window_without_a_new_frame_copies_no_images(device):
     frames = {0: range(4), 1: range(4)}
     window = next(iter(_windows()))
     first, second = windows_ahead([window, (1, *window[1:])], frames, Copies(device))
@@ -43,7 +43,7 @@ def test_a_window_without_a_new_frame_brings_no_images(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_goes_wrong_while_a_window_is_read_is_raised_where_the_window_was_due(device):
+def test_an_error_while_a_window_is_read_is_raised_when_that_window_is_asked_for(device):
     windows = windows_ahead(_windows(fail_at=1), FRAMES, Copies(device))
     assert next(windows).window[0] == 0
     with pytest.raises(ValueError, match="the store is gone"):
@@ -51,10 +51,10 @@ def test_what_goes_wrong_while_a_window_is_read_is_raised_where_the_window_was_d
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_tensors_come_to_the_host_as_they_were_computed(device):
+def test_tensors_reach_the_host_with_the_values_that_were_computed(device):
     x = torch.arange(12.0, device=device).view(3, 4)
     there = Copies(device).to_host(x * 2, x.T)
-    x.add_(1)  # later work does not change what was on its way, unless it is the very tensor
+    x.add_(1)  # later work does not change a copy in progress, unless it writes to the same tensor
     doubled, _ = there.get()
     assert doubled.device.type == "cpu"
     assert doubled.tolist() == (torch.arange(12.0).view(3, 4) * 2).tolist()

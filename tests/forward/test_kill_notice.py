@@ -1,4 +1,4 @@
-"""A process that is killed still says what to do; one that ends otherwise says nothing more."""
+"""A process that is killed leaves advice on standard error; a process that ends otherwise leaves none."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ ADVICE = killed_here(MemoryBudgets(host=2 * 10**9))
 
 
 def said_by(ending: str) -> str:
-    """What is on standard error when a process ends so within its last words."""
+    """Standard error of a process that ends in this way inside `KillNotice`."""
     code = f"""
         import os, signal, sys
         sys.path[:0] = {sys.path!r}
@@ -34,10 +34,10 @@ def test_a_killed_process_names_the_budget_to_change():
 THREAD = "import threading; threading.Thread(target=lambda: KillNotice('killed').__enter__(), daemon=True).start()"
 
 
-def test_a_thread_that_is_left_behind_when_a_run_is_stopped_has_no_last_words():
+def test_a_thread_that_is_left_when_a_run_is_stopped_prints_no_notice():
     assert said_by(f"{THREAD}; import time; time.sleep(1)") == ""
 
 
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(3)"])
-def test_a_process_that_ends_by_itself_has_no_last_words(ending):
+def test_a_process_that_ends_by_itself_prints_no_notice(ending):
     assert said_by(ending) == ""

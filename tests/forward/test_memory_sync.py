@@ -1,4 +1,4 @@
-"""Real gloo processes: any number of ranks gives one rank's numbers, and no failure leaves one waiting."""
+"""Real gloo processes: any number of ranks gives the numbers of one rank, and no rank waits after a failure."""
 
 import socket
 import tempfile
@@ -25,8 +25,9 @@ def free_port() -> int:
 
 
 def on_ranks(world_size, function, *args):
-    """Run function(rank, world_size, queue, *args) in real processes; what it returned, by rank."""
-    with tempfile.TemporaryDirectory() as folder:  # a pipe would fill up and block its writer
+    """Run function(rank, world_size, queue, *args) in real processes; return their results in order of rank."""
+    # a large result would fill the pipe and block the process that writes it
+    with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(_member, (world_size, free_port(), function, folder, args), nprocs=world_size)
         return {rank: torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(world_size)}
 
@@ -90,7 +91,7 @@ def _alone():
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("shared_by", [(0, 1), (0, 1, 2), (0,)])  # ranks with chunks; of two or three
+@pytest.mark.parametrize("shared_by", [(0, 1), (0, 1, 2), (0,)])  # how many ranks have chunks, of two or three
 def test_any_number_of_ranks_gives_the_numbers_of_one_even_if_one_has_no_chunks(shared_by):
     expected = _alone()
     results = on_ranks(max(len(shared_by), 2), _run_drive, None, frozenset(), len(shared_by))
@@ -102,17 +103,18 @@ def test_any_number_of_ranks_gives_the_numbers_of_one_even_if_one_has_no_chunks(
 
 
 @pytest.mark.cluster
-def test_a_failure_on_one_rank_drops_the_drive_on_all_of_them_and_hangs_none():
+def test_a_failure_on_one_rank_drops_the_drive_on_all_ranks_and_no_rank_waits():
     results = on_ranks(2, _run_drive, 1)
     assert results[1] == "drive made-up: disk gone"
     assert results[0] == "drive made-up: 1 other ranks failed"
 
 
 @pytest.mark.cluster
-def test_bad_frames_are_counted_over_all_ranks_each_once():
+def test_bad_frames_of_all_ranks_are_counted_each_once():
     results = on_ranks(2, _run_drive, None, frozenset({1, 7, 8, 15}))
     said = "drive made-up: 4 of 17 frames are bad, more than the 20% allowed (--max-bad-share); all, as frame "
-    assert set(results.values()) == {f"{said}1: corrupt", f"{said}7: corrupt"}  # each rank names the first of its own
+    # each rank names the first of its own bad frames
+    assert set(results.values()) == {f"{said}1: corrupt", f"{said}7: corrupt"}
 
 
 def _collectives(rank, world_size):
@@ -120,21 +122,21 @@ def _collectives(rank, world_size):
     try:
         sync.broadcast("x" * 65)
         refused = ""
-    except ValueError as error:  # before anything is sent: the next broadcast works
+    except ValueError as error:  # the error comes before anything is sent, so the next broadcast works
         refused = str(error)
-    rows = sync.gather(np.full((rank, 2 * bool(rank)), rank, np.float32))  # rank 0 has none
+    rows = sync.gather(np.full((rank, 2 * bool(rank)), rank, np.float32))  # rank 0 has no rows
     return [sync.broadcast(f"attempt-of-{rank}"), refused, torch.from_numpy(rows)]
 
 
 @pytest.mark.cluster
-def test_every_rank_hears_rank_zeros_attempt_and_gets_everybodys_rows():
+def test_every_rank_gets_the_attempt_of_rank_0_and_the_rows_of_all_ranks():
     for heard, refused, rows in on_ranks(3, _collectives).values():
         assert heard == "attempt-of-0"
         assert "at most 64" in refused
         assert rows.tolist() == [[1, 1], [2, 2], [2, 2]]
 
 
-def test_one_process_alone_sums_to_what_it_has():
+def test_the_sum_of_a_single_process_is_its_own_step():
     step = FastWeights(torch.ones(1, 2, 3), torch.ones(1, 3, 2), torch.ones(1, 2, 3))
     barrier = LocalSync().sum(step, failed=True, bad_frames=3)
     assert barrier.step is step

@@ -14,7 +14,7 @@ from tests.forward.drives import CONFIG
 CPU = torch.device("cpu")
 
 
-def test_made_up_weights_are_the_same_on_every_worker_and_leave_the_dice_alone():
+def test_random_weights_are_the_same_on_every_worker_and_the_random_state_is_kept():
     spec = NetworkSpec("vit_small", None)
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -27,7 +27,7 @@ def test_made_up_weights_are_the_same_on_every_worker_and_leave_the_dice_alone()
     assert spec.sha256() == "untrained-vit_small-seed-0"
 
 
-def test_a_checkpoint_of_the_project_says_itself_what_network_it_is(tmp_path):
+def test_a_checkpoint_of_the_project_contains_the_name_of_its_network(tmp_path):
     path = tmp_path / "small.safetensors"
     save_checkpoint(Reconstructor(CONFIG), path)
     spec = NetworkSpec(None, str(path), "bfloat16")
@@ -38,7 +38,7 @@ def test_a_checkpoint_of_the_project_says_itself_what_network_it_is(tmp_path):
     assert model.aggregator.frame_blocks[0].attn.qkv.weight.dtype == torch.bfloat16
 
 
-def test_foreign_weights_are_taken_for_the_published_network(tmp_path):
+def test_weights_of_other_programs_are_opened_as_the_published_network(tmp_path):
     path = tmp_path / "foreign.pt"
     torch.save({"agg_regator.camera_token": torch.zeros(1)}, path)
     spec = NetworkSpec(None, str(path))
@@ -59,7 +59,7 @@ def test_a_number_that_is_not_finite_deep_inside_a_tensor_is_found_before_any_wo
     path = tmp_path / "damaged.safetensors"
     model = Reconstructor(replace(CONFIG, dense_features=64))
     largest = max(model.parameters(), key=torch.Tensor.numel)
-    assert largest.numel() > 2 * 8192, "its middle must lie beyond the ends that opening looks at"
+    assert largest.numel() > 2 * 8192, "the middle of the tensor must lie outside the parts that opening checks"
     with torch.no_grad():
         largest.view(-1)[largest.numel() // 2] = number
     save_checkpoint(model, path)
@@ -73,7 +73,7 @@ def test_a_network_needs_a_name():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_blocks_are_compiled_where_it_is_asked_for(tmp_path):
+def test_blocks_are_compiled_where_the_settings_ask_for_it(tmp_path):
     path = tmp_path / "small.safetensors"
     save_checkpoint(Reconstructor(CONFIG), path)
     for compiled in (False, True):

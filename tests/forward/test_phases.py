@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def run(settings=None, windows=None, model=None, finder=None, read=read_again, store=None, share=None):
-    """The drive through all phases on one rank; predictions by chunk and the progress that was told."""
+    """Run the drive through all phases on one rank; return predictions by chunk and the reported progress."""
     staged, told = {}, []
     phases = DrivePhases(
         model or network(),
@@ -61,7 +61,7 @@ def test_the_phases_give_the_numbers_of_the_plain_twin(scope):
         np.testing.assert_array_equal(staged[number].rgb, frames()[list(CHUNKS[number])])
 
 
-def test_the_scopes_of_the_memory_differ():
+def test_each_scope_of_the_memory_gives_other_predictions():
     depths = [run(ForwardSettings(memory_scope=scope))[0][1].depth for scope in ("drive", "chunk", "off")]
     assert np.abs(depths[0] - depths[1]).max() > 1e-4
     assert np.abs(depths[1] - depths[2]).max() > 1e-4
@@ -93,7 +93,7 @@ def test_bad_frames_are_staged_with_their_reasons_and_keep_their_place():
 
 
 def test_too_many_bad_frames_drop_the_drive_and_say_how_many():
-    bad = frozenset(range(4))  # 4 of 17
+    bad = frozenset(range(4))  # 4 of 17 frames are bad
     with pytest.raises(DroppedDrive, match=r"4 of 17 frames are bad.*20%.*--max-bad-share"):
         run(windows=windows_of(share_of(0, 1), bad=bad))
     staged, _, _ = run(ForwardSettings(max_bad_share=0.25), windows_of(share_of(0, 1), bad=bad))
@@ -121,7 +121,7 @@ def test_a_failure_while_staging_drops_the_drive():
         phases.run(share_of(0, 1), windows_of(share_of(0, 1)), full)
 
 
-def test_a_lost_device_is_raised_as_it_is_because_only_a_new_process_helps():
+def test_the_error_of_a_lost_device_is_passed_on_because_only_a_new_process_helps():
     def broken():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
         yield
@@ -137,7 +137,8 @@ def test_numbers_that_are_not_finite_are_refused_with_the_frame():
     model.depth_head.output2[2].bias[0] = float("nan")
     with pytest.raises(DroppedDrive, match="depth is not finite at frame 0"):
         run(model=model)
-    share = replace(share_of(0, 1), numbers=tuple(range(40, 40 + FRAMES)))  # the drive's own numbers, where some stand
+    # the drive's own frame numbers, where frames without motion are left out
+    share = replace(share_of(0, 1), numbers=tuple(range(40, 40 + FRAMES)))
     with pytest.raises(DroppedDrive, match="depth is not finite at frame 40"):
         run(model=model, share=share)
 
@@ -153,7 +154,7 @@ def test_loop_chunks_take_part_like_any_other_chunk():
         assert tuple(staged[number].frame_index) == tuple(chunks[number])
         np.testing.assert_allclose(staged[number].depth, expected.depth.numpy()[order], rtol=1e-4)
     without = run()[0]
-    assert np.abs(without[0].depth - staged[0].depth).max() > 1e-5  # the memory heard of them
+    assert np.abs(without[0].depth - staged[0].depth).max() > 1e-5  # loop chunks changed the memory
     assert ("found", len(LOOPS)) in told
     assert told.count(("loops", 1)) == len(LOOPS)
 
@@ -175,7 +176,7 @@ def test_frames_of_a_loop_that_cannot_be_read_again_drop_the_drive():
         run(finder=FixedFinder(), read=gone)
 
 
-def test_a_failure_before_loops_are_looked_for_is_the_one_that_is_told():
+def test_a_failure_before_the_search_for_loops_is_the_one_that_is_reported():
     def broken():
         yield next(iter(windows_of(share_of(0, 1))))
         raise OSError("the store went away")
@@ -184,7 +185,7 @@ def test_a_failure_before_loops_are_looked_for_is_the_one_that_is_told():
         run(finder=FixedFinder(), windows=broken())
 
 
-def test_the_result_is_the_same_whatever_the_budget_and_nothing_stays_behind(tmp_path):
+def test_the_result_is_the_same_for_every_budget_and_no_chunk_is_left_in_the_store(tmp_path):
     plain = run()[0]
     whole = host_store()
     run(store=whole)
@@ -200,18 +201,18 @@ def test_the_result_is_the_same_whatever_the_budget_and_nothing_stays_behind(tmp
                 np.testing.assert_array_equal(getattr(staged[number], name), getattr(expected, name))
         assert store.nbytes == 0
         store.close()
-    assert store.moved["scratch"] > most  # several times over the barriers
+    assert store.moved["scratch"] > most  # several times, once at each barrier
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_drive_that_no_budget_holds_is_dropped_with_the_budget_to_raise():
+def test_a_drive_that_fits_into_no_budget_is_dropped_and_the_error_names_the_budget_to_raise():
     with pytest.raises(DroppedDrive, match=r"raise --scratch or --host-memory"):
         run(store=host_store(host=200_000, scratch=100_000))
     with pytest.raises(DroppedDrive, match=r"raise --host-memory to .* or more"):
         run(store=host_store(host=1000, scratch=10**9))
 
 
-def test_memory_that_runs_out_while_computing_drops_the_drive_with_the_budget_to_lower():
+def test_a_drive_is_dropped_when_memory_runs_out_and_the_error_names_the_budget_to_lower():
     def exhausted():
         yield next(iter(windows_of(share_of(0, 1))))
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")

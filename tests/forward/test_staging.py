@@ -32,14 +32,14 @@ def test_a_chunk_comes_back_as_it_was_staged(tmp_path):
             assert getattr(back, field.name).dtype == getattr(prediction, field.name).dtype
 
 
-def test_staged_chunks_read_files_when_asked_and_keep_the_last_two(tmp_path):
+def test_staged_chunks_are_read_when_they_are_used_and_the_last_two_are_kept(tmp_path):
     for number in range(4):
         write_chunk(str(tmp_path), number, made_up(first=2 * number))
     chunks = StagedChunks(str(tmp_path), 4, [0, 1, 2, 30, 31, 32, 33, 34, 35])
     assert len(chunks) == 4
     first = chunks[0]
     assert chunks[0] is first
-    assert list(chunks[-1].frame_index) == [33, 34, 35]  # numbers in the drive
+    assert list(chunks[-1].frame_index) == [33, 34, 35]  # frame numbers of the drive
     chunks[2]
     assert chunks[0] is not first
     assert chunks.bad_frames == {2: "zero bytes", 35: "zero bytes", 33: "zero bytes"}

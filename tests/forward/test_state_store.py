@@ -1,4 +1,4 @@
-"""Chunks wait in tiers: what is put comes back equal, within budgets, and errors name the budget."""
+"""Chunks wait in tiers of memory: each comes back unchanged, budgets are kept, and errors name the budget."""
 
 import os
 import resource
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def waiting(number, frames=2, dtype=torch.float32, images=True, barrier=1):
-    """A chunk whose every number says which chunk and barrier it belongs to."""
+    """A chunk in which every number shows the chunk and the barrier to which it belongs."""
     value = 10.0 * number + barrier
     wide = torch.full((1, frames, 3, 12), value, dtype=dtype)
     state = ChunkState(
@@ -62,7 +62,7 @@ def same(found, expected):
 SIZE = waiting(1, frames=3).state.nbytes
 
 
-def test_what_is_put_comes_back_once():
+def test_a_stored_chunk_comes_back_once():
     store = TieredStore(CPU, Budgets(0, 10**6, 0, "/"))
     for number in (3, 5):
         store.put(waiting(number))
@@ -76,7 +76,7 @@ def test_what_is_put_comes_back_once():
         store.take(3)
 
 
-def test_a_part_of_a_larger_tensor_does_not_keep_the_whole_in_memory():
+def test_a_slice_of_a_larger_tensor_does_not_keep_the_whole_tensor_in_memory():
     store = TieredStore(CPU, Budgets(0, 10**6, 0, "/"))
     store.put(waiting(0))
     state = store.take(0).state
@@ -85,7 +85,7 @@ def test_a_part_of_a_larger_tensor_does_not_keep_the_whole_in_memory():
     assert state.nbytes <= sum(rooms.values()) < state.nbytes + 64 * len(held)
 
 
-def test_what_waits_in_host_memory_lies_in_one_map_and_goes_back_to_the_system_with_its_chunk():
+def test_a_chunk_in_host_memory_is_one_memory_map_that_is_freed_with_the_chunk():
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -128,7 +128,7 @@ def test_every_budget_gives_the_same_chunks_in_any_order(tmp_path, frames, host,
     assert os.listdir(tmp_path) == []
 
 
-def test_full_budgets_and_a_full_disk_say_which_budget_to_raise(tmp_path):
+def test_errors_about_full_budgets_and_a_full_disk_name_the_budget_to_raise(tmp_path):
     store = TieredStore(CPU, Budgets(0, 4 * SIZE, 2 * SIZE, str(tmp_path)))
     with pytest.raises(MemoryBudgetError, match=r"--host-memory .*--scratch .*raise --scratch or --host-memory"):
         for number in range(20):
@@ -142,8 +142,8 @@ def test_full_budgets_and_a_full_disk_say_which_budget_to_raise(tmp_path):
         MemoryBudgets(folder=str(tmp_path / "none")).resolved(CPU)
 
 
-def test_a_disk_that_is_full_is_told_at_the_next_chunk_or_when_it_is_taken():
-    """/dev/full takes a file's opening and refuses its bytes; here a limit on file size does the same."""
+def test_a_full_disk_is_reported_at_the_next_chunk_or_when_the_chunk_is_taken():
+    """The file can be opened but its bytes are refused, as on a full disk: the process has a limit on file sizes."""
     program = textwrap.dedent("""
         import resource, signal, sys
         import torch
@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_is_told_at_the_next_chunk_or_when_it_is_taken():
     assert "is full with" in done.stdout and "--scratch-folder" in done.stdout, done.stderr
 
 
-def test_a_scratch_file_gives_back_what_it_was_given_and_has_no_name(tmp_path):
+def test_a_scratch_file_gives_back_its_tensors_and_has_no_name_in_its_folder(tmp_path):
     small = torch.ones(2, 3).to(torch.uint8)
     tensors = [torch.arange(7, dtype=torch.bfloat16), torch.zeros(0), torch.tensor(3.0), small]
     file = ScratchFile(str(tmp_path))
@@ -182,7 +182,7 @@ def test_a_scratch_file_gives_back_what_it_was_given_and_has_no_name(tmp_path):
     assert issubclass(ScratchFull, OSError)
 
 
-def test_sizes_are_read_as_people_write_them():
+def test_sizes_are_read_in_all_usual_forms():
     assert [parse_size(t, "--x") for t in ("2GB", "0", "500 mb", "1.5GiB", "7")] == [2e9, 0, 5e8, 1.5 * 2**30, 7]
     for wrong in ("", "GB", "-1GB", "2 apples", "1e9"):
         with pytest.raises(ValueError, match="--x must be a size such as 2GB"):
@@ -197,7 +197,7 @@ def test_budgets_that_are_not_given_are_a_share_of_what_is_free(tmp_path):
     assert shared.scratch < alone.scratch
 
 
-def test_memory_that_is_all_but_gone_is_said_before_the_system_kills(monkeypatch):
+def test_nearly_exhausted_memory_is_reported_before_the_system_kills_the_process(monkeypatch):
     check_host_memory(10**9)
     monkeypatch.setattr("pipeline.forward.budgets._LEAST_FREE", 10**15)
     with pytest.raises(MemoryBudgetError, match="lower --host-memory"):
@@ -213,13 +213,13 @@ def test_memory_that_is_all_but_gone_is_said_before_the_system_kills(monkeypatch
         ("The process is killed by SIGKILL by OOM killer due to high memory usage.", "--host-memory"),
     ],
 )
-def test_what_torch_and_ray_say_of_memory_names_the_budget(said, option):
+def test_errors_of_torch_and_ray_about_memory_are_completed_by_the_budget(said, option):
     assert f"lower {option}" in memory_advice(RuntimeError(said), Budgets(1, 2, 3, "/"))
     assert memory_advice(RuntimeError("shapes do not fit")) is None
     assert "lower --host-memory" in memory_advice(MemoryError())
 
 
-def test_a_group_that_vanished_is_told_with_the_budget_and_another_error_without():
+def test_the_error_for_a_vanished_group_names_the_budget_and_other_errors_do_not():
     assert "lower --host-memory" in killed_advice(RuntimeError("ActorDiedError: worker exits: End of file."))
     assert killed_advice(RuntimeError("weights do not fit")) == ""
 
@@ -239,13 +239,13 @@ def test_a_worker_whose_memory_is_limited_names_the_budget():
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "lower --host-memory" in done.stdout, done.stderr
-    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # ours is as it was
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # the limit of this process is unchanged
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("gpu", "host"), [(10**9, 10**9), (0, 10**9), (0, 3 * SIZE), (2 * SIZE, 5 * SIZE)])
-def test_on_a_gpu_chunks_go_out_and_come_back_the_same(tmp_path, gpu, host):
+def test_chunks_leave_a_gpu_and_come_back_unchanged(tmp_path, gpu, host):
     device = torch.device("cuda")
     store = TieredStore(device, Budgets(gpu, host, 10**8, str(tmp_path)))
     for barrier in (1, 2):

@@ -1,4 +1,4 @@
-"""Small drives made by the tests themselves: images whose content tells which frame they are, and videos."""
+"""Small drives that tests make: images whose content shows their frame number, and videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def picture(number: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 
 def number_of(image: np.ndarray) -> int:
-    """Which picture() this is, after resizing or lossy coding."""
+    """The number of a picture() after resizing or lossy coding."""
     return round((float(image.mean()) - 23.5) / 4)
 
 

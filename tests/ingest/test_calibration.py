@@ -1,4 +1,4 @@
-"""What is known of a drive's camera: a file that is named, one that lies with the frames, EXIF; and what it does."""
+"""A drive's camera is known from a named file, a file beside the frames, or EXIF; and what follows from it."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def task(drive, height=28, width=42):
     return DriveTask(drive, height, width, chunks, segment_length=drive.frame_count)
 
 
-def test_a_drive_without_calibration_knows_nothing_and_keeps_its_identity(tmp_path):
+def test_a_drive_without_calibration_has_no_camera_and_keeps_its_identity(tmp_path):
     write_images(tmp_path / "drive", 3)
     drive = find_drive(str(tmp_path / "drive"))
     assert drive.camera is None and drive.picture == {} and task(drive).network_camera is None
 
 
 @pytest.mark.parametrize("given", ["", "image_2"])
-def test_a_calib_beside_the_image_folder_is_used_whichever_of_both_is_the_input(tmp_path, given):
+def test_a_calib_file_beside_the_image_folder_is_used_for_the_folder_and_for_the_sequence(tmp_path, given):
     write_images(tmp_path / "07" / "image_2", 3)
     (tmp_path / "07" / "calib.txt").write_text(KITTI)
     drive = find_drive(str(tmp_path / "07" / given))
@@ -36,7 +36,7 @@ def test_a_calib_beside_the_image_folder_is_used_whichever_of_both_is_the_input(
     assert drive.picture["camera"]["camera"]["fx"] == 60
 
 
-def test_kitti_raw_has_its_calibration_above_the_drive(tmp_path):
+def test_the_calibration_of_kitti_raw_is_found_above_the_drive(tmp_path):
     write_images(tmp_path / "2011_09_26" / "drive_0001_sync" / "image_03" / "data", 3)
     text = "S_rect_03: 64 48\nP_rect_03: 70 0 31.5 0 0 71 23.5 0 0 0 1 0\nP_rect_02: 80 0 31.5 0 0 81 23.5 0 0 0 1 0\n"
     (tmp_path / "2011_09_26" / "calib_cam_to_cam.txt").write_text(text + "S_rect_02: 64 48\n")
@@ -44,7 +44,7 @@ def test_kitti_raw_has_its_calibration_above_the_drive(tmp_path):
     assert drive.camera.camera.fx == 70
 
 
-def test_a_sphere_looks_to_the_side_that_is_asked_for_and_other_cameras_do_not(tmp_path):
+def test_a_view_of_a_sphere_looks_to_the_given_side_and_other_cameras_have_no_views(tmp_path):
     write_images(tmp_path / "drive", 3)  # 64 x 48
 
     def found(views, file="equirectangular"):
@@ -63,13 +63,13 @@ def test_a_sphere_looks_to_the_side_that_is_asked_for_and_other_cameras_do_not(t
             CameraConfig(views=wrong)
 
 
-def test_a_video_has_its_calibration_beside_it(tmp_path):
+def test_the_calibration_of_a_video_is_found_beside_it(tmp_path):
     video = write_video(tmp_path / "a.mp4", 14)
     (tmp_path / "calib.txt").write_text("P0: 50 0 31.5 0 0 51 23.5 0 0 0 1 0\n")
     assert find_drive(str(video)).camera.camera.fx == 50
 
 
-def test_a_named_calibration_overrules_the_one_beside_and_none_takes_neither(tmp_path):
+def test_a_named_calibration_replaces_the_one_beside_the_frames_and_none_uses_no_calibration(tmp_path):
     write_images(tmp_path / "07" / "image_0", 3)
     (tmp_path / "07" / "calib.txt").write_text(KITTI)
     (tmp_path / "other.txt").write_text(KITTI.replace("50 0", "55 0"))
@@ -89,7 +89,7 @@ def test_a_broken_calibration_beside_a_drive_gives_an_error_with_advice(tmp_path
         find_drive(str(tmp_path / "07"))
 
 
-def test_exif_is_a_first_guess(tmp_path):
+def test_without_a_calibration_the_focal_length_comes_from_exif(tmp_path):
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA405] = 28
     (tmp_path / "drive").mkdir()
@@ -107,7 +107,7 @@ def test_the_network_s_picture_of_a_pinhole_is_scaled_and_cut_as_the_frames_are(
     assert camera.intrinsics == pytest.approx((72 * 46 / 124, 72 * 14 / 38, 60 * 46 / 124 - 2, 18 * 14 / 38))
 
 
-def test_frames_of_a_lens_are_decoded_as_a_pinhole_sees_them(tmp_path):
+def test_frames_of_a_lens_are_rectified_to_a_pinhole_when_they_are_decoded(tmp_path):
     lens = LENSES["fisheye"]
     (tmp_path / "drive").mkdir()
     for number in range(2):

@@ -1,4 +1,4 @@
-"""Names in another order than EXIF's times are said; everything else about EXIF's times is silent."""
+"""Names in another order than EXIF's times give a note; EXIF's times give no other note."""
 
 import pytest
 from PIL import Image
@@ -24,7 +24,7 @@ def drive(folder, seconds, names="{:03d}.jpg"):
     return find_drive(str(folder)).notes
 
 
-def test_pictures_in_the_order_of_their_times_are_no_note(tmp_path):
+def test_pictures_in_the_order_of_their_times_give_no_note(tmp_path):
     assert drive(tmp_path / "a", range(30)) == ()
     assert drive(tmp_path / "b", [n / 10 for n in range(30)]) == ()
     assert drive(tmp_path / "same", [7] * 30) == ()
@@ -38,7 +38,7 @@ def test_a_different_order_gives_a_note_with_both_pictures(tmp_path, seconds):
 
 
 @pytest.mark.parametrize("taken", ["0000:00:00 00:00:00", "yesterday", "2024:13:45 99:99:99", "    "])
-def test_a_time_that_is_none_is_no_note(tmp_path, taken):
+def test_an_invalid_time_gives_no_note(tmp_path, taken):
     (tmp_path / "a").mkdir()
     for number in range(4):
         picture(tmp_path / "a" / f"{number}.jpg", taken)

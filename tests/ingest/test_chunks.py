@@ -1,4 +1,4 @@
-"""Laws of the chunk plan: nothing lost, nothing twice, shared fairly."""
+"""Laws of the chunk plan: no frame is lost or owned twice, and ranks get equal shares."""
 
 import math
 import subprocess
@@ -26,11 +26,12 @@ def test_chunks_follow_the_formula_of_the_paper(plan):
     for k, chunk in enumerate(chunks):
         assert chunk.start == k * (size - overlap)
         assert chunk.stop == min(chunk.start + size, frames)
-    assert all(chunk.stop < frames for chunk in chunks[:-1])  # the first that reaches the end is the last
+    # the first chunk that reaches the last frame is the last chunk
+    assert all(chunk.stop < frames for chunk in chunks[:-1])
     assert chunks[-1].stop == frames
 
 
-def test_the_published_setting_gives_known_chunks():
+def test_the_published_settings_give_the_known_chunks():
     expected = (range(20), range(10, 30), range(20, 40), range(30, 50), range(40, 51))
     assert plan_chunks(51, 20, 10) == expected
     assert len(plan_chunks(1101, 60, 30)) == 36
@@ -80,7 +81,7 @@ def test_segments_cover_what_a_rank_needs_once_and_in_order(plan, world_size, ma
 
 
 @pytest.mark.parametrize(("world_size", "cost"), [(1, 1.00), (4, 1.08), (8, 1.19)])
-def test_decoding_costs_little_more_than_once_a_frame(world_size, cost):
+def test_frames_are_decoded_little_more_than_once(world_size, cost):
     chunks = plan_chunks(1101, 60, 30)
     decoded = sum(
         len(segment)
@@ -97,7 +98,7 @@ def test_an_overlap_that_leaves_nothing_to_advance_by_is_refused(size, overlap):
         plan_chunks(10, size, overlap)
 
 
-def test_plans_drives_and_images_need_no_ray():
+def test_planning_finding_drives_and_decoding_images_need_no_ray():
     script = (
         "import sys; import pipeline.ingest.chunks, pipeline.ingest.drives, pipeline.ingest.preprocess, "
         "pipeline.ingest.segments; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
@@ -119,6 +120,6 @@ def test_plans_drives_and_images_need_no_ray():
         lambda: owned_frames([range(3, 3)]),
     ],
 )
-def test_nonsense_is_refused(call):
+def test_invalid_numbers_are_refused(call):
     with pytest.raises(ValueError):
         call()

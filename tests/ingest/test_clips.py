@@ -33,7 +33,7 @@ def minutes(count, first=0, step=1, name="202405{:02d}_{:02d}{:02d}00.mp4"):
         [f"GH{k:02d}1234.MP4" for k in range(1, 12)],
     ],
 )
-def test_the_chapters_of_a_gopro_are_one_drive(names):
+def test_the_chapters_of_one_gopro_recording_are_one_drive(names):
     assert runs(names) == [tuple(names)]
 
 
@@ -48,14 +48,14 @@ def test_numbered_pieces_are_one_drive(name):
     assert runs(names, lambda clip: MINUTE) == [tuple(names)]
 
 
-def test_a_missing_piece_is_a_gap_if_it_is_longer_than_some_seconds():
+def test_a_missing_piece_of_more_than_some_seconds_cuts_the_drive():
     names = [f"seg_{k:03d}.mp4" for k in (1, 2, 4, 5)]
     assert runs(names, lambda clip: MINUTE) == [tuple(names[:2]), tuple(names[2:])]
     short = ClipHeader(2 * 10**9, 0, None)
     assert runs(names, lambda clip: short) == [tuple(names)]
 
 
-def test_clocks_of_pieces_tell_where_a_drive_was_interrupted():
+def test_times_in_the_headers_of_pieces_show_where_a_drive_was_interrupted():
     created = {f"seg_{k}.mp4": (60 * k + (600 if k > 3 else 0)) * 10**9 for k in range(1, 7)}
 
     def header(name):
@@ -63,12 +63,12 @@ def test_clocks_of_pieces_tell_where_a_drive_was_interrupted():
 
     names = list(created)
     assert runs(names, header) == [tuple(names[:3]), tuple(names[3:])]
-    # One time for all is that of the recording which was cut.
+    # Where all pieces have the same time, it is that of the recording from which they were cut.
     assert runs(names, lambda name: ClipHeader(60 * 10**9, 0, 10**18)) == [tuple(names)]
 
 
 @pytest.mark.parametrize("name", ["202405{:02d}_{:02d}{:02d}00.mp4", "2024_05{:02d}_{:02d}{:02d}00_0001F.MP4"])
-def test_clips_that_each_begin_when_the_last_one_ends_are_one_drive_after_one_look(name):
+def test_clips_that_each_begin_when_the_last_one_ends_are_one_drive_and_one_header_is_read(name):
     opened = []
 
     def header(clip):
@@ -93,7 +93,7 @@ def test_a_clip_that_cannot_be_opened_keeps_its_place():
         assert runs(names, lambda clip, broken=broken: None if clip == names[broken] else MINUTE) == [tuple(names)]
 
 
-def test_the_cameras_of_a_car_are_drives_of_their_own():
+def test_each_camera_of_a_car_is_a_separate_drive():
     names = [f"2024-05-01_08-{m:02d}-00-{side}.mp4" for side in ("front", "back") for m in range(3)]
     assert sorted(runs(names, lambda clip: MINUTE)) == [tuple(names[3:]), tuple(names[:3])]
 
@@ -107,11 +107,11 @@ def test_the_cameras_of_a_car_are_drives_of_their_own():
         ["seg_1.mp4", "seg_1.mkv", "other_2.mp4"],
     ],
 )
-def test_unrelated_videos_stay_drives_of_their_own(names):
+def test_unrelated_videos_are_separate_drives(names):
     assert sorted(runs(names, lambda clip: MINUTE)) == sorted((name,) for name in names)
 
 
-def test_numbered_videos_are_one_drive_where_their_clocks_go_on():
+def test_numbered_videos_are_one_drive_where_each_begins_when_the_last_one_ends():
     names = [f"DJI_{k:04d}.MP4" for k in range(1, 5)]
     by_clock = {name: ClipHeader(60 * 10**9, 0, (60 * k + 10**6) * 10**9) for k, name in enumerate(names)}
     assert runs(names, by_clock.get) == [tuple(names)]
@@ -121,7 +121,7 @@ def test_numbered_videos_are_one_drive_where_their_clocks_go_on():
     assert runs(names, hours_apart.get) == [(name,) for name in names]
 
 
-def test_a_run_of_clips_is_named_by_its_ends():
+def test_consecutive_clips_are_named_by_the_first_and_the_last():
     names = [f"seg_{k}.mp4" for k in range(1, 12)]
     assert range_name(names) == "seg_1.mp4..seg_11.mp4"
     assert ends_of_range(range_name(names[1:10])) == ("seg_2.mp4", "seg_10.mp4")

@@ -1,4 +1,4 @@
-"""Drives of equal names and sizes are told apart by a little of their content."""
+"""Drives with equal names and sizes are distinguished by a small sample of their content."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def bmp_is_read():
         pytest.skip("drives of BMP are not read")
 
 
-def test_equal_names_and_sizes_with_other_content_have_another_sample(tmp_path):
+def test_drives_with_equal_names_and_sizes_but_other_content_have_different_samples(tmp_path):
     one, other = find_drive(raw_drive(tmp_path / "a/d", 1)), find_drive(raw_drive(tmp_path / "b/d", 2))
     assert one.listing.columns() == other.listing.columns()
     assert content_sample(one) != content_sample(other)
@@ -38,7 +38,7 @@ def test_a_copy_has_the_same_sample(tmp_path):
 
 
 @pytest.mark.parametrize("frame", [0, 4, 7])
-def test_first_middle_and_last_count(tmp_path, frame):
+def test_the_first_the_middle_and_the_last_frame_are_part_of_the_sample(tmp_path, frame):
     one = find_drive(raw_drive(tmp_path / "a/d", 1))
     before = content_sample(one)
     path = tmp_path / "a/d" / f"{frame:06d}.bmp"
@@ -48,7 +48,7 @@ def test_first_middle_and_last_count(tmp_path, frame):
     assert content_sample(one) != before
 
 
-def test_a_single_file_is_sampled_all_over(tmp_path, monkeypatch):
+def test_a_single_file_is_sampled_at_several_places(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "_BYTES", 64)
     one = find_drive(raw_drive(tmp_path / "a/d", 1, frames=1))
     before = content_sample(one)
@@ -59,7 +59,7 @@ def test_a_single_file_is_sampled_all_over(tmp_path, monkeypatch):
     assert content_sample(one) != before
 
 
-def test_files_that_are_gone_give_none(tmp_path):
+def test_files_that_do_not_exist_give_no_sample(tmp_path):
     one = find_drive(raw_drive(tmp_path / "a/d", 1))
     for path in (tmp_path / "a/d").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""KITTI raw and EuRoC keep times beside the folder of pictures; a file that does not fit is named."""
+"""KITTI raw and EuRoC store times beside the folder of pictures; an error names a file that does not fit."""
 
 import pytest
 from PIL import Image
@@ -19,9 +19,9 @@ def pictures(folder, names):
     return folder
 
 
-def test_kitti_raw_is_timed_and_named_by_its_camera(tmp_path):
+def test_kitti_raw_takes_its_times_and_its_name_from_its_camera(tmp_path):
     camera = tmp_path / "drive_sync" / "image_02"
-    pictures(camera / "data", [f"{number:010d}.png" for number in (0, 1, 3)])  # raw drives have gaps
+    pictures(camera / "data", [f"{number:010d}.png" for number in (0, 1, 3)])  # drives of KITTI raw have gaps
     lines = [f"2011-09-26 13:02:{25 + number}.5000000{number:02d}\n" for number in range(4)]
     (camera / "timestamps.txt").write_text("".join(lines))
     for given in (camera, camera / "data"):
@@ -31,7 +31,7 @@ def test_kitti_raw_is_timed_and_named_by_its_camera(tmp_path):
     assert find_drive(str(camera), fps=0.5).frame_count == 2
 
 
-def test_euroc_is_timed_by_the_names_in_its_table(tmp_path):
+def test_euroc_takes_its_times_from_the_names_in_its_table(tmp_path):
     stamps = [1403636579763555584, 1403636579813555456, 1403636579863555584]
     camera = tmp_path / "mav0" / "cam0"
     pictures(camera / "data", [f"{stamp}.png" for stamp in stamps])

@@ -1,4 +1,4 @@
-"""What a drive is: images in natural order, KITTI sequences, videos; one-line reasons where there is none."""
+"""What counts as a drive: images in natural order, KITTI sequences, videos; else the error gives a one-line reason."""
 
 import dataclasses
 import os
@@ -29,7 +29,7 @@ def kitti(folder, count, times=None, camera="image_2"):
     return folder
 
 
-def test_names_are_sorted_as_people_count():
+def test_names_are_sorted_by_the_numbers_in_them():
     ordered = ["9.png", "10.png", "a.png", "f1_9.png", "f1_10.png", "f02.png", "f2.png", "f10.png"]
     assert sorted(sorted(ordered), key=natural_key) == ordered
 
@@ -40,7 +40,7 @@ def test_natural_order_is_total_and_does_not_depend_on_the_listing(names):
     assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
 
 
-def test_dot_files_and_other_files_are_no_images():
+def test_dot_files_and_other_files_are_not_taken_for_images():
     assert all(is_image_name(name) for name in ("0.png", "a.JPG", "b.jpeg", "c.webp", "d.tiff"))
     assert not any(is_image_name(name) for name in (".DS_Store", "._0.png", "times.txt", "png", "a.png.part"))
 
@@ -95,7 +95,7 @@ def test_the_colour_camera_of_kitti_is_preferred(tmp_path):
     kitti(tmp_path / "grey", 3, camera="image_0")
     shutil.copytree(tmp_path / "grey" / "image_0", tmp_path / "07" / "image_0")
     assert "/image_2/" in find_drive(str(tmp_path / "07")).uris[0]
-    assert find_drive(str(tmp_path / "grey")).timestamps_ns is None  # no times.txt is fine
+    assert find_drive(str(tmp_path / "grey")).timestamps_ns is None  # a sequence without times.txt is allowed
 
 
 def test_part_of_a_kitti_sequence_takes_its_times_by_number(tmp_path):
@@ -124,7 +124,7 @@ def test_times_that_do_not_fit_are_refused(tmp_path, text, said):
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(10, 20), (5, 10), (2.5, 5), (100, 20), (3, 6), (0.5, 1)])
-def test_fps_thins_out_by_time(tmp_path, fps, expected):
+def test_fps_selects_frames_by_time(tmp_path, fps, expected):
     folder = kitti(tmp_path / "07", 20, [0.1 * number for number in range(20)])
     drive = find_drive(str(folder), fps=fps)
     assert drive.frame_count == expected
@@ -152,7 +152,7 @@ def test_a_range_is_cut_before_stride_and_fps(tmp_path, wanted, frames):
     assert find_drive(str(video), **wanted).video_frames == tuple(frames)
 
 
-def test_a_range_that_is_none_is_refused(tmp_path):
+def test_an_invalid_range_is_refused(tmp_path):
     write_images(tmp_path / "d", 4)
     with pytest.raises(DriveError, match="drive d: starts at frame 4 of 4"):
         find_drive(str(tmp_path / "d"), start=4)
@@ -167,7 +167,7 @@ def test_fps_without_times_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"stride": 0}, {"fps": 0}, {"fps": float("nan")}, {"stride": 2, "fps": 1}])
-def test_nonsense_settings_are_refused(tmp_path, wrong):
+def test_invalid_settings_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match=r"stride|fps"):
         find_drive(str(tmp_path), **wrong)
 
@@ -189,7 +189,7 @@ def test_a_folder_without_images_gives_an_error_with_advice(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["my drive", "straße", "a:b"])
-def test_a_name_unsafe_as_an_id_asks_for_another(tmp_path, name):
+def test_an_unsafe_name_is_refused_and_the_error_asks_for_a_drive_id(tmp_path, name):
     write_images(tmp_path / name, 1)
     with pytest.raises(DriveError, match="--drive-id"):
         find_drive(str(tmp_path / name))
@@ -249,7 +249,7 @@ def test_a_video_without_bytes_or_index_gives_an_error(tmp_path):
         find_drive(str(path))
 
 
-def test_a_drive_that_contradicts_itself_cannot_be_made(tmp_path):
+def test_a_drive_with_contradictory_values_is_refused(tmp_path):
     write_images(tmp_path / "d", 3)
     drive = find_drive(str(tmp_path / "d"))
     for change in (
@@ -295,7 +295,7 @@ def test_the_same_drive_is_found_on_s3(tmp_path, s3):  # noqa: F811
 
 
 @pytest.mark.parametrize("place", ["folder", "frame"])
-def test_a_name_that_is_no_utf8_is_refused_before_any_work(tmp_path, place):
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(tmp_path, place):
     latin = os.fsdecode("Stra\u00dfe".encode("latin-1"))
     folder = tmp_path / (latin if place == "folder" else "street")
     paths = write_images(folder, 3)

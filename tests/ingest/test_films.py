@@ -1,4 +1,4 @@
-"""Drives of several clips: one clock, frames where they are, a clip that is cut off."""
+"""Drives of several clips: frames have one clock and keep their places, also where a clip is cut off."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_sixty_clips_of_two_seconds_are_one_drive_and_a_truncated_one_is_flagged
     assert all("seg_031.mp4" in reason for reason in reasons[8:12])
 
 
-def test_a_clip_that_ends_early_has_its_frames_flagged_behind_its_end(tmp_path):
+def test_the_missing_frames_of_a_clip_that_ends_early_are_flagged(tmp_path):
     paths = write_clips(tmp_path / "ride", 3, frames=20, rate=10, index_first=True)
     data = paths[1].read_bytes()
     paths[1].write_bytes(data[: int(len(data) * 0.6)])
@@ -50,7 +50,7 @@ def test_a_clip_that_ends_early_has_its_frames_flagged_behind_its_end(tmp_path):
     assert numbers[40:] == list(range(20)) and "ends early" in reasons[39]
 
 
-def test_names_that_are_times_put_clips_on_the_clock(tmp_path):
+def test_times_in_the_names_of_clips_give_the_times_of_frames(tmp_path):
     folder = tmp_path / "car"
     folder.mkdir()
     for second in (0, 2, 4, 30, 32):
@@ -62,13 +62,13 @@ def test_names_that_are_times_put_clips_on_the_clock(tmp_path):
     start = 1_714_550_400 * SECOND
     assert drive.timestamps_ns == tuple(start + k * SECOND // 2 for k in range(12))
     assert find_drive(f"{folder}/20240501_080030.mp4..20240501_080032.mp4").timestamps_ns[0] == start + 30 * SECOND
-    # One alone begins when its name says, too; its frames are found all the same.
+    # A single clip begins at the time in its name, too; its frames are found as well.
     alone = find_drive(str(folder / "20240501_080030.mp4"), stride=2)
     assert alone.timestamps_ns == (start + 30 * SECOND, start + 31 * SECOND)
     assert frames_of(alone, range(2))[0] == [0, 2]
 
 
-def test_strides_rates_and_ranges_count_through_all_clips(tmp_path):
+def test_strides_rates_and_ranges_count_frames_over_all_clips(tmp_path):
     write_clips(tmp_path / "ride", 4)
     drive = find_drive(str(tmp_path / "ride"), stride=3, start=1)
     assert drive.frame_uris()[:3] == [
@@ -93,7 +93,7 @@ def test_a_folder_of_broken_clips_names_the_first(tmp_path):
         find_drive(f"{tmp_path}/ride/seg_000.mp4..seg_001.mp4")
 
 
-def test_a_clip_that_vanished_is_flagged_and_the_others_are_read(tmp_path):
+def test_the_frames_of_a_clip_that_vanished_are_flagged_and_the_others_are_read(tmp_path):
     paths = write_clips(tmp_path / "ride", 3)
     drive = find_drive(str(tmp_path / "ride"))
     paths[1].unlink()
@@ -132,7 +132,7 @@ def test_frames_split_over_folders_are_one_drive(tmp_path):
 
 
 @pytest.mark.parametrize("restart", [0, 100])
-def test_folders_that_do_not_go_on_counting_are_drives_of_their_own(tmp_path, restart):
+def test_folders_whose_frame_numbers_do_not_continue_are_separate_drives(tmp_path, restart):
     for folder in range(3):
         for number, path in enumerate(write_images(tmp_path / "all", 4)):
             target = tmp_path / "fleet" / f"{folder:03d}" / f"{folder * restart + number:06d}.png"
@@ -142,7 +142,7 @@ def test_folders_that_do_not_go_on_counting_are_drives_of_their_own(tmp_path, re
         find_drive(str(tmp_path / "fleet"))
 
 
-def test_a_recording_of_kitti_raw_is_its_left_colour_camera(tmp_path):
+def test_of_a_kitti_raw_recording_the_left_colour_camera_is_used(tmp_path):
     write_images(tmp_path / "2011_09_26_drive_0001_sync" / "image_02" / "data", 3)
     write_images(tmp_path / "2011_09_26_drive_0001_sync" / "image_00" / "data", 3)
     drive = find_drive(str(tmp_path / "2011_09_26_drive_0001_sync"))

@@ -1,4 +1,4 @@
-"""Masks as the user has them: one picture, or one for each frame by its name."""
+"""Masks are one picture for all frames, or one picture for each frame by its name."""
 
 import numpy as np
 import pytest
@@ -57,4 +57,4 @@ def test_the_content_of_masks_is_part_of_a_results_identity(tmp_path):
     ]
     assert found[0].picture.keys() == {"masks"} and found[0].picture != found[1].picture
     assert find_drive(str(tmp_path / "drive")).picture == {}
-    assert find_drive(str(tmp_path / "drive"), masks="auto").picture == {}  # a setting, which says it all
+    assert find_drive(str(tmp_path / "drive"), masks="auto").picture == {}  # auto is only a setting: there is no file

@@ -1,4 +1,4 @@
-"""Which files are the frames of a drive, and in which order, from names as people have them."""
+"""Which files are the frames of a drive, and in which order: decided from names as users have them."""
 
 import random
 
@@ -65,7 +65,7 @@ def test_seconds_as_python_prints_them_are_ordered_as_times(start, count, rate):
         ([f"image_02_{i:03d}.png" for i in range(9)], [f"image_03_{i:03d}.png" for i in range(8)], "image_03_"),
     ],
 )
-def test_of_series_side_by_side_one_is_taken_and_the_other_named(taken, left, said):
+def test_of_two_series_in_a_folder_one_is_used_and_a_note_names_the_other(taken, left, said):
     names = shuffled([*taken, *left])
     assert ordered(names) == taken
     (note,) = find_series(names).notes
@@ -75,7 +75,8 @@ def test_of_series_side_by_side_one_is_taken_and_the_other_named(taken, left, sa
 @pytest.mark.parametrize(
     "names",
     [
-        [f"IMG_{i:04d}.{'jpg' if i % 3 else 'png'}" for i in range(30)],  # the format changes, the numbers go on
+        # the file format changes and the numbers continue
+        [f"IMG_{i:04d}.{'jpg' if i % 3 else 'png'}" for i in range(30)],
         [*(f"a_{i:03d}.jpg" for i in range(9)), *(f"b_{i:03d}.jpg" for i in range(20, 29))],
         [f"12-{minute:02d}-{second:02d}.jpg" for minute in range(4) for second in range(0, 60, 5)],
         [f"image_{i:04d}.jpg" for i in range(12)],

@@ -1,4 +1,4 @@
-"""Times of frames in the units and forms in which data sets write them."""
+"""Times of frames are read in the units and forms that data sets use."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_every_form_is_read_exactly(text, expected):
 
 
 @pytest.mark.parametrize("line", ["nan", "inf", "-inf", "soon", "1,5", "1e999999999", "2011-13-45 99:00:00", "0x10"])
-def test_what_is_no_time_is_named_with_its_line(line):
+def test_a_value_that_is_not_a_time_is_named_with_its_line(line):
     with pytest.raises(DriveError, match=r"times\.txt, line 2: expected a time"):
         read_times(f"0.5\n{line}\n".encode(), "times.txt")
 

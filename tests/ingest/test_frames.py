@@ -1,4 +1,4 @@
-"""Streams of frames on a real (local) Ray: the same as the plain loop, whatever the size of the group."""
+"""Streams of frames on a real (local) Ray equal the plain loop, for every size of the group."""
 
 import gc
 import itertools
@@ -96,9 +96,9 @@ def test_the_real_kitti_drive_streams_through(one_ray, shared):
         np.testing.assert_array_equal(before[10:20], after[:10])
 
 
-def test_drives_can_be_left_early_but_not_gone_back_to(one_ray, tasks):
+def test_a_drive_can_be_left_early_but_not_entered_again(one_ray, tasks):
     rank_frames = local_frames(tasks)[0]
-    next(iter_chunk_windows(rank_frames, 0))  # only its first chunk
+    next(iter_chunk_windows(rank_frames, 0))  # only the first chunk of the drive
     expected = plain_windows(tasks)
     windows = {(2, number): rest for number, *rest in iter_chunk_windows(rank_frames, 2)}
     assert_same(windows, {key: value for key, value in expected.items() if key[0] == 2})
@@ -109,7 +109,7 @@ def test_drives_can_be_left_early_but_not_gone_back_to(one_ray, tasks):
 def test_a_store_that_fails_fails_its_drive_and_not_the_next(one_ray, tasks, tmp_path):
     write_images(tmp_path / "locked", 8)
     broken = task_of(tmp_path / "locked")
-    # A store that nobody can ask: of a file alone that cannot be read only the frame is bad.
+    # A store that cannot be reached; where only a file cannot be read, only its frame is bad.
     uris = [*broken.drive.uris]
     uris[4] = "nosuch://locked/frame4.png"
     broken = replace(broken, drive=replace(broken.drive, uris=uris))
@@ -144,7 +144,7 @@ def test_configure_makes_new_streams_of_the_pending_drives_for_every_group(one_r
     assert nothing.tasks == () and list(nothing.segments()) == []
 
 
-def test_streams_run_under_the_options_that_were_measured(one_ray, tasks):
+def test_streams_run_with_the_options_that_were_measured(one_ray, tasks):
     stream = local_frames(tasks, cpus_per_rank=1, object_store_bytes_per_rank=10**8)[0]._stream
     context = stream.get_context()
     assert context.execution_no_progress_timeout_s == -1
@@ -153,7 +153,7 @@ def test_streams_run_under_the_options_that_were_measured(one_ray, tasks):
     assert context.execution_options.resource_limits.object_store_memory == 10**8
 
 
-@pytest.mark.full  # whole jobs with two and three workers run in CI
+@pytest.mark.full  # in CI, whole jobs run with two and with three workers
 def test_two_train_workers_get_their_own_chunks(one_ray, tasks, tmp_path):
     def loop(config):
         rank_frames = ray.train.get_dataset_shard("frames")
@@ -183,7 +183,7 @@ def test_two_train_workers_get_their_own_chunks(one_ray, tasks, tmp_path):
 
 
 class _Listed(RankFrames):
-    """A rank whose segments are made here, one by one, to watch what the windows hold."""
+    """A rank whose segments this test makes one by one, to observe how many images the windows hold."""
 
     def __init__(self, task, make):
         super().__init__([task], 0, 1, 0, None)
@@ -213,5 +213,5 @@ def test_joining_segments_keeps_at_most_a_chunk_the_overlap_and_two_segments(tmp
     peak = tracemalloc.get_traced_memory()[1] - before
     tracemalloc.stop()
     one = height * width * 3
-    # The window that is filled, the overlap kept from the last one, a segment in use and the next one made.
+    # The window that is being filled, the overlap kept from the last window, a segment in use, and the next segment.
     assert peak < (size + overlap + 12 + 12) * one * 1.05

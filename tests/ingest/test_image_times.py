@@ -1,4 +1,4 @@
-"""Times of pictures from their names and from EXIF, where no data set's file tells them."""
+"""Times of pictures come from their names or from EXIF where no file of a data set has them."""
 
 from PIL import Image
 
@@ -24,7 +24,7 @@ def write_taken(folder, moments):
     return str(folder)
 
 
-def test_exif_tells_when_pictures_were_taken_with_fractions_and_zones(tmp_path):
+def test_times_are_read_from_exif_with_fractions_and_time_zones(tmp_path):
     moments = [
         ("2024:05:01 08:00:00", "25", None),
         ("2024:05:01 08:00:00", "750", None),
@@ -35,14 +35,14 @@ def test_exif_tells_when_pictures_were_taken_with_fractions_and_zones(tmp_path):
     assert find_drive(str(tmp_path / "d"), fps=1).frame_count == 2
 
 
-def test_times_that_do_not_rise_or_are_not_everywhere_are_none(tmp_path):
+def test_times_that_do_not_rise_or_are_incomplete_are_not_used(tmp_path):
     same = [("2024:05:01 08:00:00", None, None)] * 3
     assert find_drive(write_taken(tmp_path / "same", same)).timestamps_ns is None
     some = [("2024:05:01 08:00:00", "1", None), ("not a time", None, None)]
     assert find_drive(write_taken(tmp_path / "some", some)).timestamps_ns is None
 
 
-def test_names_that_are_times_are_the_frames_times(tmp_path):
+def test_times_in_the_names_of_pictures_are_used(tmp_path):
     for number, path in enumerate(write_images(tmp_path / "d", 4)):
         path.rename(path.with_name(f"{MAY_FIRST + number * SECOND // 10}.png"))
     assert find_drive(str(tmp_path / "d")).timestamps_ns == tuple(MAY_FIRST + n * SECOND // 10 for n in range(4))

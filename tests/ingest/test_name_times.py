@@ -1,4 +1,4 @@
-"""Moments that names of files tell."""
+"""Times are read from file names."""
 
 import pytest
 from hypothesis import given
@@ -34,15 +34,15 @@ def test_a_time_in_a_name_is_read(stem, seconds):
 @pytest.mark.parametrize(
     "stem", ["000123", "0000000001", "20241399_080000", "frame_20240501", "9999999999999", "GX010042"]
 )
-def test_a_name_without_a_time_tells_none(stem):
+def test_a_name_without_a_time_gives_no_time(stem):
     assert time_in(stem) is None
 
 
-def test_pictures_have_times_only_where_each_name_tells_one():
+def test_pictures_have_times_only_where_every_name_has_one():
     assert times_in(["1714550400.0.jpg", "1714550400.5.jpg"]) == [MAY_FIRST, MAY_FIRST + 500_000_000]
     assert times_in(["1714550400.0.jpg", "overview.jpg"]) is None
 
 
 @given(st.integers(10**18, 4 * 10**18))
-def test_nanoseconds_come_back_exactly(time_ns):
+def test_nanoseconds_in_names_are_read_exactly(time_ns):
     assert time_in(f"{time_ns}").time_ns == time_ns

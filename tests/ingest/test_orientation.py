@@ -1,4 +1,4 @@
-"""Frames that are stored turned: EXIF's eight orientations, rotated videos, pixels that are not square."""
+"""Frames that are stored rotated: EXIF's eight orientations, rotated videos, pixels that are not square."""
 
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ def scene(number, width=96, height=64):
 
 
 def store(path, image, orientation):
-    """An upright image as a camera that was held otherwise stores it."""
+    """An upright image as a camera stores it that was held in this orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = upright(Image.fromarray(image), INVERSE[orientation])
@@ -45,13 +45,13 @@ def frames(drive, height=32, width=48):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_frames_are_the_same_pixels_however_they_are_stored(tmp_path, orientation, suffix):
+def test_frames_have_the_same_pixels_for_every_stored_orientation(tmp_path, orientation, suffix):
     plain = stored(tmp_path / "plain", [UPRIGHT] * 3, suffix)
     drive = stored(tmp_path / "turned", [orientation] * 3, suffix)
     assert (drive.source_width, drive.source_height) == (96, 64)
     got = frames(drive)
     assert got.ok.all(), got.reasons
-    if suffix == ".webp":  # lossy: turned blocks are coded otherwise
+    if suffix == ".webp":  # JPEG is lossy: the blocks of a rotated image are coded differently
         assert np.abs(got.images.astype(int) - frames(plain).images).mean() < 4
         return
     np.testing.assert_array_equal(got.images, frames(plain).images)
@@ -60,24 +60,24 @@ def test_frames_are_the_same_pixels_however_they_are_stored(tmp_path, orientatio
     np.testing.assert_array_equal(*thumbnails)
 
 
-def test_frames_that_differ_in_orientation_alone_are_one_drive(tmp_path):
+def test_frames_that_differ_only_in_orientation_are_one_drive(tmp_path):
     drive = stored(tmp_path / "mixed", range(1, 9))
     got = frames(drive)
     assert got.ok.all(), got.reasons
     np.testing.assert_array_equal(got.images, frames(stored(tmp_path / "plain", [UPRIGHT] * 8)).images)
 
 
-def test_the_orientation_of_a_turned_drive_is_part_of_its_identity_and_upright_drives_keep_theirs(tmp_path):
+def test_the_orientation_is_part_of_the_identity_of_rotated_drives_only(tmp_path):
     assert stored(tmp_path / "plain", [UPRIGHT] * 2).picture == {}
     assert stored(tmp_path / "turned", [6] * 2).picture == {"orientation": 6}
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_rotate_overrules_what_a_file_says(tmp_path, turn, suffix):
+def test_rotate_replaces_the_orientation_in_a_file(tmp_path, turn, suffix):
     path = tmp_path / f"a{suffix}"
     store(path, scene(0), 6)
-    pixels = np.rot90(scene(0), 1)  # as stored: turned to the right by 90 degrees it is upright
+    pixels = np.rot90(scene(0), 1)  # the stored picture is upright after a turn to the right by 90 degrees
     data = path.read_bytes()
     image = decode_image(data, turn=turn)
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), np.rot90(pixels, -turn // 90))
@@ -96,7 +96,7 @@ def test_a_turned_jpeg_is_decoded_small_for_a_thumbnail(tmp_path):
 def turned_video(path, turn):
     """A video whose display matrix asks for a turn to the right, its pixels stored turned the other way."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=10)  # its pixels come back as they were
+        stream = container.add_stream("libx264rgb", rate=10)  # the pixels come back unchanged
         pixels = [np.ascontiguousarray(np.rot90(scene(number), turn // 90)) for number in range(14)]
         stream.height, stream.width = pixels[0].shape[:2]
         stream.pix_fmt, stream.options = "rgb24", {"qp": "0", "bf": "2"}
@@ -109,7 +109,7 @@ def turned_video(path, turn):
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_a_turned_video_is_shown_upright(tmp_path, turn):
+def test_frames_of_a_rotated_video_are_decoded_upright(tmp_path, turn):
     plain, video = turned_video(tmp_path / "a.mp4", 0), turned_video(tmp_path / "b.mp4", turn)
     timeline = read_timeline(video)
     assert (timeline.width, timeline.height) == (96, 64) and timeline.orientation != UPRIGHT
@@ -122,7 +122,7 @@ def test_a_turned_video_is_shown_upright(tmp_path, turn):
     assert find_drive(video).picture == {"orientation": timeline.orientation}
 
 
-def test_a_video_of_wide_pixels_is_shown_with_square_ones(tmp_path):
+def test_frames_of_a_video_with_wide_pixels_are_decoded_with_square_pixels(tmp_path):
     wide = tmp_path / "wide.mp4"
     with av.open(str(wide), "w") as container:
         stream = container.add_stream("libx264", rate=10)

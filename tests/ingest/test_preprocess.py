@@ -1,4 +1,4 @@
-"""One image in, network pixels out: the published rule of sizes, every common format, nothing dangerous."""
+"""From one image to the network's pixels: the published rule of sizes, every common format, no dangerous input."""
 
 import io
 import struct
@@ -59,7 +59,7 @@ def test_the_target_is_whole_patches_and_the_resized_image_covers_it(source_widt
 
 
 @pytest.mark.parametrize("arguments", [(0, 10, 518), (10, 0, 518), (10, 10, 500), (10, 10, 0)])
-def test_nonsense_sizes_are_refused(arguments):
+def test_invalid_sizes_are_refused(arguments):
     with pytest.raises(ValueError):
         target_size(*arguments)
 
@@ -86,14 +86,15 @@ def test_a_marked_pixel_lands_where_the_geometry_says():
     ys, xs = np.mgrid[0:height, 0:width] + 0.5
     found = (prepared * xs).sum() / prepared.sum(), (prepared * ys).sum() / prepared.sum()
     _, _, x, y = source_intrinsics(1, 1, *found, source_width=400, source_height=120, height=height, width=width)
-    assert (x, y) == pytest.approx((102, 42), abs=1.0)  # a source pixel; the network's are 7 times as large
+    # to one pixel of the source; the network's pixels are 7 times as large
+    assert (x, y) == pytest.approx((102, 42), abs=1.0)
 
 
-def test_intrinsics_go_back_to_the_source_image():
-    # KITTI: 518 x 156.33 is rounded to 156 rows, of which one above is cut away.
+def test_intrinsics_are_converted_back_to_the_source_image():
+    # KITTI: 518 x 156.33 is rounded to 156 rows; one row is cut off above and one below.
     fx, fy, cx, cy = source_intrinsics(300, 310, 259, 77, source_width=1226, source_height=370, height=154, width=518)
     assert fx == pytest.approx(300 * 1226 / 518) and fy == pytest.approx(310 * 370 / 156)
-    assert (cx, cy) == pytest.approx((613, 185))  # the centre stays the centre
+    assert (cx, cy) == pytest.approx((613, 185))  # the centre of the network's image is the centre of the source image
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "RGB"])
@@ -112,7 +113,7 @@ def test_sixteen_bits_keep_their_full_range_instead_of_clipping():
     assert (prepared[..., 0] == prepared[..., 2]).all()
 
 
-def test_what_is_transparent_becomes_white():
+def test_transparent_pixels_become_white():
     rgba = np.zeros((28, 56, 4), np.uint8)
     assert (prepare_image(decode_image(encoded(Image.fromarray(rgba))), 28, 56) == 255).all()
 
@@ -123,14 +124,14 @@ def test_pixels_of_unknown_range_are_refused(values):
         prepare_image(decode_image(encoded(Image.fromarray(values), "TIFF")), 14, 14)
 
 
-def test_a_file_without_bytes_is_named_so():
+def test_the_error_for_an_empty_file_says_that_it_has_no_bytes():
     for call in (decode_image, image_size):
         with pytest.raises(DecodeError, match="no bytes"):
             call(b"")
 
 
 @pytest.mark.parametrize("data", [b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(1000)])
-def test_what_is_no_image_is_named_so(data):
+def test_the_error_for_other_data_says_that_it_is_not_an_image(data):
     with pytest.raises(DecodeError, match="not an image of a known format"):
         decode_image(data)
 
@@ -154,7 +155,8 @@ def test_overwritten_bytes_give_an_image_or_a_decode_error_and_nothing_else(plac
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("side", [10_000, 14_000, 60_000])  # above our limit, PIL's warning, PIL's error
+# above this program's limit, above the limit of PIL's warning, above that of PIL's error
+@pytest.mark.parametrize("side", [10_000, 14_000, 60_000])
 def test_a_decompression_bomb_is_refused_by_its_header(side):
     data = png_that_claims(side, side)
     for call in (decode_image, image_size):
@@ -169,7 +171,7 @@ def test_the_limit_of_pixels_can_be_lowered():
         decode_image(data, max_pixels=64 * 48 - 1)
 
 
-def test_another_size_than_expected_is_said_before_decoding():
+def test_another_size_than_expected_is_refused_before_decoding():
     data = encoded(Image.fromarray(picture(1)))[:60]  # the header only: decoding would fail
     with pytest.raises(DecodeError, match="expected 80x48 pixels as in the drive's first frame, got 64x48"):
         decode_image(data, expected_size=(80, 48))

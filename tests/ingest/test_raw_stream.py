@@ -1,4 +1,4 @@
-"""Bare streams of coded pictures: frames are counted, and any run of them is decoded on its own."""
+"""Raw video streams without a container: frames are counted, and any range of frames can be decoded alone."""
 
 import av
 import numpy as np

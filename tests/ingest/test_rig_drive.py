@@ -1,4 +1,4 @@
-"""Drives of several cameras, found by their folders."""
+"""Drives of several cameras are found by the folders of the cameras."""
 
 import shutil
 
@@ -29,7 +29,7 @@ NUMBERS = [f"{n:06d}.png" for n in range(6)]
         ("images", ["FRONT", "FRONT_LEFT", "SIDE_LEFT"]),
     ],
 )
-def test_cameras_are_known_by_their_folders_the_one_ahead_first(tmp_path, below, cameras) -> None:
+def test_cameras_are_recognised_by_their_folders_and_the_front_camera_is_the_first(tmp_path, below, cameras) -> None:
     for camera in cameras:
         _camera(tmp_path / below / camera, NUMBERS)
     drive = find_drive(str(tmp_path), rig="auto", stride=2, start=1)
@@ -44,7 +44,7 @@ def test_cameras_are_known_by_their_folders_the_one_ahead_first(tmp_path, below,
     assert has_rig(str(tmp_path), "auto")
 
 
-def test_pictures_are_put_in_step_by_their_times(tmp_path) -> None:
+def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> None:
     start = 1_600_000_000_000_000_000
     _camera(tmp_path / "cam_front", [f"{start + n * 100_000_000}.png" for n in range(6)])
     late = [f"{start + n * 100_000_000 + 8_000_000}.png" for n in (0, 1, 2, 4, 5)]
@@ -59,7 +59,7 @@ def test_pictures_are_put_in_step_by_their_times(tmp_path) -> None:
         find_drive(str(tmp_path), rig="auto", rig_tolerance_s=0.001)
 
 
-def test_a_kitti_pair_has_its_baseline_and_its_sequence_is_one_camera_without_being_asked(tmp_path) -> None:
+def test_a_kitti_pair_has_its_baseline_and_without_rig_the_sequence_is_one_camera(tmp_path) -> None:
     for folder in ("image_0", "image_1"):
         _camera(tmp_path / "07" / folder, NUMBERS)
     text = "P0: 30 0 16 0 0 30 12 0 0 0 1 0\nP1: 30 0 16 -16.2 0 30 12 0 0 0 1 0\n"

@@ -1,4 +1,4 @@
-"""Segments: a bad frame is flagged and keeps its place; a store that fails is another thing."""
+"""Segments: a bad frame is flagged and keeps its place; a failing store is an error."""
 
 from dataclasses import replace
 
@@ -92,12 +92,12 @@ def test_a_video_cut_off_has_the_frames_that_are_there(tmp_path):
     batches = [decode_segment(segment) for segment in rank_segments([task_of(path, 16, 6)], 0, 1)]
     ok = np.concatenate([batch.ok for batch in batches])
     images = np.concatenate([batch.images for batch in batches])
-    assert 25 < len(ok) < 40 and ok[:-1].all()  # the last packet may be cut through
+    assert 25 < len(ok) < 40 and ok[:-1].all()  # the last packet may be incomplete
     assert [number_of(image) for image in images[ok]] == list(np.flatnonzero(ok))
 
 
 class Seen:
-    """A tracker that remembers what it was shown."""
+    """A tracker that records the pictures that it gets."""
 
     long_side = 200
 
@@ -121,7 +121,7 @@ def test_a_tracker_sees_each_good_frame_once_where_it_is_decoded(tmp_path):
     whole = (48, 64)
     assert tracker.segments == [(0, [whole, None, whole]), (3, [whole, whole])]
     read_frames(task, range(5))
-    assert len(tracker.segments) == 2, "frames that are read again are not followed again"
+    assert len(tracker.segments) == 2, "the tracker must not get frames that are read again"
 
 
 def test_a_tracker_sees_the_pictures_of_a_lens_rectified(tmp_path):
@@ -132,10 +132,10 @@ def test_a_tracker_sees_the_pictures_of_a_lens_rectified(tmp_path):
     tracker = Seen()
     task = DriveTask(drive, 14, 28, plan_chunks(2, 2, 0), 2, tracker=tracker)
     decode_segment(next(rank_segments([task], 0, 1)))
-    assert tracker.segments == [(0, [(28, 56), (28, 56)])], "twice the network's picture: the lens has no more"
+    assert tracker.segments == [(0, [(28, 56), (28, 56)])], "twice the network's picture: the lens shows no more detail"
 
 
-def test_frames_of_one_colour_are_flagged_whatever_the_colour(tmp_path):
+def test_frames_of_one_colour_are_flagged_for_every_colour(tmp_path):
     paths = write_images(tmp_path / "street", 6)
     for number, grey in ((2, 0), (4, 255)):
         Image.new("RGB", (64, 48), (grey,) * 3).save(paths[number])
@@ -144,7 +144,7 @@ def test_frames_of_one_colour_are_flagged_whatever_the_colour(tmp_path):
     assert "shows nothing" in batch.reasons[2] and "frame4.png" in batch.reasons[4]
 
 
-def test_a_link_that_leads_nowhere_is_a_frame_with_a_reason(tmp_path):
+def test_a_dangling_link_is_a_bad_frame_with_a_reason(tmp_path):
     paths = write_images(tmp_path / "street", 6)
     paths[3].unlink()
     paths[3].symlink_to(tmp_path / "nowhere.png")
@@ -155,12 +155,12 @@ def test_a_link_that_leads_nowhere_is_a_frame_with_a_reason(tmp_path):
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("colour", [False, True])
-def test_the_range_of_deep_pictures_is_told_by_the_drive(tmp_path, bits, colour):
+def test_pictures_of_more_than_8_bits_have_one_white_level_for_the_whole_drive(tmp_path, bits, colour):
     folder = tmp_path / "street"
     folder.mkdir()
     for number in range(6):
         grey = picture(number)[..., 0].astype(np.uint16)
-        grey[0, 0] = 255 if number == 3 else grey[0, 0]  # one bright spot in the drive
+        grey[0, 0] = 255 if number == 3 else grey[0, 0]  # there is one bright spot in the drive
         deep = (grey.astype(np.uint32) * (2**bits - 1) // 255).astype(np.uint16)
         values = np.repeat(deep[..., None], 3, axis=-1) if colour else deep
         cv2.imwrite(str(folder / f"frame{number}.png"), values)
@@ -178,14 +178,14 @@ def test_frames_of_no_useful_size_are_refused_before_any_work(tmp_path, size):
         find_drive(str(folder))
 
 
-def test_a_thinned_out_video_gives_the_frames_of_its_plan(tmp_path):
+def test_a_video_with_a_stride_gives_the_planned_frames(tmp_path):
     path = write_video(tmp_path / "ride.mp4", 30)
     batches = [decode_segment(segment) for segment in rank_segments([task_of(path, 4, 1, fps=2)], 0, 1)]
     images = np.concatenate([batch.images for batch in batches])
     assert [number_of(image) for image in images] == [0, 5, 10, 15, 20, 25]
 
 
-def test_a_task_over_other_frames_than_the_drive_has_is_refused(tmp_path):
+def test_a_task_for_frames_that_the_drive_does_not_have_is_refused(tmp_path):
     write_images(tmp_path / "d", 8)
     drive = find_drive(str(tmp_path / "d"))
     for chunks in ((range(5),), (range(1, 8),), (), (range(3), range(5, 8))):
@@ -196,7 +196,7 @@ def test_a_task_over_other_frames_than_the_drive_has_is_refused(tmp_path):
 
 
 @pytest.mark.cluster
-def test_a_store_that_fails_is_no_bad_frame(tmp_path, s3, monkeypatch):  # noqa: F811
+def test_a_failing_store_is_an_error_and_not_a_bad_frame(tmp_path, s3, monkeypatch):  # noqa: F811
     for path in write_images(tmp_path / "street", 4):
         storage.upload(path, storage.join(s3, "outage", path.name))
     segment = next(rank_segments([task_of(storage.join(s3, "outage"), 4, 0)], 0, 1))
@@ -211,7 +211,7 @@ def test_a_store_that_fails_is_no_bad_frame(tmp_path, s3, monkeypatch):  # noqa:
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_store_that_comes_back_is_waited_for(tmp_path, monkeypatch):
+def test_a_store_that_answers_again_after_a_while_is_waited_for(tmp_path, monkeypatch):
     import threading
 
     server = S3Server(tmp_path / "server")

@@ -73,13 +73,13 @@ def test_slow_motion_adds_up():
     texture = np.random.default_rng(1).integers(30, 220, (32, 16)).astype(np.float32)
     wide = np.stack([np.interp(np.arange(4000) / 10, np.arange(400), np.resize(row, 400)) for row in texture])
 
-    def picture(shift):  # in tenths of a pixel
+    def picture(shift):  # the shift in tenths of a pixel
         return wide[:, 1000 + shift : 1640 + shift : 10].astype(np.uint8)
 
     creeping = np.stack([picture(frame // 5) for frame in range(200)])  # 0.02 pixels a frame
     still = still_frames(creeping, StopConfig(motion=0.15, min_frames=2))
     kept = kept_frames(still)
-    assert 20 <= len(kept) <= 60  # neither none nor all
+    assert 20 <= len(kept) <= 60  # some frames are kept and some are left out
     assert max(np.diff(kept)) <= 15
     standing = np.stack([picture(0)] * 200)
     assert still_frames(standing, CONFIG).sum() == 199
@@ -113,7 +113,8 @@ def test_a_still_bonnet_and_still_far_things_do_not_mean_that_the_car_stands(mov
     texture = np.random.default_rng(2).integers(40, 210, (32, 640)).astype(np.float32)
     texture = np.stack([np.convolve(row, np.ones(3) / 3, "same") for row in texture])
     pictures = np.repeat(texture[None, :, :64], 60, axis=0)
-    rows = slice(20, 32) if moving == "below" else slice(0, 24)  # the road ahead, or all but the bonnet
+    # the moving part: the road ahead, or all except the bonnet
+    rows = slice(20, 32) if moving == "below" else slice(0, 24)
     for number in range(60):
         pictures[number, rows] = texture[rows, number : number + 64]
     assert not still_frames(pictures.astype(np.uint8), CONFIG).any()
@@ -152,7 +153,7 @@ def test_kept_frames_hold_both_ends_all_motion_and_no_long_gap(still, keep_every
 
 def test_turning_has_the_sign_and_size_of_the_turn():
     pictures, _ = city_drive()
-    wide = np.concatenate([pictures[40], pictures[60]], 1)  # (32, 128): a view to turn in
+    wide = np.concatenate([pictures[40], pictures[60]], 1)  # (32, 128): a panorama in which the view turns
     right = np.stack([wide[:, shift : shift + 64] for shift in (0, 3, 3, 1)])
     assert turning(right) == pytest.approx(np.array([0, 3, 0, -2]) / 64, abs=0.01)
     brighter = right.copy()
@@ -218,6 +219,6 @@ def test_borders_leave_a_turn():
         lambda: shift_borders((range(4), range(2, 6)), np.zeros(6, np.float32), 2, -1),
     ],
 )
-def test_nonsense_is_refused(call):
+def test_invalid_settings_are_refused(call):
     with pytest.raises(ValueError):
         call()

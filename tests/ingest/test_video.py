@@ -17,7 +17,7 @@ def numbers(uri, times):
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.webm", "libvpx")]
 )
-def test_any_run_of_frames_is_decoded_on_its_own(tmp_path, name, codec):
+def test_any_range_of_frames_can_be_decoded_alone(tmp_path, name, codec):
     uri = str(write_video(tmp_path / name, 40, codec=codec))
     timeline = read_timeline(uri)
     assert len(timeline.timestamps_ns) == 40
@@ -37,7 +37,7 @@ def test_a_rate_that_is_no_whole_number_of_nanoseconds_still_matches(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_video_that_ends_early_has_the_frames_that_are_there_and_says_how_many_are_not(tmp_path, name):
+def test_a_video_that_ends_early_gives_its_frames_and_reports_how_many_are_missing(tmp_path, name):
     path = write_video(tmp_path / name, 40, index_first=name == "a.mp4")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
     timeline = read_timeline(str(path))
@@ -47,8 +47,8 @@ def test_a_video_that_ends_early_has_the_frames_that_are_there_and_says_how_many
     (note,) = timeline.notes
     assert f"{40 - count} frames that it promises are not there" in note
     decoded = numbers(str(path), timeline.timestamps_ns)
-    assert decoded[: count - 1] == list(range(count - 1))  # the last packet may be cut through
-    # Asked for on its own, a part that is not there is reported.
+    assert decoded[: count - 1] == list(range(count - 1))  # the last packet may be incomplete
+    # A missing part is reported when only that part is requested.
     assert all("ends early" in str(item) for item in numbers(str(path), (10**10, 2 * 10**10)))
 
 
@@ -127,4 +127,4 @@ def test_a_file_without_pictures_is_refused(tmp_path):
         read_timeline(str(path))
     still = write_images(tmp_path / "d", 1)[0]
     still.rename(tmp_path / "b.mp4")
-    assert len(read_timeline(str(tmp_path / "b.mp4")).timestamps_ns) == 1  # a single picture is a short video
+    assert len(read_timeline(str(tmp_path / "b.mp4")).timestamps_ns) == 1  # a single picture is a very short video

@@ -1,4 +1,4 @@
-"""What tests of jobs share: a drive of made-up images, a small network's weights."""
+"""Fixtures for tests of jobs: a drive of generated images, and the weights of a small network."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def weights(tmp_path_factory):
         torch.nn.init.normal_(memory.proj.weight, std=0.2)
     with torch.no_grad():
         model.camera_head.pose_branch.fc2.weight.mul_(0.1)
-        bias = torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / 4  # four rounds add up
+        bias = torch.tensor([0, 0, 0.1, 0, 0, 0, 1, 0.8, 1.2]) / 4  # the corrections of four rounds are summed
         model.camera_head.pose_branch.fc2.bias.copy_(bias)
     path = tmp_path_factory.mktemp("weights") / "net.safetensors"
     save_checkpoint(model, path)

@@ -1,4 +1,4 @@
-"""Runs of jobs.reconstruct in this process and in one of their own, and what they left in the output."""
+"""Runs of jobs.reconstruct in this process or in a new one, and the files that they leave in the output."""
 
 import hashlib
 import os
@@ -9,17 +9,17 @@ from jobs import reconstruct
 from pipeline.fleet.records.ledger import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
-# no stage beyond the main path, and another try at once
+# only the main path, and further tries without waiting
 PLAIN = ("--no-stops", "--no-turns", "--no-loops", "--fleet.retry-after-s", "0")
 
 
 def run(*arguments):
-    """Run here; returns the exit code."""
+    """Run in this process; returns the exit code."""
     return reconstruct.main([str(a) for a in arguments])
 
 
 def results(output):
-    """Drive -> file -> hash of everything published but the manifest, which holds times."""
+    """Drive -> file -> hash of every published file except the manifest, which contains times."""
     return {
         manifest.parent.name: {
             str(path.relative_to(manifest.parent)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -35,16 +35,16 @@ def states(output):
 
 
 def left_over(output):
-    """Anything of a run in progress that is still there."""
+    """Files of a run in progress that still exist."""
     return [p for name in ("_staging", "_leases") for p in Path(output).glob(f"{name}/**/*") if p.is_file()]
 
 
 def command(*arguments):
-    """The words that run the job in a process of its own."""
+    """The command that runs the job in a new process."""
     return [sys.executable, "-m", "jobs.reconstruct", *(str(a) for a in arguments)]
 
 
 def environment(**more):
-    """The environment of such a process: this checkout's code, and no Ray but the one it is told."""
+    """The environment of such a process: the code of this checkout, and no Ray cluster except the given one."""
     own = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return {**own, "PYTHONPATH": str(ROOT), **more}

@@ -1,4 +1,4 @@
-"""The command that measures: a table for people, JSON for machines."""
+"""jobs.benchmark prints a table, and writes JSON for programs."""
 
 import json
 
@@ -55,12 +55,12 @@ def test_accuracy_of_the_network_is_measured_with_and_without_its_memory(tmp_pat
     assert [drive["seed"] for drive in said["drives"]] == [50]
     assert said["chunk"] == 12 and said["chunks_a_drive"] == 3
     errors = {scope: said["summary"][scope]["ate_percent_median"] for scope in ("full", "without GCS", "without GCM")}
-    assert len(set(errors.values())) == 3  # the memory and its sum are really left out
-    assert all(error < 10 for error in errors.values())  # a network without training is at 30 and more
+    assert len(set(errors.values())) == 3  # the memory, or its sum, is really left out
+    assert all(error < 10 for error in errors.values())  # an untrained network has 30 or more
     assert said["summary"]["full"]["turns"] == 0 and said["summary"]["full"]["turn_error_median"] is None
     assert said["drives"][0]["scores"]["full"]["abs_rel"] < 0.3
     assert len(list(tmp_path.iterdir())) == 1
-    assert main(arguments) == 0  # from the cache
+    assert main(arguments) == 0  # the second time from the cache
     again = json.loads(capsys.readouterr().out)
     assert list(again["summary"]) == ["full"] and again["summary"]["full"] == said["summary"]["full"]
 
@@ -87,7 +87,7 @@ def test_only_drives_with_enough_turns_are_measured(capsys):
 
 
 @pytest.mark.parametrize("wrong", [["--what", "weather"], ["--what", "decode", "--decode.frames", "0"]])
-def test_what_cannot_be_measured_is_a_usage_error_that_names_it(wrong, capsys):
+def test_a_setting_that_cannot_be_measured_is_a_usage_error_that_names_it(wrong, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(wrong)
     assert stopped.value.code == 2
@@ -95,7 +95,7 @@ def test_what_cannot_be_measured_is_a_usage_error_that_names_it(wrong, capsys):
 
 
 @pytest.mark.slow
-def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_path, capsys):
+def test_the_network_is_compared_with_its_plain_twin_and_the_published_schedule(tmp_path, capsys):
     file = tmp_path / "network.json"
     small = ["preset", "city_tiny", "frames", "9", "height", "32", "width", "64", "chunk-size", "4", "overlap", "2"]
     options = [f"--network.{v}" if i % 2 == 0 else v for i, v in enumerate(small)]
@@ -110,7 +110,7 @@ def test_the_network_is_measured_beside_its_twin_and_the_published_schedule(tmp_
 
 
 @pytest.mark.full  # the compiler takes a minute
-def test_compiled_blocks_are_measured_beside_the_others(tmp_path):
+def test_compiled_blocks_are_compared_with_the_others(tmp_path):
     file = tmp_path / "network.json"
     small = ["preset", "city_tiny", "frames", "9", "height", "32", "width", "64", "chunk-size", "4", "overlap", "2"]
     options = [f"--network.{v}" if i % 2 == 0 else v for i, v in enumerate(small)]
@@ -118,7 +118,7 @@ def test_compiled_blocks_are_measured_beside_the_others(tmp_path):
     assert json.loads(file.read_text())["speedup_of_compiled_blocks"] > 0
 
 
-def test_the_store_keeps_its_budgets_and_says_how_fast_it_is(tmp_path, capsys):
+def test_the_store_keeps_its_budgets_and_its_speed_is_measured(tmp_path, capsys):
     file = tmp_path / "store.json"
     small = ["--store.chunk-bytes", "4000", "--store.chunks", "10", "--store.scratch-folder", str(tmp_path)]
     assert main(["--what", "store", *small, "--json", str(file)]) == 0
@@ -143,7 +143,8 @@ def test_publishing_and_whole_drives_are_measured_and_drawn_from_stored_figures(
     assert all(0 < d["cpu_seconds"]["forward"] < d["total_cpu_seconds"] for d in drives)
     assert all(d["peak_family_bytes"] > d["peak_resident_bytes"] > 10**8 for d in drives)
     known = ["--drive.measured", str(file), "--figure", str(picture)]
-    assert main(["--what", "drive", *small, "--drive.overlap", "3", *known]) == 0  # drawn, not measured again
+    # the stored figures are drawn, not measured again
+    assert main(["--what", "drive", *small, "--drive.overlap", "3", *known]) == 0
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert main(["--what", "drive", *small, "--drive.overlap", "2", *known]) == 1
     assert "was measured with other settings: overlap" in capsys.readouterr().err
@@ -164,7 +165,7 @@ def test_the_back_end_is_measured_on_scenarios_against_the_published_figures(sha
     assert "seed 1, noise 2, 2 wrong loops" in capsys.readouterr().out
 
 
-def test_without_scenarios_the_back_end_is_not_measured_and_it_says_why(tmp_path, capsys):
+def test_without_scenarios_the_back_end_is_not_measured_and_the_error_says_why(tmp_path, capsys):
     assert main(["--what", "backend", "--backend.scenarios", str(tmp_path)]) == 1
     assert "chunked_drive.py does not exist" in capsys.readouterr().err
 

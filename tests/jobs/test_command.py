@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("kind", [DecodeError, CheckpointError, ValueError])
-def test_what_is_wrong_with_the_input_is_one_line_and_exit_code_1(kind, capsys):
+def test_an_error_in_the_input_gives_one_line_and_exit_code_1(kind, capsys):
     def action():
         raise kind("drive 7: frame 3 is\n  broken")
 
@@ -22,7 +22,7 @@ def test_what_is_wrong_with_the_input_is_one_line_and_exit_code_1(kind, capsys):
     assert capsys.readouterr().err == "error: drive 7: frame 3 is broken\n"
 
 
-def test_a_bug_shows_where_it_is(capsys):
+def test_a_bug_is_printed_with_its_traceback(capsys):
     def action():
         raise KeyError("oops")
 
@@ -32,7 +32,7 @@ def test_a_bug_shows_where_it_is(capsys):
     assert "bug of the program" in err
 
 
-def test_paths_keep_their_letters_where_the_locale_says_ascii(tmp_path):
+def test_letters_of_paths_are_kept_with_an_ascii_locale(tmp_path):
     folder = tmp_path / "Straße_東京"
     folder.mkdir()
     ascii_only = {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -50,7 +50,7 @@ def test_characters_that_the_terminal_cannot_show_are_escaped(tmp_path):
     assert "Traceback" not in said.stderr and "\\u6771" in said.stdout + said.stderr
 
 
-def test_a_current_folder_that_was_deleted_is_one_line(tmp_path):
+def test_a_deleted_current_folder_gives_a_one_line_error(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()
     words = f'rmdir "$PWD"; exec "{sys.executable}" -m jobs.status --output {tmp_path}'
@@ -59,7 +59,7 @@ def test_a_current_folder_that_was_deleted_is_one_line(tmp_path):
     assert (said.returncode, said.stderr) == (1, "error: the current folder was deleted; change to one that exists\n")
 
 
-def test_an_interrupt_is_no_result(capsys):
+def test_an_interrupted_command_ends_with_130_and_says_so(capsys):
     def action():
         raise KeyboardInterrupt
 
@@ -88,7 +88,7 @@ sys.exit(run_command(action))
         ("'x' * 9", "raise KeyboardInterrupt", 130, "interrupted; nothing unfinished counts as a result\n"),
     ],
 )
-def test_a_reader_that_goes_early_is_no_bug_and_hides_no_error(said, then, code, error):
+def test_a_closed_output_pipe_is_not_reported_as_a_bug_and_errors_are_still_shown(said, then, code, error):
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     words = [sys.executable, "-c", BEHIND_A_PIPE.format(said=said, then=then)]
     pipe = subprocess.PIPE
@@ -99,7 +99,7 @@ def test_a_reader_that_goes_early_is_no_bug_and_hides_no_error(said, then, code,
     assert process.returncode == code
 
 
-def test_a_pipe_that_breaks_elsewhere_is_one(capsys):
+def test_a_broken_pipe_of_a_socket_is_reported_as_a_bug(capsys):
     def action():
         raise BrokenPipeError("of a socket")
 

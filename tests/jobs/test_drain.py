@@ -1,4 +1,4 @@
-"""A machine that is told to go: runs see it, it takes nothing new, and is let go once it is idle."""
+"""jobs.drain: runs see that the node will go, it gets no new work, and the command returns once the node is idle."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The command that compares a result with the truth."""
+"""jobs.evaluate compares a result with the truth."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_a_published_drive_is_measured_printed_written_and_drawn(drive, tmp_path
     assert figure.stat().st_size > 20_000
 
 
-def test_an_output_and_a_root_need_the_drives_name_only_once(drive, tmp_path, capsys):
+def test_the_drives_name_is_given_once_for_an_output_and_a_folder_of_truths(drive, tmp_path, capsys):
     output, root = str(tmp_path / "out"), str(tmp_path / "truth")
     assert main(["--pred", output, "--drive", "07", "--truth", root, "--json", "-"]) == 0
     whole = json.loads(capsys.readouterr().out)
@@ -63,7 +63,7 @@ def test_an_output_and_a_root_need_the_drives_name_only_once(drive, tmp_path, ca
     assert (whole["frames"]["compared"], less["frames"]["compared"]) == (20, 19)
     assert less["frames"]["filled_skipped"] == 1
     assert less["depth"] is None and less["depth_note"] == "not requested"
-    assert less["trajectory"]["sim3"]["rpe"]["over_1_frame"]["pairs"] == 17  # none across the gap
+    assert less["trajectory"]["sim3"]["rpe"]["over_1_frame"]["pairs"] == 17  # no pair of frames spans the gap
 
 
 def test_files_of_poses_can_be_compared(tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_the_numbers_of_kitti_00_are_those_that_evo_gives(shared, capsys):
         assert rpe["rotation_mean"] == pytest.approx(expected[f"rpe100m_rot_deg_mean_{name}"], rel=1e-6)
 
 
-def test_what_cannot_be_compared_is_one_line_and_exit_code_1(drive, tmp_path, capsys):
+def test_an_impossible_comparison_gives_one_line_and_exit_code_1(drive, tmp_path, capsys):
     pred, truth = drive
     short, nan = tmp_path / "short.txt", tmp_path / "nan.txt"
     write_kitti_poses(short, walk(19))
@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_one_line_and_exit_code_1(drive, tmp_path, ca
 
 
 @pytest.mark.parametrize("wrong", [["--tolerance", "-1"], ["--tolerance", "nan"], ["--max-depth", "0"]])
-def test_settings_that_make_no_sense_are_one_line_that_names_them(drive, wrong, capsys):
+def test_invalid_settings_give_one_line_that_names_them(drive, wrong, capsys):
     assert main(["--pred", drive[0], "--truth", drive[1], *wrong]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: " + wrong[0].strip("-").replace("-", "_"))

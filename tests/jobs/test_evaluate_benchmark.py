@@ -1,4 +1,4 @@
-"""One command reconstructs and scores a benchmark: variants, failures, what is there already."""
+"""jobs.evaluate --benchmark reconstructs and scores a data set: variants, failures, results that exist already."""
 
 import json
 from pathlib import Path
@@ -25,9 +25,7 @@ def published_at(output, benchmark, variant, drive):
     return open_drive(str(output / benchmark / variant), drive).manifest.published_at
 
 
-def test_a_benchmark_is_scored_with_and_without_parts_failures_are_named_and_only_they_run_again(
-    weights, tmp_path, capsys
-):
+def test_a_benchmark_is_scored_by_variant_and_only_failed_sequences_run_again(weights, tmp_path, capsys):
     data, output = tmp_path / "data", tmp_path / "out"
     layouts.virtual_kitti(data)
     layouts.virtual_kitti(data, scene="Scene02")
@@ -69,11 +67,11 @@ def test_a_benchmark_is_scored_with_and_without_parts_failures_are_named_and_onl
         path.write_bytes(content)
     assert evaluate("virtual-kitti", data, output, weights, "--ablate", "gcs,loops", "--json", "-") == 0
     second = json.loads(capsys.readouterr().out)
-    assert [s for s in second["scores"] if s["sequence"] == "Scene01/clone"] == good  # to the second and the byte
+    assert [s for s in second["scores"] if s["sequence"] == "Scene01/clone"] == good  # unchanged in time and content
     assert len(second["scores"]) == 6 and not any(s["failed"] for s in second["scores"])
     assert published_at(output, "virtual-kitti", "full", "Scene01-clone") == manifests[0].published_at
 
-    # a score that was lost is made again without the reconstruction; other settings are not taken for the same
+    # a lost score is made again without a new reconstruction; with other settings all is made again
     note = output / "virtual-kitti/full/_scores/Scene01-clone.json"
     note.unlink()
     assert evaluate("virtual-kitti", data, output, weights, "--sequences", "Scene01/clone", "--json", "-") == 0
@@ -90,7 +88,7 @@ def test_fisheye_frames_are_rectified_once_and_scored_against_the_scan(weights, 
     layouts.oxford_spires(data)
     assert evaluate("oxford-spires", data, output, weights, "--ablate", "gcm", "--run.no-loops", "--json", "-") == 0
     full, gcm = json.loads(capsys.readouterr().out)["scores"]
-    assert full["clouds"]["true"] == gcm["clouds"]["true"] < 2000  # thinned, without the part far from the walk
+    assert full["clouds"]["true"] == gcm["clouds"]["true"] < 2000  # the thinned scan without the part far from the walk
     assert full["clouds"]["threshold"] == 4.0 and full["compared"] == 12 and full["ate"] != gcm["ate"]
     name = "2024-03-12-keble-college-02"
     folder = output / "oxford-spires" / "_frames" / name
@@ -119,14 +117,14 @@ def test_the_real_clip_is_scored_as_a_kitti_sequence(weights, shared, tmp_path, 
         (("--sequences", "Scene99/clone"), "no sequence Scene99/clone"),
     ],
 )
-def test_what_does_not_fit_together_is_said(weights, tmp_path, capsys, more, said):
+def test_options_that_do_not_fit_together_are_refused_with_the_reason(weights, tmp_path, capsys, more, said):
     layouts.virtual_kitti(tmp_path)
     assert evaluate("virtual-kitti", tmp_path, tmp_path / "out", weights, *more) == 1
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1
 
 
-def test_modes_are_not_mixed(tmp_path, capsys):
+def test_options_of_both_modes_together_are_refused(tmp_path, capsys):
     assert main(["--pred", "a", "--truth", "b", "--data", "c"]) == 1
     assert main(["--benchmark", "kitti", "--data", "c"]) == 1
     assert main([]) == 1

@@ -24,7 +24,7 @@ def test_depth_maps_hold_the_depth_of_the_published_points(drive, weights, tmp_p
     said = json.loads((to / "depth" / "depth.json").read_text())
     scale = said["depth_scale"]
     maps = {one["frame_index"]: one for one in said["frames"]}
-    assert sorted(maps) == [n for n in range(FRAMES) if n != 4]  # it has a pose, but no depth of its own
+    assert sorted(maps) == [n for n in range(FRAMES) if n != 4]  # the frame has a pose, but no depth
     assert np.log2(scale) == int(np.log2(scale))
     published = open_drive(str(out), "drive-1")
     cameras = published.cameras
@@ -44,7 +44,8 @@ def test_depth_maps_hold_the_depth_of_the_published_points(drive, weights, tmp_p
         compared += int(near.sum())
     assert compared > 0.9 * published.manifest.counts.points > 1000
     names = [f"frame_{n:06d}.png" for n in range(FRAMES)]  # frame10 sorts before frame2
-    assert sorted(p.name for p in (to / "images").iterdir()) == [*names[:4], *names[5:]]  # what is no image stays
+    # a file that is not an image is copied unchanged
+    assert sorted(p.name for p in (to / "images").iterdir()) == [*names[:4], *names[5:]]
     assert "1 frames cannot be decoded" in capsys.readouterr().out
     assert (to / "images" / names[12]).read_bytes() == (drive / "frame12.png").read_bytes()
     capsys.readouterr()
@@ -53,7 +54,7 @@ def test_depth_maps_hold_the_depth_of_the_published_points(drive, weights, tmp_p
     assert export.main(again) == 0
     assert json.loads((to / "depth" / "depth.json").read_text())["depth_scale"] == 100
     assert not np.asarray(Image.open(next((to / "depth").glob("*.png")))).any()
-    # predictions of another drive's making are told from its own
+    # predictions of another run are recognised and refused
 
     poses = next(out.joinpath("drive-1").rglob("poses.parquet"))
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Results of an older version: today's commands read them, and take them for what the same settings make.
+"""Results of an older version: today's commands read them, and recognise them as results of the same settings.
 
 `tests/publish/data/result-of-733c2cb.tar.xz` was made by commit 733c2cb of ten rendered frames (`jobs.reconstruct
 --keep-predictions` and the SETTINGS below). The drive's calib.txt is left out: that version did not read it.
@@ -21,18 +21,19 @@ from pipeline.settings_file import settings_from_dict
 from tests.jobs.runs import run
 
 ARCHIVE = Path(__file__).parents[1] / "publish/data/result-of-733c2cb.tar.xz"
-SETTINGS = ("--chunk-size", 6, "--overlap", 3, "--publish.voxel-size", 0.3, "--no-stops", "--no-refine")  # no stage yet
+# --no-refine: the older version had no refinement
+SETTINGS = ("--chunk-size", 6, "--overlap", 3, "--publish.voxel-size", 0.3, "--no-stops", "--no-refine")
 
 
 @pytest.fixture
 def older(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path)  # our own; filters came with Python 3.11.4
+        archive.extractall(tmp_path)  # the archive is this project's own; tarfile has filters since Python 3.11.4
     return tmp_path
 
 
 def decided(older, *words):
-    """What a run of these words would do for the drive."""
+    """What a run with these options would do for the drive."""
     arguments = [str(word) for word in (older / "city/sequences/00", *SETTINGS, *words)]
     config = settings_from(RunConfig, arguments, prog="jobs.reconstruct").with_arithmetic(on_gpus=False, bfloat16=False)
     drive = find_drive(config.input, stride=config.stride, start=config.start, camera=config.camera)
@@ -87,7 +88,7 @@ def test_an_older_result_is_joined_again_from_its_kept_predictions(older):
     assert (after.identity, after.counts.frames) == (before.identity, 10)
 
 
-def test_settings_that_are_constants_now_are_read_where_they_had_the_same_value(older):
+def test_former_settings_that_are_constants_now_are_accepted_with_the_constants_value(older):
     config = json.loads((older / "out/00/manifest.json").read_text())["config"]
     assert config["backend"]["rounds"] == 5
     assert settings_from_dict(config).backend.rounds == 5

@@ -1,4 +1,4 @@
-"""Command lines from settings: what --help shows, values without a name, a settings file, misspelt options."""
+"""Command lines are made from settings: --help, positional values, a settings file, misspelt options."""
 
 import importlib
 import re
@@ -39,7 +39,7 @@ def test_help_of_every_command_shows_at_most_forty_options(command, capsys):
     assert {"settings", "help"} <= set(shown)
 
 
-def test_help_of_a_reconstruction_has_parts_by_what_a_user_wants(capsys):
+def test_help_of_jobs_reconstruct_is_grouped_by_what_a_user_wants(capsys):
     said = help_of("jobs.reconstruct", capsys)
     assert re.findall(r"^(\S.*):$", said, re.M) == [
         "input",
@@ -52,13 +52,13 @@ def test_help_of_a_reconstruction_has_parts_by_what_a_user_wants(capsys):
     assert "pipeline/settings.md" in said
 
 
-def test_every_setting_of_a_reconstruction_is_in_a_part_or_an_experts():
+def test_every_setting_of_jobs_reconstruct_has_a_group_or_is_for_experts():
     assert [one.name for one in settings_of(RunConfig) if not one.expert and one.group is None] == []
     assert [one.name for one in settings_of(RunConfig) if one.expert and one.group is not None] == []
 
 
 @pytest.mark.parametrize("kind", [RunConfig, TrainConfig])
-def test_every_setting_has_a_text(kind):
+def test_every_setting_has_a_description(kind):
     assert [one.name for one in settings_of(kind) if not one.text] == []
 
 
@@ -67,7 +67,7 @@ def test_a_benchmark_shows_the_settings_of_its_subject(capsys):
     assert "decode.frames" in options(help_of("jobs.benchmark", capsys, "--what", "decode"))
 
 
-def test_what_an_expert_sets_is_taken_from_the_command_line_and_a_file(tmp_path):
+def test_expert_settings_are_read_from_the_command_line_and_from_a_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text("[backend]\nmax-pixels = 512\n[backend.quality]\nnoise_warn = 3\n[fleet]\nlease_s = 30")
     config = settings_from(RunConfig, ["--settings", str(file), "--backend.max-pixels", "99"], prog="jobs.reconstruct")
@@ -75,12 +75,12 @@ def test_what_an_expert_sets_is_taken_from_the_command_line_and_a_file(tmp_path)
 
 
 @pytest.mark.parametrize("words", [["DRIVE", "--stride", "2"], ["--stride", "2", "DRIVE"], ["--stride=2", "DRIVE"]])
-def test_the_input_needs_no_name(words):
+def test_the_input_may_be_given_without_its_option(words):
     config = settings_from(RunConfig, [*words, "--no-loops"], prog="jobs.reconstruct")
     assert (config.input, config.stride, config.loops) == ("DRIVE", 2, False)
 
 
-def test_values_without_a_name_fill_the_fields_that_have_none_yet():
+def test_positional_values_fill_the_fields_that_have_no_value_yet():
     def given(*words):
         config = settings_from(ExportConfig, [*words, "--to", "x", "--format", "ply", "tum"], prog="jobs.export")
         return config.output, config.drive, config.format
@@ -90,7 +90,7 @@ def test_values_without_a_name_fill_the_fields_that_have_none_yet():
     )
 
 
-def test_values_of_several_words_are_taken_as_many_as_there_are():
+def test_an_option_of_several_values_takes_all_values_that_follow():
     words = ["out", "7", "--to", "x", "--format", "ply", "--frames", "3", "9", "--box", "-1", "-2", "-3", "1", "2", "3"]
     config = settings_from(ExportConfig, [*words, "--images"], prog="jobs.export")
     assert (config.selection.frames, config.images) == ((3, 9), True)
@@ -110,7 +110,7 @@ def test_values_of_several_words_are_taken_as_many_as_there_are():
         (["--xyz=3"], "did you mean --"),
     ],
 )
-def test_what_no_option_takes_is_a_line_with_the_nearest_one(words, message, capsys):
+def test_an_unknown_option_gives_one_line_with_the_nearest_option(words, message, capsys):
     with pytest.raises(SystemExit) as leaving:
         settings_from(RunConfig, words, prog="jobs.reconstruct")
     assert leaving.value.code == 2
@@ -142,7 +142,7 @@ class Outer:
             raise ValueError("--inner.depth is too small")
 
 
-def test_a_settings_file_of_any_command_may_leave_out_what_must_be_given(tmp_path):
+def test_a_settings_file_may_leave_out_required_settings(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text("least = 4\n[inner]\ndepth = 5")
     config = settings_from(Outer, ["--settings", str(file), "there"], prog="jobs.some")
@@ -156,7 +156,7 @@ def test_a_settings_file_of_any_command_may_leave_out_what_must_be_given(tmp_pat
     assert settings_from(Outer, ["--settings", str(file)], prog="jobs.some") == Outer("here")
 
 
-def test_a_settings_file_comes_before_the_values_that_a_command_begins_with(tmp_path):
+def test_values_of_a_settings_file_replace_the_defaults_of_a_command(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text("[inner]\ndepth = 5")
     begin = Outer("there", Inner(9), 2)

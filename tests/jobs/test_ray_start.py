@@ -1,4 +1,4 @@
-"""A Ray that does not come up is one line that says what happened and what to do, never a bug of the program."""
+"""Where Ray does not start, one line says what happened and what to do; it is not reported as a bug."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def reconstruct(drive, weights, out, *arguments, meanwhile=None, **environment):
-    """The command in a process of its own (never a second Ray in this one): exit code and its errors."""
+    """Run the command in a new process (this one must not start a second Ray); returns exit code and errors."""
     command = [sys.executable, "-m", "jobs.reconstruct", "--input", str(drive), "--weights", weights]
     command += ["--output", str(out), *arguments]
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -30,15 +30,15 @@ def reconstruct(drive, weights, out, *arguments, meanwhile=None, **environment):
     return process.returncode, [line for line in said.splitlines() if line.startswith("error:")], said
 
 
-def test_an_address_that_cannot_be_joined_is_said(drive, weights, tmp_path):
+def test_an_address_that_cannot_be_joined_is_reported(drive, weights, tmp_path):
     code, errors, said = reconstruct(drive, weights, tmp_path / "out", "--address", "127.0.0.1")
     assert code == 1 and len(errors) == 1 and "Traceback" not in said
     assert "cannot join the Ray cluster at 127.0.0.1" in errors[0] and "check --address" in errors[0]
     assert not list((tmp_path / "out").rglob("_leases/*"))
 
 
-def test_a_ray_that_cannot_start_says_why(drive, weights, tmp_path):
-    long = tmp_path / ("x" * 100)  # no room for the names of its sockets
+def test_the_reason_is_reported_where_ray_cannot_start(drive, weights, tmp_path):
+    long = tmp_path / ("x" * 100)  # the path is too long for the names of Ray's sockets
     long.mkdir()
     code, errors, said = reconstruct(drive, weights, tmp_path / "out", RAY_TMPDIR=str(long))
     assert code == 1 and len(errors) == 1 and "Traceback" not in said
@@ -75,7 +75,7 @@ ray.shutdown()
 """
 
 
-def test_a_ray_for_this_machine_listens_on_loopback_alone():
+def test_a_ray_for_this_machine_listens_on_the_loopback_interface_only():
     """Every port of every process that was started; what told Ray so is gone from this process's environment. The user
     has no home to write to, as in many containers: Ray's token is in the environment then."""
     env = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
@@ -90,7 +90,7 @@ def test_a_ray_for_this_machine_listens_on_loopback_alone():
 
 
 @pytest.mark.full
-def test_a_ray_that_is_too_slow_to_start_says_that_the_machine_is_busy(drive, weights, tmp_path):
+def test_where_ray_starts_too_slowly_the_error_says_that_the_machine_is_busy(drive, weights, tmp_path):
     stopped = []
 
     def stop_the_raylet(command):

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 @pytest.fixture
 def kept(drive, weights, tmp_path):
-    """A published drive with its predictions, its input gone."""
+    """A published drive with kept predictions; its input is removed."""
     out = tmp_path / "out"
     arguments = ("--input", drive, "--output", out, "--weights", weights, "--keep-predictions")
     assert run(*arguments, "--publish.confidence-share", 0.5) == 0
@@ -42,17 +42,17 @@ def test_the_same_settings_give_the_same_result(kept, capsys):
     assert "verdict" in capsys.readouterr().out
 
 
-def test_other_settings_change_what_they_should_and_keep_the_rest(kept):
+def test_other_settings_change_the_result_and_nothing_else(kept):
     before = open_drive(str(kept), "drive-1").manifest
     arguments = ["--output", str(kept), "--drive", "drive-1", "--publish.voxel-size", "0.5"]
     assert realign.main(arguments) == 0
     after = open_drive(str(kept), "drive-1").manifest
     assert after.counts.points < before.counts.points
-    assert after.config["publish"]["confidence_share"] == 0.5  # from the first run
+    assert after.config["publish"]["confidence_share"] == 0.5  # the time of the first run
     assert after.identity != before.identity
 
 
-def test_a_drive_without_kept_predictions_says_what_to_do(tmp_path, capsys):
+def test_the_error_for_a_drive_without_kept_predictions_says_what_to_do(tmp_path, capsys):
     assert realign.main(["--output", str(tmp_path), "--drive", "nowhere"]) == 1
     assert "--keep-predictions" in capsys.readouterr().err
 
@@ -72,7 +72,7 @@ def test_kept_predictions_and_the_result_survive_a_failed_overwrite(kept, tmp_pa
     assert realign.main(["--output", str(kept), "--drive", "drive-1"]) == 0
 
 
-def test_a_damaged_note_is_named(kept, capsys):
+def test_a_damaged_staged_json_is_named_in_the_error(kept, capsys):
     note = kept / "_staging" / "drive-1" / "staged.json"
     values = json.loads(note.read_text())
     del values["staged"]["attempt"]

@@ -1,4 +1,4 @@
-"""The main job as users start it: real frames, real Ray, real process groups, and what can be wrong."""
+"""The main job as users start it: real frames, real Ray, real process groups, and every kind of bad input."""
 
 import io
 import json
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 
 def error_of(capsys, *arguments):
-    """Run a job that must fail: its one line."""
+    """Run a job that must fail; returns its one line on stderr."""
     capsys.readouterr()
     assert run(*arguments) == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
@@ -61,7 +61,9 @@ def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_pa
     assert not (out / "_staging").exists()
 
 
-def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_again(drive, weights, tmp_path, capsys):
+def test_the_same_command_does_nothing_and_other_settings_or_overwrite_do_the_drive_again(
+    drive, weights, tmp_path, capsys
+):
     out = tmp_path / "out"
     arguments = ("--input", drive, "--output", out, "--weights", weights)
     assert run(*arguments) == 0
@@ -90,7 +92,7 @@ def test_the_same_command_again_does_nothing_other_settings_or_overwrite_do_it_a
 @pytest.mark.slow
 def test_one_and_two_workers_give_the_same_result(drive, weights, tmp_path):
     found = []
-    for workers in (1, 2):  # three processes: tests/forward/test_memory_sync.py
+    for workers in (1, 2):  # tests/forward/test_memory_sync.py uses three processes
         out = tmp_path / f"out{workers}"
         assert run("--input", drive, "--output", out, "--weights", weights, "--workers", workers) == 0
         poses = open_drive(str(out), "drive-1").poses
@@ -107,7 +109,7 @@ def test_one_and_two_workers_give_the_same_result(drive, weights, tmp_path):
     np.testing.assert_allclose(confidence_of_two, confidence_of_one, rtol=1e-4)
 
 
-@pytest.mark.full  # the clip is scored by tests/jobs/test_evaluate_benchmark.py in CI
+@pytest.mark.full  # in CI, tests/jobs/test_evaluate_benchmark.py reconstructs and scores this clip
 def test_real_kitti_frames_run_in_two_processes(shared, tmp_path, capsys):
     frames = shared / "data" / "kitti" / "sequences" / "90" / "image_0"
     settings = ("--preset", "city_tiny", "--chunk-size", 20, "--overlap", 10, "--workers", 2)
@@ -152,7 +154,7 @@ def test_too_many_bad_images_fail_the_drive_and_leave_nothing(drive, weights, tm
     assert no_result_in(tmp_path / "out")
 
 
-def test_a_video_runs_and_one_that_ends_early_has_the_frames_that_are_there(weights, tmp_path):
+def test_a_video_is_reconstructed_also_where_it_ends_early(weights, tmp_path):
     path = tmp_path / "clip.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -212,7 +214,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(case, drive, weights, tmp_path, capsys):
+def test_bad_input_gives_one_line_that_names_it_and_no_files(case, drive, weights, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     torch.save({"some.tensor": torch.zeros(2)}, tmp_path / "wrong.pt")
     arguments, expected = BAD_INPUT[case]
@@ -226,7 +228,7 @@ def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(case, drive, wei
     assert no_result_in(tmp_path)
 
 
-def test_an_output_that_cannot_be_written_is_said_before_the_work(drive, weights, tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_reported_before_any_work(drive, weights, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     line = error_of(capsys, "--input", drive, "--output", blocked / "out", "--weights", weights)
@@ -243,10 +245,10 @@ def test_a_decompression_bomb_is_a_bad_frame_and_costs_no_memory(drive, weights,
 
 
 @pytest.mark.parametrize("bias, named", [(float("nan"), "not finite numbers: "), (1e4, "drive-1")])
-def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys, bias, named):
+def test_weights_that_give_values_that_are_not_finite_fail_the_drive(drive, tmp_path, capsys, bias, named):
     model = Reconstructor(NETWORK)
     with torch.no_grad():
-        model.depth_head.output2[2].bias.fill_(bias)  # depth is its exponential
+        model.depth_head.output2[2].bias.fill_(bias)  # depth is the exponential of this value
     save_checkpoint(model, tmp_path / "bad.safetensors")
     line = error_of(capsys, "--input", drive, "--output", tmp_path / "out", "--weights", tmp_path / "bad.safetensors")
     assert named in line and "not finite" in line
@@ -254,11 +256,11 @@ def test_weights_that_give_no_numbers_fail_the_drive(drive, tmp_path, capsys, bi
 
 
 @pytest.mark.slow
-def test_a_killed_job_leaves_nothing_that_looks_whole_and_the_next_one_finishes(weights, tmp_path):
+def test_a_killed_job_leaves_no_result_and_the_next_one_completes_it(weights, tmp_path):
     out = tmp_path / "out"
     drive = tmp_path / "drive-1"
     drive.mkdir()
-    for number in range(100):  # not done before the signal comes, on a busy machine too
+    for number in range(100):  # so many frames that the job is not done before the signal comes
         image(number % 40).save(drive / f"frame{number}.png")
     command = [
         sys.executable,
@@ -294,7 +296,7 @@ def test_a_store_that_vanishes_fails_the_drive_with_its_name(drive, weights, tmp
     assert no_result_in(tmp_path / "out")
 
 
-def test_frames_in_which_the_car_stands_are_left_out_and_have_a_row_all_the_same(weights, tmp_path, capsys):
+def test_frames_in_which_the_car_stands_are_left_out_but_have_a_row(weights, tmp_path, capsys):
     drive = tmp_path / "light"
     drive.mkdir()
     for number, place in enumerate([*range(8), *[7] * 20, *range(8, 15)]):

@@ -1,4 +1,4 @@
-"""A run over many drives whose disks fill up or whose node goes away, for real: small file systems, several nodes."""
+"""Runs over many drives on disks that really fill up (small file systems), or with a node that is really removed."""
 
 import shutil
 import subprocess
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.full, pytest.mark.timeout(600)]
 
 
 def in_small_disk(folder, size, *arguments):
-    """The command with a file system of so many bytes at `folder`, in a mount namespace of its own: exit code, output,
-    and what lay in the folder at the end (copied beside it)."""
+    """Run the command in a new mount namespace with a file system of this many bytes at `folder`: exit code, output,
+    and the files in the folder at the end (copied beside it)."""
     folder.mkdir()
     script = 'mount -t tmpfs -o size="$1" small "$2" || exit 99; shift 2; "$@"; code=$?; '
     script += 'cp -r "$FOLDER" "$COPY"; exit $code'
@@ -32,7 +32,7 @@ def in_small_disk(folder, size, *arguments):
 
 @pytest.fixture
 def long_and_short(tmp_path):
-    """A fleet of a drive whose data fill a small disk, and one whose data do not."""
+    """Two drives: the data of one fill a small disk, the data of the other do not."""
     fleet = tmp_path / "fleet"
     folder_of_images(fleet / "short", 5)
     (fleet / "long").mkdir()
@@ -65,10 +65,13 @@ def test_a_full_scratch_disk_fails_the_drive_that_fills_it(tmp_path, weights, lo
     reason = read_run(str(out)).rows["long"].reason
     assert "full" in reason and "--scratch" in reason, reason
     assert sorted(results(out)) == ["short"] and not left_over(out)
-    assert run("--input", long_and_short, "--output", out, "--weights", weights, "--plan") == 0  # not held against it
+    # this does not count as a failure of the drive
+    assert run("--input", long_and_short, "--output", out, "--weights", weights, "--plan") == 0
 
 
-def test_a_full_output_disk_fails_what_does_not_fit_and_leaves_nothing_half_written(tmp_path, weights, long_and_short):
+def test_a_full_output_disk_fails_the_drive_that_does_not_fit_without_incomplete_files(
+    tmp_path, weights, long_and_short
+):
     out = tmp_path / "out"
     code, said, copy = in_small_disk(
         out,
@@ -109,7 +112,7 @@ cluster.shutdown()
 
 
 @pytest.mark.timeout(900)
-def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, weights):
+def test_a_lost_node_costs_its_drive_one_try_and_does_not_count_as_a_death(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     for name, count in (("a", 90), ("b", 12)):
         (fleet / name).mkdir(parents=True)
@@ -122,7 +125,7 @@ def test_a_lost_node_costs_its_drive_a_try_and_is_not_held_against_it(tmp_path, 
         address = next(line.strip() for line in nodes.stdout if line.strip().count(":") == 1)
         arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN)
         job = subprocess.Popen(
-            # two ranks: the head has room for one process, so both are on the node that goes
+            # two ranks: the head has a slot for one process, so both run on the node that is removed
             command(*arguments, "--address", address, "--workers", 2, "--groups", 1),
             cwd=ROOT,
             env=environment(),

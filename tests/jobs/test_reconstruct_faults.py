@@ -1,4 +1,4 @@
-"""Faults put in for real into runs over many drives: processes killed and stopped, drives bad in ten ways, a network
+"""Real faults in runs over many drives: processes killed and stopped, drives damaged in ten ways, a network
 that overflows, Ctrl-C, two runs."""
 
 import io
@@ -70,10 +70,10 @@ def truncated_video(drive):
             container.mux(packet)
     data = (drive.parent / "whole.mp4").read_bytes()
     (drive.parent / "whole.mp4").unlink()
-    drive.write_bytes(data[: len(data) // 2])  # without its index, which is at the end
+    drive.write_bytes(data[: len(data) // 2])  # cut off before its index, which is at the end
 
 
-# how a drive is bad -> what is done to it, what its reason says
+# kind of damage -> how the drive is damaged, what the reported reason contains
 TEN_WAYS = {
     "zero-bytes": (zero_bytes, "3 of 6 frames are bad"),
     "cut-short": (cut_short, "3 of 6 frames are bad"),
@@ -89,7 +89,7 @@ TEN_WAYS = {
 
 
 def fleet_of(folder, good, bad):
-    """Manifests of all and of the good drives, and what is said of the bad ones, which are so in ten ways in turn."""
+    """Drive lists of all and of the good drives, and the expected reasons of the bad ones (ten kinds in turn)."""
     rows, reasons = [], {}
     for number in range(good):
         drive = folder_of_images(folder / f"good-{number:03d}", 4 + number % 3)
@@ -106,7 +106,7 @@ def fleet_of(folder, good, bad):
         rows.append(row)
         reasons[drive_id] = reason
     manifest = folder / "drives.jsonl"
-    # bad ones among the good ones
+    # bad drives are distributed among the good ones
     rows.sort(key=lambda row: row["uri"][::-1])
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     only_good = folder / "good.jsonl"
@@ -115,7 +115,7 @@ def fleet_of(folder, good, bad):
 
 
 def bad_among_good(tmp_path, weights, good, bad):
-    """Run them, and the good ones alone; the good ones must come out the same to the byte."""
+    """Run all drives, and the good ones alone; the good results must be equal to the byte."""
     manifest, only_good, reasons = fleet_of(tmp_path / "in", good, bad)
     out, calm = tmp_path / "out", tmp_path / "calm"
     begun = time.monotonic()
@@ -135,12 +135,12 @@ def bad_among_good(tmp_path, weights, good, bad):
 
 
 @pytest.mark.usefixtures("one_ray")
-def test_ten_ways_to_be_bad_are_each_named_and_the_good_drives_are_the_same_to_the_byte(tmp_path, weights):
+def test_ten_kinds_of_damage_are_named_and_the_good_drives_are_equal_to_the_byte(tmp_path, weights):
     bad_among_good(tmp_path, weights, good=3, bad=10)
 
 
 def with_changes(weights, path, change):
-    """A copy of a weights file, its encoder's first layer changed."""
+    """A copy of a weights file in which the first layer of the encoder is changed."""
     with safetensors.safe_open(weights, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(weights)
@@ -151,7 +151,7 @@ def with_changes(weights, path, change):
 
 
 def alternating(tensor):
-    """1 or -1 by channel, so that a layer norm finds no mean to take off."""
+    """1 or -1 by channel, so that the mean that a layer norm subtracts is zero."""
     sign = 1 - 2 * (torch.arange(len(tensor), dtype=tensor.dtype) % 2)
     return sign.reshape(-1, 1, 1, 1).expand_as(tensor).contiguous()
 
@@ -164,9 +164,9 @@ def test_a_network_that_overflows_on_white_frames_fails_that_drive_and_no_other(
     (fleet / "white").mkdir()
     for number in range(8):
         image = Image.new("RGB", (120, 62), "white")
-        image.paste((235, 235, 235), (0, 0, 8, 8))  # a picture of one colour would be flagged as showing nothing
+        image.paste((235, 235, 235), (0, 0, 8, 8))  # a picture of one colour would be flagged as a bad frame
         image.save(fleet / "white" / f"frame{number}.png")
-    # a patch of noise sums up to 170 or so, a white one to 1434: of that, float32 cannot hold a layer norm's squares
+    # a patch of noise sums to about 170, a white one to 1434: there the squares of a layer norm overflow float32
     hot = with_changes(weights, tmp_path / "hot.safetensors", lambda tensor: 2.5e15 * alternating(tensor))
     assert run("--input", fleet, "--output", out, "--weights", hot, *PLAIN) == 1
     assert states(out) == {"a": "published", "c": "published", "white": "failed"}
@@ -178,27 +178,27 @@ def test_a_network_that_overflows_on_white_frames_fails_that_drive_and_no_other(
     assert run("--input", fleet, "--output", tmp_path / "none", "--weights", nan, *PLAIN) == 1
     assert "not finite numbers: " in capsys.readouterr().err and not results(tmp_path / "none")
     assert run("--input", fleet / "white", "--output", out, "--drive-id", "white", "--weights", weights, *PLAIN) == 0
-    assert "white" in results(out)  # other weights: no --retry-failed is needed
+    assert "white" in results(out)  # with other weights no --retry-failed is needed
 
 
 @pytest.mark.full
 @pytest.mark.timeout(5400)
 @pytest.mark.usefixtures("one_ray")
-def test_two_hundred_drives_twenty_of_them_bad(tmp_path, weights):
-    good = int(os.environ.get("CITY_FAULT_DRIVES", "180"))  # fewer on a slow machine
+def test_of_two_hundred_drives_the_twenty_damaged_ones_are_reported_and_the_others_published(tmp_path, weights):
+    good = int(os.environ.get("CITY_FAULT_DRIVES", "180"))  # a slow machine uses fewer
     bad_among_good(tmp_path, weights, good, bad=max(10, good // 9))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("one_ray")
-def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(tmp_path, weights, monkeypatch):
+def test_a_killed_rank_and_a_stopped_rank_cost_their_drive_one_try_each(tmp_path, weights, monkeypatch):
     fleet, out, calm = tmp_path / "fleet", tmp_path / "out", tmp_path / "calm"
     for name, count in (("a", 90), ("b", 80), ("c", 10)):
         (fleet / name).mkdir(parents=True)
         for number in range(count):
             image(number % 40).save(fleet / name / f"frame{number}.png")
-    # longer than ranks of a busy machine wait for each other, or one more try is spent for nothing
+    # longer than ranks on a busy machine wait for each other; otherwise a try would be lost
     barrier = ("--fleet.barrier-timeout-s", 40)
     arguments = ("--input", fleet, "--weights", weights, "--workers", 2, *PLAIN, *barrier)
     assert run(*arguments, "--output", calm) == 0
@@ -208,7 +208,7 @@ def test_a_killed_and_a_stopped_rank_cost_their_drive_one_try_and_nothing_else(t
 
     def told(group, event):
         if isinstance(event, RankUp):
-            pids[event.rank] = event.pid  # of the group that runs now; processes of the one before may still be there
+            pids[event.rank] = event.pid  # the group that runs now; processes of the last group may still exist
         if not isinstance(event, Progress):
             story.append(f"{time.monotonic():.1f} {event}"[:200])
         on_event(group, event)
@@ -240,18 +240,18 @@ def start(*arguments, **options):
 
 
 @pytest.mark.full
-def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(tmp_path, weights):
+def test_ctrl_c_keeps_finished_drives_and_the_same_command_does_the_others(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     for number in range(6):
         folder_of_images(fleet / f"d{number}", 9)
     arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN)
-    # a background shell ignores the signal, and its children with it
+    # a background shell ignores the signal, and so do its children
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
     job = start(*arguments, stdout=subprocess.PIPE, **heard)
     while not list(out.glob("*/manifest.json")):
         assert job.poll() is None
         time.sleep(0.05)
-    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal sends it
     said = "".join(job.communicate(timeout=120))
     assert job.returncode == 130 and "Traceback" not in said, said
     assert "the same command goes on with what is left" in said
@@ -264,7 +264,7 @@ def test_ctrl_c_leaves_what_is_done_and_the_same_command_goes_on(tmp_path, weigh
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_a_killed_driver_is_followed_by_two_runs_at_once_and_every_drive_is_done_once(tmp_path, weights):
+def test_after_a_killed_driver_two_runs_at_once_do_every_drive_once(tmp_path, weights):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     names = [f"d{number}" for number in range(5)]
     for name in names:
@@ -290,6 +290,7 @@ def test_a_killed_driver_is_followed_by_two_runs_at_once_and_every_drive_is_done
     assert all((out / name / "manifest.json").read_bytes() == text for name, text in before.items())
     runs = [read_run(str(out), run_id) for run_id in list_runs(str(out))[1:]]
     published = [row.drive_id for state in runs for row in state.in_state("published")]
-    assert len(set(published)) == len(published) and not set(published) & done  # each by one of them,
-    assert len(set(names) - set(published) - done) <= 1  # or by a task of the killed one that outlived it
+    # each drive is done by one of the two runs,
+    assert len(set(published)) == len(published) and not set(published) & done
+    assert len(set(names) - set(published) - done) <= 1  # or by a task of the killed run that was still running
     assert not left_over(out) and not list(out.rglob("_version-*"))

@@ -1,4 +1,4 @@
-"""Many drives by one command: what is missing is done, what is bad is said and costs no other drive anything."""
+"""Many drives by one command: missing results are made, bad drives are reported, and other drives are not affected."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.jobs.runs import PLAIN, left_over, results, run, states
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 
-def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_is_done_again(weights, tmp_path, capsys):
+def test_a_folder_of_drives_is_done_once_and_only_changed_drives_are_done_again(weights, tmp_path, capsys):
     fleet, out = tmp_path / "fleet", tmp_path / "out"
     for name, count in (("a", 7), ("b", 15), ("c", 5), ("bad", 9)):
         folder_of_images(fleet / name, count)
@@ -24,11 +24,11 @@ def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_i
     (fleet / "empty.mp4").write_bytes(b"")
     arguments = ("--input", fleet, "--output", out, "--weights", weights, "--fleet.retry-after-s", 0)
 
-    assert run(*arguments, "--plan") == 1  # one cannot be read
+    assert run(*arguments, "--plan") == 1  # one drive cannot be read
     said = capsys.readouterr().out
     assert "4 to do, 1 cannot be read" in said and "36 frames in 9 chunks" in said
     plan = json.loads(next((out / "_plans").iterdir()).read_text())
-    assert [row["drive_id"] for row in plan["rows"]] == ["b", "bad", "a", "c"]  # longest first
+    assert [row["drive_id"] for row in plan["rows"]] == ["b", "bad", "a", "c"]  # the longest drive comes first
     assert list(plan["bad"]) == ["empty"] and plan["requests"] > 50
     assert not results(out)
 
@@ -45,19 +45,19 @@ def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_i
     before = results(out)
     assert sorted(before) == ["a", "b", "c"]
 
-    with Leases(str(out), "dead", 600) as dead:  # a run that died before it could give the drive back
+    with Leases(str(out), "dead", 600) as dead:  # a run that died before it released the drive
         lease = dead.take("b")
         Path(lease.uri).write_bytes(lease.text.replace(f'"pid": {lease.claim.pid}'.encode(), b'"pid": 999999999'))
         dead._held.clear()
-    assert run(*arguments) == 0  # nothing is new
+    assert run(*arguments) == 0  # no drive changed
     assert not left_over(out)
     assert "nothing to do" in capsys.readouterr().out
     assert set(states(out).values()) == {"skipped"}
     assert "failed before" in read_run(str(out)).rows["bad"].reason
 
-    image(30).save(fleet / "a" / "frame7.png")  # one more frame
+    image(30).save(fleet / "a" / "frame7.png")  # one drive gets one more frame
     for number in range(4):
-        image(number).save(fleet / "bad" / f"frame{number}.png")  # repaired
+        image(number).save(fleet / "bad" / f"frame{number}.png")  # the bad drive is repaired
     assert run(*arguments, "--only", "[!b]*", "--limit", 1) == 0
     assert states(out) == {"a": "published", "c": "skipped", "empty": "skipped"}
     assert open_drive(str(out), "a").poses.num_rows == 8
@@ -69,11 +69,11 @@ def test_a_folder_of_drives_is_done_once_what_failed_is_named_and_what_changed_i
     assert len(list_runs(str(out))) == 4
     single = tmp_path / "single"
     assert run("--input", fleet / "b", "--output", single, "--weights", weights) == 0
-    assert results(single)["b"] == after["b"]  # one of many is the same as one alone
+    assert results(single)["b"] == after["b"]  # a drive of a run over many equals the same drive alone
     assert is_published(str(single), "b", open_drive(str(out), "b").manifest.identity)
 
 
-def test_a_manifest_gives_ids_ranges_and_tags_and_retry_failed_does_just_the_failed_ones(weights, tmp_path, capsys):
+def test_a_drive_list_gives_ids_ranges_and_tags_and_retry_failed_does_only_the_failed_drives(weights, tmp_path, capsys):
     folder_of_images(tmp_path / "frames", 15)
     drives = [
         {"drive_id": "first", "uri": str(tmp_path / "frames"), "start": 0, "end": 6, "tags": ["rain"]},
@@ -101,12 +101,12 @@ def test_a_manifest_gives_ids_ranges_and_tags_and_retry_failed_does_just_the_fai
     ]
     shutil.copytree(tmp_path / "frames", tmp_path / "nowhere")
     assert run(*arguments, "--retry-failed") == 1
-    assert states(out) == {"gone": "published", "../up": "failed"}  # a bad row stays one until it is mended
+    assert states(out) == {"gone": "published", "../up": "failed"}  # a bad row is reported until it is corrected
     assert run(*arguments, "--only", "rain") == 0
     assert states(out) == {"first": "skipped"}
 
 
-def test_one_id_is_not_for_several_views(tmp_path, capsys):
+def test_one_drive_id_for_several_views_is_refused(tmp_path, capsys):
     arguments = ("--input", tmp_path, "--output", tmp_path / "out", "--drive-id", "a")
     assert run(*arguments, "--camera.views", "front,left") != 0
     assert "--camera.views makes a drive of each view: leave out --drive-id" in capsys.readouterr().err

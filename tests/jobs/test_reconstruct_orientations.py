@@ -1,4 +1,4 @@
-"""Whole runs on frames that are stored turned: the poses are those of upright frames."""
+"""Whole runs on frames that are stored rotated: the poses equal those of upright frames."""
 
 import av
 import numpy as np
@@ -15,7 +15,7 @@ FRAMES = 14
 
 
 def write_photos(folder, orientation):
-    """Frames as a camera stores them that notes this orientation."""
+    """Frames as a camera stores them that writes this EXIF orientation."""
     folder.mkdir(parents=True)
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation

@@ -1,4 +1,4 @@
-"""The main job with positions, from pictures to maps: a rendered drive, fixes made from its truth, and what is read."""
+"""The main job with positions, from pictures to maps: a rendered drive with fixes that are made from its truth."""
 
 import json
 import re
@@ -18,9 +18,9 @@ from tests.jobs.runs import run
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray"), pytest.mark.slow]
 
 ORIGIN = (48.137, 11.575, 567.0)
-OFFSET_S = 0.4  # receiver minus drive
+OFFSET_S = 0.4  # clock of the receiver minus clock of the drive
 HEADING = np.radians(70.0)
-# the drive's first camera (right, down, forward) -> east, north, up
+# axes of the drive's first camera (right, down, forward) to east, north, up
 ENU_FROM_WORLD = np.array([[np.cos(HEADING), 0, np.sin(HEADING)], [-np.sin(HEADING), 0, np.cos(HEADING)], [0, -1, 0]])
 
 
@@ -39,18 +39,18 @@ def placed(tmp_path_factory):
     return enu, root
 
 
-def test_without_an_input_a_rendered_drive_is_held_against_its_truth_and_stands_where_its_fixes_say(placed, capsys):
+def test_the_default_run_is_compared_with_its_truth_and_with_fixes_it_is_placed_on_earth(placed, capsys):
     enu, root = placed
     assert run("--output", root / "out", "--positions.file", root / "rtk.csv") == 0
     said = capsys.readouterr().out
     percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 16\d m\)", said)[1])
-    assert percent < 4  # a straight line scores more than 6 on such drives
+    assert percent < 4  # a straight line has more than 6 on such drives
     assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
     assert "random weights" not in said
     with Image.open(root / "out" / "city.png") as picture:
         shown = np.asarray(picture.convert("RGB"))
     assert shown.shape[1] > 1000
-    assert shown.std() > 20  # something is drawn
+    assert shown.std() > 20  # the picture is not empty
     assert re.search(r"place +48\.13\d+, 11\.57\d+ \(CSV rtk.csv", said)
 
     drive = open_drive(str(root / "out"), "city", check_hashes=True)
@@ -70,7 +70,7 @@ def test_without_an_input_a_rendered_drive_is_held_against_its_truth_and_stands_
     assert verify.main(["--output", str(root / "out")]) == 0
 
 
-def test_what_was_placed_opens_in_other_programs_at_the_same_place(placed):
+def test_other_programs_read_the_exported_drive_at_the_same_place_on_earth(placed):
     enu, root = placed
     formats = ("laz", "geoparquet", "geojson", "kml", "3dtiles")
     to = root / "maps"
@@ -85,7 +85,7 @@ def test_what_was_placed_opens_in_other_programs_at_the_same_place(placed):
         assert next(to.rglob(name)).stat().st_size > 500
 
 
-def test_an_evaluation_against_places_aligns_nothing(placed):
+def test_a_georeferenced_drive_is_evaluated_without_alignment(placed):
     enu, root = placed
     rows = np.concatenate([np.tile(np.eye(3), (len(enu), 1, 1)), enu[:, :, None]], 2).reshape(-1, 12)
     np.savetxt(root / "truth.txt", rows)

@@ -1,4 +1,4 @@
-"""From one real S3 bucket to another by the command itself: its workers find the keys in their environment."""
+"""jobs.reconstruct from one real S3 bucket to another; its workers find the keys in their environment."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
-def test_a_drive_goes_from_bucket_to_bucket(s3, weights, tmp_path):  # noqa: F811
+def test_a_drive_in_one_bucket_is_published_in_another(s3, weights, tmp_path):  # noqa: F811
     for path in folder_of_images(tmp_path / "s3-drive").iterdir():
         storage.upload(path, storage.join(s3, "in", "s3-drive", path.name))
     arguments = ("--input", f"{s3}/in/s3-drive", "--output", f"{s3}/out", "--weights", weights)
@@ -41,7 +41,7 @@ def test_a_drive_goes_from_bucket_to_bucket(s3, weights, tmp_path):  # noqa: F81
     assert "nothing to do" in run(*arguments).stdout
 
 
-def test_a_bucket_that_is_not_there_is_named(s3, weights, tmp_path):  # noqa: F811
+def test_a_missing_bucket_is_named_in_the_error(s3, weights, tmp_path):  # noqa: F811
     done = run("--input", "s3://no-such-bucket/x", "--output", tmp_path / "out", "--weights", weights)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]

@@ -1,4 +1,4 @@
-"""The real clip, refined: what COLMAP's bundle adjustment has left to do."""
+"""The real clip after refinement: COLMAP's bundle adjustment hardly changes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.synthetic.read import read_drive
 
 @pytest.mark.full
 def test_bundle_adjustment_from_the_export_hardly_moves_the_cameras(shared: Path, tmp_path: Path) -> None:
-    """From tracks through three images or more, with the clip's calibration held as it was in the drive."""
+    """Uses tracks through three images or more; the calibration is held fixed as in the drive."""
     pycolmap = pytest.importorskip("pycolmap")
     clip = shared / "data" / "kitti" / "sequences" / "90"
     output = str(tmp_path / "out")

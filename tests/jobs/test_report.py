@@ -1,4 +1,4 @@
-"""The report command: what it says when it cannot, and what it leaves."""
+"""jobs.report: its errors, and the files that it writes."""
 
 import builtins
 import json
@@ -34,7 +34,7 @@ def said(capsys, *arguments) -> str:
     return lines[0]
 
 
-def test_a_drive_that_is_not_there_not_finished_or_newer_is_said_in_one_line(output, tmp_path, capsys):
+def test_a_missing_unfinished_or_newer_drive_gives_a_one_line_error(output, tmp_path, capsys):
     site = tmp_path / "site"
     assert "no drive ghost in" in said(capsys, "--output", output, "--drive", "ghost", "--site", site)
     (tmp_path / "out" / "half").mkdir(parents=True)
@@ -55,11 +55,11 @@ def test_a_drive_that_is_not_there_not_finished_or_newer_is_said_in_one_line(out
         (("--site", "s3://bucket/site"), "--site is a folder on this machine"),
     ],
 )
-def test_settings_that_cannot_work_are_said(output, capsys, arguments, expected):
+def test_settings_that_cannot_work_are_reported(output, capsys, arguments, expected):
     assert expected in said(capsys, "--output", output, *arguments)
 
 
-def test_a_comparison_with_another_drive_leaves_a_former_report_alone(output, tmp_path, capsys):
+def test_a_refused_comparison_does_not_change_an_earlier_report(output, tmp_path, capsys):
     source = tmp_path / "source"
     source.mkdir()
     for number in range(12):
@@ -77,7 +77,7 @@ def test_a_comparison_with_another_drive_leaves_a_former_report_alone(output, tm
     assert kept.read_text() == "a former report"
 
 
-def test_a_port_in_use_is_said_before_any_work(output, tmp_path, capsys):
+def test_a_port_in_use_is_reported_before_any_work(output, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         arguments = ("--output", output, "--drive", "bend", "--port", port, "--site", tmp_path / "site")
@@ -86,7 +86,7 @@ def test_a_port_in_use_is_said_before_any_work(output, tmp_path, capsys):
     assert not (tmp_path / "site").exists()
 
 
-def test_without_viser_the_extra_is_named(output, tmp_path, capsys, monkeypatch):
+def test_the_error_for_missing_viser_names_the_extra_to_install(output, tmp_path, capsys, monkeypatch):
     real = builtins.__import__
 
     def without(name, *rest):
@@ -99,7 +99,7 @@ def test_without_viser_the_extra_is_named(output, tmp_path, capsys, monkeypatch)
         viser_module()
     line = said(capsys, "--output", output, "--drive", "bend", "--site", tmp_path / "site")
     assert "pip install '.[view]'" in line
-    assert report.main(["--output", str(output), "--site", str(tmp_path / "site")]) == 0  # the index needs none
+    assert report.main(["--output", str(output), "--site", str(tmp_path / "site")]) == 0  # the index needs no viser
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_every_makes_reports_once_and_serves_them(output, tmp_path, capsys):
     try:
         lines = iter(server.stdout.readline, "")
         before = next(line for line in lines if line.startswith(("index: ", "drive ")))
-        assert before.startswith("index: "), "the report that is there is not made again"
+        assert before.startswith("index: "), "an existing report was made again"
         next(line for line in lines if line.startswith("serving "))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/drives/bend/index.html", timeout=10) as page:
             assert b"3D viewer" in page.read()

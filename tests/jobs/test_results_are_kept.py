@@ -1,4 +1,4 @@
-"""Nothing that is not this program's own is replaced or removed; no result is taken for another drive's."""
+"""Files that this program did not make are never replaced or removed; results of two drives are never confused."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 
 def contents(folder):
-    """Every file below a folder, with its bytes."""
+    """Every file below a folder with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -31,7 +31,7 @@ def settings(weights):
 # -- two drives of one name ----------------------------------------------------------------------------------
 
 
-def test_two_drives_of_one_name_clash_and_the_advice_works(tmp_path, settings, capsys):
+def test_a_second_drive_of_the_same_name_is_refused_and_the_advice_works(tmp_path, settings, capsys):
     for name, count in (("A", 8), ("B", 9)):
         folder_of_images(tmp_path / name / "images", count)
     out = ("--output", tmp_path / "out")
@@ -43,13 +43,13 @@ def test_two_drives_of_one_name_clash_and_the_advice_works(tmp_path, settings, c
     assert "--drive-id B__images" in said and "--overwrite" in said
     assert contents(tmp_path / "out" / "images") == before
     assert run("--input", tmp_path / "B/images", *out, *settings, "--drive-id", "B__images") == 0
-    assert run("--input", tmp_path / "A/images", *out, *settings) == 0  # still there, nothing to do
+    assert run("--input", tmp_path / "A/images", *out, *settings) == 0  # the first result still exists
     assert "nothing to do" in capsys.readouterr().out
     assert run("--input", tmp_path / "B/images", *out, *settings, "--overwrite") == 0
     assert open_drive(str(tmp_path / "out"), "images").manifest.counts.frames == 9
 
 
-def test_drives_whose_files_all_have_one_size_are_told_apart(tmp_path, settings, capsys):
+def test_drives_whose_files_have_equal_sizes_are_distinguished(tmp_path, settings, capsys):
     for name, shift in (("A", 0), ("B", 5)):
         (tmp_path / name / "images").mkdir(parents=True)
         for number in range(8):
@@ -63,7 +63,7 @@ def test_drives_whose_files_all_have_one_size_are_told_apart(tmp_path, settings,
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_of_many_drives_the_one_that_clashes_fails_each_time_and_the_others_go_on(tmp_path, settings, capsys):
+def test_of_many_drives_one_with_a_name_in_use_fails_each_time_and_the_others_are_done(tmp_path, settings, capsys):
     folder_of_images(tmp_path / "A" / "d1", 8)
     folder_of_images(tmp_path / "B" / "d1", 9)
     folder_of_images(tmp_path / "B" / "d2", 8)
@@ -79,13 +79,13 @@ def test_of_many_drives_the_one_that_clashes_fails_each_time_and_the_others_go_o
     assert states(tmp_path / "out") == {"d1": "skipped"}
 
 
-# -- what is not ours ----------------------------------------------------------------------------------------
+# -- files of the user ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["poses.parquet", "points/part-00000.parquet", "manifest.json"])
-def test_a_users_files_where_a_result_would_go_stay(tmp_path, settings, capsys, many, overwrite, name):
+def test_a_users_files_in_the_place_of_a_result_are_kept(tmp_path, settings, capsys, many, overwrite, name):
     folder_of_images(tmp_path / "in" / "d1", 8)
     own = tmp_path / "out" / "d1" / name
     own.parent.mkdir(parents=True)
@@ -113,7 +113,7 @@ def test_a_drive_published_into_its_own_folder_keeps_its_images(tmp_path, settin
         assert {name: after[name] for name in before} == before
 
 
-def test_files_of_a_user_among_the_staged_ones_stay(tmp_path, settings):
+def test_a_users_files_among_staged_files_are_kept(tmp_path, settings):
     folder_of_images(tmp_path / "d1", 8)
     mine = {"notes.txt": b"1", "mine/chunk-00000.safetensors": b"2", "chunk-00000.safetensors": b"3", "writable": b"4"}
     for name, data in mine.items():
@@ -126,7 +126,7 @@ def test_files_of_a_user_among_the_staged_ones_stay(tmp_path, settings):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, weights, one_ray):
-    """A drive and its result with predictions kept, made once; its input stays where it is."""
+    """A drive and its result with kept predictions, made once for all tests."""
     place = tmp_path_factory.mktemp("made")
     folder_of_images(place / "in" / "d1", 8)
     words = ("--weights", weights, *PLAIN, "--publish.confidence-share", 0, "--keep-predictions")
@@ -136,7 +136,7 @@ def made(tmp_path_factory, weights, one_ray):
 
 @pytest.fixture
 def published(made, tmp_path):
-    """A copy of it to spoil."""
+    """A copy of the result that a test may damage."""
     for name in ("in", "out"):
         shutil.copytree(made / name, tmp_path / name)
     return tmp_path / "out"
@@ -153,7 +153,7 @@ def test_a_site_is_not_written_over_a_users_folder(published, tmp_path, capsys, 
     assert contents(tmp_path / "data") == {place: b"mine"}
 
 
-def test_in_a_site_of_ours_a_report_is_replaced_and_a_users_files_are_not(published, tmp_path, capsys):
+def test_in_a_site_of_this_program_a_report_is_replaced_and_a_users_files_are_kept(published, tmp_path, capsys):
     site = tmp_path / "site"
     arguments = ["--output", str(published), "--site", str(site), "--drive", "d1", "--images", "3", "--points", "100"]
     assert report.main(arguments) == 0
@@ -167,7 +167,7 @@ def test_in_a_site_of_ours_a_report_is_replaced_and_a_users_files_are_not(publis
     assert not list(site.glob("drives/.*"))
 
 
-def test_an_export_is_replaced_and_a_users_files_in_it_are_not(published, tmp_path, capsys):
+def test_an_export_is_replaced_but_not_where_it_contains_a_users_files(published, tmp_path, capsys):
     to = tmp_path / "to"
     arguments = ["--output", str(published), "--drive", "d1", "--format", "tum", "--to", str(to)]
     assert export.main(arguments) == 0
@@ -186,7 +186,7 @@ def test_an_export_is_replaced_and_a_users_files_in_it_are_not(published, tmp_pa
 
 @pytest.mark.parametrize("name", ["poses.parquet", "points/part-00000.parquet"])
 @pytest.mark.parametrize("many", [False, True])
-def test_what_a_manifest_names_and_is_not_there_is_made_again(published, tmp_path, settings, capsys, name, many):
+def test_a_result_with_missing_files_is_made_again(published, tmp_path, settings, capsys, name, many):
     (published / "d1" / name).unlink()
     where = tmp_path / "in" if many else tmp_path / "in" / "d1"
     assert run("--input", where, "--output", published, *settings) == 0
@@ -196,7 +196,7 @@ def test_what_a_manifest_names_and_is_not_there_is_made_again(published, tmp_pat
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_half_a_manifest_says_what_to_do_and_that_works(published, tmp_path, settings, capsys, many):
+def test_the_advice_in_the_error_for_an_incomplete_manifest_works(published, tmp_path, settings, capsys, many):
     path = published / "d1" / "manifest.json"
     path.write_bytes(path.read_bytes()[:500])
     where = ("--input", tmp_path / "in" if many else tmp_path / "in" / "d1")
@@ -212,7 +212,7 @@ def test_half_a_manifest_says_what_to_do_and_that_works(published, tmp_path, set
 
 
 @pytest.mark.parametrize("name", ["poses.parquet", "points/part-00000.parquet"])
-def test_an_export_of_a_damaged_file_says_which_and_how_to_mend_it(published, tmp_path, settings, capsys, name):
+def test_the_export_of_a_damaged_file_names_the_file_and_how_to_repair_it(published, tmp_path, settings, capsys, name):
     path = published / "d1" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
@@ -253,7 +253,7 @@ def test_predictions_staged_under_another_drives_name_do_not_replace_it(publishe
     assert (contents(published / "d1"), contents(published / "d2")) == before
 
 
-def test_a_realign_waits_for_nobody_and_takes_nothing_that_is_held(published, capsys):
+def test_a_realign_of_a_drive_that_another_run_holds_is_refused_at_once(published, capsys):
     before = contents(published / "d1")
     with Leases(str(published), "another-run", 60) as leases:
         leases.take("d1")
@@ -268,7 +268,7 @@ def test_a_realign_waits_for_nobody_and_takes_nothing_that_is_held(published, ca
 
 
 @pytest.mark.parametrize("name", ["../../../ESC", "/tmp/results-escape/ABS", "d2", "", 7, None])
-def test_a_result_that_calls_itself_otherwise_is_read_by_nothing(published, tmp_path, capsys, name):
+def test_a_result_whose_manifest_has_another_drive_id_is_refused_by_every_command(published, tmp_path, capsys, name):
     path = published / "d1" / "manifest.json"
     values = json.loads(path.read_text())
     values.pop("checksum")
@@ -277,7 +277,7 @@ def test_a_result_that_calls_itself_otherwise_is_read_by_nothing(published, tmp_
     output = ["--output", str(published)]
     assert (
         report.main([*output, "--site", str(tmp_path / "a" / "b" / "site")]) == 0
-    )  # the page says that it is unreadable
+    )  # the index page lists the drive as unreadable
     index = json.loads((tmp_path / "a" / "b" / "site" / "drives.json").read_text())["drives"]
     assert [(entry["id"], entry["verdict"]) for entry in index] == [("d1", "unreadable")]
     assert report.main([*output, "--drive", "d1", "--site", str(tmp_path / "site2")]) == 1
@@ -291,7 +291,7 @@ def test_a_result_that_calls_itself_otherwise_is_read_by_nothing(published, tmp_
 @pytest.mark.parametrize(
     "uri", ["{tmp}/id_rsa", "file://{tmp}/id_rsa", "{tmp}/in/d1/../../id_rsa", "http://127.0.0.1:9/x"]
 )
-def test_frames_of_a_result_lead_nowhere_but_into_its_input(published, tmp_path, capsys, uri):
+def test_frame_uris_outside_the_input_of_a_result_are_not_read(published, tmp_path, capsys, uri):
     (tmp_path / "id_rsa").write_text("TOP SECRET KEY")
     rewrite_uris(published, lambda old: [uri.format(tmp=tmp_path), *old[1:]])
     arguments = ["--output", str(published), "--drive", "d1", "--format", "tum", "--to", str(tmp_path / "to")]
@@ -313,7 +313,7 @@ def test_images_that_moved_are_found_with_images_from(published, tmp_path):
 
 
 def rewrite_uris(output, change):
-    """Other frame URIs in a result, with every hash made right again: as an attacker would."""
+    """Replace frame URIs in a result and correct every hash, as an attacker would."""
     import hashlib
 
     path = output / "d1" / "poses.parquet"

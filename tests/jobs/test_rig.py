@@ -45,7 +45,7 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     truth = json.loads((rendered / "rig_config.json").read_text())[0]["cameras"][1:]
     turn = rotation_from_quaternion(np.stack([poses[f"q{part}"].to_numpy() for part in "wxyz"], -1))
     turn = turn.reshape(INSTANTS, 3, 3, 3)
-    for camera, sensor in enumerate(truth, 1):  # known turns are held, and every camera has its place on the car
+    for camera, sensor in enumerate(truth, 1):  # known rotations are kept, and every camera has its place on the car
         camera_from_rig = rotation_from_quaternion(np.array(sensor["cam_from_rig_rotation"]))
         assert np.allclose(turn[:, 0].transpose(0, 2, 1) @ turn[:, camera], camera_from_rig.T, atol=1e-5)
         away = np.einsum("nji,nj->ni", turn[:, 0], place[:, camera] - place[:, 0])
@@ -53,7 +53,7 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     assert [one["known"] for one in drive.manifest.quality["rig"]] == [True, True, True]
     assert drive.manifest.quality["bad_frames"]["28"] == "camera cam_left has no picture of this instant"
     assert verify.main(["--output", str(output)]) == 0
-    # its reference camera is held against the truth, and a city does not take it for one camera that jumps about
+    # the reference camera is compared with the truth; a city leaves the drive out by name
     compared = compare(open_estimate(str(output), "00"), open_truth(str(rendered)))
     assert np.allclose(compared.estimated_poses[:, :3, 3], place[compared.pairs[1], 0])
     assert compared.matched.compared == INSTANTS and evaluate(compared).depth is not None
@@ -61,6 +61,6 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
         read_drive(drive)
 
 
-def test_a_folder_of_one_camera_is_no_rig(rendered, tmp_path, capsys) -> None:
+def test_a_folder_of_one_camera_is_refused_as_a_rig(rendered, tmp_path, capsys) -> None:
     assert run("--input", rendered / "cam_left", "--output", tmp_path / "out", "--rig", "auto") == 1
     assert "expected folders of two cameras or more" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""jobs.status reads a ledger while it is written and after, from a disk as from a bucket."""
+"""jobs.status reads a ledger during a run and after it, from a disk and from a bucket."""
 
 import threading
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_after_a_run_with_nothing_to_do_the_output_and_the_run_before_are_shown(
     worked = made_up_run(40)
     published, failed = worked.in_state("published"), worked.in_state("failed", "quarantined")
     write_run(tmp_path, worked)
-    for number in range(2):  # a schedule
+    for number in range(2):  # as a scheduled run
         rows = [DriveRow(row.drive_id, state="skipped", reason="published already") for row in published]
         again = "--retry-failed tries it again"
         rows += [
@@ -80,6 +80,6 @@ def test_a_run_on_s3_is_watched_to_its_end(s3, capsys):  # noqa: F811
     ("arguments", "said"),
     [([], "no run was ever made"), (["--run", "x"], "no run x"), (["--every", "0"], "--every must be at least")],
 )
-def test_what_cannot_be_shown_is_said_in_one_line(tmp_path, capsys, arguments, said):
+def test_a_run_that_cannot_be_shown_gives_a_one_line_error(tmp_path, capsys, arguments, said):
     assert main(["--output", str(tmp_path), *arguments]) == 1
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command that renders drives."""
+"""jobs.synthesize renders drives."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.s3_server import s3, s3_server  # noqa: F401
 SMALL = ["--drives", "2", "--frames", "9", "--seed", "7", "--height", "28", "--width", "56"]
 
 
-def test_drives_are_rendered_and_summed_up(tmp_path, capsys) -> None:
+def test_drives_are_rendered_and_a_summary_is_printed(tmp_path, capsys) -> None:
     assert main(["--output", str(tmp_path), *SMALL]) == 0
     out, err = capsys.readouterr()
     assert "drive 00: 9 frames" in out
@@ -22,7 +22,7 @@ def test_drives_are_rendered_and_summed_up(tmp_path, capsys) -> None:
     assert not np.allclose(first.world_from_camera, second.world_from_camera)
 
 
-def test_a_bucket_takes_drives_and_training_reads_them_there(s3, tmp_path) -> None:  # noqa: F811
+def test_drives_are_rendered_into_a_bucket_and_training_reads_them_there(s3, tmp_path) -> None:  # noqa: F811
     root = f"{s3}/city"
     assert main(["--output", root, *SMALL]) == 0
     assert read_drive(root, "01").depth(8).shape == (28, 56)

@@ -1,4 +1,4 @@
-"""The training command: a short run learns, a killed one goes on, bad input is one line."""
+"""jobs.train: a short run learns, a killed run continues, and bad input gives one line."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def pool(tmp_path_factory):
 
 
 def _command(output, *words):
-    """Arguments of a training run without validation; `words` come after, so they overrule."""
+    """Arguments of a training run without validation; `words` come last, so they take precedence."""
     return ["--output", str(output), "--validation.drives", "0", *words]
 
 
@@ -63,7 +63,7 @@ def _steps(output):
     return [row["step"] for row in read_metrics(output / "metrics.jsonl") if row["kind"] == "train"]
 
 
-def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, pool, capsys):
+def test_a_short_run_learns_and_writes_weights_metrics_and_a_picture(tmp_path, pool, capsys):
     arguments = [
         "--output",
         str(tmp_path),
@@ -97,8 +97,8 @@ def test_a_short_run_learns_and_leaves_weights_metrics_and_a_picture(tmp_path, p
 
 
 @pytest.mark.full
-def test_a_short_version_of_the_cards_command_learns(tmp_path):
-    """The command as the card of city_tiny gives it, with fewer and smaller steps."""
+def test_a_short_version_of_the_command_in_city_tiny_md_learns(tmp_path):
+    """The command of models/weights/city_tiny.md with fewer and smaller steps."""
     card = WEIGHTS_FOLDER / "city_tiny.md"
     (command,) = re.findall(r"^    python -m jobs\.train ((?:.*\\\n)*.*)$", card.read_text(), re.MULTILINE)
     arguments = shlex.split(command.replace("\\\n", " "))
@@ -122,7 +122,7 @@ def test_a_short_version_of_the_cards_command_learns(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
+def test_a_run_killed_with_sigkill_continues_from_its_last_checkpoint(tmp_path, pool):
     command = [*TRAIN, *_small(tmp_path, pool, "--log-every", "1", "--save-every", "2")]
     process = subprocess.Popen([*command, "--steps", "100000"], cwd=ROOT, stderr=subprocess.PIPE)
     checkpoints = tmp_path / "checkpoints"
@@ -135,7 +135,7 @@ def test_a_run_killed_with_9_goes_on_from_its_last_checkpoint(tmp_path, pool):
     process.wait()
     saved = max(int(p.name[5:13]) for p in checkpoints.glob("step-*.safetensors"))
     subprocess.run([*command, "--steps", str(saved + 4)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert _steps(tmp_path) == list(range(1, saved + 5))  # none twice: steps after the checkpoint were made again
+    assert _steps(tmp_path) == list(range(1, saved + 5))  # no step twice: those after the checkpoint were made again
     assert (tmp_path / "final.safetensors").exists()
 
 
@@ -149,7 +149,7 @@ def test_two_workers_of_a_train_group_share_one_run(tmp_path, pool):
 
 
 @pytest.mark.slow
-def test_renderers_end_with_the_training_that_they_render_for(tmp_path):
+def test_renderers_end_when_their_training_ends(tmp_path):
     few = ["--city.clips", "1", "--city.clip-frames", "4", "--batch.longest", "4"]
     command = [*TRAIN, *_command(tmp_path, "--pool-drives", "5000", *few)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -174,7 +174,7 @@ def _wait(condition, seconds=200):
         time.sleep(0.05)
 
 
-def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, pool):
+def test_a_full_disk_gives_one_line_and_written_files_are_kept(tmp_path, pool):
     script = (
         "import resource, signal, sys; from jobs.train import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (900, 900)); sys.exit(main(sys.argv[1:]))"
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_what_was_written(tmp_path, 
     assert "File too large" in done.stderr and not list(tmp_path.glob("**/step-*"))
 
 
-def test_a_run_of_another_network_in_the_output_folder_is_one_line(tmp_path, pool, capsys):
+def test_a_run_of_another_network_in_the_output_folder_gives_a_one_line_error(tmp_path, pool, capsys):
     arguments = _small(tmp_path, pool, "--steps", "1")
     assert main(arguments) == 0
     before = (tmp_path / "final.safetensors").read_bytes()
@@ -236,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_batch(tmp_path, p
         (["--data", "/nowhere/at/all"], "nowhere"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, arguments, message, capsys):
+def test_bad_input_gives_a_one_line_error(tmp_path, arguments, message, capsys):
     assert main(["--output", str(tmp_path / "run"), "--renderers", "0", *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The command that checks outputs: what it prints and returns, for one drive, for many, in threads and in Ray tasks."""
+"""jobs.verify: its output and exit code, for one drive and for many, in threads and in Ray tasks."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from tests.publish.drives import small_drive
 
 @pytest.fixture
 def out(tmp_path):
-    """Four drives, and folders that are none."""
+    """Four drives, and folders that are no drives."""
     drive = small_drive()
     for number in range(4):
         made = small_drive(drive_id=f"d{number}", seed=number)
@@ -34,14 +34,14 @@ def flip(path):
     path.write_bytes(data)
 
 
-def test_a_whole_output_is_said_to_be_whole(out, capsys):
+def test_an_undamaged_output_is_reported_as_such(out, capsys):
     assert check(out) == 0
     assert "4 of 4 drives" in capsys.readouterr().out
     assert check(out, "--quick") == 0
     assert "names and sizes" in capsys.readouterr().out
 
 
-def test_damage_is_named_by_drive_and_file_with_what_mends_it(out, capsys):
+def test_damage_is_reported_with_drive_file_and_how_to_repair_it(out, capsys):
     flip(out / "d1" / "points" / "part-00000.parquet")
     (out / "d2" / "poses.parquet").unlink()
     assert check(out, "--quick") == 1
@@ -53,7 +53,7 @@ def test_damage_is_named_by_drive_and_file_with_what_mends_it(out, capsys):
     assert check(out, "--drive", "d0", "d3") == 0
 
 
-def test_findings_as_json(out, tmp_path, capsys):
+def test_findings_can_be_written_as_json(out, tmp_path, capsys):
     flip(out / "d1" / "chunks.parquet")
     assert check(out, "--json", "-") == 1
     values = json.loads(capsys.readouterr().out)
@@ -68,7 +68,7 @@ def test_findings_as_json(out, tmp_path, capsys):
     ("arguments", "said"),
     [(("--drive", "ghost"), "no published drive ghost"), (("--drive", "../d1"), "../d1"), (("--drive", "raw"), "raw")],
 )
-def test_what_is_not_there_is_said_in_one_line(out, capsys, arguments, said):
+def test_a_missing_output_or_drive_gives_a_one_line_error(out, capsys, arguments, said):
     assert check(out, *arguments) == 1
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
 
@@ -80,7 +80,7 @@ def test_an_output_without_drives_is_an_error(tmp_path, capsys):
     assert "no published drive" in capsys.readouterr().err
 
 
-def test_a_drive_that_vanishes_meanwhile_is_no_drive(out):
+def test_a_drive_that_vanishes_during_the_check_is_not_counted(out):
     def told(done):
         shutil.rmtree(out / "d3", ignore_errors=True)
 
@@ -90,7 +90,7 @@ def test_a_drive_that_vanishes_meanwhile_is_no_drive(out):
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("one_ray")
-def test_many_drives_are_read_by_tasks_of_ray_and_found_alike(out, monkeypatch, capsys):
+def test_ray_tasks_check_many_drives_with_the_same_findings(out, monkeypatch, capsys):
     flip(out / "d1" / "points" / "part-00000.parquet")
     assert check(out, "--json", "-") == 1
     by_threads = json.loads(capsys.readouterr().out)

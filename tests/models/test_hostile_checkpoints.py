@@ -12,7 +12,7 @@ SHIPPED = WEIGHTS_FOLDER / "city_tiny.safetensors"
 
 
 @pytest.mark.parametrize("size", [0, 4, 5000, 1_000_000])
-def test_a_file_that_is_cut_off_is_refused(tmp_path, size):
+def test_a_truncated_file_is_refused(tmp_path, size):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(SHIPPED.read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors is not a readable checkpoint"):

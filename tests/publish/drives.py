@@ -1,4 +1,4 @@
-"""Small drives for the tests of publishing: a car along x, a wall, chunks read one at a time."""
+"""Small drives for the tests of publishing: a car that drives along x, a wall, chunks that are read one at a time."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Listed:
 
 
 class Chunks(Sequence[Chunk]):
-    """Chunks made when asked for, from their number alone; `made` says which were."""
+    """Chunks that are made on access, from their number; `made` lists those that were made."""
 
     def __init__(self, plan: Sequence[range], height: int, width: int, bad: Sequence[int] = (), seed: int = 0):
         self.plan, self.height, self.width, self.bad, self.seed = plan, height, width, set(bad), seed
@@ -132,7 +132,7 @@ def small_drive(
     step: float = 1.0,
     seed: int = 0,
 ) -> Drive:
-    """A drive of chunks of `size` frames with an overlap of half of it, each frame owned by the later one."""
+    """A drive of chunks of `size` frames that overlap by half; the later of two chunks owns the shared frames."""
     half = size // 2
     plan = [range(start, min(start + size, frames)) for start in range(0, max(frames - half, 1), half)]
     index = np.array([frame for frame in range(frames) if frame not in left_out])

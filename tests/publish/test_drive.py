@@ -1,4 +1,4 @@
-"""A whole drive published: what is there, what is not after a kill, what it costs."""
+"""Publishing a whole drive: its files and tables, bad frames, overwriting, and errors."""
 
 import dataclasses
 import hashlib
@@ -66,7 +66,7 @@ def test_chunks_have_the_figures_of_their_verdict(tmp_path):
     assert table["verdict"].to_pylist() == ["warn"] * 3 + [None]
 
 
-def test_the_manifest_holds_what_made_the_result_and_counts_it(tmp_path):
+def test_the_manifest_contains_input_settings_weights_and_counts(tmp_path):
     loops = [
         Loop(range(2), range(8, 10), 0.9, 0.1, True, None),
         Loop(range(2), range(4, 6), 0.8, 9.0, False, "far"),
@@ -112,18 +112,18 @@ def test_every_frame_has_a_row_and_bad_or_left_out_ones_are_filled(tmp_path):
     assert poses["frame_index"] == list(range(10)) and poses["timestamp_ns"] == [10 * n for n in range(10)]
     assert [n for n in range(10) if poses["status"][n] == "filled"] == [3, 5, 9]
     assert {n for n in range(10) if poses["confidence"][n] is None} == {3, 5, 9}
-    # 3 is bad: between its neighbours; 5 is in no chunk: the car stands where it was at 4; 9: nothing comes after it
+    # frame 3 is bad: between its neighbours; 5 is in no chunk: the car stands as at 4; 9 is bad and the last frame
     assert np.allclose(poses["x"], [0, 1, 2, 3, 4, 4, 6, 7, 8, 8])
-    angle = 2 * np.degrees(np.arctan2(np.array(poses["qy"]), poses["qw"]))  # the drive turns by -3 degrees a frame
+    angle = 2 * np.degrees(np.arctan2(np.array(poses["qy"]), poses["qw"]))  # the drive turns by -3 degrees per frame
     assert np.allclose(angle, -3.0 * np.array([0, 1, 2, 3, 4, 4, 6, 7, 8, 8]))
     assert poses["chunk_index"] == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3]
-    # chunks see 8 x 6 of sources of 32 x 32: covered at a quarter, 2 of 8 rows cropped
+    # chunks have 8 x 6 pixels of sources of 32 x 32: reduced to a quarter, 2 of 8 rows cropped
     assert {len(set(poses[name])) for name in ("fx", "fy", "cx", "cy")} == {1}
     assert [poses[name][0] for name in ("fx", "fy", "cx", "cy")] == pytest.approx([25.6, 28.8, 16, 16])
     assert set(poses["width"]) == set(poses["height"]) == {32}
 
 
-def test_a_drive_without_any_good_frame_says_missing_and_has_no_poses(tmp_path):
+def test_frames_of_a_drive_without_any_good_frame_are_missing_and_have_no_poses(tmp_path):
     manifest = publish(tmp_path, small_drive(bad=range(10)))
     poses = open_drive(str(tmp_path), "drive-1").poses
     assert manifest.counts.frames_missing == 10 and manifest.counts.points == 0
@@ -177,7 +177,7 @@ def test_points_are_those_of_owned_good_frames_above_the_chunks_threshold(tmp_pa
     assert chunks["points"] == np.bincount(columns[4]).tolist()
 
 
-def test_chunk_rows_hold_ranges_transforms_and_the_overlap_before(tmp_path):
+def test_rows_of_chunks_contain_ranges_transforms_and_the_overlap_with_the_chunk_before(tmp_path):
     publish(tmp_path, small_drive(left_out=[5]))
     chunks = open_drive(str(tmp_path), "drive-1").chunks.to_pydict()
     assert chunks["frame_start"] == [0, 2, 4, 6] and chunks["frame_stop"] == [4, 6, 8, 10]
@@ -187,7 +187,7 @@ def test_chunk_rows_hold_ranges_transforms_and_the_overlap_before(tmp_path):
     assert chunks["overlap_inliers"] == [None, 0.9, 0.9, 0.9]
 
 
-def test_loops_have_rows_and_without_any_the_table_is_empty_but_there(tmp_path):
+def test_every_loop_has_a_row_and_without_loops_the_table_is_empty(tmp_path):
     loops = [
         Loop(range(2), range(8, 10), 0.9, 0.1, True, None),
         Loop(range(2, 4), range(6, 8), None, float("nan"), False, "residual too large"),
@@ -208,19 +208,19 @@ def test_without_points_there_are_poses_and_no_point_files(tmp_path):
     assert drive.points().num_rows == 0 and set(drive.poses["status"].to_pylist()) == {"ok"}
 
 
-def test_progress_is_told_chunk_by_chunk_and_each_chunk_is_read_once(tmp_path):
+def test_progress_is_reported_for_each_chunk_and_each_chunk_is_read_once(tmp_path):
     drive, told = small_drive(), []
     manifest = publish(tmp_path, drive, progress=lambda *what: told.append(what))
     assert [what[:2] for what in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert told[-1][2] == manifest.counts.points and drive.chunks.made == [0, 1, 2, 3]
 
 
-def test_two_publishes_of_the_same_are_the_same_bytes(tmp_path):
+def test_publishing_the_same_drive_twice_gives_the_same_bytes(tmp_path):
     first, second = publish(tmp_path / "a", small_drive()), publish(tmp_path / "b", small_drive())
     assert first.files == second.files
 
 
-def test_a_finished_drive_is_not_replaced_unasked(tmp_path):
+def test_a_finished_drive_is_not_replaced_without_overwrite(tmp_path):
     publish(tmp_path, small_drive())
     before = {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
     with pytest.raises(DriveError, match=r"drive-1 is published .* --overwrite"):
@@ -228,7 +228,7 @@ def test_a_finished_drive_is_not_replaced_unasked(tmp_path):
     assert before == {name: (tmp_path / name).read_bytes() for name in files_in(tmp_path)}
 
 
-def test_overwriting_leaves_nothing_of_the_old_drive_and_all_that_is_not_ours(tmp_path):
+def test_overwriting_removes_the_old_drive_and_keeps_files_of_the_user(tmp_path):
     publish(tmp_path, small_drive(20))
     for name in ("notes.txt", "points/mine.parquet", "000001.png"):
         (tmp_path / "drive-1" / name).write_text("mine")
@@ -240,7 +240,7 @@ def test_overwriting_leaves_nothing_of_the_old_drive_and_all_that_is_not_ours(tm
 
 
 class Unreadable(Chunks):
-    """Its third chunk's file is gone."""
+    """Chunks of which the third one's file is missing."""
 
     def __getitem__(self, number):
         if number == 2:

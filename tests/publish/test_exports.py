@@ -1,4 +1,4 @@
-"""What other programs read of an exported drive is the drive: COLMAP, nerfstudio, PLY, LAZ, KITTI, TUM."""
+"""Other programs read the same drive from its exports: COLMAP, nerfstudio, PLY, LAZ, KITTI, TUM."""
 
 import json
 import os
@@ -82,7 +82,8 @@ def test_pycolmap_reads_the_model_and_points_reproject_into_their_frames(output,
             centres.append((seen.xy - (0, 4)) / 4 - 0.5)
         if errors:
             assert max(errors) < 1e-3
-            assert np.abs(np.array(centres) - np.rint(centres)).max() < 1e-3  # where the network looked
+            # the part of the picture that the network saw
+            assert np.abs(np.array(centres) - np.rint(centres)).max() < 1e-3
     stored = list(model.points3D.values())
     got = sorted_rows(*np.array([p.xyz for p in stored]).T, [p.color[0] for p in stored])
     expected = sorted_rows(*positions(points).T.astype(float), points["r"].to_numpy())
@@ -92,7 +93,7 @@ def test_pycolmap_reads_the_model_and_points_reproject_into_their_frames(output,
         assert model.images[element.image_id].points2D[element.point2D_idx].point3D_id == number
 
 
-def test_readers_of_trainers_find_what_they_look_for(whole):
+def test_the_readers_of_trainers_find_every_file_and_field_that_they_need(whole):
     """gsplat and nerfstudio read sparse/0/*.bin record by record: no bytes may be left over."""
     import struct
 
@@ -106,7 +107,7 @@ def test_readers_of_trainers_find_what_they_look_for(whole):
         (seen,) = struct.unpack("<Q", data[end + 1 : end + 9])
         at = end + 9 + 24 * seen
         assert image == len(names) and camera >= 1
-    assert at == len(data) and names == sorted(names)  # trainers sort by name
+    assert at == len(data) and names == sorted(names)  # trainers sort images by name
     data = (whole / "sparse/0/points3D.bin").read_bytes()
     (count,) = struct.unpack("<Q", data[:8])
     assert len(data) == 8 + count * struct.calcsize("<Q3d3BdQ2I")
@@ -138,8 +139,9 @@ def test_nerfstudio_poses_come_back_and_its_points_fit_them(output, whole):
         assert (stated["w"], stated["h"]) == tuple(cameras.sizes[frame])
         assert stated["file_path"] == f"images/{frame:06d}.png"
     up = np.array(values["frames"][0]["transform_matrix"])[:3, 1]
-    np.testing.assert_allclose(up, [0, 0, 1], atol=1e-12)  # its cameras' y is up, its world's z is up
-    # as its parser reads them (test_trainers.py runs it): points and cameras are in one world
+    # in nerfstudio the camera's y axis and the world's z axis point up
+    np.testing.assert_allclose(up, [0, 0, 1], atol=1e-12)
+    # as nerfstudio's parser reads them (test_trainers.py runs it): points and cameras are in one world
     cloud = places_of(whole / values["ply_file_path"])
     np.testing.assert_allclose(cloud, positions(drive.points()) @ applied[:3, :3].T, atol=1e-6)
     first = cloud[drive.points()["frame_index"].to_numpy() == 0]
@@ -168,7 +170,8 @@ def test_laspy_reads_the_laz_with_its_extra_dimensions(output, whole):
     drive = open_drive(output, "drive-1")
     points = drive.points()
     cloud = laspy.read(whole / "points.laz")
-    assert len(laspy.read(whole / "points.copc.laz").points) == len(cloud.points)  # of a relative drive too
+    # also for a drive that is not georeferenced
+    assert len(laspy.read(whole / "points.copc.laz").points) == len(cloud.points)
     assert cloud.header.point_count == points.num_rows
     step = cloud.header.scales[0]
     assert 1e-6 * drive.typical[0] < step <= 1e-5 * drive.typical[0]
@@ -195,7 +198,7 @@ def test_evo_reads_poses_and_trajectory(output, whole, tmp_path):
     assert counted.timestamps.tolist() == [4, 5, 6, 7, 8]
 
 
-def test_every_selection_takes_what_the_reader_gives(output, tmp_path):
+def test_every_selection_exports_the_points_that_the_reader_gives(output, tmp_path):
     import laspy
     import pycolmap
 
@@ -234,7 +237,7 @@ def test_every_selection_takes_what_the_reader_gives(output, tmp_path):
     assert said["selection"]["frames"] == [3, 15] and said["drive_id"] == "drive-1"
 
 
-def test_a_target_that_is_there_is_kept_unless_it_is_an_export_and_overwrite_is_given(output, tmp_path, capsys):
+def test_an_existing_target_is_kept_unless_it_is_an_export_and_overwrite_is_given(output, tmp_path, capsys):
     to = exported(output, tmp_path / "a", "--format", "kitti")
     exported(output, to, "--format", "tum", code=1)
     assert "--overwrite replaces it" in capsys.readouterr().err and (to / "poses.txt").exists()
@@ -247,19 +250,19 @@ def test_a_target_that_is_there_is_kept_unless_it_is_an_export_and_overwrite_is_
     assert "no export" in capsys.readouterr().err and (home / "letter.txt").read_text() == "dear"
     (tmp_path / "empty").mkdir()
     exported(output, tmp_path / "empty", "--format", "tum")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "empty", "home"]  # nothing half is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "empty", "home"]  # no incomplete export is left
 
 
-def test_an_export_that_fails_leaves_nothing_and_keeps_what_was_there(output, tmp_path, capsys):
+def test_a_failed_export_leaves_no_files_and_keeps_the_earlier_export(output, tmp_path, capsys):
     to = exported(output, tmp_path / "a", "--format", "kitti")
     exported(output, to, "--format", "tum", "depth", "--overwrite", code=1)
     assert "--keep-predictions" in capsys.readouterr().err
-    # the images of this drive are nowhere: the copy fails after poses were written
+    # the images of this drive do not exist: the copy fails after the poses were written
     exported(output, to, "--format", "tum", "--images", "--overwrite", code=1)
     assert [p.name for p in tmp_path.iterdir()] == ["a"] and (to / "poses.txt").exists()
 
 
-def test_a_store_gets_the_export_with_its_marker(output, s3):  # noqa: F811
+def test_an_export_to_a_store_is_complete_with_its_marker(output, s3):  # noqa: F811
     from pipeline import storage
 
     for again in ([], ["--overwrite"]):
@@ -283,7 +286,7 @@ def test_a_store_gets_the_export_with_its_marker(output, s3):  # noqa: F811
         ),
     ],
 )
-def test_a_drive_that_is_not_there_not_finished_or_newer_is_said_in_one_line(tmp_path, capsys, change, said):
+def test_a_missing_unfinished_or_newer_drive_gives_a_one_line_error(tmp_path, capsys, change, said):
     import re
 
     change(tmp_path / "other")
@@ -292,7 +295,7 @@ def test_a_drive_that_is_not_there_not_finished_or_newer_is_said_in_one_line(tmp
     assert re.search(said, error) and error.count("\n") == 1 and not (tmp_path / "to").exists()
 
 
-def test_nonsense_is_refused(output, tmp_path, capsys):
+def test_invalid_options_are_refused(output, tmp_path, capsys):
     exported(output, tmp_path / "a", "--format", "kitti", "--frames", 50, 60, code=1)
     assert "no frame with a pose among those asked for (it has 20" in capsys.readouterr().err
     exported(output, tmp_path / "a", "--format", "kitti", "--frames", 9, 3, code=1)
@@ -300,13 +303,13 @@ def test_nonsense_is_refused(output, tmp_path, capsys):
     assert "--depth-scale must be above zero" in capsys.readouterr().err
 
 
-def test_without_laspy_the_extra_is_named(output, tmp_path, monkeypatch, capsys):
+def test_the_error_for_missing_laspy_names_the_extra_to_install(output, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "laspy", None)
     exported(output, tmp_path / "a", "--format", "ply", "laz", code=1)
     assert "pip install 'city-reconstruction[export]'" in capsys.readouterr().err and not (tmp_path / "a").exists()
 
 
-def test_images_that_have_no_names_of_their_own_get_numbers(tmp_path):
+def test_images_without_usable_names_are_numbered(tmp_path):
     made = small_drive(4, height=6, width=8)
     film = str(tmp_path / "film.mp4")
     times = _film(film, 4)

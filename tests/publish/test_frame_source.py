@@ -1,4 +1,4 @@
-"""A result's frames are followed into its own input and nowhere else."""
+"""The images of a result are read from its own input and from no other place."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from pipeline.publish.manifest import Manifest
 
 @dataclass
 class Recorded:
-    """What is asked of a manifest."""
+    """The fields of a manifest that are used."""
 
     input: dict[str, Any]
     drive_id: str = "d1"
@@ -39,7 +39,7 @@ def test_a_frame_of_the_input_is_found(root, uri):
     assert source(root).locate(uri) == uri
 
 
-def test_a_frame_of_a_video_is_the_video():
+def test_the_place_of_a_frame_of_a_video_is_the_video():
     assert source("/v/clip.mp4", ["clip.mp4"]).locate("/v/clip.mp4#frame=12") == "/v/clip.mp4"
 
 
@@ -64,19 +64,19 @@ def test_a_frame_of_a_video_is_the_video():
         "/data/000000.png",
     ],
 )
-def test_a_frame_elsewhere_is_refused_and_said(uri):
+def test_a_frame_outside_the_input_is_refused_with_a_reason(uri):
     with pytest.raises(DriveError, match="--images-from"):
         source("/data/d1").locate(uri)
 
 
 @pytest.mark.parametrize("root", ["http://host/d1", "https://host/d1", "ftp://host/d1", "ssh://host/d1", "zip://x"])
-def test_schemes_that_drives_are_not_read_from_are_not_followed(root):
+def test_schemes_from_which_drives_are_not_read_are_refused(root):
     with pytest.raises(DriveError, match="not followed"):
         source(root).locate(f"{root}/000000.png")
 
 
 @pytest.mark.parametrize("root", ["", "/", "s3://"])
-def test_a_root_that_is_none_takes_nothing_in(root):
+def test_an_invalid_input_uri_contains_no_frames(root):
     with pytest.raises(DriveError):
         source(root).locate("/etc/000000.png")
 
@@ -88,12 +88,12 @@ def test_images_that_moved_are_found_by_their_path_below_the_input():
     assert moved.locate("/old/d1/../../etc/passwd") == "s3://bucket/new/passwd"
 
 
-def test_a_video_that_moved_is_found_by_its_name_or_itself():
+def test_a_video_that_moved_is_found_by_its_folder_or_its_own_path():
     assert source("/old/a.mp4", ["a.mp4"], "/new").locate("/old/a.mp4#frame=3") == "/new/a.mp4"
     assert source("/old/a.mp4", ["a.mp4"], "/new/a.mp4").locate("/old/a.mp4#frame=3") == "/new/a.mp4"
 
 
-def test_a_file_that_is_no_image_is_not_given(tmp_path):
+def test_a_file_that_is_not_an_image_is_not_read(tmp_path):
     (tmp_path / "000000.png").write_text("TOP SECRET KEY")
     (tmp_path / "000001.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     frames = source(str(tmp_path))

@@ -1,4 +1,4 @@
-"""A real process, killed between the files of a drive: what it leaves is never taken for a result."""
+"""A real process is killed between the files of a drive: the files that it leaves are never taken for a result."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def publish_and_be_killed(output, at, *, event="os.rename", nth=1, seed=0, overw
     code = KILLED.format(
         root=str(ROOT), event=event, name=at, nth=nth, output=str(output), seed=seed, overwrite=overwrite
     )
-    scratch = output.parent / "scratch"  # what a kill leaves there is cleared with the test's folder
+    scratch = output.parent / "scratch"  # files that the kill leaves there are removed with the folder of the test
     scratch.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -52,22 +52,23 @@ STEPS = ["part-00000.parquet", "part-00002.parquet", "poses.parquet", "loops.par
 
 
 @pytest.mark.parametrize("at", STEPS)
-def test_a_publish_that_is_killed_leaves_nothing_that_looks_whole_and_can_be_repeated(tmp_path, at):
+def test_a_killed_publish_leaves_no_result_and_can_be_repeated(tmp_path, at):
     publish_and_be_killed(tmp_path / "out", at)
     assert not is_published(str(tmp_path / "out"), "drive-1")
     with pytest.raises(DriveError, match=r"not finished"):
         open_drive(str(tmp_path / "out"), "drive-1")
     for path in (tmp_path / "out").rglob("*.parquet"):
-        pq.read_metadata(path)  # what has its name is complete
+        pq.read_metadata(path)  # a file that has its final name is complete
     again = publish(tmp_path / "out", small_drive(10))
     assert again.files == publish(tmp_path / "calm", small_drive(10)).files
-    assert files_in(tmp_path / "out") == files_in(tmp_path / "calm")  # nor does rubbish stay
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "calm")  # no unfinished file is left
 
 
 @pytest.mark.parametrize(
     "event, at, nth, seed",
-    [("os.rename", name, 1, 0) for name in STEPS[::2]]  # before the new manifest: still the old drive
-    + [("os.rename", name, 2, 1) for name in STEPS[::2]]  # behind it, while files get their usual names: the new one
+    [("os.rename", name, 1, 0) for name in STEPS[::2]]  # before the new manifest: the old drive is kept
+    # after it, while files get their usual names: the new drive is complete
+    + [("os.rename", name, 2, 1) for name in STEPS[::2]]
     + [("os.remove", "part-00008.parquet", 1, 1)],
 )
 def test_an_overwrite_that_is_killed_leaves_the_whole_old_drive_or_the_whole_new_one(tmp_path, event, at, nth, seed):
@@ -83,7 +84,7 @@ def test_an_overwrite_that_is_killed_leaves_the_whole_old_drive_or_the_whole_new
     assert files_in(out) == files_in(tmp_path / "calm")
 
 
-def test_a_reader_of_the_old_version_is_told_and_never_gets_a_mixture(tmp_path):
+def test_a_reader_of_a_replaced_version_gets_an_error_and_never_a_mixture(tmp_path):
     publish(tmp_path, small_drive(20))
     old = open_drive(str(tmp_path), "drive-1")
     publish(tmp_path, small_drive(10, seed=1), overwrite=True)
@@ -91,7 +92,7 @@ def test_a_reader_of_the_old_version_is_told_and_never_gets_a_mixture(tmp_path):
         old.points()
 
 
-def test_a_reader_that_opened_a_drive_just_before_its_files_got_their_usual_names_reads_on(tmp_path, monkeypatch):
+def test_a_drive_opened_before_its_files_get_their_usual_names_can_still_be_read(tmp_path, monkeypatch):
     publish(tmp_path, small_drive(20))
     opened = []
     whole = versions.settle
@@ -108,7 +109,7 @@ def test_a_reader_that_opened_a_drive_just_before_its_files_got_their_usual_name
 
 
 @pytest.mark.parametrize("steps", [0, 3, 9])
-def test_who_may_not_publish_any_more_stops_before_others_see_anything(tmp_path, steps):
+def test_a_publish_whose_lease_is_lost_stops_before_its_next_visible_change(tmp_path, steps):
     publish(tmp_path, small_drive(10))
     before = open_drive(str(tmp_path), "drive-1").manifest
     left = [steps]

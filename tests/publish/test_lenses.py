@@ -1,4 +1,4 @@
-"""Drives through lenses that are no pinholes: what is published of them, and their way to other programs."""
+"""Drives through lenses that are not pinholes: the published tables and the exports to other programs."""
 
 import json
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from pipeline.report.figures import drive_figures
 from tests.cameras.lenses import LENSES
 from tests.publish.drives import small_drive
 
-NET = (64, 48)  # the shape of LENSES' images
+NET = (64, 48)  # the shape of the images of LENSES
 FRAMES = 6
 
 
 class Rectified(Sequence):
-    """Chunks whose frames are of the rectified picture."""
+    """Chunks with frames of the size of the rectified picture."""
 
     def __init__(self, chunks, view):
         self.chunks, self.view = chunks, view
@@ -87,10 +87,10 @@ def test_a_lens_is_published_with_its_model_and_each_point_lies_where_it_was_see
     view = KnownCamera(LENSES["fisheye"], "calibration").view(*NET)
     centres = view.lens_pixels()[view.seen()]
     nearest = np.abs(pixels[::97, None] - centres[None]).max(-1).min(1)
-    assert nearest.max() < 0.01  # of a lens pixel: float32 points some metres away
+    assert nearest.max() < 0.01  # of a pixel of the lens: points are float32 and some metres away
 
 
-def test_a_known_pinhole_is_published_as_it_is(tmp_path):
+def test_a_known_pinhole_is_published_unchanged(tmp_path):
     drive = published(tmp_path, "pinhole")
     row = drive._camera
     assert (row["model"], row["origin"], row["fx"], row["cx"]) == ("pinhole", "calibration", 420.0, 322.5)
@@ -108,7 +108,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(("name", "model"), MODELS.items())
-def test_colmap_reads_the_lens_and_its_undistortion_is_ours(tmp_path, name, model):
+def test_colmap_reads_the_lens_and_undistorts_like_this_program(tmp_path, name, model):
     published(tmp_path, name)
     plain = pycolmap.Reconstruction(exported(tmp_path, "colmap") / "sparse" / "0")
     (tmp_path / "to").rename(tmp_path / "plain")
@@ -132,7 +132,7 @@ def test_colmap_reads_the_lens_and_its_undistortion_is_ours(tmp_path, name, mode
     assert tuple(written[240, 320]) == (120, 90, 20)
 
 
-def test_a_view_to_the_left_of_a_sphere_is_exported_as_the_sphere_that_it_is(tmp_path):
+def test_a_view_to_the_left_of_a_sphere_is_exported_as_a_sphere(tmp_path):
     drive = published(tmp_path, "left", LENSES["equirectangular"].turned(-90))
     assert drive.lens.cx == 160 and drive.poses["cx"].to_pylist() == [160] * FRAMES
     found = pycolmap.Reconstruction(exported(tmp_path, "colmap") / "sparse" / "0")
@@ -145,17 +145,17 @@ def test_a_view_to_the_left_of_a_sphere_is_exported_as_the_sphere_that_it_is(tmp
         np.testing.assert_allclose(cameras.project(number - 1, xyz)[0], seen, atol=0.05)
         local = image.cam_from_world() * xyz
         np.testing.assert_allclose(np.array(found.cameras[1].img_from_cam(local)), seen, atol=0.05)
-    assert np.median(seen[:, 0]) == pytest.approx(160, abs=40)  # what it sees lies left of the picture's middle
+    assert np.median(seen[:, 0]) == pytest.approx(160, abs=40)  # the view lies left of the middle of the picture
 
 
-def test_nerfstudio_is_told_of_a_lens_that_it_knows(tmp_path):
+def test_the_nerfstudio_export_contains_a_lens_that_nerfstudio_knows(tmp_path):
     published(tmp_path, "fisheye")
     values = json.loads((exported(tmp_path, "nerfstudio") / "transforms.json").read_text())
     assert values["camera_model"] == "OPENCV_FISHEYE" and values["k2"] == LENSES["fisheye"].params[1]
     assert values["frames"][0]["fl_x"] == LENSES["fisheye"].fx
 
 
-def test_nerfstudio_does_not_know_every_lens(tmp_path):
+def test_the_nerfstudio_export_refuses_a_lens_that_nerfstudio_does_not_know(tmp_path):
     published(tmp_path, "eucm")
     with pytest.raises(DriveError, match=r"nerfstudio has no eucm lens .* --undistorted"):
         exported(tmp_path, "nerfstudio")
@@ -163,7 +163,7 @@ def test_nerfstudio_does_not_know_every_lens(tmp_path):
     assert values["camera_model"] == "OPENCV" and "k1" not in values
 
 
-def test_what_is_masked_is_published_as_a_picture(tmp_path):
+def test_a_mask_is_published_as_a_picture(tmp_path):
     made = small_drive(FRAMES, height=NET[1], width=NET[0])
     mask = np.ones(NET[::-1], bool)
     mask[40:] = False

@@ -81,14 +81,14 @@ def test_a_manifest_survives_its_file(published):
     assert Manifest.from_bytes(manifest.to_bytes(), "x") == manifest
 
 
-def test_published_means_there_and_of_this_identity(published):
+def test_a_drive_counts_as_published_if_its_result_has_this_identity(published):
     assert is_published(str(published), "drive-1")
     assert is_published(str(published), "drive-1", "a" * 64)
     assert not is_published(str(published), "drive-1", "f" * 64)
     assert not is_published(str(published), "drive-2")
 
 
-def test_a_newer_schema_is_refused_and_not_taken_for_unpublished(published):
+def test_a_result_of_a_newer_schema_is_refused_and_not_replaced(published):
     change(published, schema_version=schema.SCHEMA_VERSION + 1)
     for ask in (read_manifest, is_published):
         with pytest.raises(DriveError, match=r"drive-1.*version 2 is newer than 1.*update"):
@@ -96,14 +96,14 @@ def test_a_newer_schema_is_refused_and_not_taken_for_unpublished(published):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema_version": 1}', '{"schema_version": "x"}'])
-def test_a_damaged_manifest_is_named(published, text):
+def test_the_error_for_a_damaged_manifest_names_it(published, text):
     (published / "drive-1" / "manifest.json").write_text(text)
     with pytest.raises(DriveError, match=r"drive drive-1 in .*--overwrite makes it again") as caught:
         read_manifest(str(published), "drive-1")
     assert "\n" not in str(caught.value)
 
 
-def test_not_there_and_not_finished_are_told_apart(published):
+def test_missing_and_unfinished_drives_are_distinguished(published):
     with pytest.raises(DriveError, match=r"no drive drive-2 in"):
         read_manifest(str(published), "drive-2")
     (published / "drive-1" / "manifest.json").unlink()

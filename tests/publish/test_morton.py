@@ -27,13 +27,13 @@ def test_bits_of_the_axes_alternate_as_in_the_plain_loop(x, y, z):
 
 
 @given(st.tuples(CELLS, CELLS, CELLS), st.tuples(CELLS, CELLS, CELLS))
-def test_who_is_not_before_on_any_axis_is_not_before_on_the_curve(a, b):
+def test_a_point_that_is_not_before_another_on_any_axis_is_not_before_it_on_the_curve(a, b):
     low, high = np.minimum(a, b), np.maximum(a, b)
     assert interleave(low[:, None])[0] <= interleave(high[:, None])[0]
 
 
 @given(st.tuples(CELLS, CELLS, CELLS), st.integers(0, BITS))
-def test_an_aligned_cube_is_one_stretch_of_the_curve(cell, level):
+def test_an_aligned_cube_is_one_unbroken_part_of_the_curve(cell, level):
     corner = np.array(cell) >> level << level
     inside = corner + (1 << level) - 1
     first, last = (int(interleave(c[:, None])[0]) for c in (corner, inside))
@@ -49,15 +49,15 @@ def test_the_order_is_a_permutation_along_the_curve(xyz):
 
 
 @given(POINTS, st.integers(-3, 3))
-def test_twice_the_size_is_the_same_order(xyz, power):
+def test_points_scaled_by_two_have_the_same_order(xyz, power):
     assert (morton_codes(xyz) == morton_codes(xyz * np.float32(2.0**power))).all()
 
 
-def test_a_far_outlier_does_not_blunt_the_order_of_the_rest():
+def test_a_far_outlier_does_not_coarsen_the_order_of_the_other_points():
     rng = np.random.default_rng(0)
     xyz = rng.uniform(0, 10, (3, 40_000)).astype(np.float32)
     xyz[:, 7] = 1e5
     ordered = xyz[:, morton_order(xyz)]
-    pieces = [ordered[:, i : i + 625] for i in range(0, 40_000, 625)]  # 64 pieces: a perfect one is 2.5 wide
+    pieces = [ordered[:, i : i + 625] for i in range(0, 40_000, 625)]  # 64 pieces; an ideal piece is 2.5 wide
     widths = [float(np.ptp(piece, axis=1).max()) for piece in pieces]
     assert np.median(widths) < 6

@@ -111,10 +111,10 @@ def test_every_point_comes_out_once_in_shards_and_row_groups_of_bounded_size(tmp
         for i in range(len(b))
     )
     assert rows(paths) == expected
-    assert not list(scratch.iterdir())  # nothing stays behind on the worker's disk
+    assert not list(scratch.iterdir())  # no file is left on the worker's disk
 
 
-def test_a_block_larger_than_shards_is_cut(tmp_path):
+def test_a_block_larger_than_a_shard_is_divided(tmp_path):
     config = PublishConfig(shard_rows=100, row_group_rows=100)
     with ShardWriter(str(tmp_path / "out"), 1, config, tmp_path) as shards:
         shards.append(next(blocks(1, 350)))
@@ -134,7 +134,7 @@ def test_with_a_voxel_size_no_cube_has_two_points_in_the_whole_drive(tmp_path):
     assert len(cubes) == len(set(cubes)) and set(cubes) == everywhere
 
 
-def test_an_output_that_cannot_be_written_is_told_by_its_kind(tmp_path):
+def test_errors_of_an_output_that_cannot_be_written_have_their_own_kinds(tmp_path):
     (tmp_path / "file").write_text("in the way")
     config = PublishConfig(shard_rows=100, row_group_rows=100)
     with (
@@ -157,7 +157,7 @@ def test_an_output_that_cannot_be_written_is_told_by_its_kind(tmp_path):
         {"shard_rows": 100},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         dataclasses.replace(PublishConfig(), **change)
 
@@ -182,6 +182,6 @@ def test_sky_begins_at_far_times_the_median_or_where_nothing_moves():
     confidence = np.full(depth.shape, 5.0)
     still, moving = np.zeros((2, 3)), np.array([[0.0, 0, 0], [0, 0, 12.0]])
     assert sky_depth(depth, confidence, still, 100.0, 20.0) == 200.0
-    assert sky_depth(depth, confidence, moving, 100.0, 20.0) == 200.0  # parallax would say 2400
+    assert sky_depth(depth, confidence, moving, 100.0, 20.0) == 200.0  # by parallax the limit would be 2400
     assert sky_depth(depth, confidence, moving, 4.0, 20.0) == 96.0  # half a pixel over 12 units
     assert sky_depth(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), still, 100.0, 20.0) == np.inf

@@ -1,4 +1,4 @@
-"""Reading a published drive back, by box and confidence, without touching the rest."""
+"""Points of a published drive are read by box and confidence, without reading the rest of the files."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ def output(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     drive = small_drive(120, height=40, width=48, size=20, step=1.0)
     straight = np.tile(np.eye(4), (120, 1, 1))
-    straight[:, 0, 3] = 0.2 * np.arange(120)  # neighbours see much the same
+    straight[:, 0, 3] = 0.2 * np.arange(120)  # neighbouring frames see nearly the same points
     joined = dataclasses.replace(drive.joined, world_from_camera=straight)
     options = PublishConfig(shard_rows=60_000, row_group_rows=2048, confidence_share=0.0)
     publish_drive(str(folder), drive.facts, drive.chunks, joined, options, drive.run)
@@ -50,7 +50,7 @@ def test_a_box_gives_exactly_its_points(output):
     assert drive.points(BOX).equals(expected)
 
 
-def test_confidence_and_columns_are_chosen_alike(output):
+def test_points_can_be_selected_by_confidence_and_columns(output):
     drive = open_drive(output, "drive-1")
     expected = inside(drive.points(), BOX, 5.0)
     got = drive.points(BOX, columns=["frame_index", "x"], min_confidence=5.0)
@@ -64,20 +64,20 @@ def test_a_small_box_touches_few_row_groups_and_few_bytes(output):
     everything = drive.row_groups()
     touched, total = sum(len(g.chosen) for g in plan), sum(g.total for g in everything)
     assert len(everything) == 4 and total == sum(len(g.chosen) for g in everything) > 100
-    assert 0 < touched <= 0.2 * total  # in the order of frames it would be more than half
+    assert 0 < touched <= 0.2 * total  # if points were in order of frames, it would be more than half
 
     before = bytes_read()
     drive.points(BOX)
     few = bytes_read() - before
     drive.points()
     everything_read = bytes_read() - before - few
-    assert 0 < few < 0.35 * everything_read  # footers included, which are large beside such small row groups
+    assert 0 < few < 0.35 * everything_read  # with footers, which are large in comparison with such small row groups
 
 
 def test_shards_that_the_manifest_rules_out_are_not_opened(output, tmp_path):
     shutil.copytree(output, tmp_path / "copy")
     drive = open_drive(str(tmp_path / "copy"), "drive-1")
-    start = ((-9.0, -9.0, 0.0), (-4.0, 9.0, 20.0))  # behind all but the first frames
+    start = ((-9.0, -9.0, 0.0), (-4.0, 9.0, 20.0))  # a box behind all frames except the first ones
     expected = drive.points(start)
     assert [groups.file.path for groups in drive.row_groups(start)] == ["points/part-00000.parquet"]
     for file in drive.manifest.point_files[1:]:
@@ -114,7 +114,7 @@ def test_row_groups_without_confident_points_are_not_read(output):
     assert drive.points(min_confidence=1e6).schema.equals(schema.POINTS)
 
 
-def test_batches_are_the_points_piece_by_piece(output):
+def test_batches_together_are_all_points(output):
     drive = open_drive(output, "drive-1")
     batches = list(drive.point_batches(min_confidence=3.0))
     assert max(batch.num_rows for batch in batches) <= 2048
@@ -132,7 +132,7 @@ def test_with_a_voxel_the_most_confident_point_of_each_cube_is_given(output):
     assert sorted(got["confidence"].to_pylist()) == sorted(best.values())
 
 
-def test_thinning_on_the_way_changes_nothing(output, monkeypatch):
+def test_thinning_while_reading_gives_the_same_points_as_thinning_afterwards(output, monkeypatch):
     drive = open_drive(output, "drive-1")
     expected = drive.points(voxel=1.0)
     monkeypatch.setattr("pipeline.publish.results._THINNED_AT", 3000)
@@ -149,12 +149,12 @@ def test_thinning_on_the_way_changes_nothing(output, monkeypatch):
         ({"box": (1, 2, 3, 4, 5, 6)}, "lowest and its highest corner"),
     ],
 )
-def test_nonsense_is_refused(output, ask, message):
+def test_invalid_selections_are_refused(output, ask, message):
     with pytest.raises(ValueError, match=message):
         open_drive(output, "drive-1").points(**ask)
 
 
-def test_a_file_that_the_manifest_names_but_is_not_there_is_named(output, tmp_path):
+def test_the_error_for_a_missing_file_of_the_manifest_names_it(output, tmp_path):
     drive = small_drive()
     publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
     (tmp_path / "drive-1" / "poses.parquet").unlink()
@@ -174,7 +174,7 @@ def test_shards_of_a_killed_attempt_are_not_read(output, tmp_path):
     assert open_drive(str(tmp_path), "drive-1").points().num_rows == manifest.counts.points
 
 
-def test_a_frame_range_gives_its_frames_and_leaves_other_shards_alone(output):
+def test_a_frame_range_gives_points_of_its_frames_and_reads_no_other_shards(output):
     drive = open_drive(output, "drive-1")
     everything = drive.points()
     frame = everything["frame_index"].to_numpy()
@@ -184,7 +184,7 @@ def test_a_frame_range_gives_its_frames_and_leaves_other_shards_alone(output):
     assert [groups.file.path for groups in touched] == ["points/part-00000.parquet"]
 
 
-def test_cameras_are_the_poses_as_arrays_and_see_their_points(output):
+def test_cameras_contain_the_poses_as_arrays_and_see_their_points(output):
     drive = open_drive(output, "drive-1")
     cameras = drive.cameras
     assert len(cameras) == 120 and cameras.world_from_camera[7, 0, 3] == pytest.approx(1.4)
@@ -197,7 +197,7 @@ def test_cameras_are_the_poses_as_arrays_and_see_their_points(output):
     assert list(table.columns) == schema.POSES.names and len(table) == 120
 
 
-def test_far_points_are_left_out_unless_the_network_was_sure(output):
+def test_far_points_are_left_out_unless_their_confidence_is_high(output):
     drive = open_drive(output, "drive-1")
     everything = drive.points()
     position = drive.cameras.world_from_camera[everything["frame_index"].to_numpy(), :3, 3]
@@ -217,7 +217,7 @@ def test_batches_are_thinned_in_bounded_pieces(output, monkeypatch):
     assert len(batches) > 10 and max(batch.num_rows for batch in batches) <= 12_048
     got = pyarrow.concat_tables(batches)
     cubes = {tuple(np.floor(np.array([row[a] for a in "xyz"]) / 0.7)) for row in got.to_pylist()}
-    assert got.num_rows == exact.num_rows == len(cubes)  # the same cubes, each once
+    assert got.num_rows == exact.num_rows == len(cubes)  # the same cubes, one point in each
 
 
 def test_from_a_store_a_small_box_fetches_few_bytes(output, s3, monkeypatch):  # noqa: F811
@@ -268,7 +268,7 @@ def test_the_example_reads_a_drive_and_draws_it(output, tmp_path, capsys):
     assert np.asarray(Image.open(tmp_path / "drive.png")).std() > 5
 
 
-def test_sky_is_left_out_unless_it_is_asked_for(tmp_path):
+def test_points_of_the_sky_are_left_out_by_default(tmp_path):
     drive = small_drive(40, height=20, width=24, size=20)
     for chunk in (drive.chunks[k] for k in range(len(drive.chunks))):
         assert float(np.max(chunk.depth)) < 20 * float(np.median(chunk.depth))
@@ -283,7 +283,7 @@ def test_sky_is_left_out_unless_it_is_asked_for(tmp_path):
     assert opened.points(columns=["class"], sky=True).num_rows == everything.num_rows
 
 
-def test_results_from_before_points_had_a_class_are_read(tmp_path):
+def test_older_results_whose_points_have_no_class_are_read(tmp_path):
     drive = small_drive(40, height=20, width=24, size=20)
     manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, PublishConfig(), drive.run)
     before = open_drive(str(tmp_path), manifest.drive_id).points(sky=True)

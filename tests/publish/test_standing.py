@@ -1,4 +1,4 @@
-"""What lies under a drive's name: whole, damaged, of another input, or not of this program."""
+"""What an output contains under a drive's name: a whole or damaged result, one of another input, or a user's files."""
 
 import json
 import shutil
@@ -49,12 +49,12 @@ def users_table(path):
 # -- whole, changed, damaged ---------------------------------------------------------------------------------
 
 
-def test_a_whole_result_of_just_this_is_done(out):
+def test_a_drive_with_a_whole_result_of_this_identity_is_done(out):
     assert decided(out).done
     assert look_at(str(out), "drive-1").lost == ()
 
 
-def test_nothing_there_is_made(tmp_path):
+def test_a_drive_without_a_result_is_to_be_made(tmp_path):
     decision = decided(tmp_path / "nowhere")
     assert not decision.done and not decision.replaces
     assert not (tmp_path / "nowhere").exists()
@@ -70,7 +70,7 @@ FILES = ("poses.parquet", "chunks.parquet", "loops.parquet", "points/part-00000.
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["removed", "cut", "grown", "empty"])
-def test_a_manifest_is_no_proof_of_files_that_are_not_there(out, name, how):
+def test_a_result_whose_files_are_missing_is_made_again_despite_its_manifest(out, name, how):
     path = out / "drive-1" / name
     data = path.read_bytes()
     path.unlink() if how == "removed" else path.write_bytes({"cut": data[:-1], "grown": data + b"x", "empty": b""}[how])
@@ -79,7 +79,7 @@ def test_a_manifest_is_no_proof_of_files_that_are_not_there(out, name, how):
     assert name in decision.why and "making it again" in decision.why
 
 
-def test_with_overwrite_nothing_is_done_already(out):
+def test_with_overwrite_no_drive_counts_as_done(out):
     assert not decided(out, overwrite=True).done
 
 
@@ -97,7 +97,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_damaged_manifest_of_ours_is_refused_with_advice_that_works(out, how):
+def test_a_damaged_manifest_of_this_program_is_refused_and_the_advice_works(out, how):
     path = out / "drive-1" / "manifest.json"
     path.write_bytes(BROKEN[how](path.read_bytes()))
     with pytest.raises(DriveError, match="drive-1") as said:
@@ -109,7 +109,7 @@ def test_a_damaged_manifest_of_ours_is_refused_with_advice_that_works(out, how):
     assert decided(out).done
 
 
-# -- what is not ours ----------------------------------------------------------------------------------------
+# -- files of the user ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*FILES, "points/part-00007.parquet"])
@@ -171,7 +171,7 @@ def test_files_of_other_names_stay_beside_a_result(tmp_path):
     assert decided(tmp_path / "out").done
 
 
-def test_a_users_shard_beside_ours_survives_a_new_version(out):
+def test_a_users_shard_beside_a_result_survives_a_new_version(out):
     own = out / "drive-1" / "points" / "part-00099.parquet"
     users_table(own)
     with pytest.raises(DriveError, match="part-00099"):
@@ -179,7 +179,7 @@ def test_a_users_shard_beside_ours_survives_a_new_version(out):
     assert own.exists()
 
 
-def test_what_a_killed_publish_left_is_ours(out):
+def test_files_of_a_killed_publish_are_recognised_as_this_programs(out):
     (out / "drive-1" / "manifest.json").unlink()
     assert made_by_us(str(out / "drive-1" / "poses.parquet"))
     assert not decided(out).done
@@ -187,11 +187,12 @@ def test_what_a_killed_publish_left_is_ours(out):
     assert decided(out).done
 
 
-def test_shards_that_a_longer_version_left_go_with_the_next(tmp_path):
+def test_surplus_shards_of_a_longer_version_are_removed_with_the_next_version(tmp_path):
     out = tmp_path / "out"
     publish(out)
     folder = out / "drive-1" / "points"
-    shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")  # as an earlier version's second shard
+    # as if it were the second shard of an earlier version
+    shutil.copy(folder / "part-00000.parquet", folder / "part-00001.parquet")
     publish(out, seed=1)
     assert not (folder / "part-00001.parquet").exists()
 
@@ -199,7 +200,7 @@ def test_shards_that_a_longer_version_left_go_with_the_next(tmp_path):
 # -- another input of the same name --------------------------------------------------------------------------
 
 
-def test_another_input_of_the_same_name_is_a_clash_that_says_what_to_do(out):
+def test_another_input_of_the_same_name_is_refused_and_the_error_says_what_to_do(out):
     with pytest.raises(DriveError) as said:
         decided(out, where=source("s3://bucket/other/1", count=9))
     text = str(said.value)
@@ -208,7 +209,7 @@ def test_another_input_of_the_same_name_is_a_clash_that_says_what_to_do(out):
     assert not decided(out, where=source("s3://bucket/other/1", count=9), overwrite=True).done
 
 
-def test_of_many_drives_the_advice_is_another_output(out):
+def test_in_a_run_over_many_drives_the_advice_is_another_output(out):
     with pytest.raises(DriveError, match="another --output"):
         decided(out, where=source("s3://bucket/other/1", count=9), of_many=True)
 
@@ -220,7 +221,7 @@ def test_a_copy_elsewhere_is_the_same_drive(out, identity):
 
 
 @pytest.mark.parametrize(("sample", "same"), [("1" * 64, True), ("2" * 64, False), (None, False)])
-def test_without_etags_the_content_tells(out, sample, same):
+def test_without_etags_inputs_are_compared_by_a_sample_of_their_content(out, sample, same):
     path = out / "drive-1" / "manifest.json"
     manifest = open_drive(str(out), "drive-1").manifest
     files = [{**file, "etag": None} for file in manifest.input["files"]]
@@ -231,15 +232,15 @@ def test_without_etags_the_content_tells(out, sample, same):
     else:
         with pytest.raises(DriveError, match="another drive of this name"):
             decided(out, where=where)
-    assert decided(out, where=source(etag=None, sample="2" * 64)).done  # the same place is the same drive
+    assert decided(out, where=source(etag=None, sample="2" * 64)).done  # the same place counts as the same drive
 
 
-def test_a_changed_listing_at_the_same_place_is_no_clash(out):
+def test_a_changed_listing_at_the_same_place_is_the_same_drive(out):
     decision = decided(out, identity="b" * 64, where=source(count=12))
     assert not decision.done and decision.replaces
 
 
-def test_ids_that_are_offered_differ_by_as_much_of_the_path_as_it_takes():
+def test_suggested_ids_contain_enough_of_the_path_to_differ():
     assert longer_id("images", "/x/A/images", "/x/B/images") == "A__images"
     assert longer_id("images", "/x/A/cam 0/images", "/x/B/cam 0/images") == "A__cam-0__images"
     assert longer_id("90", "/k/a/sequences/90/image_0", "/k/b/sequences/90") == "a__sequences__90"
@@ -248,7 +249,7 @@ def test_ids_that_are_offered_differ_by_as_much_of_the_path_as_it_takes():
     assert len(longer_id("d" * 120, "/" + "A" * 100 + "/" + "d" * 120, "/B/" + "d" * 120)) <= 128
 
 
-def test_looking_writes_nothing(out):
+def test_looking_at_a_result_writes_no_files(out):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     decided(out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

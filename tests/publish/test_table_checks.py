@@ -15,7 +15,7 @@ from pipeline.publish.table_checks import open_parquet, read_whole
 from tests.publish import test_verify
 from tests.publish.test_verify import put, rewrite_manifest, rewrite_table
 
-folder = test_verify.folder  # the fixture
+folder = test_verify.folder  # pytest's fixture is used by its name
 
 
 def png(width, height):
@@ -59,7 +59,7 @@ def column_of(name, kind):
         ("points/part-00000.parquet", lambda table: table.drop_columns(["r"]), "has no column r"),
     ],
 )
-def test_what_a_table_may_not_be_is_said_with_file_and_drive(folder, name, change, said):
+def test_the_error_for_a_wrong_table_names_file_and_drive(folder, name, change, said):
     rewrite_table(folder, name, change)
     with pytest.raises(DriveError) as caught:
         read(folder)
@@ -67,8 +67,8 @@ def test_what_a_table_may_not_be_is_said_with_file_and_drive(folder, name, chang
     assert said in text and name in text and "drive-1" in text and "\n" not in text
 
 
-def test_a_footer_that_promises_a_row_group_beyond_all_measure_is_refused_before_it_is_read(folder):
-    """4.2 million and one rows of one value are a file of 100 kB."""
+def test_a_footer_with_a_huge_row_group_is_refused_before_the_group_is_read(folder):
+    """4,200,001 rows of one value take a file of only 100 kB."""
     path, rows = folder / "points" / "part-00000.parquet", 2**22 + 1
     kind = pq.read_schema(path)
     one = {field.name: pa.array(np.zeros(rows, field.type.to_pandas_dtype())) for field in kind}

@@ -1,4 +1,4 @@
-"""Corners that several frames see: as tables of a result, and as COLMAP points with real tracks."""
+"""Corners that several frames see become tables of a result and COLMAP points with real tracks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_a_result_holds_tracks_and_evidence_and_is_whole(output: str) -> None:
+def test_a_result_contains_tracks_and_evidence_and_passes_the_check(output: str) -> None:
     drive = open_drive(output, "tracked", check_hashes=True)
     assert drive.tracks is not None and drive.tracks.num_rows == POINTS * SEEN
     assert drive.evidence is not None and drive.evidence["share"].null_count == 1
@@ -68,7 +68,7 @@ def test_colmap_gets_points_with_all_their_observations_and_can_adjust_them(
         for element in point.track.elements:
             assert model.images[element.image_id].points2D[element.point2D_idx].point3D_id == number
     before = {number: image.cam_from_world().matrix() for number, image in model.images.items()}
-    pycolmap.bundle_adjustment(model)  # refuses points that one image alone observes
+    pycolmap.bundle_adjustment(model)  # pycolmap refuses points that only one image observes
     for number, image in model.images.items():
         np.testing.assert_allclose(image.cam_from_world().matrix(), before[number], atol=1e-3)
 
@@ -81,7 +81,7 @@ def test_a_selection_takes_points_that_three_of_its_frames_see(output: str, tmp_
     assert set(length) == {0, 3, 4} and model.num_images() == 5
 
 
-def test_tracks_that_are_none_of_the_drive_are_refused(tmp_path: Path) -> None:
+def test_tracks_that_do_not_belong_to_the_drive_are_refused(tmp_path: Path) -> None:
     made = small_drive(4, drive_id="odd", height=12, width=16, size=6)
     one = np.ones(3)
     tracks = {"point_index": np.array([0, 0, 2]), "x": one, "y": one, "z": one, "frame_index": np.arange(3)}

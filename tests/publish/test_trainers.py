@@ -1,6 +1,6 @@
 """nerfstudio's own readers, as its trainers (splatfacto trains with gsplat) start them, on exports of a drive.
 
-nerfstudio pins versions of half its needs, so it is laid beside the environment, without them, for these tests alone.
+nerfstudio pins versions of many libraries, so these tests install it without them in a folder beside the environment.
 """
 
 import json
@@ -21,25 +21,25 @@ from tests.publish.drives import Listed, small_drive
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FRAMES, HEIGHT, WIDTH = 8, 24, 32
-SOURCE = (4 * WIDTH, 4 * HEIGHT + 8)  # of its images, as `small_drive` has it
+SOURCE = (4 * WIDTH, 4 * HEIGHT + 8)  # the size of its images, as in `small_drive`
 NEEDS = ("nerfstudio==1.1.5", "jaxtyping", "opencv-python-headless", "tensorboard", "absl-py", "appdirs")
 
 
 @pytest.fixture(scope="module")
 def nerfstudio(tmp_path_factory):
-    """A folder to put on the path."""
+    """A folder with nerfstudio, to be put on the path."""
     folder = tmp_path_factory.mktemp("nerfstudio")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *NEEDS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     if done.returncode:
         pytest.skip(f"nerfstudio could not be fetched: {done.stderr.strip().splitlines()[-1]}")
-    (folder / "rawpy.py").touch()  # for raw photographs only
+    (folder / "rawpy.py").touch()  # needed for raw photographs only
     return folder
 
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory):
-    """A film, published."""
+    """A drive made of a video, published."""
     folder = tmp_path_factory.mktemp("drive")
     path = str(folder / "film.mp4")
     rng = np.random.default_rng(1)
@@ -114,13 +114,14 @@ def test_nerfstudio_sees_every_point_where_the_drive_has_it(nerfstudio, drive, t
     assert len(theirs) == len(ours)
     expected = pixels(cameras.world_from_camera, cameras.intrinsics, ours, np.eye(4))
     poses = np.concatenate([np.array(read["poses"]), np.tile([[[0, 0, 0, 1.0]]], (FRAMES, 1, 1))], 1)
-    found = pixels(poses, np.stack([fx, fy, cx, cy], -1), theirs, np.diag([1, -1, -1, 1]))  # its cameras are OpenGL's
+    # nerfstudio's cameras have OpenGL's axes
+    found = pixels(poses, np.stack([fx, fy, cx, cy], -1), theirs, np.diag([1, -1, -1, 1]))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0.01)
     np.testing.assert_array_equal(read["colours"], np.stack([table[name].to_numpy() for name in "rgb"], -1))
 
 
 def pixels(world_from_camera, intrinsics, points, camera_from_opencv):
-    """Where each camera sees each point (cameras, points, 2); not a number behind it."""
+    """Where each camera sees each point (cameras, points, 2); NaN for points behind the camera."""
     camera_from_world = np.linalg.inv(world_from_camera @ camera_from_opencv)
     local = np.einsum("cij,pj->cpi", camera_from_world[:, :3, :3], points) + camera_from_world[:, None, :3, 3]
     local[local[..., 2] < 0.1] = np.nan

@@ -1,4 +1,4 @@
-"""What a check of a published drive finds: every kind of damage, named with its file; nothing where all is well."""
+"""The check of a published drive finds every kind of damage and names the file; it finds nothing in a whole drive."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def problems(folder, quick=False):
 
 
 def rewrite_manifest(folder, change):
-    """Change the manifest and make it whole again as an attacker, or a bug, would."""
+    """Change the manifest and correct its checksum, as an attacker or a bug would."""
     values = json.loads((folder / "manifest.json").read_text())
     values.pop("checksum", None)
     change(values)
@@ -45,7 +45,7 @@ def rewrite_manifest(folder, change):
 
 
 def rewrite_table(folder, name, change):
-    """Change a table, and say in the manifest that it is so: only what the rows say is wrong then."""
+    """Change a table and correct the manifest, so that only the rows are wrong."""
     path = folder / name
     table = change(pq.read_table(path))
     pq.write_table(table, path)
@@ -83,7 +83,7 @@ def test_a_whole_drive_has_no_problem(folder):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("quick", [True, False])
-def test_files_that_are_gone_or_cut_are_named(folder, name, quick):
+def test_missing_and_truncated_files_are_named(folder, name, quick):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-3])
     file, what = problems(folder, quick)[0]
@@ -149,7 +149,7 @@ def test_a_flipped_bit_of_the_manifest_is_found(folder):
         ("points/part-00000.parquet", lambda table: table.slice(1), "points"),
     ],
 )
-def test_rows_that_cannot_be_are_found_though_every_hash_is_right(folder, name, change, said):
+def test_impossible_rows_are_found_although_every_hash_is_right(folder, name, change, said):
     rewrite_table(folder, name, change)
     found = problems(folder)
     assert any(said in what for _, what in found), found
@@ -170,12 +170,12 @@ def test_rows_that_cannot_be_are_found_though_every_hash_is_right(folder, name, 
         (lambda m: m["files"][0].update(path="notes.txt"), "notes.txt"),
     ],
 )
-def test_a_manifest_that_cannot_be_is_found(folder, change, said):
+def test_an_impossible_manifest_is_found(folder, change, said):
     rewrite_manifest(folder, change)
     assert any(said in what for _, what in problems(folder)), problems(folder)
 
 
-def test_nothing_is_changed_by_a_check(folder):
+def test_a_check_changes_no_files(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     np.testing.assert_equal(problems(folder), [])
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

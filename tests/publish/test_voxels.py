@@ -1,4 +1,4 @@
-"""One point a cube, the most confident one, in bounded memory."""
+"""One point in each cube is kept, the most confident one, in bounded memory."""
 
 import numpy as np
 from hypothesis import given
@@ -32,7 +32,7 @@ def test_the_first_most_confident_point_of_each_cube_is_kept_as_in_the_plain_loo
 
 
 @given(CLOUDS, CLOUDS)
-def test_a_cube_that_was_published_gets_no_second_point(first, second):
+def test_a_cube_with_a_published_point_gets_no_second_point(first, second):
     voxels = VoxelFilter(1.0, 1000)
     kept = voxels.keep(*first)
     voxels.remember(first[0][:, kept])
@@ -41,7 +41,7 @@ def test_a_cube_that_was_published_gets_no_second_point(first, second):
     assert set(cells(second[0][:, again], 1.0)) == set(cells(second[0], 1.0)) - had
 
 
-def test_memory_is_bounded_and_the_last_half_of_it_is_known():
+def test_memory_is_bounded_and_the_newest_cubes_are_remembered():
     voxels = VoxelFilter(1.0, 200)
     ones = np.ones(10, np.float32)
 
@@ -54,14 +54,14 @@ def test_memory_is_bounded_and_the_last_half_of_it_is_known():
         assert len(voxels._young) + len(voxels._old) <= 200
         for back in range(min(k + 1, 10)):  # 10 clouds of 10 cubes are half of 200
             assert len(voxels.keep(cloud(k - back), ones)) == 0
-    assert len(voxels.keep(cloud(0), ones)) == 10  # forgotten, as documented
+    assert len(voxels.keep(cloud(0), ones)) == 10  # older cubes are forgotten, as documented
 
 
-def test_keys_are_different_for_different_cubes_on_both_sides_of_the_origin():
+def test_different_cubes_have_different_keys_on_both_sides_of_the_origin():
     grid = np.stack(np.meshgrid(*[np.arange(-5, 5) + 0.5] * 3)).reshape(3, -1).astype(np.float32)
     assert len(set(voxel_keys(grid, 1.0).tolist())) == 1000
 
 
-def test_nothing_in_nothing_out():
+def test_without_points_the_result_is_empty():
     keys, places = best_of_each(np.empty(0, np.int64), np.empty(0, np.float32))
     assert len(keys) == len(places) == 0

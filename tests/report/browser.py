@@ -1,4 +1,4 @@
-"""A real Chromium without a window: the one of the machine, driven by playwright, with WebGL in software."""
+"""A real Chromium without a window: the machine's own, controlled by playwright, with WebGL in software."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def chromium() -> Iterator[Any]:
 
 @dataclass
 class Watched:
-    """A page, and what went wrong on it: errors of the console, requests to other hosts, answers that failed."""
+    """A page and its problems: errors on the console, requests to other hosts, failed answers."""
 
     page: Any
     wrong: list[str] = field(default_factory=list)
 
 
 def watched(browser: Any, base: str, width: int, height: int) -> Watched:
-    """A new page of that size whose errors and outside requests are kept."""
+    """A new page of this size; its errors and its requests to other hosts are recorded."""
     one = Watched(browser.new_page(viewport={"width": width, "height": height}))
-    one.page.set_default_timeout(200_000)  # software WebGL on a busy machine takes its time
+    one.page.set_default_timeout(200_000)  # software WebGL is slow on a busy machine
     one.page.on("console", lambda said: one.wrong.append(said.text) if said.type == "error" else None)
     one.page.on("pageerror", lambda error: one.wrong.append(str(error)))
     one.page.on("response", lambda answer: one.wrong.append(answer.url) if answer.status >= 400 else None)
@@ -55,7 +55,7 @@ def watched(browser: Any, base: str, width: int, height: int) -> Watched:
 
 
 def screenshot(page: Any, name: str) -> Path:
-    """Keep a picture for people in REPORT_SCREENSHOTS (by default screenshots/ below the temporary folder)."""
+    """Save a screenshot to REPORT_SCREENSHOTS (by default screenshots/ below the temporary folder)."""
     import tempfile
 
     folder = Path(os.environ.get("REPORT_SCREENSHOTS") or Path(tempfile.gettempdir()) / "report-screenshots")

@@ -1,4 +1,4 @@
-"""Published drives with images of their own: a car that follows a gentle bend between textured walls of points."""
+"""Published drives with images: a car that follows a gentle bend between textured walls of points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIG = {"chunk_size": 4, "memory_scope": "drive", "backend": {"scale": True}, 
 
 
 def images(folder: Path, frames: int = FRAMES) -> list[Path]:
-    """Frames of 96x80 pixels whose colour says their number."""
+    """Frames of 96x80 pixels whose colour shows their number."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:06d}.png" for number in range(frames)]
     for number, path in enumerate(paths):

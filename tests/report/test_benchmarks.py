@@ -1,4 +1,4 @@
-"""Stored benchmarks become runs to draw, or one line."""
+"""Files of stored benchmarks are read as runs to draw; other files give a one-line error."""
 
 import json
 
@@ -13,7 +13,7 @@ def stored(path, value):
     return str(path)
 
 
-def test_a_run_with_seconds_by_stage_counts_by_their_sum_as_the_drive_benchmark_writes_it(tmp_path):
+def test_the_seconds_of_a_run_are_the_sum_of_its_stages(tmp_path):
     run = {"frames": 300, "seconds": {"scan": 1.0, "forward": 9.0}, "total_seconds": 10.0, "peak_resident_bytes": 5}
     file = stored(tmp_path / "drive.json", {"what": "drive", "runs": [run]})
     assert read_benchmarks([file]) == (Measurement("drive", 300, 10.0, 5),)

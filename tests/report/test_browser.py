@@ -1,4 +1,4 @@
-"""The site in a real browser: it loads whole and from itself alone, shows points, scrubs, compares, sorts."""
+"""The site in a real browser: it loads completely from its own server, shows points, scrubs, compares, sorts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A report with another result, truth and a benchmark, and an index over two drives; served as users would."""
+    """A report with another result, a truth and a benchmark, and an index over two drives; served as users serve it."""
     folder = tmp_path_factory.mktemp("site")
     images(folder / "source")
     draw_corners(folder / "source", range(12, 15))
@@ -52,7 +52,7 @@ def browser():
 
 
 def pixels(page) -> np.ndarray:
-    """The canvas of the viewer as the user sees it, without what lies over it; of the page itself where it is viser."""
+    """A screenshot of the viewer's canvas without the elements over it; of the page itself where the page is viser."""
     place = page.frame_locator("#viewer") if page.locator("#viewer").count() else page
     canvas = place.locator("canvas[data-engine]")
     return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")).astype(int)
@@ -67,7 +67,7 @@ def until(page, condition: str) -> None:
 
 
 def changed(page, before: np.ndarray) -> bool:
-    """Whether the viewer's picture becomes another within some seconds (software WebGL is slow)."""
+    """Whether the viewer's picture changes within some seconds (software WebGL is slow)."""
     for _ in range(40):
         if (np.abs(pixels(page) - before) > 40).any(-1).mean() > 0.001:
             return True
@@ -102,7 +102,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.mouse.move(640, 430, steps=8)
     page.mouse.up()
     assert changed(page, scene)
-    page.wait_for_timeout(1500)  # the camera glides to rest
+    page.wait_for_timeout(1500)  # the camera comes to rest gradually
     before = pixels(page)
     page.mouse.wheel(0, -400)
     assert changed(page, before)
@@ -129,7 +129,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.wait_for_timeout(1000)
     before = pixels(page)
     page.keyboard.press("End")
-    assert changed(page, before), "riding along, another frame is another view"
+    assert changed(page, before), "with the camera of the car, another frame must show another view"
 
     # keys pressed inside the viewer reach the page as well
     page.mouse.click(500, 400)
@@ -165,7 +165,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.wait_for_timeout(300)
     screenshot(page, "comparison-1440")
 
-    # figures are there and drawn
+    # figures exist and are drawn
     page.locator("#figures").scroll_into_view_if_needed()
     titles = page.locator("#figures h3").all_inner_texts()
     assert titles[0] == "Distance from the truth along the path" and "Time against length" in titles
@@ -178,7 +178,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.close()
 
 
-def test_the_report_fits_a_telephone(site, browser):
+def test_the_report_fits_the_screen_of_a_phone(site, browser):
     one = opened(browser, site[1], 400, 860)
     page = one.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
@@ -209,7 +209,7 @@ def test_the_index_searches_filters_sorts_and_links_to_reports(site, browser):
     page.close()
 
 
-def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
+def test_an_index_of_a_thousand_drives_reacts_quickly(site, browser, tmp_path):
     rng = np.random.default_rng(0)
     folder, base = site
     drives = [
@@ -254,7 +254,7 @@ def test_a_thousand_drives_stay_quick(site, browser, tmp_path):
     print(f"1,000 drives: opened in {spent:.2f} s, filtered and sorted in {work:.0f} ms")
     assert page.inner_text("#count") == "333 of 1,000"
     assert page.locator(".card h3").first.text_content() == "drive-0002"
-    assert spent < 20 and work < 4000  # on an idle core a second and 100 ms; other work may run beside the tests
+    assert spent < 20 and work < 4000  # on an idle core it takes 1.1 s; other work may run beside the tests
     screenshot(page, "thousand-1440")
     page.set_viewport_size({"width": 400, "height": 860})
     assert page.evaluate("document.documentElement.scrollWidth") <= 400

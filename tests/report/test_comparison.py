@@ -1,4 +1,4 @@
-"""Results beside each other: in one world, of one drive."""
+"""Results of one drive are compared in one world."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def view(outputs):
     return DriveView.of(open_drive(str(outputs / "full"), "bend"))
 
 
-def test_another_run_is_aligned_named_by_what_differs_and_measured(outputs):
+def test_another_result_is_aligned_measured_and_named_by_its_different_settings(outputs):
     compared = compare_with(view(outputs), [(None, str(outputs / "chunk"))], None, PATH)
     (other,) = compared.others
     assert other.name == "memory_scope chunk"
@@ -49,7 +49,7 @@ def test_a_file_of_poses_is_compared_without_points(outputs):
     assert compared.others[0].drive is None and compared.others[0].rmse < 1e-6
 
 
-def test_equal_names_are_told_apart(outputs):
+def test_results_with_equal_names_get_different_names(outputs):
     twice = [("run", str(outputs / "chunk")), ("run", str(outputs / "chunk"))]
     assert [one.name for one in compare_with(view(outputs), twice, None, PATH).others] == ["run", "run (2)"]
 
@@ -64,6 +64,6 @@ def test_a_result_of_another_drive_is_refused(tmp_path, outputs):
         compare_with(view(outputs), [(None, str(tmp_path / "out"))], None, PATH)
 
 
-def test_settings_that_change_nothing_are_no_difference():
+def test_settings_without_an_effect_on_the_result_are_not_shown_as_differences():
     assert changed_settings(CONFIG, {**CONFIG, "workers": 4}) == {}
     assert changed_settings(CONFIG, {**CONFIG, "backend": {"scale": False}}) == {"backend.scale": (True, False)}

@@ -1,4 +1,4 @@
-"""The index: what there is, what can be read, what was read before."""
+"""The index lists all drives of an output, also unreadable ones, and reads unchanged drives only once."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_an_unchanged_drive_is_not_read_again_and_a_changed_one_is(output, tmp_p
     assert index_drives(str(output), ["first"], site, Reporter())[0]["verdict"] == "unreadable"
 
 
-def test_a_drive_of_a_newer_schema_gets_an_entry_that_says_so(output, tmp_path):
+def test_the_entry_of_a_drive_of_a_newer_schema_says_so(output, tmp_path):
     manifest = output / "second" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema_version": 99}))
     names = published_drives(str(output))
@@ -47,11 +47,11 @@ def test_a_drive_of_a_newer_schema_gets_an_entry_that_says_so(output, tmp_path):
     assert [entry["verdict"] for entry in entries] == ["warn", "unreadable"]
     assert "newer than" in entries[1]["error"]
     write_index(tmp_path / "site", str(output), entries, whole=True)
-    write_index(tmp_path / "site", str(output), entries[:1], whole=False)  # the other stays
+    write_index(tmp_path / "site", str(output), entries[:1], whole=False)  # the entry of the other drive is unchanged
     assert len(json.loads((tmp_path / "site" / "drives.json").read_text())["drives"]) == 2
 
 
-def test_an_input_that_is_gone_leaves_the_thumbnail_out(output, tmp_path):
+def test_a_drive_whose_input_is_missing_has_no_thumbnail(output, tmp_path):
     for path in (tmp_path / "source").glob("*.png"):
         path.unlink()
     assert index_drives(str(output), ["first"], tmp_path / "site", Reporter())[0]["thumb"] is None

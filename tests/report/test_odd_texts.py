@@ -1,4 +1,4 @@
-"""Texts of users in figures and requests: formulas that are none, and paths that no file can have."""
+"""Texts of users in figures and requests: names with dollar signs, and impossible paths."""
 
 import threading
 import urllib.error
@@ -15,7 +15,7 @@ NAMES = [r"$\foo{$", "$x_1$", "100 $ a drive", r"\$", "a_b^c", "$$"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_with_dollars_is_drawn_as_it_is(name, tmp_path):
+def test_a_name_with_dollar_signs_is_drawn_unchanged(name, tmp_path):
     def draw(axes):
         axes.plot([0, 1], [0, 1], label=name)
         axes.set_title(name)

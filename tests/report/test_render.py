@@ -1,4 +1,4 @@
-"""The point renderer against what a pinhole camera does."""
+"""The point renderer is compared with a pinhole camera."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_a_point_lands_where_the_camera_projects_it():
     assert lit.tolist() == [[60, 60]]
 
 
-def test_the_nearer_point_wins_whatever_the_order():
+def test_the_nearer_point_is_drawn_for_any_order_of_points():
     xyz, rgb = np.array([[0, 0, 2.0], [0, 0, 1.0]], np.float32), np.concatenate([GREEN, RED])
     for order in ([0, 1], [1, 0]):
         image = render_points(xyz[order], rgb[order], CAMERA, 1e-6)
@@ -37,7 +37,7 @@ def test_a_point_twice_as_near_is_drawn_twice_as_wide():
     assert width(1.0) == 2 * width(2.0) == 4
 
 
-def test_equal_cameras_see_equal_pictures_of_an_aligned_result():
+def test_an_aligned_result_gives_the_same_picture_from_the_same_camera():
     rng = np.random.default_rng(0)
     xyz = rng.uniform((-1, -1, 2), (1, 1, 4), (500, 3)).astype(np.float32)
     rgb = rng.integers(0, 256, (500, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Few points stand for many, evenly."""
+"""A sample represents a large cloud evenly by few points."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def drive(tmp_path_factory):
     return open_drive(str(folder / "out"), "bend")
 
 
-def test_a_budget_is_kept_and_every_chunk_is_there(drive):
+def test_a_sample_keeps_its_budget_and_contains_every_chunk(drive):
     total = drive.manifest.counts.points
     sample = sample_points(drive, total // 10)
     assert 0.9 * total / 10 < len(sample) <= total / 10 + 1
@@ -23,7 +23,7 @@ def test_a_budget_is_kept_and_every_chunk_is_there(drive):
     assert f"of {total:,} points" in sample.note
 
 
-def test_a_large_budget_shows_all_and_says_so(drive):
+def test_a_large_budget_gives_all_points_and_says_so(drive):
     sample = sample_points(drive, 10**9)
     assert sample.note == f"all {drive.manifest.counts.points:,} points"
 
@@ -36,7 +36,7 @@ def test_a_sample_is_even_in_space(drive):
         )
 
 
-def test_a_box_holds_what_it_gives(drive):
+def test_the_box_of_a_sample_contains_its_points(drive):
     low, high = (-2.0, -2.0, 2.0), (2.0, 2.0, 6.0)
     sample = sample_points(drive, 500, (low, high))
     assert 0 < len(sample) <= 501

@@ -1,4 +1,4 @@
-"""One listing of all that lies below a folder, and removal of what was named and nothing else."""
+"""One listing of all files below a folder, and removal of the named files only."""
 
 import pytest
 
@@ -32,17 +32,17 @@ def test_files_are_listed_by_their_paths_with_sizes(filled):
     assert storage.list_below(filled + "/") == storage.list_below(filled)
 
 
-def test_nothing_there_is_nothing_listed(place):
+def test_a_missing_folder_has_an_empty_listing(place):
     assert storage.list_below(place) == {}
 
 
-def test_what_is_named_is_removed_and_nothing_else(filled):
+def test_only_the_named_files_are_removed(filled):
     storage.remove_below(filled, ["points/part-00000.parquet", "a/b/c", "not/there"])
     assert set(storage.list_below(filled)) == {"manifest.json", "points/own.txt"}
     assert storage.read_bytes(f"{filled}2/manifest.json") == b"the neighbour's"
 
 
-def test_empty_folders_go_and_others_stay(tmp_path):
+def test_empty_folders_are_removed_and_others_are_kept(tmp_path):
     for path in FILES:
         storage.write_bytes_atomically(str(tmp_path / "d" / path), b"x")
     (tmp_path / "d" / "kept").mkdir()
@@ -59,14 +59,14 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path):
     assert "link/precious" not in storage.list_below(str(tmp_path / "d"))
 
 
-def test_a_path_that_climbs_out_is_refused(place):
+def test_a_path_that_leads_out_of_the_folder_is_refused(place):
     storage.write_bytes_atomically(f"{place}2/precious", b"x")
     with pytest.raises(StorageError, match="not a plain name"):
         storage.remove_below(place, ["../d12/precious"])
     assert storage.read_bytes(f"{place}2/precious") == b"x"
 
 
-def test_a_file_where_a_folder_belongs_is_an_error_and_below_one_there_is_nothing(tmp_path):
+def test_a_file_in_the_place_of_a_folder_is_an_error_and_has_no_files_below_it(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(StorageError, match="expected a folder"):
         storage.list_below(str(tmp_path / "file"))

@@ -1,4 +1,4 @@
-"""A root that vanishes while it is held stays away; what is below it is made as ever."""
+"""A root folder that vanishes while it is held is not made again; folders below a held root are made as usual."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pipeline.storage import VanishedError, held_root
 
 
 def writes(root):
-    """Every way to write below a root."""
+    """Each way to write below a root, by name."""
     local = root.parent / "local"
     local.write_bytes(b"x")
     return {
@@ -28,7 +28,7 @@ WAYS = ("write", "write at the top", "upload", "make_dir", "swap")
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("gone", ["moved", "removed", "another in its place"])
-def test_no_write_makes_a_vanished_root_anew(tmp_path, way, gone):
+def test_no_write_makes_a_vanished_root_again(tmp_path, way, gone):
     root = tmp_path / "out"
     with held_root(str(root), make=True):
         if gone == "removed":
@@ -50,15 +50,15 @@ def test_folders_below_a_held_root_are_made(tmp_path, way):
     assert os.listdir(root)
 
 
-def test_what_is_not_held_is_made_as_ever(tmp_path):
+def test_folders_that_are_not_held_are_made_as_usual(tmp_path):
     with held_root(str(tmp_path / "out"), make=True):
         storage.write_bytes_atomically(str(tmp_path / "out-2" / "file"), b"x")
         storage.write_bytes_atomically(str(tmp_path / "other" / "deep" / "file"), b"x")
     shutil.rmtree(tmp_path / "out")
-    storage.write_bytes_atomically(str(tmp_path / "out" / "file"), b"x")  # let go: nothing is held any more
+    storage.write_bytes_atomically(str(tmp_path / "out" / "file"), b"x")  # the root is not held any more
 
 
-def test_a_root_held_twice_is_held_until_both_let_go(tmp_path):
+def test_a_root_held_twice_is_held_until_both_release_it(tmp_path):
     root = tmp_path / "out"
     with held_root(str(root), make=True):
         with held_root(str(root), make=False):
@@ -70,13 +70,13 @@ def test_a_root_held_twice_is_held_until_both_let_go(tmp_path):
             pass
 
 
-def test_who_works_for_a_run_does_not_make_its_root(tmp_path):
+def test_a_process_that_works_for_a_run_does_not_make_the_runs_root(tmp_path):
     with pytest.raises(StorageError, match="is gone"), held_root(str(tmp_path / "out"), make=False):
         pass
     assert not (tmp_path / "out").exists()
 
 
-def test_a_root_that_comes_back_is_written_again(tmp_path):
+def test_a_root_that_comes_back_can_be_written_again(tmp_path):
     root = tmp_path / "out"
     with held_root(str(root), make=True):
         root.rename(tmp_path / "elsewhere")
@@ -87,7 +87,7 @@ def test_a_root_that_comes_back_is_written_again(tmp_path):
     assert (root / "file").read_bytes() == b"x"
 
 
-def test_a_file_where_a_folder_belongs_is_named(tmp_path):
+def test_a_file_in_the_place_of_the_root_is_named_in_the_error(tmp_path):
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(StorageError, match="out"), held_root(str(tmp_path / "out"), make=True):
         pass

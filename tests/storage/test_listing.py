@@ -1,4 +1,4 @@
-"""Listings: columns that read like files, and S3's pages taken apart as botocore does, at a thirtieth of its cost."""
+"""Listings are columns that read like files; pages of S3 are parsed as by botocore, at a thirtieth of its cost."""
 
 import html
 import json
@@ -15,7 +15,7 @@ from pipeline.storage import Listing, StoredFile
 from pipeline.storage.s3_pages import take_files_out
 from tests.s3_server import s3, s3_server  # noqa: F401
 
-ODD = "odd \udcff name.png"  # a local name that is no text
+ODD = "odd \udcff name.png"  # a local name that is not valid UTF-8
 
 
 def listing(names, folder="s3://b/drive"):
@@ -38,14 +38,14 @@ def test_a_listing_reads_like_a_list_of_files():
 def test_a_listing_is_small():
     names, etags = [f"{n:06d}.png" for n in range(5000)], [f"{n:032x}" for n in range(5000)]
     many = Listing("s3://b/drive", names, [9] * 5000, etags)
-    assert len(pickle.dumps(many)) < 70 * 5000  # one StoredFile with its texts takes 450
+    assert len(pickle.dumps(many)) < 70 * 5000  # one StoredFile with its texts takes 450 bytes
 
 
 SOME_NAMES = st.lists(st.text('aZ09."\\ é\x1f\udcff%', min_size=1, max_size=4), unique=True, max_size=6)
 
 
 @given(SOME_NAMES, st.booleans())
-def test_rows_put_side_by_side_are_what_json_writes(names, sort):
+def test_rows_made_from_columns_equal_what_json_writes(names, sort):
     files = listing(names)
     files = files.in_order_of_text() if sort else files
     rows = sorted((file.name, file.size, file.etag or "") for file in files)
@@ -58,14 +58,14 @@ def test_rows_put_side_by_side_are_what_json_writes(names, sort):
 
 
 @given(SOME_NAMES)
-def test_a_pattern_is_there_exactly_where_names_differ_in_digits_only(names):
+def test_a_listing_has_a_pattern_exactly_where_names_differ_only_in_digits(names):
     patterns = {"".join("0" if c in "0123456789" else c for c in name) for name in names}
     plain = len(patterns) == 1 and "".join(patterns).isascii()
     assert listing(names).pattern == (patterns.pop() if plain else None)
 
 
 @given(SOME_NAMES)
-def test_files_come_in_the_order_of_their_names_bytes(names):
+def test_files_are_listed_in_the_order_of_the_bytes_of_their_names(names):
     expected = sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
     assert listing(names).in_order_of_text().names == expected
 
@@ -101,29 +101,29 @@ def taken(text, status=200):
     return files if files is None else list(files), response["body"]
 
 
-def test_files_are_cut_out_of_a_page_and_the_rest_is_left_to_botocore():
+def test_files_are_taken_out_of_a_page_and_botocore_parses_the_rest():
     folders = "<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes>"
     files, rest = taken(body([("a%20b", "&quot;12&quot;"), ("c&amp;d", '"34"')], folders))
     assert files == [{"Key": "a%20b", "Size": 7, "ETag": "12"}, {"Key": "c&d", "Size": 7, "ETag": "34"}]
     assert rest == f"<ListBucketResult><Name>b</Name>{folders}</ListBucketResult>".encode()
 
 
-def test_an_etag_is_what_botocore_makes_of_it_whatever_else_is_on_its_page():
+def test_an_etag_equals_botocores_for_any_other_content_of_the_page():
     etags = {"W/&quot;12&quot;": "W/12", "&#x22;34&#x22;": "34", "&quot;56-2&quot;": "56-2", "a&amp;b": "a&b"}
     for page in (etags, *([etag] for etag in etags)):
         files, _ = taken(body([("a", etag) for etag in page]))
         assert [file["ETag"] for file in files] == [etags[etag] for etag in page]
 
 
-def test_what_botocore_writes_into_a_page_stays_there():
+def test_keys_that_botocore_decodes_in_a_page_are_kept():
     response, answer = {"body": body([("a%20b", "1")]), "status_code": 200}, {}
     take_files_out(response, answer)
     for file in answer["Contents"]:
-        file["Key"] = "a b"  # as its handler for encoded keys does
+        file["Key"] = "a b"  # as botocore's handler for encoded keys does
     assert [file["Key"] for file in answer["Contents"]] == ["a b"]
 
 
-def test_pages_that_look_otherwise_are_left_as_they_are():
+def test_pages_of_another_form_are_not_changed():
     without_etag = body([("a", "1")]).replace(b"<ETag>1</ETag>", b"")
     mixed = body([("a", "1")], "<CommonPrefixes><Prefix>x/</Prefix></CommonPrefixes>" + body([("b", "2")]).decode())
     odd_size = body([("a", "1")]).replace(b"<Size>7", b"<Size>seven")
@@ -135,7 +135,7 @@ def test_pages_that_look_otherwise_are_left_as_they_are():
 
 
 @given(st.lists(st.tuples(st.text("ab&<>é%+ /", min_size=1), st.text("0f-", min_size=1), st.sampled_from(["", "Own"]))))
-def test_whatever_else_stands_beside_a_file_its_key_size_and_etag_are_found(files):
+def test_key_size_and_etag_are_found_beside_any_other_fields(files):
     rows = []
     for number, (key, etag, more) in enumerate(files):
         owner = "<Owner><ID>Key</ID><DisplayName>Size</DisplayName></Owner>" if more else ""
@@ -163,7 +163,7 @@ def test_a_bucket_is_listed_as_a_plain_client_lists_it(s3, s3_server):  # noqa: 
 
 
 @pytest.mark.cluster
-def test_only_the_folder_of_that_very_name_is_removed(s3, s3_server):  # noqa: F811
+def test_only_the_folder_of_exactly_this_name_is_removed(s3, s3_server):  # noqa: F811
     client = s3_server.client()
     keys = ["my out/d/a.bin", "my+out/d/a.bin", "my%20out/d/a.bin", "my out/e/a.bin"]
     for key in keys:
@@ -174,7 +174,7 @@ def test_only_the_folder_of_that_very_name_is_removed(s3, s3_server):  # noqa: F
 
 
 @pytest.mark.cluster
-def test_files_are_out_of_a_page_before_anybody_parses_it(s3, s3_server, monkeypatch):  # noqa: F811
+def test_files_are_taken_out_of_a_page_before_it_is_parsed(s3, s3_server, monkeypatch):  # noqa: F811
     from pipeline.storage import stores
 
     seen, made = [], stores._s3_session

@@ -1,4 +1,4 @@
-"""Paths and URIs as people write them, and folders with symbolic links."""
+"""Paths and URIs as users write them, and folders with symbolic links."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from pipeline import storage
 from pipeline.errors import StorageError
 
 
-def test_the_home_folder_is_meant_wherever_a_path_is_given(monkeypatch):
+def test_a_tilde_means_the_home_folder_in_every_path(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     assert storage.absolute("~/drives") == "/home/ada/drives"
     assert storage.absolute("file:///drives/~") == "/drives/~"
@@ -17,7 +17,7 @@ def test_the_home_folder_is_meant_wherever_a_path_is_given(monkeypatch):
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "\n"])
-def test_an_empty_text_is_not_the_current_folder(empty):
+def test_an_empty_text_is_refused_and_not_taken_for_the_current_folder(empty):
     with pytest.raises(StorageError, match="variable unset"):
         storage.absolute(empty)
 
@@ -27,7 +27,7 @@ def test_a_path_with_a_nul_byte_is_refused():
         storage.absolute("/data/\0")
 
 
-def test_a_scheme_is_read_in_any_case():
+def test_a_scheme_may_have_upper_and_lower_case_letters():
     assert storage.absolute("S3://Bucket/Key") == "s3://Bucket/Key"
     assert storage.absolute("File:///data/x") == "/data/x"
     assert storage.absolute("file://localhost/data") == "/data"
@@ -47,7 +47,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path):
     assert {entry.name: entry.is_folder for entry in storage.iter_folder(str(here))} == {"a.jpg": False, "drive": True}
 
 
-def test_a_link_that_leads_nowhere_is_listed_as_a_file_so_that_it_is_named_later(tmp_path: Path):
+def test_a_dangling_link_is_listed_as_a_file_so_that_it_is_reported_later(tmp_path: Path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
     assert storage.list_files(str(tmp_path)).names == ["gone.jpg"]
     assert storage.is_dangling(str(tmp_path / "gone.jpg"))
@@ -55,13 +55,13 @@ def test_a_link_that_leads_nowhere_is_listed_as_a_file_so_that_it_is_named_later
         storage.read_bytes(str(tmp_path / "gone.jpg"))
 
 
-def test_a_pipe_is_neither_file_nor_folder(tmp_path: Path):
+def test_a_named_pipe_is_neither_file_nor_folder(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert storage.list_files(str(tmp_path)).names == []
 
 
 @pytest.mark.parametrize("uri", ["s3://key:se/cret@bucket/x", "S3A://key@bucket/x", "gs://user:secret@bucket/x"])
-def test_credentials_in_the_uri_of_a_bucket_are_refused_without_a_piece_of_them(uri):
+def test_credentials_in_the_uri_of_a_bucket_are_refused_and_not_repeated_in_the_error(uri):
     with pytest.raises(StorageError, match="credentials in a URI are not used") as caught:
         storage.list_files(uri)
     assert "bucket/x" in str(caught.value) and not caught.value.retryable

@@ -1,4 +1,4 @@
-"""Small stored files are read typed and bounded; where they do not fit, one line names the file and the field."""
+"""Small stored files are read with checks of types and size; an error of one line names the file and the field."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -26,7 +26,7 @@ class Note:
 GOOD = Note("a", 1.5, (Part(3, (0.0, 1.0)), Part(4)), {"join": 2.0})
 
 
-def test_a_record_comes_back_as_it_was_written_and_unknown_fields_are_passed_over(tmp_path):
+def test_a_record_is_read_as_it_was_written_and_unknown_fields_are_ignored(tmp_path):
     (tmp_path / "note.json").write_text(json.dumps({**asdict(GOOD), "later": [1]}))
     assert read_record(str(tmp_path / "note.json"), Note) == GOOD
 
@@ -66,7 +66,7 @@ def test_a_field_of_the_wrong_type_is_named_with_its_file(tmp_path, change, said
         b'{"a":' + b"9" * 5000,
     ],
 )
-def test_what_is_no_object_is_one_line(text):
+def test_a_text_that_is_no_json_object_gives_a_one_line_error(text):
     with pytest.raises(DamagedError, match=r"^note: ") as caught:
         parse_record(text, Note, "note")
     assert len(str(caught.value)) < 400
@@ -75,16 +75,16 @@ def test_what_is_no_object_is_one_line(text):
 def test_a_file_beyond_its_limit_is_refused_and_only_its_beginning_is_read(tmp_path):
     path = tmp_path / "large"
     with path.open("wb") as file:
-        file.truncate(1 << 40)  # a hole: reading it would fill any memory
+        file.truncate(1 << 40)  # a sparse file: reading all of it would exhaust memory
     with pytest.raises(DamagedError, match=r"expected at most 1,000 bytes, got 1,099,511,627,776"):
         read_small(str(path), 1000)
 
 
-def test_a_folder_where_a_file_belongs_is_an_error_of_its_own(tmp_path):
+def test_a_folder_in_the_place_of_a_file_gives_its_own_error(tmp_path):
     with pytest.raises(StorageError, match=str(tmp_path)):
         read_record(str(tmp_path), Note)
 
 
-def test_many_records_come_in_order():
+def test_many_records_are_read_in_order():
     texts = [json.dumps({"name": str(i), "until": i}).encode() for i in range(100)]
     assert [note.name for note in parse_records(texts, Note, "notes")] == [str(i) for i in range(100)]

@@ -34,17 +34,17 @@ from pipeline.storage.retry import doubling, is_retryable, patiently, wait_befor
         (LeaseLostError, PipelineError, False),
     ],
 )
-def test_every_kind_has_its_place_in_the_family_and_says_whether_it_may_be_tried_again(kind, parent, again):
+def test_every_kind_of_error_has_its_base_class_and_says_whether_to_try_again(kind, parent, again):
     assert issubclass(kind, parent) and is_retryable(kind("x")) is again
     assert not issubclass(StorageError, DriveError) and issubclass(GroupError, ClusterError)
 
 
-def test_an_error_may_say_otherwise_than_its_kind_also_after_it_travelled_between_processes():
+def test_a_single_error_may_differ_from_its_kind_also_after_it_was_sent_to_another_process():
     error = pickle.loads(pickle.dumps(DriveError("drive d: no room", retryable=True)))
     assert is_retryable(error) and str(error) == "drive d: no room" and not DriveError.retryable
 
 
-def test_what_the_pipeline_does_not_know_may_be_tried_again():
+def test_unknown_errors_may_be_tried_again():
     assert is_retryable(RuntimeError("a bug")) and is_retryable(OSError("no space"))
 
 
@@ -57,7 +57,7 @@ def test_tries_are_counted_and_waits_double():
 
 
 @pytest.mark.parametrize(("failures", "asked"), [(0, 1), (2, 3), (9, 3)])
-def test_a_store_that_does_not_answer_is_asked_again_a_few_times(monkeypatch, failures, asked):
+def test_a_request_to_a_store_that_does_not_answer_is_repeated_a_few_times(monkeypatch, failures, asked):
     monkeypatch.setattr(retry, "STORE_WAITS_S", (0.0, 0.0))
     tries = []
 
@@ -76,7 +76,7 @@ def test_a_store_that_does_not_answer_is_asked_again_a_few_times(monkeypatch, fa
 
 
 @pytest.mark.parametrize("kind", [NotFoundError, RefusedError, DecodeError])
-def test_a_store_that_says_no_is_asked_once(kind):
+def test_a_request_that_a_store_refuses_is_not_repeated(kind):
     tries = []
 
     def ask():

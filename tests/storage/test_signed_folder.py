@@ -1,4 +1,4 @@
-"""Only what a signature names is replaced or removed."""
+"""Only files that a folder's signature names are replaced or removed."""
 
 import json
 
@@ -27,14 +27,14 @@ def test_a_signed_folder_may_be_replaced(made):
     assert read_signature(str(made), "signature.json", "export")["files"] == ["a.txt", "sub/b.txt"]
 
 
-def test_nothing_and_an_empty_folder_are_free(tmp_path):
+def test_a_missing_folder_and_an_empty_folder_may_be_used(tmp_path):
     check(tmp_path / "nothing")
     (tmp_path / "empty" / "deep").mkdir(parents=True)
     check(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("path", ["mine.txt", "sub/mine.txt", "a/b/c/mine.txt"])
-def test_a_file_of_somebody_else_keeps_a_folder(made, path):
+def test_a_folder_with_a_file_of_the_user_is_not_replaced(made, path):
     (made / path).parent.mkdir(parents=True, exist_ok=True)
     (made / path).write_text("mine")
     with pytest.raises(DriveError, match=r"mine\.txt"):
@@ -56,7 +56,7 @@ SIGNATURES = {
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_a_folder_without_our_signature_is_left(made, name):
+def test_a_folder_without_a_signature_is_not_replaced(made, name):
     text = SIGNATURES[name]
     (made / "signature.json").unlink() if text is None else (made / "signature.json").write_text(text)
     with pytest.raises(DriveError, match="nothing in it is touched"):
@@ -65,7 +65,7 @@ def test_a_folder_without_our_signature_is_left(made, name):
     assert (made / "a.txt").read_text() == "ours"
 
 
-def test_a_signature_that_names_files_outside_reaches_none(made, tmp_path):
+def test_a_signature_cannot_name_files_outside_its_folder(made, tmp_path):
     (tmp_path / "precious").write_text("mine")
     values = json.loads((made / "signature.json").read_text())
     values["files"] += ["../precious", str(tmp_path / "precious")]

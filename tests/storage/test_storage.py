@@ -1,4 +1,4 @@
-"""Storage: never half a file, errors told apart in one line, nothing secret in them."""
+"""Storage: files are complete or absent, errors are distinguished in one line, and contain no secrets."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ def memory(request):
     return f"memory://{request.node.name}"
 
 
-def test_a_local_path_is_made_absolute_and_other_uris_stay(tmp_path, monkeypatch):
+def test_a_local_path_is_made_absolute_and_other_uris_are_not_changed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("drives/90") == f"{tmp_path}/drives/90"
     assert storage.absolute(f"file://{tmp_path}/x") == f"{tmp_path}/x"
@@ -49,13 +49,13 @@ CLIMBERS = ["..", "../x", "a/../b", "/etc/passwd", "", "a//b", ".", "s3://other/
 
 
 @pytest.mark.parametrize("name", CLIMBERS)
-def test_a_name_that_climbs_out_is_refused(name):
+def test_a_name_that_leads_out_of_the_folder_is_refused(name):
     with pytest.raises(StorageError, match="not a plain name"):
         storage.join("/out", name)
 
 
 @given(st.lists(st.text(alphabet="ab09._-", min_size=1).filter(lambda s: s not in (".", "..")), min_size=1))
-def test_the_last_name_splits_off_again(names):
+def test_a_uri_is_split_into_its_folder_and_its_last_name(names):
     for root in ("s3://bucket", "/data", "memory://root"):
         whole = storage.join(root, *names)
         assert storage.parent_and_name(whole) == (storage.join(root, *names[:-1]), names[-1])
@@ -67,7 +67,7 @@ def test_the_root_of_a_store_has_no_parent():
 
 
 @pytest.mark.parametrize("drive_id", ["90", "2011_09_30_drive_0028", "a", "A-b.c_d", "x" * 128, "-x"])
-def test_plain_drive_ids_pass(drive_id):
+def test_ordinary_drive_ids_are_accepted(drive_id):
     assert storage.check_drive_id(drive_id) == drive_id
 
 
@@ -95,7 +95,7 @@ def test_bytes_come_back_from_disk_and_memory(tmp_path, memory):
             assert file.read() == b"longer"
 
 
-def test_a_listing_holds_files_only_with_sizes(tmp_path, memory):
+def test_a_listing_contains_only_files_and_their_sizes(tmp_path, memory):
     for root in (str(tmp_path), memory):
         for name, data in (("b.png", b"12"), ("a.png", b"1"), (".hidden", b""), ("folder/c.png", b"123")):
             storage.write_bytes_atomically(storage.join(root, name), data)
@@ -104,7 +104,7 @@ def test_a_listing_holds_files_only_with_sizes(tmp_path, memory):
         assert all(storage.read_bytes(file.uri) == b"12"[: file.size] for file in files)
 
 
-def test_what_is_not_there_is_said(tmp_path, memory):
+def test_the_error_for_a_missing_file_names_it(tmp_path, memory):
     (tmp_path / "file").write_bytes(b"")
     for root in (str(tmp_path), memory):
         for call in (storage.read_bytes, storage.list_files, storage.stored_file, storage.fetch_to_cache):
@@ -130,8 +130,8 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     assert os.listdir(tmp_path) == ["taken"]
 
 
-def test_a_write_that_the_disk_refuses_is_named_and_nothing_half_is_seen(tmp_path):
-    # A process of its own under a limit on file sizes: the kernel stops the write midway, as on a full disk.
+def test_a_write_that_the_disk_refuses_is_reported_and_leaves_no_incomplete_file(tmp_path):
+    # A new process with a limit on file sizes: the kernel stops the write midway, as on a full disk.
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
@@ -144,7 +144,7 @@ def test_a_write_that_the_disk_refuses_is_named_and_nothing_half_is_seen(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_upload_copies_a_file_whole(tmp_path, memory):
+def test_upload_copies_the_whole_file(tmp_path, memory):
     source = tmp_path / "source"
     source.write_bytes(b"x" * 100_000)
     for uri in (str(tmp_path / "out" / "copy"), storage.join(memory, "copy")):
@@ -152,19 +152,19 @@ def test_upload_copies_a_file_whole(tmp_path, memory):
         assert storage.read_bytes(uri) == source.read_bytes()
 
 
-def test_trees_are_removed_but_never_a_whole_store(tmp_path, memory):
+def test_folders_are_removed_but_never_a_whole_store(tmp_path, memory):
     for root in (str(tmp_path), memory):
         storage.write_bytes_atomically(storage.join(root, "drive", "points", "part"), b"x")
         storage.write_bytes_atomically(storage.join(root, "other"), b"x")
         storage.remove_tree(storage.join(root, "drive"))
-        storage.remove_tree(storage.join(root, "drive"))  # nothing there is fine
+        storage.remove_tree(storage.join(root, "drive"))  # removing a missing folder is allowed
         assert not storage.exists(storage.join(root, "drive")) and storage.exists(storage.join(root, "other"))
     for uri in ("/", "memory://", "s3://bucket", "s3://bucket/"):
         with pytest.raises(StorageError, match="whole store or bucket"):
             storage.remove_tree(uri)
 
 
-def test_an_unknown_store_is_said_in_one_line():
+def test_an_unknown_store_gives_a_one_line_error():
     with pytest.raises(StorageError, match="Protocol not known: nope") as raised:
         storage.read_bytes("nope://bucket/x")
     one_line(raised.value)
@@ -176,7 +176,7 @@ def test_credentials_do_not_reach_messages(monkeypatch):
     assert text == "http://***@host/x?*** and ***, s3://bucket/a@b"
 
 
-def test_local_weights_are_used_where_they_are(tmp_path):
+def test_local_weights_are_used_in_their_place(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"w")
     assert storage.fetch_to_cache(str(tmp_path / "w.pt"), tmp_path / "cache") == tmp_path / "w.pt"
     assert not (tmp_path / "cache").exists()
@@ -195,7 +195,7 @@ def test_weights_are_fetched_once_and_again_when_they_change(tmp_path, memory):
 
 @pytest.mark.cluster
 class TestOnS3:
-    def test_objects_come_and_go(self, s3, tmp_path):  # noqa: F811
+    def test_objects_are_written_listed_and_removed(self, s3, tmp_path):  # noqa: F811
         root = storage.join(s3, "storage")
         storage.make_dir(root)
         storage.write_bytes_atomically(storage.join(root, "a", "one.bin"), b"hello")
@@ -206,7 +206,7 @@ class TestOnS3:
         assert [(file.name, file.size) for file in files] == [("big", 300_000), ("empty", 0), ("one.bin", 5)]
         assert files[2].etag == "5d41402abc4b2a76b9719d911017c592"
         assert storage.stored_file(files[2].uri) == files[2]
-        assert storage.list_files(root) == []  # only a folder in it
+        assert storage.list_files(root) == []  # the bucket contains only a folder
         assert storage.read_bytes(files[0].uri) == (tmp_path / "big").read_bytes()
         assert storage.read_bytes(files[2].uri, limit=3) == b"hel"
         assert storage.read_bytes(files[1].uri, limit=3) == b""
@@ -214,9 +214,9 @@ class TestOnS3:
             file.seek(299_990)
             assert file.read() == (tmp_path / "big").read_bytes()[-10:]
         storage.remove_tree(storage.join(root, "a"))
-        assert not any(storage.exists(file.uri) for file in files)  # the folder may stay
+        assert not any(storage.exists(file.uri) for file in files)  # the empty folder may stay
 
-    def test_a_missing_bucket_is_told_from_a_missing_object(self, s3):  # noqa: F811
+    def test_a_missing_bucket_is_distinguished_from_a_missing_object(self, s3):  # noqa: F811
         for call in (storage.list_files, storage.read_bytes):
             with pytest.raises(NotFoundError, match="no such bucket: s3://nobody-made-this"):
                 call("s3://nobody-made-this/drives")
@@ -227,7 +227,7 @@ class TestOnS3:
         assert not storage.exists("s3://nobody-made-this") and not storage.exists("s3://nobody-made-this/x")
         assert storage.exists(s3)
 
-    def test_a_refused_key_is_said_without_the_key(self, s3, monkeypatch):  # noqa: F811
+    def test_the_error_for_a_refused_key_does_not_contain_the_key(self, s3, monkeypatch):  # noqa: F811
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-right-one")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         calls = (
@@ -241,7 +241,7 @@ class TestOnS3:
                 call()
             assert "not-the-right-one" not in one_line(raised.value) and SECRET_KEY not in str(raised.value)
 
-    def test_no_credentials_at_all_is_a_refusal_too(self, s3, monkeypatch, tmp_path):  # noqa: F811
+    def test_missing_credentials_are_reported_as_a_refusal(self, s3, monkeypatch, tmp_path):  # noqa: F811
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -249,7 +249,7 @@ class TestOnS3:
         with pytest.raises(RefusedError, match="Unable to locate credentials"):
             storage.list_files(s3)
 
-    def test_nobody_at_the_endpoint_is_unreachable(self, s3, monkeypatch):  # noqa: F811
+    def test_an_endpoint_without_a_server_is_unreachable(self, s3, monkeypatch):  # noqa: F811
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         for call in (storage.list_files, storage.exists, storage.read_bytes):
@@ -274,7 +274,7 @@ class TestOnS3:
                 with pytest.raises(UnreachableError):
                     call(storage.join(s3, "x"))
 
-    def test_several_processes_fetch_weights_once(self, s3, s3_server: S3Server, tmp_path):  # noqa: F811
+    def test_several_processes_download_weights_only_once(self, s3, s3_server: S3Server, tmp_path):  # noqa: F811
         uri = storage.join(s3, "weights", "w.bin")
         storage.write_bytes_atomically(uri, os.urandom(2_000_000))
         script = "import sys; from pipeline import storage; print(storage.fetch_to_cache(*sys.argv[1:]))"
@@ -322,20 +322,21 @@ def test_buckets_may_lie_on_different_stores(s3, other_store, tmp_path, monkeypa
     storage.write_bytes_atomically(f"{s3}/x/file", b"here")
     assert storage.read_bytes("s3://results/x/file") == b"there"
     assert storage.read_bytes(f"{s3}/x/file") == b"here"
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")  # the environment's keys are the first store's alone
+    # the keys in the environment are valid for the first store only
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     assert storage.read_bytes("s3://results/x/file") == b"there"
     with pytest.raises(RefusedError):
         storage.read_bytes(f"{s3}/x/file")
     monkeypatch.delenv("CITY_S3_PROFILES")
     with pytest.raises(StorageError):
-        storage.read_bytes("s3://results/x/file")  # without its profile the bucket is nowhere
+        storage.read_bytes("s3://results/x/file")  # without its profile the bucket is not found
 
 
 @pytest.mark.parametrize(
     ("said", "message"), [("results", "expected bucket=profile"), ("results=nobody", "no profile 'nobody'")]
 )
-def test_profiles_that_cannot_be_meant_are_said_in_one_line(monkeypatch, said, message):
+def test_invalid_profiles_give_a_one_line_error(monkeypatch, said, message):
     monkeypatch.setenv("CITY_S3_PROFILES", said)
     with pytest.raises(StorageError, match=message):
         storage.read_bytes("s3://results/x")

@@ -65,7 +65,7 @@ def test_supersampling_smooths_colours_and_leaves_depth_alone() -> None:
 def test_images_of_two_sizes_show_the_same_place() -> None:
     small, large = CityDrive(15, 10, 28, 56).render([4]), CityDrive(15, 10, 84, 168).render([4])
     assert np.array_equal(small.world_from_camera, large.world_from_camera)
-    # the middle one of three rays is the same; things below a third of a pixel are left out of the small one
+    # the middle one of three rays is the same ray; the small image lacks things smaller than a third of a pixel
     assert np.isclose(small.depth[0], large.depth[0, 1::3, 1::3], rtol=1e-5).mean() > 0.995
     assert large.intrinsics[0, 0, 0] == pytest.approx(3 * small.intrinsics[0, 0, 0])
 

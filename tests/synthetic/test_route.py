@@ -93,7 +93,7 @@ def test_routes_repeat_and_differ_by_seed() -> None:
     assert not np.allclose(drive_route(city, 50, 4).world_from_camera, drive_route(city, 50, 5).world_from_camera)
 
 
-def test_a_single_frame_is_a_drive_and_none_is_not() -> None:
+def test_a_drive_may_have_one_frame_but_not_zero_frames() -> None:
     city = build_city(2)
     assert drive_route(city, 1, 4).world_from_camera.shape == (1, 4, 4)
     with pytest.raises(ValueError, match="at least 1 frame"):

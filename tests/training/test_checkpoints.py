@@ -85,7 +85,7 @@ def test_a_run_of_another_network_is_refused_with_the_difference(tmp_path):
         checkpoints.resume(small_trainer(model=replace(SMALL, memory_layers=(2,), register_tokens=2)), tmp_path)
 
 
-def test_a_foreign_or_broken_state_is_refused(tmp_path):
+def test_a_state_of_another_program_or_a_damaged_state_is_refused(tmp_path):
     checkpoints.save(small_trainer(), tmp_path, 1.0)
     state = checkpoints.checkpoint_folder(tmp_path) / "step-00000000.state.pt"
     torch.save({"model": {}}, state)

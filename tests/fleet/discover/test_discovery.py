@@ -1,4 +1,4 @@
-"""Which drives an input holds: a prefix by its layout, one drive alone; odd names and second ids are refused."""
+"""Which drives an input contains: below a prefix by layout, or a single drive. Unsafe and repeated ids are refused."""
 
 import json
 import threading
@@ -128,12 +128,12 @@ def test_drives_are_found_by_layout_on_s3(s3):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["one/0.png", "one/image_2/0.png"])
-def test_a_drive_alone_is_a_fleet_of_one(tmp_path, name):
+def test_an_input_that_is_a_drive_gives_this_one_drive(tmp_path, name):
     put(str(tmp_path), [name])
     assert list(iter_drives(str(tmp_path / "one"))) == [DriveRef("one", str(tmp_path / "one"))]
 
 
-def test_a_video_alone_is_a_fleet_of_one():
+def test_an_input_that_is_a_video_gives_this_one_drive():
     assert list(iter_drives("s3://b/clip.mp4")) == [DriveRef("clip", "s3://b/clip.mp4")]
 
 
@@ -160,13 +160,13 @@ def test_a_missing_input_gives_an_error(tmp_path):
         iter_drives(str(tmp_path / "nowhere"))
 
 
-def test_folders_are_searched_to_a_depth(tmp_path):
+def test_folders_are_searched_down_to_a_fixed_depth(tmp_path):
     put(str(tmp_path), ["/".join([*"abcdef", "0.png"])])
     (ref,) = iter_drives(str(tmp_path))
     assert ref.uri == str(Path(tmp_path, *"abcdef"[:DEPTH]))
 
 
-def test_with_no_join_clips_no_files_are_joined(tmp_path):
+def test_with_no_join_clips_every_file_is_a_drive(tmp_path):
     names = ["card/GX010042.MP4", "card/GX020042.MP4", *(f"ride/{n // 3:03d}/{n:06d}.png" for n in range(6))]
     found = iter_drives(put(str(tmp_path), names), join=False)
     assert [ref.drive_id for ref in found] == ["card__GX010042", "card__GX020042", "ride__000", "ride__001"]
@@ -176,12 +176,12 @@ def test_joined_drives_name_their_files(tmp_path):
     root = put(str(tmp_path), ["GX010042.MP4", "GX020042.MP4", "GX010043.MP4"])
     assert [ref.uri for ref in iter_drives(root)] == [f"{root}/GX010042.MP4..GX020042.MP4", f"{root}/GX010043.MP4"]
     alone = put(str(tmp_path / "ride"), ["seg_1.mp4", "seg_2.mp4"])
-    assert list(iter_drives(alone)) == [DriveRef("ride", alone)]  # as if it had been given by name: a drive alone
+    assert list(iter_drives(alone)) == [DriveRef("ride", alone)]  # as if the drive itself were given as the input
 
 
 @pytest.mark.cluster
 def test_discovery_does_not_list_frames(s3, monkeypatch):  # noqa: F811
-    """Ten drives of 300 frames: one request for the prefix and one small one a drive."""
+    """Ten drives of 300 frames take one request for the prefix and one small request for each drive."""
     bucket = f"{s3}/wide"
     fs = fsspec.filesystem("s3")
     fs.mkdirs("tests/wide", exist_ok=True)
@@ -210,13 +210,13 @@ def test_a_drive_list_can_be_the_input(tmp_path):
     assert "'../a'" in found[1].reason and "is taken" in found[2].reason
 
 
-def test_the_output_below_the_input_holds_no_drives(tmp_path):
+def test_the_output_folder_below_the_input_is_not_searched(tmp_path):
     root = put(str(tmp_path / "fleet"), ["d1/0.png", "out/d1/points/part-00000.parquet", "out/d1.png", "out/d2/x.txt"])
     assert [ref.drive_id for ref in iter_drives(root, leave_out=f"{root}/out")] == ["d1"]
 
 
-def test_a_folder_that_cannot_be_listed_is_tried_again_and_stops_no_other_drive(tmp_path, monkeypatch):
-    names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 holds drives, which nobody may miss
+def test_a_folder_that_cannot_be_listed_is_tried_again_and_the_other_drives_are_found(tmp_path, monkeypatch):
+    names = [*(f"d{number}/0.png" for number in range(5)), "d3/far/0.png"]  # d3 contains drives, which must not be lost
     root = put(str(tmp_path / "fleet"), [name for name in names if name != "d3/0.png"])
     monkeypatch.setattr(patience, "STORE_WAITS_S", (0.01, 0.01))
     listed, asked = storage.iter_folder, Counter()
@@ -259,7 +259,7 @@ def test_a_dangling_link_is_refused_with_its_name(tmp_path):
     assert isinstance(drives["gone"], RefusedDrive) and "/nowhere/drive, which is not there" in drives["gone"].reason
 
 
-def test_what_is_no_drive_is_noted_and_an_input_without_any_is_an_error(tmp_path):
+def test_folders_without_drives_are_noted_and_an_input_without_any_drive_is_an_error(tmp_path):
     put(str(tmp_path), ["fleet/d/0.png", "out/d/manifest.json", "out/d/poses.parquet", "lidar/scans/0.bin"])
     put(str(tmp_path / "fleet"), [f"lidar{number}/0.bin" for number in range(30)])
     notes = []

@@ -1,4 +1,4 @@
-"""A manifest names drives in three formats; what is wrong with a row is said by its line, the others go on."""
+"""A drive list names drives in three formats. An error in a row names its line; the other rows are read."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_a_bad_row_is_reported_with_its_line_and_the_others_are_read(tmp_path, r
     first, second = read_drive_list(str(path))
     assert second == DriveRef("good", "/d")
     if said is None:
-        assert isinstance(first, DriveRef) and first.fps is None  # pandas writes an empty number so
+        assert isinstance(first, DriveRef) and first.fps is None  # pandas writes an empty number like this
     else:
         assert isinstance(first, RefusedDrive) and said in first.reason and first.reason.startswith("fleet.csv line 2")
 
@@ -130,7 +130,7 @@ def test_unknown_columns_are_ignored_with_a_note_and_names_are_not_case_sensitiv
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_table_that_a_spreadsheet_wrote_is_read(tmp_path, encoding):
+def test_a_table_written_by_a_spreadsheet_program_is_read(tmp_path, encoding):
     path = tmp_path / "fleet.csv"
     path.write_bytes("drive_id;uri;tags\r\nä1;/data/Straße,1;night\r\n;;\r\n".encode(encoding))
     assert list(read_drive_list(str(path))) == [DriveRef("ä1", "/data/Straße,1", tags=("night",))]
@@ -159,7 +159,7 @@ def test_a_camera_in_a_drive_list_is_a_file_beside_it_numbers_or_none(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[[1]]", '"x"', "[" * 100_000])
-def test_a_json_file_that_is_no_drive_list_gives_a_one_line_error(tmp_path, text):
+def test_a_json_file_that_is_not_a_drive_list_gives_a_one_line_error(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
     try:
         rows = list(read_drive_list(str(tmp_path / "fleet.json")))

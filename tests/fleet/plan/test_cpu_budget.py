@@ -1,4 +1,4 @@
-"""Cores beside a rank: stages that a run has, and a cluster that has too few."""
+"""CPU cores needed beside a rank: they depend on the stages of a run; a cluster with too few of them is reported."""
 
 import json
 
@@ -8,14 +8,14 @@ from pipeline.config import RunConfig
 from pipeline.fleet.plan.cpu_budget import STAGE_COSTS, CpuBudget
 
 
-def test_a_run_without_refinement_pays_for_no_tracks_and_no_adjustment():
+def test_a_run_without_refinement_needs_no_cores_for_tracks_and_adjustment():
     whole, plain = (CpuBudget.of(RunConfig(refine=refine), 80.0) for refine in (True, False))
     assert set(whole.core_seconds) - set(plain.core_seconds) == {"decoding and tracks", "adjustment"}
     assert whole.cores_a_rank > plain.cores_a_rank > 0
     assert json.loads(STAGE_COSTS.read_text())["machine"] in whole.source
 
 
-def test_cores_grow_with_the_rate_and_too_few_are_said_with_the_frames_a_second_that_they_give():
+def test_cores_grow_with_the_rate_and_too_few_are_reported_with_the_rate_that_they_allow():
     budget = CpuBudget({"decoding": 0.01, "joining": 0.01, "publishing": 0.02}, "measured here", 50.0)
     assert budget.cores_a_rank == pytest.approx(2.0)
     enough, few = (budget.said("GPU", cores) for cores in (2.0, 1.0))

@@ -1,4 +1,4 @@
-"""A plan from headers alone: what is done is known by what it was made of, estimates hold against the real thing."""
+"""A plan is made from headers alone. It recognises results by their identity, and its estimates fit real figures."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ from tests.networks import small_network
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "small"])
-def test_the_bytes_that_wait_are_those_of_a_real_chunk(name):
+def test_the_estimated_bytes_of_a_waiting_chunk_equal_those_of_a_real_chunk(name):
     model = ModelConfig.city_tiny() if name == "city_tiny" else small_network(chunk_size=6, chunk_overlap=3)
     network = Reconstructor(model).eval()
     height, width, frames = 2 * model.patch_size, 4 * model.patch_size, 4
@@ -78,7 +78,7 @@ def test_only_and_retry_failed_select_by_name_tag_and_failure_record(tmp_path):
 
     assert ids() == ["north-1", "south-1", "north-2"]
     assert ids(only="north*") == ["north-1", "north-2"] and ids(only="rain") == ["north-1"]
-    assert ids(retry_failed=True) == ["south-1", "north-2"]  # refused each time
+    assert ids(retry_failed=True) == ["south-1", "north-2"]  # discovery refuses it each time
     assert Failures(str(tmp_path)).get("south-1").reason == "why"
     failures.forget("south-1")
     assert Failures(str(tmp_path)).get("south-1") is None
@@ -91,7 +91,7 @@ def test_a_damaged_failure_record_is_ignored(tmp_path):
     assert failures.get("d") is None
 
 
-def test_more_chunks_need_more_ranks_and_what_does_not_fit_is_said():
+def test_more_chunks_need_more_ranks_and_a_drive_that_does_not_fit_is_reported():
     config = RunConfig().with_network_defaults(ModelConfig.city_tiny())
     long = made_up_drive(SimpleNamespace(input="in/d", drive_id="d"), frames=1200)
     costs = estimate(long, config, ModelConfig.city_tiny())
@@ -105,7 +105,7 @@ def test_more_chunks_need_more_ranks_and_what_does_not_fit_is_said():
     assert "one chunk waits" in what_does_not_fit(costs, dataclasses.replace(fits, rank_bytes=1000))
 
 
-def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path, monkeypatch):
+def test_frames_per_second_come_from_earlier_runs_or_else_from_stored_figures(tmp_path, monkeypatch):
     config = RunConfig(output=str(tmp_path), input="made-up")
     assert measured_rate(config, str(tmp_path)) is None
     World(frames={"d": 40}).run(tmp_path, ["d"])
@@ -114,7 +114,8 @@ def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path
     assert measured_rate(RunConfig(preset="vit_small"), str(tmp_path)) is None
     for shipped in json.loads(estimates.FIGURES.read_text()):
         assert shipped["frames_per_s"] > 0 and ModelConfig.preset(shipped["network"])
-    assert stored_rate(config, GroupSize(1, 1, 0, True, 10**9)).frames_per_s > 1  # the network in the box
+    # the network that comes with the project
+    assert stored_rate(config, GroupSize(1, 1, 0, True, 10**9)).frames_per_s > 1
     figures = tmp_path / "figures.json"
     figures.write_text(
         json.dumps(
@@ -127,7 +128,7 @@ def test_frames_a_second_come_from_runs_before_else_from_stored_figures(tmp_path
     assert stored_rate(config, dataclasses.replace(size, gpus=1)) is None
 
 
-def test_a_drive_that_cannot_be_read_is_failed_before_only_for_the_same_reason(tmp_path):
+def test_a_drive_that_cannot_be_read_counts_as_failed_before_only_for_the_same_reason(tmp_path):
     world, one = planner(tmp_path)
     world.bad = {"d": DecodeError("drive d: no readable image")}
     assert one.plan(DriveRef("d", "in/d")).todo == "bad"

@@ -1,4 +1,4 @@
-"""Plans of many drives: each once, in the driver or in processes beside it, whatever becomes of those."""
+"""Many drives are planned, each once, in the driver or in processes beside it, even if such a process fails."""
 
 import itertools
 import os
@@ -29,7 +29,7 @@ def planner(tmp_path, find=None):
 
 def test_an_entry_that_discovery_refused_has_its_own_row(tmp_path):
     two, row = RefusedDrive("d", "in/other", "drive d: there are two"), RefusedDrive("", "x", "row 3")
-    refs = [two, DriveRef("d", "in/d"), row]  # also where the good one comes behind it
+    refs = [two, DriveRef("d", "in/d"), row]  # also where a good drive follows it
     found = plan_drives(planner(tmp_path), refs, FleetConfig(scan_threads=2))
     plans = {p.drive_id: (p.todo, p.reason) for p in found}
     assert plans == {"d": ("do", None), "d#2": ("bad", "drive d: there are two"), "unnamed": ("bad", "row 3")}
@@ -37,8 +37,8 @@ def test_an_entry_that_discovery_refused_has_its_own_row(tmp_path):
 
 @dataclass(frozen=True)
 class Finder:
-    """Finds drives whose length says where they were planned; at some a process dies, stands still, fails or does not
-    see the drive, or there is a bug everywhere."""
+    """Finds drives whose length shows where they were planned. At some of them a process dies, hangs, fails or does not
+    see the drive; or every process has a bug."""
 
     driver: int
     used: str
@@ -66,7 +66,7 @@ class Finder:
 
 
 def many(find):
-    """Drives enough for a process to be started, more until it planned one, and fifty."""
+    """So many drives that a process is started, then more until it has planned one, and fifty more."""
     yield from (DriveRef(f"d{number}", "in/d") for number in range(FEW_DRIVES))
     end = time.monotonic() + 100
     for number in itertools.count():
@@ -87,11 +87,12 @@ def test_a_large_fleet_is_planned_in_processes_and_no_drive_is_lost_when_one_fai
     assert len(frames) == len(plans) and {f"late{number}" for number in range(50)} <= set(frames)
     assert {p.drive_id for p in plans if p.todo == "bad"} == {name for name in frames if name.endswith("77")} != set()
     assert frames["d0"] == 10 and list(frames.values()).count(12) > 20
-    assert [frames[f"late{number}"] for number in (20, 25, 40, 49)] == [10] * 4  # the driver went on without it
+    # the driver continued without the process
+    assert [frames[f"late{number}"] for number in (20, 25, 40, 49)] == [10] * 4
 
 
 @pytest.mark.cluster
-def test_drives_of_a_stuck_process_are_planned_by_the_driver(tmp_path, one_ray, monkeypatch):
+def test_the_driver_plans_the_drives_of_a_process_that_hangs(tmp_path, one_ray, monkeypatch):
     monkeypatch.setattr(plan_many, "STUCK_S", 3.0)
     monkeypatch.setattr(plan_many, "LOOK_EVERY_S", 1.0)
     find = Finder(os.getpid(), str(tmp_path / "used"), stopping=("late45",))
@@ -123,7 +124,7 @@ def test_drives_found_before_discovery_failed_are_planned(tmp_path):
     assert sorted(found) == sorted(f"d{number}" for number in range(30))
 
 
-def test_without_ray_and_with_no_processes_the_driver_plans_all(tmp_path):
+def test_the_driver_plans_all_drives_without_ray_and_with_zero_processes(tmp_path):
     refs = [DriveRef(f"d{number}", "in/d") for number in range(FEW_DRIVES + 20)]
     plans = list(plan_drives(planner(tmp_path), refs, FleetConfig(scan_processes=0)))
     assert len(plans) == len(refs) and {p.frames for p in plans} == {10}

@@ -1,4 +1,4 @@
-"""The ledger of a run: read while it is written, small in requests however long the run, never damaged by a kill."""
+"""The ledger of a run can be read while it is written, needs few requests for a long run, and survives a kill."""
 
 import time
 
@@ -16,7 +16,7 @@ def rows(count):
     return [DriveRow(f"drive-{n:03d}", f"s3://bucket/{n}", frames=n, tags=("a",)) for n in range(count)]
 
 
-def test_what_is_written_is_read_back_while_the_run_goes_on_and_after_it(tmp_path):
+def test_changes_are_read_back_during_the_run_and_after_it(tmp_path):
     output = str(tmp_path)
     with Ledger(output, RunInfo("run-1", input="s3://in")) as ledger:
         ledger.add(rows(5))
@@ -48,7 +48,7 @@ def test_changes_are_written_without_a_call_to_flush(tmp_path, monkeypatch):
         assert read_run(str(tmp_path)).rows == ledger.rows
 
 
-def test_a_long_run_is_read_in_few_requests_and_says_the_newest(tmp_path, monkeypatch):
+def test_a_long_run_is_read_in_few_requests_and_shows_the_newest_states(tmp_path, monkeypatch):
     monkeypatch.setattr(ledgers, "MERGED_PARTS", 4)
     monkeypatch.setattr(ledgers, "WRITE_EVERY_S", 1000)
     with Ledger(str(tmp_path), RunInfo("run-1")) as ledger:
@@ -61,10 +61,10 @@ def test_a_long_run_is_read_in_few_requests_and_says_the_newest(tmp_path, monkey
         assert read_run(str(tmp_path)).rows == ledger.rows
 
 
-def test_a_writer_killed_while_it_merges_leaves_parts_that_say_the_same(tmp_path, monkeypatch):
+def test_a_writer_that_is_killed_while_it_merges_leaves_parts_with_the_same_contents(tmp_path, monkeypatch):
     monkeypatch.setattr(ledgers, "MERGED_PARTS", 4)
     removed = []
-    monkeypatch.setattr(storage, "remove_file", removed.append)  # as if killed before every removal
+    monkeypatch.setattr(storage, "remove_file", removed.append)  # as if the writer were killed before every removal
     with Ledger(str(tmp_path), RunInfo("run-1")) as ledger:
         ledger.add(rows(6))
         for n in range(30):
@@ -74,7 +74,7 @@ def test_a_writer_killed_while_it_merges_leaves_parts_that_say_the_same(tmp_path
     assert read_run(str(tmp_path)).rows == ledger.rows
 
 
-def test_a_run_without_a_heartbeat_is_lost(tmp_path, monkeypatch):
+def test_a_run_without_a_heartbeat_is_shown_as_lost(tmp_path, monkeypatch):
     with Ledger(str(tmp_path), RunInfo("run-1")):
         assert read_run(str(tmp_path)).info.state == "running"
         monkeypatch.setattr(ledgers, "LOST_AFTER_S", -1.0)
@@ -115,7 +115,7 @@ def test_a_store_that_fails_for_a_while_loses_no_change(tmp_path, monkeypatch):
 
 
 @pytest.mark.cluster
-def test_a_ledger_on_s3_reads_the_same(s3):  # noqa: F811
+def test_a_ledger_on_s3_is_read_like_one_on_a_disk(s3):  # noqa: F811
     output = f"{s3}/ledger"
     with Ledger(output, RunInfo("run-1")) as ledger:
         ledger.add(rows(40))

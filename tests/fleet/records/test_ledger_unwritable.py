@@ -1,4 +1,4 @@
-"""A ledger that cannot be written: said at once, and at the end; no drive suffers from it."""
+"""A ledger that cannot be written is reported at once and at the end of the run; the drives are done all the same."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from tests.fleet.standins import World
 
 
 class Heard:
-    """A reporter that keeps what is said."""
+    """A reporter that keeps its lines."""
 
     def __init__(self):
         self.said = []
@@ -24,7 +24,7 @@ class Heard:
 
 
 def put_a_file_in_its_place(output):
-    """Nobody can write below a file, not even root."""
+    """A file in the place of the folder: even root cannot write below it."""
     shutil.move(output / "_runs", output / "_runs.away")
     (output / "_runs").write_bytes(b"")
 
@@ -66,7 +66,7 @@ def test_a_ledger_that_cannot_be_written_is_reported_during_the_run_and_at_its_e
     assert "jobs.status does not know" in said and "report.html" not in said
 
 
-def test_a_ledger_that_can_be_written_again_is_complete_and_no_failure(tmp_path, world):
+def test_a_ledger_that_can_be_written_again_is_complete_and_the_run_does_not_fail(tmp_path, world):
     heard = Heard()
 
     def on_go(drive_id):

@@ -1,4 +1,4 @@
-"""The table of a drive's states: everything is reached, everything ends, nothing leaves an end."""
+"""The table of a drive's states: each state can be reached, each can end, and no event leads out of a final state."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def reached_from(state):
     return found
 
 
-def test_every_state_is_reached_from_the_first_and_every_other_can_end():
+def test_every_state_can_be_reached_from_the_first_and_can_lead_to_a_final_state():
     assert reached_from("queued") == set(STATES)
     for state in set(STATES) - set(FINAL):
         assert reached_from(state) >= set(FINAL)
@@ -31,7 +31,7 @@ def test_no_event_leads_out_of_a_final_state_and_none_is_refused_there():
         assert {next_state(state, event) for event in TRANSITIONS} == {state}
 
 
-def test_a_result_is_published_from_what_is_staged_alone_and_staged_from_what_runs_alone():
+def test_only_a_staged_drive_is_published_and_only_a_running_drive_is_staged():
     assert TRANSITIONS["published"].before == ("staged",)
     assert TRANSITIONS["staged"].before == ("running",)
     assert TRANSITIONS["begun"].before == ("queued",)

@@ -1,4 +1,4 @@
-"""Joining and publishing a staged drive: what was published is never called failed, whatever happened around it."""
+"""Staged drives are joined and published; a drive whose result is published is never reported as failed."""
 
 import shutil
 from dataclasses import replace
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 
 @pytest.fixture
 def staged(tmp_path, weights):  # noqa: F811
-    """A published drive d with its predictions: what is staged, its settings, the output; a run has its lease."""
+    """A published drive d with kept predictions: the staged drive, its settings, the output; a run holds its lease."""
     drive, out = folder_of_images(tmp_path / "d"), tmp_path / "out"
     assert run("--input", drive, "--output", out, "--weights", weights, *PLAIN, "--keep-predictions") == 0
     with Leases(str(out), "me", 60) as leases:
@@ -32,7 +32,7 @@ def a_chunk_goes(out):
     sorted((out / "_staging" / "d").glob("*/*.safetensors"))[0].unlink()
 
 
-def test_a_drive_that_an_earlier_try_published_is_done_even_if_staged_files_are_gone(staged):
+def test_a_drive_published_by_an_earlier_try_is_done_even_if_its_staged_files_are_gone(staged):
     what, config, out = staged
     a_chunk_goes(out)
     before = open_drive(str(out), "d").manifest

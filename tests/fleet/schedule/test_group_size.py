@@ -1,4 +1,4 @@
-"""Where groups run, settled once: on GPUs where there are any or they are asked for, never quietly without."""
+"""Where groups run is decided once: on GPUs where there are any or the user asks for them, never silently without."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ NO_GPU = [
 ]
 ONE_GPU = [
     "1 group of 1 GPU | 1 False False",
-    "1 group of 4 GPUs | 4 False False",  # three more may come
+    "1 group of 4 GPUs | 4 False False",  # the autoscaler may add three more
     "2 groups of 1 GPU | 2 False False",
     "1 group of 1 CPU rank | 0 False False",
 ]

@@ -1,4 +1,4 @@
-"""The queue of drives: longest first, waves that get smaller, nothing lost and nothing twice."""
+"""The queue of drives gives the longest first, in waves that get smaller; no drive is lost and none is given twice."""
 
 import threading
 import time
@@ -31,7 +31,7 @@ def test_the_longest_come_first_and_waves_shrink_so_that_groups_end_together():
     assert sizes[-1] < 1500 and len(sizes) < 13
 
 
-def test_where_little_is_left_each_group_takes_its_share_in_one_start():
+def test_where_few_drives_are_left_each_group_takes_its_share_in_one_wave():
     queue = DriveQueue(groups=4, wave_drives=40, wave_frames=9000)
     for number in range(20):
         queue.add(planned(f"d{number:02d}", 10))
@@ -72,7 +72,7 @@ def test_a_group_waits_for_drives_that_may_be_put_back_or_still_be_found():
     other.start()
     queue.close()
     other.join(0.2)
-    assert other.is_alive()  # "a" may come back
+    assert other.is_alive()  # "a" may be put back
     queue.put_back(mine[0])
     other.join(5)
     assert ids(got[0]) == ["a"]

@@ -1,4 +1,4 @@
-"""Room for ranks is never given twice, and who asked first for much is not overtaken."""
+"""Slots for ranks are never given twice, and a large request is not overtaken by later small ones."""
 
 import threading
 import time

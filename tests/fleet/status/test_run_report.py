@@ -1,4 +1,4 @@
-"""The report of a run is one file that asks for nothing, says why drives failed, and stays usable with 10,000 rows."""
+"""The report of a run is one file that loads nothing else, says why drives failed, and is usable with 10,000 rows."""
 
 import json
 import re
@@ -40,15 +40,15 @@ def test_the_page_makes_no_requests_and_texts_from_inputs_are_escaped():
     assert any(cells[rows_of(page)["columns"].index("reason")] == visible(NASTY) for cells in rows_of(page)["rows"])
 
 
-def test_failures_are_grouped_by_kind_and_the_retry_is_spelled_out():
+def test_failures_are_grouped_by_kind_and_the_command_to_retry_is_shown():
     page = render_run_report(made_up_run(300))
     table = page.split('id="failures"', 1)[1].split("</table>", 1)[0]
-    assert table.count("<tr>") == 1 + 3  # a head and three kinds, though every reason names another drive
+    assert table.count("<tr>") == 1 + 3  # a heading and three kinds, although every reason names another drive
     assert "jobs.reconstruct --input s3://fleet/ --output s3://out/ --retry-failed" in page
 
 
 @pytest.mark.parametrize("state", ["running", "lost"])
-def test_a_run_without_a_drive_yet_has_a_page(state):
+def test_a_run_that_has_no_drive_yet_has_a_page(state):
     run = made_up_run(0, state)
     assert f"{run.info.run_id}: {state}" in render_run_report(RunState(replace(run.info, gpus=0), {}))
 
@@ -74,7 +74,7 @@ def test_ten_thousand_drives_are_sorted_and_searched_in_a_browser(browser, tmp_p
     page.goto(path.as_uri())
     assert page.title() == f"Run {run.info.run_id}" and errors == [] and asked == [path.as_uri()]
     first = page.locator("#drives tbody tr").first.locator("td")
-    assert first.nth(1).inner_text() == "failed"  # what needs a person comes first
+    assert first.nth(1).inner_text() == "failed"  # drives that need attention come first
     page.get_by_role("button", name="points", exact=True).click()
     page.get_by_role("button", name="points ▲").click()
     most = max(run.rows.values(), key=lambda row: row.points)

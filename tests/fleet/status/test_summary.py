@@ -1,4 +1,4 @@
-"""What a ledger comes to in words: counts, rates, time left, failures by kind."""
+"""The summary of a ledger in words: counts, rates, time left, failures by kind."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from pipeline.fleet.status.summary import duration, failure_kinds, retry_command
 from tests.fleet.runs import BEGIN, made_up_run
 
 
-def test_a_run_is_summed_up():
+def test_the_summary_counts_drives_frames_and_points():
     run = made_up_run(100)
     total = summarise(run)
     published = run.in_state("published")
@@ -21,25 +21,26 @@ def test_a_run_is_summed_up():
     assert total.left_s is None  # nothing is left
 
 
-def test_gpus_of_a_drive_in_the_network_count_while_it_is_there():
+def test_gpu_hours_include_drives_that_are_in_the_network_now():
     run = made_up_run(10, "running", failed_share=0)
     done = summarise(run).gpu_seconds
-    at_work = DriveRow("w", state="running", started_at=BEGIN + 40, gpus=4, gpu_seconds=100.0)  # of an earlier try
+    at_work = DriveRow("w", state="running", started_at=BEGIN + 40, gpus=4, gpu_seconds=100.0)  # from an earlier try
     for now, more in ((50, 100 + 4 * 10), (90, 100 + 4 * 50), (30, 100)):
         live = RunState(replace(run.info, updated_at=BEGIN + now), {**run.rows, "w": at_work})
         assert summarise(live).gpu_seconds == pytest.approx(done + more)
 
 
-def test_time_left_goes_by_frames():
+def test_the_time_left_is_estimated_from_frames():
     run = made_up_run(10, "running", failed_share=0)
     rows = {name: replace(row, frames=100) for name, row in run.rows.items()}
-    rows |= {f"q{k}": DriveRow(f"q{k}", frames=200 if k else 0) for k in range(5)}  # one not looked at: a mean one
+    # a drive that is not planned yet counts as one of mean length
+    rows |= {f"q{k}": DriveRow(f"q{k}", frames=200 if k else 0) for k in range(5)}
     info = replace(run.info, started_at=BEGIN, updated_at=BEGIN + 100)
     assert summarise(RunState(info, rows)).left_s == pytest.approx(100 * (4 * 200 + 100) / (10 * 100))
     assert summarise(RunState(replace(info, listed=False), rows)).left_s is None
 
 
-def test_failures_that_differ_in_names_and_numbers_are_one_kind():
+def test_failures_that_differ_only_in_names_and_numbers_are_one_kind():
     run = made_up_run(300)
     kinds = failure_kinds(run)
     assert len(kinds) == 3 and len(kinds[0].drive_ids) >= len(kinds[-1].drive_ids)
