@@ -151,7 +151,7 @@ def test_nerfstudio_poses_come_back_and_its_points_fit_them(output, whole):
     assert (local[:, 2] < 0).all()  # in front of an OpenGL camera
 
 
-def test_trimesh_reads_the_ply_with_all_it_holds(output, whole):
+def test_trimesh_reads_the_ply_with_all_its_properties(output, whole):
     points = open_drive(output, "drive-1").points()
     cloud = vertices_of(whole / "points.ply")
     np.testing.assert_array_equal(places_of(whole / "points.ply"), positions(points))
