@@ -22,8 +22,6 @@ from models.config import ModelConfig
 from models.context_memory import ContextMemory
 from models.reconstructor import Reconstructor
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-
 # our module names -> published ones, applied in order
 _TO_PUBLISHED = [
     (re.compile(r"^aggregator\.memories\.(\d+)\."), r"agg_regator.global_blocks.\1.ttt."),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Weights that ship with the project, one file `<preset>.safetensors` each."""
 ENCODERS = ("conv", "conv_stem", "dinov2_vits14_reg", "dinov2_vitl14_reg")
 ENCODER_WIDTH = {"dinov2_vits14_reg": 384, "dinov2_vitl14_reg": 1024}
 ENCODER_DEPTH = {"dinov2_vits14_reg": 12, "dinov2_vitl14_reg": 24}
 ENCODER_HEAD_WIDTH = 64
 FINE_FEATURES = -1  # their key among a chunk's features; the others are numbered by layer
+MemoryScope = Literal["drive", "chunk", "off"]
+"""The chunks over which a memory's step is summed: all (GCS), each chunk alone (without GCS), or no memory at all."""
 STEM_CELL = 4  # side in pixels of a fine cell of the encoder conv_stem
 
 

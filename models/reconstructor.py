@@ -7,21 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.aggregator import Aggregator
 from models.camera_head import CameraHead
-from models.config import ModelConfig
+from models.config import MemoryScope, ModelConfig
 from models.context_memory import ContextMemory, RMSNorm
 from models.dense_head import DenseHead, depth_from, points_from
 from models.fast_weights import FastWeights
 from models.tokens import ChunkState, middle_first
-
-MemoryScope = Literal["drive", "chunk", "off"]
-"""The chunks over which a memory's step is summed: all (GCS), each chunk alone (without GCS), or no memory at all."""
 
 # How much goes through the encoder, an early projection or a dense head at once. The results do not depend on it.
 _CPU_FRAMES = 8  # more do not make a CPU faster

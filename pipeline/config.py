@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from models import ModelConfig
-from models.reconstructor import MemoryScope
+from models.config import MemoryScope, ModelConfig
 from pipeline.backend import BackendConfig
 from pipeline.backend.loop_detection import LoopConfig
 from pipeline.cameras.config import CameraConfig

@@ -11,7 +11,7 @@ from pipeline.backend.lens import lens_findings
 from pipeline.common.code_version import code_version
 from pipeline.common.progress import Reporter
 from pipeline.config import RunConfig
-from pipeline.forward.group import Outcome
+from pipeline.forward.events import Outcome
 from pipeline.forward.place_files import read_places
 from pipeline.image_tables import evidence_columns, track_columns
 from pipeline.image_verdict import judge_images, judged_windows

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from models import ModelConfig
+from models.config import ModelConfig
 from pipeline import storage
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.config import RunConfig
-from pipeline.forward import DTYPES, ForwardSettings
-from pipeline.forward.group import has_bfloat16, uses_gpus
-from pipeline.forward.worker import WorkerJob
+from pipeline.forward.gpus import has_bfloat16, uses_gpus
+from pipeline.forward.rank_job import ForwardSettings, WorkerJob
 from pipeline.georeference import with_positions
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive, find_drive
@@ -117,7 +116,7 @@ def worker_job(config: RunConfig, output: str) -> WorkerJob:
     """What every rank needs to know. config: resolved settings."""
     return WorkerJob(
         network=config.network,
-        settings=ForwardSettings(config.memory_scope, DTYPES[config.orthogonalise_precision], config.max_bad_share),
+        settings=ForwardSettings(config.memory_scope, config.orthogonalise_precision, config.max_bad_share),
         output=output,
         threads=config.threads,
         finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,

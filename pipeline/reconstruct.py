@@ -22,8 +22,9 @@ from pipeline.config import RunConfig
 from pipeline.errors import DriveError, StorageError
 from pipeline.finish import Reconstruction, join_and_publish, staged_drive
 from pipeline.forward import Progress
-from pipeline.forward.events import Event, LoopsFound, Notice, Waits
-from pipeline.forward.group import GroupSettings, Outcome, check_gpus, ranks_said, run_forward, uses_gpus
+from pipeline.forward.events import Event, LoopsFound, Notice, Outcome, Waits
+from pipeline.forward.gpus import check_gpus, ranks_said, uses_gpus
+from pipeline.forward.group import GroupSettings, run_forward
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.ingest.frames import DriveTask
 from pipeline.leases import Leases

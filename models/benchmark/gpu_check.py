@@ -27,9 +27,9 @@ from models.benchmark.limits import attention_kernel, copy_rate, flops_of_chunk,
 from models.benchmark.modes import Timed, depth_difference, made_up_frames, made_up_network, pose_difference, run
 from models.benchmark.profile import kernel_seconds
 from models.benchmark.switches import ALWAYS, EAGER, Switch, all_undone
-from models.checkpoint import WEIGHTS_FOLDER, open_checkpoint
+from models.checkpoint import open_checkpoint
 from models.compiled import CompileError, compile_blocks
-from models.config import ModelConfig
+from models.config import WEIGHTS_FOLDER, ModelConfig
 from models.reconstructor import Reconstructor
 from models.tuning import on_device, set_tf32, tf32_for, tf32_setting
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
@@ -27,6 +26,7 @@ from pipeline.backend.normal_equations import (
 from pipeline.backend.overlap import Overlap
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
+from pipeline.common.chi_squared import chi_squared_quantile
 
 _FEWEST = 4  # loops; with fewer, the chain's variance is not judged by them
 _LOOSEST = 10.0  # largest factor on the chain's variance that loops may cause
@@ -143,7 +143,7 @@ def _without_overlaps(state: State, span: float) -> Solution:
 def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> tuple[Solution, list[LoopVerdict]]:
     """Bend the chain to the loops (one row each) that can be true; reject the others, each with a reason."""
     degrees = 7 if config.scale else 6
-    bound = float(chi2_distribution.ppf(config.loop_confidence, degrees))
+    bound = chi_squared_quantile(config.loop_confidence, degrees)
     state = chain.state
     normal = NormalEquations(
         state,
@@ -183,7 +183,7 @@ def _select(
     # are not enough to conclude this, and beyond a limit the loops are wrong.
     variance_inflation = 1.0
     if len(squared) >= _FEWEST:
-        quarter = float(chi2_distribution.ppf(0.25, degrees))
+        quarter = chi_squared_quantile(0.25, degrees)
         variance_inflation = float(np.clip(np.quantile(squared, 0.25) / quarter, 1.0, _LOOSEST))
     accepted = greedy_joint_compatibility(residual, variance_inflation * covariance, deviation, degrees, bound)
     if variance_inflation > 1 and accepted.sum() < 0.25 * len(squared):
@@ -244,7 +244,7 @@ def _bend(
         chi2 = (residual**2 * information).sum(1)
         before = accepted
         if accepted.any():
-            coarse = max(1.0, float(np.median(chi2[accepted])) / float(chi2_distribution.ppf(0.5, degrees)))
+            coarse = max(1.0, float(np.median(chi2[accepted])) / chi_squared_quantile(0.5, degrees))
             # The worst are removed first: they may have bent the trajectory away from the others.
             limit = max(bound * coarse, float(chi2[accepted].max()) / 4)
             accepted = accepted & (chi2 <= limit)
@@ -344,7 +344,7 @@ def _softness(
             / np.trace(known[n * 7 : n * 7 + 3, n * 7 : n * 7 + 3])
             for n in own
         ]
-    needed = float(np.median(squared)) / float(chi2_distribution.ppf(0.5, degrees))
+    needed = float(np.median(squared)) / chi_squared_quantile(0.5, degrees)
     return float(np.clip(min(needed, float(np.median(ratios))), least, _SOFTEST))
 
 

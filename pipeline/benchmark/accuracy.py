@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from models import Reconstructor, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER
+from models.config import WEIGHTS_FOLDER
 from pipeline.benchmark.report import Measured, Row
 from pipeline.evaluation.turns import find_turns, turn_errors
 from pipeline.ingest.chunks import plan_chunks

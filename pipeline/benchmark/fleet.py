@@ -31,8 +31,8 @@ from pipeline.fleet.run import run_fleet
 from pipeline.fleet.schedule.finisher import Finished
 from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.fleet.schedule.runtime import Runtime
-from pipeline.forward.events import Event, Progress, RankUp, Staged
-from pipeline.forward.group import GroupSettings, Outcome, Permit
+from pipeline.forward.events import Event, Outcome, Progress, RankUp, Staged
+from pipeline.forward.group import GroupSettings, Permit
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.segments import DriveTask
 from pipeline.prepare import make_task

@@ -25,7 +25,7 @@ from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, resident_bytes
 from pipeline.common.sizes import size_text
-from pipeline.forward.network import DTYPES, Precision
+from pipeline.forward.network import Precision, dtype_of
 from pipeline.ingest.chunks import plan_chunks
 
 _SPEEDUP_TARGET = 2.5
@@ -81,7 +81,7 @@ class NetworkBenchmark:
 
     def _machine(self, device: torch.device) -> _Machine:
         """What this machine's kernels reach at the sizes of the network."""
-        config, dtype = ModelConfig.preset(self.preset), DTYPES[self.precision]
+        config, dtype = ModelConfig.preset(self.preset), dtype_of(self.precision)
         width = config.embed_dim // config.num_heads
         kernel = attention_kernel(device, dtype, config.num_heads, width)
         if kernel == "plain":
@@ -274,7 +274,7 @@ def _measured(mode: Mode, settings: NetworkBenchmark, compiled: bool = False) ->
     """Run one way in this process: its result, and the peak of memory above network and frames (bytes)."""
     torch.set_num_threads(settings.threads)
     device = _device()
-    dtype = torch.float32 if mode == "release" else DTYPES[settings.precision]
+    dtype = torch.float32 if mode == "release" else dtype_of(settings.precision)
     model = made_up_network(ModelConfig.preset(settings.preset), dtype, device)
     if compiled:
         compile_blocks(model)

@@ -9,11 +9,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline.common.sizes import size_option
 from pipeline.errors import DriveError
+
+if TYPE_CHECKING:  # imported where a device is asked: the settings name budgets in processes that need no torch
+    import torch
 
 _UNITS = {
     "": 1,
@@ -91,6 +93,8 @@ class MemoryBudgets:
             raise MemoryBudgetError(f"the scratch folder {folder} is not there (--scratch-folder)")
         gpu = 0
         if device.type == "cuda":
+            import torch
+
             free, total = torch.cuda.mem_get_info(device)
             free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             work = min(_GPU_WORK_BYTES, int(total * _GPU_WORK_SHARE))
@@ -128,7 +132,9 @@ def memory_advice(error: BaseException, budgets: Budgets | None = None) -> str |
     It recognises errors of torch and Python in a worker, and the messages of Ray and the system about a killed worker.
     """
     text = str(error)
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "CUDA out of memory" in text:
+    torch_here = sys.modules.get("torch")  # an error of torch cannot be where torch is not loaded
+    of_a_gpu = torch_here is not None and isinstance(error, torch_here.cuda.OutOfMemoryError)
+    if of_a_gpu or "CUDA out of memory" in text:
         now = f" (now {size_option(budgets.gpu)})" if budgets else ""
         return (
             f"the GPU ran out of memory: lower --gpu-memory{now}, so that fewer chunks wait there, or take a "

@@ -88,6 +88,19 @@ class Notice:
     said: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason.
+
+    loops: what its loop chunks were made for, in the order they are staged behind the chunks.
+    """
+
+    drive_id: str
+    attempt: str | None
+    reason: str | None
+    loops: tuple[LoopChunk, ...] = ()
+
+
 Event = Progress | LoopsFound | Staged | Dropped | RankUp | GroupLost | Waits | Notice
 Answer = Literal["go", "skip", "stop"]
 """The driver's answer before each drive: go (do it), skip (leave it out), stop (leave out this and all that follow)."""

@@ -21,11 +21,10 @@ from pipeline.common.process_group import torch_config
 from pipeline.common.root_cause import root_cause
 from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
-from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Staged, Waits
+from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Outcome, Staged, Waits
 from pipeline.forward.kill_notice import KillNotice
-from pipeline.forward.loop_chunks import LoopChunk
-from pipeline.forward.network import Device
-from pipeline.forward.worker import WorkerJob, run_here, train_loop
+from pipeline.forward.rank_job import WorkerJob
+from pipeline.forward.worker import run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
 
 # How long a group that lost a member waits before it is torn down (Ray's default is 30 s).
@@ -38,10 +37,6 @@ _BARRIER_TIMEOUT_S = 1800.0
 # minutes for a
 # GPU node.
 _SAY_WAITS_AFTER_S, _SAY_AGAIN_AFTER_S = 5.0, 300.0
-
-# How Ray names a node's kind of GPU among its resources, and the kinds older than bfloat16 (before NVIDIA's Ampere).
-_KIND = "accelerator_type:"
-_WITHOUT_BFLOAT16 = {"V100", "P100", "T4", "P4", "K80"}
 
 Permit = Callable[[str], Answer | None]
 """A drive's id -> whether the group may begin it; None: ask again later."""
@@ -60,19 +55,6 @@ class GroupSettings:
     """A rank may wait at a barrier for as long as another one still reads and computes its share of a drive."""
     retries_after_loss: int = 1
     """How often a drive on which the group lost a member is begun again in its place."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason.
-
-    loops: what its loop chunks were made for, in the order they are staged behind the chunks.
-    """
-
-    drive_id: str
-    attempt: str | None
-    reason: str | None
-    loops: tuple[LoopChunk, ...] = ()
 
 
 class GroupError(ClusterError):
@@ -217,38 +199,6 @@ def _attended(
 class _QueueActor(EventQueue):
     def take_nothing(self) -> None:
         """Answers once everything sent before has arrived: calls of one caller keep their order."""
-
-
-def ranks_said(workers: int, use_gpu: bool, in_process: bool) -> str:
-    """The group in words, for the user."""
-    kind = "GPU" if use_gpu else "CPU rank"
-    return f"{workers} {kind}{'s' if workers > 1 else ''}{', in this process' if in_process else ''}"
-
-
-def uses_gpus(device: Device, in_cluster: bool) -> bool:
-    """Whether a run is on GPUs: as set, else where the joined cluster, or without one this machine, has any now."""
-    if device == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0)) if in_cluster else torch.cuda.is_available()
-    return device == "gpu"
-
-
-def has_bfloat16(in_cluster: bool) -> bool:
-    """Whether the GPUs compute in bfloat16: this machine's, or all kinds that the joined cluster has now. A cluster
-    that has none yet is taken to get some that do."""
-    if not in_cluster:
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    kinds = {name.removeprefix(_KIND) for name in ray.cluster_resources() if name.startswith(_KIND)}
-    return not kinds & _WITHOUT_BFLOAT16
-
-
-def check_gpus(device: Device, in_cluster: bool, workers: int) -> None:
-    """Raises ValueError where GPUs that a group needs can never come: this machine lacks them, no cluster is joined."""
-    here = torch.cuda.device_count()
-    if not in_cluster and uses_gpus(device, in_cluster) and here < workers:
-        raise ValueError(
-            f"a group of {workers} needs as many GPUs, and this machine has {here}: join a cluster that has them "
-            f"(--address), or set --workers {here or 1}{'' if here else ' and --device cpu'}"
-        )
 
 
 def _lacking(group: GroupSettings) -> str | None:

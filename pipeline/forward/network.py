@@ -7,27 +7,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 import models
-from models import ModelConfig, Reconstructor, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER, not_finite, stored_config
-from models.compiled import CompileError, compile_blocks
-from models.tuning import on_device, set_tf32, tf32_for
+from models.config import WEIGHTS_FOLDER, ModelConfig
 from pipeline import storage
 from pipeline.common.hashing import sha256_of
 from pipeline.errors import CheckpointError
+
+if TYPE_CHECKING:  # torch and the network are imported where they run: settings name them in many processes without
+    import torch
+
+    from models import Reconstructor
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of encoder, attention and memories."""
 PrecisionSetting = Literal["auto", "float32", "bfloat16"]
 """As a user sets it; auto is replaced by the machine's choice before an identity is computed."""
 Device = Literal["auto", "gpu", "cpu"]
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _UNTRAINED_SEED = 0
 _COMPILED_FOLDER = "compiled-kernels"
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The numbers of a precision."""
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,8 @@ class NetworkSpec:
         source = self._source()
         if source is None:
             return
+        from models.checkpoint import not_finite
+
         useless = not_finite(_opened(source, None if self.preset is None else self.config()))
         if useless:
             raise CheckpointError(
@@ -92,7 +100,13 @@ class NetworkSpec:
         machine has no compiler: the network goes on without. Raises CheckpointError for weights that do not fit,
         StorageError where they cannot be had.
         """
-        dtype = DTYPES[self.precision]
+        import torch
+
+        from models.compiled import CompileError, compile_blocks
+        from models.reconstructor import Reconstructor
+        from models.tuning import on_device, set_tf32, tf32_for
+
+        dtype = dtype_of(self.precision)
         set_tf32(*tf32_for(dtype))
         source = self._source()
         if source is None:
@@ -115,13 +129,15 @@ class NetworkSpec:
 
 @lru_cache(maxsize=8)
 def _config_of(weights: str) -> ModelConfig:
+    from models.checkpoint import stored_config
+
     with _checkpoint_errors():
         return stored_config(Path(storage.fetch_to_cache(weights))) or ModelConfig.scal3r()
 
 
-def _opened(source: str, config: ModelConfig | None, dtype: torch.dtype = torch.float32) -> Reconstructor:
+def _opened(source: str, config: ModelConfig | None, dtype: torch.dtype | None = None) -> Reconstructor:
     with _checkpoint_errors():
-        return open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype)
+        return models.open_checkpoint(storage.fetch_to_cache(source), config, dtype=dtype or dtype_of("float32"))
 
 
 @contextlib.contextmanager

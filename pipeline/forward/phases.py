@@ -25,13 +25,14 @@ from torch import Tensor
 from models import Prediction, Reconstructor
 from models.fast_weights import FastWeights
 from models.pose_encoding import decode_pose
-from models.reconstructor import MemoryScope
 from models.tokens import middle_first
 from pipeline.common.background_writer import BackgroundWriter
 from pipeline.errors import DriveError
 from pipeline.forward.gpu_copies import Arrived, ChunkWindow, Copies, OnHost, windows_ahead
 from pipeline.forward.loop_chunks import Descriptors, FrameReader, LoopChunk, LoopFinder
 from pipeline.forward.memory_sync import Barrier, MemorySync
+from pipeline.forward.network import dtype_of
+from pipeline.forward.rank_job import ForwardSettings
 from pipeline.forward.staging import ChunkPrediction
 from pipeline.forward.state_store import StateStore, WaitingChunk
 
@@ -65,15 +66,6 @@ class DriveShare:
         return frame if self.numbers is None else self.numbers[frame]
 
 
-@dataclass(frozen=True)
-class ForwardSettings:
-    """How a drive is run: over which chunks memories are summed, their precision, how many bad frames are too many."""
-
-    memory_scope: MemoryScope = "drive"
-    orthogonalise_dtype: torch.dtype = torch.float32
-    max_bad_share: float = 0.2
-
-
 class DrivePhases:
     """Takes one drive through all phases. Raises DroppedDrive, on all ranks at the same barrier."""
 
@@ -95,6 +87,7 @@ class DrivePhases:
         self.sync = sync
         self.store = store
         self.settings = settings
+        self._orthogonalise_dtype = dtype_of(settings.orthogonalise_precision)
         self.device = device
         self.progress = progress  # (phase, chunks or frames done)
         self.finder = finder
@@ -131,9 +124,7 @@ class DrivePhases:
                 barrier = self._to_barrier(share, chunks, segment)
                 self._check(share, barrier)
                 if barrier.step is not None and self.settings.memory_scope == "drive":
-                    weights = self.model.aggregator.memory_update(
-                        segment, barrier.step, self.settings.orthogonalise_dtype
-                    )
+                    weights = self.model.aggregator.memory_update(segment, barrier.step, self._orthogonalise_dtype)
                 chunks = self._past_barrier(segment, weights)
                 weights = None
             self._to_heads(share, chunks, stage)
@@ -230,7 +221,7 @@ class DrivePhases:
             if self.settings.memory_scope == "chunk":
                 step = aggregator.memory_step(chunk.state)
                 if step is not None:
-                    own = aggregator.memory_update(segment, step, self.settings.orthogonalise_dtype)
+                    own = aggregator.memory_update(segment, step, self._orthogonalise_dtype)
             chunk.state = aggregator.finish_segment(chunk.state, own, self.model.keep_projected)
             yield chunk
 

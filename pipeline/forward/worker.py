@@ -9,7 +9,6 @@ import contextlib
 import os
 import time
 import uuid
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypedDict
 
@@ -23,13 +22,11 @@ from ray.actor import ActorHandle
 
 from pipeline import storage
 from pipeline.errors import StorageError
-from pipeline.forward.budgets import MemoryBudgets
 from pipeline.forward.events import Answer, Dropped, Event, EventSink, LoopsFound, Notice, Progress, RankUp, Staged
-from pipeline.forward.loop_chunks import LoopFinder
 from pipeline.forward.memory_sync import GroupSync, LocalSync, MemorySync
-from pipeline.forward.network import NetworkSpec
-from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive, ForwardSettings
+from pipeline.forward.phases import DrivePhases, DriveShare, DroppedDrive
 from pipeline.forward.place_files import write_places
+from pipeline.forward.rank_job import WorkerJob
 from pipeline.forward.rank_meter import RankMeter
 from pipeline.forward.staging import ChunkPrediction, attempt_uri, write_chunk
 from pipeline.forward.state_store import TieredStore
@@ -39,21 +36,6 @@ from pipeline.ingest.segments import read_frames
 from pipeline.storage.retry import is_retryable
 
 _ASK_AGAIN_S = 0.05
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """What every rank of a group is told."""
-
-    network: NetworkSpec
-    settings: ForwardSettings
-    output: str
-    threads: int | None
-    """CPU threads of a rank; None: its machine's cores, shared among the group's ranks there."""
-    finder: LoopFinder | None
-    """Finds places seen twice; None: no loop chunks."""
-    budgets: MemoryBudgets = field(default_factory=MemoryBudgets)
-    """How much memory waiting chunks may take in each worker."""
 
 
 def run_rank(

@@ -14,16 +14,16 @@ from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.sim3 import Sim3
+from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_rows, joint_rows, link_rows, settled
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
 CONFIDENCE = 0.99999
 """A link is rejected when its residual is less likely than one minus this, were it true."""
-BOUND = float(chi2_distribution.ppf(CONFIDENCE, 7))
+BOUND = chi_squared_quantile(CONFIDENCE, 7)
 _NONLINEAR = 0.02  # share of a shift that a linear model misses
 
 

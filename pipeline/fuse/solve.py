@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import chi2 as chi2_distribution
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.join import JoinResult
 from pipeline.backend.sim3 import Sim3, nearest_rotation
+from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
 from pipeline.fuse.consistent_links import BOUND, WHOLE, Grouping
@@ -23,7 +23,7 @@ from pipeline.fuse.positions import Origin, Positions, read_positions
 # as they allow.
 _LOOSENESS = (0.02, 0.06, 0.2, 1.0)
 _ROUNDS, _ROUNDS_OF_MANY = 6, 2  # times the set of accepted links may change at the end
-_USUAL = 1.5 * float(chi2_distribution.ppf(0.5, 7))  # median chi2 of true links; their deviations are guesses too
+_USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # median chi2 of true links; their deviations are guesses too
 _MOST_CHUNKS = 24_000  # of a city, that are unknowns; of more only every second, third ... of a drive is
 _MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
 _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.config import MemoryScope
 from models.dense_head import depth_from, points_from
 from models.fast_weights import FastWeights
-from models.reconstructor import MemoryScope, Reconstructor
+from models.reconstructor import Reconstructor
 
 GroupSum = Callable[[Tensor], Tensor]
 """Sums a tensor (groups, ...) over the processes that share these groups, differentiably."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.reconstructor import MemoryScope
+from models.config import MemoryScope
 from pipeline.training.config import BatchSettings
 from pipeline.training.data import Batch, Clip, colour_jittered, draw_chunk, make_batch
 

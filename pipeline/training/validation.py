@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.config import MemoryScope
 from models.pose_encoding import decode_pose
-from models.reconstructor import MemoryScope, Prediction, Reconstructor
+from models.reconstructor import Prediction, Reconstructor
 from pipeline.backend import join_chunks
 from pipeline.backend.sim3 import fit_similarity
 from pipeline.errors import AlignmentError

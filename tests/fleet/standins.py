@@ -22,8 +22,8 @@ from pipeline.fleet.run import run_fleet
 from pipeline.fleet.schedule.finisher import Finished
 from pipeline.fleet.schedule.group_size import GroupSize
 from pipeline.fleet.schedule.runtime import Runtime
-from pipeline.forward.events import Dropped, GroupLost, Progress, RankUp, Staged
-from pipeline.forward.group import GroupError, Outcome
+from pipeline.forward.events import Dropped, GroupLost, Outcome, Progress, RankUp, Staged
+from pipeline.forward.group import GroupError
 from pipeline.ingest.drives import Drive
 from pipeline.publish import Counts, Manifest
 from pipeline.publish.files import WrittenFile

@@ -12,7 +12,8 @@ import torch.multiprocessing as mp
 
 from models.fast_weights import FastWeights
 from pipeline.forward.memory_sync import GroupSync, LocalSync
-from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
+from pipeline.forward.phases import DrivePhases, DroppedDrive
+from pipeline.forward.rank_job import ForwardSettings
 from tests.forward.drives import CHUNKS, LOOPS, FixedFinder, host_store, network, read_again, share_of, windows_of
 
 CPU = torch.device("cpu")

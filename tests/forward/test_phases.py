@@ -7,7 +7,8 @@ import torch
 from models.pose_encoding import decode_pose
 from pipeline.forward.budgets import Budgets
 from pipeline.forward.memory_sync import LocalSync
-from pipeline.forward.phases import DrivePhases, DroppedDrive, ForwardSettings
+from pipeline.forward.phases import DrivePhases, DroppedDrive
+from pipeline.forward.rank_job import ForwardSettings
 from pipeline.forward.state_store import TieredStore
 from tests.forward.drives import (
     CHUNKS,

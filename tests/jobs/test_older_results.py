@@ -12,7 +12,7 @@ import pytest
 
 from jobs import export, realign, report, verify
 from jobs.command import settings_from
-from models.checkpoint import WEIGHTS_FOLDER
+from models.config import WEIGHTS_FOLDER
 from pipeline.config import RunConfig
 from pipeline.ingest.drives import find_drive
 from pipeline.publish import open_drive, read_manifest

@@ -16,7 +16,7 @@ from PIL import Image
 
 from jobs.train import main
 from models import ModelConfig, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER
+from models.config import WEIGHTS_FOLDER
 from pipeline.training.metrics import read_metrics
 from pipeline.training.pool import PoolSettings, render_drive
 

@@ -7,7 +7,7 @@ from models import open_checkpoint
 from models.benchmark.city_drive import fitted, read_drive, trajectory_error, write_drive
 from models.benchmark.gpu_check import chunks_of
 from models.benchmark.modes import run
-from models.checkpoint import WEIGHTS_FOLDER
+from models.config import WEIGHTS_FOLDER
 
 
 def test_a_drive_comes_back_as_it_was_written(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from models.checkpoint import WEIGHTS_FOLDER, CheckpointError, stored_config
+from models.checkpoint import CheckpointError, stored_config
+from models.config import WEIGHTS_FOLDER
 
 SHIPPED = WEIGHTS_FOLDER / "city_tiny.safetensors"
 

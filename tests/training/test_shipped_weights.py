@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models import ModelConfig, open_checkpoint
-from models.checkpoint import WEIGHTS_FOLDER
+from models.config import WEIGHTS_FOLDER
 from pipeline.synthetic import CityDrive
 from pipeline.training.config import ValidationSettings
 from pipeline.training.data import Frames

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from models import ModelConfig
-from models.config import STEM_CELL
+from models.config import STEM_CELL, ModelConfig
 from pipeline import publish, storage
 from pipeline.config import RunConfig
 from pipeline.errors import PipelineError

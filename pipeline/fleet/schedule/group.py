@@ -12,8 +12,8 @@ from pipeline.finish import staged_drive
 from pipeline.fleet.plan.drive_plan import PlannedDrive, ranks_needed
 from pipeline.fleet.schedule.active_drive import ActiveDrive
 from pipeline.fleet.schedule.run_context import RunContext
-from pipeline.forward.events import Answer, Dropped, Event, GroupLost, Notice, Progress, RankUp, Staged, Waits
-from pipeline.forward.group import GroupError, GroupSettings, Outcome
+from pipeline.forward.events import Answer, Dropped, Event, GroupLost, Notice, Outcome, Progress, RankUp, Staged, Waits
+from pipeline.forward.group import GroupError, GroupSettings
 from pipeline.ingest.frames import DriveTask
 
 _HOPELESS_STARTS = 3  # starts in a row in which no drive was begun

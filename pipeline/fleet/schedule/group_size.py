@@ -10,7 +10,7 @@ import ray
 
 from pipeline.common.ray_session import cluster_address
 from pipeline.config import RunConfig
-from pipeline.forward.group import ranks_said, uses_gpus
+from pipeline.forward.gpus import ranks_said, uses_gpus
 
 # Share of a machine's free memory (as Ray reports it), as in pipeline.forward.budgets.
 _MEMORY_SHARE = 0.5

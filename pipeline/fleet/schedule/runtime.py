@@ -14,8 +14,9 @@ from pipeline.fleet.plan.drive_plan import PlannedDrive, Planner, drive_config
 from pipeline.fleet.records.failure_records import Failures
 from pipeline.fleet.schedule.finisher import FinishDrive, finish_drive
 from pipeline.fleet.schedule.group_size import GroupSize
-from pipeline.forward.events import Event
-from pipeline.forward.group import GroupSettings, Outcome, Permit, check_gpus, run_forward
+from pipeline.forward.events import Event, Outcome
+from pipeline.forward.gpus import check_gpus
+from pipeline.forward.group import GroupSettings, Permit, run_forward
 from pipeline.ingest.frames import DriveTask
 from pipeline.prepare import make_task, worker_job
 
