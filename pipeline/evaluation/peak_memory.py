@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-
-import torch
+from types import ModuleType, TracebackType
 
 from pipeline.common.process_memory import MemoryTrace, family, resident_bytes
 
@@ -19,8 +17,8 @@ class PeakMemory:
         self._host = MemoryTrace(every_s, of=lambda: sum(_private_bytes(pid) for pid in family(os.getpid())))
 
     def __enter__(self) -> PeakMemory:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if _cuda().is_available():
+            _cuda().reset_peak_memory_stats()
         self._host.__enter__()
         return self
 
@@ -29,8 +27,14 @@ class PeakMemory:
     ) -> None:
         self._host.__exit__(kind, error, trace)
         self.peak = self._host.peak
-        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-            self.peak = torch.cuda.max_memory_allocated()
+        if _cuda().is_available() and _cuda().max_memory_allocated():
+            self.peak = _cuda().max_memory_allocated()
+
+
+def _cuda() -> ModuleType:
+    import torch  # here, so that commands that measure nothing start without it
+
+    return torch.cuda
 
 
 def _private_bytes(pid: int) -> int:

@@ -12,19 +12,15 @@ from dataclasses import dataclass
 
 import ray
 import ray.train
-import torch
 from ray.actor import ActorHandle
-from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.common.process_group import torch_config
 from pipeline.common.root_cause import root_cause
 from pipeline.errors import ClusterError
 from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Outcome, Staged, Waits
 from pipeline.forward.kill_notice import KillNotice
 from pipeline.forward.rank_job import WorkerJob
-from pipeline.forward.worker import run_here, train_loop
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
 
 # How long a group that lost a member waits before it is torn down (Ray's default is 30 s).
@@ -100,6 +96,10 @@ def _run_alone(
     handle: Callable[[Sequence[Event]], None],
     permit: Permit,
 ) -> None:
+    import torch
+
+    from pipeline.forward.worker import run_here
+
     class Direct:
         def send(self, event: Event) -> None:
             handle([event])
@@ -127,6 +127,11 @@ def _run_group(
     handle: Callable[[Sequence[Event]], None],
     permit: Permit,
 ) -> None:
+    from ray.train.torch import TorchTrainer
+
+    from pipeline.common.process_group import torch_config
+    from pipeline.forward.worker import train_loop
+
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
     use_gpu = group.use_gpu
     # beside the driver: on a lost node it would lose the record of what the group was working on
