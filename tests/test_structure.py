@@ -47,6 +47,7 @@ def test_only_these_files_import_ray():
         "pipeline/ingest/scan.py",  # streams of frames; the scan of a whole drive
         "pipeline/forward/worker.py",
         "pipeline/forward/group.py",
+        "pipeline/forward/gpus.py",  # what GPUs the cluster has
         "pipeline/common/ray_session.py",
         "pipeline/training/launch.py",  # joins or starts Ray; a group that trains
         "pipeline/common/process_group.py",  # how ranks of a group find each other
