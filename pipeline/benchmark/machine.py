@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 _VERSIONS = ("torch", "ray", "numpy", "pyarrow", "pillow")
 
 
@@ -33,6 +31,8 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This machine, now."""
+        import torch  # here, so that a command that names its machine at the end starts without it
+
         gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
         return cls(
             cpu=_cpu_name(),
