@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ray
 import ray.train
@@ -22,6 +23,9 @@ from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLos
 from pipeline.forward.kill_notice import KillNotice
 from pipeline.forward.rank_job import WorkerJob
 from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
+
+if TYPE_CHECKING:  # imported, with torch, where a group starts
+    from ray.train.torch import TorchTrainer
 
 # How long a group that lost a member waits before it is torn down (Ray's default is 30 s).
 _SHUTDOWN_TIMEOUT_S = "5"
