@@ -6,6 +6,7 @@ and reconstructs it, as a demonstration. Exit codes: 0 done, 1 something failed,
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -80,6 +81,8 @@ def _reconstruct(config: RunConfig, noted: list[str]) -> int:
     show(summary(result, reporter.seconds))
     if is_sample and config.input is not None:
         show(_against_truth(result, config.input))
+        name = result.manifest.drive_id
+        show(f"  report   python -m jobs.report --output {shlex.quote(config.output)} --drive {name} --serve")
     return 0
 
 

@@ -43,9 +43,9 @@ class RunConfig:
     preset: str | None = setting(None, group="quality", identity=ALWAYS)
     """Network: city_tiny, vit_small or scal3r. By default that of the weights; without weights city_tiny."""
     chunk_size: int | None = setting(None, group="quality", identity=ALWAYS)
-    """Frames in a chunk; by default as in the network's training (60 for the published one)."""
+    """Frames in a chunk; by default as in the network's training (60 for the published network, 12 for city_tiny)."""
     overlap: int | None = setting(None, group="quality", identity=ALWAYS)
-    """Frames that neighbouring chunks share; by default as in the network's training (30)."""
+    """Frames that neighbouring chunks share; by default as in the network's training (half a chunk)."""
     stride: int = setting(1, group="input", identity=ALWAYS)
     """Use every n-th frame of the input."""
     fps: float | None = setting(None, group="input", identity=ALWAYS)

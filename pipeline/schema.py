@@ -15,13 +15,14 @@ SCHEMA_VERSION = 1
 themselves."""
 
 MADE_BY_KEY, MADE_BY = "made_by", "city-reconstruction"
-"""What the footer of every table says: whose it is. A file without it is never replaced or removed."""
+"""Key and value in the footer of every table, which mark it as this program's. Results that are older than the mark are
+recognised by the titles below, which therefore do not change. A file without marks is never replaced or removed."""
 
 OK, FILLED, MISSING = "ok", "filled", "missing"
 STATUSES = (OK, FILLED, MISSING)
+"""Status of a pose: seen by the network | image bad or left out, so the pose is that of its neighbours | not known."""
 UNKNOWN, SKY, EGO = 0, 1, 2
-"""class of a point: nothing is known | too far or without parallax, mostly sky | the car's own parts."""
-"""status of a pose: seen by the network | image bad or left out, taken from its neighbours | not known."""
+"""Class of a point: not known | too far or without parallax, mostly sky | a part of the car itself."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, *, unit: str = "", null: bool = False) -> pa.Field:
@@ -63,14 +64,20 @@ POSES = _schema(
         _field("uri", pa.string(), "where the frame came from, without credentials"),
         _field("chunk_index", pa.int32(), "chunk that owns the frame; null where missing", null=True),
         *_pose("world_from_camera", null=True),
-        _field("fx", pa.float64(), "focal length, of the source image", unit="px", null=True),
-        _field("fy", pa.float64(), "focal length, of the source image", unit="px", null=True),
-        _field("cx", pa.float64(), "principal point, of the source image", unit="px", null=True),
-        _field("cy", pa.float64(), "principal point, of the source image", unit="px", null=True),
+        _field("fx", pa.float64(), "focal length in the source image", unit="px", null=True),
+        _field("fy", pa.float64(), "focal length in the source image", unit="px", null=True),
+        _field("cx", pa.float64(), "principal point in the source image", unit="px", null=True),
+        _field("cy", pa.float64(), "principal point in the source image", unit="px", null=True),
         _field("width", pa.int32(), "width of the source image", unit="px"),
         _field("height", pa.int32(), "height of the source image", unit="px"),
-        _field("confidence", pa.float32(), "median depth confidence, >= 1; null unless ok", unit="1", null=True),
-        _field("status", pa.string(), "ok | filled (from neighbours) | missing (pose is null)"),
+        _field(
+            "confidence",
+            pa.float32(),
+            "median confidence of the depth, >= 1; null unless status is ok",
+            unit="1",
+            null=True,
+        ),
+        _field("status", pa.string(), "ok | filled (pose from neighbouring frames) | missing (pose is null)"),
     ],
 )
 
@@ -83,10 +90,10 @@ POINTS = _schema(
         _field("r", pa.uint8(), "red, sRGB", unit="1/255"),
         _field("g", pa.uint8(), "green, sRGB", unit="1/255"),
         _field("b", pa.uint8(), "blue, sRGB", unit="1/255"),
-        _field("confidence", pa.float32(), "depth confidence, 1 + exp, >= 1", unit="1"),
-        _field("frame_index", pa.int32(), "frame that the point was seen in"),
+        _field("confidence", pa.float32(), "confidence of the depth, >= 1 (1 + exp of the network's output)", unit="1"),
+        _field("frame_index", pa.int32(), "frame in which the point was seen"),
         _field("chunk_index", pa.int32(), "chunk that owns that frame"),
-        _field("class", pa.uint8(), "0 unknown | 1 sky: beyond publish.far, or without parallax | 2 ego"),
+        _field("class", pa.uint8(), "0 unknown | 1 sky: beyond publish.far or without parallax | 2 the car itself"),
     ],
 )
 ADDED = {"points": {"class": UNKNOWN}}
@@ -110,16 +117,26 @@ CHUNKS = _schema(
             null=True,
         ),
         _field("overlap_inliers", pa.float64(), "share of agreeing overlap points, 0 to 1", unit="1", null=True),
-        _field("noise", pa.float64(), "errors of its overlaps over the drive's median overlap's", unit="1", null=True),
+        _field(
+            "noise", pa.float64(), "errors of its overlaps, relative to the drive's median overlap", unit="1", null=True
+        ),
         _field(
             "depth_disagreement",
             pa.float64(),
-            "disagreement of depth where two chunks see a frame, rms of the logarithm; null unknown",
+            "disagreement of the depths of two chunks in shared frames, rms of the logarithm; null where unknown",
             unit="1",
             null=True,
         ),
-        _field("scale_jump", pa.float64(), "log of its scale over its neighbours' median", unit="1", null=True),
-        _field("verdict", pa.string(), "pass | warn | fail: the worst that touches it; null unjudged", null=True),
+        _field(
+            "scale_jump",
+            pa.float64(),
+            "logarithm of its scale over the median scale of its neighbours",
+            unit="1",
+            null=True,
+        ),
+        _field(
+            "verdict", pa.string(), "pass | warn | fail: the worst finding about it; null where not judged", null=True
+        ),
         _field("points", pa.int64(), "published points of the chunk"),
     ],
 )
@@ -133,10 +150,10 @@ LOOPS = _schema(
         _field("first_stop", pa.int32(), "one past the last frame of the earlier window"),
         _field("second_start", pa.int32(), "first frame of the later window"),
         _field("second_stop", pa.int32(), "one past the last frame of the later window"),
-        _field("similarity", pa.float64(), "cosine of the place descriptors; null unknown", unit="1", null=True),
-        _field("residual", pa.float64(), "residual of the loop's alignment; null unknown", null=True),
-        _field("accepted", pa.bool_(), "whether the loop bent the trajectory"),
-        _field("reason", pa.string(), "why not; null where accepted", null=True),
+        _field("similarity", pa.float64(), "cosine of the place descriptors; null where unknown", unit="1", null=True),
+        _field("residual", pa.float64(), "residual of the loop's alignment; null where unknown", null=True),
+        _field("accepted", pa.bool_(), "whether the loop was used to correct the trajectory"),
+        _field("reason", pa.string(), "why the loop was rejected; null where accepted", null=True),
     ],
 )
 
@@ -148,22 +165,22 @@ CAMERAS = _schema(
         _field("model", pa.string(), "pinhole | radtan | fisheye | eucm | equirectangular"),
         _field("width", pa.int32(), "width of the source image, upright", unit="px"),
         _field("height", pa.int32(), "height of the source image, upright", unit="px"),
-        _field("fx", pa.float64(), "focal length; of a sphere pixels a radian", unit="px", null=True),
-        _field("fy", pa.float64(), "focal length; of a sphere pixels a radian", unit="px", null=True),
+        _field("fx", pa.float64(), "focal length; for equirectangular pixels per radian", unit="px", null=True),
+        _field("fy", pa.float64(), "focal length; for equirectangular pixels per radian", unit="px", null=True),
         _field("cx", pa.float64(), "principal point", unit="px", null=True),
         _field("cy", pa.float64(), "principal point", unit="px", null=True),
         _field(
             "params", pa.list_(pa.float64()), "radtan: k1 k2 p1 p2 (k3 (k4 k5 k6)); fisheye: k1 to k4; eucm: alpha beta"
         ),
-        _field("origin", pa.string(), "how its numbers were got: calibration | exif | estimated"),
+        _field("origin", pa.string(), "source of these numbers: calibration | exif | estimated"),
         _field(
             "mask",
             pa.binary(),
-            "PNG of the network's picture, black where --masks left it out; null for all",
+            "PNG of the size of the network's picture, black where --masks leaves pixels out; null: no mask",
             null=True,
         ),
-        _field("view_width", pa.int32(), "width of the picture the network saw", unit="px"),
-        _field("view_height", pa.int32(), "height of the picture the network saw", unit="px"),
+        _field("view_width", pa.int32(), "width of the picture that the network saw", unit="px"),
+        _field("view_height", pa.int32(), "height of the picture that the network saw", unit="px"),
         _field("view_fx", pa.float64(), "focal length of that pinhole picture", unit="px", null=True),
         _field("view_fy", pa.float64(), "focal length of that pinhole picture", unit="px", null=True),
         _field("view_cx", pa.float64(), "principal point of that pinhole picture", unit="px", null=True),
@@ -174,8 +191,8 @@ CAMERAS = _schema(
 POSES_ON_EARTH = pa.schema(
     [
         *POSES,
-        _field("latitude", pa.float64(), "WGS 84, of the camera", unit="deg", null=True),
-        _field("longitude", pa.float64(), "WGS 84, of the camera", unit="deg", null=True),
+        _field("latitude", pa.float64(), "of the camera, WGS 84", unit="deg", null=True),
+        _field("longitude", pa.float64(), "of the camera, WGS 84", unit="deg", null=True),
         _field("altitude", pa.float64(), "of the camera, above the datum in the manifest", unit="m", null=True),
         _field("deviation_east", pa.float64(), "standard deviation of the position, eastwards", unit="m", null=True),
         _field("deviation_north", pa.float64(), "standard deviation of the position, northwards", unit="m", null=True),
@@ -193,18 +210,46 @@ POSITIONS = _schema(
     [
         _field("drive_id", pa.string(), "name of the drive"),
         _field("fix_index", pa.int32(), "number of the fix in its source, from 0"),
-        _field("time_s", pa.float64(), "since the drive's first frame, clocks as they came", unit="s", null=True),
-        _field("latitude", pa.float64(), "WGS 84; null for what is no position", unit="deg", null=True),
-        _field("longitude", pa.float64(), "WGS 84; null for what is no position", unit="deg", null=True),
-        _field("altitude", pa.float64(), "above the datum in the manifest; null unknown", unit="m", null=True),
-        _field("accuracy", pa.float64(), "horizontal deviation as the receiver claims it", unit="m", null=True),
-        _field("used", pa.bool_(), "whether it agrees with the trajectory"),
-        _field("east", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
-        _field("north", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
-        _field("up", pa.float64(), "of the fix, in the world; null in a relative drive", unit="m", null=True),
-        _field("residual_east", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
-        _field("residual_north", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
-        _field("residual_up", pa.float64(), "fix minus antenna; null outside the drive", unit="m", null=True),
+        _field(
+            "time_s", pa.float64(), "time since the drive's first frame, by uncorrected clocks", unit="s", null=True
+        ),
+        _field("latitude", pa.float64(), "WGS 84; null where the fix has no position", unit="deg", null=True),
+        _field("longitude", pa.float64(), "WGS 84; null where the fix has no position", unit="deg", null=True),
+        _field("altitude", pa.float64(), "above the datum in the manifest; null where unknown", unit="m", null=True),
+        _field(
+            "accuracy", pa.float64(), "horizontal standard deviation as the receiver states it", unit="m", null=True
+        ),
+        _field("used", pa.bool_(), "whether the fix agrees with the trajectory and was used"),
+        _field(
+            "east", pa.float64(), "position in the world; null if the drive is not georeferenced", unit="m", null=True
+        ),
+        _field(
+            "north", pa.float64(), "position in the world; null if the drive is not georeferenced", unit="m", null=True
+        ),
+        _field(
+            "up", pa.float64(), "position in the world; null if the drive is not georeferenced", unit="m", null=True
+        ),
+        _field(
+            "residual_east",
+            pa.float64(),
+            "fix minus estimated antenna; null outside the drive's time",
+            unit="m",
+            null=True,
+        ),
+        _field(
+            "residual_north",
+            pa.float64(),
+            "fix minus estimated antenna; null outside the drive's time",
+            unit="m",
+            null=True,
+        ),
+        _field(
+            "residual_up",
+            pa.float64(),
+            "fix minus estimated antenna; null outside the drive's time",
+            unit="m",
+            null=True,
+        ),
     ],
 )
 
@@ -213,9 +258,11 @@ PLACES = _schema(
     [
         _field("drive_id", pa.string(), "name of the drive"),
         _field("place_index", pa.int32(), "number of the row, from 0"),
-        _field("frame_index", pa.int32(), "frame that was described, rising"),
+        _field("frame_index", pa.int32(), "frame whose place is described; rising"),
         _field(
-            "descriptor", pa.list_(pa.float16()), "the encoder's tokens, pooled; not whitened; as long in every row"
+            "descriptor",
+            pa.list_(pa.float16()),
+            "pooled tokens of the encoder, not whitened; the same length in every row",
         ),
     ],
 )
@@ -229,9 +276,9 @@ TRACKS = _schema(
         _field("x", pa.float64(), "position of the point in the world frame", unit="world unit"),
         _field("y", pa.float64(), "position of the point in the world frame", unit="world unit"),
         _field("z", pa.float64(), "position of the point in the world frame", unit="world unit"),
-        _field("frame_index", pa.int32(), "frame that sees it"),
-        _field("u", pa.float64(), "where: x over z of the ray in the camera, (px - cx) / fx of a pinhole", unit="1"),
-        _field("v", pa.float64(), "where: y over z of the ray in the camera, (py - cy) / fy of a pinhole", unit="1"),
+        _field("frame_index", pa.int32(), "frame in which it is seen"),
+        _field("u", pa.float64(), "x / z of its ray in the camera; for a pinhole (px - cx) / fx", unit="1"),
+        _field("v", pa.float64(), "y / z of its ray in the camera; for a pinhole (py - cy) / fy", unit="1"),
     ],
 )
 
@@ -242,13 +289,25 @@ EVIDENCE = _schema(
         _field("evidence_index", pa.int32(), "number of the pair in the drive, from 0"),
         _field("frame_index", pa.int32(), "first frame of the pair"),
         _field("second_frame_index", pa.int32(), "second frame of the pair"),
-        _field("tracks", pa.int32(), "held-back tracks that both frames see"),
-        _field("flow", pa.float64(), "median motion of the tracks between both", unit="px"),
-        _field("distance", pa.float64(), "median Sampson distance; null where not judged", unit="px", null=True),
-        _field("share", pa.float64(), "of the tracks within 1.5 px of their epipolar line", unit="1", null=True),
-        _field("depth", pa.float64(), "median log of triangulated over dense depth; null unknown", unit="1", null=True),
-        _field("spread", pa.float64(), "robust deviation of that log; null unknown", unit="1", null=True),
-        _field("judged", pa.bool_(), "whether there are tracks and motion enough to say anything"),
+        _field("tracks", pa.int32(), "tracks in both frames that were not used for the adjustment"),
+        _field("flow", pa.float64(), "median motion of the tracks between the two frames", unit="px"),
+        _field(
+            "distance",
+            pa.float64(),
+            "median Sampson distance of the tracks; null where not judged",
+            unit="px",
+            null=True,
+        ),
+        _field("share", pa.float64(), "share of the tracks within 1.5 px of their epipolar line", unit="1", null=True),
+        _field(
+            "depth",
+            pa.float64(),
+            "median logarithm of triangulated over dense depth; null where unknown",
+            unit="1",
+            null=True,
+        ),
+        _field("spread", pa.float64(), "robust deviation of that logarithm; null where unknown", unit="1", null=True),
+        _field("judged", pa.bool_(), "whether there are enough tracks and motion for a judgement"),
     ],
 )
 

@@ -27,10 +27,10 @@ class PublishConfig:
     the last half of that number. A drive with fewer cubes gets exactly one point in each cube; a longer one may get a
     second point in a cube that it left long ago."""
     shard_rows: int = setting(4_194_304, expert=True, identity=ALWAYS)
-    """Points a file at most. 4 M points are about 60 MB on disk and 0.4 GB while they are sorted and written
-    (0.6 GB with voxels), whatever the length of the drive."""
+    """Most points in a file. 4 million points take about 60 MB on disk, and 0.4 GB of memory while they are sorted and
+    written (0.6 GB with voxels), for drives of every length."""
     row_group_rows: int = setting(65_536, expert=True, identity=ALWAYS)
-    """Points a row group, the smallest piece a reader fetches for a box: about 1 MB."""
+    """Points in a row group, the smallest part that a reader fetches for a box: about 1 MB."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.confidence_share < float("inf"):

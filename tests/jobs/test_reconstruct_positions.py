@@ -47,6 +47,7 @@ def test_the_default_run_is_compared_with_its_truth_and_with_fixes_it_is_placed_
     assert percent < 4  # a straight line has more than 6 on such drives
     assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
     assert "random weights" not in said
+    assert f"python -m jobs.report --output {root / 'out'} --drive city --serve" in said
     with Image.open(root / "out" / "city.png") as picture:
         shown = np.asarray(picture.convert("RGB"))
     assert shown.shape[1] > 1000
