@@ -28,12 +28,12 @@ from pipeline.backend.receiver_noise import (
     slow_lasts,
     wrong_upwards,
 )
-from pipeline.backend.sim3 import Array, Sim3, cross_matrix
+from pipeline.backend.sim3 import Array, Sim3, cross_matrix, rotation_exp
 from pipeline.backend.slow_error import SlowError
 from pipeline.backend.speed_factors import WHEEL, SpeedFactors
 from pipeline.common.fixes import Speed
 
-_CENTRED = 0.5  # share of the fixes' plain mean in where the drive lies as a whole
+_CENTRED, _TURNED = 0.5, 0.15  # shares of the plain fit in where the drive lies, and in its heading and scale
 # Where a drive says little of the clocks' offset (a straight road at one speed) it is near zero, give or take this, or
 # the offset that the search along the whole drive began with, where that is more.
 _CLOCK_DEVIATION_S = 0.2
@@ -137,7 +137,8 @@ class PositionFusion:
             state, white, wander, information = self._fine(state, _FINE_ROUNDS)
         residual = self._residual(state)
         used = (self._gate(residual) > 0.25) & self._inside()
-        state, residual = self._centred(state, residual, used)
+        state = self._towards_plain_fit(state, residual, used)
+        residual = self._residual(state)
         deviation, offset_deviation = self._deviations(state)
         return Fused(
             replace(self.solution, state=state),
@@ -191,13 +192,25 @@ class PositionFusion:
         self.lever_free = np.zeros(3, bool)
         return False
 
-    def _centred(self, state: State, residual: Array, used: NDArray[np.bool_]) -> tuple[State, Array]:
-        """Moved sideways as a whole half way to the fixes' mean. What is best by the slow error's model leans on the
-        first and last fixes for its place; it is hardly surer than the mean, and the two err differently."""
-        shift = np.zeros(3)
-        shift[:2] = _CENTRED * residual[used, :2].mean(0) if used.any() else 0.0
-        residual = residual - shift
-        return state_in_frame(state, Sim3(1.0, np.eye(3), shift)), residual
+    def _towards_plain_fit(self, state: State, residual: Array, used: NDArray[np.bool_]) -> State:
+        """A part of the way from the place, heading and scale that are best by the slow error's model to those of plain
+        least squares over the fixes. The model leans on the first and last fixes; it is hardly surer than the plain
+        fit, and the two err differently."""
+        if not used.any():
+            return state
+        off = residual[used, :2]
+        place = self.enu[used, :2] - off
+        middle, shift = place.mean(0), off.mean(0)
+        arm, off = place - middle, off - shift
+        size = max(float((arm**2).sum()), 1e-9)
+        turn = _TURNED * float((arm[:, 0] * off[:, 1] - arm[:, 1] * off[:, 0]).sum()) / size
+        # Where the car's speed tells the scale, fixes do not tell it better.
+        grown = _TURNED * float((arm * off).sum()) / size if self.speed is None else 0.0
+        rotation = rotation_exp(np.array([[0.0, 0.0, turn]]))[0]
+        centre = np.array([*middle, 0.0])
+        moved = centre + np.array([*_CENTRED * shift, 0.0])
+        scale = float(np.exp(grown))
+        return state_in_frame(state, Sim3(scale, rotation, moved - scale * rotation @ centre))
 
     def _inside(self) -> NDArray[np.bool_]:
         return self.track.between(self.fix_time_s - self.offset_s)[2]

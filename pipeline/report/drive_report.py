@@ -364,6 +364,7 @@ def _made(view: DriveView) -> list[Json]:
     return (
         rows
         + _place_rows(view)
+        + [["note", str(note)] for note in manifest.quality.get("notes", ())]
         + [
             [name.replace("_", " "), f"{value:.4g}"]
             for name, value in (figures.items() if isinstance(figures, Mapping) else ())

@@ -128,13 +128,23 @@ def _residuals(view: DriveView) -> Figure:
         moment = column("time_s") - (place.clock_offset_s or 0.0)
         axes.plot(at, deviation, color=_ACCENT, linewidth=1.4, label="standard deviation of the path")
         axes.plot(moment[used], across[used], ".", color="#e3b341", markersize=3, label="fixes used")
-        axes.plot(moment[~used], across[~used], "x", color=hexadecimal(LEVELS["fail"]), markersize=4, label="rejected")
+        red = hexadecimal(LEVELS["fail"])
+        beyond = ~used & (across > top)
+        near = ~used & ~beyond
+        if near.any():
+            axes.plot(moment[near], across[near], "x", color=red, markersize=4, label="rejected")
+        if beyond.any():
+            far = f"rejected, up to {across[beyond].max():.0f} m off"
+            axes.plot(moment[beyond], np.full(int(beyond.sum()), 0.97 * top), "^", color=red, markersize=4, label=far)
         axes.set_xlabel("seconds" if times is not None else "frame")
         axes.set_ylabel("horizontal (m)")
         axes.set_xlim(float(at[0]), max(float(at[-1]), float(at[0]) + 1e-9))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, top)
         axes.legend(loc="upper left", fontsize=8)
 
+    # Rejected fixes may be far away: an axis that shows them would show nothing else.
+    shown = np.concatenate([across[used], deviation])
+    top = 1.7 * max(float(shown[np.isfinite(shown)].max(initial=0.0)), 0.01)
     note = f"root mean square of the used fixes: {place.residual_horizontal_m or 0:.2f} m"
     return Figure("fixes", "Fixes against the path", note, _drawn(draw))
 
