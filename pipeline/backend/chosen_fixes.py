@@ -52,18 +52,18 @@ def choose_fixes(fixes: Fixes, speed: Speed | None, track: FrameTrack, window_s:
     window_s: largest clock offset that is looked for.
     """
     try:
-        if not fixes.usable.any():
+        if not fixes.placed.any():
             without_faults(fixes)  # says why, where it can be told
             return f"none of {len(fixes)} fixes is a position on Earth (NaN, beyond the poles, or at 0, 0)"
-        near = fixes.usable & inside_drive(fixes.time_s, track.time_s, window_s)
+        near = fixes.placed & inside_drive(fixes.time_s, track.time_s, window_s)
         if near.sum() < min(2, len(fixes)):
-            return _of_another_time(fixes.time_s[fixes.usable], int(near.sum()), track.time_s, window_s)
+            return _of_another_time(fixes.time_s[fixes.placed], int(near.sum()), track.time_s, window_s)
         sound = without_faults(_only(fixes, near), speed)
     except UnusableFixesError as error:
         return str(error)
     fixes, speed = sound.fixes, sound.speed
     order = np.argsort(fixes.time_s, kind="stable")
-    order = order[(near & fixes.usable)[order]]
+    order = order[(near & fixes.placed)[order]]
     rounding = rounding_of(fixes.latitude[order], fixes.longitude[order])
     fresh = np.ones(len(order), bool)
     fresh[1:] = np.diff(fixes.time_s[order]) > 0

@@ -1,7 +1,7 @@
-"""The moments at which a receiver measured, where its fixes were logged a little later, now more, now less.
+"""The moments at which a receiver measured, from logged times that scatter.
 
-Receivers measure at regular moments. A log has the times at which messages arrived, which scatter by milliseconds: at
-20 m/s a hundredth of a second is 0.2 m along the road, more than a receiver errs from one fix to the next.
+Receivers measure at regular moments. Many logs contain the times at which messages arrived, which scatter by
+milliseconds. At 20 m/s, 0.01 s is 0.2 m along the road, more than the error of a receiver changes between two fixes.
 """
 
 from __future__ import annotations

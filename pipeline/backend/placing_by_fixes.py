@@ -213,7 +213,7 @@ def _said_of_height(evidence: WorldEvidence, state: State, heights: Heights) -> 
 
 
 def _maybe_base_60(fixes: Fixes) -> bool:
-    return looks_base_60(fixes.latitude[fixes.usable], fixes.longitude[fixes.usable])
+    return looks_base_60(fixes.latitude[fixes.placed], fixes.longitude[fixes.placed])
 
 
 def _fits_with_offset(solution: Solution, track: FrameTrack, evidence: WorldEvidence, config: BackendConfig) -> str:

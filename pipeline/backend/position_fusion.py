@@ -1,8 +1,8 @@
 """Fixes as factors in the pose graph: a trajectory in metres, east-north-up, with its clock offset and deviations.
 
-Unknowns beside those of the chunks: the receiver's slow error, the clock offset, the factor and the delay of a speed,
-and the antenna's lever arm where the fixes tell it. Fixes a second apart are no independent witnesses: what they have
-in common over a minute goes into the slow error, not into the trajectory.
+Unknowns besides those of the chunks: the receiver's slow error, the clock offset, the factor and the delay of a speed,
+and the antenna's lever arm if the fixes determine it. Fixes a second apart are not independent: the error that they
+share over a minute is estimated as the slow error and does not bend the trajectory.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from pipeline.backend.speed_factors import WHEEL, SpeedFactors
 from pipeline.common.fixes import Speed
 
 _CENTRED, _TURNED = 0.5, 0.15  # shares of the plain fit in where the drive lies, and in its heading and scale
-# Where a drive says little of the clocks' offset (a straight road at one speed) it is near zero, give or take this, or
-# the offset that the search along the whole drive began with, where that is more.
+# Prior deviation of the clock offset. It matters if the drive hardly determines the offset (a straight road at one
+# speed). If the search over the whole drive found a larger offset, that one is the deviation.
 _CLOCK_DEVIATION_S = 0.2
 BEYOND_S = 0.25  # by which an offset may leave the window, so that one at its border is told from one beyond
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
-_OWN = 6  # unknowns of the drive that stand between those of chunks and the slow error: see `_system`
+_OWN = 6  # unknowns of the drive, placed between those of the chunks and the slow error: see `_system`
 _LEVER = slice(3, 6)
-_LEVER_M = 2.0  # deviation of an antenna's place from the camera, before fixes have said anything of it
-_LEVER_SEEN_M = 0.3  # deviation of a part of the lever arm, beyond which it is held at zero
-_LEVER_CERTAIN = 4.0  # deviations from zero that some part of it is off, or all of it is held there
+_LEVER_M = 2.0  # prior deviation of the lever arm
+_LEVER_SEEN_M = 0.3  # posterior deviation of a component of the lever arm; above it, the component is held at zero
+_LEVER_CERTAIN = 4.0  # deviations by which some component must differ from zero; otherwise all are held at zero
 _NO_ALTITUDE_M = 1e4  # deviation of an altitude that is not known: the height of the drive stays where it started
-_HELD = 1e-9  # deviation of what must not move
-_STRAY_M = 3.0  # moves of chunks after which overlaps are linearised again
-_DONE_M = 0.01  # a step that moves no camera by more is the last
+_HELD = 1e-9  # deviation that holds an unknown at its value
+_STRAY_M = 3.0  # distance that chunks move before overlaps are linearised again
+_DONE_M = 0.01  # a step that moves no chunk farther is the last one
 
 
 @dataclass(frozen=True, eq=False)
 class Fused:
     """solution: its state is in metres, east-north-up about the fixes' origin; offset_s: receiver minus drive; used
     (m,); residual (m, 3): fix minus antenna; white, wander (3,): deviations of the quick and slow error, metres;
-    lever (3,), lever_estimated; deviation (n, 3): of the track's frames, metres; offset_deviation_s; speed_factor: ways
-    by the speed over true ones, NaN where the speed had no say."""
+    lever (3,), lever_estimated; deviation (n, 3): of the track's frames, metres; offset_deviation_s; speed_factor:
+    distances by the speed over true ones, NaN if the speed was not used."""
 
     solution: Solution
     offset_s: float
@@ -72,8 +72,9 @@ class Fused:
 
 
 class PositionFusion:
-    """One drive's fixes against one solution. enu (m, 3) at fix_time_s (m,), rising; accuracy, vertical (m,): m; lever
-    (3,): None where it is to be estimated; speed: the car's, None where it is not told."""
+    """One drive's fixes and its solution. enu (m, 3) at fix_time_s (m,), rising; accuracy, vertical (m,): metres; lever
+    (3,): None if it is to be estimated; claims: the receiver claims deviations; scatter_s: deviation of the times;
+    speed: the car's, None if unknown."""
 
     def __init__(
         self,
@@ -113,9 +114,9 @@ class PositionFusion:
         )
         gap = float(np.median(np.diff(fix_time_s))) if len(fix_time_s) > 1 else MINUTE_S
         self.crowding = max(1.0, 2 * MINUTE_S / max(gap, 1e-3))  # fixes that are worth one, at most
-        # Claims differ by chance; one that is twice the usual means it.
+        # Claimed deviations vary by chance. Only those above twice the usual one count as larger.
         self.doubt = np.maximum(1.0, self.claimed / (2 * np.median(self.claimed, axis=0))) ** 2
-        self.rate_excess = max(1.0, 1.0 / max(gap, 1e-3))  # receivers smooth over a second or so
+        self.rate_excess = max(1.0, 1.0 / max(gap, 1e-3))  # receivers smooth over about a second
 
     def run(self, enu_from_world: Sim3, offset_s: float) -> Fused:
         """Start from a similarity and an offset; coarse rounds find the outliers, fine ones the answer."""
@@ -176,8 +177,8 @@ class PositionFusion:
         return state, white, wander, information
 
     def _sees_lever(self, state: State, information: Array, wander: Array) -> bool:
-        """Frees the parts of the lever arm that the fixes tell, where they tell that it is not zero. Turns tell how far
-        the antenna is ahead and aside; how high it is only a drive that pitches would. Errors of metres hide it."""
+        """Free the components of the lever arm that the fixes determine, if they show that it is not zero. Turns
+        determine how far the antenna is ahead and aside; its height is determined only if the car pitches."""
         self.lever_free = np.ones(3, bool)
         system, gradient, size = self._system(state, information, wander)
         own = slice(size + _LEVER.start, size + _LEVER.stop)
@@ -236,7 +237,7 @@ class PositionFusion:
         return gate_of(np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, residual), self.claimed, inside)
 
     def _chain(self, state: State) -> tuple[scipy.sparse.csc_matrix, Array]:
-        """What overlaps, drift and loops say, linearised."""
+        """Normal equations of overlaps, drift and loops."""
         config, solution = self.config, self.solution
         groups = []
         if len(solution.rows):
@@ -299,8 +300,8 @@ class PositionFusion:
         return (system + level).tocsc(), full + upright, size
 
     def _own_prior(self) -> tuple[scipy.sparse.csc_matrix, Array]:
-        """(_OWN, _OWN) and (_OWN,): what is known of the drive's own unknowns beforehand, and its gradient."""
-        # The clock: near zero where the drive does not tell, held where no window is asked for.
+        """(_OWN, _OWN) and (_OWN,): prior information of the drive's own unknowns, and its gradient."""
+        # The clock offset is held if the window is zero.
         clock = _HELD if self.window_s <= 0 else float(np.hypot(_CLOCK_DEVIATION_S, self.searched_s))
         lag = self.speed.lag_s if self.speed is not None else 0.0
         free = np.where(self.lever_free, _LEVER_M, _HELD)
@@ -311,7 +312,7 @@ class PositionFusion:
     def _with_speed(
         self, state: State, system: scipy.sparse.csc_matrix, gradient: Array, size: int
     ) -> tuple[scipy.sparse.csc_matrix, Array]:
-        """The same with the ways that the speed tells."""
+        """The same with the distances of the speed."""
         if self.speed is None:
             return system, gradient
         told = self.speed.rows(state, self.track, self.offset_s, self.speed_lag_s, self.speed_factor, self.lever)
@@ -326,7 +327,7 @@ class PositionFusion:
         return system + jacobian.T @ weighted, gradient - np.asarray(weighted.T @ told.residual).ravel()
 
     def _level(self, state: State, total: int) -> tuple[scipy.sparse.csc_matrix, Array]:
-        """The cameras' x axes lie level on the mean over the drive: what holds a straight drive's roll."""
+        """The mean of the cameras' x axes over the drive is level. This determines the roll of a straight drive."""
         count = len(state.scale)
         has = np.bincount(self.track.chunk, minlength=count) > 0
         mean = np.einsum("nij,nj->ni", state.rotation, self.across)
@@ -351,7 +352,7 @@ class PositionFusion:
         moved_by = float(np.abs(short[:-1, 4:7]).max())
         assert self.chain is not None
         matrix, before = self.chain
-        # Until it has moved far, what overlaps say is linear in the step.
+        # Until chunks have moved far, the equations of overlaps are linear in the step.
         self.chain = matrix, before + matrix @ short.ravel()
         self.strayed += moved_by
         own = step[size : size + _OWN]

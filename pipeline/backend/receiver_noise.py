@@ -1,4 +1,4 @@
-"""How far a receiver's fixes are off, from what is left of them against a trajectory and from what they claim."""
+"""The errors of a receiver, estimated from its fixes' distances to a trajectory and from the deviations it claims."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Array
 
-# Times after which a receiver's slow error has forgotten most of itself. The atmosphere's share, slowest, goes upwards.
+# Correlation times of a receiver's slow error, seconds: east, north, up. The atmosphere changes slowest, and its share
+# is mostly vertical.
 WANDER_S = np.array([60.0, 60.0, 100.0])
-MINUTE_S = 60.0  # fixes nearer than this have most of their error in common
-WHITE_SHARE = 0.35  # of a claimed accuracy, until the fixes themselves have shown their noise
-_LAG_S, _LONGEST_S = 10.0, 300.0  # of a receiver that claims nothing: where its residuals tell how long that lasts
-_LEAST_WHITE_M = 0.02
+MINUTE_S = 60.0  # fixes that are nearer in time share most of their error
+WHITE_SHARE = 0.35  # quick error as a share of the claimed accuracy, before the fixes show their noise
+_LAG_S, _LONGEST_S = 10.0, 300.0  # lag of the residuals that are compared, and the longest correlation time
+_LEAST_WHITE_M = 0.02  # quick error, at least
 _LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
-SCATTER_S = 0.01  # by which the times of fixes scatter, whatever made them; at speed that is decimetres
-REGULAR_S = 0.001  # the same where the moments of measuring are known to be regular
+SCATTER_S = 0.01  # deviation of the times of fixes in a log; at speed that is decimetres
+REGULAR_S = 0.001  # the same if the moments of measuring are known to be regular
 VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
-_OUTLIER = 3.5  # deviations beyond which a fix is none
+_OUTLIER = 3.5  # deviations beyond which a fix is an outlier
 
 
 def gate_of(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> Array:
-    """(m,): Geman-McClure weights of whole residuals (m, 3) over what fixes of this drive are usually off by, and over
-    their claimed deviations (m, 3)."""
+    """(m,): Geman-McClure weights of residuals (m, 3). Their width is the usual residual of the drive, or the fix's own
+    claimed deviation (m, 3) if that is larger."""
     length, limit = _lengths(residual, claimed, inside)
     return np.asarray(inside / (1 + (length / limit) ** 2) ** 2)
 
 
 def wrong_upwards(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(m,): fixes that are off by their altitude alone. Sideways they count."""
+    """(m,): fixes whose altitude alone is an outlier. Their horizontal position is used."""
     length, limit = _lengths(residual, claimed, inside)
     return np.asarray(inside & (length > limit) & (np.hypot(residual[:, 0], residual[:, 1]) < limit / 3))
 
@@ -42,8 +43,8 @@ def _lengths(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> tupl
 
 
 def quick_deviation(time_s: Array, residual: Array, kept: NDArray[np.bool_], claimed: Array, scatter_m: float) -> Array:
-    """(3,): quick error, from differences of residuals (m, 3) of fixes that follow each other; no less than scatter_m,
-    what the scatter of their times is worth at the drive's speed."""
+    """(3,): deviation of the quick error, from differences of residuals (m, 3) of consecutive fixes; at least
+    scatter_m, the distance that the car drives in the scatter of the times."""
     near = kept[1:] & kept[:-1] & (np.diff(time_s) < 0.1 * MINUTE_S)
     usual = np.median(claimed, axis=0)
     least = np.array([1.0, 1.0, 0.1]) * max(_LEAST_WHITE_M, scatter_m)  # roads are level
@@ -54,8 +55,8 @@ def quick_deviation(time_s: Array, residual: Array, kept: NDArray[np.bool_], cla
 
 
 def slow_deviation(residual: Array, kept: NDArray[np.bool_], claimed: Array, white: Array, *, claims: bool) -> Array:
-    """(3,): slow error; as claimed, or as the residuals (m, 3) show where that is more, or where the receiver claims
-    nothing."""
+    """(3,): deviation of the slow error: the claimed one, or that of the residuals (m, 3) if it is larger or the
+    receiver claims none."""
     usual = np.median(claimed, axis=0)
     seen = 1.4826 * np.median(np.abs(residual[kept]), axis=0) if kept.sum() > 20 else usual
     if claims:
@@ -66,8 +67,8 @@ def slow_deviation(residual: Array, kept: NDArray[np.bool_], claimed: Array, whi
 
 
 def slow_lasts(time_s: Array, residual: Array, kept: NDArray[np.bool_], white: Array, wander: Array) -> Array:
-    """(3,): seconds that the slow error lasts, from how much residuals (m, 3) change in _LAG_S; sideways only, and
-    never shorter than it is for all receivers."""
+    """(3,): correlation time of the slow error, from the change of residuals (m, 3) over _LAG_S. It is estimated
+    horizontally, and never shorter than WANDER_S."""
     time_s, value = time_s[kept], residual[kept, :2]
     later = np.searchsorted(time_s, time_s + _LAG_S)
     first = np.flatnonzero(later < len(time_s))

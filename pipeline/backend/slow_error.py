@@ -1,4 +1,4 @@
-"""A receiver's slow error: a first-order Gauss-Markov process an axis, sampled on knots that fixes lie between."""
+"""A receiver's slow error: a first-order Gauss-Markov process per axis, sampled at knots between which fixes lie."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Array
 
-_KNOT_S = 2.0  # between samples
+_KNOT_S = 2.0  # seconds between knots
 
 
 @dataclass(frozen=True, eq=False)
 class SlowError:
-    """knot_s (k,): times on the receiver's clock; value (k, 3): metres; low (m,), share (m,): a fix's knots."""
+    """knot_s (k,): times on the receiver's clock; value (k, 3): error at the knots, metres; low (m,): number of the
+    knot before each fix; share (m,): part of the interval to the next knot."""
 
     knot_s: Array
     value: Array
@@ -24,7 +25,7 @@ class SlowError:
 
     @staticmethod
     def at(time_s: Array) -> SlowError:
-        """Knots about the fixes at time_s (m,), rising; a gap has none."""
+        """Knots around fixes at time_s (m,), rising. Gaps between fixes contain no knots."""
         grid = np.floor((time_s - time_s[0]) / _KNOT_S).astype(np.int64)
         numbers = np.unique(np.concatenate([grid, grid + 1]))
         low = np.searchsorted(numbers, grid)
@@ -36,7 +37,7 @@ class SlowError:
         return (1 - self.share)[:, None] * self.value[self.low] + self.share[:, None] * self.value[self.low + 1]
 
     def information(self, deviation: Array, wander_s: Array) -> scipy.sparse.csc_matrix:
-        """(3k, 3k): inverse covariance of the knots for stationary deviations (3,), forgotten after wander_s (3,)."""
+        """(3k, 3k): inverse covariance of the knots, for stationary deviations (3,) and correlation times (3,)."""
         total = scipy.sparse.csc_matrix((3 * len(self.knot_s),) * 2)
         for axis in range(3):
             keep = np.exp(-np.diff(self.knot_s) / wander_s[axis])

@@ -1,7 +1,7 @@
-"""The car's speed beside fixes: ways between moments half a second apart, as factors in the pose graph.
+"""The car's speed as factors in the pose graph: distances driven in half a second, beside the fixes.
 
-What a speed adds where fixes are: the scale through a tunnel, and the clock's offset, which it tells by every change of
-speed. A wheel's circumference is known to a percent, so that all ways have a factor in common, which is estimated.
+A speed gives the scale in tunnels, and each change of speed tells the clock offset. The circumference of wheels is
+known to one percent; therefore one factor on all distances is estimated.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from pipeline.backend.normal_equations import State
 from pipeline.backend.sim3 import Array
 from pipeline.common.fixes import Speed
 
-WHEEL = 0.01  # deviation of a measured speed's own scale, as a share: tyres wear, and CAN values are rounded
-LAG_S = 0.1  # deviation of the delay between the clock of fixes and that of a speed from another device
-_STEP_S = 0.5  # of the way that is compared: shorter ones count the jitter of poses as way
-_GAP_S = 3.0  # between speeds, beyond which nothing is known of the way between
-_SLOW_M_S = 1.0  # slower ones say nothing of a direction
-_FEWEST = 10  # steps with way in them
+WHEEL = 0.01  # deviation of the scale of a measured speed: tyres wear, and CAN values are rounded
+LAG_S = 0.1  # deviation of the delay of a speed that another device than the receiver measured
+_STEP_S = 0.5  # duration of a step; in shorter ones, the jitter of poses adds to the distance
+_GAP_S = 3.0  # longest time between two speeds over which a distance is known
+_SLOW_M_S = 1.0  # slower steps have no direction
+_FEWEST = 10  # steps in which the car moves
 _LEAST_M_S = 0.05  # deviation of a speed, at least
-_ALIKE = 4.0  # steps that have their error in common: receivers smooth, wheels slip for seconds
-_MOST_OFF = 0.1  # by which speeds and fixes may differ as a whole
-_MOST_SPREAD = 0.2  # of the ratios of single steps, beyond which they are not of this drive
+_ALIKE = 4.0  # consecutive steps that share one error: receivers smooth, wheels slip for seconds
+_MOST_OFF = 0.1  # share by which speeds and fixes may differ as a whole
+_MOST_SPREAD = 0.2  # of the ratios of single steps; above it, the speeds belong to another drive
 
 
 @dataclass(frozen=True, eq=False)
 class SpeedRows:
-    """w steps with way in them. residual (w,): way by the speed less way along the trajectory, metres; columns (w, c),
-    jacobian (w, c): of the trajectory's way by unknowns of the pose graph; by_offset (w,): by the clock's offset;
-    length (w,): of the trajectory's way; weight (w,): information."""
+    """w steps in which the car moves. residual (w,): distance by the speed minus distance along the trajectory, metres;
+    columns (w, c), jacobian (w, c): derivatives of the trajectory's distance by unknowns of the pose graph; by_offset
+    (w,): by the clock offset; length (w,): the trajectory's distance, metres; weight (w,): information."""
 
     residual: Array
     columns: NDArray[np.int64]
@@ -44,8 +44,8 @@ class SpeedRows:
 
 @dataclass(frozen=True, eq=False)
 class SpeedFactors:
-    """border_s (n,): moments on the receiver's clock; way (n - 1,): metres between them, NaN where not known; lag_s:
-    deviation of the speed's own delay, 0 where it comes with the fixes."""
+    """border_s (n,): times on the receiver's clock; way (n - 1,): metres driven between them, NaN if unknown; lag_s:
+    deviation of the speed's own delay, 0 if the receiver of the fixes measured it."""
 
     border_s: Array
     way: Array
@@ -53,7 +53,7 @@ class SpeedFactors:
 
     @staticmethod
     def of(speed: Speed | None) -> SpeedFactors | None:
-        """The ways of a speed; None where it says nothing."""
+        """The distances of a speed; None without one, or if it covers too little time."""
         if speed is None:
             return None
         good = np.isfinite(speed.time_s) & np.isfinite(speed.speed_m_s)
@@ -69,7 +69,7 @@ class SpeedFactors:
         return SpeedFactors(border, np.where(known[1:] & known[:-1], way, np.nan), 0.0 if speed.of_receiver else LAG_S)
 
     def agrees(self, state: State, track: FrameTrack, offset_s: float, lever: Array) -> bool:
-        """Whether the speeds are of this drive, in metres by its fixes: not another's, and in their own unit."""
+        """Whether the speeds follow the trajectory, which is in metres: of this drive and in the right unit."""
         rows = self.rows(state, track, offset_s, 0.0, 1.0, lever)
         if rows is None:
             return False
@@ -81,8 +81,8 @@ class SpeedFactors:
     def rows(
         self, state: State, track: FrameTrack, offset_s: float, lag_s: float, factor: float, lever: Array
     ) -> SpeedRows | None:
-        """The steps within the drive, linearised; lag_s: of the speed behind the fixes; factor: ways by the speed over
-        true ones. None where they are too few."""
+        """The steps within the drive, linearised. lag_s: delay of the speed behind the fixes; factor: distances by the
+        speed over true ones. None if there are too few steps."""
         moments = self.border_s - offset_s - lag_s
         inside = (moments >= track.time_s[0]) & (moments <= track.time_s[-1])
         use = inside[1:] & inside[:-1] & (self.way > _SLOW_M_S * _STEP_S)  # NaN is not

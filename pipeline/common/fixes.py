@@ -1,4 +1,4 @@
-"""Positions as a receiver gives them: the value that readers make and the pose graph takes."""
+"""A receiver's positions and a car's speeds, from readers to the pose graph."""
 
 from __future__ import annotations
 
@@ -50,22 +50,26 @@ class Fixes:
         return len(self.time_s)
 
     @property
-    def usable(self) -> NDArray[np.bool_]:
-        """(M,): finite, on Earth, and not within a hundred metres of latitude 0, longitude 0."""
+    def placed(self) -> NDArray[np.bool_]:
+        """(M,): finite, on Earth, and not within a hundred metres of latitude 0, longitude 0, whatever the altitude."""
         finite = np.isfinite(self.time_s) & np.isfinite(self.latitude) & np.isfinite(self.longitude)
         on_earth = (np.abs(self.latitude) <= 90) & (np.abs(self.longitude) <= 360)
         null_island = (np.abs(self.latitude) < 1e-3) & (np.abs(self.longitude) < 1e-3)
-        high = np.isnan(self.altitude) | (np.abs(self.altitude) < 20_000)
-        return np.asarray(finite & on_earth & ~null_island & high)
+        return np.asarray(finite & on_earth & ~null_island)
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(M,): placed, at an altitude that can be (or none)."""
+        return np.asarray(self.placed & (np.isnan(self.altitude) | (np.abs(self.altitude) < 20_000)))
 
 
 @dataclass(frozen=True, eq=False)
 class Speed:
-    """The car's speed as its wheels, its bus or a receiver say it, M values in any order.
+    """The car's speed by its wheels, its bus or a receiver, M values in any order.
 
     time_s (M,): on the receiver's clock, as of Fixes; speed_m_s (M,): metres a second, over ground; NaN where unknown;
-    of_receiver: measured by what made the fixes, so that both are equally late; else its delay may differ by a little.
-    Raises ValueError where the arrays do not fit together.
+    of_receiver: the receiver of the fixes measured it, so that both have the same delay; otherwise delays may differ.
+    Raises ValueError if the arrays do not fit together.
     """
 
     time_s: Array

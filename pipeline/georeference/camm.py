@@ -19,10 +19,10 @@ up, speed accuracy."""
 
 
 def read_camm(packets: list[tuple[float, float, bytes]], name: str) -> Positions:
-    """Positions out of a CAMM track: packets of a start and a length, seconds on the video's clock, and their bytes.
-    Where both types are there, type 6 alone counts: type 5 repeats it.
+    """Positions from a CAMM track. packets: start and length in seconds on the video's clock, and bytes. If both types
+    are present, only type 6 is used: type 5 repeats it.
 
-    Raises NoPositionsError where there is none, or none with a fix.
+    Raises NoPositionsError without a position, or without a fix.
     """
     plain: list[tuple[float, ...]] = []
     full: list[tuple[float, ...]] = []

@@ -1,4 +1,4 @@
-"""Positions onto the drive's clock: whose zero is where, and how far the two may be apart."""
+"""Converts times of positions to the drive's clock, and says what was assumed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pipeline.common.fixes import Fixes
 from pipeline.georeference.positions import Array, NoPositionsError, Positions
 
 ABSOLUTE_S = 4e8
-"""Times of frames beyond this count from 1970."""
+"""Times of frames above this count from 1970."""
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, eq=False)
 class OnDrive:
-    """positions: times in seconds from the drive's first frame; frame_time_s (N,): its frames' on the same; window_s:
-    largest offset that is to be looked for."""
+    """positions: times in seconds from the drive's first frame; frame_time_s (N,): times of the frames on that clock;
+    window_s: largest clock offset that is to be looked for."""
 
     positions: Positions
     frame_time_s: Array
@@ -34,12 +34,12 @@ def on_drive_clock(
     created_s: float | None = None,
     frame_numbers: Array | None = None,
 ) -> OnDrive:
-    """Bring times to the drive's clock, and say what was assumed.
+    """Convert times to the drive's clock. Assumptions become notes.
 
-    frame_s (N,): times of the frames, None where they have none; frame_numbers (N,): their numbers in the source, by
-    default 0 to N - 1; zero_s: where what counts from the drive's begin has its zero, on the clock of frame_s; by
-    default at its zero, or its first frame where that counts from 1970; created_s: when the video says that it was
-    recorded, UTC. Leap seconds and time zones are not guessed. Raises NoPositionsError where it cannot be done.
+    frame_s (N,): times of the frames, None if they have none; frame_numbers (N,): their numbers in the source, by
+    default 0 to N - 1; zero_s: the zero, on the clock of frame_s, of times that count from the drive's start; by
+    default 0, or the first frame if frame_s counts from 1970; created_s: date of recording according to the video, UTC.
+    Leap seconds and time zones are not guessed. Raises NoPositionsError if the times do not fit.
     """
     if positions.clock == "frame":
         return _by_frame(positions, frame_s, frame_count, frame_numbers)

@@ -1,4 +1,4 @@
-"""Which column of a table is which, by the words that people write over them, and in what unit."""
+"""Meaning and unit of a table's columns, by the words in its header."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _CAR = re.compile("wheel|vehicle|car|can|obd|ego|odo")
 _OF_WEEK = re.compile("week|tow|sow")
 _DATE = frozenset(("date", "day", "utc_date", "date_utc"))
 
-# A unit as it stands behind a name, and what it is in metres, seconds, metres a second.
+# Units as they stand behind names, in seconds, metres, degrees, metres per second.
 _UNITS = {
     "speed": {
         "m_s": 1.0,
@@ -110,9 +110,9 @@ _KIND = {
 
 @dataclass(frozen=True)
 class Column:
-    """meaning: one of the words of this module; unit: its factor, None where the header names none; gps_time: it says
-    that times are GPS ones; of_week: that they count from the begin of a GPS week; of_car: that a speed is the
-    wheels', or from the car's bus."""
+    """meaning: a key of this module's words; unit: factor to SI units or degrees, None if the header names no unit;
+    gps_time: times are GPS times; of_week: times count from the start of a GPS week; of_car: a speed is from wheels or
+    the car's bus."""
 
     meaning: str
     unit: float | None = None
@@ -122,7 +122,7 @@ class Column:
 
 
 def column_of(header: str) -> Column | None:
-    """What a column of that name holds; None for any other. Case, spaces, dots and brackets do not count."""
+    """The meaning of a column's name, None if unknown. Case, accents, spaces, dots and brackets are ignored."""
     header = "".join(c for c in unicodedata.normalize("NFKD", header) if not unicodedata.combining(c))
     plain = re.sub(r"([a-z])([A-Z])", r"\1_\2", header.strip().lstrip("\ufeff#").strip())
     plain = re.sub(r"[^a-z0-9]+", "_", plain.lower().replace("²", "2")).strip("_")

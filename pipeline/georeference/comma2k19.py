@@ -23,9 +23,9 @@ def is_segment(folder: str) -> bool:
 
 
 def read_comma2k19(folder: str) -> Positions:
-    """Fixes of the better receiver that is there, and the car's speed, in seconds from the first frame.
+    """Fixes of the better receiver, and the car's speed, in seconds from the first frame.
 
-    Raises NoPositionsError where neither is there, or the frames' times are not; StorageError.
+    Raises NoPositionsError without both, or without the frames' times; StorageError.
     """
     frames = _array(folder, "global_pose", "frame_times")
     if frames is None or not len(frames):

@@ -1,4 +1,4 @@
-"""Coordinates of any system that EPSG names, through pyproj: to latitude, longitude and height, and on to UTM."""
+"""Converts coordinates of any EPSG system to latitude, longitude and height, by pyproj."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _DEGREES = frozenset(("wgs84", "wgs 84", "epsg:4326", "epsg:4979", "crs84", "ogc
 
 
 def is_degrees(crs: str | None) -> bool:
-    """Whether coordinates of that system are latitude and longitude of WGS 84 anyway."""
+    """Whether coordinates of that system are latitude and longitude of WGS 84."""
     return crs is None or crs.strip().lower() in _DEGREES
 
 
 def check_crs(crs: str) -> None:
-    """Raises ValueError in one line for what PROJ does not know."""
+    """Raises ValueError in one line for a system that PROJ does not know."""
     if crs.strip().lower() in ECEF | _DEGREES:
         return
     try:

@@ -1,4 +1,4 @@
-"""Positions and speeds in a table of text: CSV with the header words that people write, any usual separator."""
+"""Reads positions and speeds from CSV files, with the header words that people write and any usual separator."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from pipeline.georeference.times import GPS_EPOCH_S, LEAP_SECONDS, seconds
 _SEPARATORS = ",;\t|"
 _NO_FIX = frozenset(("0", "none", "no fix", "nofix", "invalid", "v", "false", "no", "1d"))
 _WEEKS, _WEEK_S = 1024, 604_800.0  # of GPS, till their number starts again (the last time in April 2019)
-_MOST_BAD = 0.5  # share of rows that are none, beyond which the table is taken for something else
+_MOST_BAD = 0.5  # share of rows that cannot be read, above which the table is refused
 _GPS_NOW_S = (0.9e9, 1.65e9)  # GPS seconds of 2008 to 2032; as Unix time that is 1998 to 2022, so the header decides
 
 
 @dataclass
 class _Table:
-    """Columns by meaning, as texts; the header's units."""
+    """columns: texts by meaning; of: the header's meaning and units; notes: sentences for the user."""
 
     columns: dict[str, list[str]]
     of: Mapping[str, Column]
@@ -45,7 +45,7 @@ class _Table:
         return all(name in self.columns for name in names)
 
     def numbers(self, name: str) -> Array:
-        """(rows,) in metres, degrees, metres a second; NaN where the cell holds no number."""
+        """(rows,) in metres, degrees, metres per second; NaN if a cell contains no number."""
         factor = self.of[name].unit
         read = angle_of if name in ("latitude", "longitude") else number_of
         return np.array([read(text) for text in self.columns[name]]) * (1.0 if factor is None else factor)
@@ -60,10 +60,10 @@ class _Table:
 
 
 def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
-    """Positions, or speeds alone, of a CSV file's bytes. name: of the file, for messages; crs: of its coordinates where
-    they are no degrees (EPSG:n, or ecef); frame_names: of the drive's pictures, for tables that name those.
+    """Positions, or only speeds, from the bytes of a CSV file. name: of the file, for messages; crs: of coordinates
+    that are not degrees (EPSG:n, or ecef); frame_names: of the drive's pictures, for tables that name pictures.
 
-    Raises NoPositionsError, in one line that says what was expected.
+    Raises NoPositionsError in one line that says what was expected.
     """
     table = _read(data, name)
     clock, time_s, notes = _times(table, name, frame_names)
@@ -121,7 +121,7 @@ def _split(line: str) -> tuple[list[str], str]:
 
 
 def _known(header: Sequence[str]) -> dict[int, Column]:
-    """Places of columns that mean something, each meaning once: the first counts."""
+    """Columns with a known meaning, by number. Of several columns with one meaning, the first is used."""
     known: dict[int, Column] = {}
     taken: set[str] = set()
     for place, cell in enumerate(header):
@@ -133,7 +133,7 @@ def _known(header: Sequence[str]) -> dict[int, Column]:
 
 
 def _times(table: _Table, name: str, frame_names: Sequence[str]) -> tuple[Clock, Array, list[str]]:
-    """Which clock, and a time (or frame number) for each row, NaN where it has none."""
+    """The clock, and a time (or frame number) for each row, NaN if it has none."""
     notes: list[str] = []
     if table.has("time"):
         texts = table.columns["time"]
@@ -238,7 +238,7 @@ def _altitude(table: _Table, count: int) -> Array:
 
 
 def _accuracy(table: _Table, count: int) -> tuple[Array, Array]:
-    """(rows,) horizontal and vertical deviations, NaN where nothing is told."""
+    """(rows,) horizontal and vertical deviations, NaN if unknown."""
     unknown = np.full(count, np.nan)
     accuracy = table.numbers("accuracy") if table.has("accuracy") else unknown
     if table.has("north_std", "east_std"):

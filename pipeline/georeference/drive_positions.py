@@ -1,4 +1,4 @@
-"""A drive's positions as they take part in joining it, and what the result says of them."""
+"""A drive's positions for joining it, and their columns and fields in the result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PlacedLike(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DrivePositions:
-    """on_drive: the positions, None where there are none that can be used; notes: a sentence each."""
+    """on_drive: the positions, None if none can be used; notes: sentences for the user."""
 
     on_drive: OnDrive | None = None
     notes: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class DrivePositions:
         timestamps_ns: Sequence[int] | None,
         frame_numbers: Sequence[int] | None,
     ) -> DrivePositions:
-        """Read a source; what cannot be used is a note. Raises StorageError where a store does not answer."""
+        """Read a source. Unusable positions become a note. Raises StorageError if a store does not answer."""
         try:
             found = read_positions(source, config, frame_uris, timestamps_ns, frame_numbers)
         except NoPositionsError as error:
@@ -87,14 +87,14 @@ class DrivePositions:
 
     @property
     def fixes(self) -> Fixes | None:
-        """Fixes that the pose graph takes; None without any."""
+        """Fixes for the pose graph; None without any."""
         return (
             None if self.on_drive is None or not len(self.on_drive.positions.fixes) else self.on_drive.positions.fixes
         )
 
     @property
     def speed(self) -> Speed | None:
-        """The car's speed; None where it is not told."""
+        """The car's speed; None if unknown."""
         return None if self.on_drive is None else self.on_drive.positions.speed
 
     @property

@@ -1,5 +1,5 @@
-"""Where a drive's positions are: given, beside its frames, in its video, or in its pictures. Only what tells that they
-are there, and which they are, is read."""
+"""Finds a drive's positions: a given file, files beside its frames, its video, or its pictures. Only what is needed to
+find and identify them is read."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _FIRST_PICTURES = 3  # looked at for a position: the first may be a bad frame
 
 @dataclass(frozen=True)
 class PositionsSource:
-    """kind and place of each thing that is read, the better first; digest: of their content, what a result is known
-    by; asked: the user named it, so that it must be readable."""
+    """kind; uris: files or folders to read, the better first; digest: of their content, part of a result's identity;
+    asked: the user named it, so that it must be readable."""
 
     kind: Kind
     uris: tuple[str, ...]
@@ -42,7 +42,7 @@ class PositionsSource:
 
     @staticmethod
     def from_noted(values: Mapping[str, object]) -> PositionsSource:
-        """The inverse of `noted`. Raises ValueError for what is none."""
+        """The inverse of `noted`. Raises ValueError for other values."""
         kind = next((one for one in get_args(Kind) if one == values.get("kind")), None)
         if kind is None:
             raise ValueError(f"field positions.kind: unknown {str(values.get('kind'))[:40]!r}")
@@ -52,7 +52,7 @@ class PositionsSource:
         return PositionsSource(kind, tuple(map(str, uris)), str(values.get("digest")), bool(values.get("asked")))
 
     def identity(self, config: PositionsConfig) -> dict[str, object]:
-        """What of it a result depends on."""
+        """What a result depends on."""
         said: dict[str, object] = {"digest": self.digest, "clock_window": config.clock_window}
         for name in ("crs", "lever"):
             value = getattr(config, name)
@@ -62,7 +62,7 @@ class PositionsSource:
 
 
 def with_positions(drive: Drive, config: PositionsConfig) -> Drive:
-    """The drive with what lies with it of positions. Raises what `find_positions` raises."""
+    """The drive with its positions. Raises the errors of `find_positions`."""
     source = find_positions(drive.source_uri, drive.uris, drive.drive_id, config, drive.beside)
     if source is None:
         return replace(drive, positions=None, positions_identity=None)
@@ -76,11 +76,10 @@ def find_positions(
     config: PositionsConfig,
     beside: Sequence[str] | None = None,
 ) -> PositionsSource | None:
-    """The positions of a drive; None where there are none, or none are wanted.
+    """The positions of a drive; None if there are none, or none are wanted.
 
     frame_uris: of the frames, or of the video's files alone; beside: files that lie with the frames, where the caller
-    listed them already. Raises DriveError where what `config.file` names is not there; StorageError where a store does
-    not answer.
+    listed them already. Raises DriveError if `config.file` does not exist; StorageError if a store does not answer.
     """
     if config.file == NONE:
         return None

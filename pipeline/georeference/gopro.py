@@ -1,8 +1,8 @@
 """GoPro's telemetry in its videos (GPMF): GPS5 and GPS9 of the camera, GPRI and GLPI of a Karma drone.
 
-GPMF is nested: four letters, a type, a size, a count, and so many bytes, padded to four
-(github.com/gopro/gpmf-parser, "GPMF structure"). What stands in a stream before its data holds for them: SCAL divides,
-GPSF is the fix, GPSP the dilution of precision times 100, TYPE the layout of a structure.
+GPMF is nested: four letters, a type, a size, a count and the bytes, padded to four (github.com/gopro/gpmf-parser,
+"GPMF structure"). Entries before the data of a stream apply to them: SCAL is the divisor, GPSF the fix, GPSP the
+dilution of precision times 100, TYPE the layout of a structure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Pos
 _NAN = float("nan")
 _FORMATS = {"b": "b", "B": "B", "s": "h", "S": "H", "l": "i", "L": "I", "j": "q", "J": "Q", "f": "f", "d": "d"}
 _DATA = ("GPS9", "GPS5", "GLPI", "GPRI")
-"""The best first: GPS9 tells fix and precision of every sample; of a drone GLPI is what its autopilot flew by."""
-_NO_DOP = 99.0  # what a receiver says that has no fix
+"""The best first. GPS9 has fix and precision of every sample; a drone's autopilot flies by GLPI."""
+_NO_DOP = 99.0  # of a receiver without a fix
 
 
 @dataclass
@@ -33,10 +33,10 @@ class _Stream:
 
 
 def read_gopro(packets: list[tuple[float, float, bytes]], name: str) -> Positions:
-    """Positions out of a GPMF track: packets of a start and a length, seconds on the video's clock, and their bytes.
-    The samples of a packet are spread evenly over it.
+    """Positions from a GPMF track. packets: start and length in seconds on the video's clock, and bytes. The samples of
+    a packet are spread evenly over its length.
 
-    Raises NoPositionsError where none of the four kinds of data is there, or no sample with a fix.
+    Raises NoPositionsError without any of the four kinds of data, or without a fix.
     """
     rows: dict[str, list[tuple[float, ...]]] = {}
     sea_level, cut, none = False, 0, 0

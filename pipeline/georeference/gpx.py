@@ -20,7 +20,7 @@ _DECLARED = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 def read_gpx(data: bytes, name: str) -> Positions:
     """Every point of every track, else of every route, in the file's order. Points without a time get none.
 
-    Raises NoPositionsError for what is no GPX, has no points, or none with a time.
+    Raises NoPositionsError if it is no GPX, or no point has a time.
     """
     if _DECLARED.search(data[:4096]):  # entities that grow without end are no part of GPX
         raise NoPositionsError(f"{name}: GPX with a document type of its own is not read")

@@ -18,14 +18,14 @@ _NAN = float("nan")
 _KNOT = 1852 / 3600
 _SENTENCE = re.compile(rb"\$[A-Z]{2}(?:GGA|RMC|GST|ZDA|GNS),[\x20-\x7e]*")
 _RANGE_ERROR_OF = {4: 0.02, 5: 0.3, 2: 2.0, 9: 2.0}
-"""By the quality of GGA: RTK fixed, RTK float, differential, SBAS; any other as a receiver alone."""
+"""By the quality field of GGA: RTK fixed, RTK float, differential, SBAS; others as a single receiver."""
 _NO_FIX = frozenset((0, 6, 7, 8))  # none, dead reckoning, put in by hand, simulated
 _DAY_S = 86_400.0
 
 
 @dataclass
 class _Moment:
-    """What the sentences of one time of day say together."""
+    """The content of all sentences of one time of day."""
 
     latitude: float = _NAN
     longitude: float = _NAN
@@ -38,10 +38,9 @@ class _Moment:
 
 
 def read_nmea(data: bytes, name: str) -> Positions:
-    """One fix for each time of day that sentences speak of. Heights are above the ellipsoid where GGA tells the geoid's
-    separation.
+    """One fix for each time of day. Heights are above the ellipsoid if GGA contains the geoid's separation.
 
-    Raises NoPositionsError where there is no sentence of a position, or none with a fix.
+    Raises NoPositionsError if no sentence contains a position, or none with a fix.
     """
     moments: dict[float, _Moment] = {}
     start: float | None = None  # the midnight before the first sentence
@@ -98,7 +97,7 @@ def _date_of(said: NMEAMessage) -> date | None:
 
 
 def _take(one: _Moment, said: NMEAMessage) -> bool:
-    """Add what a sentence says; False where it says that there is no fix."""
+    """Add the content of a sentence; False if it says that there is no fix."""
     if said.msgID in ("GGA", "GNS"):
         quality = int(_float(said.quality, 0)) if said.msgID == "GGA" else 1
         if quality in _NO_FIX or not np.isfinite(_float(said.lat)):

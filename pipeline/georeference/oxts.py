@@ -17,8 +17,8 @@ _POSITION_ACCURACY = 23
 
 
 def read_oxts(folder: str) -> Positions:
-    """The packets of an oxts folder: one fix and one speed each, on UTC where timestamps.txt is there, else by number
-    (KITTI raw has a packet a frame).
+    """The packets of an oxts folder: one fix and one speed each. Times are UTC with timestamps.txt, else numbers of
+    packets (KITTI raw has one packet per frame).
 
     Raises NoPositionsError for a folder without packets; StorageError.
     """

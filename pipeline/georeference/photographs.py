@@ -22,8 +22,8 @@ _STATUS, _DOP, _ERROR = 9, 11, 31
 
 
 def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
-    """Latitude, longitude (degrees), altitude, horizontal deviation (metres, NaN unknown) of a picture's first bytes;
-    None where they tell none. Altitude is above the sea, as EXIF 2.32 has it (5 of GPSAltitudeRef)."""
+    """Latitude, longitude (degrees), altitude, horizontal deviation (metres, NaN if unknown) from a picture's first
+    bytes; None without a position. Altitude is above the sea, as EXIF 2.32 has it (5 of GPSAltitudeRef)."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             block = image.getexif().get_ifd(_GPS_BLOCK)
@@ -40,9 +40,9 @@ def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
 
 
 def read_photographs(uris: Sequence[str]) -> Positions:
-    """One fix a picture that tells one, with the picture's number for its time. Only begins of files are read.
+    """One fix for each picture with a position; its time is the picture's number. Only the start of each file is read.
 
-    Raises NoPositionsError where none has a position; StorageError where the store does not answer.
+    Raises NoPositionsError if no picture has a position; StorageError if the store does not answer.
     """
     with ThreadPoolExecutor(_READERS) as readers:
         found = list(readers.map(_of_file, uris))

@@ -1,4 +1,4 @@
-"""What every reader of positions gives: fixes and speeds, whose clock they are on, and what is odd about them."""
+"""The result of every reader of positions: fixes and speeds, the clock of their times, and notes for the user."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from pipeline.errors import DriveError
 Array = NDArray[np.float64]
 
 Clock = Literal["drive", "utc", "day", "frame"]
-"""What the times count from: the drive's own first moment; 1970 (UTC); midnight (UTC, the date is not told); or they
-are no times but numbers of the drive's frames."""
+"""What the times count from: the drive's start; 1970 (UTC); midnight (UTC, without a date); "frame": they are not times
+but numbers of the drive's frames."""
 
 RANGE_ERROR_M = 3.0
-"""Error of a distance to a satellite, one deviation: a dilution of precision is a multiple of it (consumer receivers,
-single frequency; IS-GPS-200 table 20-I of the user's equivalent range error gives 1.5 to 7 m)."""
+"""Deviation of a measured distance to a satellite. Times the dilution of precision, it is the deviation of a position
+(consumer receivers, single frequency; IS-GPS-200 table 20-I gives 1.5 to 7 m)."""
 VERTICAL_SHARE = 1.8
-"""A receiver's vertical error over its horizontal, where only one of them is known."""
+"""A receiver's vertical error over its horizontal one, if only one of them is known."""
 
 
 class NoPositionsError(DriveError):
-    """A file holds no positions that can be read; the message is one line that says why."""
+    """A file contains no positions that can be used; the message is one line that says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """source: what was read, in words; fixes: M of them, possibly none; speed: where it is told, on the same clock;
-    sea_level: altitudes are above the sea, with no word of the geoid; notes: what is odd, a sentence each."""
+    """source: what was read, in words; fixes: M of them, possibly none; speed: on the same clock, None if unknown;
+    sea_level: altitudes are above the sea, and the geoid is unknown; notes: what the user should know, a sentence
+    each."""
 
     source: str
     clock: Clock
@@ -42,25 +43,25 @@ class Positions:
     notes: tuple[str, ...] = ()
 
     def noted(self, *notes: str) -> Positions:
-        """The same with more to say; empty sentences are left out."""
+        """The same with more notes; empty ones are left out."""
         return replace(self, notes=(*self.notes, *(note for note in notes if note)))
 
 
 def no_fixes() -> Fixes:
-    """Fixes of a source that tells speed alone."""
+    """The fixes of a source that contains only speeds."""
     none = np.zeros(0)
     return Fixes(none, none, none, none)
 
 
 def fixes_of(rows: Sequence[Sequence[float]]) -> Fixes:
-    """Rows of time, latitude, longitude, altitude and, where known (else NaN), horizontal and vertical deviation."""
+    """Fixes from rows of time, latitude, longitude, altitude, horizontal and vertical deviation; NaN for what is
+    unknown."""
     table = np.asarray(rows, np.float64).reshape(-1, 6)
     return Fixes(*(table[:, n] for n in range(6)))
 
 
 def speed_of(time_s: Array, speed_m_s: Array, *, of_receiver: bool = True) -> Speed | None:
-    """A speed out of columns in which it may be NaN; None where it never is told, or always zero. of_receiver: see
-    `Speed`."""
+    """A speed from columns that may contain NaN; None if no speed is known, or all are zero."""
     there = np.isfinite(time_s) & np.isfinite(speed_m_s)
     if there.sum() < 2 or not (speed_m_s[there] > 0).any():
         return None

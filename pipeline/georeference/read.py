@@ -1,4 +1,4 @@
-"""All of a drive's positions, read and brought to its clock: what the pose graph takes."""
+"""Reads all positions of a drive and converts their times to its clock."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def read_positions(
     timestamps_ns: Sequence[int] | None,
     frame_numbers: Sequence[int] | None = None,
 ) -> OnDrive:
-    """The positions of a source, cleaned of what they cannot be, on the drive's clock.
+    """The positions of a source on the drive's clock, with wrong fixes marked.
 
-    frame_uris, timestamps_ns (N): the drive's frames; frame_numbers (N): what they are numbered in the source (a table
-    with frame numbers speaks of those), by default 0 to N - 1.
+    frame_uris, timestamps_ns (N): the drive's frames; frame_numbers (N): their numbers in the source, to which a
+    table with frame numbers refers; by default 0 to N - 1.
 
-    Raises NoPositionsError in one line where they cannot be used; StorageError.
+    Raises NoPositionsError in one line if they cannot be used; StorageError.
     """
     zeros = clip_zeros(frame_uris, timestamps_ns)
     positions = read_source(source, config, frame_uris, zeros)
@@ -63,9 +63,9 @@ def read_positions(
 
 
 def clip_zeros(frame_uris: Sequence[str], timestamps_ns: Sequence[int] | None) -> dict[str, float]:
-    """When the first frame of each file of a video is on the clock of the frames' times, seconds; empty for pictures.
+    """The time of the first frame of each video file, seconds on the clock of the frames; empty for pictures.
 
-    By the first frame of it that is used and the usual step of frames."""
+    It follows from the first used frame of the file and the usual interval of frames."""
     if timestamps_ns is None or FRAME_MARK not in frame_uris[0]:
         return {}
     parts = [uri.rpartition(FRAME_MARK) for uri in frame_uris]
@@ -85,7 +85,8 @@ def read_source(
     frame_uris: Sequence[str],
     zeros: Mapping[str, float] | None = None,
 ) -> Positions:
-    """The same as it was written, on whatever clock. zeros: see `clip_zeros`; several clips come onto the first's."""
+    """The positions of a source as written, on their own clock. zeros: see `clip_zeros`; times of several clips are
+    converted to the clock of the first."""
     if source.kind == "exif":
         return read_photographs(frame_uris)
     if source.kind == "oxts":
@@ -108,7 +109,7 @@ def read_source(
 
 
 def _joined(parts: Sequence[tuple[Positions, float]]) -> Positions:
-    """Positions of clips that follow each other, each moved by seconds."""
+    """Positions of consecutive clips, the times of each moved by seconds."""
     fixes = [part.fixes for part, _ in parts]
     columns = [np.concatenate([getattr(one, name) for one in fixes]) for name in _COLUMNS]
     time_s = np.concatenate([part.fixes.time_s + by for part, by in parts])
@@ -124,7 +125,7 @@ def _joined(parts: Sequence[tuple[Positions, float]]) -> Positions:
 
 
 def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ()) -> Positions:
-    """One file of text: GPX, NMEA or CSV, told by what it holds. Raises NoPositionsError; StorageError."""
+    """One text file: GPX, NMEA or CSV, recognised by its content. Raises NoPositionsError; StorageError."""
     data, name = in_utf_8(storage.read_bytes(uri)), storage.parent_and_name(uri)[1]
     head = data[:2048]
     if not data.strip():
@@ -139,7 +140,7 @@ def read_file(uri: str, crs: str | None = None, frame_names: Sequence[str] = ())
 
 
 def _created(video: str) -> float | None:
-    """When a video says that it was recorded, seconds since 1970; None where it does not say."""
+    """A video's date of recording, seconds since 1970; None without one."""
     try:
         with storage.open_input(video) as file, av.open(file, metadata_errors="ignore") as container:
             said = container.metadata.get("creation_time") or ""

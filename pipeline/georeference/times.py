@@ -1,4 +1,4 @@
-"""Times as receivers and loggers write them, in seconds: numbers of any usual unit, dates with or without a zone."""
+"""Converts times that receivers and loggers write to seconds: numbers in usual units, dates with or without a zone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import UTC, datetime, timedelta
 _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
 _OF_1970 = 4e8  # seconds; the autumn of 1982. A drive that counts from its own start has fewer
 GPS_EPOCH_S = 315_964_800.0
-"""1980-01-06, where GPS time counts from, as seconds since 1970."""
+"""1980-01-06, the zero of GPS time, in seconds since 1970."""
 LEAP_SECONDS = 18
 """GPS time minus UTC since 2017 (IERS Bulletin C 52 and later)."""
 
 
 def seconds(text: str, unit: float | None = None) -> tuple[float, bool, bool]:
-    """A time in seconds, whether it counts from 1970, and whether it is a date that names no zone (taken as UTC).
+    """A time in seconds, whether it counts from 1970, and whether it is a date without a zone (taken as UTC).
 
-    unit: seconds a unit of the number, where its column says it; else large whole numbers are milli-, micro- or
-    nanoseconds since 1970, told by their size. Raises ValueError for what is no time.
+    unit: seconds per unit of the number, if its column says so. Otherwise the size of large numbers decides whether
+    they are milli-, micro- or nanoseconds since 1970. Raises ValueError if the text is no time.
     """
     text = text.strip()
     try:

@@ -1,4 +1,4 @@
-"""Positions that a camera wrote into its video: GPMF (GoPro) and CAMM are tracks, BlackVue has a box of NMEA."""
+"""Reads positions that cameras write into videos: tracks of GPMF (GoPro) and CAMM, BlackVue's box of NMEA sentences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MP4 = (".mp4", ".mov", ".m4v", ".360", ".insv", ".3gp")
 
 
 def telemetry_kind(uri: str) -> Kind | None:
-    """Which telemetry a video has, from its headers; None for one without, or that is no MP4. Raises StorageError."""
+    """The kind of telemetry in a video, from its headers; None without any, or if it is no MP4. Raises StorageError."""
     name = storage.parent_and_name(uri)[1].lower()
     if not name.endswith(_MP4):
         return None
@@ -47,7 +47,7 @@ def telemetry_kind(uri: str) -> Kind | None:
 
 
 def read_telemetry(uri: str) -> Positions:
-    """The positions in a video, on its own clock. Raises NoPositionsError where it has none; StorageError."""
+    """The positions in a video, on its own clock. Raises NoPositionsError without any; StorageError."""
     name = storage.parent_and_name(uri)[1]
     kind = telemetry_kind(uri)
     if kind is None:
@@ -88,7 +88,7 @@ def _packets(container: InputContainer, kind: Kind) -> Iterator[tuple[float, flo
 
 
 def _blackvue_box(file: BinaryIO, *, peek: bool = False) -> bytes:
-    """The text of the box `gps ` inside `free` of an MP4; nothing where there is none."""
+    """The text of the box `gps ` inside `free` of an MP4; empty without one."""
     for kind, start, size in _boxes(file, 0, None):
         if kind != b"free" or size < 16:
             continue

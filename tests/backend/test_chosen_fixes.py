@@ -69,6 +69,12 @@ def test_a_frozen_receivers_fixes_count_once():
     assert len(found.candidates) == SECONDS - frozen.sum() + 1
 
 
+def test_an_altitude_that_no_road_has_is_left_out_and_its_fix_counts():
+    found = chosen(up=np.where(T < 10, -99_999.0, UP))
+    assert len(found.candidates) == SECONDS and "altitudes of 10 of 60" in found.notes[0]
+    assert np.isnan(found.enu[:10, 2]).all() and np.isfinite(found.enu[10:, 2]).all()
+
+
 def test_a_drive_without_altitudes_says_that_its_own_mean_nothing():
     found = chosen(up=UP * np.nan)
     assert np.isnan(found.enu[:, 2]).all() and "no altitude of a fix counts" in found.notes[0]
