@@ -46,7 +46,7 @@ def settings_from(
         prog: name of the command, for messages.
         default: values of settings that neither the command line nor the file gives; None: the defaults of the class.
         about: what the command does, for --help; empty: the docstring of the class.
-        sections: sections for experts that --help shows all the same.
+        sections: sections for experts that --help shows nevertheless.
         elsewhere: where the user finds the settings that --help does not show.
 
     --help exits with 0, a usage error with 2. Raises ValueError for invalid values.

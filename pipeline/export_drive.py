@@ -95,7 +95,7 @@ def export_drive(
 
 
 def _wanted(formats: Sequence[str]) -> dict[str, ExportFormat]:
-    """The named formats. Raises ValueError for a name that is none, and for a format that cannot be written here."""
+    """The named formats. Raises ValueError for an unknown name, and for a format that cannot be written here."""
     if not formats:
         raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
     unknown = [name for name in formats if name not in FORMATS]

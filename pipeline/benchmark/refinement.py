@@ -41,7 +41,7 @@ _FAULTS: tuple[Fault, ...] = get_args(Fault)
 _TURN, _SCALE, _FOCAL = np.radians(3.0), 1.2, 1.3
 _APART, _LEAST = 10, 3.0  # frames and metres of a step whose length is compared
 _KITTI_WIDTH, _TIMED_FRAMES = 1226, 40  # pictures that tracking is timed on
-_GOOD = 1.0  # % of the path: a drive with a fault whose ATE is below all the same has none to find
+_GOOD = 1.0  # % of the path: where a fault leaves the ATE below this, there is no fault to find
 _ATE, _WORSE, _DRIFT, _DEPTH, _COST = 0.50, 1.1, 1.10, 8.0, 0.15
 
 

@@ -32,7 +32,7 @@ _ONLY_HERE = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAM
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(\d+)")
 
 
-# A thread that is left behind when a run is stopped would join whatever cluster it finds on this machine.
+# A thread that still runs when a run is stopped would join any cluster that it finds on this machine.
 auto_init_hook.enable_auto_connect = False
 
 
@@ -63,7 +63,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
             _make_token_without_home()
             with _listening_only_here(), long_call("Ray to start on this machine", _STARTS_WITHIN_S):
                 ray.init(
-                    address="local",  # else Ray joins whatever other run of this machine started last, and ends with it
+                    address="local",  # else Ray joins the newest cluster of another run here, and ends with it
                     # one more core for each rank: these cores decode the frames that the ranks wait for
                     num_cpus=(os.cpu_count() or 1) + ranks,
                     include_dashboard=False,
@@ -196,7 +196,7 @@ def drain_this_node(seconds: float) -> bool:
 
 @contextmanager
 def ray_for_one_job() -> Iterator[None]:
-    """Ends the Ray that the job started, whatever happened."""
+    """Ends the Ray that the job started, also after an error."""
     was_there = ray.is_initialized()
     try:
         yield

@@ -28,7 +28,7 @@ def write_places(folder: str, rows: NDArray[np.float32]) -> None:
 
 def read_places(folder: str, kept: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float16]] | None:
     """Frame numbers in the drive (n,) and descriptors (n, D); None where the drive was staged without. kept: the
-    drive's frames that are in chunks. Raises DriveError for a file that is none, StorageError."""
+    drive's frames that are in chunks. Raises DriveError for a file of another kind, StorageError."""
     try:
         tensors = load(storage.read_small(_uri(folder), _LARGEST_BYTES))
         frame, descriptor = tensors["frame"], tensors["descriptor"]

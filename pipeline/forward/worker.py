@@ -150,8 +150,8 @@ class _Rank:
         self.events.flush()
         self.sync.sum(None, failed=False)  # the reason has arrived before rank 0 asks for the next drive
         if self.sync.rank == 0:
-            with contextlib.suppress(StorageError):  # perhaps the very reason; the driver clears up as well
-                storage.remove_tree(folder)  # this try's own, named for it
+            with contextlib.suppress(StorageError):  # the store may be the reason; the driver removes it too
+                storage.remove_tree(folder)  # the folder of this attempt only
 
     def _send_once(self, event: Event) -> None:
         """Send what concerns the whole group: from rank 0 only."""

@@ -82,7 +82,7 @@ def split_frames(uri: str, folders: Sequence[str]) -> Listing | None:
 
 
 def comma_runs(uri: str, folders: Sequence[str]) -> list[FolderRun]:
-    """Runs of comma2k19's or openpilot's segments among the folders below `uri`; empty where there are none. The first
+    """Runs of comma2k19's or openpilot's segments among the folders below `uri`; an empty list without any. The first
     folder of each run is listed. Raises StorageError."""
     found = []
     for run in numbered(folders):

@@ -29,7 +29,7 @@ def is_positions_name(name: str, drive_id: str = "") -> bool:
 
 
 def positions_beside(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of files that may contain positions of the drive beside them, whatever the drive's name."""
+    """The names of files that may contain positions of the drive beside them, for any name of the drive."""
     return tuple(name for name in names if is_positions_name(name) or name.lower().endswith(TABLES))
 
 

@@ -34,7 +34,7 @@ MAKE_AGAIN = "--overwrite makes it again (of many drives with --only ID)"
 """The advice in every message about a damaged result."""
 
 _CHECKSUM = "checksum"  # sha256 of all other values: so damage to the manifest itself is found
-_ALWAYS = frozenset(("weights_sha256",))  # other values that are none are left out, as before they were known
+_ALWAYS = frozenset(("weights_sha256",))  # other values that are None are left out, as in older manifests
 _FILE_PATH = re.compile(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}")
 
 

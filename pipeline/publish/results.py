@@ -183,14 +183,14 @@ class PublishedDrive:
         box: lowest and highest corner in the world frame. frames: seen in these, the second not among them. voxel: one
         point a cube of this side, the most confident. far: without unsure points further away than this many times the
         median distance (see Selection). sky: points of that class, too. The whole answer is in memory:
-        `point_batches` goes through large ones. ValueError for an unknown column or a box that is none.
+        `point_batches` goes through large ones. ValueError for an unknown column or an invalid box.
         """
         selection = Selection(frames, box, min_confidence, None, far, sky)  # type: ignore[arg-type]
         wanted = _columns(columns)
         if voxel is None:
             parts = list(self.select(selection, wanted))
             return pa.concat_tables(parts) if parts else _points_schema(wanted).empty_table()
-        Selection(voxel=voxel)  # refuses a cube that is none
+        Selection(voxel=voxel)  # refuses an invalid size of cubes
         needed = _columns([*wanted, *AXES, "confidence"])
         parts, rows, thinned = [], 0, 0
         for batch in self.select(selection, needed):

@@ -176,7 +176,7 @@ def is_whole(output: str, drive_id: str, identity: str) -> bool:
 
 
 def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
-    """Whether a result was made of this input: of the same place (whatever is there now), or of a copy of it."""
+    """Whether a result was made of this input: of the same place (its contents may differ), or of a copy of it."""
     recorded = manifest.input.get("uri")
     if not recorded or _place(str(recorded)) == _place(without_credentials(source.uri)):
         return "same"

@@ -329,7 +329,7 @@ def _mask(data: bytes, width: int, height: int) -> Iterator[str]:
                 yield f"holds a mask of {image.size[0]}x{image.size[1]} pixels, not {width}x{height}"
                 return
             image.load()
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+    except Exception as error:  # Pillow's decoders raise errors of any kind
         yield f"holds a mask that cannot be read ({' '.join(str(error).split())[:120]})"
 
 

@@ -63,10 +63,7 @@ def write_report(
     with reporter.timed("render views"):
         views = _write_views(folder, view, compared, sample, config, reporter)
     with reporter.timed("figures"):
-        figures = drive_figures(view, compared, benchmarks)
-        (folder / "figures").mkdir()
-        for one in figures:
-            (folder / "figures" / f"{one.name}.svg").write_bytes(one.svg)
+        figures = _write_figures(folder, view, compared, benchmarks)
         evidence = ImageEvidence.of(view)
         worst = _write_worst_pair(folder, view, evidence)
     data = {
@@ -78,26 +75,41 @@ def write_report(
         "fixes": _fixes(view),
         "north": [0, 1] if view.drive.origin is not None else None,
         "loops": [{"first": a, "second": b, "accepted": accepted} for a, b, accepted in view.loops],
-        "findings": [
-            {
-                "level": f.level,
-                "reason": f.reason,
-                "start": f.start,
-                "stop": f.stop,
-                "everywhere": f.is_everywhere,
-                "colour": hexadecimal(LEVELS.get(f.level, LEVELS["warn"])),
-            }
-            for f in view.stretches
-        ],
+        "findings": _findings(view),
         "views": views,
         "first_view": (len(views) // 4) * 2 + 1 if len(views) > 1 else 0,  # through the camera, in the middle
         "results": _results(view, compared),
-        "figures": [{"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures]
-        + worst,
+        "figures": figures + worst,
         "made": _made(view),
         "settings": [[name, json.dumps(v)] for name, v in sorted(flattened(view.drive.manifest.config).items())],
     }
     (folder / "drive.json").write_text(json.dumps(visible_values(plain(data)), separators=(",", ":")))
+
+
+def _write_figures(
+    folder: Path, view: DriveView, compared: Compared, benchmarks: Sequence[Measurement]
+) -> list[dict[str, str]]:
+    """Draw the figures into figures/; returns the file, title and note of each."""
+    figures = drive_figures(view, compared, benchmarks)
+    (folder / "figures").mkdir()
+    for one in figures:
+        (folder / "figures" / f"{one.name}.svg").write_bytes(one.svg)
+    return [{"file": f"figures/{one.name}.svg", "title": one.title, "note": one.note} for one in figures]
+
+
+def _findings(view: DriveView) -> list[Json]:
+    """The findings of the verdict with their frames and colours."""
+    return [
+        {
+            "level": one.level,
+            "reason": one.reason,
+            "start": one.start,
+            "stop": one.stop,
+            "everywhere": one.is_everywhere,
+            "colour": hexadecimal(LEVELS.get(one.level, LEVELS["warn"])),
+        }
+        for one in view.stretches
+    ]
 
 
 def _write_views(

@@ -201,7 +201,7 @@ def cache_folder() -> Path:
 
 
 def fetch_to_cache(uri: str, cache_dir: str | Path | None = None) -> Path:
-    """Bring a file (weights) onto this machine once, whatever the number of processes that ask at a time.
+    """Bring a file (weights) onto this machine once, for any number of processes that ask at the same time.
 
     The first process downloads under another name and renames; the others wait for it. A changed file (etag
     or size) is fetched anew. A local path is returned as it is.

@@ -61,7 +61,7 @@ def write_ply(
 
 
 def _header(kind: np.dtype, count: int, world: str) -> bytes:
-    """Of one length whatever the count, so that it can be written again."""
+    """The header. Its length is the same for every count, so that it can be written again at the end."""
     properties = [f"property {_TYPES[kind[name].str]} {name}" for name in kind.names or ()]
     begin = f"ply\nformat binary_little_endian 1.0\ncomment world: {world}\ncomment "
     end = "\n".join(["", f"element vertex {count}", *properties, "end_header", ""])
