@@ -19,6 +19,7 @@ from pipeline.benchmark.cameras import CamerasBenchmark
 from pipeline.benchmark.decode import DecodeBenchmark
 from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
+from pipeline.benchmark.fuse import FuseBenchmark
 from pipeline.benchmark.gpu import GpuBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.planning import PlanningBenchmark
@@ -38,6 +39,7 @@ What = Literal[
     "decode",
     "drive",
     "fleet",
+    "fuse",
     "gpu",
     "network",
     "planning",
@@ -65,6 +67,7 @@ class BenchmarkConfig:
     decode: DecodeBenchmark = setting(DecodeBenchmark(), expert=True)
     drive: DriveBenchmark = setting(DriveBenchmark(), expert=True)
     fleet: FleetBenchmark = setting(FleetBenchmark(), expert=True)
+    fuse: FuseBenchmark = setting(FuseBenchmark(), expert=True)
     gpu: GpuBenchmark = setting(GpuBenchmark(), expert=True)
     network: NetworkBenchmark = setting(NetworkBenchmark(), expert=True)
     planning: PlanningBenchmark = setting(PlanningBenchmark(), expert=True)

@@ -21,7 +21,8 @@ from pipeline.fuse.solve import City
 from pipeline.publish.files import publish_file
 from pipeline.publish.poses import quaternion_from_rotation
 
-_COMPONENTS = 96  # of a whitened descriptor
+# Of a whitened descriptor; fewer where they are so many that all pairs take minutes.
+_COMPONENTS, _COMPONENTS_OF_MANY, _MANY = 96, 64, 100_000
 
 
 def place_rows(
@@ -47,7 +48,9 @@ def place_rows(
         of.append(np.full(int((at >= 0).sum()), n, np.int64))
     if not rows:
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), blind
-    return whiten(np.concatenate(rows), _COMPONENTS), np.concatenate(of), np.concatenate(frame), blind
+    count = sum(len(one) for one in rows)
+    components = _COMPONENTS if count < _MANY else _COMPONENTS_OF_MANY
+    return whiten(np.concatenate(rows), components), np.concatenate(of), np.concatenate(frame), blind
 
 
 def tables_of(

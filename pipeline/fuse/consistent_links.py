@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,9 @@ BOUND = chi_squared_quantile(CONFIDENCE, 7)
 _NONLINEAR = 0.02  # share of a shift that a linear model misses
 
 
-WHOLE = 16
-"""Drives of a group up to which all of them take part when its links are judged."""
+_AT_ONCE, _CLEAR = 16, 0.6  # in a larger city: links asked about at once, share of them that needs no rival
+_LOCALLY = 3  # steps by which a group is solved around new links
+_FEW, _SMALL = 400, 80  # chunks of a city, and of a group of a larger one, that always take part all together
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Support:
     tried: int
 
     @property
-    def rank(self) -> tuple[int, int, float]:
+    def rank(self) -> tuple[float, float, float]:
         """The smaller, the sooner the groups are joined."""
         return -self.lead, -len(self.links), self.surprise
 
@@ -52,15 +54,16 @@ class Grouping:
 
     state: of all chunks, each group in the frame of its first drive; group (D,): of each drive; accepted: links.
 
-    Of a group of more than 16 drives only those take part in judging a link that lie on the way between the drives that
-    are asked about: more could only make what is expected of a link narrower. Such a group is solved around its new
-    links, with the drives beyond held, and as a whole when it has grown by the half.
+    In a city of more than 400 chunks only those drives of a group take part in judging a link that lie on the way
+    between those that are asked about: more could only make what is expected of a link narrower. There a group is
+    solved at its new links, with the drives beyond held, and as a whole when it has grown by the half.
     """
 
     def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
         self.state, self._joints, self._links = state, joints, links
         self._drive_of_node, self._ends = drive_of_node, ends
         self.group = np.arange(int(drive_of_node.max()) + 1)
+        self._chunks = np.bincount(drive_of_node)
         self.accepted: set[int] = set()
         self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # accepted links from drive to drive
         self._settled = np.ones(len(self.group), np.int64)  # drives that a group had when it was solved as a whole
@@ -71,41 +74,43 @@ class Grouping:
         for number, (first, second) in enumerate(self._ends.tolist()):
             between[first][second].append(number)
             between[second][first].append(number)
-        known: dict[tuple[int, int], Support] = {}
-        queue: list[tuple[tuple[int, int, float], int, int, int]] = []
+        known: dict[tuple[int, int], tuple[int, Support | None]] = {}  # None: not weighed with the links there are now
+        queue: list[tuple[tuple[float, float, float], int, int, int]] = []
+        stamps = count()
 
-        def weigh(a: int, b: int) -> None:
+        def put(a: int, b: int, support: Support | None) -> None:
             a, b = min(a, b), max(a, b)
-            known[a, b] = support = self._support(a, b, sorted(between[a][b]))
-            heappush(queue, (support.rank, a, b, id(support)))
+            most = -float(len(between[a][b]))
+            stamp = next(stamps)
+            known[a, b] = stamp, support
+            heappush(queue, ((most, most, -1.0) if support is None else support.rank, a, b, stamp))
 
         for a in list(between):
             for b in list(between[a]):
                 if a < b:
-                    weigh(a, b)
+                    put(a, b, None)
         while queue:
-            _, a, b, version = heappop(queue)
-            if (a, b) not in known or id(known[a, b]) != version:
+            _, a, b, stamp = heappop(queue)
+            newest, support = known.get((a, b), (None, None))
+            if newest != stamp:
                 continue
-            self._join(a, b, known.pop((a, b)))
+            if support is None:  # could be first at best: now it is asked whether it is
+                put(a, b, self._support(a, b, sorted(between[a][b])))
+                continue
+            self._join(a, b, support)
+            del known[a, b]
             beside = between.pop(b)
             del beside[a], between[a][b]
-            small = int((self.group == a).sum()) <= WHOLE
             for c, links in beside.items():
                 del between[c][b]
-                old = known.pop((min(b, c), max(b, c)))
+                _, old = known.pop((min(b, c), max(b, c)))
                 both = c in between[a]
                 between[a][c] += links
                 between[c][a] = between[a][c]
-                if both or small:
-                    weigh(a, c)
-                else:  # nothing new speaks for or against it
-                    pair = (min(a, c), max(a, c))
-                    known[pair] = kept = replace(old)
-                    heappush(queue, (kept.rank, *pair, id(kept)))
-            for c in list(between[a]):
-                if small and c not in beside:
-                    weigh(a, c)
+                put(a, c, None if both else old)  # only links to b: nothing new speaks for or against them
+            if self.is_few:
+                for c in list(between[a]):
+                    put(a, c, None)
 
     def nodes(self, *groups: int) -> Numbers:
         """Chunks of the groups."""
@@ -120,24 +125,33 @@ class Grouping:
         self.group[self.group == b] = a
         self.accept(support.links)
         size = int((self.group == a).sum())
-        if size <= WHOLE or size >= 1.5 * self._settled[a]:
+        if self.is_small(a) or size >= 1.5 * self._settled[a]:
             self.settle(a)
             self._settled[a] = size
             return
-        friends = self._friends
         active = {int(drive) for link in support.links for drive in self._ends[link]}
-        active |= {friend for drive in active for friend in friends[drive]}
-        border = {friend for drive in active for friend in friends[drive]} - active
-        nodes = self._nodes_of(active | border)
-        held = np.nonzero(np.isin(self._drive_of_node[nodes], list(border)))[0].tolist() or [0]
-        state, joints, rows = self._part(nodes, self._inside(active | border))
-        self._put(nodes, settled(state, joints, rows, held=held))
+        links = self._inside(active, either=True)
+        rows = self._links[np.array(links, np.int64)]
+        mine = self._nodes_of(active)
+        nodes = np.union1d(mine, np.concatenate([rows.first.node.ravel(), rows.second.node.ravel()]))
+        held = np.flatnonzero(~np.isin(nodes, mine)).tolist() or [0]
+        state, joints, rows = self._part(nodes, links)
+        self._put(nodes, settled(state, joints, rows, held=held, iterations=_LOCALLY))
 
     def settle(self, group: int, joints: Joints | None = None) -> None:
         """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
         self._put(nodes, settled(state, own, rows, held=[0]))
+
+    @property
+    def is_few(self) -> bool:
+        """Whether the city has so few chunks that nothing is done locally."""
+        return len(self._drive_of_node) <= _FEW
+
+    def is_small(self, group: int) -> bool:
+        """Whether all of a group takes part when its links are judged."""
+        return self.is_few or int(self._chunks[self.group == group].sum()) <= _SMALL
 
     def _members(self, group: int) -> set[int]:
         return {int(drive) for drive in np.nonzero(self.group == group)[0]}
@@ -180,7 +194,7 @@ class Grouping:
     def _asked(self, group: int, links: Sequence[int]) -> set[int]:
         """Drives of a group that take part in judging links: all of few, else those on the way between their ends."""
         members = self._members(group)
-        if len(members) <= WHOLE:
+        if self.is_small(group):
             return members
         ends = {int(drive) for link in links for drive in self._ends[link] if self.group[drive] == group}
         start = min(ends)
@@ -250,12 +264,12 @@ class Grouping:
         first, second = self.group[self._ends[link]]
         return int(first) if first == second else None
 
-    def _inside(self, drives: set[int]) -> list[int]:
-        """Accepted links between these drives."""
+    def _inside(self, drives: set[int], *, either: bool = False) -> list[int]:
+        """Accepted links between these drives; either: also those that lead from them to others."""
         among = np.zeros(len(self.group), bool)
         among[list(drives)] = True
         links = np.sort(np.fromiter(self.accepted, np.int64, len(self.accepted)))
-        return [int(n) for n in links[among[self._ends[links]].all(1)]]
+        return [int(n) for n in links[(among[self._ends[links]].any if either else among[self._ends[links]].all)(1)]]
 
     def _part(
         self, nodes: Numbers, links: Sequence[int], joints: Joints | None = None
@@ -264,7 +278,7 @@ class Grouping:
         every = joints or self._joints
         number = np.full(len(self.state.scale), -1)
         number[nodes] = np.arange(len(nodes))
-        mine = number[every.first] >= 0
+        mine = (number[every.first] >= 0) & (number[every.second] >= 0)
         joints = Joints(*(getattr(every, name)[mine] for name in Joints.__dataclass_fields__))
         joints = replace(joints, first=number[joints.first], second=number[joints.second])
         rows = self._links[np.asarray(links, np.int64)]
@@ -284,6 +298,10 @@ class Grouping:
 
     def _support(self, a: int, b: int, links: Sequence[int]) -> Support:
         """The largest set of `links` (at least one) between groups a and b that can be true together."""
+        if len(links) == 1:
+            return Support((links[0],), 1, 0.0, links[0])
+        if not self.is_few and len(links) > _AT_ONCE:
+            links = [links[n] for n in np.linspace(0, len(links) - 1, _AT_ONCE).round().astype(int)]
         drives = self._asked(a, links) | self._asked(b, links)
         nodes, inside = self._nodes_of(drives), self._inside(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
@@ -302,10 +320,13 @@ class Grouping:
             chosen = tuple(int(n) for n in np.nonzero(taken)[0])
             sets.append((chosen, float(chi2[list(chosen)].sum()), tried))
             open_ones = [n for n in open_ones if n not in chosen and n != tried]
+            if not self.is_few and len(chosen) >= _CLEAR * len(links):
+                break  # no other set can be larger
         sets.sort(key=lambda one: (-len(one[0]), one[1]))
         best, surprise, tried = sets[0]
         rivals = [len(one[0]) for one in sets[1:] if not set(best) & set(one[0])]
-        return Support(tuple(links[n] for n in best), len(best) - max(rivals, default=0), surprise, links[tried])
+        lead = len(best) - max([*rivals, len(open_ones)])
+        return Support(tuple(links[n] for n in best), lead, surprise, links[tried])
 
     @staticmethod
     def _move(state: State, rows: LinkRows, number: int, *, swapped: bool) -> Sim3:
@@ -341,23 +362,23 @@ def compatible(rows: Rows, covariance: Array, begin: int | None = None) -> tuple
     Each that is taken updates what is expected of the others (a Kalman update), so that after a few true ones a wrong
     one stands out. begin: believed already, so that it is not asked.
     """
-    count = len(rows.residual)
+    number = len(rows.residual)
     residual, covariance = rows.residual.copy().ravel(), covariance.copy()
     own = np.linalg.inv(rows.information)
     miss = _NONLINEAR * np.linalg.norm(rows.residual[:, 3:6], axis=1)
     own[:, [3, 4, 5], [3, 4, 5]] += miss[:, None] ** 2
-    taken = np.zeros(count, bool)
+    taken = np.zeros(number, bool)
     if begin is not None:
         taken[begin] = True
-    at = np.arange(count)[:, None] * 7 + np.arange(7)
+    at = np.arange(number)[:, None] * 7 + np.arange(7)
 
     def chi2() -> Array:
         blocks = covariance[at[:, :, None], at[:, None, :]] + own
-        part = residual.reshape(count, 7)
+        part = residual.reshape(number, 7)
         return np.asarray(np.einsum("ni,ni->n", part, np.linalg.solve(blocks, part[:, :, None])[:, :, 0]))
 
     first = chi2()
-    for _ in range(count):
+    for _ in range(number):
         left = np.where(taken, np.inf, chi2())
         best = int(np.argmin(left))
         if not left[best] < BOUND:

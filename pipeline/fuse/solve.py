@@ -14,7 +14,7 @@ from pipeline.backend.sim3 import Sim3, nearest_rotation
 from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
-from pipeline.fuse.consistent_links import BOUND, WHOLE, Grouping
+from pipeline.fuse.consistent_links import BOUND, Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
@@ -24,7 +24,9 @@ from pipeline.fuse.positions import Origin, Positions, read_positions
 _LOOSENESS = (0.02, 0.06, 0.2, 1.0)
 _ROUNDS, _ROUNDS_OF_MANY = 6, 2  # times the set of accepted links may change at the end
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # median chi2 of true links; their deviations are guesses too
-_MOST_CHUNKS = 24_000  # of a city, that are unknowns; of more only every second, third ... of a drive is
+# Chunks of a city that all are unknowns; of more only every second, third ... seventh of a drive is, and fewer still
+# where that leaves more than the third number.
+_SOLVED_FINELY, _COARSE, _MOST_CHUNKS = 1_000, 7, 24_000
 _MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
 _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
 
@@ -104,7 +106,7 @@ def solve(
                 raise ValueError(f"link {number} names frame {frame} of drive {drive}, which is not there")
     config = config or BackendConfig()
     chunks = sum(len(drive.world_from_chunk) for drive in drives)
-    every = -(-chunks // _MOST_CHUNKS)
+    every = max(min(-(-chunks // _SOLVED_FINELY), _COARSE), -(-chunks // _MOST_CHUNKS))
     nodes = [_thin(drive, config, _LOOSENESS[-1], every) for drive in drives]
     thin = [one for one, _ in nodes]
     states = [own_state(drive) for drive in thin]
@@ -237,7 +239,7 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64]) -> tuple[LinkVerdict, .
     group_of = grouping.group[ends]
     for group in np.unique(group_of[group_of[:, 0] == group_of[:, 1], 0]).tolist():
         inside = np.flatnonzero((group_of == group).all(1))
-        large = int((grouping.group == group).sum()) > WHOLE
+        large = not grouping.is_few
         pair_of = ends[inside].min(1) * len(grouping.group) + ends[inside].max(1) if large else np.zeros(len(inside))
         pairs = [inside[pair_of == pair].tolist() for pair in np.unique(pair_of)]
         for _ in range(_ROUNDS_OF_MANY if large else _ROUNDS):

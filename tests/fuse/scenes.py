@@ -3,11 +3,13 @@ picture."""
 
 import numpy as np
 
+from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.change import Cloud
 from pipeline.publish.cameras import Cameras
 
 WIDTH, HEIGHT, FOCAL = 96, 48, 60.0
 GROUND, WALL = 1.5, 9.0  # metres below the camera; to the right of it
+EAST_NORTH_UP = Sim3(1.0, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), np.zeros(3))  # from the street's axes
 CAR = ((3.0, 0.1, 18.0), (4.7, 1.45, 22.0))  # lowest and highest corner: right, down, ahead
 TREE = (np.array([6.0, -1.0, 14.0]), 1.6)  # middle and radius of its leaves
 

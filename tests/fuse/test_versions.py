@@ -12,16 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.backend.sim3 import Sim3
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError, StorageError
 from pipeline.fuse import FuseConfig, open_city, run_fuse
 from pipeline.fuse.change import GONE
 from tests.fuse.rendered_drives import publish
-from tests.fuse.scenes import CAR, SceneDrive
+from tests.fuse.scenes import CAR, EAST_NORTH_UP, SceneDrive
 
 ORIGIN = (48.1, 11.6, 520.0)
-EAST_NORTH_UP = Sim3(1.0, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), np.zeros(3))
 SETTINGS = {"tile": 25.0, "voxel": 0.1}
 
 

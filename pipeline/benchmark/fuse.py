@@ -1,0 +1,141 @@
+"""Measures fusing of many made-up drives: search, solution, and one drive more; time, memory and error."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backend.sim3 import fit_similarity
+from pipeline.benchmark.city_of_drives import DESCRIBED, MadeUpCity, made_up_city
+from pipeline.benchmark.isolated_process import run_isolated
+from pipeline.benchmark.report import Measured, Row
+from pipeline.common.sizes import size_text
+from pipeline.fuse import City, solve
+from pipeline.fuse.candidates import by_descriptors
+
+_SIMILARITY, _PER_PAIR, _BUDGET = 0.5, 6, 30  # as FuseConfig
+_TARGET_S, _TARGET_BYTES, _TARGET_ONE_S = 1200.0, 4 * 2**30, 30.0
+_TARGET_DRIVES = 2000
+
+
+@dataclass(frozen=True)
+class FuseBenchmark:
+    """Made-up drives through one city. Targets are of 2,000 drives of 2,500 frames; fewer have their share."""
+
+    drives: int = 200
+    """Drives."""
+    frames: int = 2_500
+    """Frames of each."""
+    wrong: float = 0.1
+    """Share of links that are wrong."""
+    seed: int = 0
+    """Of everything that is drawn."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the setting."""
+        for name, least in (("drives", 3), ("frames", 200), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"fuse.{name} must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.wrong < 1:
+            raise ValueError(f"fuse.wrong must be a share below 1, not {self.wrong}")
+
+    def measure(self, say: Callable[[str], None]) -> Measured:
+        """Search, solve, judge."""
+        say(f"fusing {self.drives:,} drives of {self.frames:,} frames")
+        values = run_isolated(_fused, self.drives, self.frames, self.wrong, self.seed)
+        share = self.drives * self.frames / (_TARGET_DRIVES * 2500)
+        # pairs grow with the square, the solution with the number
+        target = _TARGET_S * (0.5 * share**2 + 0.5 * share)
+        whole = values["search_seconds"] + values["solve_seconds"]
+        return Measured(
+            values,
+            (
+                Row("candidates and solution, 2 threads", f"{whole:.1f} s", f"< {target:.3g} s", whole < target),
+                Row("  search of candidates", f"{values['search_seconds']:.1f} s, {values['candidates']:,} found"),
+                Row("  solution", f"{values['solve_seconds']:.1f} s, {values['links']:,} links"),
+                Row("  their CPU", f"{values['cpu_seconds']:.1f} s"),
+                Row(
+                    "memory, drives included",
+                    size_text(values["peak_bytes"]),
+                    f"< {size_text(_TARGET_BYTES)}",
+                    values["peak_bytes"] < _TARGET_BYTES,
+                ),
+                Row(
+                    "wrong links accepted",
+                    f"{values['wrong_accepted']} of {values['wrong']}",
+                    "0",
+                    not values["wrong_accepted"],
+                ),
+                Row("true links rejected", f"{values['true_rejected']} of {values['links'] - values['wrong']}"),
+                Row("drives in the largest component", f"{values['largest']} of {self.drives}"),
+                Row("error of its frames, one Sim(3)", f"{values['ate_m']:.2f} m"),
+                Row("  of each of its drives by itself", f"{values['alone_m']:.2f} m"),
+                Row(
+                    "one drive more",
+                    f"{values['one_more_seconds']:.1f} s",
+                    f"< {_TARGET_ONE_S:.0f} s",
+                    values["one_more_seconds"] < _TARGET_ONE_S,
+                ),
+            ),
+        )
+
+
+def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float]:
+    made = made_up_city(drives, frames, seed)
+    rng = np.random.default_rng([seed, 1])
+    cpu, begin = time.process_time(), time.monotonic()
+    candidates = by_descriptors(made.rows, made.drive, made.frame, _SIMILARITY, _PER_PAIR, _BUDGET)
+    searched = time.monotonic()
+    links = [link for one in candidates if (link := made.link(one, rng)) is not None]
+    true = len(links)
+    links += [made.wrong_link(rng) for _ in range(round(wrong * true / (1 - wrong)))]
+    order = rng.permutation(len(links))
+    linked = time.monotonic()
+    city = solve(made.drives, [links[n] for n in order])
+    solved = time.monotonic()
+    cpu = time.process_time() - cpu
+    accepted = city.accepted
+    component = np.array([drive.component for drive in city.drives])
+    largest = int(np.argmax(np.bincount(component)))
+    whole, alone = _errors(made, city, np.flatnonzero(component == largest))
+    return {
+        "search_seconds": searched - begin,
+        "solve_seconds": solved - linked,
+        "cpu_seconds": cpu,
+        "candidates": len(candidates),
+        "links": len(links),
+        "wrong": len(links) - true,
+        "wrong_accepted": int(accepted[order >= true].sum()),
+        "true_rejected": int((~accepted[order < true]).sum()),
+        "largest": int((component == largest).sum()),
+        "ate_m": whole,
+        "alone_m": alone,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+def _errors(made: MadeUpCity, city: City, drives: NDArray[np.int64]) -> tuple[float, float]:
+    """Root mean square distance of frames from the truth: of these drives after one Sim(3), of each after its own."""
+    found = [city.city_from_camera[n][::DESCRIBED, :3, 3] for n in drives]
+    true = [made.truth[n][:, :3, 3] for n in drives]
+    return _error(np.concatenate(found), np.concatenate(true)), float(
+        np.sqrt(
+            np.mean(
+                [
+                    _error(made.drives[n].world_from_camera[::DESCRIBED, :3, 3], made.truth[n][:, :3, 3]) ** 2
+                    for n in drives
+                ]
+            )
+        )
+    )
+
+
+def _error(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """Root mean square distance (metres) of points (n, 3) from the truth after the Sim(3) that makes it least."""
+    move = fit_similarity(found, true)
+    return float(np.sqrt(((move.apply(found) - true) ** 2).sum(1).mean()))
