@@ -14,7 +14,8 @@ from pipeline.backend.sim3 import Sim3, nearest_rotation
 from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
-from pipeline.fuse.consistent_links import BOUND, Grouping
+from pipeline.fuse.compatible_links import BOUND
+from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions

@@ -40,6 +40,7 @@ function start(city) {
     const drives = mine(city.drives), tiles = mine(city.tiles), links = mine(city.links), changes = mine(city.changes);
     const xs = [], ys = [];
     for (const one of drives) for (const [x, y] of one.path) { xs.push(x); ys.push(-y); }
+    for (const { box: [x0, y0, x1, y1] } of changes) { xs.push(x0, x1); ys.push(-y0, -y1); }
     const low = (v) => v.reduce((a, b) => Math.min(a, b), Infinity), high = (v) => v.reduce((a, b) => Math.max(a, b), -Infinity);
     const span = Math.max(high(xs) - low(xs), high(ys) - low(ys), 1e-6), pad = 0.12 * span;
     all = [low(xs) - pad, low(ys) - pad, high(xs) - low(xs) + 2 * pad, high(ys) - low(ys) + 2 * pad];
@@ -75,7 +76,7 @@ function start(city) {
     const [left, top, width, height] = view.box, wanted = width / 5, power = 10 ** Math.floor(Math.log10(wanted));
     const length = [5, 2, 1].map((n) => n * power).find((n) => n <= wanted) || power, x = left + 0.03 * width, y = top + 0.96 * height;
     box.append(svg("line", { x1: x, x2: x + length, y1: y, y2: y, stroke: "#98a2b0", "stroke-width": 3, "vector-effect": "non-scaling-stroke" }));
-    const text = svg("text", { x, y: y - 0.015 * height, fill: "#98a2b0", "font-size": width / 50 });
+    const text = svg("text", { x, y: y - 0.015 * height, fill: "#98a2b0", "font-size": Math.max(width, height) / 40 });
     text.textContent = frame.on_earth ? (length >= 1000 ? `${length / 1000} km` : `${length} m`) : `${length} units`;
     box.append(text);
   }
