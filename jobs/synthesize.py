@@ -45,7 +45,9 @@ class SynthesizeConfig:
     field_of_view: float | None = None
     """Degrees across of a pinhole; by default drawn from the seed, 76 to 84."""
     bonnet: bool = False
-    """Show the bonnet of the car in the pictures."""
+    """Show the bonnet of the car in the pictures, and write its masks."""
+    bonnet_shake: float = 0.0
+    """Pixels by which the bonnet moves in the pictures at most, as the car pitches and rolls and the camera shakes."""
     orientation: int = 1
     """EXIF orientation (1 to 8) with which frames are stored; readers turn them upright."""
     cameras: int = 1
@@ -96,6 +98,7 @@ def _render(config: SynthesizeConfig) -> None:
                 config.orientation,
                 config.cameras,
                 config.field_of_view,
+                config.bonnet_shake,
             )
             name, done = f"{number:02d}", 0
 

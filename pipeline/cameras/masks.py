@@ -1,4 +1,4 @@
-"""Pictures of what is left out: read for a drive or a frame, brought to the network's pixels, or found by itself.
+"""Pictures of what is left out: read for a drive or a frame, and brought to the network's pixels.
 
 A mask is bool (height, width), True where a pixel counts. As in COLMAP black is left out; a network's pixel counts
 only where nothing under it is black.
@@ -7,7 +7,6 @@ only where nothing under it is black.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ Mask = NDArray[np.bool_]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
 _MOST_PIXELS = 89_478_485
-_BONNET = 0.01  # least share of the picture
 _JPEG_BLACK = 32  # compression leaves no pixel exactly black
 
 
@@ -84,87 +82,3 @@ def rectified_mask(mask: Mask, view: View) -> Mask:
     column = np.clip(place[..., 0], 0, mask.shape[1] - 1)
     row = np.clip(place[..., 1], 0, mask.shape[0] - 1)
     return np.asarray(grown[row, column] & seen)
-
-
-@dataclass(frozen=True)
-class StaticParts:
-    """Limits of `find_static_parts`, on grey values 0 to 255."""
-
-    still: float = 0.3
-    """A pixel is still where its deviation over time is below this share of the picture's median one."""
-    edge: float = 8.0
-    """Jump of the median picture (over two pixels) at a part's border: what stays has a border that stays."""
-    smallest: float = 0.002
-    """Parts below this share of the picture are no bonnet, mirror or time stamp."""
-    calm: float = 2.0
-    """How many times calmer a part at the lower rim is than what is two pixels outside it, where its border is no edge:
-    a bonnet of the road's colour. The calm of the sky fades, as what stands before it comes and goes."""
-    fewest: int = 24
-    """Frames below which nothing is said."""
-
-
-def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -> Mask:
-    """What does not move while the car does, from frames (N, h, w, 3) spread over a drive: True where a pixel counts.
-
-    A pixel of the world shows many things in the course of a drive, one of the bonnet shows the bonnet. The sky shows
-    itself for long, too, but what stands in front of it moves, so that it has no border that stays: of still parts
-    only those count whose border is an edge in the median picture, and what is sharp itself.
-    """
-    limits = limits or StaticParts()
-    count, height, width = pictures.shape[:3]
-    nothing = np.ones((height, width), bool)
-    if count < limits.fewest:
-        return nothing
-    grey = pictures.astype(np.float32).mean(-1)
-    usual, spread = _over_time(grey)
-    # Where the exposure follows the scene the bonnet changes with it; it is still in pictures of equal brightness then.
-    gain = float(np.median(grey)) / np.maximum(np.median(grey, axis=(1, 2)), 1.0)
-    spread = np.minimum(spread, _over_time(grey * gain[:, None, None].clip(0.5, 2.0))[1])
-    typical = float(np.median(spread))
-    if typical < 4.0:  # a drive in fog or at night: nothing moves, so nothing stands out by standing still
-        return nothing
-    still = spread < limits.still * typical
-    step = np.maximum(np.abs(_step(usual, 0)), np.abs(_step(usual, 1)))
-    calm = np.log(spread + 1.0)
-    fade = np.maximum(np.abs(_step(calm, 0)), np.abs(_step(calm, 1)))
-    # What is still and sharp is no part of the world: letters, and the rims that part a black border from the sky.
-    masked = still & (step >= limits.edge)
-    # A road before the car is calm, too: where it runs into the bonnet, half the limit parts them.
-    for calmer in (still, spread < limits.still / 2 * typical):
-        masked |= _bordered(calmer, masked, step, fade, limits)
-    masked = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(masked, 2, mode="edge")))[2:-2, 2:-2]
-    labels, parts = ndimage.label(masked)
-    for number in range(1, parts + 1):
-        if (labels == number).mean() < limits.smallest:
-            masked[labels == number] = False
-    return ~masked
-
-
-def _bordered(
-    still: Mask, sharp: Mask, step: NDArray[np.float32], fade: NDArray[np.float32], limits: StaticParts
-) -> Mask:
-    """The still parts that have a border: an edge in the median picture (`step`), or, at the lower rim, a jump of the
-    log of the spread (`fade`). sharp: what parts them and is found already."""
-    found = np.zeros_like(still)
-    labels, parts = ndimage.label(still & ~sharp)
-    for number in range(1, parts + 1):
-        part = ndimage.binary_dilation(labels == number, iterations=2) & still  # with its rim, which is sharp
-        if part.mean() < limits.smallest:
-            continue
-        border = ndimage.binary_dilation(part) & ~ndimage.binary_erosion(part, border_value=1)
-        is_low = bool(part[-1].any()) and part.mean() >= _BONNET
-        is_calm = is_low and float(np.median(fade[border])) >= np.log(limits.calm)
-        if is_calm or float(np.median(step[border])) >= limits.edge:
-            found |= part
-    return found
-
-
-def _over_time(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The median picture, and how far four fifths of the frames stay from it at most."""
-    usual = np.median(grey, axis=0)
-    return usual, np.quantile(np.abs(grey - usual), 0.8, axis=0)
-
-
-def _step(picture: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Jump over the two neighbours of a pixel."""
-    return np.asarray(ndimage.convolve1d(picture, np.array([1.0, 0.0, -1.0], np.float32), axis=axis, mode="nearest"))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_intrinsics import one_focal, with_known_camera
-from pipeline.cameras.masks import Mask, find_static_parts
+from pipeline.cameras.masks import Mask
+from pipeline.cameras.static_parts import find_static_parts
 from pipeline.cameras.straight_lines import LineEvidence, find_bend
 from pipeline.forward.staging import ChunkPrediction, StagedChunks
 

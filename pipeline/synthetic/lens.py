@@ -1,4 +1,4 @@
-"""A city drive seen through a lens with distortion, or with the car's bonnet in the image.
+"""A city drive seen through a lens with distortion.
 
 The renderer casts rays row by row, which works for pinhole cameras only. The image of another lens is composed of
 pinhole images that look ahead, to the sides, up, down and back: each ray takes its pixel from the one whose axis is
@@ -103,29 +103,6 @@ class LensDrive:
             local = (self._rays @ face)[(self._nearest == number) & self._seen]
             furthest = max(furthest, float(np.abs(local[:, 1] / local[:, 2]).max(initial=0.0)))
         return min(2 * (int(np.ceil(furthest * focal)) + 2), most)
-
-
-def bonnet_mask(seed: int, height: int, width: int) -> NDArray[np.bool_]:
-    """(height, width): True where the car's bonnet is. Its height and shape are drawn from the seed."""
-    random = np.random.default_rng([seed, 71])
-    top, bend, tilt = random.uniform(0.78, 0.88), random.uniform(0.03, 0.1), random.uniform(-0.02, 0.02)
-    x = (np.arange(width) + 0.5) / width * 2 - 1
-    y = (np.arange(height) + 0.5)[:, None] / height
-    return np.asarray(y > top + bend * x**2 + tilt * x)
-
-
-def with_bonnet(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """The frames (n, h, w, 3) with the car's bonnet in front, which reflects the scene weakly."""
-    random = np.random.default_rng([seed, 72])
-    count, height, width, _ = images.shape
-    mask = bonnet_mask(seed, height, width)
-    paint = random.uniform(25, 190, 3)
-    shade = 0.75 + 0.25 * np.linspace(1, 0, height)[:, None, None]
-    mirrored = images[:, ::-1].astype(np.float32).mean(axis=(1, 2), keepdims=True)
-    glossy = images[:, np.clip(height - 1 - np.arange(height), 0, height // 3)].astype(np.float32)
-    painted = paint * shade + 0.06 * (glossy - mirrored) + 0.04 * (mirrored - 128)
-    painted += random.normal(0, 1.5, (count, height, width, 1))
-    return np.where(mask[None, ..., None], painted.clip(0, 255).astype(np.uint8), images)
 
 
 def _six_faces() -> list[NDArray[np.float64]]:

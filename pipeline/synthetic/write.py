@@ -2,6 +2,7 @@
 
 <output>/sequences/<id>/image_0/000000.jpg    colour frames
 <output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
+<output>/sequences/<id>/masks/000000.png      only with a bonnet: black where it is, upright; the form that --masks reads
 <output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (of a lens:
                                               fx,fy,cx,cy,model,params, pixel centres at +0.5)
 <output>/sequences/<id>/times.txt             seconds, one line per frame
@@ -29,14 +30,16 @@ from PIL import Image
 from pipeline import storage
 from pipeline.cameras.orientation import EXIF_ORIENTATION, UPRIGHT, stored
 from pipeline.errors import DriveError
+from pipeline.synthetic.bonnet import bonnet_mask, bonnet_motion, with_bonnet
 from pipeline.synthetic.drive import CityDrive
-from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens, with_bonnet
+from pipeline.synthetic.lens import LensDrive, named_lens
 from pipeline.synthetic.read import DEPTH_PER_METRE
 from pipeline.synthetic.rig import FRONT, RIG_FILE, STEREO_BASELINE_M, rig_cameras, rig_file
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
 _JPEG_QUALITY = 92  # with 4:4:4 the error is below a camera's noise, and the file has a tenth of the size of a PNG
 _BATCH = 8  # frames rendered between two reports of progress
+MASKS = "masks"
 _BEGUN = "rendering.json"  # what is being rendered; removed once drive.json is written
 _FORMAT = 2  # of drive.json; raise it if the appearance of a seed's city or the meaning of a file changes
 
@@ -53,18 +56,25 @@ class DriveSpec:
     lens: str | None = None
     """fisheye, barrel or equirectangular (`named_lens`); None: a pinhole."""
     bonnet: bool = False
-    """Whether the car's bonnet is in the image; it has no depth."""
+    """Whether the car's bonnet is in the image; it has no depth, and its masks are written."""
     orientation: int = 1
     """EXIF orientation in which the frames are stored; readers show them upright."""
     cameras: int = 1
     """Cameras of the car, the front one first (`rig_cameras`)."""
     field_of_view: float | None = None
     """Horizontal, degrees, of a pinhole; None: drawn from the seed between 76 and 84."""
+    bonnet_shake: float = 0.0
+    """Pixels by which the bonnet moves in the image at most, with the car's pitch and roll and the camera's shaking."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a lens with a field of view, which is the lens' own."""
+        """Raises ValueError for a lens with a field of view, which is the lens' own, and for a shaking bonnet that is not
+        there or leaves the image."""
         if self.lens is not None and self.field_of_view is not None:
             raise ValueError(f"field_of_view is of a pinhole; the lens {self.lens} has its own")
+        if not 0 <= self.bonnet_shake < self.height / 4:
+            raise ValueError(f"bonnet_shake must be 0 to a quarter of the height, not {self.bonnet_shake:g}")
+        if self.bonnet_shake and not self.bonnet:
+            raise ValueError("bonnet_shake needs a bonnet; add --bonnet")
 
     def described(self) -> dict[str, object]:
         """Its values for drive.json; what is new and left alone is not said, so that earlier drives stay the same."""
@@ -73,6 +83,8 @@ class DriveSpec:
             del said["field_of_view"]
         if self.cameras == 1:
             del said["cameras"]
+        if not self.bonnet_shake:
+            del said["bonnet_shake"]
         return said
 
 
@@ -101,18 +113,26 @@ def write_drive(
     _check_free(output_uri, sequence, begun, about, drive_id)
     storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
     drive = _drive(spec, device)
+    motion = bonnet_motion(drive.world_from_camera, spec.seed, spec.bonnet_shake)
     others = rig_cameras(spec.cameras)
     for folder in (FRONT, *(camera.folder for camera in others)):
         storage.make_dir(storage.join(sequence, folder))
         storage.make_dir(storage.join(sequence, _depth_folder(folder)))
+    if spec.bonnet:
+        storage.make_dir(storage.join(sequence, MASKS))
     storage.make_dir(storage.join(output_uri, "poses"))
     for first in range(0, spec.frames, _BATCH):
         numbers = range(first, min(first + _BATCH, spec.frames))
         rendered = drive.render(numbers)
         images, depths = rendered.images, rendered.depth
         if spec.bonnet:
-            images = with_bonnet(images, spec.seed)
-            depths = np.where(bonnet_mask(spec.seed, spec.height, spec.width), np.float32(0), depths)
+            moves = motion[numbers.start : numbers.stop]
+            images = with_bonnet(images, spec.seed, moves)
+            bonnets = bonnet_mask(spec.seed, spec.height, spec.width, moves)
+            depths = np.where(bonnets, np.float32(0), depths)
+            for number, bonnet in zip(numbers, bonnets, strict=True):
+                mask = _png(np.where(bonnet, 0, 255).astype(np.uint8))
+                storage.write_bytes_atomically(storage.join(sequence, MASKS, f"{number:06d}.png"), mask)
         _write_frames(sequence, FRONT, numbers, images, depths, spec.orientation)
         for camera in others:
             assert isinstance(drive, CityDrive)  # a lens has no rig
@@ -251,6 +271,10 @@ def _jpeg(image: NDArray[np.uint8], orientation: int = UPRIGHT) -> bytes:
 
 
 def _depth_png(depth: NDArray[np.float32]) -> bytes:
+    return _png(np.round(depth * DEPTH_PER_METRE).astype(np.uint16))
+
+
+def _png(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(np.round(depth * DEPTH_PER_METRE).astype(np.uint16)).save(data, "PNG", compress_level=3)
+    Image.fromarray(values).save(data, "PNG", compress_level=3)
     return data.getvalue()

@@ -3,8 +3,8 @@ import numpy as np
 from pipeline.cameras.camera import Camera
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
 from pipeline.forward.staging import ChunkPrediction, StagedChunks, write_chunk
-from pipeline.synthetic.lens import bonnet_mask, with_bonnet
-from tests.cameras.test_masks import drive
+from pipeline.synthetic.bonnet import bonnet_mask, with_bonnet
+from tests.cameras.test_static_parts import drive
 
 H, W = 64, 128
 

@@ -7,7 +7,8 @@ from pipeline.ingest.drives import find_drive
 from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
 from pipeline.synthetic.drive import CityDrive
-from pipeline.synthetic.lens import LensDrive, bonnet_mask, named_lens
+from pipeline.synthetic.bonnet import bonnet_mask
+from pipeline.synthetic.lens import LensDrive, named_lens
 
 
 @pytest.mark.parametrize("name", ["fisheye", "barrel"])

@@ -1,0 +1,250 @@
+"""Finds what does not move while the car does: bonnet, mirror, time stamp, dirt, black borders.
+
+A pixel of the world shows many things in the course of a drive, one of the bonnet shows the bonnet. Two kinds of
+evidence are used: pixels whose colour stays, with a border that stays, and, for the bonnet, the line across the lower
+part of the picture at which the distribution of colours over time changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+_WIDTH = 160  # columns to which pictures are shrunk about
+_NOISE = 2.0  # least standard deviation of a colour over time: of camera noise and compression
+_QUANTILE = 0.8
+_DEVIATIONS = 1.2816  # of a normal distribution, within which four fifths of it lie
+_OUTLINE = 3  # pixels by which a bonnet's outline may be blurred
+_RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly one of a bonnet
+_MOST = 2.0  # distance beyond which an outline is not surer
+_WEAKER = 0.25  # distance along a part of an outline, over that along its surest parts
+_JUMP = 0.07  # of the height, from one column to the next: there one part of an outline ends
+_UNREST = 0.1  # what a restless pixel below an outline costs it, for each e-fold of restlessness
+_BEND = 0.3  # what a step by one of 64 rows from one column to the next costs an outline
+
+
+@dataclass(frozen=True)
+class StaticParts:
+    """Limits of `find_static_parts`, on colour values 0 to 255."""
+
+    still: float = 0.3
+    """A pixel is still where its deviation over time is below this share of the picture's median one."""
+    edge: float = 8.0
+    """Jump of the median picture (over two pixels) at a part's border: what stays has a border that stays."""
+    smallest: float = 0.002
+    """Parts below this share of the picture are no bonnet, mirror or time stamp."""
+    fewest: int = 24
+    """Frames below which nothing is said."""
+    dim: float = 4.0
+    """Median deviation over time below which a drive is by night or in fog: nothing stands out by standing still."""
+    distance: float = 0.4
+    """Bhattacharyya distance between the colours over time on both sides of a bonnet's outline, at the least."""
+    supported: float = 0.75
+    """Share of the columns of a bonnet whose outline must have that distance."""
+    smallest_bonnet: float = 0.01
+    """Share of the picture that a bonnet has at the least."""
+    highest: float = 0.5
+    """Where a bonnet's outline may lie at the highest, as a share of the picture's height from its top."""
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """A pixel's colours over time: median and standard deviation (h, w, 3), of brightness and two differences."""
+
+    usual: Floats
+    deviation: Floats
+
+    @property
+    def spread(self) -> Floats:
+        """(h, w): over all channels."""
+        return np.sqrt((self.deviation**2).sum(-1))
+
+
+def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -> Mask:
+    """A mask (h, w) from frames (N, h, w, 3) spread over a drive: True where a pixel counts, False where it does not
+    move while the car does."""
+    limits = limits or StaticParts()
+    count, height, width = pictures.shape[:3]
+    nothing = np.ones((height, width), bool)
+    if count < limits.fewest:
+        return nothing
+    factor = max(1, round(width / _WIDTH))
+    colours = _over_time(_shrunk(pictures, factor))
+    typical = float(np.median(colours.spread))
+    if typical < limits.dim:
+        return nothing
+    bonnet = _bonnet(colours, typical, limits)
+    # A calm road looks still as well, just above a bonnet: there its outline decides.
+    near = ndimage.binary_dilation(bonnet, iterations=_OUTLINE)
+    masked = bonnet | _still_parts(colours, typical, limits) & ~near
+    return ~masked.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+
+
+def _shrunk(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Means over blocks of factor x factor pixels; what is left at the right and the lower rim is repeated to a whole
+    block."""
+    if factor == 1:
+        return pictures
+    height, width = pictures.shape[1:3]
+    padded = np.pad(pictures, ((0, 0), (0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
+    rows, columns = padded.shape[1] // factor, padded.shape[2] // factor
+    blocks = padded.reshape(len(padded), rows, factor, columns, factor, 3)
+    return np.stack([block.mean((1, 3)).round().astype(np.uint8) for block in blocks])
+
+
+def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
+    """The colours over time of pictures as they are, or of pictures of equal brightness where the calmest pixels of the
+    lower half are calmer in those: where the exposure follows the scene the bonnet changes with it."""
+    values = np.ascontiguousarray(np.moveaxis(pictures, 0, -1)).astype(np.float32)  # (h, w, 3, N)
+    grey = values.mean(2)
+    level = np.maximum(np.median(grey, axis=(0, 1)), 1.0)
+    gain = (float(np.median(level)) / level).clip(0.5, 2.0).astype(np.float32)
+    low = slice(len(grey) // 2, None)
+    calmest = [float(np.quantile(_statistics(one)[1], 0.1)) for one in (grey[low], grey[low] * gain)]
+    if calmest[1] < calmest[0]:
+        values = values * gain
+    red, green, blue = values[:, :, 0], values[:, :, 1], values[:, :, 2]
+    channels = [_statistics(one) for one in ((red + green + blue) / 3, red - green, blue - (red + green) / 2)]
+    deviation = np.maximum(np.stack([one[1] for one in channels], -1), _NOISE)
+    return _Colours(np.stack([one[0] for one in channels], -1), deviation)
+
+
+def _statistics(channel: Floats) -> tuple[Floats, Floats]:
+    """Median and standard deviation of values over time (..., N); both robust."""
+    count = channel.shape[-1]
+    usual = np.partition(channel, count // 2, axis=-1)[..., count // 2]
+    far = int(_QUANTILE * (count - 1))
+    return usual, np.partition(np.abs(channel - usual[..., None]), far, axis=-1)[..., far] / np.float32(_DEVIATIONS)
+
+
+def _still_parts(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
+    """Parts that are still and have a border that stays. The sky shows itself for long, too, but what stands in front
+    of it moves, so that it has none."""
+    still = colours.spread < limits.still * typical
+    step = _edges(colours.usual)
+    # What is still and sharp is no part of the world: letters, and the rims that part a black border from the sky.
+    masked = still & (step >= limits.edge)
+    masked |= _bordered(still, masked, step, limits)
+    masked = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(masked, 2, mode="edge")))[2:-2, 2:-2]
+    return _without_small(masked, limits.smallest)
+
+
+def _without_small(masked: Mask, smallest: float) -> Mask:
+    labels, _ = ndimage.label(masked)
+    shares = np.bincount(labels.ravel()) / masked.size
+    shares[0] = 0
+    return np.asarray(shares[labels] >= smallest)
+
+
+def _bordered(still: Mask, sharp: Mask, step: Floats, limits: StaticParts) -> Mask:
+    """The still parts whose border is an edge in the median picture. sharp: what parts them and is found already."""
+    found = np.zeros_like(still)
+    labels, parts = ndimage.label(still & ~sharp)
+    for number in range(1, parts + 1):
+        part = ndimage.binary_dilation(labels == number, iterations=2) & still  # with its rim, which is sharp
+        if part.mean() < limits.smallest:
+            continue
+        border = ndimage.binary_dilation(part) & ~ndimage.binary_erosion(part, border_value=1)
+        if float(np.median(step[border])) >= limits.edge:
+            found |= part
+    return found
+
+
+def _bonnet(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
+    """What lies below the line, from one side of the picture or its lower rim to the other, along which the colours
+    over time change most; nothing where they do not change enough along it."""
+    height, width = colours.spread.shape
+    distance = _border_distance(colours)
+    first = int(limits.highest * height)
+    restless = np.maximum(np.log(colours.spread / (_RESTLESS * typical)), 0)
+    below = np.cumsum(restless[::-1], axis=0)[::-1] * 64 / height
+    gain = np.minimum(distance, _MOST) - limits.distance - _UNREST * below
+    rows = np.append(np.arange(first, height), height)
+    gain = np.concatenate([gain[first:], np.zeros((1, width), np.float32)])
+    top = rows[_best_path(gain, _BEND * 64 / height)]
+    evidence = distance[np.minimum(top, height - 1), np.arange(width)]
+    evidence[top == height] = 0.0
+    surest = float(np.quantile(evidence, 0.9))
+    for run in _runs(top, height):
+        inside = np.arange(height)[:, None] >= top[run]
+        is_outline = (evidence[run] >= limits.distance).mean() >= limits.supported
+        is_sure = np.median(evidence[run]) >= max(limits.distance, _WEAKER * surest)
+        if not (is_outline and is_sure and np.median(colours.spread[:, run][inside]) < _RESTLESS * typical):
+            top[run] = height
+    masked = np.arange(height)[:, None] >= top
+    if masked.mean() < limits.smallest_bonnet:
+        return np.zeros((height, width), bool)
+    return _with_outline(masked, top, colours)
+
+
+def _runs(top: NDArray[np.intp], height: int) -> list[slice]:
+    """The columns of an outline between jumps and gaps."""
+    jumps = np.flatnonzero((np.abs(np.diff(top)) > _JUMP * height) | (np.diff(top == height) != 0)) + 1
+    edges = [0, *jumps.tolist(), len(top)]
+    return [slice(first, last) for first, last in pairwise(edges) if top[first] < height]
+
+
+def _with_outline(masked: Mask, top: NDArray[np.intp], colours: _Colours) -> Mask:
+    """A bonnet whose outline lies, in each column, where its colours become those of the world. A camera that shakes
+    blurs it: then the bonnet is where it is in half of the frames."""
+    height, width = masked.shape
+    reach = max(_OUTLINE, round(_OUTLINE * height / 64))
+    column = np.arange(width)
+    own, world = np.minimum(top + reach, height - 1), np.maximum(top - reach, 0)
+    features = np.concatenate([colours.usual, np.log(colours.deviation)], axis=-1)
+    first, last = features[world, column], features[own, column]  # (w, 6)
+    variance = (colours.deviation[own, column] ** 2 + colours.deviation[world, column] ** 2) / 2
+    step = last - first
+    weight = step**2 / np.concatenate([8 * variance, np.full_like(variance, 2.0)], axis=-1)
+    step = np.where(np.abs(step) < 1e-3, 1e-3, step)
+    share = ((features - first) / step).clip(0, 1)
+    is_own = (share * weight).sum(-1) > weight.sum(-1) / 2
+    row = np.arange(height)[:, None]
+    near = (np.abs(row - top) < reach) & (top < height)
+    return np.where(near, is_own, masked)
+
+
+def _border_distance(colours: _Colours) -> Floats:
+    """(h, w): the Bhattacharyya distance between the colours over time of a pixel and those two above it, summed over
+    the channels as if they were independent."""
+    usual, variance = colours.usual, colours.deviation**2
+    up = np.maximum(np.arange(len(usual)) - 2, 0)
+    both = variance + variance[up]
+    moved = (usual - usual[up]) ** 2 / (4 * both)
+    return (moved + np.log(both / (2 * colours.deviation * colours.deviation[up])) / 2).sum(-1)
+
+
+def _best_path(gain: Floats, bend: float) -> NDArray[np.intp]:
+    """The row in each column of the path from left to right with the highest sum of `gain` (rows, columns), less `bend`
+    for each row by which it rises or falls from one column to the next (dynamic programming)."""
+    rows, columns = gain.shape
+    came = np.zeros((rows, columns), np.intp)
+    total = gain[:, 0].astype(np.float64)
+    for column in range(1, columns):
+        value, source = total.copy(), np.arange(rows)
+        for order in (range(1, rows), range(rows - 2, -1, -1)):
+            step = 1 if order.start == 1 else -1
+            for row in order:
+                if value[row - step] - bend > value[row]:
+                    value[row], source[row] = value[row - step] - bend, source[row - step]
+        came[:, column] = source
+        total = value + gain[:, column]
+    path = np.empty(columns, np.intp)
+    path[-1] = int(np.argmax(total))
+    for column in range(columns - 1, 0, -1):
+        path[column - 1] = came[path[column], column]
+    return path
+
+
+def _edges(picture: Floats) -> Floats:
+    """(h, w): the largest jump of any channel over the two neighbours of a pixel."""
+    kernel = np.array([1.0, 0.0, -1.0], np.float32)
+    jumps = [np.abs(ndimage.convolve1d(picture, kernel, axis=axis, mode="nearest")) for axis in (0, 1)]
+    return np.asarray(np.maximum(*jumps).max(-1))
