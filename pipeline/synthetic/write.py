@@ -2,7 +2,7 @@
 
 <output>/sequences/<id>/image_0/000000.jpg    colour frames
 <output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
-<output>/sequences/<id>/masks/000000.png      only with a bonnet: black where it is, upright; the form that --masks reads
+<output>/sequences/<id>/masks/000000.png      only with a bonnet: black where it is, upright, as --masks reads it
 <output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (of a lens:
                                               fx,fy,cx,cy,model,params, pixel centres at +0.5)
 <output>/sequences/<id>/times.txt             seconds, one line per frame
@@ -67,8 +67,8 @@ class DriveSpec:
     """Pixels by which the bonnet moves in the image at most, with the car's pitch and roll and the camera's shaking."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a lens with a field of view, which is the lens' own, and for a shaking bonnet that is not
-        there or leaves the image."""
+        """Raises ValueError for a lens with a field of view, which is the lens' own, and for a bonnet that shakes
+        without being there or by too much."""
         if self.lens is not None and self.field_of_view is not None:
             raise ValueError(f"field_of_view is of a pinhole; the lens {self.lens} has its own")
         if not 0 <= self.bonnet_shake < self.height / 4:

@@ -6,8 +6,8 @@ from pipeline.cameras.rectify import remap_of, view_of
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
-from pipeline.synthetic.drive import CityDrive
 from pipeline.synthetic.bonnet import bonnet_mask
+from pipeline.synthetic.drive import CityDrive
 from pipeline.synthetic.lens import LensDrive, named_lens
 
 
