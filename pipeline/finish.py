@@ -148,6 +148,7 @@ def join_and_publish(
             overwrite=True,
             guard=guard,
             mask=chunks.static,
+            ego=frames.chunks().car_parts(facts.camera_count) if config.publish.with_points else (),
         )
     uri = storage.join(output, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)

@@ -18,7 +18,7 @@ from pipeline.backend import JoinResult, join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
-from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_masks
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri, is_staged_file
 from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
@@ -256,7 +256,10 @@ def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkM
     if asked is None:
         return ChunkMasks(seen)
     if asked == AUTO:
-        return ChunkMasks(seen, static_mask(chunks))
+        found = static_masks(chunks, facts.camera_count)
+        if len(found) == 1:
+            return ChunkMasks(seen, found[0])
+        return ChunkMasks(seen, of_frame=lambda frame: found[frame % len(found)])
     shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), view)
     masks = FrameMasks(storage.absolute(asked), facts.drive_id, facts.frame_uris, shape)
     return ChunkMasks(seen, masks.one, masks.of if masks.one is None else None)

@@ -24,7 +24,7 @@ _DEVIATIONS = 1.2816  # of a normal distribution, within which four fifths of it
 _OUTLINE = 3  # pixels by which a bonnet's outline may be blurred
 _RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly one of a bonnet
 _MOST = 2.0  # distance beyond which an outline is not surer
-_WEAKER = 0.25  # distance along a part of an outline, over that along its surest parts
+_LOW = 0.9  # of the height: where an outline that does not reach the picture's side must end
 _JUMP = 0.07  # of the height, from one column to the next: there one part of an outline ends
 _UNREST = 0.1  # what a restless pixel below an outline costs it, for each e-fold of restlessness
 _BEND = 0.3  # what a step by one of 64 rows from one column to the next costs an outline
@@ -46,11 +46,16 @@ class StaticParts:
     """Median deviation over time below which a drive is by night or in fog: nothing stands out by standing still."""
     distance: float = 0.4
     """Bhattacharyya distance between the colours over time on both sides of a bonnet's outline, at the least."""
+    sure_distance: float = 1.3
+    """The same, as the median along a part of the outline; more where what is below it is not calm."""
+    calm: float = 0.45
+    """Deviation over time of a bonnet with reflections, over the picture's median one; with the shadows of trees and
+    houses it may be more."""
     supported: float = 0.75
-    """Share of the columns of a bonnet whose outline must have that distance."""
+    """Share of the columns of a bonnet whose outline must have `distance`."""
     smallest_bonnet: float = 0.01
     """Share of the picture that a bonnet has at the least."""
-    highest: float = 0.5
+    highest: float = 0.52
     """Where a bonnet's outline may lie at the highest, as a share of the picture's height from its top."""
 
 
@@ -103,11 +108,12 @@ def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
     """The colours over time of pictures as they are, or of pictures of equal brightness where the calmest pixels of the
     lower half are calmer in those: where the exposure follows the scene the bonnet changes with it."""
     values = np.ascontiguousarray(np.moveaxis(pictures, 0, -1)).astype(np.float32)  # (h, w, 3, N)
-    grey = values.mean(2)
+    grey: Floats = values.mean(2, dtype=np.float32)
     level = np.maximum(np.median(grey, axis=(0, 1)), 1.0)
-    gain = (float(np.median(level)) / level).clip(0.5, 2.0).astype(np.float32)
+    gain: Floats = (float(np.median(level)) / level).clip(0.5, 2.0).astype(np.float32)
     low = slice(len(grey) // 2, None)
-    calmest = [float(np.quantile(_statistics(one)[1], 0.1)) for one in (grey[low], grey[low] * gain)]
+    both: tuple[Floats, Floats] = (grey[low], grey[low] * gain)
+    calmest = [float(np.quantile(_statistics(one)[1], 0.1)) for one in both]
     if calmest[1] < calmest[0]:
         values = values * gain
     red, green, blue = values[:, :, 0], values[:, :, 1], values[:, :, 2]
@@ -121,7 +127,8 @@ def _statistics(channel: Floats) -> tuple[Floats, Floats]:
     count = channel.shape[-1]
     usual = np.partition(channel, count // 2, axis=-1)[..., count // 2]
     far = int(_QUANTILE * (count - 1))
-    return usual, np.partition(np.abs(channel - usual[..., None]), far, axis=-1)[..., far] / np.float32(_DEVIATIONS)
+    reach = np.partition(np.abs(channel - usual[..., None]), far, axis=-1)[..., far]
+    return usual, (reach / _DEVIATIONS).astype(np.float32)
 
 
 def _still_parts(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
@@ -171,13 +178,18 @@ def _bonnet(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
     top = rows[_best_path(gain, _BEND * 64 / height)]
     evidence = distance[np.minimum(top, height - 1), np.arange(width)]
     evidence[top == height] = 0.0
-    surest = float(np.quantile(evidence, 0.9))
     for run in _runs(top, height):
         inside = np.arange(height)[:, None] >= top[run]
+        # The kerb of a street that runs straight for long stays, too, but the road before it is less calm.
+        unrest = float(np.median(colours.spread[:, run][inside])) / (limits.calm * typical)
         is_outline = (evidence[run] >= limits.distance).mean() >= limits.supported
-        is_sure = np.median(evidence[run]) >= max(limits.distance, _WEAKER * surest)
-        if not (is_outline and is_sure and np.median(colours.spread[:, run][inside]) < _RESTLESS * typical):
+        if not (is_outline and np.median(evidence[run]) >= limits.sure_distance * max(unrest, 1.0)):
             top[run] = height
+    for first, last in _groups(top < height):
+        left, right = top[first], top[last - 1]
+        # A line on the road ends in the middle of the picture, an outline at its sides or at its lower rim.
+        if (first > 0 and left < _LOW * height) or (last < width and right < _LOW * height):
+            top[first:last] = height
     masked = np.arange(height)[:, None] >= top
     if masked.mean() < limits.smallest_bonnet:
         return np.zeros((height, width), bool)
@@ -189,6 +201,12 @@ def _runs(top: NDArray[np.intp], height: int) -> list[slice]:
     jumps = np.flatnonzero((np.abs(np.diff(top)) > _JUMP * height) | (np.diff(top == height) != 0)) + 1
     edges = [0, *jumps.tolist(), len(top)]
     return [slice(first, last) for first, last in pairwise(edges) if top[first] < height]
+
+
+def _groups(inside: Mask) -> list[tuple[int, int]]:
+    """First column of each row of neighbours that are True (w,), and the one after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _with_outline(masked: Mask, top: NDArray[np.intp], colours: _Colours) -> Mask:

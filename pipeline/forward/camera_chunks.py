@@ -16,6 +16,7 @@ from pipeline.cameras.straight_lines import LineEvidence, find_bend
 from pipeline.forward.staging import ChunkPrediction, StagedChunks
 
 _SAMPLED_FRAMES = 160  # of a drive, from which its static parts are found: 60 MB of the published network's pictures
+_CAR_CHUNKS = 12  # of a drive, in which the car's own parts are looked for where no mask is asked for
 _LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are looked for
 
 
@@ -54,30 +55,42 @@ class ChunkMasks:
         return replace(chunk, depth=depth, confidence=confidence)
 
 
-def static_mask(chunks: StagedChunks) -> Mask:
-    """The parts of the picture that do not move while the car does, from good frames spread over the drive. Reads the
-    chunks that hold these frames."""
-    pictures = sampled_pictures(chunks)
+def static_masks(chunks: StagedChunks, cameras: int = 1, most_chunks: int = _SAMPLED_FRAMES) -> list[Mask]:
+    """Where the pictures of each camera of a drive do not show what does not move while the car does, from good frames
+    spread over the drive. Reads the chunks that hold these frames, at most so many.
+
+    cameras: of a rig, whose frames follow each other instant by instant.
+    """
+    pictures, numbers = sampled_frames(chunks, _SAMPLED_FRAMES, most_chunks, cameras)
     if not len(pictures):
-        return np.ones(chunks[0].depth.shape[1:], bool)
-    return find_static_parts(pictures)
+        return [np.ones(chunks[0].depth.shape[1:], bool)] * cameras
+    return [find_static_parts(pictures[numbers % cameras == camera]) for camera in range(cameras)]
 
 
-def sampled_pictures(
-    chunks: StagedChunks, most: int = _SAMPLED_FRAMES, most_chunks: int = _SAMPLED_FRAMES
-) -> NDArray[np.uint8]:
-    """About `most` good frames spread over the drive as the network saw them (n, h, w, 3); none where no frame is good.
-    Reads the chunks they are in, at most so many."""
+def sampled_pictures(chunks: StagedChunks, most: int, most_chunks: int) -> NDArray[np.uint8]:
+    """The pictures of `sampled_frames`."""
+    return sampled_frames(chunks, most, most_chunks)[0]
+
+
+def sampled_frames(
+    chunks: StagedChunks, most: int, most_chunks: int, cameras: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """About `most` good frames of each camera, spread over the drive, as the network saw them (n, h, w, 3), and their
+    numbers (n,); none where no frame is good. Reads the chunks they are in, at most so many."""
     count = min(len(chunks), most_chunks)
     each = max(1, -(-most // count))
     numbers = np.linspace(0, len(chunks) - 1, count).round()
-    pictures = [chunks[0].rgb[:0]]
+    pictures, frames = [chunks[0].rgb[:0]], [np.zeros(0, np.int64)]
     for number in numbers:
         chunk = chunks[int(number)]
         good = np.flatnonzero(chunk.ok)
         if len(good):
-            pictures.append(chunk.rgb[good[np.linspace(0, len(good) - 1, min(each, len(good))).astype(int)]])
-    return np.concatenate(pictures)
+            instant = chunk.frame_index[good] // cameras
+            there = np.unique(instant)
+            good = good[np.isin(instant, there[np.linspace(0, len(there) - 1, min(each, len(there))).astype(int)])]
+            pictures.append(chunk.rgb[good])
+            frames.append(chunk.frame_index[good].astype(np.int64))
+    return np.concatenate(pictures), np.concatenate(frames)
 
 
 class CameraChunks(Sequence[ChunkPrediction]):
@@ -128,6 +141,13 @@ class CameraChunks(Sequence[ChunkPrediction]):
     def static(self) -> Mask | None:
         """The mask of pixels left out of every frame (False there), given or found; None without."""
         return self._masks.static
+
+    def car_parts(self, cameras: int) -> list[Mask]:
+        """True where the pictures of each of a drive's cameras show what does not move while the car does; none where
+        masks were given or found before."""
+        if self._masks.static is not None or self._masks.of_frame is not None:
+            return []
+        return [~mask for mask in static_masks(self._chunks, cameras, _CAR_CHUNKS)]
 
     def line_evidence(self) -> LineEvidence | None:
         """How much the network's pictures bend lines that are straight in the world; None where they do not tell."""

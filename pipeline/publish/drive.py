@@ -22,6 +22,7 @@ from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive_facts import DriveFacts, JoinLike, RunFacts
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
+from pipeline.publish.pixel_classes import PixelClasses
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median, sky_depth
 from pipeline.publish.poses import path_length, source_intrinsics
 from pipeline.publish.standing import look_at
@@ -58,6 +59,7 @@ def publish_drive(
     overwrite: bool = False,
     guard: Guard = lambda: None,
     mask: NDArray[np.bool_] | None = None,
+    ego: Sequence[NDArray[np.bool_]] = (),
 ) -> Manifest:
     """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
 
@@ -71,7 +73,8 @@ def publish_drive(
     program did not make stay; DriveError is raised where a result would replace one.
 
     guard: called before every change of the output that others see; it may raise. mask (h, w): False for the pixels of
-    the network's pictures that were left out. Raises DriveError for input that does not fit together, StorageError.
+    the network's pictures that were left out. ego: a picture (h, w) for each camera, True where it shows the car
+    itself, whose points are of that class; none where that is not known. Raises DriveError for input that does not fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
@@ -89,6 +92,7 @@ def publish_drive(
             scratch,
             progress,
             guard,
+            ego,
             on_earth=getattr(joined, "georeference", None) is not None,
         )
         tables = _tables(facts, joined, run, trajectory, seen, seen_chunks, points_of_chunk, mask)
@@ -216,6 +220,7 @@ def _write_points(
     scratch: Path,
     progress: Progress | None,
     guard: Guard,
+    ego: Sequence[NDArray[np.bool_]],
     *,
     on_earth: bool,
 ) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
@@ -237,13 +242,8 @@ def _write_points(
                 share = options.confidence_share
                 threshold = confidence_threshold(chunk.confidence[good], chunk.depth[good], share)
                 intrinsics = np.broadcast_to(chunk.intrinsics, (len(index), 3, 3))
-                beyond = sky_depth(
-                    chunk.depth[good],
-                    chunk.confidence[good],
-                    trajectory.world_from_camera[index[good], :3, 3] / np.median(trajectory.depth_scale[index[good]]),
-                    float(intrinsics[good[0], 0, 0]),
-                    options.far,
-                )
+                beyond = sky_depth(chunk.depth[good], chunk.confidence[good], options.far)
+                kinds = PixelClasses(chunk, trajectory, ego)
                 for place in good:
                     frame = int(index[place])
                     block = frame_points(
@@ -257,6 +257,7 @@ def _write_points(
                         frame,
                         number,
                         beyond,
+                        kinds.of(int(place)),
                     )
                     shards.append(block)
                     points += len(block)

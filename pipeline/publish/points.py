@@ -18,7 +18,6 @@ from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.morton import morton_order
 from pipeline.publish.voxels import VoxelFilter
 
-_MOVES_PX = 0.5  # what a point moves by over a chunk, at the least, to have a place
 _FLOATS = ["x", "y", "z", "confidence"]
 _WHOLE = ["r", "g", "b", "frame_index", "chunk_index", "class"]
 
@@ -81,28 +80,11 @@ def confidence_threshold(confidence: NDArray[np.floating], depth: NDArray[np.flo
     return share * median(usable) if usable.size else 0.0
 
 
-def sky_depth(
-    depth: NDArray[np.floating],
-    confidence: NDArray[np.floating],
-    positions: NDArray[np.floating],
-    focal: float,
-    far: float,
-) -> float:
-    """The depth of a chunk beyond which points count as sky; infinity where nothing tells it. It is `far` times the
-    median depth, or less: the depth at which the chunk's whole path moves a point by less than half a pixel. A chunk
-    whose path is shorter than its median depth tells no parallax.
-
-    Args:
-        depth, confidence: (S, h, w) of the frames, in the chunk's units. positions: (S, 3) of their cameras, as well.
-        focal: pixels of the h x w grid.
-    """
+def sky_depth(depth: NDArray[np.floating], confidence: NDArray[np.floating], far: float) -> float:
+    """The depth of a chunk beyond which points count as sky: `far` times the median of its frames (S, h, w), in its
+    units; infinity without any."""
     usable = depth[_usable(depth, confidence)]
-    if not usable.size:
-        return float("inf")
-    middle = median(usable)
-    way = float(np.linalg.norm(np.ptp(positions, axis=0)))
-    parallax = focal * way / _MOVES_PX if way >= middle else float("inf")
-    return min(far * middle, parallax)
+    return far * median(usable) if usable.size else float("inf")
 
 
 def frame_points(
@@ -116,12 +98,14 @@ def frame_points(
     frame_index: int,
     chunk_index: int,
     sky_depth: float = np.inf,
+    kind: NDArray[np.uint8] | None = None,
 ) -> PointBlock:
     """The points of one frame: depth (h, w) unprojected at pixel centres (+0.5), times `depth_scale` (world
     units per chunk unit), moved by world_from_camera (4, 4). intrinsics (3, 3) in pixels of the h x w grid,
     rgb (h, w, 3).
 
-    Points deeper than `sky_depth` (chunk units) are of the class sky. Pixels below `threshold`, without a finite depth
+    kind: the class of each pixel (h, w), unknown by default; where it is unknown, points deeper than `sky_depth` (chunk
+    units) are of the class sky. Pixels below `threshold`, without a finite depth
     above zero or without a finite confidence give no point.
     """
     height, width = depth.shape
@@ -146,7 +130,9 @@ def frame_points(
     block.confidence[:] = confidence.reshape(-1)[places]
     block.frame_index[:] = frame_index
     block.chunk_index[:] = chunk_index
-    block.kind[:] = np.where(distance > sky_depth, schema.SKY, schema.UNKNOWN)
+    if kind is not None:
+        block.kind[:] = kind.reshape(-1)[places]
+    block.kind[(block.kind == schema.UNKNOWN) & (distance > sky_depth)] = schema.SKY
     # the network's exp() can overflow float32 after scaling; such a point is dropped
     finite = np.isfinite(block.xyz).all(axis=0)
     return block if finite.all() else block.take(np.flatnonzero(finite))

@@ -177,15 +177,16 @@ class PublishedDrive:
         frames: tuple[int, int] | None = None,
         far: float | None = None,
         sky: bool = False,
+        ego: bool = False,
     ) -> pa.Table:
         """The points asked for (all by default), columns as asked (all of schema.POINTS by default).
 
         box: lowest and highest corner in the world frame. frames: seen in these, the second not among them. voxel: one
         point a cube of this side, the most confident. far: without unsure points further away than this many times the
-        median distance (see Selection). sky: points of that class, too. The whole answer is in memory:
+        median distance (see Selection). sky, ego: points of these classes, too. The whole answer is in memory:
         `point_batches` goes through large ones. ValueError for an unknown column or an invalid box.
         """
-        selection = Selection(frames, box, min_confidence, None, far, sky)  # type: ignore[arg-type]
+        selection = Selection(frames, box, min_confidence, None, far, sky, ego)  # type: ignore[arg-type]
         wanted = _columns(columns)
         if voxel is None:
             parts = list(self.select(selection, wanted))
@@ -211,13 +212,14 @@ class PublishedDrive:
         frames: tuple[int, int] | None = None,
         far: float | None = None,
         sky: bool = False,
+        ego: bool = False,
     ) -> Iterator[pa.Table]:
         """`points` piece by piece in bounded memory, in the order of the files: a row group (some 65,536 rows) at a
         time, with `voxel` a million points before thinning.
 
         With `voxel` there is one point a cube, the most confident of the piece that comes to the cube first.
         """
-        selection = Selection(frames, box, min_confidence, voxel, far, sky)  # type: ignore[arg-type]
+        selection = Selection(frames, box, min_confidence, voxel, far, sky, ego)  # type: ignore[arg-type]
         return self.select(selection, columns)
 
     def select(self, selection: Selection, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -266,7 +268,7 @@ class PublishedDrive:
 
     def _rows(self, selection: Selection, wanted: list[str]) -> Iterator[pa.Table]:
         limits = selection.limits()
-        needed = _columns([*wanted, *limits, *([] if selection.sky else ["class"])])
+        needed = _columns([*wanted, *limits, *(["class"] if selection.left_out else [])])
         if selection.far is not None:
             needed = _columns([*needed, *AXES, "confidence", "frame_index"])
         kind = _points_schema(wanted)
@@ -280,8 +282,8 @@ class PublishedDrive:
                     for name, (low, high) in limits.items():
                         values = table[name].to_numpy()
                         inside &= (values >= low) & (values <= high)
-                    if not selection.sky:
-                        inside &= table["class"].to_numpy() != schema.SKY
+                    for kind_left in selection.left_out:
+                        inside &= table["class"].to_numpy() != kind_left
                     if selection.far is not None:
                         inside &= self._near_or_sure(table, selection.far)
                     if not inside.all():

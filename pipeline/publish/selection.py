@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline import schema
+
 BoxLike = Sequence[Sequence[float]]
 """Lowest and highest corner, ((x, y, z), (x, y, z)) in the world frame; points on its faces are inside."""
 
@@ -33,6 +35,8 @@ class Selection:
 
     sky: bool = False
     """Points of the class sky, too: too far, or without parallax."""
+    ego: bool = False
+    """Points of the class ego, too: the car's own parts, as its bonnet."""
 
     def __post_init__(self) -> None:
         if self.frames is not None and not (len(self.frames) == 2 and 0 <= self.frames[0] < self.frames[1]):
@@ -43,6 +47,11 @@ class Selection:
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be above zero, got {value}")
         self.limits()
+
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """Classes of points that are not wanted."""
+        return tuple(kind for kind, wanted in ((schema.SKY, self.sky), (schema.EGO, self.ego)) if not wanted)
 
     def limits(self) -> Limits:
         """The part of it that column statistics can decide."""

@@ -1,7 +1,7 @@
 import numpy as np
 
 from pipeline.cameras.camera import Camera
-from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_mask
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_masks
 from pipeline.forward.staging import ChunkPrediction, StagedChunks, write_chunk
 from pipeline.synthetic.bonnet import bonnet_mask, with_bonnet
 from tests.cameras.test_static_parts import drive
@@ -66,5 +66,5 @@ def test_masked_pixels_have_neither_depth_nor_confidence(tmp_path):
 
 
 def test_the_bonnet_is_found_in_staged_pictures(tmp_path):
-    found, truth = ~static_mask(staged(tmp_path)), bonnet_mask(0, H, W)
+    found, truth = ~static_masks(staged(tmp_path))[0], bonnet_mask(0, H, W)
     assert (found & truth).sum() / (found | truth).sum() > 0.9

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import tyro
 
+from pipeline import schema
 from pipeline.errors import StorageError
 from pipeline.publish import PublishConfig
 from pipeline.publish.points import (
@@ -176,12 +177,16 @@ def test_points_beyond_the_limit_are_of_the_class_sky():
     assert (block.kind == (depth.reshape(-1) > 4.0)).all() and 0 < block.kind.sum() < len(block)
 
 
-def test_sky_begins_at_far_times_the_median_or_where_nothing_moves():
+def test_a_pixel_s_class_is_that_of_its_point():
+    chunk, pose = one_frame()
+    depth, kind = chunk.depth[0], np.zeros(chunk.depth[0].shape, np.uint8)
+    kind[-1], kind[0] = schema.EGO, schema.SKY
+    block = frame_points(depth, chunk.confidence[0], chunk.rgb[0], chunk.intrinsics[0], pose, 1.0, 0.0, 0, 0, 0.5, kind)
+    assert (block.kind == np.where(kind == schema.EGO, schema.EGO, schema.SKY).reshape(-1)).all()
+
+
+def test_sky_begins_at_far_times_the_median():
     depth = np.full((2, 4, 4), 10.0)
     depth[:, 0] = 500.0
-    confidence = np.full(depth.shape, 5.0)
-    still, moving = np.zeros((2, 3)), np.array([[0.0, 0, 0], [0, 0, 12.0]])
-    assert sky_depth(depth, confidence, still, 100.0, 20.0) == 200.0
-    assert sky_depth(depth, confidence, moving, 100.0, 20.0) == 200.0  # by parallax the limit would be 2400
-    assert sky_depth(depth, confidence, moving, 4.0, 20.0) == 96.0  # half a pixel over 12 units
-    assert sky_depth(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), still, 100.0, 20.0) == np.inf
+    assert sky_depth(depth, np.full(depth.shape, 5.0), 20.0) == 200.0
+    assert sky_depth(np.full((1, 2, 2), np.nan), np.ones((1, 2, 2)), 20.0) == np.inf
