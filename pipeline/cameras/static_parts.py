@@ -115,9 +115,10 @@ def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
     both: tuple[Floats, Floats] = (grey[low], grey[low] * gain)
     calmest = [float(np.quantile(_statistics(one)[1], 0.1)) for one in both]
     if calmest[1] < calmest[0]:
-        values = values * gain
+        values *= gain
     red, green, blue = values[:, :, 0], values[:, :, 1], values[:, :, 2]
-    channels = [_statistics(one) for one in ((red + green + blue) / 3, red - green, blue - (red + green) / 2)]
+    opponent: tuple[Floats, ...] = ((red + green + blue) / 3, red - green, blue - (red + green) / 2)
+    channels = [_statistics(one) for one in opponent]
     deviation = np.maximum(np.stack([one[1] for one in channels], -1), _NOISE)
     return _Colours(np.stack([one[0] for one in channels], -1), deviation)
 
