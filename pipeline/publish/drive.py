@@ -74,7 +74,8 @@ def publish_drive(
 
     guard: called before every change of the output that others see; it may raise. mask (h, w): False for the pixels of
     the network's pictures that were left out. ego: a picture (h, w) for each camera, True where it shows the car
-    itself, whose points are of that class; none where that is not known. Raises DriveError for input that does not fit together, StorageError.
+    itself, whose points are of that class; none where that is not known. Raises DriveError for input that does not
+    fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
