@@ -85,10 +85,11 @@ def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = 
     typical = float(np.median(colours.spread))
     if typical < limits.dim:
         return nothing
-    bonnet = _bonnet(colours, typical, limits)
+    still = _still_parts(colours, typical, limits)
+    bonnet = _bonnet(colours, still, typical, limits)
     # A calm road looks still as well, just above a bonnet: there its outline decides.
     near = ndimage.binary_dilation(bonnet, iterations=_OUTLINE)
-    masked = bonnet | _still_parts(colours, typical, limits) & ~near
+    masked = bonnet | still & ~near
     return ~masked.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
 
 
@@ -117,8 +118,8 @@ def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
     if calmest[1] < calmest[0]:
         values *= gain
     red, green, blue = values[:, :, 0], values[:, :, 1], values[:, :, 2]
-    opponent: tuple[Floats, ...] = ((red + green + blue) / 3, red - green, blue - (red + green) / 2)
-    channels = [_statistics(one) for one in opponent]
+    opponent = ((red + green + blue) / 3, red - green, blue - (red + green) / 2)
+    channels = [_statistics(one.astype(np.float32)) for one in opponent]
     deviation = np.maximum(np.stack([one[1] for one in channels], -1), _NOISE)
     return _Colours(np.stack([one[0] for one in channels], -1), deviation)
 
@@ -165,9 +166,9 @@ def _bordered(still: Mask, sharp: Mask, step: Floats, limits: StaticParts) -> Ma
     return found
 
 
-def _bonnet(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
+def _bonnet(colours: _Colours, still: Mask, typical: float, limits: StaticParts) -> Mask:
     """What lies below the line, from one side of the picture or its lower rim to the other, along which the colours
-    over time change most; nothing where they do not change enough along it."""
+    over time change most; nothing where they do not change enough along it. still: parts that are found already."""
     height, width = colours.spread.shape
     distance = _border_distance(colours)
     first = int(limits.highest * height)
@@ -184,7 +185,9 @@ def _bonnet(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
         # The kerb of a street that runs straight for long stays, too, but the road before it is less calm.
         unrest = float(np.median(colours.spread[:, run][inside])) / (limits.calm * typical)
         is_outline = (evidence[run] >= limits.distance).mean() >= limits.supported
-        if not (is_outline and np.median(evidence[run]) >= limits.sure_distance * max(unrest, 1.0)):
+        above = still[np.maximum(top[run] - 2, 0), np.arange(run.start, run.stop)]
+        is_lower_rim = unrest > 1 and above.mean() > 0.5  # of a time stamp, with the world below it
+        if is_lower_rim or not (is_outline and np.median(evidence[run]) >= limits.sure_distance * max(unrest, 1.0)):
             top[run] = height
     for first, last in _groups(top < height):
         left, right = top[first], top[last - 1]
