@@ -66,5 +66,9 @@ def test_masked_pixels_have_neither_depth_nor_confidence(tmp_path):
 
 
 def test_the_bonnet_is_found_in_staged_pictures(tmp_path):
-    found, truth = ~static_masks(staged(tmp_path))[0], bonnet_mask(0, H, W)
-    assert (found & truth).sum() / (found | truth).sum() > 0.9
+    raw, truth = staged(tmp_path, 5), bonnet_mask(0, H, W)
+    for cameras in (1, 2):
+        for found in CameraChunks(raw, None).car_parts(cameras):
+            assert (found & truth).sum() / (found | truth).sum() > 0.9
+    assert [(mask == ~found).all() for mask in static_masks(raw, 2)] == [True, True]
+    assert CameraChunks(raw, None, ChunkMasks(None, truth)).car_parts(1) == []

@@ -268,19 +268,25 @@ def test_the_example_reads_a_drive_and_draws_it(output, tmp_path, capsys):
     assert np.asarray(Image.open(tmp_path / "drive.png")).std() > 5
 
 
-def test_points_of_the_sky_are_left_out_by_default(tmp_path):
+def test_points_of_the_sky_and_of_the_car_are_left_out_unless_asked_for(tmp_path):
     drive = small_drive(40, height=20, width=24, size=20)
     for chunk in (drive.chunks[k] for k in range(len(drive.chunks))):
         assert float(np.max(chunk.depth)) < 20 * float(np.median(chunk.depth))
+    ego = np.zeros((20, 24), bool)
+    ego[15:] = True
     options = PublishConfig(confidence_share=0.0, far=1.2)
-    manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, options, drive.run)
+    manifest = publish_drive(str(tmp_path), drive.facts, drive.chunks, drive.joined, options, drive.run, ego=[ego])
     opened = open_drive(str(tmp_path), manifest.drive_id)
-    everything, near = opened.points(sky=True), opened.points()
-    sky = everything["class"].to_numpy() == schema.SKY
+    everything, near = opened.points(sky=True, ego=True), opened.points()
+    kind = everything["class"].to_numpy()
+    sky = kind != schema.UNKNOWN
+    assert (kind == schema.EGO).mean() == pytest.approx(0.25, abs=0.01) and (kind == schema.SKY).any()
+    assert set(opened.points(sky=True)["class"].to_pylist()) == {schema.UNKNOWN, schema.SKY}
+    assert set(opened.points(ego=True)["class"].to_pylist()) == {schema.UNKNOWN, schema.EGO}
     assert everything.num_rows == manifest.counts.points and 0 < sky.sum() < len(sky)
     assert near.num_rows == (~sky).sum() and set(near["class"].to_pylist()) == {schema.UNKNOWN}
     assert sum(part.num_rows for part in opened.point_batches(columns=["x"])) == near.num_rows
-    assert opened.points(columns=["class"], sky=True).num_rows == everything.num_rows
+    assert opened.points(columns=["class"], sky=True, ego=True).num_rows == everything.num_rows
 
 
 def test_older_results_whose_points_have_no_class_are_read(tmp_path):

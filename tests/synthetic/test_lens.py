@@ -4,9 +4,10 @@ from PIL import Image
 
 from pipeline.cameras.rectify import remap_of, view_of
 from pipeline.ingest.drives import find_drive
+from pipeline.ingest.frame_masks import FrameMasks, FrameShape
 from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
-from pipeline.synthetic.bonnet import bonnet_mask
+from pipeline.synthetic.bonnet import bonnet_mask, bonnet_motion
 from pipeline.synthetic.drive import CityDrive
 from pipeline.synthetic.lens import LensDrive, named_lens
 
@@ -28,14 +29,19 @@ def test_a_rectified_lens_image_equals_that_of_a_pinhole(name):
 
 
 def test_a_written_lens_drive_brings_its_calibration_and_its_orientation(tmp_path):
-    spec = DriveSpec(3, 2, 48, 64, 1, "barrel", True, 6)
+    spec = DriveSpec(3, 2, 48, 64, 1, "barrel", True, 6, bonnet_shake=2.0)
     sequence = write_drive(spec, str(tmp_path), "00")
     drive = find_drive(sequence)
     assert (drive.source_width, drive.source_height, drive.orientation) == (64, 48, 6)
     assert drive.camera.camera.params == (-0.3, 0, 0, 0) and drive.camera.camera.model == "radtan"
     truth = read_drive(sequence)
     np.testing.assert_allclose(truth.intrinsics, drive.camera.camera.matrix, rtol=1e-9)
-    assert (truth.depth(0)[bonnet_mask(3, 48, 64)] == 0).all()
+    motion = bonnet_motion(LensDrive(3, 2, named_lens("barrel", 64, 48)).world_from_camera, 3, 2.0)
+    assert np.abs(motion).max() <= 2 and np.abs(np.diff(motion, axis=0)).max() > 0
+    masks = FrameMasks(f"{sequence}/masks", "00", drive.frame_uris(), FrameShape((64, 48), (64, 48), None))
+    for frame, bonnet in enumerate(bonnet_mask(3, 48, 64, motion)):
+        np.testing.assert_array_equal(masks.of(frame), ~bonnet)
+        assert (truth.depth(frame)[bonnet] == 0).all()
     assert decode_segment(segment_of(drive, 0, range(2), range(2), 32, 48)).ok.all()
 
 
