@@ -29,6 +29,7 @@ _MISFIT = 0.1  # spread of the fixes about the trajectory, over their extent, be
 _FEWEST_USED = 0.4  # share of the fixes within the drive that must agree with it
 _NOTED_SHARE = 0.05  # of fixes that contradict the images, beyond which a user is told
 _WIDER_S = 30.0  # clock offset that is tried to explain fixes that do not fit: GPS time is 18 s ahead of UTC
+_FEWEST_FOR_CLOCK = 6  # fixes; a search for the clock offset over fewer finds chance
 _BORDER = 0.95  # share of the clock window, beyond which a larger offset may be the true one
 _LEAST_COVER = 0.5  # share of the drive between its first and last fix, below which a user is told
 _FEET = 3.5  # quick error upwards over that sideways; feet that are taken for metres have 4 to 7, receivers 1 to 3
@@ -111,6 +112,8 @@ def _aligned(
 ) -> Alignment | str:
     rotation, position = track.poses(solution.state)
     fixes = chosen.thinned
+    if len(fixes) < _FEWEST_FOR_CLOCK:
+        window_s = 0.0  # they fit with any offset
     return align_to_fixes(
         track.time_s,
         position,

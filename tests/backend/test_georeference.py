@@ -31,20 +31,20 @@ def drive(make, gnss_of):
 
 
 @pytest.fixture(scope="module")
-def plain(drive):
-    """The drive without positions."""
-    return join_chunks(drive[0].chunks)
+def placed(drive):
+    """The drive joined with its fixes."""
+    scenario, time_s, gnss = drive
+    return join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss)))
 
 
 def columns(gnss):
     return [np.asarray(a, float) for a in (gnss.time, gnss.latitude, gnss.longitude, gnss.altitude, gnss.accuracy)]
 
 
-def test_a_drive_with_fixes_is_in_metres_east_north_up_where_they_say(drive):
-    scenario, time_s, gnss = drive
-    joined = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=Fixes(*columns(gnss)))
-    found = joined.georeference
-    assert found is not None and not joined.relative_because
+def test_a_drive_with_fixes_is_in_metres_east_north_up_where_they_say(drive, placed):
+    scenario = drive[0]
+    found = placed.georeference
+    assert found is not None and not placed.relative_because
     assert found.enu_from_camera.shape == (600, 4, 4) and found.used.mean() > 0.8
     truth = np.asarray(scenario.world_from_cam)[:, :3, 3]
     length = np.linalg.norm(np.diff(truth, axis=0), axis=1).sum()
@@ -58,10 +58,11 @@ def test_a_drive_with_fixes_is_in_metres_east_north_up_where_they_say(drive):
     assert (found.position_deviation_m > 0).all() and (found.position_deviation_m < 20).all()
 
 
-def test_without_fixes_nothing_changes(drive, plain):
+def test_without_fixes_times_change_nothing(drive):
     scenario, time_s, _ = drive
-    same = join_chunks(scenario.chunks, frame_time_s=time_s)
-    np.testing.assert_array_equal(plain.world_from_camera, same.world_from_camera)
+    few = scenario.chunks[:3]
+    same = join_chunks(few, frame_time_s=time_s)
+    np.testing.assert_array_equal(join_chunks(few).world_from_camera, same.world_from_camera)
     assert same.georeference is None
 
 
@@ -91,14 +92,13 @@ def test_an_antenna_at_the_camera_is_left_there_and_one_that_is_given_where_it_w
         np.testing.assert_allclose(found.lever_m, said, atol=1e-6)
 
 
-def test_speeds_in_another_unit_have_no_say_beside_fixes(drive):
+def test_speeds_in_another_unit_have_no_say_beside_fixes(drive, placed):
     scenario, time_s, gnss = drive
     speed = np.linalg.norm(np.gradient(np.asarray(scenario.world_from_cam)[:, :3, 3], 0.1, axis=0), axis=1)
     fixes = Fixes(*columns(gnss))
-    alone = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=fixes).georeference
     wrong = join_chunks(scenario.chunks, frame_time_s=time_s, fixes=fixes, speed=Speed(time_s, 3.6 * speed))
-    assert np.isnan(wrong.georeference.speed_factor)
-    np.testing.assert_array_equal(wrong.georeference.enu_from_camera, alone.enu_from_camera)
+    assert np.isnan(wrong.georeference.speed_factor) and "in km/h" in wrong.georeference.notes[0]
+    np.testing.assert_array_equal(wrong.georeference.enu_from_camera, placed.georeference.enu_from_camera)
 
 
 def test_a_speed_holds_the_scale_of_a_drive_that_ends_in_a_tunnel_though_its_wheels_are_worn(make, gnss_of):
@@ -122,7 +122,7 @@ def test_a_speed_holds_the_scale_of_a_drive_that_ends_in_a_tunnel_though_its_whe
 
 @pytest.mark.parametrize("noise", [{"wander": 0.001, "white": 0.001}, {"wander": 0.5, "white": 0.1}])
 def test_a_straight_road_at_one_speed_neither_rolls_the_car_nor_moves_its_clock(drives, gnss_of, noise):
-    frames = 600
+    frames = 390
     truth = np.tile(np.eye(4), (frames, 1, 1))
     truth[:, 2, 3] = np.arange(frames)
     rng, time_s = np.random.default_rng(1), np.arange(frames) * 0.1
