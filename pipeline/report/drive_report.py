@@ -363,7 +363,8 @@ def _results(view: DriveView, compared: Compared) -> list[Json]:
 
 def _made(view: DriveView) -> list[Json]:
     manifest = view.drive.manifest
-    figures = manifest.quality.get("figures")
+    figures, said = manifest.quality.get("figures"), manifest.quality.get("notes")
+    notes = said if isinstance(said, Sequence) and not isinstance(said, str) else ()
     rows: list[Json] = [
         ["input", str(manifest.input.get("uri"))],
         ["published", manifest.published_at],
@@ -376,7 +377,7 @@ def _made(view: DriveView) -> list[Json]:
     return (
         rows
         + _place_rows(view)
-        + [["note", str(note)] for note in manifest.quality.get("notes", ())]
+        + [["note", str(note)] for note in notes]
         + [
             [name.replace("_", " "), f"{value:.4g}"]
             for name, value in (figures.items() if isinstance(figures, Mapping) else ())

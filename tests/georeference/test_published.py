@@ -74,6 +74,7 @@ def test_positions_that_lie_with_the_frames_georeference_what_was_published(rela
     assert drive.manifest.counts.path_length == pytest.approx(length, rel=0.05)
     assert verify_drive(str(out), "drive-1").problems == ()
     assert b"east, north, up" in poses.schema.metadata[b"world_frame"]
+    assert not any("positions" in note for note in drive.manifest.quality["notes"])
     # the points stand with the cameras
     points = np.stack([drive.points(columns=["x", "y", "z"])[axis].to_numpy() for axis in "xyz"], -1)
     assert np.linalg.norm(np.median(points, axis=0) - np.median(xyz, axis=0)) < 100
@@ -88,23 +89,21 @@ def test_positions_none_makes_it_relative_again_and_its_identity_what_it_was(rel
     assert after.origin is None and after.manifest.identity == before.identity
 
 
-def test_a_file_that_holds_none_is_named_and_the_drive_goes_on_relative(relative, capsys):
+def test_files_that_cannot_be_used_are_named_and_the_drive_goes_on_relative(relative, made, capsys):
     folder, out = relative
+    _, gnss = made
     (folder / "gps.csv").write_text("time,lat,lon\n")
     drive = again(out)
     assert drive.origin is None
     assert any("a header and no rows" in note for note in drive.manifest.quality["notes"])
     assert "gps.csv" in capsys.readouterr().out
-
-
-def test_fixes_of_another_day_are_named_and_the_drive_goes_on_relative(relative, made):
-    folder, out = relative
-    _, gnss = made
     rows = np.stack([gnss.time + 86_400, gnss.latitude, gnss.longitude], 1)
     np.savetxt(folder / "gps.csv", rows, "%.9f", ",", header="t,lat,lon", comments="")
     drive = again(out)
     assert drive.origin is None and any("not used" in note for note in drive.manifest.quality["notes"])
     assert drive.positions is not None and not drive.positions["used"].to_numpy(zero_copy_only=False).any()
+    assert realign.main(["--output", str(out), "--drive", "drive-1", "--positions.file", "/nowhere/gps.csv"]) == 1
+    assert "/nowhere/gps.csv is not there" in capsys.readouterr().err
 
 
 def test_the_speed_alone_makes_a_drive_metric(relative, made):
@@ -124,9 +123,3 @@ def test_the_speed_alone_makes_a_drive_metric(relative, made):
     length = np.linalg.norm(np.diff(place, axis=0), axis=1).sum()
     assert drive.origin is None and drive.manifest.metric["source"] == "speed"
     assert drive.manifest.counts.path_length == pytest.approx(length, rel=0.015)
-
-
-def test_a_positions_file_that_is_not_there_is_an_error(relative, capsys):
-    _, out = relative
-    assert realign.main(["--output", str(out), "--drive", "drive-1", "--positions.file", "/nowhere/gps.csv"]) == 1
-    assert "/nowhere/gps.csv is not there" in capsys.readouterr().err
