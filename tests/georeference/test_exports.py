@@ -29,6 +29,7 @@ def placed(shared, tmp_path_factory):
     """A published drive with positions, and its export to all formats of maps."""
     root = tmp_path_factory.mktemp("placed")
     scenario, gnss = scenario_and_fixes(shared)
+    gnss.latitude[10:12] += 5e-4  # multipath: 55 m north
     folder, out = root / "drive-1", root / "out"
     folder.mkdir()
     write_gps(folder / "gps.csv", gnss)
@@ -248,6 +249,7 @@ def test_the_report_has_north_fixes_and_what_made_it_metric(placed):
     assert (
         len(fixes) == len(view.fixes) > 20 and sum(one[2] for one in fixes) == drive.manifest.georeference["fixes_used"]
     )
+    assert [one[2] for one in view.fixes][10:12] == [False, False]
     rows = dict(_place_rows(view))
     assert rows["scale from"].startswith("fixes, to") and "gps.csv" in rows["positions"]
     names = [one.name for one in drive_figures(view, Compared(None, (), None, None, view.length, True))]
