@@ -22,6 +22,8 @@ _NOISE = 2.0  # least standard deviation of a colour over time: of camera noise 
 _QUANTILE = 0.8
 _DEVIATIONS = 1.2816  # of a normal distribution, within which four fifths of it lie
 _OUTLINE = 3  # pixels by which a bonnet's outline may be blurred
+_MOVING = 0.5  # share of a part's surroundings that moves
+_STRONG = 60.0  # jump of brightness at a border that no cloud has
 _RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly one of a bonnet
 _MOST = 2.0  # distance beyond which an outline is not surer
 _LOW = 0.9  # of the height: where an outline that does not reach the picture's side must end
@@ -37,7 +39,10 @@ class StaticParts:
     still: float = 0.3
     """A pixel is still where its deviation over time is below this share of the picture's median one."""
     edge: float = 8.0
-    """Jump of the median picture (over two pixels) at a part's border: what stays has a border that stays."""
+    """Jump of brightness over two pixels, in three of four frames, at a part's border: what stays has a border that
+    stays."""
+    border: float = 20.0
+    """The same, as the median along a part's border: the edges of clouds are weaker."""
     smallest: float = 0.002
     """Parts below this share of the picture are no bonnet, mirror or time stamp."""
     fewest: int = 24
@@ -46,7 +51,7 @@ class StaticParts:
     """Median deviation over time below which a drive is by night or in fog: nothing stands out by standing still."""
     distance: float = 0.4
     """Bhattacharyya distance between the colours over time on both sides of a bonnet's outline, at the least."""
-    sure_distance: float = 1.3
+    sure_distance: float = 1.5
     """The same, as the median along a part of the outline; more where what is below it is not calm."""
     calm: float = 0.45
     """Deviation over time of a bonnet with reflections, over the picture's median one; with the shadows of trees and
@@ -55,16 +60,18 @@ class StaticParts:
     """Share of the columns of a bonnet whose outline must have `distance`."""
     smallest_bonnet: float = 0.01
     """Share of the picture that a bonnet has at the least."""
-    highest: float = 0.52
+    highest: float = 0.57
     """Where a bonnet's outline may lie at the highest, as a share of the picture's height from its top."""
 
 
 @dataclass(frozen=True)
 class _Colours:
-    """A pixel's colours over time: median and standard deviation (h, w, 3), of brightness and two differences."""
+    """A pixel's colours over time: median and standard deviation (h, w, 3), of brightness and two differences; edges
+    (h, w): the jump of brightness that most frames have there (`_edges`)."""
 
     usual: Floats
     deviation: Floats
+    edges: Floats
 
     @property
     def spread(self) -> Floats:
@@ -121,7 +128,8 @@ def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
     opponent = ((red + green + blue) / 3, red - green, blue - (red + green) / 2)
     channels = [_statistics(one.astype(np.float32)) for one in opponent]
     deviation = np.maximum(np.stack([one[1] for one in channels], -1), _NOISE)
-    return _Colours(np.stack([one[0] for one in channels], -1), deviation)
+    usual = np.stack([one[0] for one in channels], -1)
+    return _Colours(usual, deviation, _edges(grey, usual))
 
 
 def _statistics(channel: Floats) -> tuple[Floats, Floats]:
@@ -135,12 +143,12 @@ def _statistics(channel: Floats) -> tuple[Floats, Floats]:
 
 def _still_parts(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
     """Parts that are still and have a border that stays. The sky shows itself for long, too, but what stands in front
-    of it moves, so that it has none."""
+    of it moves, so that it has none; and clouds are surrounded by sky, which is still as they are."""
     still = colours.spread < limits.still * typical
-    step = _edges(colours.usual)
-    # What is still and sharp is no part of the world: letters, and the rims that part a black border from the sky.
-    masked = still & (step >= limits.edge)
-    masked |= _bordered(still, masked, step, limits)
+    sharp = still & (colours.edges >= limits.edge)
+    letters = ndimage.binary_closing(np.pad(sharp, 3, mode="edge"), np.ones((3, 3), bool))[3:-3, 3:-3]
+    masked = _bordered(letters, still, colours.edges, limits)
+    masked |= _bordered(still & ~sharp, still, colours.edges, limits)
     masked = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(masked, 2, mode="edge")))[2:-2, 2:-2]
     return _without_small(masked, limits.smallest)
 
@@ -152,17 +160,23 @@ def _without_small(masked: Mask, smallest: float) -> Mask:
     return np.asarray(shares[labels] >= smallest)
 
 
-def _bordered(still: Mask, sharp: Mask, step: Floats, limits: StaticParts) -> Mask:
-    """The still parts whose border is an edge in the median picture. sharp: what parts them and is found already."""
+def _bordered(candidates: Mask, still: Mask, edges: Floats, limits: StaticParts) -> Mask:
+    """The connected candidates whose border is an edge in most frames, with something around them that moves, or whose
+    edge is as strong as no cloud's."""
     found = np.zeros_like(still)
-    labels, parts = ndimage.label(still & ~sharp)
-    for number in range(1, parts + 1):
-        part = ndimage.binary_dilation(labels == number, iterations=2) & still  # with its rim, which is sharp
-        if part.mean() < limits.smallest:
+    labels, _ = ndimage.label(candidates, np.ones((3, 3), bool))
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        around = tuple(slice(max(one.start - 5, 0), one.stop + 5) for one in place)
+        own = labels[around] == number
+        part = ndimage.binary_dilation(own, iterations=2) & still[around]  # with its rim, which is sharp
+        if part.sum() < limits.smallest * still.size:
             continue
         border = ndimage.binary_dilation(part) & ~ndimage.binary_erosion(part, border_value=1)
-        if float(np.median(step[border])) >= limits.edge:
-            found |= part
+        ring = ndimage.binary_dilation(part, iterations=3) & ~ndimage.binary_dilation(part)
+        strength = float(np.median(edges[around][border])) if border.any() else 0.0
+        moves = float((~still[around])[ring].mean()) if ring.any() else 0.0
+        if strength >= limits.border and (moves >= _MOVING or strength >= _STRONG):
+            found[around] |= part
     return found
 
 
@@ -265,8 +279,17 @@ def _best_path(gain: Floats, bend: float) -> NDArray[np.intp]:
     return path
 
 
-def _edges(picture: Floats) -> Floats:
-    """(h, w): the largest jump of any channel over the two neighbours of a pixel."""
-    kernel = np.array([1.0, 0.0, -1.0], np.float32)
-    jumps = [np.abs(ndimage.convolve1d(picture, kernel, axis=axis, mode="nearest")) for axis in (0, 1)]
-    return np.asarray(np.maximum(*jumps).max(-1))
+def _edges(grey: Floats, usual: Floats) -> Floats:
+    """(h, w): the jump over the two neighbours of a pixel, along rows or columns, that brightness over time (h, w, N)
+    has in three of four frames at least, and that the median picture (h, w, channels) has in a channel as well."""
+    rare = grey.shape[-1] // 4
+    often = np.partition(_jumps(grey), rare, axis=-1)[..., rare]
+    return np.asarray(np.minimum(often, _jumps(usual).max(-1)))
+
+
+def _jumps(values: Floats) -> Floats:
+    """Largest jump over the two neighbours of a pixel, along rows or columns, of values (h, w, n)."""
+    down = np.abs(np.roll(values, -1, 0) - np.roll(values, 1, 0))
+    across = np.abs(np.roll(values, -1, 1) - np.roll(values, 1, 1))
+    down[[0, -1]] = across[:, [0, -1]] = 0.0
+    return np.asarray(np.maximum(down, across))
