@@ -67,3 +67,19 @@ def float32_products_stay_as_they_were() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(before)
     torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@pytest.fixture
+def without_a_compiler():
+    """torch.compile finds no C++ compiler and no kernels compiled before.
+
+    This uses torch's own patch function: torch's settings are not in the module's __dict__, so pytest's monkeypatch
+    (since 9.2) believes they did not exist and deletes them for all later tests of the process.
+    """
+    import torch
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
+        yield
+    torch._dynamo.reset()

@@ -134,7 +134,7 @@ with Ledger(sys.argv[1], run.info) as ledger, metrics_of(ledger, every_s=0.5):
 def test_a_real_head_shows_every_metric_of_the_dashboard(tmp_path):
     from tests.fleet.runs import made_up_run
 
-    with local_head() as head:
+    with local_head({"RAY_metrics_report_interval_ms": "1000"}) as head:  # of itself Ray reports every ten seconds
         environment = {**head.environment, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": head.gcs}
         script = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path), str(ROOT)], env=environment, cwd=ROOT)
         try:

@@ -1,5 +1,6 @@
 """Real gloo processes: any number of ranks gives the numbers of one rank, and no rank waits after a failure."""
 
+import multiprocessing
 import socket
 import tempfile
 from datetime import timedelta
@@ -28,8 +29,11 @@ def free_port() -> int:
 def on_ranks(world_size, function, *args):
     """Run function(rank, world_size, queue, *args) in real processes; return their results in order of rank."""
     # a large result would fill the pipe and block the process that writes it
+    # processes are forked from a server that has loaded torch and never used it: a fresh one loads it for seconds
+    multiprocessing.set_forkserver_preload(["torch", "torch.distributed", "models.reconstructor", "ray.train"])
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_member, (world_size, free_port(), function, folder, args), nprocs=world_size)
+        arguments = (world_size, free_port(), function, folder, args)
+        mp.start_processes(_member, arguments, nprocs=world_size, start_method="forkserver")
         return {rank: torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(world_size)}
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._inductor.config as inductor
 
 from models import Reconstructor
 from models.checkpoint import load_published
@@ -25,19 +24,6 @@ def tiny() -> Reconstructor:
 def state() -> dict[str, torch.Tensor]:
     """The tiny network's tensors under their published names. Shared: copy before changing."""
     return made_up_state(DATA / "tiny.manifest.json")
-
-
-@pytest.fixture
-def without_a_compiler():
-    """torch.compile finds no C++ compiler and no kernels compiled before.
-
-    This uses torch's own patch function: torch's settings are not in the module's __dict__, so pytest's monkeypatch
-    (since 9.2) believes they did not exist and deletes them for all later tests of the process.
-    """
-    torch._dynamo.reset()
-    with inductor.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
-        yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture(autouse=True, scope="module")
