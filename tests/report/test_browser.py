@@ -35,7 +35,7 @@ def site(tmp_path_factory):
     publish(folder / "chunk", folder / "source", config={**CONFIG, "memory_scope": "chunk"}, noise=0.05, seed=1)
     (folder / "speed.json").write_text(json.dumps({"what": "drive", "runs": [{"frames": 300, "seconds": 3.0}]}))
     assert report.main(["--output", str(folder / "out"), "--site", str(folder / "www")]) == 0
-    arguments = ["--output", str(folder / "out"), "--site", str(folder / "www"), "--drive", "bend", "--points", "8000"]
+    arguments = ["--output", str(folder / "out"), "--site", str(folder / "www"), "--drive", "bend", "--points", "4000"]
     compared = ["--compare", f"without memory={folder / 'chunk'}", "--truth", str(truth_file(folder / "truth.txt"))]
     assert report.main([*arguments, *compared, "--benchmark", str(folder / "speed.json")]) == 0
     server = make_server(folder / "www", "127.0.0.1", 0)
@@ -89,7 +89,7 @@ def opened(browser, base, width, height):
 
 def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     base = site[1]
-    one = opened(browser, base, 1440, 1000)
+    one = opened(browser, base, 1200, 760)
     page = one.page
 
     # the canvas shows the scene
@@ -139,7 +139,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.keyboard.press(" ")
     until(page, "window.report.frame > 2")
     page.keyboard.press(" ")
-    screenshot(page, "report-1440")
+    screenshot(page, "report-1200")
 
     # layers: the other result's trajectory can be hidden
     page.keyboard.press("o")
@@ -163,7 +163,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
         "without memory",
     ]
     page.wait_for_timeout(300)
-    screenshot(page, "comparison-1440")
+    screenshot(page, "comparison-1200")
 
     # figures exist and are drawn
     page.locator("#figures").scroll_into_view_if_needed()
@@ -173,7 +173,7 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     page.locator("#figures figure.wide").scroll_into_view_if_needed()
     until(page, "[...document.querySelectorAll('#figures img')].every((i) => i.complete && i.naturalWidth)")
     assert page.evaluate("document.querySelector('#figures .wide img').naturalWidth") == 960
-    screenshot(page, "figures-1440")
+    screenshot(page, "figures-1200")
     assert one.wrong == []
     page.close()
 
@@ -268,10 +268,10 @@ def test_live_draws_the_drive_and_its_switches_change_the_picture(site, browser)
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     aside = view.poses[view.known][:, :3, 3] + 4 * view.step
-    server = start_live(view, "127.0.0.1", port, 8000, [OtherPath("without memory", (255, 160, 40), aside)])
+    server = start_live(view, "127.0.0.1", port, 4000, [OtherPath("without memory", (255, 160, 40), aside)])
     try:
         base = f"http://127.0.0.1:{port}"
-        one = watched(browser, base, 1200, 800)
+        one = watched(browser, base, 800, 600)
         page = one.page
         page.goto(base)
         page.wait_for_selector("canvas[data-engine]")
@@ -282,7 +282,7 @@ def test_live_draws_the_drive_and_its_switches_change_the_picture(site, browser)
         controls = {handle.label: handle for handle in server.gui._gui_input_handle_from_uuid.values()}
         controls["points by"].value = "chunk"
         assert changed(page, before)
-        screenshot(page, "live-1200")
+        screenshot(page, "live-800")
         page.close()
     finally:
         server.stop()
