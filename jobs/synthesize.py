@@ -18,6 +18,7 @@ from pipeline.common.progress import Reporter
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
 from pipeline.synthetic import DriveSpec, read_drive, write_drive
+from pipeline.synthetic.one_city import CityDriveSpec
 from pipeline.synthetic.rig import MOST_CAMERAS
 
 
@@ -52,6 +53,15 @@ class SynthesizeConfig:
     """EXIF orientation (1 to 8) with which frames are stored; readers turn them upright."""
     cameras: int = 1
     """Cameras of the car, at most 6: 2 are a stereo pair, 3 and more look around (pipeline/synthetic/rig.py)."""
+    city: int | None = None
+    """Seed of one city through whose same streets all drives go, each from a start, in a lane and at a speed of its
+    own; by default each drive has a city of its own. sequences/ID/city.json says where each starts."""
+    opposite: int = 0
+    """With --city: so many of the drives, the last ones, go the other way."""
+    lights: int = 1
+    """With --city: different lights (sun, sky, weather) that the drives take in turn."""
+    parked: int | None = None
+    """With --city: number of the drive (from 0) in which a car is parked that is not there in the others."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render: cpu or cuda."""
 
@@ -71,6 +81,16 @@ class SynthesizeConfig:
             raise ValueError(f"cameras must be 1 to {MOST_CAMERAS}, not {self.cameras}")
         if self.cameras > 1 and self.lens is not None:
             raise ValueError("several cameras have no lens; leave out --lens or --cameras")
+        if self.city is None and (self.opposite or self.lights != 1 or self.parked is not None):
+            raise ValueError("--opposite, --lights and --parked are of drives through one city; give --city SEED")
+        if self.city is not None and self.lens is not None:
+            raise ValueError("drives through one city have no lens; leave out --lens or --city")
+        if not 0 <= self.opposite <= self.drives:
+            raise ValueError(f"opposite must be 0 to {self.drives} (the drives), not {self.opposite}")
+        if self.lights < 1:
+            raise ValueError(f"lights must be at least 1, not {self.lights}")
+        if self.parked is not None and not 0 <= self.parked < self.drives:
+            raise ValueError(f"parked must be a drive, 0 to {self.drives - 1}, not {self.parked}")
         if not 1 <= self.orientation <= 8:
             raise ValueError(f"orientation must be 1 to 8, not {self.orientation}")
 
@@ -99,6 +119,7 @@ def _render(config: SynthesizeConfig) -> None:
                 config.cameras,
                 config.field_of_view,
                 config.bonnet_shake,
+                _in_city(config, number),
             )
             name, done = f"{number:02d}", 0
 
@@ -111,6 +132,14 @@ def _render(config: SynthesizeConfig) -> None:
     finally:
         reporter.close()
     show(summary(sequences, time.monotonic() - begin))
+
+
+def _in_city(config: SynthesizeConfig, number: int) -> CityDriveSpec | None:
+    if config.city is None:
+        return None
+    light = None if number % config.lights == 0 else config.city + number % config.lights
+    opposite = number >= config.drives - config.opposite
+    return CityDriveSpec(config.city, 0, opposite, light, number == config.parked)
 
 
 def summary(sequences: list[str], seconds: float) -> str:

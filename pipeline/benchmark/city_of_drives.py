@@ -185,7 +185,7 @@ def _driven(truth: Array, rng: np.random.Generator) -> JoinResult:
         np.array([chunk.scale for chunk in chunks])[owner],
         np.zeros(count, bool),
         tuple(chunks),
-        tuple((int(a), int(min(a + _CHUNK, count) - 1)) for a in starts),
+        tuple((a, min(a + _CHUNK, count) - 1) for a in starts.tolist()),
         tuple(edges),
         (),
         1.0,

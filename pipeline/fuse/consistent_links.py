@@ -23,7 +23,7 @@ from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
 _AT_ONCE, _CLEAR = 16, 0.6  # in a larger city: links asked about at once, share of them that needs no rival
-_LOCALLY = 3  # steps by which a group is solved around new links
+_LOCALLY, _WHOLLY_FEW, _WHOLLY_MANY = 2, 15, 4  # most steps of a solution: at new links, of few chunks, of many
 _FEW, _SMALL = 400, 80  # chunks of a city, and of a group of a larger one, that always take part all together
 
 
@@ -136,7 +136,8 @@ class Grouping:
         """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
-        self._put(nodes, settled(state, own, rows, held=[0]))
+        most = _WHOLLY_FEW if self.is_few else _WHOLLY_MANY
+        self._put(nodes, settled(state, own, rows, held=[0], iterations=most))
 
     @property
     def is_few(self) -> bool:

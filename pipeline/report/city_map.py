@@ -71,7 +71,7 @@ def city_data(city: PublishedCity, site: Path) -> dict[str, object]:
         "counts": dict(city.manifest.counts),
         "notes": list(city.manifest.notes),
         "drives": drives,
-        **_links(city, {one["id"]: one["frame"] for one in drives}, place),  # type: ignore[misc]
+        **_links(city, {one["id"]: one["frame"] for one in drives}, place),
         "tiles": [
             {"frame": tile.frame, "x": tile.x, "y": tile.y, "points": tile.file.rows, "drives": len(tile.drives)}
             for tile in city.manifest.tiles
@@ -84,7 +84,8 @@ def _links(
     city: PublishedCity, frame_of: Mapping[str, str], place: Mapping[tuple[str, int], list[float]]
 ) -> dict[str, object]:
     """Links that the pictures bear out, accepted or not; candidates that were none are counted by their reason."""
-    drawn, apart, other = [], 0, Counter[str]()
+    drawn: list[dict[str, object]] = []
+    apart, other = 0, Counter[str]()
     for row in city.links.to_pylist():
         ends = [(row[f"{end}_drive"], row[f"{end}_frame"]) for end in ("first", "second")]
         if not row["verified"]:

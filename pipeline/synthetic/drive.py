@@ -39,7 +39,9 @@ class CityDrive:
 
     The world frame is that of the city (z up, the ground at 0). A pixel's colour is the mean of `supersample`^2 rays;
     its depth is that of the ray through its centre. `field_of_view` is horizontal, in degrees; None draws it from the
-    seed, between 76 and 84. With a `city_seed`, the city depends on it and `seed` determines the route only. Everything
+    seed, between 76 and 84. With a `city_seed`, the city depends on it and `seed` determines the route only; `streets`,
+    `opposite`: see `drive_route`; `light`: seed of sun and sky, by default the city's; `parked`: see `build_city`.
+    Everything
     is a function of the arguments: on one device, frame 7 has the same bytes whether it is rendered alone or with
     others. Raises ValueError for fewer than 1 frame, an image side below 8 pixels, a supersample below 1 or a field of
     view outside 20 to 140 degrees.
@@ -55,6 +57,10 @@ class CityDrive:
         supersample: int = 1,
         field_of_view: float | None = None,
         city_seed: int | None = None,
+        streets: int | None = None,
+        opposite: bool = False,
+        light: int | None = None,
+        parked: tuple[float, float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         if height < 8 or width < 8:
@@ -71,15 +77,15 @@ class CityDrive:
             supersample,
         )
         self.device = torch.device(device)
-        self.city = build_city(seed if city_seed is None else city_seed)
-        self.route = drive_route(self.city, frames, seed)
+        self.city = build_city(seed if city_seed is None else city_seed, parked=parked)
+        self.route = drive_route(self.city, frames, seed, streets=streets, opposite=opposite)
         self.world_from_camera = self.route.world_from_camera
         drawn = float(np.random.default_rng([seed, 6]).uniform(76.0, 84.0))
         angle = drawn if field_of_view is None else field_of_view
         self.focal = width / 2 / float(np.tan(np.radians(angle) / 2))
         self.intrinsics = np.array([[self.focal, 0, width / 2], [0, self.focal, height / 2], [0, 0, 1.0]])
         self._scene = Scene.of(self.city, self.device)
-        self._shader = Shader(self.city, self.device)
+        self._shader = Shader(self.city, self.device, light)
 
     def render(self, frame_numbers: Sequence[int] | range) -> RenderedFrames:
         """The frames with these numbers, in this order. Raises IndexError for a number outside [0, frames)."""

@@ -275,6 +275,11 @@ def _car(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: fl
     builder.box(x, y, 0.0, (long + 0.1, wide + 0.15, 0.02), shade, yaw)  # its shadow, 2 cm high
 
 
+def park(builder: Builder, rng: np.random.Generator, x: float, y: float, yaw: float) -> None:
+    """One parked car at a place."""
+    _car(builder, rng, x, y, yaw)
+
+
 def _lamp(
     builder: Builder,
     rng: np.random.Generator,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.synthetic.furnish import CityStyle, furnish_block, furnish_crossings, furnish_street
+from pipeline.synthetic.furnish import CityStyle, furnish_block, furnish_crossings, furnish_street, park
 from pipeline.synthetic.solids import Builder, Ellipsoids, FloatArray, IntArray, Quads
 from pipeline.synthetic.streets import LANE_WIDTH, PARKING_WIDTH
 
@@ -43,8 +43,9 @@ class CityLayout:
     solid: FloatArray
 
 
-def build_city(seed: int, extent: int = 7) -> CityLayout:
-    """The city of a seed, with `extent` streets in each direction (at least 4).
+def build_city(seed: int, extent: int = 7, parked: tuple[float, float, float] | None = None) -> CityLayout:
+    """The city of a seed, with `extent` streets in each direction (at least 4). parked: x, y (metres) and heading
+    (radians) of one parked car more.
 
     Equal seeds give equal cities on every machine. Raises ValueError for fewer than four streets: a drive needs a block
     to drive around, and blocks behind it to see.
@@ -72,6 +73,8 @@ def build_city(seed: int, extent: int = 7) -> CityLayout:
                 span = (other[k] + other_half[k], other[k + 1] - other_half[k + 1])
                 furnish_street(builder, rng, style, vertical, float(line), float(half), span, pavement)
     furnish_crossings(builder, rng, streets_x, streets_y, half_x, half_y)
+    if parked is not None:
+        park(builder, np.random.default_rng([seed, 9]), *parked)
     quads, leaves, quad_start, leaf_start, sphere = builder.arrays()
     return CityLayout(
         seed,

@@ -56,8 +56,8 @@ class Weather:
 class Light:
     """The weather of a city as tensors on a device, with a map of the shadows of houses and trees."""
 
-    def __init__(self, city: CityLayout, noise: NoiseAtlas, device: torch.device) -> None:
-        self.weather = Weather.from_seed(city.seed)
+    def __init__(self, city: CityLayout, noise: NoiseAtlas, device: torch.device, seed: int | None = None) -> None:
+        self.weather = Weather.from_seed(city.seed if seed is None else seed)
         self.noise = noise
 
         def column(values: FloatArray) -> Tensor:

@@ -31,13 +31,21 @@ class Route:
     speed: FloatArray
 
 
-def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
-    """A drive of `frames` frames through the city. Equal arguments give equal routes. Raises ValueError if frames <
-    1."""
+def drive_route(
+    city: CityLayout, frames: int, seed: int, *, streets: int | None = None, opposite: bool = False
+) -> Route:
+    """A drive of `frames` frames through the city. Equal arguments give equal routes.
+
+    streets: drives of the same number go through the same streets, each with its own start, place in the lane and
+    speed; opposite: this one the other way, in the other lane. Raises ValueError if frames < 1.
+    """
     if frames < 1:
         raise ValueError(f"a drive needs at least 1 frame, got {frames}")
     rng = np.random.default_rng([seed, 2])
-    path, stops = plan_path(city, frames * MAX_SPEED + 60.0, rng)
+    if streets is None:
+        path, stops = plan_path(city, frames * MAX_SPEED + 60.0, rng)
+    else:
+        path, stops = _along_streets(city, frames, rng, streets, opposite)
     speed, travelled = _speed_along(path, stops, frames, rng)
     where = np.arange(len(path)) * _STEP
     x, y = np.interp(travelled, where, path[:, 0]), np.interp(travelled, where, path[:, 1])
@@ -51,6 +59,27 @@ def drive_route(city: CityLayout, frames: int, seed: int) -> Route:
     height = rng.uniform(1.45, 1.75) + 0.012 * smooth[2] * moving
     poses = _poses(np.stack([x, y, height], 1), yaw + np.radians(0.15) * smooth[3] * moving, pitch, roll)
     return Route(poses, np.arange(frames, dtype=np.float64) * FRAME_SECONDS, speed)
+
+
+def common_path(city: CityLayout, frames: int, streets: int) -> FloatArray:
+    """The path (P, 2) that drives of `frames` frames through the same streets share, a sample every 0.1 m."""
+    return plan_path(city, frames * MAX_SPEED + 60.0, np.random.default_rng([streets, 8]))[0]
+
+
+def _along_streets(
+    city: CityLayout, frames: int, rng: np.random.Generator, streets: int, opposite: bool
+) -> tuple[FloatArray, FloatArray]:
+    path = common_path(city, frames, streets)
+    if opposite:  # the part that drives in the other direction get to
+        path = path[: int(0.6 * frames / _STEP)][::-1]
+    tangent = np.gradient(path, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    right = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
+    aside = rng.uniform(-0.4, 0.4) + (LANE_WIDTH if opposite else 0.0)
+    start = int(rng.uniform(0, 20.0) / _STEP)
+    shifted = _resample(_smoothed(path + aside * right))[start:]
+    light = rng.uniform(0.2, 0.8) * len(shifted) * _STEP
+    return shifted, np.array([light] if rng.random() < 0.5 else [])
 
 
 def _poses(position: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray) -> FloatArray:

@@ -31,10 +31,10 @@ _DOUBLE = 0.22  # outer edge of a double centre line, metres from the middle
 class Shader:
     """Textures and light of a city on one device; `colours` computes the colours of hits."""
 
-    def __init__(self, city: CityLayout, device: torch.device) -> None:
+    def __init__(self, city: CityLayout, device: torch.device, light: int | None = None) -> None:
         self.device = device
         self.noise = NoiseAtlas.from_seed(city.seed, device)
-        self.light = Light(city, self.noise, device)
+        self.light = Light(city, self.noise, device, light)
 
         def real(array: FloatArray) -> Tensor:
             return torch.tensor(array, dtype=torch.float32).contiguous().to(device)

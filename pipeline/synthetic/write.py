@@ -10,6 +10,7 @@
                                               identity
 <output>/sequences/<id>/cam_left/, ...        frames of further cameras (image_1/: of a stereo pair); depth_cam_left/
 <output>/sequences/<id>/rig_config.json       poses of the cameras, as COLMAP has them; only with several cameras
+<output>/sequences/<id>/city.json             of several drives through one city: where it starts there
 <output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
 unfinished
 """
@@ -33,6 +34,7 @@ from pipeline.errors import DriveError
 from pipeline.synthetic.bonnet import bonnet_mask, bonnet_motion, with_bonnet
 from pipeline.synthetic.drive import CityDrive
 from pipeline.synthetic.lens import LensDrive, named_lens
+from pipeline.synthetic.one_city import CityDriveSpec, parking_place
 from pipeline.synthetic.read import DEPTH_PER_METRE
 from pipeline.synthetic.rig import FRONT, RIG_FILE, STEREO_BASELINE_M, rig_cameras, rig_file
 
@@ -41,6 +43,8 @@ _JPEG_QUALITY = 92  # with 4:4:4 the error is below a camera's noise, and the fi
 _BATCH = 8  # frames rendered between two reports of progress
 MASKS = "masks"
 _BEGUN = "rendering.json"  # what is being rendered; removed once drive.json is written
+CITY_FILE = "city.json"
+"""Where a drive through a common city starts in it: `city_from_first` (4 x 4, metres), and what it was made of."""
 _FORMAT = 2  # of drive.json; raise it if the appearance of a seed's city or the meaning of a file changes
 
 
@@ -66,9 +70,14 @@ class DriveSpec:
     bonnet_shake: float = 0.0
     """Pixels by which the bonnet moves in the image at most, with the car's pitch and roll and the camera's shaking."""
 
+    city: CityDriveSpec | None = None
+    """One of several drives through the same streets of one city; None: a city of its own, of the drive's seed."""
+
     def __post_init__(self) -> None:
-        """Raises ValueError for a lens with a field of view, which is the lens' own, and for a bonnet that shakes
-        without being there or by too much."""
+        """Raises ValueError for a lens with a field of view, which is the lens' own, or in a common city, and for a
+        bonnet that shakes without being there or by too much."""
+        if self.lens is not None and self.city is not None:
+            raise ValueError("drives through one city are of pinholes; leave out the lens")
         if self.lens is not None and self.field_of_view is not None:
             raise ValueError(f"field_of_view is of a pinhole; the lens {self.lens} has its own")
         if not 0 <= self.bonnet_shake < self.height / 4:
@@ -85,6 +94,8 @@ class DriveSpec:
             del said["cameras"]
         if not self.bonnet_shake:
             del said["bonnet_shake"]
+        if self.city is None:
+            del said["city"]
         return said
 
 
@@ -148,6 +159,10 @@ def write_drive(
     }
     if others:
         texts[storage.join(sequence, RIG_FILE)] = rig_file(others)
+    if spec.city is not None:
+        known = {"city_from_first": drive.world_from_camera[0].tolist(), **asdict(spec.city)}
+        known["parked"] = list(parking_place(spec.city, spec.frames)) if spec.city.parked else None
+        texts[storage.join(sequence, CITY_FILE)] = json.dumps(known, indent=1) + "\n"
     texts[marker] = json.dumps(about, indent=1) + "\n"
     for uri, text in texts.items():
         storage.write_bytes_atomically(uri, text.encode())
@@ -210,6 +225,7 @@ def _refuse_another(marker: str, about: dict[str, object], drive_id: str) -> Non
 
 def _drive(spec: DriveSpec, device: str) -> CityDrive | LensDrive:
     if spec.lens is None:
+        city = spec.city
         return CityDrive(
             spec.seed,
             spec.frames,
@@ -217,6 +233,11 @@ def _drive(spec: DriveSpec, device: str) -> CityDrive | LensDrive:
             spec.width,
             supersample=spec.supersample,
             field_of_view=spec.field_of_view,
+            city_seed=None if city is None else city.city,
+            streets=None if city is None else city.streets,
+            opposite=city is not None and city.opposite,
+            light=None if city is None else city.light,
+            parked=parking_place(city, spec.frames) if city is not None and city.parked else None,
             device=device,
         )
     lens = named_lens(spec.lens, spec.width, spec.height)
