@@ -9,6 +9,7 @@ import pytest
 from pipeline.backend.sim3 import Sim3, fit_similarity, rotation_exp
 from pipeline.common.progress import Reporter
 from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.fuse.change import GONE
 from pipeline.synthetic import CityDrive
 from pipeline.synthetic.one_city import CityDriveSpec, parking_place
 from tests.fuse.rendered_drives import publish
@@ -63,8 +64,7 @@ def test_rendered_drives_through_one_city_meet_and_the_car_that_one_saw_is_its_c
         low, high = (np.array([one[f"{end}_{axis}"] for axis in "xyz"]) for end in ("low", "high"))
         where = move.apply((low + high)[None] / 2)[0]
         away = float(np.hypot(where[0] - parked[0], where[1] - parked[1]))
-        print(
-            f"change {one['class']} in {one['drive_id']} not in {one['other_id']}: {one['points']} points, {away:.1f} m off"
-        )
+        kind = "gone" if one["class"] == GONE else "new"
+        print(f"{kind} in {one['drive_id']}, not in {one['other_id']}: {one['points']} points, {away:.1f} m off")
         assert one["drive_id"] == "c" and away < 3.0
     assert changes

@@ -23,7 +23,7 @@ from pipeline.publish import open_drive
 from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"similarity": 0.4, "tile": 20.0, "voxel": 0.2}
+SETTINGS = {"similarity": 0.4, "tile": 20.0, "voxel": 0.2, "copc": False, "change": False}  # these: test_versions
 
 
 @pytest.fixture(scope="module")
