@@ -33,14 +33,14 @@ RANGE_M = 30.0
 """Cameras look so far, metres (or what a city's frame has for one)."""
 _CELL = np.radians(1.0)  # of a camera's picture of ranges
 _LEVELS = 4  # a near point covers up to 2^3 cells
-_SHARE, _CUBES = 0.05, 4.0  # behind a point: by so much of its range and so many cubes; nearer is the same surface
+_SHARE, _CUBES = 0.05, 2.0  # behind a point: by so much of its range and so many cubes; nearer is the same surface
 _FILLED = 5  # of the nine cells around a direction that something was seen in
 _VIEWS = 64  # cameras of a drive that are asked about one tile
 _THROUGH = 3  # cameras that must look through a point
 _MET = 0.2  # of those that may have met a surface there
 _OWN_FRAMES = 4  # frames before and behind a camera's own whose points it saw at that time
 _OWN_THROUGH = 2  # cameras of its own drive that look through a point that moved
-_APART = 4.0  # cubes: points nearer than this to another drive's are no change
+_APART = 2.0  # cubes: points nearer than this to another drive's are no change
 _LINK = 4.0  # cubes between points of one object
 _NEARLY = 0.7  # of what the best camera looks through
 _LEAST_POINTS, _LEAST_EXTENT = 25, 5.0  # of an object; extent of its second longest side, cubes
