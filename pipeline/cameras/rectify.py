@@ -1,9 +1,9 @@
 """A lens' picture made a pinhole's, at the network's size, in one step: which view is taken, and the remap itself.
 
-The view looks along the lens' axis, so that poses are of the original camera (of a sphere's picture there are four
-views, each a camera of its own); its principal point is the middle of
-its picture and its pixels are square. A picture that is much larger than the view is first shrunk by a whole factor
-(means over blocks, which costs no interpolation), then every pixel of the view is looked up once, bicubic.
+The view looks along the axis of the lens, so that poses are of the original camera (spherical images have four
+views, each a camera of its own). Its principal point is the middle of its picture, and its pixels are square. A picture
+that is much larger than the view is first shrunk by a whole factor (means over blocks, which costs no interpolation).
+Then every pixel of the view is looked up once, bicubic.
 """
 
 from __future__ import annotations

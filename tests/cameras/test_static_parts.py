@@ -50,3 +50,20 @@ def test_a_car_that_stands_or_drives_by_night_hides_nothing():
     assert find_static_parts(np.repeat(frames[:1], 40, 0)).all()
     assert find_static_parts(frames // 64).all()
     assert find_static_parts(with_bonnet(frames[:10], 5)).all()  # too few to say
+
+
+def test_clouds_that_stand_still_are_not_part_of_the_car():
+    frames = drive(40)
+    clouds = np.kron(np.random.default_rng(2).integers(0, 2, (6, 32)), np.ones((2, 4), bool)).astype(bool)
+    frames[:, :12][:, clouds] = 225
+    assert find_static_parts(frames).all()
+
+
+def test_large_pictures_are_searched_in_small_ones():
+    frames = drive()
+    truth = bonnet_mask(1, 64, 128)
+    large = with_bonnet(frames, 1).repeat(4, 1).repeat(4, 2)[:, :-2, :-1]
+    found = ~find_static_parts(large)
+    assert found.shape == (254, 511)
+    whole = truth.repeat(4, 0).repeat(4, 1)[:-2, :-1]
+    assert (found & whole).sum() / (found | whole).sum() > 0.9
