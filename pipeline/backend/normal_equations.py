@@ -218,7 +218,7 @@ def frame_derivative(
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class LinearisedRows:
     """PoseResiduals linearised at one state. weight (n, 7): their information; residual (n, 7); jacobian (n, 7, 31)."""
 
     rows: PoseResiduals
@@ -227,14 +227,14 @@ class Group:
     jacobian: Array
 
     @staticmethod
-    def of(state: State, rows: PoseResiduals, weight: Array) -> Group:
+    def of(state: State, rows: PoseResiduals, weight: Array) -> LinearisedRows:
         """Linearise `rows` at `state`."""
-        return Group(rows, weight, *linearised(state, rows))
+        return LinearisedRows(rows, weight, *linearised(state, rows))
 
 
 def assemble(
     state: State,
-    groups: Sequence[Group],
+    groups: Sequence[LinearisedRows],
     prior: DriftPrior,
     *,
     scale: bool,
@@ -298,7 +298,7 @@ def _add_heights(sums: BlockSums, state: State, heights: Heights, variance_infla
     sums.add(columns, blocks, by * (weight * residual)[:, None])
 
 
-def _pair_blocks(group: Group, count: int) -> tuple[NDArray[np.int64], Array]:
+def _pair_blocks(group: LinearisedRows, count: int) -> tuple[NDArray[np.int64], Array]:
     """For each pair of chunks: its unknowns' numbers (p, 31), and (p, 32, 32): the normal matrix of its rows, with the
     gradient as last column. Rows of a pair lie together; padded to one length, all pairs are one batched product."""
     r, jacobian = group.residual, group.jacobian
@@ -338,7 +338,7 @@ class NormalEquations:
     def __init__(
         self,
         state: State,
-        groups: Sequence[Group],
+        groups: Sequence[LinearisedRows],
         prior: DriftPrior,
         *,
         scale: bool,

@@ -12,7 +12,7 @@ from pipeline.backend.config import BackendConfig
 from pipeline.backend.drift import DriftPrior, estimate_drift, inflation_of
 from pipeline.backend.loop_selection import corroborated, greedy_joint_compatibility, mahalanobis_squared
 from pipeline.backend.normal_equations import (
-    Group,
+    LinearisedRows,
     NormalEquations,
     PoseResiduals,
     State,
@@ -108,7 +108,7 @@ def solve_chain(
     for iteration in range(config.iterations):
         residual, jacobian = linearised(state, rows)
         weight = _weights(residual, rows, _noise(residual, state, rows))
-        group = Group(rows, weight, residual, jacobian)
+        group = LinearisedRows(rows, weight, residual, jacobian)
         step = NormalEquations(state, [group], prior, scale=config.scale, drift=config.drift, heights=heights).step
         state = retract(state, step)
         if iteration > 1 and np.abs(step[:-1, :4]).max() < 1e-5:
@@ -147,7 +147,7 @@ def close_loops(chain: Solution, rows: PoseResiduals, config: BackendConfig) -> 
     state = chain.state
     normal = NormalEquations(
         state,
-        [Group.of(state, chain.rows, chain.weight)],
+        [LinearisedRows.of(state, chain.rows, chain.weight)],
         chain.prior,
         scale=config.scale,
         drift=config.drift,
@@ -225,8 +225,8 @@ def _bend(
     softened = chain.weight / softness
     for _ in range(_ROUNDS):
         for _ in range(config.iterations):
-            chained = Group.of(state, chain.rows, softened)
-            closing = Group.of(state, rows, information * (accepted / coarse)[:, None])
+            chained = LinearisedRows.of(state, chain.rows, softened)
+            closing = LinearisedRows.of(state, rows, information * (accepted / coarse)[:, None])
             normal = NormalEquations(
                 state,
                 [chained, closing],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.frame_track import FrameTrack, Placed, placed_at
-from pipeline.backend.normal_equations import WIDTH, Group, State, assemble, damped, factorised, retract
+from pipeline.backend.normal_equations import WIDTH, LinearisedRows, State, assemble, damped, factorised, retract
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.receiver_noise import (
     MINUTE_S,
@@ -241,9 +241,9 @@ class PositionFusion:
         config, solution = self.config, self.solution
         groups = []
         if len(solution.rows):
-            groups.append(Group.of(state, solution.rows, solution.weight / solution.softness))
+            groups.append(LinearisedRows.of(state, solution.rows, solution.weight / solution.softness))
         if solution.closing is not None:
-            groups.append(Group.of(state, *solution.closing))
+            groups.append(LinearisedRows.of(state, *solution.closing))
         matrix, gradient = assemble(
             state,
             groups,

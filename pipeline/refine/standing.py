@@ -112,10 +112,11 @@ def _by_turning(
     x, y = ((here - np.array(size) / 2) / focal).T
     across = np.stack([-x * y, 1 + x * x, -y], 1)
     down = np.stack([-(1 + y * y), x * y, x], 1)
-    turns, weight = np.zeros(3), np.ones(int(used.sum()))
+    turns: NDArray[np.float64] = np.zeros(3)
+    weight: NDArray[np.float64] = np.ones(int(used.sum()))
     rows = np.stack([across, down], 1)
     for _ in range(_ROUNDS):
         a = (rows[used] * weight[:, None, None]).reshape(-1, 3)
-        turns = np.linalg.lstsq(a, (motion[used] * weight[:, None]).ravel(), rcond=None)[0]
+        turns = np.asarray(np.linalg.lstsq(a, (motion[used] * weight[:, None]).ravel(), rcond=None)[0])
         weight = 1 / np.sqrt(np.maximum(np.linalg.norm(motion[used] - rows[used] @ turns, axis=1), _NOISE))
     return np.asarray(rows @ turns)

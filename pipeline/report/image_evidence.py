@@ -41,11 +41,15 @@ class ImageEvidence:
         table = view.drive.evidence
         if table is None or not table.num_rows:
             return None
-        whole = (
-            np.asarray(table[name].to_numpy(), np.int64) for name in ("frame_index", "second_frame_index", "tracks")
-        )
-        real = (np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in ("share", "distance"))
-        return ImageEvidence(*whole, *real)
+
+        def whole(name: str) -> NDArray[np.int64]:
+            return np.asarray(table[name].to_numpy(), np.int64)
+
+        def real(name: str) -> FloatArray:
+            return np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64)
+
+        first, second, tracks = whole("frame_index"), whole("second_frame_index"), whole("tracks")
+        return ImageEvidence(first, second, tracks, real("share"), real("distance"))
 
     def by_frame(self, frames: int) -> tuple[FloatArray, FloatArray]:
         """share and distance (frames,) of the pair that begins with each frame; NaN where there is none."""

@@ -12,6 +12,8 @@ from pipeline.common.sizes import size_text
 from pipeline.fleet.records.ledger import DriveRow, RunState, State
 
 FAILED: tuple[State, ...] = ("failed", "quarantined")
+_BEHIND_THE_NETWORK = ("refine", "join", "publish")  # stages that run on CPUs beside the groups
+_BEHIND = 3  # drives between network and result that are no sign of anything
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,20 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def behind_text(run: RunState, total: Summary) -> str | None:
+    """Which stages cannot keep up with the network, where more drives wait for them than are in it; None where they
+    do."""
+    staged, running = len(run.in_state("staged")), len(run.in_state("running"))
+    if staged < max(_BEHIND, running + 1):
+        return None
+    spent = {name: total.seconds[name] for name in _BEHIND_THE_NETWORK if total.seconds.get(name)}
+    slowest = f", most of it {max(spent, key=lambda name: spent[name])}" if spent else ""
+    return (
+        f"{staged} drives are through the network and wait for the stages behind it ({', '.join(_BEHIND_THE_NETWORK)}"
+        f"{slowest}), {running} are in it: add CPU nodes, or groups will wait"
+    )
+
+
 def status_text(run: RunState, failures: int = 10, now: float | None = None, before: RunState | None = None) -> str:
     """A run as text for a terminal: state, counts, rate, time left, failed drives with reasons, the command to retry.
 
@@ -171,6 +187,8 @@ def status_text(run: RunState, failures: int = 10, now: float | None = None, bef
         lines.append(f"  GPUs     {info.gpus}: {total.gpu_seconds / 3600:.2f} GPU hours{busy}")
     if total.left_s is not None and info.state == "running":
         lines.append(f"  left     about {duration(total.left_s)}")
+    if info.state == "running" and (behind := behind_text(run, total)) is not None:
+        lines.append(f"  behind   {behind}")
     for row in run.in_state("running", "staged")[:failures]:
         lines.append(f"  {row.state:<8} {row.drive_id}" + (f" (attempt {row.attempts})" if row.attempts > 1 else ""))
     # drives that failed in an earlier run and were skipped are shown too

@@ -56,6 +56,17 @@ def test_the_status_shows_failures_their_stage_and_the_command_to_retry():
     assert retry_command(run) in text and retry_command(run).endswith("--output s3://out/ --retry-failed")
 
 
+def test_stages_that_cannot_keep_up_with_the_network_are_named_while_the_run_goes_on():
+    run = made_up_run(10, "running", failed_share=0)
+    rows = {f"s{k}": DriveRow(f"s{k}", state="staged") for k in range(4)} | {"r": DriveRow("r", state="running")}
+    slow = {**rows, "p": DriveRow("p", state="published", seconds={"forward": 9.0, "refine": 40.0, "join": 2.0})}
+    text = status_text(RunState(run.info, slow))
+    assert "behind   4 drives are through the network" in text and "most of it refine), 1 are in it" in text
+    assert "behind" not in status_text(RunState(replace(run.info, state="finished"), slow))
+    del slow["s0"], slow["s1"]
+    assert "behind" not in status_text(RunState(run.info, slow))
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (18720, "5 h 12 min"), (183600, "2 d 3 h")],
