@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.forward.events import Outcome
 from pipeline.forward.place_files import read_places
 from pipeline.image_tables import evidence_columns, track_columns
-from pipeline.image_verdict import judge_images, judged_windows
+from pipeline.image_verdict import judge_images, judged_windows, least_residual
 from pipeline.ingest.content_sample import content_sample
 from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.frames import DriveTask
@@ -168,5 +168,6 @@ def _verdict_of_geometry(
     is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
     instants = range(facts.frame_count // facts.camera_count)
     of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)
-    verdict = assess_quality(join.instants, judged_windows(config.backend.quality, refined), of_lens)
+    quality = judged_windows(config.backend.quality, refined)
+    verdict = assess_quality(join.instants, quality, of_lens, least_residual(refined))
     return verdict if facts.rig is None else verdict.in_frames(len(facts.rig))

@@ -21,6 +21,7 @@ from pipeline.refined_drive import Refined, StagedFrames
 
 Array = NDArray[np.float64]
 
+_LEAST_RESIDUAL = 0.01  # of a window's way
 _BLOCK = 256  # frames whose evidence is collected at a time: memory does not grow with the drive
 
 
@@ -67,6 +68,15 @@ class WitnessedChunks(Sequence[ChunkPrediction]):
                 depth = np.log(grid.sample(chunk.depth, at, rows.xy))
             self.depths[number] = (rows, np.where(np.isfinite(depth), depth, np.nan))
         return chunk
+
+
+def least_residual(refined: Refined | None) -> float:
+    """Share of a window's way below which positions of an overlap of refined windows agree (see `assess_quality`).
+
+    On six good rendered drives they disagree by 0.02 % in the median, and by up to 0.7 % (ATE 0.07 %), which is 36
+    times as much; unrefined chunks by 0.7 to 1.5 % in the median. What is off by more the images see as well.
+    """
+    return _LEAST_RESIDUAL if refined is not None and refined.taken else 0.0
 
 
 def judged_windows(quality: QualityConfig, refined: Refined | None) -> QualityConfig:

@@ -31,9 +31,6 @@ _HELD = 4  # chunks kept in memory while loops are measured; a loop needs two
 # The median overlap's noise counts as at least this, so that a multiple of almost nothing is not reported.
 _LEAST_TURN = 0.003  # radians (rms), a fifth of a degree
 _LEAST_LOG_DEPTH = 0.03
-# Share of a chunk's way (rms). Overlaps of refined windows of rendered drives: 0.02 % in the median, up to 0.7 % on a
-# drive whose ATE is 0.07 %; unrefined 0.7 to 1.5 % and up to 10 %.
-_LEAST_PLACE = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +58,8 @@ class Edge:
     weight: float
     covariance: Array
     bridged: bool
+    residual_share: float = np.inf
+    """residual as a share of the longer chunk's way."""
 
 
 @dataclass(frozen=True)
@@ -287,9 +286,9 @@ def _edges(
         for g, part in enumerate((slice(0, 3), slice(3, 6), slice(6, 7))):
             own[number, g] = np.sqrt((residual[mine, part] ** 2).mean())
     # If the median overlap has almost no error, a multiple of it is not bad either.
-    way = np.array([np.linalg.norm(np.diff(one.chunk_from_camera[:, :3, 3], axis=0), axis=1).sum() for one in outlines])
-    way *= state.scale
-    per_world = units(state, rows)
+    typical = np.maximum(np.median(own, axis=0), (_LEAST_TURN, 1e-9, _LEAST_LOG_DEPTH))
+    ways = [np.linalg.norm(np.diff(one.chunk_from_camera[:, :3, 3], axis=0), axis=1).sum() for one in outlines]
+    way = state.scale * np.array(ways)
     for number, overlap in enumerate(overlaps):
         mine = rows.pair == number
         eigenvalues, vectors = np.linalg.eigh(information[mine].sum(0))
@@ -297,9 +296,8 @@ def _edges(
         covariance = (vectors / np.where(blind, np.inf, eigenvalues)) @ vectors.T
         lost = (vectors[:, blind] ** 2).sum(1) > 1e-6
         covariance[lost, lost] = np.inf
-        place_noise = _LEAST_PLACE * max(way[overlap.first], way[overlap.second]) * float(per_world[mine].mean())
-        least = (_LEAST_TURN, max(place_noise / np.sqrt(3), 1e-9), _LEAST_LOG_DEPTH)  # as own: of one of three axes
-        noise = own[number] / np.maximum(np.median(own, axis=0), least)
+        noise = own[number] / typical
+        apart = float(np.sqrt((world[mine] ** 2).sum(1).mean()))
         depth = residual[mine & known, 6]
         edges.append(
             Edge(
@@ -307,7 +305,7 @@ def _edges(
                 overlap.second,
                 shared[number],
                 expected,
-                float(np.sqrt((world[mine] ** 2).sum(1).mean())),
+                apart,
                 float(np.sqrt((residual[mine, :3] ** 2).sum(1).mean())),
                 float(np.sqrt((depth**2).mean())) if depth.size else np.inf,
                 overlap.inlier_share,
@@ -316,6 +314,7 @@ def _edges(
                 0.0 if overlap.bridged else float(min(1.0, 1 / noise.max() ** 2)),
                 covariance,
                 overlap.bridged,
+                apart / max(way[overlap.first], way[overlap.second], 1e-12),
             )
         )
     return edges

@@ -80,15 +80,18 @@ class Verdict:
         return {"verdict": self.level, "figures": self.figures, "findings": findings, "chunks": chunks}
 
 
-def assess_quality(joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = ()) -> Verdict:
-    """The verdict on a joined drive. more: findings of other checks, which are added.
+def assess_quality(
+    joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = (), least_residual: float = 0.0
+) -> Verdict:
+    """The verdict on a joined drive. more: findings of other checks, which are added; least_residual: positions of an
+    overlap that disagree by a smaller share of a chunk's way are no fault, however much better the others agree.
 
     A chunk is called faulty if all of its overlaps are noisy, because a bad chunk spoils both of its overlaps. A single
     noisy overlap is reported as such.
     """
     config = config or QualityConfig()
     findings = [
-        *_overlap_findings(joined, config),
+        *_overlap_findings(joined, config, least_residual),
         *_scale_findings(joined, config),
         *_speed_findings(joined, config),
         *_drive_findings(joined, config),
@@ -156,7 +159,7 @@ def _figures(joined: JoinResult) -> dict[str, float]:
     }
 
 
-def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding]:
+def _overlap_findings(joined: JoinResult, config: QualityConfig, least_residual: float) -> list[Finding]:
     """Missing, thin and noisy overlaps. If all overlaps of a chunk are noisy, the chunk is the fault."""
     noisy: dict[int, tuple[Level, str]] = {}
     findings = []
@@ -174,7 +177,7 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding
             reason = f"depths of {names} agree for {edge.inliers:.0%} of the pixels"
             findings.append(Finding("fail", "no depth", frames, None, reason))
             continue
-        judged = _judge(edge, config, names)
+        judged = _judge(edge, config, names, least_residual)
         if judged is not None:
             noisy[number] = judged
 
@@ -197,16 +200,19 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig) -> list[Finding
     return findings
 
 
-def _judge(edge: Edge, config: QualityConfig, names: str) -> tuple[Level, str] | None:
+def _judge(edge: Edge, config: QualityConfig, names: str, least_residual: float) -> tuple[Level, str] | None:
     """Level and reason of one overlap's noise; None if it is within the limits."""
-    worst = max(edge.noise)
+    own = list(edge.noise)
+    if edge.residual_share < least_residual:
+        own[1] = 0.0
+    worst = max(own)
     limits: tuple[tuple[Level, float, float, float, float], ...] = (
         ("fail", config.noise_fail, config.turn_fail, config.log_scale_fail, config.inliers_fail),
         ("warn", config.noise_warn, config.turn_warn, config.log_scale_warn, config.inliers_warn),
     )
     for level, noise, turn, log_scale, inliers in limits:
         if worst > noise:
-            what = ("rotations", "positions", "depths")[int(np.argmax(edge.noise))]
+            what = ("rotations", "positions", "depths")[int(np.argmax(own))]
             return level, f"{what} of {names} disagree {worst:.1f} times as much as in the median overlap"
         if edge.turn > turn or edge.log_scale > log_scale or edge.inliers < inliers:
             return level, (

@@ -1,6 +1,7 @@
 """Faults that are put into a drive are reported, and nothing else is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -111,3 +112,15 @@ def test_thresholds_must_be_in_order() -> None:
         QualityConfig(noise_warn=9)
     with pytest.raises(ValueError, match="inliers"):
         QualityConfig(inliers_fail=0.9)
+
+
+def test_overlaps_that_agree_to_a_share_of_the_way_are_no_fault_where_that_is_said(make: Callable[..., Any]) -> None:
+    scenario = make(seed=1, limit=200, loops=0)
+    joined = join_chunks(scenario.chunks)
+    assert all(0 < edge.residual_share < 0.05 for edge in joined.edges)
+    loud = replace(joined.edges[0], noise=(1.0, 20.0, 1.0))
+    noisy = replace(joined, edges=(loud, *joined.edges[1:]))
+    assert "positions" in str(assess_quality(noisy).findings)
+    assert "positions" not in str(assess_quality(noisy, least_residual=0.05).findings)
+    turned = replace(joined, edges=(replace(loud, noise=(20.0, 20.0, 1.0)), *joined.edges[1:]))
+    assert "rotations" in str(assess_quality(turned, least_residual=0.05).findings), "rotations count all the same"
