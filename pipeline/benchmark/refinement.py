@@ -249,7 +249,10 @@ def _spoilt(good: Path, output: Path, truth: TrueDrive, fault: Fault) -> tuple[S
         camera = Camera(
             "pinhole", staged.facts.source_width, staged.facts.source_height, *(_FOCAL * focal).tolist(), *centre
         )
-        return replace(staged, facts=replace(staged.facts, camera=KnownCamera(camera, "calibration"))), config
+        seen = staged.facts.network_camera
+        seen = None if seen is None else replace(seen, fx=_FOCAL * seen.fx, fy=_FOCAL * seen.fy)
+        wrong = replace(staged.facts, camera=KnownCamera(camera, "calibration"), network_camera=seen)
+        return replace(staged, facts=wrong), config
     for number in range(staged.chunk_count) if fault == "random" else [middle]:
         write_chunk(folder, number, spoil_chunk(read_chunk(folder, number), fault, rng))
     return staged, config
