@@ -69,7 +69,12 @@ settings["run_config"] = ray.train.RunConfig(storage_path=tempfile.mkdtemp())
 TorchTrainer(rank, train_loop_config={"folder": folder}, **settings).fit()
 ranks = [one for file in Path(folder).iterdir() for one in json.loads(file.read_text())]
 family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-ports = [(p.name(), c.laddr.ip) for p in family for c in p.net_connections("inet") if c.status == "LISTEN"]
+ports = []
+for p in family:
+    try:
+        ports += [(p.name(), c.laddr.ip) for c in p.net_connections("inet") if c.status == "LISTEN"]
+    except psutil.NoSuchProcess:
+        pass  # an idle worker has ended since the list was made
 print(json.dumps([ports + ranks, ray.nodes()[0]["NodeManagerAddress"], sorted(os.environ)]))
 ray.shutdown()
 """

@@ -91,6 +91,8 @@ print(json.dumps({
 
 @pytest.mark.parametrize("form", ["colmap", "nerfstudio"])
 def test_nerfstudio_sees_every_point_where_the_drive_has_it(nerfstudio, drive, tmp_path, form):
+    if form == "nerfstudio":  # test_exports.py reads the same file with trimesh
+        pytest.importorskip("open3d", reason="nerfstudio reads its PLY with open3d, 1 GB that no other test needs")
     to = tmp_path / "to"
     output = str(drive.uri).rpartition("/")[0]
     words = ["--output", output, "--drive", drive.manifest.drive_id, "--to", str(to), "--format", form, "--images"]

@@ -77,7 +77,10 @@ def test_a_browser_shows_drives_links_tiles_and_changes(site):
             }
             assert count == {"drive": 2, "tile": len(city["tiles"]), "accepted": 1, "rejected": 1, "gone": 1}
             assert "seen through in b" in one.page.locator("#map .gone title").text_content()
-            assert one.page.locator("#changes img").evaluate("image => image.complete && image.naturalWidth > 0")
+            one.page.locator("#changes img").scroll_into_view_if_needed()  # it is loaded when it comes into view
+            assert one.page.locator("#changes img").evaluate(
+                "image => image.decode().then(() => image.naturalWidth > 0)"
+            )
             screenshot(one.page, "city")
             one.page.click("[data-layer=tiles]")
             assert one.page.locator("#map .tile").count() == 0 and one.page.locator("#map .drive").count() == 2
