@@ -304,7 +304,7 @@ def _refused(checked: _Comparison, chosen: ChosenFixes) -> str:
     place = chosen.enu[used, :2]
     extent = float(np.quantile(np.linalg.norm(place - np.median(place, axis=0), axis=1), 0.9))
     off = float(np.median(np.linalg.norm(checked.residual[inside, :2], axis=1)))
-    if off > max(_MISFIT * extent, 0.0) and off > 5 * float(np.median(chosen.accuracy[inside])):
+    if off > _MISFIT * extent and off > 5 * float(np.median(chosen.accuracy[inside])):
         return (
             f"the fixes have another shape than the drive: they are {off:.3g} m from it over an extent of "
             f"{extent:.3g} m (latitude and longitude swapped, a lost sign, another drive's file?)"
