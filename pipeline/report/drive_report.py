@@ -328,7 +328,8 @@ def _place_rows(view: DriveView) -> list[Json]:
             told = "given" if place.lever_given else "estimated"
             rows.append(["antenna", ", ".join(f"{part:.2f}" for part in place.lever_m) + f" m from the camera, {told}"])
         if place.speed_factor is not None:
-            rows.append(["speed", f"ways {100 * (place.speed_factor - 1):+.2g} % of the fixes'"])
+            more = 100 * (place.speed_factor - 1)
+            rows.append(["speed", f"shows {abs(more):.2g} % {'more' if more > 0 else 'less'} way than the fixes"])
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import laspy
@@ -252,6 +253,13 @@ def test_the_report_has_north_fixes_and_what_made_it_metric(placed):
     assert [one[2] for one in view.fixes][10:12] == [False, False]
     rows = dict(_place_rows(view))
     assert rows["scale from"].startswith("fixes, to") and "gps.csv" in rows["positions"]
+    assert not {"antenna", "speed"} & set(rows)
+    told = {"lever_m": [0.1, -1.2, -0.45], "lever_given": False, "lever_estimated": True, "speed_factor": 0.985}
+    manifest = drive.manifest
+    told = replace(manifest, georeference={**manifest.georeference, **told})
+    rows = dict(_place_rows(replace(view, drive=replace(drive, manifest=told))))
+    assert rows["antenna"] == "0.10, -1.20, -0.45 m from the camera, estimated"
+    assert rows["speed"] == "shows 1.5 % less way than the fixes"
     names = [one.name for one in drive_figures(view, Compared(None, (), None, None, view.length, True))]
     assert "fixes" in names
     longitude, latitude = _place(view)[0]
