@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _NOISE = 0.7  # pixels: of a track between two pictures
+_UNMOVED = 1e-12  # length of a shift that is none
 _FEWEST = 30  # tracks below which a pair of pictures gives no pose
 
 
@@ -23,21 +24,32 @@ def calibration(camera: Array) -> Array:
     return np.array([[camera[0], 0, camera[2]], [0, camera[1], camera[3]], [0, 0, 1.0]])
 
 
+def fundamental(second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
+    """(3, 3) F of a relative pose (4, 4) and two cameras (4,): F (x, y, 1) of a place in the first picture is its
+    epipolar line in the second. Zero where the camera has not moved: then there is no epipolar geometry."""
+    rotation, shift = second_from_first[:3, :3], second_from_first[:3, 3]
+    length = float(np.linalg.norm(shift))
+    if length < _UNMOVED:
+        return np.zeros((3, 3))
+    x, y, z = shift / length
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    return np.asarray(
+        np.linalg.inv(calibration(camera_second)).T @ essential @ np.linalg.inv(calibration(camera_first))
+    )
+
+
 def sampson(first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
     """Sampson's distances (n,) in pixels of tracks (n, 2) in two pictures, given the relative pose (4, 4) and the
     cameras (4,). Where the camera has not moved (no epipolar geometry) the distance from the rotated position."""
-    to_first, to_second = np.linalg.inv(calibration(camera_first)), np.linalg.inv(calibration(camera_second))
-    rotation, shift = second_from_first[:3, :3], second_from_first[:3, 3]
     a = np.concatenate([first, np.ones((len(first), 1))], 1)
     b = np.concatenate([second, np.ones((len(second), 1))], 1)
-    length = float(np.linalg.norm(shift))
-    if length < 1e-12:
-        turned = a @ (calibration(camera_second) @ rotation @ to_first).T
+    if np.linalg.norm(second_from_first[:3, 3]) < _UNMOVED:
+        turned = (
+            a @ (calibration(camera_second) @ second_from_first[:3, :3] @ np.linalg.inv(calibration(camera_first))).T
+        )
         return np.asarray(np.linalg.norm(turned[:, :2] / turned[:, 2:] - second, axis=1))
-    x, y, z = shift / length
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
-    fundamental = to_second.T @ essential @ to_first
-    in_second, in_first = a @ fundamental.T, b @ fundamental
+    lines = fundamental(second_from_first, camera_first, camera_second)
+    in_second, in_first = a @ lines.T, b @ lines
     across = np.sqrt((in_second[:, :2] ** 2).sum(1) + (in_first[:, :2] ** 2).sum(1))
     return np.asarray(np.abs((b * in_second).sum(1)) / np.maximum(across, 1e-12))
 

@@ -15,7 +15,7 @@ from pipeline.cameras.rectify import remap_of
 from pipeline.drive_images import read_frames
 from pipeline.refine.evidence import CLOSE
 from pipeline.refine.tracks import LONG_SIDE, Picture, find_corners, follow
-from pipeline.refine.two_view import calibration, sampson
+from pipeline.refine.two_view import fundamental, sampson
 from pipeline.report.colours import LEVELS
 from pipeline.report.drive_view import DriveView, FloatArray
 
@@ -141,10 +141,7 @@ def _corners(images: list[Image.Image]) -> tuple[FloatArray, FloatArray]:
 
 def _lines(first: FloatArray, second_from_first: FloatArray, cameras: list[FloatArray]) -> FloatArray:
     """(n, 3): a b c of the line a x + b y + c = 0 in the second image on which each place (n, 2) of the first lies."""
-    x, y, z = second_from_first[:3, 3]
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ second_from_first[:3, :3]
-    inverse = [np.linalg.inv(calibration(camera)) for camera in cameras]
-    return np.asarray(np.c_[first, np.ones(len(first))] @ (inverse[1].T @ essential @ inverse[0]).T)
+    return np.asarray(np.c_[first, np.ones(len(first))] @ fundamental(second_from_first, *cameras).T)
 
 
 def _drawn(
