@@ -27,8 +27,9 @@ class FuseConfig:
     """One point is kept in each cube of this side, metres (as `tile`), over all drives."""
     change: bool = True
     """Find what is there in one drive and seen through in the next by date."""
-    copc: bool = True
-    """Write every tile as COPC (LAZ) beside its Parquet; needs laspy (pip install 'city-reconstruction[export]')."""
+    copc: bool | None = None
+    """Write every tile as COPC (LAZ) beside its Parquet; needs laspy (pip install 'city-reconstruction[export]').
+    Default: where laspy is installed."""
     budget: int = 30
     """Candidates of a drive that are looked at, at most."""
     per_pair: int = setting(6, expert=True)

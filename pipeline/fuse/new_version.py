@@ -113,7 +113,7 @@ def write_version(
     kept = () if before is None else before.tiles
     kept = tuple(tile for tile in kept if standing.frames.get(tile.frame) == old_frames.get(tile.frame))
     with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
-        writer = TileWriter(standing.frames, Path(folder), _earth(drives, city), config.copc)
+        writer = TileWriter(standing.frames, Path(folder), _earth(drives, city), bool(config.copc))
 
         def add(number: int, only: frozenset[Place] | None) -> None:
             guard()
@@ -126,7 +126,7 @@ def write_version(
             if drive.drive_id in standing.fresh:
                 add(number, None)
         wanted = writer.places | touched(kept, standing.fresh | gone)
-        wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == config.copc)
+        wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == bool(config.copc))
         others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
         for number, drive in enumerate(drives):
             if drive.drive_id in others:

@@ -6,7 +6,7 @@ One process does it, under the lease of the city; everything is written below a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -59,20 +59,19 @@ def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
     output = storage.absolute(config.output)
     if not storage.exists(output):
         raise DriveError(f"no output at {storage.redacted(output)}; check --output")
-    if config.copc:
-        check_laz()
+    config, missing = _with_copc_decided(config)
     if config.plan:
         with reporter.timed("read"):
             drives, notes = _read_drives(output, config, reporter)
         candidates, more = candidates_of(drives, config)
         plan = plan_of(output, config, drives, candidates)
-        return Fused(None, len(drives), len(candidates), 0, 0, 0, (*notes, *more), plan)
+        return Fused(None, len(drives), len(candidates), 0, 0, 0, (*missing, *notes, *more), plan)
     run_id = new_run_id()
     with storage.held_root(output, make=False), Leases(output, run_id, config.lease_s) as leases:
         lease = leases.take_when_free(CITY_LEASE)
         told = RunningFuse(reporter, output, run_id)
         try:
-            fused = _fuse(output, config, told, partial(leases.keep, lease))
+            fused = _fuse(output, config, told, partial(leases.keep, lease), missing)
         except BaseException as error:
             told.end("failed", " ".join(str(error).split())[:300] or type(error).__name__)
             raise
@@ -80,7 +79,21 @@ def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
         return fused
 
 
-def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard) -> Fused:
+def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]:
+    """Whether tiles are COPC, too, where that is left to what is installed; and a note where they are not. Raises
+    ValueError where they are asked for and cannot be written."""
+    if config.copc is False:
+        return config, ()
+    try:
+        check_laz()
+    except ValueError as error:
+        if config.copc:
+            raise
+        return replace(config, copc=False), (f"tiles are written as Parquet alone, without COPC: {error}",)
+    return replace(config, copc=True), ()
+
+
+def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, missing: Sequence[str]) -> Fused:
     with reporter.timed("read"):
         drives, notes = _read_drives(output, config, reporter)
         before = newest_version(output)
@@ -91,7 +104,7 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard) 
     with reporter.timed("candidates"):
         reporter.stage("candidates")
         candidates, more = candidates_of(drives, config)
-        notes = (*notes, *more)
+        notes = (*missing, *notes, *more)
     for note in notes:
         reporter.say(note)
 

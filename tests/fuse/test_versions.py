@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 
 import laspy
 import numpy as np
@@ -119,6 +120,15 @@ def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_i
     assert (one["class"], one["drive_id"], one["other_id"]) == (GONE, "b", "a")
     assert all(tile.copc is None for tile in city.manifest.tiles)
     assert fused(out, copc=False, change=False).manifest.counts["changes"] == 0
+
+
+def test_without_laspy_tiles_are_parquet_alone_and_a_note_says_what_to_install(output, monkeypatch):
+    monkeypatch.setitem(sys.modules, "laspy", None)
+    (note,) = fused(output, plan=True).notes
+    assert note.startswith("tiles are written as Parquet alone") and "[export]" in note
+    assert fused(output, plan=True, copc=False).notes == ()
+    with pytest.raises(ValueError, match="LAZ needs laspy"):
+        fused(output, plan=True, copc=True)
 
 
 @pytest.mark.parametrize("calls", [9, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 3, 5, 12, 14))])
