@@ -76,7 +76,7 @@ class FuseBenchmark:
                 Row("error of its frames, one Sim(3)", f"{values['ate_m']:.2f} m"),
                 Row("  of each of its drives by itself", f"{values['alone_m']:.2f} m"),
                 Row(
-                    "one drive more",
+                    "one drive more: its candidates, and the solution again",
                     f"{values['one_more_seconds']:.1f} s",
                     f"< {_TARGET_ONE_S:.0f} s",
                     values["one_more_seconds"] < _TARGET_ONE_S,
@@ -91,6 +91,9 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
     cpu, begin = time.process_time(), time.monotonic()
     candidates = by_descriptors(made.rows, made.drive, made.frame, _SIMILARITY, _PER_PAIR, _BUDGET)
     searched = time.monotonic()
+    last = frozenset({drives - 1})
+    by_descriptors(made.rows, made.drive, made.frame, _SIMILARITY, _PER_PAIR, _BUDGET, fresh=last)
+    searched_one = time.monotonic() - searched
     links = [link for one in candidates if (link := made.link(one, rng)) is not None]
     true = len(links)
     links += [made.wrong_link(rng) for _ in range(round(wrong * true / (1 - wrong)))]
@@ -106,6 +109,7 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
     return {
         "search_seconds": searched - begin,
         "solve_seconds": solved - linked,
+        "one_more_seconds": searched_one + solved - linked,
         "cpu_seconds": cpu,
         "candidates": len(candidates),
         "links": len(links),
