@@ -81,8 +81,8 @@ def _reconstruct(config: RunConfig, noted: list[str]) -> int:
     show(summary(result, reporter.seconds))
     if is_sample and config.input is not None:
         show(_against_truth(result, config.input))
-        name = result.manifest.drive_id
-        show(f"  report   python -m jobs.report --output {shlex.quote(config.output)} --drive {name} --serve")
+        output = shlex.quote(storage.redacted(config.output))
+        show(f"  report   python -m jobs.report --output {output} --drive {result.manifest.drive_id} --serve")
     return 0
 
 
