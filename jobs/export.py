@@ -62,8 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _export(config: ExportConfig) -> None:
-    reporter = Reporter()
-    try:
+    with Reporter() as reporter:
         done = export_drive(
             config.output,
             config.drive,
@@ -78,8 +77,6 @@ def _export(config: ExportConfig) -> None:
             crs=config.crs,
             overwrite=config.overwrite,
         )
-    finally:
-        reporter.close()
     show(summary(config.drive, done, reporter.seconds))
 
 

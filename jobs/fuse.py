@@ -21,11 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fuse(config: FuseConfig) -> None:
-    reporter = Reporter()
-    try:
+    with Reporter() as reporter:
         fused = run_fuse(config, reporter)
-    finally:
-        reporter.close()
     show(summary(config, fused, reporter.seconds))
 
 

@@ -61,15 +61,15 @@ def _realign(arguments: list[str] | None) -> None:
         publish=asked.publish,
         overwrite=True,
     )
-    reporter = Reporter()
-    try:
-        with storage.held_root(output, make=False), Leases(output, new_run_id(), config.fleet.lease_s) as leases:
-            lease = leases.take_when_free(asked.drive)
-            staged, _ = read_staged_drive(output, asked.drive)  # again: another run may have replaced them meanwhile
-            staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
-            result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
-    finally:
-        reporter.close()
+    with (
+        Reporter() as reporter,
+        storage.held_root(output, make=False),
+        Leases(output, new_run_id(), config.fleet.lease_s) as leases,
+    ):
+        lease = leases.take_when_free(asked.drive)
+        staged, _ = read_staged_drive(output, asked.drive)  # again: another run may have replaced them meanwhile
+        staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
+        result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
     show(summary(result, reporter.seconds))
 
 

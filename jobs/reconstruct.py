@@ -69,15 +69,12 @@ def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDri
 
 
 def _reconstruct(config: RunConfig, noted: list[str]) -> int:
-    reporter = Reporter()
-    try:
+    with Reporter() as reporter:
         is_sample = config.input is None
         if is_sample:
             config = replace(config, input=_sample_drive(reporter))
         with ray_for_one_job():
             result = stages.reconstruct(config, reporter, noted)
-    finally:
-        reporter.close()
     show(summary(result, reporter.seconds))
     if is_sample and config.input is not None:
         show(_against_truth(result, config.input))
@@ -90,17 +87,13 @@ def _reconstruct_many(
     config: RunConfig, drives: Iterator[DriveRef | RefusedDrive], arguments: list[str], noted: list[str]
 ) -> int:
     command = ["python", "-m", "jobs.reconstruct", *arguments]
-    reporter = Reporter()
-    try:
-        with ray_for_one_job():
-            if config.plan:
-                plan = fleet_plan(config, drives, reporter, noted)
-                show(plan.text)
-                _check_found(config, sum(plan.drives.values()))
-                return EXIT_FAILED if plan.bad else 0
-            state = run_fleet(config, drives, reporter, command=command, noted=noted)
-    finally:
-        reporter.close()
+    with Reporter() as reporter, ray_for_one_job():
+        if config.plan:
+            plan = fleet_plan(config, drives, reporter, noted)
+            show(plan.text)
+            _check_found(config, sum(plan.drives.values()))
+            return EXIT_FAILED if plan.bad else 0
+        state = run_fleet(config, drives, reporter, command=command, noted=noted)
     _check_found(config, len(state.rows))
     show(fleet_summary(state, storage.absolute(config.output)))
     if state.info.state == "interrupted":

@@ -33,11 +33,8 @@ def _report(config: ReportConfig) -> None:
     site = Path(storage.absolute(config.site))
     server = make_server(site, config.host, config.port) if config.serve else None  # first: the port may be in use
     try:
-        reporter = Reporter()
-        try:
+        with Reporter() as reporter:
             made = write_site(config, reporter)
-        finally:
-            reporter.close()
         show(summary(site, made, reporter.seconds))
         if server is not None:
             show(f"serving {site} on http://{config.host}:{server.server_port}/ until interrupted")

@@ -101,11 +101,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _render(config: SynthesizeConfig) -> None:
-    reporter = Reporter()
     begin = time.monotonic()
     output = storage.absolute(config.output)
     sequences: list[str] = []
-    try:
+    with Reporter() as reporter:
         for number in range(config.drives):
             spec = DriveSpec(
                 config.seed + number,
@@ -129,8 +128,6 @@ def _render(config: SynthesizeConfig) -> None:
                 done = count
 
             sequences.append(write_drive(spec, output, name, progress, device=config.device))
-    finally:
-        reporter.close()
     show(summary(sequences, time.monotonic() - begin))
 
 

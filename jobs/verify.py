@@ -50,20 +50,16 @@ def _verify(config: VerifyConfig) -> int:
     output = storage.absolute(config.output)
     names = [storage.check_drive_id(name) for name in config.drive] or published_ids(output)
     many = not config.quick and (len(names) > FEW_DRIVES or cluster_address(config.address) is not None)
-    reporter = Reporter()
-    try:
-        with ray_for_one_job():
-            if many:
-                start_ray(config.address)
-            checks = verify_drives(
-                output,
-                names,
-                quick=config.quick,
-                in_cluster=many,
-                told=lambda check: reporter.advance("verify", 1, len(names), "drives"),
-            )
-    finally:
-        reporter.close()
+    with Reporter() as reporter, ray_for_one_job():
+        if many:
+            start_ray(config.address)
+        checks = verify_drives(
+            output,
+            names,
+            quick=config.quick,
+            in_cluster=many,
+            told=lambda check: reporter.advance("verify", 1, len(names), "drives"),
+        )
     missing = [name for name in config.drive if name not in {check.drive_id for check in checks}]
     if missing:
         raise DriveError(f"no published drive {missing[0]} in {storage.redacted(output)}; check --drive and --output")

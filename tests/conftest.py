@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,33 @@ def float32_products_stay_as_they_were() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(before)
     torch.backends.cudnn.allow_tf32 = convolutions
+
+
+class StillClock:
+    """Stands for the module `time`: its seconds pass only in `sleep`, whatever else the machine does."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    """The clock of leases, and of what this machine has seen of them."""
+    from pipeline import leases
+    from pipeline.common import sightings
+
+    clock = StillClock()
+    monkeypatch.setattr(leases, "time", clock)
+    monkeypatch.setattr(sightings, "time", clock)
+    return clock
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import time
 
 import pytest
 
-from pipeline import leases
-from pipeline.common import waits
 from pipeline.errors import DriveError
 from pipeline.leases import Claim, HeldElsewhere, Lease, Leases
 
@@ -28,25 +26,24 @@ def foreign(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.1)
-    monkeypatch.setattr(leases, "_LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(waits, "LONG_S", 0.1)
+def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_lease_that_does_not_change_for_its_length_is_taken_over(tmp_path, foreign):
-    with Leases(str(tmp_path), "mine", 0.2) as mine:
+def test_a_lease_that_does_not_change_for_its_length_is_taken_over(tmp_path, foreign, clock):
+    with Leases(str(tmp_path), "mine", 60.0) as mine:
         held = mine.take("d")
-        assert isinstance(held, HeldElsewhere) and held.free_in_s < 1
-        time.sleep(0.4)
+        assert isinstance(held, HeldElsewhere) and held.free_in_s == 70.0
+        clock.sleep(69.9)
+        assert isinstance(mine.take("d"), HeldElsewhere)
+        clock.sleep(0.2)
         assert isinstance(mine.take("d"), Lease)
 
 
-def test_a_lease_that_is_renewed_is_not_taken_over(tmp_path, foreign):
-    with Leases(str(tmp_path), "mine", 0.2) as mine:
+def test_a_lease_that_is_renewed_is_not_taken_over(tmp_path, foreign, clock):
+    with Leases(str(tmp_path), "mine", 60.0) as mine:
         assert isinstance(mine.take("d"), HeldElsewhere)
-        time.sleep(0.4)
+        clock.sleep(75)
         foreign("b")
         assert isinstance(mine.take("d"), HeldElsewhere)
 
@@ -61,11 +58,15 @@ def test_a_run_that_is_started_again_continues_the_wait(tmp_path, foreign):
     assert float(said[0]) > 0 and said[1].strip() == "taken"  # a start of Python takes longer than the lease
 
 
-def test_a_single_drive_says_that_it_waits_for_a_lease_of_a_clock_ahead_and_takes_it_over(tmp_path, foreign, capsys):
-    with Leases(str(tmp_path), "mine", 0.2) as mine:
+def test_a_single_drive_says_that_it_waits_for_a_lease_of_a_clock_ahead_and_takes_it_over(
+    tmp_path, foreign, clock, capsys
+):
+    begun = clock.now
+    with Leases(str(tmp_path), "mine", 60.0) as mine:
         assert isinstance(mine.take_when_free("d"), Lease)
+    assert 70 <= clock.now - begun < 75
     said = capsys.readouterr().err
-    assert "waits for drive d: run other on host has it" in said and "at the latest" in said
+    assert said.count("waits for drive d: run other on host has it") == 1 and "at the latest (70 s)" in said
 
 
 def test_a_single_drive_is_refused_as_soon_as_another_machine_renews_its_lease(tmp_path, foreign):

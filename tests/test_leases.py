@@ -45,20 +45,22 @@ def test_of_many_runs_that_ask_at_once_one_gets_the_drive_and_another_one_after_
                 won[0].guard()
 
 
-def test_a_lease_is_renewed_while_its_holder_lives_and_lost_when_the_holder_stops(output, monkeypatch):
+def test_a_lease_is_renewed_while_its_holder_lives_and_lost_when_the_holder_stops(output, monkeypatch, clock):
     monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
     monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
     with Leases(output, "first", 2.0) as first:
         lease = first.take("d")
         first.work_on(lease)
-        time.sleep(3)
+        for _ in range(2):
+            clock.sleep(1.5)
+            _wait_for_renewal([lease])
         second = Leases(output, "second", 2.0)
         assert isinstance(second.take("d"), HeldElsewhere)
         lease.guard()
         remote_guard(output, "d", "first")()
         first._stop.set()  # as if the run hung: it renews no more
         first._thread.join()
-        time.sleep(2.5)
+        clock.sleep(2.5)
         taken = second.take("d")
         assert isinstance(taken, Lease) and taken.deaths == 1
         with pytest.raises(LeaseLostError, match="drive d"):
@@ -70,6 +72,13 @@ def test_a_lease_is_renewed_while_its_holder_lives_and_lost_when_the_holder_stop
     remote_guard(output, "d", "second")()  # the end of the first run did not change it
     second.release(taken)
     assert isinstance(Leases(output, "third", 2.0).take("d"), Lease)
+
+
+def _wait_for_renewal(held):
+    begun, before = time.monotonic(), {lease.claim.nonce for lease in held}
+    while any(lease.claim.nonce in before for lease in held):
+        assert time.monotonic() - begun < 60, "not every lease is renewed"
+        time.sleep(0.05)
 
 
 def test_a_dead_process_of_this_machine_is_not_waited_for_and_its_death_counts_if_it_worked_on_the_drive(tmp_path):
@@ -170,13 +179,15 @@ def test_a_drive_whose_release_failed_is_taken_again_at_once_and_no_death_is_cou
     assert isinstance(Leases(str(tmp_path), "other", 60).take("d"), HeldElsewhere)
 
 
-def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_another_run_took_the_drive(tmp_path, monkeypatch):
+def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_another_run_took_the_drive(
+    tmp_path, monkeypatch, clock
+):
     monkeypatch.setattr(leases, "_CLOCK_SKEW_S", 0.0)
     monkeypatch.setattr(leases, "_is_alive", lambda pid: True)
     store, mine = Away(monkeypatch), Leases(str(tmp_path), "me", 1.0)
     kept, lost = mine.take("kept"), mine.take("lost")
     far = remote_guard(str(tmp_path), "kept", "me")
-    time.sleep(1.2)
+    clock.sleep(1.2)
     for lease in (kept, lost):
         with pytest.raises(LeaseLostError):
             lease.guard()
@@ -194,19 +205,28 @@ def test_a_lease_that_ran_out_while_the_store_was_away_is_kept_unless_another_ru
 
 
 def test_many_leases_are_renewed_released_and_marked_at_rest_in_parallel(tmp_path, monkeypatch):
-    with Leases(str(tmp_path), "me", 2.0) as mine:
+    swap, lock, running, most = storage.compare_and_swap, threading.Lock(), set(), []
+
+    def slow_swap(uri, expected, text):
+        with lock:
+            running.add(uri)
+            most.append(len(running))
+        time.sleep(0.05)
+        with lock:
+            running.discard(uri)
+        return swap(uri, expected, text)
+
+    with Leases(str(tmp_path), "me", 8.0) as mine:
         held = [mine.take(f"d{number}") for number in range(60)]
         for lease in held:
             mine.work_on(lease)
-        swap = storage.compare_and_swap
-        monkeypatch.setattr(
-            storage, "compare_and_swap", lambda *a: (time.sleep(0.05), swap(*a))[1]
-        )  # 3 s one after the other
-        time.sleep(3)
-        for lease in held:
-            lease.guard()
-        mine.say_at_rest(held[:30])
-        mine.give_back(held[30:])
+        monkeypatch.setattr(storage, "compare_and_swap", slow_swap)
+        _wait_for_renewal(held)
+        for step in (None, lambda: mine.say_at_rest(held[:30]), lambda: mine.give_back(held[30:])):
+            if step is not None:
+                step()
+            assert max(most) > 8  # one after the other, a thousand leases would run out before they are renewed
+            most.clear()
         texts = [(tmp_path / "_leases" / f"d{number}.json").read_text() for number in range(30)]
         assert all('"working": false' in text for text in texts)
         assert sorted(mine.drive_ids()) == sorted(f"d{number}" for number in range(30))

@@ -99,11 +99,8 @@ def _run(folder: Path, spec: DriveSpec, drive_id: str, *, is_calibrated: bool = 
         preset="city_tiny",
         camera=CameraConfig(file=None if is_calibrated else "none"),
     )
-    reporter = Reporter(io.StringIO())
-    try:
+    with Reporter(io.StringIO()) as reporter:
         reconstruct(config, reporter)
-    finally:
-        reporter.close()
     return compared(str(output), drive_id, sequence)
 
 

@@ -225,8 +225,8 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
             turns=False,
             publish=PublishConfig(with_points=settings.points),
         )
-        reporter = _Clocked()
         with (
+            _Clocked() as reporter,
             MemoryTrace(0.2, whole_resident_bytes) as trace,
             MemoryTrace(5.0, family_bytes) as all_of_it,
             contextlib.redirect_stdout(io.StringIO()),

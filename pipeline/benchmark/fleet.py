@@ -94,8 +94,8 @@ class FleetBenchmark:
             f"ideally {world.ideal_s:.0f} s"
         )
         cpu, begin = time.process_time(), time.monotonic()
-        with MemoryTrace(every_s=0.25) as memory:
-            run = run_fleet(self._config(output), world.refs(), Reporter(_Lines(say)), world.runtime())
+        with Reporter(_Lines(say)) as reporter, MemoryTrace(every_s=0.25) as memory:
+            run = run_fleet(self._config(output), world.refs(), reporter, world.runtime())
         wall, cpu = time.monotonic() - begin, time.process_time() - cpu
         published = run.counts["published"]
         if published != self.drives:

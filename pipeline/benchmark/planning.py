@@ -89,8 +89,8 @@ def _planned(endpoint: str, processes: int | None) -> dict[str, float]:
         config = replace(config, fleet=replace(config.fleet, scan_processes=processes))
         start_ray(ranks=config.all_ranks)
         begin, here = time.monotonic(), time.process_time()
-        with MemoryTrace(every_s=0.25) as memory:
-            plan = fleet_plan(config, iter_drives(source), Reporter(sys.stderr))
+        with Reporter(sys.stderr) as reporter, MemoryTrace(every_s=0.25) as memory:
+            plan = fleet_plan(config, iter_drives(source), reporter)
         return {
             "seconds": time.monotonic() - begin,
             "driver_cpu_seconds": time.process_time() - here,

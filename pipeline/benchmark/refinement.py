@@ -91,12 +91,8 @@ class RefinementBenchmark:
             return
         source = storage.join(str(folder), "sequences", truth.drive_id)
         config = RunConfig(input=source, output=str(folder / "out"), keep_predictions=True, refine=False, loops=False)
-        reporter = Reporter(io.StringIO())
-        try:
-            with ray_for_one_job():
-                reconstruct(config, reporter)
-        finally:
-            reporter.close()
+        with Reporter(io.StringIO()) as reporter, ray_for_one_job():
+            reconstruct(config, reporter)
 
 
 class _Run(TypedDict):
@@ -147,12 +143,9 @@ def _joined(
     staged: StagedDrive, config: RunConfig, output: Path, truth: TrueDrive, *, depth: bool = True
 ) -> tuple[_Run, float]:
     """Figures of a staged drive joined so, and CPU seconds of its refinement: no Ray runs, all happens here."""
-    reporter = _Timed()
-    try:
+    with _Timed() as reporter:
         settings = replace(config, overwrite=True, publish=replace(config.publish, with_points=depth))
         verdict = join_and_publish(staged, settings, str(output), reporter, lambda: None).verdict
-    finally:
-        reporter.close()
     assert verdict is not None
     return _figures(output, truth, verdict, depth), reporter.refine_seconds
 

@@ -107,11 +107,8 @@ class StreetsBenchmark:
                 turns=name != "no-turns",
                 keep_predictions=self.folder is not None,
             )
-            reporter = Reporter(io.StringIO())
-            try:
+            with Reporter(io.StringIO()) as reporter:
                 reconstruct(config, reporter)
-            finally:
-                reporter.close()
             runs.append(_compared(str(output), drive_id, truth, used))
         return {"seed": seed, "moving": runs[0], "stopping": runs[1], "no-turns": runs[2]}
 

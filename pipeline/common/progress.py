@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -24,7 +25,8 @@ class Reporter:
     """Stages of a job, one after the other or overlapping, each with a count of things done.
 
     On a terminal a bar a stage; elsewhere (a file, a job's log) a line when a stage begins and ends and every
-    few seconds between. Also keeps the seconds of every timed stage.
+    few seconds between. Also keeps the seconds of every timed stage. Use as a context: inside it, long waits of the
+    process (`waits`) are told here too, and the terminal is restored at its end.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -41,8 +43,20 @@ class Reporter:
                 TimeRemainingColumn(),
                 console=Console(file=self.stream),
             )
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
             self._bars.start()
         waits.listen(self.say)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        waits.leave(self.say)
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
     def say(self, text: str) -> None:
         """One line for the reader; control characters in names from outside are made visible."""
@@ -76,13 +90,6 @@ class Reporter:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begin
-
-    def close(self) -> None:
-        """Restore the terminal."""
-        waits.leave(self.say)
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
 
 
 class _Stage:

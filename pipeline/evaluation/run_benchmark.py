@@ -83,12 +83,8 @@ def _reconstructed(config: RunConfig, refs: list[DriveRef], command: Listed[str]
     the run was interrupted."""
     if not refs:
         return {}, 0
-    reporter = Reporter()
-    try:
-        with PeakMemory() as memory:
-            state = run_fleet(config, refs, reporter, command=command)
-    finally:
-        reporter.close()
+    with Reporter() as reporter, PeakMemory() as memory:
+        state = run_fleet(config, refs, reporter, command=command)
     if state.info.state == "interrupted":
         raise KeyboardInterrupt
     if state.info.message:

@@ -1,6 +1,6 @@
 import io
 
-from pipeline.common import progress
+from pipeline.common import progress, waits
 from pipeline.common.progress import Reporter
 
 
@@ -44,9 +44,8 @@ def test_a_stage_of_unknown_length_shows_no_time_left(monkeypatch):
         "plan: 10 drives, 20.0 s, 0.5 drives/s",
     ]
     monkeypatch.undo()
-    bars = Reporter(terminal)
-    bars.advance("plan", 5, None, "drives")
-    bars.close()
+    with Reporter(terminal) as bars:
+        bars.advance("plan", 5, None, "drives")
     assert "5/?" in terminal.getvalue()
 
 
@@ -60,15 +59,22 @@ def test_a_finished_stage_can_begin_again():
 
 def test_on_a_terminal_bars_are_shown_with_lines_above_them():
     out = Terminal()
-    reporter = Reporter(out)
-    reporter.advance("frames", 5, 10, "frames")
-    reporter.say("a note [with brackets]")
-    reporter.advance("frames", 5, 10, "frames")
-    reporter.close()
-    reporter.close()
+    with Reporter(out) as reporter:
+        reporter.advance("frames", 5, 10, "frames")
+        reporter.say("a note [with brackets]")
+        reporter.advance("frames", 5, 10, "frames")
     text = out.getvalue()
     assert "10/10" in text
     assert "a note [with brackets]" in text
+
+
+def test_long_waits_are_told_to_the_reporter_inside_its_context_and_to_stderr_after_it(capsys):
+    out = io.StringIO()
+    with Reporter(out) as reporter:
+        waits.say_wait("the store", 15.0)
+    waits.say_wait("the lease", 15.0)
+    assert reporter.stream is out and "waits for the store" in out.getvalue() and "lease" not in out.getvalue()
+    assert "waits for the lease" in capsys.readouterr().err
 
 
 def test_the_seconds_of_a_stage_are_summed_even_if_it_fails():

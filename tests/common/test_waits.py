@@ -42,8 +42,7 @@ def test_a_call_that_takes_long_is_reported_once_while_it_runs(heard):
     assert len(heard.said) == 1
 
 
-def test_without_a_listener_the_report_goes_to_stderr_with_visible_control_characters(capsys, monkeypatch):
-    monkeypatch.setattr(waits, "_listeners", [])  # a reporter of another test in this process may still exist
+def test_without_a_listener_the_report_goes_to_stderr_with_visible_control_characters(capsys):
     waits.say_wait("\x1b[31mred", 11.0)
     assert "waits for \\x1b[31mred, until" in capsys.readouterr().err
 

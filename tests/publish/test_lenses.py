@@ -64,11 +64,8 @@ def published(folder, name, lens=None):
 
 
 def exported(folder, *formats, **options):
-    reporter = Reporter()
-    try:
+    with Reporter() as reporter:
         export_drive(str(folder / "out"), "drive-1", formats, str(folder / "to"), Selection(), reporter, **options)
-    finally:
-        reporter.close()
     return folder / "to"
 
 

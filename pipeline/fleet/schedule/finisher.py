@@ -68,13 +68,14 @@ def finish_here(staged: StagedDrive, config: RunConfig, output: str, holder: str
 
 def _finish(staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
     drive_id = staged.facts.drive_id
-    reporter = Reporter(_Silent())  # type: ignore[arg-type]
     guard = remote_guard(output, drive_id, holder)
+    reporter = Reporter(_Silent())  # type: ignore[arg-type]
     manifest = None if config.overwrite else _published_by_now(staged, config, output, guard)
     if manifest is None:
         if config.keep_predictions:
             write_staged_drive(output, staged, config)
-        manifest = join_and_publish(staged, config, output, reporter, guard).manifest
+        with reporter:
+            manifest = join_and_publish(staged, config, output, reporter, guard).manifest
     if not config.keep_predictions:
         with contextlib.suppress(StorageError):  # the result does not depend on it; a later run removes the files
             remove_staging(output, drive_id)
