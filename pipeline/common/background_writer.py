@@ -1,4 +1,4 @@
-"""Work in the background, in order, by one thread: what was computed is written while the next is computed."""
+"""One thread that does work in the background, in order: a result is written while the next one is computed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from types import TracebackType
 
 
 class BackgroundWriter:
-    """Runs the work it is given, one piece after the other. At most `most` pieces wait beside the one that runs; a
-    caller that gives more waits. most 0: the piece before must be done.
+    """Runs pieces of work one after the other. At most `most` pieces wait beside the one that runs; `submit` blocks
+    while there are more. With most = 0 it blocks until the piece before is done.
 
-    An error is raised where the next piece is given, or by `flush`; the pieces after it are not run.
+    The error of a piece is raised by the next `submit` or `flush`; the pieces after it are not run.
     """
 
     def __init__(self, most: int = 1) -> None:
@@ -21,20 +21,20 @@ class BackgroundWriter:
         self._given: deque[Future[None]] = deque()
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Do this in the background. Waits while too much waits; raises what earlier work raised."""
+        """Add a piece of work. Blocks while too many pieces wait; raises what an earlier piece raised."""
         while self._given and (len(self._given) > self._most or self._given[0].done()):
             self._given[0].result()
             self._given.popleft()
         self._given.append(self._thread.submit(work))
 
     def flush(self) -> None:
-        """Wait until all is done; raises what any of it raised."""
+        """Wait until all pieces are done; raises what one of them raised."""
         while self._given:
             self._given[0].result()
             self._given.popleft()
 
     def close(self) -> None:
-        """Wait for the work that runs; what has not begun is dropped."""
+        """Wait for the piece that runs; pieces that have not begun are dropped."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> BackgroundWriter:
@@ -43,7 +43,7 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """After an error what has not begun is dropped; else all is done first."""
+        """After an error, pieces that have not begun are dropped; without one, all pieces are done first."""
         try:
             if kind is None:
                 self.flush()

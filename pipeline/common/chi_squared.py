@@ -1,4 +1,4 @@
-"""Quantiles of the chi-squared distribution, without scipy.stats, which takes as long to load as all else of SciPy."""
+"""Quantiles of the chi-squared distribution without scipy.stats, which takes as long to import as the rest of SciPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network says of a chunk, as the stages behind it read it: they do not import each other."""
+"""The network's prediction for a chunk, described by protocols: the stages that read it do not import each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class SeenDepth(Protocol):
-    """What a chunk's S frames of h x w pixels show; read once, may come from a file when asked for.
+    """Depth of a chunk's S frames of h x w pixels. Read each attribute once: it may be loaded from a file each time.
 
     frame_index (S,) int; intrinsics (3, 3) or (S, 3, 3) in pixels of the h x w grid; depth (S, h, w): z-depth in chunk
     units; confidence (S, h, w) >= 1.
@@ -42,4 +42,4 @@ class PosedDepth(SeenDepth, Protocol):
 
 
 class PosedColours(PosedDepth, SeenColours, Protocol):
-    """All of it."""
+    """Poses, depth and colours."""

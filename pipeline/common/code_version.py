@@ -1,4 +1,4 @@
-"""Which version of the program this is, for what it writes."""
+"""The version of the program, which is stored with each result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Mistakes in fixes that the fixes alone show: refused in one sentence, or the wrong ones are marked and counted.
 
-A marked fix keeps its place with a latitude of NaN, so that numbers of fixes are those of the file. A wrong altitude
-becomes NaN; the fix then counts sideways only.
+A marked fix keeps its place and gets a latitude of NaN, so that numbers of fixes remain those of the file. A wrong
+altitude becomes NaN; only the horizontal position of such a fix is used.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 FASTEST_M_S = 120.0  # no car is faster
-_REACH_M = 5_000.0  # fixes of a drive lie within this and what the fastest car could do
+_REACH_M = 5_000.0  # fixes of a drive lie within this distance plus that of the fastest car
 _DEGREE_M = 111_320.0
 _APART = 0.05  # degrees; mistakes of a sign or of a column move a fix by more
-_MOST_BACK = 0.1  # share of fixes that are earlier than one before them, beyond which no time can be trusted
-_MOST_MARKED = 0.4  # share of fixes with one mistake, beyond which it cannot be told which fixes are right
+_MOST_BACK = 0.1  # if a larger share of fixes is earlier than a fix before them, no time can be trusted
+_MOST_MARKED = 0.4  # if a larger share of fixes has one mistake, nothing says which fixes are right
 _EMPTY_SEA = (1.6, 3.2)  # degrees about 0, 0: the Gulf of Guinea, no land; radians of any place on Earth lie in it
 _LEAST_BASE_60 = 10  # fixes
-_MINUTES, _SECONDS = 1.0, 100.0  # factors that bring them before the point
+_MINUTES, _SECONDS = 1.0, 100.0  # factors after which minutes, or seconds, stand directly behind the point
 BASE_60 = {
     _MINUTES: "degrees and minutes written with one point (49.3015 for 49 degrees 30.15 minutes)? write degrees",
     _SECONDS: "degrees, minutes and seconds written with one point (49.301512 for 49 30 15.12)? write degrees",
@@ -33,9 +33,9 @@ BASE_60 = {
 _NOT_LATER = "have a time that does not rise"
 _JUMP_M = 100.0  # between the altitudes of two fixes
 _STEEPEST = 0.5  # climb over distance
-_WINDOW_S, _LEAST_WAY_M, _FEWEST, _MOST_SPREAD = 5.0, 8.0, 8, 0.25  # of ways by fixes and by a speed
-_MOST_OFF = 0.1  # by which the two may differ
-_ALIKE = 0.08  # share by which a ratio may be off the one that tells a mistake
+_WINDOW_S, _LEAST_WAY_M, _FEWEST, _MOST_SPREAD = 5.0, 8.0, 8, 0.25  # of distances by fixes and by a speed
+_MOST_OFF = 0.1  # relative difference that the two distances may have
+_ALIKE = 0.08  # relative tolerance when their ratio is compared with that of a known mistake
 _SPEED_UNITS = {"km/h": 1 / 3.6, "miles an hour": 0.44704, "knots": 0.514444, "m/s, not km/h": 3.6}
 _ALTITUDES = (-1_000.0, 10_000.0)  # metres; no road is lower or higher
 
@@ -46,8 +46,8 @@ class UnusableFixesError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """fixes: with the wrong ones marked; speed: None where it has another unit or is another drive's; notes: a sentence
-    for each kind of mistake."""
+    """fixes: with the wrong ones marked; speed: None where it has another unit or belongs to another drive; notes: a
+    sentence for each kind of mistake."""
 
     fixes: Fixes
     speed: Speed | None
@@ -55,10 +55,10 @@ class Sound:
 
 
 def without_faults(fixes: Fixes, speed: Speed | None = None, *, timed: bool = True) -> Sound:
-    """What is right of fixes, and of a speed on the same clock. timed: times are seconds.
+    """Fixes, and a speed on the same clock, with their mistakes marked. timed: times are seconds.
 
-    Fixes that are not finite are passed over. Raises UnusableFixesError where all fixes have the same mistake, or it
-    cannot be told which of them are right.
+    Fixes that are not finite are ignored. Raises UnusableFixesError where all fixes have the same mistake, or where
+    nothing says which of them are right.
     """
     known = np.isfinite(fixes.latitude) & np.isfinite(fixes.longitude) & np.isfinite(fixes.time_s)
     if not known.any():
@@ -95,8 +95,9 @@ def without_faults(fixes: Fixes, speed: Speed | None = None, *, timed: bool = Tr
 
 
 def refuse_base_60(fixes: Fixes, ratio: float, of_what: str) -> None:
-    """Raises UnusableFixesError where fixes make a drive as much shorter as minutes that are taken for hundredths of a
-    degree do. ratio: the drive's length by its fixes over that by something else, in words: of_what."""
+    """Raises UnusableFixesError where the fixes look as if minutes had been read as hundredths of a degree: this makes
+    a drive shorter. ratio: the drive's length by its fixes, divided by its length by another source; of_what names
+    that source."""
     known = np.isfinite(fixes.latitude) & np.isfinite(fixes.longitude)
     for unit, expected in ((_MINUTES, 0.6), (_SECONDS, 0.36)):
         latitude, longitude = fixes.latitude[known] * unit, fixes.longitude[known] * unit
@@ -133,7 +134,8 @@ def _refuse_wrong_units(latitude: Array, longitude: Array) -> None:
 
 
 def _not_later(fixes: Fixes, known: Mask, *, timed: bool) -> Mask:
-    """Fixes that are not later than all before them. Raises where many are earlier: their order is not that of time."""
+    """Fixes that are not later than all fixes before them. Raises where many are earlier: they are not in order of
+    time."""
     time_s = np.where(known, fixes.time_s, -np.inf)
     highest = np.concatenate([[-np.inf], np.maximum.accumulate(time_s)[:-1]])
     back = known & (time_s <= highest)
@@ -151,7 +153,7 @@ def _beyond(fixes: Fixes) -> Mask:
 
 
 def _other_sign(value: Array, known: Mask) -> Mask:
-    """Values (m,) that fit the others only with their sign changed."""
+    """Values (m,) that fit the others only after their sign is changed."""
     middle = float(np.median(np.abs(value[known])))
     if np.median(value[known]) < 0:
         middle = -middle
@@ -183,7 +185,7 @@ def _turned(longitude: Array) -> Array:
 
 
 def _refuse_base_60(fixes: Fixes, good: Mask) -> None:
-    """Raises where values step as minutes (or seconds) do, which never reach 60: 49.5999 is followed by 50.0000."""
+    """Raises where the values count as minutes (or seconds) do, which never reach 60: 50.0000 follows 49.5999."""
     if good.sum() < _LEAST_BASE_60:
         return
     order = np.flatnonzero(good)[np.argsort(fixes.time_s[good], kind="stable")]
@@ -208,7 +210,7 @@ def _turns_at_60(value: Array, time_s: Array) -> bool:
 
 
 def _sound_altitudes(fixes: Fixes, good: Mask) -> tuple[Array, tuple[str, ...]]:
-    """(M,) altitudes, NaN where they jump away from the others for a while, and what is to be said."""
+    """(M,) altitudes, NaN where they jump away from the others for a while, and notes for the user."""
     altitude, notes = fixes.altitude.copy(), list[str]()
     told = good & np.isfinite(altitude)
     odd = told & ((altitude < _ALTITUDES[0]) | (altitude > _ALTITUDES[1]))
@@ -227,7 +229,7 @@ def _sound_altitudes(fixes: Fixes, good: Mask) -> tuple[Array, tuple[str, ...]]:
     jump = np.abs(climb) > _JUMP_M + _STEEPEST * way
     if not jump.any():
         return altitude, tuple(notes)
-    # what has been jumped so far: fixes at the same sum are on one level
+    # the sum of the jumps so far: fixes with the same sum are on one level
     level = np.concatenate([[0.0], np.cumsum(np.where(jump, climb, 0.0))])
     group = np.round(level / _JUMP_M).astype(int)
     same = np.abs(group[:, None] - np.unique(group)[None]) <= 1
@@ -243,7 +245,8 @@ def _sound_altitudes(fixes: Fixes, good: Mask) -> tuple[Array, tuple[str, ...]]:
 
 
 def _sound_speed(fixes: Fixes, speed: Speed) -> tuple[Speed | None, tuple[str, ...]]:
-    """The speed where the fixes follow it, else None with a sentence. Raises for fixes that it shows to be wrong."""
+    """The speed where the fixes agree with it, else None and a sentence. Raises where the speed shows that the fixes
+    are wrong."""
     ratio = _ways_ratio(fixes, speed)
     if ratio is None or abs(ratio - 1) <= _MOST_OFF:
         return speed, ()
@@ -257,7 +260,8 @@ def _sound_speed(fixes: Fixes, speed: Speed) -> tuple[Speed | None, tuple[str, .
 
 
 def _ways_ratio(fixes: Fixes, speed: Speed) -> float | None:
-    """Distances between fixes some seconds apart over the ways by the speed, the median; None where they are few."""
+    """The median ratio of the distance between two fixes some seconds apart to the distance that the speed gives; None
+    where there are few such pairs."""
     good = np.flatnonzero(np.isfinite(fixes.latitude + fixes.longitude + fixes.time_s))
     good = good[np.argsort(fixes.time_s[good], kind="stable")]
     told = np.flatnonzero(np.isfinite(speed.time_s) & np.isfinite(speed.speed_m_s))

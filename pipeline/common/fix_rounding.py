@@ -1,4 +1,4 @@
-"""To how many decimals, or to which binary fraction, latitudes and longitudes were rounded before they were written."""
+"""Detects how latitudes and longitudes were rounded before they were written: to decimals, or to single precision."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _MOST_DECIMALS = 6  # a tenth of a metre; more say nothing that a receiver knows
-_COARSE_M = 5.0  # steps that a user is told of
+_COARSE_M = 5.0  # the user is told of larger steps
 _FEWEST = 3  # different positions, to tell a rounding from chance
 _DEGREE_M = 111_320.0
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """step_m: of the coarser coordinate, metres; said: a sentence for the user."""
+    """step_m: the step of the coarser coordinate, metres; said: a sentence for the user."""
 
     step_m: float
     said: str
 
     @property
     def deviation_m(self) -> float:
-        """Of a position that was rounded to the step."""
+        """The standard deviation of a position that was rounded to the step."""
         return float(self.step_m / np.sqrt(12))
 
     @property
     def is_coarse(self) -> bool:
-        """Whether fixes repeat each other because of it, and the user should know."""
+        """Whether the step is so large that fixes repeat each other, and the user should know."""
         return self.step_m > _COARSE_M
 
 
 def rounding_of(latitude: Array, longitude: Array) -> Rounding | None:
-    """The rounding of finite degrees (m,); None where they are finer than 6 decimals, or too few to tell."""
+    """The rounding of finite degrees (m,); None where they have more than 6 decimals, or are too few."""
     places = np.unique(np.stack([latitude, longitude], 1), axis=0)
     if len(places) < _FEWEST:
         return None
@@ -47,7 +47,7 @@ def rounding_of(latitude: Array, longitude: Array) -> Rounding | None:
                 step, f"{said} (steps of {step:.0f} m), which makes each uncertain by {step / 12**0.5:.0f} m"
             )
     if (places == places.astype(np.float32)).all():
-        # meridians draw together, but a step in longitude is up to twice as large
+        # a degree of longitude is shorter, but the step of a longitude in single precision is up to twice as large
         north, east = np.spacing(np.abs(places).max(0).astype(np.float32)).astype(float)
         step = _DEGREE_M * max(float(north), float(east) * float(np.cos(np.radians(places[0, 0]))))
         return Rounding(step, f"positions are written in single precision (steps of {step:.1f} m)")

@@ -1,4 +1,4 @@
-"""A receiver's positions and a car's speeds, from readers to the pose graph."""
+"""A receiver's positions and a car's speeds, as readers give them to the pose graph."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Fixes:
-    """M positions of an antenna, WGS 84, in order of time (a few that are not are not used).
+    """M positions of an antenna, WGS 84, in order of time; a few that are out of order are not used.
 
     time_s (M,): on the receiver's clock; latitude, longitude (M,): degrees; altitude (M,): metres above the ellipsoid,
     NaN where the receiver gave none; accuracy (M,) or one number: the horizontal deviation that the receiver claims,
     metres, NaN or None where unknown; vertical_accuracy: the same upwards, by default 1.8 times the horizontal.
-    A fix that is no position (NaN, beyond the poles, null island) is kept and never used: `usable` says which.
+    A fix that is no position (NaN, beyond the poles, null island) is kept and never used; `usable` is False for it.
     Raises ValueError where the arrays do not fit together.
     """
 
@@ -59,7 +59,7 @@ class Fixes:
 
     @property
     def usable(self) -> NDArray[np.bool_]:
-        """(M,): placed, at an altitude that can be (or none)."""
+        """(M,): placed, and at a possible altitude or without one."""
         return np.asarray(self.placed & (np.isnan(self.altitude) | (np.abs(self.altitude) < 20_000)))
 
 

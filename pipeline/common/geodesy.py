@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 SEMI_MAJOR_M = 6378137.0
 FLATTENING = 1 / 298.257223563
 _E2 = FLATTENING * (2 - FLATTENING)
-_ROUNDS = 6  # of the latitude's fixed point; each gains more than two digits near the ground
+_ROUNDS = 6  # of the latitude's fixed-point iteration; each gains more than two digits near the ground
 
 
 def ecef_from_geodetic(latitude: ArrayLike, longitude: ArrayLike, altitude: ArrayLike) -> Array:

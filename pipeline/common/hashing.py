@@ -9,7 +9,7 @@ _PIECE = 1 << 20
 
 
 def sha256_of(source: BinaryIO, copy: BinaryIO | None = None) -> str:
-    """SHA-256 (64 hex digits) of what is left to read of `source`; all of that is written to `copy` as well."""
+    """SHA-256 (64 hex digits) of the rest of `source`, from its current position; the rest is written to `copy` too."""
     digest = hashlib.sha256()
     while piece := source.read(_PIECE):
         digest.update(piece)

@@ -56,7 +56,7 @@ METRICS = (
 
 
 def add(metric: Metric, amount: float, **labels: str) -> None:
-    """Count up; nothing or less counts for nothing."""
+    """Count up by `amount`; an amount of zero or less does nothing."""
     if amount > 0 and ray.is_initialized():
         _made(metric).inc(amount, tags=labels)
 

@@ -1,4 +1,4 @@
-"""Numbers out of files that others wrote."""
+"""Reads numbers from files that other programs wrote."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import SupportsFloat
 
 
 def number_or(value: object, otherwise: float) -> float:
-    """The value as a float; `otherwise` where it is none (a missing field, another type, a text, a zero divisor)."""
+    """The value as a float; `otherwise` where it is no number (missing field, other type, text, zero divisor)."""
     if not isinstance(value, SupportsFloat | str | bytes):
         return otherwise
     try:

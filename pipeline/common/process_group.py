@@ -1,4 +1,4 @@
-"""How the ranks of a Ray Train group find each other: over the network, on one machine by a file."""
+"""How the ranks of a Ray Train group find each other: over the network, or by a file on one machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LOOPBACK = "127.0.0.1"
 def torch_config(use_gpu: bool, timeout_s: int) -> TorchConfig:
     """For a TorchTrainer: NCCL on GPUs, else gloo; a collective that takes longer than `timeout_s` fails.
 
-    On a Ray of this machine alone the ranks meet by a file: torch's own meeting place (TCPStore) listens on all
-    interfaces and asks nobody who they are.
+    Where Ray runs on this machine alone, the ranks use a file: torch's TCPStore listens on all interfaces and does not
+    authenticate.
     """
     backend = "nccl" if use_gpu else "gloo"
     if [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]] == [_LOOPBACK]:

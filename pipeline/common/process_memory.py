@@ -1,5 +1,5 @@
-"""Memory and CPU time of this process and of those it started; memory is sampled while something runs, because the
-system's own peak figure covers the whole process."""
+"""Memory and CPU time of this process and of those it started. Memory is sampled while something runs, because the
+system's own peak figure covers the whole life of the process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Bytes of a process (this one) in memory now, without what it shares with others (Ray's object store)."""
+    """Resident bytes of a process (by default this one), without memory that it shares (Ray's object store)."""
     fields = Path(f"/proc/{pid or os.getpid()}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * _PAGE
 
 
 def whole_resident_bytes() -> int:
-    """The resident set of this process as `ps` says it, shared pages and mapped libraries too."""
+    """The resident set of this process as `ps` shows it, with shared pages and mapped libraries."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
@@ -38,7 +38,7 @@ def family(pid: int) -> list[int]:
 
 
 def family_bytes() -> int:
-    """Bytes of this process and its descendants together, what several share counted once (PSS)."""
+    """Bytes of this process and its descendants together; memory that several share is counted once (PSS)."""
     total = 0
     for pid in family(os.getpid()):
         try:
@@ -50,7 +50,7 @@ def family_bytes() -> int:
 
 
 def descendants_cpu_seconds() -> float:
-    """CPU seconds so far of all processes that this one started, and of what they started and outlived."""
+    """CPU seconds so far of all processes that this one started, and of their own ended children."""
     ticks = 0
     for pid in family(os.getpid())[1:]:
         try:
@@ -95,7 +95,7 @@ class MemoryTrace:
 
     @property
     def growth(self) -> int:
-        """Peak of the second half over that of the first: how far memory is from flat. Not below zero."""
+        """Relative growth from the peak of the first half to that of the second; 0 where memory does not grow."""
         middle = self.samples[-1][0] / 2
         first = [held for when, held in self.samples if when <= middle]
         second = [held for when, held in self.samples if when > middle]

@@ -24,9 +24,9 @@ _LINE_EVERY_S = 5.0
 class Reporter:
     """Stages of a job, one after the other or overlapping, each with a count of things done.
 
-    On a terminal a bar a stage; elsewhere (a file, a job's log) a line when a stage begins and ends and every
-    few seconds between. Also keeps the seconds of every timed stage. Use as a context: inside it, long waits of the
-    process (`waits`) are told here too, and the terminal is restored at its end.
+    On a terminal it shows a bar for each stage. Elsewhere (a file, a job's log) it prints a line when a stage begins,
+    when it ends, and every few seconds between. It also keeps the seconds of every timed stage. Use it as a context:
+    inside it, it also reports long waits of the process (`waits`); at its end it restores the terminal.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -59,7 +59,7 @@ class Reporter:
             self._bars = None
 
     def say(self, text: str) -> None:
-        """One line for the reader; control characters in names from outside are made visible."""
+        """Print one line; control characters in names from outside are made visible."""
         text = without_secrets(visible(text, keep="\n"))
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False)
@@ -67,8 +67,8 @@ class Reporter:
             print(text, file=self.stream, flush=True)
 
     def advance(self, name: str, count: int, total: int | None, unit: str) -> None:
-        """`count` more of `total` units of a stage are done; the first call begins the stage. total None: it is not
-        known yet."""
+        """Report that `count` more of `total` units of a stage are done. The first call begins the stage. total None:
+        not known yet."""
         stage = self._stages.get(name)
         if stage is None or (stage.total is not None and stage.done >= stage.total):
             stage = self._stages[name] = _Stage(name, total, unit)

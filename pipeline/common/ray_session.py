@@ -1,4 +1,4 @@
-"""Joins Ray's cluster or starts Ray on this machine, for every job alike, and says in one line why that fails."""
+"""Joins a Ray cluster or starts Ray on this machine, for every job, and says in one line why that fails."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _ONLY_HERE = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0", "GLOO_SOCKET_IFNAM
 _ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[^:/\[\]]+):(\d+)")
 
 
-# A thread that still runs when a run is stopped would join any cluster that it finds on this machine.
+# Without this, a thread that still runs when a run is stopped would join any cluster that it finds on this machine.
 auto_init_hook.enable_auto_connect = False
 
 
 def cluster_address(address: str | None = None) -> str | None:
-    """The cluster to join: the one asked for, else RAY_ADDRESS (as in a submitted job). None: Ray on this machine."""
+    """The cluster to join: `address`, else RAY_ADDRESS (set in a submitted job). None: start Ray on this machine."""
     return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def start_ray(address: str | None = None, ranks: int = 1) -> None:
-    """Join `cluster_address(address)`, else start Ray on this machine for this process alone, with room for so many
-    ranks. Does nothing where this process has Ray already.
+    """Join `cluster_address(address)`; where it is None, start Ray on this machine for this process alone, with room
+    for so many ranks. Does nothing where Ray runs in this process already.
 
     Raises ClusterError where that fails.
     """
@@ -83,7 +83,7 @@ def start_ray(address: str | None = None, ranks: int = 1) -> None:
 
 def _make_token_without_home() -> None:
     """Ray keeps its clients' token below the home folder. Where nothing can be written there (a container's user
-    without a home) the Ray of this process has a token of its own, which its processes inherit."""
+    without a home), this makes a token for the Ray of this process, which Ray's processes inherit."""
     if any(os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
     try:
@@ -99,9 +99,9 @@ def _make_token_without_home() -> None:
 def _listening_only_here() -> Iterator[None]:
     """Every port of the Ray that is started inside binds to loopback, and so do those of its workers' groups.
 
-    Ray exchanges 127.0.0.1 for the machine's outer address unless it was told that there will be no cluster, as it is
-    by default on macOS and Windows; its servers bind to loopback alone where that is the node's address. The workers
-    inherit the names; this process, which may join a cluster later, has its own again.
+    Ray replaces 127.0.0.1 by the machine's outer address, unless it is told that there will be no cluster (the default
+    on macOS and Windows). Its servers bind to loopback alone where loopback is the node's address. The workers inherit
+    these variables. This process may join a cluster later, so it gets its former values back.
     """
     names = {name: value for name, value in _ONLY_HERE.items() if not name.endswith("_IFNAME") or _has_loopback()}
     before = {name: os.environ.get(name) for name in names}
@@ -177,9 +177,9 @@ def _why_not(error: Exception, address: str | None) -> str:
 
 
 def drain_this_node(seconds: float) -> bool:
-    """Tell the joined cluster that this process's node ends in so many seconds: Ray begins nothing new on it and ends
-    its processes once they are idle. Waits for that; returns whether it happened in time. A notice of this kind is
-    never refused (Ray refuses only to end busy nodes because they were idle).
+    """Tell the joined cluster that this process's node ends in so many seconds: Ray begins nothing new on the node and
+    ends its processes once they are idle. Waits for that, and returns whether it happened in time. Ray never refuses a
+    notice with the reason "preemption"; it may refuse one with the reason "idle".
     """
     context = ray.get_runtime_context()
     node = context.get_node_id()
@@ -196,7 +196,7 @@ def drain_this_node(seconds: float) -> bool:
 
 @contextmanager
 def ray_for_one_job() -> Iterator[None]:
-    """Ends the Ray that the job started, also after an error."""
+    """Ends the Ray that the job started inside this context, also after an error."""
     was_there = ray.is_initialized()
     try:
         yield

@@ -1,10 +1,10 @@
-"""What lies behind an error that Ray wrapped."""
+"""The first cause of an error that Ray wrapped."""
 
 from __future__ import annotations
 
 
 def root_cause(error: BaseException) -> str:
-    """The last line of the innermost cause: Ray wraps what a worker raised, once for each process on the way."""
+    """The last line of the innermost cause: Ray wraps a worker's error once for each process that passes it on."""
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
         error = inner
     lines = [line for line in str(error).splitlines() if line.strip()]

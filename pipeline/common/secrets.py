@@ -1,7 +1,7 @@
-"""Credentials never leave the process: what URIs and the environment hold of them is taken out of every text.
+"""Removes credentials from every text that leaves the process: those in URIs and those in the environment.
 
-A URI is taken apart where it enters (`learn`): its user information and the values of its query are secrets from then
-on, wherever a client's message repeats them. Secrets of the environment are known by the names of their variables.
+`learn` is called where a URI enters: from then on its user information and the values of its query are secrets, also
+where a store's client repeats them in a message. Secrets of the environment are known by the names of their variables.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ HIDDEN = "***"
 # Up to a blank or a quote, without the punctuation of a sentence at its end; a chained URI ("zip://x::s3://y") is two.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://((?:(?!::[A-Za-z][\w+.-]*://)[^\s'\"<>])*(?<![:,.;)]))")
 _NAMES = re.compile(r"SECRET|TOKEN|PASSW|PWD$|CREDENTIAL|APIKEY|API_KEY|ACCESS_KEY|ACCOUNT_KEY|SAS|CONNECTION_STRING")
-# In these a "?" belongs to a file's name, unless it is followed by names and values as in a signed URI of a store
-# and does not end as a file does ("a?b=c.png"); elsewhere it begins a query, which may sign the URI.
+# With these schemes, a "?" belongs to the file's name, unless names and values follow it, as in a signed URI, and the
+# text does not end as a file name does ("a?b=c.png"). With other schemes it begins a query, which may be a signature.
 _FILES = frozenset(("file", "local", "memory"))
 _WITHOUT_QUERY = _FILES | {"s3", "s3a", "gs", "gcs", "hf"}
 _NAMED_VALUES = re.compile(r"[\w.%-]+=[^&/]*(?:&[\w.%-]+=[^&/]*)*(?<!\.\w{3})(?<!\.\w{4})")
-_LEAST = 6  # characters: a shorter secret would blank out ordinary words
+_LEAST = 6  # characters: a shorter "secret" may be an ordinary word, which would be removed everywhere
 _learned: set[str] = set()
 _lock = threading.Lock()
 
@@ -28,8 +28,8 @@ _lock = threading.Lock()
 def split_uri(scheme: str, rest: str) -> tuple[str, str, str]:
     """(user information, place, query) of what stands behind "scheme://".
 
-    The user information ends at the last "@" before the path. A password may hold "/", as secrets of S3 do: where a
-    host is followed by ":" and no port number, it goes on to the next "@".
+    The user information ends at the last "@" before the path. A password may contain "/", as secrets of S3 do: if ":"
+    follows the host without a port number, the user information goes on to the next "@".
     """
     path, query = rest, ""
     scheme, behind = scheme.lower(), rest.partition("?")[2]
@@ -81,7 +81,7 @@ def _shown(found: re.Match[str]) -> str:
 
 
 def _secrets() -> list[str]:
-    """All that is known, the longest first, so that no part of one is left."""
+    """All known secrets, the longest first, so that no part of one remains in a text."""
     known = set()
     for name, value in os.environ.items():
         if not _NAMES.search(name.upper()) or value.startswith("/"):

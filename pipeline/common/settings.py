@@ -5,8 +5,8 @@
         window: int = setting(20, group="quality", identity=ALWAYS)
         "Frames of a window."
 
-A field without `setting` is visible, and part of the identity unless it has its default: a later version can add it
-and leave older results alone. Nothing here knows the command line or any stage.
+A field without `setting` is shown in --help, and is part of the identity unless it has its default. So a later version
+can add a field, and older results stay valid. This module knows neither the command line nor any stage.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Group = Literal["input", "output", "what runs where", "quality", "many drives"]
-"""What a user wants when they look for a setting; --help has a part for each."""
+"""The parts of --help, named by what a user looks for."""
 GROUPS: tuple[Group, ...] = typing.get_args(Group)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whether a setting is part of a result's identity. said: in words; applies: given its value and its default."""
+    """Whether a setting is part of a result's identity. said: the rule in words; applies: the rule as a function of the
+    setting's value and its default."""
 
     said: str
     applies: Callable[[object, object], bool]
@@ -57,7 +58,7 @@ def setting(
 
     group: the part of --help that shows it. expert: --help leaves it out; a TOML file, its full name on the command
     line and the reference page have it. positional: it may be given without its name. identity: ALWAYS, NEVER,
-    UNLESS_DEFAULT or a rule of its own; of a section, NEVER holds for all that is in it.
+    UNLESS_DEFAULT or another rule; NEVER at a section holds for all of its fields.
     """
     about = {"group": group, "expert": expert, "positional": positional, "identity": identity}
     made: object = field(default=default, metadata=about)
@@ -65,18 +66,18 @@ def setting(
 
 
 POSITIONAL: Mapping[str, object] = {"positional": True}
-"""Of a field without a default that may be given without its name: `output: str = field(metadata=POSITIONAL)`."""
+"""For a field without a default that may be given without its name: `output: str = field(metadata=POSITIONAL)`."""
 
 
 def identity_of(declared: Field[object]) -> Identity:
-    """The rule that a field was declared with."""
+    """The identity rule with which a field was declared."""
     rule = declared.metadata.get("identity", UNLESS_DEFAULT)
     assert isinstance(rule, Identity)
     return rule
 
 
 def former_settings(kind: type) -> tuple[str, ...]:
-    """Names of settings that are constants now. Results and files from before have them with some value."""
+    """Names of former settings that are constants now. Older results and TOML files contain them."""
     names = getattr(kind, "FORMER_SETTINGS", ())
     return tuple(names)
 
@@ -84,7 +85,7 @@ def former_settings(kind: type) -> tuple[str, ...]:
 def identity_values(config: DataclassInstance) -> dict[str, object]:
     """The settings of a frozen dataclass that are part of a result's identity, sections as dicts.
 
-    What is a constant now (FORMER_SETTINGS) is part of it, as it was while it could be set.
+    Former settings that are constants now (FORMER_SETTINGS) are part of it, with the values that they had.
     """
     values: dict[str, object] = {name: getattr(config, name) for name in former_settings(type(config))}
     for declared in fields(config):
@@ -102,8 +103,8 @@ def identity_values(config: DataclassInstance) -> dict[str, object]:
 class Setting:
     """One setting of a dataclass or of a section in it.
 
-    path: names from the outermost field inwards; name: of its option, without dashes in front; kind: its type;
-    default: MISSING where it must be given; text: its docstring; section: docstring of the dataclass that declares it.
+    path: field names from the outermost inwards; name: its option's name without the leading dashes; kind: its type;
+    default: MISSING where it must be given; text: its docstring; section: the docstring of the dataclass around it.
     """
 
     path: tuple[str, ...]
@@ -119,7 +120,7 @@ class Setting:
 
 
 def settings_of(kind: type) -> tuple[Setting, ...]:
-    """All settings of a dataclass, those of its sections in their place."""
+    """All settings of a dataclass, including those of its sections, in the order of declaration."""
     return tuple(_settings(kind, (), (), None, False, None))
 
 
@@ -167,7 +168,7 @@ def _default_of(declared: Field[object]) -> object:
     return MISSING if declared.default_factory is MISSING else declared.default_factory()
 
 
-LONGEST_NAME = 80  # characters that are compared: the time grows with the square
+LONGEST_NAME = 80  # characters that are compared: the time grows with the square of the length
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

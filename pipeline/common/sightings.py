@@ -1,8 +1,8 @@
-"""How long this machine has seen something unchanged, over all its processes: a wait that is interrupted and begun
-again goes on where it stopped.
+"""How long this machine has seen something unchanged, over all its processes: a process that is started again continues
+the wait of the one before.
 
-One small file for each thing, in a folder of this machine. Seconds count from the machine's start, so that setting a
-clock changes nothing; a file of an earlier start, or one that cannot be read or written, counts as a first look.
+Each thing has one small file in a folder of this machine. Seconds count from the machine's start, so that a clock that
+is set has no effect. A file from before the last start, or one that cannot be read, counts as a first look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_BYTES = 4096
 
 
 class Sightings:
-    """folder: where they are kept, made when needed; boot: names this start of the machine."""
+    """folder: where the files are, made when needed; boot: an id of this start of the machine."""
 
     def __init__(self, folder: Path, boot: str) -> None:
         self._folder, self._boot = folder, boot

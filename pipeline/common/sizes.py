@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them."""
+"""Numbers of bytes as readable text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts from outside (file names, ids, cells of a table) as they may be shown: control characters made visible."""
+"""Makes control characters visible in texts from outside (file names, ids, cells of a table) before they are shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def visible_values(value: object) -> object:
-    """Values of JSON with every text in them visible and without credentials: for pages."""
+    """JSON values for a page: in every text, control characters are visible and credentials are removed."""
     if isinstance(value, str):
         return visible(without_secrets(value), keep="\n\t")
     if isinstance(value, Mapping):
@@ -28,8 +28,8 @@ def visible_values(value: object) -> object:
 
 
 def show(text: str, stream: TextIO | None = None) -> None:
-    """Print lines for a person, to stdout by default: what a command says with texts from outside in it, which are made
-    visible and lose their credentials."""
+    """Print lines for a person, to stdout by default. Control characters are made visible and credentials removed,
+    because the lines contain texts from outside."""
     print(visible(without_secrets(text), keep="\n"), file=stream or sys.stdout, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Tells the user of long waits: what for, and until when. A wait of more than ten seconds is told."""
+"""Tells the user of every wait of more than ten seconds: what the program waits for, and until when."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _watcher: threading.Thread | None = None
 
 
 def listen(say: Say) -> None:
-    """From now on waits are told to this method, as long as its object lives. The newest listener is told; without one
-    stderr is."""
+    """From now on, `say` gets the lines about waits, as long as its object lives. Only the newest listener gets them;
+    without a listener they go to stderr."""
     with _lock:
         _listeners.append(weakref.WeakMethod(say))
 
@@ -38,15 +38,15 @@ def leave(say: Say) -> None:
 
 
 def say_wait(what: str, seconds: float) -> None:
-    """Call it before a wait of at most so many seconds for `what`; it tells the user where that is long."""
+    """Call this before a wait of at most so many seconds for `what`; it tells the user if that is long."""
     if seconds > LONG_S:
         _say(f"waits for {what}, until {_clock(seconds)} at the latest ({seconds:.0f} s)")
 
 
 @contextlib.contextmanager
 def long_call(what: str, most_s: float) -> Iterator[None]:
-    """Around a call of other code that may wait: the user is told once it has taken LONG_S. The call ends after most_s
-    at the latest."""
+    """Put this around a call of other code that may wait: the user is told once the call has taken LONG_S. most_s: the
+    time after which the call ends at the latest."""
     global _watcher
     with _lock:
         number = next(_numbers)

@@ -1,7 +1,7 @@
 """Where a drive was: positions and speeds of any usual source -> `Fixes` and `Speed` on the drive's clock.
 
-`find_positions` tells what lies with a drive, `read_positions` reads it. Positions that cannot be used raise
-NoPositionsError, one line; the drive goes on without.
+`find_positions` finds the files that belong to a drive, `read_positions` reads them. Positions that cannot be used
+raise NoPositionsError, one line; the drive is then reconstructed without positions.
 """
 
 from pipeline.georeference.clocks import OnDrive

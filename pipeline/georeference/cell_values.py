@@ -1,4 +1,4 @@
-"""Numbers and angles in the cells of a table, as people and loggers write them."""
+"""Reads numbers and angles from the cells of a table, in the notations that people and loggers use."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from pipeline.common.fixes import Fixes
 from pipeline.georeference.positions import Array, NoPositionsError, Positions
 
 ABSOLUTE_S = 4e8
-"""Times of frames above this count from 1970."""
+"""Seconds; larger times of frames count from 1970."""
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, eq=False)
 class OnDrive:
-    """positions: times in seconds from the drive's first frame; frame_time_s (N,): times of the frames on that clock;
-    window_s: largest clock offset that is to be looked for."""
+    """positions: their times are seconds from the drive's first frame; frame_time_s (N,): times of the frames on that
+    clock; window_s: the largest clock offset that is searched."""
 
     positions: Positions
     frame_time_s: Array
@@ -36,10 +36,10 @@ def on_drive_clock(
 ) -> OnDrive:
     """Convert times to the drive's clock. Assumptions become notes.
 
-    frame_s (N,): times of the frames, None if they have none; frame_numbers (N,): their numbers in the source, by
-    default 0 to N - 1; zero_s: the zero, on the clock of frame_s, of times that count from the drive's start; by
-    default 0, or the first frame if frame_s counts from 1970; created_s: date of recording according to the video, UTC.
-    Leap seconds and time zones are not guessed. Raises NoPositionsError if the times do not fit.
+    frame_s (N,): times of the frames, None if they have none. frame_numbers (N,): their numbers in the source, by
+    default 0 to N - 1. zero_s: where times of positions that count from the drive's start begin, on the clock of
+    frame_s; by default 0, or the first frame if frame_s counts from 1970. created_s: date of recording according to the
+    video, UTC. Leap seconds and time zones are not guessed. Raises NoPositionsError if the times do not fit.
     """
     if positions.clock == "frame":
         return _by_frame(positions, frame_s, frame_count, frame_numbers)
@@ -61,7 +61,7 @@ def on_drive_clock(
         shift = start
         if positions.clock == "day":
             day = np.floor(start / _DAY_S) * _DAY_S
-            day -= np.floor(first / _DAY_S) * _DAY_S  # times of a week count days, too
+            day -= np.floor(first / _DAY_S) * _DAY_S  # times of a GPS week include whole days
             shift = start - min((day + k * _DAY_S for k in (-1, 0, 1)), key=lambda d: abs(d + first - start))
         return OnDrive(_moved(positions, shift), frames, window_s)
     if created_s is not None and positions.clock == "day":
@@ -90,7 +90,7 @@ def _by_frame(positions: Positions, frame_s: Array | None, frame_count: int, fra
 
 
 def _refuse_other_units(positions: Positions, drive_s: float, window_s: float) -> None:
-    """Raises NoPositionsError for times that are as many milliseconds (or less) as the drive has seconds."""
+    """Raises NoPositionsError where the times are milliseconds, or a smaller unit: the drive has as many seconds."""
     time_s = _times(positions)
     long_s = float(np.nanmax(time_s) - np.nanmin(time_s))
     for unit, factor in (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9)):

@@ -55,7 +55,7 @@ _CAR = re.compile("wheel|vehicle|car|can|obd|ego|odo")
 _OF_WEEK = re.compile("week|tow|sow")
 _DATE = frozenset(("date", "day", "utc_date", "date_utc"))
 
-# Units as they stand behind names, in seconds, metres, degrees, metres per second.
+# Units that stand behind names, as factors to seconds, metres, degrees, metres per second.
 _UNITS = {
     "speed": {
         "m_s": 1.0,

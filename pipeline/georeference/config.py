@@ -9,24 +9,24 @@ from pipeline.common.settings import NEVER, setting
 from pipeline.georeference.crs import check_crs
 
 NONE = "none"
-"""As a file: positions that lie with the drive are not read."""
+"""The value of `file` with which positions beside the drive are not read."""
 
 
 @dataclass(frozen=True)
 class PositionsConfig:
-    """Where the drive was, and on which clock. A drive that has positions is known by them as well."""
+    """Where the drive was, and on which clock. Positions that are used are part of the result's identity."""
 
     file: str | None = setting(None, group="input", identity=NEVER)
     """Positions or speeds of the drive: CSV, GPX, NMEA, a KITTI oxts folder, a video with GoPro, CAMM or BlackVue
-    telemetry, a comma2k19 segment; of many drives a folder with <drive_id>.gpx and so on. By default what lies with the
-    drive (gps.csv, track.gpx, oxts/), or in its video or pictures; "none" reads nothing."""
+    telemetry, a comma2k19 segment; for many drives a folder with <drive_id>.gpx and so on. By default files beside the
+    drive (gps.csv, track.gpx, oxts/), or positions in its video or pictures; "none" reads nothing."""
     crs: str | None = setting(None, expert=True, identity=NEVER)
-    """System of coordinates x, y, z in a CSV file: EPSG:n, or ecef. By default they are degrees of WGS 84."""
+    """Coordinate system of x, y, z in a CSV file: EPSG:n, or ecef. By default they are degrees of WGS 84."""
     clock_window: float = setting(5.0, expert=True, identity=NEVER)
     """Seconds by which the receiver's clock may be off the camera's; the offset is estimated. 0 holds it at 0."""
     lever: str | None = setting(None, expert=True, identity=NEVER)
-    """x,y,z in metres: the antenna's place in the camera's frame (right, down, forward). By default it is estimated
-    where the fixes tell it, else at the camera."""
+    """x,y,z in metres: the antenna's position in the camera's frame (right, down, forward). By default it is estimated
+    if the fixes determine it; otherwise the antenna is taken to be at the camera."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field."""
@@ -39,7 +39,7 @@ class PositionsConfig:
                 check_crs(self.crs)
             except ValueError as error:
                 raise ValueError(f"--positions.crs {error}") from None
-        self.lever_m  # noqa: B018 (refuses what is no place)
+        self.lever_m  # noqa: B018 (raises where it is no position)
 
     @property
     def lever_m(self) -> tuple[float, float, float] | None:

@@ -28,14 +28,14 @@ from pipeline.georeference.times import GPS_EPOCH_S, LEAP_SECONDS, seconds
 
 _SEPARATORS = ",;\t|"
 _NO_FIX = frozenset(("0", "none", "no fix", "nofix", "invalid", "v", "false", "no", "1d"))
-_WEEKS, _WEEK_S = 1024, 604_800.0  # of GPS, till their number starts again (the last time in April 2019)
+_WEEKS, _WEEK_S = 1024, 604_800.0  # GPS weeks until a ten-bit week number is 0 again (last in April 2019)
 _MOST_BAD = 0.5  # share of rows that cannot be read, above which the table is refused
 _GPS_NOW_S = (0.9e9, 1.65e9)  # GPS seconds of 2008 to 2032; as Unix time that is 1998 to 2022, so the header decides
 
 
 @dataclass
 class _Table:
-    """columns: texts by meaning; of: the header's meaning and units; notes: sentences for the user."""
+    """columns: the cells' texts, by meaning; of: meaning -> column of the header; notes: sentences for the user."""
 
     columns: dict[str, list[str]]
     of: Mapping[str, Column]
@@ -85,7 +85,7 @@ def read_csv(data: bytes, name: str, *, crs: str | None = None, frame_names: Seq
 
 def _read(data: bytes, name: str) -> _Table:
     lines = text_of(data).splitlines()
-    start = 0  # comments and titles stand above some headers
+    start = 0  # some files have comments and titles above the header
     while start < min(len(lines), 30) and len(_known(_split(lines[start])[0])) < 2:
         start += 1
     if start >= min(len(lines), 30):
@@ -179,7 +179,7 @@ def _times(table: _Table, name: str, frame_names: Sequence[str]) -> tuple[Clock,
 
 
 def _of_week(table: _Table, notes: list[str]) -> tuple[Clock, Array, list[str]]:
-    """Times of the GPS week (from Sunday's midnight), with the week's number where a column tells it."""
+    """Times in the GPS week (from midnight before Sunday), with the week's number where a column contains it."""
     utc = table.numbers("time") - LEAP_SECONDS
     notes.append(f"its times of the GPS week are taken as UTC plus {LEAP_SECONDS} leap seconds")
     if not table.has("week"):

@@ -24,7 +24,7 @@ ELLIPSOID, SEA_LEVEL = "WGS 84 ellipsoid", "mean sea level, as the receiver says
 
 
 class PlacedLike(Protocol):
-    """What the back end says of a georeferenced drive (pipeline.backend.Georeference)."""
+    """The back end's result for a georeferenced drive (pipeline.backend.Georeference)."""
 
     @property
     def origin(self) -> tuple[float, float, float]: ...
@@ -73,7 +73,7 @@ class DrivePositions:
         return DrivePositions(found, tuple(f"positions: {note}" for note in found.positions.notes))
 
     def joined(self, relative_because: str, placed: PlacedLike | None) -> DrivePositions:
-        """The same when the drive was joined, with why positions or speeds were not used."""
+        """The same after the drive was joined, with the reasons why positions or speeds were not used."""
         if self.on_drive is None:
             return self
         source, said = self.on_drive.positions.source, list[str]()
@@ -104,7 +104,7 @@ class DrivePositions:
 
     @property
     def window_s(self) -> float:
-        """Largest clock offset that is looked for."""
+        """The largest clock offset that is searched, seconds."""
         return 0.0 if self.on_drive is None else self.on_drive.window_s
 
     def georeference(self, placed: PlacedLike | None, config: PositionsConfig) -> dict[str, object] | None:

@@ -23,13 +23,13 @@ Kind = Literal["file", "oxts", "comma2k19", "telemetry", "exif"]
 
 _OF_A_FLEET = (*TRACKS, *TABLES)
 _MOST_BYTES = 256 << 20
-_FIRST_PICTURES = 3  # looked at for a position: the first may be a bad frame
+_FIRST_PICTURES = 3  # pictures in which a position is looked for: the first may be a bad frame
 
 
 @dataclass(frozen=True)
 class PositionsSource:
-    """kind; uris: files or folders to read, the better first; digest: of their content, part of a result's identity;
-    asked: the user named it, so that it must be readable."""
+    """kind: of the files; uris: files or folders to read, the better first; digest: a hash of their content, part of a
+    result's identity; asked: the user named the file, so it must be readable."""
 
     kind: Kind
     uris: tuple[str, ...]
@@ -37,7 +37,7 @@ class PositionsSource:
     asked: bool
 
     def noted(self) -> dict[str, object]:
-        """The source as JSON holds it."""
+        """The source as a JSON object."""
         return {"kind": self.kind, "uris": list(self.uris), "digest": self.digest, "asked": self.asked}
 
     @staticmethod
@@ -52,7 +52,7 @@ class PositionsSource:
         return PositionsSource(kind, tuple(map(str, uris)), str(values.get("digest")), bool(values.get("asked")))
 
     def identity(self, config: PositionsConfig) -> dict[str, object]:
-        """What a result depends on."""
+        """The part of a result's identity that concerns positions."""
         said: dict[str, object] = {"digest": self.digest, "clock_window": config.clock_window}
         for name in ("crs", "lever"):
             value = getattr(config, name)
@@ -76,10 +76,11 @@ def find_positions(
     config: PositionsConfig,
     beside: Sequence[str] | None = None,
 ) -> PositionsSource | None:
-    """The positions of a drive; None if there are none, or none are wanted.
+    """The source of a drive's positions; None if there is none, or if the settings say "none".
 
-    frame_uris: of the frames, or of the video's files alone; beside: files that lie with the frames, where the caller
-    listed them already. Raises DriveError if `config.file` does not exist; StorageError if a store does not answer.
+    frame_uris: the URIs of the frames, or of the video's files; beside: names of the files in the frames' folder, where
+    the caller has listed it already. Raises DriveError if `config.file` does not exist; StorageError if a store does
+    not answer.
     """
     if config.file == NONE:
         return None

@@ -18,8 +18,8 @@ from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Pos
 _NAN = float("nan")
 _FORMATS = {"b": "b", "B": "B", "s": "h", "S": "H", "l": "i", "L": "I", "j": "q", "J": "Q", "f": "f", "d": "d"}
 _DATA = ("GPS9", "GPS5", "GLPI", "GPRI")
-"""The best first. GPS9 has fix and precision of every sample; a drone's autopilot flies by GLPI."""
-_NO_DOP = 99.0  # of a receiver without a fix
+"""The best first. GPS9 has the fix and the precision of every sample; GLPI is the estimate by which a drone flies."""
+_NO_DOP = 99.0  # dilution of precision that a receiver without a fix reports
 
 
 @dataclass
@@ -49,7 +49,7 @@ def read_gopro(packets: list[tuple[float, float, bytes]], name: str) -> Position
                 for number, sample in enumerate(samples):
                     row = _row(kind, sample, stream)
                     none += row is None
-                    # a sample without a fix keeps its place: it is a position that is not known
+                    # a sample without a fix keeps its place as an unknown position
                     values = (_NAN,) * 6 if row is None else row
                     rows.setdefault(kind, []).append((start + length * number / len(samples), *values))
     kind = next((one for one in _DATA if one in rows), "")
@@ -107,7 +107,7 @@ def _stream(data: bytes) -> tuple[_Stream, bool]:
 
 
 def _items(data: bytes) -> Iterator[tuple[str, str, int, bytes]]:
-    """Key, type, size of a sample and bytes of each entry; a key of '' where the rest is damaged."""
+    """Key, type, size of a sample and bytes of each entry; the key is '' where the rest is damaged."""
     at = 0
     while at + 8 <= len(data):
         key, kind, size, count = struct.unpack_from(">4scBH", data, at)
@@ -127,7 +127,7 @@ def _values(kind: str, value: bytes) -> tuple[float, ...]:
 
 
 def _layout(text: str) -> str:
-    """TYPE may say l[3] for lll."""
+    """The layout without repetitions: TYPE may contain l[3] instead of lll."""
     out = ""
     while text:
         letter, text = text[0], text[1:]

@@ -18,11 +18,11 @@ _DECLARED = re.compile(rb"<!(DOCTYPE|ENTITY)", re.IGNORECASE)
 
 
 def read_gpx(data: bytes, name: str) -> Positions:
-    """Every point of every track, else of every route, in the file's order. Points without a time get none.
+    """Every point of every track, in the file's order; of every route where there is no track.
 
-    Raises NoPositionsError if it is no GPX, or no point has a time.
+    Raises NoPositionsError if the file is no GPX, or if no point has a time.
     """
-    if _DECLARED.search(data[:4096]):  # entities that grow without end are no part of GPX
+    if _DECLARED.search(data[:4096]):  # entities can expand without limit, and GPX has none
         raise NoPositionsError(f"{name}: GPX with a document type of its own is not read")
     try:
         gpx = gpxpy.parse(data.decode("utf-8-sig", errors="replace"))

@@ -18,7 +18,7 @@ _NAN = float("nan")
 _KNOT = 1852 / 3600
 _SENTENCE = re.compile(rb"\$[A-Z]{2}(?:GGA|RMC|GST|ZDA|GNS),[\x20-\x7e]*")
 _RANGE_ERROR_OF = {4: 0.02, 5: 0.3, 2: 2.0, 9: 2.0}
-"""By the quality field of GGA: RTK fixed, RTK float, differential, SBAS; others as a single receiver."""
+"""By the quality field of GGA: RTK fixed, RTK float, differential, SBAS; all others are a single receiver's."""
 _NO_FIX = frozenset((0, 6, 7, 8))  # none, dead reckoning, put in by hand, simulated
 _DAY_S = 86_400.0
 
@@ -48,7 +48,7 @@ def read_nmea(data: bytes, name: str) -> Positions:
     for line in _SENTENCE.findall(data):
         try:
             said = NMEAReader.parse(line.strip() + b"\r\n")
-        except Exception:  # pynmeagps raises several kinds, and what conversions raise
+        except Exception:  # pynmeagps raises errors of its own and those of conversions
             damaged += 1
             continue
         if not isinstance(getattr(said, "time", None), time):

@@ -15,7 +15,7 @@ from pipeline.georeference.positions import RANGE_ERROR_M, NoPositionsError, Pos
 
 _NAN = float("nan")
 _GPS_BLOCK = 0x8825
-HEADER_BYTES = 128 * 1024  # a picture's EXIF block has at most 64 KiB and stands at its begin
+HEADER_BYTES = 128 * 1024  # a picture's EXIF block has at most 64 KiB and is at the beginning of the file
 _READERS = 8
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
 _STATUS, _DOP, _ERROR = 9, 11, 31
@@ -23,7 +23,7 @@ _STATUS, _DOP, _ERROR = 9, 11, 31
 
 def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
     """Latitude, longitude (degrees), altitude, horizontal deviation (metres, NaN if unknown) from a picture's first
-    bytes; None without a position. Altitude is above the sea, as EXIF 2.32 has it (5 of GPSAltitudeRef)."""
+    bytes; None without a position. The altitude is above sea level (EXIF 2.32, GPSAltitudeRef)."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             block = image.getexif().get_ifd(_GPS_BLOCK)
@@ -35,7 +35,7 @@ def exif_position(data: bytes) -> tuple[float, float, float, float] | None:
         altitude = number_or(block.get(_ALTITUDE), _NAN) * (-1 if below else 1)
         error, dop = number_or(block.get(_ERROR), _NAN), number_or(block.get(_DOP), _NAN)
         return latitude, longitude, altitude, error if error > 0 else RANGE_ERROR_M * dop if dop > 0 else _NAN
-    except Exception:  # a broken picture or EXIF block, which PIL reads with whatever error comes of it
+    except Exception:  # a broken picture or EXIF block, for which PIL raises errors of any kind
         return None
 
 

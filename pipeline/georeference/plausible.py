@@ -1,6 +1,6 @@
-"""Mistakes in positions as they were read: fixes that are none are marked and counted, or all are refused.
+"""Finds mistakes in positions after they were read: wrong fixes are marked and counted, or all fixes are refused.
 
-A fix that is marked keeps its place with a latitude of NaN, so that numbers of fixes are those of the file.
+A marked fix keeps its place and gets a latitude of NaN, so that numbers of fixes remain those of the file.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pipeline.common.fix_rounding import rounding_of
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.georeference.positions import NoPositionsError, Positions
 
-_REPEATED = 3  # fixes to the last digit the same, in a row, of which only the first was measured
+_REPEATED = 3  # if so many fixes in a row are equal to the last digit, only the first of them was measured
 _FASTEST_M_S = 120.0
 
 
 def checked(positions: Positions) -> Positions:
-    """The same with wrong fixes marked and named. Raises NoPositionsError where all fixes are wrong."""
+    """The same positions with wrong fixes marked and a note for each mistake. Raises NoPositionsError where all fixes
+    are wrong."""
     fixes, notes = positions.fixes, []
     speed, about_speed = _of_a_car(positions.speed)
     if len(fixes):
@@ -63,8 +64,8 @@ def _null_island(fixes: Fixes) -> NDArray[np.bool_]:
 
 
 def _repeated(fixes: Fixes) -> NDArray[np.bool_]:
-    """Fixes behind the first of a run that agrees to the last digit, unless all do or were rounded: a receiver that
-    lost its satellites says its last position again."""
+    """In each run of equal fixes, all but the first: a receiver that lost its satellites repeats its last position.
+    None where all fixes are equal, or were rounded."""
     rounding = rounding_of(*_finite(fixes))
     if rounding is not None and rounding.is_coarse:
         return np.zeros(len(fixes), bool)

@@ -15,14 +15,12 @@ from pipeline.errors import DriveError
 Array = NDArray[np.float64]
 
 Clock = Literal["drive", "utc", "day", "frame"]
-"""What the times count from: the drive's start; 1970 (UTC); midnight (UTC, without a date); "frame": they are not times
-but numbers of the drive's frames."""
+"""Where the times begin: at the drive's start; in 1970 (UTC); at midnight (UTC, without a date). "frame": they are no
+times but numbers of the drive's frames."""
 
 RANGE_ERROR_M = 3.0
-"""Deviation of a measured distance to a satellite. Times the dilution of precision, it is the deviation of a position
-(consumer receivers, single frequency; IS-GPS-200 table 20-I gives 1.5 to 7 m)."""
-VERTICAL_SHARE = 1.8
-"""A receiver's vertical error over its horizontal one, if only one of them is known."""
+"""Standard deviation of a measured distance to a satellite. Multiplied by the dilution of precision, it is that of a
+position (consumer receivers, single frequency; IS-GPS-200 table 20-I gives 1.5 to 7 m)."""
 
 
 class NoPositionsError(DriveError):
@@ -32,8 +30,7 @@ class NoPositionsError(DriveError):
 @dataclass(frozen=True, eq=False)
 class Positions:
     """source: what was read, in words; fixes: M of them, possibly none; speed: on the same clock, None if unknown;
-    sea_level: altitudes are above the sea, and the geoid is unknown; notes: what the user should know, a sentence
-    each."""
+    sea_level: altitudes are above sea level, and the geoid is unknown; notes: sentences for the user."""
 
     source: str
     clock: Clock

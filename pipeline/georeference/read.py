@@ -85,8 +85,8 @@ def read_source(
     frame_uris: Sequence[str],
     zeros: Mapping[str, float] | None = None,
 ) -> Positions:
-    """The positions of a source as written, on their own clock. zeros: see `clip_zeros`; times of several clips are
-    converted to the clock of the first."""
+    """The positions of a source as written, on their own clock. zeros: see `clip_zeros`. Times of several clips are
+    converted to the clock of the first clip."""
     if source.kind == "exif":
         return read_photographs(frame_uris)
     if source.kind == "oxts":
@@ -99,7 +99,7 @@ def read_source(
         return _joined([(read(uri), start - starts[0]) for uri, start in zip(source.uris, starts, strict=True)])
     names = [storage.parent_and_name(uri.partition(FRAME_MARK)[0])[1] for uri in frame_uris]
     first, *others = [read_file(uri, config.crs, names) for uri in source.uris]
-    for other in others:  # a second file tells the speed
+    for other in others:  # a second file may have the speed
         if first.speed is None and other.speed is not None and other.clock == first.clock:
             speed = replace(other.speed, of_receiver=False)
             first = replace(first, speed=speed, source=f"{first.source} and {other.source}")

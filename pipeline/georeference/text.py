@@ -1,4 +1,4 @@
-"""Bytes of a text file to its text, whichever encoding the program that wrote it prefers."""
+"""Decodes a text file, whose encoding depends on the program that wrote it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def text_of(data: bytes) -> str:
-    """UTF-16 with its mark, UTF-8, else the western European encoding of Windows; never raises."""
+    """The text: UTF-16 if it has a byte-order mark, else UTF-8 if it is valid, else Windows-1252. Never raises."""
     if data[:2] in _UTF_16:
         return data.decode("utf-16", errors="replace")
     try:
@@ -16,5 +16,5 @@ def text_of(data: bytes) -> str:
 
 
 def in_utf_8(data: bytes) -> bytes:
-    """The same bytes, or those of UTF-8 where they were UTF-16."""
+    """The same bytes; where they are UTF-16, the same text in UTF-8."""
     return text_of(data).encode() if data[:2] in _UTF_16 else data

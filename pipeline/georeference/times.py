@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 
 _UNITS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3))
-_OF_1970 = 4e8  # seconds; the autumn of 1982. A drive that counts from its own start has fewer
+_OF_1970 = 4e8  # seconds since 1970, the autumn of 1982; times that count from a drive's start are smaller
 GPS_EPOCH_S = 315_964_800.0
 """1980-01-06, the zero of GPS time, in seconds since 1970."""
 LEAP_SECONDS = 18
@@ -16,8 +16,8 @@ LEAP_SECONDS = 18
 def seconds(text: str, unit: float | None = None) -> tuple[float, bool, bool]:
     """A time in seconds, whether it counts from 1970, and whether it is a date without a zone (taken as UTC).
 
-    unit: seconds per unit of the number, if its column says so. Otherwise the size of large numbers decides whether
-    they are milli-, micro- or nanoseconds since 1970. Raises ValueError if the text is no time.
+    unit: seconds per unit of the number, if its column names the unit. Otherwise the size of a large number decides
+    whether it is milli-, micro- or nanoseconds since 1970. Raises ValueError if the text is no time.
     """
     text = text.strip()
     try:
@@ -34,7 +34,7 @@ def seconds(text: str, unit: float | None = None) -> tuple[float, bool, bool]:
 
 
 def date_seconds(text: str) -> tuple[float, bool, bool]:
-    """The same of a date: ISO 8601, or with / or : between year, month and day. Raises ValueError."""
+    """The same for a date: ISO 8601, or with / or : between year, month and day. Raises ValueError."""
     plain = text.strip().replace("/", "-")
     if len(plain) > 10 and plain[4:5] == ":" and plain[7:8] == ":":  # EXIF
         plain = plain[:10].replace(":", "-") + plain[10:]

@@ -79,7 +79,7 @@ def _kind_of(stream: Stream) -> Kind | None:
 
 
 def _packets(container: InputContainer, kind: Kind) -> Iterator[tuple[float, float, bytes]]:
-    """Start and length, seconds from the video's first moment, and bytes, of the packets of a track."""
+    """Start and length (seconds from the start of the video) and bytes of each packet of a track."""
     stream = next(stream for stream in container.streams if _kind_of(stream) == kind)
     for packet in container.demux(stream):
         if packet.size and packet.pts is not None:
@@ -101,7 +101,7 @@ def _blackvue_box(file: BinaryIO, *, peek: bool = False) -> bytes:
 
 
 def _boxes(file: BinaryIO, at: int, end: int | None) -> Iterator[tuple[bytes, int, int]]:
-    """Type, begin and size of the content of each box of ISO 14496-12 from `at` to `end` (None: of the file)."""
+    """Type, start and size of the content of each box (ISO 14496-12) from `at` to `end`; None is the file's end."""
     while end is None or at + 8 <= end:
         file.seek(at)
         head = file.read(16)
@@ -118,8 +118,8 @@ def _boxes(file: BinaryIO, at: int, end: int | None) -> Iterator[tuple[bytes, in
 
 
 def _read_blackvue(data: bytes, name: str) -> Positions:
-    """Lines of the camera's own clock (milliseconds since 1970) and a sentence. The first line is written as the
-    recording begins: times are from there."""
+    """Positions from lines with the camera's clock (milliseconds since 1970) and an NMEA sentence. The first line is
+    written when the recording begins, so times count from there."""
     lines = _BLACKVUE_LINE.findall(data)
     if not lines:
         raise NoPositionsError(f"{name}: its box of positions holds no sentence")

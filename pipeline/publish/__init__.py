@@ -1,7 +1,7 @@
-"""A joined drive -> Parquet on storage, and back.
+"""Writes a joined drive as Parquet to storage, and reads it.
 
-In: chunk predictions, the joined trajectory, facts of drive and run. Out: <output>/<drive_id>/ as
-pipeline.schema says, manifest last (publish_drive); a reader of it (open_drive). NumPy and pyarrow only.
+In: chunk predictions, the joined trajectory, facts of drive and run. Out: <output>/<drive_id>/ as defined in
+pipeline.schema, with the manifest last (publish_drive); a reader for it (open_drive). Knows neither Ray nor torch.
 """
 
 from pipeline.publish.cameras import Cameras

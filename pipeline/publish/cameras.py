@@ -23,7 +23,7 @@ class Cameras:
 
     frame_index (N,) rising; world_from_camera (N, 4, 4), OpenCV axes; intrinsics (N, 4) fx fy cx cy and sizes (N, 2)
     width height in pixels of the source image; filled (N,): pose taken from neighbours; timestamps_ns (N,) or None;
-    uris (N,) of the images; lens: what they were taken through where that is no pinhole, else None.
+    uris (N,) of the images; lens: the camera model where it is no pinhole, else None.
     """
 
     frame_index: NDArray[np.int64]
@@ -40,8 +40,8 @@ class Cameras:
 
     @staticmethod
     def of(poses: pa.Table, frames: Sequence[int] | None = None, lens: Camera | None = None) -> Cameras:
-        """From schema.POSES; frames: first and one past the last that are wanted; lens: where it is no pinhole. Frames
-        without a pose are left out."""
+        """The cameras in a table of schema.POSES. frames: the first and one past the last of the wanted frames; lens:
+        see the class. Frames without a pose are left out."""
         status = np.array(poses["status"].to_pylist(), dtype=object)
         index = poses["frame_index"].to_numpy().astype(np.int64)
         use = status != schema.MISSING
@@ -68,8 +68,8 @@ class Cameras:
         )
 
     def looking_ahead(self) -> Cameras:
-        """The same cameras where a sphere's look to the middle of their images, as other programs take them to; poses
-        are turned, so that every point is at its pixel as before."""
+        """The same cameras; those of equirectangular images look to the middle of the image, as other programs expect.
+        Their poses are turned so that every point keeps its pixel."""
         if self.lens is None or self.lens.model != "equirectangular" or self.lens.cx == self.lens.width / 2:
             return self
         angle = (self.lens.width / 2 - self.lens.cx) / self.lens.fx
@@ -81,15 +81,17 @@ class Cameras:
         return replace(self, world_from_camera=self.world_from_camera @ turn, intrinsics=intrinsics, lens=lens)
 
     def places(self, frame_index: NDArray[np.integer]) -> NDArray[np.int64]:
-        """The row of each of these frame numbers (n,); -1 where a frame has no camera here."""
+        """The row of each of these frame numbers (n,); -1 where there is no camera for a frame."""
         if not len(self):
             return np.full(len(frame_index), -1)
         place = np.minimum(np.searchsorted(self.frame_index, frame_index), len(self) - 1)
         return np.where(self.frame_index[place] == frame_index, place, -1)
 
     def project(self, places: NDArray[np.integer] | int, xyz: NDArray[np.floating]) -> tuple[Floats, Floats]:
-        """World points (n, 3), each into the camera of its row (n,), or all into that of one row: pixels of the source
-        image (n, 2), NaN where the camera does not see it, and z-depth (n,) in world units."""
+        """Project world points (n, 3), each into the camera of its row (n,), or all into that of one row.
+
+        Returns pixels of the source image (n, 2), NaN where the camera does not see the point, and z-depth (n,) in
+        world units."""
         pose, k = self.world_from_camera[places], self.intrinsics[places]
         away = np.asarray(xyz, np.float64) - pose[..., :3, 3]
         rotation = pose[..., :3, :3]

@@ -23,9 +23,9 @@ class PublishConfig:
     voxel_size: float | None = setting(None, group="output", identity=ALWAYS)
     """Keep one point (the most confident) in each cube of this side, in world units; None keeps all."""
     voxel_memory: int = setting(16_777_216, expert=True, identity=ALWAYS)
-    """How many occupied cubes are remembered from file to file (8 bytes each, so 128 MB at most): at least
-    the last half of that number. A drive with fewer cubes gets exactly one point in each cube; a longer one may get a
-    second point in a cube that it left long ago."""
+    """The number of occupied cubes that are remembered (8 bytes each, 128 MB by default). At least the last half of
+    them is remembered from file to file. A drive with fewer cubes gets exactly one point in each cube; a longer one may
+    get a second point in a cube that it left long ago."""
     shard_rows: int = setting(4_194_304, expert=True, identity=ALWAYS)
     """Most points in a file. 4 million points take about 60 MB on disk, and 0.4 GB of memory while they are sorted and
     written (0.6 GB with voxels), for drives of every length."""

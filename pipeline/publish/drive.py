@@ -1,4 +1,4 @@
-"""One drive to its place in the output: points, poses, chunks, loops, and the manifest last."""
+"""Writes one drive to its folder in the output: points, poses, chunks, loops, and the manifest last."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check
 from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
 
 Progress = Callable[[int, int, int], None]
-"""Told after each chunk: chunks done, chunks in all, points written or waiting to be."""
+"""Called after each chunk with: chunks done, chunks in all, points written or waiting to be written."""
 
 # The tables that every result has.
 _POSES, _CHUNKS, _LOOPS, _CAMERAS = "poses.parquet", "chunks.parquet", "loops.parquet", "cameras.parquet"
@@ -61,21 +61,19 @@ def publish_drive(
     mask: NDArray[np.bool_] | None = None,
     ego: Sequence[NDArray[np.bool_]] = (),
 ) -> Manifest:
-    """Write the drive to <output>/<drive_id>/ as pipeline.schema says, and return its manifest.
+    """Write the drive to <output>/<drive_id>/ as defined in pipeline.schema, and return its manifest.
 
-    Chunks are read one after the other, each once; one is held at a time. A file gets its name when it is complete
-    (renamed locally, one PUT elsewhere). The manifest is written last, once all files were seen to be there; it makes
-    them a drive.
+    Chunks are read once each, one after the other. A file gets its name when it is complete (renamed on a disk, one PUT
+    elsewhere). The manifest is written last, after a check that all files are there.
 
-    Where a result is there already, DriveError is raised without `overwrite`. With it, the old result stays as it is
-    until the new one is complete (pipeline.publish.versions): a publish that is killed at any time leaves the old
-    result (or none where there was none) or the new one. Files of earlier attempts are removed. Files that this
-    program did not make stay; DriveError is raised where a result would replace one.
+    If a result exists, DriveError is raised without `overwrite`. With `overwrite`, the old result stays until the new
+    one is complete (pipeline.publish.versions): a process that is killed at any time leaves the old result (or none, if
+    there was none) or the new one. Files of earlier attempts are removed. Files that this program did not make stay;
+    DriveError is raised where a result would replace one.
 
     guard: called before every change of the output that others see; it may raise. mask (h, w): False for the pixels of
-    the network's pictures that were left out. ego: a picture (h, w) for each camera, True where it shows the car
-    itself, whose points are of that class; none where that is not known. Raises DriveError for input that does not
-    fit together, StorageError.
+    the network's pictures that were left out. ego: a mask (h, w) for each camera, True where its pictures show the car
+    itself; empty where that is not known. Raises DriveError for input that does not fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
@@ -121,7 +119,7 @@ def _tables(
     points_of_chunk: NDArray[np.int64],
     mask: NDArray[np.bool_] | None,
 ) -> dict[str, pa.Table]:
-    """File name -> table: those that every result has, and those for which the run gives values."""
+    """File name -> table: the tables of every result, and those for which the run has values."""
     name, place = facts.drive_id, getattr(joined, "georeference", None)
     chunks = chunks_table(name, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality)
     tables: dict[str, pa.Table] = {
@@ -182,10 +180,10 @@ def _manifest(
 
 
 def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, frozenset[str]]:
-    """Where a result may be written, and the paths of the files that it replaces.
+    """The folder for a new result, and the paths of the files that it replaces.
 
-    None: into the drive's own folder, from which unfinished files are removed. Where a result is there: the name of a
-    new folder below it; without `overwrite`, DriveError.
+    None: the drive's own folder, from which unfinished files are removed. If a result exists: the name of a new folder
+    below the drive's; without `overwrite`, DriveError.
     """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
     standing = look_at(output, drive_id)
@@ -201,8 +199,8 @@ def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, f
 
 
 def _check_arrived(drive_uri: str, manifest: Manifest) -> None:
-    """StorageError where a written file is not there any more: other files may be gone as well, and a manifest would
-    name files that do not exist."""
+    """Raises StorageError where a written file is gone: other files may be gone too, and a manifest would name files
+    that do not exist."""
     there = storage.list_below(drive_uri)
     for file in manifest.files:
         if there.get(file.path) != file.size:
@@ -225,8 +223,8 @@ def _write_points(
     *,
     on_earth: bool,
 ) -> tuple[list[WrittenFile], SeenFrames, list[SeenChunk], NDArray[np.int64]]:
-    """The one pass over the chunks: writes the points of the frames they own to shards, and collects the data for the
-    rows of poses and chunks."""
+    """Go through the chunks once: write the points of the frames that they own, and collect the data for the rows of
+    poses and chunks."""
     seen = SeenFrames.none(facts.frame_count)
     seen_chunks: list[SeenChunk] = []
     points = 0
@@ -262,7 +260,7 @@ def _write_points(
                     )
                     shards.append(block)
                     points += len(block)
-            del chunk  # before the next one is read: one at a time
+            del chunk  # before the next one is read, so that one chunk is in memory at a time
             if progress is not None:
                 progress(number + 1, len(chunks), points)
     return shards.files, seen, seen_chunks, shards.points_of_chunk

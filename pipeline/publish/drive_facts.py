@@ -19,7 +19,7 @@ from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
 from pipeline.errors import DriveError
 
-Json = object  # what the json module writes and reads; who reads checks it
+Json = object  # a value that the json module writes and reads; its reader checks the type
 
 
 class SimilarityLike(Protocol):
@@ -64,8 +64,8 @@ class LoopLike(Protocol):
 
 
 class GeoreferenceLike(Protocol):
-    """Where a drive is: origin latitude, longitude (degrees), altitude (metres); position_deviation_m (n, 3) of the
-    joined frames, east, north, up."""
+    """A drive's place on Earth: origin (latitude and longitude in degrees, altitude in metres); position_deviation_m
+    (n, 3): standard deviations of the joined frames' positions, east, north, up."""
 
     @property
     def origin(self) -> tuple[float, float, float]: ...
@@ -74,8 +74,8 @@ class GeoreferenceLike(Protocol):
 
 
 class JoinLike(Protocol):
-    """The joined trajectory of n <= N frames (frames left out of all chunks may be absent). One with an attribute
-    `georeference` (GeoreferenceLike) that is not None is in metres east, north and up.
+    """The joined trajectory of n <= N frames (frames left out of all chunks may be absent). If it has an attribute
+    `georeference` (GeoreferenceLike) that is not None, it is in metres east, north and up.
 
     frame_index (n,) int; world_from_camera (n, 4, 4); owner (n,) chunk number; depth_scale (n,): world units
     per unit of the owner's depth in that frame; one world_from_chunk for each chunk.
@@ -110,12 +110,11 @@ class ListedFile(Protocol):
 
 @dataclass(frozen=True)
 class DriveFacts:
-    """What is known of the drive's input. frame_uris: one a frame; timestamps_ns: one a frame or None; source_*:
-    size of the images, upright, net_*: as the network saw them, both in pixels; listing: the input's files; picture:
-    further facts about the frames' look on which the result depends (`Drive.picture`); sample: of the files' content,
-    where their
-    store has no etags; camera: what is known of it; network_camera: then the pinhole of the network's pictures. Raises
-    DriveError for values that do not fit together.
+    """Facts about the drive's input. frame_uris: one for each frame; timestamps_ns: one for each frame, or None;
+    source_*: size of the upright images in pixels; net_*: size of the network's pictures in pixels; listing: the
+    input's files; picture: further facts about the frames on which the result depends (`Drive.picture`); sample: a hash
+    of parts of the files, where their store has no etags; camera: what is known of it; network_camera: the pinhole of
+    the network's pictures, where the camera is known. Raises DriveError for values that do not fit together.
     """
 
     drive_id: str
@@ -130,13 +129,13 @@ class DriveFacts:
     picture: Mapping[str, Json] = field(default_factory=dict)
     sample: str | None = None
     notes: Sequence[str] = ()
-    """What lies in the input and is not used, and what is odd about it, a sentence each."""
+    """Sentences about files of the input that are not used, and about unusual ones."""
     camera: KnownCamera | None = None
     network_camera: Camera | None = None
     positions: Mapping[str, Json] | None = None
-    """Where the drive's positions are, as pipeline.georeference noted it; None without."""
+    """The source of the drive's positions, as pipeline.georeference notes it; None without positions."""
     rig: Rig | None = None
-    """Cameras that take turns in the frames (`ingest.drive.Drive`); None of one camera."""
+    """The cameras whose frames alternate (`ingest.drive.Drive`); None for one camera."""
 
     def __post_init__(self) -> None:
         storage.check_drive_id(self.drive_id)
@@ -157,20 +156,20 @@ class DriveFacts:
 
     @property
     def camera_count(self) -> int:
-        """Frames of an instant."""
+        """The number of cameras, which is the number of frames of one instant."""
         return 1 if self.rig is None else len(self.rig)
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of the run that made the result.
+    """Facts about the run that made the result.
 
-    identity: of `drive_identity`, asked before the run; weights_sha256: hex, None where there is no file;
-    config: the resolved settings; code_version: version or commit; timings: seconds by stage; quality: the
-    verdict. config and quality are anything json can write. georeference: origin and datum of a drive in metres east,
-    north and up, None of a relative one; metric: what made its unit a metre; positions: columns of schema.POSITIONS
-    without drive_id, None where there were none; tracks, evidence: likewise of schema.TRACKS and schema.EVIDENCE, None
-    where nothing was followed through the images.
+    identity: from `drive_identity`, computed before the run; weights_sha256: hex, None where there is no file; config:
+    the resolved settings; code_version: version or commit; timings: seconds by stage; quality: the verdict. config and
+    quality are anything that json can write. georeference: origin and datum of a drive in metres east, north and up,
+    None for a relative one; metric: what made its unit a metre; positions: columns of schema.POSITIONS without
+    drive_id, None without positions; tracks, evidence: likewise for schema.TRACKS and schema.EVIDENCE, None where
+    nothing was followed through the images.
     """
 
     identity: str
@@ -183,6 +182,6 @@ class RunFacts:
     metric: Mapping[str, Json] | None = None
     positions: Mapping[str, NDArray[np.generic]] | None = None
     places: tuple[NDArray[np.int64], NDArray[np.float16]] | None = None
-    """Frames (n,) and their place descriptors (n, D)."""
+    """Frame numbers (n,) and their place descriptors (n, D)."""
     tracks: Mapping[str, NDArray[np.generic]] | None = None
     evidence: Mapping[str, NDArray[np.generic]] | None = None

@@ -1,4 +1,4 @@
-"""A finished local file becomes a published one: measured, hashed, uploaded, and the local copy removed."""
+"""Publishes a finished local file: measures its size and hash, uploads it, and removes the local copy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VERSION_FOLDER = r"_version-[0-9a-f]{12}"
 """Pattern of the folder that a new version is written to first (pipeline.publish.versions)."""
 
 Box = tuple[tuple[float, ...], tuple[float, ...]]
-"""Lowest and highest corner, ((x, y, z), (x, y, z)), both inside."""
+"""Lowest and highest corner, ((x, y, z), (x, y, z)); both belong to the box."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Where a result's frames may be read from: below the input that it was made of, or where the user says the images are.
+"""Decides from where a result's frames may be read: from the input that it was made of, or from a folder of the user.
 
-A result may come from anybody, and with it the URIs of its frames. Therefore a frame is read only if it lies below the
-recorded input, is one of its recorded files, and holds an image.
+Results, and the URIs in them, may come from anybody. Therefore a frame is read only if it lies below the recorded
+input, is one of the recorded files, and contains an image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.storage.uris import SCHEME
 
 FRAME_MARK = "#frame="
 _SCHEMES = ("", "file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory")
-"""Stores that drives are read from. Others (http and the like) only where --images-from names them."""
+"""Stores from which drives are read. Others (such as http) are read only where --images-from names them."""
 
 _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"GIF8", b"P5", b"P6")
 """JPEG, PNG, BMP, TIFF (both byte orders), WebP, GIF, PGM, PPM."""
@@ -25,16 +25,16 @@ _IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*
 
 @dataclass(frozen=True)
 class FrameSource:
-    """Follows the URIs of one result's frames. images_from: a folder (or video) that holds the images now, in place of
-    the recorded input."""
+    """Resolves the URIs of one result's frames. images_from: the folder (or video) that contains the images now, if it
+    is not the recorded input."""
 
     manifest: Manifest
     images_from: str | None = None
 
     def locate(self, uri: str) -> str:
-        """Where to read a frame from; of a video its own URI, without the frame's number.
+        """The URI from which a frame is read; for a frame of a video, the video's URI without the frame's number.
 
-        Raises DriveError for a frame that is not of the input.
+        Raises DriveError for a frame that is not in the input.
         """
         film, mark, _ = uri.rpartition(FRAME_MARK)
         uri = film if mark else uri
@@ -48,13 +48,13 @@ class FrameSource:
         name = storage.parent_and_name(uri)[1]
         if below is None:
             raise DriveError(f"{drive}: frame {_shown(uri)} does not lie in its input {_shown(self._root)}; {_REMEDY}")
-        if name not in self._names and below not in self._names:  # files in folders below are named with these
+        if name not in self._names and below not in self._names:  # the names of files in subfolders include these
             raise DriveError(f"{drive}: frame {_shown(uri)} is not among the files of its input; {_REMEDY}")
         return uri
 
     def read_image(self, uri: str) -> bytes:
-        """The bytes of a frame's image file. DecodeError where it is none, DriveError where it is not of the input;
-        StorageError."""
+        """The bytes of a frame's image file. Raises DecodeError where it is no image, DriveError where it is not in the
+        input; StorageError."""
         place = self.locate(uri)
         data = storage.read_bytes(place)
         if not data.startswith(_IMAGE_STARTS):
@@ -72,7 +72,7 @@ class FrameSource:
     def _moved(self, uri: str, below: str | None) -> str:
         assert self.images_from is not None
         place = storage.absolute(self.images_from)
-        if not below:  # the input itself, a video; or nothing of it: then by its name alone
+        if not below:  # the input itself (a video), or a path outside of it: only its name counts
             name = storage.parent_and_name(uri)[1]
             if below == "" and storage.parent_and_name(place)[1] == name:
                 return place
@@ -102,8 +102,8 @@ def _scheme(uri: str) -> str:
 
 
 def _path(uri: str) -> str | None:
-    """The path of a URI without "." and doubled slashes; None where it climbs with "..". Links are followed: data sets
-    are full of links, and those inside an input are the user's own."""
+    """The path of a URI without "." and doubled slashes; None where it contains "..". Links are followed: data sets use
+    many links, and those inside an input are the user's own."""
     found = SCHEME.match(uri)
     path = uri[found.end() :] if found else uri
     if "\0" in path or ".." in path.split("/"):

@@ -1,4 +1,4 @@
-"""The manifest: what a published drive is made of, and the marker that it is whole. No manifest, no drive."""
+"""The manifest lists the input and the files of a published drive. A drive without a manifest is not published."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ MANIFEST = "manifest.json"
 MAKE_AGAIN = "--overwrite makes it again (of many drives with --only ID)"
 """The advice in every message about a damaged result."""
 
-_CHECKSUM = "checksum"  # sha256 of all other values: so damage to the manifest itself is found
+_CHECKSUM = "checksum"  # sha256 of all other values, by which damage to the manifest itself is found
 _ALWAYS = frozenset(("weights_sha256",))  # other values that are None are left out, as in older manifests
 _FILE_PATH = re.compile(rf"(?:{VERSION_FOLDER}/)?{TABLE_PATH}")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers for a summary. path_length in world units; frames = frames_ok + frames_filled +
-    frames_missing; frames_still of those filled were left out since the car stood."""
+    """Numbers for a summary. path_length in world units; frames = frames_ok + frames_filled + frames_missing;
+    frames_still: those of frames_filled that were left out because the car stood."""
 
     frames: int
     frames_ok: int
@@ -57,8 +57,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json holds. input: {"uri", "files": [{"name", "size", "etag"}]}; timings in seconds by
-    stage; files: exactly those that belong to the result, with paths relative to the drive's folder."""
+    """The content of manifest.json. input: {"uri", "files": [{"name", "size", "etag"}]}; timings: seconds by stage;
+    files: exactly those that belong to the result, with paths relative to the drive's folder."""
 
     schema_version: int
     drive_id: str
@@ -73,9 +73,9 @@ class Manifest:
     quality: Mapping[str, Json]
     files: tuple[WrittenFile, ...]
     georeference: Mapping[str, Json] | None = None
-    """Of a drive in metres east, north and up: origin, datum, clock, how many fixes; None of a relative one."""
+    """For a drive in metres east, north and up: origin, datum, clock, number of fixes. None for a relative drive."""
     metric: Mapping[str, Json] | None = None
-    """What made the unit a metre, and how surely (deviation: a share); None where it is the network's own."""
+    """What made the unit a metre, with its relative standard deviation; None where the unit is the network's own."""
 
     @property
     def point_files(self) -> tuple[WrittenFile, ...]:
@@ -84,25 +84,24 @@ class Manifest:
 
     @property
     def turn(self) -> int | None:
-        """Degrees to the right that stored frames were turned by; None: as EXIF or the video says. Before there was
-        such a setting
-        frames were taken as they are stored."""
+        """Degrees by which stored frames were turned to the right; None: as EXIF or the video says. Results from before
+        this setting existed have 0: frames were taken as they are stored."""
         turn = self.config.get("rotate", 0)
         return turn if isinstance(turn, int) else None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Why the verdict is what it is."""
+        """The reasons of the verdict."""
         return findings_of(self.quality, self.drive_id)
 
     @property
     def place(self) -> Georeference | None:
-        """Where the drive is on Earth; None of a relative one."""
+        """The drive's place on Earth; None for a relative drive."""
         return None if self.georeference is None else georeference_of(self.georeference, self.drive_id)
 
     @property
     def input_files(self) -> Sequence[Mapping[str, Json]]:
-        """name, size and etag of every file that the drive was made of."""
+        """name, size and etag of every file of the drive's input."""
         files = self.input.get("files")
         return files if isinstance(files, Sequence) else ()
 
@@ -115,18 +114,19 @@ class Manifest:
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> Manifest:
-        """Read to_bytes' text; `name` says in a DamagedError whose it is. DriveError for newer schemas."""
+        """Parse the text of `to_bytes`. name: whose manifest it is, for errors. Raises DamagedError; DriveError for a
+        newer schema."""
         what = f"{name}: expected a {MANIFEST}, got something else"
         try:
             version = storage.parse_record(data, _Versioned, what).schema_version
             if version <= SCHEMA_VERSION:
                 manifest = _checked(storage.parse_record(data, Manifest, what), what)
                 values = json.loads(data)
-                checksum = values.pop(_CHECKSUM, None)  # results made before there was one have none
+                checksum = values.pop(_CHECKSUM, None)  # older results have none
                 if checksum is not None and checksum != _checksum(values):
                     raise storage.DamagedError(f"{name}: {MANIFEST} is not as it was written (its checksum differs)")
                 return manifest
-        except ValueError as error:  # of numbers that are not finite, too
+        except ValueError as error:  # also for numbers that are not finite
             raise storage.DamagedError(f"{error}; {MAKE_AGAIN}") from None
         raise DriveError(
             f"{name}: its schema version {version} is newer than {SCHEMA_VERSION}, the newest this "
@@ -134,8 +134,8 @@ class Manifest:
         )
 
     def check_names(self, drive_id: str, name: str) -> None:
-        """DriveError where it belongs to another drive than its folder, or names files that no drive has: its paths
-        must not lead outside the drive's folder. name: whose it is, in words."""
+        """Raises DriveError where the manifest belongs to another drive than its folder, or names files that a drive
+        cannot have: its paths must not lead outside the drive's folder. name: whose manifest it is, for errors."""
         if self.drive_id != drive_id:
             raise DriveError(
                 f"{name}: its {MANIFEST} is of drive {str(self.drive_id)[:140]!r}; a result is used under the "
@@ -157,7 +157,7 @@ class _Versioned:
 
 
 def _checked(manifest: Manifest, what: str) -> Manifest:
-    """Raises DamagedError where numbers and parts do not fit together."""
+    """The manifest itself. Raises DamagedError where its numbers and parts do not fit together."""
     counts = manifest.counts
     if min(asdict(counts).values()) < 0 or counts.frames != (
         counts.frames_ok + counts.frames_filled + counts.frames_missing
@@ -184,10 +184,10 @@ def _checked(manifest: Manifest, what: str) -> Manifest:
 
 
 def drive_identity(listing: Iterable[ListedFile], weights_sha256: str | None, config: Mapping[str, Json]) -> str:
-    """The name (64 hex digits) of the result of this input, these weights and settings, and this schema.
+    """The hash (64 hex digits) of input, weights, settings and schema, by which a result is recognised.
 
-    The order of the listing does not matter. config: the settings that change the result; leave out those
-    that do not (workers, budgets, where to write), else a change of them makes the drive again.
+    The order of the listing does not matter. config: only settings that change the result. A setting that does not
+    (workers, budgets, where to write) must not be in it, else a change of it would make the drive again.
     """
     rows = listing.json_rows() if isinstance(listing, storage.Listing) else None
     if rows is None:
@@ -215,7 +215,8 @@ def _rows(listing: Iterable[ListedFile]) -> Iterator[tuple[str, int, str]]:
 
 
 def input_listing(source_uri: str, listing: Iterable[ListedFile], sample: str | None = None) -> dict[str, Json]:
-    """The manifest's `input`. sample: of the files' content, where names, sizes and etags do not tell drives apart."""
+    """The manifest's `input`. sample: a hash of parts of the files, where names, sizes and etags do not distinguish
+    drives."""
     sampled = {} if sample is None else {"sample": sample}
     return {"uri": without_credentials(source_uri), "files": input_files(listing), **sampled}
 
@@ -231,7 +232,7 @@ def now() -> str:
 
 
 def read_manifest(output: str, drive_id: str) -> Manifest:
-    """The manifest of a finished drive. DriveError where there is none, it is damaged or of a newer schema;
+    """The manifest of a finished drive. Raises DriveError where there is none, or it is damaged or of a newer schema;
     StorageError where the store does not answer."""
     manifest = find_manifest(output, drive_id)
     if manifest is not None:
@@ -243,17 +244,17 @@ def read_manifest(output: str, drive_id: str) -> Manifest:
 
 
 def is_published(output: str, drive_id: str, identity: str | None = None) -> bool:
-    """Whether the drive is there and whole (its manifest is), and, where `identity` is given, made of just
-    that.
+    """Whether the drive has a manifest and, if `identity` is given, whether its identity is this one.
 
-    Raises DriveError for a manifest that is damaged or of a newer schema: neither may be overwritten unasked.
+    Raises DriveError for a manifest that is damaged or of a newer schema: neither may be overwritten without
+    `overwrite`.
     """
     manifest = find_manifest(output, drive_id)
     return manifest is not None and identity in (None, manifest.identity)
 
 
 def find_manifest(output: str, drive_id: str) -> Manifest | None:
-    """The manifest of a drive, None where it is not there; raises what is_published raises."""
+    """The manifest of a drive, None where there is none; raises what is_published raises."""
     uri = storage.join(output, storage.check_drive_id(drive_id), MANIFEST)
     try:
         data = storage.read_small(uri, storage.LISTED_BYTES)
@@ -266,13 +267,13 @@ def find_manifest(output: str, drive_id: str) -> Manifest | None:
 
 
 def plain_object(values: Mapping[str, object]) -> dict[str, Json]:
-    """A mapping as `plain` makes it."""
+    """`plain` for a mapping."""
     return {str(key): plain(one) for key, one in values.items()}
 
 
 def plain(value: object) -> Json:
-    """What json can write: arrays and tuples become lists, paths text, numbers that are not finite null;
-    URIs lose their credentials. TypeError for anything else."""
+    """A value that json can write: arrays and tuples become lists, paths become text, numbers that are not finite
+    become null; credentials are removed from URIs. Raises TypeError for other types."""
     if isinstance(value, str | PurePath):
         return without_credentials(str(value))
     if isinstance(value, np.ndarray | np.generic):

@@ -1,4 +1,4 @@
-"""Checks and types for the parts of a manifest that are stored as free JSON."""
+"""Types and checks for the parts of a manifest that have no dataclass: input, quality, georeference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline import storage
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason of a verdict, of frames frame_start ... frame_stop-1."""
+    """One reason of a verdict; it concerns the frames frame_start to frame_stop - 1."""
 
     level: str
     kind: str
@@ -44,7 +44,7 @@ class _Input:
 
 
 def check_input(values: Mapping[str, object], name: str) -> None:
-    """The manifest's `input`. Raises DamagedError."""
+    """Check the manifest's `input`. Raises DamagedError."""
     storage.parse_record(_text(values), _Input, f"{name} (input)")
 
 
@@ -54,7 +54,7 @@ def findings_of(values: Mapping[str, object], name: str) -> tuple[Finding, ...]:
 
 
 def check_quality(values: Mapping[str, object], frames: int, name: str) -> None:
-    """The manifest's `quality` of a drive of so many frames. Raises DamagedError."""
+    """Check the manifest's `quality` for a drive of so many frames. Raises DamagedError."""
     quality = storage.parse_record(_text(values), _Quality, f"{name} (quality)")
     for number, finding in enumerate(quality.findings or ()):
         if not 0 <= finding.frame_start <= finding.frame_stop <= frames:
@@ -75,7 +75,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a drive is on Earth, and what told it; older results lack some of it."""
+    """A drive's place on Earth, and where it is known from; older results lack some fields."""
 
     origin: Origin
     vertical_datum: str | None = None
@@ -92,12 +92,12 @@ class Georeference:
 
 
 def georeference_of(values: Mapping[str, object], name: str) -> Georeference:
-    """The manifest's `georeference`, with types. Raises DamagedError."""
+    """The manifest's `georeference` as a dataclass. Raises DamagedError."""
     return storage.parse_record(_text(values), Georeference, f"{name} (georeference)")
 
 
 def check_georeference(values: Mapping[str, object] | None, name: str) -> None:
-    """The manifest's `georeference`, where it has one. Raises DamagedError."""
+    """Check the manifest's `georeference`, if there is one. Raises DamagedError."""
     if values is None:
         return
     origin = georeference_of(values, name).origin

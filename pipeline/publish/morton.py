@@ -1,13 +1,13 @@
-"""Order in space: the Morton (Z) curve, along which near points are near in a file."""
+"""Sorts points along the Morton (Z) curve, so that points that are near in space are near in a file."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# An axis; three fill a 64-bit code. Fine enough that one far outlier does not blunt the order of the rest.
+# On each axis; three of them fit into a 64-bit code. One far outlier leaves enough bits to sort the other points.
 BITS = 21
-_BLOCK = 1 << 16  # points coded at a time, so that what lies between the steps stays in the cache
+_BLOCK = 1 << 16  # points coded at a time, so that intermediate arrays stay in the cache
 
 # _SPREAD[v] has bit i of v at bit 3 i, for 11-bit v: a 21-bit number is spread by two look-ups.
 _SPREAD = np.zeros(1 << 11, np.uint64)
@@ -16,8 +16,7 @@ for _bit in range(11):
 
 
 def interleave(cells: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Morton codes (n,) of cells (3, n), whole numbers in [0, 2^21): bit i of x, y, z at bits 3i, 3i+1,
-    3i+2."""
+    """Morton codes (n,) of cells (3, n), integers in [0, 2^21): bit i of x, y, z is bit 3i, 3i + 1, 3i + 2."""
     code = np.zeros(cells.shape[1], np.uint64)
     for axis in range(3):
         low = _SPREAD[cells[axis] & 0x7FF]
@@ -27,7 +26,7 @@ def interleave(cells: NDArray[np.integer]) -> NDArray[np.uint64]:
 
 
 def morton_codes(xyz: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Morton codes (n,) of points xyz (3, n) on a grid of 2^21 equal cubes along the longest side of their
+    """Morton codes (n,) of points xyz (3, n) on a grid of cubes: 2^21 of them along the longest side of the points'
     box."""
     codes = np.empty(xyz.shape[1], np.uint64)
     if not codes.size:
@@ -43,5 +42,5 @@ def morton_codes(xyz: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def morton_order(xyz: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The permutation (n,) that puts points xyz (3, n) along the curve."""
+    """The permutation (n,) that sorts points xyz (3, n) along the curve."""
     return np.argsort(morton_codes(xyz))

@@ -1,4 +1,4 @@
-"""Of which class the points of a frame's pixels are: sky, the car itself, or unknown."""
+"""The class of each pixel of a frame, which its point gets: sky, the car itself, or unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PixelClasses:
     """The classes of the pixels of one chunk's frames."""
 
     def __init__(self, chunk: SeenColours, trajectory: Trajectory, ego: Sequence[NDArray[np.bool_]]) -> None:
-        """ego: True where a camera's pictures (h, w) show the car, for each camera; none where it is not known."""
+        """ego: a mask (h, w) for each camera, True where its pictures show the car; empty where that is not known."""
         self._index = np.asarray(chunk.frame_index, np.int64)
         self._ego = ego
         poses = trajectory.world_from_camera[self._index].copy()
@@ -27,7 +27,7 @@ class PixelClasses:
         self._sky = SkyFinder(chunk.rgb, chunk.depth, intrinsics, poses, known)
 
     def of(self, place: int) -> NDArray[np.uint8]:
-        """(h, w) of the frame at this place of the chunk."""
+        """The classes (h, w) of the frame at this place of the chunk."""
         kinds = np.where(self._sky.of(place), schema.SKY, schema.UNKNOWN).astype(np.uint8)
         if self._ego:
             kinds[self._ego[self._index[place] % len(self._ego)]] = schema.EGO

@@ -1,4 +1,4 @@
-"""Depth maps to world points, and points to sorted Parquet shards, in memory that does not grow with the drive."""
+"""Turns depth maps into world points, and points into sorted Parquet shards; memory does not grow with the drive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WHOLE = ["r", "g", "b", "frame_index", "chunk_index", "class"]
 @dataclass(frozen=True)
 class PointBlock:
     """n points in the world frame: xyz (3, n) and confidence (n,) float32, rgb (3, n) uint8, frame and chunk
-    (n,) int32, kind (n,) uint8 (the column class)."""
+    (n,) int32, kind (n,) uint8 (the column `class`)."""
 
     xyz: NDArray[np.float32]
     rgb: NDArray[np.uint8]
@@ -53,7 +53,7 @@ class PointBlock:
         return (self.xyz, self.rgb, self.confidence, self.frame_index, self.chunk_index, self.kind)
 
     def take(self, places: NDArray[np.int64] | slice) -> PointBlock:
-        """The points at these places (a slice makes views)."""
+        """The points at these places; a slice gives views."""
         return PointBlock(
             self.xyz[..., places],
             self.rgb[..., places],
@@ -70,19 +70,20 @@ class PointBlock:
 
 
 def median(values: NDArray[np.floating]) -> float:
-    """The median of finite values (n,), the upper of two; NaN of none. Far quicker than np.median."""
+    """The median of finite values (n,): the upper of the two middle ones, NaN without values. Much faster than
+    np.median."""
     return float(np.partition(values, len(values) // 2)[len(values) // 2]) if len(values) else float("nan")
 
 
 def confidence_threshold(confidence: NDArray[np.floating], depth: NDArray[np.floating], share: float) -> float:
-    """`share` of the median confidence of the pixels that have a depth, 0.0 where none has."""
+    """`share` times the median confidence of the pixels with a depth; 0.0 where no pixel has one."""
     usable = confidence[_usable(depth, confidence)]
     return share * median(usable) if usable.size else 0.0
 
 
 def sky_depth(depth: NDArray[np.floating], confidence: NDArray[np.floating], far: float) -> float:
-    """The depth of a chunk beyond which points count as sky: `far` times the median of its frames (S, h, w), in its
-    units; infinity without any."""
+    """The depth of a chunk beyond which points count as sky, in chunk units: `far` times the median depth of its frames
+    (S, h, w); infinity where no pixel has a depth."""
     usable = depth[_usable(depth, confidence)]
     return far * median(usable) if usable.size else float("inf")
 
@@ -100,19 +101,18 @@ def frame_points(
     sky_depth: float = np.inf,
     kind: NDArray[np.uint8] | None = None,
 ) -> PointBlock:
-    """The points of one frame: depth (h, w) unprojected at pixel centres (+0.5), times `depth_scale` (world
-    units per chunk unit), moved by world_from_camera (4, 4). intrinsics (3, 3) in pixels of the h x w grid,
-    rgb (h, w, 3).
+    """The points of one frame: depth (h, w) unprojected at pixel centres (+0.5), times `depth_scale` (world units per
+    chunk unit), transformed by world_from_camera (4, 4). intrinsics (3, 3) in pixels of the h x w grid, rgb (h, w, 3).
 
     kind: the class of each pixel (h, w), unknown by default; where it is unknown, points deeper than `sky_depth` (chunk
-    units) are of the class sky. Pixels below `threshold`, without a finite depth
-    above zero or without a finite confidence give no point.
+    units) get the class sky. Pixels with a confidence below `threshold`, without a finite depth above zero or without a
+    finite confidence give no point.
     """
     height, width = depth.shape
-    # Places, not a mask: taking by them is several times as fast.
+    # Indices, not a mask: selection by indices is several times as fast.
     places = np.flatnonzero(_usable(depth, confidence) & (confidence >= threshold))
     k = np.asarray(intrinsics, np.float64)
-    # A pixel's ray in the world is a row part plus a column part, so that no (h, w, 3) grid is made.
+    # A pixel's ray in the world is the sum of a part of its row and one of its column, so no (h, w, 3) grid is needed.
     rotation = np.asarray(world_from_camera, np.float64)[:3, :3] * depth_scale
     across = (np.arange(width) + 0.5 - k[0, 2]) / k[0, 0]
     down = (np.arange(height) + 0.5 - k[1, 2]) / k[1, 1]
@@ -146,9 +146,9 @@ def _usable(depth: NDArray[np.floating], confidence: NDArray[np.floating]) -> ND
 class ShardWriter:
     """Gathers points and writes them as points/part-NNNNN.parquet, each sorted along a Morton curve.
 
-    One thread sorts and writes a full shard while the next one fills; a third waits, so at most two are in
-    memory. Use as a context: leaving it normally writes what is left; `files` and `points_of_chunk` then are
-    whole.
+    A thread sorts and writes a full shard while the next one fills. `append` blocks before a third one begins, so at
+    most two are in memory. Use it as a context: a normal exit writes the remaining points; then `files` and
+    `points_of_chunk` are complete.
     """
 
     def __init__(
@@ -167,8 +167,7 @@ class ShardWriter:
         self.points_of_chunk = np.zeros(chunk_count, np.int64)
 
     def append(self, block: PointBlock) -> None:
-        """Add points; may wait for the shard before the last to be written. Raises what its writing
-        raised."""
+        """Add points; may wait until the last full shard is written. Raises the error of that write."""
         start = 0
         while start < len(block):
             part = block.take(slice(start, start + self._config.shard_rows - self._filled))
@@ -177,7 +176,7 @@ class ShardWriter:
             start += len(part)
             if self._filled == self._config.shard_rows:
                 self._thin()
-                # Thinned to less than half it is worth filling up again; more than half would thin too often.
+                # Only if less than half remains is the shard filled again; otherwise it would be thinned too often.
                 if 2 * self._filled > self._config.shard_rows:
                     self._flush()
 
@@ -227,7 +226,7 @@ def _write_shard(
     with pq.ParquetWriter(
         path,
         kind,
-        # Split bytes make floats of neighbours compress; small whole numbers do best in a dictionary.
+        # Floats of neighbours compress well after a byte split; small integers compress best with a dictionary.
         # zstd 1 takes 0.15 us a point and saves a quarter of the bytes; higher levels save nothing more.
         compression="zstd",
         compression_level=1,

@@ -45,12 +45,12 @@ def rotation_from_quaternion(quaternion: NDArray[np.floating]) -> Floats:
 
 
 def slerp(first: Floats, second: Floats, share: NDArray[np.floating]) -> Floats:
-    """The rotation at `share` (n,) of the shorter way from `first` to `second`, quaternions (n, 4)."""
+    """Spherical interpolation at `share` (n,) of the shorter way from `first` to `second`, quaternions (n, 4)."""
     dot = (first * second).sum(-1, keepdims=True)
     second = np.where(dot < 0, -second, second)
     angle = np.arccos(np.clip(np.abs(dot), 0, 1))
     share = np.asarray(share, np.float64)[:, None]
-    near = angle < 1e-6  # sin(angle) would divide by nearly nothing; the straight line is as good there
+    near = angle < 1e-6  # sin(angle) is too near to 0 for a division; linear interpolation is as good there
     sine = np.where(near, 1.0, np.sin(angle))
     first_weight = np.where(near, 1 - share, np.sin((1 - share) * angle) / sine)
     second_weight = np.where(near, share, np.sin(share * angle) / sine)
@@ -61,13 +61,12 @@ def slerp(first: Floats, second: Floats, share: NDArray[np.floating]) -> Floats:
 def fill_poses(
     world_from_camera: Floats, good: NDArray[np.bool_], times: NDArray[np.int64] | None
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Poses for all N frames: between two good ones rotation by slerp and position by straight line, before
-    the first and after the last the nearest good pose.
+    """Poses for all N frames. Between two good poses, rotations are interpolated by slerp and positions linearly;
+    before the first and after the last good pose, the nearest one is used.
 
-    world_from_camera (N, 4, 4), read where good (N,); times (N,) ns or None: the share of the way is by time
-    where it rises from the one good neighbour to the other, else by frame number. Returns the poses (N, 4, 4)
-    (NaN where no frame is good) and the good frame nearest by number to each frame (N,), -1 where there is
-    none.
+    world_from_camera (N, 4, 4), used where good (N,); times (N,) ns or None: interpolation is by time where times rise
+    from one good neighbour to the other, else by frame number. Returns the poses (N, 4, 4) (NaN where no frame is good)
+    and for each frame the good frame nearest by number (N,), -1 where there is none.
     """
     count = len(good)
     known = np.flatnonzero(good)
@@ -99,7 +98,7 @@ def fill_poses(
 
 
 def path_length(positions: Floats) -> float:
-    """Length of the way through positions (N, 3), in their unit; rows of NaN are stepped over."""
+    """Length of the path through positions (N, 3), in their unit; rows with NaN are skipped."""
     there = positions[np.isfinite(positions).all(-1)]
     return float(np.linalg.norm(np.diff(there, axis=0), axis=-1).sum())
 
@@ -107,11 +106,10 @@ def path_length(positions: Floats) -> float:
 def source_intrinsics(
     intrinsics: NDArray[np.floating], source_size: tuple[int, int], net_size: tuple[int, int]
 ) -> Floats:
-    """fx fy cx cy (..., 4) in pixels of the source image, of intrinsics (..., 3, 3) in pixels of the
-    network's.
+    """fx fy cx cy (..., 4) in pixels of the source image, from intrinsics (..., 3, 3) in pixels of the network's image.
 
-    Sizes are (width, height). The network's image is the source resized to whole pixels that cover it, cropped about
-    the centre: the two axes are scaled a little differently.
+    Sizes are (width, height). The network's image is the source image, resized to a size in whole pixels and cropped
+    about its centre. Because of the rounding to whole pixels, the scales of the two axes differ slightly.
     """
     k = np.asarray(intrinsics, np.float64)
     source, net = np.asarray(source_size, np.float64), np.asarray(net_size, np.float64)

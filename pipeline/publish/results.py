@@ -1,5 +1,5 @@
-"""Reading a published drive: whole tables, cameras as arrays, and points by place, frame and confidence without reading
-the others."""
+"""Reads a published drive: whole tables, cameras as arrays, and points selected by box, frame and confidence without
+reading all points."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.publish.table_files import TableFiles
 from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
 
 _OF_A_LENS = ("model", "width", "height", "fx", "fy", "cx", "cy")
-_THINNED_AT = 1_000_000  # points gathered before they are thinned (again): some 30 MB
+_THINNED_AT = 1_000_000  # points that are gathered before they are thinned (again): some 30 MB
 _REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
 _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical values are taken
 
@@ -35,15 +35,15 @@ _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical va
 def open_drive(
     output: str, drive_id: str, *, check_hashes: bool = False, images_from: str | None = None
 ) -> PublishedDrive:
-    """The result of one drive. DriveError where it is not there, not finished, damaged or of a newer
-    schema. check_hashes, images_from: see PublishedDrive."""
+    """The result of one drive. Raises DriveError where it is missing, not finished, damaged or of a newer schema.
+    check_hashes, images_from: see PublishedDrive."""
     manifest = read_manifest(output, drive_id)
     return PublishedDrive(storage.join(output, drive_id), manifest, check_hashes, images_from)
 
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Row groups of one shard that may hold points asked for, and how many it has."""
+    """Row groups of one shard that may contain selected points, and the number of all its row groups."""
 
     file: WrittenFile
     chosen: tuple[int, ...]
@@ -54,9 +54,9 @@ class RowGroups:
 class PublishedDrive:
     """A finished drive at `uri`. Only files that its manifest names are read.
 
-    check_hashes: compare every shard of points with its hash before anything of it is given; poses, chunks and loops
-    always are. What is damaged is a DriveError that names the file, wherever it is found. images_from: the folder (or
-    video) that holds its frames' images now, where it is not the input.
+    check_hashes: compare each shard of points with its hash before its points are used; the hashes of poses, chunks and
+    loops are always compared. Damage raises a DriveError that names the file, at any access. images_from: the folder
+    (or video) that contains the images of the frames now, if it is not the input.
     """
 
     uri: str
@@ -66,7 +66,7 @@ class PublishedDrive:
 
     @cached_property
     def frame_source(self) -> FrameSource:
-        """Where its frames' images may be read from: its own input, or `images_from`."""
+        """The place from which images of frames may be read: the drive's input, or `images_from`."""
         return FrameSource(self.manifest, self.images_from)
 
     @cached_property
@@ -80,7 +80,7 @@ class PublishedDrive:
 
     @property
     def camera_count(self) -> int:
-        """Cameras of a rig, which take turns in `poses`, the reference first; 1 for a drive of one camera."""
+        """The number of cameras, whose rows alternate in `poses`, the reference camera first; 1 without a rig."""
         return len(self.poses["camera"].unique()) if "camera" in self.poses.column_names and len(self.poses) else 1
 
     @cached_property
@@ -95,12 +95,12 @@ class PublishedDrive:
 
     @cached_property
     def positions(self) -> pa.Table | None:
-        """schema.POSITIONS, one row a fix; None of a drive that had no positions."""
+        """schema.POSITIONS, one row a fix; None for a drive without positions."""
         return self._table_if_there("positions.parquet")
 
     @cached_property
     def tracks(self) -> pa.Table | None:
-        """schema.TRACKS, one row an observation; None where no corner was followed, or nothing got better by it."""
+        """schema.TRACKS, one row an observation; None where no corner was followed, or no window was improved by it."""
         return self._table_if_there("tracks.parquet")
 
     @cached_property
@@ -115,14 +115,14 @@ class PublishedDrive:
 
     @cached_property
     def places(self) -> pa.Table | None:
-        """schema.PLACES, one row a frame that was described; None of a drive without."""
+        """schema.PLACES, one row a frame that was described; None for a drive without place descriptors."""
         if not any(file.path.rpartition("/")[2] == "places.parquet" for file in self.manifest.files):
             return None
         return self._files.table("places.parquet")
 
     @property
     def origin(self) -> tuple[float, float, float] | None:
-        """Latitude, longitude (degrees) and altitude (metres) of a georeferenced drive's world; None of others."""
+        """Latitude, longitude (degrees) and altitude (metres) of the world's origin; None for a relative drive."""
         place = self.manifest.place
         return None if place is None else (place.origin.latitude, place.origin.longitude, place.origin.altitude)
 
@@ -133,7 +133,7 @@ class PublishedDrive:
 
     @cached_property
     def _camera(self) -> dict[str, Any] | None:  # of the types of schema.CAMERAS
-        """The row of cameras.parquet; None of a result from before there was one."""
+        """The row of cameras.parquet; None for an older result, which has no such file."""
         if not any(file.path.rpartition("/")[2] == "cameras.parquet" for file in self.manifest.files):
             return None
         row: dict[str, Any] = self._files.table("cameras.parquet").to_pylist()[0]  # as above
@@ -141,8 +141,8 @@ class PublishedDrive:
 
     @cached_property
     def lens(self) -> Camera | None:
-        """What the frames were taken through, where that is no pinhole; None for a pinhole, whose numbers are in
-        `poses`, and for results from before lenses were known."""
+        """The camera model, where it is no pinhole; None for a pinhole, whose numbers are in `poses`, and for older
+        results, which have none."""
         row = self._camera
         if row is None or row["model"] == "pinhole":
             return None
@@ -151,8 +151,7 @@ class PublishedDrive:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """What of the network's pictures (h, w) was used of all frames alike: False where --masks left it out; None
-        where nothing was."""
+        """The mask (h, w) of all the network's pictures: False where --masks left pixels out; None without a mask."""
         data = None if self._camera is None else self._camera.get("mask")
         if data is None:
             return None
@@ -160,7 +159,7 @@ class PublishedDrive:
             return np.asarray(image.convert("L")) > 0
 
     def undistorted_view(self) -> View | None:
-        """The pinhole picture of a frame that is as wide as what the network saw, at the frame's size; None where
+        """The pinhole view of a rectified frame: as wide as the network's pictures, at the frame's size; None where
         frames are a pinhole's already."""
         row = self._camera
         if self.lens is None or row is None:
@@ -179,19 +178,20 @@ class PublishedDrive:
         sky: bool = False,
         ego: bool = False,
     ) -> pa.Table:
-        """The points asked for (all by default), columns as asked (all of schema.POINTS by default).
+        """The selected points (by default all) with the selected columns (by default all of schema.POINTS).
 
-        box: lowest and highest corner in the world frame. frames: seen in these, the second not among them. voxel: one
-        point a cube of this side, the most confident. far: without unsure points further away than this many times the
-        median distance (see Selection). sky, ego: points of these classes, too. The whole answer is in memory:
-        `point_batches` goes through large ones. ValueError for an unknown column or an invalid box.
+        box: lowest and highest corner in the world frame. frames: first frame, and one past the last, in which points
+        were seen. voxel: keep one point, the most confident, in each cube of this side. far: leave out unsure points
+        that are further away than this many times the median distance (see Selection). sky, ego: include points of
+        these classes. The whole answer is in memory; use `point_batches` for large ones. Raises ValueError for an
+        unknown column or an invalid box.
         """
         selection = Selection(frames, box, min_confidence, None, far, sky, ego)  # type: ignore[arg-type]
         wanted = _columns(columns)
         if voxel is None:
             parts = list(self.select(selection, wanted))
             return pa.concat_tables(parts) if parts else _points_schema(wanted).empty_table()
-        Selection(voxel=voxel)  # refuses an invalid size of cubes
+        Selection(voxel=voxel)  # raises for an invalid size of cubes
         needed = _columns([*wanted, *AXES, "confidence"])
         parts, rows, thinned = [], 0, 0
         for batch in self.select(selection, needed):
@@ -214,10 +214,10 @@ class PublishedDrive:
         sky: bool = False,
         ego: bool = False,
     ) -> Iterator[pa.Table]:
-        """`points` piece by piece in bounded memory, in the order of the files: a row group (some 65,536 rows) at a
-        time, with `voxel` a million points before thinning.
+        """`points` piece by piece in bounded memory, in the order of the files. A piece comes from one row group (some
+        65,536 rows); with `voxel`, from a million points.
 
-        With `voxel` there is one point a cube, the most confident of the piece that comes to the cube first.
+        With `voxel` there is one point in each cube: the most confident of the first piece with points in this cube.
         """
         selection = Selection(frames, box, min_confidence, voxel, far, sky, ego)  # type: ignore[arg-type]
         return self.select(selection, columns)
@@ -235,8 +235,8 @@ class PublishedDrive:
         min_confidence: float | None = None,
         frames: tuple[int, int] | None = None,
     ) -> tuple[RowGroups, ...]:
-        """Which row groups `points` would read, from statistics alone (a shard's footer is read where the
-        manifest does not rule the shard out)."""
+        """The row groups that `points` would read, from statistics alone. The footer of a shard is read unless the
+        manifest shows that the shard contains no selected points."""
         limits = Selection(frames, box, min_confidence).limits()  # type: ignore[arg-type]
         plan = []
         for file in self.manifest.point_files:
@@ -247,8 +247,8 @@ class PublishedDrive:
 
     @cached_property
     def typical(self) -> tuple[float, float]:
-        """Median distance of points from their camera (world units) and median confidence, of row groups spread over
-        the drive; NaN without points."""
+        """Median distance of points from their camera (world units) and median confidence, from a sample of row groups
+        over the whole drive; NaN without points."""
         every = self.manifest.point_files
         files = [every[place] for place in _spread(len(every), _SAMPLED_FILES)]
         distances, confidences = [np.zeros(0)], [np.zeros(0)]
@@ -328,7 +328,7 @@ class PublishedDrive:
 
 
 def _columns(names: Sequence[str] | None) -> list[str]:
-    """The columns in the order of the schema, each once."""
+    """The wanted columns in the order of the schema, each once."""
     known = schema.POINTS.names
     if names is None:
         return list(known)
@@ -358,7 +358,7 @@ def _may_hold(box: Box | None, limits: Limits) -> bool:
 
 
 def _chosen(parquet: pq.ParquetFile, limits: Limits) -> Iterator[int]:
-    """Row groups whose statistics do not rule them out."""
+    """Row groups that may contain selected points by their statistics."""
     place = {name: parquet.schema_arrow.get_field_index(name) for name in limits}
     for group in range(parquet.num_row_groups):
         metadata = parquet.metadata.row_group(group)

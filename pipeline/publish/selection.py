@@ -1,4 +1,4 @@
-"""Which points of a drive are wanted: box, frames, confidence, distance; declared once for readers and exports."""
+"""A selection of a drive's points by box, frames, confidence and distance; declared once for readers and exports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BoxLike = Sequence[Sequence[float]]
 
 AXES = ("x", "y", "z")
 Limits = dict[str, tuple[float, float]]
-"""Column -> lowest and highest value asked for, both inside."""
+"""Column -> lowest and highest selected value, both included."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Selection:
 
     @property
     def left_out(self) -> tuple[int, ...]:
-        """Classes of points that are not wanted."""
+        """Classes of points that are not selected."""
         return tuple(kind for kind, wanted in ((schema.SKY, self.sky), (schema.EGO, self.ego)) if not wanted)
 
     def limits(self) -> Limits:
-        """The part of it that column statistics can decide."""
+        """The part of the selection that column statistics can decide."""
         limits: Limits = {}
         if self.box is not None:
             corners = _corners(self.box)

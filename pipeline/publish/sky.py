@@ -1,8 +1,8 @@
-"""Finds the sky in a chunk by parallax: what stands still in the pictures where the network's depth says it must move.
+"""Finds the sky in a chunk by parallax: pixels without the motion that the network's depth predicts.
 
-A point at infinity moves in the picture as the camera turns and not as it travels. A pixel counts as sky where, in
-other frames of its chunk, the picture agrees with infinity, although the pixel's depth would have moved it by some
-pixels, and where it hangs together with the upper rim of the picture by such pixels. Nothing below the horizon counts.
+A point at infinity moves in the picture only when the camera turns, not when it travels. A pixel counts as sky if other
+frames of its chunk agree with infinity although the pixel's depth predicts a motion of some pixels, and if it is
+connected to the upper rim of the picture by such pixels. Nothing below the horizon counts.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-_COLUMNS = 112  # of the pictures that are compared: larger ones are shrunk by a whole factor
-_PARTNERS = (0.15, 0.4, 1.0)  # ways between two frames that are compared, in median depths
-_MOVES = 1.5  # pixels by which depth must move a pixel for the picture to tell
-_DIFFERS = 2  # sky is where less than one in so many of the pictures that tell differs from infinity
-_STEEP = 0.2  # tangent of the steepest way that is taken for the horizon
-_SAME = 9.0  # grey values by which two pictures of one thing differ at most
-_CALM = 10.0  # step between neighbours over which sky goes on where the pictures do not tell
+_COLUMNS = 112  # width of the compared pictures: larger ones are shrunk by a whole factor
+_PARTNERS = (0.15, 0.4, 1.0)  # distances between two compared frames, in median depths
+_MOVES = 1.5  # pixels: a picture is evidence where the depth predicts a larger motion
+_DIFFERS = 2  # a pixel is sky if fewer than one in so many pictures with evidence disagrees with infinity
+_STEEP = 0.2  # the horizon follows the direction of travel up to this slope (a tangent)
+_SAME = 9.0  # two pictures of one thing differ by at most so many grey values
+_CALM = 10.0  # grey values: without evidence, sky continues to a neighbour across a smaller step
 
 
 class SkyFinder:
     """The sky in the frames of one chunk.
 
-    rgb (S, h, w, 3) and depth (S, h, w) as the network saw and said them; intrinsics (S, 3, 3) in pixels of those
-    pictures; world_from_camera (S, 4, 4) in units of the depth. Frames that are not `good` (S,) are not compared with.
+    rgb (S, h, w, 3): the network's pictures; depth (S, h, w): its prediction; intrinsics (S, 3, 3) in pixels of those
+    pictures; world_from_camera (S, 4, 4) in units of the depth. Other frames are compared only with `good` (S,) ones.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class SkyFinder:
         return _from_above(still & above, (told > 0) & ~still | ~above, self._pictures[place])
 
     def _horizon(self, place: int) -> float:
-        """The row that the camera travels towards; that of the principal point where it does not travel ahead."""
+        """The row of the picture towards which the camera travels; that of the principal point where it does not travel
+        ahead."""
         k, pose = self._k[place], self._poses[place]
         ways = (self._poses[self._good, :3, 3] - pose[:3, 3]) @ pose[:3, :3]
         way = ways[np.argmax(np.linalg.norm(ways, axis=1))] if len(ways) else np.zeros(3)
@@ -77,7 +78,7 @@ class SkyFinder:
         return float(k[1, 2] + k[1, 1] * slope)
 
     def _partners(self, place: int, middle: float) -> list[int]:
-        """Places of good frames whose distances from this one are nearest to those wanted, each once."""
+        """Places of the good frames whose distances from this one are nearest to `_PARTNERS`, each once."""
         others = self._good[self._good != place]
         way = np.linalg.norm(self._poses[others, :3, 3] - self._poses[place, :3, 3], axis=1)
         found: list[int] = []
@@ -89,7 +90,7 @@ class SkyFinder:
         return sorted(set(found))
 
     def _compared(self, place: int, partner: int, depth: NDArray[np.float64]) -> tuple[Mask, Mask]:
-        """Where the partner's picture tells of parallax, and where it differs there from what infinity asks for."""
+        """Two masks: where the partner's picture is evidence, and where it disagrees with infinity there."""
         rows, columns = depth.shape
         k, other = self._k[place], self._k[partner]
         across = (np.arange(columns) + 0.5 - k[0, 2]) / k[0, 0]
@@ -113,21 +114,21 @@ class SkyFinder:
 
 
 def _shrunk(picture: NDArray[np.uint8], factor: int) -> Floats:
-    """Means over blocks of factor x factor pixels, without what is left at the rims, slightly blurred."""
+    """Means over blocks of factor x factor pixels, slightly blurred; incomplete blocks at the rims are left out."""
     rows, columns = picture.shape[0] // factor, picture.shape[1] // factor
     cut = picture[: rows * factor, : columns * factor].astype(np.float32)
     return np.asarray(cv2.blur(cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_AREA), (3, 3)), np.float32)
 
 
 def _from_above(still: Mask, moving: Mask, picture: Floats) -> Mask:
-    """What hangs together with the upper rim: pixels that are still, and those that the pictures do not tell of where
-    they go on from still ones without an edge."""
+    """Pixels that are connected to the upper rim: still ones, and those without evidence that continue still ones
+    without an edge between."""
     step = np.abs(np.diff(picture, axis=0, prepend=picture[:1])).max(-1)
     unknown = ~still & ~moving & (step < _CALM)
     labels, _ = ndimage.label(still | unknown)
     rim = np.unique(labels[0][still[0]])
     found = np.isin(labels, rim[rim > 0])
-    # What is reached through a gap of a pixel or two is no sky.
+    # Pixels that are reached only through a gap of one or two pixels are no sky.
     return np.asarray(ndimage.binary_opening(np.pad(found, 2, mode="edge"), np.ones((3, 3), bool))[2:-2, 2:-2])
 
 

@@ -1,6 +1,7 @@
-"""Looks at what an output holds under a drive's name, and decides whether a drive is published there. The files that a
-manifest names may be missing: one listing of the drive's folder tells which are there, with their sizes. Files under
-the names of a result may belong to somebody else: a publish replaces only files that this program made.
+"""Examines what an output contains under a drive's name, and decides whether the drive is to be made.
+
+Files that a manifest names may be missing: one listing of the drive's folder shows which are there, with their sizes.
+Files with the names of a result may belong to somebody else: only files that this program made are replaced.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class NameTakenError(DriveError):
 
 @dataclass(frozen=True)
 class Standing:
-    """manifest: of the result that is there, None where there is none or it cannot be read; lost: what of the files
-    that it names is missing or has another size, a line each; damaged: why a manifest of ours cannot be read."""
+    """The state of a drive's folder. manifest: of the existing result, None where there is none or it cannot be read;
+    lost: a line for each of its files that is missing or has another size; damaged: why our manifest cannot be read."""
 
     manifest: Manifest | None = None
     lost: tuple[str, ...] = ()
@@ -40,15 +41,16 @@ class Standing:
 
     @property
     def is_there(self) -> bool:
-        """Whether a result is there, whole or not."""
+        """Whether a result exists, complete or damaged."""
         return self.manifest is not None or self.damaged is not None
 
 
 def look_at(output: str, drive_id: str) -> Standing:
-    """What the output holds of a drive. It reads one listing, and the manifest where there is one; more only where
+    """The state of a drive's folder in the output. Reads one listing, and the manifest if there is one; more only if
     there are files that no manifest names.
-    Raises DriveError where a publish would replace a file that this program did not make, or the result is of a newer
-    schema; StorageError.
+
+    Raises DriveError where a result would replace a file that this program did not make, or where the existing result
+    has a newer schema; StorageError.
     """
     folder = storage.join(output, storage.check_drive_id(drive_id))
     there = storage.list_below(folder)
@@ -69,7 +71,7 @@ def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Sta
         if not _is_our_manifest(folder, drive_id, there):
             raise _foreign(folder, MANIFEST) from None
         return Standing(damaged=str(error))
-    if manifest is None:  # gone since it was listed
+    if manifest is None:  # it was removed after the listing
         return Standing()
     lost = []
     for file in manifest.files:
@@ -82,9 +84,9 @@ def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Sta
 
 
 def _is_our_manifest(folder: str, drive_id: str, there: dict[str, int]) -> bool:
-    """Whether a manifest that cannot be read is one of ours: it begins as one, or tables of ours lie beside it."""
+    """Whether an unreadable manifest is ours: it begins as our manifests do, or our tables are beside it."""
     if not there[MANIFEST]:
-        return True  # nothing in it to lose
+        return True  # it is empty, so nothing is lost
     head = storage.read_bytes(storage.join(folder, MANIFEST), _HEAD_BYTES)
     begins = _BEGINS_AS_OURS.match(head)
     if begins is not None and begins.group(1).decode(errors="replace") == drive_id:
@@ -94,7 +96,7 @@ def _is_our_manifest(folder: str, drive_id: str, there: dict[str, int]) -> bool:
 
 
 def made_by_us(uri: str) -> bool:
-    """Whether a Parquet file carries the marks that every table of ours has in its footer. Raises StorageError."""
+    """Whether a Parquet file has the marks in its footer that each of our tables has. Raises StorageError."""
     local = storage.is_local(uri)
     try:
         source = storage.absolute(uri) if local else storage.open_input(uri, readahead=False)
@@ -103,7 +105,7 @@ def made_by_us(uri: str) -> bool:
         return False
     if marks.get(schema.MADE_BY_KEY.encode()) == schema.MADE_BY.encode():
         return True
-    # results made before the mark: by their title and what they say of their world
+    # Older results have no such mark: they are recognised by their title and the description of their world.
     own = (b"title", b"world_frame")
     return any(all(marks.get(key) == table.metadata[key] for key in own) for table in schema.TABLES.values())
 
@@ -117,8 +119,8 @@ def _foreign(folder: str, path: str) -> NameTakenError:
 
 @dataclass(frozen=True)
 class Decision:
-    """done: the result is there, whole, and made of just this; replaces: a result is there that the new one takes the
-    place of; why: it is not simply made, in words for the user."""
+    """done: the result exists, is complete and has the wanted identity; replaces: the new result replaces an existing
+    one; why: a reason for the user, if the drive is not simply made for the first time."""
 
     done: bool
     replaces: bool = False
@@ -128,8 +130,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Source:
-    """The input that a result would be made of. sample: see pipeline.ingest.content_sample; asked for only where
-    names and sizes do not tell."""
+    """The input of the wanted result. sample: see pipeline.ingest.content_sample; it is computed only where names and
+    sizes do not distinguish inputs."""
 
     uri: str
     listing: Iterable[ListedFile]
@@ -146,11 +148,11 @@ def decide(
     of_many: bool = False,
     same: Callable[[], Iterable[str]] = tuple,
 ) -> Decision:
-    """Whether anything is to be done for a drive. same: other identities of just the same result, asked where the one
-    that is there has another.
+    """Whether a drive is to be made. same: gives further identities of the same result; it is called only if the
+    existing result has another identity than the wanted one.
 
-    Raises DriveError where the name stands for another input, or for a result that cannot be read (both may be
-    replaced with `overwrite`), or for files that this program did not make (never replaced); StorageError.
+    Raises DriveError where the name belongs to another input, or to a result that cannot be read (both may be replaced
+    with `overwrite`), or to files that this program did not make (never replaced); StorageError.
     """
     standing = look_at(output, drive_id)
     if overwrite or not standing.is_there:
@@ -169,14 +171,14 @@ def decide(
 
 
 def is_whole(output: str, drive_id: str, identity: str) -> bool:
-    """Whether a drive is there, made of just this, with every file that its manifest names. Raises DriveError,
+    """Whether a drive's result has this identity and every file that its manifest names. Raises DriveError,
     StorageError."""
     standing = look_at(output, drive_id)
     return standing.manifest is not None and standing.manifest.identity == identity and not standing.lost
 
 
 def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
-    """Whether a result was made of this input: of the same place (its contents may differ), or of a copy of it."""
+    """Whether a result was made from this input: from the same place (its content may differ), or from a copy of it."""
     recorded = manifest.input.get("uri")
     if not recorded or _place(str(recorded)) == _place(without_credentials(source.uri)):
         return "same"
@@ -190,7 +192,7 @@ def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
 
 
 def _place(uri: str) -> str:
-    """A URI to compare: links of a disk followed, KITTI's camera folder and the sequence above it alike."""
+    """A URI for comparison: links on a disk are followed; KITTI's camera folder counts as the sequence above it."""
     uri = re.sub(r"^s3a://", "s3://", uri.rstrip("/"))
     if storage.is_local(uri):
         uri = os.path.realpath(storage.absolute(uri))
@@ -212,7 +214,7 @@ def _clash(output: str, drive_id: str, there: Manifest, source: Source, of_many:
 
 
 def longer_id(drive_id: str, uri: str, other_uri: str) -> str:
-    """An id with enough of the path in front of it to differ from another input of the same name."""
+    """An id that begins with enough of the path to differ from the id of another input of the same name."""
     parts, others = _parts(uri), _parts(other_uri)
     for count in range(2, len(parts) + 1):
         if parts[-count:] != others[-count:]:

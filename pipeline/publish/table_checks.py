@@ -1,7 +1,8 @@
-"""Checks of a published drive's tables before their content is used. First the footer, which states columns, types,
-rows and sizes: nothing is decoded before the footer is found to be possible. Then
-the rows: no nulls but where the schema allows them, numbers within their ranges, rows of this drive in order. A check
-yields a line for each fault; readers refuse a table at the first, jobs.verify reports all.
+"""Checks a published drive's tables before their content is used.
+
+The footer is checked first: it states columns, types, rows and sizes, and nothing is decoded before these are found to
+be possible. Then the rows: nulls only where the schema allows them, numbers within their ranges, rows of this drive in
+order. A check yields a line for each fault. Readers refuse a table at the first fault, jobs.verify reports all.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LONGEST_TEXT = 2**15
 _LARGEST_MASK_BYTES, _LARGEST_SIDE, _LARGEST_VIEW = 2**24, 2**17, 2**25  # bytes, pixels of a side, of a picture
 _OPEN = {
     "page_checksum_verification": True,
-    "thrift_string_size_limit": 2**24,  # a footer states sizes that are allocated before anything else is read
+    "thrift_string_size_limit": 2**24,  # a footer states sizes, which are allocated before anything else is read
     "thrift_container_size_limit": 2**20,
 }
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64
@@ -55,13 +56,13 @@ UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError)
 
 
 def kind_of(path: str) -> str:
-    """Which of schema.TABLES a file of a drive is."""
+    """The name in schema.TABLES of a drive's file."""
     name = path.rpartition("/")[2].removesuffix(".parquet")
     return name if name in schema.TABLES else "points"
 
 
 def open_parquet(source: str | BinaryIO | pa.BufferReader, **options: object) -> pq.ParquetFile:
-    """A Parquet file whose pages are checked by their checksums and whose footer may not ask for much memory.
+    """Open a Parquet file. Its pages are compared with their checksums, and its footer cannot cause large allocations.
 
     Raises one of UNREADABLE; StorageError.
     """
@@ -69,7 +70,7 @@ def open_parquet(source: str | BinaryIO | pa.BufferReader, **options: object) ->
 
 
 def footer_problems(parquet: pq.ParquetFile, kind: str, rows: int) -> Iterator[str]:
-    """What is wrong with a table of schema.TABLES[kind] of which so many rows are expected, by its footer alone."""
+    """The faults of a table of schema.TABLES[kind] that its footer shows. rows: the expected number of rows."""
     have, metadata = parquet.schema_arrow, parquet.metadata
     for column in schema.TABLES[kind]:
         places = have.get_all_field_indices(column.name)
@@ -99,8 +100,8 @@ def footer_problems(parquet: pq.ParquetFile, kind: str, rows: int) -> Iterator[s
 
 
 def read_whole(data: bytes) -> pa.Table:
-    """A small table. Texts are measured before they are written out row by row, where they may be repeated a million
-    times. Raises one of UNREADABLE; ValueError for texts that cannot be held."""
+    """A small table. The lengths of texts are checked while each text is in memory once: row by row, a text may be
+    repeated a million times. Raises one of UNREADABLE; ValueError for texts that are too long."""
     source = pa.BufferReader(data)
     kind = open_parquet(source).schema_arrow
     texts = [one.name for one in kind if pa.types.is_string(one.type)]
@@ -119,7 +120,7 @@ def read_whole(data: bytes) -> pa.Table:
 
 
 def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> Iterator[str]:
-    """What is wrong with the rows of poses, chunks, loops or cameras, whose footer is right."""
+    """The faults in the rows of poses, chunks, loops or cameras. The footer must have been checked before."""
     nulls = [one.name for one in schema.TABLES[kind] if not one.nullable and table[one.name].null_count]
     yield from (f"column {name} lacks values in {table[name].null_count:,} rows" for name in nulls)
     if nulls:
@@ -135,8 +136,8 @@ def row_problems(kind: str, table: pa.Table, drive_id: str, counts: Counts) -> I
 
 
 def points_group(parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a row group of points; those that an older result lacks have the value that stands for them.
-    Raises one of UNREADABLE."""
+    """Some columns of a row group of points. Columns that an older result lacks get their default value. Raises one of
+    UNREADABLE."""
     have = set(parquet.schema_arrow.names)
     lacking = [name for name in schema.ADDED["points"] if name in columns and name not in have]
     there = [name for name in columns if name not in lacking]
@@ -148,7 +149,7 @@ def points_group(parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -
 
 
 def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]]:
-    """How many points of a row group are wrong, and how: of the columns that the table has."""
+    """For each fault in the columns of a row group: the number of points that have it, and the fault in words."""
     nulls = {name: table[name].null_count for name in table.column_names if table[name].null_count}
     yield from ((count, f"{name} is null") for name, count in nulls.items())
     if nulls:
@@ -171,7 +172,7 @@ def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]
 
 
 def rows_said(rows: str, what: str, wrong: NDArray[np.bool_]) -> Iterator[str]:
-    """A line where any row is wrong: how many, and the first."""
+    """A line with the number of wrong rows and the first of them; nothing where no row is wrong."""
     if wrong.any():
         yield f"{int(wrong.sum()):,} {rows} {what} (the first: {int(np.flatnonzero(wrong)[0])})"
 
@@ -325,7 +326,7 @@ def _mask(data: bytes, width: int, height: int) -> Iterator[str]:
         return
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if image.size != (width, height):  # of the header: nothing is decoded before
+            if image.size != (width, height):  # from the header: nothing is decoded yet
                 yield f"holds a mask of {image.size[0]}x{image.size[1]} pixels, not {width}x{height}"
                 return
             image.load()

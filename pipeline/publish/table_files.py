@@ -1,7 +1,8 @@
-"""Opens the Parquet files of one published drive and compares them with its manifest; errors name the file. Sizes are
-always compared, pages carry checksums of their own, and small tables are hashed as they are read. With `hashed`, shards
-of points are hashed before they are used, as exports of whole drives do. Tables that are returned have the columns,
-types and rows of pipeline.schema, with values within their ranges.
+"""Opens the Parquet files of one published drive and compares them with its manifest; errors name the file.
+
+Sizes are always compared, pages have checksums, and small tables are hashed when they are read. With `hashed`, shards
+of points are hashed before they are used; exports do that. A returned table has the columns, types and rows of
+pipeline.schema, with values within their ranges.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pipeline.publish.table_checks import (
 
 @dataclass(frozen=True)
 class TableFiles:
-    """uri: of the drive's folder; manifest: what is read; hashed: whether shards are hashed when first opened."""
+    """uri: of the drive's folder; manifest: of its result; hashed: whether shards are hashed when first opened."""
 
     uri: str
     manifest: Manifest
@@ -45,7 +46,7 @@ class TableFiles:
     _good: set[str] = field(default_factory=set, compare=False)
 
     def table(self, name: str) -> pa.Table:
-        """A small table, whole. Raises DriveError where it is not the one that was published; StorageError."""
+        """A small table. Raises DriveError where it is not the one that was published; StorageError."""
         file = next((one for one in self.manifest.files if one.path.rpartition("/")[2] == name), None)
         if file is None:
             raise DriveError(f"drive {self.manifest.drive_id}: its manifest names no {name}; {MAKE_AGAIN}")
@@ -74,8 +75,8 @@ class TableFiles:
     def open(self, file: WrittenFile) -> Iterator[pq.ParquetFile]:
         """A shard, to read row groups from (inside `reading`). Raises DriveError, StorageError."""
         place = self._place(file)
-        # Local files by name: pyarrow reads those without the interpreter in between. On other stores the columns of a
-        # row group come in one request and nothing more is fetched.
+        # Local files are opened by name: pyarrow then reads them without Python code in between. From other stores, the
+        # columns of a row group are fetched in one request, and nothing more is fetched.
         local = storage.is_local(place)
         with contextlib.ExitStack() as stack:
             try:
@@ -99,7 +100,7 @@ class TableFiles:
             yield parquet
 
     def row_group(self, file: WrittenFile, parquet: pq.ParquetFile, number: int, columns: Sequence[str]) -> pa.Table:
-        """Rows of a shard that is open. Raises DriveError where they are no points of this drive, StorageError."""
+        """Rows of an open shard. Raises DriveError where they cannot be points of this drive, StorageError."""
         with self.reading(file):
             table = points_group(parquet, number, columns)
             wrong = points_problems(table, self.manifest.counts)
@@ -108,7 +109,7 @@ class TableFiles:
 
     @contextlib.contextmanager
     def reading(self, file: WrittenFile) -> Iterator[None]:
-        """Turns what pyarrow says of damaged bytes into a DriveError that names the file."""
+        """Turns pyarrow's errors about damaged bytes into a DriveError that names the file."""
         try:
             yield
         except PipelineError:
@@ -118,11 +119,11 @@ class TableFiles:
             raise self._damaged(file, f"cannot be read ({said})") from None
 
     def _hashed(self, file: WrittenFile, source: str | BinaryIO, stack: contextlib.ExitStack) -> str | BinaryIO:
-        """The same file once it was hashed: from a store it is fetched once, to a temporary one."""
+        """The same file after a check of its hash; a file of a store is fetched once, into a temporary file."""
         if isinstance(source, str):
             with storage.open_input(source) as local:
                 self._check_hash(file, sha256_of(local))
-            self._good.add(file.path)  # a remote one is hashed again with each fetch: it is fetched again as well
+            self._good.add(file.path)  # not for a remote file: it is fetched, and so hashed, again
             return source
         source.seek(0)
         copy = stack.enter_context(tempfile.TemporaryFile(prefix="shard-"))  # noqa: SIM115 (the stack closes it)
@@ -153,7 +154,7 @@ class TableFiles:
         )
 
     def _moved(self, file: WrittenFile, error: StorageError) -> TableFiles:
-        """The same version where its files have their usual names by now. DriveError where it is not there at all."""
+        """The same version if its files have their usual names by now. Raises DriveError where the version is gone."""
         now = read_manifest(*storage.parent_and_name(self.uri))
         same = now.published_at == self.manifest.published_at and now.files != self.manifest.files
         if not same or not any(one.sha256 == file.sha256 for one in now.files):

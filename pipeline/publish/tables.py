@@ -1,4 +1,4 @@
-"""Poses, chunks and loops of a drive as Arrow tables of pipeline.schema, written as Parquet files."""
+"""Makes the tables of a drive as Arrow tables of pipeline.schema, and writes them as Parquet files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
 def poses_table(
     facts: DriveFacts, trajectory: Trajectory, seen: SeenFrames, place: GeoreferenceLike | None = None
 ) -> pa.Table:
-    """schema.POSES: one row for each of the drive's N frames; with `place`, where it is on Earth, POSES_ON_EARTH.
+    """schema.POSES: one row for each of the drive's N frames; with `place` (the drive's place on Earth),
+    POSES_ON_EARTH.
 
-    A frame that is in no chunk (the car stands) has the pose of the frame in a chunk before it, which it looks like;
-    one whose image is bad lies between its neighbours. Intrinsics and chunk are those of the nearest seen frame. Where
-    no frame was seen all poses are missing.
+    A frame that is in no chunk (the car stands) has the pose of the last frame before it that is in a chunk. A frame
+    whose image is bad has a pose between those of its neighbours. Intrinsics and chunk are those of the nearest seen
+    frame. Where no frame was seen, all poses are missing.
     """
     count = facts.frame_count
     times = None if facts.timestamps_ns is None else np.asarray(facts.timestamps_ns, np.int64)
@@ -69,9 +70,9 @@ def poses_table(
 def _poses_of_frames(
     cameras: int, trajectory: Trajectory, seen: SeenFrames, times: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Poses (N, 4, 4), and for each frame the seen one nearest to it (N,), of the same camera; -1 where there is none.
+    """Poses (N, 4, 4), and for each frame the nearest seen frame of the same camera (N,), -1 where there is none.
 
-    Where one of several cameras saw nothing, the others tell where it was."""
+    Where one of several cameras saw nothing, its pose follows from those of the others."""
     count = len(trajectory.owner)
     poses, nearest = np.full((count, 4, 4), np.nan), np.full(count, -1, np.int64)
     for camera in range(cameras):
@@ -132,9 +133,8 @@ def chunks_table(
     points_of_chunk: NDArray[np.int64],
     quality: Mapping[str, object],
 ) -> pa.Table:
-    """schema.CHUNKS: one row for each chunk; the overlap's figures are those of the edge to the chunk before, the
-    verdict's
-    those of quality["chunks"] where the run was judged."""
+    """schema.CHUNKS: one row for each chunk. The figures of the overlap are those of the edge to the chunk before. The
+    figures of the verdict come from quality["chunks"], where the run was judged."""
     count = len(chunks)
     by_chunk = quality.get("chunks")
     judged = {one["chunk"]: one for one in by_chunk} if isinstance(by_chunk, Sequence) else {}
@@ -186,8 +186,8 @@ def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
 
 
 def cameras_table(facts: DriveFacts, seen: SeenFrames, mask: NDArray[np.bool_] | None = None) -> pa.Table:
-    """schema.CAMERAS: the drive's camera; where it is not known the median of what its good frames said. mask (h, w):
-    False where every frame was left out."""
+    """schema.CAMERAS: the drive's camera; where it is not known, the median of the predictions for good frames. mask
+    (h, w): False for pixels that were left out of every frame."""
     picture = io.BytesIO()
     if mask is not None:
         Image.fromarray(mask).save(picture, "PNG")

@@ -1,4 +1,4 @@
-"""The joined trajectory over all frames of the drive, and what the chunks tell about each frame; checked once."""
+"""The joined trajectory over all frames of the drive, and the chunks' facts about each frame; both are checked here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trajectory:
 
     @staticmethod
     def read(joined: JoinLike, facts: DriveFacts, chunk_count: int) -> Trajectory:
-        """Spread the joined frames over the drive. DriveError for what cannot be a trajectory of it."""
+        """Assign the joined frames to the frames of the drive. Raises DriveError where they do not fit to it."""
         name, count = f"drive {facts.drive_id}", facts.frame_count
         index = np.asarray(joined.frame_index, np.int64)
         given = np.asarray(joined.world_from_camera, np.float64)
@@ -63,7 +63,7 @@ class SeenFrames:
 
     @staticmethod
     def none(count: int) -> SeenFrames:
-        """For `count` frames, of which nothing is seen yet."""
+        """For `count` frames, none of them seen yet."""
         return SeenFrames(
             np.zeros(count, bool), np.full(count, -1), np.full(count, np.nan), np.full((count, 4), np.nan)
         )
@@ -71,8 +71,7 @@ class SeenFrames:
 
 @dataclass(frozen=True)
 class SeenChunk:
-    """frames: from the first to one past the last that the chunk saw; how many of them, and how many it
-    owns."""
+    """frames: from the first to one past the last that the chunk saw; their number, and the number of owned ones."""
 
     frames: range
     frame_count: int
@@ -80,8 +79,8 @@ class SeenChunk:
 
 
 def check_chunk(chunk: SeenColours, number: int, facts: DriveFacts, owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The places in the chunk of the frames that it owns. DriveError where its arrays do not fit together or
-    an owned frame is not in it."""
+    """The places in the chunk of the frames that it owns. Raises DriveError where its arrays do not fit together, or
+    where an owned frame is not in it."""
     name = f"drive {facts.drive_id}, chunk {number}"
     index = np.asarray(chunk.frame_index, np.int64)
     maps = (len(index), facts.net_height, facts.net_width)

@@ -1,7 +1,7 @@
-"""A published drive checked against its manifest: names and sizes, hashes, schemas, rows, ranges, links between tables.
+"""Checks a published drive against its manifest: names, sizes, hashes, schemas, rows, ranges, links between tables.
 
-A check returns a list of lines, each with its file; it changes nothing. Memory is that of the drive's
-poses and one row group of its points.
+A check returns a list of lines, each with its file; it changes nothing. It needs memory for the drive's poses and one
+row group of its points.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from pipeline.publish.table_checks import (
 )
 
 _REQUIRED = ("poses", "chunks", "loops")
-_BOX = 1e-4  # of its size: how far outside its shard's box a point may be
+_BOX = 1e-4  # share of the box's size by which a point may lie outside the box of its shard
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong: the file (a path below the drive's folder), and one line."""
+    """One fault: the file (a path below the drive's folder), and one line that describes it."""
 
     file: str
     what: str
@@ -52,7 +52,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class DriveCheck:
-    """The outcome for one drive. files, bytes: as its manifest says; seconds: that the check took."""
+    """The outcome for one drive. files, bytes: from its manifest; seconds: the duration of the check."""
 
     drive_id: str
     problems: tuple[Problem, ...] = ()
@@ -62,14 +62,14 @@ class DriveCheck:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no fault was found."""
         return not self.problems
 
 
 def verify_drive(output: str, drive_id: str, *, quick: bool = False) -> DriveCheck:
-    """Check one drive; quick: names and sizes alone, by one listing.
+    """Check one drive. quick: only names and sizes, by one listing.
 
-    Raises StorageError where the store does not answer; everything else is a problem of the drive.
+    Raises StorageError where the store does not answer; every other error becomes a problem of the drive.
     """
     begin = time.monotonic()
     try:
@@ -92,7 +92,7 @@ def verify_drive(output: str, drive_id: str, *, quick: bool = False) -> DriveChe
 
 @dataclass
 class _Check:
-    """The problems of one drive as they are found."""
+    """Collects the problems of one drive."""
 
     manifest: Manifest
     folder: str
@@ -104,7 +104,7 @@ class _Check:
         self.problems.append(Problem(file, what))
 
     def listing(self, there: dict[str, int]) -> None:
-        """Every file named is there with its size, each once, and all that make a drive are named."""
+        """Check that every named file is there with its size, that each is named once, and that no table is missing."""
         names = [file.path for file in self.manifest.files]
         for path in sorted({path for path in names if names.count(path) > 1} if len(set(names)) < len(names) else ()):
             self.say(MANIFEST, f"names {path} more than once")
@@ -121,7 +121,7 @@ class _Check:
                 self.say(file.path, f"has {size:,} bytes, not {file.size:,}")
 
     def content(self) -> None:
-        """Hashes and tables. A file whose hash differs is not checked further."""
+        """Check hashes and tables. A file whose hash differs is not checked further."""
         tables: dict[str, pa.Table] = {}
         shards: list[tuple[WrittenFile, NDArray[np.int64]]] = []
         for file in self.manifest.files:
@@ -160,7 +160,7 @@ class _Check:
             self._places(_file_of(self.manifest, "poses"), tables["poses"])
 
     def _places(self, path: str, table: pa.Table) -> None:
-        """Of a georeferenced drive latitude, longitude, altitude say the same place as x, y, z about the origin."""
+        """Check, for a georeferenced drive, that latitude, longitude and altitude are the same place as x, y, z."""
         place = self.manifest.place
         if place is None:
             return
@@ -182,7 +182,7 @@ class _Check:
                 self.say(path, said)
 
     def _points(self, file: WrittenFile, parquet: pq.ParquetFile) -> NDArray[np.int64]:
-        """Ranges of one shard; its points by frame and chunk, as (n, 3) different frames, chunks and how many."""
+        """Check the ranges in one shard. Returns its points by frame and chunk, (n, 3): frame, chunk, number."""
         counts = self.manifest.counts
         found: dict[str, int] = {}
         owners: list[NDArray[np.int64]] = []
@@ -211,7 +211,7 @@ class _Check:
         return np.concatenate(owners) if owners else np.zeros((0, 3), np.int64)
 
     def _counts(self, tables: dict[str, pa.Table], shards: list[tuple[WrittenFile, NDArray[np.int64]]]) -> None:
-        """The manifest's own numbers against the files it names, and against their rows."""
+        """Compare the manifest's numbers with the files that it names and with their rows."""
         counts, files = self.manifest.counts, self.manifest.files
         rows = sum(file.rows for file in files if kind_of(file.path) == "points")
         if rows != counts.points:
@@ -223,7 +223,7 @@ class _Check:
             self.say(MANIFEST, f"counts {counts.frames:,} frames, but not as many ok, filled and missing together")
 
     def _chunk_points(self, table: pa.Table, shards: list[tuple[WrittenFile, NDArray[np.int64]]]) -> None:
-        """Every chunk has as many points in the shards as it says."""
+        """Check that every chunk has as many points in the shards as its row says."""
         if len(shards) != len(self.manifest.point_files):
             return
         points = np.zeros(table.num_rows, np.int64)
@@ -235,7 +235,7 @@ class _Check:
             self.say(_file_of(self.manifest, "chunks"), what)
 
     def _owners(self, poses: pa.Table, shards: list[tuple[WrittenFile, NDArray[np.int64]]]) -> None:
-        """A point is of the chunk that owns its frame, and its frame has a pose."""
+        """Check that each point belongs to the chunk that owns its frame, and that its frame has a pose."""
         owner = floats(poses, "chunk_index")
         for file, owners in shards:
             inside = (owners[:, 0] >= 0) & (owners[:, 0] < len(owner))

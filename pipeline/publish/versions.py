@@ -1,12 +1,12 @@
-"""A new version of a published drive takes the place of the old one while both are whole.
+"""Replaces the published version of a drive by a new one; at every moment one of them is complete.
 
-The documented names (`<drive_id>/poses.parquet` ...) hold the current version, so that any Parquet reader and any glob
-finds it. A drive's first version is written there at once: without a manifest nobody reads it. A later one goes
+The current version has the documented names (`<drive_id>/poses.parquet` ...), so that any Parquet reader and any glob
+finds it. A drive's first version is written there directly: without a manifest nobody reads it. A later one goes
     1. into a folder of its own below the drive's: `_version-<12 hex digits>/`
     2. the manifest that names that folder's files takes the place of the old one: now the new version is the drive
     3. its files are copied to the documented names (by the store itself; a link on a disk), and a manifest that
        names those is written; the folder goes
-A kill before 2 leaves the old version, a kill after it the new one; `settle` repeats 3.
+If the process is killed before 2, the old version remains; if it is killed after 2, the new one. `settle` repeats 3.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ def new_version_folder() -> str:
 
 
 def is_settled(manifest: Manifest) -> bool:
-    """Whether the files of a drive have their documented names; they do not where a publish was killed just before."""
+    """Whether the files of a drive have their documented names. They do not if a publish was killed between 2 and 3."""
     return not any(_FOLDER.fullmatch(file.path.split("/")[0]) for file in manifest.files)
 
 
 def settle(output: str, drive_id: str, guard: Guard, replaced: Set[str] = frozenset()) -> Manifest:
-    """Bring a published drive's files to their documented names and remove what its manifest does not name.
+    """Give a published drive's files their documented names, and remove files that its manifest does not name.
 
-    Returns the manifest, which names only those. replaced: paths that the manifest before named. Of other files those
-    go that this program made; all others are left. Raises DriveError, StorageError; repeat it then.
+    Returns the manifest, which has only documented names. replaced: paths that the former manifest named. Of the files
+    that no manifest names, only those that this program made are removed. Raises DriveError, StorageError; it can then
+    be repeated.
     """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
     manifest = read_manifest(output, drive_id)
@@ -61,8 +62,8 @@ def settle(output: str, drive_id: str, guard: Guard, replaced: Set[str] = frozen
 
 
 def remove_unnamed(drive_uri: str, named: Set[str], replaced: Set[str] = frozenset()) -> None:
-    """Remove tables that are not among `named` (paths below the drive's folder): those of version folders, which have
-    a name drawn for them, those that an earlier manifest named, and those whose footer says that they are ours."""
+    """Remove tables that are not among `named` (paths below the drive's folder): those in version folders, those that
+    an earlier manifest named, and those whose footer says that this program made them."""
     there = storage.list_below(drive_uri)
 
     def is_ours(path: str) -> bool:

@@ -1,11 +1,11 @@
-"""Keeps one point in each cube: the most confident of a shard, and none where an earlier shard has one already."""
+"""Keeps one point in each cube: the most confident of a shard, and none if an earlier shard has one already."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Cubes an axis, so 2^20 on each side of the origin: 100 km for cubes of 0.1. Beyond, the last is shared.
+# Cubes on an axis, so 2^20 on each side of the origin: 100 km for cubes of 0.1. Points beyond share the last cube.
 _BITS = 21
 
 
@@ -23,8 +23,8 @@ def voxel_keys(xyz: NDArray[np.float32], size: float) -> NDArray[np.int64]:
 def best_of_each(
     keys: NDArray[np.int64], confidence: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For keys (n,) and finite confidences (n,): the different keys, rising, and for each the place of its
-    most confident point (the first of equals)."""
+    """For keys (n,) and finite confidences (n,): the different keys, rising, and for each key the index of its most
+    confident point (the first of equal ones)."""
     if not len(keys):
         return keys, np.empty(0, np.int64)
     order = np.argsort(keys)
@@ -38,10 +38,10 @@ def best_of_each(
 
 
 class VoxelFilter:
-    """Thins points to one in each cube, remembering cubes in bounded memory.
+    """Thins points to one in each cube; it remembers occupied cubes in bounded memory.
 
-    size: side of a cube; memory: cubes remembered at most. Two generations of memory/2: when the younger is
-    full the older is forgotten, so that at least the last memory/2 published cubes are known.
+    size: side of a cube; memory: the most cubes that are remembered. They are in two sets of memory / 2: when the newer
+    set is full, the older one is forgotten, so that at least the last memory / 2 published cubes are known.
     """
 
     def __init__(self, size: float, memory: int) -> None:
@@ -51,13 +51,13 @@ class VoxelFilter:
         self._old = np.empty(0, np.int64)
 
     def keep(self, xyz: NDArray[np.float32], confidence: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Places, rising, of the points of one shard to keep: xyz (3, n), confidence (n,)."""
+        """Indices, rising, of the points of one shard to keep: xyz (3, n), confidence (n,)."""
         keys, places = best_of_each(voxel_keys(xyz, self._size), confidence)
         fresh = ~(_holds(self._young, keys) | _holds(self._old, keys))
         return np.sort(places[fresh])
 
     def remember(self, xyz: NDArray[np.float32]) -> None:
-        """The cubes of these points are published from now on. One call remembers all of its own."""
+        """Remember the cubes of these points as occupied; all cubes of one call are remembered."""
         keys = _distinct(voxel_keys(xyz, self._size))
         if len(self._young) and len(self._young) + len(keys) > self._generation:
             self._old, self._young = self._young, keys
@@ -66,7 +66,7 @@ class VoxelFilter:
 
 
 def _distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The different keys, rising. By sorting: np.unique's hashing takes some fifty times as long here."""
+    """The different keys, rising, found by sorting: np.unique's hashing takes some fifty times as long here."""
     keys = np.sort(keys)
     return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
 

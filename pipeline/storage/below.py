@@ -15,15 +15,15 @@ from pipeline.storage.files import remove_file
 from pipeline.storage.stores import resolve
 from pipeline.storage.uris import join
 
-_REMOVED_AT_A_TIME = 16  # a request each: stores that remove many by one look for each of them first
+_REMOVED_AT_A_TIME = 16  # one request each: fsspec's removal of many files looks for each of them first
 
 
 def list_below(uri: str) -> dict[str, int]:
-    """Path below `uri` -> size in bytes, of every file there however deep; empty where nothing is there.
+    """Path below `uri` -> size in bytes, of every file at any depth; empty where nothing is there.
 
-    One request for each 1000 files on an object store. Links to files count with the size of what they lead to,
-    links to folders are not followed. Raises NotFoundError for a file where a folder was expected, RefusedError,
-    UnreachableError, StorageError.
+    An object store gets one request for each 1000 files. A link to a file has the size of its target; links to folders
+    are not followed. Raises NotFoundError for a file where a folder was expected, RefusedError, UnreachableError,
+    StorageError.
     """
     with translated(uri, "list"):
         fs, path = resolve(uri)
@@ -82,11 +82,11 @@ def remove_below(uri: str, paths: Sequence[str]) -> None:
             return
         folders = {root}
         for path in paths:
-            file = join(root, path)  # refuses a path that climbs out
+            file = join(root, path)  # raises for a path that leads out of the folder
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
             while (file := os.path.dirname(file)) not in folders:
                 folders.add(file)
         for folder in sorted(folders, key=len, reverse=True):
-            with contextlib.suppress(OSError):  # others have files there
+            with contextlib.suppress(OSError):  # not empty: somebody else has files there
                 os.rmdir(folder)

@@ -1,4 +1,4 @@
-"""A file replaced only where it still holds what was read: conditional PUT on S3, a lock on disks."""
+"""Replaces a file only if its content is still the expected one: by a conditional PUT on S3, by a lock on disks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.storage.stores import is_object_store, resolve
 
 
 def compare_and_swap(uri: str, expected: bytes | None, new: bytes | None) -> bool:
-    """Write a small file only where it holds `expected` (None: where it is not there); new None removes it.
+    """Write a small file only if it contains `expected` (None: only if it is missing). new None removes the file.
 
-    Of several processes that try at once one succeeds: on a disk by a lock on the file, on S3 by conditional requests
-    (If-None-Match, If-Match). On stores that know neither the file is read, written and read again: two processes may
-    then both succeed. Returns whether it was done.
+    Of several processes that try at once, one succeeds: on a disk by a lock on the file, on S3 by conditional requests
+    (If-None-Match, If-Match). Other stores have neither; there the file is read, written and read again, and two
+    processes may both succeed. Returns whether it was done.
 
     Raises:
-        RefusedError, UnreachableError, StorageError: as the store says; then it may or may not have been done.
+        RefusedError, UnreachableError, StorageError: as the store says; the write may then be done or not.
     """
     assert new != b"" and expected != b"", "an empty file counts as none"
     with translated(uri, "write"):
@@ -63,7 +63,7 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:
                 if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
-                    continue  # removed, and perhaps made anew, before the lock was taken
+                    continue  # the file was removed, and perhaps made again, before the lock was taken
             except FileNotFoundError:
                 continue
             file.seek(0)
@@ -75,7 +75,7 @@ def _swap_local(path: str, expected: bytes | None, new: bytes | None) -> bool:
             if new is None:
                 os.unlink(path)
             else:
-                # readers take no lock; a process that waits for it finds another file afterwards, and looks again
+                # Readers take no lock. A process that waits for the lock sees afterwards that the file is another one.
                 write_bytes_atomically(path, new)
             return True
 

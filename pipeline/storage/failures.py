@@ -1,4 +1,4 @@
-"""What stores say when something fails, as a `StorageError` of one line without credentials."""
+"""Turns the errors of stores into a `StorageError` of one line without credentials."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ class RefusedError(StorageError):
 
 
 class UnreadableFileError(RefusedError):
-    """A local file is there and cannot be read: rights, a bad sector, links in a circle. Its neighbours may be fine."""
+    """A local file exists and cannot be read: permissions, a bad sector, links in a circle. Others beside it may be
+    readable."""
 
     retryable = False
 
 
 class UnreachableError(StorageError):
-    """The store does not answer (in time, or without errors of its own) after retries."""
+    """The store does not answer in time, or only with errors of its own (5xx), also after retries."""
 
 
-_GIVEN_UP_S = 90.0  # about when the clients of stores give up one call (pipeline.storage.stores)
+_GIVEN_UP_S = 90.0  # about the time after which the clients of stores give up a call (pipeline.storage.stores)
 
 
 @contextlib.contextmanager
@@ -50,7 +51,7 @@ def translated(uri: str, verb: str) -> Iterator[None]:
 
 
 def code_of(error: BaseException | None) -> str:
-    """The store's own error code (NoSuchBucket, AccessDenied ...) somewhere behind an exception, else ''."""
+    """The store's own error code (NoSuchBucket, AccessDenied ...) among an exception and its causes, else ''."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):
@@ -93,7 +94,7 @@ def _storage_error(error: Exception, uri: str, verb: str) -> StorageError:
 _OF_ONE_FILE = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG}
 )
-# Names, because botocore and aiohttp need not be installed where only local files are used.
+# Names, because the classes would need an import of botocore and aiohttp also where all files are local.
 _UNREACHABLE = frozenset(
     {
         *("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"),

@@ -1,4 +1,4 @@
-"""Reading, writing whole or not at all, copying, removing; one download a machine."""
+"""Reads, writes (a whole file or nothing), copies and removes files; downloads a file once for a machine."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from pipeline.storage.uris import is_local, redacted
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_FETCHED_S = 600.0  # within which weights of some GB are fetched
+_FETCHED_S = 600.0  # enough to fetch weights of some GB
 READ_BLOCK_BYTES = 8 * 2**20  # of a file that is read piecewise (videos); s3fs would fetch 50 MiB at a time
 
 
 def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
     """Open a file for reading in binary, seekable; errors while reading are `StorageError` too.
 
-    readahead: fetch ahead of a reader that goes through the file; without it just what is asked for is fetched.
+    readahead: fetch more than is asked for, for a reader that goes through the file; without it only what is asked for.
     """
     with translated(uri, "open"):
         fs, path = resolve(uri)
@@ -84,7 +84,7 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
     Raises:
         NotFoundError, RefusedError, UnreachableError, StorageError: as the store says, after retries;
-        UnreadableFileError for a local file that is there, and for a device or pipe, which may have no end.
+        UnreadableFileError: a local file that exists but cannot be read, or a device or pipe, which may have no end.
     """
     with translated(uri, "read"):
         fs, path = resolve(uri)
@@ -108,8 +108,8 @@ def _refuse_what_has_no_end(path: str) -> None:
 
 
 def write_bytes_atomically(uri: str, data: bytes) -> None:
-    """Write a file so that nobody sees half of it: a local one under another name, then renamed; an object by one
-    PUT."""
+    """Write a file so that no reader sees a part of it: a local file under another name, which is then renamed; an
+    object by one PUT."""
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not isinstance(fs, LocalFileSystem):
@@ -122,7 +122,7 @@ def write_bytes_atomically(uri: str, data: bytes) -> None:
 
 
 def upload(local_path: str | Path, uri: str) -> None:
-    """Copy a local file to a URI; nobody sees half of it there (as `write_bytes_atomically`)."""
+    """Copy a local file to a URI; no reader sees a part of it (as with `write_bytes_atomically`)."""
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not isinstance(fs, LocalFileSystem):
@@ -147,8 +147,8 @@ def _renamed_when_whole(path: str) -> Iterator[str]:
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file within one store; nobody sees half of it. The store copies it itself; a disk makes a hard link where
-    it can."""
+    """Copy a file within one store; no reader sees a part of it. The store copies it itself; on a disk it is a hard
+    link where the disk has such links."""
     with translated(target, "write"):
         fs, path = resolve(source)
         _, target_path = resolve(target)
@@ -158,12 +158,12 @@ def copy(source: str, target: str) -> None:
         with _renamed_when_whole(target_path) as temporary:
             try:
                 os.link(path, temporary)
-            except OSError:  # a store of files without links
+            except OSError:  # a file system without hard links
                 shutil.copyfile(path, temporary)
 
 
 def make_dir(uri: str) -> None:
-    """Make a folder and its parents where the store has folders; buckets are never made."""
+    """Make a folder and its parents, if the store has folders; buckets are never made."""
     with translated(uri, "write"):
         fs, path = resolve(uri)
         if not is_object_store(fs):
@@ -196,7 +196,7 @@ def remove_tree(uri: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Where this machine keeps files that it needs again: weights, compiled kernels."""
+    """The folder for files that this machine uses again: weights, compiled kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "city-reconstruction"
 
 

@@ -56,9 +56,9 @@ class FolderEntry:
 
 
 def iter_folder(uri: str, first_page: int = 1000) -> Iterator[FolderEntry]:
-    """The names in one folder, page by page, in any order: a caller that has seen enough stops.
+    """The names in one folder, in any order. They are fetched page by page, so that a caller may stop early.
 
-    One request to an object store for the first `first_page` names (at most 1000), one for each 1000 after them.
+    An object store gets one request for the first `first_page` names (at most 1000), and one for each 1000 after them.
 
     Raises:
         NotFoundError, RefusedError, UnreachableError, StorageError: as `list_files`.
@@ -124,8 +124,7 @@ def stored_file(uri: str) -> StoredFile:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there. A store that refuses or does not answer raises an error; that is not a
-    "no"."""
+    """Whether a file or folder is there. Raises where the store refuses or does not answer: neither means "no"."""
     try:
         with translated(uri, "find"):
             fs, path = resolve(uri)
@@ -141,8 +140,8 @@ def exists(uri: str) -> bool:
 def kind_of(entry: Mapping[str, object]) -> str:
     """What an entry of a listing is: "file", "directory" or "other". A local symbolic link is what it leads to.
 
-    fsspec calls every link in a local folder "other". A link that leads nowhere is a file: reading it fails by name,
-    so that it is not lost silently.
+    fsspec calls every link in a local folder "other". A link without a target is called a file: an attempt to read it
+    then fails with its name, so that it is not ignored silently.
     """
     if not entry.get("islink") or entry["type"] != "other":
         return str(entry["type"])

@@ -1,7 +1,7 @@
-"""The folder that a run writes into, held open: where it is moved away or unmounted, no write makes it anew.
+"""Holds the folder open into which a run writes: if it is moved away or unmounted, no write creates it again.
 
-A folder made anew would lack what was written before, and a manifest in it would name files that are not there. Object
-stores have no folders; a bucket that is gone refuses writes.
+A folder created again would lack what was written before, and a manifest in it would name files that do not exist.
+Object stores have no folders; a bucket that is gone refuses writes.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _lock = threading.Lock()
 
 @contextlib.contextmanager
 def held_root(uri: str, *, make: bool) -> Iterator[None]:
-    """While this is open, no write of this process below `uri` makes that folder anew.
+    """Inside this context, no write of this process below `uri` creates that folder again.
 
-    make: make it first where it is not there (the process that begins a run); without it a folder that is not there is
-    an error (processes that work for a run). Raises VanishedError, StorageError where it cannot be made or opened.
+    make: create the folder first if it is missing (for the process that begins a run). Without `make`, a missing folder
+    is an error (for processes that work for a run). Raises VanishedError; StorageError where the folder cannot be
+    created or opened.
     """
     if not is_local(uri):
         yield
@@ -85,14 +86,14 @@ def make_folders(folder: str) -> None:
 
 
 def _root_of(folder: str) -> str | None:
-    """The innermost held root that a folder is, or lies below."""
+    """The innermost held root that is this folder or contains it."""
     roots = [root for root in tuple(_held) if folder == root or folder.startswith(root.rstrip(os.sep) + os.sep)]
     return max(roots, key=len, default=None)
 
 
 def _is_there(root: str) -> bool:
     held = _held.get(root)
-    if held is None:  # another thread has just let it go
+    if held is None:  # another thread has just released it
         return os.path.isdir(root)
     try:
         now, then = os.stat(root), os.fstat(held.descriptor)

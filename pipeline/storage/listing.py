@@ -1,4 +1,4 @@
-"""The files of one folder, held as columns: made from a store's pages and read without making texts of them."""
+"""The files of one folder as columns. They are made from a store's pages, without a Python object for each file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipeline.storage.text_columns import letters_of
 T = TypeVar("T")
 _State = tuple[str, pa.BinaryArray, pa.Int64Array, pa.StringArray]
 
-# Listings are made in many threads and live long: Arrow's own allocator keeps what each thread once had (300 MB in a
-# run of 64 groups), the C library's gives it back (pipeline.common.heap_trim).
+# Listings are made in many threads and live long. Arrow's own allocator keeps the memory that each thread once used
+# (300 MB in a run of 64 groups); the C library's gives it back (pipeline.common.heap_trim).
 _POOL = pa.system_memory_pool()
 # Bytes that JSON escapes in a text.
 _ESCAPED = np.array([byte < 32 or byte > 126 or byte in b'"\\' for byte in range(256)])
@@ -35,7 +35,7 @@ class StoredFile:
 
 
 class _MadeWhenAsked(Sequence[T]):
-    """A sequence whose items are made when asked for; it equals any sequence of equal items."""
+    """A sequence that makes an item when the item is read; it is equal to any sequence of equal items."""
 
     __slots__ = ()
 
@@ -46,12 +46,12 @@ class _MadeWhenAsked(Sequence[T]):
 
 
 class Listing(_MadeWhenAsked[StoredFile]):
-    """Files of one folder, held as columns: about 60 bytes a file, where a StoredFile with its texts takes 450."""
+    """Files of one folder as columns: about 60 bytes a file; a StoredFile with its texts takes 450."""
 
     __slots__ = ("_etags", "_names", "_place", "_sizes")
 
     def __init__(self, folder: str, names: Sequence[str], sizes: Sequence[int], etags: Sequence[str | None]) -> None:
-        """folder: its URI; the others have a value a file."""
+        """folder: its URI; the other arguments have one value for each file."""
         # bytes, because a local name need not be text
         encoded = [name.encode("utf-8", "surrogateescape") for name in names]
         self._take_columns(
@@ -69,7 +69,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     @staticmethod
     def of_pages(folder: str, pages: Sequence[PageFiles]) -> Listing:
-        """Of the pages of an S3 listing."""
+        """A listing made from the pages of an S3 listing."""
         made = object.__new__(Listing)
         columns = (
             pa.concat_arrays([getattr(page, name) for page in pages], memory_pool=_POOL)
@@ -82,7 +82,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     @staticmethod
     def of(files: Sequence[StoredFile]) -> Listing:
-        """Of files that lie in one folder."""
+        """A listing of files of one folder."""
         folder = files[0].uri.rstrip("/").removesuffix(files[0].name) if files else ""
         return Listing(folder, [f.name for f in files], [f.size for f in files], [f.etag for f in files])
 
@@ -98,7 +98,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
     @property
     def uris(self) -> FileUris:
-        """The files' URIs, made as they are asked for."""
+        """The files' URIs; each is made when it is read."""
         return FileUris(self)
 
     @property
@@ -129,7 +129,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
         return plain[0].astype(np.uint8).tobytes().decode()
 
     def in_order_of_text(self) -> Listing:
-        """The files by the bytes of their names."""
+        """The files, sorted by the bytes of their names."""
         if self._is_in_order_of_text():
             return self
         order: list[int] = pc.sort_indices(self._names).to_pylist()
@@ -139,8 +139,8 @@ class Listing(_MadeWhenAsked[StoredFile]):
         return len(self) < 2 or bool(pc.all(pc.less(self._names[:-1], self._names[1:])).as_py())
 
     def json_rows(self) -> bytes | None:
-        """'["name",size,"etag"],["name",size,"etag"]', as `json` writes them in the order of their names; a file
-        without an etag has "". None where a text needs escaping."""
+        """'["name",size,"etag"],["name",size,"etag"]' in the order of names, in the format of the module json; a file
+        without an etag has "". None where a text needs escapes."""
         etags = pc.fill_null(self._etags, "")
         for texts in (self._names, etags):
             if _ESCAPED[letters_of(texts)].any():
@@ -191,7 +191,7 @@ class Listing(_MadeWhenAsked[StoredFile]):
 
 
 class FileUris(_MadeWhenAsked[str]):
-    """The URIs of a listing's files; makes each when it is asked for."""
+    """The URIs of a listing's files; each is made when it is read."""
 
     __slots__ = ("_listing",)
 

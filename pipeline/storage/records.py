@@ -1,7 +1,7 @@
-"""Small JSON files that this program wrote, read back from a store that anybody may write to.
+"""Reads the small JSON files of this program from a store that anybody may write to.
 
-All of them are read here, with checks of size, depth, the type of every field, and numbers (finite, within 64 bits). A
-file that fails a check raises a `DamagedError` that names file and field: it fails that drive alone.
+Size, depth, the type of every field, and numbers (finite, within 64 bits) are checked. A file that fails a check
+raises a `DamagedError` that names file and field; only its drive fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from pipeline.errors import DriveError
 from pipeline.storage.files import read_bytes
@@ -30,7 +29,7 @@ _LARGEST = 2**63
 
 
 class DamagedError(DriveError):
-    """A file of this program does not hold what the program writes there."""
+    """The content of a file of this program is not what the program writes."""
 
 
 def read_small(uri: str, limit: int) -> bytes:
@@ -48,12 +47,12 @@ def read_small(uri: str, limit: int) -> bytes:
 
 
 def read_record(uri: str, kind: type[T], limit: int = SMALL_BYTES) -> T:
-    """A stored dataclass. Raises DamagedError where the file is none; NotFoundError, StorageError."""
+    """A stored dataclass. Raises DamagedError where the file does not contain one; NotFoundError, StorageError."""
     return parse_record(read_small(uri, limit), kind, redacted(uri))
 
 
 def parse_record(data: bytes, kind: type[T], name: str) -> T:
-    """A dataclass from its JSON text. Fields that `kind` lacks are passed over, for newer programs may say more.
+    """A dataclass from its JSON text. Fields that `kind` lacks are ignored: newer versions may write more fields.
 
     name: the file, for the error. Raises DamagedError.
     """
@@ -78,25 +77,14 @@ def parse_records(texts: Sequence[bytes], kind: type[T], name: str) -> list[T]:
     return cast(list[T], records)
 
 
-def parse_object(data: bytes, name: str) -> dict[str, object]:
-    """A JSON object whose fields have no fixed types. Raises DamagedError."""
-    try:
-        values = from_json(data, allow_inf_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"{name}: no JSON that can be read ({_short(error)})") from None
-    if not isinstance(values, dict):
-        raise DamagedError(f"{name}: expected a JSON object, got a {type(values).__name__}")
-    return values
-
-
 @lru_cache(maxsize=64)
 def _adapter(kind: Hashable) -> TypeAdapter[list[object]]:
-    # the list carries the settings into the dataclass, which has none of its own
+    # pydantic applies these settings to the dataclass because it is inside a list
     return TypeAdapter(list[kind], config=ConfigDict(strict=True, allow_inf_nan=False, extra="ignore"))  # type: ignore[valid-type]
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, with its field; without the text that pydantic adds for developers."""
+    """The first mistake, with its field, without the text that pydantic adds for developers."""
     problem = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in problem["loc"][1:])
     message = problem["msg"]
@@ -113,7 +101,7 @@ def _short(error: BaseException) -> str:
 
 
 def _too_large(value: object) -> bool:
-    """Whether a typed field holds a number beyond 64 bits. What is inside untyped ones is for their reader to judge."""
+    """Whether a typed field contains a number beyond 64 bits. Untyped fields are checked by their readers."""
     kind = type(value)
     if isinstance(value, int) and kind is int:
         return not -_LARGEST <= value < _LARGEST

@@ -1,6 +1,6 @@
-"""Whether something that failed is tried again, and after how long. Nothing else in the pipeline decides that.
+"""Decides whether something that failed is tried again, and after how long. Nothing else in the pipeline decides that.
 
-A network client tries again within a call, for seconds; what is here begins when such a call has failed.
+A network client itself tries again for some seconds within one call. The retries here begin after such a call failed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pipeline.storage.failures import UnreachableError
 
 T = TypeVar("T")
 STORE_WAITS_S = (1.0, 4.0, 15.0)
-"""Seconds between tries when a store does not answer: together enough for a server that is being restarted."""
+"""Seconds between tries when a store does not answer. Together they are long enough to restart a server."""
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether another try may succeed later. Errors that the pipeline does not know (a bug, a full disk, a lost node)
-    are taken to be retryable."""
+    """Whether another try may succeed later. All errors but the pipeline's own (a bug, a full disk, a lost node) count
+    as retryable."""
     return error.retryable if isinstance(error, PipelineError) else True
 
 
 def wait_before_retry(error: BaseException, tries: int, waits_s: Sequence[float]) -> float | None:
-    """Seconds to wait before what failed `tries` times (1: for the first time) is tried again; None: not again."""
+    """Seconds to wait before the next try of something that has failed `tries` times; None: do not try again."""
     return waits_s[tries - 1] if tries <= len(waits_s) and is_retryable(error) else None
 
 
@@ -36,7 +36,8 @@ def doubling(first_s: float, tries: int) -> tuple[float, ...]:
 
 
 def patiently(ask: Callable[[], T], waits_s: Sequence[float] | None = None) -> T:
-    """Ask, again after each wait (STORE_WAITS_S) where the store did not answer. Raises what ask raises."""
+    """Call `ask`; where the store does not answer, call it again after each of `waits_s` (by default STORE_WAITS_S).
+    Raises what `ask` raises."""
     for tries in itertools.count(1):
         try:
             return ask()

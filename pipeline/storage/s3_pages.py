@@ -1,8 +1,8 @@
-"""The pages of an S3 listing, parsed fast: most time of a listing goes into the XML of its files.
+"""Parses the pages of an S3 listing fast: most of a listing's time is spent on the XML of its files.
 
-botocore parses the text of a page twice and walks every file with its model of the service: 30 us or more a file. Here
-names, sizes and etags are found in the bytes of the page as columns and stay columns: about 1 us a file, without a
-Python string for any. A page that does not look as expected is left to botocore.
+botocore parses the text of a page twice and goes through every file with its model of the service: 30 us or more a
+file. Here names, sizes and etags are found in the bytes of the page as columns and stay columns: about 1 us a file,
+without a Python string for each. A page that does not look as expected is left to botocore.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _Places = npt.NDArray[np.int64]
 LARGEST_PAGE = 1000
 _LONGEST_KEY = 4096  # bytes; S3 has 1024
 
-# botocore puts handlers of a wildcard before those of the name. So this comes before its search for errors in answers
-# with status 200, which parses all of the text.
+# botocore calls handlers of a wildcard before those of the exact name. So this handler runs before botocore's search
+# for errors in answers with status 200, which parses the whole text.
 BEFORE_ALL_PARSING = "before-parse.*.ListObjectsV2"
 
 
 class PageFiles:
-    """The files of one page as columns; iterating gives the dicts that botocore would have made of them, always the
-    same, because botocore and s3fs write into them.
+    """The files of one page as columns. Iteration gives the dicts that botocore would have made, the same objects each
+    time, because botocore and s3fs write into them.
 
     Attributes:
         keys, etags: UTF-8 as binary.
@@ -46,7 +46,7 @@ class PageFiles:
 
     @staticmethod
     def of(keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> PageFiles:
-        """Of texts and numbers."""
+        """A page from texts and numbers."""
         encoded = [pa.array([text.encode() for text in texts], pa.binary()) for texts in (keys, etags)]
         return PageFiles(encoded[0], pa.array(sizes, pa.int64()), encoded[1])
 
@@ -64,7 +64,7 @@ class PageFiles:
 
 
 class _Answer(TypedDict):
-    """What botocore hands to its handlers: of it, what is used here."""
+    """The part of botocore's answer that its handler here uses."""
 
     body: bytes
     status_code: int
@@ -86,7 +86,7 @@ def take_files_out(response_dict: _Answer, customized_response_dict: dict[str, o
 
 
 def _files_in(text: bytes) -> PageFiles | None:
-    """The files of a page's <Contents>...</Contents><Contents>...; None for what is anything else."""
+    """The files of a page's <Contents>...</Contents><Contents>...; None where the text contains anything else."""
     tags = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("<"))
     every_four = np.ndarray(len(text) - 3, "<u4", text, strides=(1,))  # the four bytes at every place, as one number
     openings = every_four[tags + 1]
@@ -109,15 +109,15 @@ def _files_in(text: bytes) -> PageFiles | None:
 
 
 def _texts_of(opening: bytes, text: bytes, tags: _Places, openings: npt.NDArray[np.uint32]) -> pa.BinaryArray:
-    """What stands behind every such opening tag, up to the next tag. tags: where each "<" is; openings: `_number` of
-    what is behind each."""
+    """The text behind each such opening tag, up to the next tag. tags: the place of each "<"; openings: `_number` of
+    the text behind each."""
     found = np.flatnonzero(openings == _number(opening))
     begin = tags[found] + 1 + len(opening)
     if opening[4:] and np.any(np.frombuffer(text, np.uint8)[begin - 1] != opening[4]):
         return pa.array([], pa.binary())
     if np.any(openings[found + 1] != _number(b"/" + opening)):  # a comment, CDATA
         return pa.array([], pa.binary())
-    ends = np.zeros(2 * len(begin) + 1, np.int32)  # of what lies between and of what is looked for, in turns
+    ends = np.zeros(2 * len(begin) + 1, np.int32)  # ends of the texts between and of the texts wanted, alternating
     ends[1::2], ends[2::2] = begin, tags[found + 1]
     pieces = pa.Array.from_buffers(pa.binary(), 2 * len(begin), [None, pa.py_buffer(ends), pa.py_buffer(text)])
     return pieces.take(pa.array(np.arange(1, 2 * len(begin), 2)))
@@ -134,15 +134,16 @@ def _each(column: pa.BinaryArray, change: Callable[[str], str]) -> pa.BinaryArra
 def s3_pages(
     fs: AbstractFileSystem, path: str, first_page: int = LARGEST_PAGE
 ) -> Iterator[tuple[PageFiles, list[str]]]:
-    """Files and names of folders of one folder, page by page. path: bucket/key. The files' keys are names here."""
+    """The files and the names of the folders in one folder, page by page. path: bucket/key. Keys of files are reduced
+    to names."""
     bucket, _, key = path.strip("/").partition("/")
     prefix = key + "/" if key else ""
-    # asked for by name, or botocore asks for it and decodes every key itself, needed or not
+    # without an explicit EncodingType, botocore asks for one and decodes every key itself
     asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", "EncodingType": "url"}
     more: dict[str, object] = {"MaxKeys": first_page}
     while True:
         answer = fs.call_s3("list_objects_v2", **asked, **more)
-        decoded = unquote_plus if answer.get("EncodingType") == "url" else str  # not every store does as asked
+        decoded = unquote_plus if answer.get("EncodingType") == "url" else str  # some stores ignore the request
         folders = [decoded(one["Prefix"])[len(prefix) : -1] for one in answer.get("CommonPrefixes", ())]
         yield _named(answer.get("Contents", ()), prefix, decoded), [name for name in folders if name]
         if not answer.get("IsTruncated"):
@@ -154,7 +155,7 @@ _BotoFile = Mapping[str, Any]  # botocore has no types: Key is a text, Size a nu
 
 
 def _named(files: PageFiles | Sequence[_BotoFile], prefix: str, decoded: Callable[[str], str]) -> PageFiles:
-    """The files by their names behind the prefix; without the folder itself, which some tools write as a file."""
+    """The files with the names behind the prefix; without the folder itself, which some tools write as a file."""
     if not isinstance(files, PageFiles):  # a page that was left to botocore
         rows = [(file["Key"], file["Size"], file.get("ETag", "").strip('"')) for file in files]
         files = PageFiles.of(*([row[column] for row in rows] for column in range(3)))

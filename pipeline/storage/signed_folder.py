@@ -1,7 +1,7 @@
-"""Folders that this program makes as a whole (exports, reports): a file inside says so and names all the others.
+"""Folders that this program makes as a whole (exports, reports): a file inside, the signature, names all the others.
 
-A file that it does not name belongs to somebody else. So a folder is replaced only where the signature is ours and
-nothing else lies in it, and only the files that it names are removed.
+A file that the signature does not name belongs to somebody else. So a folder is replaced only if it has our signature
+and no other files, and only the files that the signature names are removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LARGEST_SIGNATURE = 64 * 2**20  # of a folder with half a million files
 
 
 class Signature(TypedDict):
-    """What is used of a signature; it holds the facts of its maker as well."""
+    """The fields of a signature that are read here; it also contains the facts of its maker."""
 
     made_by: str
     kind: str
@@ -34,7 +34,7 @@ class Signature(TypedDict):
 
 
 def sign_folder(folder: Path, name: str, kind: str, facts: Mapping[str, object]) -> None:
-    """Write the signature `name` into a finished local folder: what it is, `facts`, and the path of every file."""
+    """Write the signature `name` into a finished local folder: its kind, `facts`, and the path of every file."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     values = {"made_by": MADE_BY, "kind": kind, **facts, "files": [path for path in files if path != name]}
     (folder / name).write_text(json.dumps(values, indent=1) + "\n")
@@ -103,7 +103,7 @@ def replace_folder(new: Path, target: Path, name: str, kind: str) -> None:
         if aside is not None:
             remove_signed(str(aside), name, kind)
             for folder, _, _ in os.walk(aside, topdown=False):
-                with contextlib.suppress(OSError):  # not empty: files that came meanwhile stay there
+                with contextlib.suppress(OSError):  # not empty: files that were added meanwhile stay there
                     os.rmdir(folder)
 
 

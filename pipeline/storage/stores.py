@@ -53,7 +53,7 @@ def resolve(uri: str) -> tuple[AbstractFileSystem, str]:
                 "read_timeout": READ_TIMEOUT_S,
                 "retries": {"mode": "standard", "total_max_attempts": CLIENT_ATTEMPTS},
             },
-            # Listings change under us (other jobs publish into the same prefix).
+            # Others change the listings meanwhile (other jobs publish into the same prefix).
             "use_listings_cache": False,
         }
         profile = _profile_of(uri[scheme.end() :].partition("/")[0])
@@ -81,7 +81,7 @@ def _profile_of(bucket: str) -> str | None:
 
 @functools.lru_cache(maxsize=16)
 def _endpoint_of(profile: str, config_file: str | None) -> str | None:
-    """The endpoint of a profile. Passed on by hand, for AWS_ENDPOINT_URL would win over it."""
+    """The endpoint of a profile. It is passed on explicitly, because AWS_ENDPOINT_URL would have precedence."""
     config = _s3_session(profile).full_config["profiles"]
     if profile not in config:
         where = config_file or "~/.aws/config"
@@ -91,7 +91,7 @@ def _endpoint_of(profile: str, config_file: str | None) -> str | None:
 
 
 def _s3_session(profile: str | None) -> AioSession:
-    """A session as s3fs would make one, but quick at listings (`s3_pages`) and at reading times.
+    """A session as s3fs makes it, but faster at listings (`s3_pages`) and at the parsing of times.
 
     botocore tries several formats on the time of every file of a listing: 0.10 s of 0.12 s for a thousand files.
     """
@@ -111,6 +111,6 @@ def _s3_session(profile: str | None) -> AioSession:
 
 
 def is_object_store(fs: AbstractFileSystem) -> bool:
-    """Whether folders are only prefixes there and the first part of a path is a bucket."""
+    """Whether folders are only prefixes on this store and the first part of a path is a bucket."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
     return not isinstance(fs, LocalFileSystem) and "memory" not in protocols

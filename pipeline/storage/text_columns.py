@@ -1,4 +1,4 @@
-"""Columns of texts examined as bytes, without making a Python string of any."""
+"""Examines columns of texts as bytes, without a Python string for each text."""
 
 from __future__ import annotations
 

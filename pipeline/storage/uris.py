@@ -1,4 +1,4 @@
-"""URIs as text: joined, split, made absolute; which names a drive may have; texts without credentials."""
+"""Joins, splits and resolves URIs as text; checks drive ids; removes credentials from texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def redacted(text: str) -> str:
 
 
 def absolute(uri: str) -> str:
-    """The one form in which a place is known: an absolute local path, or a URI whose scheme is in lower case.
+    """The normal form of a path or URI: an absolute local path, or a URI whose scheme is in lower case.
 
     A leading "~" is the home folder: shells do not replace it behind "=". Ray workers run in other folders
     than the driver, so paths are resolved before they travel.
@@ -43,10 +43,10 @@ def absolute(uri: str) -> str:
 
 
 def beside(folder: str, written: str) -> str:
-    """What a file in `folder` means by a path or URI: an absolute one, or one that lies there (../d is allowed).
+    """The path or URI that is written in a file in `folder`: absolute, or relative to that folder (../d is allowed).
 
     Raises:
-        StorageError: an empty text, or a path that climbs out of its bucket.
+        StorageError: an empty text, or a path that leads out of its bucket.
     """
     if not written.strip() or SCHEME.match(written) or written.startswith(("/", "~")):
         return absolute(written)
@@ -69,7 +69,7 @@ def join(uri: str, *names: str) -> str:
     """Append relative names to a folder's URI.
 
     Raises:
-        StorageError: a name that is empty, absolute, a URI, or climbs out with "..".
+        StorageError: a name that is empty, absolute, a URI, or contains "..".
     """
     for name in names:
         parts = name.split("/")

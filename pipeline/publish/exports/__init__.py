@@ -1,7 +1,7 @@
-"""A published drive in the formats of other programs, one file for each format; `formats` has the table of them.
+"""Writes a published drive in the formats of other programs: one file for each format; `formats` has their table.
 
-In: an open drive and a Selection (`ExportSource`). Out: files in a folder that appears whole or not at all
-(`whole_folder`). Points stream through piece by piece; memory does not depend on their number.
+In: an open drive and a Selection (`ExportSource`). Out: files in a folder that appears complete or not at all
+(`whole_folder`). Points are read and written piece by piece, so memory does not depend on their number.
 """
 
 from pipeline.publish.exports.depth import FrameDepth

@@ -1,10 +1,10 @@
 """COLMAP's sparse model, binary or text: cameras, images, points3D with tracks.
 
-Corners that were followed through three frames or more come first, with all their observations: what bundle adjustment
-and trainers that check tracks need. Behind them is the dense cloud without observations: bundle adjustment refuses
-points that one image sees, and leaves alone those that none does. A drive without tracked corners has nothing to
-adjust: each dense point of it has a track of one there, the pixel of the frame whose depth it came from. Images come
-before points in these files but their observations are known only behind them, so those wait on disk.
+Corners that were followed through three frames or more come first, with all their observations: bundle adjustment
+needs them, and so do trainers that check tracks. Then comes the dense cloud without observations: bundle adjustment
+refuses points with one observation, and does not touch points without any. If a drive has no tracked corners, there is
+nothing to adjust, and each dense point has a track of one observation: the pixel of the frame whose depth it came from.
+The files list images before points, but the observations are known only after the points, so they wait on disk.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _POINT = np.dtype(
         ("number", "<u4"),
     ]
 )
-_ALONE = np.dtype(_POINT.descr[:5])  # of a point that no image observes
+_ALONE = np.dtype(_POINT.descr[:5])  # a point without observations
 _COLUMNS = ("x", "y", "z", "r", "g", "b", "frame_index")
 _BLOCK = 1_000_000  # observations sorted at a time, 32 MB
 
@@ -62,13 +62,14 @@ class Observations:
 
 
 def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> tuple[int, int, int]:
-    """Write sparse/0/{cameras,images,points3D}.bin (or .txt); returns the numbers of images, points, and of those the
-    points that three images see at least.
+    """Write sparse/0/{cameras,images,points3D}.bin (or .txt). Returns the number of images, of points, and of points
+    that at least three images see.
 
-    One PINHOLE camera for each different set of intrinsics, or the drive's lens (OPENCV, FULL_OPENCV, OPENCV_FISHEYE,
-    EUCM, EQUIRECTANGULAR), at the size of the images; ids are 1 and up, an image's is its frame number + 1. ERROR is
-    0 of a point whose one observation is where it projects to. The images are expected in images/. Raises DriveError
-    where points do not lie in the image of their own frame: poses and points are then not of one drive.
+    There is one PINHOLE camera for each different set of intrinsics, or the drive's lens (OPENCV, FULL_OPENCV,
+    OPENCV_FISHEYE, EUCM, EQUIRECTANGULAR), at the size of the images. Ids begin with 1; an image's id is its frame
+    number + 1. A point with one observation has ERROR 0, because it projects to that pixel. The images are expected in
+    images/. Raises DriveError where points do not lie in the image of their own frame: then poses and points do not
+    belong to one drive.
     """
     model = folder / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
         observations = _grouped(waiting, grouped, counts)
         _write_cameras(source, model, text)
         _write_images(source, model, observations, text)
-        del observations  # the file is mapped by it
+        del observations  # it maps the file, which is removed next
     finally:
         waiting.unlink(missing_ok=True)
         grouped.unlink(missing_ok=True)
@@ -86,8 +87,8 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
 
 
 def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) -> tuple[int, int, NDArray[np.int64]]:
-    """points3D, and its observations to `waiting` in the same order. The numbers of points, of tracked ones, and of
-    observations a frame (N,)."""
+    """Write points3D, and its observations to `waiting` in the same order. Returns the number of points, of tracked
+    points, and of observations in each frame (N,)."""
     cameras = source.cameras
     counts = np.zeros(len(cameras), np.int64)
     lost = 0
@@ -134,8 +135,8 @@ def _write_points(source: ExportSource, model: Path, waiting: Path, text: bool) 
 def _write_tracked(
     source: ExportSource, file: BinaryIO, behind: BinaryIO, counts: NDArray[np.int64], text: bool
 ) -> int:
-    """The points that several frames see, and their observations; returns how many. Those outside of the selection's
-    box are left out."""
+    """Write the points that several frames see, and their observations; returns their number. Points outside of the
+    selection's box are left out."""
     tracks = tracked_points(source)
     if tracks is None:
         return 0
@@ -159,7 +160,7 @@ def _write_tracked(
 
 
 def _numbers(place: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The number within its image of each observation (n,), going on from `counts`, which move on."""
+    """The number of each observation (n,) within its image, continued from `counts`, which are increased."""
     order = np.argsort(place, kind="stable")
     ordered = place[order]
     new = np.bincount(ordered, minlength=len(counts))
@@ -179,7 +180,7 @@ def _grouped(waiting: Path, grouped: Path, counts: NDArray[np.int64]) -> Observa
     with waiting.open("rb") as file:
         while len(block := np.frombuffer(file.read(_BLOCK * _WAITING.itemsize), _WAITING)):
             at = start[block["place"]] + block["number"]
-            order = np.argsort(at)  # neighbours in the file one after the other
+            order = np.argsort(at)  # so that writes go through the file in order
             piece = np.empty(len(block), _OBSERVATION)
             for name in _OBSERVATION.names or ():
                 piece[name] = block[name][order]

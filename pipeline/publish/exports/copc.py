@@ -1,6 +1,7 @@
-"""Cloud-optimised LAZ (COPC 1.0): the points of LAZ in an octree that a viewer reads from the top, as far as it needs.
+"""Cloud-optimised LAZ (COPC 1.0): the points in an octree, of which a viewer reads only the upper levels that it needs.
 
-https://copc.io/copc-specification-1.0.pdf. lazrs compresses the nodes, laspy writes the header; the octree is ours.
+https://copc.io/copc-specification-1.0.pdf. lazrs compresses the nodes, laspy writes the header; this file makes the
+octree.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from pipeline.publish.exports.source import ExportSource
 if TYPE_CHECKING:
     import laspy
 
-_CELLS = 128  # of a node along an axis: at most one point of each stays in the node
-_LEAF_POINTS = 8_000  # a node with no more points than these keeps them all
-_MOST_LEVELS = 14  # cells are numbered in 21 bits an axis
-_INFO_AT = 429  # of the info's data: COPC fixes it there
+_CELLS = 128  # cells of a node along an axis: the node itself keeps at most one point in each
+_LEAF_POINTS = 8_000  # a node with no more points than this keeps them all
+_MOST_LEVELS = 14  # cell numbers have 21 bits on each axis
 _INFO, _ENTRY = struct.Struct("<5d2Q2d88x"), struct.Struct("<4iQ2i")
 
 
 def write_copc(source: ExportSource, path: Path) -> int:
-    """Write the points; returns their number. Takes about 40 bytes of memory a point; the records wait in a file beside
-    `path`. DriveError where no points are selected."""
+    """Write the points; returns their number. Needs about 40 bytes of memory for each point; the records wait in a file
+    beside `path`. Raises DriveError where no points are selected."""
     header, earth = laz_header(source)
     count = write_octree(header, laz_records(source, header, earth), path)
     if not count:
@@ -40,7 +40,7 @@ def write_copc(source: ExportSource, path: Path) -> int:
 
 
 def write_octree(header: laspy.LasHeader, records: Iterable[laspy.ScaleAwarePointRecord], path: Path) -> int:
-    """Write records of `header`, which it changes; returns their number. Without any there is no file."""
+    """Write records of `header`, and change the header; returns their number. Without records no file is written."""
     laspy, lazrs = check_laz(), import_module("lazrs")
     with tempfile.TemporaryFile(dir=path.parent) as held:
         places = []
@@ -87,9 +87,9 @@ def write_octree(header: laspy.LasHeader, records: Iterable[laspy.ScaleAwarePoin
 
 
 def octree(place: NDArray[np.int32], side: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Points (n, 3), whole numbers from 0 below `side`, into nodes. order (n,): points node by node, from the root
-    down; keys (m, 4): level, x, y, z of each node; counts (m,): its points. A node's points are the first of each of
-    its cells among those that no node above has; a node with few keeps all."""
+    """Assign points (n, 3), integers in [0, side), to nodes. Returns order (n,): the points node by node, from the root
+    down; keys (m, 4): level, x, y, z of each node; counts (m,): points of each node. From the points that no node above
+    keeps, a node keeps the first in each of its cells; a node with few points keeps all."""
     rest = np.arange(len(place))
     order, keys, counts = [], [], []
     for level in range(_MOST_LEVELS + 1):
@@ -119,7 +119,7 @@ def octree(place: NDArray[np.int32], side: int) -> tuple[NDArray[np.int64], NDAr
 def _write_hierarchy(
     file: BinaryIO, begin: int, keys: NDArray[np.int64], counts: NDArray[np.int64], sizes: list[int]
 ) -> None:
-    """Append the one page of all nodes as an extended record, at the end of the file."""
+    """Append the hierarchy page, which lists all nodes, as an extended record at the end of the file."""
     file.seek(0, 2)
     file.write(struct.pack("<2x16sHQ32s", b"copc", 1000, len(keys) * _ENTRY.size, b"COPC hierarchy"))
     at = begin

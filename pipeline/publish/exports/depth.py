@@ -1,4 +1,4 @@
-"""Depth maps as 16-bit PNG, one a frame, at the network's size, with their cameras in depth.json."""
+"""Depth maps as 16-bit PNG, one for each frame, at the size of the network's pictures; depth.json has their cameras."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image
 from pipeline.errors import DriveError
 from pipeline.publish.exports.source import ExportSource
 
-_AT_MEDIAN = 2048.0  # value of the median depth: 32 times as far is the limit, half a step there is 0.02 %
+_AT_MEDIAN = 2048.0  # value of the median depth: the limit is 32 times as far, half a step is 0.02 % of the median
 _LARGEST = 65535
 
 
 @dataclass(frozen=True)
 class FrameDepth:
-    """One frame: z-depth (h, w) in world units and its confidence, intrinsics (3, 3) in pixels of that grid."""
+    """Z-depth (h, w) of one frame in world units, its confidence (h, w), intrinsics (3, 3) in pixels of that grid."""
 
     frame_index: int
     depth: NDArray[np.floating]
@@ -32,12 +32,12 @@ class FrameDepth:
 def write_depth(
     source: ExportSource, frames: Iterator[FrameDepth], folder: Path, scale: float | None = None
 ) -> tuple[int, int]:
-    """Write depth/<image's name>.png for each wanted frame and depth/depth.json; returns the number of frames and of
-    pixels beyond what 16 bits hold.
+    """Write depth/<image's name>.png for each wanted frame and depth/depth.json. Returns the number of frames, and of
+    pixels whose depth is too large for 16 bits.
 
-    A PNG's value is depth (world units) times `scale`, 0 where there is none: no finite depth above zero, confidence
-    below the selection's, or beyond 65535. By default scale is a power of two that puts the first frame's median
-    depth at 1024 to 2048. Frames without a prediction of their own have no file.
+    A PNG's value is depth (world units) times `scale`. It is 0 where the depth is not finite or not above zero, where
+    the confidence is below the selection's, or where the value would be above 65535. By default, scale is a power of
+    two with which the first frame's median depth is 1024 to 2048. Frames without a prediction have no file.
     """
     (folder / "depth").mkdir()
     name_of = dict(zip(source.cameras.frame_index.tolist(), source.names, strict=True))

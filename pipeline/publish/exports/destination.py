@@ -1,4 +1,4 @@
-"""The folder of an export: it appears whole or not at all, and nothing is overwritten unasked."""
+"""The folder of an export: it appears complete or not at all, and overwrites nothing without `overwrite`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MARKER, KIND = "export.json", "export"
 
 @contextlib.contextmanager
 def whole_folder(to: str, *, overwrite: bool) -> Iterator[Path]:
-    """A local folder to write an export into, signed with MARKER (storage.sign_folder); what is in it becomes `to` when
-    all went well.
+    """A local folder to write an export into. At the end, without an error, it is signed with MARKER
+    (storage.sign_folder) and becomes `to`.
 
     `to` is a path (the folder is written beside it under another name and renamed) or any other URI (files are
-    uploaded one by one, MARKER last). DriveError where something is there already and may not be replaced: without
-    `overwrite` nothing is but an empty folder, with it a former export that holds nothing else. Raises StorageError.
+    uploaded one by one, MARKER last). Raises DriveError where `to` exists and may not be replaced: without `overwrite`
+    only an empty folder may be, with it also a former export that contains nothing else. Raises StorageError.
     """
     to = storage.absolute(to)
     check_free(to, overwrite=overwrite)
@@ -49,7 +49,7 @@ def whole_folder(to: str, *, overwrite: bool) -> Iterator[Path]:
 
 
 def check_free(to: str, *, overwrite: bool) -> None:
-    """DriveError where an export may not go to `to`."""
+    """Raises DriveError where an export may not be written to `to`."""
     to = storage.absolute(to)
     if not overwrite and storage.read_signature(to, MARKER, KIND) is not None:
         raise DriveError(f"{storage.redacted(to)} holds an export already; --overwrite replaces it")
@@ -57,7 +57,7 @@ def check_free(to: str, *, overwrite: bool) -> None:
 
 
 def _rename(folder: Path, target: Path, overwrite: bool) -> None:
-    check_free(str(target), overwrite=overwrite)  # again: it may have appeared meanwhile
+    check_free(str(target), overwrite=overwrite)  # again, because it may exist by now
     storage.replace_folder(folder, target, MARKER, KIND)
 
 

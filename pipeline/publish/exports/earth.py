@@ -1,6 +1,6 @@
-"""A georeferenced drive in the systems that maps are drawn in: from metres east, north, up to degrees, UTM, any EPSG.
+"""Converts a georeferenced drive from metres east, north, up to the coordinate systems of maps: degrees, UTM, any EPSG.
 
-Points stay local: offsets are doubles and stand in the file once, so that no millimetre is lost.
+Points stay relative to an offset, which stands in the file once as doubles, so that millimetres are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UTM_NORTH, _UTM_SOUTH = 32600, 32700
 @dataclass(frozen=True)
 class Earth:
     """origin: latitude, longitude (degrees), altitude (metres) of the drive's world; datum: what altitudes are above;
-    crs: what is asked for by name, None: the UTM zone of the origin."""
+    crs: the system that the user named; None: the UTM zone of the origin."""
 
     origin: tuple[float, float, float]
     datum: str
@@ -36,7 +36,7 @@ class Earth:
 
     @staticmethod
     def of(source: ExportSource) -> Earth:
-        """Of the drive that is exported. DriveError where it is relative."""
+        """The place of the drive that is exported. Raises DriveError where the drive is relative."""
         manifest = source.drive.manifest
         origin = source.drive.origin
         if origin is None or manifest.georeference is None:
@@ -53,7 +53,8 @@ class Earth:
 
     @cached_property
     def projected(self) -> CRS:
-        """The pyproj CRS that is asked for, or the UTM zone. ValueError for an unknown one, or one without metres."""
+        """The pyproj CRS that the user named, or the UTM zone. Raises ValueError for an unknown one, or one whose unit
+        is not the metre."""
         pyproj = import_module("pyproj")
         latitude, longitude, _ = self.origin
         zone = int((longitude + 180) % 360 // 6) + 1

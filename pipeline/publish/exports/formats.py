@@ -21,8 +21,8 @@ from pipeline.publish.exports.tum import write_tum
 
 @dataclass
 class ExportTask:
-    """What a writer gets: the drive and the folder to write to. depths: of every frame, for formats with from_depth;
-    depth_scale: as asked for; notes: what the user should know beside, added to."""
+    """The input of a writer: the drive and the folder to write to. depths: of every frame, for formats with from_depth;
+    depth_scale: the user's, None by default; notes: the writer adds sentences for the user."""
 
     source: ExportSource
     folder: Path
@@ -33,11 +33,11 @@ class ExportTask:
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format. write: writes the files and says in words what they hold.
+    """A format. write: writes the files and returns a text that says what they contain.
 
-    check: raises ValueError where this machine cannot write it. from_points: reads the point cloud, and says how far
-    it is; needs_points: is nothing without one. from_depth: needs kept predictions. on_earth: a
-    georeferenced drive alone has it. for_trainers: its readers expect the images, and start from every point.
+    check: raises ValueError where this machine cannot write the format. from_points: the writer reads the point cloud
+    and reports its progress; needs_points: there is no file without points. from_depth: kept predictions are needed.
+    on_earth: the drive must be georeferenced. for_trainers: its readers expect the images, and start from every point.
     """
 
     write: Callable[[ExportTask], str]

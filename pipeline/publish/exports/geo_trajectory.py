@@ -23,12 +23,12 @@ Array = NDArray[np.float64]
 
 _POINT, _LINE, _POLYGON = 1001, 1002, 1003  # WKB (ISO 13249-3) with z
 _DEGREE_DIGITS, _METRE_DIGITS = 10, 5  # a hundredth of a millimetre
-_MARGIN_M = 1.0  # of a footprint about a straight path
+_MARGIN_M = 1.0  # half the width of the footprint of a straight path
 
 
 def write_geoparquet(source: ExportSource, folder: Path) -> str:
-    """trajectory.parquet (a point a frame with what poses.parquet says of it), path.parquet (one line) and
-    footprint.parquet (the hull of cameras and points); longitude, latitude, height in OGC:CRS84h."""
+    """Write trajectory.parquet (a point for each frame, with the columns of poses.parquet), path.parquet (one line) and
+    footprint.parquet (the hull of cameras and points): longitude, latitude, height in OGC:CRS84h."""
     earth, cameras = Earth.of(source), source.cameras
     places = earth.geodetic(cameras.world_from_camera[:, :3, 3])
     wanted = np.isin(source.drive.poses["frame_index"].to_numpy(), cameras.frame_index)
@@ -45,8 +45,8 @@ def write_geoparquet(source: ExportSource, folder: Path) -> str:
 
 
 def write_geojson(source: ExportSource, folder: Path) -> str:
-    """trajectory.geojson: the path as one line, then a point a frame. Heights are metres above the ellipsoid where the
-    drive's are, as RFC 7946 has it."""
+    """Write trajectory.geojson: the path as one line, then a point for each frame. Heights are the drive's; where these
+    are above the ellipsoid, the file agrees with RFC 7946."""
     earth, cameras = Earth.of(source), source.cameras
     places = _rounded(earth.geodetic(cameras.world_from_camera[:, :3, 3]))
     about = {"drive_id": source.drive.manifest.drive_id, "vertical_datum": earth.datum}
@@ -63,7 +63,7 @@ def write_geojson(source: ExportSource, folder: Path) -> str:
 
 
 def write_kml(source: ExportSource, folder: Path) -> str:
-    """trajectory.kml: the path, with the moment of each frame where its times count from 1970."""
+    """Write trajectory.kml: the path, with the time of each frame where times count from 1970."""
     earth, cameras = Earth.of(source), source.cameras
     places = _rounded(earth.geodetic(cameras.world_from_camera[:, :3, 3]))
     times = cameras.timestamps_ns

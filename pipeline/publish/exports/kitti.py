@@ -1,4 +1,4 @@
-"""KITTI odometry poses: a line a frame, 12 numbers, world_from_camera row by row."""
+"""KITTI odometry poses: one line for each frame with 12 numbers, world_from_camera row by row."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ from pipeline.publish.exports.source import ExportSource
 if TYPE_CHECKING:
     import laspy
 
-_FINENESS = 1e-5  # of the median distance of points from their cameras: depth is known to percents
+_FINENESS = 1e-5  # step, as a share of the median distance of points from their cameras; depth has errors of percents
 _METRE_STEP = 1e-4  # of a georeferenced cloud: a tenth of a millimetre, and 100 km each way
-_STEPS = 2.0**30  # positions are 32-bit steps from the middle
+_STEPS = 2.0**30  # positions are 32-bit numbers of steps from the middle
 _EXTRA = {"confidence": np.float32, "chunk": np.int32, "frame": np.int32}
 _COLUMNS = {"confidence": "confidence", "chunk": "chunk_index", "frame": "frame_index"}
 
 
 def check_laz() -> ModuleType:
-    """The laspy module. ValueError naming what to install where it or its compressor is not there."""
+    """The laspy module. Raises ValueError, with the command to install them, where laspy or lazrs is missing."""
     try:
         import_module("lazrs")
         return import_module("laspy")
@@ -36,9 +36,9 @@ def check_laz() -> ModuleType:
 
 
 def write_laz(source: ExportSource, path: Path) -> int:
-    """Write the points piece by piece; returns their number. Positions are rounded to a power of ten no coarser than
-    1/100,000 of the median distance from camera to point, unless the drive is too large for 32 bits of that. A
-    georeferenced drive's are metres of UTM (or of `source.crs`) and height, with both systems named in WKT."""
+    """Write the points piece by piece; returns their number. Positions are rounded to a power of ten that is at most
+    1/100,000 of the median distance from camera to point, or larger if a drive is too long for 32-bit steps of that
+    size. A georeferenced drive has metres of UTM (or of `source.crs`) and height; WKT names both systems."""
     laspy = check_laz()
     header, earth = laz_header(source)
     count = 0
@@ -50,15 +50,15 @@ def write_laz(source: ExportSource, path: Path) -> int:
 
 
 def laz_header(source: ExportSource) -> tuple[laspy.LasHeader, Earth | None]:
-    """The header of a file of the points, and where on Earth they are; None of a relative drive."""
+    """The header of a file for the points, and their place on Earth; None for a relative drive."""
     earth = Earth.of(source) if source.drive.origin is not None or source.crs is not None else None
     middle, step = _grid(source)
     return new_header(middle, step, _EXTRA, earth), earth
 
 
 def new_header(middle: np.ndarray, step: float, extra: Mapping[str, type], earth: Earth | None) -> laspy.LasHeader:
-    """A header of points about `middle` (3,) in steps of `step` (tenths of a millimetre where they are on Earth, then
-    in metres of its map), with these extra dimensions."""
+    """A header for points about `middle` (3,) in steps of `step`, with these extra dimensions. With `earth`, points are
+    metres on its map, in steps of a tenth of a millimetre."""
     laspy = check_laz()
     header = laspy.LasHeader(version="1.4", point_format=7)
     if earth is not None:

@@ -1,7 +1,8 @@
-"""nerfstudio's transforms.json with the points as PLY beside it.
+"""nerfstudio's transforms.json, and a PLY file with the points.
 
-Its cameras have OpenGL axes (x right, y up, z back) and its world has z up; `applied_transform` says how that world
-came from ours. The points are in that world as well: its parser moves them as it moves the cameras, and no further.
+nerfstudio's cameras have OpenGL axes (x right, y up, z back) and its world has z up; `applied_transform` is the
+transform from our world to that one. The points are written in nerfstudio's world too: its parser applies the same
+further transform to points and cameras.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _POINTS = "sparse_pc.ply"
 def write_nerfstudio(source: ExportSource, folder: Path) -> int:
     """Write transforms.json and sparse_pc.ply; returns the number of frames. Images are expected in images/.
 
-    DriveError for a lens that nerfstudio has no model of.
+    Raises DriveError for a lens for which nerfstudio has no model.
     """
     cameras = source.cameras
     applied = APPLIED if source.drive.origin is None else np.eye(4)[:3]  # east, north, up has z up already

@@ -34,9 +34,9 @@ def write_ply(
     rotation: NDArray[np.float64] | None = None,
     world: str | None = None,
 ) -> int:
-    """Write the points piece by piece; returns their number. plain: places and colours only.
+    """Write the points piece by piece; returns their number. plain: positions and colours only.
 
-    rotation (3, 3): into another world, which `world` names in the file.
+    rotation (3, 3): to another world; `world` is its name in the file.
     """
     if world is None:
         world = OUR_WORLD if source.drive.origin is None else ON_EARTH

@@ -19,13 +19,13 @@ from pipeline.publish.results import PublishedDrive
 from pipeline.publish.selection import Selection
 
 Advance = Callable[[int, int], None]
-"""Told as points pass: how many more, of how many published ones (an upper bound for what a selection takes)."""
+"""Called after each piece: number of points read, and number of published points (an upper bound of the sum)."""
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A drive, the wanted part of it, and the listener for progress. undistorted: images are written as a pinhole sees
-    them, and cameras are those of these images."""
+    """A drive, the wanted part of it, and the listener for progress. undistorted: images are rectified to a pinhole's,
+    and the cameras are those of the rectified images."""
 
     drive: PublishedDrive
     selection: Selection
@@ -36,7 +36,7 @@ class ExportSource:
 
     @cached_property
     def cameras(self) -> Cameras:
-        """The wanted frames that have a pose. DriveError where there is none."""
+        """The wanted frames that have a pose. Raises DriveError where there is none."""
         cameras = Cameras.of(self.drive.poses, self.selection.frames, self.drive.lens)
         if not len(cameras):
             counts = self.drive.manifest.counts
@@ -54,14 +54,14 @@ class ExportSource:
 
     @cached_property
     def view(self) -> View | None:
-        """The undistorted picture of each image: as wide as what the network saw, at the image's own size. None where
-        it is not asked for, or the images are a pinhole's."""
+        """The pinhole view of rectified images: as wide as the network's pictures, at the image's own size. None where
+        rectified images are not wanted, or the images are a pinhole's already."""
         return self.drive.undistorted_view() if self.undistorted else None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """A file name for the image of each of `cameras`: its own where those differ and sort in drive order (trainers
-        sort by name), else frame_000123 and so on."""
+        """A file name for the image of each of `cameras`: the images' own names where they are all different and sort
+        in drive order (trainers sort by name), else frame_000123 and so on."""
         own = [storage.parent_and_name(uri)[1] for uri in self.cameras.uris]
         usable = all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) for name in own)
         if usable and len(set(own)) == len(own) and sorted(own) == own:
@@ -81,5 +81,5 @@ class ExportSource:
 
 
 def stacked(table: pa.Table, *names: str) -> NDArray[np.generic]:
-    """Columns side by side, (n, len(names))."""
+    """Columns as an array (n, len(names))."""
     return np.stack([table[name].to_numpy() for name in names], -1)

@@ -1,7 +1,7 @@
-"""3D Tiles 1.1 with points as glTF 2.0: an overview, and below it a tile for each piece of the cloud.
+"""3D Tiles 1.1 with points as glTF 2.0: an overview tile, and below it a tile for each piece of the cloud.
 
-Positions are float32 metres about the middle of their tile; a node's translation and the root's transform, which are
-doubles, put them on Earth. glTF has y up: a viewer turns it (3D Tiles 1.1, "glTF transforms").
+Positions are float32 metres about the middle of their tile. The node's translation and the root's transform place them
+on Earth; both are doubles. glTF has y up, and viewers rotate it to z up (3D Tiles 1.1, "glTF transforms").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOAT, _UNSIGNED_BYTE, _POINTS, _ARRAY_BUFFER = 5126, 5121, 0, 34962
 
 
 def write_tiles(source: ExportSource, folder: Path) -> str:
-    """tileset.json and tiles/*.glb. DriveError for a relative drive, or one without points."""
+    """Write tileset.json and tiles/*.glb. Raises DriveError for a relative drive, or one without points."""
     earth = Earth.of(source)
     target = folder / "tiles"
     target.mkdir()
@@ -135,7 +135,7 @@ def _linear(value: Array) -> Array:
 
 
 def _box(xyz: Array) -> list[float]:
-    """Middle and three half axes, with room so that a flat tile has a volume."""
+    """Middle and three half axes, slightly enlarged so that a flat tile has a volume."""
     low, high = xyz.min(0), xyz.max(0)
     middle, half = (low + high) / 2, np.maximum((high - low) / 2, 1e-3)
     return [*middle.tolist(), half[0], 0, 0, 0, half[1], 0, 0, 0, half[2]]

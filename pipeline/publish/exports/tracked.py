@@ -1,4 +1,4 @@
-"""The points of a drive that several frames see, with their pixels, as exports need them."""
+"""The points of a drive that several frames see, with their pixels, for exports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.publish.exports.source import ExportSource, stacked
 
-_FEWEST = 3  # frames of the selection that see a point
-_GREY = 128  # of a point: its colour is not kept
+_FEWEST = 3  # a point must be seen by so many frames of the selection
+_GREY = 128  # the colour of these points, whose own is not stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class TrackedPoints:
 
 
 def tracked_points(source: ExportSource) -> TrackedPoints | None:
-    """Those inside of the selection; None where the drive has none."""
+    """The tracked points inside of the selection; None where there are none."""
     table = source.drive.tracks
     if table is None or not table.num_rows:
         return None

@@ -1,4 +1,4 @@
-"""TUM RGB-D trajectory: a line a frame, seconds, position, quaternion x y z w."""
+"""TUM RGB-D trajectory: one line for each frame: seconds, position, quaternion x y z w."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.publish.poses import quaternion_from_rotation
 
 
 def write_tum(source: ExportSource, path: Path) -> int:
-    """Write one line for each wanted frame; returns their number. Where the drive has no times the frame's number
-    stands for seconds, and the file says so."""
+    """Write one line for each wanted frame; returns their number. If the drive has no times, the first column is the
+    frame's number, and a comment in the file says so."""
     cameras = source.cameras
     w, x, y, z = quaternion_from_rotation(cameras.world_from_camera[:, :3, :3]).T
     values = np.column_stack([cameras.world_from_camera[:, :3, 3], x, y, z, w])
