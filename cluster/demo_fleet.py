@@ -29,13 +29,14 @@ PROJECT = {"PYTHONPATH": str(ROOT)}  # the head's workers and jobs find this che
 
 
 def main() -> int:
-    """Run the demonstration; 0 where five drives were published, the bad one named, and nothing was left to do."""
+    """Run the demonstration. Returns 0 if five drives were published, the damaged one was named, and the second run had
+    nothing to do."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--frames", type=int, default=48, help="frames of a drive")
     options.add_argument("--height", type=int, default=84, help="height of a frame; it is twice as wide")
     options.add_argument("--keep", type=Path, help="copy the report of the run to this folder")
     options = options.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that servers are stopped then too
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that SIGTERM stops the servers too
     begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="demo-fleet-"))
     server = S3Server(folder)
@@ -74,7 +75,7 @@ def main() -> int:
 
 
 def render(frames: int, height: int, environment: dict[str, str], server: S3Server) -> None:
-    """Six drives into the bucket, the last with most of its frames cut short."""
+    """Render six drives into the bucket, and damage most frames of the last one."""
     say(f"rendering six drives of {frames} frames, straight into the bucket")
     command = [sys.executable, "-m", "jobs.synthesize", "--output", f"{BUCKET}/drives", "--drives", "6"]
     command += ["--frames", str(frames), "--height", str(height), "--width", str(2 * height), "--supersample", "1"]
@@ -82,13 +83,13 @@ def render(frames: int, height: int, environment: dict[str, str], server: S3Serv
     client = server.client()
     listed = client.list_objects_v2(Bucket="city", Prefix="drives/sequences/05/image_")["Contents"]
     images = [item["Key"] for item in listed if item["Key"].endswith((".png", ".jpg"))]
-    for key in images[1::2] + images[2::2]:  # the first stays whole
+    for key in images[1::2] + images[2::2]:  # the first stays as it is
         client.put_object(Bucket="city", Key=key, Body=b"cut short")
-    say(f"spoiled {len(images) - 1} of the {len(images)} frames of drive 05")
+    say(f"damaged {len(images) - 1} of the {len(images)} frames of drive 05")
 
 
 def submit_twice(environment: dict[str, str]) -> bool:
-    """The job, its status, the same job again. Whether everything was as promised."""
+    """Submit the job, show its status, submit the job again. Returns whether all three gave the expected output."""
     job = ["python", "-m", "jobs.reconstruct", "--input", f"{BUCKET}/drives", "--output", f"{BUCKET}/results"]
     ray = str(Path(sys.executable).with_name("ray"))
     first = run([ray, "job", "submit", "--", *job], environment, may_fail=True)
@@ -105,7 +106,7 @@ def submit_twice(environment: dict[str, str]) -> bool:
 
 
 def run(command: list[str], environment: dict[str, str], may_fail: bool = False) -> str:
-    """Show a command and what it says as it says it; give that back too."""
+    """Run a command, print it and its output line by line, and return the output."""
     shown = [Path(word).name if word.startswith(str(Path(sys.executable).parent)) else word for word in command]
     say("$ " + " ".join(shown))
     said = []

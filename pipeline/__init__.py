@@ -1,1 +1,1 @@
-"""City drives to poses and points on Ray: storage, frames, forward, alignment, Parquet."""
+"""Turns city drives into camera poses and point clouds, on Ray. README.md has the architecture."""

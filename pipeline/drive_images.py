@@ -1,4 +1,4 @@
-"""The frames that a published drive was made of, read again: files, or pictures of videos."""
+"""Reads the frames again of which a published drive was made: from image files or videos."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pipeline.ingest import preprocess, video
 from pipeline.publish import PublishedDrive
 from pipeline.publish.frame_source import FRAME_MARK, FrameSource
 
-_READERS = 8  # at a time: a store's latency is what takes the time
-_VIDEO_RUN = 32  # frames of a video decoded in one go
+_READERS = 8  # files that are read at a time: reading is bound by the latency of the store
+_VIDEO_RUN = 32  # frames of a video that are decoded together
 
 
 def read_frames(drive: PublishedDrive, frames: Sequence[int]) -> Iterator[tuple[int, Image.Image | str]]:
-    """The source images (RGB) of these frames (rising), or why one cannot be read: the input may be gone since."""
+    """The source images (RGB) of these frames (rising numbers), or the reason why one cannot be read: the input may be
+    gone."""
     turn = drive.manifest.turn
     uris = drive.poses["uri"].to_pylist()
     if any(FRAME_MARK in uris[frame] for frame in frames):

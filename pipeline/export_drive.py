@@ -1,4 +1,4 @@
-"""A published drive to other programs' formats: opens it, fetches what is not in its tables, writes all or nothing."""
+"""Exports a published drive: opens it, reads depth and images that formats need, writes a complete folder or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _GEOREFERENCE = "georeference.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the export is, what each format holds, in words, and what is worth knowing beside."""
+    """The place of an export, for each format the content in words, and notes for the user."""
 
     uri: str
     written: dict[str, str]
@@ -55,14 +55,14 @@ def export_drive(
     crs: str | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write the wanted part of a drive to the folder `to`, which appears when all of it is whole.
+    """Write the selected part of a drive to the folder `to`, which appears when it is complete.
 
-    Every file of the drive is compared with its hash before it is passed on. images: the frames' images as well, from
-    the input that the drive was made of, or from `images_from` (pipeline.publish.frame_source).
+    Every file of the drive is compared with its hash before it is used. images: copy the frames' images too, from the
+    drive's input or from `images_from` (pipeline.publish.frame_source).
 
-    Raises DriveError (StorageError under it) for a drive that is not there, not finished or of a newer schema, for
-    depth where predictions were not kept, and for a target that may not be replaced; ValueError for formats that
-    cannot be written here.
+    Raises DriveError for a drive that is missing, not finished or of a newer schema, for depth where predictions were
+    not kept, and for a target that may not be replaced; StorageError; ValueError for formats that this machine cannot
+    write.
     """
     output = storage.absolute(output)
     wanted = _wanted(formats)
@@ -72,7 +72,7 @@ def export_drive(
             f"drive {drive_id} was published without points: there are none to write as PLY, LAZ or 3D tiles"
         )
     if crs is not None or any(format.on_earth for format in wanted.values()):
-        Earth.of(ExportSource(drive, selection, crs=crs)).projected  # noqa: B018 (refuses what cannot be)
+        Earth.of(ExportSource(drive, selection, crs=crs)).projected  # noqa: B018 (raises for an invalid system)
     check_free(to, overwrite=overwrite)
     depths = depth_frames(drive, output) if any(format.from_depth for format in wanted.values()) else iter(())
     notes: list[str] = []
@@ -95,7 +95,7 @@ def export_drive(
 
 
 def _wanted(formats: Sequence[str]) -> dict[str, ExportFormat]:
-    """The named formats. Raises ValueError for an unknown name, and for a format that cannot be written here."""
+    """The named formats. Raises ValueError for an unknown name, and for a format that this machine cannot write."""
     if not formats:
         raise ValueError(f"give one or more formats: {', '.join(FORMATS)}")
     unknown = [name for name in formats if name not in FORMATS]
@@ -114,7 +114,7 @@ def _advance(reporter: Reporter, name: str, count: int, total: int) -> None:
 def _hints(
     drive: PublishedDrive, selection: Selection, for_trainers: bool, with_images: bool, undistorted: bool
 ) -> list[str]:
-    """What the user may want to do otherwise."""
+    """Hints on options that may suit the user better."""
     hints = []
     if for_trainers and not with_images:
         hints.append("trainers expect the drive's images in images/: --images copies them")
@@ -126,7 +126,7 @@ def _hints(
 
 
 def _sign(folder: Path, drive: PublishedDrive, output: str, selection: Selection, written: dict[str, str]) -> None:
-    """Write the marker that says what the export is of, and for a georeferenced drive where its world is."""
+    """Write the marker with the origin of the export, and for a georeferenced drive the place of its world."""
     values = {
         "drive_id": drive.manifest.drive_id,
         "output": without_credentials(output),
@@ -143,10 +143,10 @@ def _sign(folder: Path, drive: PublishedDrive, output: str, selection: Selection
 
 
 def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
-    """Depth of every frame that the network saw, in world units, from predictions kept in `output`; frames come in
-    drive order, a chunk in memory at a time.
+    """Depth of every frame that the network saw, in world units, from the predictions kept in `output`. Frames come in
+    drive order; one chunk is in memory at a time.
 
-    DriveError where predictions were not kept, or are not those that the published drive was made of.
+    Raises DriveError where predictions were not kept, or are not those from which the published drive was made.
     """
     drive_id = drive.manifest.drive_id
     staged, _ = read_staged_drive(output, drive_id)
@@ -183,7 +183,7 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
 
 
 def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: list[str]) -> str:
-    """The frames' images to images/: as they are, upright where they are not, and frames of a video as PNG."""
+    """Write the frames' images to images/: unchanged, or turned upright where needed; frames of a video as PNG."""
     target = folder / "images"
     target.mkdir()
     cameras = source.cameras
@@ -209,14 +209,14 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
 
 
 def _film_frames(source: ExportSource) -> Iterator[Image.Image | DecodeError]:
-    """The frames of a video, out of one file after the other."""
+    """The frames of a video that may consist of several files, one file after the other."""
     named = (uri.rpartition(FRAME_MARK) for uri in source.cameras.uris)
     for film, group in itertools.groupby(named, key=lambda name: name[0]):
         numbers = [int(name[2]) for name in group]
         try:
             place = source.drive.frame_source.locate(film)
             yield from video.decode_numbers(place, numbers, source.drive.manifest.turn)
-        except DecodeError as error:  # a clip that cannot be opened, whose frames are flagged
+        except DecodeError as error:  # this clip cannot be opened; its frames are flagged
             yield from [error] * len(numbers)
 
 
@@ -225,10 +225,11 @@ def _undistorted(image: Image.Image, view: View) -> Image.Image:
 
 
 def _copy_image(data: bytes, target: Path, turn: int | None, view: View | None) -> None:
-    """One image as poses and intrinsics speak of it. Few programs look at EXIF, so a turned one is written upright."""
+    """Write one image in the orientation of poses and intrinsics: few programs read EXIF, so a turned one is written
+    upright."""
     try:
         orientation = preprocess.read_header(data, turn).orientation
-    except DecodeError:  # a bad frame, whose pose is its neighbours'
+    except DecodeError:  # a bad frame, whose pose was filled in from its neighbours
         orientation = UPRIGHT
     if orientation == UPRIGHT and view is None:
         target.write_bytes(data)

@@ -1,4 +1,4 @@
-"""What tracks leave in a result: points that several frames see, and the evidence of every pair of frames."""
+"""Makes two tables of a result from tracks: points that several frames see, and the evidence of pairs of frames."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pipeline.refined_drive import Refined, StagedFrames
 Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.generic]]
 
-_FEWEST = 3  # frames that see a point
-_MISSED = 2.0  # pixels of the tracked picture that an observation may miss by
-_ANGLE = 0.3  # degrees between a point's first ray and another, at least
+_FEWEST = 3  # a point must be seen by so many frames
+_MISSED = 2.0  # largest reprojection error of an observation, pixels of the tracked picture
+_ANGLE = 0.3  # least angle between a point's first ray and another one, degrees
 _ROUNDS = 3
 _RAYS = np.array([1.0, 1.0, 0.0, 0.0])  # the camera whose pixels are rays
 
 
 def track_columns(staged: StagedFrames, refined: Refined, joined: JoinResult) -> Columns | None:
-    """Columns of schema.TRACKS: every corner that refined windows were adjusted to, triangulated again by the joined
-    cameras. None where no window is refined. Raises StorageError, DriveError."""
+    """Columns of schema.TRACKS: every corner that was used to adjust refined windows, triangulated again from the
+    joined cameras. None where no window is refined. Raises StorageError, DriveError."""
     if not refined.taken or refined.camera is None:
         return None
     camera = staged.pictures.grid.camera_to_source(refined.camera.matrix[None])[0]
@@ -45,8 +45,8 @@ def track_columns(staged: StagedFrames, refined: Refined, joined: JoinResult) ->
 
 
 def consistent_points(rays: Tracks, cam_from_world: Array, limit: float) -> tuple[Tracks, Array]:
-    """Observations that agree on a point within `limit` (of a ray's x and y over z), and the points (P, 3), in order of
-    their tracks. Observations that miss are dropped, then points that fewer than three frames see."""
+    """Observations whose reprojection error is below `limit` (in x / z and y / z of a ray), and their points (P, 3), in
+    order of tracks. Observations above the limit are dropped, then points that fewer than three frames see."""
     rays = rays.at_least(_FEWEST)
     for _ in range(_ROUNDS):
         if not len(rays):
@@ -68,7 +68,7 @@ def consistent_points(rays: Tracks, cam_from_world: Array, limit: float) -> tupl
 
 
 def evidence_columns(pairs: Sequence[PairEvidence], joined: JoinResult) -> Columns:
-    """Columns of schema.EVIDENCE; pairs: with frames counted like the rows of the trajectory."""
+    """Columns of schema.EVIDENCE. pairs: their frames are rows of the trajectory."""
     frames = joined.frame_index
 
     def column(name: str) -> Array:
@@ -84,7 +84,7 @@ def evidence_columns(pairs: Sequence[PairEvidence], joined: JoinResult) -> Colum
 
 
 def _adjusted_tracks(staged: StagedFrames, refined: Refined) -> Tracks:
-    """Observations of all windows that were taken, each once, frames by place."""
+    """Observations of all windows that are part of the result, each once; frames are numbered by place."""
     track, frame, xy = [], [], []
     for number in range(len(refined.windows)):
         result = read_result(staged.folder, number)

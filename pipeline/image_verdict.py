@@ -1,4 +1,4 @@
-"""What the images say of a joined drive, by tracks that no adjustment has used: findings for its verdict."""
+"""Judges a joined drive by its images: tracks that no adjustment has used give findings for the verdict."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipeline.refined_drive import Refined, StagedFrames
 
 Array = NDArray[np.float64]
 
-_LEAST_RESIDUAL = 0.01  # of a window's way
+_LEAST_RESIDUAL = 0.01  # share of the length of a window's path
 _BLOCK = 256  # frames whose evidence is collected at a time: memory does not grow with the drive
 
 
 class DriveChunks(Protocol):
-    """The chunks of a drive, the network's or refined, with what publishing asks of them."""
+    """The chunks of a drive, the network's or refined ones, with the attributes that publishing reads."""
 
     @property
     def bad_frames(self) -> dict[int, str]: ...
@@ -39,7 +39,7 @@ class DriveChunks(Protocol):
 
 
 class WitnessedChunks(Sequence[ChunkPrediction]):
-    """Chunks that note, as they are read, what the evidence needs of them: cameras, and depth at held-back tracks."""
+    """Chunks that record, when they are read, the data of the evidence: cameras, and depth at held-back tracks."""
 
     def __init__(self, chunks: DriveChunks, staged: StagedFrames) -> None:
         self._chunks = chunks
@@ -71,17 +71,19 @@ class WitnessedChunks(Sequence[ChunkPrediction]):
 
 
 def least_residual(refined: Refined | None) -> float:
-    """Share of a window's way below which positions of an overlap of refined windows agree (see `assess_quality`).
+    """The positions of an overlap of refined windows count as equal if they differ by less than this share of the
+    window's path (see `assess_quality`).
 
-    On six good rendered drives they disagree by 0.02 % in the median, and by up to 0.7 % (ATE 0.07 %), which is 36
-    times as much; unrefined chunks by 0.7 to 1.5 % in the median. What is off by more the images see as well.
+    On six good rendered drives they differ by 0.02 % in the median, and by up to 0.7 % (ATE 0.07 %), which is 36 times
+    as much; those of unrefined chunks differ by 0.7 to 1.5 % in the median. Larger differences are also visible in the
+    images.
     """
     return _LEAST_RESIDUAL if refined is not None and refined.taken else 0.0
 
 
 def judged_windows(quality: QualityConfig, refined: Refined | None) -> QualityConfig:
-    """Thresholds of joints. Overlaps of refined windows agree to a thousandth of their way, and the images judge what
-    is left: one that is a few times the median is no news there."""
+    """The thresholds for overlaps. Those of refined windows agree to a thousandth of their path, and the images judge
+    the rest; so an overlap that is a few times as noisy as the median gives no warning."""
     if refined is None or not refined.taken:
         return quality
     return replace(quality, noise_warn=min(2 * quality.noise_warn, quality.noise_fail))
@@ -95,9 +97,9 @@ def judge_images(
     refined: Refined,
     camera: Camera | None,
 ) -> tuple[Verdict, list[PairEvidence]]:
-    """The verdict with what the images say of the joined drive, and the evidence of every frame.
+    """The verdict with the findings of the images, and the evidence of every frame.
 
-    camera: of the network's pictures, as it is published; None: each frame has its own.
+    camera: the published one, of the network's pictures; None: each frame has its own.
     """
     grid, scale = staged.pictures.grid, staged.pictures.tracked_scale
     places = staged.places(joined.frame_index)
@@ -110,7 +112,7 @@ def judge_images(
         cameras[:] = grid.camera_to_source(camera.matrix[None])
     pairs: list[PairEvidence] = []
     for begin in range(0, count, _BLOCK):
-        rows = slice(begin, min(begin + _BLOCK + 4, count))  # pairs reach over the border, steps of scale too
+        rows = slice(begin, min(begin + _BLOCK + 4, count))  # pairs and steps of scale continue into the next block
         tracks, depth = _witness_rows(witnessed, joined, places, rows)
         found_pairs = collect_evidence(
             joined.world_from_camera[rows], cameras[rows], ~joined.filled[rows], tracks, depth, scale, begin
@@ -133,7 +135,7 @@ def judge_images(
 
 
 def _figures(pairs: list[PairEvidence], refined: Refined) -> dict[str, float]:
-    """For the manifest; finite ones."""
+    """The figures for the manifest that are finite."""
     share, distance = drive_figures(pairs)
     figures = {
         "image_share": share,
@@ -150,7 +152,7 @@ def _figures(pairs: list[PairEvidence], refined: Refined) -> dict[str, float]:
 def _witness_rows(
     witnessed: WitnessedChunks, joined: JoinResult, places: NDArray[np.int64], rows: slice
 ) -> tuple[Tracks, Array]:
-    """Held-back tracks of these rows of the trajectory, frames counted like rows, and log depth in world units."""
+    """Held-back tracks in these rows of the trajectory, with frames as rows, and the log depths in world units."""
     first, last = int(places[rows][0]), int(places[rows][-1])
     parts: list[Tracks] = []
     depths: list[Array] = []

@@ -1,4 +1,4 @@
-"""Settings out of a TOML file, or as stored with a result, checked against the dataclasses that declare them."""
+"""Reads settings from a TOML file or a stored result, and checks them against the dataclasses that declare them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pipeline.config import RunConfig
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
-"""A larger file is no settings file."""
+"""Bytes; a larger file cannot be a settings file."""
 
 
 def settings_from_dict(values: dict[str, object]) -> RunConfig:
-    """A RunConfig from what `asdict` gave, as it is stored with a result.
+    """A RunConfig from the values of `asdict`, which are stored with a result.
 
     Raises:
-        ValueError: keys that do not exist, values of another type or that do not fit.
+        ValueError: unknown keys, values of a wrong type, or invalid values.
     """
     return _filled(RunConfig(), values, "stored settings")
 
@@ -36,24 +36,24 @@ def read_settings(path: str | Path) -> RunConfig:
     A key is written with "_" or, as on the command line, with "-".
 
     Raises:
-        ValueError: a file that cannot be read or is not UTF-8, a key that does not exist (with the nearest one that
-            does), a value of another type or that does not fit.
+        ValueError: a file that cannot be read or is not UTF-8, an unknown key (the message has the nearest known one),
+            a value of a wrong type, or an invalid value.
     """
     values, where = _read(path)
     return _filled(RunConfig(), values, where)
 
 
 def read_values(path: str | Path, kind: type, start: object) -> dict[str, object]:
-    """What a TOML file says of a settings dataclass that has fields without a default, sections as their dataclasses.
+    """The values in a TOML file for a settings dataclass with required fields; sections are their dataclasses.
 
-    start: has the values that sections begin with. Raises what read_settings raises.
+    start: gives the values of sections that the file does not set. Raises what read_settings raises.
     """
     values, where = _read(path)
     return _changed(start, kind, values, where, kind)
 
 
 def _read(path: str | Path) -> tuple[dict[str, object], str]:
-    """The values of a TOML file, and what errors call it."""
+    """The values of a TOML file, and its name for errors."""
     place = storage.absolute(str(path))
     try:
         with open(place, "rb") as file:
@@ -71,16 +71,16 @@ def _read(path: str | Path) -> tuple[dict[str, object], str]:
 
 
 def _filled(default: T, values: Mapping[str, object], where: str, whole: type | None = None) -> T:
-    """`default`, a settings dataclass, with these values in place of its own. whole: what it is a section of."""
+    """`default`, a settings dataclass, with these values instead of its own. whole: the dataclass that contains it."""
     changed = _changed(default, type(default), values, where, whole or type(default))
     try:
         return replace(default, **changed)  # type: ignore[type-var]
-    except ValueError as error:  # the settings' own check of values, which knows no file
+    except ValueError as error:  # from the settings' own check, which does not know the file
         raise ValueError(f"{where}: {error}") from None
 
 
 def _changed(default: object, kind: type, values: Mapping[str, object], where: str, whole: type) -> dict[str, object]:
-    """The values that differ from `default`'s, checked, sections as their dataclasses."""
+    """The values that differ from those of `default`, checked; sections are their dataclasses."""
     hints = typing.get_type_hints(kind)
     changed: dict[str, object] = {}
     for key, value in values.items():
@@ -120,7 +120,7 @@ def _shown(value: object) -> str:
 
 
 def _nearest(name: str, section: type, whole: type) -> str:
-    """The key most like `name`: of its own section if one is near, else of any, with the section it belongs to."""
+    """The key most like `name`: one of the same section if it is near, else one of any section, with that section."""
     own = difflib.get_close_matches(name[:LONGEST_NAME], [declared.name for declared in fields(section)], 1)
     if own:
         return repr(own[0])
@@ -130,7 +130,7 @@ def _nearest(name: str, section: type, whole: type) -> str:
 
 
 def _checked(hint: object, value: object) -> object:
-    """The value in the type that its field declares. Raises TypeError with what is expected, in words."""
+    """The value in the type that its field declares. Raises TypeError; its message is the expected type in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if any(value == one and type(value) is type(one) for one in arguments):

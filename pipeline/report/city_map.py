@@ -18,14 +18,14 @@ from pipeline.fuse.change import GONE
 from pipeline.fuse.tiles import level_axes
 
 CITY_JSON, PICTURES = "city.json", "city"
-_PATH_POINTS = 200  # of a drive's path
-_MOST_LINKS, _MOST_CHANGES = 20_000, 500  # drawn; more are counted
+_PATH_POINTS = 200  # points by which a drive's path is drawn
+_MOST_LINKS, _MOST_CHANGES = 20_000, 500  # that are drawn; the others are only counted
 _DIGITS = 3
 
 
 def write_city(site: Path, output: str, reporter: Reporter) -> bool:
-    """Write city.json and the pictures of changes; False, and no file, where the output has no city that can be
-    read (why is said)."""
+    """Write city.json and the pictures of changes; returns True. Where the output has no city that can be read, it
+    writes no file, reports the reason, and returns False."""
     try:
         city = open_city(output)
         data = city_data(city, site)
@@ -40,7 +40,7 @@ def write_city(site: Path, output: str, reporter: Reporter) -> bool:
 
 
 def city_data(city: PublishedCity, site: Path) -> dict[str, object]:
-    """What city.html shows; pictures go to the folder of the site. Raises DriveError, StorageError."""
+    """The data that city.html shows; pictures are written to the site's folder. Raises DriveError, StorageError."""
     frames = {frame.name: frame for frame in city.manifest.frames}
     place: dict[tuple[str, int], list[float]] = {}
     drives = []
@@ -83,7 +83,7 @@ def city_data(city: PublishedCity, site: Path) -> dict[str, object]:
 def _links(
     city: PublishedCity, frame_of: Mapping[str, str], place: Mapping[tuple[str, int], list[float]]
 ) -> dict[str, object]:
-    """Links that the pictures bear out, accepted or not; candidates that were none are counted by their reason."""
+    """Links that the pictures confirm, accepted or rejected; the other candidates are counted by their reason."""
     drawn: list[dict[str, object]] = []
     apart, other = 0, Counter[str]()
     for row in city.links.to_pylist():

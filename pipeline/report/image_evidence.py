@@ -1,5 +1,5 @@
-"""The evidence of the images in a report: how well each pair of frames agrees with its cameras, and the worst pair as a
-picture with epipolar lines."""
+"""Shows the evidence of the images in a report: how well each pair of frames agrees with its cameras, and a picture of
+the worst pair with epipolar lines."""
 
 from __future__ import annotations
 

@@ -91,16 +91,16 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that drops an image it no longer needs is no error; others are told as usual."""
+        """Ignores closed connections: a browser closes one when it no longer needs an image."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Files alone, without a line a request."""
+    """Serves files without a log line for each request."""
 
     def translate_path(self, path: str) -> str:
-        """The file of a request; what no file can be called is one that is not there."""
+        """The file of a request. A name with a NUL byte, which no file can have, gives a file that does not exist."""
         place = super().translate_path(path)
         return place if "\0" not in place else os.path.join(self.directory, "no", "such", "file")
 

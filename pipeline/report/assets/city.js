@@ -54,7 +54,7 @@ function start(city) {
     if (shown.has("drives")) for (const one of drives) {
       const colour = COLOURS[city.drives.indexOf(one) % COLOURS.length];
       box.append(titled("polyline", { class: "drive", "data-drive": one.id, points: one.path.map(([x, y]) => `${x},${-y}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2, "stroke-linejoin": "round" },
-        `${one.id}: ${one.links} links accepted, ${one.rejected} rejected; held by ${one.evidence}`));
+        `${one.id}: ${one.links} links accepted, ${one.rejected} rejected; placed by ${one.evidence}`));
     }
     for (const one of links) {
       if (!shown.has(one.accepted ? "accepted" : "rejected")) continue;
@@ -109,7 +109,7 @@ function start(city) {
       make("div", { class: "body" }, make("div", { class: "title" }, make("h3", { text: `in ${one.drive}, not in ${one.other}` }), make("span", { class: `pill ${one.kind === "new" ? "pass" : "fail"}`, text: one.kind })),
         make("p", { class: "small soft", text: `${number(one.points)} points, ${one.object}` }))));
   }
-  if (!city.changes.length) $("changes").append(make("p", { class: "soft", text: "Nothing that is there in one drive was seen through in another." }));
+  if (!city.changes.length) $("changes").append(make("p", { class: "soft", text: "No change was found between two drives." }));
   for (const one of city.drives)
     $("drives").append(make("tr", {}, make("td", { text: one.id }), make("td", { class: "n", text: one.links }), make("td", { class: "n", text: one.rejected }), make("td", { class: "n", text: one.deviation ?? "–" }), make("td", { text: one.evidence })));
   const without = [...Object.entries(city.candidates_without), ...(city.links_apart ? [["rejected, between drives in different frames", city.links_apart]] : [])];

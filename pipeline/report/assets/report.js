@@ -75,7 +75,7 @@ class Report {
       const bar = make("i");
       bar.style.background = scene.confidence.css;
       box.append(`confidence ${number(scene.confidence.low)}`, bar, number(scene.confidence.high));
-    } else if (this.colour === "chunk") box.append(`one colour a chunk, ${this.drive.chunk_colours.length} chunks`);
+    } else if (this.colour === "chunk") box.append(`one colour for each chunk, ${this.drive.chunk_colours.length} chunks`);
     box.hidden = this.colour === "colour";
   }
 
@@ -116,7 +116,7 @@ class Report {
     if (frames.share && frames.share[now] !== null)
       rows.push(["images agree", `${Math.round(100 * frames.share[now])} % of the tracks, median ${number(frames.distance[now])} px`]);
     rows.push([`travelled (${drive.unit})`, number(frames.travelled[now], 4)]);
-    if (drive.deviation?.[now] !== null && drive.deviation) rows.push(["off the truth (m)", number(drive.deviation[now])]);
+    if (drive.deviation?.[now] !== null && drive.deviation) rows.push(["position error (m)", number(drive.deviation[now])]);
     if (name && frames.files_of[shown] !== now) rows.push(["image of frame", frames.files_of[shown]]);
     const finding = drive.findings.find((one) => !one.everywhere && one.start <= now && now < one.stop);
     if (finding) rows.push(["verdict", finding.reason]);
@@ -340,7 +340,7 @@ class Report {
     $("view").addEventListener("change", choose);
     for (const id of ["before", "after"]) $(id).addEventListener("change", show);
     choose();
-    const head = make("tr", {}, make("th", { text: "result" }), make("th", { class: "n", text: this.drive.truth ? `ATE (${unit})` : `rms off this one (${unit})` }),
+    const head = make("tr", {}, make("th", { text: "result" }), make("th", { class: "n", text: this.drive.truth ? `ATE (${unit})` : `rms distance from this result (${unit})` }),
       make("th", { class: "n", text: "% of path" }), make("th", { class: "n", text: "verdict" }));
     const rows = results.map((one) => {
       const swatch = make("span", { class: "swatch" });
