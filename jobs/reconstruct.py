@@ -37,13 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def action(config: RunConfig) -> int:
         noted: list[str] = []
-        many = _many(config, noted)
+        many = many_drives(config, noted)
         return _reconstruct(config, noted) if many is None else _reconstruct_many(config, many, arguments, noted)
 
     return run_job(RunConfig, action, arguments, prog="jobs.reconstruct")
 
 
-def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDrive] | None:
+def many_drives(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDrive] | None:
     """The drives of an input that holds many; None where it is a single drive and no option for many drives is given.
     Parts of the input that are not used are printed, and appended to `noted` as they are found."""
 
@@ -56,8 +56,11 @@ def _many(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | RefusedDri
         if len(views) > 1:
             raise ValueError("--camera.views makes a drive of each view: leave out --drive-id, and give an --input")
         return None
-    if config.rig is not None and not config.plan and has_rig(config.input, config.rig):
-        return None  # its cameras' folders are no drives of their own
+    if config.rig is not None and has_rig(config.input, config.rig):
+        if not config.plan:
+            return None  # its cameras' folders are no drives of their own
+        place = storage.absolute(config.input)
+        return iter([DriveRef(storage.parent_and_name(place)[1], place)])
     drives = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
     found = each_view(drives, views)
     first = list(islice(found, 2))

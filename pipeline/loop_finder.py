@@ -34,11 +34,34 @@ class DetectedLoops:
         """As the detector does: (S, rows * cols, d) and (S, H, W, 3) -> descriptors (S, D)."""
         return self.detector.describe(tokens, grid, images)
 
-    def find(self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_]) -> Sequence[LoopChunk]:
-        """Descriptors (N, D), which are usable (N,) -> loop chunks, the most similar places first."""
-        window = max(1, min(self.config.window, self.chunk_size // 2))
+    def find(
+        self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_], cameras: int = 1
+    ) -> Sequence[LoopChunk]:
+        """Descriptors (N, D), which are usable (N,) -> loop chunks, the most similar places first.
+
+        Of a rig instants are compared, each by the descriptors of all its cameras, and all distances count instants; a
+        loop chunk has the frames of all cameras at its instants, and about as many as that of one camera.
+        """
+        window = max(1, min(self.config.window, self.chunk_size // 2) // cameras)
+        rows, good = _of_instants(descriptors, usable, cameras)
         found = []
-        for candidate in self.detector.candidates(descriptors, usable):
-            first, second = loop_windows(candidate, len(descriptors), window)
-            found.append(LoopChunk(candidate.first, candidate.second, candidate.similarity, (*first, *second)))
+        for candidate in self.detector.candidates(rows, good):
+            instants = (instant for part in loop_windows(candidate, len(rows), window) for instant in part)
+            frames = tuple(instant * cameras + camera for instant in instants for camera in range(cameras))
+            ends = candidate.first * cameras, candidate.second * cameras
+            found.append(LoopChunk(*ends, candidate.similarity, frames))
         return found
+
+
+def _of_instants(
+    descriptors: NDArray[np.float32], usable: NDArray[np.bool_], cameras: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(N, D) and (N,) of frames -> (N / cameras, cameras * D) and (N / cameras,) of instants. A camera whose frame is
+    bad has the mean of its good ones, which is like none; an instant without a good frame is not usable."""
+    if cameras == 1:
+        return descriptors, usable
+    rows, good = descriptors.reshape(-1, cameras, descriptors.shape[1]), usable.reshape(-1, cameras)
+    count = np.maximum(good.sum(0), 1)[:, None]
+    mean = np.where(good[:, :, None], rows, 0.0).sum(0) / count
+    filled = np.where(good[:, :, None], rows, mean).astype(np.float32)
+    return filled.reshape(len(rows), -1), good.any(1)

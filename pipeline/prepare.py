@@ -72,7 +72,7 @@ def make_task(
     """
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
     cameras = drive.camera_count
-    size, overlap = _instants_of_chunk(config, cameras)
+    size, overlap = instants_of_chunk(config, cameras)
     kept, chunks = _kept_and_chunks(drive.of_reference, config, size, overlap, scanned)
     tracker = None
     if drive.rig is None:
@@ -89,7 +89,7 @@ def make_task(
     )
 
 
-def _instants_of_chunk(config: RunConfig, cameras: int) -> tuple[int, int]:
+def instants_of_chunk(config: RunConfig, cameras: int) -> tuple[int, int]:
     """Chunk size and overlap in instants. Chunks of several cameras have about as many frames as those of one."""
     assert config.chunk_size is not None and config.overlap is not None
     if cameras == 1:

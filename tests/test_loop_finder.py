@@ -38,6 +38,24 @@ def test_a_named_detector_sees_the_images_and_its_places_become_loop_chunks():
     assert finder.find(rows, np.arange(40) != 35) == []
 
 
+def test_of_a_rig_instants_are_compared_and_a_camera_that_is_black_for_a_stretch_hides_no_loop():
+    rng = np.random.default_rng(1)
+    ways = rng.normal(size=(2, 90, 24))
+    ways[:, 60:] = ways[:, 10:40]  # both cameras see the first instants again
+    rows = (ways + rng.normal(0, 0.2, ways.shape)).transpose(1, 0, 2).reshape(180, 24).astype(np.float32)
+    usable = np.ones(180, np.bool_)
+    rows[1:60:2], usable[1:60:2] = 0.0, False  # the second camera is black
+    near = LoopConfig(min_gap=40, window=4, sequence=3, suppression=5)
+    found = DetectedLoops(near, chunk_size=12).find(rows, usable, cameras=2)
+    assert found and {loop.second - loop.first for loop in found} == {100}
+    assert all(loop.first % 2 == 0 and len(loop.frames) == 8 for loop in found)
+    first = found[0].first // 2
+    instants = [*range(first - 1, first + 1), *range(first + 49, first + 51)]
+    assert found[0].frames == tuple(2 * instant + camera for instant in instants for camera in (0, 1))
+    far = LoopConfig(min_gap=60, window=4, sequence=3, suppression=5)  # 50 instants, though 100 frames
+    assert DetectedLoops(far, chunk_size=12).find(rows, usable, cameras=2) == []
+
+
 def test_a_finder_is_sent_to_workers_without_its_opened_detector():
     finder = DetectedLoops(OWN, chunk_size=12)
     assert isinstance(finder.detector, BrightPlaces)

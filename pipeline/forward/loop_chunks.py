@@ -36,8 +36,11 @@ class LoopFinder(Protocol):
         """Patch tokens (S, rows * cols, d) of single frames and their images (S, H, W, 3) -> descriptors (S, D)."""
         ...
 
-    def find(self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_]) -> Sequence[LoopChunk]:
-        """Descriptors (N, D) of all frames of a drive in time order, which are usable (N,) -> loop chunks."""
+    def find(
+        self, descriptors: NDArray[np.float32], usable: NDArray[np.bool_], cameras: int = 1
+    ) -> Sequence[LoopChunk]:
+        """Descriptors (N, D) of all frames of a drive in time order, which are usable (N,) -> loop chunks. cameras: of
+        a rig, whose frames follow each other instant by instant."""
         ...
 
 

@@ -60,6 +60,7 @@ class DriveShare:
     owned: dict[int, range]
     chunk_count: int
     numbers: Sequence[int] | None = None
+    cameras: int = 1
 
     def number_of(self, frame: int) -> int:
         """A frame as users count it, in the whole drive."""
@@ -200,7 +201,7 @@ class DrivePhases:
         rows = self.sync.gather(self._descriptors.of([f for owned in share.owned.values() for f in owned]))
         try:
             self.described(rows)
-            self._loops = tuple(self.finder.find(rows[:, :-1], rows[:, -1] > 0.5))
+            self._loops = tuple(self.finder.find(rows[:, :-1], rows[:, -1] > 0.5, share.cameras))
             self.loops_found(len(self._loops))
             mine = range(self.sync.rank, len(self._loops), self.sync.world_size)
             self._numbers += [share.chunk_count + place for place in mine]

@@ -140,6 +140,7 @@ class _Rank:
             owned={k: owned[k] for k in mine},
             chunk_count=len(task.chunks),
             numbers=task.kept,
+            cameras=task.drive.camera_count,
         )
 
     def _drop(self, drive_id: str, folder: str, dropped: DroppedDrive) -> None:

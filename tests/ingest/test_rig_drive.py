@@ -1,14 +1,21 @@
 """Drives of several cameras are found by the folders of the cameras."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.reconstruct import many_drives
+from models.config import ModelConfig
+from pipeline.config import RunConfig
 from pipeline.errors import DriveError
+from pipeline.fleet.discover.drive_ref import DriveRef
+from pipeline.fleet.plan.drive_plan import drive_config, estimate
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.rig_drive import has_rig
+from pipeline.prepare import make_task, read_drive
 
 
 def _camera(folder, names, size=(64, 48)) -> None:
@@ -42,6 +49,20 @@ def test_cameras_are_recognised_by_their_folders_and_the_front_camera_is_the_fir
     assert drive.of_reference.frame_count == 3
     assert drive.picture["rig"] == drive.rig.to_dict()
     assert has_rig(str(tmp_path), "auto")
+
+
+def test_the_plan_of_a_rig_is_one_drive_with_the_chunks_that_a_run_makes(tmp_path) -> None:
+    for camera in ("cam_front", "cam_left"):
+        _camera(tmp_path / "van" / camera, NUMBERS)
+    config = RunConfig(str(tmp_path / "van"), rig="auto", plan=True, chunk_size=4, overlap=2, stops=False, turns=False)
+    many = many_drives(config, [])
+    assert many is not None
+    (ref,) = many
+    assert isinstance(ref, DriveRef) and ref.drive_id == "van"
+    drive, model = read_drive(drive_config(config, ref)), ModelConfig.city_tiny()
+    task, costs = make_task(drive, config, model), estimate(drive, config, model)
+    assert costs.frames == 12 and costs.chunks == len(task.chunks) == 5
+    assert many_drives(replace(config, plan=False), []) is None
 
 
 def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> None:

@@ -1,10 +1,11 @@
 """A drive list: Parquet, CSV, JSON lines or JSON, one drive in each row, read row by row.
 
 Columns: drive_id, uri; optional: start, end (frames, half-open), fps, tags (words; in CSV separated by ";"), positions
-(a file of the drive's positions, as for --positions.file), camera (a calibration, as for --camera.file). Names of
-columns are not case-sensitive; other columns (pandas' index) are ignored, with a note. CSV may be separated by commas,
-semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A relative path in the column uri starts at the
-folder of the list (../d too). A bad row is reported with its line, and the other rows are read.
+(a file of the drive's positions, as for --positions.file), camera (a calibration, as for --camera.file), rig (auto, a
+rig file as for --rig, or none). Names of columns are not case-sensitive; other columns (pandas' index) are ignored,
+with a note. CSV may be separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A
+relative path in the columns uri, positions, camera and rig starts at the folder of the list (../d too). A bad row is
+reported with its line, and the other rows are read.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 
 DRIVE_LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
-COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions", "camera")
+COLUMNS = (*REQUIRED, "start", "end", "fps", "tags", "positions", "camera", "rig")
 MAX_LINE_CHARACTERS = 1 << 20  # a longer line is no row of a drive list
 MAX_JSON_BYTES = 16 * 2**20  # a .json is read whole and takes up to 30 times its size; 10,000 drives are 2 MB
 MAX_ROWS = 10_000_000  # of a drive list; the drives of a run are kept in memory
@@ -130,18 +131,27 @@ def _ref(row: Mapping[str, object], folder: str) -> DriveRef:
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"expected fps above zero, got {fps}")
     return DriveRef(
-        texts["drive_id"], place, start, end, fps, _tags(row.get("tags")), _place(row, folder), _camera(row, folder)
+        texts["drive_id"],
+        place,
+        start,
+        end,
+        fps,
+        _tags(row.get("tags")),
+        _file(row, folder, "positions", "a file", ("none",)),
+        _camera(row, folder),
+        rig=_file(row, folder, "rig", "auto, a rig file or none", ("auto", "none")),
     )
 
 
-def _place(row: Mapping[str, object], folder: str) -> str | None:
-    value = row.get("positions")
+def _file(row: Mapping[str, object], folder: str, column: str, expected: str, words: Sequence[str]) -> str | None:
+    """A file, relative to the drive list, or one of `words`."""
+    value = row.get(column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str):
-        raise ValueError(f"expected a file for positions, got {value!r}")
+        raise ValueError(f"expected {expected} for {column}, got {value!r}")
     text = value.strip()
-    return None if not text else text if text == "none" else storage.beside(folder, text)
+    return None if not text else text if text in words else storage.beside(folder, text)
 
 
 def _camera(row: Mapping[str, object], folder: str) -> str | None:

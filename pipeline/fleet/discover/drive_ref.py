@@ -12,7 +12,7 @@ class DriveRef:
     uri: as pipeline.ingest.drives.find_drive takes it. start, end: half-open range of its frames, before stride and
     fps; None: from the first, to the last. fps: use this many frames a second. tags: free words of a drive list.
     positions: the file of its positions, as --positions.file takes it. camera: its calibration, as --camera.file does.
-    view: which way it looks, as --camera.views says it.
+    view: which way it looks, as --camera.views says it. rig: its cameras, as --rig takes it; none: one camera.
     drive_id is checked where the drive is found (pipeline.fleet.discover.discovery) and where it is read,
     so that a bad one fails that drive and no other.
     """
@@ -26,6 +26,7 @@ class DriveRef:
     positions: str | None = None
     camera: str | None = None
     view: str | None = None
+    rig: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.fleet.records.failure_records import Failures
 from pipeline.ingest.chunks import plan_chunks
 from pipeline.ingest.drives import Drive
 from pipeline.ingest.preprocess import target_size
-from pipeline.prepare import read_drive
+from pipeline.prepare import instants_of_chunk, read_drive
 from pipeline.result_identity import decide, result_identity
 from pipeline.storage.retry import is_retryable, patiently
 
@@ -105,6 +105,7 @@ def drive_config(config: RunConfig, ref: DriveRef) -> RunConfig:
             file=config.camera.file if ref.camera is None else ref.camera,
             views=config.camera.views if ref.view is None else ref.view,
         ),
+        rig=config.rig if ref.rig is None else None if ref.rig == "none" else ref.rig,
     )
 
 
@@ -181,12 +182,12 @@ def selected(
 
 def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
     """Estimate the costs of a drive."""
-    size, overlap = config.chunk_size, config.overlap
-    assert size is not None and overlap is not None
+    cameras = drive.camera_count
+    size, overlap = instants_of_chunk(config, cameras)
     height, width = target_size(drive.source_width, drive.source_height, model.image_size, model.patch_size)
-    chunks = plan_chunks(drive.frame_count, size, overlap)
-    frames_in_chunks = sum(len(chunk) for chunk in chunks)
-    longest = max(len(chunk) for chunk in chunks)
+    chunks = plan_chunks(drive.frame_count // cameras, size, overlap)
+    frames_in_chunks = cameras * sum(len(chunk) for chunk in chunks)
+    longest = cameras * max(len(chunk) for chunk in chunks)
     per_frame = state_bytes_per_frame(model, height, width, 2 if config.precision == "bfloat16" else 4)
     pixels = height * width
     images = drive.frame_count if drive.kind == "images" else 1 + drive.frame_count // 64

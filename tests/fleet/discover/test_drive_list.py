@@ -158,6 +158,18 @@ def test_a_camera_in_a_drive_list_is_a_file_beside_it_numbers_or_none(tmp_path):
     assert "for camera, got 5" in refused.reason
 
 
+def test_a_rig_in_a_drive_list_is_auto_a_file_beside_it_or_none_and_replaces_that_of_the_run(tmp_path):
+    path = tmp_path / "fleet.csv"
+    path.write_text("\n".join(["drive_id,uri,rig", "a,/a,auto", "b,/b,rigs/van.yaml", "c,/c,none", "d,/d,"]))
+    refs = list(read_drive_list(str(path)))
+    assert [ref.rig for ref in refs] == ["auto", f"{tmp_path}/rigs/van.yaml", "none", None]
+    told = RunConfig(rig="all.json")
+    assert [drive_config(told, ref).rig for ref in refs] == ["auto", f"{tmp_path}/rigs/van.yaml", None, "all.json"]
+    (tmp_path / "bad.jsonl").write_text('{"drive_id": "a", "uri": "/a", "rig": 5}')
+    (refused,) = read_drive_list(str(tmp_path / "bad.jsonl"))
+    assert "expected auto, a rig file or none for rig, got 5" in refused.reason
+
+
 @pytest.mark.parametrize("text", ["{", "5", "[[1]]", '"x"', "[" * 100_000])
 def test_a_json_file_that_is_not_a_drive_list_gives_a_one_line_error(tmp_path, text):
     (tmp_path / "fleet.json").write_text(text)
