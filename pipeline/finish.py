@@ -116,7 +116,7 @@ def join_and_publish(
             tracks, evidence = track_columns(frames, refined, joined), evidence_columns(pairs, joined)
     for note in positions.notes:
         reporter.say(f"drive {facts.drive_id}: {note}")
-    notes = (*facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
+    notes = (*frames.masks.notes, *facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
         identity=result_identity(facts, staged.weights_sha256, config),

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
+from pipeline.cameras.static_parts import parts_said
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
-from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, static_masks
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, covered, static_parts
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri, is_staged_file
 from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
@@ -256,10 +257,15 @@ def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkM
     if asked is None:
         return ChunkMasks(seen)
     if asked == AUTO:
-        found = static_masks(chunks, facts.camera_count)
-        if len(found) == 1:
-            return ChunkMasks(seen, found[0])
-        return ChunkMasks(seen, of_frame=lambda frame: found[frame % len(found)])
+        found = static_parts(chunks, facts.camera_count)
+        used = [~covered(parts, (facts.net_height, facts.net_width)) for parts in found]
+        if facts.rig is None:
+            return ChunkMasks(seen, used[0], notes=(f"--masks auto leaves out {parts_said(found[0])}",))
+        notes = [
+            f"camera {camera}: --masks auto leaves out {parts_said(parts)}"
+            for camera, parts in zip(facts.rig.cameras, found, strict=True)
+        ]
+        return ChunkMasks(seen, of_frame=lambda frame: used[frame % len(used)], notes=tuple(notes))
     shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), view)
     masks = FrameMasks(storage.absolute(asked), facts.drive_id, facts.frame_uris, shape)
     return ChunkMasks(seen, masks.one, masks.of if masks.one is None else None)

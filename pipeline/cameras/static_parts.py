@@ -1,21 +1,27 @@
 """Finds what does not move while the car does: bonnet, mirror, time stamp, dirt, black borders.
 
-A pixel of the world shows many things in the course of a drive, one of the bonnet shows the bonnet. Two kinds of
-evidence are used: pixels whose colour stays, with a border that stays, and, for the bonnet, the line across the lower
-part of the picture at which the distribution of colours over time changes.
+Pixels of the world change their colours in the course of a drive. Three kinds of parts are found: pixels whose colour
+stays, within a border that stays; the bonnet, below the line across the lower part of the picture at which the
+distribution of colours over time changes; and text (`burnt_in_text.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.cameras.burnt_in_text import find_text
+
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
+Part = Literal["bonnet", "text", "mirror, border or dirt"]
+"""Kinds of parts that are told apart."""
 
 _WIDTH = 160  # columns to which pictures are shrunk about
 _NOISE = 2.0  # least standard deviation of a colour over time: of camera noise and compression
@@ -82,22 +88,41 @@ class _Colours:
 def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -> Mask:
     """A mask (h, w) from frames (N, h, w, 3) spread over a drive: True where a pixel counts, False where it does not
     move while the car does."""
+    nothing = np.zeros(pictures.shape[1:3], bool)
+    return ~np.logical_or.reduce([nothing, *find_parts(pictures, limits).values()])
+
+
+def find_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -> dict[Part, Mask]:
+    """Where frames (N, h, w, 3) spread over a drive show each kind of part that does not move while the car does: masks
+    (h, w), True there, that do not overlap. Kinds that are not there are left out."""
     limits = limits or StaticParts()
     count, height, width = pictures.shape[:3]
-    nothing = np.ones((height, width), bool)
     if count < limits.fewest:
-        return nothing
+        return {}
     factor = max(1, round(width / _WIDTH))
     colours = _over_time(_shrunk(pictures, factor))
     typical = float(np.median(colours.spread))
     if typical < limits.dim:
-        return nothing
+        return {}
     still = _still_parts(colours, typical, limits)
     bonnet = _bonnet(colours, still, typical, limits)
     # A calm road looks still as well, just above a bonnet: there its outline decides.
     near = ndimage.binary_dilation(bonnet, iterations=_OUTLINE)
-    masked = bonnet | still & ~near
-    return ~masked.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+    bonnet, still = (
+        one.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width] for one in (bonnet, still & ~near)
+    )
+    text = find_text(pictures) & ~bonnet
+    found: dict[Part, Mask] = {"bonnet": bonnet, "text": text, "mirror, border or dirt": still & ~bonnet & ~text}
+    return {kind: mask for kind, mask in found.items() if mask.any()}
+
+
+def parts_said(parts: Mapping[Part, Mask]) -> str:
+    """What `find_parts` found, with its share of the picture, in one line; "nothing" where it found nothing."""
+    shares = {kind: float(mask.mean()) for kind, mask in parts.items()}
+    if not shares:
+        return "nothing"
+    each = "; ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
+    return f"{sum(shares.values()):.1%} of the picture ({each})"
 
 
 def _shrunk(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_intrinsics import one_focal, with_known_camera
 from pipeline.cameras.masks import Mask
-from pipeline.cameras.static_parts import find_static_parts
+from pipeline.cameras.static_parts import Part, find_parts
 from pipeline.cameras.straight_lines import LineEvidence, find_bend
 from pipeline.forward.staging import ChunkPrediction, StagedChunks
 
@@ -24,11 +24,12 @@ _LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are l
 class ChunkMasks:
     """Masks of the network's pictures, (h, w), True where a pixel is used. seen: pixels that the lens sees, None for
     all; static: the mask of all frames alike, None for none; of_frame: a frame's mask by its number in the drive, None
-    where it has none."""
+    where it has none; notes: what was found in the pictures, for the reader of the result."""
 
     seen: Mask | None = None
     static: Mask | None = None
     of_frame: Callable[[int], Mask | None] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def always(self) -> Mask | None:
@@ -55,16 +56,19 @@ class ChunkMasks:
         return replace(chunk, depth=depth, confidence=confidence)
 
 
-def static_masks(chunks: StagedChunks, cameras: int = 1, most_chunks: int = _SAMPLED_FRAMES) -> list[Mask]:
-    """Where the pictures of each camera of a drive do not show what does not move while the car does, from good frames
-    spread over the drive. Reads the chunks that hold these frames, at most so many.
+def static_parts(chunks: StagedChunks, cameras: int = 1, most_chunks: int = _SAMPLED_FRAMES) -> list[dict[Part, Mask]]:
+    """Where the pictures of each camera of a drive show what does not move while the car does, by kind, from good
+    frames spread over the drive. Reads the chunks that hold these frames, at most so many.
 
     cameras: of a rig, whose frames follow each other instant by instant.
     """
     pictures, numbers = sampled_frames(chunks, _SAMPLED_FRAMES, most_chunks, cameras)
-    if not len(pictures):
-        return [np.ones(chunks[0].depth.shape[1:], bool)] * cameras
-    return [find_static_parts(pictures[numbers % cameras == camera]) for camera in range(cameras)]
+    return [find_parts(pictures[numbers % cameras == camera]) for camera in range(cameras)]
+
+
+def covered(parts: Mapping[Part, Mask], shape: tuple[int, int]) -> Mask:
+    """True where pictures (h, w) show any of the parts."""
+    return np.logical_or.reduce([np.zeros(shape, bool), *parts.values()])
 
 
 def sampled_pictures(chunks: StagedChunks, most: int, most_chunks: int) -> NDArray[np.uint8]:
@@ -147,7 +151,8 @@ class CameraChunks(Sequence[ChunkPrediction]):
         masks were given or found before."""
         if self._masks.static is not None or self._masks.of_frame is not None:
             return []
-        return [~mask for mask in static_masks(self._chunks, cameras, _CAR_CHUNKS)]
+        shape = self._chunks[0].depth.shape[1:]
+        return [covered(parts, shape) for parts in static_parts(self._chunks, cameras, _CAR_CHUNKS)]
 
     def line_evidence(self) -> LineEvidence | None:
         """How much the network's pictures bend lines that are straight in the world; None where they do not tell."""

@@ -1,6 +1,7 @@
 """jobs.reconstruct on drives of several cameras."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,27 +14,47 @@ from pipeline.fuse.published_drives import read_drive
 from pipeline.publish import open_drive
 from pipeline.publish.poses import rotation_from_quaternion
 from pipeline.synthetic import DriveSpec, write_drive
+from pipeline.synthetic.bonnet import bonnet_mask, with_bonnet
 from tests.jobs.runs import run
 
-INSTANTS = 14
+INSTANTS = 28  # of the left camera 24 are good, which is enough to find its bonnet
+BONNET = 4
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
-    """A three-camera drive whose left camera is black for a stretch and misses a picture."""
+    """A three-camera drive. The left camera sees the bonnet, is black for a stretch and misses a picture."""
     root = tmp_path_factory.mktemp("rig")
     write_drive(DriveSpec(21, INSTANTS, 56, 112, supersample=1, cameras=3), str(root), "00")
     sequence = root / "sequences" / "00"
+    for file in sorted((sequence / "cam_left").iterdir()):
+        with Image.open(file) as image:
+            seen = np.asarray(image.convert("RGB"))
+        Image.fromarray(with_bonnet(seen[None], BONNET)[0]).save(file, quality=95)
     for number in range(5, 8):
         Image.new("RGB", (112, 56)).save(sequence / "cam_left" / f"{number:06d}.jpg")
     (sequence / "cam_left" / "000009.jpg").unlink()
     return sequence
 
 
+def bonnet_points(drive):
+    """How many points of each camera (3,) are seen where the left one has its bonnet."""
+    points = drive.points(sky=True, ego=True)
+    frame, cameras = points["frame_index"].to_numpy(), drive.cameras
+    assert len(cameras.world_from_camera) == 3 * INSTANTS
+    pose, k = cameras.world_from_camera[frame], cameras.intrinsics[frame]
+    world = np.stack([points[axis].to_numpy() for axis in "xyz"], -1)
+    local = np.einsum("nji,nj->ni", pose[:, :3, :3], world - pose[:, :3, 3])
+    seen = k[:, :2] * local[:, :2] / local[:, 2:] + k[:, 2:]
+    column, row = np.floor(seen).astype(int).clip(0, (111, 55)).T
+    return np.bincount(frame[bonnet_mask(BONNET, 56, 112)[row, column]] % 3, minlength=3)
+
+
 def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(rendered, weights, tmp_path) -> None:
     output = tmp_path / "out"
-    small = ("--chunk-size", "12", "--overlap", "6", "--no-stops", "--no-turns", "--max-bad-share", "0.5")
-    assert run("--input", rendered, "--output", output, "--rig", "auto", *small, "--weights", weights) == 0
+    small = ("--chunk-size", "24", "--overlap", "6", "--no-stops", "--no-turns", "--max-bad-share", "0.5")
+    asked = ("--rig", "auto", "--masks", "auto", "--weights", weights)
+    assert run("--input", rendered, "--output", output, *asked, *small) == 0
     drive = open_drive(str(output), "00")
     poses = drive.poses
     assert poses.num_rows == 3 * INSTANTS
@@ -53,6 +74,11 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     assert [one["known"] for one in drive.manifest.quality["rig"]] == [True, True, True]
     assert drive.manifest.quality["bad_frames"]["28"] == "camera cam_left has no picture of this instant"
     assert verify.main(["--output", str(output)]) == 0
+    notes = drive.manifest.quality["notes"]
+    assert notes[0] == "camera image_0: --masks auto leaves out nothing"
+    assert re.fullmatch(r"camera cam_left: --masks auto leaves out (.*)% of the picture \(bonnet \1%\)", notes[1])
+    in_bonnet = bonnet_points(drive)
+    assert 20 * in_bonnet[1] < min(in_bonnet[0], in_bonnet[2])  # the rim of a coarser mask is left
     # the reference camera is compared with the truth; a city leaves the drive out by name
     compared = compare(open_estimate(str(output), "00"), open_truth(str(rendered)))
     assert np.allclose(compared.estimated_poses[:, :3, 3], place[compared.pairs[1], 0])
