@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from pipeline.benchmark.report import Measured, Row, rate
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.rectify import remap_of, view_of
 from pipeline.ingest.preprocess import decode_image, frame_geometry, prepare_image, rectified_image, target_size
+from pipeline.ingest.read_ahead import read_ahead
 
 _TARGET_PER_S = 100
+_OF_SPEED = 0.75  # a segment waits once for its first file
+_SEGMENT = 30  # frames
 _SLOWER = 1.1  # than opening, resizing and cropping with Pillow: what orientation, checks and cameras may add
 
 
@@ -35,12 +39,16 @@ class DecodeBenchmark:
     """Width of the network's frames."""
     lens: bool = True
     """Also measure the same frames with rectification of a barrel lens."""
+    latency_ms: float = 50.0
+    """Also measure one decoding task whose files arrive so many milliseconds after they are asked for."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
         for name in ("frames", "width", "height", "network_width"):
             if getattr(self, name) < 14:
                 raise ValueError(f"decode.{name} must be at least 14, not {getattr(self, name)}")
+        if not 0 <= self.latency_ms <= 10_000:
+            raise ValueError(f"decode.latency-ms must be between 0 and 10000, not {self.latency_ms:g}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
         """Decode synthetic photographs (smooth shapes with noise, with files as large as KITTI's)."""
@@ -61,6 +69,7 @@ class DecodeBenchmark:
         seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
         alone = self._by_pillow_alone(files, height, width)
         lensed = self._through_a_lens(files, height, width) if self.lens else None
+        late = {ahead: self._from_a_late_store(files, height, width, ahead) for ahead in (True, False)}
         per_core = self.frames / cpu
         return Measured(
             {
@@ -70,6 +79,8 @@ class DecodeBenchmark:
                 "frames_per_core_second": per_core,
                 "pillow_frames_per_core_second": self.frames / alone,
                 "lens_frames_per_core_second": None if lensed is None else self.frames / lensed,
+                "late_store_frames_per_second": self.frames / late[True],
+                "late_store_frames_per_second_one_by_one": self.frames / late[False],
                 "decode_seconds": spent["decode"],
                 "resize_seconds": spent["resize"],
                 "file_bytes": len(files[0]),
@@ -87,6 +98,13 @@ class DecodeBenchmark:
                 Row("by the clock", rate(self.frames, seconds, "JPEG")),
                 Row("of it decoding", f"{spent['decode'] / seconds:.0%}"),
                 *([] if lensed is None else [Row("with rectification, one core", rate(self.frames, lensed, "JPEG"))]),
+                Row(
+                    f"one task, files {self.latency_ms:g} ms late, read ahead",
+                    rate(self.frames, late[True], "JPEG"),
+                    f"{_OF_SPEED:.0%} of the speed by the clock",
+                    seconds >= _OF_SPEED * late[True],
+                ),
+                Row("the same, read one by one", rate(self.frames, late[False], "JPEG")),
             ),
         )
 
@@ -101,6 +119,22 @@ class DecodeBenchmark:
             image = image.resize(size, Image.Resampling.BICUBIC)
             frame[:] = np.asarray(image.crop((left, top, left + width, top + height)))
         return time.process_time() - begin
+
+    def _from_a_late_store(self, files: list[bytes], height: int, width: int, ahead: bool) -> float:
+        """Seconds for as many frames, in segments as a drive has them, from a store with latency."""
+
+        def read(name: str) -> bytes:
+            time.sleep(self.latency_ms / 1000)
+            return files[int(name) % len(files)]
+
+        begin = time.perf_counter()
+        for start in range(0, self.frames, _SEGMENT):
+            names = [str(number) for number in range(start, min(start + _SEGMENT, self.frames))]
+            contents = read_ahead(names, read) if ahead else (partial(read, name) for name in names)
+            for one in contents:
+                image = decode_image(one(), expected_size=(self.width, self.height))
+                prepare_image(image, height, width)
+        return time.perf_counter() - begin
 
     def _through_a_lens(self, files: list[bytes], height: int, width: int) -> float:
         """CPU seconds for as many frames that are remapped instead of resized; the lookup table is made before."""

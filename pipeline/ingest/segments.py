@@ -6,6 +6,7 @@ not answer, the whole segment is reported as not read: otherwise an outage would
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
 from pipeline.ingest.drive import NO_PICTURE
 from pipeline.ingest.drives import Drive
+from pipeline.ingest.read_ahead import Contents, read_ahead
 from pipeline.storage import NotFoundError, UnreadableFileError
 from pipeline.storage.retry import patiently
 
@@ -269,26 +271,35 @@ def _decode_images(
     draft: tuple[int, int] | None,
     reasons: list[str | None],
 ) -> None:
-    for i, uri in enumerate(segment.uris):
-        reasons[i] = None
-        if NO_PICTURE in uri:
-            reasons[i] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
-            continue
-        try:
-            data = storage.read_bytes(uri)
-            size, turn, white = segment.source_size, segment.turn, segment.white
-            image = preprocess.decode_image(data, expected_size=size, draft=draft, turn=turn, white=white)
-            images[i] = prepare(image)
-            if preprocess.shows_nothing(images[i]):
-                reasons[i] = _reason(uri, DecodeError(_NOTHING))
-        except DecodeError as error:
-            reasons[i] = _reason(uri, error)
-        except NotFoundError as error:
-            # the store answers, so only this file is missing (if too many are missing, the drive fails)
-            why = "is a link that leads nowhere" if storage.is_dangling(uri) else "vanished since the drive was listed"
-            reasons[i] = f"{why}: {error}"
-        except UnreadableFileError as error:
-            reasons[i] = str(error)
+    readable = [uri for uri in segment.uris if NO_PICTURE not in uri]
+    with contextlib.closing(read_ahead(readable, storage.read_bytes)) as contents:
+        for i, uri in enumerate(segment.uris):
+            if NO_PICTURE in uri:
+                reasons[i] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
+                continue
+            prepared = _prepared(segment, uri, next(contents), prepare, draft)
+            if isinstance(prepared, str):
+                reasons[i] = prepared
+            else:
+                images[i] = prepared
+                reasons[i] = _reason(uri, DecodeError(_NOTHING)) if preprocess.shows_nothing(prepared) else None
+
+
+def _prepared(
+    segment: Segment, uri: str, contents: Contents, prepare: _Prepare, draft: tuple[int, int] | None
+) -> NDArray[np.uint8] | str:
+    """The prepared picture of a frame, or why there is none. Raises StorageError where the store does not answer."""
+    try:
+        size, turn, white = segment.source_size, segment.turn, segment.white
+        return prepare(preprocess.decode_image(contents(), expected_size=size, draft=draft, turn=turn, white=white))
+    except DecodeError as error:
+        return _reason(uri, error)
+    except NotFoundError as error:
+        # the store answers, so only this file is missing (if too many are missing, the drive fails)
+        why = "is a link that leads nowhere" if storage.is_dangling(uri) else "vanished since the drive was listed"
+        return f"{why}: {error}"
+    except UnreadableFileError as error:
+        return str(error)
 
 
 def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare, reasons: list[str | None]) -> None:

@@ -91,7 +91,9 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
         if isinstance(fs, LocalFileSystem):
             _refuse_what_has_no_end(path)
         if limit is None:
-            return bytes(fs.cat_file(path))
+            # Stores that can read one object in parallel parts first ask for its size: a second request for each frame.
+            whole = {"max_concurrency": 1} if hasattr(fs, "max_concurrency") else {}
+            return bytes(fs.cat_file(path, **whole))
         try:
             return bytes(fs.cat_file(path, start=0, end=limit))
         except OSError as error:

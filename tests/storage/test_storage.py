@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.errors import DriveError, StorageError
 from pipeline.storage import NotFoundError, RefusedError, UnreachableError, stores
+from tests.s3_proxy import S3Proxy
 from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, s3, s3_server  # noqa: F401
 
 
@@ -340,3 +341,18 @@ def test_invalid_profiles_give_a_one_line_error(monkeypatch, said, message):
     monkeypatch.setenv("CITY_S3_PROFILES", said)
     with pytest.raises(StorageError, match=message):
         storage.read_bytes("s3://results/x")
+
+
+@pytest.mark.cluster
+def test_an_object_is_read_with_one_request(s3, s3_server, monkeypatch):  # noqa: F811
+    storage.write_bytes_atomically("s3://tests/one-request", b"x" * 1000)
+    proxy, asked = S3Proxy(s3_server.ports[0]), []
+    proxy.fault = lambda method, path: asked.append((method, path))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    try:
+        assert storage.read_bytes("s3://tests/one-request") == b"x" * 1000
+    finally:
+        proxy.stop()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert asked == [("GET", "/tests/one-request")]
