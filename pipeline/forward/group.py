@@ -22,7 +22,7 @@ from pipeline.forward.budgets import killed_advice, killed_here
 from pipeline.forward.events import Answer, Dropped, Event, EventQueue, GroupLost, Outcome, Staged, Waits
 from pipeline.forward.kill_notice import KillNotice
 from pipeline.forward.rank_job import WorkerJob
-from pipeline.ingest.frames import DriveTask, FrameDataConfig, local_frames
+from pipeline.ingest.frames import DriveTask, FrameDataConfig, decode_cpus, local_frames
 
 if TYPE_CHECKING:  # imported, with torch, where a group starts
     from ray.train.torch import TorchTrainer
@@ -116,7 +116,7 @@ def _run_alone(
         def flush(self) -> None:
             pass
 
-    frames = local_frames(tasks)[0]
+    frames = local_frames(tasks, cpus_per_rank=decode_cpus(group.use_gpu))[0]
     try:
         with KillNotice(f"error: {killed_here(job.budgets)}"):
             run_here(job, frames, Direct(), torch.device("cuda" if group.use_gpu else "cpu"))
@@ -160,7 +160,7 @@ def _run_group(
                 storage_path=scratch, failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS)
             ),
             datasets={"frames": lambda: ray.data.range(1)},  # FrameDataConfig puts the real streams under this name
-            dataset_config=FrameDataConfig(tasks, pending=pending),
+            dataset_config=FrameDataConfig(tasks, pending=pending, cpus_per_rank=decode_cpus(use_gpu)),
         )
         failure = _attended(trainer, group, queue, handle, permit)
         if failure is not None:

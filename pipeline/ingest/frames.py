@@ -21,12 +21,21 @@ from pipeline.ingest.segments import DriveTask, FrameBatch, Segment, decode_segm
 
 __all__ = ["DriveTask", "FrameBatch", "FrameDataConfig", "RankFrames", "iter_chunk_windows", "local_frames"]
 
-# A core decodes about 100 images of KITTI's size a second, and follows corners through 20: four cores keep up with a
-# GPU that processes 80.
-DECODE_CPUS_PER_RANK = 4.0
 # A segment of 30 frames of 518x154 is 7 MB: about twenty segments wait for a busy GPU.
 OBJECT_STORE_BYTES_PER_RANK = 150 * 10**6
 PREFETCHED_SEGMENTS = 2
+
+DECODE_CPUS_PER_RANK = 4.0
+
+
+def decode_cpus(on_gpu: bool) -> float:
+    """Most segments that are decoded at a time for one rank.
+
+    A core decodes about 100 images of KITTI's size a second, and follows corners through 20. Four cores keep up with a
+    rank that computes on CPUs, twelve with a GPU that processes 100 frames a second, and leave room for slower cores.
+    """
+    return 12.0 if on_gpu else DECODE_CPUS_PER_RANK
+
 
 Window = tuple[int, NDArray[np.uint8], NDArray[np.bool_], tuple[str | None, ...]]
 
