@@ -109,7 +109,7 @@ class Lease:
         self.lock = threading.Lock()
 
     def guard(self) -> None:
-        """Raises LeaseLostError where the drive may be another's by now."""
+        """Raises LeaseLostError where another run may have the drive by now."""
         if self.lost or time.monotonic() > self.valid_until:
             raise LeaseLostError(
                 f"drive {self.drive_id}: this run's claim on it ran out (it was not heard of for too long); "
@@ -182,7 +182,7 @@ class Leases:
         text = claim.to_bytes()
         if not storage.compare_and_swap(uri, expected, text):
             _, winner = _read(uri)
-            if winner is None or winner.nonce != claim.nonce:  # else it was done, though the answer was lost
+            if winner is None or winner.nonce != claim.nonce:  # else the write was done, though the answer was lost
                 return HeldElsewhere(winner if winner is not None else claim, self._lease_s + _CLOCK_SKEW_S)
         if before is not None:
             self._seen.forget(storage.join(self._folder, drive_id))
@@ -229,7 +229,7 @@ class Leases:
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def release(self, lease: Lease) -> None:
-        """Give a drive back. Where the store does not answer, the lease ends at its deadline."""
+        """Release a drive. Where the store does not answer, the lease ends at its deadline."""
         with self._lock:
             self._held.pop(lease.drive_id, None)
         with lease.lock:
@@ -238,11 +238,11 @@ class Leases:
                 storage.compare_and_swap(lease.uri, lease.text, None)
 
     def give_back(self, leases: Sequence[Lease]) -> None:
-        """Release many at once: a process that was told to stop has seconds."""
+        """Release many drives in parallel: a process that was told to stop has only seconds."""
         self._at_a_time(self.release, leases)
 
     def say_at_rest(self, leases: Sequence[Lease]) -> None:
-        """`rest` for many drives, written at once."""
+        """`rest` for many drives, and write it immediately."""
 
         def say(lease: Lease) -> None:
             self.rest(lease)
@@ -314,7 +314,7 @@ def remote_guard(output: str, drive_id: str, holder: str) -> Guard:
 
 
 def machine_id() -> str:
-    """Names this machine since its last start, and its namespace of process ids (a container has its own)."""
+    """An id of this machine since its last start and of its process-id namespace (each container has its own)."""
     return _machine_id()
 
 

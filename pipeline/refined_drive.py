@@ -1,7 +1,8 @@
-"""Refinement of a staged drive: its windows adjusted to their tracks in Ray tasks, and read as chunks from there on.
+"""Refines a staged drive: adjusts its windows to their tracks in Ray tasks, and reads the windows as chunks.
 
-What is staged: `tracks-<digest>/segment-*.arrow` by the tasks that decoded the frames, `linked-*.arrow` beside them and
-`refined-*.safetensors` beside the network's chunks by this module. Without Ray (jobs.realign) the same runs here.
+Staged files: the tasks that decode the frames write `tracks-<digest>/segment-*.arrow`; this module writes
+`linked-*.arrow` beside them, and `refined-*.safetensors` beside the network's chunks. Without Ray (jobs.realign) the
+same work runs in this process.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from pipeline.refine.window import Window, merge_chunks, plan_windows
 
 Array = NDArray[np.float64]
 
-_FOCAL_WINDOWS = 3  # windows that are asked for the focal length
-_NETWORK_FOCAL = 0.1  # deviation of the log of the network's focal length: it decides where tracks hardly tell
+_FOCAL_WINDOWS = 3  # windows from which the focal length is estimated
+_NETWORK_FOCAL = 0.1  # deviation of the log of the network's focal length, which decides where tracks determine little
 _HELD = 2  # merged windows in memory: neighbours are joined pairwise
 
 _T = TypeVar("_T")
@@ -46,14 +47,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Pictures:
-    """Sizes (width, height) of the pictures that are tracked, in whose pixels tracks are, and of the network's grid."""
+    """Sizes (width, height) of the tracked pictures, in whose pixels the tracks are, and of the network's grid."""
 
     source: tuple[int, int]
     net: tuple[int, int]
 
     @staticmethod
     def of(source: tuple[int, int], net: tuple[int, int], known: KnownCamera | None) -> Pictures:
-        """The source's frames, or of a lens what the decoding tasks make of them."""
+        """The tracked pictures are the source's frames; with a lens they are the rectified frames."""
         view = known.view(*net) if known is not None else None
         if view is not None:
             large = view.enlarged(LONG_SIDE)
@@ -62,22 +63,22 @@ class Pictures:
 
     @property
     def grid(self) -> Grid:
-        """Between both."""
+        """The conversion between both."""
         return Grid.of(self.source, self.net)
 
     @property
     def tracked_scale(self) -> float:
-        """Source pixels in a pixel that is looked at."""
+        """Source pixels in a pixel of the picture in which corners are searched."""
         return max(max(self.source) / LONG_SIDE, 1.0)
 
 
 @dataclass(frozen=True)
 class StagedFrames:
-    """Where a drive's chunks and tracks are staged, and how they are seen.
+    """The place of a drive's staged chunks and tracks, and their cameras.
 
-    folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: known one of the network's pictures; outlines:
-    first and last place of each chunk, empty where the chunks must be asked; road: whether the height above the road
-    holds the scale.
+    folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: of the network's pictures, if it is known;
+    outlines: first and last place of each chunk, empty where the chunks themselves must be read; road: whether the
+    height above the road keeps the scale constant.
     """
 
     folder: str
@@ -91,7 +92,7 @@ class StagedFrames:
     road: bool = True
 
     def chunks(self) -> CameraChunks:
-        """The network's chunks, frames under their numbers in the drive."""
+        """The network's chunks, with the numbers of frames in the drive."""
         return CameraChunks(StagedChunks(self.folder, self.chunk_count, self.kept), self.camera, self.masks)
 
     def places(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -99,7 +100,7 @@ class StagedFrames:
         return np.searchsorted(np.asarray(self.kept, np.int64), frame_index)
 
     def window_places(self, window: range) -> NDArray[np.int64]:
-        """Places of the frames of a window, the chunks of which are given."""
+        """Places of the frames of a window. window: the numbers of its chunks."""
         if len(self.outlines) == self.chunk_count:  # chunks are made of neighbouring places
             return np.arange(self.outlines[window.start][0], self.outlines[window.stop - 1][1] + 1)
         chunks = self.chunks()
@@ -107,9 +108,9 @@ class StagedFrames:
         return np.unique(np.concatenate(frames))
 
     def windows(self) -> tuple[range, ...]:
-        """The chunks of each window."""
+        """The numbers of the chunks of each window."""
         outlines = self.outlines
-        if len(outlines) != self.chunk_count:  # staged by a version that did not note them
+        if len(outlines) != self.chunk_count:  # staged by an older version, which did not record them
             chunks = self.chunks()
             index = [self.places(chunks[number].frame_index) for number in range(len(chunks))]
             outlines = tuple((int(one[0]), int(one[-1])) for one in index)
@@ -117,7 +118,7 @@ class StagedFrames:
 
 
 class TrackedDrive(Protocol):
-    """What tracks depend on, of a drive or of the facts of one: its files, their size upright, how they are shown."""
+    """The facts of a drive on which tracks depend: its files, their upright size, how they are turned and rectified."""
 
     @property
     def drive_id(self) -> str: ...
@@ -133,10 +134,11 @@ class TrackedDrive(Protocol):
 
 @dataclass(frozen=True)
 class Refined:
-    """What refinement came to.
+    """The result of refinement.
 
-    windows: chunks of each window, none where it was not asked for; taken: how many of them are refined; focal: length
-    in use and asked for by the images, None where they do not tell; camera: of the network's pictures.
+    windows: chunks of each window, empty where refinement is off; taken: the number of windows that are refined; focal:
+    the focal length in use, and the one that the images give, None where they do not determine it; camera: of the
+    network's pictures.
     """
 
     windows: tuple[range, ...]
@@ -146,7 +148,7 @@ class Refined:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know: windows that stay as the network said."""
+        """Notes for the user: windows that keep the network's prediction."""
         if not self.windows or self.taken == len(self.windows):
             return ()
         if not self.taken:
@@ -155,8 +157,8 @@ class Refined:
 
 
 def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
-    """Where a drive's tracks are staged. They depend on the frames that are used and on how those look, so all attempts
-    share them, and another stride or rotation has a folder of its own."""
+    """The folder of a drive's staged tracks. They depend only on the frames that are used and on how these are shown.
+    So all attempts share one folder, and another stride or rotation has another one."""
     digest = hashlib.sha256(np.asarray(kept, np.int64).tobytes())
     for file in facts.listing:
         digest.update(f"{file.name} {file.size} {file.etag}\n".encode(errors="surrogateescape"))
@@ -167,14 +169,14 @@ def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
 
 
 def tracker_of(output: str, drive: TrackedDrive, kept: Sequence[int]) -> SegmentTracker | None:
-    """What follows corners while the drive is decoded; None where its pictures are too small for that."""
+    """The function that follows corners while the drive is decoded; None where its pictures are too small."""
     if max(drive.source_width, drive.source_height) < LEAST_LONG_SIDE:
         return None
     return SegmentTracker(tracks_uri(output, drive, kept))
 
 
 def link_tracks(staged: StagedFrames) -> bool:
-    """Make the segments' tracks tracks of the drive; whether any corner could be followed. Raises StorageError,
+    """Link the tracks of segments to tracks of the drive. Returns whether any corner was followed. Raises StorageError,
     DriveError."""
     return link_segments(staged.tracks) > 0
 
@@ -182,10 +184,11 @@ def link_tracks(staged: StagedFrames) -> bool:
 def refine_staged(
     staged: StagedFrames, refine: bool = True, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Refined:
-    """Ask the images for the focal length, and adjust every window of a drive and stage the results where asked to.
+    """Estimate the focal length from the images; adjust every window of a drive and stage the results, if refinement is
+    on.
 
-    progress: told how many windows of how many are done. Raises StorageError, DriveError where what is staged is
-    damaged.
+    progress: called with the number of windows that are done, and of all. Raises StorageError, DriveError where staged
+    files are damaged.
     """
     windows, grid = staged.windows(), staged.pictures.grid
     asked = sorted({round(n) for n in np.linspace(0, len(windows) - 1, _FOCAL_WINDOWS)})
@@ -206,7 +209,7 @@ def refine_staged(
 
 
 def kept_refinement(staged: StagedFrames) -> Refined | None:
-    """The refinement that is staged already, of a drive that was published with it; None where there is none."""
+    """The refinement of a published drive that is still staged; None where there is none."""
     windows = staged.windows()
     if not all(has_result(staged.folder, number) for number in range(len(windows))):
         return None
@@ -216,7 +219,7 @@ def kept_refinement(staged: StagedFrames) -> Refined | None:
 
 
 class RefinedChunks(Sequence[ChunkPrediction]):
-    """The windows of a drive as chunks: what joining and publishing see in place of the network's own."""
+    """The windows of a drive as chunks. Joining and publishing read them instead of the network's chunks."""
 
     def __init__(self, staged: StagedFrames, refined: Refined) -> None:
         self._staged = staged
@@ -227,26 +230,26 @@ class RefinedChunks(Sequence[ChunkPrediction]):
 
     @property
     def bad_frames(self) -> dict[int, str]:
-        """Why frames were bad, by frame number, of all windows read so far."""
+        """Frame number -> why the frame is bad, for all windows that were read so far."""
         return self._chunks.bad_frames
 
     @property
     def static(self) -> NDArray[np.bool_] | None:
-        """What of all frames alike was left out: False there; None for nothing."""
+        """The mask of all frames: False for pixels that were left out; None without a mask."""
         return self._chunks.static
 
     @property
     def camera(self) -> Camera | None:
-        """Of the network's pictures."""
+        """The camera of the network's pictures."""
         return self._camera
 
     def with_one_camera(self, square_pixels: bool) -> RefinedChunks:
-        """These: they have one camera already, with square pixels."""
+        """These chunks: they have one camera with square pixels already."""
         return self
 
     @property
     def shared(self) -> int:
-        """Least frames that two neighbouring windows were meant to share; 0 for one window."""
+        """The least number of frames that two neighbouring windows should share; 0 for one window."""
         parts = [self._part_frames(window) for window in self._windows]
         common = [last[1] - first[0] + 1 for last, first in pairwise(parts)]
         return max(min(common, default=0), 0)
@@ -275,8 +278,8 @@ class RefinedChunks(Sequence[ChunkPrediction]):
 
 
 def _guess(staged: StagedFrames, merged: Window) -> Array:
-    """fx fy cx cy of the tracked pictures: known, else as the network says, with square pixels: what it sees across is
-    surer than what it sees down."""
+    """fx fy cx cy of the tracked pictures: the known ones, else the network's with square pixels. Its horizontal focal
+    length is used for both axes, because it is more accurate than the vertical one."""
     grid = staged.pictures.grid
     if staged.camera is not None:
         return np.asarray(grid.camera_to_source(staged.camera.matrix[None])[0])
@@ -313,7 +316,7 @@ def _log_heights(window: Window) -> Array:
 
 
 def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:
-    """A merged window whose frames are counted by place, as its tracks are; without tracks of what is masked."""
+    """A merged window and its tracks, both with frames numbered by place; tracks on masked pixels are left out."""
     merged = _merged(staged.chunks(), window)
     places = staged.places(merged.frame_index)
     tracks = DriveTracks(staged.tracks).of(int(places[0]), int(places[-1]) + 1)
@@ -345,9 +348,10 @@ def _prediction(window: Window, bad_frames: dict[int, str]) -> ChunkPrediction:
 def _run(
     work: Callable[..., _T], of: Sequence[tuple[object, ...]], progress: Callable[[int, int], None] | None = None
 ) -> list[_T]:
-    """work(*arguments) for each, in tasks of one CPU where Ray runs and there are several, else here; answers in order.
+    """The results of work(*arguments), in order: in Ray tasks of one CPU where Ray runs and there are several, else in
+    this process.
 
-    On one thread either way: sums are then the same wherever they are made.
+    The work runs on one thread in both cases, so that sums are the same everywhere.
     """
     if len(of) < 2 or not ray.is_initialized():
         answers = []

@@ -1,4 +1,4 @@
-"""The identity of a result, and whether the existing result of a drive has the identity that is wanted."""
+"""The identity of a result, and the decision whether a drive's existing result has the wanted identity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, confi
 
 
 def decide(drive: Drive, weights_sha256: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
-    """What has to be done for a drive, given the files under its name: see pipeline.publish.standing."""
+    """Whether a drive has to be made, by the files under its name: see pipeline.publish.standing."""
 
     def same() -> Iterator[str]:
         for settings in config.same_result_settings():

@@ -1,9 +1,9 @@
-"""The tables of one published drive: names, types, units and what may be null. Tables say more than code.
+"""The tables of one published drive: columns, types, units, and which values may be null.
 
-The world frame is the camera of the first frame (OpenCV axes: x right, y down, z forward). Its unit of length
-is the network's own ("world unit") unless something metric fixed it. A drive with positions is georeferenced: its world
-is metres east, north and up at the origin in its manifest; the cameras' own axes stay OpenCV's.
-Quaternions are w x y z. Pixels are counted so that the centre of the first is (0.5, 0.5). Frame ranges are half-open.
+The world frame is the camera of the first frame (OpenCV axes: x right, y down, z forward). Its unit of length is the
+network's own ("world unit") unless positions, speeds, a known baseline or a known camera height fix it. A drive with
+positions is georeferenced: its world is metres east, north and up at the origin in its manifest; the cameras' own axes
+stay OpenCV's. Quaternions are w x y z. The centre of the first pixel is at (0.5, 0.5). Frame ranges are half-open.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Rises with every change that an older reader would get wrong; readers refuse what is newer than
-themselves."""
+"""It rises with every change that an older reader would misread; readers refuse results with a newer version."""
 
 MADE_BY_KEY, MADE_BY = "made_by", "city-reconstruction"
-"""Key and value in the footer of every table, which mark it as this program's. Results that are older than the mark are
-recognised by the titles below, which therefore do not change. A file without marks is never replaced or removed."""
+"""Key and value in the footer of every table, which mark it as this program's. Older results have no such mark and are
+recognised by the titles below, which therefore must not change. A file with neither is never replaced or removed."""
 
 OK, FILLED, MISSING = "ok", "filled", "missing"
 STATUSES = (OK, FILLED, MISSING)
@@ -97,7 +96,7 @@ POINTS = _schema(
     ],
 )
 ADDED = {"points": {"class": UNKNOWN}}
-"""Columns that older results of this schema version lack, and what stands for them there."""
+"""Columns that older results of this schema version lack, and the values that readers use instead."""
 
 CHUNKS = _schema(
     "one row a chunk, in drive order",
@@ -313,7 +312,7 @@ EVIDENCE = _schema(
 
 
 def on_earth(kind: pa.Schema) -> pa.Schema:
-    """The schema of a table of a georeferenced drive: what it says of its world."""
+    """The schema of a table of a georeferenced drive: the same columns with another description of the world."""
     world = "metres east, north, up at the origin of the manifest's georeference"
     fields = []
     for field in kind:

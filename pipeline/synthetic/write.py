@@ -2,17 +2,16 @@
 
 <output>/sequences/<id>/image_0/000000.jpg    colour frames
 <output>/sequences/<id>/depth_0/000000.png    z-depth, 16 bit: metres * 256, 0 for sky (beyond 250 m)
-<output>/sequences/<id>/masks/000000.png      only with a bonnet: black where it is, upright, as --masks reads it
-<output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (of a lens:
+<output>/sequences/<id>/masks/000000.png      with a bonnet: its mask (black), upright, in the format of --masks
+<output>/sequences/<id>/calib.txt             P0: 3 x 4 projection; pixels counted from 0, as KITTI does (with a lens:
                                               fx,fy,cx,cy,model,params, pixel centres at +0.5)
 <output>/sequences/<id>/times.txt             seconds, one line per frame
 <output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres; the first frame is the
                                               identity
-<output>/sequences/<id>/cam_left/, ...        frames of further cameras (image_1/: of a stereo pair); depth_cam_left/
+<output>/sequences/<id>/cam_left/, ...        frames of further cameras (image_1/ in a stereo pair); depth_cam_left/
 <output>/sequences/<id>/rig_config.json       poses of the cameras, as COLMAP has them; only with several cameras
-<output>/sequences/<id>/city.json             of several drives through one city: where it starts there
-<output>/sequences/<id>/drive.json            what was rendered; written last: without it the drive is
-unfinished
+<output>/sequences/<id>/city.json             for several drives through one city: the drive's start in the city
+<output>/sequences/<id>/drive.json            the spec of the drive; written last: without it the drive is unfinished
 """
 
 from __future__ import annotations
@@ -106,8 +105,7 @@ def write_drive(
 
     A finished drive of the same spec is kept. `progress` is called after every few frames. Raises DriveError if another
     drive has this id there, ValueError for a spec that cannot be rendered (a lens on several cameras), StorageError if
-    a file cannot be written
-    (the unfinished drive has no drive.json and is written again next time).
+    a file cannot be written; the unfinished drive then has no drive.json, and is written again next time.
     """
     storage.check_drive_id(drive_id)
     if spec.cameras > 1 and spec.lens is not None:
@@ -124,6 +122,18 @@ def write_drive(
     _check_free(output_uri, sequence, begun, about, drive_id)
     storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
     drive = _drive(spec, device)
+    storage.make_dir(storage.join(output_uri, "poses"))
+    _write_pictures(spec, drive, sequence, progress)
+    texts = _texts(spec, drive, output_uri, sequence, drive_id)
+    texts[marker] = json.dumps(about, indent=1) + "\n"
+    for uri, text in texts.items():
+        storage.write_bytes_atomically(uri, text.encode())
+    storage.remove_file(begun)
+    return sequence
+
+
+def _write_pictures(spec: DriveSpec, drive: CityDrive | LensDrive, sequence: str, progress: Progress | None) -> None:
+    """Render all frames of all cameras, a few at a time, and write images, depths and masks of the bonnet."""
     motion = bonnet_motion(drive.world_from_camera, spec.seed, spec.bonnet_shake)
     others = rig_cameras(spec.cameras)
     for folder in (FRONT, *(camera.folder for camera in others)):
@@ -131,7 +141,6 @@ def write_drive(
         storage.make_dir(storage.join(sequence, _depth_folder(folder)))
     if spec.bonnet:
         storage.make_dir(storage.join(sequence, MASKS))
-    storage.make_dir(storage.join(output_uri, "poses"))
     for first in range(0, spec.frames, _BATCH):
         numbers = range(first, min(first + _BATCH, spec.frames))
         rendered = drive.render(numbers)
@@ -151,23 +160,26 @@ def write_drive(
             _write_frames(sequence, camera.folder, numbers, seen.images, seen.depth, spec.orientation)
         if progress is not None:
             progress(numbers.stop, spec.frames)
+
+
+def _texts(
+    spec: DriveSpec, drive: CityDrive | LensDrive, output_uri: str, sequence: str, drive_id: str
+) -> dict[str, str]:
+    """URI -> text of the files of a drive that are not pictures: calibration, times, true poses, rig, city."""
     poses = np.linalg.inv(drive.world_from_camera[0]) @ drive.world_from_camera
     texts = {
         storage.join(sequence, "calib.txt"): _calibration(drive, spec.cameras == 2) + "\n",
         storage.join(sequence, "times.txt"): "".join(f"{t:.6e}\n" for t in drive.route.timestamps_s),
         storage.join(output_uri, "poses", f"{drive_id}.txt"): "".join(_numbers(p[:3]) + "\n" for p in poses),
     }
+    others = rig_cameras(spec.cameras)
     if others:
         texts[storage.join(sequence, RIG_FILE)] = rig_file(others)
     if spec.city is not None:
         known = {"city_from_first": drive.world_from_camera[0].tolist(), **asdict(spec.city)}
         known["parked"] = list(parking_place(spec.city, spec.frames)) if spec.city.parked else None
         texts[storage.join(sequence, CITY_FILE)] = json.dumps(known, indent=1) + "\n"
-    texts[marker] = json.dumps(about, indent=1) + "\n"
-    for uri, text in texts.items():
-        storage.write_bytes_atomically(uri, text.encode())
-    storage.remove_file(begun)
-    return sequence
+    return texts
 
 
 def sample_drive(progress: Progress | None = None) -> str:
