@@ -1,4 +1,4 @@
-"""The fixes of a drive that can take part in its pose graph: sound, in the drive's time, in metres about an origin."""
+"""Chooses the fixes that a drive's pose graph uses: plausible ones in the drive's time, in metres about an origin."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.common.fix_rounding import rounding_of
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic
 
-_UNKNOWN_M = 3.0  # deviation of a fix whose receiver claims none
+_UNKNOWN_M = 3.0  # deviation of a fix whose receiver states none
 _LEAST_ACCURACY_M = 0.01
-_THIN_S = 0.5  # fixes that follow each other faster say the same
-_LONGER = 50.0  # times a drive's length, that times of another unit span
+_THIN_S = 0.5  # fixes that follow each other faster have the same information
+_LONGER = 50.0  # times that span more than so many lengths of the drive have another unit
 _HOUR_S, _DAY_S = 3_600.0, 86_400.0
 _GPS_S = 315_964_800.0 - 18  # GPS time is behind Unix time by the years before 1980, less leap seconds
 
@@ -28,10 +28,10 @@ _GPS_S = 315_964_800.0 - 18  # GPS time is behind Unix time by the years before 
 @dataclass(frozen=True, eq=False)
 class ChosenFixes:
     """M fixes as given. time_s (M,): when they were measured; enu (M, 3): metres about origin (latitude, longitude,
-    altitude), NaN upwards without altitude; accuracy, vertical (M,): deviations, metres; claims: the receiver told
-    them; candidates (c,): numbers of those that can count, in order of time; thinned (m,): a choice of them; scatter_s:
-    deviation of their times; speed: the car's, None where it is not told or wrong; notes: what was wrong, a sentence
-    each."""
+    altitude), NaN upwards without altitude; accuracy, vertical (M,): deviations, metres; claims: whether the receiver
+    stated them; candidates (c,): numbers of the usable fixes, in order of time; thinned (m,): a selection of them;
+    scatter_s: deviation of their times; speed: the car's, None where it is unknown or wrong; notes: a sentence for each
+    mistake."""
 
     time_s: Array
     enu: Array
@@ -47,13 +47,13 @@ class ChosenFixes:
 
 
 def choose_fixes(fixes: Fixes, speed: Speed | None, track: FrameTrack, window_s: float) -> ChosenFixes | str:
-    """The fixes near the drive in time, without those that are wrong by themselves; a sentence where none is left.
+    """The fixes near the drive in time, without obviously wrong ones; a sentence with the reason where none is left.
 
-    window_s: largest clock offset that is looked for.
+    window_s: the largest clock offset that is searched.
     """
     try:
         if not fixes.placed.any():
-            without_faults(fixes)  # says why, where it can be told
+            without_faults(fixes)  # raises an error with the reason, if it finds one
             return f"none of {len(fixes)} fixes is a position on Earth (NaN, beyond the poles, or at 0, 0)"
         near = fixes.placed & inside_drive(fixes.time_s, track.time_s, window_s)
         if near.sum() < min(2, len(fixes)):
@@ -68,7 +68,7 @@ def choose_fixes(fixes: Fixes, speed: Speed | None, track: FrameTrack, window_s:
     fresh = np.ones(len(order), bool)
     fresh[1:] = np.diff(fixes.time_s[order]) > 0
     if rounding is None or not rounding.is_coarse:
-        # A fix that repeats the last to the last digit is a frozen receiver's, or says nothing new of a standing car.
+        # A fix that is equal to the one before comes from a frozen receiver, or from a car that stands: no information.
         where = np.stack([fixes.latitude[order], fixes.longitude[order]], 1)
         fresh[1:] &= (np.diff(where, axis=0) != 0).any(1)
     order = order[fresh]
@@ -96,7 +96,7 @@ def choose_fixes(fixes: Fixes, speed: Speed | None, track: FrameTrack, window_s:
 
 
 def claimed_deviations(fixes: Fixes) -> tuple[Array, Array]:
-    """(M,) horizontal and vertical deviations, metres; unknown ones as the others of the drive, or 3 m."""
+    """(M,) horizontal and vertical deviations, metres; an unknown one is the usual one of the drive, or 3 m."""
     assert fixes.accuracy is not None and fixes.vertical_accuracy is not None
     known = np.isfinite(fixes.accuracy)
     usual = float(np.median(fixes.accuracy[known])) if known.any() else _UNKNOWN_M
@@ -106,7 +106,7 @@ def claimed_deviations(fixes: Fixes) -> tuple[Array, Array]:
 
 
 def _only(fixes: Fixes, near: NDArray[np.bool_]) -> Fixes:
-    """The same with the others unknown, so that an hour of fixes does not decide about a minute."""
+    """The same fixes, with all but `near` set to unknown: fixes of other hours must not affect the checks."""
     return replace(fixes, latitude=np.where(near, fixes.latitude, np.nan))
 
 
@@ -120,7 +120,7 @@ def _origin(fixes: Fixes, order: NDArray[np.int64]) -> tuple[float, float, float
 
 
 def _of_another_time(seen: Array, count: int, time_s: Array, window_s: float) -> str:
-    """Why no fix (or only one) lies in the drive's time, with the mistake that such times tell."""
+    """The reason why no fix (or only one) lies in the drive's time, with the probable mistake in the times."""
     apart, long_s = float(seen.min() - time_s[0]), float(np.ptp(seen))
     near = max(window_s, 60.0) + long_s
     hours = round(apart / (_HOUR_S / 4)) / 4

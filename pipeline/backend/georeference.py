@@ -1,4 +1,4 @@
-"""What places a joined drive in the world, and the place that it got."""
+"""Data of georeferencing: the evidence that places a joined drive in the world, and the resulting place."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pipeline.common.geodesy import geodetic_from_enu
 
 @dataclass(frozen=True, eq=False)
 class Georeference:
-    """Where on Earth a drive is. N frames, M fixes in the order they were given.
+    """A drive's place on Earth. N frames, M fixes in the order they were given.
 
-    origin: latitude, longitude (degrees), altitude (metres above the WGS 84 ellipsoid) of the frame; enu_from_camera
-    (N, 4, 4): metres east, north and up at the origin; clock_offset_s: receiver minus drive, and its deviation; used
-    (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN where no drive was on; position_deviation_m
-    (N, 3): of the cameras' places, east, north, up; lever_m (3,): the antenna in the camera's frame, and whether it was
-    estimated; white_m, wander_m (3,): the receiver's quick and slow error as found; speed_factor: ways by the car's
-    speed over those of the result, NaN where the speed had no say; notes: what was wrong with fixes and speeds, a
-    sentence each.
+    origin: latitude, longitude (degrees), altitude (metres above the WGS 84 ellipsoid) of the world frame;
+    enu_from_camera (N, 4, 4): metres east, north and up at the origin; clock_offset_s: receiver minus drive, and its
+    deviation; used (M,) bool; residual_m (M, 3): fix minus antenna, east, north, up, NaN outside the drive's time;
+    position_deviation_m (N, 3): of the cameras' positions, east, north, up; lever_m (3,): the antenna in the camera's
+    frame, and whether it was estimated; white_m, wander_m (3,): estimated deviations of the receiver's quick and slow
+    error; speed_factor: distances by the car's speed over those of the result, NaN where no speed was used; notes: a
+    sentence for each mistake in fixes and speeds.
     """
 
     origin: tuple[float, float, float]
@@ -47,8 +47,8 @@ class Georeference:
 
 @dataclass(frozen=True)
 class Metric:
-    """What made the world's unit a metre. source: fixes, speed or height; deviation: of the scale, as a share;
-    offset_s: of the source's clock, receiver minus drive."""
+    """The source of the metre. source: fixes, speed or height; deviation: of the scale, as a share; offset_s: of the
+    source's clock, receiver minus drive."""
 
     source: str
     deviation: float
@@ -57,13 +57,13 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class WorldEvidence:
-    """What tells where a drive is and how large, besides its pictures. All of it may be missing.
+    """Evidence on the place and the scale of a drive besides its pictures. All of it may be missing.
 
-    frame_time_s (N,): seconds on the drive's clock, of each frame of the result or of each of the drive by number;
-    fixes: positions of the antenna; speed: the car's; camera_height_m: above the road; clock_window_s: largest offset
-    of the receiver's clock that is looked for, 0 holds it at 0; lever (3,): the antenna's place in the camera's frame,
-    metres, None estimates it where the fixes tell it and else takes it to be at the camera. Raises ValueError: fixes or
-    speed without times, a negative window, a lever that is not three numbers.
+    frame_time_s (N,): seconds on the drive's clock, for each frame of the result, or for each frame of the drive by
+    number; fixes: positions of the antenna; speed: the car's; camera_height_m: above the road; clock_window_s: the
+    largest offset of the receiver's clock that is searched, 0 holds it at 0; lever (3,): the antenna's position in the
+    camera's frame, metres; None: it is estimated if the fixes determine it, else taken to be at the camera. Raises
+    ValueError: fixes or speed without times, a negative window, a lever that is not three numbers.
     """
 
     frame_time_s: ArrayLike | None = None
@@ -89,8 +89,8 @@ class WorldEvidence:
 
 @dataclass(frozen=True, eq=False)
 class InWorld:
-    """A solution after `placing.place_in_world`. relative_because: why evidence was not used, empty where it was or
-    there was none."""
+    """A solution after `placing.place_in_world`. relative_because: the reason why evidence was not used; empty if it
+    was used, or if there was none."""
 
     solution: Solution
     georeference: Georeference | None = None

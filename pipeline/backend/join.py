@@ -59,7 +59,7 @@ class Edge:
     covariance: Array
     bridged: bool
     residual_share: float = np.inf
-    """residual as a share of the longer chunk's way."""
+    """residual as a share of the path length of the longer chunk."""
 
 
 @dataclass(frozen=True)

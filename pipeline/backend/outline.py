@@ -1,4 +1,4 @@
-"""What is kept of a chunk once its overlaps are measured: its cameras; and which frames it gives to the result."""
+"""The part of a chunk that is kept after its overlaps were measured: its cameras, and the frames that it owns."""
 
 from __future__ import annotations
 

@@ -17,15 +17,15 @@ from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Sim3
 from pipeline.backend.speed_scale import scale_of_speed
 
-_ROAD = 0.02  # deviation of a known height: load, tyres, a road that is not flat below and ahead
+_ROAD = 0.02  # deviation of a known height, because of load, tyres, and roads that are not flat
 
 
 def place_in_world(
     solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
 ) -> InWorld:
-    """The solution at its place on Earth by fixes, beside which the car's speed has a say; else in metres by the speed
-    alone, else by the camera's height; else as it is. The georeference has no poses yet. Raises ValueError for times of
-    another length than the drive's."""
+    """Place the solution on Earth by fixes and the car's speed; without usable fixes, scale it to metres by the speed,
+    else by the camera's height; else return it unchanged. The georeference has no poses yet. Raises ValueError where
+    the number of times is not that of the drive's frames."""
     world, reasons = InWorld(solution), list[str]()
     tries: tuple[Callable[[], InWorld | str | None], ...] = (
         lambda: place_by_fixes(solution, outlines, heights, evidence, config),
@@ -43,7 +43,7 @@ def place_in_world(
 
 
 def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence) -> InWorld | str | None:
-    """In metres by the car's speed; a sentence where it cannot be done, None where there is none."""
+    """The solution in metres by the car's speed; a sentence where that is impossible, None without a speed."""
     if evidence.speed is None:
         return None
     timed = timed_track(solution, outlines, evidence)
@@ -57,7 +57,7 @@ def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEv
 
 
 def _by_height(solution: Solution, heights: Heights, height_m: float | None) -> InWorld | str | None:
-    """In metres by the camera's height above the road; a sentence where no road is seen, None where it is not known."""
+    """The solution in metres by the camera's height; a sentence where no road is seen, None without a known height."""
     if height_m is None:
         return None
     if not len(heights):

@@ -1,4 +1,4 @@
-"""Places a joined drive on Earth by its fixes: aligned, fused in the pose graph, and checked whether it can be so."""
+"""Places a joined drive on Earth by its fixes: alignment, fusion in the pose graph, and a check of the result."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from pipeline.backend.speed_factors import WHEEL
 from pipeline.common.fix_faults import UnusableFixesError, looks_base_60, refuse_base_60
 from pipeline.common.fixes import Fixes
 
-_LEAST_UPRIGHT = 0.3  # of a camera that looks up or down by less than 70 degrees in the mean
-_MISFIT = 0.1  # spread of the fixes about the trajectory, over their extent, beyond which they are of another shape
+_LEAST_UPRIGHT = 0.3  # least mean of the up direction's upward part: cameras look up or down by less than 70 degrees
+_MISFIT = 0.1  # spread of the fixes about the trajectory over their extent; above it, their path has another shape
 _FEWEST_USED = 0.4  # share of the fixes within the drive that must agree with it
-_NOTED_SHARE = 0.05  # of fixes that contradict the images, beyond which a user is told
+_NOTED_SHARE = 0.05  # if a larger share of the fixes contradicts the images, the user is told
 _WIDER_S = 30.0  # clock offset that is tried to explain fixes that do not fit: GPS time is 18 s ahead of UTC
-_FEWEST_FOR_CLOCK = 6  # fixes; a search for the clock offset over fewer finds chance
-_BORDER = 0.95  # share of the clock window, beyond which a larger offset may be the true one
-_LEAST_COVER = 0.5  # share of the drive between its first and last fix, below which a user is told
-_FEET = 3.5  # quick error upwards over that sideways; feet that are taken for metres have 4 to 7, receivers 1 to 3
-_LEAST_SCATTER_M = 0.25  # sideways, of a receiver whose altitudes tell their unit
-_LEAST_SHARE = 0.3  # of fixes that lie in the drive with such an offset
-_MILLIMETRES = 100.0  # deviations that no receiver claims in metres
-_HEIGHT_OFF = 0.2  # share by which the camera's height above the road may be off the one that is known
-_LOW_M = 1.05  # camera heights above the road below which a car's camera is an exception
+_FEWEST_FOR_CLOCK = 6  # fixes; with fewer, a search for the clock offset finds a chance value
+_BORDER = 0.95  # if the offset is beyond this share of the clock window, a larger one may be the true one
+_LEAST_COVER = 0.5  # if a smaller share of the drive lies between its first and last fix, the user is told
+_FEET = 3.5  # vertical over horizontal quick error: 4 to 7 if feet are read as metres, 1 to 3 for receivers
+_LEAST_SCATTER_M = 0.25  # horizontal scatter from which on this ratio is meaningful
+_LEAST_SHARE = 0.3  # share of the fixes that must lie in the drive with a wider offset
+_MILLIMETRES = 100.0  # no receiver states such deviations in metres
+_HEIGHT_OFF = 0.2  # relative difference allowed between the measured and the known height of the camera
+_LOW_M = 1.05  # few cameras of cars are lower above the road
 
 
 def place_by_fixes(
     solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
 ) -> InWorld | str | None:
-    """Bend a solution to its fixes, in metres at a place; a sentence where they cannot be used, None without any."""
+    """The solution, fitted to its fixes and in metres; a sentence with the reason where they cannot be used, None
+    without fixes."""
     if evidence.fixes is None:
         return None
     timed = timed_track(solution, outlines, evidence)
@@ -95,7 +96,7 @@ def place_by_fixes(
 def timed_track(
     solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence
 ) -> tuple[Array, FrameTrack] | str:
-    """(N,) times of the result's frames, and the track of the good ones; a sentence where the times do not do."""
+    """(N,) times of the result's frames, and the track of the good ones; a sentence where the times cannot be used."""
     time_s = _times_of(result_frames(outlines), np.asarray(evidence.frame_time_s, np.float64))
     return time_s if isinstance(time_s, str) else (time_s, usable_track(outlines, solution.prior.span, time_s))
 
@@ -148,8 +149,8 @@ def _fuse(
 
 @dataclass(frozen=True, eq=False)
 class _Comparison:
-    """M fixes against the drive. residual (M, 3): NaN where no drive was; inside, used, flat (M,): whether the drive
-    was on, the fix agrees, and its altitude alone does not."""
+    """M fixes compared with the drive. residual (M, 3): NaN outside the drive's time; inside, used, flat (M,): whether
+    the fix lies in the drive's time, whether it agrees, and whether only its altitude disagrees."""
 
     residual: Array
     inside: NDArray[np.bool_]
@@ -178,7 +179,7 @@ def _compare(fused: Fused, track: FrameTrack, chosen: ChosenFixes) -> _Compariso
 
 
 def _said_of_fit(checked: _Comparison, fused: Fused, track: FrameTrack, chosen: ChosenFixes) -> tuple[str, ...]:
-    """What a user should know of fixes that were used, a sentence each."""
+    """Notes for the user on fixes that were used, a sentence each."""
     notes, count = list[str](), int(checked.inside.sum())
     cover, length_s = _cover(checked, track, chosen), float(np.ptp(track.time_s))
     if cover < _LEAST_COVER:
@@ -196,8 +197,8 @@ def _said_of_fit(checked: _Comparison, fused: Fused, track: FrameTrack, chosen: 
 
 
 def _said_of_height(evidence: WorldEvidence, state: State, heights: Heights) -> tuple[str, ...]:
-    """Whether the camera is as high above the road as it is known or likely to be. Raises UnusableFixesError where it
-    shows that the fixes are not in degrees."""
+    """Notes where the camera's height above the road, by the fixes, is not the known or a likely one. Raises
+    UnusableFixesError where it shows that the fixes are not in degrees."""
     if not len(heights) or evidence.fixes is None:
         return ()
     seen = height_above_road(state, heights)[0]
@@ -220,7 +221,7 @@ def _maybe_base_60(fixes: Fixes) -> bool:
 
 
 def _fits_with_offset(solution: Solution, track: FrameTrack, evidence: WorldEvidence, config: BackendConfig) -> str:
-    """What to add to a refusal where a larger clock offset would explain it; empty where none does."""
+    """The text to add to a refusal where a larger clock offset would explain it; else empty."""
     window_s = evidence.clock_window_s
     if evidence.fixes is None or not 0 < window_s < _WIDER_S:
         return ""
@@ -241,13 +242,13 @@ def _fits_with_offset(solution: Solution, track: FrameTrack, evidence: WorldEvid
 
 
 def _scale_deviation(enu: Array, wander: Array) -> float:
-    """Of the scale that fixes (m, 3) give, as a share: their slow error at both ends of their extent."""
+    """Relative deviation of the scale that fixes (m, 3) determine: their slow error at both ends of their extent."""
     extent = float(np.linalg.norm(np.ptp(enu[:, :2], axis=0)))
     return float(np.sqrt(2) * np.hypot(wander[0], wander[1]) / max(extent, 1e-9))
 
 
 def _times_of(frames: NDArray[np.int64], given: Array) -> Array | str:
-    """(N,) times of the result's frames; a sentence where they cannot be those of a drive."""
+    """(N,) times of the result's frames; a sentence where they are not valid times of a drive."""
     if given.ndim != 1 or (len(given) != len(frames) and len(given) <= frames[-1]):
         raise ValueError(f"expected frame_time_s of {len(frames)} frames, got shape {given.shape}")
     time_s = given if len(given) == len(frames) else given[frames]
@@ -262,7 +263,7 @@ def _times_of(frames: NDArray[np.int64], given: Array) -> Array | str:
 
 
 def _with_notes(reason: str, chosen: ChosenFixes) -> str:
-    """A reason with what else was wrong with the fixes."""
+    """A reason, with the other mistakes in the fixes."""
     said = list(chosen.notes)
     if float(np.median(chosen.accuracy)) > _MILLIMETRES:
         said.append("accuracies in millimetres?")
@@ -270,13 +271,13 @@ def _with_notes(reason: str, chosen: ChosenFixes) -> str:
 
 
 def _cover(checked: _Comparison, track: FrameTrack, chosen: ChosenFixes) -> float:
-    """Share of the drive's time from its first to its last fix that is used."""
+    """Share of the drive's time between the first and the last used fix."""
     return float(np.ptp(chosen.time_s[checked.used]) / np.ptp(track.time_s)) if checked.used.any() else 0.0
 
 
 def _late(fused: Fused, evidence: WorldEvidence, wider: str, *, outside: bool) -> str:
-    """Why fixes are not believed whose clock is farther off than was looked for; empty where it is not. wider: a larger
-    offset fits; outside: the offset leaves most of the drive without fixes."""
+    """The reason to refuse fixes whose clock offset is beyond the window; empty if it is not. wider: a text, where a
+    larger offset fits; outside: the offset leaves most of the drive without fixes."""
     window_s = evidence.clock_window_s
     if window_s <= 0 or (not wider and not outside and abs(fused.offset_s) < window_s + 0.8 * BEYOND_S):
         return ""
@@ -287,8 +288,8 @@ def _late(fused: Fused, evidence: WorldEvidence, wider: str, *, outside: bool) -
 
 
 def _upside_down(fused: Fused, track: FrameTrack) -> str:
-    """Why fixes are not believed that turn the car over; empty where it stands. A mirrored path on flat ground fits as
-    well as a true one, but for this."""
+    """The reason to refuse fixes with which the car is upside down; empty if it is upright. Only this distinguishes a
+    mirrored path on flat ground from the true one."""
     upright = float(-track.poses(fused.solution.state)[0][:, 2, 1].mean())
     if upright > _LEAST_UPRIGHT:
         return ""
@@ -296,7 +297,7 @@ def _upside_down(fused: Fused, track: FrameTrack) -> str:
 
 
 def _refused(checked: _Comparison, chosen: ChosenFixes) -> str:
-    """Why fixes that were fused are not believed after all; empty where they are."""
+    """The reason to refuse fixes after the fusion; empty if they are accepted."""
     inside, used = checked.inside, checked.used
     count = int(inside.sum())
     if count < 2 or used.sum() < max(2, _FEWEST_USED * count):

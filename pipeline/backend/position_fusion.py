@@ -33,11 +33,11 @@ from pipeline.backend.slow_error import SlowError
 from pipeline.backend.speed_factors import WHEEL, SpeedFactors
 from pipeline.common.fixes import Speed
 
-_CENTRED, _TURNED = 0.5, 0.15  # shares of the plain fit in where the drive lies, and in its heading and scale
+_CENTRED, _TURNED = 0.5, 0.15  # weights of the plain fit in the drive's position, and in its heading and scale
 # Prior deviation of the clock offset. It matters if the drive hardly determines the offset (a straight road at one
 # speed). If the search over the whole drive found a larger offset, that one is the deviation.
 _CLOCK_DEVIATION_S = 0.2
-BEYOND_S = 0.25  # by which an offset may leave the window, so that one at its border is told from one beyond
+BEYOND_S = 0.25  # an offset may leave the window by this much, so that one at its border differs from one beyond it
 _ROLL = np.radians(2.0)  # deviation of the camera's mount from level, about its axis of view, over a whole drive
 _COARSE_ROUNDS, _FINE_ROUNDS = 6, 5
 _OWN = 6  # unknowns of the drive, placed between those of the chunks and the slow error: see `_system`
@@ -113,7 +113,7 @@ class PositionFusion:
             [np.bincount(track.chunk, track.pose[:, c, 0], len(count)) / count for c in range(3)], 1
         )
         gap = float(np.median(np.diff(fix_time_s))) if len(fix_time_s) > 1 else MINUTE_S
-        self.crowding = max(1.0, 2 * MINUTE_S / max(gap, 1e-3))  # fixes that are worth one, at most
+        self.crowding = max(1.0, 2 * MINUTE_S / max(gap, 1e-3))  # at most so many fixes count as one
         # Claimed deviations vary by chance. Only those above twice the usual one count as larger.
         self.doubt = np.maximum(1.0, self.claimed / (2 * np.median(self.claimed, axis=0))) ** 2
         self.rate_excess = max(1.0, 1.0 / max(gap, 1e-3))  # receivers smooth over about a second
@@ -194,9 +194,9 @@ class PositionFusion:
         return False
 
     def _towards_plain_fit(self, state: State, residual: Array, used: NDArray[np.bool_]) -> State:
-        """A part of the way from the place, heading and scale that are best by the slow error's model to those of plain
-        least squares over the fixes. The model leans on the first and last fixes; it is hardly surer than the plain
-        fit, and the two err differently."""
+        """Move position, heading and scale from the estimate with the slow error's model towards plain least squares
+        over the fixes, by the weights `_CENTRED` and `_TURNED`. The model depends much on the first and last fixes. Its
+        deviation is hardly smaller than that of the plain fit, and their errors differ."""
         if not used.any():
             return state
         off = residual[used, :2]
@@ -205,7 +205,7 @@ class PositionFusion:
         arm, off = place - middle, off - shift
         size = max(float((arm**2).sum()), 1e-9)
         turn = _TURNED * float((arm[:, 0] * off[:, 1] - arm[:, 1] * off[:, 0]).sum()) / size
-        # Where the car's speed tells the scale, fixes do not tell it better.
+        # If the car's speed determines the scale, fixes do not improve it.
         grown = _TURNED * float((arm * off).sum()) / size if self.speed is None else 0.0
         rotation = rotation_exp(np.array([[0.0, 0.0, turn]]))[0]
         centre = np.array([*middle, 0.0])
@@ -230,8 +230,8 @@ class PositionFusion:
         return residual
 
     def _gate(self, residual: Array) -> Array:
-        """(m,): Geman-McClure weights of whole residuals over what fixes of this drive are usually off by. Altitudes
-        that are off alone are left out."""
+        """(m,): Geman-McClure weights of residuals, in units of the usual residual of this drive. An altitude that
+        alone disagrees is left out."""
         inside = self._inside()
         self.flat = self.no_altitude | wrong_upwards(residual, self.claimed, inside)
         return gate_of(np.where(self.flat[:, None] & (np.arange(3) == 2), 0.0, residual), self.claimed, inside)
@@ -260,8 +260,8 @@ class PositionFusion:
     def _system(
         self, state: State, information: Array, wander: Array | None
     ) -> tuple[scipy.sparse.csc_matrix, Array, int]:
-        """Normal equations, gradient, and how many unknowns the chunks have. After those stand the clock's offset, the
-        speed's factor and delay, the lever arm (`_OWN` in all), and the slow error's knots where wander is given."""
+        """Normal equations, gradient, and the number of the chunks' unknowns. These are followed by the clock's offset,
+        the speed's factor and delay, the lever arm (`_OWN` in all), and the slow error's knots if wander is given."""
         if self.chain is None or self.strayed > _STRAY_M:
             self.chain, self.strayed = self._chain(state), 0.0
         matrix, gradient = self.chain

@@ -83,8 +83,8 @@ class Verdict:
 def assess_quality(
     joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = (), least_residual: float = 0.0
 ) -> Verdict:
-    """The verdict on a joined drive. more: findings of other checks, which are added; least_residual: positions of an
-    overlap that disagree by a smaller share of a chunk's way are no fault, however much better the others agree.
+    """The verdict on a joined drive. more: findings of other checks, which are added; least_residual: an overlap whose
+    positions disagree by a smaller share of a chunk's path is no fault, even if all others agree much better.
 
     A chunk is called faulty if all of its overlaps are noisy, because a bad chunk spoils both of its overlaps. A single
     noisy overlap is reported as such.

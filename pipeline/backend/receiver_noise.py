@@ -11,13 +11,13 @@ from pipeline.backend.sim3 import Array
 # is mostly vertical.
 WANDER_S = np.array([60.0, 60.0, 100.0])
 MINUTE_S = 60.0  # fixes that are nearer in time share most of their error
-WHITE_SHARE = 0.35  # quick error as a share of the claimed accuracy, before the fixes show their noise
+WHITE_SHARE = 0.35  # quick error as a share of the stated accuracy, until it is estimated from the fixes
 _LAG_S, _LONGEST_S = 10.0, 300.0  # lag of the residuals that are compared, and the longest correlation time
-_LEAST_WHITE_M = 0.02  # quick error, at least
-_LEAST_SLOW_M = 0.5  # slow error of a receiver that claims nothing, at least
-SCATTER_S = 0.01  # deviation of the times of fixes in a log; at speed that is decimetres
+_LEAST_WHITE_M = 0.02  # least quick error
+_LEAST_SLOW_M = 0.5  # least slow error of a receiver that states no accuracy
+SCATTER_S = 0.01  # deviation of the times of fixes in a log; at 20 m/s it is 0.2 m
 REGULAR_S = 0.001  # the same if the moments of measuring are known to be regular
-VERTICAL = 1.8  # a receiver's vertical error over its horizontal, where it claims none
+VERTICAL = 1.8  # a receiver's vertical error over its horizontal one, if it states no vertical accuracy
 _OUTLIER = 3.5  # deviations beyond which a fix is an outlier
 
 
@@ -63,7 +63,7 @@ def slow_deviation(residual: Array, kept: NDArray[np.bool_], claimed: Array, whi
         least = np.maximum(0.3 * usual, _LEAST_WHITE_M)
         return np.sqrt(np.maximum(np.maximum(usual, seen) ** 2 - white**2, least**2))
     slow = np.sqrt(np.maximum(seen**2 - white**2, _LEAST_SLOW_M**2))
-    return np.array([slow[0], slow[1], max(slow[2], float(usual[2]))])  # upwards the images say little
+    return np.array([slow[0], slow[1], max(slow[2], float(usual[2]))])  # images determine little about altitude
 
 
 def slow_lasts(time_s: Array, residual: Array, kept: NDArray[np.bool_], white: Array, wander: Array) -> Array:

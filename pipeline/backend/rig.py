@@ -1,10 +1,10 @@
-"""Several cameras of one car as one: frames of an instant become one pose of the rig, and the rig's trajectory the
-poses of all cameras.
+"""Joins the cameras of one car as a single camera: the frames of an instant give one pose of the rig, and the rig's
+trajectory gives the poses of all cameras.
 
-Frame f of a rig of C cameras is camera f % C at instant f // C. All cameras of an instant lie in the same chunk, whose
-gauge therefore says where they stand against each other: `measure_rig` asks every chunk, `RigChunks` shows chunks as
-those of one camera (the reference, whose pose is the mean of what all cameras say), and `frames_of_rig` spreads the
-joined trajectory over all frames again.
+Frame f of a rig of C cameras is camera f % C at instant f // C. All cameras of an instant are in the same chunk, so
+the chunk contains their relative poses. `measure_rig` measures these in every chunk. `RigChunks` presents chunks as
+those of one camera: the reference, whose pose is the mean of those that follow from all cameras. `frames_of_rig`
+computes the poses of all frames from the joined trajectory.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pipeline.backend.sim3 import Array, Sim3, nearest_rotation, rotation_log
 from pipeline.cameras.rig import Rig
 from pipeline.common.chunk_prediction import PosedColours
 
-_FEWEST = 3  # instants of a chunk that tell where a camera sits in it
+_FEWEST = 3  # least number of instants of a chunk from which a camera's pose on the car is measured
 _ROUNDS = 5
-_UNLIKE = 0.35  # of the known places' length: places measured that are farther off say nothing of the scale
-_LEAST_TURN = 1e-4  # radians: what poses are good for at best
+_UNLIKE = 0.35  # relative to the known positions; measured ones with a larger error do not determine the scale
+_LEAST_TURN = 1e-4  # radians: the best accuracy of poses
 
 
 @dataclass(frozen=True, eq=False)
 class RigMeasure:
-    """What K chunks say of the C cameras against the reference, in their own units.
+    """Poses of the C cameras relative to the reference, measured in K chunks, in chunk units.
 
-    turn (K, C, 3, 3); shift (K, C, 3), NaN where fewer than a few instants tell; count (K, C) instants.
+    turn (K, C, 3, 3); shift (K, C, 3), NaN where there are too few instants; count (K, C): instants.
     """
 
     turn: Array
@@ -41,9 +41,9 @@ class RigMeasure:
 
 @dataclass(frozen=True, eq=False)
 class RigGeometry:
-    """How the cameras are held within a chunk: turn (C, 3, 3), the same in all chunks; known_m (C, 3), NaN where
-    unknown: places in metres; usual (C, 3): places in chunk units, for chunks that do not tell; per_metre: chunk units
-    in a metre, usually; NaN unknown; measure: of the chunks themselves."""
+    """The poses of the cameras on the car. turn (C, 3, 3): the same in all chunks; known_m (C, 3): known positions in
+    metres, NaN where unknown; usual (C, 3): positions in chunk units, for chunks in which they cannot be measured;
+    per_metre: the usual number of chunk units in a metre, NaN if unknown; measure: of the chunks themselves."""
 
     turn: Array
     known_m: Array
@@ -53,11 +53,11 @@ class RigGeometry:
 
     @property
     def cameras(self) -> int:
-        """How many there are, the reference too."""
+        """The number of cameras, including the reference."""
         return len(self.turn)
 
     def shifts(self, measured: Array) -> Array:
-        """Places (C, 3) in the units of a chunk that measured these (C, 3)."""
+        """Positions (C, 3) of the cameras in the units of a chunk. measured (C, 3): those measured in this chunk."""
         places = np.where(np.isfinite(measured), measured, self.usual)
         known = np.isfinite(self.known_m).all(1)
         if known.any():
@@ -71,8 +71,8 @@ class RigGeometry:
 
 @dataclass(frozen=True, eq=False)
 class RigFrame:
-    """One chunk of a rig seen as a chunk of its reference camera; shapes as in PosedDepth, a row an instant. ok (S,):
-    some camera saw it; an instant that the reference missed has a pose and no depth."""
+    """One chunk of a rig as a chunk of its reference camera; shapes as in PosedDepth, with one row for each instant. ok
+    (S,): some camera saw the instant; one that the reference camera missed has a pose and no depth."""
 
     frame_index: NDArray[np.int64]
     cam_from_world: Array
@@ -97,9 +97,9 @@ class RigChunks(Sequence[RigFrame]):
 
 
 def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
-    """Where the cameras of a rig sit: as it is known, else the robust mean over its chunks, which are read once.
+    """The poses of a rig's cameras on the car: known ones, else the robust mean over its chunks, which are read once.
 
-    A camera that no chunk tells anything about (all its pictures are bad) is held at the reference.
+    A camera without any measurement (all its pictures are bad) is held at the reference.
     """
     count = len(rig)
     turns, shifts, counts = [], [], []
@@ -126,10 +126,11 @@ def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
 
 
 def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult, Array]:
-    """The trajectory of all cameras, of that of instants; and rig_from_camera (C, 4, 4) in its units.
+    """The trajectory of all cameras, from the one of instants; and rig_from_camera (C, 4, 4) in its units.
 
-    Places that are known in metres make the result metric where nothing else did: each chunk says by how much its
-    cameras lie apart, and the median over chunks is the scale; half of them must show the places that are known.
+    Positions of cameras that are known in metres make the result metric, if nothing else did: the scale is the median
+    over chunks of the known over the measured distances. At least half of the chunks must agree with the known
+    positions.
     """
     count = geometry.cameras
     scale = np.array([np.median(joined.depth_scale[joined.owner == k]) for k in range(len(joined.world_from_chunk))])
@@ -154,7 +155,7 @@ def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult
 
 
 def _spread(joined: JoinResult, rig: Array) -> JoinResult:
-    """Every instant as the frames of all cameras."""
+    """The trajectory with each instant replaced by the frames of all cameras."""
     count = len(rig)
     poses = (joined.world_from_camera[:, None] @ rig[None]).reshape(-1, 4, 4)
     place = joined.georeference
@@ -191,7 +192,7 @@ def _scaled(joined: JoinResult, factor: float, metric: Metric) -> JoinResult:
     poses = joined.world_from_camera.copy()
     poses[:, :3, 3] *= factor
     units = np.ones(7)
-    units[4:] = factor  # of log scale, turn, shift only shifts have a unit
+    units[4:] = factor  # of log scale, turn and shift, only the shift has a unit
     edges = tuple(
         replace(edge, residual=edge.residual * factor, covariance=edge.covariance * np.outer(units, units))
         for edge in joined.edges
@@ -218,7 +219,7 @@ def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
     rig_from_camera = np.tile(np.eye(4), (count, 1, 1))
     rig_from_camera[:, :3, :3] = geometry.turn
     rig_from_camera[:, :3, 3] = geometry.shifts(measured)
-    said = poses @ np.linalg.inv(rig_from_camera)  # (I, C, 4, 4): what each camera says of the rig
+    said = poses @ np.linalg.inv(rig_from_camera)  # (I, C, 4, 4): the rig's pose by each camera
     weight = ok * _weights(said, ok)
     weight[~ok.any(1), 0] = 1.0  # nobody saw anything: the pose counts for nothing
     said = np.where(ok[..., None, None] | (weight[..., None, None] > 0), said, 0.0)
@@ -256,7 +257,7 @@ def _by_instant(chunk: PosedColours, count: int) -> tuple[NDArray[np.int64], Arr
 
 
 def _relative(poses: Array, ok: NDArray[np.bool_]) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Of each camera against the reference: turn (C, 3, 3), shift (C, 3), instants that tell (C,)."""
+    """Each camera relative to the reference: turn (C, 3, 3), shift (C, 3), number of instants used (C,)."""
     count = poses.shape[1]
     turn, shift = np.tile(np.eye(3), (count, 1, 1)), np.full((count, 3), np.nan)
     seen = np.zeros(count, np.int64)
@@ -274,7 +275,7 @@ def _relative(poses: Array, ok: NDArray[np.bool_]) -> tuple[Array, Array, NDArra
 
 
 def _mean_rotation(rotations: Array, weight: NDArray[np.generic]) -> Array:
-    """Mean of rotations (n, 3, 3) with Huber's weights about the median turn."""
+    """Mean of rotations (n, 3, 3), with Huber weights beyond 1.5 times the median angle."""
     robust = np.asarray(weight, np.float64)
     for _ in range(_ROUNDS):
         mean = nearest_rotation(np.einsum("n,nij->ij", robust, rotations))
@@ -284,7 +285,7 @@ def _mean_rotation(rotations: Array, weight: NDArray[np.generic]) -> Array:
 
 
 def _robust_mean(points: Array) -> Array:
-    """Mean of points (n, 3) with Huber's weights about the median distance."""
+    """Mean of points (n, 3), with Huber weights beyond 1.5 times the median distance."""
     mean = np.median(points, axis=0)
     for _ in range(_ROUNDS):
         away = np.linalg.norm(points - mean, axis=1)
@@ -294,7 +295,7 @@ def _robust_mean(points: Array) -> Array:
 
 
 def _weights(said: Array, ok: NDArray[np.bool_]) -> Array:
-    """(C,) share of each camera in the rig's pose: the inverse square of its usual turn against the others' mean."""
+    """(C,) weight of each camera in the rig's pose: the inverse square of its usual angle to the mean of the others."""
     count = said.shape[1]
     away = np.full(count, np.nan)
     for camera in range(count):
@@ -311,8 +312,9 @@ def _weights(said: Array, ok: NDArray[np.bool_]) -> Array:
 
 
 def _units_per_metre(measured: Array, known_m: Array) -> float:
-    """Units in a metre by places measured (C, 3) of cameras whose places are known (C, 3); NaN where none tells, or
-    where the places measured are not those known at any scale: a network that never saw a rig makes them up."""
+    """Chunk units in a metre, from measured (C, 3) and known positions (C, 3) of cameras. NaN without such a camera, or
+    where the measured positions do not fit the known ones at any scale: a network that was not trained on rigs may
+    predict arbitrary ones."""
     both = np.isfinite(measured).all(1) & np.isfinite(known_m).all(1)
     length = float((known_m[both] ** 2).sum())
     if length < 1e-6:

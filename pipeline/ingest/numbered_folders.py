@@ -138,8 +138,7 @@ def _frame_times(place: str) -> list[int] | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """The frames of one folder: the text around their numbers; first, last and step of the numbers; how many there
-    are."""
+    """The frames of one folder: the text around their numbers; first, last and step of the numbers; their count."""
 
     around: tuple[str, str]
     first: int

@@ -1,7 +1,7 @@
-"""A drive of several cameras: found by the folders of its pictures or by a rig file, and put in step by time stamps.
+"""Makes one drive of several cameras, which are found by their folders or by a rig file, and aligned by time stamps.
 
-Each camera is a drive of its own to begin with (`find_drive` finds it); here they become one whose frames go camera by
-camera through each instant: frame f is camera f % C at instant f // C. An instant is a frame of the reference camera.
+`find_drive` finds the drive of each camera. Here they become one drive, in which frame f is camera f % C at instant
+f // C. An instant is a frame of the reference camera.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pipeline.ingest.frame_series import natural_key
 from pipeline.storage import Listing, NotFoundError
 
 AUTO = "auto"
-"""The rig that the folders themselves show."""
+"""The value of --rig that finds cameras by their folders."""
 
-_RIG_FILE = "rig_config.json"  # COLMAP's; the one that may lie in a drive's folder
+_RIG_FILE = "rig_config.json"  # COLMAP's; it is also found in a drive's folder
 _BELOW = ("", "samples", "sensors/cameras", "images")  # nuScenes, Argoverse 2, exports of Waymo's data
 _PAIRS = (("image_2", "image_3"), ("image_02", "image_03"), ("image_0", "image_1"), ("image_00", "image_01"))
 _CAMERA = re.compile(
@@ -142,7 +142,7 @@ def _cameras_of_one_size(found: _Found, name: str, find: Callable[[str], Drive],
 def _uris(
     base: Drive, others: Mapping[str, Drive], steps: Mapping[str, Sequence[int | None]], taken: Sequence[int]
 ) -> list[str]:
-    """The pictures of all cameras, instant by instant; a picture that is missing has a name that says so."""
+    """The URIs of all cameras' pictures, instant by instant; the URI of a missing picture contains NO_PICTURE."""
     uris: list[str] = []
     for instant in taken:
         uris.append(base.uris[instant])
@@ -201,7 +201,7 @@ def _named(uri: str, poses: Mapping[str, NDArray[np.float64]], file: str) -> _Fo
 
 
 def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:
-    """Where the right camera of a rectified pair sits, by calib.txt beside the folders; None without."""
+    """The pose of the right camera of a rectified pair, from calib.txt beside the folders; None without that file."""
     try:
         text = storage.read_small(storage.join(uri, "calib.txt"), _FILE_BYTES).decode("utf-8", "replace")
     except NotFoundError:
