@@ -114,7 +114,7 @@ def _cameras(data: bytes, file: str, size: Size) -> Mapping[str, Camera]:
 def _of_json(text: str, file: str, size: Size) -> Mapping[str, Camera]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{file}: expected JSON, got {str(error)[:80]}") from None
     if not isinstance(values, Mapping):
         raise CalibrationError(f"{file}: expected a JSON object; calibrations are {FORMATS}")
@@ -126,7 +126,7 @@ def _of_json(text: str, file: str, size: Size) -> Mapping[str, Camera]:
 def _of_yaml(text: str, file: str, size: Size) -> Mapping[str, Camera]:
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise CalibrationError(f"{file}: expected YAML, got {said[:100]}") from None
     if not isinstance(values, Mapping):

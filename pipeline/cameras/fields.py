@@ -115,6 +115,8 @@ class Fields:
         """
         try:
             camera = make()
+        except CalibrationError:  # names file and field already
+            raise
         except ValueError as error:
             raise CalibrationError(f"{self.file}: {self.where}{error}") from None
         for name, value, most in zip(centre, (camera.cx, camera.cy), (camera.width, camera.height), strict=True):

@@ -22,6 +22,7 @@ from pipeline.ingest.preprocess import SUFFIXES
 from pipeline.storage import Listing, NotFoundError, StoredFile
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)")
+_DCIM = re.compile(r"(?P<number>\d{3})(?P<before>[A-Z0-9_]{5})")  # 100GOPRO, 101_PANA: by the DCF standard
 _FRAME = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
 _FEWEST = 2  # least number of frames of a folder that another one continues
 _MOST_STEPS = 10  # from the last frame of a folder to the first of the next: a few may be missing
@@ -41,10 +42,11 @@ class FolderRun:
 
 
 def numbered(folders: Sequence[str]) -> list[tuple[str, ...]]:
-    """Folders whose names differ in a number at their end, in its order, as runs of consecutive numbers."""
+    """Folders whose names differ in a number at their end, or are a camera's (100GOPRO), in its order, as runs of
+    consecutive numbers."""
     series: dict[str, list[tuple[int, str]]] = {}
     for name in folders:
-        found = _NUMBERED.fullmatch(name)
+        found = _NUMBERED.fullmatch(name) or _DCIM.fullmatch(name)
         if found is not None:
             series.setdefault(found["before"], []).append((int(found["number"]), name))
     runs = []

@@ -297,7 +297,7 @@ def test_no_number_of_a_cameras_bin_may_be_infinite_or_none(wrong):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x00\xff\xfe", b"[1, 2", b"hello", b"{", b"%YAML:1.0\n---\n", b"<html></html>"]
+    "data", [b"", b"\x00\xff\xfe", b"[1, 2", b"hello", b"{", b"%YAML:1.0\n---\n", b"<html></html>", b'{"a":' * 9999]
 )
 @pytest.mark.parametrize("file", ["calib.txt", "cam.yaml", "cameras.bin", "cam.xml"])
 def test_what_is_no_calibration_is_said_in_one_line(data, file):
@@ -337,3 +337,5 @@ def test_a_line_of_text_is_a_camera_and_a_file_s_name_is_none():
     assert parse_camera("drives/a,b,c,d.yaml", SIZE) is None
     with pytest.raises(CalibrationError, match="fy"):
         parse_camera("700,0,320,240", SIZE)
+    with pytest.raises(CalibrationError, match=r"^camera: cx: expected a finite number"):
+        parse_camera("700,700,,240", SIZE)

@@ -59,6 +59,10 @@ LAYOUTS = {
         [f"ride/{n // 3:03d}/{n:06d}.png" for n in range(8)] + ["other/000000.png", "other/000001.png"],
         ["other", "ride"],
     ),
+    "a camera's folders": (
+        [f"DCIM/{100 + n // 4}GOPRO/G{10_000 + n:07d}.JPG" for n in range(12)] + ["other/0.png"],
+        ["DCIM", "other"],
+    ),
     "numbered folders of drives": ([f"{d}/{n:06d}.png" for d in range(3) for n in range(4)], ["0", "1", "2"]),
     "chapters and other videos": (
         ["card/GX010042.MP4", "card/GX020042.MP4", "card/GX010043.MP4", "a.mp4"],
