@@ -233,7 +233,7 @@ def _fits_with_offset(solution: Solution, track: FrameTrack, evidence: WorldEvid
         return ""
     place = chosen.enu[chosen.thinned, :2][np.isfinite(found.residual)]
     noise = float(np.median(chosen.accuracy))
-    # The least a way needs to be told from another one: it turns, and it is no small part of the drive.
+    # A path can be distinguished from others only if it turns and is no small part of the drive.
     bent = float(np.linalg.svd(place - place.mean(0), compute_uv=False)[1]) / np.sqrt(len(place)) > 5 * noise
     if not bent or len(place) < _LEAST_SHARE * len(chosen.thinned) or found.spread > 3 * noise:
         return ""

@@ -31,12 +31,12 @@ _UNITS = {
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
-# Beside waiting chunks a GPU holds the layers' work: about 3 GB for 60 frames of 518x154 at the published size
-# (a chunk's tokens 8 times over in an MLP, the memory's hidden units, maps of 8 frames), and fragmentation.
+# Beside waiting chunks a GPU needs room for the layers: about 3 GB for 60 frames of 518x154 at the published size
+# (an MLP has 8 times the bytes of a chunk's tokens; hidden units of the memory; maps of 8 frames), and fragmentation.
 _GPU_WORK_BYTES = 8 * 10**9
 _GPU_WORK_SHARE = 0.25  # of a small GPU
-# Half of what is free now: the rest is for frames in flight (Ray's object store), the layers' work on a CPU, and
-# whatever else the machine does.
+# Half of the free memory: the rest is for frames in flight (Ray's object store), for the layers on a CPU, and for other
+# programs.
 _HOST_SHARE = 0.5
 # Below this the system begins to kill processes; a write of a chunk's prediction takes about half of it.
 _LEAST_FREE = 200 * 10**6
@@ -53,7 +53,7 @@ _HOST_SIGNS = (
     "exit code -9",
 )
 _GROUPS = Path("/sys/fs/cgroup")
-# A full disk would hurt its other users.
+# Other users need room on the disk too.
 _SCRATCH_SHARE = 0.8
 
 
@@ -73,9 +73,9 @@ def parse_size(text: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class MemoryBudgets:
-    """Bytes that waiting chunks of one worker may take in each tier; None: a share of what is free when it starts.
+    """Bytes that waiting chunks of one worker may take in each tier; None: a share of the free bytes at its start.
 
-    folder: where scratch files go; None: the system's folder for temporary files.
+    folder: for scratch files; None: the system's folder for temporary files.
     """
 
     gpu: int | None = None
@@ -107,7 +107,7 @@ class MemoryBudgets:
 
 @dataclass(frozen=True)
 class Budgets:
-    """Bytes in each tier, decided. gpu is 0 where the network runs on a CPU: the host is its first tier."""
+    """The resolved bytes of each tier. gpu is 0 where the network runs on a CPU: then the host is the first tier."""
 
     gpu: int
     host: int
@@ -176,8 +176,8 @@ def _first_line(text: str) -> str:
 
 
 def free_host_bytes() -> int:
-    """Memory that this process could still get: of the machine, or of its container or any group around it where
-    that is less. The system's file cache counts as free."""
+    """Memory that this process can still get: the least of what is free on the machine, in its container and in each
+    control group around it. The system's file cache counts as free."""
     return min([_available(), *(_left_in(group) for group in _control_groups())])
 
 

@@ -1,6 +1,6 @@
-"""What workers tell their driver while they work: progress, drives staged, drives dropped.
+"""The events that workers send to their driver: progress, drives staged, drives dropped.
 
-A plain object when the loop runs in the driver's own process, a Ray actor in front of it when it does not.
+If the loop runs in the driver's own process, the receiver is a plain object; otherwise it is a Ray actor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class LoopsFound:
-    """A drive has this many loop chunks beside its chunks; told once, by rank 0."""
+    """The number of a drive's loop chunks; sent once, by rank 0."""
 
     drive_id: str
     count: int
@@ -32,9 +32,9 @@ class LoopsFound:
 
 @dataclass(frozen=True)
 class Staged:
-    """All chunks of a drive are staged under this attempt; told once, by rank 0.
+    """All chunks of a drive are staged under this attempt; sent once, by rank 0.
 
-    loops: what each staged loop chunk was made for.
+    loops: for each staged loop chunk, the places that it compares.
     """
 
     drive_id: str
@@ -47,7 +47,7 @@ class Staged:
 class Dropped:
     """A rank's reason why a drive was given up. primary: the failure happened on this rank.
 
-    lasting: it lies in the drive's data or the network, so that another try would end alike; else a store, a disk or
+    lasting: the cause is the drive's data or the network, so another try would fail too; otherwise a store, a disk or
     memory failed.
     """
 
@@ -60,7 +60,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class RankUp:
-    """A rank runs: which process on which node of Ray's. Told at every (re)start of the group."""
+    """A rank runs in this process on this node of Ray. Sent at every start and restart of the group."""
 
     rank: int
     node_id: str
@@ -69,7 +69,7 @@ class RankUp:
 
 @dataclass(frozen=True)
 class GroupLost:
-    """The group lost a member and starts again. drive_id: what it was working on; None: nothing yet."""
+    """The group lost a member and starts again. drive_id: the drive that it worked on; None: none yet."""
 
     drive_id: str | None
 
@@ -83,16 +83,16 @@ class Waits:
 
 @dataclass(frozen=True)
 class Notice:
-    """A message from a rank for the user; nothing ends because of it. said: one line."""
+    """A message from a rank for the user; the work goes on. said: one line."""
 
     said: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one drive in the forward stage: staged under an attempt, or dropped with a reason.
+    """The outcome of one drive in the forward stage: staged under an attempt, or dropped with a reason.
 
-    loops: what its loop chunks were made for, in the order they are staged behind the chunks.
+    loops: for each loop chunk, the places that it compares, in the order in which they are staged after the chunks.
     """
 
     drive_id: str
@@ -107,7 +107,7 @@ Answer = Literal["go", "skip", "stop"]
 
 
 class EventSink(Protocol):
-    """Where events go, and where rank 0 asks."""
+    """The receiver of events, which also answers rank 0's questions."""
 
     def send(self, event: Event) -> None:
         """Deliver an event without waiting."""
@@ -118,7 +118,7 @@ class EventSink(Protocol):
         ...
 
     def flush(self) -> None:
-        """Wait until everything sent has arrived."""
+        """Wait until all sent events have arrived."""
         ...
 
 
@@ -162,7 +162,7 @@ class EventQueue:
             return events, self._asked if self._answer is None else None
 
     def ask(self, drive_id: str) -> Answer | None:
-        """Rank 0 asks for a drive; None: no answer yet, ask again."""
+        """The answer to rank 0's question about a drive; None: there is no answer yet, ask again."""
         with self._lock:
             if self._asked != drive_id:
                 self._asked, self._answer = drive_id, None
@@ -182,7 +182,8 @@ class EventQueue:
                 self._answer = answer
 
     def begin(self, drive_ids: Sequence[str]) -> list[str]:
-        """A group starts or restarts: returns which of these drives it shall do. At a restart GroupLost is told."""
+        """Call this when a group starts or restarts. Returns the drives that it has to do. At a restart, GroupLost is
+        sent."""
         with self._lock:
             self._starts += 1
             self._up = False
@@ -192,7 +193,7 @@ class EventQueue:
             return [drive_id for drive_id in drive_ids if drive_id not in self._over]
 
     def end(self) -> str | None:
-        """The group ended with an error: which drive it was working on."""
+        """Call this when the group ended with an error. Returns the drive that it worked on."""
         with self._lock:
             working, self._working = self._working, None
             return working

@@ -1,4 +1,5 @@
-"""Copies between host and GPU that run beside the computation: from and to pinned memory, on streams of their own.
+"""Copies between host and GPU that run in parallel with the computation: pinned memory, separate streams.
+
 Pinned buffers come from torch's pool, which reuses a buffer once its copy is complete. On a CPU nothing is copied and
 nothing is fetched ahead.
 """
@@ -27,7 +28,7 @@ class OnHost:
     _copied: torch.cuda.Event | None
 
     def get(self) -> tuple[Tensor, ...]:
-        """The tensors in host memory; waits for this copy alone."""
+        """The tensors in host memory; waits only for this copy."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._tensors
@@ -41,7 +42,7 @@ class OnDevice:
     _arrived: torch.cuda.Event | None
 
     def get(self) -> Tensor:
-        """The images, for work on the current stream, which waits for them; the host does not."""
+        """The images, for work on the current stream. The stream waits for them, the host does not."""
         if self._arrived is not None:
             stream = torch.cuda.current_stream(self._images.device)
             stream.wait_event(self._arrived)
@@ -72,7 +73,7 @@ class Copies:
         return OnDevice(there, arrived)
 
     def to_host(self, *tensors: Tensor) -> OnHost:
-        """Copy tensors that the current stream computes; the stream goes on meanwhile."""
+        """Copy tensors that the current stream computes; the stream continues in parallel."""
         if self._down is None:
             return OnHost(tensors, None)
         self._down.wait_stream(torch.cuda.current_stream(self.device))
@@ -81,7 +82,7 @@ class Copies:
             for tensor in tensors:
                 target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 target.copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._down)  # not given away before it is copied
+                tensor.record_stream(self._down)  # so that its memory is not reused before it is copied
                 hosted.append(target)
             copied = torch.cuda.Event()
             copied.record(self._down)
@@ -90,8 +91,8 @@ class Copies:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A chunk's window, the places of its images that the chunk before did not have, and those images on the device;
-    None where there are none."""
+    """A chunk's window, the places of the images that the chunk before did not have, and these images on the device;
+    None if there are none."""
 
     window: ChunkWindow
     new: tuple[int, ...]
@@ -101,7 +102,7 @@ class Arrived:
 def windows_ahead(
     windows: Iterable[ChunkWindow], chunk_frames: Mapping[int, Sequence[int]], copies: Copies
 ) -> Iterator[Arrived]:
-    """Windows in their order. On a GPU the next one is fetched, and its new frames copied, while one is computed."""
+    """The windows in order. On a GPU, the next window is fetched and its new frames are copied during a computation."""
     source = iter(windows)
     before: frozenset[int] = frozenset()
 

@@ -1,6 +1,6 @@
-"""Whether a run is on GPUs, and what they can do: this machine's, or those of the cluster that it joined.
+"""Finds out whether a run uses GPUs, and whether these have bfloat16: on this machine or in the joined cluster.
 
-torch is imported only where this machine's GPUs are asked for.
+torch is imported only where this machine's GPUs are examined.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def uses_gpus(device: Device, in_cluster: bool) -> bool:
 
 def has_bfloat16(in_cluster: bool) -> bool:
     """Whether the GPUs compute in bfloat16: this machine's, or all kinds that the joined cluster has now. A cluster
-    that has none yet is taken to get some that do."""
+    without GPUs yet is expected to get such GPUs."""
     if not in_cluster:
         return _cuda().is_available() and _cuda().is_bf16_supported(including_emulation=False)
     kinds = {name.removeprefix(_KIND) for name in ray.cluster_resources() if name.startswith(_KIND)}
@@ -45,7 +45,7 @@ def has_bfloat16(in_cluster: bool) -> bool:
 
 
 def check_gpus(device: Device, in_cluster: bool, workers: int) -> None:
-    """Raises ValueError where GPUs that a group needs can never come: this machine lacks them, no cluster is joined."""
+    """Raises ValueError where a group can never get its GPUs: this machine lacks them, and no cluster is joined."""
     here = _cuda().device_count()
     if not in_cluster and uses_gpus(device, in_cluster) and here < workers:
         raise ValueError(

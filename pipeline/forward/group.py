@@ -1,5 +1,5 @@
-"""Runs drives through the network: starts a TorchTrainer group, or runs the one rank here. Returns what became of each
-drive."""
+"""Passes drives through the network: starts a TorchTrainer group, or runs a single rank in this process. Returns the
+outcome of each drive."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ _POLL_S = 0.1
 # Restarts of a whole group: enough for a lost process or node, few enough to end a hopeless run.
 _MAX_RESTARTS = 3
 _BARRIER_TIMEOUT_S = 1800.0
-# A group that finds no machine for so long tells what it waits for, and tells it again later; an autoscaler takes
-# minutes for a
-# GPU node.
+# A group that finds no machine for so long reports what it waits for, and reports it again later: an autoscaler takes
+# minutes to start a GPU node.
 _SAY_WAITS_AFTER_S, _SAY_AGAIN_AFTER_S = 5.0, 300.0
 
 Permit = Callable[[str], Answer | None]
@@ -44,7 +43,7 @@ Permit = Callable[[str], Answer | None]
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """How a group is run. workers: ranks that share each drive. in_process: the one rank runs in this process."""
+    """Settings of a group. workers: ranks that share each drive. in_process: the single rank runs in this process."""
 
     workers: int = 1
     in_process: bool = True
@@ -54,11 +53,11 @@ class GroupSettings:
     barrier_timeout_s: float = _BARRIER_TIMEOUT_S
     """A rank may wait at a barrier for as long as another one still reads and computes its share of a drive."""
     retries_after_loss: int = 1
-    """How often a drive on which the group lost a member is begun again in its place."""
+    """How often the group begins a drive again after it lost a member during this drive."""
 
 
 class GroupError(ClusterError):
-    """The group could not start, or could not go on. drive_id: the drive it was working on, if any."""
+    """The group could not start, or could not go on. drive_id: the drive that it worked on, if any."""
 
     def __init__(self, text: str, drive_id: str | None) -> None:
         super().__init__(text)
@@ -73,10 +72,10 @@ def run_forward(
     on_event: Callable[[Event], None],
     permit: Permit = lambda drive_id: "go",
 ) -> dict[str, Outcome]:
-    """All drives of `tasks` through the network; drive id -> outcome.
+    """Pass all drives of `tasks` through the network. Returns drive id -> outcome.
 
-    on_event and permit are called in this thread while the work goes on; permit is called before every drive. An error
-    raised by on_event ends a group in this process between two chunks. Raises GroupError where the group cannot run.
+    on_event and permit are called in this thread during the work; permit is called before every drive. An error that
+    on_event raises ends a group in this process between two chunks. Raises GroupError where the group cannot run.
     """
     collected: list[Event] = []
 
@@ -138,7 +137,7 @@ def _run_group(
 
     os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", _SHUTDOWN_TIMEOUT_S)
     use_gpu = group.use_gpu
-    # beside the driver: on a lost node it would lose the record of what the group was working on
+    # on the driver's node: on a lost node it would lose the record of the drive that the group worked on
     beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     queue = ray.remote(num_cpus=0, scheduling_strategy=beside)(_QueueActor).remote(group.retries_after_loss)
 
@@ -207,11 +206,11 @@ def _attended(
 
 class _QueueActor(EventQueue):
     def take_nothing(self) -> None:
-        """Answers once everything sent before has arrived: calls of one caller keep their order."""
+        """Returns after all earlier events of the caller have arrived, because calls of one caller keep their order."""
 
 
 def _lacking(group: GroupSettings) -> str | None:
-    """What the cluster lacks for this group, in words for the user."""
+    """The machines that the cluster lacks for this group, in words for the user."""
     kind = "GPU" if group.use_gpu else "CPU"
     there = int(ray.cluster_resources().get(kind, 0))
     if there >= group.workers:
@@ -220,7 +219,7 @@ def _lacking(group: GroupSettings) -> str | None:
 
 
 def outcomes_of(drive_ids: Sequence[str], events: Sequence[Event]) -> dict[str, Outcome]:
-    """What became of each drive, from the group's events."""
+    """The outcome of each drive, from the group's events."""
     outcomes = {}
     for drive_id in drive_ids:
         staged = [e for e in events if isinstance(e, Staged) and e.drive_id == drive_id]

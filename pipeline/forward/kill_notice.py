@@ -1,7 +1,7 @@
-"""Says why a process ended when it was killed by a signal that it cannot catch.
+"""Prints a message when the process is killed by a signal that it cannot catch.
 
-The system kills a process for memory with SIGKILL. A small shell beside the process waits at the end of a pipe, and
-prints the message when the pipe breaks. It takes one megabyte, so the system does not choose it.
+If memory runs out, the system kills a process with SIGKILL. A small shell beside the process waits at the end of a
+pipe, and prints the message when the pipe breaks. It needs only one megabyte, so the system does not kill it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class KillNotice:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C shall not end it
+                start_new_session=True,  # so that Ctrl-C does not end it
             )
             self._tell(self._text)
             # a run that is stopped on purpose prints no notice
@@ -46,7 +46,7 @@ class KillNotice:
         self._shell.wait()
 
     def _hush(self) -> None:
-        """Nothing is said any more."""
+        """Print no message any more."""
         if self._shell is not None and self._shell.stdin is not None:
             with contextlib.suppress(OSError, ValueError):  # closed already
                 self._tell("")

@@ -1,6 +1,7 @@
-"""Separate host memory for tensors that wait long. In the heap, a waiting chunk would lie scattered among the layers'
-buffers, and the heap returns memory to the system only at its end: measured, a chunk of 7 MB then takes 13 MB, and more
-at each barrier.
+"""Separate host memory for tensors that wait long.
+
+In the heap, a waiting chunk would be scattered among the layers' buffers, and the heap returns only memory at its end
+to the system. Measured: a chunk of 7 MB then takes 13 MB, and more after each barrier.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_ALIGNED = 64  # bytes; what vector instructions like
+_ALIGNED = 64  # bytes; vector instructions are fastest with this alignment
 
 
 def mapped(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Contiguous copies on the host in one memory map, which goes back to the system with the last of them."""
+    """Contiguous copies on the host in one memory map, which is returned to the system with the last of them."""
     starts, end = [], 0
     for tensor in tensors:
         starts.append(end)

@@ -1,4 +1,4 @@
-"""The network that a worker runs: which weights, on which device, in which precision."""
+"""The network that a worker runs: its weights, device and precision."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # torch and the network are imported where they run: settings
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of encoder, attention and memories."""
 PrecisionSetting = Literal["auto", "float32", "bfloat16"]
-"""As a user sets it; auto is replaced by the machine's choice before an identity is computed."""
+"""The user's setting; auto is replaced by the machine's choice before an identity is computed."""
 Device = Literal["auto", "gpu", "cpu"]
 _UNTRAINED_SEED = 0
 _COMPILED_FOLDER = "compiled-kernels"
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """The numbers of a precision."""
+    """torch's dtype of a precision."""
     import torch
 
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
@@ -38,12 +38,12 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which network. Picklable, so that a driver can tell its workers.
+    """A network by name. It can be pickled, so that a driver can send it to its workers.
 
-    preset: a name of models.config, or None for what the weights say (the published network for foreign
-    ones). weights: URI of a checkpoint, or None for the weights that ship with the preset; a preset without weights
-    gets random ones.
-    compiled: blocks, memories and heads through torch.compile, where the machine has a compiler.
+    preset: a name of models.config, or None for the configuration in the weights (the published network's for files
+    without one). weights: URI of a checkpoint, or None for the weights that come with the preset; a preset without
+    weights gets random ones. compiled: run blocks, memories and heads through torch.compile, where the machine has a
+    compiler.
     """
 
     preset: str | None
@@ -52,7 +52,7 @@ class NetworkSpec:
     compiled: bool = False
 
     def config(self) -> ModelConfig:
-        """The network's shape, from the preset or the weights' own note."""
+        """The network's configuration, from the preset or from the weights."""
         if self.preset is not None:
             return ModelConfig.preset(self.preset)
         if self.weights is None:
@@ -79,8 +79,8 @@ class NetworkSpec:
             return sha256_of(file)
 
     def check(self) -> None:
-        """Raise what `build` would raise, without a device: CheckpointError or StorageError. Looks at every number of
-        the weights as well: opening maps them and sees the ends of each tensor alone."""
+        """Raise what `build` would raise, without a device: CheckpointError or StorageError. It also checks every
+        number of the weights: `build` maps the file and checks only the ends of each tensor."""
         source = self._source()
         if source is None:
             return
@@ -94,11 +94,11 @@ class NetworkSpec:
             )
 
     def build(self, device: torch.device, say: Callable[[str], None] = lambda line: None) -> Reconstructor:
-        """The network on a device, in eval mode, and this process's float32 products set accordingly.
+        """The network on a device, in eval mode. The process's setting for float32 products is changed to fit it.
 
-        Fetches the weights once a node; compiled kernels are kept on the node beside them. `say` is told where the
-        machine has no compiler: the network goes on without. Raises CheckpointError for weights that do not fit,
-        StorageError where they cannot be had.
+        Fetches the weights once for each node; compiled kernels are kept beside them. If the machine has no compiler,
+        `say` gets a line, and the network is not compiled. Raises CheckpointError for weights that do not fit,
+        StorageError where they cannot be fetched.
         """
         import torch
 
@@ -111,7 +111,7 @@ class NetworkSpec:
         source = self._source()
         if source is None:
             generator_state = torch.get_rng_state()
-            torch.manual_seed(_UNTRAINED_SEED)  # every worker must make up the same ones
+            torch.manual_seed(_UNTRAINED_SEED)  # all workers must have the same random weights
             model = Reconstructor(self.config())
             torch.set_rng_state(generator_state)
             model.requires_grad_(False).set_precision(dtype).eval()
@@ -142,7 +142,7 @@ def _opened(source: str, config: ModelConfig | None, dtype: torch.dtype | None =
 
 @contextlib.contextmanager
 def _checkpoint_errors() -> Iterator[None]:
-    """Turns an error of models/, which knows nothing of the pipeline, into one of the pipeline's errors."""
+    """Turns an error of models/, which does not know the pipeline, into one of the pipeline's errors."""
     try:
         yield
     except models.CheckpointError as error:

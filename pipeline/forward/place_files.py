@@ -1,4 +1,4 @@
-"""Place descriptors of a drive on storage: one frame in ten of those that its loops are found by."""
+"""Stages the place descriptors of a drive: those of one frame in ten, from the descriptors by which loops are found."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pipeline import storage
 from pipeline.errors import DriveError
 
 EVERY = 10
-"""Frames from one descriptor that is kept to the next: a car has moved on by some metres."""
+"""Frames from one kept descriptor to the next: the car moves some metres in this time."""
 
 _LARGEST_BYTES = 2**30
 
 
 def write_places(folder: str, rows: NDArray[np.float32]) -> None:
-    """Stage rows (N, D + 1) of all kept frames in time order, last whether a frame is good. Raises StorageError."""
+    """Stage descriptors. rows (N, D + 1): of all kept frames in time order; the last column says whether the frame is
+    good. Raises StorageError."""
     frame = np.arange(0, len(rows), EVERY)
     frame = frame[rows[frame, -1] > 0.5]
     tensors = {"frame": frame.astype(np.int64), "descriptor": rows[frame, :-1].astype(np.float16)}
@@ -27,7 +28,7 @@ def write_places(folder: str, rows: NDArray[np.float32]) -> None:
 
 
 def read_places(folder: str, kept: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float16]] | None:
-    """Frame numbers in the drive (n,) and descriptors (n, D); None where the drive was staged without. kept: the
+    """Frame numbers in the drive (n,) and descriptors (n, D); None where the drive was staged without them. kept: the
     drive's frames that are in chunks. Raises DriveError for a file of another kind, StorageError."""
     try:
         tensors = load(storage.read_small(_uri(folder), _LARGEST_BYTES))

@@ -1,4 +1,4 @@
-"""What every rank of a group is told: which network, how a drive goes through it, where predictions go."""
+"""The job of the ranks of a group: the network, the settings for a drive, and the folder for predictions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pipeline.forward.network import NetworkSpec, Precision
 
 @dataclass(frozen=True)
 class ForwardSettings:
-    """How a drive is run: over which chunks memories are summed, the precision of the orthogonalisation of their steps
-    (Newton-Schulz), how many bad frames are too many."""
+    """Settings for a drive: the chunks over which a memory's steps are summed, the precision of their orthogonalisation
+    (Newton-Schulz), the largest share of bad frames."""
 
     memory_scope: MemoryScope = "drive"
     orthogonalise_precision: Precision = "float32"
@@ -22,13 +22,13 @@ class ForwardSettings:
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What every rank of a group is told."""
+    """The job that every rank of a group gets."""
 
     network: NetworkSpec
     settings: ForwardSettings
     output: str
     threads: int | None
-    """CPU threads of a rank; None: its machine's cores, shared among the group's ranks there."""
+    """CPU threads of a rank; None: the machine's cores, shared among the group's ranks on it."""
     finder: LoopFinder | None
     """Finds places seen twice; None: no loop chunks."""
     budgets: MemoryBudgets = field(default_factory=MemoryBudgets)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RankMeter:
-    """Measures one rank: where its time goes while drives are in the network."""
+    """Measures how one rank spends its time while drives are in the network."""
 
     def __init__(self, rank: int) -> None:
         self.rank = str(rank)
@@ -25,17 +25,17 @@ class RankMeter:
         self._moved: dict[str, int] = {}
 
     def begin(self) -> None:
-        """A drive begins: the time until its first progress is the first phase's."""
+        """Call this when a drive begins: the time until its first progress is counted for the first phase."""
         self._since = time.monotonic()
 
     def progressed(self, phase: str) -> None:
-        """Something of a phase is done: the time since the last such call was the phase's."""
+        """Call this when a part of a phase is done: the time since the last such call is counted for this phase."""
         now = time.monotonic()
         metrics.add(metrics.PHASE_SECONDS, now - self._since, phase=phase, rank=self.rank)
         self._since = now
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the time until each comes is waiting for input."""
+        """The same items; the time until each one arrives is counted as waiting for input."""
         source = iter(items)
         while True:
             begin = time.monotonic()
@@ -46,18 +46,18 @@ class RankMeter:
             yield item
 
     def timed(self, sync: MemorySync) -> MemorySync:
-        """The same collectives; the time in them is counted, with the wait for the slowest rank."""
+        """The same collectives; the time in them is counted, including the wait for the slowest rank."""
         return _TimedSync(sync, self.rank)
 
     def note_moved(self, moved: Iterable[tuple[str, int]]) -> None:
-        """What a store has pushed to slower tiers so far, in (tier, bytes)."""
+        """Record what a store has moved to slower tiers so far: (tier, bytes)."""
         for tier, total in moved:
             metrics.add(metrics.STORE_MOVED, total - self._moved.get(tier, 0), tier=tier, rank=self.rank)
             self._moved[tier] = total
 
 
 class _TimedSync:
-    """A MemorySync that counts its seconds."""
+    """A MemorySync that counts the seconds in its collectives."""
 
     def __init__(self, sync: MemorySync, label: str) -> None:
         self._sync, self._label = sync, label

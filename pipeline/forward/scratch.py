@@ -16,13 +16,13 @@ class ScratchFull(OSError):
 
 
 class ScratchFile:
-    """Some tensors in one file. It has no name, so the system removes it even where the process is killed."""
+    """Tensors in one file. The file has no name, so the system removes it even if the process is killed."""
 
     def __init__(self, folder: str) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (lives as long as its chunk waits)
 
     def write(self, tensors: Sequence[Tensor]) -> None:
-        """Write contiguous host tensors one behind the other. Raises ScratchFull, OSError."""
+        """Write contiguous host tensors one after the other. Raises ScratchFull, OSError."""
         try:
             for tensor in tensors:
                 _all(lambda part: os.write(self._file.fileno(), part), _bytes_of(tensor))
@@ -32,13 +32,13 @@ class ScratchFile:
             raise
 
     def read_into(self, tensors: Sequence[Tensor]) -> None:
-        """Fill contiguous host tensors, as many bytes as were written, in the same order."""
+        """Read the bytes into contiguous host tensors of the same total size, in the same order."""
         self._file.seek(0)
         for tensor in tensors:
             _all(lambda part: os.readv(self._file.fileno(), [part]), _bytes_of(tensor))
 
     def close(self) -> None:
-        """Give the room back."""
+        """Remove the file."""
         self._file.close()
 
 

@@ -1,4 +1,4 @@
-"""Predictions of a chunk on storage, until the drive is published.
+"""Stages the predictions of chunks: files on storage, which are removed when the drive is published.
 
 One safetensors file for each chunk under `<output>/_staging/<drive_id>/<attempt>/`; the attempt names one try at the
 drive, so that files of a failed try are never mixed with those of the next.
@@ -33,13 +33,13 @@ _STAGED = re.compile(
 
 @dataclass(frozen=True)
 class ChunkPrediction:
-    """What the network said of one chunk of S frames, h x w pixels each, in time order.
+    """The network's prediction for one chunk of S frames of h x w pixels, in time order.
 
-    frame_index (S,) int64, rising: in a file places among the kept frames, from StagedChunks numbers in the drive.
-    cam_from_world (S, 3, 4) float32, the world being the chunk's own gauge. intrinsics (S, 3, 3) float32, pixels of
-    the h x w grid. depth (S, h, w) float32, z-depth in the chunk's scale. confidence (S, h, w) float32, at least 1.
-    rgb (S, h, w, 3) uint8. ok (S,) bool: False where the image was bad and the network saw grey; bad_frames says why,
-    by frame number.
+    frame_index (S,) int64, rising: in a file, places among the kept frames; from StagedChunks, frame numbers in the
+    drive. cam_from_world (S, 3, 4) float32, where the world is the chunk's own gauge. intrinsics (S, 3, 3) float32, in
+    pixels of the h x w grid. depth (S, h, w) float32, z-depth in the chunk's scale. confidence (S, h, w) float32, at
+    least 1. rgb (S, h, w, 3) uint8. ok (S,) bool: False where the image was bad and the network saw grey. bad_frames:
+    frame number -> why its image was bad.
     """
 
     frame_index: NDArray[np.int64]
@@ -81,7 +81,7 @@ _TENSORS: Mapping[str, type[np.generic]] = {
 _LARGEST_BYTES = 2**32  # of a staged chunk; 60 frames of the full network have 100 MB
 
 
-# Of a header that is JSON but not the one that was written; what safetensors raises for the rest.
+# Errors for a header that is JSON but not the one that was written, and safetensors' own error.
 _NO_CHUNK = (
     SafetensorError,
     KeyError,
@@ -95,17 +95,17 @@ _NO_CHUNK = (
 
 
 def attempt_uri(output: str, drive_id: str, attempt: str) -> str:
-    """Where the chunks of one try at a drive wait."""
+    """The folder of the staged chunks of one try at a drive."""
     return storage.join(output, STAGING_FOLDER, drive_id, attempt)
 
 
 def is_staged_file(path: str) -> bool:
-    """Whether a path below a drive's staging folder is of a file that staging writes; others are never removed."""
+    """Whether a path below a drive's staging folder is that of a staged file; other files are never removed."""
     return _STAGED.fullmatch(path) is not None
 
 
 def write_chunk(folder: str, number: int, prediction: ChunkPrediction) -> int:
-    """Stage one chunk, whole or not at all. Returns the bytes written. Raises StorageError."""
+    """Stage one chunk; the file appears complete or not at all. Returns the bytes written. Raises StorageError."""
     tensors = {name: np.ascontiguousarray(getattr(prediction, name)) for name in _TENSORS}
     reasons = json.dumps({str(frame): reason for frame, reason in prediction.bad_frames.items()})
     data = save(tensors, metadata={"bad_frames": reasons, "crc32": _crc32(tensors, reasons)})
@@ -114,14 +114,14 @@ def write_chunk(folder: str, number: int, prediction: ChunkPrediction) -> int:
 
 
 def read_chunk(folder: str, number: int) -> ChunkPrediction:
-    """A staged chunk. Raises StorageError where it is not there, DriveError where it is no staged chunk."""
+    """A staged chunk. Raises StorageError where the file is missing, DriveError where it is no staged chunk."""
     uri = _chunk_uri(folder, number)
     data = storage.read_small(uri, _LARGEST_BYTES)
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        said = metadata.get("crc32")  # those staged before there was one have none
+        said = metadata.get("crc32")  # older files have none
         if said is not None and said != _crc32(tensors, metadata["bad_frames"]):
             raise ValueError("its bytes are not those that were staged, their checksum differs")
         for name, kind in _TENSORS.items():
@@ -141,7 +141,7 @@ def read_chunk(folder: str, number: int) -> ChunkPrediction:
 
 
 def _crc32(tensors: Mapping[str, NDArray[np.generic]], reasons: str) -> str:
-    """CRC-32 of everything in a chunk: about a gigabyte a second; it detects any single flipped bit."""
+    """CRC-32 of all data of a chunk: about a gigabyte a second; it detects any single flipped bit."""
     value = zlib.crc32(reasons.encode())
     for name in _TENSORS:
         value = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), value)
@@ -150,11 +150,11 @@ def _crc32(tensors: Mapping[str, NDArray[np.generic]], reasons: str) -> str:
 
 
 class StagedChunks(Sequence[ChunkPrediction]):
-    """The staged chunks of a drive as a sequence that reads a file when asked; keeps the last two.
+    """The staged chunks of a drive as a sequence. A file is read when its chunk is used; the last two chunks are kept.
 
-    The files count the frames that were kept; here frames have their numbers in the drive again.
+    In the files, frames are places among the kept frames; here they have their numbers in the drive.
 
-    bad_frames: why frames were bad, by frame number, of all chunks read so far.
+    bad_frames: frame number -> why its image was bad, for all chunks read so far.
     """
 
     def __init__(self, folder: str, count: int, kept: Sequence[int], first: int = 0) -> None:

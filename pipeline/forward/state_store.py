@@ -1,8 +1,8 @@
-"""Where chunks wait between two barriers: on the GPU, in host memory, on local disk, within budgets.
+"""Keeps the chunks that wait between two barriers: on the GPU, in host memory or on local disk, within budgets.
 
 All chunks reach every barrier in the same order. A chunk goes to the fastest tier that has room, and comes back from
-there; the tier does not change any result. Copies to and from the host run beside the computation, the
-next chunk is fetched while the one before is worked on.
+there; the tier does not change any result. Copies to and from the host run in parallel with the computation; the next
+chunk is fetched while the one before is computed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.forward.scratch import ScratchFile, ScratchFull
 
 Tier = Literal["gpu", "host", "scratch"]
 TIERS: tuple[Tier, ...] = ("gpu", "host", "scratch")
-# Parcels of the host that are on their way to or from the disk: one written behind, one read ahead.
+# Parcels in host memory on their way to or from the disk: one that is written, one that is read ahead.
 _IN_FLIGHT = 2
 
 
@@ -34,9 +34,9 @@ _IN_FLIGHT = 2
 class WaitingChunk:
     """A chunk between two barriers.
 
-    number: in its drive. frames: its frame numbers in time order. state: tokens and features, on the device
-    that works. images (S, H, W, 3) uint8 in time order, for the colours of its points; None where the store keeps
-    them. ok (S,) and reasons: which images were bad and why.
+    number: of the chunk in its drive. frames: its frame numbers in time order. state: tokens and features, on the
+    working device. images (S, H, W, 3) uint8 in time order, for the colours of its points; None while the store keeps
+    them. ok (S,) and reasons: which images are good, and why the others are not.
     """
 
     number: int
@@ -51,19 +51,19 @@ class StateStore(Protocol):
     """Keeps chunks of one rank by number; a chunk comes back unchanged, on the working device."""
 
     def put(self, chunk: WaitingChunk) -> None:
-        """Keep a chunk until it is taken; its images, if it has them, until they are taken."""
+        """Keep a chunk until it is taken, and its images, if it has any, until these are taken."""
         ...
 
     def expect(self, numbers: Sequence[int], with_images: bool = False) -> None:
-        """Say in what order chunks will be taken, so that the next one is fetched meanwhile."""
+        """Announce the order in which chunks will be taken, so that the next one is fetched in advance."""
         ...
 
     def take(self, number: int) -> WaitingChunk:
-        """Give a chunk back, without its images, and forget it. Raises KeyError where it was never put."""
+        """Return a chunk without its images, and forget it. Raises KeyError where it was never put."""
         ...
 
     def take_images(self, number: int) -> NDArray[np.uint8]:
-        """Give a chunk's images back and forget them. Raises KeyError where they were never put."""
+        """Return a chunk's images, and forget them. Raises KeyError where they were never put."""
         ...
 
     def clear(self) -> None:
@@ -82,7 +82,7 @@ class StateStore(Protocol):
 
 @dataclass
 class _Parcel:
-    """Some tensors in a tier. In scratch `tensors` are gone, `shapes` stay. copied: when a GPU copy is complete."""
+    """Tensors in a tier. In scratch, `tensors` is empty and `shapes` remains. copied: marks the end of a GPU copy."""
 
     tier: Tier
     nbytes: int
@@ -125,7 +125,7 @@ class TieredStore:
     # -- what phases use ------------------------------------------------------------------------------------
 
     def put(self, chunk: WaitingChunk) -> None:
-        """Keep a chunk. Raises MemoryBudgetError where no tier has room, naming the budget to raise."""
+        """Keep a chunk. Raises MemoryBudgetError where no tier has room; it names the budget to raise."""
         check_host_memory(self._limit["host"])
         tensors, chunk.state = _taken_apart(chunk.state)
         self._place(("state", chunk.number), [_compact(t) for t in tensors])
@@ -142,7 +142,7 @@ class TieredStore:
         self._fetch_next()
 
     def take(self, number: int) -> WaitingChunk:
-        """Give a chunk back without its images and forget it."""
+        """Return a chunk without its images, and forget it."""
         chunk = self._chunks.pop(number)
         tensors = self._collect(("state", number))
         chunk.state = _put_together(chunk.state, tensors)
@@ -150,7 +150,7 @@ class TieredStore:
         return chunk
 
     def take_images(self, number: int) -> NDArray[np.uint8]:
-        """Give a chunk's images back and forget them."""
+        """Return a chunk's images, and forget them."""
         return self._collect(("images", number))[0].numpy()
 
     def clear(self) -> None:
@@ -176,7 +176,7 @@ class TieredStore:
         self._threads.clear()
 
     def explain(self, error: Exception) -> str:
-        """The error in words; of memory that ran out also which budget to change."""
+        """The error in words; if memory ran out, with the budget to change."""
         return memory_advice(error, self.budgets) or str(error) or type(error).__name__
 
     @property
@@ -227,7 +227,7 @@ class TieredStore:
         )
 
     def _to_host(self, parcel: _Parcel) -> None:
-        """Start the copy of a parcel from the GPU into pinned memory, behind what computes it."""
+        """Start the copy of a parcel from the GPU into pinned memory; it waits for the computation of the parcel."""
         assert parcel.tensors is not None and self._out is not None
         self._out.wait_stream(torch.cuda.current_stream(self.device))
         hosted = []
@@ -235,7 +235,7 @@ class TieredStore:
             for tensor in parcel.tensors:
                 target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 target.copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._out)  # not given away before it is copied
+                tensor.record_stream(self._out)  # so that its memory is not reused before it is copied
                 hosted.append(target)
             parcel.copied = torch.cuda.Event()
             parcel.copied.record(self._out)
@@ -243,7 +243,7 @@ class TieredStore:
         self.moved["host"] += parcel.nbytes
 
     def _to_scratch(self, parcel: _Parcel) -> None:
-        """Start writing; waits for the parcel before, so that at most one is in memory for this."""
+        """Start to write a parcel. Waits for the one before, so that at most one parcel is in memory for this."""
         assert parcel.tensors is not None
         if self._last_write is not None and self._last_write.writing is not None:
             self._last_write.writing.result()
@@ -295,7 +295,7 @@ class TieredStore:
         return tensors
 
     def _fetch_next(self) -> None:
-        """Start fetching the next chunk's parcels, if it takes any fetching."""
+        """Start to fetch the next chunk's parcels, if they are in another tier."""
         for key in self._order[:2]:
             if key[1] != self._order[0][1]:
                 break
@@ -303,13 +303,13 @@ class TieredStore:
             if parcel is None or parcel.tier == "gpu" or parcel.fetching is not None:
                 continue
             if parcel.tier == "host" and (self.device.type != "cuda" or key[0] == "images"):
-                continue  # it is where it is needed
+                continue  # it is already on the right device
             parcel.fetching = self._thread("read").submit(self._fetched, parcel, key[0] == "state")
 
     def _fetched(self, parcel: _Parcel, to_device: bool) -> tuple[list[Tensor], torch.cuda.Event | None]:
-        """A parcel's tensors, on the working device; the event says when they are there."""
+        """A parcel's tensors on the working device; the event marks the end of the copy."""
         if parcel.writing is not None:
-            parcel.writing.result()  # raises what went wrong while writing
+            parcel.writing.result()  # raises the error of the write
         tensors = parcel.tensors
         if tensors is None:
             assert parcel.file is not None
@@ -348,7 +348,7 @@ def _compact(tensor: Tensor) -> Tensor:
 
 
 def _taken_apart(state: ChunkState) -> tuple[list[Tensor], ChunkState]:
-    """A state's tensors in a fixed order, and the state with empty ones in their places."""
+    """A state's tensors in a fixed order, and the state with empty tensors in their places."""
     held: list[Tensor] = []
 
     def out(tensor: Tensor | None) -> Tensor | None:
