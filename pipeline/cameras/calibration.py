@@ -1,4 +1,4 @@
-"""Calibration files of other programs -> `Camera`. One door: `read_calibration`; the format is told by the content.
+"""Reads calibration files of other programs (`read_calibration`). The content of a file shows its format.
 
 | file | pixels | what is read |
 | --- | --- | --- |
@@ -9,7 +9,7 @@
 | Kalibr camchain YAML | from 0 | pinhole with radtan, equidistant or none; eucm |
 | nerfstudio `transforms.json` | centres at +0.5 | OPENCV, OPENCV_FISHEYE, PINHOLE, EQUIRECTANGULAR |
 | OpenSfM `camera_models.json` | its own, about the middle | perspective, brown, fisheye, fisheye_opencv, spherical |
-| `fx,fy,cx,cy[,model,params...]` | centres at +0.5 | a line of text, also in place of a file's name |
+| `fx,fy,cx,cy[,model,params...]` | centres at +0.5 | a line of text, in a file or in place of a file's name |
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Size = tuple[int, int]
 """Width and height of the frames, pixels."""
 
 SIDECARS = ("calib.txt", "calib_cam_to_cam.txt", "camera_info.yaml", "camchain.yaml", "cameras.txt", "cameras.bin")
-"""Names by which a calibration is known where it lies with its drive. transforms.json and camera_models.json are read
-when they are named: where they lie by themselves they may be another program's estimate."""
+"""Names of calibration files that are used where they lie with a drive. transforms.json and camera_models.json are read
+only where --camera.file names them: beside a drive they may be another program's estimate."""
 
 FORMATS = (
     "KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or XML, ROS camera_info YAML, Kalibr camchain YAML, "
@@ -44,10 +44,10 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
     Args:
         data: the file.
         file: its name, for messages; its ending helps to tell the format.
-        size: of the (upright) frames. A calibration of another size of the same shape is scaled to it; formats without
-            a size are taken to be of it.
-        which: which camera of a file with several: P2, cam1, COLMAP's number, OpenSfM's name.
-        likely: the one that is taken where `which` is not given and the file has it.
+        size: of the (upright) frames. A calibration of another size with the same aspect ratio is scaled to it. Formats
+            that hold no size are taken for calibrations of frames of this size.
+        which: the camera of a file with several: P2, cam1, COLMAP's number, OpenSfM's name.
+        likely: the camera that is used where `which` is not given and the file has it.
 
     Raises:
         CalibrationError: one line with file and field.

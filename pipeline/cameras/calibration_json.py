@@ -23,7 +23,7 @@ _OF_OPENSFM = {
 
 
 def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> Camera:
-    """The one camera of transforms.json; its pixels are as ours, as they came from COLMAP."""
+    """The one camera of transforms.json. Pixel centres are at +0.5, as in COLMAP."""
     merged = dict(values)
     frames = values.get("frames")
     if frames is not None and not isinstance(frames, list):
@@ -69,7 +69,7 @@ def nerfstudio_cameras(values: Mapping[str, object], file: str, size: Size) -> C
 
 
 def opensfm_cameras(values: Mapping[str, object], file: str) -> Mapping[str, Camera]:
-    """Cameras by name. OpenSfM's coordinates are about the image's middle, over its larger side."""
+    """Cameras by name. OpenSfM's coordinates begin in the middle of the image; their unit is its larger side."""
     cameras = {}
     whole = Fields(file, {str(name): value for name, value in values.items()})
     for name in whole.values:

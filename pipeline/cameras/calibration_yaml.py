@@ -69,8 +69,8 @@ def _node(node: cv2.FileNode, name: str, file: str) -> object:
 
 
 def _matrix(fields: Fields) -> list[object]:
-    """The values of a matrix, as many as its shape says. FileNode.mat() would write past the matrix' end where the file
-    has more, and show uninitialised memory where it has fewer."""
+    """The values of a matrix. Their number must fit its shape: FileNode.mat() writes past the end of the matrix where a
+    file has more, and returns uninitialised memory where it has fewer."""
     rows, columns = fields.size("rows"), fields.size("cols")
     data = fields.value("data")
     if isinstance(data, str) or not isinstance(data, Sequence):
@@ -179,7 +179,7 @@ def _from_matrix(
 
 
 def _named(values: Mapping[str, object], names: Sequence[str]) -> str:
-    """Which of several names the file uses; the first where it uses none."""
+    """The first of several names that the file has; the first of all where it has none."""
     return next((name for name in names if name in values), names[0])
 
 

@@ -1,6 +1,6 @@
-"""A calibrated camera: lens model, size and parameters; world rays to pixels and back.
+"""A calibrated camera: lens model, image size and parameters; projects rays to pixels and pixels to rays.
 
-Pixels are ours: the centre of the first is (0.5, 0.5). Readers and writers of other conventions convert.
+The centre of the first pixel is (0.5, 0.5). Readers and writers of other conventions convert.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Camera:
     """One camera. Raises ValueError for numbers that are no camera's.
 
     model: pinhole; radtan (OpenCV: k1 k2 p1 p2 [k3 [k4 k5 k6]]); fisheye (Kannala-Brandt: k1 k2 k3 k4); eucm (alpha,
-    beta); equirectangular (fx and fy are pixels a radian; cx is the column that it looks to, and columns go on from
-    one edge of the image to the other). fx fy cx cy in pixels of an image of width x height.
+    beta); equirectangular (fx and fy are pixels per radian; cx is the column in the direction of view; the left and the
+    right edge of the image are neighbours). fx fy cx cy in pixels of an image of width x height.
     """
 
     model: Model
@@ -67,11 +67,11 @@ class Camera:
 
     @staticmethod
     def equirectangular(width: int, height: int) -> Camera:
-        """A whole sphere, 360 x 180 degrees, looking to the middle of its image."""
+        """A camera that sees 360 x 180 degrees; its direction of view is the middle of the image."""
         return Camera("equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2)
 
     def turned(self, degrees: float) -> Camera:
-        """An equirectangular camera that looks so far to the right of where this one does, at the same image. Raises
+        """This equirectangular camera with its direction of view turned to the right; the image is the same. Raises
         ValueError for another lens."""
         if self.model != "equirectangular":
             raise ValueError(f"only an equirectangular camera sees to all sides, not a {self.model}")
@@ -108,7 +108,7 @@ class Camera:
         return np.asarray(xy * (self.fx, self.fy) + (self.cx, self.cy))
 
     def unproject(self, pixels: Floats) -> Floats:
-        """Unit rays (..., 3) of pixels (..., 2); NaN where no ray comes from."""
+        """Unit rays (..., 3) of pixels (..., 2); NaN for pixels that no ray reaches."""
         xy = (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
         if self.model == "pinhole":
             return projection.pinhole_rays(xy)
@@ -118,7 +118,7 @@ class Camera:
             return projection.fisheye_rays(xy, self.params)
         if self.model == "eucm":
             return projection.eucm_rays(xy, self.params)
-        # Columns left and right of the image are no other ones; those inside lie up to a whole turn from cx.
+        # Columns inside the image may lie up to a whole turn from cx; columns outside of it are not wrapped.
         across = np.asarray(pixels, np.float64)[..., 0]
         inside = (across >= 0) & (across <= self.width)
         longitude = np.where(inside, np.remainder(xy[..., 0] + math.pi, 2 * math.pi) - math.pi, xy[..., 0])
@@ -126,14 +126,14 @@ class Camera:
         return projection.equirectangular_rays(xy)
 
     def _around(self, pixels: Floats) -> Floats:
-        """Pixels (..., 2) of a sphere with columns beyond an edge counted from the other one."""
+        """Pixels (..., 2) of an equirectangular image, whose columns outside of it are wrapped into it."""
         across = pixels[..., 0]
         beyond = (across < 0) | (across > self.width)
         across = np.where(beyond, np.remainder(across, 2 * math.pi * self.fx), across)
         return np.stack([across, pixels[..., 1]], -1)
 
     def resized(self, width: int, height: int) -> Camera:
-        """The same lens where its image is scaled to another size."""
+        """The same lens, whose image is scaled to another size."""
         across, down = width / self.width, height / self.height
         return replace(
             self,

@@ -1,4 +1,5 @@
-"""What a camera wrote into its pictures: the focal length, as a first guess of its model, and when it took them."""
+"""Reads two things that a camera writes into its pictures: the focal length, which is a first guess of its intrinsics,
+and the time at which a picture was taken."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ _PLAUSIBLE = (0.2, 20.0)  # focal lengths over the larger side; others are a wri
 
 
 def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
-    """A pinhole for (upright) pictures of this size, with the focal length that EXIF says; None where it says none.
+    """A pinhole camera for (upright) pictures of this size, with the focal length in EXIF; None where EXIF has none.
 
-    From the 35 mm equivalent, else from the focal length and the pixels a unit of the sensor.
+    It comes from the 35 mm equivalent, else from the focal length and the sensor's pixels per unit of length.
     """
     try:
         block = image.getexif().get_ifd(_EXIF_BLOCK)
@@ -43,8 +44,8 @@ def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
 
 
 def exif_time(image: Image.Image) -> int | None:
-    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone; UTC where no
-    zone is told. None where EXIF tells no time."""
+    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone; UTC where EXIF
+    has no zone. None where it has no time."""
     try:
         block = image.getexif().get_ifd(_EXIF_BLOCK)
         moment = datetime.strptime(_text(block.get(_TAKEN))[:19], "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Values of a calibration file, checked one by one: what is wrong is said in one line with file and field."""
+"""Checks the values of a calibration file one by one. An error is one line that names the file and the field."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Fields:
     where: str = ""
 
     def error(self, name: str, expected: str, got: object) -> CalibrationError:
-        """What is wrong with one field."""
+        """The error for one field."""
         try:
             shown = _SHOWN.repr(got)
         except ValueError:  # Python prints no whole number of more than 4,300 digits
@@ -108,10 +108,10 @@ class Fields:
         return bool(there)
 
     def camera(self, make: Callable[[], Camera], centre: tuple[str, str] = ("cx", "cy")) -> Camera:
-        """The camera that `make` makes of checked values, in an error with the file's name.
+        """The camera that `make` makes of checked values. Its errors are given the file's name.
 
-        centre: what the file calls the principal point. It has to lie inside the picture: a zero, or the principal
-        point of another size, is a mistake.
+        centre: the names of the principal point's fields in the file. The point must lie inside the picture: zero, or
+        the principal point of a larger picture, is a mistake.
         """
         try:
             camera = make()

@@ -1,4 +1,4 @@
-"""What is known of a drive's camera, and what the network sees through it."""
+"""What is known of a drive's camera, and the camera of the pictures that the network sees."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.rectify import DEFAULT_FOV, View, view_of
 
 Origin = Literal["calibration", "exif", "estimated"]
-"""How a camera's numbers were got."""
+"""Where a camera's numbers come from."""
 
 
 @dataclass(frozen=True)
 class KnownCamera:
-    """The camera of a drive's upright frames, how it was got, and how wide a rectified picture may be (degrees)."""
+    """The camera of a drive's upright frames, where its numbers come from, and the largest horizontal field of view of
+    a rectified picture (degrees)."""
 
     camera: Camera
     origin: Origin
@@ -31,7 +32,7 @@ class KnownCamera:
         return {"camera": self.camera.to_dict(), "origin": self.origin, "fov": self.fov}
 
     def view(self, width: int, height: int) -> View | None:
-        """The rectified picture of width x height pixels; None for a pinhole, whose frames are only scaled and cut."""
+        """The view of width x height pixels; None for a pinhole, whose frames are only scaled and cropped."""
         return None if self.camera.is_pinhole else view_of(self.camera, width, height, self.fov)
 
 

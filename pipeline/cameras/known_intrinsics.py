@@ -1,14 +1,14 @@
-"""What a network said of a chunk, made consistent with a camera that is known better than it knew.
+"""Makes a network's prediction of a chunk consistent with a calibrated camera.
 
 Let K be what the network took the camera for and K' the true one; A = K'^-1 K, whose last row is (0 0 1). A point that
 the network put at X in a camera's frame is seen at K X, and so does K' see A X: its depth stays, its ray becomes the
 true one. Cameras that move by t see the same pictures through K as cameras that move by A t do through K'.
 
-A turn by w radians moves the picture by f w pixels, so that a flow would ask for w f / f'. A network does not turn as
-the flow alone asks, as it also knows how cars turn. Measured on drives rendered with 60 and 100 degrees where the
-network takes all for 80: yaw comes out by 1.15 and 0.82 of the truth, so the square root of f / f' mends it
-(`pipeline/cameras/README.md`). The two focal lengths that a network says are two readings of one, since pixels are
-square: their geometric mean stands for f (on a picture of 3.3 : 1 they differ twofold).
+A turn by w radians moves the picture by f w pixels, so that the optical flow alone would give w f / f'. The network
+predicts less of a change than that. Measured on drives rendered with 60 and 100 degrees, where it was trained on about
+80: yaw is 1.15 and 0.82 times the true one. The square root of f / f' corrects it (`pipeline/cameras/README.md`).
+Pixels are square, so that the network's two focal lengths are two estimates of one: f is their geometric mean (on a
+picture of 3.3 : 1 they differ twofold).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Floats = NDArray[np.float64]
 def with_known_camera(
     cam_from_world: NDArray[np.floating], intrinsics: NDArray[np.floating], camera: Camera
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Poses (S, 3, 4) and intrinsics (S, 3, 3) of a chunk, as the network said them, for frames of a known pinhole.
+    """Poses (S, 3, 4) and intrinsics (S, 3, 3) of a chunk, corrected from the network's for a known pinhole camera.
 
-    intrinsics and `camera` are in pixels of the network's picture. The frame nearest to the identity is the gauge and
-    keeps its place; depth (z) needs no change.
+    intrinsics and `camera` are in pixels of the network's picture. The frame whose pose is nearest to the identity
+    keeps it; depth (z) does not change.
     """
     poses, k = np.asarray(cam_from_world, np.float64), np.asarray(intrinsics, np.float64)
     said = math.exp(float(np.median(np.log(k[:, 0, 0]) + np.log(k[:, 1, 1]))) / 2)
@@ -52,10 +52,10 @@ def with_known_camera(
 
 
 def one_focal(intrinsics: NDArray[np.floating], square_pixels: bool = True) -> tuple[float, float]:
-    """fx and fy of the one camera that said (N, 3, 3) of N good frames: the median, which half of them may miss.
+    """fx and fy of a drive's one camera: the medians of what the network said (N, 3, 3) of N good frames.
 
-    With square pixels both are the horizontal one: a network sees every picture at one width and at many heights, and
-    where the two readings differ the horizontal one is nearer (on the KITTI clip 732 and 366, of 707).
+    With square pixels both are the horizontal focal length. The network sees all pictures at one width and at many
+    heights, and its horizontal focal length is the better one (on the KITTI clip 732, its vertical one 366; true 707).
     """
     across, down = (float(np.median(np.asarray(intrinsics)[:, i, i])) for i in (0, 1))
     return (across, across) if square_pixels else (across, down)

@@ -1,7 +1,7 @@
-"""Pictures of what is left out: read for a drive or a frame, and brought to the network's pixels.
+"""Reads mask pictures, of a drive or of a frame, and scales them to the network's pixels.
 
-A mask is bool (height, width), True where a pixel counts. As in COLMAP black is left out; a network's pixel counts
-only where nothing under it is black.
+A mask is bool (height, width), True where a pixel is used. Black pixels are not used, as in COLMAP. A pixel of the
+network is used only if none of the mask's pixels under it is black.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _JPEG_BLACK = 32  # compression leaves no pixel exactly black
 
 
 def read_mask(data: bytes, file: str, size: tuple[int, int]) -> Mask:
-    """A mask picture for upright frames of `size` (width, height), at its own size.
+    """The mask in a picture file, for upright frames of `size` (width, height); it keeps the size of the file.
 
-    Raises CalibrationError naming the file: no picture, or one of another shape.
+    Raises CalibrationError naming the file where it is no picture or has another aspect ratio.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -55,14 +55,14 @@ def read_mask(data: bytes, file: str, size: tuple[int, int]) -> Mask:
 def shrunk_mask(mask: Mask, resized: tuple[int, int], left: int, top: int, size: tuple[int, int]) -> Mask:
     """A mask for a picture that is scaled to `resized` (width, height) and cut at left, top to `size` (width,
     height)."""
-    # Where each pixel of the mask begins and ends among the picture's; what touches black is left out.
+    # A pixel that a black one overlaps is not used.
     rows = _touched(~mask, resized[1], 0)
     both = _touched(rows, resized[0], 1)
     return ~both[top : top + size[1], left : left + size[0]]
 
 
 def _touched(black: Mask, count: int, axis: int) -> Mask:
-    """Which of `count` equal pieces along an axis have something black in them."""
+    """Which of `count` equal pieces along an axis contain black pixels."""
     sums = np.cumsum(np.insert(black.astype(np.int64), 0, 0, axis), axis)
     edges = np.arange(count + 1) * black.shape[axis] / count
     first = np.floor(edges[:-1] + 1e-9).astype(int)
@@ -71,10 +71,10 @@ def _touched(black: Mask, count: int, axis: int) -> Mask:
 
 
 def rectified_mask(mask: Mask, view: View) -> Mask:
-    """A mask of the lens' picture (at any scale) as one of the rectified picture."""
+    """The mask of a rectified picture, from that of the lens' picture (at any scale)."""
     pixels = view.lens_pixels()
     seen: Mask = np.all(np.isfinite(pixels), axis=-1)
-    # Black grows by half a pixel of the view, so that what lies under its corners counts too.
+    # Black areas grow by half a pixel of the view, so that black under a pixel's corner counts, too.
     step = mask.shape[1] / view.width / 2
     grown = ndimage.minimum_filter(mask, max(1, 2 * round(step / 2) + 1))
     scale = (mask.shape[1] / view.lens.width, mask.shape[0] / view.lens.height)

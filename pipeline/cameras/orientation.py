@@ -1,4 +1,4 @@
-"""How stored pixels become an upright picture: EXIF orientations, which are also what turns of a video are said in."""
+"""Makes stored pixels an upright picture. EXIF orientations describe the turn, of pictures and of videos alike."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TURNS = tuple(_OF_TURN)
 
 
 def orientation_of(image: Image.Image, turn: int | None = None) -> int:
-    """The orientation (1 to 8) that decoded pixels have to be seen in: what the file asks for, or a turn to the right
-    (degrees) instead; upright where it asks for none or for nonsense."""
+    """The orientation (1 to 8) of decoded pixels: that of the file, or of a turn to the right (degrees) in its place;
+    upright where the file has none or an invalid one."""
     try:
         asked = image.getexif().get(EXIF_ORIENTATION, UPRIGHT)
     except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
@@ -36,7 +36,7 @@ def orientation_of(image: Image.Image, turn: int | None = None) -> int:
 
 
 def orientation_of_turn(degrees: float) -> int:
-    """The orientation that a turn to the right asks for, to the nearest quarter."""
+    """The orientation of a turn to the right, rounded to a quarter turn."""
     return _OF_TURN[round(degrees / 90) * 90 % 360]
 
 
@@ -51,12 +51,12 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def stored(image: Image.Image, orientation: int) -> Image.Image:
-    """The upright picture as a camera stores it that asks for an orientation."""
+    """The upright picture as a camera stores it whose files have this orientation."""
     return upright(image, _INVERSE.get(orientation, orientation))
 
 
 def _composed(first: int, then: int) -> int:
-    """The one orientation that does what two do one after the other."""
+    """The one orientation that equals two of them one after the other."""
     corners = Image.frombytes("L", (2, 2), bytes((0, 1, 2, 3)))
     wanted = upright(upright(corners, first), then).tobytes()
     return next(one for one in range(1, 9) if upright(corners, one).tobytes() == wanted)

@@ -1,9 +1,9 @@
-"""A lens' picture made a pinhole's, at the network's size, in one step: which view is taken, and the remap itself.
+"""Rectifies pictures: chooses the pinhole view of a lens, and makes its picture at the network's size in one step.
 
-The view looks along the axis of the lens, so that poses are of the original camera (spherical images have four
-views, each a camera of its own). Its principal point is the middle of its picture, and its pixels are square. A picture
-that is much larger than the view is first shrunk by a whole factor (means over blocks, which costs no interpolation).
-Then every pixel of the view is looked up once, bicubic.
+The view looks along the axis of the lens, so that poses are those of the original camera (an equirectangular image has
+four views; each is a camera of its own). Its principal point is the middle of its picture, and its pixels are square. A
+picture that is much larger than the view is first shrunk by a whole factor (means over blocks). Then each pixel of the
+view is interpolated once (bicubic).
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.projection import Floats
 
 DEFAULT_FOV = 100.0
-"""Degrees across that a rectified picture has at most: beyond it a pinhole stretches its rim more than threefold."""
+"""Largest horizontal field of view of a rectified picture, degrees. A wider pinhole picture is stretched more than
+threefold at its sides."""
 
 SPHERE_VIEWS = {"front": 0.0, "left": -90.0, "right": 90.0, "rear": 180.0}
-"""Ways to look out of a sphere's picture, degrees to the right of its middle."""
+"""Views of an equirectangular image, degrees to the right of its middle."""
 
 _MOST_NARROWED = 1.5  # focal length of the narrowest view that is made to fill its picture, over the widest one's
 
@@ -34,8 +35,8 @@ GREY: Outside = (128, 128, 128)  # what the network sees where the lens saw noth
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole's picture of width x height pixels with square pixels and the principal point in its middle, through
-    which `lens` is looked at."""
+    """A pinhole camera at the place of `lens`, which looks along its axis: width x height square pixels, the
+    principal point in the middle; focal: length in pixels."""
 
     lens: Camera
     width: int
@@ -44,12 +45,12 @@ class View:
 
     @property
     def pinhole(self) -> Camera:
-        """The camera that the rectified picture is of."""
+        """The camera of the rectified picture."""
         return Camera("pinhole", self.width, self.height, self.focal, self.focal, self.width / 2, self.height / 2)
 
     def enlarged(self, long_side: int) -> View:
-        """The same view in more pixels, where the lens' picture has them: a whole multiple of its size whose long side
-        is at most `long_side`."""
+        """The same view with more pixels: the largest whole multiple of its size that is no wider than the lens' picture
+        and whose long side is at most `long_side`."""
         most = min(long_side // max(self.width, self.height), self.lens.width // self.width)
         times = max(most, 1)
         return replace(self, width=times * self.width, height=times * self.height, focal=times * self.focal)
@@ -60,16 +61,16 @@ class View:
         return math.degrees(2 * math.atan(self.width / 2 / self.focal))
 
     def lens_pixels(self) -> Floats:
-        """Where in the lens' picture the centre of each pixel is seen (height, width, 2); NaN where it is not."""
+        """The place in the lens' picture of each pixel's centre (height, width, 2); NaN where it is not seen."""
         column, row = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
         return self._seen_at(np.stack([column, row], -1))
 
     def seen(self) -> NDArray[np.bool_]:
-        """(height, width): which pixels of the rectified picture the lens saw."""
+        """(height, width): True for the pixels of the rectified picture that the lens sees."""
         return np.asarray(np.isfinite(self.lens_pixels()).all(axis=-1))
 
     def is_filled(self) -> bool:
-        """Whether the lens saw all of the rectified picture, by the pixels of its rim."""
+        """Whether the lens sees every pixel at the rim of the rectified picture."""
         across, down = np.arange(self.width) + 0.5, np.arange(self.height) + 0.5
         rows = [np.stack([across, np.full(self.width, y)], -1) for y in (down[0], down[-1])]
         columns = [np.stack([np.full(self.height, x), down], -1) for x in (across[0], across[-1])]
@@ -86,10 +87,10 @@ class View:
 def view_of(lens: Camera, width: int, height: int, fov: float = DEFAULT_FOV) -> View:
     """The widest view of width x height pixels that the lens' picture fills, at most `fov` degrees across.
 
-    A barrel lens sees less above and below than a pinhole that is as wide: such a view would have bands without a
-    picture at its upper and lower rim. They stay where they are the same in every frame, and the network took them for
-    a sign of a car that stands: scale came out two to four times as uneven (README). The view is as wide as the lens
-    where filling it would cost more than a third of that. Raises ValueError where fov is no angle of a pinhole.
+    A barrel lens sees less above and below than a pinhole of the same width, so that the widest view would have empty
+    bands at its upper and lower rim. Such bands are the same in every frame; with them the network's scale was two to
+    four times as uneven (README). Where filling the picture would narrow the view by more than a third, it stays as
+    wide as the lens. Raises ValueError where fov is no field of view of a pinhole.
     """
     if not 10 <= fov <= 150:
         raise ValueError(f"--camera.fov must be 10 to 150 degrees, not {fov:g}")
@@ -114,8 +115,9 @@ def view_of(lens: Camera, width: int, height: int, fov: float = DEFAULT_FOV) -> 
 
 @dataclass(frozen=True, eq=False)
 class Remap:
-    """The look-up of one view, made once: `factor` by which a picture is shrunk first, and for each pixel of the view
-    its place in that (height, width) float32, counted from 0."""
+    """The look-up table of one view. factor: by which a picture is shrunk first; across, down (height, width) float32:
+    the place in the shrunk picture of each pixel of the view, counted from 0; unseen: pixels that the lens does not
+    see."""
 
     view: View
     factor: int
@@ -124,7 +126,8 @@ class Remap:
     unseen: NDArray[np.bool_]
 
     def apply(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB picture of the lens -> the view's, uint8 (height, width, 3); GREY where the lens saw nothing."""
+        """The view's picture, uint8 (height, width, 3), from an RGB picture of the lens; GREY where the lens sees
+        nothing."""
         pixels = np.asarray(image.reduce(self.factor) if self.factor > 1 else image)
         border = cv2.BORDER_WRAP if self.view.lens.model == "equirectangular" else cv2.BORDER_REPLICATE
         out = cv2.remap(pixels, self.across, self.down, cv2.INTER_CUBIC, borderMode=border)
@@ -134,15 +137,15 @@ class Remap:
 
 @lru_cache(maxsize=8)
 def remap_of(view: View) -> Remap:
-    """The look-up of a view; kept, as every segment of a drive asks for it again."""
+    """The look-up table of a view. It is kept, since every segment of a drive needs it."""
     pixels = view.lens_pixels()
     unseen: NDArray[np.bool_] = np.any(np.isnan(pixels), axis=-1)
-    # Source pixels that a pixel of the view steps over, along its rows and columns: typically.
+    # Median distance between neighbouring pixels of the view, in pixels of the source.
     steps = [np.linalg.norm(np.diff(pixels, axis=axis), axis=-1) for axis in (0, 1)]
     typical = float(np.nanmedian(np.concatenate([step.ravel() for step in steps])))
     factor = max(1, round(typical)) if math.isfinite(typical) else 1
     while view.lens.model == "equirectangular" and view.lens.width % factor:
-        factor -= 1  # blocks end at the edge, behind which the first one follows
+        factor -= 1  # whole blocks from edge to edge, which are neighbours
     place = np.where(unseen[..., None], 0.0, pixels) / factor - 0.5
     return Remap(
         view,

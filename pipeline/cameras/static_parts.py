@@ -30,50 +30,50 @@ _DEVIATIONS = 1.2816  # of a normal distribution, within which four fifths of it
 _OUTLINE = 3  # pixels by which a bonnet's outline may be blurred
 _MOVING = 0.5  # share of a part's surroundings that moves
 _STRONG = 60.0  # jump of brightness at a border that no cloud has
-_RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly one of a bonnet
-_MOST = 2.0  # distance beyond which an outline is not surer
-_LOW = 0.9  # of the height: where an outline that does not reach the picture's side must end
-_JUMP = 0.07  # of the height, from one column to the next: there one part of an outline ends
-_UNREST = 0.1  # what a restless pixel below an outline costs it, for each e-fold of restlessness
-_BEND = 0.3  # what a step by one of 64 rows from one column to the next costs an outline
+_RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly the bonnet's
+_MOST = 2.0  # largest distance that counts in the gain of an outline
+_LOW = 0.9  # of the height: an outline that does not reach the side of the picture ends below this
+_JUMP = 0.07  # of the height: a larger step from one column to the next ends a part of an outline
+_UNREST = 0.1  # cost of a restless pixel below an outline, for each factor e of its restlessness
+_BEND = 0.3  # cost of a step of an outline by one of 64 rows from one column to the next
 
 
 @dataclass(frozen=True)
 class StaticParts:
-    """Limits of `find_static_parts`, on colour values 0 to 255."""
+    """Limits of `find_static_parts`; colour values are 0 to 255."""
 
     still: float = 0.3
     """A pixel is still where its deviation over time is below this share of the picture's median one."""
     edge: float = 8.0
-    """Jump of brightness over two pixels, in three of four frames, at a part's border: what stays has a border that
-    stays."""
+    """Least jump of brightness over two pixels at a part's border, which three of four frames must show."""
     border: float = 20.0
-    """The same, as the median along a part's border: the edges of clouds are weaker."""
+    """Least median of this jump along a part's border. The edges of clouds are weaker."""
     smallest: float = 0.002
-    """Parts below this share of the picture are no bonnet, mirror or time stamp."""
+    """Least share of the picture of a mirror, a border or dirt."""
     fewest: int = 24
-    """Frames below which nothing is said."""
+    """Least number of frames; with fewer nothing is found."""
     dim: float = 4.0
-    """Median deviation over time below which a drive is by night or in fog: nothing stands out by standing still."""
+    """Least median deviation over time. In a darker drive, by night or in fog, nothing is found: the world is as still
+    as the car."""
     distance: float = 0.4
-    """Bhattacharyya distance between the colours over time on both sides of a bonnet's outline, at the least."""
+    """Least Bhattacharyya distance between the colours over time above and below a bonnet's outline."""
     sure_distance: float = 1.5
-    """The same, as the median along a part of the outline; more where what is below it is not calm."""
+    """Least median of this distance along a part of the outline; it rises with the unrest below the outline."""
     calm: float = 0.45
-    """Deviation over time of a bonnet with reflections, over the picture's median one; with the shadows of trees and
-    houses it may be more."""
+    """Usual deviation over time of a bonnet with reflections, over the picture's median one. Shadows of trees and
+    houses raise it."""
     supported: float = 0.75
-    """Share of the columns of a bonnet whose outline must have `distance`."""
+    """Least share of the columns of a bonnet in which the outline has `distance`."""
     smallest_bonnet: float = 0.01
-    """Share of the picture that a bonnet has at the least."""
+    """Least share of the picture of a bonnet."""
     highest: float = 0.57
-    """Where a bonnet's outline may lie at the highest, as a share of the picture's height from its top."""
+    """Highest place of a bonnet's outline, as a share of the picture's height from its top."""
 
 
 @dataclass(frozen=True)
 class _Colours:
-    """A pixel's colours over time: median and standard deviation (h, w, 3), of brightness and two differences; edges
-    (h, w): the jump of brightness that most frames have there (`_edges`)."""
+    """The colours of each pixel over time: median and standard deviation (h, w, 3), of brightness and of two colour
+    differences; edges (h, w): the jump of brightness that most frames show there (`_edges`)."""
 
     usual: Floats
     deviation: Floats
@@ -81,7 +81,7 @@ class _Colours:
 
     @property
     def spread(self) -> Floats:
-        """(h, w): over all channels."""
+        """(h, w): standard deviation over all channels."""
         return np.sqrt((self.deviation**2).sum(-1))
 
 
@@ -106,7 +106,7 @@ def find_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -
         return {}
     still = _still_parts(colours, typical, limits)
     bonnet = _bonnet(colours, still, typical, limits)
-    # A calm road looks still as well, just above a bonnet: there its outline decides.
+    # A calm road just above a bonnet may be still, too: near the outline only the outline counts.
     near = ndimage.binary_dilation(bonnet, iterations=_OUTLINE)
     bonnet, still = (
         one.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width] for one in (bonnet, still & ~near)
@@ -126,8 +126,7 @@ def parts_said(parts: Mapping[Part, Mask]) -> str:
 
 
 def _shrunk(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Means over blocks of factor x factor pixels; what is left at the right and the lower rim is repeated to a whole
-    block."""
+    """Means over blocks of factor x factor pixels; the last column and row are repeated to fill the last blocks."""
     if factor == 1:
         return pictures
     height, width = pictures.shape[1:3]
@@ -138,8 +137,8 @@ def _shrunk(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
-    """The colours over time of pictures as they are, or of pictures of equal brightness where the calmest pixels of the
-    lower half are calmer in those: where the exposure follows the scene the bonnet changes with it."""
+    """The colours over time, of the pictures as they are or of pictures scaled to equal brightness: whichever has the
+    calmer pixels in the lower half. An exposure that follows the scene changes the brightness of the bonnet."""
     values = np.ascontiguousarray(np.moveaxis(pictures, 0, -1)).astype(np.float32)  # (h, w, 3, N)
     grey: Floats = values.mean(2, dtype=np.float32)
     level = np.maximum(np.median(grey, axis=(0, 1)), 1.0)
@@ -167,8 +166,8 @@ def _statistics(channel: Floats) -> tuple[Floats, Floats]:
 
 
 def _still_parts(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
-    """Parts that are still and have a border that stays. The sky shows itself for long, too, but what stands in front
-    of it moves, so that it has none; and clouds are surrounded by sky, which is still as they are."""
+    """Parts that are still and whose border is still. The sky is still, too, but its border moves with the houses and
+    trees in front of it; clouds are surrounded by sky, which is as still as they are."""
     still = colours.spread < limits.still * typical
     sharp = still & (colours.edges >= limits.edge)
     letters = ndimage.binary_closing(np.pad(sharp, 3, mode="edge"), np.ones((3, 3), bool))[3:-3, 3:-3]
@@ -186,8 +185,8 @@ def _without_small(masked: Mask, smallest: float) -> Mask:
 
 
 def _bordered(candidates: Mask, still: Mask, edges: Floats, limits: StaticParts) -> Mask:
-    """The connected candidates whose border is an edge in most frames, with something around them that moves, or whose
-    edge is as strong as no cloud's."""
+    """The connected candidates whose border is an edge in most frames, and whose surroundings move or whose edge is
+    stronger than that of any cloud."""
     found = np.zeros_like(still)
     labels, _ = ndimage.label(candidates, np.ones((3, 3), bool))
     for number, place in enumerate(ndimage.find_objects(labels), 1):
@@ -206,8 +205,8 @@ def _bordered(candidates: Mask, still: Mask, edges: Floats, limits: StaticParts)
 
 
 def _bonnet(colours: _Colours, still: Mask, typical: float, limits: StaticParts) -> Mask:
-    """What lies below the line, from one side of the picture or its lower rim to the other, along which the colours
-    over time change most; nothing where they do not change enough along it. still: parts that are found already."""
+    """The area below the line across the picture along which the colours over time change most. The line ends at the
+    sides of the picture or at its lower rim. Empty where the change is too small. still: parts found before."""
     height, width = colours.spread.shape
     distance = _border_distance(colours)
     first = int(limits.highest * height)
@@ -221,16 +220,16 @@ def _bonnet(colours: _Colours, still: Mask, typical: float, limits: StaticParts)
     evidence[top == height] = 0.0
     for run in _runs(top, height):
         inside = np.arange(height)[:, None] >= top[run]
-        # The kerb of a street that runs straight for long stays, too, but the road before it is less calm.
+        # The kerb of a long straight street is still, too, but the road below it is less calm than a bonnet.
         unrest = float(np.median(colours.spread[:, run][inside])) / (limits.calm * typical)
         is_outline = (evidence[run] >= limits.distance).mean() >= limits.supported
         above = still[np.maximum(top[run] - 2, 0), np.arange(run.start, run.stop)]
-        is_lower_rim = unrest > 1 and above.mean() > 0.5  # of a time stamp, with the world below it
+        is_lower_rim = unrest > 1 and above.mean() > 0.5  # the lower edge of another part, above the moving world
         if is_lower_rim or not (is_outline and np.median(evidence[run]) >= limits.sure_distance * max(unrest, 1.0)):
             top[run] = height
     for first, last in _groups(top < height):
         left, right = top[first], top[last - 1]
-        # A line on the road ends in the middle of the picture, an outline at its sides or at its lower rim.
+        # A line on the road may end in the middle of the picture; an outline ends at its sides or at its lower rim.
         if (first > 0 and left < _LOW * height) or (last < width and right < _LOW * height):
             top[first:last] = height
     masked = np.arange(height)[:, None] >= top
@@ -253,8 +252,8 @@ def _groups(inside: Mask) -> list[tuple[int, int]]:
 
 
 def _with_outline(masked: Mask, top: NDArray[np.intp], colours: _Colours) -> Mask:
-    """A bonnet whose outline lies, in each column, where its colours become those of the world. A camera that shakes
-    blurs it: then the bonnet is where it is in half of the frames."""
+    """The bonnet with a finer outline: in each column it lies where the bonnet's colours become those of the world.
+    Where the camera shakes, a pixel belongs to the bonnet if half of the frames show it there."""
     height, width = masked.shape
     reach = max(_OUTLINE, round(_OUTLINE * height / 64))
     column = np.arange(width)
@@ -305,15 +304,15 @@ def _best_path(gain: Floats, bend: float) -> NDArray[np.intp]:
 
 
 def _edges(grey: Floats, usual: Floats) -> Floats:
-    """(h, w): the jump over the two neighbours of a pixel, along rows or columns, that brightness over time (h, w, N)
-    has in three of four frames at least, and that the median picture (h, w, channels) has in a channel as well."""
+    """(h, w): the jump between the two neighbours of a pixel, along rows or columns, that at least three of four frames
+    show in brightness over time (h, w, N), and that a channel of the median picture (h, w, channels) shows as well."""
     rare = grey.shape[-1] // 4
     often = np.partition(_jumps(grey), rare, axis=-1)[..., rare]
     return np.asarray(np.minimum(often, _jumps(usual).max(-1)))
 
 
 def _jumps(values: Floats) -> Floats:
-    """Largest jump over the two neighbours of a pixel, along rows or columns, of values (h, w, n)."""
+    """Largest jump between the two neighbours of a pixel, along rows or columns, of values (h, w, n)."""
     down = np.abs(np.roll(values, -1, 0) - np.roll(values, 1, 0))
     across = np.abs(np.roll(values, -1, 1) - np.roll(values, 1, 1))
     down[[0, -1]] = across[:, [0, -1]] = 0.0

@@ -1,8 +1,9 @@
-"""What pictures themselves say of a lens: how much it bends lines that are straight in the world.
+"""Measures in pictures how much a lens bends lines that are straight in the world.
 
 Plumb lines (Devernay and Faugeras, Straight lines have to be straight, 2001) under the division model with one
 parameter (Fitzgibbon, 2001): a point at distance r from the middle of the picture, half its width = 1, belongs at
-r / (1 + bend r^2) in a pinhole's. Streets are full of straight edges; round things are outliers that pull no way.
+r / (1 + bend r^2) in a pinhole's. Most long edges in streets are straight. Edges that are curved in the world are
+outliers: they bend to all sides, and the cost is robust.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from scipy.sparse.csgraph import connected_components
 
 Floats = NDArray[np.float64]
 
-_LEAST_LENGTH = 0.12  # of an edge that says anything, picture widths
-_FEWEST_EDGES = 40  # of a drive that say anything together
-_STRAIGHT = 0.005  # deviation from a line over an edge's length, of an edge that is one
+_LEAST_LENGTH = 0.12  # of an edge that is used, picture widths
+_FEWEST_EDGES = 40  # of a drive, for a result
+_STRAIGHT = 0.005  # deviation from a line over an edge's length, of a straight edge
 _TURN = np.cos(np.radians(20.0))  # between neighbours on one edge
 _BENDS = np.concatenate([np.arange(-0.9, -0.3, 0.04), np.arange(-0.3, 0.31, 0.02)])
 _EDGE_LOW, _EDGE_HIGH = 60, 150  # of Canny's gradient
@@ -28,9 +29,9 @@ _EDGE_LOW, _EDGE_HIGH = 60, 150  # of Canny's gradient
 
 @dataclass(frozen=True)
 class LineEvidence:
-    """bend: of the division model, negative for a barrel or a fisheye, positive for a pincushion; edges: how many say
-    so; gain: how much less edges deviate from lines with it than without, in logs, 0 for a pinhole; agreement: largest
-    difference between what the halves of the pictures say."""
+    """bend: parameter of the division model, negative for a barrel lens or a fisheye, positive for a pincushion; edges:
+    number of edges; gain: by how much the log cost of the edges' deviations from lines is lower with the bend than
+    without, 0 for a pinhole; agreement: difference between the bends of the two halves of the pictures."""
 
     bend: float
     edges: int
@@ -41,7 +42,7 @@ class LineEvidence:
 def find_bend(pictures: Iterable[NDArray[np.uint8]], mask: NDArray[np.bool_] | None = None) -> LineEvidence | None:
     """How a lens bends lines, from some pictures (h, w, 3) of a drive; None where they show too few long edges.
 
-    mask (h, w): which pixels count; edges beside others are borders of the mask and are left out.
+    mask (h, w): True for pixels that are used. Edges next to other pixels are left out: they are borders of the mask.
     """
     keep = None
     if mask is not None:
@@ -127,7 +128,7 @@ def _is_thin(points: Floats, width: int) -> bool:
 
 
 def _cost(edges: list[Floats]) -> Floats:
-    """(B,) how far edges deviate from lines for each of _BENDS: mean log of what outliers cannot dominate."""
+    """(B,) deviation of edges from lines for each of _BENDS: the mean of a log cost, which outliers do not dominate."""
     costs = np.zeros(len(_BENDS))
     weights = 0.0
     for points in edges:
@@ -158,7 +159,7 @@ def _deviations(points: Floats) -> Floats:
 
 
 def _least(costs: Floats) -> tuple[float, float]:
-    """The bend of the least cost, and how much less it costs than none."""
+    """The bend of the least cost, and the difference of that cost from the cost without a bend."""
     at = int(np.argmin(costs))
     none = float(np.interp(0.0, _BENDS, costs))
     return float(_BENDS[at]), none - float(costs[at])
