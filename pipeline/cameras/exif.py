@@ -44,8 +44,8 @@ def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
 
 
 def exif_time(image: Image.Image) -> int | None:
-    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone; UTC where EXIF
-    has no zone. None where it has no time."""
+    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone (UTC without
+    one). None where EXIF has no time."""
     try:
         block = image.getexif().get_ifd(_EXIF_BLOCK)
         moment = datetime.strptime(_text(block.get(_TAKEN))[:19], "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)

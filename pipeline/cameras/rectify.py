@@ -49,8 +49,8 @@ class View:
         return Camera("pinhole", self.width, self.height, self.focal, self.focal, self.width / 2, self.height / 2)
 
     def enlarged(self, long_side: int) -> View:
-        """The same view with more pixels: the largest whole multiple of its size that is no wider than the lens' picture
-        and whose long side is at most `long_side`."""
+        """The same view with more pixels: the largest whole multiple of its size that is no wider than the lens'
+        picture and whose long side is at most `long_side`."""
         most = min(long_side // max(self.width, self.height), self.lens.width // self.width)
         times = max(most, 1)
         return replace(self, width=times * self.width, height=times * self.height, focal=times * self.focal)
