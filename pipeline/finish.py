@@ -28,7 +28,7 @@ _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
 )
 
-_NOTES_BESIDE = 20  # most notes about files beside a drive in its result
+_NOTES_BESIDE = 20  # a result has at most so many notes about files beside the drive
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Reconstruction:
 
 
 def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Sequence[str] = ()) -> StagedDrive:
-    """All that the stages after the network need, with frames by their numbers in the drive. noted: notes on the whole
-    input; those about the drive's folder and the folders beside it are kept."""
+    """The data that the stages after the network need, with the numbers of frames in the drive. noted: notes on the
+    whole input; those about the drive's folder and the folders beside it are kept."""
     numbers = task.numbers
     loops = tuple(
         replace(
@@ -71,7 +71,8 @@ def staged_drive(task: DriveTask, outcome: Outcome, config: RunConfig, noted: Se
 
 
 def facts_of(task: DriveTask, notes: Sequence[str] = ()) -> DriveFacts:
-    """What the result says about its input: every fact of the drive that has the same name there. notes: more notes."""
+    """The facts about the input that a result contains: every field of the drive that DriveFacts has under the same
+    name. notes: more notes."""
     drive = task.drive
     of_drive = {one.name: getattr(drive, one.name) for one in fields(DriveFacts) if hasattr(drive, one.name)}
     differs = {
@@ -164,7 +165,7 @@ def _refined(frames: StagedFrames, config: RunConfig, reporter: Reporter) -> Ref
 def _verdict_of_geometry(
     facts: DriveFacts, frames: StagedFrames, join: JoinedDrive, config: RunConfig, refined: Refined | None
 ) -> Verdict:
-    """What joining, adjusted windows and straight lines say of the result, without the images."""
+    """The verdict from joining, adjusted windows and straight lines, without the images."""
     is_calibrated = facts.camera is not None and facts.camera.origin == "calibration"
     instants = range(facts.frame_count // facts.camera_count)
     of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)

@@ -1,4 +1,5 @@
-"""Finds the loops of a drive for the forward stage with the back end's detector; the two do not know each other."""
+"""Finds the loops of a drive for the forward stage, with the back end's detector: the two stages do not import each
+other."""
 
 from __future__ import annotations
 

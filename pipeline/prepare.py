@@ -61,7 +61,7 @@ def resolve_settings(config: RunConfig, model: ModelConfig) -> RunConfig:
 def make_task(
     drive: Drive, config: RunConfig, model: ModelConfig, scanned: Callable[[int], None] = lambda frames: None
 ) -> DriveTask:
-    """What the network has to do for a drive: the frames that are used, the chunks, the size of frames.
+    """The network's task for a drive: the frames that are used, the chunks, the size of frames.
 
     With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). Of a drive of several
     cameras it chooses and cuts instants: the frames of all cameras of an instant are used, left out and put into chunks
@@ -113,7 +113,7 @@ def _kept_and_chunks(
 
 
 def worker_job(config: RunConfig, output: str) -> WorkerJob:
-    """What every rank needs to know. config: resolved settings."""
+    """The job of the ranks. config: resolved settings."""
     return WorkerJob(
         network=config.network,
         settings=ForwardSettings(config.memory_scope, config.orthogonalise_precision, config.max_bad_share),

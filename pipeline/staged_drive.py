@@ -1,4 +1,4 @@
-"""A drive whose chunks are all staged, with all that is needed to join and publish it again without its input."""
+"""A drive whose chunks are all staged, with the data that are needed to join and publish it without its input."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class JoinedDrive:
     rig_from_camera: NDArray[np.float64] | None = None
 
     def rig_said(self, facts: DriveFacts) -> dict[str, object]:
-        """What a result says of where its cameras sit, for the manifest; nothing of one camera."""
+        """The cameras' poses on the car, for the manifest; empty for one camera."""
         if facts.rig is None or self.rig_from_camera is None:
             return {}
         cameras = [
@@ -160,8 +160,8 @@ class JoinedDrive:
 
 
 def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> StagedFrames:
-    """Where the drive's chunks and tracks are staged, with its camera and masks. Raises CalibrationError for masks that
-    cannot be read; StorageError."""
+    """The drive's staged chunks and tracks, with its camera and masks. Raises CalibrationError for masks that cannot be
+    read; StorageError."""
     facts = staged.facts
     folder = attempt_uri(output, facts.drive_id, staged.attempt)
     raw = StagedChunks(folder, staged.chunk_count, staged.kept)
@@ -251,7 +251,7 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
 
 
 def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkMasks:
-    """The pixels of the network's pictures that count: those that the lens sees, without those that are masked."""
+    """The pixels of the network's pictures that are used: those that the lens sees, without the masked ones."""
     view = facts.camera.view(facts.net_width, facts.net_height) if facts.camera else None
     seen = None if view is None else view.seen()
     if asked is None:
@@ -289,13 +289,13 @@ def remove_staging(output: str, drive_id: str) -> None:
     folder = storage.join(output, STAGING_FOLDER, storage.check_drive_id(drive_id))
     storage.remove_below(folder, [path for path in storage.list_below(folder) if is_staged_file(path)])
     if storage.is_local(folder):
-        with contextlib.suppress(OSError):  # other drives have predictions there
+        with contextlib.suppress(OSError):  # not empty: other drives have predictions there
             os.rmdir(storage.join(output, STAGING_FOLDER))
 
 
 def clear_staging(output: str, drive_id: str, guard: Guard) -> None:
-    """What a try that came to nothing left staged, unless it is not this process's any more to remove (guard raises),
-    or an earlier result's, kept on request. A store that does not answer ends it without a word."""
+    """Remove the staged files of a failed try, unless another run has the drive now (guard raises), or they belong to
+    an earlier result with kept predictions. Errors of the store are ignored."""
     with contextlib.suppress(PipelineError):
         guard()
         if not has_staged_drive(output, drive_id):

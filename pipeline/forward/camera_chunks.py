@@ -1,4 +1,4 @@
-"""Staged chunks seen through the one camera of their drive, with what is masked taken out."""
+"""The staged chunks of a drive with the drive's one camera, and without masked pixels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Loop chunks: two windows of frames of a place seen twice, predicted jointly and summed like any other chunk.
 
-A `LoopFinder` that the caller brings decides which places those are. Here its descriptors are made from the encoder's
+The caller gives a `LoopFinder`, which decides which places those are. Here its descriptors are made from the encoder's
 tokens and gathered over the ranks, and its loop chunks are divided among the ranks.
 """
 
@@ -28,7 +28,7 @@ class LoopChunk:
 
 
 class LoopFinder(Protocol):
-    """Finds places seen twice. Must be picklable and give equal answers to equal questions on every rank."""
+    """Finds places seen twice. It must be picklable, and give equal results for equal arguments on every rank."""
 
     def describe(
         self, tokens: NDArray[np.float32], grid: tuple[int, int], images: NDArray[np.uint8]

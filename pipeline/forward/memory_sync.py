@@ -22,7 +22,7 @@ from models.fast_weights import FastWeights
 
 @dataclass(frozen=True)
 class Barrier:
-    """What all ranks know after a sum: the step over all chunks, how many ranks failed, their bad frames."""
+    """The result of a sum, equal on all ranks: the step over all chunks, the numbers of failed ranks and bad frames."""
 
     step: FastWeights | None
     failed_ranks: int
@@ -36,7 +36,7 @@ class MemorySync(Protocol):
     world_size: int
 
     def sum(self, step: FastWeights | None, *, failed: bool, bad_frames: int = 0) -> Barrier:
-        """Sum a rank's step (None: no memory here), its failure and its bad frames over the group."""
+        """Sum over the group: a rank's step (None: there is no memory here), its failure, its number of bad frames."""
         ...
 
     def broadcast(self, text: str) -> str:
@@ -44,12 +44,12 @@ class MemorySync(Protocol):
         ...
 
     def gather(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows (n, D) of every rank, one rank's after another's, on every rank; a rank may have none."""
+        """The rows (n, D) of all ranks, in the order of ranks, on every rank; a rank may have none."""
         ...
 
 
 class LocalSync:
-    """For one process, which holds all chunks: its own sum is the sum of all."""
+    """For a single process with all chunks: its own sum is the sum over all."""
 
     rank = 0
     world_size = 1

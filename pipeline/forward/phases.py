@@ -6,7 +6,7 @@
     phase 1..    read the memory -> layers up to the next one -> its step ...
     last         read the last memory -> heads -> stage the prediction
 
-The same numbers as `Reconstructor.forward_drive`, which is the plain twin.
+The numbers are those of `Reconstructor.forward_drive`, which is the plain twin.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DroppedDrive(DriveError):
 
 @dataclass(frozen=True)
 class DriveShare:
-    """A rank's part of one drive: its chunk numbers, the frames of each, and which frames it answers for.
+    """A rank's part of one drive: its chunk numbers, the frames of each, and the frames whose errors it reports.
 
     Frames are counted among those that are in chunks; numbers: which frames of the drive those are, None: all.
     """
@@ -63,7 +63,7 @@ class DriveShare:
     cameras: int = 1
 
     def number_of(self, frame: int) -> int:
-        """A frame as users count it, in the whole drive."""
+        """The number of a frame in the whole drive, as users count it."""
         return frame if self.numbers is None else self.numbers[frame]
 
 
@@ -139,7 +139,7 @@ class DrivePhases:
     # -- between barriers -----------------------------------------------------------------------------------
 
     def _to_barrier(self, share: DriveShare, chunks: Iterable[WaitingChunk], segment: int) -> Barrier:
-        """Every chunk up to the memory at the segment's end; then the sum over all ranks."""
+        """Run every chunk up to the memory at the segment's end; then sum over all ranks."""
         total = self._zero_step(segment)
         bad = 0
         failure: Exception | None = None
@@ -227,7 +227,7 @@ class DrivePhases:
             yield chunk
 
     def _arriving(self, share: DriveShare, windows: Iterable[ChunkWindow]) -> Iterable[WaitingChunk]:
-        """Chunks as their frames come in; a frame shared with the chunk before is not encoded again."""
+        """Chunks as their frames arrive; a frame that is shared with the chunk before is not encoded again."""
         for arrived in self.waiting(windows_ahead(windows, share.chunk_frames, self.copies)):
             number, images, ok, reasons = arrived.window
             frames = share.chunk_frames[number]
@@ -244,7 +244,7 @@ class DrivePhases:
             yield WaitingChunk(number, frames, state, images, ok, reasons)
 
     def _describe(self) -> None:
-        """Descriptors of the frames encoded last, whose tokens have come to the host while a chunk was computed."""
+        """Make the descriptors of the frames that were encoded last: their tokens were copied to the host meanwhile."""
         if self._undescribed is None:
             return
         assert self.finder is not None
@@ -256,7 +256,7 @@ class DrivePhases:
         self._descriptors.add(frames, rows, [bool(ok[i]) for i in new])
 
     def _loop_chunks(self, share: DriveShare, places: Iterable[int]) -> Iterable[WaitingChunk]:
-        """The loop chunks at these places of the list, their frames read once more."""
+        """The loop chunks at these places of the list; their frames are read again."""
         assert self.read_frames is not None
         for place in places:
             frames = self._loops[place].frames
@@ -275,8 +275,8 @@ class DrivePhases:
         chunks: Iterable[WaitingChunk],
         stage: Callable[[int, ChunkPrediction], None],
     ) -> None:
-        """Cameras and depth of every chunk, staged in the background; then a last barrier, after which all chunks of
-        all ranks are staged."""
+        """Compute cameras and depth of every chunk, and stage them in the background. After the last barrier, all
+        chunks of all ranks are staged."""
         failure: Exception | None = None
 
         def stage_one(numbers: Tensor, values: OnHost, chunk: WaitingChunk) -> None:
@@ -307,11 +307,11 @@ class DrivePhases:
     def _survivable(error: Exception) -> Exception:
         """The error, if the process can go on to the next drive after it; else it is raised."""
         if _device_is_lost(error):
-            raise error  # only a new process gets a working device back
+            raise error  # the device works again only in a new process
         return error
 
     def _check(self, share: DriveShare, barrier: Barrier) -> None:
-        """All ranks see the same barrier and decide alike."""
+        """Raise DroppedDrive if the drive failed. All ranks have the same values, so all decide the same."""
         if barrier.failed_ranks:
             raise DroppedDrive(f"drive {share.drive_id}: {barrier.failed_ranks} other ranks failed")
         if barrier.bad_frames > self.settings.max_bad_share * share.frame_count:
@@ -331,7 +331,7 @@ class DrivePhases:
 
 
 def to_time_order(prediction: Prediction, chunk: WaitingChunk, share: DriveShare) -> ChunkPrediction:
-    """A prediction in the network's order -> what is staged. Raises DriveError where it is not finite."""
+    """Convert a prediction from the network's order to the staged form. Raises DriveError where it is not finite."""
     images = chunk.images
     assert images is not None
     order = np.argsort(prediction.frame_index.numpy())

@@ -1,4 +1,4 @@
-"""The rank's loop: every planned drive through its phases. Runs in a TorchTrainer group or in the driver.
+"""The loop of a rank, which passes every planned drive through its phases, in a TorchTrainer group or in the driver.
 
 In: RankFrames (plan and ordered stream of frames). Out: staged predictions and events.
 """
@@ -46,7 +46,7 @@ def run_rank(
     events: EventSink,
     workers_here: int = 1,
 ) -> None:
-    """All drives of the plan on one rank. A drive that fails is dropped by all ranks; the next goes on.
+    """Process all drives of the plan on one rank. If a drive fails, all ranks drop it and continue with the next one.
 
     workers_here: ranks on this machine, which share its memory.
     """
@@ -144,7 +144,7 @@ class _Rank:
         )
 
     def _drop(self, drive_id: str, folder: str, dropped: DroppedDrive) -> None:
-        """Tell why the drive was dropped, and remove what was staged of it."""
+        """Report why the drive was dropped, and remove its staged files."""
         cause = dropped.__cause__
         knows = cause is not None or dropped.names_frames
         self.events.send(Dropped(drive_id, self.sync.rank, str(dropped), knows, _is_lasting(cause)))
@@ -155,18 +155,18 @@ class _Rank:
                 storage.remove_tree(folder)  # the folder of this attempt only
 
     def _send_once(self, event: Event) -> None:
-        """Send what concerns the whole group: from rank 0 only."""
+        """Send an event that concerns the whole group: only rank 0 sends it."""
         if self.sync.rank == 0:
             self.events.send(event)
 
 
 def _is_lasting(cause: BaseException | None) -> bool:
-    """Whether another try at the drive would end alike: its data or the network's numbers, no store or machine."""
+    """Whether another try would fail too: the cause is the drive's data or the network, not a store or a machine."""
     return cause is None or not is_retryable(cause)
 
 
 class ActorSink:
-    """Events to an EventQueue actor of the driver, without waiting for it; questions wait for the driver's answer."""
+    """Sends events to the driver's EventQueue actor without waiting; a question waits for the driver's answer."""
 
     def __init__(self, actor: ActorHandle) -> None:
         self.actor = actor
@@ -188,7 +188,7 @@ class ActorSink:
 
 
 class RankConfig(TypedDict):
-    """What TorchTrainer hands to every rank."""
+    """The configuration that TorchTrainer gives to every rank."""
 
     job: WorkerJob
     events: ActorHandle
@@ -196,7 +196,7 @@ class RankConfig(TypedDict):
 
 
 def train_loop(config: RankConfig) -> None:
-    """What TorchTrainer runs on every rank."""
+    """The function that TorchTrainer runs on every rank."""
     device = ray.train.torch.get_device() if config["use_gpu"] else torch.device("cpu")
     frames = ray.train.get_dataset_shard("frames")
     sink = ActorSink(config["events"])
@@ -209,6 +209,6 @@ def train_loop(config: RankConfig) -> None:
 
 
 def run_here(job: WorkerJob, frames: RankFrames, events: EventSink, device: torch.device) -> None:
-    """The same loop in this process, alone: no group to start, so it begins at once."""
+    """The same loop as a single rank in this process, without the start of a group."""
     with storage.held_root(job.output, make=False):
         run_rank(job, frames, LocalSync(), device, events)
