@@ -7,7 +7,7 @@ the thing or of what lies behind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -28,20 +28,26 @@ _MISSED = 2.5  # pixels of the tracked picture that a held-back track may miss b
 @dataclass(frozen=True, eq=False)
 class DepthRatios:
     """Observations (n,): frame; place (n, 2), from -1 to 1 over the grid; log of triangulated over network's depth, NaN
-    where it says nothing."""
+    where it says nothing; log of the network's depth."""
 
     frame: NDArray[np.int64]
     places: Array
     log_ratio: Array
+    log_depth: Array
+
+    @staticmethod
+    def none() -> DepthRatios:
+        """No observation."""
+        return DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
     def known(self) -> DepthRatios:
         """Those that say something."""
         rows = np.isfinite(self.log_ratio)
-        return DepthRatios(self.frame[rows], self.places[rows], self.log_ratio[rows])
+        return DepthRatios(self.frame[rows], self.places[rows], self.log_ratio[rows], self.log_depth[rows])
 
     def without(self, drift: Array) -> DepthRatios:
         """With each frame's log scale (F,) taken off."""
-        return DepthRatios(self.frame, self.places, self.log_ratio - drift[self.frame])
+        return replace(self, log_ratio=self.log_ratio - drift[self.frame])
 
 
 def smooth_log_depth(depth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,7 +82,7 @@ def witness_ratios(
     """Of tracks that were held back, triangulated by the adjusted cameras (F, 4, 4), camera (4,)."""
     witness = witness.at_least(3)
     if not len(witness):
-        return DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+        return DepthRatios.none()
     _, point = np.unique(witness.track, return_inverse=True)
     frame = np.searchsorted(frame_index, witness.frame)
     points, angle = triangulate(cam_from_window, camera, frame, point, witness.xy)
@@ -100,5 +106,6 @@ def _ratios(
 ) -> DepthRatios:
     places = 2 * grid.from_source(xy) / (grid.width, grid.height) - 1
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.log(z) - grid.sample(log_depth, frame, xy)
-    return DepthRatios(frame, places, np.where(good & np.isfinite(ratio), ratio, np.nan))
+        dense = grid.sample(log_depth, frame, xy)
+        ratio = np.log(z) - dense
+    return DepthRatios(frame, places, np.where(good & np.isfinite(ratio), ratio, np.nan), dense)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.refine.problem import inverse
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.two_view import sampson
 
@@ -61,7 +62,7 @@ def collect_evidence(
     cameras: Array,
     usable: NDArray[np.bool_],
     tracks: Tracks,
-    log_depth: Array,
+    log_depth: Array | None,
     picture_scale: float,
     first_place: int = 0,
 ) -> list[PairEvidence]:
@@ -72,13 +73,15 @@ def collect_evidence(
         cameras: (N, 4) fx fy cx cy in source pixels.
         usable: (N,) whether the frame has a pose of its own.
         tracks: of these frames, held back from adjustment.
-        log_depth: (rows of tracks,) log of dense depth in world units there, NaN where unknown.
+        log_depth: (rows of tracks,) log of dense depth in world units there, NaN where unknown; None: cameras alone
+            are judged.
         picture_scale: source pixels in a pixel of the tracked picture, at least 1.
     """
     count = len(world_from_camera)
     order = np.lexsort((tracks.track, tracks.frame))
     frame, number = tracks.frame[order] - first_place, tracks.track[order]
-    xy, dense = tracks.xy[order], log_depth[order]
+    xy, dense = tracks.xy[order], None if log_depth is None else log_depth[order]
+    camera_from_world = inverse(world_from_camera)
     begin = np.searchsorted(frame, np.arange(count + 1))
     pairs: list[PairEvidence] = []
     behind: tuple[NDArray[np.int64], Array] | None = None
@@ -93,9 +96,10 @@ def collect_evidence(
         distance = share = depth = spread = scale = error = float("nan")
         behind = waiting.pop(i, None)
         if judged:
-            relative = np.linalg.inv(world_from_camera[j]) @ world_from_camera[i]
+            relative = camera_from_world[j] @ world_from_camera[i]
             off = sampson(a, b, relative, cameras[i], cameras[j])
             distance, share = float(np.median(off)), float((off < CLOSE * picture_scale).mean())
+        if judged and dense is not None:
             z_i, z_j, good = _depths(a, b, relative, cameras[i], cameras[j])
             good &= off < 2 * CLOSE * picture_scale
             waiting[j] = (common[good], np.log(z_j[good]))

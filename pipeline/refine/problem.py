@@ -68,35 +68,40 @@ class Problem:
 def project(problem: Problem) -> tuple[Array, Array]:
     """Reprojection errors (M, 2), pixels, projected minus seen, and depths z (M,)."""
     local = local_of(problem)
-    z = np.where(local[:, 2] > _NEAR, local[:, 2], np.nan)
-    return problem.camera[:2] * local[:, :2] / z[:, None] + problem.camera[2:] - problem.xy, local[:, 2]
+    z = np.where(local[2] > _NEAR, local[2], np.nan)
+    return (problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None]).T - problem.xy, local[2]
 
 
 def local_of(problem: Problem) -> Array:
-    """(M, 3): each observation's point in the axes of its camera."""
-    pose = problem.cam_from_window[problem.frame]
-    return np.asarray(np.einsum("mij,mj->mi", pose[:, :3, :3], problem.points[problem.point]) + pose[:, :3, 3])
+    """(3, M): each observation's point in the axes of its camera."""
+    poses = problem.cam_from_window[:, :3].reshape(-1, 12).T[:, problem.frame].reshape(3, 4, -1)
+    x, y, z = problem.points.T[:, problem.point]
+    return np.asarray(poses[:, 0] * x + poses[:, 1] * y + poses[:, 2] * z + poses[:, 3])
 
 
 def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """(M, 3) residuals in deviations: x, y, log depth (0 where unknown), and which rows (M,) are in front."""
+    """(3, M) residuals in deviations: x, y, log depth (0 where unknown), and which points (M,) are in front; local
+    (3, M) of `local_of`."""
     sigmas = problem.sigmas
-    front = local[:, 2] > _NEAR
-    z = np.where(front, local[:, 2], 1.0)
-    pixel = (problem.camera[:2] * local[:, :2] / z[:, None] + problem.camera[2:] - problem.xy) / sigmas.pixel
-    depth = (np.log(z) - problem.log_depth - problem.log_scale[problem.frame]) / sigmas.depth
-    return np.concatenate([pixel, np.nan_to_num(depth, nan=0.0)[:, None]], 1), front
+    front = local[2] > _NEAR
+    z = np.where(front, local[2], 1.0)
+    answer = np.empty_like(local)
+    answer[:2] = problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None] - problem.xy.T
+    answer[:2] /= sigmas.pixel
+    answer[2] = (np.log(z) - problem.log_depth - problem.log_scale[problem.frame]) / sigmas.depth
+    answer[2, np.isnan(answer[2])] = 0.0
+    return answer, front
 
 
 def robust(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> tuple[Array, float]:
-    """Weights (M, 3) of Cauchy's loss, 0 behind the camera, and the loss summed."""
+    """Weights (2, M), of pixels and of depth, by Cauchy's loss, 0 behind the camera; and the loss summed."""
     limit = problem.sigmas.robust**2
-    squared = np.stack([(residual[:, :2] ** 2).sum(1), residual[:, 2] ** 2 / 4], 1)
-    squared[~front, 0], squared[~front, 1] = _BEHIND**2, 0.0
+    squared = np.stack([residual[0] ** 2 + residual[1] ** 2, residual[2] ** 2 / 4])
+    squared[0, ~front], squared[1, ~front] = _BEHIND**2, 0.0
     weight = 1 / (1 + squared / limit)
-    weight[~front] = 0
-    loss = float(limit * np.log1p(squared / limit).sum(0) @ np.array([1.0, 4.0]))
-    return weight[:, [0, 0, 1]], loss
+    weight[:, ~front] = 0
+    loss = limit * np.log1p(squared / limit).sum(1)
+    return weight, float(loss[0] + 4 * loss[1])
 
 
 def priors(problem: Problem) -> tuple[Array, Array, Array]:
@@ -133,6 +138,11 @@ def inverse(poses: Array) -> Array:
 def cost_of(problem: Problem) -> float:
     """What adjustment makes small."""
     residual, front = residuals(problem, local_of(problem))
+    return cost_from(problem, residual, front)
+
+
+def cost_from(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> float:
+    """The same, from its residuals."""
     _, loss = robust(problem, residual, front)
     total = loss + sum(float((part**2).sum()) for part in priors(problem))
     focal = np.log(problem.camera[0] / problem.camera_start[0]) / problem.sigmas.focal

@@ -24,9 +24,9 @@ from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
 
-_FOCAL_STEPS = (5, 5, 12)
+_FOCAL_STEPS = (4, 4, 7)
 _FOCAL_TRIES = 3  # each from the focal length of the one before, with the tracks that then fit
-_SETTLED_FOCAL = 0.5  # share of its deviation by which a focal length may change that is not tried again
+_SETTLED_FOCAL = 1.0  # share of its deviation by which a focal length may change that is not tried again
 _USABLE_FOCAL = 0.15  # deviation of its log beyond which a window does not know the focal length
 
 
@@ -152,8 +152,7 @@ def _judged(
     places = np.searchsorted(window.frame_index, witness.frame)
     local = Tracks(witness.track, places, witness.xy)
     cameras = np.tile(camera, (len(window.frame_index), 1))
-    unknown = np.full(len(local), np.nan)
-    return collect_evidence(window_from_camera, cameras, window.ok, local, unknown, picture_scale)
+    return collect_evidence(window_from_camera, cameras, window.ok, local, None, picture_scale)
 
 
 def _is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 _LIMITS = (20.0, 6.0, 2.5)  # pixels that a track may miss by in each round
 _FOCAL_LIMITS = (20.0, 6.0, 1.5)  # the same where a focal length is looked for: a few pixels of a wrong track bend it
-_STEPS = (5, 5, 10)
+_STEPS = (5, 4, 6)
 _SETTLED, _CREEPING = 1e-4, 1e-7  # share of the cost below which a step ends a round; a focal length creeps
 _PARALLAX = 0.3  # degrees: a track with less says nothing of its depth
 _FOCAL_PARALLAX = 1.0  # the same where a focal length is looked for

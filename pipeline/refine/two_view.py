@@ -16,12 +16,19 @@ Array = NDArray[np.float64]
 
 _NOISE = 0.7  # pixels: of a track between two pictures
 _UNMOVED = 1e-12  # length of a shift that is none
+_ASKED = 60  # tracks that decide which of the poses of an essential matrix sees them in front of both cameras
 _FEWEST = 30  # tracks below which a pair of pictures gives no pose
 
 
 def calibration(camera: Array) -> Array:
     """(3, 3) of fx fy cx cy."""
     return np.array([[camera[0], 0, camera[2]], [0, camera[1], camera[3]], [0, 0, 1.0]])
+
+
+def uncalibration(camera: Array) -> Array:
+    """(3, 3): the inverse of `calibration`."""
+    fx, fy, cx, cy = camera
+    return np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1.0]])
 
 
 def fundamental(second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
@@ -33,9 +40,7 @@ def fundamental(second_from_first: Array, camera_first: Array, camera_second: Ar
         return np.zeros((3, 3))
     x, y, z = shift / length
     essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
-    return np.asarray(
-        np.linalg.inv(calibration(camera_second)).T @ essential @ np.linalg.inv(calibration(camera_first))
-    )
+    return np.asarray(uncalibration(camera_second).T @ essential @ uncalibration(camera_first))
 
 
 def sampson(first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
@@ -44,9 +49,7 @@ def sampson(first: Array, second: Array, second_from_first: Array, camera_first:
     a = np.concatenate([first, np.ones((len(first), 1))], 1)
     b = np.concatenate([second, np.ones((len(second), 1))], 1)
     if np.linalg.norm(second_from_first[:3, 3]) < _UNMOVED:
-        turned = (
-            a @ (calibration(camera_second) @ second_from_first[:3, :3] @ np.linalg.inv(calibration(camera_first))).T
-        )
+        turned = a @ (calibration(camera_second) @ second_from_first[:3, :3] @ uncalibration(camera_first)).T
         return np.asarray(np.linalg.norm(turned[:, :2] / turned[:, 2:] - second, axis=1))
     lines = fundamental(second_from_first, camera_first, camera_second)
     in_second, in_first = a @ lines.T, b @ lines
@@ -76,10 +79,14 @@ def two_view_pose(first: Array, second: Array, camera: Array) -> TwoView | None:
         essential, inside = cv2.findEssentialMat(normal[0], normal[1], identity, cv2.USAC_MAGSAC, 0.999, threshold)
         if essential is None or essential.shape[0] < 3 or inside is None:
             return None
-        mask = inside.copy()
-        count, rotation, direction, _ = cv2.recoverPose(essential[:3], normal[0], normal[1], identity, mask=mask)
+        agreed = np.flatnonzero(inside)
+        some = agreed[:: max(len(agreed) // _ASKED, 1)]  # which of four poses it is a few tracks tell
+        mask = np.ones((len(some), 1), np.uint8)
+        count, rotation, direction, _ = cv2.recoverPose(
+            essential[:3], normal[0][some], normal[1][some], identity, mask=mask
+        )
     except cv2.error:  # a sample without a model fails an assertion there, on rare pairs of good pictures
         return None
-    if count < _FEWEST // 2:
+    if count * len(agreed) < _FEWEST // 2 * len(some):
         return None
     return TwoView(np.asarray(rotation), np.asarray(direction).ravel(), float(inside.astype(bool).mean()))

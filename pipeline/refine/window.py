@@ -44,15 +44,15 @@ class Window:
 def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, ...]:
     """Which chunks (half-open ranges of chunk numbers) make up each window.
 
-    A window has as many chunks as fit into `frames`, one at least; neighbouring windows share half of them, or, where
-    a window is one chunk, what the chunks share. The last window ends with the last chunk.
+    A window has as many chunks as fit into `frames`, one at least; neighbouring windows share a third of them, or,
+    where a window is one chunk, what the chunks share. The last window ends with the last chunk.
     """
     if not chunks:
         return ()
     count = 1
     while count < len(chunks) and chunks[count].stop - chunks[0].start <= frames:
         count += 1
-    step = max(count // 2, 1) if count > 1 else 1
+    step = max(count - max(round(count / 3), 1), 1)
     windows = [range(start, start + count) for start in range(0, max(len(chunks) - count, 0) + 1, step)]
     if windows[-1].stop < len(chunks):
         windows.append(range(len(chunks) - count, len(chunks)))

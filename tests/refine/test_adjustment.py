@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.refine import adjustment
 from pipeline.refine.adjustment import adjust
+from pipeline.refine.normal_equations import Layout
 from pipeline.refine.problem import Problem, Sigmas, cost_of, inverse, project
 from pipeline.refine.refinement import adjust_window
 from tests.refine.scene import CAMERA, drive, turned_apart
@@ -24,8 +25,8 @@ def problem() -> Problem:
 
 def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
     """The normal equations' right side equals half the cost's derivative by every unknown of frame 3 and the focal."""
-    gather = adjustment._Gather.of(problem)
-    gradient = adjustment._System.of(problem, gather).gradient
+    state = adjustment._State.of(problem)
+    gradient = state.equations(Layout.of(problem)).gradient
     size = problem.frames * 7 + 1
     for place in [*range(21, 28), size - 1]:
         step = np.zeros(size)

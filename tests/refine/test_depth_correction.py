@@ -21,7 +21,7 @@ def ratios(seed: int, bend: float = 0.0, wave: float = 0.0, astray: float = 0.0,
     log_ratio = np.log(1.3) + bend * places[:, 0] + wave * np.sin(frame / 2) + rng.normal(0, 0.05, count)
     lost = rng.random(count) < astray
     log_ratio[lost] += rng.uniform(0, 2, int(lost.sum())) * (places[lost, 0] > 0)
-    return DepthRatios(frame, places, log_ratio)
+    return DepthRatios(frame, places, log_ratio, np.zeros(count))
 
 
 def left(bend: float, wave: float, astray: float = 0.0) -> tuple[float, Array]:
@@ -51,7 +51,7 @@ def test_tracks_that_went_astray_do_not_bend_depth() -> None:
 
 
 def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_its_scale() -> None:
-    none = DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+    none = DepthRatios.none()
     log_scale, coefficients = fit_depth(ratios(0, bend=0.3), none, FRAMES)
     assert not coefficients.any() and np.allclose(log_scale, np.log(1.3), atol=0.03)
     log_scale, coefficients = fit_depth(none, none, FRAMES)
@@ -59,10 +59,26 @@ def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_its_scal
 
 
 def test_a_drift_from_frame_to_frame_is_followed_where_it_is_asked_for() -> None:
-    none = DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0))
+    none = DepthRatios.none()
     _, coefficients = fit_depth(ratios(0, wave=0.2), none, FRAMES, each_frame=True)
     assert np.corrcoef(coefficients[:, 0], np.sin(np.arange(FRAMES) / 2))[0, 1] > 0.95
     assert not coefficients[:, 1:].any()
+
+
+def test_depth_that_is_too_unlike_between_near_and_far_is_made_alike() -> None:
+    """The network's log depth runs 1.5 times as far as the true one; holes of the depth stay holes."""
+
+    def seen(seed: int, count: int) -> DepthRatios:
+        rng = np.random.default_rng(seed)
+        log_depth = rng.uniform(0, 3, count)
+        ratio = log_depth / 1.5 - log_depth + 1.0 + rng.normal(0, 0.03, count)
+        return DepthRatios(rng.integers(0, FRAMES, count), rng.uniform(-1, 1, (count, 2)), ratio, log_depth)
+
+    log_scale, coefficients = fit_depth(seen(0, 1800), seen(1, 300), FRAMES)
+    depth = np.exp(np.linspace(0.3, 2.7, 24, dtype=np.float32)).reshape(1, 4, 6).repeat(FRAMES, 0)
+    depth[:, 0, 0] = np.nan
+    found = np.log(corrected(depth, log_scale, coefficients)) - (np.log(depth) / 1.5 + 1.0)
+    assert np.isnan(found[:, 0, 0]).all() and np.nanmax(np.abs(found)) < 0.12
 
 
 def test_depth_at_the_border_of_a_thing_says_nothing() -> None:

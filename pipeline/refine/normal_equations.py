@@ -1,0 +1,280 @@
+"""Normal equations of a window's bundle adjustment, points eliminated by the Schur complement.
+
+Triggs et al., "Bundle Adjustment: A Modern Synthesis" (2000), section 6. Every quantity of an observation is a row of
+an array whose last axis runs over observations, so that each operation is one pass over memory; what is summed over a
+frame or over pairs of frames is a matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from pipeline.refine.problem import Problem, priors, relative_of, robust, shift_sigma
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+UNKNOWNS = 7  # of a frame: turn 3, shift 3, log scale of its depth
+_LENGTHS = (6, 20)  # tracks are eliminated in groups of like length: short ones touch few frames
+_PAIRS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))  # the lower triangle of a point's matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What stays while a problem is solved: groups of points, rows of each frame (by_frame (M,) cut at bounds (F+1,)),
+    first rows of points (P,)."""
+
+    groups: list[_Group]
+    by_frame: Ints
+    bounds: Ints
+    starts: Ints
+
+    @staticmethod
+    def of(problem: Problem) -> Layout:
+        """Of a problem each point of which is seen."""
+        by_frame = np.argsort(problem.frame, kind="stable")
+        bounds = np.searchsorted(problem.frame[by_frame], np.arange(problem.frames + 1))
+        starts = np.flatnonzero(np.diff(problem.point, prepend=-1))
+        return Layout(_groups(problem, starts), by_frame, bounds, starts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Points whose tracks begin alike and are of like length: rows of observations, their place in the group."""
+
+    rows: Ints
+    points: Ints
+    place: Ints
+    frame: Ints
+    first: int
+    width: int
+
+
+def _groups(problem: Problem, starts: Ints) -> list[_Group]:
+    first = problem.frame[starts]
+    stops = np.append(starts[1:], len(problem.point))
+    last = problem.frame[stops - 1]
+    key = first * (len(_LENGTHS) + 1) + np.searchsorted(_LENGTHS, last - first + 1)
+    order = np.argsort(key, kind="stable")
+    groups = []
+    for points in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+        counts = (stops - starts)[points]
+        place = np.repeat(np.arange(len(points)), counts)
+        rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + starts[points][place]
+        begin = int(first[points[0]])
+        width = int((last[points] - begin).max()) + 1
+        groups.append(_Group(rows, points, place, problem.frame[rows] - begin, begin, width))
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """Before points are eliminated. frames (F * 7 + 1,) squared, the focal length last; gradient (F * 7 + 1,); points
+    (6, P): lower triangles; point_gradient, point_focal (3, P); cross (3, 7, M): points by frames."""
+
+    frames: Array
+    gradient: Array
+    points: Array
+    point_gradient: Array
+    point_focal: Array
+    cross: Array
+
+    @staticmethod
+    def of(
+        problem: Problem, layout: Layout, local: Array, residual: Array, front: NDArray[np.bool_]
+    ) -> NormalEquations:
+        """At a problem whose points are at local (3, M) in the axes of their cameras, with residual (3, M)."""
+        count = local.shape[1]
+        weight, _ = robust(problem, residual, front)
+        root = np.sqrt(weight)
+        z = np.where(front, local[2], 1.0)
+        x, y = local[0] / z, local[1] / z
+        sigmas, (fx, fy) = problem.sigmas, problem.camera[:2]
+        known = np.isfinite(problem.log_depth) * root[1] / sigmas.depth
+        root_pixel = root[0] / sigmas.pixel
+        a, b, c = fx * root_pixel / z, fy * root_pixel / z, known / z  # residuals by the point, along camera axes
+        # Columns of an observation's three residuals: turn 3, shift 3, scale, focal length, residual.
+        rows = np.zeros((9, 3, count))
+        rows[0, 0], rows[0, 1], rows[0, 2] = -a * x * local[1], -b * (y * local[1] + z), c * local[1]
+        rows[1, 0], rows[1, 1], rows[1, 2] = a * (z + x * local[0]), b * y * local[0], -c * local[0]
+        rows[2, 0], rows[2, 1] = -a * local[1], b * local[0]
+        rows[3, 0], rows[4, 1] = a, b
+        rows[5, 0], rows[5, 1], rows[5, 2] = -a * x, -b * y, c
+        rows[6, 2] = -known
+        if problem.free_focal:
+            rows[7, 0], rows[7, 1] = fx * x * root_pixel, fy * y * root_pixel
+        rows[8, :2], rows[8, 2] = residual[:2] * root[0], residual[2] * root[1]
+        by_point = np.empty((3, 3, count))  # coordinate of the point, residual
+        turn = problem.cam_from_window[:, :3, :3].reshape(-1, 9).T[:, problem.frame].reshape(3, 3, count)
+        by_point[:, 0] = a * (turn[0] - x * turn[2])
+        by_point[:, 1] = b * (turn[1] - y * turn[2])
+        by_point[:, 2] = c * turn[2]
+
+        of_point = np.stack(
+            [(by_point[i] * by_point[j]).sum(0) for i, j in _PAIRS]
+            + [(by_point[i] * rows[8]).sum(0) for i in range(3)]
+            + [(by_point[i] * rows[7]).sum(0) for i in range(3)]
+        )
+        summed = np.add.reduceat(of_point, layout.starts, axis=1)
+        cross = np.empty((3, UNKNOWNS, count))
+        for i in range(3):
+            np.multiply(by_point[i, 0], rows[:7, 0], out=cross[i])
+            cross[i] += by_point[i, 1] * rows[:7, 1]
+            cross[i] += by_point[i, 2] * rows[:7, 2]
+        matrix, gradient = _of_frames(problem, layout, rows)
+        _add_priors(problem, matrix, gradient)
+        return NormalEquations(matrix, gradient, summed[:6], summed[6:9], summed[9:], cross)
+
+    def reduced(self, problem: Problem, layout: Layout, damping: float) -> Reduced:
+        """Without points, whose diagonals are raised by a share."""
+        diagonal = self.points[[0, 2, 5]]
+        floor = 1e-12 * max(float(diagonal.max(initial=0.0)), 1e-30)
+        root = _inverse_root(self.points, damping * diagonal + floor)
+        right, focal = _lower(root, self.point_gradient), _lower(root, self.point_focal)
+        cross = _lower(root[:, problem.point][:, None], self.cross)
+        matrix, gradient = self.frames.copy(), self.gradient.copy()
+        for group in layout.groups:
+            size = group.width * UNKNOWNS
+            block = np.zeros((group.width + 1, UNKNOWNS, 3, len(group.points)))
+            block[group.frame, :, :, group.place] = cross[:, :, group.rows].transpose(2, 1, 0)
+            block[group.width, 0], block[group.width, 1] = right[:, group.points], focal[:, group.points]
+            flat = block.reshape(-1, 3 * len(group.points))[: size + 2]
+            product = flat @ flat.T
+            part = slice(group.first * UNKNOWNS, group.first * UNKNOWNS + size)
+            matrix[part, part] -= product[:size, :size]
+            matrix[part, -1] -= product[:size, -1]
+            matrix[-1, part] -= product[:size, -1]
+            matrix[-1, -1] -= product[-1, -1]
+            gradient[part] -= product[:size, -2]
+            gradient[-1] -= product[-1, -2]
+        matrix[np.arange(6), np.arange(6)] += 1e12  # the first frame is where it is
+        if not problem.free_focal:
+            matrix[-1, -1] += 1e14
+        return Reduced(matrix, gradient, root, cross, right, focal)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """Normal equations of frames and focal length, and what gives the points back: inverse roots (6, P), whitened cross
+    terms (3, 7, M), gradients and focal terms (3, P)."""
+
+    matrix: Array
+    gradient: Array
+    root: Array
+    cross: Array
+    right: Array
+    focal: Array
+
+    def solve(self, problem: Problem, layout: Layout, damping: Array) -> tuple[Array, Array] | None:
+        """Steps of frames and focal length (F * 7 + 1,) and of points (P, 3), the diagonal raised by damping; None
+        where the matrix is not positive."""
+        matrix = self.matrix.copy()
+        matrix[np.diag_indices_from(matrix)] += damping
+        try:
+            factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True)
+            step = -scipy.linalg.cho_solve(factor, self.gradient)
+        except (scipy.linalg.LinAlgError, ValueError):
+            return None
+        of_frame = step[:-1].reshape(-1, UNKNOWNS).T[:, problem.frame]
+        pulled = np.add.reduceat((self.cross * of_frame).sum(1), layout.starts, axis=1)
+        pulled += self.right + self.focal * step[-1]
+        root = self.root
+        points = -np.stack(
+            [
+                root[0] * pulled[0] + root[1] * pulled[1] + root[3] * pulled[2],
+                root[2] * pulled[1] + root[4] * pulled[2],
+                root[5] * pulled[2],
+            ],
+            1,
+        )
+        return step, points
+
+
+def _of_frames(problem: Problem, layout: Layout, rows: Array) -> tuple[Array, Array]:
+    """Matrix and gradient of frames and focal length, from rows (9, 3, M)."""
+    size = problem.frames * UNKNOWNS + 1
+    matrix, gradient = np.zeros((size, size)), np.zeros(size)
+    sorted_rows = np.take(rows, layout.by_frame, axis=2)
+    for f in range(problem.frames):
+        mine = sorted_rows[:, :, layout.bounds[f] : layout.bounds[f + 1]].reshape(9, -1)
+        product = mine @ mine.T
+        part = slice(f * UNKNOWNS, (f + 1) * UNKNOWNS)
+        matrix[part, part] = product[:7, :7]
+        matrix[part, -1] = matrix[-1, part] = product[:7, 7]
+        gradient[part] = product[:7, 8]
+        matrix[-1, -1] += product[7, 7]
+        gradient[-1] += product[7, 8]
+    return matrix, gradient
+
+
+def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
+    sigmas, count = problem.sigmas, problem.frames
+    motion, scale, steps = priors(problem)
+    shift = np.repeat(shift_sigma(problem)[:, None], 3, 1)
+    information = 1 / np.concatenate([np.full((count - 1, 3), sigmas.turn), shift], 1)
+    by_this = -information[:, :, None] * _adjoints(relative_of(problem.cam_from_window))
+    own_block = by_this.transpose(0, 2, 1) @ by_this
+    across = by_this.transpose(0, 2, 1) * information[:, None, :]
+    down = np.einsum("fij,fi->fj", by_this, motion)
+    for f in range(count - 1):
+        begin = f * UNKNOWNS
+        this, following = slice(begin, begin + 6), slice(begin + UNKNOWNS, begin + UNKNOWNS + 6)
+        matrix[this, this] += own_block[f]
+        matrix[this, following] += across[f]
+        matrix[following, this] += across[f].T
+        gradient[this] += down[f]
+        gradient[following] += information[f] * motion[f]
+    places = (np.arange(1, count) * UNKNOWNS)[:, None] + np.arange(6)
+    matrix[places, places] += information**2
+    own = np.arange(count) * UNKNOWNS + 6
+    matrix[own, own] += sigmas.scale**-2
+    gradient[own] += scale / sigmas.scale
+    rate = 1 / sigmas.scale_step
+    matrix[own[1:], own[1:]] += rate**2
+    matrix[own[:-1], own[:-1]] += rate**2
+    matrix[own[1:], own[:-1]] -= rate**2
+    matrix[own[:-1], own[1:]] -= rate**2
+    gradient[own[1:]] += steps * rate
+    gradient[own[:-1]] -= steps * rate
+    matrix[-1, -1] += sigmas.focal**-2
+    gradient[-1] += np.log(problem.camera[0] / problem.camera_start[0]) / sigmas.focal**2
+
+
+def _adjoints(poses: Array) -> Array:
+    """(n, 6, 6): of rigid motions (n, 4, 4), for (turn, shift)."""
+    answer = np.zeros((len(poses), 6, 6))
+    rotation, (x, y, z) = poses[:, :3, :3], poses[:, :3, 3].T
+    cross = np.zeros((len(poses), 3, 3))
+    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -z, y, -x
+    cross -= cross.transpose(0, 2, 1)
+    answer[:, :3, :3] = answer[:, 3:, 3:] = rotation
+    answer[:, 3:, :3] = cross @ rotation
+    return answer
+
+
+def _inverse_root(lower: Array, added: Array) -> Array:
+    """Lower triangles (6, n) of L^-1 for positive matrices A = L L^T, given by theirs (6, n) and what is added to their
+    diagonals (3, n)."""
+    first, second, third = lower[0] + added[0], lower[2] + added[1], lower[5] + added[2]
+    a = np.sqrt(first)
+    b, c = lower[1] / a, lower[3] / a
+    d = np.sqrt(np.maximum(second - b * b, 1e-12 * second + 1e-300))
+    e = (lower[4] - b * c) / d
+    f = np.sqrt(np.maximum(third - c * c - e * e, 1e-12 * third + 1e-300))
+    return np.stack([1 / a, -b / (a * d), 1 / d, (b * e - c * d) / (a * d * f), -e / (d * f), 1 / f])
+
+
+def _lower(root: Array, values: Array) -> Array:
+    """Lower triangular matrices, given by their triangles (6, ...), times values (3, ...)."""
+    answer = np.empty_like(values)
+    np.multiply(root[0], values[0], out=answer[0])
+    np.multiply(root[2], values[1], out=answer[1])
+    answer[1] += root[1] * values[0]
+    np.multiply(root[5], values[2], out=answer[2])
+    answer[2] += root[4] * values[1]
+    answer[2] += root[3] * values[0]
+    return answer
