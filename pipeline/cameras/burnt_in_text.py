@@ -27,6 +27,7 @@ _STROKES = 0.12  # share of the pixels of a row at which the sign changes
 _CALM = 0.3  # deviation of detail around a line, over the picture's median one, below which that is the sky
 _CLOUD = 16.0  # mean detail of a line in the sky: that of clouds is weaker
 _MARGIN = 0.25  # of the picture's height, at the top and at the bottom, in which text is looked for
+_LEAST_ROWS = 3  # of a line: the edge above a bonnet has fewer
 _LEAST_WIDTH = 0.06  # of the picture's width
 _LONG = 2.0  # least width over height
 _INK_ROW = 0.4  # of the strokes of the row with most, below which a row has none
@@ -49,7 +50,7 @@ def find_text(pictures: NDArray[np.uint8]) -> Mask:
         box = slice(top, bottom), columns
         in_margin = bottom <= _MARGIN * height or top >= (1 - _MARGIN) * height
         wide = columns.stop - columns.start
-        is_line = wide >= max(_LONG * (bottom - top), _LEAST_WIDTH * width)
+        is_line = bottom - top >= _LEAST_ROWS and wide >= max(_LONG * (bottom - top), _LEAST_WIDTH * width)
         is_written = np.median(strokes[box].mean(1)) >= _STROKES and has_detail[box].mean() >= _DENSE
         around = slice(max(top - 3, 0), bottom + 3), slice(max(columns.start - 3, 0), columns.stop + 3)
         in_sky = np.median(deviation[around]) < _CALM * np.median(deviation)
@@ -78,7 +79,7 @@ def _detail(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
 
 
 def _lines(has_detail: Mask) -> list[tuple[slice, slice]]:
-    """Rows and columns of each stretch that is dense with detail, two rows high at least."""
+    """Rows and columns of each stretch that is dense with detail."""
     width = has_detail.shape[1]
     reach = 2 * max(round(_REACH * width / 2), 4) + 1
     dense = cv2.blur(has_detail.astype(np.float32), (reach, 3), borderType=cv2.BORDER_REFLECT) > _DENSE
@@ -86,7 +87,7 @@ def _lines(has_detail: Mask) -> list[tuple[slice, slice]]:
     padded = np.pad(has_detail & dense, ((0, 0), (gap, gap)))
     joined = ndimage.binary_closing(padded, np.ones((1, gap | 1), bool))[:, gap:-gap]
     labels, _ = ndimage.label(joined, np.ones((3, 3), bool))
-    return [place for place in ndimage.find_objects(labels) if place[0].stop - place[0].start >= 2]
+    return [place for place in ndimage.find_objects(labels) if place[0].stop - place[0].start >= _LEAST_ROWS]
 
 
 def _inked(strokes: NDArray[np.float64], contrast: Floats) -> tuple[int, int]:
