@@ -35,7 +35,7 @@ def read_mask(data: bytes, file: str, size: tuple[int, int]) -> Mask:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         image.load()
     except Exception as error:  # format plugins raise whatever broken bytes lead them to
-        said = (str(error).splitlines() or [""])[0][:80]
+        said = (str(error).partition(" <")[0].splitlines() or [""])[0][:80]  # without the name of a Python object
         raise CalibrationError(f"{file}: expected a mask picture (black is left out), got none ({said})") from None
     kind = image.format
     image = upright(image, orientation_of(image))

@@ -12,7 +12,7 @@ from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.known_camera import KnownCamera, Origin
 from pipeline.cameras.rectify import SPHERE_VIEWS
 from pipeline.errors import StorageError
-from pipeline.storage import Listing, NotFoundError
+from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 _CAMERA_FOLDER = re.compile(r"image_0?(\d)")
 _RAW = "calib_cam_to_cam.txt"  # KITTI raw: DATE/calib_cam_to_cam.txt, DATE/DRIVE/image_02/data/*.png
@@ -30,7 +30,9 @@ def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Ca
     try:
         data = storage.read_bytes(storage.absolute(place))
     except NotFoundError as error:
-        raise CalibrationError(f"--camera.file {place}: no such file ({error})") from None
+        raise CalibrationError(f"--camera.file: {error}") from None
+    except UnreadableFileError as error:
+        raise CalibrationError(f"--camera.file: {error}; give the calibration file itself") from None
     return read_calibration(data, storage.redacted(place), size, which or None, _which(folder))
 
 

@@ -78,8 +78,10 @@ def test_a_named_calibration_replaces_the_one_beside_the_frames_and_none_uses_no
     assert find_drive(uri, camera=CameraConfig(f"{tmp_path}/other.txt#P2")).camera.camera.fx == 60
     assert find_drive(uri, camera=CameraConfig("40,41,32,24")).camera.camera.intrinsics == (40, 41, 32, 24)
     assert find_drive(uri, camera=CameraConfig("none")).camera is None
-    with pytest.raises(CalibrationError, match=r"--camera\.file .*missing\.txt: no such file"):
+    with pytest.raises(CalibrationError, match=r"--camera\.file: no such file or folder: .*missing\.txt"):
         find_drive(uri, camera=CameraConfig(f"{tmp_path}/missing.txt"))
+    with pytest.raises(CalibrationError, match=r"--camera\.file: .*/07: Is a directory; give the calibration file"):
+        find_drive(uri, camera=CameraConfig(uri))
 
 
 def test_a_broken_calibration_beside_a_drive_gives_an_error_with_advice(tmp_path):
