@@ -57,11 +57,11 @@ class SynthesizeConfig:
     """Seed of one city through whose same streets all drives go, each from a start, in a lane and at a speed of its
     own; by default each drive has a city of its own. sequences/ID/city.json says where each starts."""
     opposite: int = 0
-    """With --city: so many of the drives, the last ones, go the other way."""
+    """With --city: number of drives, the last ones, that go the other way."""
     lights: int = 1
-    """With --city: different lights (sun, sky, weather) that the drives take in turn."""
+    """With --city: number of different lights (sun, sky, weather), which the drives use in turn."""
     parked: int | None = None
-    """With --city: number of the drive (from 0) in which a car is parked that is not there in the others."""
+    """With --city: number of the drive (from 0) that has one more parked car than the others."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render: cpu or cuda."""
 

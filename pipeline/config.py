@@ -72,13 +72,13 @@ class RunConfig:
     max_bad_share: float = setting(0.2, expert=True, identity=ALWAYS)
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = setting(False, group="many drives", identity=NEVER)
-    """Of many drives: read only headers, and say what a run would do and cost."""
+    """With many drives: read only headers, and say what a run would do and cost."""
     only: str | None = setting(None, group="many drives", identity=NEVER)
-    """Of many drives: only those whose id or one of whose tags matches this pattern (* and ?)."""
+    """With many drives: do only those whose id, or one of whose tags, matches this pattern (* and ?)."""
     limit: int | None = setting(None, group="many drives", identity=NEVER)
-    """Of many drives: do at most this many, the longest ones."""
+    """With many drives: do at most this many, the longest ones."""
     retry_failed: bool = setting(False, group="many drives", identity=NEVER)
-    """Of many drives: only those that failed or were quarantined before; earlier failures no longer count."""
+    """With many drives: do only those that failed or were quarantined before; earlier failures no longer count."""
     groups: int | None = setting(None, group="what runs where", identity=NEVER)
     """Groups of workers, each of which processes one drive at a time; by default one, or as many as the GPUs allow."""
     workers: int | None = setting(None, group="what runs where", identity=NEVER)
@@ -86,7 +86,7 @@ class RunConfig:
     many drives as many as the chunk states of the longest drive need. Without a cluster, a single worker runs in this
     process."""
     device: Device = setting("auto", group="what runs where", identity=NEVER)
-    """Where the network runs: gpu, cpu, or auto: on GPUs where this machine or the cluster has any when the run starts.
+    """Where the network runs: gpu, cpu, or auto (on GPUs if this machine or the cluster has any when the run starts).
     With gpu a run waits for an autoscaler's first GPU node instead of beginning on CPUs."""
     threads: int | None = setting(None, expert=True, identity=NEVER)
     """CPU threads of a worker; by default its machine's cores shared among the workers there."""
@@ -194,7 +194,7 @@ class RunConfig:
 
     @property
     def network(self) -> NetworkSpec:
-        """Which network this run uses."""
+        """The network of this run."""
         preset = self.preset or (None if self.weights else DEFAULT_PRESET)
         precision: Precision = "bfloat16" if self.precision == "bfloat16" else "float32"
         return NetworkSpec(preset, self.weights, precision, bool(self.compile_blocks))

@@ -221,7 +221,7 @@ def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
     rig_from_camera[:, :3, 3] = geometry.shifts(measured)
     said = poses @ np.linalg.inv(rig_from_camera)  # (I, C, 4, 4): the rig's pose by each camera
     weight = ok * _weights(said, ok)
-    weight[~ok.any(1), 0] = 1.0  # nobody saw anything: the pose counts for nothing
+    weight[~ok.any(1), 0] = 1.0  # no camera saw anything, so the pose is not used
     said = np.where(ok[..., None, None] | (weight[..., None, None] > 0), said, 0.0)
     total = weight.sum(1)
     mean = np.tile(np.eye(4), (len(instants), 1, 1))

@@ -1,5 +1,5 @@
-"""What lenses do to a trajectory: rendered drives through a fisheye and a barrel lens against the same drives through
-pinholes of the same field of view, through the whole pipeline.
+"""Measures the effect of lenses on a trajectory: rendered drives through a fisheye and a barrel lens are compared with
+the same drives through pinholes of the same field of view, with the whole pipeline.
 
 Each drive is reconstructed six times: through pinholes as wide as the two lenses are rectified to (100 and 64 degrees)
 with their calibration, through both lenses with theirs, and through both lenses without, where the verdict must warn of
@@ -28,7 +28,7 @@ from pipeline.reconstruct import reconstruct
 from pipeline.synthetic import DriveSpec, write_drive
 from pipeline.synthetic.lens import named_lens
 
-_RATIO = 1.15  # of the median errors, lens over pinhole
+_RATIO = 1.15  # target: median error through the lens over that through the pinhole
 _LENSES = ("fisheye", "barrel")
 
 
@@ -37,17 +37,17 @@ class CamerasBenchmark:
     """Drives of the rendered city through lenses and through pinholes."""
 
     drives: int = 10
-    """Drives."""
+    """Number of drives."""
     frames: int = 300
-    """Frames of each, ten a second."""
+    """Frames of each drive, ten a second."""
     seed: int = 5_000_001
-    """Seed of the first; training used 100,000 to 4,999,999."""
+    """Seed of the first drive; training used 100,000 to 4,999,999."""
     height: int = 96
     """Height of the rendered frames."""
     width: int = 192
     """Width of the rendered frames."""
     supersample: int = 1
-    """Rays a side for each pixel's colour."""
+    """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
     """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
 
@@ -105,7 +105,7 @@ def _run(folder: Path, spec: DriveSpec, drive_id: str, *, is_calibrated: bool = 
 
 
 def compared(output: str, drive_id: str, sequence: str) -> CameraRun:
-    """A published drive against its truth."""
+    """Compare a published drive with its truth."""
     estimate = open_estimate(output, drive_id)
     assert estimate.drive is not None
     errors = evaluate(compare(estimate, open_truth(sequence)), with_depth=False).trajectory

@@ -103,7 +103,7 @@ class _Figures:
 
     @property
     def start_seconds(self) -> float:
-        """What the forward stage took beside the network: in a new process it loads weights and compiles kernels."""
+        """Seconds of the forward stage outside the network: a new process loads weights and compiles kernels."""
         return self.drive["seconds"]["forward"] - self.drive["network_seconds"]
 
     @property

@@ -1,4 +1,4 @@
-"""What refinement is worth: rendered drives with and without it against the truth, and faults that must not pass.
+"""Measures what refinement gains: rendered drives with and without it against the truth, and faults that must not pass.
 
 Every drive is rendered, reconstructed once with its calib.txt, then joined and published twice from the same
 predictions: without and with refinement. The faults are put into copies of those predictions (one chunk turned, one
@@ -39,9 +39,9 @@ from pipeline.synthetic import DriveSpec, TrueDrive, read_drive, write_drive
 Fault = Literal["random", "turned", "scaled", "focal"]
 _FAULTS: tuple[Fault, ...] = get_args(Fault)
 _TURN, _SCALE, _FOCAL = np.radians(3.0), 1.2, 1.3
-_APART, _LEAST = 10, 3.0  # frames and metres of a step whose length is compared
-_KITTI_WIDTH, _TIMED_FRAMES = 1226, 40  # pictures that tracking is timed on
-_GOOD = 1.0  # % of the path: where a fault leaves the ATE below this, there is no fault to find
+_APART, _LEAST = 10, 3.0  # frames, and least metres, of a step whose length is compared
+_KITTI_WIDTH, _TIMED_FRAMES = 1226, 40  # width and number of the pictures with which tracking is timed
+_GOOD = 1.0  # % of the path: if the ATE is below this in spite of a fault, the verdict may pass
 _ATE, _WORSE, _DRIFT, _DEPTH, _COST = 0.50, 1.1, 1.10, 8.0, 0.15
 
 
@@ -50,15 +50,15 @@ class RefinementBenchmark:
     """Rendered drives with and without refinement, and with faults. Exit code 1 where a target is missed."""
 
     drives: int = 10
-    """Drives."""
+    """Number of drives."""
     frames: int = 300
-    """Frames of each."""
+    """Frames of each drive."""
     seed: int = 1_000_100
     """Seed of the first drive."""
     faulty: int = 5
-    """Drives that faults are put into: every fault into each of them."""
+    """Number of drives into which faults are put, every fault into each of them."""
     supersample: int = 2
-    """Rays a side of a pixel when rendering."""
+    """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
     """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
 
@@ -86,7 +86,7 @@ class RefinementBenchmark:
         return Measured(values, tuple(_rows(drives, faults)), must=True)
 
     def _predicted(self, folder: Path, truth: TrueDrive) -> None:
-        """The drive reconstructed once, its predictions and tracks kept."""
+        """Reconstruct the drive once, and keep its predictions and tracks."""
         if has_staged_drive(str(folder / "out"), truth.drive_id):
             return
         source = storage.join(str(folder), "sequences", truth.drive_id)
@@ -126,7 +126,7 @@ class _Faulty(TypedDict):
 
 
 def _compared(folder: Path, truth: TrueDrive) -> _Drive:
-    """A drive joined and published without and with refinement."""
+    """Join and publish a drive without and with refinement."""
     staged, config = read_staged_drive(str(folder / "out"), truth.drive_id)
     plain, _ = _joined(staged, replace(config, refine=False), folder / "out", truth)
     refined, seconds = _joined(staged, replace(config, refine=True), folder / "out", truth)
@@ -142,7 +142,7 @@ def _compared(folder: Path, truth: TrueDrive) -> _Drive:
 def _joined(
     staged: StagedDrive, config: RunConfig, output: Path, truth: TrueDrive, *, depth: bool = True
 ) -> tuple[_Run, float]:
-    """Figures of a staged drive joined so, and CPU seconds of its refinement: no Ray runs, all happens here."""
+    """Join a staged drive; returns its figures and the CPU seconds of its refinement, which runs in this process."""
     with _Timed() as reporter:
         settings = replace(config, overwrite=True, publish=replace(config.publish, with_points=depth))
         verdict = join_and_publish(staged, settings, str(output), reporter, lambda: None).verdict
@@ -151,7 +151,7 @@ def _joined(
 
 
 class _Timed(Reporter):
-    """Notes the CPU seconds from its making to the end of refinement."""
+    """Measures the CPU seconds from its creation to the end of refinement."""
 
     def __init__(self) -> None:
         super().__init__(io.StringIO())
@@ -159,7 +159,7 @@ class _Timed(Reporter):
         self.refine_seconds = 0.0
 
     def advance(self, stage: str, count: int, total: int | None, unit: str) -> None:
-        """As Reporter.advance."""
+        """See Reporter.advance."""
         if stage == "refine":
             self.refine_seconds = time.process_time() - self._begin
         super().advance(stage, count, total, unit)
@@ -190,7 +190,7 @@ def drift_of_scale(estimate: NDArray[np.float64], true: NDArray[np.float64]) -> 
 
 
 def _track_seconds(truth: TrueDrive) -> float:
-    """CPU seconds a frame of tracking, on the drive's first pictures enlarged to KITTI's width."""
+    """CPU seconds of tracking for each frame, on the drive's first pictures, enlarged to KITTI's width."""
     grey = [
         cv2.cvtColor(truth.image(frame), cv2.COLOR_RGB2GRAY)
         for frame in range(min(_TIMED_FRAMES, len(truth.image_uris)))
@@ -204,7 +204,7 @@ def _track_seconds(truth: TrueDrive) -> float:
 
 
 def _with_faults(folder: Path, truth: TrueDrive, say: Callable[[str], None]) -> list[_Faulty]:
-    """Every fault put into a copy of what was predicted, joined without and with refinement."""
+    """Put every fault into a copy of the predictions, and join it without and with refinement."""
     found: list[_Faulty] = []
     for fault in _FAULTS:
         output = folder / f"fault-{fault}"
@@ -252,8 +252,8 @@ def _spoilt(good: Path, output: Path, truth: TrueDrive, fault: Fault) -> tuple[S
 
 
 def spoil_chunk(chunk: ChunkPrediction, fault: Fault, rng: np.random.Generator) -> ChunkPrediction:
-    """A chunk as a network without training might see it; turned: its cameras look 3 degrees aside of where they did;
-    scaled: its steps are 1.2 times as long while its depth stays."""
+    """A chunk with a fault. random: poses and depth as from an untrained network; turned: its cameras are rotated by 3
+    degrees; scaled: its steps are 1.2 times as long, and its depth is unchanged."""
     poses = np.array(chunk.cam_from_world)
     if fault == "scaled":
         poses[:, :, 3] *= _SCALE

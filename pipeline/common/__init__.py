@@ -1,1 +1,1 @@
-"""What any stage may use: progress, Ray, memory, metrics. Imports no stage."""
+"""Functions that any stage may use: progress, Ray, memory, metrics. Imports no stage."""

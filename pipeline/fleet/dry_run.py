@@ -153,7 +153,7 @@ def _summed(
 
 
 def _row(planned: PlannedDrive, costs: Costs) -> dict[str, object]:
-    """What is stored of a drive."""
+    """The stored row of a drive."""
     uri = storage.redacted(planned.ref.uri)
     return {"drive_id": planned.drive_id, "uri": uri, "replaces": planned.replaces, **asdict(costs)}
 

@@ -18,7 +18,7 @@ from pipeline.ingest.video import FRAME_MARK
 from pipeline.storage import Listing
 
 NO_PICTURE = "#no-picture-of-"
-"""In a frame's name: that camera of a rig has no picture of this instant; before it the reference's picture."""
+"""In the name of a missing picture of a rig: it stands between the name of the reference's picture and the camera."""
 
 
 @dataclass(frozen=True)

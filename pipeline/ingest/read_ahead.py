@@ -1,7 +1,7 @@
-"""Files read ahead of their decoder, so that a store's latency costs no time of the decoding core.
+"""Reads files in advance, so that the decoding core does not wait for a store.
 
-An object store answers after 10 to 100 ms, and a frame is decoded and resized in some 10 ms: one read after the other,
-the core would wait most of the time. How many reads are under way follows from both times, as they are measured.
+An object store answers after 10 to 100 ms, and a frame is decoded and resized in some 10 ms. If files were read one
+after the other, the core would wait most of the time. The number of reads at a time follows from both measured times.
 """
 
 from __future__ import annotations

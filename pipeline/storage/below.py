@@ -1,4 +1,4 @@
-"""All files below a folder in one listing, and many removed at once."""
+"""Lists all files below a folder in one listing, and removes many files at once."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def bonnet_mask(seed: int, height: int, width: int, motion: FloatArray | None = 
 
 
 def bonnet_motion(world_from_camera: FloatArray, seed: int, pixels: float) -> FloatArray:
-    """How a bonnet moves in the picture in each frame (F, 2): pixels down, and pixels down at the right rim that it
-    rolls by. It follows the pitch and roll of the car, poses (F, 4, 4) in a world whose z is up, and trembles with the
-    camera. Each is `pixels` at most, the roll half of that."""
+    """The motion of a bonnet in the picture in each frame (F, 2): pixels downwards, and additional pixels downwards at
+    the right rim because of roll. It follows pitch and roll of the car, from poses (F, 4, 4) in a world whose z is up,
+    and the camera's shaking. The first is at most `pixels`, the second half of that."""
     random = np.random.default_rng([seed, 73])
     pitch = np.arcsin(world_from_camera[:, 2, 2].clip(-1, 1))  # z of the axis forward
     roll = np.arcsin(world_from_camera[:, 2, 0].clip(-1, 1))  # z of the axis to the right

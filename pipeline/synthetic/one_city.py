@@ -1,4 +1,5 @@
-"""Several drives through the same streets of one city: who goes which way, in what light, and what is parked where."""
+"""Several drives through the same streets of one city: their directions, their lights, and the car that one of them has
+parked beside its route."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ from pipeline.synthetic.layout import CityLayout, build_city
 from pipeline.synthetic.route import common_path
 from pipeline.synthetic.streets import PARKING_WIDTH
 
-_FREE_M = 2.5  # from the middle of a parked car to other things
-_LARGE_M = 3.0  # radius that a house is taken to have: it stands behind the pavement
-_STRAIGHT_M = 25.0  # of the street, before and behind it
+_FREE_M = 2.5  # least distance from the middle of the parked car to other objects
+_LARGE_M = 3.0  # larger objects are houses, which stand behind the pavement
+_STRAIGHT_M = 25.0  # the street must be straight so far before and behind the car
 
 
 @dataclass(frozen=True)
 class CityDriveSpec:
-    """What is common to drives through one city, and what is a drive's own.
+    """The parameters of one of several drives through one city.
 
-    city: seed of the city; streets: number of the route that they share; opposite: this one goes the other way; light:
-    seed of its sun and sky; parked: whether a car stands in its street that is not there in the others.
+    city: seed of the city; streets: number of the common route; opposite: this drive goes the other way; light: seed of
+    its sun and sky; parked: whether a car is parked in its street that the other drives do not have.
     """
 
     city: int
@@ -51,7 +52,7 @@ def parking_place(spec: CityDriveSpec, frames: int) -> tuple[float, float, float
 
 
 def _to_kerb(city: CityLayout, place: np.ndarray, heading: float, right: np.ndarray) -> float:
-    """Metres from a point of a lane to the middle of the parking cars on its right."""
+    """Metres from a point in a lane to the middle line of the parked cars on its right."""
     vertical = abs(np.sin(heading)) > 0.7
     lines, halves = (city.streets_x, city.half_x) if vertical else (city.streets_y, city.half_y)
     axis = 0 if vertical else 1

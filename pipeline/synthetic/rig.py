@@ -1,4 +1,4 @@
-"""Cameras of one car: where each of them sits and looks, and the file that says so."""
+"""The cameras of one car: their poses, and the file with these poses."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def rig_cameras(count: int) -> tuple[RigCamera, ...]:
 
 
 def rig_file(cameras: tuple[RigCamera, ...]) -> str:
-    """The rig as COLMAP's rig_config.json has it: poses are cam_from_rig, quaternions w x y z, the front camera is the
-    rig."""
+    """The rig in the format of COLMAP's rig_config.json: poses are cam_from_rig, quaternions are w x y z, and the rig's
+    frame is that of the front camera."""
     sensors: list[dict[str, object]] = [{"image_prefix": f"{FRONT}/", "ref_sensor": True}]
     for camera in cameras:
         inverse = np.linalg.inv(camera.front_from_camera)

@@ -56,7 +56,7 @@ def finish_drive(staged: StagedDrive, config: RunConfig, output: str, holder: st
 
 
 def finish_here(staged: StagedDrive, config: RunConfig, output: str, holder: str) -> Finished:
-    """What the task does. Staged predictions are removed after publishing, unless `keep_predictions` is set.
+    """The work of the task. Staged predictions are removed after publishing, unless `keep_predictions` is set.
 
     An earlier try may have published the drive and died before it could report that. Then the drive is done, even if
     its staged files are gone. With --overwrite such a result cannot be told from the old one, and the drive is joined

@@ -13,7 +13,7 @@ from pipeline.fleet.records.ledger import DriveRow, RunState, State
 
 FAILED: tuple[State, ...] = ("failed", "quarantined")
 _BEHIND_THE_NETWORK = ("refine", "join", "publish")  # stages that run on CPUs beside the groups
-_BEHIND = 3  # drives between network and result that are no sign of anything
+_BEHIND = 3  # so many drives may wait between network and result without a warning
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FailureKind:
 
     stage: str | None
     reason: str
-    """Of the first such drive, unchanged."""
+    """The reason of the first such drive, unchanged."""
     drive_ids: tuple[str, ...]
 
 
@@ -141,8 +141,8 @@ def duration(seconds: float) -> str:
 
 
 def behind_text(run: RunState, total: Summary) -> str | None:
-    """Which stages cannot keep up with the network, where more drives wait for them than are in it; None where they
-    do."""
+    """A line that names the stages after the network if they cannot keep up with it: more drives wait for them than are
+    in the network. None if they keep up."""
     staged, running = len(run.in_state("staged")), len(run.in_state("running"))
     if staged < max(_BEHIND, running + 1):
         return None
