@@ -136,8 +136,8 @@ def _scanned(reporter: Reporter, total: int, frames: int) -> None:
 
 
 def _manifest_of(decision: Decision) -> Manifest:
-    assert decision.standing.manifest is not None
-    return decision.standing.manifest
+    assert decision.existing.manifest is not None
+    return decision.existing.manifest
 
 
 def _already_there(manifest: Manifest, output: str, config: RunConfig) -> Reconstruction:

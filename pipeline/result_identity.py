@@ -18,7 +18,7 @@ def result_identity(drive: Drive | DriveFacts, weights_sha256: str | None, confi
 
 
 def decide(drive: Drive, weights_sha256: str, config: RunConfig, output: str, *, of_many: bool = False) -> Decision:
-    """Whether a drive has to be made, by the files under its name: see pipeline.publish.standing."""
+    """Whether a drive has to be made, by the files under its name: see pipeline.publish.existing_result."""
 
     def same() -> Iterator[str]:
         for settings in config.same_result_settings():

@@ -29,7 +29,7 @@ from pipeline.forward.network import NetworkSpec, _config_of
 from pipeline.forward.staging import read_chunk, write_chunk
 from pipeline.leases import LEASES_FOLDER, Leases
 from pipeline.publish import PublishConfig, open_drive, publish_drive
-from pipeline.publish.standing import look_at
+from pipeline.publish.existing_result import look_at
 from pipeline.publish.verify import verify_drive
 from pipeline.report.drive_view import DriveView
 from pipeline.settings_file import read_settings

@@ -8,10 +8,10 @@ from pipeline.publish.cameras import Cameras
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive import publish_drive
 from pipeline.publish.drive_facts import DriveFacts, RunFacts
+from pipeline.publish.existing_result import Decision, NameTakenError, Source, decide, is_whole
 from pipeline.publish.manifest import Counts, Manifest, drive_identity, find_manifest, is_published, read_manifest
 from pipeline.publish.results import PublishedDrive, open_drive
 from pipeline.publish.selection import Selection
-from pipeline.publish.standing import Decision, NameTakenError, Source, decide, is_whole
 from pipeline.publish.versions import is_settled, settle
 
 __all__ = [

@@ -20,12 +20,12 @@ from pipeline.leases import Guard
 from pipeline.publish import manifest as manifests
 from pipeline.publish.config import PublishConfig
 from pipeline.publish.drive_facts import DriveFacts, JoinLike, RunFacts
+from pipeline.publish.existing_result import look_at
 from pipeline.publish.files import WrittenFile
 from pipeline.publish.manifest import MANIFEST, Counts, Manifest
 from pipeline.publish.pixel_classes import PixelClasses
 from pipeline.publish.points import ShardWriter, confidence_threshold, frame_points, median, sky_depth
 from pipeline.publish.poses import path_length, source_intrinsics
-from pipeline.publish.standing import look_at
 from pipeline.publish.tables import (
     cameras_table,
     chunks_table,
@@ -186,10 +186,10 @@ def _room(output: str, drive_id: str, *, overwrite: bool) -> tuple[str | None, f
     below the drive's; without `overwrite`, DriveError.
     """
     drive_uri = storage.join(output, storage.check_drive_id(drive_id))
-    standing = look_at(output, drive_id)
-    if standing.is_there:
+    existing = look_at(output, drive_id)
+    if existing.is_there:
         if overwrite:
-            files = standing.manifest.files if standing.manifest else ()
+            files = existing.manifest.files if existing.manifest else ()
             return new_version_folder(), frozenset(file.path for file in files)
         raise DriveError(
             f"drive {drive_id} is published in {without_credentials(output)} already; --overwrite makes it again"

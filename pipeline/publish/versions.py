@@ -18,9 +18,9 @@ from dataclasses import replace
 
 from pipeline import storage
 from pipeline.leases import Guard
+from pipeline.publish.existing_result import made_by_us
 from pipeline.publish.files import TABLE_PATH, VERSION_FOLDER
 from pipeline.publish.manifest import MANIFEST, Manifest, read_manifest
-from pipeline.publish.standing import made_by_us
 
 _TABLE, _FOLDER = re.compile(TABLE_PATH), re.compile(VERSION_FOLDER)
 _IN_VERSION = re.compile(rf"{VERSION_FOLDER}/{TABLE_PATH}")

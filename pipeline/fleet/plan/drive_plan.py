@@ -142,12 +142,12 @@ class Planner:
         identity = self.identity_of(drive, config)
         costs = estimate(drive, config, self.model)
         decision = patiently(lambda: decide(drive, self.weights_sha256, config, self.output, of_many=True))
-        lost = decision.why if decision.standing.lost else None
+        lost = decision.why if decision.existing.lost else None
         planned = PlannedDrive(
             ref, "do", lost, identity=identity, costs=costs, replaces=decision.replaces, notes=drive.notes
         )
         if decision.done:
-            there = decision.standing.manifest
+            there = decision.existing.manifest
             settled = there is None or publish.is_settled(there)
             return replace(planned, todo="published", reason="its result is there", replaces=False, settled=settled)
         failure = patiently(lambda: self.failures.get(ref.drive_id))

@@ -12,7 +12,7 @@ import pytest
 from pipeline import schema
 from pipeline.errors import DriveError
 from pipeline.publish import PublishConfig, open_drive, publish_drive
-from pipeline.publish.standing import Source, decide, longer_id, look_at, made_by_us
+from pipeline.publish.existing_result import Source, decide, longer_id, look_at, made_by_us
 from tests.publish.drives import Listed, small_drive
 
 HERE = "s3://bucket/drives/1"

@@ -31,7 +31,7 @@ class NameTakenError(DriveError):
 
 
 @dataclass(frozen=True)
-class Standing:
+class ExistingResult:
     """The state of a drive's folder. manifest: of the existing result, None where there is none or it cannot be read;
     lost: a line for each of its files that is missing or has another size; damaged: why our manifest cannot be read."""
 
@@ -45,7 +45,7 @@ class Standing:
         return self.manifest is not None or self.damaged is not None
 
 
-def look_at(output: str, drive_id: str) -> Standing:
+def look_at(output: str, drive_id: str) -> ExistingResult:
     """The state of a drive's folder in the output. Reads one listing, and the manifest if there is one; more only if
     there are files that no manifest names.
 
@@ -54,25 +54,25 @@ def look_at(output: str, drive_id: str) -> Standing:
     """
     folder = storage.join(output, storage.check_drive_id(drive_id))
     there = storage.list_below(folder)
-    standing = Standing()
+    existing = ExistingResult()
     if MANIFEST in there:
-        standing = _read(output, drive_id, folder, there)
-    named = {file.path for file in standing.manifest.files} if standing.manifest else set()
+        existing = _read(output, drive_id, folder, there)
+    named = {file.path for file in existing.manifest.files} if existing.manifest else set()
     for path in there:
         if _TABLE.fullmatch(path) and path not in named and there[path] and not made_by_us(storage.join(folder, path)):
             raise _foreign(folder, path)
-    return standing
+    return existing
 
 
-def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Standing:
+def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> ExistingResult:
     try:
         manifest = find_manifest(output, drive_id)
     except DriveError as error:
         if not _is_our_manifest(folder, drive_id, there):
             raise _foreign(folder, MANIFEST) from None
-        return Standing(damaged=str(error))
+        return ExistingResult(damaged=str(error))
     if manifest is None:  # it was removed after the listing
-        return Standing()
+        return ExistingResult()
     lost = []
     for file in manifest.files:
         size = there.get(file.path)
@@ -80,7 +80,7 @@ def _read(output: str, drive_id: str, folder: str, there: dict[str, int]) -> Sta
             lost.append(f"{file.path} is gone")
         elif size != file.size:
             lost.append(f"{file.path} has {size:,} bytes, not {file.size:,}")
-    return Standing(manifest, tuple(lost))
+    return ExistingResult(manifest, tuple(lost))
 
 
 def _is_our_manifest(folder: str, drive_id: str, there: dict[str, int]) -> bool:
@@ -125,7 +125,7 @@ class Decision:
     done: bool
     replaces: bool = False
     why: str | None = None
-    standing: Standing = Standing()
+    existing: ExistingResult = ExistingResult()
 
 
 @dataclass(frozen=True)
@@ -154,27 +154,27 @@ def decide(
     Raises DriveError where the name belongs to another input, or to a result that cannot be read (both may be replaced
     with `overwrite`), or to files that this program did not make (never replaced); StorageError.
     """
-    standing = look_at(output, drive_id)
-    if overwrite or not standing.is_there:
-        return Decision(False, standing.is_there, None, standing)
-    if standing.manifest is None:
-        raise DriveError(str(standing.damaged))
-    relation = same_input(standing.manifest, source)
+    existing = look_at(output, drive_id)
+    if overwrite or not existing.is_there:
+        return Decision(False, existing.is_there, None, existing)
+    if existing.manifest is None:
+        raise DriveError(str(existing.damaged))
+    relation = same_input(existing.manifest, source)
     if relation == "other":
-        raise _clash(output, drive_id, standing.manifest, source, of_many)
-    if standing.lost:
-        more = f" and {len(standing.lost) - 1} more" if len(standing.lost) > 1 else ""
-        return Decision(False, True, f"its result is damaged ({standing.lost[0]}{more}): making it again", standing)
-    if standing.manifest.identity != identity and standing.manifest.identity not in same():
-        return Decision(False, True, "was made from other input, weights or settings: doing it again", standing)
-    return Decision(True, False, None, standing)
+        raise _clash(output, drive_id, existing.manifest, source, of_many)
+    if existing.lost:
+        more = f" and {len(existing.lost) - 1} more" if len(existing.lost) > 1 else ""
+        return Decision(False, True, f"its result is damaged ({existing.lost[0]}{more}): making it again", existing)
+    if existing.manifest.identity != identity and existing.manifest.identity not in same():
+        return Decision(False, True, "was made from other input, weights or settings: doing it again", existing)
+    return Decision(True, False, None, existing)
 
 
 def is_whole(output: str, drive_id: str, identity: str) -> bool:
     """Whether a drive's result has this identity and every file that its manifest names. Raises DriveError,
     StorageError."""
-    standing = look_at(output, drive_id)
-    return standing.manifest is not None and standing.manifest.identity == identity and not standing.lost
+    existing = look_at(output, drive_id)
+    return existing.manifest is not None and existing.manifest.identity == identity and not existing.lost
 
 
 def same_input(manifest: Manifest, source: Source) -> Literal["same", "other"]:
