@@ -20,7 +20,7 @@ Numbers = NDArray[np.int64]
 
 _SECTORS = 8  # headings of a cell; a frame is in the two nearest
 _OPPOSITE = -0.5  # cosine of two headings below which two drives go against each other
-_ROWS, _COLUMNS = 1024, 4096  # compared at once: what a core's cache holds
+_ROWS, _COLUMNS = 512, 512  # compared at once: a megabyte, which a core's cache holds
 _OF_A_ROW = 4  # pairs of a row with one other drive
 _NEAR_ROWS = 4  # descriptors before and behind, among which a second look must be alike as well
 
@@ -129,14 +129,15 @@ def by_descriptors(
     of both are alike as well: a facade that only looks alike is alone.
 
     fresh: only pairs that one of these drives is in. Exact: every pair of rows is multiplied, a block at a time, by
-    `threads`. Memory: two blocks of 1,024 x 4,096 floats a thread, and of each row its `per_pair` best pairs with each
+    `threads`. Memory: a block of 512 x 512 floats a thread, and of each row its `per_pair` best pairs with each
     other drive. Raises ValueError for arrays that do not fit together.
     """
     if rows.ndim != 2 or len(drive) != len(rows) or len(frame) != len(rows):
         raise ValueError(f"expected (M, K) descriptors of M drives and frames, got {rows.shape}, {len(drive)}")
     starts = range(0, len(rows), _ROWS)
+    new = np.ones(len(rows), bool) if fresh is None else np.isin(drive, list(fresh))
     with ThreadPoolExecutor(threads, thread_name_prefix="alike") as pool:
-        found = list(pool.map(lambda start: _alike(rows, drive, start, threshold, fresh), starts))
+        found = list(pool.map(lambda start: _alike(rows, drive, start, threshold, new), starts))
     if not found:
         return []
     i, j, value = (np.concatenate([hit[n] for hit in found]) for n in range(3))
@@ -151,27 +152,27 @@ def by_descriptors(
 
 
 def _alike(
-    rows: Floats, drive: Numbers, start: int, threshold: float, fresh: frozenset[int] | None
+    rows: Floats, drive: Numbers, start: int, threshold: float, new: NDArray[np.bool_]
 ) -> tuple[Numbers, Numbers, Floats]:
-    """Rows of a block, rows of earlier drives that are alike, and how much."""
+    """Rows of a block, rows of earlier drives that are alike, and how much, where one of both is `new` (M,)."""
     stop = min(start + _ROWS, len(rows))
     before = int(np.searchsorted(drive, drive[stop - 1]))  # rows of earlier drives than the block's last
-    mine = np.isin(drive[start:stop], list(fresh)) if fresh is not None else None
+    lows = np.arange(0, before, _COLUMNS)
+    if len(lows) and not new[start:stop].any():
+        lows = lows[np.logical_or.reduceat(new[:before], lows)]
     hits: list[tuple[Numbers, Numbers, Floats]] = []
     room = np.empty((stop - start, _COLUMNS), np.float32)
-    for low in range(0, before, _COLUMNS):
+    for low in lows.tolist():
         high = min(low + _COLUMNS, before)
-        if mine is not None and not mine.any() and not np.isin(drive[low:high], list(fresh or ())).any():
-            continue
         similar = room[:, : high - low]
         np.matmul(rows[start:stop], rows[low:high].T, out=similar)
         high_rows = np.flatnonzero(similar.max(1) > threshold)  # few: the rest is not looked at again
+        if not len(high_rows):
+            continue
         part = similar[high_rows]
         k, j = np.nonzero(part > threshold)
         i, j, value = high_rows[k] + start, j + low, part[k, j]
-        good = drive[j] < drive[i]
-        if fresh is not None:
-            good &= np.isin(drive[i], list(fresh)) | np.isin(drive[j], list(fresh))
+        good = (drive[j] < drive[i]) & (new[i] | new[j])
         hits.append((i[good], j[good], value[good]))
     if not hits:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)

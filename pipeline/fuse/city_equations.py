@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from pipeline.backend.normal_equations import factorised
 from pipeline.backend.sim3 import cross_matrix, nearest_rotation, rotation_exp, rotation_log
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
+from pipeline.fuse.large_systems import Areas
 
 _HELD = 1e12  # information that holds a component's first chunk in its place
+_DIRECTLY = 1_200  # chunks whose equations are factorised as they are
 _STEP = 0.5  # radians or log scale a chunk moves at once, at most
 
 
@@ -139,6 +141,37 @@ def retract(state: State, step: Array) -> State:
     )
 
 
+def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[scipy.sparse.csc_matrix, Array]:
+    """Normal matrix (7 count, 7 count) and gradient (7 count,) of `groups` over chunks, of which `held` stay in their
+    place."""
+    size = 7 * count
+    values, across, down = [], [], []
+    gradient = np.zeros(size)
+    for rows in groups:
+        if not len(rows.residual):
+            continue
+        width = rows.node.shape[1] * 7
+        weighted = rows.jacobian.transpose(0, 2, 1) @ rows.information
+        index = (rows.node[:, :, None] * 7 + np.arange(7)).reshape(-1, width)
+        values.append((weighted @ rows.jacobian).ravel())
+        down.append(np.repeat(index, width, axis=1).ravel())
+        across.append(np.tile(index, (1, width)).ravel())
+        gradient += np.bincount(index.ravel(), (weighted @ rows.residual[:, :, None]).ravel(), size)
+    fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
+    values.append(np.full(len(fixed), _HELD))
+    down.append(fixed)
+    across.append(fixed)
+    indices = np.concatenate(down), np.concatenate(across)
+    return scipy.sparse.csc_matrix((np.concatenate(values), indices), shape=(size, size)), gradient
+
+
+def _shortened(step: Array) -> Array:
+    """A step (7 n,) as (n, 7), shortened where it is long."""
+    step = step.reshape(-1, 7)
+    longest = float(np.abs(step[:, [0, 1, 2, 6]]).max())
+    return np.asarray(step * min(1.0, _STEP / max(longest, 1e-300)))
+
+
 class CityEquations:
     """Normal equations of `groups` over `count` chunks, of which `held` stay in their place, factorised.
 
@@ -146,31 +179,10 @@ class CityEquations:
     """
 
     def __init__(self, count: int, groups: Sequence[Rows], held: Sequence[int]) -> None:
-        size = 7 * count
-        values, across, down = [], [], []
-        gradient = np.zeros(size)
-        for rows in groups:
-            if not len(rows.residual):
-                continue
-            width = rows.node.shape[1] * 7
-            weighted = rows.jacobian.transpose(0, 2, 1) @ rows.information
-            index = (rows.node[:, :, None] * 7 + np.arange(7)).reshape(-1, width)
-            values.append((weighted @ rows.jacobian).ravel())
-            down.append(np.repeat(index, width, axis=1).ravel())
-            across.append(np.tile(index, (1, width)).ravel())
-            np.add.at(gradient, index.ravel(), (weighted @ rows.residual[:, :, None])[:, :, 0].ravel())
-        fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
-        values.append(np.full(len(fixed), _HELD))
-        down.append(fixed)
-        across.append(fixed)
-        matrix = scipy.sparse.csc_matrix(
-            (np.concatenate(values), (np.concatenate(down), np.concatenate(across))), shape=(size, size)
-        )
-        self._size = size
+        matrix, gradient = assembled(count, groups, held)
+        self._size = 7 * count
         self._factor = factorised(matrix)
-        step = -self._factor.solve(gradient).reshape(-1, 7)
-        longest = float(np.abs(step[:, [0, 1, 2, 6]]).max())
-        self.step: Array = step * min(1.0, _STEP / max(longest, 1e-300))
+        self.step: Array = _shortened(-self._factor.solve(gradient))
 
     def covariance(self, rows: Rows) -> Array:
         """(7m, 7m): covariance of the rows' residuals as far as the solution itself is unsure."""
@@ -189,12 +201,24 @@ def settled(
     held: Sequence[int],
     iterations: int = 15,
     more: Callable[[State], Sequence[Rows]] = lambda state: (),
+    accuracy: float = 1e-6,
 ) -> State:
-    """The state that joints, links and what `more` gives agree upon most, by Gauss-Newton steps from `state`."""
+    """The state that joints, links and what `more` gives agree upon most, by Gauss-Newton steps from `state`.
+
+    Steps of more than 1,200 chunks are solved by areas. accuracy: largest turn (radians) and log scale of a step after
+    which none follows.
+    """
+    count = len(state.scale)
+    areas: Areas | None = None
     for _ in range(iterations):
         groups = [joint_rows(state, joints), link_rows(state, links), *more(state)]
-        step = CityEquations(len(state.scale), groups, held).step
+        if count <= _DIRECTLY:
+            step = CityEquations(count, groups, held).step
+        else:
+            matrix, gradient = assembled(count, groups, held)
+            areas = areas or Areas(matrix, state.translation)
+            step = _shortened(areas.solve(matrix, -gradient))
         state = retract(state, step)
-        if np.abs(step[:, [0, 1, 2, 6]]).max() < 1e-6:
+        if np.abs(step[:, [0, 1, 2, 6]]).max() < accuracy:
             break
     return state

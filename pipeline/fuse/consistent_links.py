@@ -7,9 +7,9 @@ agree by chance meet more and more true ones before they are asked.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.fuse.city_equations import CityEquations, LinkRows, frame_rows, joint_rows, link_rows, settled
+from pipeline.fuse.city_equations import CityEquations, LinkRows, joint_rows, link_rows
+from pipeline.fuse.city_problem import LOCALLY, CityProblem, moved, taken
 from pipeline.fuse.compatible_links import compatible
-from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
-from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
+from pipeline.fuse.drive_nodes import Array, Frames, State
 
-_AT_ONCE, _CLEAR = 16, 0.6  # in a larger city: links asked about at once, share of them that needs no rival
-_LOCALLY, _WHOLLY_FEW, _WHOLLY_MANY = 2, 15, 4  # most steps of a solution: at new links, of few chunks, of many
-_FEW, _SMALL = 400, 80  # chunks of a city, and of a group of a larger one, that always take part all together
+# In a larger city: links asked about at once, share of them that needs no rival, lead that needs none.
+_AT_ONCE, _CLEAR, _LEADS = 16, 0.6, 3
+_SMALL = 80  # chunks of a group of a larger city that always take part all together
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Support:
     lead: int
     surprise: float
     tried: int
+    asked: int = 1
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether no other pair has to be looked at before these are joined."""
+        return self.lead >= _LEADS and len(self.links) >= _CLEAR * self.asked
 
     @property
     def rank(self) -> tuple[float, float, float]:
@@ -43,31 +49,41 @@ class Support:
         return -self.lead, -len(self.links), self.surprise
 
 
-class Grouping:
+class Grouping(CityProblem):
     """Groups of drives that grow: `run` joins all that links can join.
-
-    state: of all chunks, each group in the frame of its first drive; group (D,): of each drive; accepted: links.
 
     In a city of more than 400 chunks only those drives of a group take part in judging a link that lie on the way
     between those that are asked about: more could only make what is expected of a link narrower. There a group is
     solved at its new links, with the drives beyond held, and as a whole when it has grown by the half.
     """
 
-    def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
-        self.state, self._joints, self._links = state, joints, links
-        self._drive_of_node, self._ends = drive_of_node, ends
-        self.group = np.arange(int(drive_of_node.max()) + 1)
-        self._chunks = np.bincount(drive_of_node)
-        self.accepted: set[int] = set()
-        self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # accepted links from drive to drive
-        self._settled = np.ones(len(self.group), np.int64)  # drives that a group had when it was solved as a whole
+    def resume(self, states: Mapping[int, State], accepted: Iterable[int], held: Iterable[int]) -> None:
+        """Begin where an earlier solution ended. states: of the chunks of drives, by drive; accepted: links between
+        them; held: drives whose groups keep their place when others are joined to them."""
+        for drive, state in states.items():
+            self._put(self._nodes[drive], state)
+        self.accept(accepted)
+        seen: set[int] = set()
+        for first in sorted(states):
+            if first in seen:
+                continue
+            group, queue = {first}, [first]
+            while queue:
+                for friend in self._friends[queue.pop()].keys() - group:
+                    group.add(friend)
+                    queue.append(friend)
+            seen |= group
+            self.group[sorted(group)] = first
+            self._settled[first] = len(group)
+        self._held = {int(self.group[drive]) for drive in held}
 
     def run(self) -> None:
         """Join groups until no link leads from one to another."""
         between: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for number, (first, second) in enumerate(self._ends.tolist()):
-            between[first][second].append(number)
-            between[second][first].append(number)
+        for number, (first, second) in enumerate(self.group[self._ends].tolist()):
+            if first != second:
+                between[first][second].append(number)
+                between[second][first].append(number)
         known: dict[tuple[int, int], tuple[int, Support | None]] = {}  # None: not weighed with the links there are now
         queue: list[tuple[tuple[float, float, float], int, int, int]] = []
         stamps = count()
@@ -89,8 +105,10 @@ class Grouping:
             if newest != stamp:
                 continue
             if support is None:  # could be first at best: now it is asked whether it is
-                put(a, b, self._support(a, b, sorted(between[a][b])))
-                continue
+                support = self._support(a, b, sorted(between[a][b]))
+                if self.is_few or not support.is_clear:
+                    put(a, b, support)
+                    continue
             self._join(a, b, support)
             del known[a, b]
             beside = between.pop(b)
@@ -106,75 +124,31 @@ class Grouping:
                 for c in list(between[a]):
                     put(a, c, None)
 
-    def nodes(self, *groups: int) -> Numbers:
-        """Chunks of the groups."""
-        return np.nonzero(np.isin(self.group[self._drive_of_node], groups))[0]
-
-    def _nodes_of(self, drives: Iterable[int]) -> Numbers:
-        return np.nonzero(np.isin(self._drive_of_node, list(drives)))[0]
-
     def _join(self, a: int, b: int, support: Support) -> None:
         move = self._move(self.state, self._links, support.tried, swapped=self.group[self._ends[support.tried, 0]] == b)
-        self.state = _moved(self.state, move, self.nodes(b))
+        stays = b in self._held and a not in self._held
+        nodes = self.nodes(a if stays else b)
+        move = move.inverse() if stays else move
+        self._put(nodes, moved(taken(self.state, nodes), move, np.arange(len(nodes))))
         self.group[self.group == b] = a
+        if stays:
+            self._held.add(a)
+        self._settled[a] = max(self._settled[a], self._settled[b])
         self.accept(support.links)
         size = int((self.group == a).sum())
         if self.is_small(a) or size >= 1.5 * self._settled[a]:
             self.settle(a)
             self._settled[a] = size
             return
-        active = {int(drive) for link in support.links for drive in self._ends[link]}
-        links = self._inside(active, either=True)
-        rows = self._links[np.array(links, np.int64)]
-        mine = self._nodes_of(active)
-        nodes = np.union1d(mine, np.concatenate([rows.first.node.ravel(), rows.second.node.ravel()]))
-        held = np.flatnonzero(~np.isin(nodes, mine)).tolist() or [0]
-        state, joints, rows = self._part(nodes, links)
-        self._put(nodes, settled(state, joints, rows, held=held, iterations=_LOCALLY))
-
-    def settle(self, group: int, joints: Joints | None = None) -> None:
-        """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
-        nodes = self.nodes(group)
-        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
-        most = _WHOLLY_FEW if self.is_few else _WHOLLY_MANY
-        self._put(nodes, settled(state, own, rows, held=[0], iterations=most))
-
-    @property
-    def is_few(self) -> bool:
-        """Whether the city has so few chunks that nothing is done locally."""
-        return len(self._drive_of_node) <= _FEW
+        self.settle_near({drive for link in support.links for drive in self._pairs[link]}, iterations=LOCALLY)
 
     def is_small(self, group: int) -> bool:
         """Whether all of a group takes part when its links are judged."""
         return self.is_few or int(self._chunks[self.group == group].sum()) <= _SMALL
 
-    def _members(self, group: int) -> set[int]:
-        return {int(drive) for drive in np.nonzero(self.group == group)[0]}
-
-    def accept(self, links: Iterable[int]) -> None:
-        """Believe links within a group from now on."""
-        for link in set(links) - self.accepted:
-            self.accepted.add(link)
-            first, second = self._ends[link].tolist()
-            self._friends[first][second] += 1
-            self._friends[second][first] += 1
-
-    def discard(self, link: int) -> None:
-        """Believe a link no more."""
-        self.accepted.discard(link)
-        first, second = self._ends[link].tolist()
-        for one, other in ((first, second), (second, first)):
-            self._friends[one][other] -= 1
-            if not self._friends[one][other]:
-                del self._friends[one][other]
-
-    def links_between(self, first: int, second: int) -> int:
-        """Accepted links between two drives."""
-        return self._friends[first][second]
-
     def holds_without(self, link: int) -> bool:
         """Whether the drives of an accepted link stay joined without it."""
-        first, second = self._ends[link].tolist()
+        first, second = self._pairs[link]
         if self._friends[first][second] > 1:
             return True
         seen, queue = {first}, [first]
@@ -188,7 +162,7 @@ class Grouping:
 
     def _asked(self, group: int, links: Sequence[int]) -> set[int]:
         """Drives of a group that take part in judging links: all of few, else those on the way between their ends."""
-        members = self._members(group)
+        members = self.members(group)
         if self.is_small(group):
             return members
         ends = {int(drive) for link in links for drive in self._ends[link] if self.group[drive] == group}
@@ -206,91 +180,6 @@ class Grouping:
                 asked.add(drive)
         return asked
 
-    def deviations(
-        self, group: int, joints: Joints, middles: Mapping[int, Frames], positions: Positions | None
-    ) -> dict[int, float]:
-        """Of the place of a frame of each drive of a group (middles, by drive), city units: against the group's first
-        chunk, or with `positions` against the Earth. The largest axis'."""
-        nodes = self.nodes(group)
-        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
-        number = np.full(len(self.state.scale), -1)
-        number[nodes] = np.arange(len(nodes))
-        groups = [joint_rows(state, own), link_rows(state, rows)]
-        if positions is not None:
-            mine = positions.of(np.isin(positions.drive, np.nonzero(self.group == group)[0]))
-            mine = replace(mine, frames=replace(mine.frames, node=number[mine.frames.node]))
-            groups += [position_rows(state, mine), level_rows(state)]
-        equations = CityEquations(len(nodes), groups, held=[] if positions is not None else [0])
-        answer = {}
-        for drive in np.nonzero(self.group == group)[0].tolist():
-            frames = replace(middles[drive], node=number[middles[drive].node])
-            spread = equations.covariance(frame_rows(state, frames))[3:6, 3:6]
-            answer[drive] = float(np.sqrt(np.linalg.eigvalsh(spread)[-1]))
-        return answer
-
-    def onto_earth(self, group: int, joints: Joints, positions: Positions) -> str:
-        """Lay a group over its fixes and solve it with them; why not, in words, where it stays as it was.
-
-        The drives' slow errors are not unknowns: fixes of two minutes count as one instead.
-        """
-        nodes = self.nodes(group)
-        state, own, rows = self._part(nodes, self._inside(self._members(group)), joints)
-        number = np.full(len(self.state.scale), -1)
-        number[nodes] = np.arange(len(nodes))
-        mine = positions.of(np.isin(positions.drive, np.nonzero(self.group == group)[0]))
-        mine = replace(mine, frames=replace(mine.frames, node=number[mine.frames.node]))
-        start = enu_from_component(state, mine)
-        if isinstance(start, str):
-            return start
-        state = settled(
-            _moved(state, start, np.arange(len(nodes))),
-            own,
-            rows,
-            held=[],
-            more=lambda now: (position_rows(now, mine), level_rows(now)),
-        )
-        if not agrees(state, mine):
-            return "too few of the fixes agree with each other and with the images"
-        self._put(nodes, state)
-        return ""
-
-    def group_of_link(self, link: int) -> int | None:
-        """The group that both ends of a link are in; None where they are apart."""
-        first, second = self.group[self._ends[link]]
-        return int(first) if first == second else None
-
-    def _inside(self, drives: set[int], *, either: bool = False) -> list[int]:
-        """Accepted links between these drives; either: also those that lead from them to others."""
-        among = np.zeros(len(self.group), bool)
-        among[list(drives)] = True
-        links = np.sort(np.fromiter(self.accepted, np.int64, len(self.accepted)))
-        return [int(n) for n in links[(among[self._ends[links]].any if either else among[self._ends[links]].all)(1)]]
-
-    def _part(
-        self, nodes: Numbers, links: Sequence[int], joints: Joints | None = None
-    ) -> tuple[State, Joints, LinkRows]:
-        """The problem of `nodes` alone, counted anew."""
-        every = joints or self._joints
-        number = np.full(len(self.state.scale), -1)
-        number[nodes] = np.arange(len(nodes))
-        mine = (number[every.first] >= 0) & (number[every.second] >= 0)
-        joints = Joints(*(getattr(every, name)[mine] for name in Joints.__dataclass_fields__))
-        joints = replace(joints, first=number[joints.first], second=number[joints.second])
-        rows = self._links[np.asarray(links, np.int64)]
-        rows = replace(
-            rows,
-            first=replace(rows.first, node=number[rows.first.node]),
-            second=replace(rows.second, node=number[rows.second.node]),
-        )
-        return _taken(self.state, nodes), joints, rows
-
-    def _put(self, nodes: Numbers, part: State) -> None:
-        scale, rotation, translation = (
-            x.copy() for x in (self.state.scale, self.state.rotation, self.state.translation)
-        )
-        scale[nodes], rotation[nodes], translation[nodes] = part.scale, part.rotation, part.translation
-        self.state = State(scale, rotation, translation)
-
     def _support(self, a: int, b: int, links: Sequence[int]) -> Support:
         """The largest set of `links` (at least one) between groups a and b that can be true together."""
         if len(links) == 1:
@@ -298,7 +187,7 @@ class Grouping:
         if not self.is_few and len(links) > _AT_ONCE:
             links = [links[n] for n in np.linspace(0, len(links) - 1, _AT_ONCE).round().astype(int)]
         drives = self._asked(a, links) | self._asked(b, links)
-        nodes, inside = self._nodes_of(drives), self._inside(drives)
+        nodes, inside = self._nodes_of(drives), self.links_of(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
         of_b = np.nonzero(self.group[self._drive_of_node[nodes]] == b)[0]
         between = np.arange(len(inside), len(rows))
@@ -307,7 +196,7 @@ class Grouping:
         while open_ones:
             tried = open_ones[0]
             move = self._move(state, rows, int(between[tried]), swapped=self.group[self._ends[links[tried], 0]] == b)
-            at = _moved(state, move, of_b)
+            at = moved(state, move, of_b)
             believed = rows[np.append(np.arange(len(inside)), between[tried])]
             equations = CityEquations(len(nodes), [joint_rows(at, joints), link_rows(at, believed)], held=[0])
             candidates = link_rows(at, rows[between])
@@ -321,7 +210,7 @@ class Grouping:
         best, surprise, tried = sets[0]
         rivals = [len(one[0]) for one in sets[1:] if not set(best) & set(one[0])]
         lead = len(best) - max([*rivals, len(open_ones)])
-        return Support(tuple(links[n] for n in best), lead, surprise, links[tried])
+        return Support(tuple(links[n] for n in best), lead, surprise, links[tried], len(links))
 
     @staticmethod
     def _move(state: State, rows: LinkRows, number: int, *, swapped: bool) -> Sim3:
@@ -337,30 +226,13 @@ class Grouping:
         """Of links within a group that are not accepted: chi2 (m,) against the solution, and those that fit together
         with it."""
         drives = self._asked(group, links)
-        nodes, inside = self._nodes_of(drives), self._inside(drives)
+        nodes, inside = self._nodes_of(drives), self.links_of(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
         believed, asked = rows[np.arange(len(inside))], rows[np.arange(len(inside), len(rows))]
         equations = CityEquations(len(nodes), [joint_rows(state, joints), link_rows(state, believed)], held=[0])
         candidates = link_rows(state, asked)
         taken, chi2 = compatible(candidates, equations.covariance(candidates))
         return chi2, taken
-
-    def own_chi2(self, links: Sequence[int] | Numbers) -> Array:
-        """(m,): squared residuals of links in their own deviations."""
-        rows = link_rows(self.state, self._links[np.asarray(links, np.int64)])
-        return np.asarray(np.einsum("ni,nij,nj->n", rows.residual, rows.information, rows.residual))
-
-
-def _taken(state: State, nodes: Numbers) -> State:
-    return State(state.scale[nodes], state.rotation[nodes], state.translation[nodes])
-
-
-def _moved(state: State, by: Sim3, nodes: Numbers) -> State:
-    scale, rotation, translation = state.scale.copy(), state.rotation.copy(), state.translation.copy()
-    scale[nodes] *= by.scale
-    rotation[nodes] = by.rotation @ rotation[nodes]
-    translation[nodes] = by.apply(translation[nodes])
-    return State(scale, rotation, translation)
 
 
 def _sim3(frames: Frames, state: State) -> Sim3:

@@ -109,20 +109,20 @@ def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) 
     overlaps cannot show.
     """
     state = own_state(drive)
-    pairs: list[tuple[int, int]] = []
-    covariances: list[Array] = []
-    for edge in drive.edges:
-        pairs.append((edge.first, edge.second))
-        covariances.append(_edge_covariance(drive, edge.covariance, edge.first, edge.second, state, config, looseness))
+    edges = np.array([(edge.first, edge.second) for edge in drive.edges], np.int64).reshape(-1, 2)
+    given = np.array([edge.covariance for edge in drive.edges], np.float64).reshape(-1, 7, 7)
+    covariance = _edge_covariances(given * drive.variance_inflation, edges, state, config, looseness)
     way = float(np.median(np.linalg.norm(np.diff(state.translation, axis=0), axis=1))) if len(state.scale) > 1 else 1.0
+    pairs: list[tuple[int, int]] = []
+    of_loops: list[Array] = []
     for loop in drive.loops:
         if loop.accepted and loop.chunks is not None and loop.chunks[0] != loop.chunks[1]:
             pairs.append(loop.chunks)
             place = np.hypot(loop.residual or 0.0, _LOOP_PLACE * max(way, _LEAST_WAY))
-            covariances.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
-    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
-    information = np.stack([np.linalg.inv(c) for c in covariances]) if covariances else np.zeros((0, 7, 7))
-    return _as_solved(state, first, second, information)
+            of_loops.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
+    first, second = np.concatenate([edges, np.array(pairs, np.int64).reshape(-1, 2)]).T
+    every = np.concatenate([covariance, np.array(of_loops, np.float64).reshape(-1, 7, 7)])
+    return _as_solved(state, first, second, np.linalg.inv(every))
 
 
 def _as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
@@ -139,35 +139,29 @@ def _as_solved(state: State, first: Numbers, second: Numbers, information: Array
     )
 
 
-def _edge_covariance(
-    drive: JoinResult,
-    covariance: Array,
-    first: int,
-    second: int,
-    state: State,
-    config: BackendConfig,
-    looseness: float,
-) -> Array:
-    """(7, 7) of turn (the second's axes), shift (the first's axes, world units) and log scale of a joint.
+def _edge_covariances(given: Array, pairs: Numbers, state: State, config: BackendConfig, looseness: float) -> Array:
+    """(m, 7, 7) of turn (the second's axes), shift (the first's axes, world units) and log scale of joints `pairs`
+    (m, 2), of what their overlaps measured: given (m, 7, 7) in the order of an Edge, NaN or inf where that was nothing.
 
-    To what the overlap measured comes what two chunks that see the same frames cannot show (BackendConfig.unseen_*).
+    To what an overlap measured comes what two chunks that see the same frames cannot show (BackendConfig.unseen_*).
     """
     order = [1, 2, 3, 4, 5, 6, 0]
-    given = covariance[np.ix_(order, order)] * drive.variance_inflation
-    lost = ~np.isfinite(np.diag(given))
-    given = np.where(np.isfinite(given), given, 0.0)
-    given[lost] = given[:, lost] = 0.0
-    given[:3] *= _DRIFT_KNOWN
+    given = given[:, order][:, :, order]
+    lost = ~np.isfinite(np.diagonal(given, axis1=1, axis2=2))
+    given = np.where(np.isfinite(given) & ~lost[:, :, None] & ~lost[:, None, :], given, 0.0)
     given[:, :3] *= _DRIFT_KNOWN
-    turned = np.eye(7)
-    turned[3:6, 3:6] = state.rotation[first].T
-    way = max(float(np.linalg.norm(state.translation[second] - state.translation[first])), _LEAST_WAY)
-    unseen = np.array(
-        [config.unseen_turn] * 3 + [config.unseen_place * way] * 3 + [config.unseen_scale if config.scale else 1e-6]
-    )
-    loose = np.array([np.pi] * 3 + [10 * way] * 3 + [1.0])
-    result = turned @ given @ turned.T + np.diag(np.where(lost, loose, looseness * unseen) ** 2)
-    return np.asarray((result + result.T) / 2)
+    given[:, :, :3] *= _DRIFT_KNOWN
+    first, second = pairs.T
+    turned = np.tile(np.eye(7), (len(pairs), 1, 1))
+    turned[:, 3:6, 3:6] = state.rotation[first].transpose(0, 2, 1)
+    way = np.maximum(np.linalg.norm(state.translation[second] - state.translation[first], axis=1), _LEAST_WAY)
+    deviation = np.empty((2, len(pairs), 7))  # what is unseen, and of what was not measured at all
+    deviation[0, :, :3], deviation[0, :, 3:6] = config.unseen_turn, config.unseen_place * way[:, None]
+    deviation[0, :, 6] = config.unseen_scale if config.scale else 1e-6
+    deviation[1, :, :3], deviation[1, :, 3:6], deviation[1, :, 6] = np.pi, 10 * way[:, None], 1.0
+    result = turned @ given @ turned.transpose(0, 2, 1)
+    result[:, np.arange(7), np.arange(7)] += np.where(lost, deviation[1], looseness * deviation[0]) ** 2
+    return np.asarray((result + result.transpose(0, 2, 1)) / 2)
 
 
 def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, Joints]:
@@ -183,26 +177,16 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
         chunk_frames=tuple(drive.chunk_frames[n] for n in kept),
     )
     chain = joints.second == joints.first + 1
-    new_first, new_second, covariances = [], [], []
-    end_of = np.searchsorted(
-        kept, joints.first[chain], side="right"
-    )  # the kept chunk that a link of the chain leads to
-    carried = _carried(state, joints, chain, kept[end_of], kept[end_of - 1])
-    for end in np.unique(end_of):
-        new_first.append(int(end) - 1)
-        new_second.append(int(end))
-        covariances.append(carried[end_of == end].sum(0))
-    near = (
-        np.abs(joints.first[~chain][:, None] - kept).argmin(1),
-        np.abs(joints.second[~chain][:, None] - kept).argmin(1),
-    )
-    for n, (a, b) in enumerate(zip(*(part.tolist() for part in near), strict=True)):
-        if a != b:
-            new_first.append(a)
-            new_second.append(b)
-            covariances.append(np.linalg.inv(joints.information[~chain][n]))
-    information = np.stack([np.linalg.inv(c) for c in covariances]) if covariances else np.zeros((0, 7, 7))
-    return thin, _as_solved(own_state(thin), np.array(new_first, np.int64), np.array(new_second, np.int64), information)
+    # the kept chunk that a link of the chain leads to
+    end_of = np.searchsorted(kept, joints.first[chain], side="right")
+    ends, number = np.unique(end_of, return_inverse=True)
+    chained = np.zeros((len(ends), 7, 7))
+    np.add.at(chained, number, _carried(state, joints, chain, kept[end_of], kept[end_of - 1]))
+    near = [np.abs(end[~chain][:, None] - kept).argmin(1) for end in (joints.first, joints.second)]
+    apart = near[0] != near[1]
+    first, second = np.append(ends - 1, near[0][apart]), np.append(ends, near[1][apart])
+    information = np.concatenate([np.linalg.inv(chained), joints.information[~chain][apart]])
+    return thin, _as_solved(own_state(thin), first, second, information)
 
 
 def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Numbers, start: Numbers) -> Array:

@@ -19,6 +19,7 @@ from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
+from pipeline.fuse.standing import Added, Standing
 
 # Deviations of what overlaps cannot show, over those by which links are judged: a drive is bent to its links as little
 # as they allow.
@@ -29,6 +30,7 @@ _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # median chi2 of true links; their 
 # where that leaves more than the third number.
 _SOLVED_FINELY, _COARSE, _MOST_CHUNKS = 1_000, 7, 24_000
 _MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
+_HOPELESS = 10.0  # times the bound: a link so far off is not asked about again
 _COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
 
 
@@ -84,6 +86,7 @@ def solve(
     frame_time_s: Mapping[int, ArrayLike] | None = None,
     origin: Origin | None = None,
     config: BackendConfig | None = None,
+    standing: Standing | None = None,
 ) -> City:
     """Bring drives into one frame.
 
@@ -96,6 +99,10 @@ def solve(
     offset between both clocks is the caller's to take off). They take part in the solution, and components that have
     them lie in metres east, north, up about `origin` (by default in the fixes' midst), links or none between them.
     Fixes that cannot be used leave the component as it is, with an alarm.
+
+    standing: an earlier solution, which new drives and links are added to: what held together before does, and only
+    new drives and those linked with them are solved, with the others held. Components that come together, or of which
+    as many drives are new as are not, are solved as a whole.
 
     Raises ValueError: no drive, a link or fixes that name a drive or frame that is not there, fixes without times.
     """
@@ -117,14 +124,23 @@ def solve(
     drive_of_node = np.repeat(np.arange(len(drives), dtype=np.int64), np.diff(offset))
     ends = np.array([(link.first, link.second) for link in links], np.int64).reshape(-1, 2)
     grouping = Grouping(state, joints, _link_rows(links, thin, offset), drive_of_node, ends)
-    grouping.run()
-    verdicts = _judged(grouping, ends)
-    used = _tighten(
-        grouping,
-        lambda looseness: _numbered([_thin(drive, config, looseness, every)[1] for drive in drives], offset),
-    )
     positions = read_positions(thin, offset, fixes or {}, frame_time_s or {}, origin)
-    on_earth, doubts = _onto_earth(grouping, positions, used)
+    added = Added.of(grouping, standing or Standing(), thin)
+    grouping.run()
+    added = added.after_joining(grouping)
+    verdicts = _judged(grouping, ends, added)
+
+    def loosened(looseness: float, only: set[int] | None = None) -> Joints:
+        return _numbered(
+            [
+                _thin(drive, config, looseness, every)[1] if only is None or n in only else nodes[n][1]
+                for n, drive in enumerate(drives)
+            ],
+            offset,
+        )
+
+    used = _tighten(grouping, loosened, added, positions)
+    on_earth, doubts = _onto_earth(grouping, positions, used, added)
     spread = _deviations(grouping, thin, offset, used, positions, on_earth)
     fused = tuple(
         replace(
@@ -142,12 +158,12 @@ def solve(
 
 
 def _onto_earth(
-    grouping: Grouping, positions: Positions | None, joints: Mapping[int, Joints]
+    grouping: Grouping, positions: Positions | None, joints: Mapping[int, Joints], added: Added
 ) -> tuple[set[int], list[str]]:
-    """Components that were laid over their fixes, and what is to be said of those that have fixes and were not."""
-    on_earth: set[int] = set()
+    """Components that are on Earth, and what is to be said of those that have fixes and are not."""
+    on_earth = set(added.on_earth)
     alarms: list[str] = []
-    for group in [] if positions is None else sorted(set(grouping.group[positions.drive].tolist())):
+    for group in [] if positions is None else sorted(set(grouping.group[positions.drive].tolist()) - on_earth):
         assert positions is not None
         why = grouping.onto_earth(group, joints[group], positions)
         if why:
@@ -183,23 +199,33 @@ def _numbered(joints: Sequence[Joints], offset: NDArray[np.int64]) -> Joints:
     return Joints.joined([one.numbered_from(int(at)) for one, at in zip(joints, offset, strict=False)])
 
 
-def _tighten(grouping: Grouping, joints: Callable[[float], Joints]) -> dict[int, Joints]:
+def _tighten(
+    grouping: Grouping,
+    joints: Callable[[float, set[int] | None], Joints],
+    added: Added,
+    positions: Positions | None,
+) -> dict[int, Joints]:
     """Solve each component with the tightest joints (by looseness) that its links, by their own deviations, can be true
     with, and say which those were.
 
     Links are judged with all that overlaps might not show; used as a weight, that lets the noise of links bend drives
-    that are better than they.
+    that are better than they. Of a component that drives were added to, these and their neighbours alone are solved.
     """
     used: dict[int, Joints] = {}
     open_ones = sorted(set(grouping.group.tolist()))
+    only = None if added.whole else {drive for drives in added.near.values() for drive in drives}
     for looseness in _LOOSENESS:
-        tight = joints(looseness)
+        tight = joints(looseness, only)
         used |= dict.fromkeys(open_ones, tight)
         left = []
         for group in open_ones:
-            links = [n for n in sorted(grouping.accepted) if grouping.group_of_link(n) == group]
+            near = added.near.get(group)
+            links = grouping.links_of(grouping.members(group) if near is None else near, either=near is not None)
             if links:
-                grouping.settle(group, tight)
+                if near is None:
+                    grouping.settle(group, tight)
+                else:
+                    grouping.settle_near(near, tight, positions=positions if group in added.on_earth else None)
                 if np.median(grouping.own_chi2(links)) > _USUAL:
                     left.append(group)
         open_ones = left
@@ -230,20 +256,28 @@ def _link_rows(links: Sequence[Link], drives: Sequence[JoinResult], offset: NDAr
     )
 
 
-def _judged(grouping: Grouping, ends: NDArray[np.int64]) -> tuple[LinkVerdict, ...]:
+def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[LinkVerdict, ...]:
     """Let in what fits the solution after all, put out what does not, and say why.
 
     In a small component the worst link goes alone, and all others are weighed together; in a large one (more drives
-    than are looked at as a whole) that is done for each pair of drives by itself, so that it takes few rounds.
+    than are looked at as a whole) that is done for each pair of drives by itself, so that it takes few rounds. What
+    was judged before in a component that stands stays as it was judged.
     """
     chi2 = np.full(len(ends), np.inf)
     group_of = grouping.group[ends]
     for group in np.unique(group_of[group_of[:, 0] == group_of[:, 1], 0]).tolist():
+        near = added.near.get(group)
         inside = np.flatnonzero((group_of == group).all(1))
-        large = not grouping.is_few
+        if near is not None:
+            known = np.array([n for n in inside.tolist() if n in added.links], np.int64)
+            chi2[known] = [added.links[n][1] for n in known.tolist()]
+            inside = inside[~np.isin(inside, known)]
+        large = not grouping.is_few or near is not None
+        if large and near is None:
+            grouping.settle(group)
         pair_of = ends[inside].min(1) * len(grouping.group) + ends[inside].max(1) if large else np.zeros(len(inside))
         pairs = [inside[pair_of == pair].tolist() for pair in np.unique(pair_of)]
-        for _ in range(_ROUNDS_OF_MANY if large else _ROUNDS):
+        for turn in range(_ROUNDS_OF_MANY if large else _ROUNDS):
             changed = False
             chi2[inside] = np.where([n in grouping.accepted for n in inside], grouping.own_chi2(inside), chi2[inside])
             for pair in pairs:
@@ -254,14 +288,17 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64]) -> tuple[LinkVerdict, .
                     changed = True
                     continue
                 others = [n for n in pair if n not in grouping.accepted]
-                if others:
+                if others and (turn == 0 or not large or min(chi2[others]) < _HOPELESS * BOUND):
                     chi2[others], fits = grouping.weighed(group, others)
                     new = [n for n, fit in zip(others, fits, strict=True) if fit]
                     grouping.accept(new)
                     changed |= bool(new)
             if not changed:
                 break
-            grouping.settle(group)
+            if near is None:
+                grouping.settle(group)
+            else:
+                grouping.settle_near(near)
     return tuple(_verdict(grouping, ends, n, float(chi2[n])) for n in range(len(ends)))
 
 

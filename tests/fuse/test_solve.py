@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.backend.sim3 import Sim3, rotation_exp
 from pipeline.fuse import Link, solve
+from pipeline.fuse.city_problem import CityProblem
+from pipeline.fuse.consistent_links import Grouping
+from pipeline.fuse.standing import Standing, StandingDrive
 from tests.fuse.made_up_drives import drive_in, gauges_of, link_between, town_path
 
 STARTS = (0.0, 60.0, 130.0, 180.0)
@@ -111,6 +114,59 @@ def test_a_drive_whose_scale_must_change_along_the_way_is_an_alarm():
     city = solve([straight, replace(drive, world_from_chunk=tuple(chunks), edges=edges)], links)
     assert city.accepted.all() and city.drives[1].scale_range > 1.7
     assert len(city.alarms) == 1 and city.alarms[0].startswith("drive 1: its scale changes by")
+
+
+def standing_of(city, links, numbers, on_earth=False):
+    """What `city` says, by the numbers that its drives and links have now."""
+    drives = {
+        now: StandingDrive(one.city_from_camera, one.depth_scale, on_earth)
+        for now, one in zip(numbers, city.drives, strict=True)
+    }
+    return Standing(drives, {n: (one.accepted, one.chi2) for n, one in zip(links, city.links, strict=True)})
+
+
+@pytest.mark.parametrize("new", [3, 0])
+def test_a_drive_more_is_put_where_it_was_and_what_it_does_not_touch_stays_to_the_last_digit(new, monkeypatch):
+    gauges, truths, drives = town()
+    chain = [(0, 80, 1, 22), (0, 100, 1, 41), (1, 90, 2, 21), (1, 110, 2, 38), (2, 60, 3, 12), (2, 95, 3, 44)]
+    links = [link_between(gauges, truths, ends) for ends in chain]
+    lie = link_between(gauges, truths, (0, 30, 3, 60), Sim3(1.0, rotation_exp(np.array([0, 0.4, 0])), np.ones(3) * 30))
+    rest = [n for n in range(4) if n != new]
+    old = [n for n, link in enumerate(links) if new not in (link.first, link.second)]
+    numbered = [replace(links[n], first=rest.index(links[n].first), second=rest.index(links[n].second)) for n in old]
+    before = solve([drives[n] for n in rest], numbered)
+    standing = standing_of(before, old, rest)
+    solved = []
+    whole = CityProblem.settle
+    monkeypatch.setattr(CityProblem, "settle", lambda self, group, *a: (solved.append(group), whole(self, group, *a)))
+    monkeypatch.setattr(Grouping, "is_small", lambda self, group: False)
+    city = solve(drives, [*links, lie], standing=standing)
+    assert city.accepted.tolist() == [True] * 6 + [False] and not solved
+    assert {drive.component for drive in city.drives} == {0}
+    assert metres_off(city, truths) < 1e-3
+    far = 0 if new == 3 else 3  # beyond the neighbour of the new drive: held
+    moved = city.city_from_camera[far] if new == 3 else None
+    if moved is not None:
+        np.testing.assert_allclose(moved, before.city_from_camera[0], atol=1e-9)
+    again = solve(drives, [*links, lie], standing=standing_of(city, range(7), range(4)))
+    assert again.accepted.tolist() == city.accepted.tolist() and not solved
+    for one, other in zip(city.city_from_camera, again.city_from_camera, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_a_component_that_stands_on_earth_stays_there_when_a_drive_is_added_before_it():
+    gauges, truths, drives = town()
+    links = [link_between(gauges, truths, ends) for ends in TRUE_ENDS[:4]]
+    city = solve(drives[1:3], [replace(links[n], first=0, second=1) for n in (2, 3)])
+    earth = Sim3(2.0, rotation_exp(np.array([0.1, 0.2, 0.3])), np.array([100.0, 200, 30]))
+    on_earth = {
+        n: StandingDrive(earth.transform_pose(one.city_from_camera), one.depth_scale * 2.0, True)
+        for n, one in zip((1, 2), city.drives, strict=True)
+    }
+    placed = solve(drives[:3], links, standing=Standing(on_earth, dict.fromkeys((2, 3), (True, 0.0))))
+    assert all(drive.on_earth for drive in placed.drives)
+    for n in (1, 2):
+        np.testing.assert_allclose(placed.city_from_camera[n], on_earth[n].city_from_camera, atol=1e-4)
 
 
 @pytest.mark.parametrize(

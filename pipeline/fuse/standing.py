@@ -1,0 +1,93 @@
+"""What an earlier solution says of drives and links, so that only what is new is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.backend.join import JoinResult
+from pipeline.fuse.consistent_links import Grouping
+from pipeline.fuse.drive_nodes import Array, State, own_state
+
+
+@dataclass(frozen=True, eq=False)
+class StandingDrive:
+    """Where a drive stood: city_from_camera (N, 4, 4) and depth_scale (N,) as in FusedDrive, on_earth as there."""
+
+    city_from_camera: Array
+    depth_scale: Array
+    on_earth: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """An earlier solution. drives: by their numbers now; links: number -> (accepted, chi2) of those between two of them
+    that were judged. What is not named is new."""
+
+    drives: Mapping[int, StandingDrive] = field(default_factory=dict)
+    links: Mapping[int, tuple[bool, float]] = field(default_factory=dict)
+
+
+def state_of(drive: JoinResult, standing: StandingDrive) -> State:
+    """city_from_chunk of the drive's chunks, by the frame nearest to the middle of each: there a frame moves with that
+    chunk alone."""
+    own = own_state(drive)
+    middle = np.array([(first + last) / 2 for first, last in drive.chunk_frames])
+    after = np.clip(np.searchsorted(drive.frame_index, middle), 1, max(len(drive.frame_index) - 1, 1))
+    after = np.minimum(after, len(drive.frame_index) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = np.abs(drive.frame_index[before] - middle) <= np.abs(drive.frame_index[after] - middle)
+    at = np.where(nearer, before, after)
+    was = np.asarray(drive.world_from_camera, np.float64)[at]
+    now = standing.city_from_camera[at]
+    turn = now[:, :3, :3] @ was[:, :3, :3].transpose(0, 2, 1)
+    scale = standing.depth_scale[at]
+    arm = own.translation - was[:, :3, 3]
+    place = now[:, :3, 3] + scale[:, None] * np.einsum("nij,nj->ni", turn, arm)
+    return State(scale * own.scale, turn @ own.rotation, place)
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Components of an earlier solution, and what is added to them.
+
+    links: as in Standing; near: component -> drives that are solved, the others being held; whole: whether some
+    component is solved as a whole; on_earth: components that stand there already.
+    """
+
+    links: Mapping[int, tuple[bool, float]]
+    drives: frozenset[int]
+    component: Mapping[int, int]
+    on_earth: frozenset[int]
+    near: Mapping[int, set[int]] = field(default_factory=dict)
+    whole: bool = True
+
+    @staticmethod
+    def of(grouping: Grouping, standing: Standing, drives: Sequence[JoinResult]) -> Added:
+        """Put the earlier solution into `grouping`. drives: as its chunks are made of them."""
+        on_earth = frozenset(n for n, one in standing.drives.items() if one.on_earth)
+        accepted = [n for n, (good, _) in standing.links.items() if good]
+        grouping.resume({n: state_of(drives[n], one) for n, one in standing.drives.items()}, accepted, on_earth)
+        component = {n: int(grouping.group[n]) for n in standing.drives}
+        return Added(standing.links, frozenset(standing.drives), component, on_earth)
+
+    def after_joining(self, grouping: Grouping) -> Added:
+        """Which components go on from where they stood."""
+        near: dict[int, set[int]] = {}
+        on_earth = set()
+        whole = False
+        for group in sorted(set(grouping.group.tolist())):
+            members = grouping.members(group)
+            old = members & self.drives
+            if len({self.component[n] for n in old}) == 1 and len(members) < 2 * len(old):
+                new = (members - old) | {
+                    n for link in grouping.links_of(members) if link not in self.links for n in grouping.ends(link)
+                }
+                near[group] = new | grouping.friends(new)
+                if old <= self.on_earth:
+                    on_earth.add(group)
+            else:
+                whole |= len(members) > 1
+        return Added(self.links, self.drives, self.component, frozenset(on_earth), near, whole)
