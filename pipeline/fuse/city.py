@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -88,10 +89,12 @@ class PublishedCity:
         pose[:, :3, 3] = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
         frame, scale = poses["frame_index"].to_numpy().astype(np.int64), poses["scale"].to_numpy()
         answer = {}
+        starts = np.append(np.flatnonzero(np.diff(index, prepend=-1)), len(index))  # a drive's rows lie together
+        rows = {int(index[a]): slice(int(a), int(b)) for a, b in pairwise(starts)}
         for number, name, of in zip(
             *(drives[c].to_pylist() for c in ("drive_index", "drive_id", "frame")), strict=True
         ):
-            mine = index == number
+            mine = rows.get(number, slice(0, 0))
             answer[name] = Placement(of, frame[mine], pose[mine], scale[mine])
         return answer
 

@@ -16,24 +16,28 @@ from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError, PipelineError, StorageError
+from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import CityManifest, earlier_version, newest_version, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
 from pipeline.fuse.config import FuseConfig
-from pipeline.fuse.evidence import Evidence
+from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.link import Link
-from pipeline.fuse.new_version import placed, write_version
+from pipeline.fuse.new_version import EARTH, placed, write_version
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.positions import Origin
 from pipeline.fuse.progress import RunningFuse
 from pipeline.fuse.published_drives import FusibleDrive, read_drive
 from pipeline.fuse.search import candidates_of
 from pipeline.fuse.solve import City, solve
+from pipeline.fuse.standing import Standing, StandingDrive
 from pipeline.fuse.verification import Verifier
 from pipeline.leases import Guard, Leases
 from pipeline.publish import open_drive
 from pipeline.publish.exports.laz import check_laz
 
 CITY_LEASE = "city"
+_MANY = 64  # drives of a city of which only what is new is solved
+_LINK_COLUMNS = ("first_drive", "first_frame", "second_drive", "second_frame", "accepted", "chi2", "verified")
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,7 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
         verified = Verifier(drives).verify_all(candidates, evidence, compared)
     with reporter.timed("solve"):
         reporter.stage("solve")
-        links = [one.link for one in verified if one.link is not None]
-        city = _solved(drives, links, None if known is None else known.origin)
+        city = _solved(drives, verified, known, output)
         standing = placed(drives, city, config, known, output)
     with reporter.timed("tiles"):
         manifest, written = write_version(
@@ -125,7 +128,9 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
         )
     guard()
     evidence.tidy()
-    return Fused(manifest, len(drives), len(candidates), len(links), int(city.accepted.sum()), written, manifest.notes)
+    return Fused(
+        manifest, len(drives), len(candidates), len(city.links), int(city.accepted.sum()), written, manifest.notes
+    )
 
 
 def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[list[FusibleDrive], tuple[str, ...]]:
@@ -162,7 +167,39 @@ def _comes_into(origin: Origin | None, pose: np.ndarray, area: tuple[float, floa
     return bool(((longitude >= west) & (longitude <= east) & (latitude >= south) & (latitude <= north)).any())
 
 
-def _solved(drives: Sequence[FusibleDrive], links: Sequence[Link], origin: Origin | None) -> City:
+def _solved(
+    drives: Sequence[FusibleDrive], verified: Sequence[Verified], known: CityManifest | None, output: str
+) -> City:
+    """The city. A large one begins where its last version ended."""
+    links = [one.link for one in verified if one.link is not None]
+    before = None
+    if known is not None and len(drives) >= _MANY:
+        before = standing_in(PublishedCity(output, known), drives, links)
     fixes = {n: drive.fixes for n, drive in enumerate(drives) if drive.fixes is not None}
     times = {n: drive.time_s for n, drive in enumerate(drives) if drive.fixes is not None and drive.time_s is not None}
-    return solve([drive.joined for drive in drives], links, fixes=fixes, frame_time_s=times, origin=origin)
+    origin = None if known is None else known.origin
+    joined = [drive.joined for drive in drives]
+    return solve(joined, links, fixes=fixes, frame_time_s=times, origin=origin, standing=before)
+
+
+def standing_in(city: PublishedCity, drives: Sequence[FusibleDrive], links: Sequence[Link]) -> Standing:
+    """What a version says of drives that are the same results still, and of links between two of them."""
+    placed = city.placements()
+    same = {
+        n: StandingDrive(one.city_from_camera, one.scale, one.frame == EARTH)
+        for n, drive in enumerate(drives)
+        if city.manifest.keys.get(drive.drive_id) == drive.key
+        and (one := placed.get(drive.drive_id)) is not None
+        and np.array_equal(one.frame_index, drive.joined.frame_index)
+    }
+    columns = [city.links[name].to_pylist() for name in _LINK_COLUMNS]
+    verdicts = {row[:4]: row[4:] for row in zip(*columns, strict=True) if row[6]}
+    judged = {}
+    for n, link in enumerate(links):
+        if link.first in same and link.second in same:
+            ends = [drives[link.first].drive_id, int(drives[link.first].joined.frame_index[link.first_frame])]
+            ends += [drives[link.second].drive_id, int(drives[link.second].joined.frame_index[link.second_frame])]
+            verdict = verdicts.get(tuple(ends))
+            if verdict is not None:
+                judged[n] = (bool(verdict[0]), float(verdict[1]))
+    return Standing(same, judged)

@@ -17,8 +17,12 @@ from pipeline.backend.sim3 import Sim3
 from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
-from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.fuse import FuseConfig, open_city, run_fuse, solve
+from pipeline.fuse.evidence import Evidence
 from pipeline.fuse.progress import read_fuse_run
+from pipeline.fuse.published_drives import read_drive
+from pipeline.fuse.run import standing_in
+from pipeline.fuse.search import candidates_of
 from pipeline.publish import open_drive
 from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
@@ -71,6 +75,21 @@ def test_two_drives_stand_where_they_were_driven(made, street):
     row = city.drives.to_pylist()[1]
     assert row["scale"] == pytest.approx(0.25, rel=0.03) and row["links"] == result.accepted
     assert 0 < row["deviation"] < 1 and "link" in row["evidence"]
+
+
+def test_what_a_version_says_of_its_drives_and_links_begins_the_next_solution(made):
+    output = str(made[0])
+    drives = [read_drive(open_drive(output, name)) for name in "ab"]
+    city = open_city(output)
+    candidates = candidates_of(drives, FuseConfig(output, **SETTINGS))[0]
+    known = Evidence(output, drives)
+    links = [one.link for c in candidates if (one := known.known(c)) is not None and one.link is not None]
+    standing = standing_in(city, drives, links)
+    assert set(standing.drives) == {0, 1} and set(standing.links) == set(range(len(links)))
+    again = solve([drive.joined for drive in drives], links, standing=standing)
+    assert int(again.accepted.sum()) == made[1].accepted
+    for name, found in zip("ab", again.city_from_camera, strict=True):
+        np.testing.assert_allclose(found, city.placements()[name].city_from_camera, atol=2e-3)
 
 
 def test_drives_on_earth_meet_by_their_positions_and_an_area_chooses_among_them(street, tmp_path):
