@@ -18,7 +18,7 @@ from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.large_systems import Areas
 
 _HELD = 1e12  # information that holds a component's first chunk in its place
-_DIRECTLY = 1_200  # chunks whose equations are factorised as they are
+_DIRECTLY = 2_500  # chunks whose equations are factorised as they are
 _STEP = 0.5  # radians or log scale a chunk moves at once, at most
 
 
@@ -205,7 +205,7 @@ def settled(
 ) -> State:
     """The state that joints, links and what `more` gives agree upon most, by Gauss-Newton steps from `state`.
 
-    Steps of more than 1,200 chunks are solved by areas. accuracy: largest turn (radians) and log scale of a step after
+    Steps of more than 2,500 chunks are solved by areas. accuracy: largest turn (radians) and log scale of a step after
     which none follows.
     """
     count = len(state.scale)
