@@ -57,12 +57,12 @@ class DetectedLoops:
 def _of_instants(
     descriptors: NDArray[np.float32], usable: NDArray[np.bool_], cameras: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(N, D) and (N,) of frames -> (N / cameras, cameras * D) and (N / cameras,) of instants. A camera whose frame is
-    bad has the mean of its good ones, which is like none; an instant without a good frame is not usable."""
+    """(N, D) and (N,) of frames -> (N / cameras, cameras * D) and (N / cameras,) of instants. A bad frame gets the mean
+    of its camera's good ones, which resembles no place; an instant without a good frame is not usable."""
     if cameras == 1:
         return descriptors, usable
     rows, good = descriptors.reshape(-1, cameras, descriptors.shape[1]), usable.reshape(-1, cameras)
     count = np.maximum(good.sum(0), 1)[:, None]
     mean = np.where(good[:, :, None], rows, 0.0).sum(0) / count
     filled = np.where(good[:, :, None], rows, mean).astype(np.float32)
-    return filled.reshape(len(rows), -1), good.any(1)
+    return filled.reshape(len(rows), -1), np.asarray(good.any(1))
