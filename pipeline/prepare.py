@@ -17,10 +17,11 @@ from pipeline.ingest.drives import Drive, find_drive
 from pipeline.ingest.frames import DriveTask
 from pipeline.ingest.preprocess import target_size
 from pipeline.ingest.scan import scan_drive
+from pipeline.ingest.segments import FrameTracker
 from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import DetectedLoops
 from pipeline.refine.standing import NearThings
-from pipeline.refined_drive import tracker_of
+from pipeline.refined_drive import stereo_tracker_of, tracker_of
 
 _LEAST_SEGMENT = 30  # frames of a segment: tracks of two segments are linked only through one shared picture
 
@@ -65,7 +66,8 @@ def make_task(
 
     With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). Of a drive of several
     cameras it chooses and cuts instants: the frames of all cameras of an instant are used, left out and put into chunks
-    together. Corners are not followed there, because neighbouring frames are of different cameras.
+    together. Corners are not followed through its frames, because neighbouring frames are of different cameras. Where
+    two calibrated cameras look the same way from known places, the car's motion is measured with them.
 
     config: resolved settings. scanned: called with the number of frames scanned since the last call. Raises
     StorageError.
@@ -74,17 +76,20 @@ def make_task(
     cameras = drive.camera_count
     size, overlap = instants_of_chunk(config, cameras)
     kept, chunks = _kept_and_chunks(drive.of_reference, config, size, overlap, scanned)
-    tracker = None
+    kept = None if kept is None else tuple(i * cameras + camera for i in kept for camera in range(cameras))
+    numbers, output = range(drive.frame_count) if kept is None else kept, storage.absolute(config.output)
+    tracker: FrameTracker | None
     if drive.rig is None:
-        numbers = range(drive.frame_count) if kept is None else kept
-        tracker = tracker_of(storage.absolute(config.output), drive, numbers)
+        tracker = tracker_of(output, drive, numbers)
+    else:
+        tracker = stereo_tracker_of(output, drive, drive.rig, numbers, (width, height))
     return DriveTask(
         drive,
         height,
         width,
         tuple(range(chunk.start * cameras, chunk.stop * cameras) for chunk in chunks),
         segment_length=max((size - overlap) * cameras, _LEAST_SEGMENT),
-        kept=None if kept is None else tuple(i * cameras + camera for i in kept for camera in range(cameras)),
+        kept=kept,
         tracker=tracker,
     )
 

@@ -25,12 +25,15 @@ from pipeline.backend.chunk import Chunk
 from pipeline.backend.road import measure_road
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.rig import Rig
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
 from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, StagedChunks
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
 from pipeline.refine.refine_window import common_focal, refine_window, window_focal
+from pipeline.refine.stereo_files import StereoTracker
+from pipeline.refine.stereo_motion import pair_of
 from pipeline.refine.track_files import TRACKS_FOLDER, DriveTracks, SegmentTracker, link_segments
 from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE, Tracks
 from pipeline.refine.verdict import FocalEvidence
@@ -130,6 +133,8 @@ class TrackedDrive(Protocol):
     def source_height(self) -> int: ...
     @property
     def picture(self) -> Mapping[str, object]: ...
+    @property
+    def camera(self) -> KnownCamera | None: ...
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,22 @@ def tracker_of(output: str, drive: TrackedDrive, kept: Sequence[int]) -> Segment
     if max(drive.source_width, drive.source_height) < LEAST_LONG_SIDE:
         return None
     return SegmentTracker(tracks_uri(output, drive, kept))
+
+
+def stereo_tracker_of(
+    output: str, drive: TrackedDrive, rig: Rig, kept: Sequence[int], net: tuple[int, int]
+) -> StereoTracker | None:
+    """The function that measures a rig's motions in metres while the drive is decoded; None where its cameras are not
+    calibrated, no camera of known place looks the same way as the reference, or pictures are too small. net: size
+    (width, height) of the network's pictures."""
+    size = (drive.source_width, drive.source_height)
+    known = drive.camera
+    if known is None or known.origin != "calibration" or max(size) < LEAST_LONG_SIDE:
+        return None
+    view = known.view(*net)
+    large = known.camera if view is None else view.enlarged(LONG_SIDE).pinhole
+    pair = pair_of(rig.poses, large.intrinsics)
+    return None if pair is None else StereoTracker(tracks_uri(output, drive, kept), pair)
 
 
 def link_tracks(staged: StagedFrames) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
+from pipeline.backend.stereo_scale import StereoMotions
 from pipeline.cameras.static_parts import parts_said
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
@@ -28,6 +29,7 @@ from pipeline.ingest.frame_masks import AUTO, FrameMasks, FrameShape
 from pipeline.ingest.video import FRAME_MARK
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts
+from pipeline.refine.stereo_files import read_motions
 from pipeline.refined_drive import Pictures, Refined, RefinedChunks, StagedFrames, tracks_uri
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
@@ -210,11 +212,21 @@ def join_staged(
         camera_height_m=config.camera.height,
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
+        motions=None if geometry is None else _motions(staged, frames),
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)
     used = positions.joined(joined.relative_because, joined.georeference)
     return JoinedDrive(one_camera, joined, used, witnessed, instants, rig_from_camera)
+
+
+def _motions(staged: StagedDrive, frames: StagedFrames) -> StereoMotions:
+    """The motions of a rig in metres, where two of its cameras measured them."""
+    instant, this_from_next = read_motions(frames.tracks)
+    instants = np.asarray(staged.kept[:: staged.facts.camera_count], np.int64) // staged.facts.camera_count
+    there = (instant >= 0) & (instant < len(instants) - 1)
+    instant = instant[there]
+    return StereoMotions(instants[instant], instants[instant + 1], this_from_next[there])
 
 
 def facts_with_positions(facts: DriveFacts, config: PositionsConfig) -> DriveFacts:

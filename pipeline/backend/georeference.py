@@ -47,8 +47,8 @@ class Georeference:
 
 @dataclass(frozen=True)
 class Metric:
-    """The source of the metre. source: fixes, speed or height; deviation: of the scale, as a share; offset_s: of the
-    source's clock, receiver minus drive."""
+    """The source of the metre. source: fixes, baseline (of two cameras), speed or height; deviation: of the scale, as a
+    share; offset_s: of the source's clock, receiver minus drive."""
 
     source: str
     deviation: float

@@ -21,6 +21,7 @@ from pipeline.backend.placing import place_in_world
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.road import Heights, Road, measure_road
 from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.stereo_scale import StereoMotions, metres_of
 from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.common.fixes import Fixes, Speed
 from pipeline.errors import AlignmentError
@@ -127,6 +128,7 @@ def join_chunks(
     camera_height_m: float | None = None,
     clock_window_s: float = 5.0,
     lever: ArrayLike | None = None,
+    motions: StereoMotions | None = None,
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
@@ -141,6 +143,8 @@ def join_chunks(
             pose graph, and the car's speed beside them. Without usable fixes, the speed makes the result metric;
             without a speed, the camera's height does.
             If evidence cannot be used, the result stays relative and names the reason.
+        motions: of a rig, in metres. Without fixes they relate the scales of chunks to each other, in place of the
+            road, and make the result metric before a speed does.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not
@@ -156,7 +160,9 @@ def join_chunks(
     outlines, overlaps, shared, roads = _read_chain(chunks, read, config, look_for_road)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     heights = Heights.of(roads, [outline.offset for outline in outlines], span)
-    solution = solve_chain(overlaps, len(outlines), span, config, heights if config.road else None)
+    metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
+    steady = heights if config.road else None
+    solution = solve_chain(overlaps, len(outlines), span, config, steady if metres is None else metres)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
@@ -166,7 +172,7 @@ def join_chunks(
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, outlines, overlaps, shared, overlap))
-    return _trajectory(place_in_world(solution, outlines, heights, evidence, config), outlines, edges, loops)
+    return _trajectory(place_in_world(solution, outlines, heights, evidence, config, metres), outlines, edges, loops)
 
 
 def _read_chain(

@@ -35,7 +35,6 @@ WIDTH = 15  # unknowns of a chunk: log scale, rotation 3, translation 3, rates b
 _FIXED = 1e14  # information that holds an unknown at its value
 _BIAS = 0.3  # standard deviation of a drive's mean rate, as a share of the rates' own deviation
 _STEP = 0.5  # largest change of a log scale, or of a rotation in radians, in one Gauss-Newton step
-_HEIGHT_LIMIT = 2.0  # deviations beyond which a height above the road loses weight
 _CHAINING = 0.5  # prior mean of the chaining, and its standard deviation
 
 
@@ -289,7 +288,7 @@ def _add_drift_prior(sums: BlockSums, state: State, information: Array) -> None:
 def _add_heights(sums: BlockSums, state: State, heights: Heights, variance_inflation: float) -> None:
     """The camera's height above the road is the same in all chunks (robust: Cauchy's weights)."""
     residual = height_residuals(state, heights)
-    weight = 1 / (1 + (residual / (_HEIGHT_LIMIT * heights.deviation)) ** 2) / heights.deviation**2
+    weight = 1 / (1 + (residual / (heights.limit * heights.deviation)) ** 2) / heights.deviation**2
     weight /= variance_inflation
     spans = [heights.chunk * WIDTH, heights.chunk * WIDTH + 10 + 4 * heights.half]
     columns = np.stack([*spans, np.full(len(heights), len(state.scale) * WIDTH + 1)], 1)

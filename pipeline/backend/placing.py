@@ -17,18 +17,26 @@ from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Sim3
 from pipeline.backend.speed_scale import scale_of_speed
 
+_MOST_SPREAD = 0.3  # of the length of a metre from chunk to chunk; above it the rig file or the network is wrong
 _ROAD = 0.02  # deviation of a known height, because of load, tyres, and roads that are not flat
 
 
 def place_in_world(
-    solution: Solution, outlines: Sequence[Outline], heights: Heights, evidence: WorldEvidence, config: BackendConfig
+    solution: Solution,
+    outlines: Sequence[Outline],
+    heights: Heights,
+    evidence: WorldEvidence,
+    config: BackendConfig,
+    metres: Heights | None = None,
 ) -> InWorld:
-    """Place the solution on Earth by fixes and the car's speed; without usable fixes, scale it to metres by the speed,
-    else by the camera's height; else return it unchanged. The georeference has no poses yet. Raises ValueError where
-    the number of times is not that of the drive's frames."""
+    """Place the solution on Earth by fixes and the car's speed; without usable fixes, scale it to metres by two cameras
+    at known places, else by the speed, else by the camera's height; else return it unchanged. The georeference has no
+    poses yet. metres: see `metres_of`. Raises ValueError where the number of times is not that of the drive's frames.
+    """
     world, reasons = InWorld(solution), list[str]()
     tries: tuple[Callable[[], InWorld | str | None], ...] = (
         lambda: place_by_fixes(solution, outlines, heights, evidence, config),
+        lambda: _by_cameras(solution, metres),
         lambda: _by_speed(solution, outlines, evidence),
         lambda: _by_height(solution, heights, evidence.camera_height_m),
     )
@@ -40,6 +48,16 @@ def place_in_world(
             world = found
             break
     return replace(world, relative_because="; ".join(reasons))
+
+
+def _by_cameras(solution: Solution, metres: Heights | None) -> InWorld | str | None:
+    """The solution in metres by what two cameras measured; a sentence where the chunks contradict it, None without."""
+    if metres is None:
+        return None
+    seen, deviation = height_above_road(solution.state, metres)
+    if deviation * len(metres) ** 0.5 > _MOST_SPREAD:
+        return "the motions that two cameras measured do not fit the chunks: check the rig file and the calibration"
+    return _scaled(solution, 1 / seen, Metric("baseline", deviation, 0.0))
 
 
 def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence) -> InWorld | str | None:

@@ -51,7 +51,7 @@ class Heights:
     """Heights above the road, one for each of m half chunks.
 
     chunk (m,): its number; half (m,): 0 before, 1 behind the reference frame; along (m,): mean offset from it, in
-    spans; log_height (m,): chunk units; deviation (m,): of it.
+    spans; log_height (m,): chunk units; deviation (m,): of it; limit: deviations beyond which a row loses weight.
     """
 
     chunk: NDArray[np.int64]
@@ -59,6 +59,7 @@ class Heights:
     along: Array
     log_height: Array
     deviation: Array
+    limit: float = 2.0
 
     def __len__(self) -> int:
         return len(self.chunk)

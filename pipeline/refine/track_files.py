@@ -52,7 +52,8 @@ class SegmentTracker:
             binary[f"picture{number}".encode()] = picture.pixels.tobytes()
         table = _table(track_pictures(pictures, first_frame))
         table = table.replace_schema_metadata({b"segment": json.dumps({**metadata, "ends": seen}).encode(), **binary})
-        _write(storage.join(self.folder, f"segment-{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"), table)
+        name = f"segment-{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"
+        write_table(storage.join(self.folder, name), table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def link_segments(folder: str) -> int:
         write_linked(folder, segment.first, Tracks.sorted(*_together(tracks, extra)))
         written.append(_linked_name(segment.first))
         count += len(tracks)
-    stale = [name for name in _names(folder, "linked-") if name not in written]
+    stale = [name for name in staged_names(folder, "linked-") if name not in written]
     if stale:
         storage.remove_below(folder, stale)
     return count
@@ -89,7 +90,7 @@ def link_segments(folder: str) -> int:
 def _covering(folder: str) -> list[str]:
     """Names of the segments that cover all frames, the one that reaches farthest where several begin before what is
     covered."""
-    names = _names(folder, "segment-")
+    names = staged_names(folder, "segment-")
     chosen: list[str] = []
     covered = 0
     while names:
@@ -104,7 +105,7 @@ def _covering(folder: str) -> list[str]:
 
 def write_linked(folder: str, first_frame: int, tracks: Tracks) -> None:
     """Stage tracks of a segment under the drive's numbers. Raises StorageError."""
-    _write(storage.join(folder, _linked_name(first_frame)), _table(tracks))
+    write_table(storage.join(folder, _linked_name(first_frame)), _table(tracks))
 
 
 class DriveTracks:
@@ -112,7 +113,7 @@ class DriveTracks:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._names = _names(folder, "linked-")
+        self._names = staged_names(folder, "linked-")
         self._first = [_range_of(name)[0] for name in self._names]
         self._held: dict[str, Tracks] = {}
 
@@ -139,7 +140,7 @@ class DriveTracks:
         if name not in self._held:
             while len(self._held) >= 12:
                 del self._held[next(iter(self._held))]
-            self._held[name] = _rows(_read(storage.join(self._folder, name)))
+            self._held[name] = _rows(read_table(storage.join(self._folder, name)))
         return self._held[name]
 
 
@@ -194,7 +195,8 @@ def _together(*parts: Tracks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     )
 
 
-def _names(folder: str, prefix: str) -> list[str]:
+def staged_names(folder: str, prefix: str) -> list[str]:
+    """Names of the staged files that begin so, in order; none where there is no folder. Raises StorageError."""
     if not storage.exists(folder):
         return []
     names = [file.name for file in storage.list_files(folder)]
@@ -227,14 +229,16 @@ def _rows(table: pa.Table) -> Tracks:
     return Tracks(table["track"].to_numpy().astype(np.int64), table["frame"].to_numpy().astype(np.int64), xy)
 
 
-def _write(uri: str, table: pa.Table) -> None:
+def write_table(uri: str, table: pa.Table) -> None:
+    """Stage a table as an Arrow file that appears complete or not at all. Raises StorageError."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     storage.write_bytes_atomically(uri, sink.getvalue().to_pybytes())
 
 
-def _read(uri: str) -> pa.Table:
+def read_table(uri: str) -> pa.Table:
+    """A staged table. Raises StorageError, DriveError where the file is damaged."""
     try:
         return pa.ipc.open_file(storage.read_bytes(uri)).read_all()
     except (pa.ArrowInvalid, OSError) as error:
@@ -242,7 +246,7 @@ def _read(uri: str) -> pa.Table:
 
 
 def _read_segment(uri: str) -> Segment:
-    table = _read(uri)
+    table = read_table(uri)
     try:
         facts = json.loads(table.schema.metadata[b"segment"])
         ends = tuple(

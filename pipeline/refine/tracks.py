@@ -153,6 +153,16 @@ def follow(first: Picture, second: Picture, xy: Floats) -> tuple[Floats, NDArray
     return second.to_source(points), good
 
 
+def follow_freely(first: Picture, second: Picture, xy: Floats, guess: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """As `follow`, from guesses (n, 2) in source pixels of `second`, and without asking for one rigid scene: the
+    caller knows the geometry."""
+    if not len(xy):
+        return np.zeros((0, 2)), np.zeros(0, np.bool_)
+    begin = second.from_source(guess)
+    points, good = _found(first.pixels, second.pixels, first.from_source(xy), begin)
+    return second.to_source(points), good
+
+
 def find_corners(
     pixels: Grey, taken: NDArray[np.float32], mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
@@ -189,14 +199,8 @@ def _followed(
     first: Grey, second: Grey, points: NDArray[np.float32], mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Points (n, 2) in the next picture, and which are there: found, found back, inside, of one rigid scene."""
+    there, good = _found(first, second, points, None)
     height, width = second.shape
-    side = int(np.clip(2 * round((_PATCH_SHARE * max(height, width) - 1) / 2) + 1, _LEAST_PATCH, _LARGEST_PATCH))
-    window = (side, side)
-    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, points, None, winSize=window, maxLevel=_LEVELS)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, winSize=window, maxLevel=_LEVELS)
-    there, back = there.reshape(-1, 2), back.reshape(-1, 2)
-    good = (found.ravel() == 1) & (returned.ravel() == 1) & (np.linalg.norm(points - back, axis=1) < _RETURN)
-    good &= (there >= _BORDER - 1).all(1) & (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
     if mask is not None:
         inside = np.clip(np.rint(there).astype(int), 0, [width - 1, height - 1])
         good &= mask[inside[:, 1], inside[:, 0]]
@@ -205,6 +209,29 @@ def _followed(
         rigid = _rigid(points[good], there[good])
         if rigid.sum() >= _FEWEST:
             good[np.flatnonzero(good)[~rigid]] = False
+    return there, good
+
+
+def _found(
+    first: Grey, second: Grey, points: NDArray[np.float32], guess: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Points (n, 2) in another picture, and which are there: found, found back, inside. guess (n, 2): where to begin;
+    None: at the points."""
+    height, width = second.shape
+    side = int(np.clip(2 * round((_PATCH_SHARE * max(height, width) - 1) / 2) + 1, _LEAST_PATCH, _LARGEST_PATCH))
+    window = (side, side)
+    flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
+    start = None if guess is None else guess.copy()
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, points, start, winSize=window, maxLevel=_LEVELS, flags=flags
+    )
+    start = None if guess is None else points.copy()
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(
+        second, first, there, start, winSize=window, maxLevel=_LEVELS, flags=flags
+    )
+    there, back = there.reshape(-1, 2), back.reshape(-1, 2)
+    good = (found.ravel() == 1) & (returned.ravel() == 1) & (np.linalg.norm(points - back, axis=1) < _RETURN)
+    good &= (there >= _BORDER - 1).all(1) & (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
     return there.astype(np.float32), good
 
 

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.backend import join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
+from pipeline.backend.stereo_scale import StereoMotions
 from pipeline.cameras.rig import Rig
 
 CAMERAS, INSTANTS, SIZE, OVERLAP = 3, 60, 20, 10
@@ -140,3 +141,58 @@ def test_a_baseline_that_the_predicted_cameras_contradict_does_not_set_the_scale
     turned[1:, :3, 3] = ((0, 0.5, 0.3), (0, 0.5, -0.3))
     rig = Rig.of({"front": turned[0], "left": turned[1], "right": turned[2]}, "front")
     assert _joined(chunks, rig)[0].metric is None
+
+
+def _motions(world, missing=()):
+    instants = np.array([n for n in range(len(world) - 1) if n not in missing])
+    steps = np.linalg.inv(world[instants]) @ world[instants + 1]
+    steps[:, :3, 3] *= np.random.default_rng(3).normal(1, 0.01, (len(steps), 1))
+    return StereoMotions(instants, instants + 1, steps)
+
+
+def test_motions_that_two_cameras_measured_set_the_scale_whatever_the_network_says_of_their_places() -> None:
+    chunks, world = _drive(1)
+    rig = Rig.of({"front": TRUE[0], "left": _pose(0, (0, 0.5, 0.3)), "right": _pose(0, (0, 0.5, -0.3))}, "front")
+    geometry = measure_rig(chunks, rig)
+    motions = _motions(world, missing=(7, 8, 30))
+    joined = join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP, motions=motions)
+    assert joined.metric.source == "baseline" and joined.metric.deviation < 0.02
+    found, rig_from_camera = frames_of_rig(joined, geometry)
+    steps = np.linalg.norm(np.diff(found.world_from_camera[::3, :3, 3], axis=0), axis=1)
+    assert steps.sum() == pytest.approx(INSTANTS - 1, rel=0.01)
+    np.testing.assert_allclose(rig_from_camera[1:, :3, 3], rig.poses[1:, :3, 3])
+
+
+def test_motions_keep_the_scale_of_chunks_together() -> None:
+    """Depth of each chunk's first half is off by some 3 %, differently each time: by overlaps alone the scale walks."""
+    uneven = {True: [], False: []}
+    for seed in range(4):
+        chunks, world = _drive(seed)
+        random = np.random.default_rng(seed)
+        for chunk in chunks:
+            chunk.depth = chunk.depth.copy()
+            chunk.depth[: len(chunk.depth) // 2] *= random.lognormal(0, 0.03)
+        geometry = measure_rig(chunks, _unknown())
+        for measured in (True, False):
+            motions = _motions(world) if measured else None
+            joined = join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP, motions=motions)
+            steps = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1)
+            uneven[measured].append(np.log(steps[: len(steps) // 10 * 10].reshape(-1, 10).mean(1)).std())
+    assert np.mean(uneven[True]) < 0.6 * np.mean(uneven[False])
+
+
+def test_motions_that_contradict_the_chunks_leave_the_result_relative() -> None:
+    chunks, world = _drive(1)
+    motions = _motions(world)
+    wrong = np.array([1.0, 5.0, 0.2, 2.0, 0.5, 9.0])
+    motions.this_from_next[:, :3, 3] *= wrong[np.arange(len(motions.instant)) // 10, None]
+    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, _unknown())), overlap=OVERLAP, motions=motions)
+    assert joined.metric is None and "rig file" in joined.relative_because
+
+
+def test_a_standing_car_gives_no_scale() -> None:
+    chunks, world = _drive(1)
+    motions = _motions(world)
+    motions.this_from_next[:, :3, 3] = 0
+    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, _unknown())), overlap=OVERLAP, motions=motions)
+    assert joined.metric is None

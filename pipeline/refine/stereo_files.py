@@ -1,0 +1,73 @@
+"""Metric motions of a rig on the drive's staging: a file a decoded segment, read as motions between instants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.refine.stereo_motion import StereoPair, motion
+from pipeline.refine.track_files import read_table, staged_names, write_table
+from pipeline.refine.tracks import LONG_SIDE, Picture
+
+_PREFIX = "stereo-"
+
+
+@dataclass(frozen=True)
+class StereoTracker:
+    """Measures motions where the frames of a rig are decoded; `folder`: of the drive's tracks, a path or URI."""
+
+    folder: str
+    pair: StereoPair
+
+    @property
+    def long_side(self) -> int:
+        """Most pixels of a picture's long side."""
+        return LONG_SIDE
+
+    def picture(self, grey: NDArray[np.uint8]) -> Picture:
+        """What is kept of a decoded frame (h, w) until its segment is complete."""
+        return Picture.of(grey)
+
+    def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
+        """Measure the motions between the segment's instants, and stage them. Raises StorageError."""
+        cv2.setNumThreads(1)  # decoding runs in as many processes as there are cores for it
+        count = self.pair.count
+        seen = {first_frame + place: picture for place, picture in enumerate(pictures)}
+        instants, motions = [], []
+        for instant in range(first_frame // count, (first_frame + len(pictures)) // count):
+            here, beside = seen.get(instant * count), seen.get(instant * count + self.pair.second)
+            then = seen.get((instant + 1) * count)
+            if here is None or beside is None or then is None:
+                continue
+            found = motion(here, beside, then, self.pair)
+            if found is not None:
+                instants.append(instant)
+                motions.append(found[:3].ravel())
+        table = pa.table(
+            {
+                "instant": pa.array(instants, pa.int64()),
+                "first_from_next": pa.array([one.tolist() for one in motions], pa.list_(pa.float64(), 12)),
+            }
+        )
+        stop = first_frame + len(pictures)
+        write_table(storage.join(self.folder, f"{_PREFIX}{first_frame:07d}-{stop:07d}.arrow"), table)
+
+
+def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Instants (m,), rising, counted among the kept ones, and the motion (m, 4, 4) from each to the next, in metres:
+    this_from_next of the reference camera. Raises StorageError, DriveError where a file is damaged."""
+    found: dict[int, NDArray[np.float64]] = {}
+    for name in staged_names(folder, _PREFIX):
+        table = read_table(storage.join(folder, name))
+        for instant, values in zip(table["instant"].to_pylist(), table["first_from_next"].to_pylist(), strict=True):
+            pose = np.eye(4)
+            pose[:3] = np.reshape(values, (3, 4))
+            found[instant] = pose
+    instants = sorted(found)
+    return np.array(instants, np.int64), np.array([found[one] for one in instants]).reshape(-1, 4, 4)

@@ -1,0 +1,112 @@
+"""How far the car moved between two instants, in metres, by two cameras whose places on it are known.
+
+Corners of the reference camera's picture are found in the other camera's picture of the same instant, which gives
+their distance in metres, and in the reference camera's next picture. The pose of that picture relative to the points
+is the motion (Scaramuzza and Fraundorfer, "Visual Odometry", 2011: motion from 3-D to 2-D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.tracks import Picture, find_corners, follow_freely
+from pipeline.refine.two_view import calibration, sampson
+
+Array = NDArray[np.float64]
+
+_EPIPOLAR = 1.0  # pixels of the tracked picture: the largest Sampson distance of a pair of cameras' corners
+_LEAST_DISPARITY = 3.0  # pixels of the tracked picture; with 0.3 pixels of noise the distance is known to a tenth
+_REPROJECTION = 1.0  # pixels of the tracked picture, of points that move with the scene
+_FEWEST = 30  # points that agree on a motion
+
+
+@dataclass(frozen=True, eq=False)
+class StereoPair:
+    """Two cameras of a rig of `count`. camera (4,): fx fy cx cy of both, in pixels of the tracked pictures;
+    second: the number of the other camera, the reference is 0; second_from_first (4, 4): metres."""
+
+    count: int
+    second: int
+    camera: tuple[float, float, float, float]
+    second_from_first: tuple[tuple[float, ...], ...]
+
+    @property
+    def pose(self) -> Array:
+        """second_from_first (4, 4)."""
+        return np.asarray(self.second_from_first, np.float64)
+
+
+def pair_of(rig_from_camera: Array, camera: tuple[float, float, float, float]) -> StereoPair | None:
+    """The pair of the reference and the camera beside it that sees most of the same. rig_from_camera (C, 4, 4), NaN
+    where unknown. None where no camera of known place looks the same way from beside it.
+
+    Two axes may be 20 degrees apart: pictures that differ more have few corners that look alike. The shift must be
+    mainly across the axis: along it, points ahead have no disparity.
+    """
+    best: tuple[float, int] | None = None
+    for number in range(1, len(rig_from_camera)):
+        pose = rig_from_camera[number]
+        if not np.isfinite(pose).all():
+            continue
+        across = float(np.linalg.norm(pose[:2, 3]))
+        aside = across > 0.05 and across > abs(pose[2, 3])
+        if aside and pose[2, 2] > np.cos(np.radians(20.0)) and (best is None or across > best[0]):
+            best = across, number
+    if best is None:
+        return None
+    inverse = np.linalg.inv(rig_from_camera[best[1]])
+    return StereoPair(len(rig_from_camera), best[1], camera, tuple(tuple(map(float, row)) for row in inverse))
+
+
+def stereo_points(first: Picture, second: Picture, pair: StereoPair) -> tuple[Array, Array]:
+    """Corners (n, 2) of the reference camera's picture, in its source pixels, and their points (n, 3) in metres in its
+    axes, by the other camera's picture of the same instant."""
+    corners = first.to_source(find_corners(first.pixels, np.zeros((0, 2), np.float32)))
+    if not len(corners):
+        return corners, np.zeros((0, 3))
+    camera, pose = np.asarray(pair.camera), pair.pose
+    k = calibration(camera)
+    rays = np.concatenate([corners, np.ones((len(corners), 1))], 1) @ np.linalg.inv(k).T
+    far = rays @ (k @ pose[:3, :3]).T  # where points at an infinite distance would be
+    found, good = follow_freely(first, second, corners, far[:, :2] / far[:, 2:])
+    scale = max(first.scale)
+    good &= sampson(corners, found, pose, camera, camera) < _EPIPOLAR * scale
+    good &= np.linalg.norm(found - far[:, :2] / far[:, 2:], axis=1) > _LEAST_DISPARITY * scale
+    turned = rays @ pose[:3, :3].T
+    there = np.concatenate([found, np.ones((len(found), 1))], 1) @ np.linalg.inv(k).T
+    base, along = np.cross(there, pose[:3, 3]), np.cross(there, turned)
+    depth = -(base * along).sum(1) / np.maximum((along**2).sum(1), 1e-12)
+    good &= depth > 0
+    return corners[good], rays[good] * depth[good, None]
+
+
+def motion(first: Picture, beside: Picture, then: Picture, pair: StereoPair) -> Array | None:
+    """first_from_then (4, 4), metres: the reference camera's motion from its picture `first` to `then`. beside: the
+    other camera's picture at the time of `first`. None where too few points agree."""
+    cv2.setRNGSeed(0)
+    corners, points = stereo_points(first, beside, pair)
+    if len(points) < _FEWEST:
+        return None
+    seen, good = follow_freely(first, then, corners, corners)
+    points, seen = points[good], seen[good]
+    if len(points) < _FEWEST:
+        return None
+    k, limit = calibration(np.asarray(pair.camera)), _REPROJECTION * max(first.scale)
+    try:
+        done, turn, shift, inside = cv2.solvePnPRansac(
+            points, seen, k, None, iterationsCount=200, reprojectionError=limit, flags=cv2.SOLVEPNP_SQPNP
+        )
+        if not done or inside is None or len(inside) < max(_FEWEST, len(points) / 3):
+            return None
+        rows = inside.ravel()
+        turn, shift = cv2.solvePnPRefineLM(points[rows], seen[rows], k, None, turn, shift)
+    except cv2.error:  # a degenerate sample fails an assertion there
+        return None
+    then_from_first = np.eye(4)
+    then_from_first[:3, :3] = cv2.Rodrigues(turn)[0]
+    then_from_first[:3, 3] = np.asarray(shift).ravel()
+    return np.asarray(np.linalg.inv(then_from_first)) if np.isfinite(then_from_first).all() else None
