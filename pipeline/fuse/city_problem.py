@@ -13,7 +13,8 @@ from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_ro
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
-LOCALLY, _WHOLLY_FEW, _WHOLLY_MANY = 2, 15, 3  # most steps of a solution: at new links, of few chunks, of many
+# Most steps of a solution: at new links, of drives beside held ones, of few chunks, of many.
+LOCALLY, _BESIDE, _WHOLLY_FEW, _WHOLLY_MANY = 2, 5, 15, 3
 _FINE, _CLOSE = 1e-6, 1e-4  # last step of a solution, radians and log scale: of few chunks, of many
 _FEW = 400  # chunks of a city of which nothing is solved by parts
 
@@ -96,7 +97,7 @@ class CityProblem:
         self,
         active: set[int],
         joints: Joints | None = None,
-        iterations: int = _WHOLLY_FEW,
+        iterations: int = _BESIDE,
         positions: Positions | None = None,
     ) -> None:
         """Solve these drives of one group with their links and what lies beyond held in its place; joints: as in
