@@ -103,9 +103,9 @@ first = cluster.add_node(num_cpus=4)
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 sys.stdin.readline()
-cluster.add_node(num_cpus=4)
-cluster.remove_node(first, allow_graceful=False)
+cluster.remove_node(first, allow_graceful=False)  # before the other starts: on a busy machine that takes a minute
 print("removed", flush=True)
+cluster.add_node(num_cpus=4)
 sys.stdin.readline()
 cluster.shutdown()
 """
