@@ -8,13 +8,15 @@ chunk with longer steps, random poses and depth) or into the calibration, and go
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, TypeVar, get_args
 
 import cv2
 import numpy as np
@@ -41,6 +43,7 @@ _FAULTS: tuple[Fault, ...] = get_args(Fault)
 _TURN, _SCALE, _FOCAL = np.radians(3.0), 1.2, 1.3
 _APART, _LEAST = 10, 3.0  # frames, and least metres, of a step whose length is compared
 _KITTI_WIDTH, _TIMED_FRAMES = 1226, 40  # width and number of the pictures with which tracking is timed
+_T = TypeVar("_T")
 _GOOD = 1.0  # % of the path: if the ATE is below this in spite of a fault, the verdict may pass
 _ATE, _WORSE, _DRIFT, _DEPTH, _COST = 0.50, 1.1, 1.10, 8.0, 0.15
 
@@ -60,7 +63,8 @@ class RefinementBenchmark:
     supersample: int = 2
     """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
-    """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
+    """Keep rendered drives and figures here, and go on with what is there already (figures of an older version too:
+    remove `figures` there to measure again); by default a temporary folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -78,10 +82,13 @@ class RefinementBenchmark:
                 spec = DriveSpec(self.seed + number, self.frames, supersample=self.supersample)
                 truth = read_drive(write_drive(spec, str(folder), f"{number:02d}"))
                 self._predicted(folder, truth)
-                drives.append(_compared(folder, truth))
+                drives.append(kept(folder, f"{truth.drive_id}-good", partial(_compared, folder, truth)))
                 say(_line(drives[-1]))
-                if number < self.faulty:
-                    faults += _with_faults(folder, truth, say)
+            for number in range(min(self.faulty, self.drives)):
+                truth = read_drive(str(folder), f"{number:02d}")
+                for fault in _FAULTS:
+                    faults += kept(folder, f"{truth.drive_id}-{fault}", partial(_with_fault, folder, truth, fault))
+                    say("; ".join(_fault_line(one) for one in faults[-2:]))
         values = {"drives": drives, "faults": faults}
         return Measured(values, tuple(_rows(drives, faults)), must=True)
 
@@ -123,6 +130,17 @@ class _Faulty(TypedDict):
     refine: bool
     verdict: str
     ate: float
+    reasons: list[str]
+
+
+def kept(folder: Path, name: str, measure: Callable[[], _T]) -> _T:
+    """The figures that were measured before under a name, or those of `measure`, which are then kept."""
+    path = folder / "figures" / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+    found = measure()
+    storage.write_bytes_atomically(str(path), json.dumps(found, indent=1).encode())
+    return found
 
 
 def _compared(folder: Path, truth: TrueDrive) -> _Drive:
@@ -203,26 +221,24 @@ def _track_seconds(truth: TrueDrive) -> float:
     return (time.process_time() - begin) / len(large)
 
 
-def _with_faults(folder: Path, truth: TrueDrive, say: Callable[[str], None]) -> list[_Faulty]:
-    """Put every fault into a copy of the predictions, and join it without and with refinement."""
+def _with_fault(folder: Path, truth: TrueDrive, fault: Fault) -> list[_Faulty]:
+    """Put a fault into a copy of the predictions, and join it without and with refinement."""
     found: list[_Faulty] = []
-    for fault in _FAULTS:
-        output = folder / f"fault-{fault}"
-        staged, config = _spoilt(folder / "out", output, truth, fault)
-        for refine in (False, True):
-            run, _ = _joined(staged, replace(config, refine=refine), output, truth, depth=False)
-            found.append(
-                {
-                    "drive": truth.drive_id,
-                    "fault": fault,
-                    "refine": refine,
-                    "verdict": run["verdict"],
-                    "ate": run["ate"],
-                }
-            )
-            how = "refined" if refine else "as it is"
-            say(f"drive {truth.drive_id}, {fault}, {how}: {run['verdict']}, ATE {run['ate']:.2f} %")
-        shutil.rmtree(output)
+    output = folder / f"fault-{fault}"
+    staged, config = _spoilt(folder / "out", output, truth, fault)
+    for refine in (False, True):
+        run, _ = _joined(staged, replace(config, refine=refine), output, truth, depth=False)
+        found.append(
+            {
+                "drive": truth.drive_id,
+                "fault": fault,
+                "refine": refine,
+                "verdict": run["verdict"],
+                "ate": run["ate"],
+                "reasons": run["reasons"],
+            }
+        )
+    shutil.rmtree(output)
     return found
 
 
@@ -278,6 +294,11 @@ def _line(drive: _Drive) -> str:
         )
 
     return f"drive {drive['drive']}: {words(drive['plain'])} -> {words(drive['refined'])}"
+
+
+def _fault_line(run: _Faulty) -> str:
+    how = "refined" if run["refine"] else "as it is"
+    return f"drive {run['drive']}, {run['fault']}, {how}: {run['verdict']}, ATE {run['ate']:.2f} %"
 
 
 def _rows(drives: Sequence[_Drive], faults: Sequence[_Faulty]) -> list[Row]:

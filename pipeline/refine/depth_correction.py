@@ -42,10 +42,13 @@ def grid_places(height: int, width: int) -> Array:
     return np.stack([2 * x - 1, 2 * y - 1], -1)
 
 
-def fit_depth(seen: DepthRatios, witness: DepthRatios, frames: int, *, each_frame: bool = False) -> tuple[Array, Array]:
+def fit_depth(
+    seen: DepthRatios, witness: DepthRatios, frames: int, *, each_frame: bool = False, by_depth: bool = True
+) -> tuple[Array, Array]:
     """Log factor (F,) and coefficients (F, TERMS) of the model that `witness` (held back from `seen`) asks for.
 
-    each_frame: at least a factor a frame, so that depth drifts in scale as the steps do.
+    each_frame: at least a factor a frame, so that depth drifts in scale as the steps do. by_depth: whether the log of
+    depth is a term of the smooth model.
     """
     seen, witness = seen.known(), witness.known()
     coefficients: Array = np.zeros((frames, TERMS))
@@ -59,7 +62,7 @@ def fit_depth(seen: DepthRatios, witness: DepthRatios, frames: int, *, each_fram
     if len(witness.frame) >= _FEWEST:
         terms = basis(witness.places, witness.log_depth - usual)
         least = float(np.median(np.abs(witness.log_ratio - one - (terms * coefficients[witness.frame]).sum(1))))
-        for count in (1, TERMS):
+        for count in (1, TERMS if by_depth else TERMS - 1):
             tried = fit_terms(about, frames, count)
             smooth = np.clip((terms * tried[witness.frame]).sum(1), -_MOST, _MOST)
             error = float(np.median(np.abs(witness.log_ratio - one - smooth)))

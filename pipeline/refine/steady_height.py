@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 _STEP = 0.004  # of log scale from frame to frame, as tracks leave it
 _ALIKE = 6.0  # neighbouring frames see nearly the same road: so many count as one
 _LEAST_SPREAD = 0.02  # of one frame's log height
-_LEAST_SHARE = 0.4  # of the frames that must see a road
+_LEAST_SHARE = 0.5  # of the frames that must see a road
 _LIMIT = 2.0  # deviations at which a height begins to be doubted: kerbs, ramps, cars
 _ROUNDS = 6
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jobs.benchmark import main
-from pipeline.benchmark.refinement import RefinementBenchmark, drift_of_scale, spoil_chunk
+from pipeline.benchmark.refinement import RefinementBenchmark, drift_of_scale, kept, spoil_chunk
 from pipeline.forward.staging import ChunkPrediction
 
 
@@ -19,6 +19,7 @@ def test_a_rendered_drive_is_measured_with_and_without_refinement_and_with_fault
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--refine.drives", "1", "--refine.frames", "30", "--refine.faulty", "1", "--refine.supersample", "1"]
+    words += ["--refine.folder", str(tmp_path / "kept")]
     main(["--what", "refine", *words, "--json", str(tmp_path / "refine.json")])
     found = json.loads((tmp_path / "refine.json").read_text())
     (drive,) = found["drives"]
@@ -28,8 +29,20 @@ def test_a_rendered_drive_is_measured_with_and_without_refinement_and_with_fault
         (fault, refine) for fault in ("random", "turned", "scaled", "focal") for refine in (False, True)
     }
     wrong = [one for one in found["faults"] if one["fault"] == "random" and not one["refine"]]
-    assert wrong[0]["verdict"] != "pass"
+    assert wrong[0]["verdict"] != "pass" and wrong[0]["reasons"]
     assert "fault random: passes" in capsys.readouterr().out
+    assert len(list((tmp_path / "kept" / "figures").iterdir())) == 5
+
+
+def test_what_was_measured_before_is_taken_from_the_folder(tmp_path: Path) -> None:
+    asked = []
+
+    def measure() -> list[float]:
+        asked.append(1)
+        return [0.5]
+
+    assert [kept(tmp_path, "00-turned", measure) for _ in range(2)] == [[0.5], [0.5]]
+    assert kept(tmp_path, "01-turned", measure) == [0.5] and len(asked) == 2
 
 
 def chunk() -> ChunkPrediction:
