@@ -2,7 +2,7 @@
 PYTHON ?= python
 RUN = $(PYTHON) -m
 
-.PHONY: lint types test everything check full gpu documents demo demo-fleet
+.PHONY: lint types test check full gpu documents demo demo-fleet
 
 lint:  ## style, and that imports run one way
 	$(RUN) ruff check .
@@ -14,11 +14,8 @@ types:
 test:  ## the fast tests
 	$(RUN) pytest -m "not slow and not gpu and not full"
 
-everything:  ## every test that needs neither a GPU nor minutes; three at a time, for many wait: for Ray, for a store
-	$(RUN) pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not gpu and not full"
-
-check: lint  ## all that needs no GPU: what .ci/run runs
-	$(MAKE) --no-print-directory -j 2 types everything
+check: lint types  ## everything that needs no GPU: what .ci/run runs
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not full"
 
 full:  ## what takes minutes each: figures at full size, long fault runs
 	$(RUN) pytest -m "full and not gpu"

@@ -136,8 +136,10 @@ class _Faulty(TypedDict):
 def kept(folder: Path, name: str, measure: Callable[[], _T]) -> _T:
     """The figures that were measured before under a name, or those of `measure`, which are then kept."""
     path = folder / "figures" / f"{name}.json"
+    found: _T
     if path.exists():
-        return json.loads(path.read_bytes())  # type: ignore[no-any-return]
+        found = json.loads(path.read_bytes())
+        return found
     found = measure()
     storage.write_bytes_atomically(str(path), json.dumps(found, indent=1).encode())
     return found
