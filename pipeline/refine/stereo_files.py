@@ -11,28 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.errors import DriveError
 from pipeline.refine.stereo_motion import StereoPair, motion
-from pipeline.refine.track_files import read_table, staged_names, write_table
-from pipeline.refine.tracks import LONG_SIDE, Picture
+from pipeline.refine.track_files import PictureTracker, read_table, staged_names, write_table
+from pipeline.refine.tracks import Picture
 
 _PREFIX = "stereo-"
 
 
 @dataclass(frozen=True)
-class StereoTracker:
-    """Measures motions where the frames of a rig are decoded; `folder`: of the drive's tracks, a path or URI."""
+class StereoTracker(PictureTracker):
+    """Measures the motions of a rig between the instants of a segment."""
 
-    folder: str
     pair: StereoPair
-
-    @property
-    def long_side(self) -> int:
-        """Most pixels of a picture's long side."""
-        return LONG_SIDE
-
-    def picture(self, grey: NDArray[np.uint8]) -> Picture:
-        """What is kept of a decoded frame (h, w) until its segment is complete."""
-        return Picture.of(grey)
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Measure the motions between the segment's instants, and stage them. Raises StorageError."""
@@ -64,10 +55,16 @@ def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     this_from_next of the reference camera. Raises StorageError, DriveError where a file is damaged."""
     found: dict[int, NDArray[np.float64]] = {}
     for name in staged_names(folder, _PREFIX):
-        table = read_table(storage.join(folder, name))
-        for instant, values in zip(table["instant"].to_pylist(), table["first_from_next"].to_pylist(), strict=True):
-            pose = np.eye(4)
-            pose[:3] = np.reshape(values, (3, 4))
-            found[instant] = pose
+        uri = storage.join(folder, name)
+        table = read_table(uri)
+        try:
+            for instant, values in zip(table["instant"].to_pylist(), table["first_from_next"].to_pylist(), strict=True):
+                pose = np.eye(4)
+                pose[:3] = np.reshape(values, (3, 4))
+                if not np.isfinite(pose).all():
+                    raise ValueError("a motion is not finite")
+                found[int(instant)] = pose
+        except (KeyError, TypeError, ValueError) as error:
+            raise DriveError(f"{uri} holds no motions ({error}); run the drive again") from error
     instants = sorted(found)
     return np.array(instants, np.int64), np.array([found[one] for one in instants]).reshape(-1, 4, 4)

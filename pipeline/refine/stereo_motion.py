@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.refine.tracks import Picture, find_corners, follow_freely
-from pipeline.refine.two_view import calibration, sampson
+from pipeline.refine.two_view import calibration, sampson, uncalibration
 
 Array = NDArray[np.float64]
 
@@ -70,14 +70,16 @@ def stereo_points(first: Picture, second: Picture, pair: StereoPair) -> tuple[Ar
         return corners, np.zeros((0, 3))
     camera, pose = np.asarray(pair.camera), pair.pose
     k = calibration(camera)
-    rays = np.concatenate([corners, np.ones((len(corners), 1))], 1) @ np.linalg.inv(k).T
-    far = rays @ (k @ pose[:3, :3]).T  # where points at an infinite distance would be
-    found, good = follow_freely(first, second, corners, far[:, :2] / far[:, 2:])
+    back = uncalibration(camera)
+    rays = np.concatenate([corners, np.ones((len(corners), 1))], 1) @ back.T
+    turned = rays @ pose[:3, :3].T
+    far = turned @ k.T
+    far = far[:, :2] / far[:, 2:]  # where points at an infinite distance would be
+    found, good = follow_freely(first, second, corners, far)
     scale = max(first.scale)
     good &= sampson(corners, found, pose, camera, camera) < _EPIPOLAR * scale
-    good &= np.linalg.norm(found - far[:, :2] / far[:, 2:], axis=1) > _LEAST_DISPARITY * scale
-    turned = rays @ pose[:3, :3].T
-    there = np.concatenate([found, np.ones((len(found), 1))], 1) @ np.linalg.inv(k).T
+    good &= np.linalg.norm(found - far, axis=1) > _LEAST_DISPARITY * scale
+    there = np.concatenate([found, np.ones((len(found), 1))], 1) @ back.T
     base, along = np.cross(there, pose[:3, 3]), np.cross(there, turned)
     depth = -(base * along).sum(1) / np.maximum((along**2).sum(1), 1e-12)
     good &= depth > 0

@@ -24,8 +24,9 @@ _SAME = 1.0  # pixels of the tracked picture within which two segments' tracks a
 
 
 @dataclass(frozen=True)
-class SegmentTracker:
-    """Follows the frames of a segment where they are decoded; `folder`: of the drive's tracks, a path or URI."""
+class PictureTracker:
+    """What works on the pictures of a segment where they are decoded; `folder`: of the drive's tracks, a path or
+    URI."""
 
     folder: str
 
@@ -37,6 +38,10 @@ class SegmentTracker:
     def picture(self, grey: NDArray[np.uint8]) -> Picture:
         """What is kept of a decoded frame (h, w) until its segment is complete."""
         return Picture.of(grey)
+
+
+class SegmentTracker(PictureTracker):
+    """Follows corners through the frames of a segment."""
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""

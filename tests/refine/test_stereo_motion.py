@@ -2,10 +2,13 @@
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipeline.errors import DriveError
 from pipeline.refine.stereo_files import StereoTracker, read_motions
 from pipeline.refine.stereo_motion import motion, pair_of, stereo_points
+from pipeline.refine.track_files import write_table
 from pipeline.refine.tracks import Picture
 
 WIDTH, HEIGHT, FOCAL, BASE, WALL = 480, 160, 300.0, 0.5, 9.0
@@ -92,3 +95,19 @@ def test_motions_are_staged_by_segment_and_read_as_one_drive(tmp_path) -> None:
     assert instants.tolist() == [0, 1, 4]  # not from 3, whose pictures lie in two segments
     np.testing.assert_allclose(motions[:, 2, 3], STEP, atol=0.02)
     assert read_motions(str(tmp_path / "none"))[1].shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"instant": [0]},
+        {"instant": [0], "first_from_next": [[1.0] * 11]},
+        {"instant": [0], "first_from_next": [[float("nan")] * 12]},
+        {"instant": [None], "first_from_next": [[1.0] * 12]},
+        {"instant": [0], "first_from_next": [None]},
+    ],
+)
+def test_damaged_motions_are_named(tmp_path, columns) -> None:
+    write_table(str(tmp_path / "stereo-0000000-0000010.arrow"), pa.table(columns))
+    with pytest.raises(DriveError, match=r"stereo-0000000-0000010\.arrow holds no motions .*run the drive again"):
+        read_motions(str(tmp_path))
