@@ -14,7 +14,7 @@ types:
 test:  ## the fast tests
 	$(RUN) pytest -m "not slow and not gpu and not full"
 
-check: lint types  ## everything that needs no GPU: what .ci/run runs
+check: lint  ## everything that needs no GPU, the types among it (tests/test_types.py): what .ci/run runs
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu and not full"
 
 full:  ## what takes minutes each: figures at full size, long fault runs

@@ -1,5 +1,6 @@
 """Segments: a bad frame is flagged and keeps its place; a failing store is an error."""
 
+import time
 from dataclasses import replace
 
 import cv2
@@ -16,7 +17,8 @@ from pipeline.ingest.drives import find_drive
 from pipeline.ingest.segments import GREY, DriveTask, decode_segment, decode_thumbnails, rank_segments, read_frames
 from tests.ingest.makers import number_of, picture, write_images, write_video
 from tests.ingest.test_preprocess import png_that_claims
-from tests.s3_server import S3Server, s3, s3_server  # noqa: F401
+from tests.s3_proxy import S3Proxy
+from tests.s3_server import s3, s3_server  # noqa: F401
 
 
 def task_of(uri, chunk_size=6, overlap=3, **options):
@@ -210,28 +212,21 @@ def test_a_failing_store_is_an_error_and_not_a_bad_frame(tmp_path, s3, monkeypat
 
 
 @pytest.mark.cluster
-@pytest.mark.slow
-def test_a_store_that_answers_again_after_a_while_is_waited_for(tmp_path, monkeypatch):
-    import threading
-
-    server = S3Server(tmp_path / "server")
-    server.folder.mkdir()
-    server.start()
+def test_a_store_that_answers_again_after_a_while_is_waited_for(tmp_path, s3, s3_server, monkeypatch):  # noqa: F811
+    for path in write_images(tmp_path / "street", 4):
+        storage.upload(path, storage.join(s3, "again", path.name))
+    segment = next(rank_segments([task_of(storage.join(s3, "again"), 4, 0)], 0, 1))
+    proxy = S3Proxy(s3_server.ports[0])
+    back = time.monotonic() + 1.5
+    proxy.fault = lambda method, path: "503" if time.monotonic() < back else None
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        for path in write_images(tmp_path / "street", 4):
-            storage.upload(path, f"s3://tests/street/{path.name}")
-        segment = next(rank_segments([task_of("s3://tests/street", 4, 0)], 0, 1))
-        server.stop()
-        restart = threading.Timer(2, server.start)
-        restart.start()
-        batch = decode_segment(segment, waits_s=(2,) * 40)
-        restart.join()
-        assert batch.storage_failure is None and batch.ok.all()
+        batch = decode_segment(segment, waits_s=(0.5,) * 40)
     finally:
-        server.stop()
+        proxy.stop()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert batch.storage_failure is None and batch.ok.all() and proxy.hit > 0
 
 
 def test_frames_read_again_are_those_of_the_stream(tmp_path):

@@ -1,5 +1,6 @@
 """The main job as users start it: real frames, real Ray, real process groups, and every kind of bad input."""
 
+import contextlib
 import io
 import json
 import os
@@ -38,9 +39,18 @@ def no_result_in(output):
     return not any(list(output.rglob(kind)) for kind in kinds)
 
 
-def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run("--input", drive, "--output", out, "--weights", weights) == 0
+@pytest.fixture(scope="module")
+def finished(weights, tmp_path_factory):
+    """A drive reconstructed by one worker: its folder, the output, what the command printed. Tests only read it."""
+    place = tmp_path_factory.mktemp("finished")
+    drive, out, said = folder_of_images(place / "drive-1"), place / "out", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert run("--input", drive, "--output", out, "--weights", weights) == 0
+    return drive, out, said.getvalue()
+
+
+def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(finished):
+    _, out, summary = finished
     poses = pq.read_table(out / "drive-1" / "poses.parquet").to_pylist()
     assert [row["frame_index"] for row in poses] == list(range(FRAMES))
     assert poses[2]["uri"].endswith("frame2.png")
@@ -55,18 +65,17 @@ def test_a_drive_becomes_parquet_that_plain_pyarrow_reads(drive, weights, tmp_pa
     manifest = json.loads((out / "drive-1" / "manifest.json").read_text())
     assert manifest["counts"]["points"] == points.num_rows
     assert manifest["config"]["chunk_size"] == 6
-    summary = capsys.readouterr().out
     assert "15 ok, 0 filled" in summary
     assert f"{points.num_rows:,}" in summary
     assert not (out / "_staging").exists()
 
 
 def test_the_same_command_does_nothing_and_other_settings_or_overwrite_do_the_drive_again(
-    drive, weights, tmp_path, capsys
+    finished, weights, tmp_path, capsys
 ):
-    out = tmp_path / "out"
+    drive, published, _ = finished
+    out = shutil.copytree(published, tmp_path / "out")
     arguments = ("--input", drive, "--output", out, "--weights", weights)
-    assert run(*arguments) == 0
     before = (out / "drive-1" / "manifest.json").read_bytes()
     capsys.readouterr()
     assert run(*arguments) == 0
@@ -90,11 +99,12 @@ def test_the_same_command_does_nothing_and_other_settings_or_overwrite_do_the_dr
 
 
 @pytest.mark.slow
-def test_one_and_two_workers_give_the_same_result(drive, weights, tmp_path):
+def test_one_and_two_workers_give_the_same_result(finished, weights, tmp_path):
+    drive, out_of_one, _ = finished
+    out_of_two = tmp_path / "out"
+    assert run("--input", drive, "--output", out_of_two, "--weights", weights, "--workers", 2) == 0
     found = []
-    for workers in (1, 2):  # tests/forward/test_memory_sync.py uses three processes
-        out = tmp_path / f"out{workers}"
-        assert run("--input", drive, "--output", out, "--weights", weights, "--workers", workers) == 0
+    for out in (out_of_one, out_of_two):  # tests/forward/test_memory_sync.py uses three processes
         poses = open_drive(str(out), "drive-1").poses
         points = open_drive(str(out), "drive-1").points()
         order = np.lexsort([points[c].to_numpy() for c in ("z", "y", "x", "frame_index")])
