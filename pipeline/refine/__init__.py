@@ -1,5 +1,5 @@
-"""Cameras and depth brought onto what the images show: corner tracks, bundle adjustment, evidence, verdict.
+"""Adjusts cameras and depth to the images: corner tracks, bundle adjustment, evidence, verdict.
 
-In: pictures where they are decoded, a window of the network's chunks. Out: adjusted cameras, corrected depth, findings.
-NumPy, SciPy and OpenCV; no Ray, no torch.
+In: decoded pictures, and windows of the network's chunks. Out: adjusted cameras, corrected depth, findings.
+It uses NumPy, SciPy and OpenCV; neither Ray nor torch.
 """

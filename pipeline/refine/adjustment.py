@@ -1,7 +1,7 @@
-"""Bundle adjustment of a window of frames: poses, points, one focal length, a free depth scale a frame.
+"""Bundle adjustment of a window of frames: poses, points, one focal length, one depth scale for each frame.
 
-Levenberg-Marquardt on the normal equations of `normal_equations`; `problem` says what is made small. Same input, same
-bytes: sums run in a fixed order, nothing is drawn at random.
+It is Levenberg-Marquardt on the equations of `normal_equations`; `problem` defines the cost. The same input gives the
+same bytes: sums run in a fixed order and nothing is random.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pipeline.refine.rotation import exp
 Array = NDArray[np.float64]
 
 _DAMPING = 1e-4  # of the first step
-_LONGER = (1.0, 1.7)  # times a step that are tried, as long as the cost falls
-_EXACT = 1e-9  # damping of covariances
+_LONGER = (1.0, 1.7)  # multiples of a step that are tried in this order while the cost falls
+_EXACT = 1e-9  # damping of the points where covariances are computed
 
 
 def adjust(problem: Problem, iterations: int = 12, tolerance: float = 1e-4) -> Problem:
-    """The problem with poses, points, focal length and depth scales of least cost.
+    """The problem with those poses, points, depth scales and (if it is free) focal length that have the least cost.
 
-    tolerance: share of the cost that a step must gain, or it is the last one.
+    iterations: largest number of steps; tolerance: a step that lowers the cost by a smaller share is the last one.
     """
     layout = Layout.of(problem)
     damping, state = _DAMPING, _State.of(problem)
@@ -48,14 +48,15 @@ def adjust(problem: Problem, iterations: int = 12, tolerance: float = 1e-4) -> P
 
 
 def frame_covariance(problem: Problem) -> Array:
-    """(F, 6, 6) covariance of each frame's pose (turn, shift; in its own axes), the first frame being exact."""
+    """Covariances (F, 6, 6) of the frames' poses relative to the first frame: rotation in radians and translation in
+    units of the window, both in the axes of the frame's camera. Raises numpy.linalg.LinAlgError."""
     inverse = np.linalg.inv(_without_points(problem))
     places = np.arange(problem.frames) * UNKNOWNS
     return np.stack([inverse[p : p + 6, p : p + 6] for p in places])
 
 
 def focal_deviation(problem: Problem) -> float:
-    """Deviation of the log of a free focal length."""
+    """Standard deviation of the log of a free focal length. Raises numpy.linalg.LinAlgError."""
     return float(np.sqrt(max(np.linalg.inv(_without_points(problem))[-1, -1], 0.0)))
 
 
@@ -66,7 +67,8 @@ def _without_points(problem: Problem) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """A problem, its points in the axes of their cameras (3, M), residuals (3, M), which are in front, and its cost."""
+    """A problem; its points in the axes of their cameras, local (3, M); its residuals (3, M); which observations (M,)
+    have their point in front of the camera; its cost."""
 
     problem: Problem
     local: Array
@@ -85,9 +87,10 @@ class _State:
 
 
 def _best_along(problem: Problem, step: Array, points: Array) -> _State | None:
-    """The problem after a step, or after a longer one where that costs less; None for a step that is none.
+    """The problem after a step, or after a longer one if that costs less; None if the step is not usable.
 
-    Robust weights are those of where the step begins, so that steps come out too short by much the same share.
+    The robust weights are those at the beginning of the step. They make steps too short, by about the same factor
+    each time.
     """
     best: _State | None = None
     for factor in _LONGER:

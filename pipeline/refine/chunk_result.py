@@ -1,4 +1,4 @@
-"""What refinement says of one window, staged beside the network's chunks, and the window with it applied."""
+"""The result of refining one window: staged beside the network's chunks, read again, and applied to the window."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ Array = NDArray[np.float64]
 class WindowResult:
     """F frames, P points, M observations.
 
-    accepted (1,): whether the adjusted cameras are taken: tracks held back agree better with them than with the
-    network's. cam_from_window (F, 4, 4) in the gauge of the window's first frame; camera (4,) source's fx fy cx cy;
-    log_scale (F,), correction (F, TERMS) of the network's depth; covariance (F, 6, 6) of turn and shift; before, after
-    (2,): share of held-back tracks within 1.5 pixels and median distance; replaced (F - 1,): steps that began from
-    two-view geometry. points (P, 3); track (P,); point, frame (M,) and xy (M, 2): what was adjusted, frames by place
-    in the window.
+    accepted (1,): whether the adjusted cameras are used, because held-back tracks agree with them as well as with the
+    network's or better. cam_from_window (F, 4, 4): the window's axes are those of its first camera; camera (4,): fx fy
+    cx cy in source pixels; log_scale (F,), correction (F, TERMS): log factors and coefficients for the network's depth;
+    covariance (F, 6, 6): of rotation and translation; before, after (2,): share of held-back tracks within 1.5 pixels,
+    and their median distance in source pixels; replaced (F - 1,): steps that began from two-view geometry. The points
+    that were adjusted: points (P, 3), track (P,); their observations: point, frame (M,), frames counted from the
+    window's first one, and xy (M, 2) in source pixels.
     """
 
     accepted: NDArray[np.bool_]
@@ -46,7 +47,7 @@ class WindowResult:
     xy: Array
 
     def applied(self, window: Window, grid: Grid) -> Window:
-        """The window with the adjusted cameras and depth, where they are accepted; its camera in any case."""
+        """The window with the adjusted poses and the corrected depth if they are accepted, and always with `camera`."""
         intrinsics = np.tile(grid.camera_from_source(self.camera), (len(window.frame_index), 1, 1))
         if not self.accepted[0]:
             return replace(window, intrinsics=intrinsics)
@@ -59,18 +60,18 @@ class WindowResult:
 
 
 def write_result(folder: str, number: int, result: WindowResult) -> None:
-    """Stage it, whole or not at all. Raises StorageError."""
+    """Stage the result of window `number`; the file is visible only when it is complete. Raises StorageError."""
     tensors = {one.name: np.ascontiguousarray(getattr(result, one.name)) for one in fields(WindowResult)}
     storage.write_bytes_atomically(_uri(folder, number), save(tensors))
 
 
 def has_result(folder: str, number: int) -> bool:
-    """Whether one is staged."""
+    """Whether the result of window `number` is staged. Raises StorageError."""
     return storage.exists(_uri(folder, number))
 
 
 def read_result(folder: str, number: int) -> WindowResult:
-    """A staged one. Raises StorageError where it is not there, DriveError where it is none."""
+    """Read the staged result of window `number`. Raises StorageError if it is missing, DriveError if it is damaged."""
     uri = _uri(folder, number)
     try:
         result = WindowResult(**load(storage.read_bytes(uri)))
@@ -88,7 +89,7 @@ def read_result(folder: str, number: int) -> WindowResult:
                 raise ValueError(f"{name}: expected finite numbers of shape {shape}, got {values.shape}")
         return result
     except (SafetensorError, TypeError, ValueError) as error:
-        raise DriveError(f"{uri} holds no refined window ({error}); run jobs.realign again") from error
+        raise DriveError(f"{uri} does not hold a refined window ({error}); run jobs.realign again") from error
 
 
 def _uri(folder: str, number: int) -> str:

@@ -1,11 +1,14 @@
-"""Brings the network's dense depth onto adjusted points: one factor, one a frame, or a smooth one over each picture.
+"""Corrects the network's dense depth by adjusted points: one factor, one for each frame, or one smooth in each picture.
 
-log factor = c + B(x, y, log d) c_f with low polynomials B of the place in the picture, and in proportion to the log of
-the network's depth d: a network away from what it was trained on makes all things too alike or too unlike in depth (the
-real clip: error of held-back tracks 0.38 without that term, 0.24 with it). Coefficients come from the points of the
-frame and of its neighbours, robustly, and shrink to zero where there are few. Corners are no fair sample of a
-picture: what fits them best can spoil what lies between. So a model with more freedom is taken only where tracks that
-no adjustment has seen get clearly nearer by it; with the simplest one depth keeps its shape.
+log factor = c + B(x, y, log d) c_f. B are polynomials of second degree of the place in the picture, and the log of the
+network's depth d. The last term is for pictures unlike those that the network was trained on: there it makes the range
+of depths too small or too large (on the real clip the error of held-back tracks is 0.38 without that term and 0.24 with
+it). The coefficients of a frame are a robust fit to its points and its neighbours'; where points are few they shrink to
+zero.
+
+Corners are not a fair sample of a picture: a model that fits them best can make the pixels between them worse. So a
+model with more terms is used only if it clearly lowers the error at tracks that no adjustment has seen. With the
+simplest model depth keeps its shape.
 """
 
 from __future__ import annotations
@@ -19,25 +22,25 @@ from pipeline.refine.depth_ratios import DepthRatios
 
 Array = NDArray[np.float64]
 
-TERMS = 7  # of the polynomial: 1, x, y, x^2, xy, y^2, log of depth
-_REACH = 3  # frames to either side whose points count
-_FADE = 0.6  # weight of a neighbour's points, to the power of its distance
-_PRIOR = (4.0, 12.0, 12.0, 40.0, 40.0, 40.0, 12.0)  # points' worth of "no correction" for each term
-_MOST = 1.0  # largest log factor that is believed
-_FLATTEST = -0.8  # least coefficient of log depth: what is nearer stays nearer
-_ROUNDS = 6
-_BETTER = 0.9  # share of a simpler model's median error that a model must come below
-_FEWEST = 30  # held-back observations without which depth gets one factor
+TERMS = 7  # 1, x, y, x^2, xy, y^2, log of depth
+_REACH = 3  # frames to either side whose points are used
+_FADE = 0.6  # weight of points that are one frame away; its square for two frames, and so on
+_PRIOR = (4.0, 12.0, 12.0, 40.0, 40.0, 40.0, 12.0)  # weight of a coefficient of zero, in numbers of points
+_MOST = 1.0  # largest absolute log of the smooth factor
+_FLATTEST = -0.8  # least coefficient of log depth: the nearer of two points must stay the nearer one
+_ROUNDS = 6  # of the robust fit
+_BETTER = 0.9  # a model with more terms must have less than this share of the simpler one's median error
+_FEWEST = 30  # with fewer held-back observations only the simplest model is used
 
 
 def basis(xy: Array, log_depth: Array) -> Array:
-    """(..., TERMS) of places (..., 2), which run from -1 to 1 over the grid, and log depth (...) there."""
+    """Terms (..., TERMS) at places xy (..., 2), which run from -1 to 1 over the grid, with log depth (...) there."""
     x, y = xy[..., 0], xy[..., 1]
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, log_depth], -1)
 
 
 def grid_places(height: int, width: int) -> Array:
-    """(h, w, 2): places of the grid's pixel centres."""
+    """Places (h, w, 2), from -1 to 1, of the centres of the grid's pixels."""
     y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
     return np.stack([2 * x - 1, 2 * y - 1], -1)
 
@@ -45,17 +48,17 @@ def grid_places(height: int, width: int) -> Array:
 def fit_depth(
     seen: DepthRatios, witness: DepthRatios, frames: int, *, each_frame: bool = False, by_depth: bool = True
 ) -> tuple[Array, Array]:
-    """Log factor (F,) and coefficients (F, TERMS) of the model that `witness` (held back from `seen`) asks for.
+    """Log factors (F,) and coefficients (F, TERMS) fitted to `seen`; `witness` (held-back tracks) chooses the model.
 
-    each_frame: at least a factor a frame, so that depth drifts in scale as the steps do. by_depth: whether the log of
-    depth is a term of the smooth model.
+    frames: F. each_frame: the simplest model has a factor for each frame, so that the scale of depth follows that of
+    the steps. by_depth: whether the log of depth is a term of the smooth model.
     """
     seen, witness = seen.known(), witness.known()
     coefficients: Array = np.zeros((frames, TERMS))
     if not len(seen.frame):
         return np.zeros(frames), coefficients
     one = float(np.median(seen.log_ratio))
-    usual = float(np.median(seen.log_depth))  # coefficients shrink towards "no correction" of usual depth
+    usual = float(np.median(seen.log_depth))  # where coefficients shrink to zero, the usual depth is not corrected
     about = replace(seen, log_ratio=seen.log_ratio - one, log_depth=seen.log_depth - usual)
     if each_frame:
         coefficients = fit_terms(about, frames, 1)
@@ -73,8 +76,11 @@ def fit_depth(
 
 
 def fit_terms(seen: DepthRatios, frames: int, count: int = TERMS) -> Array:
-    """Coefficients (F, TERMS) of the first `count` terms, the others 0. Cauchy weights from the first round on: what
-    lies far from "no correction" has little say, however much of it there is."""
+    """Coefficients (F, TERMS) of the first `count` terms; the others are 0. frames: F.
+
+    Weights are Cauchy's from the first round on, when all coefficients are zero. So points far from "no correction"
+    have little weight even where there are many.
+    """
     coefficients: Array = np.zeros((frames, TERMS))
     seen = seen.known()
     if not len(seen.frame):
@@ -106,7 +112,7 @@ def fit_terms(seen: DepthRatios, frames: int, count: int = TERMS) -> Array:
 
 
 def corrected(depth: NDArray[np.float32], log_scale: Array, coefficients: Array) -> NDArray[np.float32]:
-    """Depth (F, h, w) times its frame's scale exp(s_f) (F,) and the smooth factor."""
+    """Depth (F, h, w) times its frame's factor exp(log_scale) (F,) and the smooth factor of coefficients (F, TERMS)."""
     places = grid_places(*depth.shape[1:])
     terms = basis(places, np.zeros(places.shape[:2]))[..., :-1]
     known = np.where(np.isfinite(depth) & (depth > 0), depth, 1.0)

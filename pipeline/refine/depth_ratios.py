@@ -1,8 +1,8 @@
-"""Depth that cameras triangulate over the network's depth at the same place: what is known of dense depth.
+"""Ratios of the depth that cameras triangulate to the network's depth at the same pixel.
 
-Two kinds of tracks tell nothing of it and are left out: with little parallax the noise of a corner is a large error of
-depth, whatever the focal length (so the limit is in pixels); at the border of a thing the network's depth is that of
-the thing or of what lies behind.
+Two kinds of tracks are left out. With little parallax the noise of a corner is a large error of depth; this depends on
+the parallax in pixels, whatever the focal length. At the border of an object the network's depth is that of the object
+or of the background.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pipeline.refine.triangulate import parallax, triangulate
 
 Array = NDArray[np.float64]
 
-_PARALLAX = 4.0  # pixels of the tracked picture
-_RELIEF = 0.3  # of log depth within a pixel of the network's grid: there is a border
-_MISSED = 2.5  # pixels of the tracked picture that a held-back track may miss by
+_PARALLAX = 4.0  # pixels of the tracked picture: least parallax of a track
+_RELIEF = 0.3  # difference of log depth in the 3 x 3 pixels around a pixel of the network's grid: more is a border
+_MISSED = 2.5  # pixels of the tracked picture: largest reprojection error of a held-back track
 
 
 @dataclass(frozen=True, eq=False)
 class DepthRatios:
-    """Observations (n,): frame; place (n, 2), from -1 to 1 over the grid; log of triangulated over network's depth, NaN
-    where it says nothing; log of the network's depth."""
+    """n observations. frame (n,): in the window; places (n, 2): from -1 to 1 over the network's grid; log_ratio (n,):
+    log of triangulated over network's depth, NaN where unknown; log_depth (n,): log of the network's depth."""
 
     frame: NDArray[np.int64]
     places: Array
@@ -41,17 +41,17 @@ class DepthRatios:
         return DepthRatios(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
 
     def known(self) -> DepthRatios:
-        """Those that say something."""
+        """The observations whose ratio is known."""
         rows = np.isfinite(self.log_ratio)
         return DepthRatios(self.frame[rows], self.places[rows], self.log_ratio[rows], self.log_depth[rows])
 
     def without(self, drift: Array) -> DepthRatios:
-        """With each frame's log scale (F,) taken off."""
+        """The ratios minus each frame's log scale, drift (F,)."""
         return replace(self, log_ratio=self.log_ratio - drift[self.frame])
 
 
 def smooth_log_depth(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log of depth (F, h, w), NaN at the borders of things and where there is no depth."""
+    """Log of depth (F, h, w), NaN at the borders of objects and where there is no depth."""
     kernel = np.ones((3, 3), np.uint8)
     with np.errstate(invalid="ignore", divide="ignore"):
         answer = np.log(depth)
@@ -63,7 +63,8 @@ def smooth_log_depth(depth: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def adjusted_ratios(problem: Problem, log_depth: NDArray[np.float32], grid: Grid, picture_scale: float) -> DepthRatios:
-    """Of the points of an adjustment. log_depth (F, h, w): of `smooth_log_depth`."""
+    """Ratios of the points of an adjustment. log_depth (F, h, w): from `smooth_log_depth`; picture_scale: source pixels
+    in a pixel of the tracked picture."""
     angle = parallax(problem.cam_from_window, problem.points, problem.frame, problem.point)
     far = np.radians(angle) * problem.camera[0] > _PARALLAX * picture_scale
     _, z = project(problem)
@@ -79,7 +80,11 @@ def witness_ratios(
     grid: Grid,
     picture_scale: float,
 ) -> DepthRatios:
-    """Of tracks that were held back, triangulated by the adjusted cameras (F, 4, 4), camera (4,)."""
+    """Ratios of the held-back tracks `witness`, triangulated by adjusted cameras.
+
+    cam_from_window (F, 4, 4); camera (4,): fx fy cx cy; frame_index (F,): the frames of the window; log_depth (F, h,
+    w): from `smooth_log_depth`; picture_scale: source pixels in a pixel of the tracked picture.
+    """
     witness = witness.at_least(3)
     if not len(witness):
         return DepthRatios.none()

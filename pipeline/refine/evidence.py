@@ -1,8 +1,8 @@
-"""What the images say of finished cameras and depth, by tracks that no adjustment has used.
+"""Compares finished cameras and depth with tracks that no adjustment has used.
 
-For each frame i and the second one behind it: Sampson's distances of the tracks that both see. For the tracks of the
-frame the depth that the cameras triangulate against dense depth, and against what the next pair of frames triangulates:
-a step of scale in the middle of a trajectory shows there and in nothing else.
+For frames i and i + 2: Sampson's distances of the tracks that both see, and the depth that the two cameras triangulate.
+This depth is compared with dense depth, and with the depth that frames i + 2 and i + 4 triangulate of the same tracks.
+Only the last comparison shows a step of scale in the middle of a trajectory.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from pipeline.refine.two_view import sampson
 
 Array = NDArray[np.float64]
 
-APART = 2  # frames between the two pictures of a pair
-CLOSE = 1.5  # pixels of a picture of 1,280 within which a track agrees with the cameras
-HELD_BACK = 6  # of the tracks one in so many is kept from adjustment
-_MOVED = 1.0  # pixels of median motion below which a pair has no epipolar geometry
-_PARALLAX = 0.7  # degrees: a track with less tells no depth from two frames
-_FEWEST = 8  # tracks that a pair needs to say anything
-_FEWEST_SCALES = 12  # tracks that must be triangulated by two neighbouring pairs to judge a step of scale
+APART = 2  # second frame of a pair minus its first
+CLOSE = 1.5  # pixels of the tracked picture: a track with a smaller Sampson distance agrees with the cameras
+HELD_BACK = 6  # one track in so many is held back from adjustment
+_MOVED = 1.0  # pixels of the tracked picture: a pair with less median motion has no usable epipolar geometry
+_PARALLAX = 0.7  # degrees: two frames do not determine the depth of a track with less
+_FEWEST = 8  # common tracks that a pair needs to be judged
+_FEWEST_SCALES = 12  # tracks that two neighbouring pairs must both triangulate to judge a step of scale
 
 
 def held_back(tracks: Tracks) -> NDArray[np.bool_]:
-    """Rows (n,) of the tracks that adjustment does not see: the same ones whoever asks."""
+    """Which rows (n,) are of held-back tracks. A hash of the track's number decides, so it is the same everywhere."""
     mixed = (tracks.track.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
     return np.asarray(mixed % np.uint64(HELD_BACK) == 0)
 
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """Frames `first` and `second` (places), seen by `tracks` common tracks.
+    """Evidence of the frames `first` and `second` (numbers among the drive's kept frames), with `tracks` common tracks.
 
-    flow: median motion; distance: median Sampson distance, both in pixels of the source; share: of the tracks within
-    CLOSE; depth: median log of triangulated over dense depth at the first frame, spread: its robust deviation, both NaN
-    where unknown; scale: median log of the depth that the pair behind triangulates over this pair's, NaN where unknown;
-    scale_error: its standard error. judged: there are tracks and motion enough to say anything of the cameras.
+    flow: median motion; distance: median Sampson distance, both in source pixels; share: of the tracks within CLOSE;
+    depth: median log of triangulated over dense depth in the first frame; spread: robust deviation of the same; scale:
+    median log of the depth that this pair triangulates over the depth that the pair two frames earlier triangulates of
+    the same tracks in the same frame; scale_error: its standard error. judged: the pair has enough tracks and motion
+    to judge the cameras. Figures are NaN where they are unknown.
     """
 
     first: int
@@ -66,16 +67,17 @@ def collect_evidence(
     picture_scale: float,
     first_place: int = 0,
 ) -> list[PairEvidence]:
-    """Evidence of each frame that has a second one behind it.
+    """Evidence of each frame i and frame i + 2.
 
     Args:
         world_from_camera: (N, 4, 4) of the frames at places first_place ... first_place + N - 1.
         cameras: (N, 4) fx fy cx cy in source pixels.
         usable: (N,) whether the frame has a pose of its own.
         tracks: of these frames, held back from adjustment.
-        log_depth: (rows of tracks,) log of dense depth in world units there, NaN where unknown; None: cameras alone
-            are judged.
+        log_depth: (rows of tracks,) log of dense depth in world units at each row, NaN where unknown; None: only the
+            cameras are judged.
         picture_scale: source pixels in a pixel of the tracked picture, at least 1.
+        first_place: number of the first frame among the drive's kept frames.
     """
     count = len(world_from_camera)
     order = np.lexsort((tracks.track, tracks.frame))
@@ -135,7 +137,8 @@ def collect_evidence(
 def _depths(
     first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Depths (n,) of tracks in both frames, where their rays come nearest, and which are worth something."""
+    """Depths (n,) of tracks in the first and in the second frame, where their rays are nearest to each other, and which
+    of them (n,) are usable: in front of both cameras and with enough parallax."""
     a = np.concatenate([(first - camera_first[2:]) / camera_first[:2], np.ones((len(first), 1))], 1)
     b = np.concatenate([(second - camera_second[2:]) / camera_second[:2], np.ones((len(second), 1))], 1)
     turned, shift = a @ second_from_first[:3, :3].T, second_from_first[:3, 3]
@@ -151,5 +154,5 @@ def _depths(
 
 
 def judged(pairs: list[PairEvidence]) -> Iterator[PairEvidence]:
-    """The pairs that say something."""
+    """The pairs with enough tracks and motion to judge the cameras."""
     return (pair for pair in pairs if pair.judged)

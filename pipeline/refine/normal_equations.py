@@ -1,8 +1,8 @@
-"""Normal equations of a window's bundle adjustment, points eliminated by the Schur complement.
+"""Normal equations of a window's bundle adjustment, with points eliminated by the Schur complement.
 
-Triggs et al., "Bundle Adjustment: A Modern Synthesis" (2000), section 6. Every quantity of an observation is a row of
-an array whose last axis runs over observations, so that each operation is one pass over memory; what is summed over a
-frame or over pairs of frames is a matrix product.
+Triggs et al., "Bundle Adjustment: A Modern Synthesis" (2000), section 6. The last axis of an array runs over
+observations, so that each operation is one pass over memory. Sums over a frame or over pairs of frames are matrix
+products.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from pipeline.refine.problem import Problem, priors, relative_of, robust, shift_
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-UNKNOWNS = 7  # of a frame: turn 3, shift 3, log scale of its depth
-_LENGTHS = (6, 20)  # tracks are eliminated in groups of like length: short ones touch few frames
+UNKNOWNS = 7  # of a frame: rotation 3, translation 3, log scale of its depth
+_LENGTHS = (6, 20)  # frames: tracks are eliminated in three groups by length, because short ones touch few frames
 _PAIRS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))  # the lower triangle of a point's matrix
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What stays while a problem is solved: groups of points, rows of each frame (by_frame (M,) cut at bounds (F+1,)),
-    first rows of points (P,)."""
+    """Index arrays that stay the same while a problem is solved.
+
+    groups: points that are eliminated together; by_frame (M,): observations sorted by frame, those of frame f at
+    bounds[f] to bounds[f + 1]; bounds (F + 1,); starts (P,): first observation of each point.
+    """
 
     groups: list[_Group]
     by_frame: Ints
@@ -35,7 +38,7 @@ class Layout:
 
     @staticmethod
     def of(problem: Problem) -> Layout:
-        """Of a problem each point of which is seen."""
+        """The layout of a problem in which every point has an observation."""
         by_frame = np.argsort(problem.frame, kind="stable")
         bounds = np.searchsorted(problem.frame[by_frame], np.arange(problem.frames + 1))
         starts = np.flatnonzero(np.diff(problem.point, prepend=-1))
@@ -44,7 +47,11 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Points whose tracks begin alike and are of like length: rows of observations, their place in the group."""
+    """Points whose tracks begin in the same frame `first` and have similar lengths, `width` frames at most.
+
+    points: their numbers; rows: their observations; place: of each observation, its point's position in `points`;
+    frame: of each observation, counted from `first`.
+    """
 
     rows: Ints
     points: Ints
@@ -73,8 +80,12 @@ def _groups(problem: Problem, starts: Ints) -> list[_Group]:
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """Before points are eliminated. frames (F * 7 + 1,) squared, the focal length last; gradient (F * 7 + 1,); points
-    (6, P): lower triangles; point_gradient, point_focal (3, P); cross (3, 7, M): points by frames."""
+    """Normal equations before points are eliminated.
+
+    frames (F * 7 + 1, F * 7 + 1): matrix of frames and, last, of the log focal length; gradient (F * 7 + 1,); points
+    (6, P): lower triangles of the points' matrices; point_gradient (3, P); point_focal (3, P): points by focal length;
+    cross (3, 7, M): points by frames, for each observation.
+    """
 
     frames: Array
     gradient: Array
@@ -87,7 +98,7 @@ class NormalEquations:
     def of(
         problem: Problem, layout: Layout, local: Array, residual: Array, front: NDArray[np.bool_]
     ) -> NormalEquations:
-        """At a problem whose points are at local (3, M) in the axes of their cameras, with residual (3, M)."""
+        """The equations at a problem: local (3, M) from `local_of`, residual (3, M) and front (M,) from `residuals`."""
         count = local.shape[1]
         weight, _ = robust(problem, residual, front)
         root = np.sqrt(weight)
@@ -96,8 +107,8 @@ class NormalEquations:
         sigmas, (fx, fy) = problem.sigmas, problem.camera[:2]
         known = np.isfinite(problem.log_depth) * root[1] / sigmas.depth
         root_pixel = root[0] / sigmas.pixel
-        a, b, c = fx * root_pixel / z, fy * root_pixel / z, known / z  # residuals by the point, along camera axes
-        # Columns of an observation's three residuals: turn 3, shift 3, scale, focal length, residual.
+        a, b, c = fx * root_pixel / z, fy * root_pixel / z, known / z  # derivatives by the point, in camera axes
+        # Jacobian of an observation's three residuals (rotation 3, translation 3, scale, focal length), then residuals.
         rows = np.zeros((9, 3, count))
         rows[0, 0], rows[0, 1], rows[0, 2] = -a * x * local[1], -b * (y * local[1] + z), c * local[1]
         rows[1, 0], rows[1, 1], rows[1, 2] = a * (z + x * local[0]), b * y * local[0], -c * local[0]
@@ -108,7 +119,7 @@ class NormalEquations:
         if problem.free_focal:
             rows[7, 0], rows[7, 1] = fx * x * root_pixel, fy * y * root_pixel
         rows[8, :2], rows[8, 2] = residual[:2] * root[0], residual[2] * root[1]
-        by_point = np.empty((3, 3, count))  # coordinate of the point, residual
+        by_point = np.empty((3, 3, count))  # axes: coordinate of the point, residual, observation
         turn = problem.cam_from_window[:, :3, :3].reshape(-1, 9).T[:, problem.frame].reshape(3, 3, count)
         by_point[:, 0] = a * (turn[0] - x * turn[2])
         by_point[:, 1] = b * (turn[1] - y * turn[2])
@@ -130,7 +141,8 @@ class NormalEquations:
         return NormalEquations(matrix, gradient, summed[:6], summed[6:9], summed[9:], cross)
 
     def reduced(self, problem: Problem, layout: Layout, damping: float) -> Reduced:
-        """Without points, whose diagonals are raised by a share."""
+        """The equations of frames and focal length alone. damping: share by which the diagonals of the points' matrices
+        are raised."""
         diagonal = self.points[[0, 2, 5]]
         floor = 1e-12 * max(float(diagonal.max(initial=0.0)), 1e-30)
         root = _inverse_root(self.points, damping * diagonal + floor)
@@ -151,7 +163,7 @@ class NormalEquations:
             matrix[-1, -1] -= product[-1, -1]
             gradient[part] -= product[:size, -2]
             gradient[-1] -= product[-1, -2]
-        matrix[np.arange(6), np.arange(6)] += 1e12  # the first frame is where it is
+        matrix[np.arange(6), np.arange(6)] += 1e12  # the pose of the first frame is held
         if not problem.free_focal:
             matrix[-1, -1] += 1e14
         return Reduced(matrix, gradient, root, cross, right, focal)
@@ -159,8 +171,11 @@ class NormalEquations:
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """Normal equations of frames and focal length, and what gives the points back: inverse roots (6, P), whitened cross
-    terms (3, 7, M), gradients and focal terms (3, P)."""
+    """Normal equations of frames and focal length: matrix (F * 7 + 1, F * 7 + 1), gradient (F * 7 + 1,).
+
+    The other fields are for the step of the points: root (6, P): lower triangles of L^-1 where a point's matrix is
+    L L^T; cross (3, 7, M), right (3, P), focal (3, P): cross terms, gradients and focal terms of points times L^-1.
+    """
 
     matrix: Array
     gradient: Array
@@ -170,8 +185,8 @@ class Reduced:
     focal: Array
 
     def solve(self, problem: Problem, layout: Layout, damping: Array) -> tuple[Array, Array] | None:
-        """Steps of frames and focal length (F * 7 + 1,) and of points (P, 3), the diagonal raised by damping; None
-        where the matrix is not positive."""
+        """Steps of frames and log focal length (F * 7 + 1,) and of points (P, 3); None where the matrix is not positive
+        definite. damping (F * 7 + 1,) is added to the diagonal."""
         matrix = self.matrix.copy()
         matrix[np.diag_indices_from(matrix)] += damping
         try:
@@ -195,7 +210,7 @@ class Reduced:
 
 
 def _of_frames(problem: Problem, layout: Layout, rows: Array) -> tuple[Array, Array]:
-    """Matrix and gradient of frames and focal length, from rows (9, 3, M)."""
+    """Matrix and gradient of frames and focal length, without priors, from rows (9, 3, M)."""
     size = problem.frames * UNKNOWNS + 1
     matrix, gradient = np.zeros((size, size)), np.zeros(size)
     sorted_rows = np.take(rows, layout.by_frame, axis=2)
@@ -245,7 +260,7 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
 
 
 def _adjoints(poses: Array) -> Array:
-    """(n, 6, 6): of rigid motions (n, 4, 4), for (turn, shift)."""
+    """Adjoint matrices (n, 6, 6) of rigid motions (n, 4, 4), for twists (rotation, translation)."""
     answer = np.zeros((len(poses), 6, 6))
     rotation, (x, y, z) = poses[:, :3, :3], poses[:, :3, 3].T
     cross = np.zeros((len(poses), 3, 3))
@@ -257,8 +272,8 @@ def _adjoints(poses: Array) -> Array:
 
 
 def _inverse_root(lower: Array, added: Array) -> Array:
-    """Lower triangles (6, n) of L^-1 for positive matrices A = L L^T, given by theirs (6, n) and what is added to their
-    diagonals (3, n)."""
+    """Lower triangles (6, n) of L^-1 for positive definite matrices A = L L^T. lower (6, n): their lower triangles;
+    added (3, n): is added to their diagonals."""
     first, second, third = lower[0] + added[0], lower[2] + added[1], lower[5] + added[2]
     a = np.sqrt(first)
     b, c = lower[1] / a, lower[3] / a
@@ -269,7 +284,7 @@ def _inverse_root(lower: Array, added: Array) -> Array:
 
 
 def _lower(root: Array, values: Array) -> Array:
-    """Lower triangular matrices, given by their triangles (6, ...), times values (3, ...)."""
+    """Products of lower triangular matrices, given by their triangles (6, ...), with vectors `values` (3, ...)."""
     answer = np.empty_like(values)
     np.multiply(root[0], values[0], out=answer[0])
     np.multiply(root[2], values[1], out=answer[1])

@@ -1,9 +1,10 @@
-"""What bundle adjustment makes small: a window's cameras, points and observations, and the residuals between them.
+"""The cost of bundle adjustment: a window's cameras, points and observations, and the residuals between them.
 
-reprojection    (pixel - projected) / `pixel`, Cauchy
-depth           (log z - log d - s_f) / `depth`, Cauchy: d is what the network says there, s_f free for each frame
-scale           s_f against its neighbour's and against zero: the network's depths of one window are alike
-motion          relative pose of neighbouring frames against the start, weak: where few tracks are, it stands
+reprojection    (projected - pixel) / `pixel`, Cauchy loss
+depth           (log z - log d - s_f) / `depth`, Cauchy loss. z: depth of the point; d: the network's depth there;
+                s_f: log scale of the network's depth in frame f, which is free
+scale           s_f against zero, and against s_f of the frame before: depths of one window have similar scales
+motion          relative pose of neighbouring frames against the start. It is weak: it decides where tracks are few
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ from pipeline.refine.rotation import log
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_NEAR = 1e-6  # depth, in units of the window, below which a point is behind the camera
-_BEHIND = 25.0  # deviations that a point behind a camera counts as
+_NEAR = 1e-6  # depth in units of the window: a point with less is behind the camera
+_BEHIND = 25.0  # deviations: the reprojection error that a point behind a camera counts as
 
 
 @dataclass(frozen=True)
 class Sigmas:
-    """Deviations of the residuals, see above."""
+    """Standard deviations of the residuals that the module's docstring lists."""
 
-    pixel: float = 0.2  # corners miss by 0.1 to 0.3 in the median
-    robust: float = 2.0  # deviations at which Cauchy's loss turns
-    depth: float = 0.3
-    scale: float = 0.1  # of log s_f against zero
-    scale_step: float = 0.03  # of log s_f against the frame before
-    turn: float = 0.03  # radians
-    shift: float = 0.3  # of a step, as a share of it
-    focal: float = 0.5  # of log f against the start
+    pixel: float = 0.2  # corners have median errors of 0.1 to 0.3 pixels
+    robust: float = 2.0  # deviations at which Cauchy's weight is a half; twice as many for depth
+    depth: float = 0.3  # of log depth
+    scale: float = 0.1  # of s_f against zero
+    scale_step: float = 0.03  # of s_f against the frame before
+    turn: float = 0.03  # of a relative pose's rotation, radians
+    shift: float = 0.3  # of a relative pose's translation, as a share of its length
+    focal: float = 0.5  # of log focal length against the start
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """F frames, P points, M observations sorted by point, then frame.
 
-    cam_from_window (F, 4, 4); points (P, 3); frame, point (M,); xy (M, 2) source pixels; camera (4,): fx fy cx cy;
-    log_depth (M,): log of the network's depth at the observation, NaN where it says nothing; log_scale (F,): s_f;
-    free_focal: fx and fy are scaled together.
-    start (F, 4, 4): poses that `motion` compares with; camera_start: likewise of the focal length.
+    cam_from_window (F, 4, 4); points (P, 3) in window axes; frame, point (M,): of each observation; xy (M, 2): source
+    pixels; camera (4,): fx fy cx cy in source pixels; log_depth (M,): log of the network's depth at the observation,
+    NaN where it is unknown; log_scale (F,): s_f; free_focal: fx and fy are free, with a fixed ratio; start (F, 4, 4),
+    camera_start (4,): cam_from_window and camera that `motion` and `focal` compare with.
     """
 
     cam_from_window: Array
@@ -61,27 +62,27 @@ class Problem:
 
     @property
     def frames(self) -> int:
-        """F."""
+        """The number of frames F."""
         return len(self.cam_from_window)
 
 
 def project(problem: Problem) -> tuple[Array, Array]:
-    """Reprojection errors (M, 2), pixels, projected minus seen, and depths z (M,)."""
+    """Reprojection errors (M, 2) in pixels, projected minus observed, NaN behind the camera; and depths z (M,)."""
     local = local_of(problem)
     z = np.where(local[2] > _NEAR, local[2], np.nan)
     return (problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None]).T - problem.xy, local[2]
 
 
 def local_of(problem: Problem) -> Array:
-    """(3, M): each observation's point in the axes of its camera."""
+    """Each observation's point in the axes of its camera (3, M)."""
     poses = problem.cam_from_window[:, :3].reshape(-1, 12).T[:, problem.frame].reshape(3, 4, -1)
     x, y, z = problem.points.T[:, problem.point]
     return np.asarray(poses[:, 0] * x + poses[:, 1] * y + poses[:, 2] * z + poses[:, 3])
 
 
 def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """(3, M) residuals in deviations: x, y, log depth (0 where unknown), and which points (M,) are in front; local
-    (3, M) of `local_of`."""
+    """Residuals (3, M) in deviations: x, y, log depth (0 where it is unknown); and which observations (M,) have their
+    point in front of the camera. local (3, M): from `local_of`."""
     sigmas = problem.sigmas
     front = local[2] > _NEAR
     z = np.where(front, local[2], 1.0)
@@ -94,7 +95,7 @@ def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]
 
 
 def robust(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> tuple[Array, float]:
-    """Weights (2, M), of pixels and of depth, by Cauchy's loss, 0 behind the camera; and the loss summed."""
+    """Weights (2, M) of Cauchy's loss for pixels and for depth, 0 behind the camera; and the sum of the loss."""
     limit = problem.sigmas.robust**2
     squared = np.stack([residual[0] ** 2 + residual[1] ** 2, residual[2] ** 2 / 4])
     squared[0, ~front], squared[1, ~front] = _BEHIND**2, 0.0
@@ -105,7 +106,7 @@ def robust(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> tuple
 
 
 def priors(problem: Problem) -> tuple[Array, Array, Array]:
-    """Residuals: motion (F - 1, 6), s_f (F,), its steps (F - 1,)."""
+    """Residuals in deviations: motion (F - 1, 6), s_f against zero (F,), s_f against the frame before (F - 1,)."""
     sigmas = problem.sigmas
     relative = relative_of(problem.cam_from_window)
     expected = relative_of(problem.start)
@@ -116,14 +117,14 @@ def priors(problem: Problem) -> tuple[Array, Array, Array]:
 
 
 def shift_sigma(problem: Problem) -> Array:
-    """(F - 1,): deviation of each step's shift, in units of the window."""
+    """Standard deviations (F - 1,) of the translations of `motion`, in units of the window."""
     step = np.linalg.norm(relative_of(problem.start)[:, :3, 3], axis=1)
     usual = float(np.median(step)) if len(step) else 1.0
     return np.asarray(problem.sigmas.shift * np.maximum(step, max(0.3 * usual, 1e-6)))
 
 
 def relative_of(cam_from_window: Array) -> Array:
-    """(F - 1, 4, 4): next camera from camera."""
+    """Relative poses (F - 1, 4, 4): next_camera_from_camera."""
     return np.asarray(cam_from_window[1:] @ inverse(cam_from_window[:-1]))
 
 
@@ -136,13 +137,13 @@ def inverse(poses: Array) -> Array:
 
 
 def cost_of(problem: Problem) -> float:
-    """What adjustment makes small."""
+    """The cost that adjustment minimises."""
     residual, front = residuals(problem, local_of(problem))
     return cost_from(problem, residual, front)
 
 
 def cost_from(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> float:
-    """The same, from its residuals."""
+    """The same cost, from `residuals` already computed: residual (3, M), front (M,)."""
     _, loss = robust(problem, residual, front)
     total = loss + sum(float((part**2).sum()) for part in priors(problem))
     focal = np.log(problem.camera[0] / problem.camera_start[0]) / problem.sigmas.focal

@@ -1,4 +1,4 @@
-"""A window from beginning to end: held-back tracks set aside, adjusted, judged by them, depth brought along."""
+"""All steps for one window: hold tracks back, adjust, judge the cameras by the held-back tracks, correct the depth."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
 
-_FOCAL_STEPS = (4, 4, 7)
-_FOCAL_TRIES = 3  # each from the focal length of the one before, with the tracks that then fit
-_SETTLED_FOCAL = 1.0  # share of its deviation by which a focal length may change that is not tried again
-_USABLE_FOCAL = 0.15  # deviation of its log beyond which a window does not know the focal length
+_FOCAL_STEPS = (4, 4, 7)  # most steps of each round
+_FOCAL_TRIES = 3  # each try begins at the focal length of the one before, with the tracks that then fit
+_SETTLED_FOCAL = 1.0  # no further try where the focal length has changed by less than this many deviations
+_USABLE_FOCAL = 0.15  # largest deviation of the log focal length with which a window's estimate is used
 
 
 def refine_window(
@@ -38,10 +38,14 @@ def refine_window(
     picture_scale: float,
     log_heights: Callable[[Window], Array] | None = None,
 ) -> WindowResult:
-    """Adjust a window with the camera (4,) held.
+    """Adjust a window. Where it cannot be adjusted, the result is the network's window and is not accepted.
 
-    tracks: of its frames, which `window.frame_index` counts like them; log_heights: measures the camera's height above
-    the road in each frame (F,) of an adjusted window, NaN where none is seen; without it scale is held by depth alone.
+    Args:
+        tracks: of the window's frames; frame numbers are those of `window.frame_index`.
+        camera: (4,) fx fy cx cy in source pixels, held.
+        picture_scale: source pixels in a pixel of the tracked picture.
+        log_heights: measures, in an adjusted window, the log of the camera's height above the road in each frame
+            (F,), NaN where no road is seen. Without it only depth holds the scale.
     """
     cv2.setNumThreads(1)
     count = len(window.frame_index)
@@ -79,8 +83,8 @@ def refine_window(
     unseen = witness_ratios(
         problem.cam_from_window, camera, window.frame_index, tracks.select(witness), log_depth, grid, picture_scale
     )
-    # Heights above the road need depth whose shape is the network's: on the real clip, where a share of log depth must
-    # be taken off, they took steps 2 % away from what the images say.
+    # Heights above the road need depth that has the network's shape. On the real clip the correction by log depth is
+    # large; heights measured after it changed step lengths by 2 % against what the tracks give.
     with_road = log_heights is not None
     log_scale, correction = fit_depth(seen, unseen, count, each_frame=with_road, by_depth=not with_road)
     result = WindowResult(
@@ -113,9 +117,10 @@ def refine_window(
 
 
 def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:
-    """The focal length that a window's images ask for, begun from `camera`; None where they do not tell it.
+    """The focal length that fits a window's tracks best; None where the tracks do not determine it.
 
-    All tracks have a say: what is held back judges poses, and one number fits no noise.
+    camera (4,): fx fy cx cy in source pixels, the start. All tracks are used, also the held-back ones: these judge
+    poses, and a single number cannot fit their noise.
     """
     cv2.setNumThreads(1)
     begin, deviation = camera.astype(np.float64), np.inf
@@ -137,7 +142,10 @@ def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> F
 
 
 def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.02) -> FocalEvidence | None:
-    """One focal length from those of some windows: the weighted mean of their logs; None where none tells it."""
+    """One focal length from those of some windows: the weighted mean of their logs; None if no window has one.
+
+    least_deviation: is added in quadrature to each window's deviation.
+    """
     known = [one for one in found if one is not None]
     if not known:
         return None
@@ -151,7 +159,7 @@ def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.0
 def _judged(
     window_from_camera: Array, camera: Array, window: Window, witness: Tracks, picture_scale: float
 ) -> list[PairEvidence]:
-    """Evidence of a window by its own places."""
+    """Evidence of a window, with frames counted from its first one."""
     places = np.searchsorted(window.frame_index, witness.frame)
     local = Tracks(witness.track, places, witness.xy)
     cameras = np.tile(camera, (len(window.frame_index), 1))
@@ -159,7 +167,8 @@ def _judged(
 
 
 def _is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:
-    """Whether tracks held back agree better, by share or by distance, and by neither worse."""
+    """Whether held-back tracks agree at least as well as before, within a small tolerance for the share and for the
+    distance, and more than half of them agree."""
     share, distance = drive_figures(before)
     new_share, new_distance = drive_figures(after)
     if not np.isfinite(new_share):

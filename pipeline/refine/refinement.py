@@ -1,7 +1,8 @@
-"""One window from tracks and the network's prediction to adjusted cameras, points and depth scales.
+"""Adjusts one window: from tracks and the network's prediction to cameras, points and depth scales.
 
-Rounds: triangulate from the poses as they stand, drop tracks that miss by more than a limit, adjust; the limit gets
-tighter. What the network's depth is worth is measured after the first round, in which it has next to no say.
+Each round triangulates from the present poses, drops tracks whose error is above a limit, and adjusts. The limit
+becomes smaller from round to round. In the first round the network's depth has almost no weight; after it the deviation
+of that depth is measured, and later rounds use it.
 """
 
 from __future__ import annotations
@@ -21,26 +22,27 @@ from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
 
-_LIMITS = (20.0, 6.0, 2.5)  # pixels that a track may miss by in each round
-_FOCAL_LIMITS = (20.0, 6.0, 1.5)  # the same where a focal length is looked for: a few pixels of a wrong track bend it
-_STEPS = (5, 4, 6)
-_SETTLED, _CREEPING = 1e-4, 1e-7  # share of the cost below which a step ends a round; a focal length creeps
-_PARALLAX = 0.3  # degrees: a track with less says nothing of its depth
-_FOCAL_PARALLAX = 1.0  # the same where a focal length is looked for
-_FEWEST_POINTS = 40  # below which a window is not adjusted
-# Errors of dense depth have one sign over whole parts of a picture and over many frames, so that thousands of
-# observations know no more than a few: deviations are raised by this. With 4 (and 0.5 pixels for corners) the prior
-# turned a rendered drive by 0.06 degrees of pitch a frame, which the same tracks alone tell to 0.004.
+_LIMITS = (20.0, 6.0, 2.5)  # pixels: largest reprojection error of a track in each round
+_FOCAL_LIMITS = (20.0, 6.0, 1.5)  # the same where the focal length is free: a few pixels of a wrong track change it
+_STEPS = (5, 4, 6)  # most steps of each round
+_SETTLED, _CREEPING = 1e-4, 1e-7  # a step that lowers the cost by a smaller share ends a round; 2nd: free focal length
+_PARALLAX = 0.3  # degrees: a track with less does not determine its depth
+_FOCAL_PARALLAX = 1.0  # the same where the focal length is free
+_FEWEST_POINTS = 40  # a window with fewer is not adjusted
+# Errors of dense depth have the same sign over large parts of a picture and over many frames, so thousands of
+# observations hold the information of a few. The deviation is multiplied by this factor. With a factor of 4 (and 0.5
+# pixels for corners) the prior rotated a rendered drive by 0.06 degrees of pitch a frame; from the same tracks alone
+# the pitch is known to 0.004 degrees.
 _ALIKE = 30.0
-_LEAST_DEPTH = 0.03  # deviation of log depth that no network comes below
-_UNSURE = 30.0  # deviation of log depth while it has no say
-_FOCAL_RANGE = (0.3, 3.0)  # of a focal length over the picture's width
+_LEAST_DEPTH = 0.03  # smallest deviation of log depth that is assumed
+_UNSURE = 30.0  # deviation of log depth in the first round, where it is to have no influence
+_FOCAL_RANGE = (0.3, 3.0)  # accepted focal lengths, as a share of the picture's width
 
 
 @dataclass(frozen=True, eq=False)
 class Adjusted:
-    """A window after adjustment. problem: poses, points, observations (`track` (P,) is each point's track); start:
-    where it began; depth_sigma: deviation of the network's log depth about the adjusted points."""
+    """A window after adjustment. problem: adjusted poses, points and observations; track (P,): number of each point's
+    track; start: the poses before it; depth_sigma: deviation of the network's log depth from the adjusted points."""
 
     problem: Problem
     track: NDArray[np.int64]
@@ -59,12 +61,14 @@ def adjust_window(
     start: Start | None = None,
     steps: tuple[int, ...] = _STEPS,
 ) -> Adjusted | None:
-    """Adjusted cameras of a window, None where there are too few tracks.
+    """Adjust the cameras of a window. None where there are too few tracks, or a free focal length leaves its range.
 
     Args:
-        tracks: of the window's frames; those held back are not among them.
-        camera: (4,) fx fy cx cy in source pixels: held, or where free_focal the start of it.
-        with_depth: whether the network's depth has a say; without it only the scale of the window comes from there.
+        tracks: of the window's frames, without those held back.
+        camera: (4,) fx fy cx cy in source pixels. It is held; with free_focal it is the start.
+        with_depth: whether the network's depth is part of the cost. Without it only the window's scale comes from it.
+        start: poses to begin with; None: those of `judged_start`.
+        steps: most steps of each round.
     """
     count = len(window.frame_index)
     start = start or judged_start(window.cam_from_window, window.frame_index, tracks, camera)
@@ -129,7 +133,8 @@ def adjust_window(
 
 
 def depth_deviation(problem: Problem) -> float:
-    """Robust deviation of log depth, network's times its scale against adjusted points; NaN where none is known."""
+    """Robust deviation of log depth between the adjusted points and the network's depth times its scale; NaN where
+    the network's depth is nowhere known."""
     _, z = project(problem)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.log(z) - problem.log_depth - problem.log_scale[problem.frame]
@@ -138,6 +143,6 @@ def depth_deviation(problem: Problem) -> float:
 
 
 def _known_median(values: Array) -> float:
-    """Median of the finite ones, 0 for none."""
+    """Median of the finite values, 0 if there are none."""
     values = values[np.isfinite(values)]
     return float(np.median(values)) if len(values) else 0.0

@@ -1,4 +1,4 @@
-"""Rotations and their logarithms, vectorised; Rodrigues' formula."""
+"""Exponential and logarithm of rotations (Rodrigues' formula), for many at a time."""
 
 from __future__ import annotations
 

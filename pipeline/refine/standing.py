@@ -1,8 +1,9 @@
-"""Whether a car stands: by corners of near things, which are in the lower half of the picture.
+"""Whether a car stands, by corners of near objects, which are in the lower half of the picture.
 
-A car that stands sees the road, kerbs and parked cars where they were. Far things and the car's own bonnet stay in
-place while it drives as well, and traffic moves while it stands. So the share of cells of the lower half whose corners
-move together decides, after the motion of far ones (a shaking or turning camera) is taken off.
+From a car that stands, the road, kerbs and parked cars keep their places in the picture. Far objects and the car's own
+bonnet also keep them while the car drives, and other traffic moves while it stands. So the lower half is divided into
+cells, and the share of cells whose corners move decides. Before that, the motion of far corners (a camera that shakes
+or rotates) is subtracted.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from numpy.typing import NDArray
 
 from pipeline.refine.tracks import Picture, find_corners, follow
 
-_LONG_SIDE = 640  # pixels: larger pictures tell no more
-_MOVED = 0.3  # pixels: the corners of a cell have moved by more, in the median
+_LONG_SIDE = 640  # pixels: larger pictures give no better answer
+_MOVED = 0.3  # pixels: a cell moves if the median motion of its corners is larger
 _CELLS = (2, 4)  # rows and columns of cells in the lower half
-_SHARE = 0.3  # of the cells, that must move in a car that drives; a bonnet may fill the others
-_IN_CELL = 6  # corners without which a cell says nothing
-_FEWEST_CELLS = 3
-_FEWEST = 12  # far corners that show how the camera turns
+_SHARE = 0.3  # the car drives if a larger share of the cells moves; its bonnet may fill the others
+_IN_CELL = 6  # corners that a cell needs to be used
+_FEWEST_CELLS = 3  # used cells without which a picture is not judged
+_FEWEST = 12  # far corners that are needed to measure the camera's rotation from them alone
 _USUAL_FOCAL = 0.7  # focal length over the picture's width
-_ROUNDS, _NOISE = 5, 0.05  # of fitting how the camera turns; pixels by which corners miss
+_ROUNDS, _NOISE = 5, 0.05  # of fitting the camera's rotation; noise of corners in pixels
 
 
 def standing(pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.bool_]:
-    """(n - 1,): whether the car stands from each of n grey pictures (h, w) to the next one.
+    """Whether (n - 1,) the car stands from each of n grey pictures (h, w) to the next one.
 
-    Each picture is compared with the one in which the car began to stand, so that slow motion adds up. It stands up to
-    a picture in which near corners are where they were, also over pictures between that say nothing: None, or near
-    things hidden by a lorry. Where no picture says that it stands, it does not.
+    Each picture is compared with the one in which the car began to stand, so that slow motion accumulates. If near
+    corners are still at the same place, the car has stood until this picture, also during pictures in between that
+    cannot be judged (None, or a lorry hides the near objects). Where no picture shows that it stands, the answer is
+    False.
     """
     stands: NDArray[np.bool_] = np.zeros(max(len(pictures) - 1, 0), np.bool_)
     begin: _Corners | None = None
@@ -43,7 +45,7 @@ def standing(pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.bool_]:
         picture = Picture.of(pixels)
         if begin is not None and last is not None:
             moved = begin.moved(picture)
-            if moved is None and last is not begin:  # the light has changed since
+            if moved is None and last is not begin:  # for example, the light has changed since `begin`
                 moved = last.moved(picture)
             if moved is None:
                 continue
@@ -58,12 +60,12 @@ def standing(pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class NearThings:
-    """`standing` for the task that reads the pictures."""
+    """`standing` for the task that reads the pictures. long_side: pixels to which it reduces them."""
 
     long_side: int = _LONG_SIDE
 
     def standing(self, pictures: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.bool_]:
-        """As the function."""
+        """As the function `standing`, with OpenCV on one thread."""
         cv2.setNumThreads(1)
         return standing(pictures)
 
@@ -81,7 +83,7 @@ class _Corners:
         return _Corners(picture, picture.to_source(found))
 
     def moved(self, other: Picture) -> bool | None:
-        """Whether near things are elsewhere in the other picture; None where too few corners are found there."""
+        """Whether near objects have moved in the other picture; None where too few corners are found there."""
         there, good = follow(self.picture, other, self.xy)
         here, motion = self.xy[good], (there - self.xy)[good]
         height, width = self.picture.pixels.shape
@@ -103,10 +105,11 @@ class _Corners:
 def _by_turning(
     here: NDArray[np.float64], motion: NDArray[np.float64], used: NDArray[np.bool_], size: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """Motion (n, 2) of corners (n, 2) in a camera that turns a little and does not move, as it is seen by those `used`.
+    """The part (n, 2) of the motion (n, 2) of corners `here` (n, 2) that a small rotation of the camera explains.
 
-    Linear in the three angles (Longuet-Higgins and Prazdny 1980); absolute errors count, so that moving things have
-    little say. The focal length is a usual one: it only bends the motion of a few tenths of a pixel.
+    The rotation is fitted to the corners `used` (n,); size: (width, height) in pixels. The model is linear in the three
+    angles (Longuet-Higgins and Prazdny 1980). Absolute errors are minimised, so that moving objects have little weight.
+    The focal length is a usual one: for motions of a few tenths of a pixel it matters little.
     """
     focal = _USUAL_FOCAL * size[0]
     x, y = ((here - np.array(size) / 2) / focal).T

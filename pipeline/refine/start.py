@@ -1,4 +1,4 @@
-"""Where adjustment starts: the network's relative poses, or the two-view geometry where tracks contradict them."""
+"""The start of adjustment: the network's relative poses, or two-view geometry where tracks contradict them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.refine.two_view import sampson, two_view_pose
 
 Array = NDArray[np.float64]
 
-_FEWEST = 30  # tracks below which a pair of frames judges nothing
-_GOOD = 0.7  # pixels of median Sampson distance below which the network's pose is a good start
-_BETTER = 0.7  # share of the network's distance that two-view geometry must come below
-_STANDING = 0.35  # pixels of median motion of a camera that stands
+_FEWEST = 30  # common tracks that a pair of frames needs before its pose is judged
+_GOOD = 0.7  # pixels: with a smaller median Sampson distance the network's pose is a good start
+_BETTER = 0.7  # two-view geometry replaces the pose if its median distance is below this share of the network's
+_STANDING = 0.35  # pixels: with a smaller median motion the camera stands
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """cam_from_window (F, 4, 4); replaced (F - 1,): the step comes from two-view geometry; tracked (F - 1,): there are
-    enough tracks to say anything."""
+    """cam_from_window (F, 4, 4); replaced (F - 1,): the step between two frames comes from the tracks, not from the
+    network; tracked (F - 1,): there were enough tracks to judge the step."""
 
     cam_from_window: Array
     replaced: NDArray[np.bool_]
@@ -30,10 +30,10 @@ class Start:
 
 
 def judged_start(cam_from_window: Array, frame_index: NDArray[np.int64], tracks: Tracks, camera: Array) -> Start:
-    """The start of a window with the network's poses cam_from_window (F, 4, 4) of frames frame_index (F,).
+    """The start of a window, from the network's poses cam_from_window (F, 4, 4) of the frames frame_index (F,).
 
-    A step whose tracks contradict it takes rotation and direction from the essential matrix and keeps the network's
-    length (one that stands keeps none).
+    camera (4,): fx fy cx cy in source pixels. A step that its tracks contradict takes rotation and direction from the
+    essential matrix and keeps the network's length. Where the tracks do not move, the step is the identity.
     """
     relative = cam_from_window[1:] @ inverse(cam_from_window[:-1])
     count = len(relative)

@@ -1,8 +1,9 @@
-"""A window's scale held by the camera's height above the road: what drifts in height drifts in scale.
+"""Holds a window's scale by the camera's height above the road, which is constant for a camera on a car.
 
-Tracks tell the scale of a step against the step before; over a hundred steps that walks at random. A camera on a car
-keeps its height. The log of the height, smoothed as a random walk with outliers (Rauch, Tung and Striebel's smoother as
-one tridiagonal system), is taken off the steps and off the depth; rotations and directions stay.
+Tracks give the scale of a step only relative to the step before, so over a hundred steps the scale is a random walk. A
+drift of the measured height is therefore a drift of scale. The log of the height is smoothed as a random walk with
+outliers (the smoother of Rauch, Tung and Striebel, solved as one tridiagonal system). The steps and the depth are
+divided by the result; rotations and directions do not change.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from pipeline.refine.problem import inverse
 
 Array = NDArray[np.float64]
 
-_STEP = 0.004  # of log scale from frame to frame, as tracks leave it
-_ALIKE = 6.0  # neighbouring frames see nearly the same road: so many count as one
-_LEAST_SPREAD = 0.02  # of one frame's log height
+_STEP = 0.004  # deviation of the change of log scale from frame to frame that tracks leave
+_ALIKE = 6.0  # number of neighbouring frames that count as one, because they see nearly the same road
+_LEAST_SPREAD = 0.02  # least deviation of one frame's log height
 _LEAST_SHARE = 0.5  # of the frames that must see a road
-_LIMIT = 2.0  # deviations at which a height begins to be doubted: kerbs, ramps, cars
-_ROUNDS = 6
+_LIMIT = 2.0  # deviations at which a height has half its weight: kerbs, ramps, cars
+_ROUNDS = 6  # of robust weighting
 
 
 def drift_of(log_height: Array) -> Array:
-    """(F,): slow part of the log heights (F,), NaN where no road is seen, about its median; zeros where too few see
-    one."""
+    """Slow part (F,) of log heights (F,), which are NaN where no road is seen; its median is zero. All zeros where too
+    few frames see a road."""
     known = np.isfinite(log_height)
     count = len(log_height)
     if count < 2 or known.sum() < max(_LEAST_SHARE * count, 4):
@@ -49,7 +50,7 @@ def drift_of(log_height: Array) -> Array:
 
 
 def rescaled(cam_from_window: Array, drift: Array) -> Array:
-    """Poses (F, 4, 4) whose steps are divided by exp(drift), (F,): a step by the mean of its two frames'."""
+    """Poses (F, 4, 4) whose steps are divided by exp(drift); drift (F,), for a step the mean of its two frames."""
     relative = cam_from_window[1:] @ inverse(cam_from_window[:-1])
     relative[:, :3, 3] *= np.exp(-(drift[1:] + drift[:-1]) / 2)[:, None]
     poses = [cam_from_window[0]]

@@ -1,4 +1,4 @@
-"""Metric motions of a rig on the drive's staging: a file a decoded segment, read as motions between instants."""
+"""Metric motions of a rig in the drive's staging folder: one file for each decoded segment."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _PREFIX = "stereo-"
 
 @dataclass(frozen=True)
 class StereoTracker(PictureTracker):
-    """Measures the motions of a rig between the instants of a segment."""
+    """Measures the motions of a rig between consecutive instants of a segment. pair: the two cameras that it uses."""
 
     pair: StereoPair
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
-        """Measure the motions between the segment's instants, and stage them. Raises StorageError."""
-        cv2.setNumThreads(1)  # decoding runs in as many processes as there are cores for it
+        """Measure the motions between the segment's instants and stage them. first_frame, pictures: frames of all
+        cameras, those of an instant side by side; None: a bad frame. Raises StorageError."""
+        cv2.setNumThreads(1)  # decoding already runs in one process a core
         count = self.pair.count
         seen = {first_frame + place: picture for place, picture in enumerate(pictures)}
         instants, motions = [], []
@@ -51,8 +52,12 @@ class StereoTracker(PictureTracker):
 
 
 def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Instants (m,), rising, counted among the kept ones, and the motion (m, 4, 4) from each to the next, in metres:
-    this_from_next of the reference camera. Raises StorageError, DriveError where a file is damaged."""
+    """Read the staged motions of a rig.
+
+    Returns instants (m,), in rising order, counted among the kept instants; and motions (m, 4, 4) in metres:
+    this_from_next of the reference camera, from each of these instants to the next. Raises StorageError, and DriveError
+    if a file is damaged.
+    """
     found: dict[int, NDArray[np.float64]] = {}
     for name in staged_names(folder, _PREFIX):
         uri = storage.join(folder, name)

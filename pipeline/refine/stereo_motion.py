@@ -1,8 +1,8 @@
-"""How far the car moved between two instants, in metres, by two cameras whose places on it are known.
+"""The motion of a car between two instants, in metres, from two cameras whose poses on the car are known.
 
-Corners of the reference camera's picture are found in the other camera's picture of the same instant, which gives
-their distance in metres, and in the reference camera's next picture. The pose of that picture relative to the points
-is the motion (Scaramuzza and Fraundorfer, "Visual Odometry", 2011: motion from 3-D to 2-D).
+Corners of the reference camera's picture are found in the other camera's picture of the same instant, which gives their
+depth in metres. The same corners are found in the reference camera's next picture. The pose of that picture relative to
+the points is the motion (Scaramuzza and Fraundorfer, "Visual Odometry", 2011: motion from 3-D to 2-D).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pipeline.refine.two_view import calibration, sampson, uncalibration
 
 Array = NDArray[np.float64]
 
-_EPIPOLAR = 1.0  # pixels of the tracked picture: the largest Sampson distance of a pair of cameras' corners
-_LEAST_DISPARITY = 3.0  # pixels of the tracked picture; with 0.3 pixels of noise the distance is known to a tenth
-_REPROJECTION = 1.0  # pixels of the tracked picture, of points that move with the scene
-_FEWEST = 30  # points that agree on a motion
+_EPIPOLAR = 1.0  # pixels of the tracked picture: largest Sampson distance between corners of the two cameras
+_LEAST_DISPARITY = 3.0  # pixels of the tracked picture: with 0.3 pixels of noise the depth then has an error of 10 %
+_REPROJECTION = 1.0  # pixels of the tracked picture: largest reprojection error of a point that agrees with the motion
+_FEWEST = 30  # points that must agree with the motion
 
 
 @dataclass(frozen=True, eq=False)
 class StereoPair:
-    """Two cameras of a rig of `count`. camera (4,): fx fy cx cy of both, in pixels of the tracked pictures;
-    second: the number of the other camera, the reference is 0; second_from_first (4, 4): metres."""
+    """Two cameras of a rig. count: number of cameras of the rig; second: number of the other camera (the reference
+    camera is 0); camera (4,): fx fy cx cy of both in source pixels; second_from_first (4, 4): in metres."""
 
     count: int
     second: int
@@ -36,16 +36,16 @@ class StereoPair:
 
     @property
     def pose(self) -> Array:
-        """second_from_first (4, 4)."""
+        """second_from_first (4, 4) as an array."""
         return np.asarray(self.second_from_first, np.float64)
 
 
 def pair_of(rig_from_camera: Array, camera: tuple[float, float, float, float]) -> StereoPair | None:
-    """The pair of the reference and the camera beside it that sees most of the same. rig_from_camera (C, 4, 4), NaN
-    where unknown. None where no camera of known place looks the same way from beside it.
+    """The pair of the reference camera and the one that is farthest beside it and looks in the same direction.
 
-    Two axes may be 20 degrees apart: pictures that differ more have few corners that look alike. The shift must be
-    mainly across the axis: along it, points ahead have no disparity.
+    rig_from_camera (C, 4, 4): metres, NaN where unknown; camera (4,): fx fy cx cy of all of them. None where no camera
+    with a known pose is suitable. The two optical axes may differ by at most 20 degrees, because corners look different
+    in pictures that differ more. The baseline must be mainly across the axis: along it, points ahead have no disparity.
     """
     best: tuple[float, int] | None = None
     for number in range(1, len(rig_from_camera)):
@@ -63,8 +63,8 @@ def pair_of(rig_from_camera: Array, camera: tuple[float, float, float, float]) -
 
 
 def stereo_points(first: Picture, second: Picture, pair: StereoPair) -> tuple[Array, Array]:
-    """Corners (n, 2) of the reference camera's picture, in its source pixels, and their points (n, 3) in metres in its
-    axes, by the other camera's picture of the same instant."""
+    """Corners (n, 2) of the reference camera's picture `first`, in source pixels, and their points (n, 3) in metres in
+    its axes, from the other camera's picture `second` of the same instant."""
     corners = first.to_source(find_corners(first.pixels, np.zeros((0, 2), np.float32)))
     if not len(corners):
         return corners, np.zeros((0, 3))
@@ -74,7 +74,7 @@ def stereo_points(first: Picture, second: Picture, pair: StereoPair) -> tuple[Ar
     rays = np.concatenate([corners, np.ones((len(corners), 1))], 1) @ back.T
     turned = rays @ pose[:3, :3].T
     far = turned @ k.T
-    far = far[:, :2] / far[:, 2:]  # where points at an infinite distance would be
+    far = far[:, :2] / far[:, 2:]  # where points at infinite distance would be
     found, good = follow_freely(first, second, corners, far)
     scale = max(first.scale)
     good &= sampson(corners, found, pose, camera, camera) < _EPIPOLAR * scale
@@ -87,8 +87,10 @@ def stereo_points(first: Picture, second: Picture, pair: StereoPair) -> tuple[Ar
 
 
 def motion(first: Picture, beside: Picture, then: Picture, pair: StereoPair) -> Array | None:
-    """first_from_then (4, 4), metres: the reference camera's motion from its picture `first` to `then`. beside: the
-    other camera's picture at the time of `first`. None where too few points agree."""
+    """The reference camera's motion from its picture `first` to its picture `then`: first_from_then (4, 4) in metres.
+
+    beside: the other camera's picture at the time of `first`. None where too few points agree with one motion.
+    """
     cv2.setRNGSeed(0)
     corners, points = stereo_points(first, beside, pair)
     if len(points) < _FEWEST:
@@ -106,7 +108,7 @@ def motion(first: Picture, beside: Picture, then: Picture, pair: StereoPair) -> 
             return None
         rows = inside.ravel()
         turn, shift = cv2.solvePnPRefineLM(points[rows], seen[rows], k, None, turn, shift)
-    except cv2.error:  # a degenerate sample fails an assertion there
+    except cv2.error:  # OpenCV fails an assertion where a sample is degenerate
         return None
     then_from_first = np.eye(4)
     then_from_first[:3, :3] = cv2.Rodrigues(turn)[0]

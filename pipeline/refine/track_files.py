@@ -1,7 +1,8 @@
-"""Tracks on the drive's staging: a file a decoded segment, later one numbering through the whole drive.
+"""Tracks in the drive's staging folder: one file for each decoded segment, later numbered through the whole drive.
 
-A segment's tracks are made where its frames are decoded, so they end at its borders; its first and last picture lie
-beside them, by which `link_segments` goes on from one segment to the next without reading a frame again.
+The task that decodes a segment makes its tracks, so they end at the segment's borders. The file also holds the
+segment's first and last picture. With these `link_segments` continues tracks from one segment to the next without
+reading a frame again.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from pipeline.errors import DriveError
 from pipeline.refine.tracks import LONG_SIDE, Picture, Tracks, follow, track_pictures
 
 TRACKS_FOLDER = "tracks"
-_SAME = 1.0  # pixels of the tracked picture within which two segments' tracks are one corner
+_SAME = 1.0  # pixels of the tracked picture: tracks of two segments that are nearer to each other are one corner
 
 
 @dataclass(frozen=True)
 class PictureTracker:
-    """What works on the pictures of a segment where they are decoded; `folder`: of the drive's tracks, a path or
-    URI."""
+    """Base of the trackers, which work on the pictures of a segment in the task that decodes them. folder: path or URI
+    of the drive's tracks."""
 
     folder: str
 
     @property
     def long_side(self) -> int:
-        """Most pixels of a picture's long side."""
+        """Largest number of pixels of a picture's long side."""
         return LONG_SIDE
 
     def picture(self, grey: NDArray[np.uint8]) -> Picture:
-        """What is kept of a decoded frame (h, w) until its segment is complete."""
+        """The part of a decoded grey frame (h, w) that is kept until its segment is complete."""
         return Picture.of(grey)
 
 
@@ -45,7 +46,7 @@ class SegmentTracker(PictureTracker):
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""
-        cv2.setNumThreads(1)  # decoding runs in as many processes as there are cores for it
+        cv2.setNumThreads(1)  # decoding already runs in one process a core
         known = [i for i, picture in enumerate(pictures) if picture is not None]
         ends = [(first_frame + i, pictures[i]) for i in (known[:1] + known[-1:])]
         seen: list[dict[str, object]] = []
@@ -63,7 +64,7 @@ class SegmentTracker(PictureTracker):
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Tracks of frames first ... stop-1 by place; ends: frame and picture of the first and the last good one."""
+    """Tracks of frames first ... stop - 1. ends: number and picture of the first and of the last good frame."""
 
     first: int
     stop: int
@@ -72,10 +73,10 @@ class Segment:
 
 
 def link_segments(folder: str) -> int:
-    """Number the tracks of all segments through, and write them again, a file a segment; returns how many observations.
+    """Number the tracks through the whole drive and write them again, one file for each segment.
 
-    Another try at the drive may have left segments that begin elsewhere: of all that are there the fewest are taken
-    that cover every frame. Raises StorageError, DriveError where a file is damaged.
+    An earlier attempt at the drive may have left segments with other borders. The smallest set of segments that covers
+    every frame is used. Returns the number of observations. Raises StorageError, and DriveError if a file is damaged.
     """
     born, before, count = 0, None, 0
     written = []
@@ -93,8 +94,8 @@ def link_segments(folder: str) -> int:
 
 
 def _covering(folder: str) -> list[str]:
-    """Names of the segments that cover all frames, the one that reaches farthest where several begin before what is
-    covered."""
+    """Names of the segments that cover all frames. Of those that begin in the covered part, the one that ends last is
+    taken each time."""
     names = staged_names(folder, "segment-")
     chosen: list[str] = []
     covered = 0
@@ -109,12 +110,12 @@ def _covering(folder: str) -> list[str]:
 
 
 def write_linked(folder: str, first_frame: int, tracks: Tracks) -> None:
-    """Stage tracks of a segment under the drive's numbers. Raises StorageError."""
+    """Stage a segment's tracks, numbered through the drive. Raises StorageError."""
     write_table(storage.join(folder, _linked_name(first_frame)), _table(tracks))
 
 
 class DriveTracks:
-    """Linked tracks of a drive, read a segment at a time; keeps the last few."""
+    """Linked tracks of a drive. Segments are read when they are needed; the last twelve are kept in memory."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -126,11 +127,11 @@ class DriveTracks:
         return len(self._names)
 
     def of(self, first: int, stop: int) -> Tracks:
-        """All observations in frames first ... stop-1."""
+        """All observations in frames first ... stop - 1. Raises StorageError, and DriveError if a file is damaged."""
         parts = []
         for number, (name, begin) in enumerate(zip(self._names, self._first, strict=True)):
             following = self._first[number + 1] if number + 1 < len(self._first) else np.inf
-            if begin < stop and following + 1 > first:  # a segment's tracks reach into the next one's first frame
+            if begin < stop and following + 1 > first:  # a segment's tracks include the next segment's first frame
                 parts.append(self._read(name))
         if not parts:
             return Tracks.none()
@@ -150,7 +151,8 @@ class DriveTracks:
 
 
 def _numbered(segment: Segment, before: Segment | None, born: int) -> tuple[Tracks, Tracks, int]:
-    """Tracks of a segment under the drive's numbers, what the segment before saw of its first frame, next number."""
+    """Tracks of a segment with the drive's numbers; further observations of its first frame, which belong to tracks of
+    the segment before; the next free number."""
     numbers, of = np.unique(segment.tracks.track, return_inverse=True)
     given = born + np.arange(len(numbers))
     born += len(numbers)
@@ -158,7 +160,7 @@ def _numbered(segment: Segment, before: Segment | None, born: int) -> tuple[Trac
         tracks = Tracks(given[of] if len(of) else segment.tracks.track, segment.tracks.frame, segment.tracks.xy)
         return tracks, Tracks.none(), born
     entry, picture = segment.ends[0]
-    if before.stop > entry:  # ranks share frames: the one before has seen this frame itself
+    if before.stop > entry:  # segments of two ranks overlap: the segment before contains this frame
         here = before.tracks.frame == entry
         live, places = before.tracks.track[here], before.tracks.xy[here]
     else:
@@ -184,7 +186,8 @@ def _numbered(segment: Segment, before: Segment | None, born: int) -> tuple[Trac
 def _matches(
     mine: NDArray[np.float64], theirs: NDArray[np.float64], limit: float
 ) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
-    """Pairs that are each other's nearest within `limit`: place in mine, in theirs, and theirs minus mine."""
+    """Pairs of points of `mine` (n, 2) and `theirs` (m, 2) that are each other's nearest and less than `limit` apart:
+    row in mine, row in theirs, theirs minus mine (2,)."""
     distance = np.linalg.norm(mine[:, None] - theirs[None], axis=2)
     nearest, back = distance.argmin(1), distance.argmin(0)
     for row, column in enumerate(nearest):
@@ -201,7 +204,8 @@ def _together(*parts: Tracks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
 
 
 def staged_names(folder: str, prefix: str) -> list[str]:
-    """Names of the staged files that begin so, in order; none where there is no folder. Raises StorageError."""
+    """Names of the staged Arrow files that begin with `prefix`, sorted; none if the folder does not exist. Raises
+    StorageError."""
     if not storage.exists(folder):
         return []
     names = [file.name for file in storage.list_files(folder)]
@@ -213,7 +217,7 @@ def _linked_name(first_frame: int) -> str:
 
 
 def _range_of(name: str) -> tuple[int, int]:
-    """First frame, and the one behind the last where the name has it."""
+    """First frame, and the frame after the last one if the name has it (else the first frame again)."""
     numbers = name.split(".")[0].split("-")[1:]
     return int(numbers[0]), int(numbers[-1])
 
@@ -235,7 +239,7 @@ def _rows(table: pa.Table) -> Tracks:
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """Stage a table as an Arrow file that appears complete or not at all. Raises StorageError."""
+    """Stage a table as an Arrow file, which is visible only when it is complete. Raises StorageError."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -243,7 +247,7 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 
 def read_table(uri: str) -> pa.Table:
-    """A staged table. Raises StorageError, DriveError where the file is damaged."""
+    """Read a staged table. Raises StorageError, and DriveError if the file is damaged."""
     try:
         return pa.ipc.open_file(storage.read_bytes(uri)).read_all()
     except (pa.ArrowInvalid, OSError) as error:

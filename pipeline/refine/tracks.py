@@ -1,8 +1,9 @@
-"""Corner tracks of consecutive pictures: Shi-Tomasi corners over a grid, followed by pyramidal Lucas-Kanade.
+"""Corner tracks through consecutive pictures: Shi-Tomasi corners over a grid, followed by pyramidal Lucas-Kanade.
 
-Pictures only, no network. A track is one point of the scene seen in two or more frames. Corners: Shi and Tomasi, "Good
-Features to Track" (1994); following: Bouguet's pyramidal Lucas-Kanade (2001), forward and backward; what contradicts
-the epipolar geometry of two neighbouring pictures is dropped (MAGSAC++, Barath et al. 2020).
+It needs only the pictures, not the network. A track is one point of the scene that two or more frames see. Corners are
+those of Shi and Tomasi, "Good Features to Track" (1994). Bouguet's pyramidal Lucas-Kanade (2001) follows them forward
+and backward. Points that contradict the epipolar geometry of two neighbouring pictures are dropped (MAGSAC++, Barath et
+al. 2020).
 """
 
 from __future__ import annotations
@@ -17,32 +18,34 @@ from numpy.typing import NDArray
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-LONG_SIDE = 1280  # pixels: larger pictures are reduced; KITTI's 1226 stay as they are
-# Pixels of the long side below which nothing is followed. What lies nearer in a patch drags its corner by 0.03 to 0.05
-# pixels, and always to the same side: 0.04 degrees of pitch a frame on the rendered sample drive of 224 pixels, which
-# adds up (ATE 0.41 -> 0.79 m), though each frame's own rotation is three times better than the network's.
+LONG_SIDE = 1280  # pixels: larger pictures are reduced to it; KITTI's of 1,226 pixels keep their size
+# Pictures whose long side has fewer pixels are not tracked. In them, the nearer of two surfaces in a patch pulls the
+# corner by 0.03 to 0.05 pixels, always to the same side. On the rendered sample drive of 224 pixels this gives an error
+# of 0.04 degrees of pitch a frame, which accumulates (ATE 0.41 -> 0.79 m), although the error of the rotation between
+# two frames is a third of the network's.
 LEAST_LONG_SIDE = 300
-_CELLS = 200  # of the grid that corners are spread over
+_CELLS = 200  # number of cells of the grid over which corners are spread
 _IN_CELL = 3  # most live tracks in a cell
-# Pixels a side of the patch that Lucas-Kanade compares: a share of the picture's long side. A patch that is large in
-# the picture spans several depths, and what is far behind drags it: 21 pixels of 224 make all motions 7 % too short,
-# of 336 two per cent; 9 pixels by less than 0.5 %. On 1,226 pixels 13 to 17 are as exact as 21 and cost less.
+# Side in pixels of the patch that Lucas-Kanade compares, as a share of the picture's long side. A patch that covers
+# much of the picture contains several depths, and its far parts shorten the measured motion: 21 pixels shorten all
+# motions by 7 % in pictures of 224 pixels and by 2 % in those of 336; 9 pixels by less than 0.5 %. In pictures of 1,226
+# pixels, patches of 13 to 17 pixels are as exact as 21 and cost less.
 _PATCH_SHARE, _LEAST_PATCH, _LARGEST_PATCH = 1 / 80, 9, 21
-_LEVELS = 4  # of the pyramid above the picture: motions of up to about 150 pixels
-_RETURN = 0.5  # pixels by which a point may miss itself after going forward and back
+_LEVELS = 4  # pyramid levels above the picture: motions of up to about 150 pixels
+_RETURN = 0.5  # pixels: largest distance between a point and its position after following it forward and back
 _EPIPOLAR = 1.0  # pixels: the largest noise scale that MAGSAC++ considers
-_FEWEST = 20  # points below which two pictures give no epipolar geometry
-_STANDING = 0.7  # pixels of median motion below which there is no geometry to contradict
-_LEAST_CORNER = 1e-5  # smallest eigenvalue of a corner's gradient matrix, of grey values in [0, 1]
-_BORDER = 4  # pixels at the picture's edge without corners
+_FEWEST = 20  # with fewer points the epipolar geometry of two pictures is not estimated
+_STANDING = 0.7  # pixels: with a smaller median motion there is no epipolar geometry
+_LEAST_CORNER = 1e-5  # smallest eigenvalue of a corner's gradient matrix, for grey values in [0, 1]
+_BORDER = 4  # pixels at the picture's edge that have no corners
 
 
 @dataclass(frozen=True, eq=False)
 class Tracks:
-    """Observations of points. n rows, sorted by track, then frame.
+    """Observations of points: n rows, sorted by track, then by frame.
 
-    track (n,) int64: number of the track; frame (n,) int64: place of the frame among the drive's kept frames;
-    xy (n, 2) float64: pixels of the source image, centres at +0.5.
+    track (n,) int64: number of the track; frame (n,) int64: number of the frame among the drive's kept frames, from 0;
+    xy (n, 2) float64: pixels of the source image, pixel centres at +0.5.
     """
 
     track: NDArray[np.int64]
@@ -59,21 +62,21 @@ class Tracks:
 
     @staticmethod
     def sorted(track: NDArray[np.int64], frame: NDArray[np.int64], xy: Floats) -> Tracks:
-        """Rows in any order, put into order."""
+        """Tracks from rows in any order: track (n,), frame (n,), xy (n, 2)."""
         order = np.lexsort((frame, track))
         return Tracks(track[order], frame[order], xy[order])
 
     def select(self, rows: NDArray[np.bool_]) -> Tracks:
-        """These rows (n,) only."""
+        """Only the rows that are True in `rows` (n,)."""
         return Tracks(self.track[rows], self.frame[rows], self.xy[rows])
 
     def at_least(self, frames: int) -> Tracks:
-        """Tracks that so many frames see."""
+        """Only the tracks that at least so many frames see."""
         _, of, count = np.unique(self.track, return_inverse=True, return_counts=True)
         return self.select(count[of] >= frames)
 
     def between(self, first: int, second: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
-        """Positions (m, 2) in frame `first` and in frame `second` of the tracks that both see, and their numbers."""
+        """The m tracks that both frames see: positions (m, 2) in frame `first` and in frame `second`, numbers (m,)."""
         a, b = self.frame == first, self.frame == second
         common, in_a, in_b = np.intersect1d(self.track[a], self.track[b], assume_unique=True, return_indices=True)
         return self.xy[a][in_a], self.xy[b][in_b], common
@@ -81,14 +84,14 @@ class Tracks:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A grey picture as it is tracked: pixels (h, w), and how many source pixels one of them is (x, y)."""
+    """A grey picture at the size at which it is tracked. pixels (h, w); scale: source pixels per pixel in x and y."""
 
     pixels: Grey
     scale: tuple[float, float]
 
     @staticmethod
     def of(grey: Grey) -> Picture:
-        """From the grey source image (h, w), reduced where its long side is above LONG_SIDE."""
+        """From the grey source image (h, w), reduced if its long side is longer than LONG_SIDE."""
         height, width = grey.shape
         factor = LONG_SIDE / max(height, width)
         if factor >= 1:
@@ -98,25 +101,27 @@ class Picture:
         return Picture(np.asarray(reduced, np.uint8), (width / size[0], height / size[1]))
 
     def to_source(self, points: NDArray[np.floating]) -> Floats:
-        """OpenCV's points (n, 2) in this picture (centres at whole numbers) -> source pixels, centres at +0.5."""
+        """Points (n, 2) in this picture as OpenCV counts (pixel centres at whole numbers) -> source pixels (n, 2),
+        pixel centres at +0.5."""
         return (np.asarray(points, np.float64).reshape(-1, 2) + 0.5) * self.scale
 
     def from_source(self, xy: Floats) -> NDArray[np.float32]:
-        """The inverse of `to_source`."""
+        """Source pixels (n, 2) -> points (n, 2) in this picture: the inverse of `to_source`."""
         return (xy / self.scale - 0.5).astype(np.float32)
 
 
 def track_pictures(
     pictures: Sequence[Picture | None], first_frame: int = 0, mask: NDArray[np.bool_] | None = None
 ) -> Tracks:
-    """Tracks through consecutive pictures; None where a frame could not be read: tracks pass over it.
+    """Tracks through consecutive pictures.
 
     Args:
-        pictures: in time order, all of one size; picture i is frame first_frame + i.
-        mask: (h, w) of the tracked picture, True where points may lie (a car's bonnet is False); None: everywhere.
+        pictures: in time order, all of one size; picture i is frame first_frame + i. None where a frame could not be
+            read: tracks continue across it.
+        mask: (h, w) of the tracked picture, True where points may lie (False on the car's bonnet); None: everywhere.
 
     Returns:
-        Tracks of two frames at least, with numbers from 0 in order of their beginning.
+        Tracks that at least two frames see, numbered from 0 in the order in which they begin.
     """
     cv2.setRNGSeed(0)
     numbers: list[NDArray[np.int64]] = []
@@ -145,7 +150,8 @@ def track_pictures(
 
 
 def follow(first: Picture, second: Picture, xy: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Where points (n, 2), in source pixels of `first`, are in `second`, and which of them (n,) could be followed."""
+    """Follow points xy (n, 2), in source pixels of `first`, to `second`. Returns their source pixels there (n, 2), and
+    which of them (n,) could be followed."""
     cv2.setRNGSeed(0)
     if not len(xy):
         return np.zeros((0, 2)), np.zeros(0, np.bool_)
@@ -154,8 +160,8 @@ def follow(first: Picture, second: Picture, xy: Floats) -> tuple[Floats, NDArray
 
 
 def follow_freely(first: Picture, second: Picture, xy: Floats, guess: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """As `follow`, from guesses (n, 2) in source pixels of `second`, and without asking for one rigid scene: the
-    caller knows the geometry."""
+    """As `follow`, but the search begins at `guess` (n, 2), in source pixels of `second`, and points are not tested
+    against one epipolar geometry: the caller knows the geometry."""
     if not len(xy):
         return np.zeros((0, 2)), np.zeros(0, np.bool_)
     begin = second.from_source(guess)
@@ -166,7 +172,10 @@ def follow_freely(first: Picture, second: Picture, xy: Floats, guess: Floats) ->
 def find_corners(
     pixels: Grey, taken: NDArray[np.float32], mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """New corners (n, 2), the strongest of each cell of a grid that has room beside the points `taken` (m, 2)."""
+    """New corners (n, 2): the strongest ones of each grid cell that has room beside the points `taken` (m, 2).
+
+    pixels, mask (h, w); points are in pixels of this picture, pixel centres at whole numbers.
+    """
     height, width = pixels.shape
     strength = cv2.cornerMinEigenVal(pixels, 3, ksize=3)
     peak = (strength == cv2.dilate(strength, np.ones((7, 7), np.uint8))) & (strength > _LEAST_CORNER)
@@ -198,7 +207,8 @@ def _cells(points: NDArray[np.float32], cell: float, across: int) -> NDArray[np.
 def _followed(
     first: Grey, second: Grey, points: NDArray[np.float32], mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Points (n, 2) in the next picture, and which are there: found, found back, inside, of one rigid scene."""
+    """Points (n, 2) in the next picture, and which (n,) are good: found, found again on the way back, inside the
+    picture and the mask, and consistent with one epipolar geometry."""
     there, good = _found(first, second, points, None)
     height, width = second.shape
     if mask is not None:
@@ -215,8 +225,8 @@ def _followed(
 def _found(
     first: Grey, second: Grey, points: NDArray[np.float32], guess: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Points (n, 2) in another picture, and which are there: found, found back, inside. guess (n, 2): where to begin;
-    None: at the points."""
+    """Points (n, 2) in another picture, and which (n,) are good: found, found again on the way back, inside the
+    picture. guess (n, 2): where the search begins; None: at the points."""
     height, width = second.shape
     side = int(np.clip(2 * round((_PATCH_SHARE * max(height, width) - 1) / 2) + 1, _LEAST_PATCH, _LARGEST_PATCH))
     window = (side, side)
@@ -236,9 +246,9 @@ def _found(
 
 
 def _rigid(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """(n,): which points (n, 2) of two pictures are of one rigid scene; none where OpenCV finds no geometry."""
+    """(n,): which points (n, 2) of two pictures agree with one epipolar geometry; all False if OpenCV finds none."""
     try:
         _, inside = cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, _EPIPOLAR, 0.999, 1000)
-    except cv2.error:  # a sample without a model fails an assertion there, on rare pairs of good pictures
+    except cv2.error:  # OpenCV fails an assertion where a sample has no model, on rare pairs of good pictures
         inside = None
     return np.zeros(len(first), np.bool_) if inside is None else np.asarray(inside.ravel() != 0)

@@ -1,4 +1,4 @@
-"""Points from tracks and known poses: where the rays come nearest to each other, nearer cameras counting more."""
+"""Points from tracks and known poses: the least-squares intersection of their rays, near cameras with more weight."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pipeline.refine.problem import inverse
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_ROUNDS = 3  # of weighting by the distance, so that errors count in pixels
+_ROUNDS = 3  # of dividing errors by the distance from the camera, so that they count as in pixels
 
 
 def triangulate(cam_from_window: Array, camera: Array, frame: Ints, point: Ints, xy: Array) -> tuple[Array, Array]:
-    """Points (P, 3) of tracks, and the largest angle (P,) in degrees between a track's first ray and another.
+    """Points (P, 3) of tracks in window axes, and the largest angle (P,) in degrees between a track's first ray and
+    another one.
 
-    cam_from_window (F, 4, 4); camera (4,); frame, point (M,) sorted by point, each of P points at least once;
-    xy (M, 2).
+    cam_from_window (F, 4, 4); camera (4,): fx fy cx cy; frame, point (M,): of each observation, sorted by point, each
+    of the P points at least once; xy (M, 2): source pixels.
     """
     window_from_cam = inverse(cam_from_window)
     local = np.concatenate([(xy - camera[2:]) / camera[:2], np.ones((len(xy), 1))], 1)
@@ -38,7 +39,8 @@ def triangulate(cam_from_window: Array, camera: Array, frame: Ints, point: Ints,
 
 
 def parallax(cam_from_window: Array, points: Array, frame: Ints, point: Ints) -> Array:
-    """(P,): largest angle in degrees between a point's first ray and another; arguments as in `triangulate`."""
+    """Largest angles (P,) in degrees between a point's first ray and another one. points (P, 3); the other arguments
+    are those of `triangulate`."""
     ray = points[point] - inverse(cam_from_window)[frame, :3, 3]
     ray = ray / np.maximum(np.linalg.norm(ray, axis=1), 1e-12)[:, None]
     return _largest_angle(ray, np.flatnonzero(np.diff(point, prepend=-1)), point)

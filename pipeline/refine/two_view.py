@@ -1,7 +1,7 @@
-"""Two pictures of one scene: how well a relative pose explains the tracks between them, and the pose they ask for.
+"""Geometry of two pictures of one scene: the distance of tracks from a relative pose, and the pose estimated from them.
 
-Sampson's distance: Hartley and Zisserman, "Multiple View Geometry" (2004), section 11.4.3. Essential matrix by five
-points (Nister 2004) inside MAGSAC++.
+Sampson's distance: Hartley and Zisserman, "Multiple View Geometry" (2004), section 11.4.3. The essential matrix is that
+of five points (Nister 2004) inside MAGSAC++.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_NOISE = 0.7  # pixels: of a track between two pictures
-_UNMOVED = 1e-12  # length of a shift that is none
-_ASKED = 60  # tracks that decide which of the poses of an essential matrix sees them in front of both cameras
-_FEWEST = 30  # tracks below which a pair of pictures gives no pose
+_NOISE = 0.7  # pixels: noise of a track between two pictures
+_UNMOVED = 1e-12  # a shorter translation counts as none
+_ASKED = 60  # number of tracks that choose among the four poses of an essential matrix
+_FEWEST = 30  # tracks that a pair of pictures needs to give a pose
 
 
 def calibration(camera: Array) -> Array:
-    """(3, 3) of fx fy cx cy."""
+    """Calibration matrix (3, 3) of a camera (4,): fx fy cx cy."""
     return np.array([[camera[0], 0, camera[2]], [0, camera[1], camera[3]], [0, 0, 1.0]])
 
 
 def uncalibration(camera: Array) -> Array:
-    """(3, 3): the inverse of `calibration`."""
+    """Inverse (3, 3) of the calibration matrix of a camera (4,)."""
     fx, fy, cx, cy = camera
     return np.array([[1 / fx, 0, -cx / fx], [0, 1 / fy, -cy / fy], [0, 0, 1.0]])
 
 
 def fundamental(second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
-    """(3, 3) F of a relative pose (4, 4) and two cameras (4,): F (x, y, 1) of a place in the first picture is its
-    epipolar line in the second. Zero where the camera has not moved: then there is no epipolar geometry."""
+    """Fundamental matrix F (3, 3) of a relative pose (4, 4) and two cameras (4,): fx fy cx cy in pixels.
+
+    For a point (x, y) of the first picture, F (x, y, 1) is its epipolar line in the second. F is zero where the camera
+    has not moved, because then there is no epipolar geometry.
+    """
     rotation, shift = second_from_first[:3, :3], second_from_first[:3, 3]
     length = float(np.linalg.norm(shift))
     if length < _UNMOVED:
@@ -44,8 +47,11 @@ def fundamental(second_from_first: Array, camera_first: Array, camera_second: Ar
 
 
 def sampson(first: Array, second: Array, second_from_first: Array, camera_first: Array, camera_second: Array) -> Array:
-    """Sampson's distances (n,) in pixels of tracks (n, 2) in two pictures, given the relative pose (4, 4) and the
-    cameras (4,). Where the camera has not moved (no epipolar geometry) the distance from the rotated position."""
+    """Sampson's distances (n,) in pixels of tracks (n, 2) in two pictures from a relative pose (4, 4).
+
+    Cameras (4,): fx fy cx cy in pixels. Where the camera has not moved there is no epipolar geometry; then it is the
+    distance from the position that the rotation predicts.
+    """
     a = np.concatenate([first, np.ones((len(first), 1))], 1)
     b = np.concatenate([second, np.ones((len(second), 1))], 1)
     if np.linalg.norm(second_from_first[:3, 3]) < _UNMOVED:
@@ -59,8 +65,8 @@ def sampson(first: Array, second: Array, second_from_first: Array, camera_first:
 
 @dataclass(frozen=True, eq=False)
 class TwoView:
-    """A relative pose out of two pictures. rotation (3, 3) second_from_first; direction (3,) of the shift, length 1;
-    share: of the tracks that agree with it."""
+    """A relative pose estimated from two pictures. rotation (3, 3), direction (3,): of second_from_first, the
+    translation at length 1; share: of the tracks that agree with it."""
 
     rotation: Array
     direction: Array
@@ -68,7 +74,10 @@ class TwoView:
 
 
 def two_view_pose(first: Array, second: Array, camera: Array) -> TwoView | None:
-    """The pose that tracks (n, 2) in two pictures of one camera (4,) ask for; None for too few or no motion."""
+    """The relative pose estimated from tracks (n, 2), in pixels, in two pictures of one camera (4,): fx fy cx cy.
+
+    None where there are too few tracks, or where they determine no pose (the camera has not moved).
+    """
     if len(first) < _FEWEST:
         return None
     cv2.setRNGSeed(0)
@@ -80,12 +89,12 @@ def two_view_pose(first: Array, second: Array, camera: Array) -> TwoView | None:
         if essential is None or essential.shape[0] < 3 or inside is None:
             return None
         agreed = np.flatnonzero(inside)
-        some = agreed[:: max(len(agreed) // _ASKED, 1)]  # which of four poses it is a few tracks tell
+        some = agreed[:: max(len(agreed) // _ASKED, 1)]  # a few tracks are enough to choose among four poses
         mask = np.ones((len(some), 1), np.uint8)
         count, rotation, direction, _ = cv2.recoverPose(
             essential[:3], normal[0][some], normal[1][some], identity, mask=mask
         )
-    except cv2.error:  # a sample without a model fails an assertion there, on rare pairs of good pictures
+    except cv2.error:  # OpenCV fails an assertion where a sample has no model, on rare pairs of good pictures
         return None
     if count * len(agreed) < _FEWEST // 2 * len(some):
         return None

@@ -1,7 +1,7 @@
-"""Findings from the images: where they contradict the cameras, the depth or the calibration of a result.
+"""Findings from the images: where tracks contradict the cameras, the depth or the calibration of a result.
 
-Thresholds were chosen on the real clip (truth 0.3 px and 98 % within 1.5 px, the network alone 2.4 px and 48 %) and on
-rendered drives (README.md of this folder).
+Thresholds were chosen on the real clip and on rendered drives (README.md of this folder). On the real clip the true
+cameras have a median distance of 0.3 pixels and 98 % of the tracks within 1.5; the network alone has 2.4 and 48 %.
 """
 
 from __future__ import annotations
@@ -18,39 +18,44 @@ from pipeline.refine.evidence import PairEvidence
 
 @dataclass(frozen=True)
 class ImageQualityConfig:
-    """When the images contradict a result. Shares are of tracks within 1.5 pixels of their epipolar line."""
+    """Limits beyond which images contradict a result.
+
+    Distances are Sampson's, in pixels of the tracked picture, whose long side has at most 1,280 pixels. Shares are of
+    the tracks within 1.5 of these pixels.
+    """
 
     share_warn: float = 0.85
-    """Least share over the drive ..."""
+    """A smaller mean share over the drive gives a warning."""
     share_fail: float = 0.5
-    """... below which its cameras are not those of the pictures."""
+    """With a smaller mean share the drive fails."""
     distance_warn: float = 1.0
-    """Largest median distance over the drive, pixels of a picture 1,280 wide at most ..."""
+    """A larger median distance over the drive gives a warning."""
     distance_fail: float = 3.0
-    """... beyond which its cameras are not those of the pictures."""
+    """With a larger median distance the drive fails."""
     pair_share_warn: float = 0.5
-    """Least share of a pair of frames; one with many tracks and less is a place where the trajectory is broken."""
+    """A pair of frames with a smaller share, and at least `pair_tracks` tracks, is where the trajectory is broken."""
     pair_tracks: int = 16
-    """Tracks that a pair needs to be called broken."""
+    """Least number of tracks of a pair that can be called broken."""
     scale_step_warn: float = 0.13
-    """Largest step of log scale between two pairs of frames that follow each other."""
+    """Largest step of log scale between a pair of frames and the pair two frames earlier."""
     depth_spread_warn: float = 0.45
-    """Largest robust deviation of log dense depth from triangulated depth, over the drive."""
+    """Largest median, over the drive, of the pairs' robust deviations of log dense from log triangulated depth."""
     depth_offset_warn: float = 0.15
-    """Largest median of log dense over triangulated depth, over a chunk."""
+    """Largest median log ratio of dense and triangulated depth in a chunk."""
     aspect_warn: float = 0.1
     """Largest log of fx over fy."""
     view_warn: tuple[float, float] = (20.0, 150.0)
-    """Degrees across the picture that a camera may see."""
+    """Smallest and largest horizontal field of view, in degrees."""
     focal_warn: float = 0.1
-    """Largest log of a focal length against what the images ask for, where they tell it at least that well."""
+    """Largest log ratio of the focal length and its estimate from tracks, if it is also above three deviations."""
     untracked_warn: float = 0.5
-    """Largest share of frames in which too little can be followed to judge anything."""
+    """Largest share of frames with too few tracks to be judged."""
 
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """One contradiction. frames: half-open range of places; chunk: where one is to blame."""
+    """One contradiction. level; kind: "images" or "camera"; frames: half-open range of numbers among the kept frames;
+    chunk: its number if one chunk is the cause; reason: one sentence for the user."""
 
     level: Literal["warn", "fail"]
     kind: str
@@ -61,7 +66,8 @@ class ImageFinding:
 
 @dataclass(frozen=True)
 class FocalEvidence:
-    """Focal length in use and the one that the images ask for, in source pixels; deviation of the latter's log."""
+    """used: focal length in use; asked: its estimate from tracks, both in source pixels; deviation: standard deviation
+    of the log of `asked`."""
 
     used: float
     asked: float
@@ -77,7 +83,12 @@ def image_findings(
     focal: FocalEvidence | None,
     config: ImageQualityConfig | None = None,
 ) -> list[ImageFinding]:
-    """Findings of a drive. chunk_of (N,): the chunk that gives each place its pose; cameras (N, 4)."""
+    """Findings of a drive of N frames.
+
+    pairs: from `collect_evidence`; chunk_of (N,): the chunk that gives each frame its pose; cameras (N, 4): fx fy cx cy
+    in source pixels, NaN where unknown; width: of the source image; picture_scale: source pixels in a pixel of the
+    tracked picture; focal: estimate of the focal length, None where there is none.
+    """
     config = config or ImageQualityConfig()
     everything = range(len(chunk_of))
     findings: list[ImageFinding] = []
@@ -89,7 +100,7 @@ def image_findings(
     moving = [pair for pair in pairs if pair.judged or pair.tracks < 8]
     if pairs and len(moving) > 4 and len(used) < (1 - config.untracked_warn) * len(moving):
         drive(
-            "warn", f"too little can be followed through the images in {1 - len(used) / len(moving):.0%} of the frames"
+            "warn", f"too few corners could be tracked in {1 - len(used) / len(moving):.0%} of the frames to judge them"
         )
     if used:
         share, distance = drive_figures(pairs)
@@ -104,18 +115,19 @@ def image_findings(
         if spreads and float(np.median(spreads)) > config.depth_spread_warn:
             drive(
                 "warn",
-                f"dense depth is off triangulated depth by {np.expm1(np.median(spreads)):.0%} (robust deviation)",
+                f"dense depth deviates from triangulated depth by {np.expm1(np.median(spreads)):.0%} (robust)",
             )
     findings += _camera(cameras, width, everything, config)
     if focal is not None:
         off = float(np.log(focal.used / focal.asked))
         if abs(off) > config.focal_warn and abs(off) > 3 * focal.deviation:
-            drive("warn", f"the focal length is {focal.used:.0f} pixels, the images ask for {focal.asked:.0f}")
+            drive("warn", f"the focal length is {focal.used:.0f} pixels; tracks give {focal.asked:.0f}")
     return findings
 
 
 def drive_figures(pairs: Sequence[PairEvidence]) -> tuple[float, float]:
-    """Mean share of tracks within 1.5 pixels and median of the pairs' median distances; NaN where none is judged."""
+    """Mean over the judged pairs of the share of tracks within 1.5 pixels of the tracked picture, and the median of
+    their median distances in source pixels; both NaN where no pair is judged."""
     used = [pair for pair in pairs if pair.judged]
     if not used:
         return float("nan"), float("nan")
@@ -132,7 +144,7 @@ def _contradict(share: float, distance: float) -> str:
 def _broken(
     used: Sequence[PairEvidence], chunk_of: NDArray[np.int64], config: ImageQualityConfig
 ) -> list[ImageFinding]:
-    """Stretches of pairs that the images contradict."""
+    """Stretches of the trajectory whose pairs of frames the tracks contradict."""
     bad = [pair for pair in used if pair.tracks >= config.pair_tracks and pair.share < config.pair_share_warn]
     stretches: list[list[PairEvidence]] = []
     for pair in bad:
@@ -168,7 +180,7 @@ def _scale_steps(used: Sequence[PairEvidence], config: ImageQualityConfig) -> li
 def _depths(
     used: Sequence[PairEvidence], chunk_of: NDArray[np.int64], config: ImageQualityConfig
 ) -> list[ImageFinding]:
-    """Chunks whose dense depth is larger or smaller than their cameras triangulate."""
+    """Chunks whose dense depth is larger or smaller than the depth that their cameras triangulate."""
     by_chunk: dict[int, list[PairEvidence]] = {}
     for pair in used:
         if np.isfinite(pair.depth):
@@ -197,6 +209,6 @@ def _camera(
     view = float(np.degrees(2 * np.arctan(width / (2 * fx))))
     if not config.view_warn[0] < view < config.view_warn[1]:
         low, high = config.view_warn
-        reason = f"the camera sees {view:.0f} degrees across, {low:.0f} to {high:.0f} are usual"
+        reason = f"the horizontal field of view is {view:.0f} degrees; {low:.0f} to {high:.0f} are usual"
         findings.append(ImageFinding("warn", "camera", everything, None, reason))
     return findings

@@ -1,7 +1,8 @@
-"""A window: the frames that are adjusted together, put together from the network's chunks that lie in it.
+"""A window: the frames that are adjusted together, composed of the network's chunks.
 
-The published network's chunks of 60 frames are windows themselves. Shorter chunks are chained: neighbours' scales by
-the depths of the frames that they share, each step between two frames from the chunk in whose middle it lies.
+A chunk of 60 frames, as the published network makes them, is a window. Shorter chunks are chained. The ratio of two
+neighbours' scales comes from the depth of the frames that they share. The relative pose of two consecutive frames comes
+from the chunk whose middle is nearest to them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pipeline.common.chunk_prediction import PosedColours
 from pipeline.refine.problem import inverse
 
 Array = NDArray[np.float64]
-FRAMES = 60  # of a window, as near as whole chunks come to it
+FRAMES = 60  # of a window, at most, unless one chunk alone has more
 
 
 _Kind = TypeVar("_Kind", bound=np.generic)
@@ -26,10 +27,10 @@ _Kind = TypeVar("_Kind", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """F frames in time order, in the gauge and scale of the first chunk.
+    """F frames in time order. The window's axes are those of its first camera; its scale is that of its first chunk.
 
-    frame_index (F,); cam_from_window (F, 4, 4); intrinsics (F, 3, 3) of the network's grid; depth, confidence
-    (F, h, w) float32; rgb (F, h, w, 3); ok (F,): False where the picture was bad.
+    frame_index (F,): numbers among the kept frames; cam_from_window (F, 4, 4); intrinsics (F, 3, 3) in pixels of the
+    network's grid; depth, confidence (F, h, w) float32; rgb (F, h, w, 3); ok (F,): False where the picture was bad.
     """
 
     frame_index: NDArray[np.int64]
@@ -42,10 +43,10 @@ class Window:
 
 
 def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, ...]:
-    """Which chunks (half-open ranges of chunk numbers) make up each window.
+    """The chunks of each window, as half-open ranges of chunk numbers. chunks: each one's range of frames.
 
-    A window has as many chunks as fit into `frames`, one at least; neighbouring windows share a third of them, or,
-    where a window is one chunk, what the chunks share. The last window ends with the last chunk.
+    A window has as many chunks as fit into `frames`, at least one. Neighbouring windows share a third of their chunks;
+    windows of one chunk share the frames that the chunks share. The last window ends with the last chunk.
     """
     if not chunks:
         return ()
@@ -60,7 +61,7 @@ def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, 
 
 
 def merge_chunks(chunks: Sequence[PosedColours]) -> Window:
-    """One window of consecutive chunks that share frames; where two share none the scale goes on as it is."""
+    """One window of consecutive chunks that share frames. Where two chunks share none, both have the same scale."""
     scale = [0.0]
     for before, after in pairwise(chunks):
         scale.append(scale[-1] + _log_ratio(before, after))
@@ -71,7 +72,7 @@ def merge_chunks(chunks: Sequence[PosedColours]) -> Window:
     for before, after in pairwise(frames):
         k = _nearest(chunks, before, after)
         first, second = _place(chunks[k], before), _place(chunks[k], after)
-        if first < 0 or second < 0:  # a gap between chunks: the camera is taken to stand
+        if first < 0 or second < 0:  # a gap between chunks: the camera is assumed not to move
             poses.append(poses[-1])
             continue
         pair = np.stack([_pose(chunks[k], first, scale[k]), _pose(chunks[k], second, scale[k])])
@@ -94,7 +95,8 @@ def merge_chunks(chunks: Sequence[PosedColours]) -> Window:
 
 
 def _log_ratio(first: PosedColours, second: PosedColours) -> float:
-    """Log of what depths of `second` are multiplied with to be depths of `first`."""
+    """Log of the factor from depths of `second` to depths of `first`: the median over the surer half of the pixels of
+    the frames that both have; 0 if there are none."""
     _, in_first, in_second = np.intersect1d(first.frame_index, second.frame_index, return_indices=True)
     if not len(in_first):
         return 0.0
@@ -108,7 +110,7 @@ def _log_ratio(first: PosedColours, second: PosedColours) -> float:
 
 
 def _nearest(chunks: Sequence[PosedColours], first: int, last: int) -> int:
-    """The chunk in whose middle both frames are, as nearly as any; one with the first of them where none has both."""
+    """Number of the chunk that has both frames (else one of them, else none) and whose middle is nearest to theirs."""
     best, answer = (2, np.inf), 0
     for number, chunk in enumerate(chunks):
         begin, end = int(chunk.frame_index[0]), int(chunk.frame_index[-1])

@@ -83,4 +83,4 @@ def test_a_focal_length_against_the_images_warns_and_pixels_that_are_not_square_
 def test_a_drive_in_which_nothing_can_be_followed_warns(scene: Scene) -> None:
     few = Scene(scene.world_from_camera, scene.tracks.select(scene.tracks.track % 200 == 0), scene.grid)
     found = findings(few, evidence(few, few.world_from_camera))
-    assert any("too little can be followed" in one.reason for one in found)
+    assert any("too few corners could be tracked" in one.reason for one in found)
