@@ -1,7 +1,8 @@
 """Many drives in one frame: published drives -> links between them -> a city in tiles.
 
-`solve` is a pure function of drives as `pipeline.backend.join_chunks` joined them and Sim(3) links between frames of
-two of them. `run_fuse` does all of it for an output (jobs.fuse); `open_city` reads what it wrote.
+`run_fuse` does all of it for an output folder (jobs.fuse), and `open_city` reads the city that it wrote. `solve` is its
+core, a pure function: drives as `pipeline.backend.join_chunks` returns them, and Sim(3) links between frames of two
+drives, give the place of every frame in the city.
 """
 
 from pipeline.fuse.city import PublishedCity, open_city

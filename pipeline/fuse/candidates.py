@@ -1,6 +1,7 @@
-"""Which frames of which drives may show one place: by position cells where drives are on Earth, else by descriptors.
+"""Candidates: frames of two drives that may show the same place.
 
-Candidates are cheap and may be wrong; verification decides. Exact: all pairs of rows are compared, a block at a time.
+Drives with positions on Earth are compared by cells of the map, all drives by place descriptors. Candidates are cheap
+and may be wrong; verification decides. The search is exact: it compares all pairs of descriptors, one block at a time.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
-_SECTORS = 8  # headings of a cell; a frame is in the two nearest
-_OPPOSITE = -0.5  # cosine of two headings below which two drives go against each other
-_ROWS, _COLUMNS = 512, 512  # compared at once: a megabyte, which a core's cache holds
-_OF_A_ROW = 4  # pairs of a row with one other drive
-_NEAR_ROWS = 4  # descriptors before and behind, among which a second look must be alike as well
+_SECTORS = 8  # headings of a cell; a frame counts in the two nearest ones
+_ROWS, _COLUMNS = 512, 512  # size of a block of pairs: one megabyte, which fits into a core's cache
+_OF_A_ROW = 4  # most pairs of a descriptor with one other drive
+_NEAR_ROWS = 4  # descriptors before and after, among which a second pair must be similar too
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """Frame `first_frame` of drive `first` and `second_frame` of `second` (places in the drives' arrays) may show one
-    place. score: the higher the sooner it is looked at; by: positions | descriptors; opposite: driven against each
-    other, so that a forward camera sees nothing of what the other saw."""
+    """Frame `first_frame` of drive `first` and frame `second_frame` of drive `second` may show the same place.
+
+    Drives are counted from 0; frames are indices of the drives' arrays. score: candidates with a higher one are kept
+    and verified first; by: "positions" or "descriptors"; opposite: the drives went in opposite directions, so that
+    forward cameras saw different sides of everything.
+    """
 
     first: int
     first_frame: int
@@ -42,8 +45,8 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """A drive on a map. drive: its number; frame (n,): places in its arrays; place (n, 3) and ahead (n, 3): of its
-    cameras, metres east, north, up about one origin for all."""
+    """A drive on a map. drive: its number; frame (n,): indices of the drive's arrays; place (n, 3): positions of its
+    cameras in metres east, north, up, with one origin for all drives; ahead (n, 3): their viewing directions."""
 
     drive: int
     frame: Numbers
@@ -52,10 +55,11 @@ class Track:
 
 
 def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: int) -> list[Candidate]:
-    """Pairs of drives that went through common cells of `cell_m` metres, those with most of them first.
+    """Candidates of pairs of drives that went through the same cells; pairs with more common cells have higher scores.
 
-    per_pair: candidates of a pair at most, spread over what they share; budget: candidates of a drive at most.
-    Opposite passes through a cell are candidates of their own kind, one a pair of drives.
+    cell_m: side of a cell in metres; per_pair: most candidates of a pair of drives, spread over their common cells;
+    budget: most candidates of a drive. Two drives that went through a cell in opposite directions are one candidate
+    with `opposite`.
     """
     if len(tracks) < 2:
         return []
@@ -92,7 +96,7 @@ def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: 
 
 
 def _shared(rows: Sequence[Numbers], others: Sequence[Numbers], width: int) -> list[tuple[int, int, int]]:
-    """(a, b, cells that row set a shares with set b of `others`), a < b, most first."""
+    """(a, b, number of cells that set a of `rows` and set b of `others` share), for a < b, largest number first."""
 
     def matrix(sets: Sequence[Numbers]) -> scipy.sparse.csr_matrix:
         starts = np.cumsum([0, *(len(one) for one in sets)])
@@ -125,12 +129,23 @@ def by_descriptors(
     fresh: frozenset[int] | None = None,
     threads: int = 2,
 ) -> list[Candidate]:
-    """Pairs of rows (M, K), unit descriptors of frames (M,) of drives (M,) (rising), that are alike, where neighbours
-    of both are alike as well: a facade that only looks alike is alone.
+    """Candidates of pairs of drives with similar descriptors.
 
-    fresh: only pairs that one of these drives is in. Exact: every pair of rows is multiplied, a block at a time, by
-    `threads`. Memory: a block of 512 x 512 floats a thread, and of each row its `per_pair` best pairs with each
-    other drive. Raises ValueError for arrays that do not fit together.
+    A pair of descriptors counts only if another pair of the same drives, a few frames before or after, is similar too:
+    a single facade that looks like another one is not enough. All pairs of rows are multiplied, one block at a time.
+    Memory: a block of 512 x 512 floats a thread, and for each row its few best pairs with each other drive.
+
+    Args:
+        rows: (M, K) unit descriptors.
+        drive, frame: (M,) the drive and the frame of each row; drives in rising order.
+        threshold: least dot product of two similar descriptors.
+        per_pair: most candidates of a pair of drives.
+        budget: most candidates of a drive.
+        fresh: only pairs with at least one of these drives; None: all.
+        threads: that compare blocks.
+
+    Raises:
+        ValueError: the arrays have different lengths.
     """
     if rows.ndim != 2 or len(drive) != len(rows) or len(frame) != len(rows):
         raise ValueError(f"expected (M, K) descriptors of M drives and frames, got {rows.shape}, {len(drive)}")
@@ -154,7 +169,8 @@ def by_descriptors(
 def _alike(
     rows: Floats, drive: Numbers, start: int, threshold: float, new: NDArray[np.bool_]
 ) -> tuple[Numbers, Numbers, Floats]:
-    """Rows of a block, rows of earlier drives that are alike, and how much, where one of both is `new` (M,)."""
+    """Pairs of a row of the block that begins at `start` and a similar row of an earlier drive, and their similarity.
+    new (M,): at least one row of a pair must be True there."""
     stop = min(start + _ROWS, len(rows))
     before = int(np.searchsorted(drive, drive[stop - 1]))  # rows of earlier drives than the block's last
     lows = np.arange(0, before, _COLUMNS)
@@ -166,7 +182,7 @@ def _alike(
         high = min(low + _COLUMNS, before)
         similar = room[:, : high - low]
         np.matmul(rows[start:stop], rows[low:high].T, out=similar)
-        high_rows = np.flatnonzero(similar.max(1) > threshold)  # few: the rest is not looked at again
+        high_rows = np.flatnonzero(similar.max(1) > threshold)  # few rows; the others need no further work
         if not len(high_rows):
             continue
         part = similar[high_rows]
@@ -177,7 +193,7 @@ def _alike(
     if not hits:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
     i, j, value = (np.concatenate([hit[n] for hit in hits]) for n in range(3))
-    # of a row and another drive a few pairs say all: a car that stands is alike for many rows
+    # A few pairs of a row with one other drive are enough: while a car stands, many of its rows are similar.
     order = np.lexsort((-value, drive[j], i))
     i, j, value = i[order], j[order], value[order]
     place = np.arange(len(i))
@@ -189,13 +205,13 @@ def _alike(
 def _spread(
     mine: Numbers, i: Numbers, j: Numbers, value: Floats, drive: Numbers, frame: Numbers, per_pair: int
 ) -> list[Candidate]:
-    """Candidates of a pair of drives, whose pairs of rows are those at `mine`."""
+    """Candidates of one pair of drives. mine: indices of its pairs of rows in i, j and value."""
     backed = _backed(j[mine], i[mine], value[mine])
     score = float(backed.sum())
     made: list[Candidate] = []
     taken: list[int] = []
     for n in mine[np.argsort(-backed, kind="stable")][: int((backed > 0).sum())]:
-        # apart along the second drive, so that they say different things
+        # They must be apart along the second drive, so that they are independent evidence.
         if all(abs(int(i[n]) - int(i[m])) > _NEAR_ROWS for m in taken):
             taken.append(int(n))
             ends = (int(drive[j[n]]), int(frame[j[n]]), int(drive[i[n]]), int(frame[i[n]]))
@@ -206,15 +222,15 @@ def _spread(
 
 
 def _backed(first: Numbers, second: Numbers, value: Floats) -> Floats:
-    """(n,): similarity of pairs that another pair a few rows on bears out, 0 of those that stand alone."""
+    """Similarities (n,) of pairs of rows, 0 where no other pair is near in both drives."""
     near = (np.abs(first[:, None] - first) <= _NEAR_ROWS) & (np.abs(second[:, None] - second) <= _NEAR_ROWS)
     near &= (first[:, None] != first) & (second[:, None] != second)
     return np.where(near.any(1), value, np.float32(0.0))
 
 
 def within_budget(candidates: Sequence[Candidate], budget: int) -> list[Candidate]:
-    """The best, so that no drive is in more than `budget` of them. Pairs of drives take turns: each has one before any
-    has two."""
+    """The candidates with the highest scores, so that no drive has more than `budget`. Each pair of drives gets its
+    first candidate before any pair gets a second one."""
     turn: dict[tuple[int, int], int] = defaultdict(int)
     ranked = []
     for one in sorted(candidates, key=lambda c: (-c.score, c.first, c.second)):

@@ -1,9 +1,10 @@
-"""What is there in one drive and seen through in another: by rays, not by distance alone.
+"""Finds objects that one drive saw and another drive looked through, by rays and not only by distance.
 
-A camera of the second drive looks through a point of the first where everything it saw around that direction lies well
-behind the point. Enough cameras have to, and hardly any may have met a surface there. A drive's own cameras are asked
-the same about its own points: what they look through at another time moved (a car that drives) or is noise at the edge
-of a thing. What is left is gathered to objects; those without a surface (leaves) are none.
+A camera of the second drive looks through a point of the first if everything it saw near that direction is clearly
+behind the point. Enough cameras must look through a point, and hardly any may have seen a surface there. The cameras of
+the first drive are tested in the same way: a point that they look through at another time belongs to something that
+moved (a driving car), or is noise at the edge of an object. The remaining points are grouped into objects; groups
+without a surface (leaves) are dropped.
 """
 
 from __future__ import annotations
@@ -27,37 +28,37 @@ Mask = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 
 GONE, NEW = 1, 2
-"""Class of a point: there in the earlier drive and seen through in the later, and the other way round."""
+"""Class of a point. GONE: the earlier drive saw it, the later one looked through it. NEW: the other way round."""
 
 RANGE_M = 30.0
-"""Cameras look so far, metres (or what a city's frame has for one)."""
-_CELL = np.radians(1.0)  # of a camera's picture of ranges
-_LEVELS = 4  # a near point covers up to 2^3 cells
-_SHARE, _CUBES = 0.05, 2.0  # behind a point: by so much of its range and so many cubes; nearer is the same surface
-_FILLED = 5  # of the nine cells around a direction that something was seen in
-_VIEWS = 64  # cameras of a drive that are asked about one tile
+"""Largest distance from a camera to a point that it is compared with, metres (or the equivalent in a city's frame)."""
+_CELL = np.radians(1.0)  # side of a cell of a camera's range image
+_LEVELS = 4  # a near point covers up to 2^3 cells a side
+_SHARE, _CUBES = 0.05, 2.0  # a surface is behind a point if it is farther by this share of the range plus so many cubes
+_FILLED = 5  # of the nine cells around a direction must contain points, else the camera does not count there
+_VIEWS = 64  # most cameras of a drive that are used for a tile
 _THROUGH = 3  # cameras that must look through a point
-_MET = 0.2  # of those that may have met a surface there
-_OWN_FRAMES = 4  # frames before and behind a camera's own whose points it saw at that time
+_MET = 0.2  # most cameras that saw a surface at a point, as a share of those that look through it
+_OWN_FRAMES = 4  # frames before and after a camera's own whose points it saw at about the same time
 _OWN_THROUGH = 2  # cameras of its own drive that look through a point that moved
-_APART = 2.0  # cubes: points nearer than this to another drive's are no change
-_LINK = 4.0  # cubes between points of one object
-_NEARLY = 0.7  # of what the best camera looks through
-_LEAST_POINTS, _LEAST_EXTENT = 25, 5.0  # of an object; extent of its second longest side, cubes
-_NEIGHBOURS, _ROUGH = 12, 0.1  # surface variation (Pauly 2002) beyond which there is no surface but leaves
+_APART = 2.0  # cubes: a point that is nearer to a point of the other drive has not changed
+_LINK = 4.0  # cubes: largest distance between neighbouring points of one object
+_NEARLY = 0.7  # a camera shows an object well if it looks through this share of what the best camera does
+_LEAST_POINTS, _LEAST_EXTENT = 25, 5.0  # of an object; cubes along its second longest side
+_NEIGHBOURS, _ROUGH = 12, 0.1  # points for the surface variation (Pauly 2002); from 0.1 on they are leaves, no surface
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """What a drive saw, in a frame of the city. xyz (n, 3); frame_index (n,): frame that saw each; cameras: of the
-    drive, as they stand in the city."""
+    """Points of a drive in a frame of the city. xyz (n, 3); frame_index (n,): the frame that saw each point; cameras:
+    of the drive, with poses in the city."""
 
     xyz: Floats
     frame_index: Numbers
     cameras: Cameras
 
     def thinned(self, cube: float) -> tuple[Cloud, Numbers]:
-        """One point a cube, and the places of those that stay."""
+        """One point of each cube of side `cube`, and the indices of these points."""
         _, places = np.unique(voxel_keys(np.ascontiguousarray(self.xyz.T), cube), return_index=True)
         places = np.sort(places)
         return Cloud(self.xyz[places], self.frame_index[places], self.cameras), places
@@ -65,8 +66,8 @@ class Cloud:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Objects of a cloud that another drive looked through. point (k,): places in the cloud; label (k,): from 0;
-    seen_by (number of objects,): frame of the other drive that looks through most of each."""
+    """Objects of a cloud that another drive looked through. point (k,): indices of the cloud's points; label (k,): each
+    one's object, from 0; seen_by (number of objects,): a frame of the other drive that looks through the object."""
 
     point: Numbers
     label: Numbers
@@ -76,8 +77,8 @@ class Objects:
 def looked_through(first: Cloud, second: Cloud, asked: Mask, voxel: float, unit: float) -> Objects:
     """Objects of `first` that `second` looks through.
 
-    asked (n,): points of first that may be among them (the others are there to be looked at); voxel: side of a cube in
-    which a drive keeps one point; unit: a metre, both in the frame's units.
+    asked (n,): which points of `first` may belong to objects (the others only stop rays); voxel: side of the cubes of
+    which a drive keeps one point each; unit: length of a metre; both in units of the city's frame.
     """
     place = np.flatnonzero(asked)
     if len(place) and len(second.xyz):
@@ -109,7 +110,7 @@ def _numbers(label: Numbers) -> range:
 
 
 def _best_look(looks: Mask, cloud: Cloud, frames: Sequence[int], xyz: Floats) -> int:
-    """The nearest frame of those that look through nearly as much of an object as any."""
+    """The frame nearest to an object among those that look through nearly as many of its points as the best one."""
     counts = looks.sum(1)
     eyes = cloud.cameras.world_from_camera[cloud.cameras.places(np.array(frames)), :3, 3]
     away = np.linalg.norm(eyes - xyz.mean(0), axis=1)
@@ -117,7 +118,7 @@ def _best_look(looks: Mask, cloud: Cloud, frames: Sequence[int], xyz: Floats) ->
 
 
 def _near_cameras(cameras: Cameras, xyz: Floats, reach: float) -> list[int]:
-    """Cameras within reach of the points' box, evenly some of them."""
+    """Cameras within `reach` of the points' box; if they are too many, evenly chosen ones."""
     eye = cameras.world_from_camera[:, :3, 3]
     off = np.maximum(np.maximum(xyz.min(0) - eye, eye - xyz.max(0)), 0.0)
     near = np.flatnonzero(np.linalg.norm(off, axis=1) < reach)
@@ -127,7 +128,8 @@ def _near_cameras(cameras: Cameras, xyz: Floats, reach: float) -> list[int]:
 
 
 class _View:
-    """The ranges that a camera saw, in cells of a degree: of points (n, 3), each as wide as a cube looks from there."""
+    """Range image of a camera, with cells of one degree, of points (n, 3). Each point is as wide as a cube seen from
+    the camera."""
 
     def __init__(self, cameras: Cameras, camera: int, xyz: Floats, cube: float, reach: float) -> None:
         self._cameras, self._camera, self._cube, self._reach = cameras, camera, cube, reach
@@ -147,10 +149,11 @@ class _View:
             np.minimum(self._own, coarse.repeat(1 << n, 0).repeat(1 << n, 1), out=self._own)
         self._nearest = minimum_filter(self._own, 3, mode="nearest")
         filled = uniform_filter(np.isfinite(self._own).astype(np.float64), 3, mode="constant")
-        self._nearest[filled < (_FILLED - 0.5) / 9] = 0.0  # too little was seen there to say anything
+        self._nearest[filled < (_FILLED - 0.5) / 9] = 0.0  # too few points there: the camera looks through nothing
 
     def _cells(self, xyz: Floats, reach: float) -> tuple[Numbers, Array, Mask]:
-        """Row and column (n, 2), range (n,) and whether the camera has the point in its picture within reach."""
+        """Row and column (n, 2) of points, their ranges (n,), and whether (n,) they are within reach and in the
+        picture."""
         away = np.linalg.norm(xyz - self._eye, axis=1)
         inside = (away < reach) & (away > 0)
         cell = np.zeros((len(xyz), 2), np.int64)
@@ -163,7 +166,7 @@ class _View:
         return cell, away, inside
 
     def look(self, xyz: Floats) -> tuple[Mask, Mask]:
-        """Whether the camera looks through each point (n, 3), and whether it met a surface there."""
+        """Whether (n,) the camera looks through each point (n, 3), and whether (n,) it saw a surface there."""
         cell, away, inside = self._cells(xyz, self._reach)
         slack = _SHARE * away + _CUBES * self._cube
         nearest, own = (grid[cell[:, 0], cell[:, 1]] for grid in (self._nearest, self._own))
@@ -171,7 +174,7 @@ class _View:
 
 
 def _moved(cloud: Cloud, place: Numbers, voxel: float, unit: float) -> Mask:
-    """Which of the points at `place` (k,) the drive's own cameras look through at another time."""
+    """Which (k,) of the points with indices `place` (k,) the drive's own cameras look through at another time."""
     if not len(place):
         return np.zeros(0, bool)
     xyz, frame = cloud.xyz[place], cloud.frame_index[place]
@@ -188,8 +191,8 @@ def _moved(cloud: Cloud, place: Numbers, voxel: float, unit: float) -> Mask:
 
 
 def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
-    """Number of the object of each point at `place` (k,), -1 of those that are too few, too small, seen in one frame
-    alone or without a surface."""
+    """Number (k,) of the object of each point with index in `place` (k,). It is -1 where the group has too few points,
+    is too small, was seen in one frame only, or has no surface."""
     if not len(place):
         return np.zeros(0, np.int64)
     xyz = cloud.xyz[place]
@@ -211,7 +214,8 @@ def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
 
 
 def _roughness(every: Floats, xyz: Floats) -> Array:
-    """(k,): surface variation around points: least eigenvalue of their neighbours' spread over all three."""
+    """Surface variation (k,) at points xyz (k, 3) among `every`: the least eigenvalue of the covariance of a point's
+    neighbours, divided by the sum of all three."""
     _, near = cKDTree(every).query(xyz, min(_NEIGHBOURS, len(every)))
     spread = every[near.reshape(len(xyz), -1)].astype(np.float64)
     spread -= spread.mean(1, keepdims=True)

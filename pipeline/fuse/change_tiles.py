@@ -1,7 +1,7 @@
-"""Change tile by tile: each drive against the one recorded before it, as rows of two tables and pictures.
+"""Change in each tile, between each drive and the one recorded before it: rows of two tables, and pictures.
 
-Every tile is compared with the cameras of both drives around it and the points of both in the eight tiles around, so
-that rays do not end at its border.
+A tile is compared with both drives' cameras near it and with their points in the eight tiles around it, so that rays do
+not end at the tile's border.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.tiles import Place, TileWriter, around, level_axes
 from pipeline.publish.cameras import Cameras
 
-_CUBES = 2.0  # cubes of the city a side of those in which drives are compared
-_SIDE, _EDGE = 480, (255, 80, 60)  # width of half a picture, colour of the box
-_ASKED = 48  # frames of a drive that are tried for an object's picture
+_CUBES = 2.0  # side of the cubes in which drives are compared, in cubes of the city
+_SIDE, _EDGE = 480, (255, 80, 60)  # width of half a picture in pixels, colour of the box
+_ASKED = 48  # most frames of a drive that are tried for an object's picture
 
 
 @dataclass(frozen=True, eq=False)
 class Changed:
-    """points: CHANGE; objects: CHANGES, still without pictures."""
+    """What changed. points: a table of city_schema.CHANGE; objects: of CHANGES, before pictures are made."""
 
     points: pa.Table
     objects: pa.Table
 
     @staticmethod
     def joined(parts: Sequence[Changed]) -> Changed:
-        """All of them in one."""
+        """All parts in one."""
         return Changed(
             pa.concat_tables([CHANGE.empty_table(), *(part.points for part in parts)]),
             pa.concat_tables([CHANGES.empty_table(), *(part.objects for part in parts)]),
         )
 
     def without(self, places: Iterable[Place]) -> Changed:
-        """What lies in other tiles."""
+        """The objects, with their points, that are not in these tiles."""
         gone = set(places)
         tiles = zip(*(self.objects[name].to_pylist() for name in ("frame", "tile_x", "tile_y")), strict=True)
         objects = self.objects.filter(pa.array([tile not in gone for tile in tiles], pa.bool_()))
@@ -57,8 +57,11 @@ class Changed:
 
 
 class ChangeFinder:
-    """Compares drives in tiles whose points `writer` has spooled, and those around. tile_m: side of a tile, metres (or
-    what a frame has for one)."""
+    """Compares drives tile by tile.
+
+    writer: has spooled the points of the tiles and of those around them; placements: of `drives`, in the same order;
+    frames: of the city, by name; tile_m: side of a tile in metres (or the equivalent in a frame that is not metric).
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class ChangeFinder:
         ]
 
     def in_tile(self, place: Place) -> Changed:
-        """What changed in a tile from each drive to the next by date."""
+        """What changed in a tile between each drive and the next one by date."""
         order = sorted(self._writer.drives_of(place), key=lambda n: (self._drives[n].recorded_s, n))
         clouds: dict[int, tuple[Cloud, pa.Table, NDArray[np.bool_]]] = {}
         parts: list[Changed] = []
@@ -141,7 +144,7 @@ class ChangeFinder:
 
 
 def _box_of(cameras: Cameras, place: int, xyz: NDArray[np.floating]) -> tuple[float, float, float, float] | None:
-    """Left, top, right, bottom of points in a camera's picture; None where fewer than half of them are in it."""
+    """Left, top, right, bottom in pixels of points in a camera's picture; None if it shows fewer than half of them."""
     pixel, _ = cameras.project(place, xyz)
     width, height = cameras.sizes[place]
     with np.errstate(invalid="ignore"):
@@ -153,7 +156,7 @@ def _box_of(cameras: Cameras, place: int, xyz: NDArray[np.floating]) -> tuple[fl
 
 
 def _best_frame(cameras: Cameras, xyz: NDArray[np.floating], frames: NDArray[np.int64]) -> int:
-    """The one of `frames` in whose picture the points are largest."""
+    """The frame, of `frames`, in whose picture the points' box is largest."""
     tried = frames[np.linspace(0, len(frames) - 1, min(_ASKED, len(frames))).round().astype(int)]
     areas = []
     for place in cameras.places(tried):
@@ -163,7 +166,7 @@ def _best_frame(cameras: Cameras, xyz: NDArray[np.floating], frames: NDArray[np.
 
 
 class ChangePictures:
-    """Pictures of objects: the frame that shows it beside the one that looks through."""
+    """Pictures of objects: the frame that shows an object, beside the other drive's frame that looks through it."""
 
     def __init__(self, drives: Sequence[FusibleDrive], placements: Sequence[Placement]) -> None:
         self._by_name = {
@@ -172,7 +175,7 @@ class ChangePictures:
         }
 
     def jpeg(self, row: Mapping[str, object], xyz: NDArray[np.floating]) -> bytes | None:
-        """Of an object (a row of CHANGES) with points `xyz`; None where neither frame can be read."""
+        """Picture (JPEG) of an object, a row of CHANGES with points xyz (n, 3); None if neither frame can be read."""
         halves = [
             self._half(str(row["drive_id"]), int(row["drive_frame"]), xyz),  # type: ignore[call-overload]
             self._half(str(row["other_id"]), int(row["other_frame"]), xyz),  # type: ignore[call-overload]

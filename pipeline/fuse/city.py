@@ -1,4 +1,4 @@
-"""Reading a city: drives, links, poses, and points by box in one call."""
+"""Reads a published city: drives, links, poses, changes, and the points in a box."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ _LARGEST_BYTES = 2**32
 
 
 def open_city(output: str, version: str | None = None) -> PublishedCity:
-    """The city of an output: its newest whole version, or the one named. Raises DriveError where it is not there or
-    damaged, StorageError."""
+    """The city of an output: its newest complete version, or the one named by `version`.
+
+    Raises DriveError if there is none or its manifest is damaged, and StorageError.
+    """
     manifest = newest_version(output) if version is None else read_version(output, version)
     if manifest is None:
-        which = "no city" if version is None else f"no whole version {version} of a city"
+        which = "no city" if version is None else f"no complete version {version} of a city"
         raise DriveError(f"{which} in {storage.redacted(output)}; make one with jobs.fuse, or check --output")
     return PublishedCity(output, manifest)
 
 
 @dataclass(frozen=True)
 class PublishedCity:
-    """A version of a city. Only files that its manifest names are read, and only as they were written."""
+    """A version of a city. It reads only files that the manifest names, and only if size and SHA-256 are those in the
+    manifest. The tables raise DriveError where a file is damaged or gone, and StorageError."""
 
     output: str
     manifest: CityManifest
@@ -54,12 +57,12 @@ class PublishedCity:
 
     @cached_property
     def links(self) -> pa.Table:
-        """city_schema.LINKS, one row a candidate that was looked at."""
+        """city_schema.LINKS, one row for each candidate that was verified."""
         return self._table("links", LINKS)
 
     @cached_property
     def changes(self) -> pa.Table:
-        """city_schema.CHANGES, one row an object that is there in one drive and seen through in another."""
+        """city_schema.CHANGES, one row for each object that one drive saw and another drive looked through."""
         return self._table("changes", CHANGES)
 
     @cached_property
@@ -68,7 +71,7 @@ class PublishedCity:
         return self._table("change", CHANGE)
 
     def change_picture(self, path: str) -> bytes:
-        """A picture (JPEG) that `changes` names. Raises DriveError where it is damaged or gone; StorageError."""
+        """A picture (JPEG) that the table `changes` names. Raises DriveError if it is damaged or gone; StorageError."""
         for file in self.manifest.files:
             if file.path == path:
                 return self._bytes(file)
@@ -76,11 +79,11 @@ class PublishedCity:
 
     @property
     def frames(self) -> tuple[str, ...]:
-        """Names of its frames; coordinates of two of them have nothing to do with each other."""
+        """Names of its coordinate frames. Coordinates of two of them are not related."""
         return tuple(frame.name for frame in self.manifest.frames)
 
     def placements(self) -> dict[str, Placement]:
-        """Where each drive's frames stand, by its name."""
+        """The poses of each drive's frames in the city, by the drive's name."""
         drives, poses = self.drives, self.poses
         index = poses["drive_index"].to_numpy()
         quaternion = np.stack([poses[f"q{part}"].to_numpy() for part in "wxyz"], -1)
@@ -89,7 +92,7 @@ class PublishedCity:
         pose[:, :3, 3] = np.stack([poses[axis].to_numpy() for axis in "xyz"], -1)
         frame, scale = poses["frame_index"].to_numpy().astype(np.int64), poses["scale"].to_numpy()
         answer = {}
-        starts = np.append(np.flatnonzero(np.diff(index, prepend=-1)), len(index))  # a drive's rows lie together
+        starts = np.append(np.flatnonzero(np.diff(index, prepend=-1)), len(index))  # rows are grouped by drive
         rows = {int(index[a]): slice(int(a), int(b)) for a, b in pairwise(starts)}
         for number, name, of in zip(
             *(drives[c].to_pylist() for c in ("drive_index", "drive_id", "frame")), strict=True
@@ -106,11 +109,20 @@ class PublishedCity:
         frame: str | None = None,
         drives: Sequence[str] | None = None,
     ) -> pa.Table:
-        """The points in a box, each with the name of its drive (`drive_id`) and its frame there.
+        """The points in a box, each with the name of its drive (`drive_id`) and the number of its frame.
 
-        box: lowest and highest corner in the frame's coordinates; None: all. columns: of city_schema.POINTS, or
-        drive_id; frame: by default the only one there is, or `earth`; drives: of these alone. ValueError for what is
-        not there. Only tiles and row groups that the box meets are read.
+        Only tiles that the box may meet are read.
+
+        Args:
+            box: lowest and highest corner in the frame's coordinates; None: all points.
+            columns: of city_schema.POINTS, or `drive_id`; None: all of them.
+            frame: name of the coordinate frame; None: `earth` if there is one, or else the only frame.
+            drives: only points of these drives; None: of all.
+
+        Raises:
+            ValueError: an unknown column or frame, or a box that is none.
+            DriveError: a tile is damaged, or a newer version has removed it.
+            StorageError: a tile cannot be read.
         """
         wanted = [*POINTS.names, "drive_id"] if columns is None else list(columns)
         unknown = sorted(set(wanted) - {*POINTS.names, "drive_id"})
@@ -123,7 +135,7 @@ class PublishedCity:
         return pa.schema([(name, kinds[name]) for name in wanted]).empty_table()
 
     def tiles_in(self, box: BoxLike | None = None, frame: str | None = None) -> tuple[Tile, ...]:
-        """Tiles of a frame whose points a box may meet."""
+        """Tiles of a coordinate frame whose points may be in the box; box and frame as in `points`."""
         name = self._frame(frame)
         limits = Selection(box=box).limits() if box is not None else {}  # type: ignore[arg-type]
         return tuple(tile for tile in self.manifest.tiles if tile.frame == name and _meets(tile, limits))
@@ -134,7 +146,7 @@ class PublishedCity:
         if frame is None and len(self.frames) == 1:
             return self.frames[0]
         if frame not in self.frames:
-            raise ValueError(f"this city has the frames {', '.join(self.frames)}; name one of them, not {frame!r}")
+            raise ValueError(f"this city has the frames {', '.join(self.frames)}: name one of them, got {frame!r}")
         return str(frame)
 
     def _batches(self, box: BoxLike | None, frame: str, drives: Sequence[str] | None) -> Iterator[pa.Table]:
@@ -172,9 +184,11 @@ class PublishedCity:
         try:
             data = storage.read_bytes(place, file.size + 1)
         except storage.NotFoundError:
-            raise self._damaged(file, "is gone: a newer version took its place (open the city again), else") from None
+            raise self._damaged(
+                file, "is missing (if a newer version has replaced it, only open the city again)"
+            ) from None
         if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise self._damaged(file, "does not hold the bytes that were written")
+            raise self._damaged(file, "does not hold the bytes that were written (size or SHA-256 differs)")
         return data
 
     def _read(self, file: CityFile, kind: pa.Schema) -> pa.Table:

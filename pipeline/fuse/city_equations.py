@@ -1,6 +1,7 @@
 """Residuals of joints and links, their Jacobians, and the sparse normal equations of a city.
 
-A step of a chunk is (turn about the city's axes, shift in city units, log scale); turns act about the chunk's origin.
+A step of a chunk is (rotation about the city's axes, translation in city units, log scale). Rotation and scale act
+about the chunk's origin.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from pipeline.backend.sim3 import cross_matrix, nearest_rotation, rotation_exp, 
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.large_systems import Areas
 
-_HELD = 1e12  # information that holds a component's first chunk in its place
-_DIRECTLY = 2_500  # chunks whose equations are factorised as they are
-_STEP = 0.5  # radians or log scale a chunk moves at once, at most
+_HELD = 1e12  # information that holds a chunk in its place
+_DIRECTLY = 2_500  # up to so many chunks the equations are factorised as a whole, without areas
+_STEP = 0.5  # largest step of a chunk, in radians or log scale
 
 
 @dataclass(frozen=True, eq=False)
 class LinkRows:
-    """Links as arrays: ends, second_from_first as (rotation, translation, log scale), information (m, 7, 7)."""
+    """m links as arrays. first, second: the frames at their ends; second_from_first as rotation (m, 3, 3), translation
+    (m, 3) and log_scale (m,); information (m, 7, 7), the inverse of the covariance."""
 
     first: Frames
     second: Frames
@@ -49,7 +51,8 @@ class LinkRows:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Linearised: residual (m, 7), jacobian (m, 7, 7k) against the k chunks `node` (m, k), information (m, 7, 7)."""
+    """Linearised residuals: residual (m, 7); jacobian (m, 7, 7k) by the steps of the k chunks `node` (m, k);
+    information (m, 7, 7)."""
 
     residual: Array
     jacobian: Array
@@ -58,7 +61,8 @@ class Rows:
 
 
 def joint_rows(state: State, joints: Joints) -> Rows:
-    """Turn (the second's axes), shift (the first's axes, units of the drive), log scale; see Joints."""
+    """Residuals of joints: rotation (in the second chunk's axes), translation (in the first chunk's axes, units of the
+    drive), log scale; see Joints."""
     a, b = joints.first, joints.second
     back = state.rotation[a].transpose(0, 2, 1)
     unit = (joints.unit / state.scale[a])[:, None]
@@ -84,7 +88,8 @@ def joint_rows(state: State, joints: Joints) -> Rows:
 
 
 def link_rows(state: State, links: LinkRows) -> Rows:
-    """Turn (the second camera's axes), shift (its axes, its drive's units), log scale; see Link."""
+    """Residuals of links: rotation and translation in the second camera's axes, in units of its drive, and log scale;
+    see Link."""
     rotation_a, position_a, log_a = links.first.place(state)
     rotation_b, position_b, log_b = links.second.place(state)
     back = rotation_b.transpose(0, 2, 1)
@@ -99,7 +104,7 @@ def link_rows(state: State, links: LinkRows) -> Rows:
         ],
         1,
     )
-    # how the frames' (turn, position, log scale) answer to their chunks' steps
+    # Jacobians of the frames' (rotation, position, log scale) by the steps of their chunks.
     first, second = frame_jacobian(state, links.first), frame_jacobian(state, links.second)
     shift = unit[:, :, None] * back
     jacobian = np.zeros((len(links), 7, 28))
@@ -113,13 +118,13 @@ def link_rows(state: State, links: LinkRows) -> Rows:
 
 
 def frame_rows(state: State, frames: Frames) -> Rows:
-    """Turn, place and log scale of frames themselves: what their covariance is asked by."""
+    """Rows for the rotation, position and log scale of frames themselves, for `CityEquations.covariance`."""
     count = len(frames.log_unit)
     return Rows(np.zeros((count, 7)), frame_jacobian(state, frames), frames.node, np.zeros((count, 7, 7)))
 
 
 def frame_jacobian(state: State, frames: Frames) -> Array:
-    """(n, 7, 14): turn, position and log scale of frames against the steps of their two chunks."""
+    """Jacobian (n, 7, 14) of the rotation, position and log scale of frames by the steps of their two chunks."""
     arm = frames.arm(state)
     jacobian = np.zeros((len(arm), 7, 2, 7))
     for end in (0, 1):
@@ -142,8 +147,8 @@ def retract(state: State, step: Array) -> State:
 
 
 def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[scipy.sparse.csc_matrix, Array]:
-    """Normal matrix (7 count, 7 count) and gradient (7 count,) of `groups` over chunks, of which `held` stay in their
-    place."""
+    """Normal matrix (7 count, 7 count) and gradient (7 count,) of `groups` over `count` chunks; the chunks `held` do
+    not move."""
     size = 7 * count
     values, across, down = [], [], []
     gradient = np.zeros(size)
@@ -166,16 +171,16 @@ def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[
 
 
 def _shortened(step: Array) -> Array:
-    """A step (7 n,) as (n, 7), shortened where it is long."""
+    """A step (7 n,) as (n, 7), scaled down so that no chunk rotates or scales by more than _STEP."""
     step = step.reshape(-1, 7)
     longest = float(np.abs(step[:, [0, 1, 2, 6]]).max())
     return np.asarray(step * min(1.0, _STEP / max(longest, 1e-300)))
 
 
 class CityEquations:
-    """Normal equations of `groups` over `count` chunks, of which `held` stay in their place, factorised.
+    """Factorised normal equations of `groups` over `count` chunks; the chunks `held` do not move.
 
-    step (count, 7): the Gauss-Newton step, shortened where it is long.
+    step (count, 7): the Gauss-Newton step, scaled down where it is too long.
     """
 
     def __init__(self, count: int, groups: Sequence[Rows], held: Sequence[int]) -> None:
@@ -185,7 +190,7 @@ class CityEquations:
         self.step: Array = _shortened(-self._factor.solve(gradient))
 
     def covariance(self, rows: Rows) -> Array:
-        """(7m, 7m): covariance of the rows' residuals as far as the solution itself is unsure."""
+        """Covariance (7m, 7m) of the rows' residuals that follows from the uncertainty of the solution."""
         count = len(rows.residual)
         right = np.zeros((self._size, 7 * count))
         for n in range(count):
@@ -203,10 +208,10 @@ def settled(
     more: Callable[[State], Sequence[Rows]] = lambda state: (),
     accuracy: float = 1e-6,
 ) -> State:
-    """The state that joints, links and what `more` gives agree upon most, by Gauss-Newton steps from `state`.
+    """The state of least squared residuals of joints, links and the rows of `more`, by Gauss-Newton steps from `state`.
 
-    Steps of more than 2,500 chunks are solved by areas. accuracy: largest turn (radians) and log scale of a step after
-    which none follows.
+    With more than 2,500 chunks a step is solved by areas (large_systems.Areas). held: chunks that do not move;
+    iterations: most steps; accuracy: a step with smaller rotations (radians) and log scales is the last one.
     """
     count = len(state.scale)
     areas: Areas | None = None

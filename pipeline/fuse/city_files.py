@@ -1,8 +1,8 @@
-"""The versions of a city on storage: `<output>/_city/<version>/`, each whole once its manifest is there.
+"""The versions of a city on storage, `<output>/_city/<version>/`. A version is complete once its manifest exists.
 
-A version is a number that rises. Its manifest names every file that it consists of, below `_city/`: tiles that did not
-change stay where an earlier version wrote them. Files that neither the newest version nor the one before it names go,
-the manifest of an old version first; so a reader that opened one of those two can go on.
+Versions are rising numbers. A manifest names every file of its version by the path below `_city/`: a tile that did not
+change stays in the folder of the version that wrote it. Files that neither the newest version nor the one before it
+names are removed, old manifests first. So a reader that has opened one of these two versions can continue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _PARTIAL = re.compile(r"(?:.*/)?\.[A-Za-z0-9._-]+\.[0-9a-f]{32}\.tmp")
 
 @dataclass(frozen=True)
 class CityFile:
-    """A file of a city. path: below `_city/`; box: of a tile's points, ((x, y, z), (x, y, z)) in its frame."""
+    """A file of a city. path: below `_city/`; size: bytes; box: lowest and highest corner of a tile's points, in its
+    frame."""
 
     path: str
     size: int
@@ -43,9 +44,9 @@ class CityFile:
 
 @dataclass(frozen=True)
 class Tile:
-    """A square of a frame. x, y: its number along the frame's level axes; drives: names of those that were looked at
-    for it, whether or not a point of theirs stayed; names: drive names by the drive_index in its file; copc: the same
-    points once more, None without."""
+    """A square of a frame. x, y: its number along the frame's horizontal axes; drives: names of the drives that were
+    used for it, whether or not the file has points of theirs; names: drive names by the drive_index in its file; copc:
+    the same points as COPC, None without."""
 
     frame: str
     x: int
@@ -62,13 +63,14 @@ class Tile:
 
     @property
     def files(self) -> tuple[CityFile, ...]:
-        """One, or two with COPC."""
+        """Its files: one, or two with COPC."""
         return (self.file,) if self.copc is None else (self.file, self.copc)
 
 
 @dataclass(frozen=True)
 class FrameOf:
-    """A frame of the city: its name, whether it is metric on Earth, and the sides of its tiles and cubes, its units."""
+    """A coordinate frame of the city: its name; whether its axes are metres east, north, up; the sides of its tiles and
+    of its cubes (voxels), in its units."""
 
     name: str
     on_earth: bool
@@ -78,8 +80,9 @@ class FrameOf:
 
 @dataclass(frozen=True)
 class CityManifest:
-    """What a version consists of. origin: latitude, longitude, altitude of the frame `earth`; notes: alarms, and drives
-    that were left out; keys: result of each drive that took part, by its name."""
+    """The contents of a version. origin: latitude, longitude, altitude of the frame `earth`; keys: identity of the
+    result of each drive that took part, by the drive's name; notes: warnings, and drives that were left out; seconds:
+    duration of each stage."""
 
     schema_version: int
     version: str
@@ -101,7 +104,8 @@ class CityManifest:
 
     @staticmethod
     def from_bytes(data: bytes, name: str) -> CityManifest:
-        """Raises DamagedError where it is not as it was written, DriveError for a newer schema."""
+        """Parse a manifest; name: the city, for messages. Raises DamagedError if it is not as it was written, and
+        DriveError if a newer program wrote it."""
         what = f"{name}: expected the {MANIFEST} of a city, got something else"
         try:
             values = json.loads(data)
@@ -110,18 +114,18 @@ class CityManifest:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise storage.DamagedError(what) from None
         if newer:
-            raise DriveError(f"{name}: it is of a newer schema than {CITY_SCHEMA_VERSION}; update the program")
+            raise DriveError(f"{name}: its schema is newer than {CITY_SCHEMA_VERSION}; update the program")
         if checksum != _checksum(values):
             raise storage.DamagedError(f"{name}: {MANIFEST} is not as it was written (its checksum differs)")
         manifest = storage.parse_record(json.dumps(values).encode(), CityManifest, what)
         for path in manifest.paths:
             if not _FILE.fullmatch(path):
-                raise storage.DamagedError(f"{name}: {MANIFEST} names {path[:140]!r}, no file of a city")
+                raise storage.DamagedError(f"{name}: {MANIFEST} names {path[:140]!r}, which is not a file of a city")
         return manifest
 
     @property
     def paths(self) -> frozenset[str]:
-        """Every file that it names, below `_city/`."""
+        """Paths below `_city/` of all files that it names."""
         return frozenset(
             [*(file.path for file in self.files), *(one.path for tile in self.tiles for one in tile.files)]
         )
@@ -137,7 +141,7 @@ def city_uri(output: str) -> str:
 
 
 def versions_of(output: str) -> list[str]:
-    """Folders of versions, oldest first, whole or not."""
+    """Names of the version folders, oldest first, whether they are complete or not. Raises StorageError."""
     try:
         return sorted((one for one in storage.list_folders(city_uri(output)) if _VERSION.fullmatch(one)), key=int)
     except storage.NotFoundError:
@@ -145,7 +149,7 @@ def versions_of(output: str) -> list[str]:
 
 
 def read_version(output: str, version: str) -> CityManifest | None:
-    """The manifest of a version; None where it is not whole. Raises DamagedError, DriveError, StorageError."""
+    """The manifest of a version; None if the version is not complete. Raises DamagedError, DriveError, StorageError."""
     name = f"city {version} in {storage.redacted(output)}"
     try:
         data = storage.read_small(storage.join(city_uri(output), version, MANIFEST), storage.LISTED_BYTES)
@@ -158,7 +162,7 @@ def read_version(output: str, version: str) -> CityManifest | None:
 
 
 def newest_version(output: str) -> CityManifest | None:
-    """The newest version that is whole; None without any. Raises DamagedError, DriveError, StorageError."""
+    """Manifest of the newest complete version, None if there is none. Raises DamagedError, DriveError, StorageError."""
     for version in reversed(versions_of(output)):
         manifest = read_version(output, version)
         if manifest is not None:
@@ -167,7 +171,8 @@ def newest_version(output: str) -> CityManifest | None:
 
 
 def earlier_version(output: str, newest: CityManifest | None) -> tuple[CityManifest, ...]:
-    """The whole version before the newest, which a reader may have open; none without."""
+    """The complete version before `newest`, which a reader may have opened; empty if there is none. Raises as
+    `newest_version`."""
     for version in reversed(versions_of(output)):
         if newest is not None and int(version) < int(newest.version):
             manifest = read_version(output, version)
@@ -177,21 +182,22 @@ def earlier_version(output: str, newest: CityManifest | None) -> tuple[CityManif
 
 
 def next_version(output: str) -> str:
-    """The name of a version that nobody wrote a file of."""
+    """The name of the next version, whose folder does not exist yet. Raises StorageError."""
     known = versions_of(output)
     return f"{int(known[-1]) + 1 if known else 1:06d}"
 
 
 def publish_version(output: str, manifest: CityManifest, before: CityManifest | None, guard: Guard) -> None:
-    """Write the manifest, by which the version is there, and remove what no reader needs any more.
+    """Write the manifest, which makes the version visible, and remove files that no reader needs any more.
 
-    Raises StorageError where a file that it names is not there as it was written.
+    before: the version that stays readable; guard: is called before each write and raises if the lease is lost.
+    Raises StorageError, also if a file that the manifest names is missing or has another size.
     """
     there = storage.list_below(city_uri(output))
     for file in (*manifest.files, *(one for tile in manifest.tiles for one in tile.files)):
         if there.get(file.path) != file.size:
             raise storage.NotFoundError(
-                f"city {manifest.version}: {file.path} is not there any more after it was written"
+                f"city {manifest.version}: {file.path} was written and is missing or has another size now"
             )
     guard()
     place = storage.join(city_uri(output), manifest.version, MANIFEST)
@@ -201,7 +207,8 @@ def publish_version(output: str, manifest: CityManifest, before: CityManifest | 
 
 
 def remove_leftovers(output: str, *kept: CityManifest | None) -> None:
-    """Remove files of versions that are none of `kept` and are not named by them; other files stay."""
+    """Remove the files of all versions except `kept` and the files that these name. Files that are not a city's stay.
+    Raises StorageError."""
     named = {path for one in kept if one is not None for path in one.paths}
     named |= {f"{one.version}/{MANIFEST}" for one in kept if one is not None}
     there = storage.list_below(city_uri(output))
@@ -213,5 +220,5 @@ def remove_leftovers(output: str, *kept: CityManifest | None) -> None:
 
 
 def with_seconds(manifest: CityManifest, seconds: Mapping[str, float]) -> CityManifest:
-    """The manifest with what the stages took."""
+    """The manifest with the durations of the stages."""
     return replace(manifest, seconds={name: round(value, 3) for name, value in seconds.items()})

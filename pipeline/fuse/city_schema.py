@@ -1,5 +1,8 @@
-"""The tables of a city, below `<output>/_city/<version>/`. Coordinates are of a frame: `earth` (metres east, north, up
-at the origin in the manifest), or the name of the first drive of drives that links hold together (that drive's own)."""
+"""The tables of a city, below `<output>/_city/<version>/`.
+
+Coordinates belong to a frame. The frame `earth` has metres east, north, up from the origin in the manifest. Drives that
+only links hold together have the frame of their first drive, under that drive's name.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,23 @@ DRIVES = _schema(
     [
         ("drive_index", _I, "number of the drive in this version"),
         ("drive_id", _S, "name of the drive"),
-        ("key", _S, "identity and date of the result that took part"),
-        ("recorded_s", _F, "when it was recorded (or else published), seconds since 1970"),
-        ("frame", _S, "frame that it stands in"),
-        ("on_earth", pa.bool_(), "whether that is metres east, north, up"),
-        ("scale", _F, "city_from_drive: city units a unit of the drive (the mean over the drive)"),
+        ("key", _S, "identity and date of the drive's result that was used"),
+        ("recorded_s", _F, "when it was recorded (if unknown: published), seconds since 1970"),
+        ("frame", _S, "coordinate frame of its poses"),
+        ("on_earth", pa.bool_(), "whether that frame is metres east, north, up"),
+        ("scale", _F, "city_from_drive: city units per unit of the drive (mean over the drive)"),
         *[(axis, _F, f"city_from_drive: translation along city {axis}") for axis in "xyz"],
         *[(f"q{part}", _F, f"city_from_drive: unit quaternion, {part}") for part in "wxyz"],
-        ("deviation", _F, "of its middle frame's position against the frame's first drive, or the fixes; city units"),
+        (
+            "deviation",
+            _F,
+            "deviation of its middle frame's position, city units, relative to the first drive or to Earth",
+        ),
         ("scale_range", _F, "largest over smallest scale along the drive"),
-        ("links", _I, "links of it that were accepted"),
-        ("links_rejected", _I, "links of it that were not"),
-        ("fixes", _I, "positions of its own that took part"),
-        ("evidence", _S, "what holds it in its place, in words"),
+        ("links", _I, "number of its links that were accepted"),
+        ("links_rejected", _I, "number of its links that were not"),
+        ("fixes", _I, "number of its own positions that were used"),
+        ("evidence", _S, "what its place follows from, in words"),
     ],
 )
 POSES = _schema(
@@ -46,27 +53,27 @@ POSES = _schema(
         ("frame_index", _I, "number of the frame in the drive"),
         *[(axis, _F, f"city_from_camera: translation along city {axis}") for axis in "xyz"],
         *[(f"q{part}", _F, f"city_from_camera: unit quaternion, {part}") for part in "wxyz"],
-        ("scale", _F, "city units a unit of the drive, at this frame"),
+        ("scale", _F, "city units per unit of the drive, at this frame"),
     ],
 )
 LINKS = _schema(
-    "one row a candidate that was looked at",
+    "one row a candidate that was verified",
     [
         ("first_drive", _S, "name of a drive"),
         ("first_frame", _I, "frame of it"),
         ("second_drive", _S, "name of another drive"),
         ("second_frame", _I, "frame of it"),
         ("by", _S, "what proposed it: positions | descriptors"),
-        ("score", _F, "of the proposal: cells shared, or summed similarity"),
-        ("verified", pa.bool_(), "whether the pictures show one place"),
-        ("accepted", pa.bool_(), "whether it took part in the solution"),
-        ("matches", _I, "features that agree on one motion"),
-        ("chi2", _F, "squared residual in its deviations, 7 degrees of freedom; NaN where it was not verified"),
-        ("reason", _S, "why, in words"),
+        ("score", _F, "of the candidate: number of common cells, or summed similarity"),
+        ("verified", pa.bool_(), "whether the pictures show the same place"),
+        ("accepted", pa.bool_(), "whether the link is part of the solution"),
+        ("matches", _I, "number of features that agree on one relative pose"),
+        ("chi2", _F, "squared Mahalanobis distance, 7 degrees of freedom; NaN where it was not verified"),
+        ("reason", _S, "reason of the verdict, in words"),
     ],
 )
 POINTS = _schema(
-    "one row a point, one a cube over all drives, along a Morton curve",
+    "one row a point, at most one point a cube over all drives, along a Morton curve",
     [
         *[(axis, pa.float32(), f"position in the city along {axis}") for axis in "xyz"],
         ("r", pa.uint8(), "red, sRGB"),
@@ -79,7 +86,7 @@ POINTS = _schema(
     ],
 )
 CHANGE = _schema(
-    "one row a point that is there in one drive and seen through in another, thinned",
+    "one row a point that one drive saw and another drive looked through, thinned",
     [
         *[(axis, pa.float32(), f"position in the city along {axis}") for axis in "xyz"],
         ("r", pa.uint8(), "red, sRGB"),
@@ -91,20 +98,20 @@ CHANGE = _schema(
     ],
 )
 CHANGES = _schema(
-    "one row an object that is there in one drive and seen through in another",
+    "one row an object that one drive saw and another drive looked through",
     [
         ("object", _S, "name of the object: frame of the city, tile, number"),
-        ("frame", _S, "frame of the city that it stands in"),
-        ("tile_x", _I, "tile that it stands in"),
-        ("tile_y", _I, "tile that it stands in"),
+        ("frame", _S, "coordinate frame of the city"),
+        ("tile_x", _I, "number of its tile along the first horizontal axis"),
+        ("tile_y", _I, "number of its tile along the second horizontal axis"),
         ("class", pa.uint8(), "1 gone: only the earlier drive has it | 2 new: only the later one"),
-        ("drive_id", _S, "drive that has it"),
-        ("other_id", _S, "drive that looked through"),
-        ("points", _I, "points of it"),
+        ("drive_id", _S, "drive that saw it"),
+        ("other_id", _S, "drive that looked through it"),
+        ("points", _I, "number of its points"),
         *[(f"low_{axis}", _F, f"lowest {axis}") for axis in "xyz"],
         *[(f"high_{axis}", _F, f"highest {axis}") for axis in "xyz"],
         ("drive_frame", _I, "frame of the drive that shows it"),
         ("other_frame", _I, "frame of the other drive that looks through it"),
-        ("picture", _S, "file below _city/ that shows both frames, null without"),
+        ("picture", _S, "file below _city/ that shows both frames, null where there is none"),
     ],
 )

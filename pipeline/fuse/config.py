@@ -1,4 +1,4 @@
-"""Settings of fusing, declared once."""
+"""Settings of jobs.fuse."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from pipeline.common.settings import POSITIONAL, setting
 
 @dataclass(frozen=True)
 class FuseConfig:
-    """Which drives become one city, and how closely they are looked at."""
+    """Which drives become one city, and how they are compared."""
 
     output: str = field(metadata=POSITIONAL)
-    """Where drives were published: a path or URI. The city comes to _city/ below it."""
+    """Where drives were published: a path or URI. The city is written to _city/ below it."""
     area: tuple[float, float, float, float] | None = None
-    """Only georeferenced drives that come into this box: west south east north, degrees."""
+    """Only georeferenced drives that enter this box: west south east north, in degrees."""
     drive: tuple[str, ...] = ()
-    """Only these drives; by default every one of the output."""
+    """Only these drives. Default: all drives of the output."""
     plan: bool = False
-    """Only say what it would take: pairs to compare, time, memory, bytes."""
+    """Only print an estimate: pairs to compare, time, memory, bytes."""
     images_from: str | None = None
-    """The folder that holds a folder of images (or a video) a drive, by the drive's name, where the input is gone."""
+    """Folder that holds, for each drive, a folder of images (or a video) with the drive's name. For drives whose input
+    is gone."""
     tile: float = 50.0
-    """Side of a tile, metres. In a frame that is not metric the usual step between two frames counts as one."""
+    """Side of a tile in metres. In a frame that is not metric the usual step between two frames counts as one metre."""
     voxel: float = 0.1
-    """One point is kept in each cube of this side, metres (as `tile`), over all drives."""
+    """Side in metres (as `tile`) of the cubes that keep one point each, over all drives."""
     change: bool = True
-    """Find what is there in one drive and seen through in the next by date."""
+    """Find objects that one drive saw and the next drive by date looked through."""
     copc: bool | None = None
-    """Write every tile as COPC (LAZ) beside its Parquet; needs laspy (pip install 'city-reconstruction[export]').
-    Default: where laspy is installed."""
+    """Write every tile also as COPC (LAZ), which needs laspy (pip install 'city-reconstruction[export]'). Default: if
+    laspy is installed."""
     budget: int = 30
-    """Candidates of a drive that are looked at, at most."""
+    """Most candidates of a drive that are verified."""
     per_pair: int = setting(6, expert=True)
-    """Candidates of a pair of drives, at most."""
+    """Most candidates of a pair of drives."""
     cell: float = setting(15.0, expert=True)
-    """Drives that came into one square of this side, metres, may have seen the same."""
+    """Side in metres of the squares of the map: two drives that entered the same square are candidates."""
     similarity: float = setting(0.5, expert=True)
-    """Least similarity of two place descriptors, -1 to 1, whitened by the whole output."""
+    """Least similarity of two place descriptors, from -1 to 1. Descriptors are whitened over the whole output."""
     tolerance: float = setting(0.5, expert=True)
-    """A drive whose frames all moved by less than this share of a cube since the last version stays where it was."""
+    """A drive keeps its poses of the last version if no frame has moved by more than this share of a cube."""
     lease_s: float = setting(120.0, expert=True)
-    """Seconds that the claim on the city lasts without being renewed."""
+    """Seconds after which the lease on the city expires if it is not renewed."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming the field."""
+        """Raises ValueError that names the field."""
         for name in ("tile", "voxel", "cell", "lease_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")

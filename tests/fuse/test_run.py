@@ -225,7 +225,7 @@ def test_what_is_damaged_in_a_city_is_named(output):
     tile.unlink()
     with pytest.raises(DriveError, match="is gone"):
         city.points()
-    with pytest.raises(DriveError, match="no whole version 000009"):
+    with pytest.raises(DriveError, match="no complete version 000009"):
         open_city(str(output), "000009")
     manifest = output / "_city" / city.manifest.version / "manifest.json"
     manifest.write_bytes(manifest.read_bytes().replace(b'"drives": 2', b'"drives": 3'))
