@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +21,7 @@ from models import ModelConfig, Reconstructor
 from models.benchmark.modes import made_up_frames
 from models.checkpoint import save_checkpoint
 from pipeline import storage
+from pipeline.benchmark.core_seconds import CoreSeconds, beside_the_network, decoding_seconds
 from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
 from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
@@ -85,7 +86,9 @@ class DriveBenchmark:
                 f"peak {size_text(run['peak_resident_bytes'])}"
             )
         last = runs[-1]
-        beside = core_seconds_per_frame(runs)
+        beside = CoreSeconds.between(
+            {run["frames"]: run["beside_network_cpu_seconds"] for run in runs if "beside_network_cpu_seconds" in run}
+        )
         limit = parse_size(self.host_memory, "--drive.host-memory") + _MARGIN
         flat = last["growth_bytes"] <= 0.1 * last["peak_resident_bytes"]
         outside, by_cpu = last["outside_forward_share"], last["outside_network_cpu_share"]
@@ -118,11 +121,20 @@ class DriveBenchmark:
             Row("seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["seconds"].items())),
             Row(
                 "core-seconds per frame outside the network",
-                ", ".join(f"{name} {spent:.3f}" for name, spent in beside.items()),
+                ", ".join(f"{name} {spent:.3f}" for name, spent in beside.of_frame.items()),
+            ),
+            Row(
+                "  per drive beside that",
+                ", ".join(f"{name} {spent:.1f}" for name, spent in beside.of_drive.items()),
             ),
             Row("CPU seconds, last", ", ".join(f"{name} {spent:.1f}" for name, spent in last["cpu_seconds"].items())),
         ]
-        found = {"drives": runs, "resident_limit_bytes": limit, "core_seconds_a_frame": beside}
+        found = {
+            "drives": runs,
+            "resident_limit_bytes": limit,
+            "core_seconds_a_frame": beside.of_frame,
+            "core_seconds_a_drive": beside.of_drive,
+        }
         return Measured(found, tuple(rows), _figure(runs, limit))
 
     def _known(self) -> dict[int, DriveRun]:
@@ -225,6 +237,7 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
             turns=False,
             publish=PublishConfig(with_points=settings.points),
         )
+        decoding = decoding_seconds(config)
         with (
             _Clocked() as reporter,
             MemoryTrace(0.2, whole_resident_bytes) as trace,
@@ -246,7 +259,7 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         "cpu_seconds": reporter.own,
         "ray_cpu_seconds": reporter.others,
         "total_cpu_seconds": cpu,
-        "beside_network_cpu_seconds": beside_the_network(reporter),
+        "beside_network_cpu_seconds": beside_the_network(reporter.own, reporter.others, frames, decoding),
         "outside_forward_share": 1 - reporter.seconds["forward"] / own,
         "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
         "peak_resident_bytes": trace.peak,
@@ -254,26 +267,6 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         "peak_family_bytes": all_of_it.peak,
         "trace": _thinned(trace.samples),
     }
-
-
-def beside_the_network(reporter: _Clocked) -> dict[str, float]:
-    """CPU seconds outside the network: Ray tasks while the network runs (they decode and track corners), refinement,
-    joining, publishing."""
-    spent = {"decoding and tracks": reporter.others["forward"]}
-    for name, stage in (("adjustment", "refine"), ("joining", "join"), ("publishing", "publish")):
-        spent[name] = reporter.own.get(stage, 0.0) + reporter.others.get(stage, 0.0)
-    return spent
-
-
-def core_seconds_per_frame(runs: Sequence[DriveRun]) -> dict[str, float]:
-    """CPU seconds per frame outside the network, by stage: from the difference of the longest and the shortest run, so
-    that the start of processes does not count. With one run, from its total."""
-    short, long = min(runs, key=lambda run: run["frames"]), max(runs, key=lambda run: run["frames"])
-    before, after = short["beside_network_cpu_seconds"], long["beside_network_cpu_seconds"]
-    if short is long:
-        return {name: spent / long["frames"] for name, spent in after.items()}
-    frames = long["frames"] - short["frames"]
-    return {name: max(spent - before[name], 0.0) / frames for name, spent in after.items()}
 
 
 def _network(settings: DriveBenchmark) -> Reconstructor:

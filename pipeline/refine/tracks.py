@@ -186,11 +186,12 @@ def find_corners(
     across = int(width // cell) + 1
     count = np.bincount(_cells(taken, cell, across), minlength=across * (int(height // cell) + 1))
     if len(taken):
-        occupied = np.full((height, width), 255, np.uint8)
+        occupied = np.zeros((height, width), np.uint8)
         inside = np.clip(np.rint(taken).astype(int), 0, [width - 1, height - 1])
-        occupied[inside[:, 1], inside[:, 0]] = 0
-        peak &= cv2.distanceTransform(occupied, cv2.DIST_C, 3) > cell / 5
-    y, x = np.nonzero(peak)
+        occupied[inside[:, 1], inside[:, 0]] = 1
+        apart = 2 * int(cell / 5) + 1
+        peak &= cv2.dilate(occupied, np.ones((apart, apart), np.uint8)) == 0
+    y, x = np.divmod(np.flatnonzero(peak), width)
     points = np.stack([x, y], 1).astype(np.float32)
     home = _cells(points, cell, across)
     order = np.lexsort((x, y, -strength[y, x], home))
@@ -235,13 +236,16 @@ def _found(
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         first, second, points, start, winSize=window, maxLevel=_LEVELS, flags=flags
     )
-    start = None if guess is None else points.copy()
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(
-        second, first, there, start, winSize=window, maxLevel=_LEVELS, flags=flags
-    )
-    there, back = there.reshape(-1, 2), back.reshape(-1, 2)
-    good = (found.ravel() == 1) & (returned.ravel() == 1) & (np.linalg.norm(points - back, axis=1) < _RETURN)
-    good &= (there >= _BORDER - 1).all(1) & (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
+    there = there.reshape(-1, 2)
+    good = (found.ravel() == 1) & (there >= _BORDER - 1).all(1)
+    good &= (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
+    if good.any():  # each point is searched by itself: those that are lost already need no way back
+        begun, start = points[good], None if guess is None else points[good]
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            second, first, there[good], start, winSize=window, maxLevel=_LEVELS, flags=flags
+        )
+        missed = np.linalg.norm(begun - back.reshape(-1, 2), axis=1)
+        good[good] = (returned.ravel() == 1) & (missed < _RETURN)
     return there.astype(np.float32), good
 
 

@@ -14,8 +14,6 @@ from pipeline.config import RunConfig
 
 STAGE_COSTS = Path(__file__).with_name("stage_costs.json")
 _OF_REFINEMENT = "adjustment"
-_FOLLOWED = "decoding and tracks"
-_DECODED = "decoding"
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,8 @@ class CpuBudget:
         `frames_per_s`. `jobs.benchmark --what drive --drive.input DRIVE` measures yours."""
         stored = json.loads(STAGE_COSTS.read_text())
         costs = dict(stored["core_seconds_a_frame"])
-        if config.refine:
-            del costs[_DECODED]
-        else:
-            del costs[_OF_REFINEMENT], costs[_FOLLOWED]
+        if not config.refine:  # corners are followed all the same, for the verdict
+            del costs[_OF_REFINEMENT]
         return CpuBudget(costs, f"{stored['measured']} ({stored['machine']})", frames_per_s)
 
     @property

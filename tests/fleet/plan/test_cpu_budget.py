@@ -8,9 +8,9 @@ from pipeline.config import RunConfig
 from pipeline.fleet.plan.cpu_budget import STAGE_COSTS, CpuBudget
 
 
-def test_a_run_without_refinement_needs_no_cores_for_tracks_and_adjustment():
+def test_a_run_without_refinement_needs_no_cores_for_adjustment():
     whole, plain = (CpuBudget.of(RunConfig(refine=refine), 80.0) for refine in (True, False))
-    assert set(whole.core_seconds) - set(plain.core_seconds) == {"decoding and tracks", "adjustment"}
+    assert set(whole.core_seconds) - set(plain.core_seconds) == {"adjustment"}
     assert whole.cores_a_rank > plain.cores_a_rank > 0
     assert json.loads(STAGE_COSTS.read_text())["machine"] in whole.source
 
