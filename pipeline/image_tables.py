@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _FEWEST = 3  # a point must be seen by so many frames
 _MISSED = 2.0  # largest reprojection error of an observation, pixels of the tracked picture
 _ANGLE = 0.3  # least angle between a point's first ray and another one, degrees
 _ROUNDS = 3
+_BLOCK = 50_000  # observations that are triangulated at a time: each takes half a kilobyte meanwhile
 _RAYS = np.array([1.0, 1.0, 0.0, 0.0])  # the camera whose pixels are rays
 
 
@@ -37,7 +39,9 @@ def track_columns(staged: StagedFrames, refined: Refined, joined: JoinResult) ->
     good = (places[row] == seen.frame) & ~joined.filled[row]
     rays = Tracks(seen.track[good], row[good], (seen.xy[good] - camera[2:]) / camera[:2])
     limit = _MISSED * staged.pictures.tracked_scale / float(camera[0])
-    rays, points = consistent_points(rays, inverse(joined.world_from_camera), limit)
+    cam_from_world = inverse(joined.world_from_camera)
+    found = [consistent_points(block, cam_from_world, limit) for block in _blocks(rays)]
+    rays, points = _together([block for block, _ in found]), np.concatenate([one for _, one in found])
     _, point = np.unique(rays.track, return_inverse=True)
     columns = {axis: points[point, number] for number, axis in enumerate("xyz")}
     columns |= {"u": rays.xy[:, 0], "v": rays.xy[:, 1]}
@@ -85,14 +89,37 @@ def evidence_columns(pairs: Sequence[PairEvidence], joined: JoinResult) -> Colum
 
 def _adjusted_tracks(staged: StagedFrames, refined: Refined) -> Tracks:
     """Observations of all windows that are part of the result, each once; frames are numbered by place."""
-    track, frame, xy = [], [], []
-    for number in range(len(refined.windows)):
+    parts: list[Tracks] = []
+    for number, window in enumerate(refined.windows):
         result = read_result(staged.folder, number)
-        if result.accepted[0]:
-            track.append(result.track[result.point])
-            frame.append(staged.window_places(refined.windows[number])[result.frame])
-            xy.append(result.xy)
-    rows = Tracks.sorted(np.concatenate(track), np.concatenate(frame), np.concatenate(xy))
-    new = np.ones(len(rows), np.bool_)
-    new[1:] = (np.diff(rows.track) != 0) | (np.diff(rows.frame) != 0)
-    return rows.select(new)
+        if not result.accepted[0]:
+            continue
+        places = staged.window_places(window)
+        rows = Tracks(result.track[result.point], places[result.frame], result.xy)
+        for before in parts:
+            if len(before) and before.frame.max() >= places[0]:
+                rows = rows.select(~np.isin(_observation(rows), _observation(before)))
+        parts.append(rows)
+    rows = _together(parts)
+    return Tracks.sorted(rows.track, rows.frame, rows.xy)
+
+
+def _observation(rows: Tracks) -> NDArray[np.int64]:
+    """(n,): one number for each pair of track and frame."""
+    return np.asarray(rows.track << 32 | rows.frame)
+
+
+def _together(parts: Sequence[Tracks]) -> Tracks:
+    return Tracks(
+        np.concatenate([part.track for part in parts]),
+        np.concatenate([part.frame for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+    )
+
+
+def _blocks(rays: Tracks) -> Iterator[Tracks]:
+    """Whole tracks, about _BLOCK observations at a time, one block at least."""
+    starts = np.append(np.flatnonzero(np.diff(rays.track, prepend=-1)), len(rays))
+    cuts = np.unique(starts[np.searchsorted(starts, np.arange(0, len(rays), _BLOCK))])
+    for begin, end in pairwise([*cuts, len(rays)] if len(rays) else [0, 0]):
+        yield Tracks(rays.track[begin:end], rays.frame[begin:end], rays.xy[begin:end])
