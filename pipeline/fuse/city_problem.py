@@ -1,4 +1,4 @@
-"""A city while it is solved: where its chunks are, which links are believed, and the solution of any part of it."""
+"""The state of a city while it is solved: poses of its chunks, accepted links, and solutions of parts of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_ro
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
-# Most steps of a solution: at new links, of drives beside held ones, of few chunks, of many.
+# Most Gauss-Newton steps: near new links; of some drives, with the others held; of a group in a small city; in a large.
 LOCALLY, _BESIDE, _WHOLLY_FEW, _WHOLLY_MANY = 2, 5, 15, 3
-_FINE, _CLOSE = 1e-6, 1e-4  # last step of a solution, radians and log scale: of few chunks, of many
-_FEW = 400  # chunks of a city of which nothing is solved by parts
+_FINE, _CLOSE = 1e-6, 1e-4  # radians and log scale of the last step: in a small city, in a large one
+_FEW = 400  # most chunks of a small city, in which groups are always solved as a whole
 
 
 class CityProblem:
-    """state: of all chunks, each group in the frame of its first drive; group (D,): of each drive, the number of its
-    first drive; accepted: links that are believed."""
+    """A city of D drives while it is solved. A group is a set of drives that accepted links hold together.
+
+    state: of all chunks, each group in the frame of its first drive; group (D,): for each drive, the number of the
+    first drive of its group; accepted: numbers of the accepted links. joints, links: of all drives; drive_of_node:
+    drive of each chunk, rising; ends (L, 2): the two drives of each link.
+    """
 
     def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
         self.state = State(state.scale.copy(), state.rotation.copy(), state.translation.copy())
@@ -34,10 +38,10 @@ class CityProblem:
         self._nodes = [np.arange(stop - some, stop) for some, stop in zip(self._chunks, stops, strict=True)]
         self.accepted: set[int] = set()
         self._accepted_at: dict[int, set[int]] = defaultdict(set)  # accepted links by drive
-        self._joint_of = drive_of_node[joints.first]  # rising: drives follow each other
-        self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # accepted links from drive to drive
-        self._settled = np.ones(len(self.group), np.int64)  # drives that a group had when it was solved as a whole
-        self._held: set[int] = set()  # groups that keep their place when they are joined
+        self._joint_of = drive_of_node[joints.first]  # the drive of each joint, rising
+        self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # number of accepted links from drive to drive
+        self._settled = np.ones(len(self.group), np.int64)  # drives in a group when it was last solved as a whole
+        self._held: set[int] = set()  # groups that do not move when another group is joined to them
 
     def nodes(self, *groups: int) -> Numbers:
         """Chunks of the groups."""
@@ -48,14 +52,15 @@ class CityProblem:
 
     @property
     def is_few(self) -> bool:
-        """Whether the city has so few chunks that nothing is done locally."""
+        """Whether the city has so few chunks that groups are always solved as a whole."""
         return len(self._drive_of_node) <= _FEW
 
     def members(self, group: int) -> set[int]:
+        """Drives of a group."""
         return {int(drive) for drive in np.nonzero(self.group == group)[0]}
 
     def accept(self, links: Iterable[int]) -> None:
-        """Believe links within a group from now on."""
+        """Accept links whose drives are in one group."""
         for link in set(links) - self.accepted:
             self.accepted.add(link)
             first, second = self._pairs[link]
@@ -65,7 +70,7 @@ class CityProblem:
             self._friends[second][first] += 1
 
     def discard(self, link: int) -> None:
-        """Believe a link no more."""
+        """Make an accepted link one that is not accepted."""
         self.accepted.discard(link)
         first, second = self._pairs[link]
         for one, other in ((first, second), (second, first)):
@@ -75,19 +80,20 @@ class CityProblem:
                 del self._friends[one][other]
 
     def links_between(self, first: int, second: int) -> int:
-        """Accepted links between two drives."""
+        """Number of accepted links between two drives."""
         return self._friends[first][second]
 
     def friends(self, drives: Iterable[int]) -> set[int]:
-        """Drives that accepted links lead to from these."""
+        """Drives that an accepted link connects with one of these."""
         return {friend for drive in drives for friend in self._friends[drive]}
 
     def ends(self, link: int) -> tuple[int, int]:
-        """The drives of a link."""
+        """The two drives of a link."""
         return self._pairs[link]
 
     def settle(self, group: int, joints: Joints | None = None) -> None:
-        """Solve a group with the links that it has accepted; joints: instead of its own, of the same chunks."""
+        """Solve a group with its accepted links. joints: used instead of those given at the beginning, for the same
+        chunks."""
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self.links_of(self.members(group)), joints)
         most, accuracy = (_WHOLLY_FEW, _FINE) if self.is_few else (_WHOLLY_MANY, _CLOSE)
@@ -100,8 +106,10 @@ class CityProblem:
         iterations: int = _BESIDE,
         positions: Positions | None = None,
     ) -> None:
-        """Solve these drives of one group with their links and what lies beyond held in its place; joints: as in
-        `settle`; positions: with the fixes of these drives, too."""
+        """Solve the drives `active` of one group with their accepted links; the chunks of other drives are held.
+
+        joints: as in `settle`; positions: if given, the fixes of these drives are used too.
+        """
         links = self.links_of(active, either=True)
         rows = self._links[np.array(links, np.int64)]
         mine = self._nodes_of(active)
@@ -112,9 +120,9 @@ class CityProblem:
         self._put(nodes, settled(state, own, rows, held=held, iterations=iterations, more=more))
 
     def onto_earth(self, group: int, joints: Joints, positions: Positions) -> str:
-        """Lay a group over its fixes and solve it with them; why not, in words, where it stays as it was.
+        """Align a group with its fixes and solve it with them. Returns "", or the reason why the group did not change.
 
-        The drives' slow errors are not unknowns: fixes of two minutes count as one instead.
+        The slowly varying errors of receivers are not unknowns. Instead, the fixes of two minutes count as one.
         """
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self.links_of(self.members(group)), joints)
@@ -139,8 +147,8 @@ class CityProblem:
     def deviations(
         self, group: int, joints: Joints, middles: Mapping[int, Frames], positions: Positions | None
     ) -> dict[int, float]:
-        """Of the place of a frame of each drive of a group (middles, by drive), city units: against the group's first
-        chunk, or with `positions` against the Earth. The largest axis'."""
+        """Standard deviation, along its largest axis, of the position of one frame of each drive of a group, in city
+        units: relative to the group's first chunk, or with `positions` on Earth. middles: that frame, by drive."""
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self.links_of(self.members(group)), joints)
         number = _Numbered(nodes)
@@ -158,12 +166,12 @@ class CityProblem:
         return answer
 
     def own_chi2(self, links: Sequence[int] | Numbers) -> Array:
-        """(m,): squared residuals of links in their own deviations."""
+        """Squared Mahalanobis distances (m,) of links by their own covariances."""
         rows = link_rows(self.state, self._links[np.asarray(links, np.int64)])
         return np.asarray(np.einsum("ni,nij,nj->n", rows.residual, rows.information, rows.residual))
 
     def links_of(self, drives: set[int], *, either: bool = False) -> list[int]:
-        """Accepted links between these drives; either: also those that lead from them to others."""
+        """Accepted links between these drives; either: also those from one of them to another drive."""
         found = {link for drive in drives for link in self._accepted_at[drive]}
         if either:
             return sorted(found)
@@ -172,7 +180,7 @@ class CityProblem:
     def _part(
         self, nodes: Numbers, links: Sequence[int], joints: Joints | None = None
     ) -> tuple[State, Joints, LinkRows]:
-        """The problem of `nodes` alone, counted anew."""
+        """State, joints and links of the chunks `nodes` alone, which are numbered from 0 there."""
         every = joints or self._joints
         drives = np.unique(self._drive_of_node[nodes])
         low, high = (np.searchsorted(self._joint_of, drives, side=side) for side in ("left", "right"))
@@ -195,7 +203,7 @@ class CityProblem:
 
 
 def _rows_of(positions: Positions | None, drives: Iterable[int], nodes: Numbers) -> Callable[[State], Sequence[Rows]]:
-    """What the fixes of some drives add to the equations of `nodes`."""
+    """A function that gives the rows of the fixes of some drives for the equations of the chunks `nodes`."""
     which = None if positions is None else np.isin(positions.drive, list(drives))
     if positions is None or which is None or not which.any():
         return lambda state: ()
@@ -205,7 +213,7 @@ def _rows_of(positions: Positions | None, drives: Iterable[int], nodes: Numbers)
 
 
 class _Numbered:
-    """Places of chunks among `nodes`, which rise."""
+    """Numbers of chunks -> their indices in `nodes`, which is sorted."""
 
     def __init__(self, nodes: Numbers) -> None:
         self._nodes = nodes
@@ -215,10 +223,12 @@ class _Numbered:
 
 
 def taken(state: State, nodes: Numbers) -> State:
+    """The state of the chunks `nodes`."""
     return State(state.scale[nodes], state.rotation[nodes], state.translation[nodes])
 
 
 def moved(state: State, by: Sim3, nodes: Numbers) -> State:
+    """The state with the chunks `nodes` transformed by `by`."""
     scale, rotation, translation = state.scale.copy(), state.rotation.copy(), state.translation.copy()
     scale[nodes] *= by.scale
     rotation[nodes] = by.rotation @ rotation[nodes]

@@ -21,15 +21,16 @@ from pipeline.fuse.solve import City
 from pipeline.publish.files import publish_file
 from pipeline.publish.poses import quaternion_from_rotation
 
-# Of a whitened descriptor; fewer where they are so many that all pairs take minutes.
+# Components of a whitened descriptor; fewer where there are so many descriptors that comparing all pairs takes minutes.
 _COMPONENTS, _COMPONENTS_OF_MANY, _MANY = 96, 64, 100_000
 
 
 def place_rows(
     drives: Sequence[FusibleDrive],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], set[int]]:
-    """Unit descriptors (M, K) whitened by the statistics of all, drive (M,) and place in its arrays (M,) of each, and
-    the numbers of drives that have none (or of another kind than most)."""
+    """Place descriptors of all drives: (M, K), whitened over all of them, of unit length; the drive (M,) of each; the
+    index of its frame (M,) in the drive's arrays; and the drives without descriptors, or with those of another length
+    than the first drive's."""
     rows: list[NDArray[np.float32]] = []
     of: list[NDArray[np.int64]] = []
     frame: list[NDArray[np.int64]] = []
@@ -56,7 +57,7 @@ def place_rows(
 def tables_of(
     drives: Sequence[FusibleDrive], verified: Sequence[Verified], city: City, placements: Sequence[Placement]
 ) -> Mapping[str, pa.Table]:
-    """drives, poses and links of a version."""
+    """The tables drives, poses and links of a version, by name."""
     return {
         "drives": _drives(drives, verified, city, placements),
         "poses": _poses(placements),
@@ -65,7 +66,7 @@ def tables_of(
 
 
 def write_table(output: str, version: str, name: str, table: pa.Table, scratch: Path) -> CityFile:
-    """Write a table of a version. Raises StorageError."""
+    """Write a table of a version as Parquet; scratch: a local folder. Raises StorageError."""
     local, path = scratch / f"{name}.parquet", f"{version}/{name}.parquet"
     pq.write_table(table, local, compression="zstd", write_page_checksum=True)
     written = publish_file(local, storage.join(city_uri(output), *path.split("/")), path, rows=table.num_rows)
@@ -112,7 +113,7 @@ def _evidence(links: int, fixes: int, on_earth: bool) -> str:
     parts = [f"{links} link{'s' if links != 1 else ''}"] if links else []
     if on_earth and fixes:
         parts.append(f"{fixes} positions")
-    return " and ".join(parts) if parts else "nothing: it stands alone"
+    return " and ".join(parts) if parts else "nothing: no link and no position connects it with the others"
 
 
 def _pose_columns(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Which of some links can be true together with each other and with what is known already."""
+"""Greedy joint compatibility: which of some links can be true together and with the present solution."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from pipeline.fuse.city_equations import Rows
 from pipeline.fuse.drive_nodes import Array
 
 CONFIDENCE = 0.99999
-"""A link is rejected when its residual is less likely than one minus this, were it true."""
+"""A true link is rejected with a probability of one minus this."""
 BOUND = chi_squared_quantile(CONFIDENCE, 7)
-_NONLINEAR = 0.02  # share of a shift that a linear model misses
+"""Largest squared Mahalanobis distance of an accepted link."""
+_NONLINEAR = 0.02  # error of the linearised residual, as a share of its translation
 
 
 def compatible(rows: Rows, covariance: Array, begin: int | None = None) -> tuple[NDArray[np.bool_], Array]:
-    """The rows that can be true together, the least surprising first, and the chi2 (m,) each had before any was taken.
+    """Which rows (m,) can be true together, and the chi2 (m,) of each before any was accepted.
 
-    Each that is taken updates what is expected of the others (a Kalman update), so that after a few true ones a wrong
-    one stands out. begin: believed already, so that it is not asked.
+    The row with the least squared Mahalanobis distance is accepted first. Each accepted row updates residuals and
+    covariances of the others (a Kalman update), so that after a few true rows a wrong one exceeds the bound (joint
+    compatibility, Neira and Tardos 2001).
+
+    Args:
+        rows: m linearised residuals.
+        covariance: (7m, 7m) of the residuals, from the uncertainty of the solution.
+        begin: a row that is already part of the solution and is not tested.
     """
     number = len(rows.residual)
     residual, covariance = rows.residual.copy().ravel(), covariance.copy()

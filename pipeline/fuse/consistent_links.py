@@ -1,8 +1,8 @@
-"""Which links can be true together, and where that puts the drives.
+"""Joins drives into groups by sets of links that can be true together.
 
-Drives begin apart. Two groups of drives are joined by the largest set of links between them that agree with each other
-and with what holds the drives together; the pair whose set leads its next rival by most comes first. So links that
-agree by chance meet more and more true ones before they are asked.
+At first each drive is a group. Two groups are joined by the largest set of links between them that agree with each
+other and with the joints inside the groups. The pair of groups whose set exceeds its largest rival by most is joined
+first. So when links that agree only by chance are tested, many true links are already part of the solution.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pipeline.fuse.city_problem import LOCALLY, CityProblem, moved, taken
 from pipeline.fuse.compatible_links import compatible
 from pipeline.fuse.drive_nodes import Array, Frames, State
 
-# In a larger city: links asked about at once, share of them that needs no rival, lead that needs none.
+# In a large city: links of two groups that are tested together; the share of them, and the lead, that make a set clear.
 _AT_ONCE, _CLEAR, _LEADS = 16, 0.6, 3
-_SMALL = 80  # chunks of a group of a larger city that always take part all together
+_SMALL = 80  # most chunks of a group, in a large city, that is always used as a whole
 
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """What speaks for joining two groups: links that agree, lead over the next set that disagrees, the link whose move
-    they agree with."""
+    """Evidence for joining two groups. links: that agree; lead: their number minus that of the largest set that
+    disagrees; surprise: their summed chi2; tried: the link that moves one group to the other; asked: links tested."""
 
     links: tuple[int, ...]
     lead: int
@@ -40,26 +40,26 @@ class Support:
 
     @property
     def is_clear(self) -> bool:
-        """Whether no other pair has to be looked at before these are joined."""
+        """Whether the two groups can be joined without comparison with other pairs."""
         return self.lead >= _LEADS and len(self.links) >= _CLEAR * self.asked
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """The smaller, the sooner the groups are joined."""
+        """Pairs of groups with a smaller rank are joined first."""
         return -self.lead, -len(self.links), self.surprise
 
 
 class Grouping(CityProblem):
-    """Groups of drives that grow: `run` joins all that links can join.
+    """Groups of drives: `run` joins groups as far as links connect them.
 
-    In a city of more than 400 chunks only those drives of a group take part in judging a link that lie on the way
-    between those that are asked about: more could only make what is expected of a link narrower. There a group is
-    solved at its new links, with the drives beyond held, and as a whole when it has grown by the half.
+    In a city of more than 400 chunks a link is tested with only those drives of a group that lie on the shortest paths
+    between the drives of the tested links. More drives would only make the expected covariance smaller. There a group
+    is solved near its new links, with the other drives held, and as a whole each time it has grown by half.
     """
 
     def resume(self, states: Mapping[int, State], accepted: Iterable[int], held: Iterable[int]) -> None:
-        """Begin where an earlier solution ended. states: of the chunks of drives, by drive; accepted: links between
-        them; held: drives whose groups keep their place when others are joined to them."""
+        """Begin with an earlier solution. states: of the chunks of drives, by drive; accepted: links between them;
+        held: drives whose groups do not move when others are joined to them."""
         for drive, state in states.items():
             self._put(self._nodes[drive], state)
         self.accept(accepted)
@@ -78,13 +78,13 @@ class Grouping(CityProblem):
         self._held = {int(self.group[drive]) for drive in held}
 
     def run(self) -> None:
-        """Join groups until no link leads from one to another."""
+        """Join groups until no link connects two of them."""
         between: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, (first, second) in enumerate(self.group[self._ends].tolist()):
             if first != second:
                 between[first][second].append(number)
                 between[second][first].append(number)
-        known: dict[tuple[int, int], tuple[int, Support | None]] = {}  # None: not weighed with the links there are now
+        known: dict[tuple[int, int], tuple[int, Support | None]] = {}  # None: not tested since the links changed
         queue: list[tuple[tuple[float, float, float], int, int, int]] = []
         stamps = count()
 
@@ -104,7 +104,7 @@ class Grouping(CityProblem):
             newest, support = known.get((a, b), (None, None))
             if newest != stamp:
                 continue
-            if support is None:  # could be first at best: now it is asked whether it is
+            if support is None:  # its rank was the best possible one; the test gives the true rank
                 support = self._support(a, b, sorted(between[a][b]))
                 if self.is_few or not support.is_clear:
                     put(a, b, support)
@@ -119,7 +119,7 @@ class Grouping(CityProblem):
                 both = c in between[a]
                 between[a][c] += links
                 between[c][a] = between[a][c]
-                put(a, c, None if both else old)  # only links to b: nothing new speaks for or against them
+                put(a, c, None if both else old)  # c had links with b only: their support has not changed
             if self.is_few:
                 for c in list(between[a]):
                     put(a, c, None)
@@ -143,11 +143,11 @@ class Grouping(CityProblem):
         self.settle_near({drive for link in support.links for drive in self._pairs[link]}, iterations=LOCALLY)
 
     def is_small(self, group: int) -> bool:
-        """Whether all of a group takes part when its links are judged."""
+        """Whether all drives of a group are used when its links are tested."""
         return self.is_few or int(self._chunks[self.group == group].sum()) <= _SMALL
 
     def holds_without(self, link: int) -> bool:
-        """Whether the drives of an accepted link stay joined without it."""
+        """Whether the two drives of an accepted link are still connected without it."""
         first, second = self._pairs[link]
         if self._friends[first][second] > 1:
             return True
@@ -161,7 +161,8 @@ class Grouping(CityProblem):
         return second in seen
 
     def _asked(self, group: int, links: Sequence[int]) -> set[int]:
-        """Drives of a group that take part in judging links: all of few, else those on the way between their ends."""
+        """Drives of a group with which links are tested: all drives of a small group, else those on the shortest paths
+        between the ends of the links."""
         members = self.members(group)
         if self.is_small(group):
             return members
@@ -214,7 +215,7 @@ class Grouping(CityProblem):
 
     @staticmethod
     def _move(state: State, rows: LinkRows, number: int, *, swapped: bool) -> Sim3:
-        """What brings group b to where the link wants it; swapped: the link's first frame is b's."""
+        """The transform that moves group b so that the link is true; swapped: the link's first frame is in b."""
         one = rows[np.array([number])]
         first, second = _sim3(one.first, state), _sim3(one.second, state)
         link = Sim3(float(np.exp(one.log_scale[0])), one.rotation[0], one.translation[0])
@@ -223,8 +224,8 @@ class Grouping(CityProblem):
         return first @ link.inverse() @ second.inverse()
 
     def weighed(self, group: int, links: Sequence[int]) -> tuple[Array, NDArray[np.bool_]]:
-        """Of links within a group that are not accepted: chi2 (m,) against the solution, and those that fit together
-        with it."""
+        """For links within a group that are not accepted: their chi2 (m,) relative to the solution, and which of them
+        (m,) can be true together with it."""
         drives = self._asked(group, links)
         nodes, inside = self._nodes_of(drives), self.links_of(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
@@ -236,6 +237,6 @@ class Grouping(CityProblem):
 
 
 def _sim3(frames: Frames, state: State) -> Sim3:
-    """city_from_camera of the one frame, from units of its drive."""
+    """city_from_camera of a single frame, from units of its drive."""
     rotation, position, log_scale = frames.place(state)
     return Sim3(float(np.exp(log_scale[0])), rotation[0], position[0])

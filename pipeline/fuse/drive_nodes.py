@@ -1,4 +1,4 @@
-"""Drives as a graph: a Sim(3) a chunk, what holds the chunks of a drive together, and where frames are between them."""
+"""Drives as a graph: a Sim(3) for each chunk, joints between the chunks of a drive, and frames between two chunks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pipeline.backend.sim3 import cross_matrix, rotation_exp, rotation_log
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-# Deviations of a drive's own loop (a result does not keep what was measured): radians, share of a chunk's way, log.
+# Deviations of a drive's own loop: radians, share of the distance between chunks, log scale. A published result does
+# not contain the measured covariance.
 _LOOP_TURN, _LOOP_PLACE, _LOOP_SCALE = 0.004, 0.02, 0.02
-# An overlap's covariance of the turn takes both chunks' drift as known: measured turns between chunks are off by two to
-# three times as much (KITTI 00 in five parts, 0.46 against 0.16 mrad).
+# The covariance of an overlap's rotation does not contain the drift inside the two chunks. Measured rotations between
+# chunks have two to three times its deviation (KITTI 00 in five parts: 0.46 instead of 0.16 mrad).
 _DRIFT_KNOWN = 2.0
-_LEAST_WAY = 1e-9  # a standing chunk's way, world units
+_LEAST_WAY = 1e-9  # least distance between chunks in world units, while a car stands
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +35,12 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Joints:
-    """Measured transforms between chunks: first_from_second is (scale, rotation, translation in units of the first
-    chunk's drive); unit (m,): the first chunk's scale in its drive; information (m, 7, 7) of turn, shift, log scale."""
+    """m measured transforms between two chunks of a drive.
+
+    first, second (m,): numbers of the chunks; first_from_second as rotation (m, 3, 3), translation (m, 3) in units of
+    the drive, log_scale (m,); unit (m,): the first chunk's scale in its drive; information (m, 7, 7) of rotation,
+    translation, log scale.
+    """
 
     first: Numbers
     second: Numbers
@@ -46,21 +51,23 @@ class Joints:
     information: Array
 
     def numbered_from(self, offset: int) -> Joints:
-        """The same of chunks whose first has another number."""
+        """The same joints with `offset` added to the numbers of the chunks."""
         return replace(self, first=self.first + offset, second=self.second + offset)
 
     @staticmethod
     def joined(parts: Sequence[Joints]) -> Joints:
-        """All of them in one."""
+        """All parts in one."""
         names = ("first", "second", "rotation", "translation", "log_scale", "unit", "information")
         return Joints(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Frames between two chunks: node (n, 2), share (n, 2) of each in the frame's place; own_rotation (n, 2, 3, 3) and
-    own_position (n, 2, 3): the camera in either chunk's gauge; log_unit (n, 2): log of the chunk's scale in its
-    drive."""
+    """n frames, each between two chunks, whose poses are interpolated.
+
+    node (n, 2): the two chunks; share (n, 2): their weights; own_rotation (n, 2, 3, 3), own_position (n, 2, 3): the
+    camera's pose in each chunk; log_unit (n, 2): log of each chunk's scale in its drive.
+    """
 
     node: Numbers
     share: Array
@@ -78,7 +85,8 @@ class Frames:
         )
 
     def place(self, state: State) -> tuple[Array, Array, Array]:
-        """Rotation (n, 3, 3), position (n, 3), log of city units a unit of the drive (n,)."""
+        """Rotations (n, 3, 3) and positions (n, 3) of the frames in the city, and the log (n,) of city units per unit
+        of the drive."""
         rotation = state.rotation[self.node] @ self.own_rotation
         turn = rotation_log(rotation[:, 0].transpose(0, 2, 1) @ rotation[:, 1])
         mean = rotation[:, 0] @ rotation_exp(turn * self.share[:, 1, None])
@@ -87,13 +95,13 @@ class Frames:
         return mean, position.sum(1), log_scale.sum(1)
 
     def arm(self, state: State) -> Array:
-        """(n, 2, 3): from each chunk's origin to the frame, city units."""
+        """Vectors (n, 2, 3) from each chunk's origin to the frame, in city units and axes."""
         turned = np.einsum("nkij,nkj->nki", state.rotation[self.node], self.own_position)
         return np.asarray(state.scale[self.node][:, :, None] * turned)
 
 
 def own_state(drive: JoinResult) -> State:
-    """The drive's chunks in the drive's own frame."""
+    """The state of a drive's chunks in the drive's own frame."""
     chunks = drive.world_from_chunk
     return State(
         np.array([c.scale for c in chunks]),
@@ -103,10 +111,10 @@ def own_state(drive: JoinResult) -> State:
 
 
 def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) -> Joints:
-    """What holds the drive's chunks together: its overlaps, with what they cannot show, and its own accepted loops.
+    """The joints of a drive's chunks: its overlaps and its own accepted loops.
 
-    Both are taken as they were solved: alone the drive stays as it is. looseness: factor of the deviations of what
-    overlaps cannot show.
+    The joints are taken from the drive's solution, so that without links the drive does not change. looseness: factor
+    of the deviations config.unseen_*, which cover the errors that an overlap cannot show.
     """
     state = own_state(drive)
     edges = np.array([(edge.first, edge.second) for edge in drive.edges], np.int64).reshape(-1, 2)
@@ -126,7 +134,7 @@ def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) 
 
 
 def _as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
-    """Joints between chunks as they stand."""
+    """Joints whose measured transforms are those of the state."""
     back = state.rotation[first].transpose(0, 2, 1)
     return Joints(
         first,
@@ -140,10 +148,11 @@ def _as_solved(state: State, first: Numbers, second: Numbers, information: Array
 
 
 def _edge_covariances(given: Array, pairs: Numbers, state: State, config: BackendConfig, looseness: float) -> Array:
-    """(m, 7, 7) of turn (the second's axes), shift (the first's axes, world units) and log scale of joints `pairs`
-    (m, 2), of what their overlaps measured: given (m, 7, 7) in the order of an Edge, NaN or inf where that was nothing.
+    """Covariances (m, 7, 7) of joints between the chunks `pairs` (m, 2): rotation (in the second chunk's axes),
+    translation (in the first chunk's axes, world units), log scale.
 
-    To what an overlap measured comes what two chunks that see the same frames cannot show (BackendConfig.unseen_*).
+    given (m, 7, 7): covariances that the overlaps measured, in the order of an Edge; NaN or inf where nothing was
+    measured. BackendConfig.unseen_* is added, for errors that two chunks with the same frames have in common.
     """
     order = [1, 2, 3, 4, 5, 6, 0]
     given = given[:, order][:, :, order]
@@ -155,7 +164,7 @@ def _edge_covariances(given: Array, pairs: Numbers, state: State, config: Backen
     turned = np.tile(np.eye(7), (len(pairs), 1, 1))
     turned[:, 3:6, 3:6] = state.rotation[first].transpose(0, 2, 1)
     way = np.maximum(np.linalg.norm(state.translation[second] - state.translation[first], axis=1), _LEAST_WAY)
-    deviation = np.empty((2, len(pairs), 7))  # what is unseen, and of what was not measured at all
+    deviation = np.empty((2, len(pairs), 7))  # 0: of errors that an overlap cannot show; 1: where nothing was measured
     deviation[0, :, :3], deviation[0, :, 3:6] = config.unseen_turn, config.unseen_place * way[:, None]
     deviation[0, :, 6] = config.unseen_scale if config.scale else 1e-6
     deviation[1, :, :3], deviation[1, :, 3:6], deviation[1, :, 6] = np.pi, 10 * way[:, None], 1.0
@@ -165,9 +174,12 @@ def _edge_covariances(given: Array, pairs: Numbers, state: State, config: Backen
 
 
 def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, Joints]:
-    """A drive of which only every so many-th chunk (and the last) is an unknown, for cities whose chunks are too many
-    to be solved at once: what lies between is placed between them as the drive has it. joints: of the drive alone,
-    numbered from 0; those that follow each other are chained, with their covariances carried to their common end."""
+    """A drive with fewer chunks as unknowns, for cities that have too many chunks to be solved at once.
+
+    Only every `every`-th chunk and the last one stay; frames between them are interpolated as the drive has them.
+    joints: of the drive alone, numbered from 0. Consecutive joints are chained, and their covariances are propagated to
+    the end of the chain.
+    """
     state = own_state(drive)
     count = len(state.scale)
     kept = np.unique(np.append(np.arange(0, count, every), count - 1))
@@ -177,7 +189,7 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
         chunk_frames=tuple(drive.chunk_frames[n] for n in kept),
     )
     chain = joints.second == joints.first + 1
-    # the kept chunk that a link of the chain leads to
+    # Index in `kept` of the next kept chunk after each joint of the chain.
     end_of = np.searchsorted(kept, joints.first[chain], side="right")
     ends, number = np.unique(end_of, return_inverse=True)
     chained = np.zeros((len(ends), 7, 7))
@@ -190,7 +202,7 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
 
 
 def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Numbers, start: Numbers) -> Array:
-    """(m, 7, 7): covariances of joints of a chain, as errors of the joint from chunk `start` to chunk `end` (m,)."""
+    """Covariances (m, 7, 7) of the joints of a chain, propagated to the joint from chunk `start` (m,) to `end` (m,)."""
     first, second = joints.first[chain], joints.second[chain]
     arm = state.translation[end] - state.translation[second]
     back = state.rotation[start].transpose(0, 2, 1)
@@ -205,8 +217,11 @@ def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Number
 
 
 def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Frames:
-    """Every frame of the drive between the reference frames of two chunks; place (m,): instead of all frames these,
-    places in the drive's arrays, between two of them where they are no whole numbers."""
+    """The frames of a drive, each between the middle frames of two chunks.
+
+    offset: number of the drive's first chunk; place (m,): only these frames, as indices of the drive's arrays, with
+    fractions between two frames; None: all frames.
+    """
     state = own_state(drive)
     pose, number = np.asarray(drive.world_from_camera, np.float64), drive.frame_index.astype(np.float64)
     if place is not None:
@@ -229,7 +244,7 @@ def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Fra
 
 
 def _between(pose: Array, place: Array) -> Array:
-    """Poses (m, 4, 4) at places (m,) among poses (n, 4, 4), straight on between two."""
+    """Poses (m, 4, 4) interpolated at indices `place` (m,), which may have fractions, among poses (n, 4, 4)."""
     low = np.clip(np.floor(place).astype(np.int64), 0, len(pose) - 1)
     high, share = np.minimum(low + 1, len(pose) - 1), place - low
     answer = pose[low].copy()

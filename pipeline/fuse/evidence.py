@@ -1,7 +1,7 @@
-"""What became of every pair of frames that was compared, kept in `<output>/_city/evidence/`.
+"""The verdict on every pair of frames that was compared, kept in `<output>/_city/evidence/`.
 
-A run that died goes on where it was, and a run for one more drive compares that one alone. A row names both results
-(a drive that is done again has another), so that it never speaks of others.
+With it a run continues where an earlier one died, and a run with one more drive compares only that drive. A row has the
+keys of both drives' results. A drive that is reconstructed again has a new key, so old rows are not used for it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from pipeline.publish.poses import quaternion_from_rotation, rotation_from_quate
 from pipeline.publish.table_checks import UNREADABLE, open_parquet
 
 FOLDER = "evidence"
-_KEEP_EVERY_S = 10.0
-_NUMBERS = 8 + 49  # scale, quaternion, shift; covariance
+_KEEP_EVERY_S = 10.0  # seconds between two writes
+_NUMBERS = 8 + 49  # scale, quaternion, translation; covariance
 _ROWS = pa.schema(
     [
         ("verifier", pa.int32()),
@@ -49,8 +49,9 @@ _Key = tuple[str, int, str, int]
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """A candidate and what became of it: a link, or why not; matches: features that agree; lasting: whether it would
-    be so again, however often the two frames were compared (a frame that could not be read might be, next time)."""
+    """The verdict on a candidate. link: None where the frames do not show the same place; matches: number of features
+    that agree; reason: in words; lasting: whether another comparison would give the same verdict (it might not if a
+    frame could not be read)."""
 
     candidate: Candidate
     link: Link | None
@@ -60,10 +61,10 @@ class Verified:
 
 
 class Evidence:
-    """Verdicts of earlier runs by drive and frame, and those of this one, written every few seconds by `keep`."""
+    """Verdicts of earlier runs and of this one. `keep` writes new ones every few seconds."""
 
     def __init__(self, output: str, drives: Sequence[FusibleDrive]) -> None:
-        """Read what is there. A file that cannot be read is none: its pairs are compared again. Raises StorageError."""
+        """Read the stored verdicts. A damaged file is ignored: its pairs are compared again. Raises StorageError."""
         self._folder, self._drives = storage.join(city_uri(output), FOLDER), drives
         self._known: dict[_Key, dict[str, object]] = {}
         self._new: list[dict[str, object]] = []
@@ -81,7 +82,7 @@ class Evidence:
                             self._known[_key(row)] = row
 
     def known(self, one: Candidate) -> Verified | None:
-        """What became of a candidate in an earlier run."""
+        """The verdict of an earlier run on a candidate, None without one."""
         row = self._known.get(_key(self._ends(one)))
         if row is None:
             return None
@@ -96,7 +97,7 @@ class Evidence:
         return Verified(one, link, int(row["matches"]), str(row["reason"]))  # type: ignore[call-overload]
 
     def keep(self, one: Verified) -> None:
-        """Keep a verdict that lasts. Now and then it writes those that wait; raises StorageError."""
+        """Keep a lasting verdict. Every ten seconds the kept ones are written. Raises StorageError."""
         if not one.lasting:
             return
         numbers = None
@@ -111,7 +112,7 @@ class Evidence:
             self.write()
 
     def write(self) -> None:
-        """Write the verdicts that wait, as a file of their own."""
+        """Write the verdicts that are not yet written, as a new file. Raises StorageError."""
         self._written = time.monotonic()
         if self._new:
             self._parts.append(self._write(self._new))
@@ -119,7 +120,8 @@ class Evidence:
             self._new = []
 
     def tidy(self) -> None:
-        """All in one file, without rows of results that were replaced. Nothing is lost where it fails in the middle."""
+        """Write all verdicts as one file, without rows of results that were replaced. The old files are removed after
+        that, so that a failure loses nothing. Raises StorageError."""
         current = {drive.drive_id: drive.key for drive in self._drives}
         rows = [
             row
@@ -132,7 +134,7 @@ class Evidence:
         old = self._parts
         if len(old) + bool(self._new) > 1 or len(rows) < len(self._known):
             self._parts, self._new = [self._write(rows)] if rows else [], []
-            with contextlib.suppress(StorageError):  # two files that say the same do no harm
+            with contextlib.suppress(StorageError):  # old files that stay are harmless
                 storage.remove_below(self._folder, old)
         else:
             self.write()

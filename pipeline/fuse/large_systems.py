@@ -1,9 +1,9 @@
-"""Normal equations of a whole city, solved by areas: a factorisation of so many chunks at once fills up.
+"""Normal equations of a whole city, solved by areas, because the factor of so large a matrix has too many entries.
 
-Chunks that lie together are an area. Areas are factorised alone, with what lies beyond their borders held; then small
-cells of chunks are factorised together as bodies that do not bend. The sum of the answers is the preconditioner of
-conjugate gradients (two-level additive Schwarz; Toselli and Widlund 2005, chapter 3), so that the solution is the same
-as if all chunks had been factorised together.
+Chunks that are near each other form an area. Each area is factorised alone, with the chunks outside held. In addition,
+small cells of chunks are treated as rigid bodies, and the equations of all bodies are factorised together. The sum of
+both solutions is the preconditioner of conjugate gradients (two-level additive Schwarz; Toselli and Widlund 2005,
+chapter 3). The result is the solution of the whole system, up to the tolerance of the iteration.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pipeline.backend.normal_equations import factorised
 from pipeline.backend.sim3 import cross_matrix
 from pipeline.fuse.drive_nodes import Array, Numbers
 
-_AREA, _CELL = 120, 14  # chunks at most
-_ACCURACY = 1e-4  # of a step, relative: the next Gauss-Newton step takes what is left
-_MOST = 300  # iterations
+_AREA, _CELL = 120, 14  # most chunks of an area and of a cell
+_ACCURACY = 1e-4  # relative residual of a step; the next Gauss-Newton step corrects the rest
+_MOST = 300  # most iterations
 _THREADS = 2
 
 
 class Areas:
-    """The preconditioner of a matrix (7 n, 7 n), symmetric positive definite, of n chunks at `place` (n, 3), whose
-    unknowns are those of CityEquations. It serves for matrices that differ little from it, too."""
+    """Preconditioner of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3), with the
+    unknowns of CityEquations. It can also be used for matrices that differ little from it."""
 
     def __init__(self, matrix: scipy.sparse.csc_matrix, place: Array) -> None:
         count, rows = len(place), matrix.tocsr()
@@ -45,7 +45,7 @@ class Areas:
         self._together = factorised((self._bodies.T @ matrix @ self._bodies).tocsc())
 
     def solve(self, matrix: scipy.sparse.csc_matrix, right: Array) -> Array:
-        """The solution (7 n,)."""
+        """The solution (7 n,) of matrix @ solution = right (7 n,)."""
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
 
             def answer(areas: Sequence[_Area], residual: Array) -> Array:
@@ -71,7 +71,8 @@ class Areas:
 
 
 class _Area:
-    """Chunks of an area and those that hang on them: unknowns (m,) and their factor."""
+    """The chunks of an area and those that share an equation with them: indices of their unknowns (m,), and the factor
+    of their equations."""
 
     def __init__(self, matrix: scipy.sparse.csr_matrix, near: scipy.sparse.csr_matrix, area: Numbers) -> None:
         chunks = np.unique(near[area].indices)
@@ -80,7 +81,7 @@ class _Area:
 
 
 def _parts(chunks: Numbers, place: Array, most: int) -> list[Numbers]:
-    """Chunks in parts of at most `most` that lie together: halved along their longer side, again and again."""
+    """Chunks in parts of at most `most` neighbours: halved along their longest axis until parts are small enough."""
     if len(chunks) <= most:
         return [chunks]
     mine = place[chunks]
@@ -91,7 +92,8 @@ def _parts(chunks: Numbers, place: Array, most: int) -> list[Numbers]:
 
 
 def _rigid(body: Numbers, place: Array) -> scipy.sparse.csr_matrix:
-    """(7 n, 7 bodies): how chunks move with a turn, a shift and a log scale of their body about its middle."""
+    """Matrix (7 n, 7 bodies) from steps of bodies (rotation and log scale about the body's mean place, translation) to
+    steps of their chunks. body (n,): the body of each chunk."""
     count, bodies = len(body), int(body.max()) + 1
     number = np.bincount(body)
     middle = np.stack([np.bincount(body, place[:, axis]) / number for axis in range(3)], 1)

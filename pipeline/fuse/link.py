@@ -1,4 +1,4 @@
-"""A claim that two drives saw one place, and what became of it."""
+"""Links: measured relative poses between frames of two drives that saw the same place."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Link:
-    """Where a frame of one drive stands beside a frame of another.
+    """A relative pose between a frame of one drive and a frame of another drive.
 
-    first, second: numbers of the drives, not the same; first_frame, second_frame: places in the drives' arrays (not
-    frame numbers); second_from_first: from the first frame's camera, in its drive's units, to the second frame's
-    camera, in its drive's; covariance (7, 7): of turn (radians, about the second camera's axes), shift and log scale,
-    in the second's units.
+    first, second: numbers of two different drives; first_frame, second_frame: indices of the drives' arrays (not frame
+    numbers); second_from_first: from the first frame's camera, in units of its drive, to the second frame's camera, in
+    units of its drive; covariance (7, 7): of rotation (radians), translation (both in the second camera's axes; units
+    of the second drive) and log scale.
 
-    Raises ValueError for a drive linked to itself, numbers below zero, a covariance that is none.
+    Raises ValueError for a drive that is linked to itself, negative numbers, or an invalid covariance.
     """
 
     first: int
@@ -38,17 +38,18 @@ class Link:
             raise ValueError(f"numbers of drives and frames start at 0, got {self}")
         covariance = np.array(self.covariance, np.float64)
         if covariance.shape != (7, 7) or not np.isfinite(covariance).all():
-            raise ValueError(f"a link's covariance is (7, 7) and finite, got shape {covariance.shape}")
+            raise ValueError(f"a link's covariance must be (7, 7) and finite, got shape {covariance.shape}")
         size = float(np.abs(covariance).max())
         if np.abs(covariance - covariance.T).max() > 1e-9 * size or not np.linalg.eigvalsh(covariance)[0] > 0:
-            raise ValueError("a link's covariance is symmetric and positive definite, this one is not")
+            raise ValueError("a link's covariance must be symmetric and positive definite, this one is not")
         covariance.flags.writeable = False
         object.__setattr__(self, "covariance", covariance)
 
 
 @dataclass(frozen=True)
 class LinkVerdict:
-    """accepted; chi2: squared residual in its deviations (7 degrees of freedom); reason in words."""
+    """The verdict on a link. accepted: whether it is part of the solution; chi2: squared Mahalanobis distance (7
+    degrees of freedom); reason: in words."""
 
     accepted: bool
     chi2: float

@@ -1,4 +1,4 @@
-"""Writes a version of a city: the tiles that changed, what changed in them, the tables, and the manifest last."""
+"""Writes a version of a city: tiles whose drives changed, changed objects, tables, and the manifest last."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ from pipeline.publish.exports.earth import Earth
 from pipeline.publish.manifest import now
 
 EARTH = "earth"
-_MOST_PICTURES = 200  # of a version, of the largest objects
+_MOST_PICTURES = 200  # of a version; the largest objects have them
 
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """frames: of the city, by name; placements: where each drive stands; fresh: drives whose points have to be written
-    anew: they are new, were done again, or moved."""
+    """Poses of the drives in a new version. frames: coordinate frames of the city, by name; placements: of each drive;
+    fresh: names of drives whose points must be written again, because they are new, were reconstructed again, or
+    moved."""
 
     frames: Mapping[str, FrameOf]
     placements: Sequence[Placement]
@@ -56,7 +57,8 @@ class Standing:
 def placed(
     drives: Sequence[FusibleDrive], city: City, config: FuseConfig, before: CityManifest | None, output: str
 ) -> Standing:
-    """Frames of the city and where each drive stands; as before where that differs by less than can be seen."""
+    """Coordinate frames of the city and the placement of each drive. A drive that moved by less than config.tolerance
+    keeps its placement of the version `before`. Raises DriveError, StorageError if that version cannot be read."""
     frames: dict[str, FrameOf] = {}
     placements, fresh = [], set()
     known = {} if before is None else {frame.name: frame for frame in before.frames}
@@ -102,9 +104,11 @@ def write_version(
     guard: Guard,
     reporter: Reporter,
 ) -> tuple[CityManifest, int]:
-    """Write what changed since `before` and the manifest; returns it and the number of tiles that were written.
+    """Write what differs from the version `before`, and the manifest. Returns it and the number of tiles written.
 
-    newest: the last version, which stays for its readers; before is None where it is of an older schema.
+    before: the last version, or None if there is none or its schema is older; newest: the last version, which stays
+    readable; guard: raises if the lease is lost. Raises DriveError (damaged points of a drive), LeaseLostError,
+    StorageError.
     """
     version = next_version(output)
     names = {drive.drive_id for drive in drives}
@@ -161,7 +165,8 @@ def _change(
     guard: Guard,
     reporter: Reporter,
 ) -> tuple[Changed, list[CityFile]]:
-    """What changed in all tiles: of those that were written anew, the others as they were known; and pictures."""
+    """Changed objects of all tiles, and files of their pictures. Tiles in `wanted` are compared again; objects of the
+    others are those of the version `before`."""
     if not config.change:
         return Changed.joined([]), []
     parts: list[Changed] = []
@@ -187,7 +192,7 @@ def _change(
 def _drawn(
     output: str, version: str, new: Changed, pictures: ChangePictures, guard: Guard
 ) -> tuple[Changed, list[CityFile]]:
-    """Objects with their pictures, the largest first."""
+    """The objects with the paths of their pictures, which are written for the largest ones; and these files."""
     rows = new.objects.to_pylist()
     owner = np.array(new.points["object"].to_pylist(), dtype=object)
     xyz = np.stack([new.points[axis].to_numpy() for axis in "xyz"], -1)
@@ -211,7 +216,7 @@ def _each(name: str, total: int, unit: str, guard: Guard, reporter: Reporter) ->
 
 
 def _earth(drives: Sequence[FusibleDrive], city: City) -> Earth | None:
-    """Where metres of the frame `earth` are; altitudes are above what the first drive's are."""
+    """The place of the frame `earth` on Earth; the vertical datum is that of the first drive which has one."""
     if city.origin is None:
         return None
     known = [drive.opened.manifest.georeference for drive in drives]
@@ -256,7 +261,7 @@ def _manifest(
 
 
 def _named(alarm: str, drives: Sequence[FusibleDrive]) -> str:
-    """An alarm of the solution with the drive's name for its number."""
+    """An alarm of the solution, with the names of drives instead of their numbers."""
     words = alarm.split()
     return " ".join(
         drives[int(word.rstrip(":"))].drive_id + word[len(word.rstrip(":")) :]

@@ -1,4 +1,4 @@
-"""Where the frames of a drive stand in the city, and its points with them."""
+"""Placements: poses of a drive's frames in the city, and its points transformed by them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _COLUMNS = ("x", "y", "z", "r", "g", "b", "confidence", "frame_index", "class")
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """frame: name of the city's frame; frame_index (N,) rising; city_from_camera (N, 4, 4); scale (N,): city units a
-    unit of the drive, at each frame."""
+    """Poses of a drive's frames in the city. frame: name of the coordinate frame; frame_index (N,): rising;
+    city_from_camera (N, 4, 4); scale (N,): city units per unit of the drive, at each frame."""
 
     frame: str
     frame_index: NDArray[np.int64]
@@ -27,8 +27,8 @@ class Placement:
     scale: Array
 
     def moved_from(self, other: Placement) -> float:
-        """Largest distance that a frame, or what lies a hundred times as far as the usual step from it, moved by; inf
-        where they are of different frames."""
+        """Largest distance in city units by which a frame, or a point at 20 times the usual step from it, differs
+        between the two placements; inf if they have different coordinate frames or other frames of the drive."""
         if self.frame != other.frame or not np.array_equal(self.frame_index, other.frame_index):
             return float("inf")
         place = self.city_from_camera[:, :3, 3]
@@ -40,19 +40,21 @@ class Placement:
 
 
 class PointMover:
-    """Points of a published drive into the city, batch by batch: each moves with the frame that saw it."""
+    """Transforms the points of a published drive into the city, batch by batch, each with the frame that saw it. Raises
+    ValueError if the placement is of other frames than the drive's."""
 
     def __init__(self, opened: PublishedDrive, placement: Placement) -> None:
         self.opened, self.placement = opened, placement
         own = opened.cameras.world_from_camera
         if not np.array_equal(opened.cameras.frame_index, placement.frame_index):
-            raise ValueError(f"drive {opened.manifest.drive_id}: its frames are not those that were placed")
+            raise ValueError(f"drive {opened.manifest.drive_id}: its frames differ from those of its placement")
         back = own[:, :3, :3].transpose(0, 2, 1)
         self.turn: Array = placement.scale[:, None, None] * (placement.city_from_camera[:, :3, :3] @ back)
         self.shift: Array = placement.city_from_camera[:, :3, 3] - np.einsum("nij,nj->ni", self.turn, own[:, :3, 3])
 
     def batches(self) -> Iterator[pa.Table]:
-        """Columns x y z (city, float32), r g b, confidence, frame_index, class; without sky."""
+        """Tables with x y z (city, float32), r g b, confidence, frame_index, class, without sky. Raises DriveError
+        (damaged points), StorageError."""
         for table in self.opened.point_batches(columns=_COLUMNS):
             at = self.opened.cameras.places(table["frame_index"].to_numpy())
             xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1).astype(np.float64)

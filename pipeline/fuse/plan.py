@@ -1,4 +1,4 @@
-"""What a fuse run would take: counts that are known, and time, memory and bytes from what runs were measured at."""
+"""An estimate of a fuse run: exact counts, and time, memory and bytes by rates that were measured."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence
 from pipeline.fuse.published_drives import FusibleDrive
 
-# Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.
-_COMPARE_S = 0.3  # a pair of frames, with reading both
-_CHUNK_S = 0.004  # a chunk in the solution, all rounds
-_POINT_S = 2.5e-6  # a point moved, thinned and written; COPC costs as much again
-_CHANGE_S = 3e-6  # a point compared with the next drive's
-_POINT_BYTES, _COPC_BYTES = 16, 14  # a point of a tile
-_KEPT = 0.6  # of the drives' points in cubes of their own
-_BASE, _DRIVE_POINT, _FRAME, _CHUNK = 300e6, 60.0, 900.0, 12e3  # bytes of memory
+# Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
+_COMPARE_S = 0.3  # to read and compare a pair of frames
+_CHUNK_S = 0.004  # for a chunk in the solution, all rounds
+_POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same again
+_CHANGE_S = 3e-6  # to compare a point with the next drive
+_POINT_BYTES, _COPC_BYTES = 16, 14  # of a point in a tile
+_KEPT = 0.6  # share of the drives' points that is left in the tiles
+_BASE, _DRIVE_POINT, _FRAME, _CHUNK = 300e6, 60.0, 900.0, 12e3  # bytes of memory: at least, a point, a frame, a chunk
 
 
 @dataclass(frozen=True)
 class Plan:
-    """pairs: of drives; compared: pairs of frames to compare, of which `known` were compared by earlier runs;
-    core_seconds, memory_bytes, written_bytes: estimates, right within a factor of two or three."""
+    """pairs: pairs of drives that went in the same direction; opposite: those in opposite directions; compared: pairs
+    of frames, of which `known` were compared by earlier runs; core_seconds, memory_bytes, written_bytes: estimates that
+    are right within a factor of two or three."""
 
     pairs: int
     opposite: int
@@ -36,10 +37,10 @@ class Plan:
     written_bytes: float
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """The lines that jobs.fuse --plan prints."""
         return [
             f"  pairs    {self.pairs:,} of drives in the same direction, {self.opposite:,} in opposite ones",
-            f"  compare  {self.compared - self.known:,} pairs of frames; {self.known:,} more are known",
+            f"  compare  {self.compared - self.known:,} pairs of frames; {self.known:,} more were compared before",
             f"  solve    {self.chunks:,} chunks",
             f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
             f"{self.written_bytes / 2**20:,.0f} MiB written",

@@ -1,4 +1,4 @@
-"""What receivers say of drives in a city: a component laid on the Earth, and fixes as rows of the city's equations."""
+"""Positions from receivers: aligns a component with the Earth, and gives fixes as rows of the city's equations."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from pipeline.common.geodesy import ecef_from_geodetic, enu_from_geodetic
 from pipeline.fuse.city_equations import Rows, frame_jacobian
 from pipeline.fuse.drive_nodes import Array, Frames, Numbers, State, frames_of
 
-_UNKNOWN_M = 3.0  # deviation of a fix whose receiver claims none
-_LEAST_M = 0.01
-_THIN_S = 0.5  # fixes that follow each other faster say the same
-_COMMON_S = 120.0  # fixes within so long have most of their error in common, and count as one
-_ROLL = np.radians(2.0)  # deviation of a camera's mount from level, about its axis of view
-_USED = 0.25  # weight of a fix below which it is an outlier
-_FEWEST_USED = 0.4  # share of a component's fixes that must agree with it
+_UNKNOWN_M = 3.0  # metres: deviation of fixes whose receiver reports none
+_LEAST_M = 0.01  # metres: least deviation that is believed
+_THIN_S = 0.5  # seconds: at most one fix in each interval is used
+_COMMON_S = 120.0  # seconds: fixes within this time have most of their error in common, and count as one
+_ROLL = np.radians(2.0)  # deviation of a camera's mount from level, about its optical axis
+_USED = 0.25  # a fix with a smaller weight is an outlier
+_FEWEST_USED = 0.4  # share of a component's fixes that must not be outliers
 
 Origin = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Positions:
-    """m fixes of all drives. drive (m,); frames: the cameras at their moments; enu (m, 3): metres about `origin`
-    (latitude, longitude, altitude), 0 upwards where `flat` (m,); claimed (m, 3): deviations, metres; shared (m,): how
-    many fixes are worth one."""
+    """m fixes of all drives. origin: latitude, longitude (degrees), altitude (metres); drive (m,); frames: the cameras
+    at the times of the fixes; enu (m, 3): metres east, north, up from `origin`; flat (m,): the fix has no altitude, and
+    up is 0; claimed (m, 3): deviations in metres that the receiver reports; shared (m,): number of fixes that together
+    count as one."""
 
     origin: Origin
     drive: Numbers
@@ -43,7 +44,7 @@ class Positions:
     shared: Array
 
     def of(self, which: NDArray[np.bool_]) -> Positions:
-        """Those fixes alone."""
+        """Only the fixes that are True in `which` (m,)."""
         return replace(
             self,
             drive=self.drive[which],
@@ -62,15 +63,22 @@ def read_positions(
     frame_time_s: Mapping[int, ArrayLike],
     origin: Origin | None,
 ) -> Positions | None:
-    """The fixes (numbers of drives -> fixes, on the clock of frame_time_s (N,)) that lie within their drives; None
-    without any. origin: by default a fix in their midst.
+    """The usable fixes within the time of their drive's frames, thinned; None if there are none.
 
-    Raises ValueError for a drive that is not there, or fixes without the times of all frames.
+    Args:
+        drives: as they were joined.
+        offset: number of each drive's first chunk.
+        fixes: by number of the drive, on the clock of frame_time_s.
+        frame_time_s: by number of the drive, (N,) rising times of its frames in seconds.
+        origin: of the frame on Earth; None: the fix nearest to the median of all, with their median altitude.
+
+    Raises:
+        ValueError: fixes of a drive that does not exist, or without rising times of all its frames.
     """
     parts: list[tuple[int, Array, Fixes, NDArray[np.int64]]] = []
     for number, one in sorted(fixes.items()):
         if not 0 <= number < len(drives):
-            raise ValueError(f"fixes are given for drive {number}, which is not there")
+            raise ValueError(f"fixes are given for drive {number}, but there are {len(drives)} drives")
         time_s = np.asarray(frame_time_s.get(number, ()), np.float64)
         if time_s.shape != (len(drives[number].frame_index),) or not (np.diff(time_s) > 0).all():
             raise ValueError(f"drive {number}: fixes need rising frame_time_s of its frames, got shape {time_s.shape}")
@@ -117,7 +125,7 @@ def _midst(parts: Sequence[tuple[Fixes, NDArray[np.int64]]]) -> Origin:
 
 
 def _claimed(fixes: Fixes) -> Array:
-    """(M, 3) deviations, metres; unknown ones as the others of the drive, or 3 m."""
+    """Deviations (M, 3) in metres of a drive's fixes. Where unknown, the median of the drive's known ones, or 3 m."""
     assert fixes.accuracy is not None and fixes.vertical_accuracy is not None
     known = np.isfinite(fixes.accuracy)
     usual = float(np.median(fixes.accuracy[known])) if known.any() else _UNKNOWN_M
@@ -132,19 +140,20 @@ def _worth_one(time_s: Array) -> float:
 
 
 def enu_from_component(state: State, positions: Positions) -> Sim3 | str:
-    """What lays chunks (the component that all of `positions` are in) over its fixes; a sentence where they say too
-    little for that."""
+    """The transform from a component's frame to metres east, north, up; a reason, in words, if the fixes do not
+    determine it. state: of the component's chunks, to which all of `positions` belong."""
     rotation, place, _ = positions.frames.place(state)
     number = np.arange(len(place), dtype=np.float64)  # each fix has its own camera: they need no common time
     up = -rotation[:, :, 1].mean(0)
     if len(place) < 2:
-        return "one fix alone tells no heading and no scale"
+        return "one fix alone determines neither heading nor scale"
     found = align_to_fixes(number, place, up, number, positions.enu, positions.claimed[:, 0], 0.0)
     return found if isinstance(found, str) else found.enu_from_world
 
 
 def position_rows(state: State, positions: Positions) -> Rows:
-    """Camera minus fix (metres) in rows 3 to 6; information by what is claimed, robust (Geman-McClure)."""
+    """Rows whose residuals 3 to 5 are camera minus fix in metres; the others are zero. Information: from the reported
+    deviations, with robust weights (Geman-McClure)."""
     residual = np.zeros((len(positions.enu), 7))
     residual[:, 3:6] = residual_m(state, positions)
     weight = weights(state, positions) / positions.shared
@@ -156,14 +165,14 @@ def position_rows(state: State, positions: Positions) -> Rows:
 
 
 def residual_m(state: State, positions: Positions) -> Array:
-    """(m, 3): camera minus fix, zero upwards where a fix has no altitude."""
+    """Camera minus fix (m, 3) in metres; up is zero where a fix has no altitude."""
     away = positions.frames.place(state)[1] - positions.enu
     away[positions.flat, 2] = 0.0
     return np.asarray(away)
 
 
 def weights(state: State, positions: Positions) -> Array:
-    """(m,): Geman-McClure weights, by drive: each has a receiver of its own."""
+    """Geman-McClure weights (m,), computed for each drive alone, because each drive has its own receiver."""
     residual, answer = residual_m(state, positions), np.zeros(len(positions.enu))
     for number in np.unique(positions.drive):
         mine = positions.drive == number
@@ -172,18 +181,19 @@ def weights(state: State, positions: Positions) -> Array:
 
 
 def agrees(state: State, positions: Positions) -> bool:
-    """Whether enough of a component's fixes are no outliers."""
+    """Whether at least 40 % of a component's fixes are not outliers."""
     return float((weights(state, positions) > _USED).mean()) >= _FEWEST_USED
 
 
 def level_rows(state: State) -> Rows:
-    """The reference cameras' x axes lie level on the mean: what holds the roll of a straight road. Row 0 of each."""
+    """One row for each chunk, residual 0: the x axes of the reference cameras are horizontal on average. This
+    determines the roll of a component on a straight road."""
     count = len(state.scale)
     across = state.rotation[:, :, 0]
     residual = np.zeros((count, 7))
     residual[:, 0] = across[:, 2]
     jacobian = np.zeros((count, 7, 7))
-    jacobian[:, 0, :3] = -cross_matrix(across)[:, 2]  # d(up . x) = up . (turn cross x)
+    jacobian[:, 0, :3] = -cross_matrix(across)[:, 2]  # d(up . x) = up . (rotation cross x)
     information = np.zeros((count, 7, 7))
     information[:, 0, 0] = 1 / (_ROLL**2 * count)
     return Rows(residual, jacobian, np.arange(count, dtype=np.int64)[:, None], information)

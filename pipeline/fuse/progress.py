@@ -1,4 +1,4 @@
-"""What a fuse run does now, in `<output>/_city/run.json`: written as it goes on, read by jobs.status."""
+"""The present state of a fuse run in `<output>/_city/run.json`: the run updates it, jobs.status reads it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from pipeline.errors import StorageError
 from pipeline.fuse.city_files import city_uri
 
 NAME = "run.json"
-_BEAT_S = 20.0
+_BEAT_S = 20.0  # seconds: a run writes four times in it, and is lost if it has not written for five of them
 LOST_AFTER_S = 5 * _BEAT_S
 
 
 @dataclass(frozen=True)
 class FuseRun:
-    """state: running | finished | failed | lost (it says running, but its heart stopped); stage: what it does, with
-    done of total units; times: seconds since 1970; message: how it ended."""
+    """A run. state: running | finished | failed | lost (it was running and has not been updated for 100 seconds);
+    stage: its present work, of which `done` of `total` units are done; started_at, stage_at, updated_at: seconds since
+    1970; message: how it ended."""
 
     run_id: str
     state: str
@@ -39,7 +40,7 @@ class FuseRun:
     message: str = ""
 
     def line(self, now: float) -> str:
-        """One line for a person."""
+        """One line for jobs.status. now: seconds since 1970."""
         words = f"fuse {self.run_id}  {self.state}"
         if self.state in ("running", "lost"):
             words += f": {self.stage}"
@@ -47,17 +48,16 @@ class FuseRun:
                 words += f" {self.done:,} of {self.total:,} {self.unit}"
             spent = now - self.stage_at
             if self.state == "running" and 0 < self.done < self.total and spent > 1:
-                words += f", about {spent / self.done * (self.total - self.done):,.0f} s left of it"
+                words += f", about {spent / self.done * (self.total - self.done):,.0f} s left"
             words += f"; on {self.host}, {now - self.started_at:,.0f} s so far"
             if self.state == "lost":
-                words += (
-                    f"; last heard of {now - self.updated_at:,.0f} s ago: start jobs.fuse again, it goes on from there"
-                )
+                words += f"; last update {now - self.updated_at:,.0f} s ago: start jobs.fuse again, it continues there"
         return words + (f": {self.message}" if self.message else "")
 
 
 def read_fuse_run(output: str, now: float) -> FuseRun | None:
-    """The newest fuse run of an output; None without any, or where its file is damaged. Raises StorageError."""
+    """The newest fuse run of an output; None if there is none or its file is damaged. now: seconds since 1970. Raises
+    StorageError."""
     place = storage.join(city_uri(storage.absolute(output)), NAME)
     try:
         run = storage.parse_record(storage.read_small(place, storage.SMALL_BYTES), FuseRun, NAME)
@@ -69,7 +69,7 @@ def read_fuse_run(output: str, now: float) -> FuseRun | None:
 
 
 class RunningFuse(Reporter):
-    """The reporter of a run that writes what it is told to run.json, too. `end` says how it ended."""
+    """A reporter that also writes the progress to run.json. `end` writes how the run ended."""
 
     def __init__(self, outer: Reporter, output: str, run_id: str) -> None:
         self._outer, self._place = outer, storage.join(city_uri(output), NAME)
@@ -86,7 +86,7 @@ class RunningFuse(Reporter):
         self._outer.say(text)
 
     def advance(self, name: str, count: int, total: int | None, unit: str) -> None:
-        """As Reporter; the file follows it within some seconds."""
+        """As Reporter; the file is updated within some seconds."""
         self._outer.advance(name, count, total, unit)
         now = time.time()
         with self._lock:
@@ -95,19 +95,19 @@ class RunningFuse(Reporter):
             self._run = replace(self._run, done=self._run.done + count, total=total or 0, unit=unit)
 
     def stage(self, name: str) -> None:
-        """A stage without a count begins."""
+        """Begin a stage that has no count."""
         with self._lock:
             self._run = replace(self._run, stage=name, done=0, total=0, unit="", stage_at=time.time())
 
     def end(self, state: str, message: str) -> None:
-        """The run is over."""
+        """End the run. state: finished | failed; message: how."""
         self._stop.set()
         self._thread.join()
         self._run = replace(self._run, state=state, message=message)
         self._write(self._run)
 
     def close(self) -> None:
-        """Its owner closes the outer one."""
+        """Do nothing: the owner of the outer reporter closes it."""
 
     def _beat(self) -> None:
         while not self._stop.wait(_BEAT_S / 4):
@@ -117,5 +117,5 @@ class RunningFuse(Reporter):
 
     def _write(self, run: FuseRun) -> None:
         data = json.dumps(asdict(replace(run, updated_at=time.time())), indent=1).encode()
-        with contextlib.suppress(StorageError):  # it is told again; the run itself meets a store that is gone
+        with contextlib.suppress(StorageError):  # the next write repeats it; other writes of the run raise the error
             storage.write_bytes_atomically(self._place, data)

@@ -1,4 +1,4 @@
-"""Published drives as the joint solution sees them: their tables, back as what joining gave."""
+"""Reads published drives for the joint solution: their tables become the JoinResult that joining had returned."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from pipeline.publish.poses import rotation_from_quaternion
 
 Array = NDArray[np.float64]
 
-# A result keeps of an overlap how noisy it was beside the drive's others, not its covariance. A usual overlap's
-# deviations: turn (radians), shift (share of the way between both chunks), log scale, as measured on KITTI 00's chunks.
+# A result has no covariances of overlaps, only the noise of each one relative to the drive's others. Deviations of a
+# usual overlap, measured on the chunks of KITTI 00: rotation (radians), translation (share of the distance between the
+# two chunks), log scale.
 _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
 
 
-_CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # 1990: what is earlier counts from the drive's start
+_CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps count from the drive's start
 
 
 @dataclass(frozen=True, eq=False)
 class FusibleDrive:
-    """A published drive, and what of it takes part. joined: its frames that have a pose, in drive order; time_s (N,):
-    seconds from its first frame, None where unknown; fixes: those that its own trajectory agrees with, on the clock of
-    time_s; None without."""
+    """A published drive and its data for the joint solution. joined: its N frames that have a pose, in drive order;
+    time_s (N,): seconds from its first frame, None where unknown; fixes: those that its own trajectory agrees with, on
+    the clock of time_s, or None."""
 
     opened: PublishedDrive
     joined: JoinResult
@@ -40,16 +41,17 @@ class FusibleDrive:
 
     @property
     def drive_id(self) -> str:
+        """Name of the drive."""
         return self.opened.manifest.drive_id
 
     @property
     def key(self) -> str:
-        """What this very result is known by: a drive that is done again has another."""
+        """Identity and date of this result. A drive that is reconstructed again has another key."""
         return f"{self.opened.manifest.identity}@{self.opened.manifest.published_at}"
 
     @property
     def recorded_s(self) -> float:
-        """When it was recorded, seconds since 1970: by its own clock where that tells the date, else when it was
+        """When it was recorded, in seconds since 1970, by its own clock if that has a date; else when it was
         published."""
         stamps = self.opened.cameras.timestamps_ns
         if stamps is not None and stamps[0] > _CLOCK_TELLS_DATE_NS:
@@ -58,8 +60,8 @@ class FusibleDrive:
 
 
 def read_drive(opened: PublishedDrive) -> FusibleDrive:
-    """Read poses, chunks, loops and positions. Raises DriveError for a drive of several cameras, one without a pose, or
-    one whose tables are damaged; StorageError."""
+    """Read poses, chunks, loops and positions. Raises DriveError for a drive of several cameras, a drive without poses,
+    or one with damaged tables; StorageError."""
     if opened.camera_count > 1:
         raise DriveError(
             f"drive {opened.manifest.drive_id} has {opened.camera_count} cameras (a rig), which jobs.fuse cannot use; "
@@ -67,7 +69,7 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
         )
     cameras = opened.cameras
     if not len(cameras):
-        raise DriveError(f"drive {opened.manifest.drive_id} has no frame with a pose; it is left out")
+        raise DriveError(f"drive {opened.manifest.drive_id} has no frame with a pose; reconstruct it again")
     chunks, state = opened.chunks, _chunks_of(opened.chunks)
     scales = np.array([one.scale for one in state])
     row = np.searchsorted(opened.poses["frame_index"].to_numpy(), cameras.frame_index)

@@ -1,6 +1,6 @@
 """READ FIRST for jobs.fuse. Published drives -> a version of the city: candidates, verification, solution, tiles.
 
-One process does it, under the lease of the city; everything is written below a new version's folder, its manifest last.
+One process does it and holds the lease of the city. It writes into the folder of a new version, the manifest last.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from pipeline.publish import open_drive
 from pipeline.publish.exports.laz import check_laz
 
 CITY_LEASE = "city"
-_MANY = 64  # drives of a city of which only what is new is solved
+_MANY = 64  # in a city of so many drives only new drives, and those linked with them, are solved
 _LINK_COLUMNS = ("first_drive", "first_frame", "second_drive", "second_frame", "accepted", "chi2", "verified")
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What a run gave: the version's manifest (None where it was only planned), what it did, and the plan."""
+    """The result of a run. manifest: of the version (None with --plan); drives, candidates, links, accepted (links),
+    tiles_written: counts; notes: for the user; plan: with --plan."""
 
     manifest: CityManifest | None
     drives: int
@@ -55,10 +56,13 @@ class Fused:
 
 
 def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
-    """Fuse the drives of an output. A drive that cannot be read is left out with a note; it never ends a run.
+    """Fuse the drives of an output into a new version of its city.
 
-    Raises DriveError where no drive is there or a city of a newer schema is, ValueError for COPC without laspy;
-    LeaseLostError; StorageError. A run that was killed goes on when it is started again: what it compared is kept.
+    A drive that cannot be read is left out with a note, unless config.drive names it. If a run is killed, the next one
+    uses the pairs of frames that it had compared.
+
+    Raises DriveError (no output, no usable drive, a named drive that cannot be read, or a city of a newer schema),
+    ValueError (COPC without laspy), LeaseLostError, StorageError.
     """
     output = storage.absolute(config.output)
     if not storage.exists(output):
@@ -84,8 +88,8 @@ def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
 
 
 def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]:
-    """Whether tiles are COPC, too, where that is left to what is installed; and a note where they are not. Raises
-    ValueError where they are asked for and cannot be written."""
+    """The settings with `copc` decided by whether laspy is installed, if it was None; and a note if there will be no
+    COPC. Raises ValueError if COPC is demanded and cannot be written."""
     if config.copc is False:
         return config, ()
     try:
@@ -93,7 +97,7 @@ def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]
     except ValueError as error:
         if config.copc:
             raise
-        return replace(config, copc=False), (f"tiles are written as Parquet alone, without COPC: {error}",)
+        return replace(config, copc=False), (f"tiles are written as Parquet only, without COPC: {error}",)
     return replace(config, copc=True), ()
 
 
@@ -102,7 +106,7 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
         drives, notes = _read_drives(output, config, reporter)
         before = newest_version(output)
         guard()
-        remove_leftovers(output, before, *earlier_version(output, before))  # of runs that died
+        remove_leftovers(output, before, *earlier_version(output, before))  # files of runs that died
         evidence = Evidence(output, drives)
     known = before if before is not None and before.schema_version == CITY_SCHEMA_VERSION else None
     with reporter.timed("candidates"):
@@ -155,7 +159,7 @@ def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[l
             notes.append(f"drive {name} is left out: {' '.join(str(error).split())}")
     if not drives:
         where = "" if config.area is None else " in the area"
-        raise DriveError(f"no published drive{where} in {storage.redacted(output)}; reconstruct some first")
+        raise DriveError(f"no usable published drive{where} in {storage.redacted(output)}; reconstruct one first")
     return drives, tuple(notes)
 
 
@@ -170,7 +174,7 @@ def _comes_into(origin: Origin | None, pose: np.ndarray, area: tuple[float, floa
 def _solved(
     drives: Sequence[FusibleDrive], verified: Sequence[Verified], known: CityManifest | None, output: str
 ) -> City:
-    """The city. A large one begins where its last version ended."""
+    """Solve the city. With 64 or more drives the solution begins with that of the last version."""
     links = [one.link for one in verified if one.link is not None]
     before = None
     if known is not None and len(drives) >= _MANY:
@@ -183,7 +187,8 @@ def _solved(
 
 
 def standing_in(city: PublishedCity, drives: Sequence[FusibleDrive], links: Sequence[Link]) -> Standing:
-    """What a version says of drives that are the same results still, and of links between two of them."""
+    """The solution of a version, for drives whose results have not changed and for links between two of them. Raises
+    DriveError and StorageError where the version's tables cannot be read."""
     placed = city.placements()
     same = {
         n: StandingDrive(one.city_from_camera, one.scale, one.frame == EARTH)

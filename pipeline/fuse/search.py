@@ -1,4 +1,4 @@
-"""Which frames of which drives are looked at: by positions between drives on Earth, by descriptors between others."""
+"""Selects candidates: by positions between drives on Earth, by place descriptors between all others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pipeline.fuse.published_drives import FusibleDrive
 
 
 def candidates_of(drives: Sequence[FusibleDrive], config: FuseConfig) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Candidates, and notes on drives that neither positions nor descriptors speak of."""
+    """Candidates, and notes on drives that have neither positions nor descriptors. Raises DriveError and StorageError
+    where descriptors cannot be read."""
     notes: list[str] = []
     located = [n for n, drive in enumerate(drives) if drive.opened.origin is not None]
     made = by_positions(_tracks(drives, located), config.cell, config.per_pair, config.budget)
@@ -33,7 +34,7 @@ def candidates_of(drives: Sequence[FusibleDrive], config: FuseConfig) -> tuple[l
 
 
 def _tracks(drives: Sequence[FusibleDrive], located: Sequence[int]) -> list[Track]:
-    """Drives about the origin of the first of them."""
+    """The drives `located` with coordinates from the origin of the first of them."""
     tracks: list[Track] = []
     if not located:
         return tracks

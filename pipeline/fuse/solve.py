@@ -1,4 +1,4 @@
-"""Drives and links -> a city: every drive in one frame, bent to the links that can be true, the others explained."""
+"""Drives and links -> a city: poses of all drives in common frames, and a verdict with its reason for every link."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
 from pipeline.fuse.standing import Added, Standing
 
-# Deviations of what overlaps cannot show, over those by which links are judged: a drive is bent to its links as little
-# as they allow.
+# Factors of the deviations config.unseen_* that are tried in this order. Links are judged with the last one. The first
+# with which the accepted links agree is used, so that links deform drives as little as possible.
 _LOOSENESS = (0.02, 0.06, 0.2, 1.0)
-_ROUNDS, _ROUNDS_OF_MANY = 6, 2  # times the set of accepted links may change at the end
-_USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # median chi2 of true links; their deviations are guesses too
-# Chunks of a city that all are unknowns; of more only every second, third ... seventh of a drive is, and fewer still
-# where that leaves more than the third number.
+_ROUNDS, _ROUNDS_OF_MANY = 6, 2  # most changes of the set of accepted links at the end: small city, large city
+_USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
+# Up to the first number of chunks all are unknowns. Of more chunks only every second, third ... seventh of a drive is,
+# and fewer still if that leaves more than the third number.
 _SOLVED_FINELY, _COARSE, _MOST_CHUNKS = 1_000, 7, 24_000
-_MOST_ASKED = 64  # drives of a component whose deviations are asked for: each costs a solution
-_HOPELESS = 10.0  # times the bound: a link so far off is not asked about again
-_COLLAPSE = 1.5  # ratio of scales within a drive beyond which it is said to collapse
+_MOST_ASKED = 64  # most drives of a component for which deviations are computed, because each costs a solution
+_HOPELESS = 10.0  # a rejected link with a chi2 of so many times the bound is not tested again
+_COLLAPSE = 1.5  # ratio of the scales within a drive that gives an alarm
 
 
 @dataclass(frozen=True, eq=False)
 class FusedDrive:
-    """A drive in its city. city_from_drive: the mean transform; city_from_camera (N, 4, 4): the drive's frames, bent to
-    the links; depth_scale (N,): what depth in the drive's units is multiplied with to be in the city's; component:
-    drives of one number are held together by links; on_earth: it stands in metres east, north, up about the city's
-    origin, else in the frame of its component's first drive; scale_range: largest over smallest scale that the drive's
-    chunks were given; deviation: of its middle frame's place against the frame, city units, NaN in components of more
-    than 64 drives."""
+    """A drive in its city.
+
+    city_from_drive: the mean transform; city_from_camera (N, 4, 4): poses of the drive's frames; depth_scale (N,):
+    factor from depth in the drive's units to the city's; component: number of the first drive of its component (drives
+    that links hold together); on_earth: its coordinates are metres east, north, up from the city's origin, else they
+    are in the frame of its component's first drive; scale_range: largest over smallest depth_scale; deviation: standard
+    deviation of its middle frame's position in city units, NaN in components of more than 64 drives.
+    """
 
     city_from_drive: Sim3
     city_from_camera: Array
@@ -54,8 +56,8 @@ class FusedDrive:
 
 @dataclass(frozen=True, eq=False)
 class City:
-    """Drives and links as they came out. alarms: what looks wrong, a sentence each; origin: latitude, longitude
-    (degrees), altitude (metres) of the frame of those drives that are `on_earth`, None where none is."""
+    """The solution. drives, links: in the order of the input; alarms: sentences on what may be wrong; origin: latitude,
+    longitude (degrees), altitude (metres) of the frame of the drives that are `on_earth`, None if none is."""
 
     drives: tuple[FusedDrive, ...]
     links: tuple[LinkVerdict, ...]
@@ -64,17 +66,17 @@ class City:
 
     @property
     def city_from_drive(self) -> tuple[Sim3, ...]:
-        """One a drive."""
+        """The mean transform of each drive."""
         return tuple(drive.city_from_drive for drive in self.drives)
 
     @property
     def city_from_camera(self) -> tuple[Array, ...]:
-        """(N, 4, 4), one a drive."""
+        """Poses (N, 4, 4) of each drive's frames."""
         return tuple(drive.city_from_camera for drive in self.drives)
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
-        """(L,): whether a link was believed."""
+        """Whether (L,) each link is part of the solution."""
         return np.array([link.accepted for link in self.links], bool)
 
 
@@ -88,30 +90,35 @@ def solve(
     config: BackendConfig | None = None,
     standing: Standing | None = None,
 ) -> City:
-    """Bring drives into one frame.
+    """Bring drives into common frames.
 
-    The unknowns are a Sim(3) a chunk of every drive; drives hold together as their overlaps and loops do. Links that
-    cannot be true together with others are left out with a reason: the largest sets that agree come first (pairwise
-    consistency as in PCM, Mangelsson 2018, but over groups of drives that grow; joint compatibility as in Neira 2001).
-    A component's frame is that of its first drive.
+    The unknowns are one Sim(3) for each chunk of every drive. Overlaps and loops hold the chunks of a drive together,
+    links hold drives together. Links that cannot be true together with others are left out with a reason. Larger sets
+    of links that agree come first: pairwise consistency (PCM, Mangelson 2018), but between growing groups of drives,
+    and joint compatibility (Neira and Tardos 2001). The frame of a component is that of its first drive.
 
-    fixes: positions by number of the drive, on the clock of frame_time_s (N,), the times of that drive's frames (an
-    offset between both clocks is the caller's to take off). They take part in the solution, and components that have
-    them lie in metres east, north, up about `origin` (by default in the fixes' midst), links or none between them.
-    Fixes that cannot be used leave the component as it is, with an alarm.
+    Args:
+        drives: as they were joined.
+        links: between frames of two different drives.
+        fixes: positions by number of the drive, on the clock of frame_time_s; the caller subtracts an offset between
+            the clocks. Components with fixes get coordinates in metres east, north, up, also without links between
+            them. If the fixes of a component cannot be used, it stays in its own frame, with an alarm.
+        frame_time_s: by number of the drive, (N,) times of its frames in seconds, for drives with fixes.
+        origin: of these coordinates; None: near the median of the fixes.
+        config: deviations of the drives' overlaps.
+        standing: an earlier solution, to which new drives and links are added. Only new drives and those linked with
+            them are solved, with the others held. A component is solved as a whole if two earlier ones were joined, or
+            if at least half of its drives are new.
 
-    standing: an earlier solution, which new drives and links are added to: what held together before does, and only
-    new drives and those linked with them are solved, with the others held. Components that come together, or of which
-    as many drives are new as are not, are solved as a whole.
-
-    Raises ValueError: no drive, a link or fixes that name a drive or frame that is not there, fixes without times.
+    Raises:
+        ValueError: no drive; a link or fixes of a drive or frame that does not exist; fixes without times of frames.
     """
     if not drives:
         raise ValueError("expected at least one drive, got none")
     for number, link in enumerate(links):
         for drive, frame in ((link.first, link.first_frame), (link.second, link.second_frame)):
             if drive >= len(drives) or frame >= len(drives[drive].frame_index):
-                raise ValueError(f"link {number} names frame {frame} of drive {drive}, which is not there")
+                raise ValueError(f"link {number} names frame {frame} of drive {drive}, which does not exist")
     config = config or BackendConfig()
     chunks = sum(len(drive.world_from_chunk) for drive in drives)
     every = max(min(-(-chunks // _SOLVED_FINELY), _COARSE), -(-chunks // _MOST_CHUNKS))
@@ -150,7 +157,7 @@ def solve(
         for n, drive in enumerate(drives)
     )
     alarms = tuple(
-        f"drive {n}: its scale changes by {drive.scale_range:.2g} along the way; look at its links"
+        f"drive {n}: its scale changes by a factor of {drive.scale_range:.2g} along the way; its links may be wrong"
         for n, drive in enumerate(fused)
         if drive.scale_range > _COLLAPSE
     )
@@ -160,7 +167,7 @@ def solve(
 def _onto_earth(
     grouping: Grouping, positions: Positions | None, joints: Mapping[int, Joints], added: Added
 ) -> tuple[set[int], list[str]]:
-    """Components that are on Earth, and what is to be said of those that have fixes and are not."""
+    """Components that are on Earth, and an alarm for each component that has fixes and is not."""
     on_earth = set(added.on_earth)
     alarms: list[str] = []
     for group in [] if positions is None else sorted(set(grouping.group[positions.drive].tolist()) - on_earth):
@@ -205,11 +212,11 @@ def _tighten(
     added: Added,
     positions: Positions | None,
 ) -> dict[int, Joints]:
-    """Solve each component with the tightest joints (by looseness) that its links, by their own deviations, can be true
-    with, and say which those were.
+    """Solve each component with the tightest joints (smallest looseness) with which its links agree, by their own
+    covariances. Returns these joints by component.
 
-    Links are judged with all that overlaps might not show; used as a weight, that lets the noise of links bend drives
-    that are better than they. Of a component that drives were added to, these and their neighbours alone are solved.
+    Links are judged with the largest looseness. In the solution it would let the noise of links deform drives that are
+    more accurate than the links. In a component to which drives were added, only these and their neighbours are solved.
     """
     used: dict[int, Joints] = {}
     open_ones = sorted(set(grouping.group.tolist()))
@@ -236,7 +243,7 @@ def _tighten(
 
 def _link_rows(links: Sequence[Link], drives: Sequence[JoinResult], offset: NDArray[np.int64]) -> LinkRows:
     def end(which: Sequence[tuple[int, int]]) -> Frames:
-        """Drive by drive, then back in the order of the links."""
+        """The frames at one end of all links: computed drive by drive, then in the order of the links."""
         names = ("node", "share", "own_rotation", "own_position", "log_unit")
         ends = np.array(which, np.int64).reshape(-1, 2)
         order = np.argsort(ends[:, 0], kind="stable")
@@ -257,11 +264,11 @@ def _link_rows(links: Sequence[Link], drives: Sequence[JoinResult], offset: NDAr
 
 
 def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[LinkVerdict, ...]:
-    """Let in what fits the solution after all, put out what does not, and say why.
+    """Accept rejected links that agree with the solution after all, reject accepted ones that do not, give reasons.
 
-    In a small component the worst link goes alone, and all others are weighed together; in a large one (more drives
-    than are looked at as a whole) that is done for each pair of drives by itself, so that it takes few rounds. What
-    was judged before in a component that stands stays as it was judged.
+    In a small city each round rejects the worst link of a component, or tests all its rejected links together. In a
+    large city this is done for each pair of drives separately, so that few rounds are needed. Earlier verdicts on links
+    of a component that keeps its earlier solution do not change.
     """
     chi2 = np.full(len(ends), np.inf)
     group_of = grouping.group[ends]

@@ -1,4 +1,4 @@
-"""What an earlier solution says of drives and links, so that only what is new is solved."""
+"""An earlier solution of drives and links, with which only new drives and their neighbours need to be solved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.fuse.drive_nodes import Array, State, own_state
 
 @dataclass(frozen=True, eq=False)
 class StandingDrive:
-    """Where a drive stood: city_from_camera (N, 4, 4) and depth_scale (N,) as in FusedDrive, on_earth as there."""
+    """A drive in an earlier solution: city_from_camera (N, 4, 4), depth_scale (N,) and on_earth as in FusedDrive."""
 
     city_from_camera: Array
     depth_scale: Array
@@ -23,16 +23,16 @@ class StandingDrive:
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """An earlier solution. drives: by their numbers now; links: number -> (accepted, chi2) of those between two of them
-    that were judged. What is not named is new."""
+    """An earlier solution. drives: by their present numbers; links: present number -> (accepted, chi2), for links
+    between two of these drives that were judged. Drives and links that it does not contain are new."""
 
     drives: Mapping[int, StandingDrive] = field(default_factory=dict)
     links: Mapping[int, tuple[bool, float]] = field(default_factory=dict)
 
 
 def state_of(drive: JoinResult, standing: StandingDrive) -> State:
-    """city_from_chunk of the drive's chunks, by the frame nearest to the middle of each: there a frame moves with that
-    chunk alone."""
+    """city_from_chunk of the drive's chunks, each computed from the frame nearest to its middle, because the pose of
+    that frame depends on that chunk alone."""
     own = own_state(drive)
     middle = np.array([(first + last) / 2 for first, last in drive.chunk_frames])
     after = np.clip(np.searchsorted(drive.frame_index, middle), 1, max(len(drive.frame_index) - 1, 1))
@@ -51,10 +51,11 @@ def state_of(drive: JoinResult, standing: StandingDrive) -> State:
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """Components of an earlier solution, and what is added to them.
+    """Components of an earlier solution, and the drives that are added to them.
 
-    links: as in Standing; near: component -> drives that are solved, the others being held; whole: whether some
-    component is solved as a whole; on_earth: components that stand there already.
+    links: as in Standing; drives: of the earlier solution; component: of each of these, before joining; on_earth:
+    drives (after joining: components) that were on Earth already; near: component -> drives that are solved while the
+    others are held; whole: whether at least one component is solved as a whole.
     """
 
     links: Mapping[int, tuple[bool, float]]
@@ -66,7 +67,7 @@ class Added:
 
     @staticmethod
     def of(grouping: Grouping, standing: Standing, drives: Sequence[JoinResult]) -> Added:
-        """Put the earlier solution into `grouping`. drives: as its chunks are made of them."""
+        """Put the earlier solution into `grouping`. drives: those from which the chunks of `grouping` were made."""
         on_earth = frozenset(n for n, one in standing.drives.items() if one.on_earth)
         accepted = [n for n, (good, _) in standing.links.items() if good]
         grouping.resume({n: state_of(drives[n], one) for n, one in standing.drives.items()}, accepted, on_earth)
@@ -74,7 +75,7 @@ class Added:
         return Added(standing.links, frozenset(standing.drives), component, on_earth)
 
     def after_joining(self, grouping: Grouping) -> Added:
-        """Which components go on from where they stood."""
+        """Decide, after groups were joined, which components keep their earlier solution except near new drives."""
         near: dict[int, set[int]] = {}
         on_earth = set()
         whole = False

@@ -1,4 +1,4 @@
-"""A tile as COPC, beside its Parquet: the same points for viewers and GIS, each with its drive and frame."""
+"""Writes a tile as COPC: the points of its Parquet file for viewers and GIS, each with its drive and frame."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.publish.exports.laz import check_laz, new_header, records_of
 _EXTRA = {"confidence": np.float32, "drive": np.int32, "frame": np.int32}
 _COLUMNS = {"confidence": "confidence", "drive": "drive_index", "frame": "frame_index"}
 _NAMES_USER, _NAMES_RECORD = "city-recon", 1
-_FINENESS = 1e-3  # of a cube: a step of the positions of a frame that is not metric
+_FINENESS = 1e-3  # of a cube: the resolution of stored coordinates is the power of ten below this
 
 
 def write_copc_tile(table: pa.Table, names: Mapping[str, str], voxel: float, earth: Earth | None, path: Path) -> None:
-    """Write points (city_schema.POINTS), at least one. names: drive names by drive_index, kept as JSON in a record of
-    the header; earth: where the frame's metres are, None of a frame that is not on Earth. ValueError where laspy is not
-    installed."""
+    """Write at least one point (city_schema.POINTS) to `path`. names: drive names by drive_index, written as JSON into
+    a record of the header; voxel: side of the city's cubes; earth: place of the frame on Earth, None if it is not
+    there. Raises ValueError if laspy is not installed."""
     laspy = check_laz()
     middle = np.array([round(float(np.mean(table[axis].to_numpy()))) for axis in "xyz"], np.float64)
     header = new_header(middle, 10.0 ** math.floor(math.log10(_FINENESS * voxel)), _EXTRA, earth)

@@ -1,7 +1,7 @@
-"""The cloud of a city in tiles: points of all drives by square, one voxel filter over all of them.
+"""Writes the point cloud of a city in square tiles, with one voxel filter over the points of all drives.
 
-Points are spooled to local files by tile, a drive after the other, then each tile is thinned, sorted and written. So
-memory is that of one tile and one batch, whatever the size of the city.
+Points are first spooled to local files by tile, one drive after the other. Then each tile is thinned, sorted and
+written. So memory holds one tile and one batch, whatever the size of the city.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from pipeline.publish.files import publish_file
 from pipeline.publish.morton import morton_order
 from pipeline.publish.voxels import best_of_each, voxel_keys
 
-_SPOOLED_ROWS = 2_000_000  # held before they go to the local disk: some 60 MB
-_GROUP_ROWS = 65_536
+_SPOOLED_ROWS = 2_000_000  # points in memory, about 60 MB, above which they are written to the local disk
+_GROUP_ROWS = 65_536  # of a row group
 _FLOATS = ["x", "y", "z", "confidence"]
 
 Place = tuple[str, int, int]
-"""Frame, and number of a square along its level axes."""
+"""Coordinate frame, and number of a tile along its two horizontal axes."""
 
 
 def level_axes(on_earth: bool) -> tuple[int, int]:
-    """Axes of a frame that lie level: east and north, or a first camera's x and z."""
+    """The horizontal axes of a frame: east and north on Earth, else x and z of a first camera."""
     return (0, 1) if on_earth else (0, 2)
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """A drive whose points go to tiles. only: places that are wanted, None for all."""
+    """A drive whose points go to tiles. index: its number in the version; only: tiles that are wanted, None for all."""
 
     index: int
     drive_id: str
@@ -50,8 +50,10 @@ class Contribution:
 
 
 class TileWriter:
-    """Spools contributions below the local folder `scratch`, then writes tiles of a version. earth: of the frames that
-    are on Earth; copc: write every tile as COPC, too."""
+    """Spools contributions into the local folder `scratch`, then writes the tiles of a version.
+
+    frames: of the city, by name; earth: place of the frame that is on Earth; copc: write every tile as COPC too.
+    """
 
     def __init__(self, frames: Mapping[str, FrameOf], scratch: Path, earth: Earth | None, copc: bool) -> None:
         self._frames, self._scratch, self._earth, self._copc = frames, scratch, earth, copc
@@ -63,11 +65,11 @@ class TileWriter:
 
     @property
     def places(self) -> frozenset[Place]:
-        """Tiles that points came to."""
+        """Tiles that have points."""
         return frozenset(self._drives)
 
     def add(self, one: Contribution) -> None:
-        """All points of a drive that are wanted. Raises DriveError where its files are damaged; StorageError."""
+        """Spool the wanted points of a drive. Raises DriveError if its files are damaged; StorageError."""
         frame = self._frames[one.mover.placement.frame]
         axes = level_axes(frame.on_earth)
         for table in one.mover.batches():
@@ -97,16 +99,18 @@ class TileWriter:
         self._rows = 0
 
     def drives_of(self, place: Place) -> tuple[int, ...]:
-        """Drives that have points in a tile."""
+        """Numbers of the drives that have points in a tile."""
         return tuple(sorted({index for index, _ in self._pieces.get(place, ())}))
 
     def read(self, places: Iterable[Place], index: int) -> pa.Table | None:
-        """Points (POINTS) of a drive alone in some tiles, one a cube in each piece; None without any."""
+        """Points (POINTS) of one drive in some tiles, at most one in each cube of each spooled file; None if there are
+        none."""
         parts = [_spooled(path) for place in places for number, path in self._pieces.get(place, ()) if number == index]
         return pa.concat_tables(parts).cast(POINTS) if parts else None
 
     def write(self, output: str, version: str, wanted: Iterable[Place], done: Callable[[], None]) -> list[Tile]:
-        """Write these tiles; those that no point is left in are not among the answer. Raises StorageError."""
+        """Write the tiles `wanted`; returns those that have points. done: is called after each tile. Raises
+        StorageError."""
         tiles = []
         for place in sorted(wanted):
             if self._pieces.get(place):
@@ -153,7 +157,7 @@ def _spooled(path: Path) -> pa.Table:
 
 
 def _groups(number: NDArray[np.int64]) -> Iterable[tuple[tuple[int, int], NDArray[np.int64]]]:
-    """Rows by square."""
+    """Numbers (n, 2) of tiles -> each tile and its rows."""
     if not len(number):
         return
     order = np.lexsort((number[:, 1], number[:, 0]))
@@ -164,17 +168,17 @@ def _groups(number: NDArray[np.int64]) -> Iterable[tuple[tuple[int, int], NDArra
 
 
 def _thinned(table: pa.Table, voxel: float) -> pa.Table:
-    """One point a cube, the most confident, whoever saw it."""
+    """The most confident point of each cube, of whichever drive."""
     xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
     _, places = best_of_each(voxel_keys(xyz, voxel), table["confidence"].to_numpy())
     return table.take(pa.array(np.sort(places))).combine_chunks()
 
 
 def around(places: Iterable[Place]) -> frozenset[Place]:
-    """These tiles and the eight around each."""
+    """These tiles and the eight around each of them."""
     return frozenset((f, x + i, y + j) for f, x, y in places for i in (-1, 0, 1) for j in (-1, 0, 1))
 
 
 def touched(before: Sequence[Tile], changed: frozenset[str]) -> frozenset[Place]:
-    """Tiles of the last version that a drive which changed or went had a part in."""
+    """Tiles of the last version for which one of the drives `changed` (changed or removed) was used."""
     return frozenset(tile.place for tile in before if changed & set(tile.drives))

@@ -1,8 +1,9 @@
-"""Do two frames of two drives show one place, and how do their cameras stand to each other? Features and geometry.
+"""Whether frames of two drives show the same place, and their relative pose, by features and geometry.
 
-Lowe's SIFT (2004) on both pictures, matched both ways with the ratio test; the drives' own points give the features of
-either picture a depth. Perspective-n-Point inside RANSAC (Lepetit et al. 2009) gives turn and shift in the first
-drive's units, depths seen from both sides the ratio of the units. No network.
+SIFT features (Lowe 2004) of both pictures are matched in both directions with the ratio test. The drives' own points
+give depths to the features. Perspective-n-Point in RANSAC (SQPnP, Terzakis and Lourakis 2020) gives rotation and
+translation in the first drive's units; features with depths in both drives give the ratio of the units. No network is
+needed.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from pipeline.backend.sim3 import Sim3, cross_matrix, nearest_rotation
 Array = NDArray[np.float64]
 
 VERIFIER = 1
-"""Raise it when two pictures may be judged otherwise than before: verdicts of others are made again."""
+"""Version of the comparison. Increase it when the comparison changes: verdicts of other versions are not used."""
 
-_RATIO = 0.8  # of the best match's distance to the second best's
-_LARGEST = 3000  # features of a picture
-_NEAR_PX = 4.0  # a feature takes the depth of points that appear so near to it
-_SPREAD = 0.1  # of those points' log depths, beyond which the feature is on an edge
-_INSIDE_PX = 3.0  # reprojection error of a match that agrees
-_LEAST, _LEAST_SHARE = 25, 0.25  # matches that agree: how many, and of how many
-_LEAST_EXTENT = 0.15  # of the picture's width that matches that agree are spread over
-_LARGEST_SCALE = 0.25  # spread of the log ratio of depths
-_ALIKE = 3.0  # by which a link's deviation is larger than independent matches say: their depths err together
-_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_SCALE = 0.002, 0.01, 0.01  # radians, share of the median depth, log
+_RATIO = 0.8  # largest ratio of the distances to the best and to the second best match
+_LARGEST = 3000  # most features of a picture
+_NEAR_PX = 4.0  # pixels: a feature has the depth of the points that appear nearer to it than this
+_SPREAD = 0.1  # half the range of log depths, from the nearest point on, that count as the same surface
+_INSIDE_PX = 3.0  # pixels: largest reprojection error of a match that agrees
+_LEAST, _LEAST_SHARE = 25, 0.25  # matches that must agree: number, and share of all matches
+_LEAST_EXTENT = 0.15  # share of the picture's width over which they must be spread
+_LARGEST_SCALE = 0.25  # largest robust deviation of the log ratio of depths
+_ALIKE = 3.0  # factor of a link's deviations, because the errors of its depths are not independent
+_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_SCALE = 0.002, 0.01, 0.01  # least deviations: radians, share of median depth, log
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A frame to be compared. grey (h, w); rays (n, 3) with z = 1 of its features, their pixels (n, 2), descriptors
-    (n, 128); depth (n,): drive units, NaN where the drive's points say none; focal: pixels."""
+    """The features of a frame. width: of the picture; pixel (n, 2); ray (n, 3): with z = 1; descriptor (n, 128): unit
+    vectors; depth (n,): in drive units, NaN where the drive has no points there; focal: pixels."""
 
     width: int
     pixel: Array
@@ -48,8 +49,8 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class SeenTogether:
-    """second_from_first: from the first frame's camera in its drive's units to the second's in its; covariance (7, 7)
-    of turn, shift, log scale (as pipeline.fuse.Link); matches: that agree; share: of all."""
+    """The relative pose of two frames. second_from_first, covariance (7, 7): as in pipeline.fuse.Link; matches: number
+    that agree; share: of all matches."""
 
     second_from_first: Sim3
     covariance: Array
@@ -58,8 +59,8 @@ class SeenTogether:
 
 
 def look_at(grey: NDArray[np.uint8], intrinsics: Array, points: Array) -> Look:
-    """Features of a picture (h, w) of a pinhole (fx fy cx cy), with depths from `points` (m, 3) in the camera's
-    frame."""
+    """Features of a grey picture (h, w) of a pinhole camera, intrinsics (4,): fx fy cx cy in pixels. Their depths are
+    those of `points` (m, 3) in the camera's axes, drive units."""
     make = cv2.SIFT_create  # type: ignore[attr-defined]  # OpenCV's stubs lack it
     found = make(nfeatures=_LARGEST).detectAndCompute(grey, None)
     width = grey.shape[1]
@@ -74,7 +75,7 @@ def look_at(grey: NDArray[np.uint8], intrinsics: Array, points: Array) -> Look:
 
 
 def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
-    """(n,): the nearest surface's depth at pixels (n, 2)."""
+    """Depth (n,) of the nearest surface at pixels (n, 2), NaN where fewer than two points are near."""
     front = points[points[:, 2] > 1e-9]
     answer = np.full(len(pixel), np.nan)
     if not len(front):
@@ -83,18 +84,18 @@ def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
     for n, near in enumerate(cKDTree(seen).query_ball_point(pixel, _NEAR_PX)):
         if len(near) >= 2:
             logs = np.log(front[near, 2])
-            logs = logs[logs < logs.min() + 2 * _SPREAD]  # what lies behind is hidden
+            logs = logs[logs < logs.min() + 2 * _SPREAD]  # points behind the nearest surface are hidden
             if np.ptp(logs) < 2 * _SPREAD:
                 answer[n] = np.exp(np.median(logs))
     return answer
 
 
 def seen_together(first: Look, second: Look) -> SeenTogether | str:
-    """How two cameras stand to each other; a sentence where the pictures do not show one place well enough."""
+    """The relative pose of two cameras; a reason, in words, if the pictures do not show the same place well enough."""
     i, j = _matches(first.descriptor, second.descriptor)
     has = np.isfinite(first.depth[i])
     if has.sum() < _LEAST:
-        return f"{int(has.sum())} features are alike in both pictures and have a depth, {_LEAST} are needed"
+        return f"{int(has.sum())} features match in both pictures and have a depth, {_LEAST} are needed"
     i, j = i[has], j[has]
     place = first.ray[i] * first.depth[i][:, None]
     size = float(np.median(first.depth[i]))
@@ -112,11 +113,11 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     count = 0 if not good or inside is None else len(inside)
     share = count / len(i)
     if count < _LEAST or share < _LEAST_SHARE:
-        return f"{count} of {len(i)} features that are alike agree on one motion ({_LEAST} and a quarter are needed)"
+        return f"{count} of {len(i)} matched features agree on one relative pose ({_LEAST} and a quarter are needed)"
     kept = inside.ravel()
     extent = float(np.ptp(second.pixel[j[kept], 0])) / second.width
     if extent < _LEAST_EXTENT:
-        return f"features that agree are spread over {extent:.0%} of the picture: one thing, not a place"
+        return f"features that agree cover only {extent:.0%} of the picture's width: they may be on a single object"
     turn, shift = cv2.solvePnPRefineLM(
         place[kept] / size, np.ascontiguousarray(second.ray[j[kept], :2]), np.eye(3), None, turn, shift
     )
@@ -124,12 +125,12 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     moved = place[kept] @ rotation.T + shift.ravel() * size
     both = np.isfinite(second.depth[j[kept]]) & (moved[:, 2] > 0)
     if both.sum() < _LEAST // 2:
-        return f"only {int(both.sum())} features that agree have a depth in both drives: the ratio of units is unknown"
+        return f"only {int(both.sum())} features that agree have a depth in both drives: the scale is unknown"
     logs = np.log(second.depth[j[kept]][both] / moved[both, 2])
     scale = float(np.exp(np.median(logs)))
     spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
     if spread > _LARGEST_SCALE:
-        return f"depths of both drives differ by {spread:.0%} from feature to feature"
+        return f"the ratio of both drives' depths varies by {spread:.0%} from feature to feature"
     relative = Sim3(scale, rotation, scale * shift.ravel() * size)
     pixels = (moved[:, :2] / moved[:, 2:] - second.ray[j[kept], :2]) * second.focal
     covariance = _covariance(scale * moved, pixels, second.focal, spread / np.sqrt(both.sum()))
@@ -137,7 +138,7 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
 
 
 def _matches(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs that are each other's best, and clearly so."""
+    """Indices of descriptors that are each other's best match and pass the ratio test."""
     if len(first) < 2 or len(second) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     alike = first @ second.T
@@ -148,15 +149,15 @@ def _matches(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[N
     rival = alike.max(1)
     alike[row, best] = top
     mutual = alike.argmax(0)[best] == row
-    # unit vectors: squared distance 2 - 2 cosine
+    # The squared distance of unit vectors is 2 - 2 cosine.
     clear = (2 - 2 * top) < _RATIO**2 * (2 - 2 * rival)
     kept = np.nonzero(mutual & clear)[0]
     return kept, best[kept]
 
 
 def _covariance(place: Array, pixels: Array, focal: float, scale_deviation: float) -> Array:
-    """(7, 7) of turn, shift (second's units) and log scale, from matches at `place` (m, 3) in the second camera's frame
-    and their residuals (m, 2)."""
+    """Covariance (7, 7) of rotation, translation (second drive's units) and log scale, from matches at `place` (m, 3)
+    in the second camera's axes and their residuals `pixels` (m, 2)."""
     x, y, z = place.T
     project = np.zeros((len(place), 2, 3))
     project[:, 0, 0] = project[:, 1, 1] = focal / z

@@ -1,4 +1,4 @@
-"""Candidates -> links: frames of both drives are read and compared, many at a time; every verdict has a reason."""
+"""Candidates -> links: reads and compares frames of both drives, several at a time. Every verdict has a reason."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.two_drives import Look, look_at, seen_together
 from pipeline.ingest.preprocess import rectified_image
 
-_AROUND = 5  # frames before and behind a frame whose points give its picture depths
-_MOST_POINTS = 400_000  # of a picture's; more say nothing more
-_HELD = 64  # looks at frames that are kept: 3 MB each
-_AT_A_TIME = 4
-_LONG_SIDE = 1280  # pixels; larger pictures are reduced
+_AROUND = 5  # a frame's depths come from points of so many frames before and after it
+_MOST_POINTS = 400_000  # that are used for a picture
+_HELD = 64  # frames whose features are kept in memory, 3 MB each
+_AT_A_TIME = 4  # threads that read and compare
+_LONG_SIDE = 1280  # pixels: larger pictures are reduced
 
 
 class Verifier:
-    """Looks at frames of drives and compares them. Threads may share it."""
+    """Reads and compares frames of drives. Threads may share it."""
 
     def __init__(self, drives: Sequence[FusibleDrive]) -> None:
         self._drives = drives
@@ -39,8 +39,9 @@ class Verifier:
     def verify_all(
         self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None]
     ) -> list[Verified]:
-        """One verdict a candidate, in their order; what `evidence` knows is not looked at again, what is new goes to
-        it. What cannot be read is a reason, no error; StorageError of a store that does not answer is one, too."""
+        """The verdicts on candidates, in their order. Those that `evidence` knows are not compared again; new ones are
+        added to it. A frame that cannot be read is a reason in the verdict. done: is called after each verdict. Raises
+        StorageError if evidence cannot be written."""
         answers = [evidence.known(one) for one in candidates]
         new = [one for one, answer in zip(candidates, answers, strict=True) if answer is None]
         for _ in range(len(candidates) - len(new)):
@@ -61,7 +62,7 @@ class Verifier:
     def verify(self, one: Candidate) -> Verified:
         """Compare the two frames."""
         if one.opposite:
-            return Verified(one, None, 0, "driven in opposite directions: a forward camera sees nothing of both", False)
+            return Verified(one, None, 0, "not compared: the drives went in opposite directions", False)
         looks = [self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)]
         for look in looks:
             if isinstance(look, str):
@@ -70,7 +71,8 @@ class Verifier:
         if isinstance(found, str):
             return Verified(one, None, 0, found)
         link = Link(one.first, one.first_frame, one.second, one.second_frame, found.second_from_first, found.covariance)
-        return Verified(one, link, found.matches, f"{found.matches} features ({found.share:.0%}) agree on one motion")
+        reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
+        return Verified(one, link, found.matches, reason)
 
     def _look(self, drive: int, place: int) -> Look | str:
         with self._lock:
@@ -88,7 +90,7 @@ class Verifier:
         cameras, opened = drive.opened.cameras, drive.opened
         frame = int(cameras.frame_index[place])
         try:
-            # rows of the poses table are frames of the drive: what read_frames counts by
+            # Frame numbers are rows of the poses table, by which read_frames counts.
             (_, image), *_ = list(read_frames(opened, [frame]))
             if isinstance(image, str):
                 return f"drive {drive.drive_id}: frame {frame} cannot be read: {image}"
@@ -105,7 +107,7 @@ class Verifier:
     def _picture(
         self, lens: object, image: Image.Image, intrinsics: NDArray[np.float64], drive: FusibleDrive
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """The grey picture as a pinhole's, and its fx fy cx cy."""
+        """The grey picture (h, w) as a pinhole camera sees it, and its intrinsics (4,): fx fy cx cy in pixels."""
         view = drive.opened.undistorted_view() if lens is not None else None
         if view is not None:
             image = Image.fromarray(rectified_image(image.convert("RGB"), view))

@@ -125,7 +125,7 @@ def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_i
 def test_without_laspy_tiles_are_parquet_alone_and_a_note_says_what_to_install(output, monkeypatch):
     monkeypatch.setitem(sys.modules, "laspy", None)
     (note,) = fused(output, plan=True).notes
-    assert note.startswith("tiles are written as Parquet alone") and "[export]" in note
+    assert note.startswith("tiles are written as Parquet only") and "[export]" in note
     assert fused(output, plan=True, copc=False).notes == ()
     with pytest.raises(ValueError, match="LAZ needs laspy"):
         fused(output, plan=True, copc=True)
