@@ -36,7 +36,8 @@ def held_back(tracks: Tracks) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class PairEvidence:
-    """Evidence of the frames `first` and `second` (numbers among the drive's kept frames), with `tracks` common tracks.
+    """Evidence of the frames `first` and `second`, which are numbered as `collect_evidence` says, with `tracks` common
+    tracks.
 
     flow: median motion; distance: median Sampson distance, both in source pixels; share: of the tracks within CLOSE;
     depth: median log of triangulated over dense depth in the first frame; spread: robust deviation of the same; scale:
@@ -77,7 +78,7 @@ def collect_evidence(
         log_depth: (rows of tracks,) log of dense depth in world units at each row, NaN where unknown; None: only the
             cameras are judged.
         picture_scale: source pixels in a pixel of the tracked picture, at least 1.
-        first_place: number of the first frame among the drive's kept frames.
+        first_place: number of the first of these frames, for `tracks` and for the answer.
     """
     count = len(world_from_camera)
     order = np.lexsort((tracks.track, tracks.frame))

@@ -54,7 +54,7 @@ class ImageQualityConfig:
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """One contradiction. level; kind: "images" or "camera"; frames: half-open range of numbers among the kept frames;
+    """One contradiction. kind: "images" or "camera"; frames: half-open range of frames, numbered as in PairEvidence;
     chunk: its number if one chunk is the cause; reason: one sentence for the user."""
 
     level: Literal["warn", "fail"]

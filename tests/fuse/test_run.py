@@ -223,7 +223,7 @@ def test_what_is_damaged_in_a_city_is_named(output):
     with pytest.raises(DriveError, match="does not hold the bytes"):
         city.points()
     tile.unlink()
-    with pytest.raises(DriveError, match="is gone"):
+    with pytest.raises(DriveError, match="is missing"):
         city.points()
     with pytest.raises(DriveError, match="no complete version 000009"):
         open_city(str(output), "000009")
