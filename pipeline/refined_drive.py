@@ -157,8 +157,8 @@ class Refined:
         if not self.windows or self.taken == len(self.windows):
             return ()
         if not self.taken:
-            return ("not refined: too little can be followed through the images, or it did not get better by it",)
-        return (f"{len(self.windows) - self.taken} of {len(self.windows)} windows stay as the network said",)
+            return ("not refined: too few corners could be tracked, or held-back tracks did not agree better",)
+        return (f"{len(self.windows) - self.taken} of {len(self.windows)} windows keep the prediction of the network",)
 
 
 def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:

@@ -79,7 +79,7 @@ def _by_height(solution: Solution, heights: Heights, height_m: float | None) -> 
     if height_m is None:
         return None
     if not len(heights):
-        return "no road is seen below the camera, by which its height would tell the scale"
+        return "no road is seen below the camera, so its height cannot give the scale"
     seen, spread = height_above_road(solution.state, heights)
     return _scaled(solution, height_m / seen, Metric("height", float(np.hypot(spread, _ROAD)), 0.0))
 

@@ -255,7 +255,7 @@ def _times_of(frames: NDArray[np.int64], given: Array) -> Array | str:
     if not np.isfinite(time_s).all():
         return f"frame {frames[~np.isfinite(time_s)][0]} has no time: positions need the time of every frame"
     if len(time_s) < 2:
-        return "a drive of one frame has no way that positions could be compared with"
+        return "a drive of one frame has no path that positions could be compared with"
     back = np.diff(time_s) <= 0
     if back.any():
         return f"the times of frames {frames[:-1][back][0]} and {frames[1:][back][0]} do not rise"
@@ -282,7 +282,7 @@ def _late(fused: Fused, evidence: WorldEvidence, wider: str, *, outside: bool) -
     if window_s <= 0 or (not wider and not outside and abs(fused.offset_s) < window_s + 0.8 * BEYOND_S):
         return ""
     return (
-        f"the receiver's clock is off by {fused.offset_s:+.2f} s, the border of the {window_s:g} s that are looked for "
+        f"the receiver's clock is off by {fused.offset_s:+.2f} s, which is the limit of the search of {window_s:g} s "
         "(--positions.clock-window)"
     )
 

@@ -35,7 +35,8 @@ def wrong_upwards(residual: Array, claimed: Array, inside: NDArray[np.bool_]) ->
 
 
 def _lengths(residual: Array, claimed: Array, inside: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """(m,) each: length of a residual, upwards in units of the vertical deviation, and the longest that is believed."""
+    """(m,) each: length of a residual, whose vertical part is divided by the ratio of vertical to horizontal deviation;
+    and the largest length that is not an outlier."""
     ratio = claimed[:, 2] / claimed[:, 0]
     length = np.sqrt(residual[:, 0] ** 2 + residual[:, 1] ** 2 + (residual[:, 2] / ratio) ** 2)
     usual = float(np.median(length[inside])) / 1.538 if inside.any() else 1.0

@@ -1,6 +1,6 @@
 """The car's speed as factors in the pose graph: distances driven in half a second, beside the fixes.
 
-A speed gives the scale in tunnels, and each change of speed tells the clock offset. The circumference of wheels is
+A speed gives the scale in tunnels, and each change of speed determines the clock offset. The circumference of wheels is
 known to one percent; therefore one factor on all distances is estimated.
 """
 
@@ -81,8 +81,8 @@ class SpeedFactors:
     def rows(
         self, state: State, track: FrameTrack, offset_s: float, lag_s: float, factor: float, lever: Array
     ) -> SpeedRows | None:
-        """The steps within the drive, linearised. lag_s: delay of the speed behind the fixes; factor: distances by the
-        speed over true ones. None if there are too few steps."""
+        """The steps within the drive, linearised; None if there are too few. lag_s: delay of the speed relative to the
+        fixes; factor: distances by the speed over true ones."""
         moments = self.border_s - offset_s - lag_s
         inside = (moments >= track.time_s[0]) & (moments <= track.time_s[-1])
         use = inside[1:] & inside[:-1] & (self.way > _SLOW_M_S * _STEP_S)  # NaN is not

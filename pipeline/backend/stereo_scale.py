@@ -1,7 +1,7 @@
-"""How long a metre is in each chunk of a rig, by motions that two of its cameras measured.
+"""Measures the length of a metre in each chunk of a rig, from motions that two of its cameras measured.
 
-It takes the place of the camera's height above the road: a length that is the same in all chunks relates their scales
-to each other, and this one is known in metres.
+It replaces the camera's height above the road. A length that is the same in all chunks relates their scales to each
+other, and this length is also known in metres.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pipeline.backend.outline import Outline
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array
 
-_LEAST_M = 0.1  # shorter motions tell nothing of the scale
-_FEWEST = 6  # motions of a drive
+_LEAST_M = 0.1  # metres: shorter motions do not determine the scale
+_FEWEST = 6  # motions that a drive needs
 _FLOOR = 0.005  # least deviation of a half chunk's log length
-_LIMIT = 8.0  # deviations: a motion was measured with many points, so it is wrong less often than a road is
-_SPREAD = 0.02  # least deviation of one motion's log length: that of the measurement
+_LIMIT = 8.0  # deviations: a motion comes from many points, so it is wrong less often than a road is
+_SPREAD = 0.02  # least deviation of one motion's log length, that of the measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,12 @@ class StereoMotions:
 
 
 def metres_of(motions: StereoMotions, outlines: Sequence[Outline], span: float) -> Heights | None:
-    """The length of a metre in chunk units, a row a half chunk, in the form of heights above the road. span: frames
-    that rates of drift refer to. None where the car hardly moved.
+    """The length of a metre in chunk units, one row for each half chunk, in the form of heights above the road. None
+    where there are too few motions, or the car hardly moved. span: frames that rates of drift refer to.
 
-    A half chunk's length is the mean over its motions, each the chunk's distance over the measured one; what differs
-    from their median by more counts as two deviations. The deviation of one motion is that of all around the medians.
+    Each motion gives the log ratio of its length in the chunk to its measured length. A half chunk's log length is the
+    mean of these, after they are limited to two deviations from their median. The deviation of one motion is estimated
+    from all motions, around the medians of their half chunks.
     """
     way = np.linalg.norm(motions.this_from_next[:, :3, 3], axis=1)
     halves: list[tuple[int, int, float, Array]] = []
