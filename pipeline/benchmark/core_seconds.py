@@ -11,15 +11,19 @@ from pipeline.config import RunConfig
 SETTLED = 200
 """Frames from which on a drive's fixed costs are those of a longer one: the focal length is asked of as many windows,
 and there is work for as many processes (on up to six cores)."""
+TARGET = 0.15
+"""Most core-seconds a frame of tracks and adjustment at KITTI's size: 16 cores keep up with 80 frames a second."""
 _DECODED = 60  # frames, to measure decoding alone
 
 
 @dataclass(frozen=True)
 class CoreSeconds:
-    """By stage: of each frame, and of a drive beside that (the start of processes, the focal length)."""
+    """By stage: of each frame, and of a drive beside that (the start of processes, the focal length). settled: the two
+    are told apart, because both lengths that are compared have SETTLED frames."""
 
     of_frame: Mapping[str, float]
     of_drive: Mapping[str, float]
+    settled: bool = False
 
     @staticmethod
     def between(runs: Mapping[int, Mapping[str, float]]) -> CoreSeconds:
@@ -40,7 +44,13 @@ class CoreSeconds:
             for name, spent in runs[long].items()
             if name in runs[short]
         }
-        return CoreSeconds(of_frame, {name: runs[short][name] - short * spent for name, spent in of_frame.items()})
+        of_drive = {name: runs[short][name] - short * spent for name, spent in of_frame.items()}
+        return CoreSeconds(of_frame, of_drive, short >= SETTLED)
+
+    @property
+    def of_refinement(self) -> float:
+        """Of a frame: following corners and adjusting."""
+        return self.of_frame.get("tracks", 0.0) + self.of_frame.get("adjustment", 0.0)
 
 
 def decoding_seconds(config: RunConfig) -> float:

@@ -11,6 +11,9 @@ def test_what_a_drive_costs_whatever_its_length_is_not_counted_for_its_frames():
     found = CoreSeconds.between(runs)
     assert found.of_frame == pytest.approx({"tracks": 0.06, "adjustment": 0.04})
     assert found.of_drive == pytest.approx({"tracks": 6, "adjustment": 9})
+    assert found.of_refinement == pytest.approx(0.1)
+    short = CoreSeconds.between({frames: runs[frames] for frames in (51, 201)})
+    assert found.settled and not short.settled and short.of_refinement > 0.2
 
 
 def test_one_run_has_no_share_that_is_known_to_be_fixed_and_none_has_no_figures():
