@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from jobs.command import run_command, settings_from
 from jobs.reconstruct import summary
 from pipeline import storage
 from pipeline.backend import BackendConfig
 from pipeline.common.progress import Reporter
-from pipeline.common.run_id import new_run_id
 from pipeline.common.settings import POSITIONAL
 from pipeline.common.visible_text import show
-from pipeline.finish import join_and_publish
 from pipeline.georeference import PositionsConfig
-from pipeline.leases import Leases
 from pipeline.publish import PublishConfig
-from pipeline.staged_drive import facts_with_positions, read_staged_drive
+from pipeline.realign import realign
+from pipeline.staged_drive import read_staged_drive
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,9 @@ class RealignConfig:
     """Where the drive was published with --keep-predictions: a path or URI."""
     drive: str = field(metadata=POSITIONAL)
     """Name of the drive there."""
+    to: str | None = None
+    """Another output for the new result, a path or URI: the old one stays, and jobs.report --compare shows both. None:
+    the new result replaces the old one."""
     refine: bool = True
     """Adjust cameras and depth again to the tracks that were kept (bundle adjustment) before chunks are joined."""
     positions: PositionsConfig = field(default_factory=PositionsConfig)
@@ -48,28 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _realign(arguments: list[str] | None) -> None:
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign")
     output = storage.absolute(asked.output)
-    staged, config = read_staged_drive(output, asked.drive)
+    _, config = read_staged_drive(output, asked.drive)
     stored = replace(
         asked, refine=config.refine, positions=config.positions, backend=config.backend, publish=config.publish
     )
     asked = settings_from(RealignConfig, arguments, prog="jobs.realign", default=stored)
     config = replace(
-        config,
-        refine=asked.refine,
-        positions=asked.positions,
-        backend=asked.backend,
-        publish=asked.publish,
-        overwrite=True,
+        config, refine=asked.refine, positions=asked.positions, backend=asked.backend, publish=asked.publish
     )
-    with (
-        Reporter() as reporter,
-        storage.held_root(output, make=False),
-        Leases(output, new_run_id(), config.fleet.lease_s) as leases,
-    ):
-        lease = leases.take_when_free(asked.drive)
-        staged, _ = read_staged_drive(output, asked.drive)  # again: another run may have replaced them meanwhile
-        staged = replace(staged, facts=facts_with_positions(staged.facts, config.positions))
-        result = join_and_publish(staged, config, output, reporter, partial(leases.keep, lease))
+    with Reporter() as reporter:
+        result = realign(output, asked.drive, config, reporter, to=asked.to)
     show(summary(result, reporter.seconds))
 
 

@@ -19,6 +19,7 @@ from pipeline.common.progress import Reporter
 from pipeline.common.ray_session import ray_for_one_job
 from pipeline.common.visible_text import show
 from pipeline.config import RunConfig
+from pipeline.errors import PipelineError
 from pipeline.finish import Reconstruction
 from pipeline.fleet.discover.discovery import iter_drives
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
@@ -26,8 +27,12 @@ from pipeline.fleet.discover.sphere_views import each_view
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
 from pipeline.ingest.rig_drive import has_rig
+from pipeline.publish import is_published
+from pipeline.realign import realign
 from pipeline.schema import MADE_BY
+from pipeline.staged_drive import read_staged_drive
 
+_UNREFINED = "_unrefined"  # the output beside the sample's result in which it stands without refinement
 _PNG_HEAD_BYTES = 4096  # the text that names this program stands before the pixels of a picture
 
 
@@ -74,16 +79,40 @@ def many_drives(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | Refu
 def _reconstruct(config: RunConfig, noted: list[str]) -> int:
     with Reporter() as reporter:
         is_sample = config.input is None
-        if is_sample:
-            config = replace(config, input=_sample_drive(reporter))
+        asked = config
+        if is_sample:  # its predictions are used once more, by _unrefined
+            keep = config.keep_predictions or config.refine
+            config = replace(config, input=_sample_drive(reporter), keep_predictions=keep)
         with ray_for_one_job():
             result = stages.reconstruct(config, reporter, noted)
-    show(summary(result, reporter.seconds))
+            seconds = dict(reporter.seconds)
+            before = _unrefined(result, asked, reporter) if is_sample and config.refine else None
+    show(summary(result, seconds))
     if is_sample and config.input is not None:
-        show(_against_truth(result, config.input))
+        show(_against_truth(result, config.input, before))
         output = shlex.quote(storage.redacted(config.output))
-        show(f"  report   python -m jobs.report --output {output} --drive {result.manifest.drive_id} --serve")
+        shown = f"--output {output} --drive {result.manifest.drive_id}"
+        shown += f" --truth {shlex.quote(config.input)}"
+        if before is not None:
+            shown += f" --compare unrefined={shlex.quote(storage.redacted(storage.join(config.output, _UNREFINED)))}"
+        show(f"  report   python -m jobs.report {shown} --serve")
     return 0
+
+
+def _unrefined(result: Reconstruction, asked: RunConfig, reporter: Reporter) -> str | None:
+    """URI of the sample without refinement, which shows what refinement does; None where there is none."""
+    output, drive_id = storage.absolute(asked.output), result.manifest.drive_id
+    beside = storage.join(output, _UNREFINED)
+    if result.was_there:
+        return storage.join(beside, drive_id) if is_published(beside, drive_id) else None
+    reporter.say(f"drive {drive_id}: once more without refinement, to compare: {storage.redacted(beside)}")
+    try:
+        _, kept = read_staged_drive(output, drive_id)
+        config = replace(kept, refine=False)
+        return realign(output, drive_id, config, reporter, to=beside, keep=asked.keep_predictions).uri
+    except PipelineError as error:  # the result itself is published
+        reporter.say(f"no comparison: {error}")
+        return None
 
 
 def _reconstruct_many(
@@ -119,20 +148,25 @@ def _sample_drive(reporter: Reporter) -> str:
     return uri
 
 
-def _against_truth(result: Reconstruction, truth_uri: str) -> str:
-    """The errors of the sample's result in words, and a picture of them, which is written beside the result."""
-    from pipeline.evaluation import compare, drive_picture, evaluate, open_estimate, open_truth
+def _against_truth(result: Reconstruction, truth_uri: str, before: str | None) -> str:
+    """The errors of the sample's result in words, and a picture of them, which is written beside the result. before:
+    URI of the result without refinement."""
+    from pipeline.evaluation import Comparison, compare, drive_picture, evaluate, open_estimate, open_truth
 
-    comparison = compare(open_estimate(result.uri), open_truth(truth_uri))
-    errors = evaluate(comparison)
-    ate, length = errors.trajectory.sim3.ate.rmse, errors.trajectory.path_length
-    said = f"against the truth: ATE {ate:.2f} m ({ate / length:.1%} of {length:.0f} m)"
-    if errors.depth is not None:
-        said += f", depth off by {errors.depth.abs_rel:.1%}"
+    def errors_of(uri: str) -> tuple[Comparison, str]:
+        comparison = compare(open_estimate(uri), open_truth(truth_uri))
+        errors = evaluate(comparison)
+        ate, length = errors.trajectory.sim3.ate.rmse, errors.trajectory.path_length
+        depth = "" if errors.depth is None else f", depth off by {errors.depth.abs_rel:.1%}"
+        return comparison, f"ATE {ate:.2f} m ({ate / length:.1%} of {length:.0f} m){depth}"
+
+    comparison, said = errors_of(result.uri)
+    title = f"against the truth: {said}"
+    said = title if before is None else f"{title}\n  unrefined, against the truth: {errors_of(before)[1]}"
     picture = f"{result.uri}.png"
     if storage.exists(picture) and MADE_BY.encode() not in storage.read_bytes(picture, _PNG_HEAD_BYTES):
         return f"  {said}\n  NOTE     no picture: {picture} was not made by this program and is kept"
-    drive_picture(comparison, picture, said)
+    drive_picture(comparison, picture, title)
     return f"  {said}\n  picture  {picture}"
 
 

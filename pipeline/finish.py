@@ -96,13 +96,20 @@ def notes_beside(noted: Sequence[str], uri: str) -> tuple[str, ...]:
 
 
 def join_and_publish(
-    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter, guard: Guard
+    staged: StagedDrive,
+    config: RunConfig,
+    output: str,
+    reporter: Reporter,
+    guard: Guard,
+    publish_to: str | None = None,
 ) -> Reconstruction:
     """All stages after the network: refine windows, join chunks, judge, publish.
 
-    guard: of the drive's lease, which the caller must hold. It is called before every write that readers can see; an
-    error that it raises ends the publishing.
+    output: contains the staged files. publish_to: the output for the result; None: `output`. guard: of the drive's
+    lease, which the caller must hold. It is called before every write that readers can see; an error that it raises
+    ends the publishing.
     """
+    publish_to = publish_to or output
     facts = staged.facts
     with reporter.timed("refine"):
         frames = staged_frames(staged, config, output)
@@ -139,7 +146,7 @@ def join_and_publish(
 
     with reporter.timed("publish"):
         manifest = publish.publish_drive(
-            output,
+            publish_to,
             facts,
             chunks,  # type: ignore[arg-type]  # has the methods that are used of a sequence
             joined,
@@ -151,7 +158,7 @@ def join_and_publish(
             mask=chunks.static,
             ego=frames.chunks().car_parts(facts.camera_count) if config.publish.with_points else (),
         )
-    uri = storage.join(output, facts.drive_id)
+    uri = storage.join(publish_to, facts.drive_id)
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
 
 

@@ -189,7 +189,8 @@ def sample_drive(progress: Progress | None = None) -> str:
     `progress` is called with the numbers of frames done and in all. `read_drive(uri)` gives the drive with its truth.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache / "city-reconstruction" / f"sample-{_FORMAT}-{SAMPLE.seed}"
+    look = f"{SAMPLE.seed}-{SAMPLE.frames}x{SAMPLE.width}x{SAMPLE.height}"
+    root = cache / "city-reconstruction" / f"sample-{_FORMAT}-{look}"
     done = 0
 
     def each(count: int, total: int) -> None:
@@ -202,7 +203,7 @@ def sample_drive(progress: Progress | None = None) -> str:
     return write_drive(SAMPLE, str(root), "city", each)
 
 
-SAMPLE = DriveSpec(seed=1_000_025, frames=180, height=112, width=224)
+SAMPLE = DriveSpec(seed=1_000_031, frames=120)  # large enough for corners to be followed (refinement)
 
 
 def _check_free(output_uri: str, sequence: str, begun: str, about: dict[str, object], drive_id: str) -> None:

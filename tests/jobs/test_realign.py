@@ -52,6 +52,18 @@ def test_other_settings_change_the_result_and_nothing_else(kept):
     assert after.identity != before.identity
 
 
+def test_another_output_gets_the_result_and_the_drive_stays_as_it_was(kept, tmp_path, capsys):
+    before = open_drive(str(kept), "drive-1").manifest
+    arguments = ["--output", str(kept), "--drive", "drive-1", "--publish.voxel-size", "0.5"]
+    assert realign.main([*arguments, "--to", str(tmp_path / "coarse")]) == 0
+    assert open_drive(str(kept), "drive-1", check_hashes=True).manifest == before
+    coarse = open_drive(str(tmp_path / "coarse"), "drive-1", check_hashes=True).manifest
+    assert 0 < coarse.counts.points < before.counts.points
+    assert f"{tmp_path / 'coarse' / 'drive-1'}" in capsys.readouterr().out
+    assert realign.main([*arguments, "--to", f"{kept}/"]) == 1
+    assert "--to names its own output" in capsys.readouterr().err
+
+
 def test_the_error_for_a_drive_without_kept_predictions_says_what_to_do(tmp_path, capsys):
     assert realign.main(["--output", str(tmp_path), "--drive", "nowhere"]) == 1
     assert "--keep-predictions" in capsys.readouterr().err

@@ -43,11 +43,15 @@ def test_the_default_run_is_compared_with_its_truth_and_with_fixes_it_is_placed_
     enu, root = placed
     assert run("--output", root / "out", "--positions.file", root / "rtk.csv") == 0
     said = capsys.readouterr().out
-    percent = float(re.search(r"ATE [\d.]+ m \(([\d.]+)% of 16\d m\)", said)[1])
-    assert percent < 4  # a straight line has more than 6 on such drives
-    assert float(re.search(r"depth off by ([\d.]+)%", said)[1]) < 30
+    errors = re.findall(r"truth: ATE ([\d.]+) m \([\d.]+% of 93 m\), depth off by ([\d.]+)%", said)
+    (ate, depth), (ate_unrefined, depth_unrefined) = [tuple(map(float, one)) for one in errors]
+    assert ate < 0.6 * ate_unrefined and ate_unrefined < 2  # a straight line has more than 5
+    assert depth < depth_unrefined < 12
+    unrefined = open_drive(str(root / "out" / "_unrefined"), "city", check_hashes=True)
+    assert unrefined.manifest.config["refine"] is False and not (root / "out" / "_staging").exists()
     assert "random weights" not in said
-    assert f"python -m jobs.report --output {root / 'out'} --drive city --serve" in said
+    shown = f"--truth {sample_drive()} --compare unrefined={root / 'out' / '_unrefined'} --serve"
+    assert f"python -m jobs.report --output {root / 'out'} --drive city {shown}" in said
     with Image.open(root / "out" / "city.png") as picture:
         shown = np.asarray(picture.convert("RGB"))
     assert shown.shape[1] > 1000

@@ -150,14 +150,16 @@ def test_the_report_loads_scrubs_compares_and_handles_keys(site, browser):
     # the slider uncovers the left picture, by mouse or by key
     slider = page.locator("#slider")
     slider.scroll_into_view_if_needed()
-    assert page.locator("#slider .tag.right").inner_text() == "photograph"
+    tags = page.locator("#slider .tag").all_inner_texts()
+    assert tags == ["without memory", "this result"]  # before and after
     middle = slider.screenshot()
     slider.locator("input").focus()
     page.keyboard.press("End")
     assert page.evaluate("document.getElementById('slider').style.getPropertyValue('--cut')") == "100%"
     assert slider.screenshot() != middle
-    page.select_option("#after", label="without memory")
-    assert "other0" in page.get_attribute("#slider .after", "src")
+    assert "other0" in page.get_attribute("#slider .left", "src")
+    page.select_option("#after", label="photograph")
+    assert page.locator("#slider .tag.right").inner_text() == "photograph"
     assert [row.split("\t")[0].split("\n")[0] for row in page.locator("#results tbody tr").all_inner_texts()] == [
         "this result",
         "without memory",

@@ -326,7 +326,9 @@ class Report {
     };
     const choose = () => {
       const view = views[$("view").value];
-      for (const [choice, wanted] of [[$("before"), 0], [$("after"), view.pictures.length - 1]]) {
+      // before and after: another result and this one; without another result this one and the photograph
+      const [first, second] = results.length > 1 ? [1, 0] : [0, view.pictures.length - 1];
+      for (const [choice, wanted] of [[$("before"), first], [$("after"), second]]) {
         const kept = choice.selectedOptions[0]?.textContent;
         choice.replaceChildren(...view.pictures.map((picture, index) => make("option", { value: index, text: picture.name })));
         const again = view.pictures.findIndex((picture) => picture.name === kept);
