@@ -1,4 +1,4 @@
-"""Measures fusing of many made-up drives: search, solution, and one drive more; time, memory and error."""
+"""Measures the fusion of many simulated drives: search, solution, and one more drive; time, memory and error."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _TARGET_DRIVES = 2000
 
 @dataclass(frozen=True)
 class FuseBenchmark:
-    """Made-up drives through one city. Targets are of 2,000 drives of 2,500 frames; fewer have their share."""
+    """Simulated drives through one city. The time targets are for 2,000 drives of 2,500 frames, less for fewer."""
 
     drives: int = 200
-    """Drives."""
+    """Number of drives."""
     frames: int = 2_500
-    """Frames of each."""
+    """Frames of each drive."""
     wrong: float = 0.1
     """Share of links that are wrong."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of the random numbers."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming the setting."""
+        """Raises ValueError that names the setting."""
         for name, least in (("drives", 3), ("frames", 200), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"fuse.{name} must be at least {least}, not {getattr(self, name)}")
@@ -46,11 +46,11 @@ class FuseBenchmark:
             raise ValueError(f"fuse.wrong must be a share below 1, not {self.wrong}")
 
     def measure(self, say: Callable[[str], None]) -> Measured:
-        """Search, solve, judge."""
+        """Search candidates, solve, and compare with the truth, in a process of its own."""
         say(f"fusing {self.drives:,} drives of {self.frames:,} frames")
         values = run_isolated(_fused, self.drives, self.frames, self.wrong, self.seed)
         share = self.drives * self.frames / (_TARGET_DRIVES * 2500)
-        # pairs grow with the square, the solution with the number
+        # The time of the search grows with the square of the number of drives, that of the solution with the number.
         target = _TARGET_S * (0.5 * share**2 + 0.5 * share)
         whole = values["search_seconds"] + values["solve_seconds"]
         return Measured(
@@ -77,12 +77,12 @@ class FuseBenchmark:
                 Row("error of its frames, one Sim(3)", f"{values['ate_m']:.2f} m"),
                 Row("  of each of its drives by itself", f"{values['alone_m']:.2f} m"),
                 Row(
-                    "one drive more: its candidates and solution, the others held",
+                    "one more drive: its candidates and solution, the others held",
                     f"{values['one_more_seconds']:.1f} s",
                     f"< {_TARGET_ONE_S:.0f} s",
                     values["one_more_seconds"] < _TARGET_ONE_S,
                 ),
-                Row("  its farthest frame from where all drives together put it", f"{values['one_more_m']:.2f} units"),
+                Row("  its largest distance from the solution of all drives", f"{values['one_more_m']:.2f} units"),
             ),
         )
 
@@ -131,7 +131,7 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
 
 
 def _without(city: City, links: Sequence[Link], last: int) -> Standing:
-    """What an earlier solution of all drives but the last would say."""
+    """The part of a solution that an earlier one, without the last drive, would have had."""
     drives = {n: StandingDrive(one.city_from_camera, one.depth_scale) for n, one in enumerate(city.drives[:last])}
     judged = enumerate(zip(links, city.links, strict=True))
     known = {n: (it.accepted, it.chi2) for n, (link, it) in judged if last not in (link.first, link.second)}
@@ -139,7 +139,8 @@ def _without(city: City, links: Sequence[Link], last: int) -> Standing:
 
 
 def _errors(made: MadeUpCity, city: City, drives: NDArray[np.int64]) -> tuple[float, float]:
-    """Root mean square distance of frames from the truth: of these drives after one Sim(3), of each after its own."""
+    """Root mean square distances in metres of the frames of these drives from the truth: after one Sim(3) for all, and
+    after one Sim(3) for each drive."""
     found = [city.city_from_camera[n][::DESCRIBED, :3, 3] for n in drives]
     true = [made.truth[n][:, :3, 3] for n in drives]
     return _error(np.concatenate(found), np.concatenate(true)), float(
@@ -155,6 +156,6 @@ def _errors(made: MadeUpCity, city: City, drives: NDArray[np.int64]) -> tuple[fl
 
 
 def _error(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Root mean square distance (metres) of points (n, 3) from the truth after the Sim(3) that makes it least."""
+    """Root mean square distance in metres of points (n, 3) from the truth after the best Sim(3)."""
     move = fit_similarity(found, true)
     return float(np.sqrt(((move.apply(found) - true) ** 2).sum(1).mean()))

@@ -1,9 +1,10 @@
 """Finds text that a camera writes into its frames: time, place, speed, the maker's name.
 
-In the mean of a drive's frames the world is smooth, since it moves; text stays sharp. Small letters cover a part of a
-pixel only, so that its colour moves with the world: detail that stays is measured against how it varies over time,
-not against zero. A line of text is dense with such detail, whose sign changes from stroke to stroke along a row;
-horizons, kerbs and the edges of a bonnet have one sign along a row.
+The world moves, so it is smooth in the mean of a drive's frames, while text stays sharp. Detail is the difference of a
+pixel from its surroundings. The strokes of small letters cover only a part of a pixel, whose colour then varies with
+the world. So detail of the mean is compared with its variation over time, not with zero. A line of text has much
+detail, and the sign of the detail changes from stroke to stroke along a row. At horizons, kerbs and the edges of a
+bonnet it has the same sign along a row.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-_AROUND = 0.05  # of the picture's height, to each side: what a pixel's detail is measured against
-_CONTRAST = 8.0  # detail in the mean frame, colour values 0 to 255
-_STEADY = 0.5  # detail in the mean frame over its standard deviation over time
-_NOISE = 3.0  # least such deviation, where channels are compared
-_DENSE = 0.45  # share of pixels with detail on a line of text
-_REACH = 0.05  # of the picture's width, in which that share is taken
-_GAP = 0.08  # of the picture's width: words that are nearer are one line
-_STROKES = 0.12  # share of the pixels of a row at which the sign changes
-_CALM = 0.3  # deviation of detail around a line, over the picture's median one, below which that is the sky
-_CLOUD = 16.0  # mean detail of a line in the sky: that of clouds is weaker
-_MARGIN = 0.25  # of the picture's height, at the top and at the bottom, in which text is looked for
-_LEAST_ROWS = 3  # of a line: the edge above a bonnet has fewer
-_LEAST_WIDTH = 0.06  # of the picture's width
-_LONG = 2.0  # least width over height
-_INK_ROW = 0.4  # of the strokes of the row with most, below which a row has none
-_OUTLINE_ROW = 0.5  # of the mean contrast, above which the row beside the strokes is their outline
+_AROUND = 0.05  # distance to each side, as a share of the picture's height, over which surroundings are averaged
+_CONTRAST = 8.0  # least detail in the mean frame, colour values 0 to 255
+_STEADY = 0.5  # least ratio of detail in the mean frame to its standard deviation over time
+_NOISE = 3.0  # least such deviation where channels are compared
+_DENSE = 0.45  # least share of pixels with detail in a line of text
+_REACH = 0.05  # width over which this share is taken, as a share of the picture's width
+_GAP = 0.08  # words that are nearer to each other than this share of the picture's width are one line
+_STROKES = 0.12  # least share of the pixels of a row at which the sign changes
+_CALM = 0.3  # a line is in the sky if the deviation around it is below this share of the picture's median one
+_CLOUD = 16.0  # least mean detail of a line in the sky; clouds have less
+_MARGIN = 0.25  # text is searched in this share of the picture's height at the top and at the bottom
+_LEAST_ROWS = 3  # of a line; the edge above a bonnet has fewer
+_LEAST_WIDTH = 0.06  # of a line, as a share of the picture's width
+_LONG = 2.0  # least width over height of a line
+_INK_ROW = 0.4  # a row has strokes if it has at least this share of those of the row with most
+_OUTLINE_ROW = 0.5  # the row beside the strokes is their outline if its contrast is at least this share of the mean
 
 
 def find_text(pictures: NDArray[np.uint8]) -> Mask:
-    """(h, w): True in the boxes of lines of text that stay in frames (N, h, w, 3) of a drive that moves."""
+    """A mask (h, w) from frames (N, h, w, 3) of a moving car: True in the boxes of lines of text that stay the same."""
     height, width = pictures.shape[1:3]
     mean, deviation = _detail(pictures)
     strong = np.abs(mean)
@@ -61,8 +62,8 @@ def find_text(pictures: NDArray[np.uint8]) -> Mask:
 
 
 def _detail(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Mean and standard deviation over time (h, w) of what a pixel has beyond its surroundings, of the channel in which
-    it is surest."""
+    """Mean and standard deviation over time (h, w) of each pixel's difference from its surroundings, in the channel
+    with the largest ratio of both."""
     side = 2 * max(round(_AROUND * pictures.shape[1]), 2) + 1
     total = np.zeros(pictures.shape[1:], np.float64)
     squares = np.zeros_like(total)
@@ -79,7 +80,7 @@ def _detail(pictures: NDArray[np.uint8]) -> tuple[Floats, Floats]:
 
 
 def _lines(has_detail: Mask) -> list[tuple[slice, slice]]:
-    """Rows and columns of each stretch that is dense with detail."""
+    """Rows and columns of each area with much detail."""
     width = has_detail.shape[1]
     reach = 2 * max(round(_REACH * width / 2), 4) + 1
     dense = cv2.blur(has_detail.astype(np.float32), (reach, 3), borderType=cv2.BORDER_REFLECT) > _DENSE
@@ -91,8 +92,9 @@ def _lines(has_detail: Mask) -> list[tuple[slice, slice]]:
 
 
 def _inked(strokes: NDArray[np.float64], contrast: Floats) -> tuple[int, int]:
-    """First row of a line of text and the one after its last, by the strokes and the mean contrast of its rows (n,).
-    What is above and below is the brightness of its surroundings against that of the letters."""
+    """First row of a line of text and the one after its last, from the share of strokes (n,) and the mean contrast (n,)
+    of each row. Rows above and below have contrast too, because letters differ in brightness from their surroundings.
+    """
     rows = np.flatnonzero(strokes >= _INK_ROW * strokes.max())
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     outline = _OUTLINE_ROW * float(contrast[top:bottom].mean())

@@ -17,9 +17,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _INVERSE = {6: 8, 8: 6}  # the others undo themselves
-_OF_TURN = {0: UPRIGHT, 90: 6, 180: 3, 270: 8}
-TURNS = tuple(_OF_TURN)
-"""Degrees to the right by which frames can be turned."""
+_OF_TURN = {0: UPRIGHT, 90: 6, 180: 3, 270: 8}  # by degrees to the right
 
 
 def orientation_of(image: Image.Image, turn: int | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Cameras of one car: their names, and where each of them sits where that is known."""
+"""The cameras of one car: their names, and their poses on the car as far as they are known."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Rig:
-    """Two cameras or more that one car carries.
+    """At least two cameras on one car.
 
-    cameras: names, the reference first, whose pose is the rig's. rig_from_camera: a pose a camera, 3 x 4 row by row,
-    metres, OpenCV axes; None where it is to be estimated; the reference's is the identity. Raises ValueError for fewer
-    than two cameras, names that occur twice, or numbers that are no rigid motion.
+    cameras: names, the reference first; its pose is that of the rig. rig_from_camera: the pose of each camera, 3 x 4
+    numbers row by row, metres, OpenCV axes; None where it must be estimated; the reference's is the identity. Raises
+    ValueError for fewer than two cameras, names that occur twice, or numbers that are not a rigid motion.
     """
 
     cameras: tuple[str, ...]
@@ -34,11 +34,12 @@ class Rig:
             turn = matrix.reshape(3, 4)[:, :3] if matrix.shape == (12,) else np.full((3, 3), np.nan)
             rigid = np.isfinite(matrix).all() and np.abs(turn @ turn.T - np.eye(3)).max() < 1e-3
             if not rigid or np.linalg.det(turn) < 0:
-                raise ValueError(f"camera {name}: expected a rotation and a place, 12 numbers, got {pose[:12]}")
+                raise ValueError(f"camera {name}: expected a rotation and a position, 12 numbers, got {pose[:12]}")
 
     @staticmethod
     def of(poses: Mapping[str, NDArray[np.float64] | None], reference: str) -> Rig:
-        """Of poses (4, 4) of cameras in any common frame, None where unknown; `reference` becomes the rig."""
+        """A rig from poses (4, 4) of cameras in any common frame, None where unknown; the camera `reference` becomes
+        the rig's reference."""
         names = [reference, *(name for name in poses if name != reference)]
         base = poses.get(reference)
         given: list[tuple[float, ...] | None] = [tuple(np.eye(4)[:3].ravel().tolist())]
@@ -50,12 +51,12 @@ class Rig:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Rig:  # Rig checks its values
-        """What `to_dict` gave."""
+        """The rig of a dictionary that `to_dict` returned. Raises ValueError, KeyError or TypeError for another one."""
         poses = tuple(None if pose is None else tuple(map(float, pose)) for pose in values["rig_from_camera"])
         return Rig(tuple(values["cameras"]), poses)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON; equal ones give equal results."""
+        """Plain values for JSON. Equal rigs give equal values."""
         poses = [None if pose is None else list(pose) for pose in self.rig_from_camera]
         return {"cameras": list(self.cameras), "rig_from_camera": poses}
 

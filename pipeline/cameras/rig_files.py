@@ -1,5 +1,5 @@
-"""Where the cameras of a rig sit, as other programs write it: COLMAP's rig_config.json, Kalibr's camchain.yaml,
-nerfstudio's transforms.json, and KITTI's projections. Lengths are taken as metres.
+"""Reads the poses of a rig's cameras from files of other programs: COLMAP's rig_config.json, Kalibr's camchain.yaml,
+nerfstudio's transforms.json, and KITTI's projections. Lengths are assumed to be in metres.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # nerfstudio's cameras look along -z,
 
 
 def read_rig(data: bytes, file: str) -> Poses:
-    """Poses of the cameras in a file; of a file with several rigs the first.
+    """Poses of the cameras in a file. Of a file with several rigs the first one is used.
 
-    The name of a camera is the folder of its pictures (COLMAP, nerfstudio) or Kalibr's name for it (cam0, cam1).
-    Raises CalibrationError, which names the file and the field, for a file that is none of the three and for numbers
-    that are no pose.
+    data: the file's contents; file: its name. The name of a camera is the folder of its pictures (COLMAP, nerfstudio)
+    or Kalibr's name for it (cam0, cam1). Raises CalibrationError, with the file and the field, for a file of another
+    format, or for numbers that are not a pose.
     """
     try:
         values = yaml.safe_load(data) if file.endswith((".yaml", ".yml")) else json.loads(data)
@@ -52,8 +52,8 @@ def read_rig(data: bytes, file: str) -> Poses:
 
 
 def kitti_pair(text: str, left: int, right: int) -> Array | None:
-    """left_from_right (4, 4) of two rectified cameras by their projections P<n> (calib.txt); None where they are not
-    there. P = K [I | t]: the camera sits at -t of camera 0."""
+    """left_from_right (4, 4), in metres, of two rectified cameras from their projections P<n> in the text of a
+    calib.txt; None if one is missing. P = K [I | t]: the camera's position is -t in the axes of camera 0."""
     places = []
     for number in (left, right):
         line = next((one for one in text.splitlines() if one.startswith(f"P{number}:")), "")
@@ -75,7 +75,7 @@ def _pose(rotation: Array, place: Sequence[float] | Array) -> Array:
 
 
 def _rigid(fields: Fields, name: str) -> Array:
-    """A field with the 4 rows of a rigid motion; its rotation made exact."""
+    """A field with the 4 rows of a rigid motion, as (4, 4) with an exact rotation. Raises CalibrationError."""
     rows = fields.value(name)
     if not isinstance(rows, list) or len(rows) != 4:
         raise fields.error(name, "4 rows of 4 numbers", rows)
@@ -83,13 +83,13 @@ def _rigid(fields: Fields, name: str) -> Array:
     pose = np.array([by_row.numbers(row, 4) for row in by_row.values])
     turn = pose[:3, :3]
     if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2 or np.linalg.det(turn) < 0:
-        raise fields.error(name, "a rotation and a place", rows)
+        raise fields.error(name, "a rotation and a position", rows)
     u, _, v = np.linalg.svd(turn)
     return _pose(u @ v, pose[:3, 3])
 
 
 def _blocks(fields: Fields, name: str) -> list[Fields]:
-    """A field with a list of blocks of fields."""
+    """The blocks of a field that is a list of blocks of fields. Raises CalibrationError."""
     blocks = fields.value(name)
     if not isinstance(blocks, list):
         raise fields.error(name, "a list of blocks of fields", blocks)
@@ -100,7 +100,7 @@ def _blocks(fields: Fields, name: str) -> list[Fields]:
 
 
 def _colmap(rig: Fields) -> Poses:
-    """cam_from_rig of each sensor, w x y z; the one with ref_sensor is the rig."""
+    """Poses by cam_from_rig of each sensor (quaternion w x y z); the one with ref_sensor is the reference."""
     poses: Poses = {}
     reference = ""
     for sensor in _blocks(rig, "cameras"):
@@ -120,7 +120,7 @@ def _colmap(rig: Fields) -> Poses:
 
 
 def _kalibr(chain: Fields) -> Poses:
-    """T_cn_cnm1 of each camera: from the camera before it to it."""
+    """Poses by T_cn_cnm1 of each camera, which is this_from_previous."""
     poses: Poses = {}
     world_from_before = np.eye(4)
     for name in sorted(filter(is_kalibr_name, chain.values), key=lambda name: int(name[3:])):
@@ -131,7 +131,7 @@ def _kalibr(chain: Fields) -> Poses:
 
 
 def _nerfstudio(scene: Fields) -> Poses:
-    """transform_matrix of pictures in folders, one folder for each camera: the mean over pictures of equal names."""
+    """Poses by transform_matrix of pictures in one folder for each camera: the mean over pictures of the same name."""
     frames: dict[str, dict[str, Array]] = {}
     for frame in _blocks(scene, "frames"):
         folder, _, name = frame.text("file_path").removeprefix("./").rpartition("/")

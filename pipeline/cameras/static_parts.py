@@ -1,8 +1,8 @@
-"""Finds what does not move while the car does: bonnet, mirror, time stamp, dirt, black borders.
+"""Finds parts of the picture that do not move while the car does: bonnet, mirror, time stamp, dirt, black borders.
 
-Pixels of the world change their colours in the course of a drive. Three kinds of parts are found: pixels whose colour
-stays, within a border that stays; the bonnet, below the line across the lower part of the picture at which the
-distribution of colours over time changes; and text (`burnt_in_text.py`).
+Pixels of the world change their colours during a drive. Three kinds of parts are found. Still parts have pixels whose
+colour stays the same, inside a border that stays too. The bonnet is below a line across the lower part of the picture
+at which the distribution of colours over time changes. Text is found by `burnt_in_text.py`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pipeline.cameras.burnt_in_text import find_text
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 Part = Literal["bonnet", "text", "mirror, border or dirt"]
-"""Kinds of parts that are told apart."""
+"""Kinds of parts."""
 
-_WIDTH = 160  # columns to which pictures are shrunk about
+_WIDTH = 160  # approximate number of columns to which pictures are shrunk
 _NOISE = 2.0  # least standard deviation of a colour over time: of camera noise and compression
 _QUANTILE = 0.8
-_DEVIATIONS = 1.2816  # of a normal distribution, within which four fifths of it lie
+_DEVIATIONS = 1.2816  # deviations within which four fifths of a normal distribution are
 _OUTLINE = 3  # pixels by which a bonnet's outline may be blurred
 _MOVING = 0.5  # share of a part's surroundings that moves
 _STRONG = 60.0  # jump of brightness at a border that no cloud has
-_RESTLESS = 1.0  # deviation over the picture's median one, above which a pixel is hardly the bonnet's
-_MOST = 2.0  # largest distance that counts in the gain of an outline
+_RESTLESS = 1.0  # a pixel with a larger deviation over the picture's median one is probably not the bonnet's
+_MOST = 2.0  # larger distances count as this one in the gain of an outline
 _LOW = 0.9  # of the height: an outline that does not reach the side of the picture ends below this
 _JUMP = 0.07  # of the height: a larger step from one column to the next ends a part of an outline
 _UNREST = 0.1  # cost of a restless pixel below an outline, for each factor e of its restlessness
@@ -93,8 +93,8 @@ def find_static_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = 
 
 
 def find_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -> dict[Part, Mask]:
-    """Where frames (N, h, w, 3) spread over a drive show each kind of part that does not move while the car does: masks
-    (h, w), True there, that do not overlap. Kinds that are not there are left out."""
+    """Masks (h, w) of each kind of part that does not move while the car does, from frames (N, h, w, 3) spread over a
+    drive: True in the part. They do not overlap. Kinds that were not found are left out."""
     limits = limits or StaticParts()
     count, height, width = pictures.shape[:3]
     if count < limits.fewest:
@@ -106,7 +106,7 @@ def find_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -
         return {}
     still = _still_parts(colours, typical, limits)
     bonnet = _bonnet(colours, still, typical, limits)
-    # A calm road just above a bonnet may be still, too: near the outline only the outline counts.
+    # A calm road just above a bonnet may also be still. So near the outline only the outline decides.
     near = ndimage.binary_dilation(bonnet, iterations=_OUTLINE)
     bonnet, still = (
         one.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width] for one in (bonnet, still & ~near)
@@ -117,7 +117,7 @@ def find_parts(pictures: NDArray[np.uint8], limits: StaticParts | None = None) -
 
 
 def parts_said(parts: Mapping[Part, Mask]) -> str:
-    """What `find_parts` found, with its share of the picture, in one line; "nothing" where it found nothing."""
+    """The parts that `find_parts` found, with their shares of the picture, in one line; "nothing" if there are none."""
     shares = {kind: float(mask.mean()) for kind, mask in parts.items()}
     if not shares:
         return "nothing"
@@ -137,8 +137,8 @@ def _shrunk(pictures: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _over_time(pictures: NDArray[np.uint8]) -> _Colours:
-    """The colours over time, of the pictures as they are or of pictures scaled to equal brightness: whichever has the
-    calmer pixels in the lower half. An exposure that follows the scene changes the brightness of the bonnet."""
+    """The colours over time, of the given pictures or of pictures scaled to equal brightness: of those whose pixels in
+    the lower half vary less. An automatic exposure changes the brightness of the bonnet."""
     values = np.ascontiguousarray(np.moveaxis(pictures, 0, -1)).astype(np.float32)  # (h, w, 3, N)
     grey: Floats = values.mean(2, dtype=np.float32)
     level = np.maximum(np.median(grey, axis=(0, 1)), 1.0)
@@ -166,8 +166,8 @@ def _statistics(channel: Floats) -> tuple[Floats, Floats]:
 
 
 def _still_parts(colours: _Colours, typical: float, limits: StaticParts) -> Mask:
-    """Parts that are still and whose border is still. The sky is still, too, but its border moves with the houses and
-    trees in front of it; clouds are surrounded by sky, which is as still as they are."""
+    """Parts that are still and whose border is still. The sky is also still, but its border moves with the houses and
+    trees in front of it. Clouds are surrounded by sky, which is as still as they are."""
     still = colours.spread < limits.still * typical
     sharp = still & (colours.edges >= limits.edge)
     letters = ndimage.binary_closing(np.pad(sharp, 3, mode="edge"), np.ones((3, 3), bool))[3:-3, 3:-3]

@@ -186,7 +186,8 @@ def _found(uri: str, rig: str) -> _Found | None:
 
 
 def _named(uri: str, poses: Mapping[str, NDArray[np.float64]], file: str) -> _Found:
-    """The cameras of a rig file with their folders: the path in the file, or a folder of its last name."""
+    """The cameras of a rig file with their folders: the path in the file, or a folder named like its last part. Raises
+    DriveError for a camera without a folder."""
     there: dict[str, NDArray[np.float64] | None] = {}
     folders = storage.list_folders(uri)
     for name, pose in poses.items():
@@ -219,7 +220,7 @@ def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folde
     if not any(place is not None for place in step):
         raise DriveError(
             f"drive {drive_id}: pictures of camera {folder} have neither times nor names in common with the others'; "
-            "name pictures of one instant alike"
+            "give pictures of one instant the same name"
         )
     return step
 

@@ -15,7 +15,7 @@ def test_a_small_city_is_measured_and_no_wrong_link_is_accepted(tmp_path, capsys
     assert said["links"] > said["wrong"] > 0 and said["wrong_accepted"] == 0
     assert said["one_more_seconds"] > 0 and said["one_more_m"] < 3  # where all drives together put it
     assert said["largest"] > 1 and said["ate_m"] < 10
-    assert "one drive more" in capsys.readouterr().out
+    assert "one more drive" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", [{"drives": 2}, {"frames": 10}, {"wrong": 1.0}])
