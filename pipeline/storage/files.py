@@ -40,7 +40,7 @@ def open_input(uri: str, *, readahead: bool = True) -> BinaryIO:
     with translated(uri, "open"):
         fs, path = resolve(uri)
         if isinstance(fs, LocalFileSystem):
-            _refuse_what_has_no_end(path)
+            _size_of_what_ends(path)
             return open(path, "rb")
         options = {} if readahead else {"cache_type": "none"}
         return io.BufferedReader(_Input(fs.open(path, "rb", block_size=READ_BLOCK_BYTES, **options), uri))
@@ -89,7 +89,8 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
     with translated(uri, "read"):
         fs, path = resolve(uri)
         if isinstance(fs, LocalFileSystem):
-            _refuse_what_has_no_end(path)
+            size = _size_of_what_ends(path)
+            limit = None if limit is None else min(limit, size + 1)  # memory for all of it is taken before it is read
         if limit is None:
             # Stores that can read one object in parallel parts first ask for its size: a second request for each frame.
             whole = {"max_concurrency": 1} if hasattr(fs, "max_concurrency") else {}
@@ -103,10 +104,13 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
             raise
 
 
-def _refuse_what_has_no_end(path: str) -> None:
-    mode = os.stat(path).st_mode
+def _size_of_what_ends(path: str) -> int:
+    """Bytes of a local file. Raises UnreadableFileError for a device or pipe, which may have no end."""
+    found = os.stat(path)
+    mode = found.st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system says so itself
         raise UnreadableFileError(f"cannot read {redacted(path)}: a device or pipe, no file")
+    return found.st_size
 
 
 def write_bytes_atomically(uri: str, data: bytes) -> None:

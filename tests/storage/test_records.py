@@ -1,6 +1,7 @@
 """Small stored files are read with checks of types and size; an error of one line names the file and the field."""
 
 import json
+import tracemalloc
 from dataclasses import asdict, dataclass, field
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_file_beyond_its_limit_is_refused_and_only_its_beginning_is_read(tmp_p
         file.truncate(1 << 40)  # a sparse file: reading all of it would exhaust memory
     with pytest.raises(DamagedError, match=r"expected at most 1,000 bytes, got 1,099,511,627,776"):
         read_small(str(path), 1000)
+
+
+def test_the_memory_that_reading_takes_follows_the_file_and_not_the_limit(tmp_path):
+    (tmp_path / "small").write_bytes(b"small")
+    tracemalloc.start()
+    try:
+        assert read_small(str(tmp_path / "small"), 2**28) == b"small"
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_folder_in_the_place_of_a_file_gives_its_own_error(tmp_path):
