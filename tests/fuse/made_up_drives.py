@@ -1,4 +1,4 @@
-"""Drives through one town, each in a frame and units of its own, and true links between them."""
+"""Simulated drives through one town, each in its own frame and units, and true links between them."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ STEP, HALF = 10, 10  # frames between two chunks' reference frames, and from one
 
 
 def town_path(frames: int, start: float) -> np.ndarray:
-    """(frames, 4, 4) camera poses, metres: a winding street that `start` enters at another place."""
+    """Camera poses (frames, 4, 4) in metres along a winding street; start: metres along it to the first frame."""
     along = start + np.arange(frames) * 1.0
     position = np.stack([30 * np.sin(along / 40), 0.5 * np.sin(along / 25), along + 10 * np.cos(along / 30)], 1)
     ahead = np.gradient(position, axis=0)
@@ -24,7 +24,7 @@ def town_path(frames: int, start: float) -> np.ndarray:
 
 
 def drive_in(gauge: Sim3, truth: np.ndarray) -> JoinResult:
-    """What joining without an error would give of `truth` in the frame that `gauge` brings metres to."""
+    """The result of joining a drive without errors. truth (N, 4, 4): poses in metres; gauge: drive_from_metres."""
     poses = gauge.transform_pose(truth)
     count = len(truth)
     middles = np.arange(HALF, max(count - HALF // 2, HALF + 1), STEP)
@@ -52,7 +52,8 @@ def drive_in(gauge: Sim3, truth: np.ndarray) -> JoinResult:
 def link_between(
     gauges: list[Sim3], truths: list[np.ndarray], ends: tuple[int, int, int, int], wrong: Sim3 | None = None
 ) -> Link:
-    """The link of (first drive, frame, second drive, frame); wrong: moves the first camera in the town, metres."""
+    """The true link for ends = (first drive, frame, second drive, frame). wrong: an error, which moves the first camera
+    in the town, in metres."""
     a, i, b, j = ends
     first = Sim3.from_matrix(truths[a][i])
     if wrong is not None:
@@ -65,7 +66,7 @@ def link_between(
 
 
 def gauges_of(count: int, seed: int) -> list[Sim3]:
-    """Frames and units of drives; the first one's is the town's."""
+    """drive_from_metres of each drive; the first one is the identity."""
     rng = np.random.default_rng(seed)
     others = [
         Sim3(float(np.exp(rng.normal(0, 0.5))), rotation_exp(rng.normal(0, 1, 3)), rng.normal(0, 50, 3))

@@ -1,4 +1,4 @@
-"""Two rendered drives through one street, published as the pipeline does, each in a frame and units of its own."""
+"""Rendered drives through one street, published by the pipeline's functions, each in its own frame and units."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH, CHUNK = 168, 336, 10
 
 
 class Rendered:
-    """Frames of a route of the city of seed 7: those of `numbers`, `aside` metres to the right of it."""
+    """Frames of the route of the city with seed 7. numbers: of the frames; aside: metres to the right of the route."""
 
     def __init__(self, numbers, aside=0.0):
         drive = CityDrive(7, 60, HEIGHT, WIDTH)
@@ -28,7 +28,7 @@ class Rendered:
 
 
 def place_descriptors(poses):
-    """Of cameras (n, 4, 4): alike where they are within some metres of each other, looking the same way."""
+    """Descriptors of cameras (n, 4, 4), similar for cameras within some metres of each other with the same heading."""
     rng = np.random.default_rng(5)
     wave, phase = rng.normal(0, 0.25, (64, 2)), rng.uniform(0, 2 * np.pi, 64)
     ahead = np.cos(np.arctan2(poses[:, 1, 2], poses[:, 0, 2])[:, None] + phase)
@@ -41,7 +41,7 @@ class JoinedOnEarth(Joined):
 
 
 def on_earth(poses, origin):
-    """What a run says of a drive whose world is metres about `origin`."""
+    """Facts of a run for a drive whose world is metres east, north, up from `origin`."""
     fixed = poses[::5, :3, 3]
     latitude, longitude, altitude = geodetic_from_enu(fixed, origin)
     zero = np.zeros(len(fixed))
@@ -54,8 +54,11 @@ def on_earth(poses, origin):
 
 
 def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=None, **run):
-    """Write images below `folder` and the drive to `output`; gauge: from metres of the city to the drive's units;
-    origin: the drive is on Earth, its world metres east, north, up about it, with a position every fifth frame."""
+    """Write images to `folder` and publish the drive to `output`.
+
+    gauge: drive_from_metres; origin: if given, the drive is on Earth, its world is metres east, north, up from there,
+    and every fifth frame has a position.
+    """
     count, (height, width) = len(rendered.poses), rendered.images.shape[1:3]
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{n:06d}.png" for n in range(count)]

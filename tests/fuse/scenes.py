@@ -1,5 +1,5 @@
-"""A street of boxes and a tree, seen by cameras that drive through it: points as a drive publishes them, without a
-picture."""
+"""A street of boxes and a tree, seen by cameras that drive through it: points as a drive publishes them, without
+rendering pictures."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from pipeline.fuse.change import Cloud
 from pipeline.publish.cameras import Cameras
 
 WIDTH, HEIGHT, FOCAL = 96, 48, 60.0
-GROUND, WALL = 1.5, 9.0  # metres below the camera; to the right of it
+GROUND, WALL = 1.5, 9.0  # metres: the road below the camera, the wall to the right of it
 EAST_NORTH_UP = Sim3(1.0, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), np.zeros(3))  # from the street's axes
 CAR = ((3.0, 0.1, 18.0), (4.7, 1.45, 22.0))  # lowest and highest corner: right, down, ahead
-TREE = (np.array([6.0, -1.0, 14.0]), 1.6)  # middle and radius of its leaves
+TREE = (np.array([6.0, -1.0, 14.0]), 1.6)  # centre and radius of its leaves
 
 
 def cameras(count=20, aside=0.0, start=0.0):
-    """Every metre ahead (z), `aside` metres to the right (x)."""
+    """Cameras one metre apart along z from `start`, `aside` metres to the right (x)."""
     pose = np.tile(np.eye(4), (count, 1, 1))
     pose[:, 0, 3], pose[:, 2, 3] = aside, start + np.arange(count)
     intrinsics = np.tile([FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2], (count, 1))
@@ -32,13 +32,13 @@ def box_range(eye, ray, low, high):
 
 
 def rays():
-    """(n, 3) with z = 1, of all pixels."""
+    """Rays (n, 3) of all pixels, with z = 1."""
     column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     return np.stack([(column - WIDTH / 2) / FOCAL, (row - HEIGHT / 2) / FOCAL, np.ones_like(row)], -1).reshape(-1, 3)
 
 
 def depth_along(ray, eye, boxes):
-    """z-depth of rays (n, 3) from `eye`: the road, the wall, boxes."""
+    """z-depth (n,) along rays (n, 3) from `eye` to the road, the wall or a box."""
     with np.errstate(divide="ignore"):
         away = np.where(ray[:, 1] > 0, (GROUND - eye[1]) / ray[:, 1], np.inf)
         away = np.minimum(away, np.where(ray[:, 0] > 0, (WALL - eye[0]) / ray[:, 0], np.inf))
@@ -48,8 +48,11 @@ def depth_along(ray, eye, boxes):
 
 
 def seen(cameras, boxes=lambda frame: (), tree=False, seed=0, noise=0.004):
-    """The cloud of a drive, one point a decimetre. boxes: (low, high) that stand there at a frame; leaves are noisy:
-    where a ray meets the tree its depth is anything within it."""
+    """The cloud of a drive, with one point in each cube of 0.1 m.
+
+    boxes: returns the (low, high) corners of boxes at a frame; tree: whether there is one. Where a ray meets the tree
+    its depth is random within the tree.
+    """
     rng = np.random.default_rng(seed)
     ray = rays()
     points, frames = [], []
@@ -72,7 +75,8 @@ def seen(cameras, boxes=lambda frame: (), tree=False, seed=0, noise=0.004):
 
 
 class SceneDrive:
-    """A drive through the street as it is published: images and depth of every camera. aside, start: of its path."""
+    """A drive through the street with images and depth of every camera. boxes: as in `seen`; aside, start: as in
+    `cameras`."""
 
     def __init__(self, boxes=lambda frame: (), count=20, aside=0.0, start=0.0):
         at = cameras(count, aside, start)

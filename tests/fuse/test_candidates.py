@@ -1,4 +1,4 @@
-"""Which drives are worth a look: those that went through the same cells or saw alike, within a budget each."""
+"""Candidates: drives that went through the same cells or have similar descriptors, within a budget for each drive."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def straight(drive, start, heading=0.0, frames=60):
     return Track(drive, np.arange(frames), place, np.tile(along, (frames, 1)))
 
 
-def test_drives_through_the_same_cells_meet_and_opposite_ones_are_told():
+def test_drives_through_the_same_cells_are_candidates_and_opposite_ones_are_marked():
     tracks = [
         straight(4, (0, 3, 0)),
         straight(7, (40, 5, 0)),
@@ -28,7 +28,7 @@ def test_drives_through_the_same_cells_meet_and_opposite_ones_are_told():
     assert by_positions(tracks[:1], 15.0, 3, 10) == []
 
 
-def test_frames_that_are_alike_meet_and_a_facade_that_stands_alone_does_not():
+def test_similar_frames_are_candidates_and_a_single_similar_facade_is_none():
     rng = np.random.default_rng(0)
     places = rng.normal(0, 1, (80, 48))
     rows = np.concatenate([places[:40], places[25:65], rng.normal(0, 1, (40, 48))])
@@ -44,7 +44,7 @@ def test_frames_that_are_alike_meet_and_a_facade_that_stands_alone_does_not():
         by_descriptors(rows, drive[:5], frame, 0.7, 3, 10)
 
 
-def test_no_drive_has_more_than_its_budget_and_pairs_take_turns():
+def test_no_drive_has_more_candidates_than_its_budget_and_every_pair_has_one_before_any_has_two():
     many = [Candidate(0, n, 1, n, 9.0, "positions") for n in range(8)]
     many += [Candidate(0, n, 2, n, 1.0, "positions") for n in range(8)]
     kept = within_budget(many, 4)

@@ -1,5 +1,5 @@
-"""What one drive saw and another looked through is a change; leaves, what drives by, and what nobody looked at are
-not."""
+"""An object that one drive saw and another looked through is a change. Leaves, moving cars, and places that the other
+drive did not look at are not."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_a_parked_car_that_is_gone_is_one_object_and_the_tree_beside_it_is_none(
     on_it = (first.xyz >= low) & (first.xyz <= high) & (first.xyz[:, 1:2] < 1.0)
     assert len(where) > 0.3 * on_it.all(1).sum()
     assert 0 <= answer.seen_by[0] < 20
-    # the other way round nothing is missing: what is behind the car, the first drive did not look at
+    # In the other direction nothing is missing: the first drive did not look at what is behind the car.
     assert not len(found(empty, first).point)
 
 
@@ -67,6 +67,6 @@ def test_what_the_other_drive_did_not_look_at_is_no_change():
     assert not len(found(first, first).point)
 
 
-def test_only_what_is_asked_for_is_answered(empty):
+def test_only_points_that_are_asked_for_belong_to_objects(empty):
     first = thinned(seen(cameras(), parked))
     assert not len(looked_through(first, empty, np.zeros(len(first.xyz), bool), VOXEL, METRE).point)

@@ -1,4 +1,4 @@
-"""A city that is solved by areas comes out as one that is factorised at once."""
+"""Solving a city by areas gives the same result as one factorisation."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from pipeline.fuse.solve import _link_rows
 from tests.fuse.made_up_drives import drive_in, link_between, town_path
 
 
-def test_areas_with_held_borders_and_cells_give_the_step_that_one_factorisation_gives(monkeypatch):
+def test_areas_and_cells_give_the_step_of_one_factorisation(monkeypatch):
     frames, every = 800, [Sim3.identity()] * 2
     truths = [town_path(frames, 0.0), town_path(frames, 10.0)]
     drives = [drive_in(gauge, truth) for gauge, truth in zip(every, truths, strict=True)]

@@ -1,4 +1,4 @@
-"""Rendered drives through the same streets become one city: who meets, how well, and the car that one of them saw."""
+"""Rendered drives through the same streets become one city: links, accuracy, and the car that one of them saw."""
 
 import io
 import itertools
@@ -15,7 +15,7 @@ from pipeline.synthetic.one_city import CityDriveSpec, parking_place
 from tests.fuse.rendered_drives import publish
 
 SEED, FRAMES, STEP = 5, 110, 2
-NAMES = "abcd"  # c has a parked car more, d goes the other way
+NAMES = "abcd"  # c sees one more parked car, d goes in the opposite direction
 
 
 class Drive:
@@ -33,7 +33,7 @@ class Drive:
 
 @pytest.mark.full
 @pytest.mark.timeout(1500)
-def test_rendered_drives_through_one_city_meet_and_the_car_that_one_saw_is_its_change(tmp_path):
+def test_rendered_drives_through_one_city_are_joined_and_the_car_that_one_saw_is_the_only_change(tmp_path):
     parked = parking_place(CityDriveSpec(SEED), FRAMES)
     drives = [Drive(n, parked) for n in range(4)]
     out, rng = tmp_path / "out", np.random.default_rng(0)
@@ -50,7 +50,7 @@ def test_rendered_drives_through_one_city_meet_and_the_car_that_one_saw_is_its_c
     assert met >= set(itertools.combinations("abc", 2))
     poses = dict(zip(NAMES, (drive.poses for drive in drives), strict=True))
     placed = city.placements()
-    for one in accepted:  # frames of both see one place
+    for one in accepted:  # both frames show the same place
         ends = [poses[one[f"{end}_drive"]][one[f"{end}_frame"]] for end in ("first", "second")]
         assert np.linalg.norm(ends[0][:3, 3] - ends[1][:3, 3]) < 15 and ends[0][:3, 2] @ ends[1][:3, 2] > 0.7
     found = np.concatenate([placed[name].city_from_camera[:, :3, 3] for name in "abc"])

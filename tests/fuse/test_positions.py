@@ -1,4 +1,4 @@
-"""Fixes lay a city on the Earth: in metres east, north, up, however many of its drives have them."""
+"""Fixes place a city on Earth, in metres east, north, up, however many of its drives have them."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def town():
 
 
 def fixes_of(truth, seed=0, noise=0.3, outliers=(), **more):
-    """Five a second, in any order, with whole-second outliers of 60 m."""
+    """Five fixes a second in random order. outliers: whole seconds in which fixes are off by 60 m."""
     rng = np.random.default_rng(seed)
     every = np.arange(0, FRAMES, 2)
     enu = truth[every, :3, 3] @ ENU_FROM_TOWN.T + rng.normal(0, noise, (len(every), 3)) * [1, 1, 2]
@@ -38,12 +38,12 @@ def fixes_of(truth, seed=0, noise=0.3, outliers=(), **more):
 
 
 def enu_of(city, number):
-    """Where the city says the drive's cameras are, about ORIGIN."""
+    """Positions of a drive's cameras in the city, in metres from ORIGIN."""
     place = city.city_from_camera[number][:, :3, 3]
     return enu_from_geodetic(*geodetic_from_enu(place, city.origin), ORIGIN)
 
 
-def test_a_drive_without_fixes_stands_on_earth_by_its_link_to_one_that_has_them():
+def test_a_link_to_a_drive_with_fixes_places_a_drive_without_them_on_earth():
     truths, drives, links = town()
     city = solve(drives, links, fixes={1: fixes_of(truths[1], outliers=(5, 40))}, frame_time_s={1: TIMES})
     assert [drive.on_earth for drive in city.drives] == [True, True, False]
@@ -56,7 +56,7 @@ def test_a_drive_without_fixes_stands_on_earth_by_its_link_to_one_that_has_them(
     np.testing.assert_allclose(city.city_from_camera[2], drives[2].world_from_camera, atol=1e-6)
 
 
-def test_two_drives_that_no_link_joins_stand_in_one_frame_by_their_fixes():
+def test_fixes_bring_two_drives_without_links_into_one_frame():
     truths, drives, links = town()
     fixes = {1: fixes_of(truths[1]), 2: fixes_of(truths[2], seed=1)}
     city = solve(drives, links, fixes=fixes, frame_time_s={1: TIMES, 2: TIMES}, origin=ORIGIN)
@@ -66,7 +66,7 @@ def test_two_drives_that_no_link_joins_stand_in_one_frame_by_their_fixes():
         np.testing.assert_allclose(enu_of(city, number), truths[number][:, :3, 3] @ ENU_FROM_TOWN.T, atol=1.5)
 
 
-def test_fixes_of_another_place_leave_the_drives_as_they_are_and_are_an_alarm():
+def test_fixes_that_do_not_fit_change_no_drive_and_give_an_alarm():
     truths, drives, links = town()
     standing = fixes_of(np.broadcast_to(truths[0][:1], truths[0].shape))
     city = solve(drives, links, fixes={0: standing}, frame_time_s={0: TIMES})
@@ -75,7 +75,7 @@ def test_fixes_of_another_place_leave_the_drives_as_they_are_and_are_an_alarm():
     np.testing.assert_allclose(city.city_from_camera[0], drives[0].world_from_camera, atol=1e-4)
 
 
-def test_one_fix_alone_or_fixes_that_contradict_each_other_place_nothing():
+def test_one_fix_alone_or_contradicting_fixes_place_no_drive():
     truths, drives, links = town()
     good = fixes_of(truths[0])
     one = Fixes(*(getattr(good, name)[:1] for name in ("time_s", "latitude", "longitude", "altitude", "accuracy")))
@@ -85,7 +85,7 @@ def test_one_fix_alone_or_fixes_that_contradict_each_other_place_nothing():
     assert solve(drives, links, fixes={0: outside}, frame_time_s={0: TIMES}).origin is None
 
 
-def test_fixes_without_altitude_leave_the_height_to_the_images():
+def test_heights_follow_from_the_images_where_fixes_have_no_altitude():
     truths, drives, links = town()
     good = fixes_of(truths[0])
     flat = Fixes(good.time_s, good.latitude, good.longitude, np.full(len(good), np.nan))
@@ -95,7 +95,7 @@ def test_fixes_without_altitude_leave_the_height_to_the_images():
 
 
 @pytest.mark.parametrize(("number", "times", "said"), [(7, TIMES, "drive 7"), (0, TIMES[:5], "rising frame_time_s")])
-def test_fixes_of_a_drive_that_is_not_there_or_has_no_times_are_refused(number, times, said):
+def test_fixes_of_a_drive_that_does_not_exist_or_has_no_times_are_refused(number, times, said):
     truths, drives, links = town()
     with pytest.raises(ValueError, match=said):
         solve(drives, links, fixes={number: fixes_of(truths[0])}, frame_time_s={number: times})

@@ -1,4 +1,5 @@
-"""Published drives become a city: the same street from two drives is one street, in tiles, whole or not at all."""
+"""Published drives become a city in tiles, in which two drives through one street agree. A version is visible only when
+it is complete."""
 
 import os
 import shutil
@@ -32,7 +33,7 @@ SETTINGS = {"similarity": 0.4, "tile": 20.0, "voxel": 0.2, "copc": False, "chang
 
 @pytest.fixture(scope="module")
 def street():
-    """Two looks at one street: frames 0 to 21, and frames 8 to 29 from half a metre to the right."""
+    """Two drives through one street: frames 0 to 21, and frames 8 to 29 half a metre to the right."""
     return Rendered(range(22)), Rendered(range(8, 30), aside=0.5)
 
 
@@ -47,7 +48,7 @@ def made(street, tmp_path_factory):
 
 @pytest.fixture
 def output(made, tmp_path):
-    """A copy of it to change."""
+    """A copy of that output, which a test may change."""
     shutil.copytree(made[0], tmp_path / "out")
     return tmp_path / "out"
 
@@ -60,7 +61,7 @@ def tile_files(output):
     return {path.relative_to(output): path.stat().st_mtime_ns for path in output.rglob("*_*.parquet")}
 
 
-def test_two_drives_stand_where_they_were_driven(made, street):
+def test_the_poses_of_two_drives_in_the_city_are_the_true_ones(made, street):
     output, result = made
     assert result.accepted >= 2 and result.manifest.counts["drives"] == 2
     city = open_city(str(output))
@@ -77,7 +78,7 @@ def test_two_drives_stand_where_they_were_driven(made, street):
     assert 0 < row["deviation"] < 1 and "link" in row["evidence"]
 
 
-def test_what_a_version_says_of_its_drives_and_links_begins_the_next_solution(made):
+def test_the_drives_and_links_of_a_version_are_the_start_of_the_next_solution(made):
     output = str(made[0])
     drives = [read_drive(open_drive(output, name)) for name in "ab"]
     city = open_city(output)
@@ -92,8 +93,8 @@ def test_what_a_version_says_of_its_drives_and_links_begins_the_next_solution(ma
         np.testing.assert_allclose(found, city.placements()[name].city_from_camera, atol=2e-3)
 
 
-def test_drives_on_earth_meet_by_their_positions_and_an_area_chooses_among_them(street, tmp_path):
-    """Worlds about two origins, 40 m apart; what their descriptors say is not asked."""
+def test_drives_on_earth_are_linked_by_their_positions_and_an_area_selects_drives(street, tmp_path):
+    """The worlds have two origins, 40 m apart. Descriptors are not used."""
     origin, out = (48.1, 11.6, 520.0), tmp_path / "out"
     other = tuple(float(value) for value in geodetic_from_enu(np.array([40.0, -10.0, 2.0]), origin))
     shift = np.asarray(
@@ -117,7 +118,7 @@ def test_drives_on_earth_meet_by_their_positions_and_an_area_chooses_among_them(
         fused(out, area=(12.5, 48.0, 12.7, 48.2))
 
 
-def test_points_of_a_box_come_in_one_call_one_a_cube_and_know_their_drive(made):
+def test_one_call_returns_the_points_of_a_box_one_for_each_cube_with_their_drive(made):
     city = open_city(str(made[0]))
     every = city.points()
     assert every.num_rows == city.manifest.counts["points"] and set(every["drive_id"].to_pylist()) == {"a", "b"}
@@ -136,7 +137,7 @@ def test_points_of_a_box_come_in_one_call_one_a_cube_and_know_their_drive(made):
             city.points(**wrong)
 
 
-def test_again_with_nothing_new_writes_no_tile_and_a_drive_done_again_replaces_its_points(output, street):
+def test_a_second_run_writes_no_tile_and_a_drive_reconstructed_again_replaces_its_points(output, street):
     before = tile_files(output)
     assert fused(output).tiles_written == 0
     assert tile_files(output) == before
@@ -166,7 +167,7 @@ def test_a_damaged_drive_is_left_out_with_a_note_and_a_named_one_is_an_error(out
         fused(output.parent / "nowhere")
 
 
-def test_pictures_that_are_gone_are_a_reason_and_the_drives_stay_apart(output):
+def test_drives_whose_pictures_are_gone_are_not_joined_and_the_reason_is_given(output):
     shutil.rmtree(output / "_city" / "evidence")
     shutil.move(output.parent / "out", output.parent / "moved")
     result = fused(output.parent / "moved", images_from=str(output.parent / "none"))
@@ -184,7 +185,7 @@ def hook(event, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
 from tests.fuse.test_run import fused
-fused({output!r}, voxel=0.13)  # other tiles than before, so that they are written
+fused({output!r}, voxel=0.13)  # another size of cubes, so that all tiles are written
 """
 
 
@@ -196,7 +197,7 @@ fused({output!r}, voxel=0.13)  # other tiles than before, so that they are writt
         pytest.param(r"manifest\.json$", id="manifest"),
     ],
 )
-def test_a_run_that_is_killed_leaves_the_version_before_and_goes_on_with_the_links_it_had(output, at):
+def test_a_killed_run_leaves_the_last_version_intact_and_the_next_run_uses_its_links(output, at):
     before = open_city(str(output)).manifest
     shutil.rmtree(output / "_city" / "evidence")
     code = KILLED.format(root=str(ROOT), name=at, output=str(output))
@@ -206,7 +207,7 @@ def test_a_run_that_is_killed_leaves_the_version_before_and_goes_on_with_the_lin
     assert open_city(str(output)).manifest == before
     assert open_city(str(output)).points().num_rows == before.counts["points"]
     assert read_fuse_run(str(output), time.time() + 1000).state == "lost"
-    again = fused(output, images_from="/nowhere")  # what was compared is known, no picture is looked at
+    again = fused(output, images_from="/nowhere")  # all pairs were compared before: no picture is needed
     assert again.manifest.version > before.version and again.links == before.counts["links"] > 0
     leftovers = [
         path
@@ -216,7 +217,7 @@ def test_a_run_that_is_killed_leaves_the_version_before_and_goes_on_with_the_lin
     assert not leftovers
 
 
-def test_what_is_damaged_in_a_city_is_named(output):
+def test_an_error_names_the_damaged_file_of_a_city(output):
     city = open_city(str(output))
     tile = output / "_city" / city.manifest.tiles[0].file.path
     tile.write_bytes(tile.read_bytes()[:-1] + b"x")
@@ -233,7 +234,7 @@ def test_what_is_damaged_in_a_city_is_named(output):
         open_city(str(output))
 
 
-def test_the_job_says_what_it_did_and_its_plan_writes_nothing(output, capsys):
+def test_the_job_prints_what_it_did_and_plan_writes_nothing(output, capsys):
     words = ["--output", str(output), "--similarity", "0.4", "--tile", "20", "--voxel", "0.2"]
     before = storage.list_below(str(output / "_city"))
     assert job.main([*words, "--plan"]) == 0
@@ -262,6 +263,6 @@ def test_the_job_says_what_it_did_and_its_plan_writes_nothing(output, capsys):
         ({"area": (2.0, 0.0, 1.0, 1.0)}, "west south"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong, said):
+def test_invalid_settings_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         FuseConfig("out", **(SETTINGS | wrong))

@@ -1,4 +1,4 @@
-"""Drives find their places in one city; links that cannot be true are named; nothing depends on frames and units."""
+"""The solution: true poses from true links in any frames and units; wrong links are rejected with a reason."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def metres_off(city, truths):
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6))
-def test_whatever_their_frames_and_units_true_links_put_drives_where_they_were(seed):
+def test_true_links_give_drives_their_true_poses_in_any_frames_and_units(seed):
     gauges, truths, drives = town(seed)
     city = solve(drives, [link_between(gauges, truths, ends) for ends in TRUE_ENDS])
     assert city.accepted.all() and {drive.component for drive in city.drives} == {0}
@@ -56,7 +56,7 @@ def test_whatever_their_frames_and_units_true_links_put_drives_where_they_were(s
     assert not city.alarms
 
 
-def test_without_links_every_drive_stays_as_it_is():
+def test_without_links_no_drive_changes():
     _, _, drives = town()
     city = solve(drives, [])
     assert [drive.component for drive in city.drives] == [0, 1, 2, 3] and not len(city.accepted)
@@ -64,7 +64,7 @@ def test_without_links_every_drive_stays_as_it_is():
         np.testing.assert_allclose(fused.city_from_camera, drive.world_from_camera, atol=1e-9)
 
 
-def test_wrong_links_are_left_out_even_two_that_agree_with_each_other():
+def test_wrong_links_are_rejected_even_if_two_of_them_agree():
     gauges, truths, drives = town()
     lie = Sim3(1.0, rotation_exp(np.array([0, 0.4, 0])), np.array([25.0, 0, -40.0]))
     other = Sim3(1.2, rotation_exp(np.array([0, -1.0, 0.1])), np.array([-10.0, 3, 60.0]))
@@ -80,14 +80,14 @@ def test_wrong_links_are_left_out_even_two_that_agree_with_each_other():
     assert metres_off(city, truths) < 1e-3
 
 
-def test_a_link_turned_round_says_the_same():
+def test_a_link_and_its_inverse_give_the_same_city():
     gauges, truths, drives = town()
     turned = [(b, j, a, i) for a, i, b, j in TRUE_ENDS]
     city = solve(drives, [link_between(gauges, truths, ends) for ends in turned])
     assert city.accepted.all() and metres_off(city, truths) < 1e-4
 
 
-def test_drives_that_nothing_joins_are_components_of_their_own():
+def test_drives_without_links_are_components_of_their_own():
     gauges, truths, drives = town()
     ends = [(0, 80, 1, 22), (0, 100, 1, 41), (2, 60, 3, 12), (2, 95, 3, 44)]
     city = solve(drives, [link_between(gauges, truths, one) for one in ends])
@@ -95,8 +95,9 @@ def test_drives_that_nothing_joins_are_components_of_their_own():
     np.testing.assert_allclose(city.city_from_camera[2], drives[2].world_from_camera, atol=1e-6)
 
 
-def test_a_drive_whose_scale_must_change_along_the_way_is_an_alarm():
-    """A drive that shrinks by the half, whose overlaps say nothing of scale, driven beside one that does not."""
+def test_a_drive_whose_scale_changes_along_the_way_gives_an_alarm():
+    """The scale of one drive falls to a half, and its overlaps do not determine the scale. It is linked with a drive
+    whose scale is constant."""
     truth = town_path(FRAMES, 0.0)
     shrink = np.exp(np.linspace(0.0, np.log(0.5), FRAMES))
     poses = truth.copy()
@@ -117,7 +118,7 @@ def test_a_drive_whose_scale_must_change_along_the_way_is_an_alarm():
 
 
 def standing_of(city, links, numbers, on_earth=False):
-    """What `city` says, by the numbers that its drives and links have now."""
+    """The solution `city` as a Standing, by the present numbers of its drives and links."""
     drives = {
         now: StandingDrive(one.city_from_camera, one.depth_scale, on_earth)
         for now, one in zip(numbers, city.drives, strict=True)
@@ -126,7 +127,7 @@ def standing_of(city, links, numbers, on_earth=False):
 
 
 @pytest.mark.parametrize("new", [3, 0])
-def test_a_drive_more_is_put_where_it_was_and_what_it_does_not_touch_stays_to_the_last_digit(new, monkeypatch):
+def test_a_new_drive_gets_its_true_poses_and_drives_that_it_does_not_touch_do_not_change(new, monkeypatch):
     gauges, truths, drives = town()
     chain = [(0, 80, 1, 22), (0, 100, 1, 41), (1, 90, 2, 21), (1, 110, 2, 38), (2, 60, 3, 12), (2, 95, 3, 44)]
     links = [link_between(gauges, truths, ends) for ends in chain]
@@ -144,7 +145,7 @@ def test_a_drive_more_is_put_where_it_was_and_what_it_does_not_touch_stays_to_th
     assert city.accepted.tolist() == [True] * 6 + [False] and not solved
     assert {drive.component for drive in city.drives} == {0}
     assert metres_off(city, truths) < 1e-3
-    far = 0 if new == 3 else 3  # beyond the neighbour of the new drive: held
+    far = 0 if new == 3 else 3  # not a neighbour of the new drive, so it is held
     moved = city.city_from_camera[far] if new == 3 else None
     if moved is not None:
         np.testing.assert_allclose(moved, before.city_from_camera[0], atol=1e-9)
@@ -154,7 +155,7 @@ def test_a_drive_more_is_put_where_it_was_and_what_it_does_not_touch_stays_to_th
         np.testing.assert_allclose(one, other, atol=1e-9)
 
 
-def test_a_component_that_stands_on_earth_stays_there_when_a_drive_is_added_before_it():
+def test_a_component_on_earth_stays_there_when_a_drive_with_a_lower_number_is_added():
     gauges, truths, drives = town()
     links = [link_between(gauges, truths, ends) for ends in TRUE_ENDS[:4]]
     city = solve(drives[1:3], [replace(links[n], first=0, second=1) for n in (2, 3)])
@@ -179,7 +180,7 @@ def test_a_component_that_stands_on_earth_stays_there_when_a_drive_is_added_befo
         ({"covariance": np.full((7, 7), np.nan)}, "finite"),
     ],
 )
-def test_a_link_that_is_none_is_refused(change, said):
+def test_an_invalid_link_is_refused(change, said):
     given_ = {"first": 0, "first_frame": 3, "second": 1, "second_frame": 4}
     given_ |= {"second_from_first": Sim3.identity(), "covariance": np.eye(7)}
     with pytest.raises(ValueError, match=said):
@@ -187,7 +188,7 @@ def test_a_link_that_is_none_is_refused(change, said):
 
 
 @pytest.mark.parametrize("ends", [(0, 5, 9, 5), (0, FRAMES, 1, 5)])
-def test_a_link_to_what_is_not_there_is_refused(ends):
+def test_a_link_to_a_drive_or_frame_that_does_not_exist_is_refused(ends):
     drives = town()[2]
     a, i, b, j = ends
     link = Link(a, i, b, j, Sim3.identity(), np.eye(7))

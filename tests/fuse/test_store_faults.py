@@ -1,4 +1,4 @@
-"""A real S3 server that fails while a city is written: the version before stays whole, and the next run goes on."""
+"""A real S3 server fails while a city is written: the last version stays intact, and the next run continues."""
 
 import shutil
 
@@ -16,7 +16,7 @@ from tests.s3_server import s3, s3_server  # noqa: F401
 pytestmark = [pytest.mark.cluster, pytest.mark.full]
 
 
-def test_a_store_that_refuses_tiles_poses_or_the_manifest_leaves_the_version_before(
+def test_a_store_that_refuses_tiles_poses_or_the_manifest_leaves_the_last_version_intact(
     made,  # noqa: F811
     s3,  # noqa: F811
     s3_server,  # noqa: F811
@@ -41,13 +41,13 @@ def test_a_store_that_refuses_tiles_poses_or_the_manifest_leaves_the_version_bef
             )
             proxy.hit = 0
             with pytest.raises(PipelineError):
-                fused(output, voxel=0.3, images_from=None if number == 0 else "/nowhere")  # every tile anew
+                fused(output, voxel=0.3, images_from=None if number == 0 else "/nowhere")  # writes every tile
             assert proxy.hit > 0
             assert open_city(output).manifest == before
             assert open_city(output).points().num_rows == before.counts["points"]
             assert read_fuse_run(output, 0.0).state == "failed"
         proxy.fault = lambda method, path: None
-        again = fused(output, voxel=0.3, images_from="/nowhere")  # what was compared before the faults is known
+        again = fused(output, voxel=0.3, images_from="/nowhere")  # verdicts from before the faults are used
         assert again.links == before.counts["links"] > 0 and again.manifest.version > before.version
         assert open_city(output).points().num_rows == again.manifest.counts["points"]
         kept = {before.version, again.manifest.version, "evidence", "run.json"}

@@ -1,4 +1,4 @@
-"""A version holds tiles as Parquet and COPC and what changed; a later one writes what it must and nothing else."""
+"""A version has tiles as Parquet and COPC, and changes. A later version writes only tiles that differ."""
 
 import errno
 import io
@@ -38,7 +38,7 @@ def fused(output, **more):
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """Two drives on Earth through one street; a car is parked in the first one alone."""
+    """Two drives on Earth through one street; only the first one sees a parked car."""
     out = tmp_path_factory.mktemp("versions") / "out"
     add(out, "a", SceneDrive(parked))
     add(out, "b", SceneDrive(aside=0.7, start=0.5))
@@ -50,13 +50,13 @@ def files_of(output):
     return {str(path.relative_to(output / "_city")): path.read_bytes() for path in (output / "_city").rglob("*_*.*")}
 
 
-def test_a_car_parked_in_one_drive_alone_is_a_change_with_a_picture(output):
+def test_a_car_parked_in_one_drive_only_is_a_change_with_a_picture(output):
     city = open_city(str(output))
     (one,) = city.changes.to_pylist()
     assert (one["class"], one["drive_id"], one["other_id"]) == (GONE, "a", "b")
     low, high = (EAST_NORTH_UP.apply(np.array(corner)) for corner in CAR)
     middle = [(one[f"low_{axis}"] + one[f"high_{axis}"]) / 2 for axis in "xyz"]
-    place = city.points(columns=["x"])  # metres about the city's own origin, which lies in the fixes' midst
+    place = city.points(columns=["x"])  # metres from the city's origin, which is near the median of the fixes
     assert place.num_rows and city.manifest.origin is not None
     shift = city.placements()["a"].city_from_camera[0, :3, 3] - EAST_NORTH_UP.apply(np.zeros(3))
     assert (np.array(middle) > np.minimum(low, high) + shift - 0.5).all()
@@ -70,7 +70,7 @@ def test_a_car_parked_in_one_drive_alone_is_a_change_with_a_picture(output):
         city.change_picture("000001/change/none.jpg")
 
 
-def test_every_tile_is_there_as_copc_with_drive_and_frame_of_each_point(output):
+def test_every_tile_is_also_written_as_copc_with_drive_and_frame_of_each_point(output):
     pytest.importorskip("lazrs")
     city = open_city(str(output))
     for tile in city.manifest.tiles:
@@ -90,7 +90,7 @@ def test_every_tile_is_there_as_copc_with_drive_and_frame_of_each_point(output):
         assert 690_000 < points.x[0] < 700_000 and 5_320_000 < points.y[0] < 5_340_000  # UTM 32 of Munich
 
 
-def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_its_points(output, tmp_path):
+def test_a_new_drive_changes_the_tiles_it_touches_and_a_drive_reconstructed_again_replaces_its_points(output, tmp_path):
     shutil.copytree(output, tmp_path / "out")
     out, before = tmp_path / "out", files_of(output)
     add(out, "c", SceneDrive(start=60.0))
@@ -107,12 +107,12 @@ def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_i
             assert touched or after[file.path] == before[file.path]
     assert set(city.points()["drive_id"].to_pylist()) == {"a", "b", "c"}
     assert city.changes.num_rows == 1 and city.change_picture(city.changes["picture"][0].as_py())
-    # b once more, with the car there: nothing changed any more, and no point of its first result is left
+    # Drive b is reconstructed again, now with the car: there is no change, and no point of its first result is left.
     add(out, "b", SceneDrive(parked, aside=0.7, start=0.5), identity="d")
     fused(out)
     city = open_city(str(out))
     assert city.manifest.keys["b"].startswith("d") and city.changes.num_rows == city.change_points.num_rows == 0
-    # and once more without the car in `a`, which is the later one now
+    # Drive a is reconstructed again without the car; it is the later one now.
     add(out, "a", SceneDrive(), identity="e")
     fused(out, copc=False)
     city = open_city(str(out))
@@ -122,7 +122,7 @@ def test_a_drive_more_changes_the_tiles_it_touches_and_one_done_again_replaces_i
     assert fused(out, copc=False, change=False).manifest.counts["changes"] == 0
 
 
-def test_without_laspy_tiles_are_parquet_alone_and_a_note_says_what_to_install(output, monkeypatch):
+def test_without_laspy_tiles_are_parquet_only_and_a_note_says_what_to_install(output, monkeypatch):
     monkeypatch.setitem(sys.modules, "laspy", None)
     (note,) = fused(output, plan=True).notes
     assert note.startswith("tiles are written as Parquet only") and "[export]" in note
@@ -132,7 +132,7 @@ def test_without_laspy_tiles_are_parquet_alone_and_a_note_says_what_to_install(o
 
 
 @pytest.mark.parametrize("calls", [9, *(pytest.param(n, marks=pytest.mark.full) for n in (1, 3, 5, 12, 14))])
-def test_a_store_that_fails_in_the_middle_leaves_the_version_before_and_the_next_run_goes_on(
+def test_a_store_that_fails_in_the_middle_leaves_the_last_version_intact_and_the_next_run_continues(
     output, tmp_path, monkeypatch, calls
 ):
     shutil.copytree(output, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""A street of points and a camera that drives through it: exact tracks and the depth that a network might see."""
+"""A street of points and a camera that drives through it: tracks with known noise, and a window of a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Scene:
     grid: Grid
 
     def window(self, turn: float = 0.0, shift: float = 0.0, seed: int = 1) -> Window:
-        """As a network would see it: poses off by so many radians and shares of a step, depth of a flat scene."""
+        """A network's window: errors of poses with deviations of `turn` radians and `shift` times the step's length;
+        depth of a flat scene."""
         rng = np.random.default_rng(seed)
         count = len(self.world_from_camera)
         steps = inverse(self.world_from_camera[1:]) @ self.world_from_camera[:-1]
@@ -47,7 +48,7 @@ class Scene:
 
 
 def drive(frames: int = 16, noise: float = 0.3, seed: int = 0, points: int = 900) -> Scene:
-    """A gently bending drive of a metre a frame between two rows of points; tracks with noise in pixels."""
+    """A drive along a slight curve, about a metre a frame, between two rows of points; noise of tracks in pixels."""
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (frames, 1, 1))
     heading = np.cumsum(rng.normal(0, 0.004, frames) + 0.01)
@@ -74,7 +75,7 @@ def drive(frames: int = 16, noise: float = 0.3, seed: int = 0, points: int = 900
 
 
 def turned_apart(one: Array, other: Array) -> float:
-    """Root mean square of the difference of relative rotations, radians."""
+    """Root mean square difference of the relative rotations of two trajectories (F, 4, 4), radians."""
     relative = [inverse(p[:-1]) @ p[1:] for p in (one, other)]
     difference = inverse(relative[0])[:, :3, :3] @ relative[1][:, :3, :3]
     cosine = np.clip((np.trace(difference, axis1=1, axis2=2) - 1) / 2, -1, 1)

@@ -1,4 +1,4 @@
-"""The solver against gtsam and against numbers differentiated one by one."""
+"""The solver is compared with gtsam and with numerical derivatives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def problem() -> Problem:
 
 
 def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
-    """The normal equations' right side equals half the cost's derivative by every unknown of frame 3 and the focal."""
+    """The gradient of the normal equations is half the derivative of the cost by every unknown of frame 3 and by the
+    log focal length."""
     state = adjustment._State.of(problem)
     gradient = state.equations(Layout.of(problem)).gradient
     size = problem.frames * 7 + 1
@@ -46,7 +47,8 @@ def test_the_cost_falls_and_ends_at_a_minimum(problem: Problem) -> None:
 
 
 def test_it_agrees_with_gtsam() -> None:
-    """Same observations, same robust loss, no prior but the gauge: relative rotations to a hundredth of a degree."""
+    """With the same observations and robust loss, and no priors except the gauge, relative rotations agree within 0.01
+    degrees."""
     gtsam = pytest.importorskip("gtsam")
     scene = drive(frames=6, points=250, noise=0.3)
     sigmas = Sigmas(turn=1e3, shift=1e6, depth=1e6, scale=1.0)
@@ -69,7 +71,7 @@ def test_it_agrees_with_gtsam() -> None:
             graph.add(
                 gtsam.PriorFactorPose3(key_of_frame(0), gtsam.Pose3(pose), gtsam.noiseModel.Isotropic.Sigma(6, 1e-6))
             )
-    last = gtsam.Pose3(inverse(mine.cam_from_window)[-1])  # the scale is free: the far end holds it for both
+    last = gtsam.Pose3(inverse(mine.cam_from_window)[-1])  # the last position holds the scale, which is free
     ties = gtsam.noiseModel.Diagonal.Sigmas(np.array([1e3, 1e3, 1e3, 1e-3, 1e-3, 1e-3]))
     graph.add(gtsam.PriorFactorPose3(key_of_frame(len(poses) - 1), last, ties))
     for number, point in enumerate(start.problem.points):

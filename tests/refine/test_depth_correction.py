@@ -1,4 +1,4 @@
-"""Dense depth is brought onto points, and keeps its shape where points that were held back do not ask for more."""
+"""Dense depth is corrected by points, and keeps its shape where held-back points need no model with more terms."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ FRAMES = 12
 
 
 def ratios(seed: int, bend: float = 0.0, wave: float = 0.0, astray: float = 0.0, count: int = 1800) -> DepthRatios:
-    """Depth that is 1.3 times too small; by `bend` more to the right; by `wave` more or less from frame to frame; a
-    share of the observations is `astray` by up to e^2."""
+    """Ratios of depth that is too small by a factor of 1.3. bend: growth of the log ratio towards the right side; wave:
+    its variation from frame to frame; astray: share of observations of which those on the right are wrong, by up to a
+    factor of e^2."""
     rng = np.random.default_rng(seed)
     frame, places = rng.integers(0, FRAMES, count), rng.uniform(-1, 1, (count, 2))
     log_ratio = np.log(1.3) + bend * places[:, 0] + wave * np.sin(frame / 2) + rng.normal(0, 0.05, count)
@@ -25,7 +26,7 @@ def ratios(seed: int, bend: float = 0.0, wave: float = 0.0, astray: float = 0.0,
 
 
 def left(bend: float, wave: float, astray: float = 0.0) -> tuple[float, Array]:
-    """Error that is left over the whole picture, and the coefficients."""
+    """The mean error of corrected depth over the whole picture, and the coefficients."""
     log_scale, coefficients = fit_depth(ratios(0, bend, wave, astray), ratios(1, bend, wave, astray, count=300), FRAMES)
     depth = corrected(np.ones((FRAMES, 20, 40), np.float32), log_scale, coefficients)
     x = 2 * (np.arange(40) + 0.5) / 40 - 1
@@ -33,24 +34,24 @@ def left(bend: float, wave: float, astray: float = 0.0) -> tuple[float, Array]:
     return float(np.abs(np.log(depth) - true[:, None]).mean()), coefficients
 
 
-def test_one_factor_is_all_that_is_taken_where_no_more_is_asked_for() -> None:
+def test_only_one_factor_is_used_where_held_back_tracks_need_no_more() -> None:
     error, coefficients = left(bend=0.0, wave=0.0)
     assert error < 0.01 and not coefficients.any()
 
 
 @pytest.mark.parametrize(("bend", "wave"), [(0.3, 0.0), (0.0, 0.2), (-0.2, 0.2)])
-def test_what_bends_or_drifts_is_taken_off(bend: float, wave: float) -> None:
+def test_errors_that_grow_across_the_picture_or_vary_between_frames_are_corrected(bend: float, wave: float) -> None:
     error, _ = left(bend, wave)
     assert error < 0.35 * (abs(bend) / 2 + 0.6 * wave)
 
 
-def test_tracks_that_went_astray_do_not_bend_depth() -> None:
-    """Four in ten lie, and all on one side: a fit by least squares would lift that side by a third."""
+def test_wrong_tracks_on_one_side_do_not_change_the_depth_there() -> None:
+    """Four of ten ratios are wrong, all on one side. A fit by least squares would raise that side by a third."""
     error, _ = left(bend=0.0, wave=0.0, astray=0.8)
     assert error < 0.06
 
 
-def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_its_scale() -> None:
+def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_tracks_its_scale() -> None:
     none = DepthRatios.none()
     log_scale, coefficients = fit_depth(ratios(0, bend=0.3), none, FRAMES)
     assert not coefficients.any() and np.allclose(log_scale, np.log(1.3), atol=0.03)
@@ -58,15 +59,15 @@ def test_without_held_back_tracks_depth_keeps_its_shape_and_without_any_its_scal
     assert not coefficients.any() and not log_scale.any()
 
 
-def test_a_drift_from_frame_to_frame_is_followed_where_it_is_asked_for() -> None:
+def test_a_drift_from_frame_to_frame_is_followed_with_each_frame() -> None:
     none = DepthRatios.none()
     _, coefficients = fit_depth(ratios(0, wave=0.2), none, FRAMES, each_frame=True)
     assert np.corrcoef(coefficients[:, 0], np.sin(np.arange(FRAMES) / 2))[0, 1] > 0.95
     assert not coefficients[:, 1:].any()
 
 
-def test_depth_that_is_too_unlike_between_near_and_far_is_made_alike() -> None:
-    """The network's log depth runs 1.5 times as far as the true one; holes of the depth stay holes."""
+def test_a_range_of_depths_that_is_too_large_is_made_smaller() -> None:
+    """The network's log depth has 1.5 times the range of the true one. Pixels without depth stay without."""
 
     def seen(seed: int, count: int) -> DepthRatios:
         rng = np.random.default_rng(seed)
@@ -81,7 +82,7 @@ def test_depth_that_is_too_unlike_between_near_and_far_is_made_alike() -> None:
     assert np.isnan(found[:, 0, 0]).all() and np.nanmax(np.abs(found)) < 0.12
 
 
-def test_depth_at_the_border_of_a_thing_says_nothing() -> None:
+def test_depth_at_the_border_of_an_object_is_not_used() -> None:
     depth = np.full((1, 8, 12), 20.0, np.float32)
     depth[0, 2:6, 4:8] = 5.0
     depth[0, 0, 11] = 0.0

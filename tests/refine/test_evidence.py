@@ -1,4 +1,4 @@
-"""The images judge cameras and depth: what is right passes, what was tampered with does not."""
+"""Tracks judge cameras and depth: correct ones pass, changed ones give findings."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def test_depth_that_contradicts_the_cameras_warns(scene: Scene) -> None:
     assert any("dense depth of chunk" in one.reason for one in found)
 
 
-def test_a_focal_length_against_the_images_warns_and_pixels_that_are_not_square_do(scene: Scene) -> None:
+def test_a_focal_length_that_contradicts_the_tracks_warns_and_so_do_pixels_that_are_not_square(scene: Scene) -> None:
     pairs = evidence(scene, scene.world_from_camera)
     assert findings(scene, pairs, focal=FocalEvidence(520, 400, 0.03))
-    assert not findings(scene, pairs, focal=FocalEvidence(520, 400, 0.2)), "the images hardly tell it"
+    assert not findings(scene, pairs, focal=FocalEvidence(520, 400, 0.2)), "the tracks hardly determine it"
     assert any(one.kind == "camera" for one in findings(scene, pairs, camera=CAMERA * np.array([1, 0.5, 1, 1])))
 
 
-def test_a_drive_in_which_nothing_can_be_followed_warns(scene: Scene) -> None:
+def test_a_drive_with_too_few_tracks_warns(scene: Scene) -> None:
     few = Scene(scene.world_from_camera, scene.tracks.select(scene.tracks.track % 200 == 0), scene.grid)
     found = findings(few, evidence(few, few.world_from_camera))
     assert any("too few corners could be tracked" in one.reason for one in found)

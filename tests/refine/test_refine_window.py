@@ -1,4 +1,4 @@
-"""A window is adjusted, and its result is taken only where tracks held back say so."""
+"""A window is adjusted, and its result is accepted only where held-back tracks agree with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.refine.verdict import FocalEvidence
 from tests.refine.scene import CAMERA, drive, turned_apart
 
 
-def test_a_window_with_bad_poses_is_brought_onto_the_truth_by_its_tracks() -> None:
+def test_bad_poses_of_a_window_become_the_true_ones_by_its_tracks() -> None:
     scene = drive()
     window = scene.window(turn=0.02, shift=0.2)
     before = turned_apart(inverse(window.cam_from_window), scene.world_from_camera)
@@ -51,8 +51,8 @@ def test_a_window_without_tracks_keeps_the_networks_cameras() -> None:
     np.testing.assert_array_equal(result.applied(window, scene.grid).cam_from_window, window.cam_from_window)
 
 
-def test_a_result_that_held_back_tracks_contradict_is_not_taken() -> None:
-    """Tracks that are adjusted tell one story, those held back another: what the adjustment fits is wrong."""
+def test_a_result_that_held_back_tracks_contradict_is_not_accepted() -> None:
+    """The adjusted tracks have an error that the held-back ones do not have, so the adjusted poses are wrong."""
     scene = drive()
     lying = ~held_back(scene.tracks)
     xy = scene.tracks.xy.copy()
@@ -85,13 +85,13 @@ def test_a_wrong_focal_length_is_found() -> None:
     assert abs(np.log(found.used / found.asked)) > 0.15
 
 
-def test_focal_lengths_of_windows_are_weighed_by_what_they_know() -> None:
+def test_focal_lengths_of_windows_are_weighted_by_their_deviations() -> None:
     one = common_focal([FocalEvidence(500, 400, 0.01), None, FocalEvidence(500, 600, 0.2)])
     assert one is not None and abs(one.asked - 400) < 10
     assert common_focal([None]) is None
 
 
-def test_depth_is_brought_onto_the_points() -> None:
+def test_dense_depth_is_corrected_by_the_adjusted_points() -> None:
     """Depth of a flat scene with an error that grows from the left to the right of the picture."""
     scene = drive()
     flat = scene.window(turn=0.01)
@@ -108,7 +108,7 @@ def test_depth_is_brought_onto_the_points() -> None:
     assert off(refined.depth) < 0.85 * off(window.depth)
 
 
-def test_a_staged_result_that_is_damaged_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_an_error_names_a_damaged_staged_result(tmp_path: Path) -> None:
     scene = drive(frames=6)
     result = refine_window(scene.window(), Tracks.none(), CAMERA, scene.grid, 1.0)
     write_result(str(tmp_path), 3, result)

@@ -1,4 +1,4 @@
-"""Whether a car stands is decided by corners of near things."""
+"""Corners of near objects show whether a car stands."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def view(street: Grey, near: float, far: float = 0.0, noise: int = 0) -> Grey:
     return np.clip(picture + np.random.default_rng(noise).normal(0, 2, picture.shape), 0, 255).astype(np.uint8)
 
 
-def test_it_stands_while_near_things_stay_and_drives_while_they_move(street: Grey) -> None:
+def test_a_car_stands_while_near_objects_stay_and_drives_while_they_move(street: Grey) -> None:
     still = [view(street, 0, noise=n) for n in range(4)]
     assert standing(still).all()
     creeping = [view(street, 0.1 * n, noise=n) for n in range(8)]
-    assert 2 <= (~standing(creeping)).sum() <= 5, "slow motion adds up"
+    assert 2 <= (~standing(creeping)).sum() <= 5, "slow motion accumulates"
     shaken = [view(street, n % 2, n % 2, noise=n) for n in range(4)]
-    assert standing(shaken).all(), "what far things do as well is no driving"
+    assert standing(shaken).all(), "motion that far objects have too is the camera's rotation"
 
 
-def test_far_things_that_stay_do_not_mean_that_it_stands_and_hidden_things_do_not_end_a_stop(street: Grey) -> None:
+def test_far_objects_that_stay_are_no_stop_and_hidden_objects_do_not_end_a_stop(street: Grey) -> None:
     assert not standing([view(street, 0), view(street, 2), view(street, 4)]).any()
     hidden = np.full((200, 320), 90, np.uint8)
     assert standing([view(street, 0), hidden, None, view(street, 0, noise=1)]).tolist() == [True] * 3
-    assert not standing([view(street, 0), hidden, hidden]).any(), "what shows nothing says nothing"
+    assert not standing([view(street, 0), hidden, hidden]).any(), "hidden pictures do not show that the car stands"
     stopping = [view(street, 2.0 * min(n, 3), noise=n) for n in range(6)]
     assert standing(stopping).tolist() == [False, False, False, True, True]
     assert standing([]).shape == (0,)
 
 
-def test_a_clip_that_never_stands_does_not_stand_where_its_thumbnails_say_so(shared: Path) -> None:
+def test_stops_that_thumbnails_propose_in_a_clip_that_never_stands_are_rejected(shared: Path) -> None:
     with av.open(str(shared / "data/telemetry/karma.mp4")) as clip:
         frames = [frame.to_ndarray(format="gray") for frame, _ in zip(clip.decode(video=0), range(40), strict=False)]
     small = np.stack([cv2.resize(frame, (64, 32), interpolation=cv2.INTER_AREA) for frame in frames])
@@ -65,7 +65,7 @@ def test_a_clip_that_never_stands_does_not_stand_where_its_thumbnails_say_so(sha
         assert not len(standing_frames(checked, standing([np.asarray(one, np.uint8) for one in pictures])))
 
 
-def test_the_frames_of_a_run_that_are_checked_hold_its_ends_and_stay_few() -> None:
+def test_the_checked_frames_of_a_run_include_its_ends_and_are_few() -> None:
     assert frames_to_check(range(7, 12)) == (7, 11)
     assert frames_to_check(range(33))[:3] == (0, 6, 13)
     long = frames_to_check(range(100, 9100))

@@ -1,4 +1,4 @@
-"""Drift of scale is read off the camera's height above the road, and taken off steps alone."""
+"""Drift of scale is measured by the camera's height above the road; only the lengths of steps are corrected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.refine.scene import drive
 
 
 @pytest.mark.parametrize("growth", [-0.3, 0.3])
-def test_a_slow_drift_is_taken_off_among_noise_cars_and_frames_without_a_road(growth: float) -> None:
+def test_a_slow_drift_is_found_among_noise_cars_and_frames_without_a_road(growth: float) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         true = np.linspace(-growth / 2, growth / 2, 60)
@@ -21,16 +21,16 @@ def test_a_slow_drift_is_taken_off_among_noise_cars_and_frames_without_a_road(gr
         left = drift_of(heights) - true
         assert np.std(left) < 0.7 * np.std(true)
         steady = drift_of(heights - np.where(np.isfinite(heights), true, 0.0))
-        assert np.abs(steady).max() < 0.05, "what does not drift is left as it is"
+        assert np.abs(steady).max() < 0.05, "heights without drift are not changed"
 
 
-def test_a_window_in_which_hardly_a_road_is_seen_is_left_alone() -> None:
+def test_a_window_in_which_few_frames_see_a_road_is_not_changed() -> None:
     heights = np.full(60, np.nan)
     heights[:12] = np.linspace(0, 1, 12)
     assert not drift_of(heights).any() and not drift_of(np.full(60, np.nan)).any()
 
 
-def test_steps_lose_the_drift_and_keep_turn_and_direction() -> None:
+def test_steps_are_corrected_by_the_drift_and_keep_rotation_and_direction() -> None:
     world_from_camera = drive(frames=12, points=60).world_from_camera
     drift = np.linspace(-0.1, 0.1, 12)
     true = inverse(world_from_camera)

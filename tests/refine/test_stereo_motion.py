@@ -1,4 +1,4 @@
-"""Two cameras at known places measure the car's motion in metres."""
+"""Two cameras with known poses measure the car's motion in metres."""
 
 import cv2
 import numpy as np
@@ -20,8 +20,8 @@ SHEET = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.0), None, 0, 255, cv2.NO
 
 
 def picture(aside: float, ahead: float, slope: float = 0.3) -> Picture:
-    """What a camera at (aside, 0, ahead) sees of a wall before the car, which is nearer on its right side."""
-    # a point of the wall (u, v): x = u / 100 - 6, y = v / 100 - 3, z = WALL - slope x
+    """The picture of a wall in front of the car, which is nearer on the right, by a camera at (aside, 0, ahead)."""
+    # The point (u, v) of the wall is at x = u / 100 - 6, y = v / 100 - 3, z = WALL - slope x.
     world = np.array([[0.01, 0, -6.0], [0, 0.01, -3.0], [-0.01 * slope, 0, WALL + 6 * slope]])
     world[0, 2] -= aside
     world[2, 2] -= ahead
@@ -40,7 +40,7 @@ def right(aside: float = BASE, ahead: float = 0.0, degrees: float = 0.0) -> np.n
 PAIR = pair_of(np.stack([np.eye(4), right()]), CAMERA)
 
 
-def test_points_lie_on_the_wall_in_metres() -> None:
+def test_points_are_on_the_wall_in_metres() -> None:
     assert PAIR is not None
     corners, points = stereo_points(picture(0, 0), picture(BASE, 0), PAIR)
     assert len(points) > 100
@@ -49,7 +49,7 @@ def test_points_lie_on_the_wall_in_metres() -> None:
     np.testing.assert_allclose(points[:, 0] / points[:, 2] * FOCAL + WIDTH / 2, corners[:, 0], atol=1e-6)
 
 
-def test_the_motion_is_the_cars_in_metres_and_direction() -> None:
+def test_the_motion_has_the_length_in_metres_and_the_direction_of_the_cars() -> None:
     assert PAIR is not None
     found = motion(picture(0, 0), picture(BASE, 0), picture(0.1, STEP), PAIR)
     assert found is not None
@@ -68,9 +68,9 @@ def test_pictures_that_have_nothing_in_common_give_no_motion() -> None:
     ("others", "second"),
     [
         ([right()], 1),
-        ([right(0.1), right(0.5)], 2),  # the wider of two
+        ([right(0.1), right(0.5)], 2),  # the larger baseline of two
         ([right(degrees=55.0)], None),  # looks to the side
-        ([right(0.1, 1.5)], None),  # sits behind: points ahead have no disparity
+        ([right(0.1, 1.5)], None),  # in front of the reference: points ahead have no disparity
         ([right(0.0)], None),
         ([np.full((4, 4), np.nan), right()], 2),
     ],
@@ -92,7 +92,7 @@ def test_motions_are_staged_by_segment_and_read_as_one_drive(tmp_path) -> None:
     tracker.segment_done(0, seen[:10])
     tracker.segment_done(10, seen[10:])
     instants, motions = read_motions(str(tmp_path))
-    assert instants.tolist() == [0, 1, 4]  # not from 3, whose pictures lie in two segments
+    assert instants.tolist() == [0, 1, 4]  # not 3: its pictures are in two segments
     np.testing.assert_allclose(motions[:, 2, 3], STEP, atol=0.02)
     assert read_motions(str(tmp_path / "none"))[1].shape == (0, 4, 4)
 

@@ -27,7 +27,7 @@ def pictures(count: int, step: tuple[float, float] = (3.5, 1.25), size: tuple[in
     return out
 
 
-def test_tracks_follow_the_picture_to_a_tenth_of_a_pixel() -> None:
+def test_tracks_follow_the_picture_within_a_tenth_of_a_pixel() -> None:
     tracks = track_pictures([Picture.of(one) for one in pictures(6)])
     assert len(np.unique(tracks.track)) > 100
     same = np.diff(tracks.track) == 0
@@ -35,8 +35,8 @@ def test_tracks_follow_the_picture_to_a_tenth_of_a_pixel() -> None:
     assert np.median(np.linalg.norm(moved - [-3.5, -1.25], axis=1)) < 0.1
 
 
-def test_a_small_pictures_corners_are_not_dragged_by_what_lies_behind() -> None:
-    """Things of 16 pixels before a background that moves by a quarter as much, in a picture of 320."""
+def test_corners_of_a_small_picture_do_not_follow_the_background() -> None:
+    """Squares of 16 pixels in front of a background that moves a quarter as much, in a picture of 320 pixels."""
     rng = np.random.default_rng(3)
     behind, before = pictures(4, (1.0, 0.0)), pictures(4, (4.0, 0.0))
     corners = rng.integers(0, (200, 320), (30, 2))
@@ -48,7 +48,7 @@ def test_a_small_pictures_corners_are_not_dragged_by_what_lies_behind() -> None:
         shown.append(Picture.of(np.where(front, 255 - near, far)))
     tracks = track_pictures(shown)
     moved = -np.diff(tracks.xy[:, 0])[np.diff(tracks.track) == 0]
-    neither = np.minimum(np.abs(moved - 1), np.abs(moved - 4)) > 0.3  # a patch of 21 pixels: 0.29 of them
+    neither = np.minimum(np.abs(moved - 1), np.abs(moved - 4)) > 0.3  # with a patch of 21 pixels 29 % of them
     assert len(moved) > 1000 and neither.mean() < 0.15
 
 
@@ -60,14 +60,14 @@ def test_a_frame_that_cannot_be_read_does_not_end_tracks() -> None:
     assert len(np.intersect1d(tracks.track[tracks.frame == 1], tracks.track[tracks.frame == 3])) > 80
 
 
-def test_masked_places_hold_no_track() -> None:
+def test_masked_pixels_have_no_tracks() -> None:
     mask = np.ones((200, 320), np.bool_)
     mask[120:] = False
     tracks = track_pictures([Picture.of(one) for one in pictures(3)], mask=mask)
     assert len(tracks) and (tracks.xy[:, 1] < 121).all()
 
 
-def test_large_pictures_are_tracked_small_and_answered_in_source_pixels() -> None:
+def test_large_pictures_are_reduced_and_their_tracks_are_in_source_pixels() -> None:
     large = np.zeros((1000, 2 * LONG_SIDE), np.uint8)
     picture = Picture.of(large)
     assert picture.pixels.shape[1] == LONG_SIDE
@@ -84,12 +84,12 @@ def test_segments_are_linked_into_tracks_of_the_whole_drive(tmp_path: Path) -> N
     assert link_segments(str(tmp_path)) > 1000
     tracks = DriveTracks(str(tmp_path)).of(0, 12)
     _, count = np.unique(tracks.track, return_counts=True)
-    assert (count >= 9).sum() > 30, "tracks go on from segment to segment"
+    assert (count >= 9).sum() > 30, "tracks continue from segment to segment"
     same = (np.diff(tracks.track) == 0) & (np.diff(tracks.frame) == 1)
     moved = np.diff(tracks.xy, axis=0)[same]
     assert np.quantile(np.linalg.norm(moved - [-3.5, -1.25], axis=1), 0.9) < 0.5
     pairs = set(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))
-    assert len(pairs) == len(tracks), "a track is in a frame once"
+    assert len(pairs) == len(tracks), "a track has one observation in a frame"
 
 
 def test_segments_of_ranks_that_share_frames_are_linked_too(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_segments_of_ranks_that_share_frames_are_linked_too(tmp_path: Path) -> N
     assert len(set(zip(tracks.track.tolist(), tracks.frame.tolist(), strict=True))) == len(tracks)
 
 
-def test_segments_that_another_try_left_are_not_counted_twice(tmp_path: Path) -> None:
+def test_segments_of_an_earlier_attempt_are_not_counted_twice(tmp_path: Path) -> None:
     shown = pictures(12)
 
     def staged(folder: Path, *borders: int) -> Path:
@@ -120,4 +120,4 @@ def test_segments_that_another_try_left_are_not_counted_twice(tmp_path: Path) ->
     again, once = (DriveTracks(str(folder)).of(0, 12) for folder in (tmp_path / "twice", clean))
     assert abs(len(again) - len(once)) < 0.1 * len(once)
     pairs = set(zip(again.track.tolist(), again.frame.tolist(), strict=True))
-    assert len(pairs) == len(again), "a track is in a frame once"
+    assert len(pairs) == len(again), "a track has one observation in a frame"

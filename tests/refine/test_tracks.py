@@ -1,4 +1,4 @@
-"""Corners are followed through pictures; what OpenCV cannot solve ends no drive."""
+"""Corners are followed through pictures, also where OpenCV raises an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shifted(count: int) -> list[Picture]:
     return [Picture.of(np.ascontiguousarray(sheet[:, 2 * n : 2 * n + 320])) for n in range(count)]
 
 
-def test_a_picture_pair_that_opencv_finds_no_geometry_for_is_followed_all_the_same(
+def test_corners_are_followed_where_opencv_fails_to_find_a_geometry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fails(*_: object, **__: object) -> None:
