@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence
+from pipeline.backend.joint_errors import JointErrors, joint_errors
 from pipeline.backend.loop_residuals import LoopWindows, loop_pose_residuals, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
@@ -95,7 +96,8 @@ class JoinResult:
     exact at its reference frame; chunk_frames: first and last frame number of each chunk; edges: one per pair of
     neighbours; loops: one per loop chunk; variance_inflation: factor by which loops showed the chain's variance to be
     too small, 1 if they did not; georeference: None without fixes, or if they could not be used; relative_because: why
-    they could not; metric: what made the world's unit a metre, None if nothing did.
+    they could not; metric: what made the world's unit a metre, None if nothing did; joint_errors: how unsure the step
+    from each chunk to the next is, before loops and fixes, None where that is not known.
     """
 
     frame_index: NDArray[np.int64]
@@ -111,6 +113,7 @@ class JoinResult:
     georeference: Georeference | None = None
     relative_because: str = ""
     metric: Metric | None = None
+    joint_errors: JointErrors | None = None
 
 
 def join_chunks(
@@ -163,6 +166,7 @@ def join_chunks(
     metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
     steady = heights if config.road else None
     solution = solve_chain(overlaps, len(outlines), span, config, steady if metres is None else metres)
+    unsure = joint_errors(solution, config)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
@@ -172,7 +176,8 @@ def join_chunks(
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, outlines, overlaps, shared, overlap))
-    return _trajectory(place_in_world(solution, outlines, heights, evidence, config, metres), outlines, edges, loops)
+    placed = place_in_world(solution, outlines, heights, evidence, config, metres)
+    return replace(_trajectory(placed, outlines, edges, loops), joint_errors=unsure)
 
 
 def _read_chain(

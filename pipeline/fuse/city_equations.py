@@ -84,7 +84,20 @@ def joint_rows(state: State, joints: Joints) -> Rows:
     jacobian[:, 3:6, 3:6], jacobian[:, 3:6, 10:13] = -shift, shift
     jacobian[:, 3:6, 6] = -unit * turned
     jacobian[:, 6, 6], jacobian[:, 6, 13] = -1, 1
-    return Rows(residual, jacobian, np.stack([a, b], 1), joints.information)
+    if not joints.follows.any():
+        return Rows(residual, jacobian, np.stack([a, b], 1), joints.information)
+    after = np.flatnonzero(joints.follows)
+    gain = joints.gain[after]
+    wide = np.zeros((len(a), 7, 21))
+    wide[:, :, 7:] = jacobian
+    wide[after, :, :14] -= gain @ jacobian[after - 1]
+    residual[after] -= (gain @ residual[after - 1, :, None])[:, :, 0]
+    return Rows(
+        residual,
+        wide,
+        np.stack([np.where(joints.follows, np.roll(a, 1), a), a, b], 1),
+        np.where(joints.follows[:, None, None], joints.given, joints.information),
+    )
 
 
 def link_rows(state: State, links: LinkRows) -> Rows:

@@ -186,7 +186,7 @@ class CityProblem:
         low, high = (np.searchsorted(self._joint_of, drives, side=side) for side in ("left", "right"))
         some = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)])
         some = some[np.isin(every.first[some], nodes) & np.isin(every.second[some], nodes)]
-        joints = Joints(*(getattr(every, name)[some] for name in Joints.__dataclass_fields__))
+        joints = every[some]
         number = _Numbered(nodes)
         joints = replace(joints, first=number[joints.first], second=number[joints.second])
         rows = self._links[np.asarray(links, np.int64)]

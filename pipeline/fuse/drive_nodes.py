@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.backend.config import BackendConfig
 from pipeline.backend.join import JoinResult
 from pipeline.backend.sim3 import cross_matrix, rotation_exp, rotation_log
+from pipeline.fuse.joint_covariances import LEAST_WAY, covariances_of
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -18,10 +19,6 @@ Numbers = NDArray[np.int64]
 # Deviations of a drive's own loop: radians, share of the distance between chunks, log scale. A published result does
 # not contain the measured covariance.
 _LOOP_TURN, _LOOP_PLACE, _LOOP_SCALE = 0.004, 0.02, 0.02
-# The covariance of an overlap's rotation does not contain the drift inside the two chunks. Measured rotations between
-# chunks have two to three times its deviation (KITTI 00 in five parts: 0.46 instead of 0.16 mrad).
-_DRIFT_KNOWN = 2.0
-_LEAST_WAY = 1e-9  # least distance between chunks in world units, while a car stands
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +37,9 @@ class Joints:
     first, second (m,): numbers of the chunks; first_from_second as rotation (m, 3, 3), translation (m, 3) in units of
     the drive, log_scale (m,); unit (m,): the first chunk's scale in its drive; information (m, 7, 7) of rotation,
     translation, log scale.
+
+    follows (m,): the joint before in the list ends where this one begins, and its error tells something of this one's:
+    the expected value is gain (m, 7, 7) times that error, and given (m, 7, 7) is the information of the difference.
     """
 
     first: Numbers
@@ -49,6 +49,15 @@ class Joints:
     log_scale: Array
     unit: Array
     information: Array
+    follows: NDArray[np.bool_]
+    gain: Array
+    given: Array
+
+    def __getitem__(self, which: Numbers) -> Joints:
+        """Those of rising numbers. One whose predecessor is left out follows nothing."""
+        some = {name: getattr(self, name)[which] for name in Joints.__dataclass_fields__}
+        some["follows"] = some["follows"] & (np.diff(which, prepend=-2) == 1)
+        return Joints(**some)
 
     def numbered_from(self, offset: int) -> Joints:
         """The same joints with `offset` added to the numbers of the chunks."""
@@ -57,8 +66,7 @@ class Joints:
     @staticmethod
     def joined(parts: Sequence[Joints]) -> Joints:
         """All parts in one."""
-        names = ("first", "second", "rotation", "translation", "log_scale", "unit", "information")
-        return Joints(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        return Joints(*(np.concatenate([getattr(part, n) for part in parts]) for n in Joints.__dataclass_fields__))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,19 +126,22 @@ def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) 
     """
     state = own_state(drive)
     edges = np.array([(edge.first, edge.second) for edge in drive.edges], np.int64).reshape(-1, 2)
-    given = np.array([edge.covariance for edge in drive.edges], np.float64).reshape(-1, 7, 7)
-    covariance = _edge_covariances(given * drive.variance_inflation, edges, state, config, looseness)
+    weights = covariances_of(drive, state.scale, state.rotation, state.translation, config, looseness)
     way = float(np.median(np.linalg.norm(np.diff(state.translation, axis=0), axis=1))) if len(state.scale) > 1 else 1.0
     pairs: list[tuple[int, int]] = []
     of_loops: list[Array] = []
     for loop in drive.loops:
         if loop.accepted and loop.chunks is not None and loop.chunks[0] != loop.chunks[1]:
             pairs.append(loop.chunks)
-            place = np.hypot(loop.residual or 0.0, _LOOP_PLACE * max(way, _LEAST_WAY))
+            place = np.hypot(loop.residual or 0.0, _LOOP_PLACE * max(way, LEAST_WAY))
             of_loops.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
     first, second = np.concatenate([edges, np.array(pairs, np.int64).reshape(-1, 2)]).T
-    every = np.concatenate([covariance, np.array(of_loops, np.float64).reshape(-1, 7, 7)])
-    return _as_solved(state, first, second, np.linalg.inv(every))
+    every = np.concatenate([weights.covariance, np.array(of_loops, np.float64).reshape(-1, 7, 7)])
+    joints = _as_solved(state, first, second, np.linalg.inv(every))
+    after = np.flatnonzero(weights.follows)
+    joints.follows[after], joints.gain[after] = True, weights.gain[after]
+    joints.given[after] = np.linalg.inv(weights.left[after])
+    return joints
 
 
 def _as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
@@ -144,33 +155,10 @@ def _as_solved(state: State, first: Numbers, second: Numbers, information: Array
         np.log(state.scale[second] / state.scale[first]),
         state.scale[first],
         information,
+        np.zeros(len(first), bool),
+        np.zeros((len(first), 7, 7)),
+        information.copy(),
     )
-
-
-def _edge_covariances(given: Array, pairs: Numbers, state: State, config: BackendConfig, looseness: float) -> Array:
-    """Covariances (m, 7, 7) of joints between the chunks `pairs` (m, 2): rotation (in the second chunk's axes),
-    translation (in the first chunk's axes, world units), log scale.
-
-    given (m, 7, 7): covariances that the overlaps measured, in the order of an Edge; NaN or inf where nothing was
-    measured. BackendConfig.unseen_* is added, for errors that two chunks with the same frames have in common.
-    """
-    order = [1, 2, 3, 4, 5, 6, 0]
-    given = given[:, order][:, :, order]
-    lost = ~np.isfinite(np.diagonal(given, axis1=1, axis2=2))
-    given = np.where(np.isfinite(given) & ~lost[:, :, None] & ~lost[:, None, :], given, 0.0)
-    given[:, :3] *= _DRIFT_KNOWN
-    given[:, :, :3] *= _DRIFT_KNOWN
-    first, second = pairs.T
-    turned = np.tile(np.eye(7), (len(pairs), 1, 1))
-    turned[:, 3:6, 3:6] = state.rotation[first].transpose(0, 2, 1)
-    way = np.maximum(np.linalg.norm(state.translation[second] - state.translation[first], axis=1), _LEAST_WAY)
-    deviation = np.empty((2, len(pairs), 7))  # 0: of errors that an overlap cannot show; 1: where nothing was measured
-    deviation[0, :, :3], deviation[0, :, 3:6] = config.unseen_turn, config.unseen_place * way[:, None]
-    deviation[0, :, 6] = config.unseen_scale if config.scale else 1e-6
-    deviation[1, :, :3], deviation[1, :, 3:6], deviation[1, :, 6] = np.pi, 10 * way[:, None], 1.0
-    result = turned @ given @ turned.transpose(0, 2, 1)
-    result[:, np.arange(7), np.arange(7)] += np.where(lost, deviation[1], looseness * deviation[0]) ** 2
-    return np.asarray((result + result.transpose(0, 2, 1)) / 2)
 
 
 def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, Joints]:
@@ -189,11 +177,11 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
         chunk_frames=tuple(drive.chunk_frames[n] for n in kept),
     )
     chain = joints.second == joints.first + 1
+    chain &= np.arange(len(chain)) < count - 1  # a drive's loops stand behind its overlaps
     # Index in `kept` of the next kept chunk after each joint of the chain.
     end_of = np.searchsorted(kept, joints.first[chain], side="right")
     ends, number = np.unique(end_of, return_inverse=True)
-    chained = np.zeros((len(ends), 7, 7))
-    np.add.at(chained, number, _carried(state, joints, chain, kept[end_of], kept[end_of - 1]))
+    chained = _chained(state, joints[np.flatnonzero(chain)], kept[end_of], kept[end_of - 1], number)
     near = [np.abs(end[~chain][:, None] - kept).argmin(1) for end in (joints.first, joints.second)]
     apart = near[0] != near[1]
     first, second = np.append(ends - 1, near[0][apart]), np.append(ends, near[1][apart])
@@ -201,9 +189,27 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
     return thin, _as_solved(own_state(thin), first, second, information)
 
 
-def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Numbers, start: Numbers) -> Array:
-    """Covariances (m, 7, 7) of the joints of a chain, propagated to the joint from chunk `start` (m,) to `end` (m,)."""
-    first, second = joints.first[chain], joints.second[chain]
+def _chained(state: State, joints: Joints, end: Numbers, start: Numbers, number: Numbers) -> Array:
+    """(n, 7, 7): covariances of the joint from chunk `start` (m,) to chunk `end` (m,), of the errors of the joints of a
+    chain between; number (m,): which of the n it is, rising."""
+    carried = _carriers(state, joints, end, start)
+    own = np.linalg.inv(joints.information)
+    place = np.arange(len(number)) - np.searchsorted(number, number)
+    total = np.zeros((int(number.max(initial=-1)) + 1, 7, 7))
+    known = np.zeros_like(total)  # covariance of the joint that was last, with the sum
+    for turn in range(int(place.max(initial=-1)) + 1):
+        mine = np.flatnonzero(place == turn)
+        of, by = number[mine], carried[mine]
+        known[of] = joints.gain[mine] @ known[of]
+        mixed = by @ known[of]
+        total[of] += mixed + mixed.transpose(0, 2, 1) + by @ own[mine] @ by.transpose(0, 2, 1)
+        known[of] += own[mine] @ by.transpose(0, 2, 1)
+    return total
+
+
+def _carriers(state: State, joints: Joints, end: Numbers, start: Numbers) -> Array:
+    """(m, 7, 7): how the joint from chunk `start` to chunk `end` (m,) answers to errors of joints between."""
+    first, second = joints.first, joints.second
     arm = state.translation[end] - state.translation[second]
     back = state.rotation[start].transpose(0, 2, 1)
     turn = state.rotation[end].transpose(0, 2, 1) @ state.rotation[second]
@@ -213,7 +219,7 @@ def _carried(state: State, joints: Joints, chain: NDArray[np.bool_], end: Number
     jacobian[:, 3:6, 3:6] = back @ state.rotation[first]
     jacobian[:, 3:6, 6] = np.einsum("nij,nj->ni", back, arm)
     jacobian[:, 6, 6] = 1
-    return np.asarray(jacobian @ np.linalg.inv(joints.information[chain]) @ jacobian.transpose(0, 2, 1))
+    return jacobian
 
 
 def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Frames:

@@ -23,7 +23,7 @@ from pipeline.fuse.standing import Added, Standing
 
 # Factors of the deviations config.unseen_* that are tried in this order. Links are judged with the last one. The first
 # with which the accepted links agree is used, so that links deform drives as little as possible.
-_LOOSENESS = (0.02, 0.06, 0.2, 1.0)
+_LOOSENESS = (0.0, 0.06, 0.2, 1.0)
 _ROUNDS, _ROUNDS_OF_MANY = 6, 2  # most changes of the set of accepted links at the end: small city, large city
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
 # Up to the first number of chunks all are unknowns. Of more chunks only every second, third ... seventh of a drive is,
