@@ -23,7 +23,7 @@ _FEWEST = 3  # a point must be seen by so many frames
 _MISSED = 2.0  # largest reprojection error of an observation, pixels of the tracked picture
 _ANGLE = 0.3  # least angle between a point's first ray and another one, degrees
 _ROUNDS = 3
-_BLOCK = 50_000  # observations that are triangulated at a time: each takes half a kilobyte meanwhile
+_BLOCK = 50_000  # observations that are triangulated at a time; each needs half a kilobyte of memory then
 _RAYS = np.array([1.0, 1.0, 0.0, 0.0])  # the camera whose pixels are rays
 
 
@@ -118,7 +118,7 @@ def _together(parts: Sequence[Tracks]) -> Tracks:
 
 
 def _blocks(rays: Tracks) -> Iterator[Tracks]:
-    """Whole tracks, about _BLOCK observations at a time, one block at least."""
+    """The observations in blocks of about _BLOCK, with whole tracks; at least one block."""
     starts = np.append(np.flatnonzero(np.diff(rays.track, prepend=-1)), len(rays))
     cuts = np.unique(starts[np.searchsorted(starts, np.arange(0, len(rays), _BLOCK))])
     for begin, end in pairwise([*cuts, len(rays)] if len(rays) else [0, 0]):

@@ -1,4 +1,4 @@
-"""Many drives through a made-up city: place descriptors, chunk graphs and true links, without a picture."""
+"""Simulates many drives through a city: place descriptors, chunk graphs and true links, without pictures."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from pipeline.fuse.candidates import Candidate
 
 Array = NDArray[np.float64]
 
-_BLOCK_M, _STEP_M = 80.0, 1.2  # side of a block, way between two frames
+_BLOCK_M, _STEP_M = 80.0, 1.2  # metres: side of a block, distance between two frames
 _CHUNK, _OVERLAP = 60, 30  # frames
 DESCRIBED = 10
 """Frames between two descriptors."""
-_WIDTH = 64  # as whitened descriptors of so many drives have
-_TURN, _PLACE, _SCALE = 0.0006, 0.002, 0.002  # error of a joint: radians, share of its way, log scale
-_LINK = np.array([0.004] * 3 + [0.1] * 3 + [0.02])  # radians, metres, log scale
-_NOISE = 0.6  # of a descriptor against its place
+_WIDTH = 64  # of a descriptor: that of whitened descriptors of a large city
+_TURN, _PLACE, _SCALE = 0.0006, 0.002, 0.002  # error of a joint: radians, share of its length, log scale
+_LINK = np.array([0.004] * 3 + [0.1] * 3 + [0.02])  # deviation of a link: radians, metres, log scale
+_NOISE = 0.6  # deviation of a descriptor from that of its place
 
 
 @dataclass(frozen=True, eq=False)
 class MadeUpCity:
-    """drives: as joining gave them, each in its own frame and units, with errors that grow; truth: of every tenth
-    frame, (N / 10, 4, 4) of each, metres; rows (M, 64), drive (M,), frame (M,): unit descriptors of those frames."""
+    """Simulated drives. drives: as joining returns them, each in its own frame and units, with errors that accumulate;
+    truth (N / 10, 4, 4) of each: true poses of every tenth frame, metres; rows (M, 64), drive (M,), frame (M,): unit
+    descriptors of those frames."""
 
     drives: tuple[JoinResult, ...]
     truth: tuple[Array, ...]
@@ -36,7 +37,7 @@ class MadeUpCity:
     frame: NDArray[np.int64]
 
     def link(self, one: Candidate, rng: np.random.Generator) -> Link | None:
-        """What verification would make of a candidate: a true link with noise, None where the frames do not see one
+        """The result that verification would have: a true link with noise, None if the frames do not see the same
         place."""
         first = self.truth[one.first][one.first_frame // DESCRIBED]
         second = self.truth[one.second][one.second_frame // DESCRIBED]
@@ -54,7 +55,7 @@ class MadeUpCity:
         return Link(one.first, one.first_frame, one.second, one.second_frame, relative, np.diag(deviation**2))
 
     def wrong_link(self, rng: np.random.Generator) -> Link:
-        """A link between two places that have nothing to do with each other."""
+        """A wrong link, between two random frames."""
         a, b = rng.choice(len(self.drives), 2, replace=False)
         i, j = (int(rng.integers(len(self.truth[n]))) * DESCRIBED for n in (a, b))
         unit = [self._unit(int(a), i), self._unit(int(b), j)]
@@ -63,15 +64,15 @@ class MadeUpCity:
         return Link(int(a), i, int(b), j, relative, np.diag(deviation**2))
 
     def _unit(self, drive: int, frame: int) -> float:
-        """Units of the drive a metre, near a frame."""
+        """Units of the drive in a metre, near a frame."""
         near = slice(max(frame - 15, 0), frame + 16)
         own = self.drives[drive].world_from_camera[near, :3, 3]
         return float(np.linalg.norm(np.diff(own, axis=0), axis=1).sum() / (_STEP_M * (len(own) - 1)))
 
 
 def made_up_city(drives: int, frames: int, seed: int = 0) -> MadeUpCity:
-    """Drives along the streets of a square city that has three times as much street as each street is driven through:
-    every place is seen by some seven drives in one direction."""
+    """Drives along the streets of a square city, whose size is chosen so that each place is passed 3.5 times in each
+    direction on average. drives: their number; frames: of each drive."""
     rng = np.random.default_rng(seed)
     blocks = max(round(np.sqrt(drives * frames * _STEP_M / (4 * 3.5 * _BLOCK_M))), 3)
     towards = rng.normal(size=(4, blocks + 1, blocks + 1, round(_BLOCK_M / 4), _WIDTH)).astype(np.float16)
@@ -97,7 +98,8 @@ def made_up_city(drives: int, frames: int, seed: int = 0) -> MadeUpCity:
 
 
 def _walk(rng: np.random.Generator, blocks: int, frames: int) -> tuple[Array, NDArray[np.int64]]:
-    """Positions (frames, 2), metres, and the place (frames, 4) of each: direction, crossing behind, 4 m further on."""
+    """Positions (frames, 2) in metres, and the place (frames, 4) of each: direction, the crossing before it (x, y), and
+    the number of 4 m steps from there."""
     ways = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
     at, way = rng.integers(0, blocks + 1, 2), int(rng.integers(4))
     place = np.zeros((frames, 2))
@@ -127,7 +129,7 @@ def _walk(rng: np.random.Generator, blocks: int, frames: int) -> tuple[Array, ND
 
 
 def _poses(place: Array, rng: np.random.Generator) -> Array:
-    """(n, 4, 4) along a path on the plane, OpenCV axes (x right, y down, z ahead), the ground's y is 0."""
+    """Poses (n, 4, 4) along a path (n, 2) on the plane y = 0, OpenCV axes (x right, y down, z forward)."""
     kernel = np.ones(9) / 9
     smooth = np.stack([np.convolve(np.pad(axis, 4, mode="edge"), kernel, "valid") for axis in place.T], 1)
     ahead = np.gradient(smooth, axis=0)
@@ -141,7 +143,7 @@ def _poses(place: Array, rng: np.random.Generator) -> Array:
 
 
 def _driven(truth: Array, rng: np.random.Generator) -> JoinResult:
-    """What joining gives of a drive: chunks whose joints have errors, in a frame and units of its own."""
+    """The result of joining a drive: chunks whose joints have errors, in the drive's own frame and units."""
     count, hop = len(truth), _CHUNK - _OVERLAP
     starts = np.arange(0, max(count - _OVERLAP, 1), hop)
     middle = np.minimum(starts + _CHUNK // 2, count - 1)

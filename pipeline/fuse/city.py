@@ -120,7 +120,7 @@ class PublishedCity:
             drives: only points of these drives; None: of all.
 
         Raises:
-            ValueError: an unknown column or frame, or a box that is none.
+            ValueError: an unknown column or frame, or an invalid box.
             DriveError: a tile is damaged, or a newer version has removed it.
             StorageError: a tile cannot be read.
         """

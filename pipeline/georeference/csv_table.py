@@ -183,7 +183,7 @@ def _of_week(table: _Table, notes: list[str]) -> tuple[Clock, Array, list[str]]:
     utc = table.numbers("time") - LEAP_SECONDS
     notes.append(f"its times of the GPS week are taken as UTC plus {LEAP_SECONDS} leap seconds")
     if not table.has("week"):
-        notes.append("no column tells the GPS week: its day is taken to be the drive's")
+        notes.append("no column has the GPS week: the day of the drive is assumed")
         return "day", utc, notes
     week = table.numbers("week")
     week = np.where(week < _WEEKS, week + 2 * _WEEKS, week)  # receivers that count weeks with ten bits

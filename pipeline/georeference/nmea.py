@@ -77,7 +77,7 @@ def read_nmea(data: bytes, name: str) -> Positions:
     clock: Clock = "utc" if start is not None else "day"
     if start is None:
         start = 0.0
-        notes.append("no sentence (RMC, ZDA) tells the date")
+        notes.append("no sentence (RMC, ZDA) has the date")
     rows = np.array(
         [(start + t, o.latitude, o.longitude, o.altitude, o.accuracy, o.vertical, o.speed) for t, o in found]
     )

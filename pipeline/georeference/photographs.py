@@ -50,7 +50,7 @@ def read_photographs(uris: Sequence[str]) -> Positions:
     if not rows:
         raise NoPositionsError("no frame has a position in its EXIF block")
     missing = len(uris) - len(rows)
-    notes = (f"{missing} of {len(uris)} pictures tell no position",) if missing else ()
+    notes = (f"{missing} of {len(uris)} pictures have no position",) if missing else ()
     return Positions("EXIF of the frames", "frame", fixes_of(rows), None, True, notes)
 
 

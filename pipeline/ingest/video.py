@@ -118,7 +118,7 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
             times.append(_nanoseconds(packet.pts, stream.time_base))
         if untimed == packets and raw_stream.is_raw(container):
             times = raw_stream.times_of(packets, stream)
-            notes.append(f"a bare stream tells no times: {raw_stream.rate_of(stream):g} frames a second are assumed")
+            notes.append(f"a bare stream has no times: {raw_stream.rate_of(stream):g} frames a second are assumed")
         elif untimed:
             raise DecodeError(
                 f"{uri}: expected a time for every video frame, {untimed} of {packets} have none; "

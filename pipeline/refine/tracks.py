@@ -239,7 +239,7 @@ def _found(
     there = there.reshape(-1, 2)
     good = (found.ravel() == 1) & (there >= _BORDER - 1).all(1)
     good &= (there[:, 0] <= width - _BORDER) & (there[:, 1] <= height - _BORDER)
-    if good.any():  # each point is searched by itself: those that are lost already need no way back
+    if good.any():  # each point is followed separately, so points that are already lost need not be followed back
         begun, start = points[good], None if guess is None else points[good]
         back, returned, _ = cv2.calcOpticalFlowPyrLK(
             second, first, there[good], start, winSize=window, maxLevel=_LEVELS, flags=flags
