@@ -65,14 +65,14 @@ class RunConfig:
     rig_config.json), or a rig file (COLMAP's rig_config.json, Kalibr's camchain.yaml, nerfstudio's transforms.json).
     By default one camera."""
     rig_tolerance: float = setting(0.025, expert=True, identity=NEVER)
-    """Seconds that pictures of one instant may lie apart."""
+    """Largest difference in seconds between the times of pictures of one instant."""
     join_clips: bool = setting(True, expert=True, identity=NEVER)  # a drive knows its files
     """Videos that follow each other, and folders whose frame numbers continue, are one drive; nuScenes' folders are cut
     into scenes. Otherwise each video and each folder of pictures is a drive."""
     max_bad_share: float = setting(0.2, expert=True, identity=ALWAYS)
     """The drive fails when more than this share of its frames cannot be used."""
     plan: bool = setting(False, group="many drives", identity=NEVER)
-    """With many drives: read only headers, and say what a run would do and cost."""
+    """With many drives: read only headers, and print what a run would do and cost."""
     only: str | None = setting(None, group="many drives", identity=NEVER)
     """With many drives: do only those whose id, or one of whose tags, matches this pattern (* and ?)."""
     limit: int | None = setting(None, group="many drives", identity=NEVER)
@@ -91,26 +91,27 @@ class RunConfig:
     threads: int | None = setting(None, expert=True, identity=NEVER)
     """CPU threads of a worker; by default its machine's cores shared among the workers there."""
     gpu_memory: str | None = setting(None, expert=True, identity=NEVER)
-    """GPU memory in which chunks may wait for each other, of each worker: 40GB, 500MB, 0. By default what is free
-    once the network is there, less what the layers need (8 GB, or a quarter of a small GPU)."""
+    """GPU memory of each worker in which states of chunks wait between phases: 40GB, 500MB, 0. By default the memory
+    that is free after the network is loaded, less what the layers need (8 GB, or a quarter of a small GPU)."""
     host_memory: str | None = setting(None, expert=True, identity=NEVER)
-    """Host memory for the same. By default half of what is free when a worker starts, shared among the workers on a
-    machine: the other half is for frames in flight and the layers' own work."""
+    """Host memory of each worker in which states of chunks wait between phases. By default half of what is free when a
+    worker starts, shared among the workers on a machine; the other half is for decoded frames and the layers."""
     scratch: str | None = setting(None, expert=True, identity=NEVER)
-    """Local disk for the same; 0: none. By default four fifths of what is free."""
+    """Space on the local disk, for each worker, in which states of chunks wait between phases; 0: none. By default four
+    fifths of what is free."""
     scratch_folder: str | None = setting(None, expert=True, identity=NEVER)
-    """Folder on that disk; by default the system's folder for temporary files."""
+    """Folder on the local disk for the states of chunks; by default the system's folder for temporary files."""
     precision: PrecisionSetting = setting("auto", group="quality", identity=ALWAYS)
     """Arithmetic of the network's attention and memories: float32 as published, bfloat16, or auto: bfloat16 on GPUs
     that have it, else float32."""
     compile_blocks: bool | None = setting(None, expert=True, identity=WHEN_ON)
     """Run the network's blocks, memories and heads through torch.compile; by default on GPUs. It needs a C++ compiler,
-    and does without where there is none. A machine's first start takes about a minute longer, later ones seconds; on a
-    CPU little is won (1.04 x)."""
+    and is not used where there is none. The first start on a machine takes about a minute longer, later ones seconds
+    longer. The gain on a CPU is small (1.04 x)."""
     orthogonalise_precision: Precision = setting("float32", expert=True, identity=ALWAYS)
-    """Arithmetic of the memory update's Newton-Schulz steps. The published code takes bfloat16."""
+    """Arithmetic of the Newton-Schulz steps in the memories' update. The published code uses bfloat16."""
     memory_scope: MemoryScope = setting("drive", expert=True, identity=ALWAYS)
-    """What a memory learns from: the whole drive (Scal3R), each chunk alone, or off."""
+    """The data from which a memory learns: the whole drive (Scal3R), each chunk alone, or none (off)."""
     loops: bool = setting(True, group="quality", identity=ALWAYS)
     """Find places to which the drive returns, and close loops there."""
     stops: bool = setting(True, group="quality", identity=ALWAYS)
@@ -121,7 +122,7 @@ class RunConfig:
     """Adjust cameras and depth to corners followed through the images (bundle adjustment) before chunks are joined.
     The images judge the result in any case."""
     overwrite: bool = setting(False, group="output", identity=NEVER)
-    """Do the drive again although its result exists."""
+    """Reconstruct the drive again although its result exists."""
     keep_predictions: bool = setting(False, group="output", identity=NEVER)
     """Keep the staged predictions of the chunks after publishing, for jobs.realign."""
     address: str | None = setting(None, group="what runs where", identity=NEVER)

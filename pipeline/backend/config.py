@@ -14,37 +14,39 @@ class QualityConfig:
     overlap."""
 
     noise_warn: float = setting(2.0, expert=True, identity=ALWAYS)
-    """An overlap this many times as noisy as the drive's median one is doubtful."""
+    """Noise of an overlap, relative to the drive's median one, above which it gives a warning."""
     noise_fail: float = setting(8.0, expert=True, identity=ALWAYS)
-    """... and this many times is a failure."""
+    """Noise of an overlap, relative to the drive's median one, above which the drive fails."""
     turn_warn: float = setting(0.02, expert=True, identity=ALWAYS)
-    """Radians (rms) by which two chunks may disagree about a frame's rotation."""
+    """Difference (rms, radians) of two chunks' rotations of a frame above which there is a warning."""
     turn_fail: float = setting(0.1, expert=True, identity=ALWAYS)
-    """... beyond which they cannot be joined."""
+    """Difference (rms, radians) of two chunks' rotations of a frame above which the drive fails."""
     log_scale_warn: float = setting(0.05, expert=True, identity=ALWAYS)
-    """Difference of two chunks' log depths (rms over frames) that may remain after joining."""
+    """Difference of two chunks' log depths (rms over frames) after joining above which there is a warning."""
     log_scale_fail: float = setting(0.25, expert=True, identity=ALWAYS)
-    """... beyond which their depths contradict each other."""
+    """Difference of two chunks' log depths (rms over frames) after joining above which the drive fails."""
     inliers_warn: float = setting(0.3, expert=True, identity=ALWAYS)
-    """Least share of pixels whose depths agree."""
+    """Share of an overlap's pixels whose depths agree below which there is a warning."""
     inliers_fail: float = setting(0.1, expert=True, identity=ALWAYS)
-    """... below which an overlap cannot be used."""
+    """Share of an overlap's pixels whose depths agree below which the drive fails."""
     overlap_warn: float = setting(0.5, expert=True, identity=ALWAYS)
     """Least share of the planned overlap with usable frames; none at all is a failure."""
     scale_jump: float = setting(6.0, expert=True, identity=ALWAYS)
-    """A chunk whose scale is this many robust deviations from the drive's median is doubtful ..."""
+    """Difference of a chunk's log scale from that of the chunks around it, in robust deviations of the drive, above
+    which there is a warning."""
     scale_jump_least: float = setting(0.3, expert=True, identity=ALWAYS)
-    """... if the log of the ratio is at least this."""
+    """Least difference of a chunk's log scale from that of the chunks around it for that warning."""
     speed_jump: float = setting(4.0, expert=True, identity=ALWAYS)
-    """A motion between two frames this many times the median of the 30 around it, and of the drive, is not a car's."""
+    """A motion between two frames gives a warning if it is so many times the median of the 30 around it, and of the
+    drive."""
     filled_warn: float = setting(0.1, expert=True, identity=ALWAYS)
-    """Share of frames whose pose is interpolated because their image was bad."""
+    """Share of frames with an interpolated pose (bad images) above which there is a warning."""
     filled_fail: float = setting(0.5, expert=True, identity=ALWAYS)
-    """... beyond which the trajectory is mostly interpolation."""
+    """Share of frames with an interpolated pose (bad images) above which the drive fails."""
     loops_warn: float = setting(0.5, expert=True, identity=ALWAYS)
-    """Share of rejected loops (of at least four) beyond which the revisits are doubtful."""
+    """Share of rejected loops (of at least four) above which there is a warning."""
     looseness_warn: float = setting(9.0, expert=True, identity=ALWAYS)
-    """Factor by which the loops may show the chain's own variance to be too small."""
+    """There is a warning if the loops show that the chain's variance is too small by more than this factor."""
 
     def __post_init__(self) -> None:
         for low, high in (("noise", 1), ("turn", 1), ("log_scale", 1), ("filled", 1), ("inliers", -1)):

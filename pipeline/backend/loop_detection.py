@@ -32,15 +32,15 @@ _LOOKAHEAD = 5.0  # in units of `sequence`: how far ahead a path is followed; fr
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When two frames count as one place. Frames are counted as the network sees them: after stride, without stops."""
+    """When two frames count as one place. Frames are counted as the network gets them: after stride, without stops."""
 
     threshold: float = setting(0.42, expert=True, identity=ALWAYS)
     """Least similarity of a candidate, -1 to 1, averaged along its path. (0.85 is the usual figure for single pairs
     of SALAD descriptors; whitened descriptors of different places are near 0, which makes this one as strict.)"""
     top: int = setting(5, expert=True, identity=ALWAYS)
-    """Candidates of one frame at most."""
+    """Most candidates of one frame."""
     min_gap: int = setting(60, expert=True, identity=ALWAYS)
-    """Least number of frames between the two that look like another place, so that a standing car is no revisit."""
+    """Least number of frames that look like another place between the two, so that a stop is not a revisit."""
     suppression: int = setting(25, expert=True, identity=ALWAYS)
     """If both frames of two candidates are nearer to each other than this, only the more similar candidate is kept."""
     sequence: int = setting(10, expert=True, identity=ALWAYS)

@@ -1,4 +1,4 @@
-"""Settings of cameras, declared once."""
+"""Settings of cameras."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pipeline.common.settings import NEVER, setting
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """What is known of the cameras, and how lenses are made pinholes."""
+    """Calibrations, and how pictures of lenses are rectified."""
 
     file: str | None = setting(None, group="input", identity=NEVER)
     """Calibration of the drive, or of all drives of a run: KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or
     XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, the numbers
     fx,fy,cx,cy[,model,params] themselves, or equirectangular. FILE#NAME names one of several cameras. By default a
-    calib.txt that lies with the drive, else the focal length in EXIF; "none" takes neither."""
+    calib.txt in the drive's folder, else the focal length in EXIF; "none" uses neither."""
     fov: float = setting(DEFAULT_FOV, expert=True, identity=NEVER)
-    """Most degrees across of the pinhole pictures that frames of a calibrated lens are made into."""
+    """Largest horizontal field of view, in degrees, of the rectified pictures of a calibrated lens."""
     views: str | None = setting(None, expert=True, identity=NEVER)
-    """Of equirectangular frames: which ways to look, as front,left,right,rear. Each is a drive of its own, ID-front,
-    ID-left ..., whose camera looks that way. By default one drive that looks to the front."""
+    """Views of equirectangular frames, some of front,left,right,rear. Each is a drive of its own, ID-front, ID-left
+    ..., whose camera looks in that direction. By default one drive that looks to the front."""
     square_pixels: bool = setting(True, expert=True)
-    """Of a camera that is not calibrated: its pixels are square, so that fx = fy."""
+    """Assume that the pixels of an uncalibrated camera are square (fx = fy)."""
 
     height: float | None = setting(None, group="input")
-    """Metres from the camera to the road: makes a result metric where neither fixes nor speeds do."""
+    """Height of the camera above the road in metres. It makes a result metric if neither fixes nor speeds do."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError naming the field."""
+        """Raises ValueError that names the field."""
         if self.height is not None and not 0.1 <= self.height <= 20:
             raise ValueError(f"--camera.height must be 0.1 to 20 metres, not {self.height:g}")
         if not 10 <= self.fov <= 150:
@@ -46,5 +46,5 @@ class CameraConfig:
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The ways to look, as `views` says them; empty where it says none."""
+        """The names in `views`, empty without it."""
         return tuple(word.strip() for word in (self.views or "").split(",") if word.strip())
