@@ -80,7 +80,7 @@ def _reconstruct(config: RunConfig, noted: list[str]) -> int:
     with Reporter() as reporter:
         is_sample = config.input is None
         asked = config
-        if is_sample:  # its predictions are used once more, by _unrefined
+        if is_sample:  # _unrefined uses its predictions again
             keep = config.keep_predictions or config.refine
             config = replace(config, input=_sample_drive(reporter), keep_predictions=keep)
         with ray_for_one_job():
@@ -100,12 +100,12 @@ def _reconstruct(config: RunConfig, noted: list[str]) -> int:
 
 
 def _unrefined(result: Reconstruction, asked: RunConfig, reporter: Reporter) -> str | None:
-    """URI of the sample without refinement, which shows what refinement does; None where there is none."""
+    """URI of the sample's result without refinement, for comparison; None where there is none."""
     output, drive_id = storage.absolute(asked.output), result.manifest.drive_id
     beside = storage.join(output, _UNREFINED)
     if result.was_there:
         return storage.join(beside, drive_id) if is_published(beside, drive_id) else None
-    reporter.say(f"drive {drive_id}: once more without refinement, to compare: {storage.redacted(beside)}")
+    reporter.say(f"drive {drive_id}: joined again without refinement, for comparison: {storage.redacted(beside)}")
     try:
         _, kept = read_staged_drive(output, drive_id)
         config = replace(kept, refine=False)

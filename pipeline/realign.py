@@ -20,10 +20,10 @@ def realign(
 ) -> Reconstruction:
     """Refine, join, judge and publish the drive again from the predictions that were kept in `output`.
 
-    config: the settings for it. to: another output, where the result is published; the drive in `output` stays as it
-    is then. None: the new result replaces the old one. keep: whether the predictions stay.
+    config: the settings for it. to: another output, where the result is published, and the one in `output` is not
+    changed; None: the new result replaces the old one. keep: whether the predictions are kept.
 
-    Raises DriveError where no predictions were kept or `to` is `output`, and HeldElsewhere where another run has the
+    Raises DriveError where no predictions were kept or `to` is `output`, and HeldElsewhere where another run holds the
     drive.
     """
     output = storage.absolute(output)
@@ -33,7 +33,7 @@ def realign(
     run_id = new_run_id()
     with contextlib.ExitStack() as held:
         guards = []
-        for place in dict.fromkeys((output, target)):  # the predictions must stay, and the result is written
+        for place in dict.fromkeys((output, target)):  # one has the predictions, the other gets the result
             held.enter_context(storage.held_root(place, make=place != output))
             leases = held.enter_context(Leases(place, run_id, config.fleet.lease_s))
             guards.append((leases, leases.take_when_free(drive_id)))

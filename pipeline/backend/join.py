@@ -96,8 +96,8 @@ class JoinResult:
     exact at its reference frame; chunk_frames: first and last frame number of each chunk; edges: one per pair of
     neighbours; loops: one per loop chunk; variance_inflation: factor by which loops showed the chain's variance to be
     too small, 1 if they did not; georeference: None without fixes, or if they could not be used; relative_because: why
-    they could not; metric: what made the world's unit a metre, None if nothing did; joint_errors: how unsure the step
-    from each chunk to the next is, before loops and fixes, None where that is not known.
+    they could not; metric: what made the world's unit a metre, None if nothing did; joint_errors: covariances of the
+    steps between neighbouring chunks before loops and fixes, None where they are not known.
     """
 
     frame_index: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""How unsure joining is of the step from each chunk to the next: all that overlaps, drift and road say together."""
+"""Covariances of the steps between neighbouring chunks after joining: from overlaps, drift and the road together."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.backend.normal_equations import WIDTH, LinearisedRows, State, asse
 from pipeline.backend.pose_graph import Solution
 from pipeline.backend.sim3 import Array, cross_matrix
 
-_POSE = [1, 2, 3, 4, 5, 6, 0]  # of a chunk's unknowns: turn, shift, log scale
+_POSE = [1, 2, 3, 4, 5, 6, 0]  # indices among a chunk's unknowns: rotation, translation, log scale
 
 
 @dataclass(frozen=True, eq=False)
 class JointErrors:
-    """Covariances of the steps between neighbouring chunks (m joints): turn (radians, the second chunk's axes), shift
-    (the first's axes, in its own units), log scale.
+    """Covariances of m joints, the steps between neighbouring chunks: rotation (radians, in the second chunk's axes),
+    translation (in the first chunk's axes and units), log scale.
 
-    covariance (m, 7, 7); with_next (m, 7, 7): rows of a joint, columns of the next, zero for the last. Both are NaN
-    where too little is known.
+    covariance (m, 7, 7); with_next (m, 7, 7): cross-covariance of a joint (rows) and the next one (columns), zero for
+    the last. Both are NaN where the equations do not determine them.
     """
 
     covariance: Array
@@ -31,9 +31,9 @@ class JointErrors:
 
 
 def joint_errors(solution: Solution, config: BackendConfig) -> JointErrors:
-    """Errors of the joints of a chain before loops bend it, whatever its drift was: blocks of the inverse of its normal
-    equations. Chunks are tied to their neighbours and to what the drive has in common, so that a recursion from the
-    last chunk to the first gives them (Takahashi 1973)."""
+    """Covariances of the joints of a chain without loops, with its drift as an unknown: blocks of the inverse of its
+    normal equations. Chunks are connected only with their neighbours and with the unknowns that all chunks share, so a
+    recursion from the last chunk to the first computes these blocks (Takahashi 1973)."""
     state = solution.state
     count = len(state.scale)
     if count < 2:
@@ -53,10 +53,10 @@ def joint_errors(solution: Solution, config: BackendConfig) -> JointErrors:
         nothing = np.full((count - 1, 7, 7), np.nan)
         return JointErrors(nothing, nothing)
     move = _moves(state)
-    blocks = [near[0][:-1], near[1], near[1].transpose(0, 2, 1), near[0][1:]]  # both chunks of a joint with themselves
+    blocks = [near[0][:-1], near[1], near[1].transpose(0, 2, 1), near[0][1:]]  # both chunks of a joint
     covariance = _between(move, move, blocks)
     with_next = np.zeros_like(covariance)
-    blocks = [near[1][:-1], near[2], near[0][1:-1], near[1][1:]]  # ... with both of the next joint
+    blocks = [near[1][:-1], near[2], near[0][1:-1], near[1][1:]]  # chunks of a joint with chunks of the next one
     with_next[:-1] = _between(move[:, :-1], move[:, 1:], blocks)
     covariance = (covariance + covariance.transpose(0, 2, 1)) / 2
     poor = np.asarray(~(np.diagonal(covariance, axis1=1, axis2=2) >= 0).all(1))
@@ -66,8 +66,8 @@ def joint_errors(solution: Solution, config: BackendConfig) -> JointErrors:
 
 
 def _blocks(matrix: scipy.sparse.bsr_matrix, count: int) -> tuple[Array, Array, Array, Array]:
-    """Of a symmetric matrix of blocks: those of chunks (count, 15, 15), of chunks with the next (count - 1, 15, 15), of
-    chunks with what is common (count, 15, 15), of what is common (15, 15)."""
+    """Blocks of a symmetric matrix: of each chunk (count, 15, 15), of each chunk with the next (count - 1, 15, 15), of
+    each chunk with the common unknowns (count, 15, 15), and of the common unknowns (15, 15)."""
     row = np.repeat(np.arange(count + 1), np.diff(matrix.indptr))
     column, data = matrix.indices, matrix.data
 
@@ -86,8 +86,8 @@ def _blocks(matrix: scipy.sparse.bsr_matrix, count: int) -> tuple[Array, Array, 
 
 
 def _near_blocks(own: Array, after: Array, common: Array, last: Array) -> tuple[Array, Array, Array]:
-    """Blocks of the inverse: of chunks with themselves (n, 15, 15), with the next (n - 1, ...), with the one after that
-    (n - 2, ...). LinAlgError where the matrix is not positive definite."""
+    """Blocks of the inverse: of each chunk (n, 15, 15), of each with the next one (n - 1, 15, 15), and of each with the
+    one after that (n - 2, 15, 15). Raises LinAlgError if the matrix is not positive definite."""
     count = len(own)
     factor, gain = [], np.zeros_like(after)
     left = own[0]
@@ -96,7 +96,7 @@ def _near_blocks(own: Array, after: Array, common: Array, last: Array) -> tuple[
         factor.append(scipy.linalg.cho_factor((left + left.T) / 2, check_finite=False))
         if n + 1 < count:
             gain[n] = scipy.linalg.cho_solve(factor[n], after[n], check_finite=False)
-    answer = common.copy()  # the chain's inverse times what it has in common
+    answer = common.copy()  # becomes the inverse of the chain's matrix times `common`
     for n in range(1, count):
         answer[n] -= gain[n - 1].T @ answer[n - 1]
     blocks = np.zeros((3, count, WIDTH, WIDTH))
@@ -118,7 +118,7 @@ def _near_blocks(own: Array, after: Array, common: Array, last: Array) -> tuple[
 
 
 def _moves(state: State) -> Array:
-    """(2, m, 7, 15): how joints answer to unknowns of their first and of their second chunk."""
+    """Jacobians (2, m, 7, 15) of joints by the unknowns of their first and of their second chunk."""
     first, second = slice(None, -1), slice(1, None)
     scale = state.scale[first, None, None]
     back = state.rotation[first].transpose(0, 2, 1)
@@ -134,8 +134,8 @@ def _moves(state: State) -> Array:
 
 
 def _between(one: Array, other: Array, blocks: list[Array]) -> Array:
-    """(m, 7, 7): covariances of joints (2, m, 7, 15) with others, of the blocks first-first, first-second,
-    second-first, second-second of their chunks."""
+    """Cross-covariances (m, 7, 7) of joints `one` with joints `other`, given by their Jacobians (2, m, 7, 15). blocks:
+    covariances (m, 15, 15) of their chunks: first-first, first-second, second-first, second-second."""
     turned = other.transpose(0, 1, 3, 2)
     pairs = ((0, 0), (0, 1), (1, 0), (1, 1))
     return np.asarray(sum(one[a] @ block @ turned[b] for (a, b), block in zip(pairs, blocks, strict=True)))

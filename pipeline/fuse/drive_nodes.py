@@ -38,8 +38,9 @@ class Joints:
     the drive, log_scale (m,); unit (m,): the first chunk's scale in its drive; information (m, 7, 7) of rotation,
     translation, log scale.
 
-    follows (m,): the joint before in the list ends where this one begins, and its error tells something of this one's:
-    the expected value is gain (m, 7, 7) times that error, and given (m, 7, 7) is the information of the difference.
+    Errors of consecutive joints may be correlated. follows (m,): the error of this joint is correlated with that of the
+    joint before it in the list, which ends where this one begins. Its expected value is then gain (m, 7, 7) times the
+    error of the joint before, and given (m, 7, 7) is the information of the difference.
     """
 
     first: Numbers
@@ -54,7 +55,7 @@ class Joints:
     given: Array
 
     def __getitem__(self, which: Numbers) -> Joints:
-        """Those of rising numbers. One whose predecessor is left out follows nothing."""
+        """The joints with these numbers, which rise. A joint without the one before it follows none."""
         some = {name: getattr(self, name)[which] for name in Joints.__dataclass_fields__}
         some["follows"] = some["follows"] & (np.diff(which, prepend=-2) == 1)
         return Joints(**some)
@@ -177,7 +178,7 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
         chunk_frames=tuple(drive.chunk_frames[n] for n in kept),
     )
     chain = joints.second == joints.first + 1
-    chain &= np.arange(len(chain)) < count - 1  # a drive's loops stand behind its overlaps
+    chain &= np.arange(len(chain)) < count - 1  # a drive's loops are after its overlaps
     # Index in `kept` of the next kept chunk after each joint of the chain.
     end_of = np.searchsorted(kept, joints.first[chain], side="right")
     ends, number = np.unique(end_of, return_inverse=True)
@@ -190,13 +191,13 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
 
 
 def _chained(state: State, joints: Joints, end: Numbers, start: Numbers, number: Numbers) -> Array:
-    """(n, 7, 7): covariances of the joint from chunk `start` (m,) to chunk `end` (m,), of the errors of the joints of a
-    chain between; number (m,): which of the n it is, rising."""
+    """Covariances (n, 7, 7) of chains of joints. joints: m joints of all chains; start, end (m,): first and last chunk
+    of each joint's chain; number (m,): of its chain, rising."""
     carried = _carriers(state, joints, end, start)
     own = np.linalg.inv(joints.information)
     place = np.arange(len(number)) - np.searchsorted(number, number)
     total = np.zeros((int(number.max(initial=-1)) + 1, 7, 7))
-    known = np.zeros_like(total)  # covariance of the joint that was last, with the sum
+    known = np.zeros_like(total)  # cross-covariance of the last joint and the sum so far
     for turn in range(int(place.max(initial=-1)) + 1):
         mine = np.flatnonzero(place == turn)
         of, by = number[mine], carried[mine]
@@ -208,7 +209,7 @@ def _chained(state: State, joints: Joints, end: Numbers, start: Numbers, number:
 
 
 def _carriers(state: State, joints: Joints, end: Numbers, start: Numbers) -> Array:
-    """(m, 7, 7): how the joint from chunk `start` to chunk `end` (m,) answers to errors of joints between."""
+    """Jacobians (m, 7, 7) of the joint from chunk `start` (m,) to chunk `end` (m,) by the errors of joints between."""
     first, second = joints.first, joints.second
     arm = state.translation[end] - state.translation[second]
     back = state.rotation[start].transpose(0, 2, 1)

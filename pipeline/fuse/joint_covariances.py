@@ -1,4 +1,4 @@
-"""Covariances of the transforms between a drive's neighbouring chunks, and between those of consecutive ones."""
+"""Covariances of the transforms between neighbouring chunks of a drive, and cross-covariances of consecutive ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Array = NDArray[np.float64]
 # The covariance of an overlap's rotation does not contain the drift inside the two chunks. Measured rotations between
 # chunks have two to three times its deviation (KITTI 00 in five parts: 0.46 instead of 0.16 mrad).
 _DRIFT_KNOWN = 2.0
-_FLOOR = 1e-9  # least deviation, where chunks keep the network's scale
-_LEAST_LOOSENESS = 0.02  # of overlaps of which joining does not tell how unsure they are
+_FLOOR = 1e-9  # least deviation: with config.scale off, the deviation of the log scale is zero
+_LEAST_LOOSENESS = 0.02  # least looseness of overlaps whose covariance after joining is not known
 LEAST_WAY = 1e-9
-"""Least distance between two chunks, world units: a standing car has none."""
+"""Least distance between two chunks in world units, because the car may stand."""
 
 
 @dataclass(frozen=True, eq=False)
 class JointCovariances:
-    """Errors of the m overlaps of a drive: rotation (radians, the second chunk's axes), translation (the first's axes,
-    world units), log scale.
+    """Covariances of the m overlaps of a drive: rotation (radians, in the second chunk's axes), translation (in the
+    first chunk's axes, world units), log scale.
 
-    covariance (m, 7, 7); follows (m,): the error of the overlap before tells something of this one's; then its expected
-    value is gain (m, 7, 7) times the other, and left (m, 7, 7) is the covariance of the difference.
+    covariance (m, 7, 7); follows (m,): the error is correlated with that of the overlap before. Then its expected value
+    is gain (m, 7, 7) times the other error, and left (m, 7, 7) is the covariance of the difference.
     """
 
     covariance: Array
@@ -39,11 +39,12 @@ class JointCovariances:
 def covariances_of(
     drive: JoinResult, scale: Array, rotation: Array, translation: Array, config: BackendConfig, looseness: float
 ) -> JointCovariances:
-    """Covariances as joining knew them (JoinResult.joint_errors), else of each overlap alone.
+    """Covariances after joining (JoinResult.joint_errors) where they are known, else those of each overlap alone.
 
     scale (n,), rotation (n, 3, 3), translation (n, 3): world_from_chunk. looseness times BackendConfig.unseen_* is
-    added, for errors that two chunks with the same frames have in common. Consecutive errors are taken as a first-order
-    Markov chain: on KITTI 00 rotations about the axis of view are correlated by 0.75, two joints apart by 0.5.
+    added, for errors that two chunks with the same frames have in common. Consecutive errors are modelled as a
+    first-order Markov chain: on KITTI 00 the correlation of rotations about the optical axis is 0.75 for neighbouring
+    joints and 0.5 for joints two apart.
     """
     pairs = np.array([(edge.first, edge.second) for edge in drive.edges], np.int64).reshape(-1, 2)
     first, second = pairs.T
@@ -79,7 +80,8 @@ def covariances_of(
 
 def _of_overlaps(given: Array, rotation: Array, way: Array, unseen: Array) -> Array:
     """Covariances (m, 7, 7) of overlaps alone. given (m, 7, 7): in the order of an Edge, NaN or inf where nothing was
-    measured; rotation (m, 3, 3), way (m,): of the first chunk, and to the second; unseen (m, 7)."""
+    measured; rotation (m, 3, 3): of the first chunk; way (m,): distance to the second one; unseen (m, 7): additional
+    deviations."""
     order = [1, 2, 3, 4, 5, 6, 0]
     given = given[:, order][:, :, order]
     lost = ~np.isfinite(np.diagonal(given, axis1=1, axis2=2))

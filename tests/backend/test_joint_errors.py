@@ -1,4 +1,4 @@
-"""How unsure joining says it is of the steps between chunks, against the whole inverse and against the truth."""
+"""Covariances of the steps between chunks are compared with the whole inverse and with the truth."""
 
 import sys
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def test_blocks_of_the_inverse_are_those_of_the_whole_inverse():
     rng = np.random.default_rng(0)
     count, size = 5, 6 * WIDTH
     root = np.zeros((size, size))
-    for n in range(count):  # neighbours and what is common
+    for n in range(count):  # neighbours and common unknowns
         some = np.r_[n * WIDTH : min(n + 2, count) * WIDTH, count * WIDTH : size]
         root[n * WIDTH : (n + 1) * WIDTH, some] = rng.normal(size=(WIDTH, len(some)))
     matrix = root.T @ root + np.eye(size)
@@ -41,7 +41,7 @@ def test_blocks_of_the_inverse_are_those_of_the_whole_inverse():
         np.testing.assert_allclose(near[apart], inverse[number[: count - apart], number[apart:]], atol=1e-9)
 
 
-def test_rotations_between_chunks_are_as_wrong_as_joining_says(drive):
+def test_errors_of_rotations_between_chunks_agree_with_their_covariances(drive):
     told: JointErrors = drive.joined.joint_errors
     middle = [int(chunk.frame_index[0]) for chunk in drive.chunks]
     own = np.stack([one.rotation for one in drive.joined.world_from_chunk])
@@ -68,13 +68,13 @@ def test_errors_of_shifts_are_in_the_units_of_chunks(drive):
     assert not told.with_next[-1].any() and told.with_next[0].any()
 
 
-def test_a_drive_of_one_chunk_has_no_joint_and_a_held_scale_is_sure(drive):
+def test_a_drive_of_one_chunk_has_no_joint_and_a_held_scale_has_no_variance(drive):
     assert join_chunks(drive.chunks[:1]).joint_errors.covariance.shape == (0, 7, 7)
     held = join_chunks(drive.chunks[:2], config=BackendConfig(scale=False)).joint_errors
     assert held.covariance.shape == (1, 7, 7) and held.covariance[0, 6, 6] < 1e-12
 
 
-def test_where_too_little_is_known_nothing_is_told(drive, monkeypatch):
+def test_covariances_that_are_not_determined_are_nan(drive, monkeypatch):
     def refuse(*_):
         raise np.linalg.LinAlgError
 

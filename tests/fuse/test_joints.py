@@ -1,4 +1,4 @@
-"""What holds a drive's chunks together: errors of neighbouring joints that are alike, and joints that are chained."""
+"""Joints of a drive's chunks: correlated errors of neighbouring joints, and chains of joints."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def _units(drive):
     return units.ravel()
 
 
-def test_joints_weigh_as_the_covariance_of_all_of_them(drive):
+def test_the_cost_of_joints_is_that_of_their_whole_covariance(drive):
     one, whole = drive
     joints = joints_of(one, CONFIG, 0.0)
     assert joints.follows.tolist() == [False] + [True] * (len(joints.follows) - 1)
@@ -78,20 +78,20 @@ def test_the_derivative_of_joints_that_follow_is_that_of_the_residual(drive):
     np.testing.assert_allclose(moved.residual - rows.residual, expected, atol=1e-10)
 
 
-def test_chained_joints_are_as_unsure_as_all_between(drive):
+def test_a_chained_joint_has_the_covariance_of_all_joints_between(drive):
     one, whole = drive
     few, chained = thinned(one, joints_of(one, CONFIG, 0.0), 3)
     state = own_state(one)
     last = len(state.scale) - 1
     starts = [0, *range(3, last, 3)]
     assert len(few.world_from_chunk) == len(starts) + 1 and len(chained.first) == len(starts)
-    # log scales add up, so that all entries between the ends of a chain count
+    # Log scales are added, so all joints between the ends of a chain contribute.
     scales = whole.reshape(last, 7, last, 7)[:, 6, :, 6]
     expected = [scales[a:b, a:b].sum() for a, b in zip(starts, [*starts[1:], last], strict=True)]
     np.testing.assert_allclose(np.linalg.inv(chained.information)[:, 6, 6], expected, rtol=1e-6)
 
 
-def test_without_what_joining_knew_overlaps_alone_count(drive):
+def test_without_covariances_of_joining_those_of_overlaps_are_used(drive):
     told = joints_of(drive[0], CONFIG, 0.0)
     alone = joints_of(replace(drive[0], joint_errors=None), CONFIG, 0.0)
     assert not alone.follows.any() and told.follows.any()
