@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import image_tables
 from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.cameras.camera import Camera
 from pipeline.forward.staging import ChunkPrediction, write_chunk
@@ -105,7 +106,7 @@ def test_a_refined_drive_passes_the_check_of_its_images(
 
 
 def test_corners_that_three_frames_see_become_points_of_the_result(
-    scene: Scene, refined_drive: tuple[StagedFrames, Refined]
+    refined_drive: tuple[StagedFrames, Refined], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames, refined = refined_drive
     chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
@@ -123,6 +124,12 @@ def test_corners_that_three_frames_see_become_points_of_the_result(
     asked = replace(frames, outlines=())  # staged by a version that did not store this value
     np.testing.assert_array_equal(frames.window_places(range(3)), asked.window_places(range(3)))
     assert track_columns(frames, replace(refined, taken=0), joined) is None
+    assert len(np.unique(np.stack([point, frame]), axis=1).T) == len(point)  # each once, though windows share frames
+    monkeypatch.setattr(image_tables, "_BLOCK", 700)
+    in_blocks = track_columns(frames, refined, joined)
+    assert in_blocks is not None and len(point) > 3 * 700
+    for name, column in columns.items():
+        np.testing.assert_array_equal(in_blocks[name], column)
     _, pairs = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
     evidence = evidence_columns(pairs, joined)
     first, second = (np.asarray(evidence[name], np.int64) for name in ("frame_index", "second_frame_index"))
