@@ -28,6 +28,9 @@ _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
 )
 
+# Chunks whose paths two cameras measured agree exactly. A chunk without such motions among them is no fault as long as
+# its overlaps differ by less than the network's usual ones: share of the chunk's path, and degrees.
+_MEASURED_AGREE = (0.03, 0.5)
 _NOTES_BESIDE = 20  # a result has at most so many notes about files beside the drive
 
 
@@ -177,5 +180,6 @@ def _verdict_of_geometry(
     instants = range(facts.frame_count // facts.camera_count)
     of_lens = lens_findings(frames.chunks().line_evidence(), instants, is_calibrated)
     quality = judged_windows(config.backend.quality, refined)
-    verdict = assess_quality(join.instants, quality, of_lens, least_residual(refined))
+    least = _MEASURED_AGREE if join.is_measured else (least_residual(refined), 0.0)
+    verdict = assess_quality(join.instants, quality, of_lens, *least)
     return verdict if facts.rig is None else verdict.in_frames(len(facts.rig))

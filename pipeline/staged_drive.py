@@ -139,7 +139,7 @@ class JoinedDrive:
     """chunks: with the one camera of the drive and without masked pixels; joined: their trajectory, of all frames;
     positions: those that were used; witnessed: what the chunks recorded for the evidence of the images; instants: the
     trajectory of a rig's reference, a pose an instant (of one camera the same as joined); rig_from_camera (C, 4, 4): of
-    a rig, in the trajectory's units."""
+    a rig, in the trajectory's units; is_measured: whether two cameras measured the path of the chunks."""
 
     chunks: DriveChunks
     joined: JoinResult
@@ -147,6 +147,7 @@ class JoinedDrive:
     witnessed: WitnessedChunks
     instants: JoinResult
     rig_from_camera: NDArray[np.float64] | None = None
+    is_measured: bool = False
 
     def rig_said(self, facts: DriveFacts) -> dict[str, object]:
         """The cameras' poses on the car, for the manifest; empty for one camera."""
@@ -197,6 +198,7 @@ def join_staged(
     positions = _positions(staged.facts, config)
     rig, count = staged.facts.rig, staged.facts.camera_count
     geometry = None if rig is None else measure_rig(witnessed, rig)
+    motions = None if geometry is None else _motions(staged, frames)
     seen_loops = CameraChunks(loops, camera, frames.masks)
     instants = join_chunks(
         witnessed if geometry is None else RigChunks(witnessed, geometry),
@@ -212,12 +214,13 @@ def join_staged(
         camera_height_m=config.camera.height,
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
-        motions=None if geometry is None else _motions(staged, frames),
+        motions=motions,
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)
     used = positions.joined(joined.relative_because, joined.georeference)
-    return JoinedDrive(one_camera, joined, used, witnessed, instants, rig_from_camera)
+    is_measured = motions is not None and len(motions.instant) > 0
+    return JoinedDrive(one_camera, joined, used, witnessed, instants, rig_from_camera, is_measured)
 
 
 def _motions(staged: StagedDrive, frames: StagedFrames) -> StereoMotions:

@@ -22,6 +22,7 @@ from pipeline.backend.placing import place_in_world
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
 from pipeline.backend.road import Heights, Road, measure_road
 from pipeline.backend.sim3 import Array, Sim3
+from pipeline.backend.stereo_poses import with_motions
 from pipeline.backend.stereo_scale import StereoMotions, metres_of
 from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.common.fixes import Fixes, Speed
@@ -146,8 +147,9 @@ def join_chunks(
             pose graph, and the car's speed beside them. Without usable fixes, the speed makes the result metric;
             without a speed, the camera's height does.
             If evidence cannot be used, the result stays relative and names the reason.
-        motions: of a rig, in metres. Without fixes they relate the scales of chunks to each other, in place of the
-            road, and make the result metric before a speed does.
+        motions: of a rig, in metres. They take the place of the chunks' own steps (`with_motions`). Without fixes they
+            also relate the scales of chunks to each other, in place of the road, and make the result metric before a
+            speed does.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not
@@ -160,7 +162,8 @@ def join_chunks(
     evidence = WorldEvidence(frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever)
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     look_for_road = config.road or camera_height_m is not None
-    outlines, overlaps, shared, roads = _read_chain(chunks, read, config, look_for_road)
+    read_own = read if motions is None else lambda source: with_motions(read(source), motions)
+    outlines, overlaps, shared, roads = _read_chain(chunks, read_own, config, look_for_road)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     heights = Heights.of(roads, [outline.offset for outline in outlines], span)
     metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
@@ -172,7 +175,9 @@ def join_chunks(
         known: list[float | None] = [None] * len(loop_chunks)
         if loop_similarities is not None:
             known = list(loop_similarities)
-        solution, loops = _close_loops(solution, chunks, outlines, loop_chunks, loop_pairs, known, read, config)
+        solution, loops = _close_loops(
+            solution, chunks, outlines, loop_chunks, loop_pairs, known, (read_own, read), config
+        )
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, outlines, overlaps, shared, overlap))
@@ -218,15 +223,17 @@ def _close_loops(
     loop_chunks: Sequence[PosedDepth],
     loop_pairs: Sequence[tuple[int, int]],
     similarities: Sequence[float | None],
-    read: Callable[[PosedDepth], Chunk],
+    reads: tuple[Callable[[PosedDepth], Chunk], Callable[[PosedDepth], Chunk]],
     config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
-    """Measure every loop against the two chunks it connects, then let the pose graph judge all loops together."""
+    """Measure every loop against the two chunks it connects, then let the pose graph judge all loops together. reads:
+    the functions that read a chunk, and a loop chunk."""
+    read_own, read = reads
     held: OrderedDict[int, Chunk] = OrderedDict()
 
     def chunk_of(number: int) -> Chunk:
         if number not in held:
-            held[number] = read(chunks[number])
+            held[number] = read_own(chunks[number])
         held.move_to_end(number)
         while len(held) > _HELD:
             held.popitem(last=False)

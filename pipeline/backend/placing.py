@@ -18,6 +18,7 @@ from pipeline.backend.sim3 import Sim3
 from pipeline.backend.speed_scale import scale_of_speed
 
 _MOST_SPREAD = 0.3  # of the length of a metre from chunk to chunk; above it the rig file or the network is wrong
+_CAMERAS = 0.005  # deviation of lengths that two calibrated cameras measure, which no chunk shows
 _ROAD = 0.02  # deviation of a known height, because of load, tyres, and roads that are not flat
 
 
@@ -57,7 +58,7 @@ def _by_cameras(solution: Solution, metres: Heights | None) -> InWorld | str | N
     seen, deviation = height_above_road(solution.state, metres)
     if deviation * len(metres) ** 0.5 > _MOST_SPREAD:
         return "the motions that two cameras measured do not fit the chunks: check the rig file and the calibration"
-    return _scaled(solution, 1 / seen, Metric("baseline", deviation, 0.0))
+    return _scaled(solution, 1 / seen, Metric("baseline", float(np.hypot(deviation, _CAMERAS)), 0.0))
 
 
 def _by_speed(solution: Solution, outlines: Sequence[Outline], evidence: WorldEvidence) -> InWorld | str | None:

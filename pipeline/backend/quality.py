@@ -81,17 +81,22 @@ class Verdict:
 
 
 def assess_quality(
-    joined: JoinResult, config: QualityConfig | None = None, more: Sequence[Finding] = (), least_residual: float = 0.0
+    joined: JoinResult,
+    config: QualityConfig | None = None,
+    more: Sequence[Finding] = (),
+    least_residual: float = 0.0,
+    least_turn: float = 0.0,
 ) -> Verdict:
     """The verdict on a joined drive. more: findings of other checks, which are added; least_residual: an overlap whose
-    positions disagree by a smaller share of a chunk's path is no fault, even if all others agree much better.
+    positions disagree by a smaller share of a chunk's path is no fault, even if all others agree much better;
+    least_turn: the same for its rotations, in degrees.
 
     A chunk is called faulty if all of its overlaps are noisy, because a bad chunk spoils both of its overlaps. A single
     noisy overlap is reported as such.
     """
     config = config or QualityConfig()
     findings = [
-        *_overlap_findings(joined, config, least_residual),
+        *_overlap_findings(joined, config, (least_residual, least_turn)),
         *_scale_findings(joined, config),
         *_speed_findings(joined, config),
         *_drive_findings(joined, config),
@@ -159,7 +164,7 @@ def _figures(joined: JoinResult) -> dict[str, float]:
     }
 
 
-def _overlap_findings(joined: JoinResult, config: QualityConfig, least_residual: float) -> list[Finding]:
+def _overlap_findings(joined: JoinResult, config: QualityConfig, least: tuple[float, float]) -> list[Finding]:
     """Missing, thin and noisy overlaps. If all overlaps of a chunk are noisy, the chunk is the fault."""
     noisy: dict[int, tuple[Level, str]] = {}
     findings = []
@@ -177,7 +182,7 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig, least_residual:
             reason = f"depths of {names} agree for {edge.inliers:.0%} of the pixels"
             findings.append(Finding("fail", "no depth", frames, None, reason))
             continue
-        judged = _judge(edge, config, names, least_residual)
+        judged = _judge(edge, config, names, least)
         if judged is not None:
             noisy[number] = judged
 
@@ -200,11 +205,13 @@ def _overlap_findings(joined: JoinResult, config: QualityConfig, least_residual:
     return findings
 
 
-def _judge(edge: Edge, config: QualityConfig, names: str, least_residual: float) -> tuple[Level, str] | None:
+def _judge(edge: Edge, config: QualityConfig, names: str, least: tuple[float, float]) -> tuple[Level, str] | None:
     """Level and reason of one overlap's noise; None if it is within the limits."""
     own = list(edge.noise)
-    if edge.residual_share < least_residual:
+    if edge.residual_share < least[0]:
         own[1] = 0.0
+    if edge.turn < least[1]:
+        own[0] = 0.0
     worst = max(own)
     limits: tuple[tuple[Level, float, float, float, float], ...] = (
         ("fail", config.noise_fail, config.turn_fail, config.log_scale_fail, config.inliers_fail),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from pipeline.backend.outline import Outline
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array
 
-_LEAST_M = 0.1  # metres: shorter motions do not determine the scale
+LEAST_M = 0.1  # metres: shorter motions do not determine the scale
 _FEWEST = 6  # motions that a drive needs
 _FLOOR = 0.005  # least deviation of a half chunk's log length
 _LIMIT = 8.0  # deviations: a motion comes from many points, so it is wrong less often than a road is
@@ -31,6 +32,12 @@ class StereoMotions:
     instant: NDArray[np.int64]
     following: NDArray[np.int64]
     this_from_next: Array
+
+    @cached_property
+    def steps(self) -> dict[tuple[int, int], Array]:
+        """Each motion (4, 4) by the two instants between which it was measured."""
+        pairs = zip(self.instant.tolist(), self.following.tolist(), strict=True)
+        return dict(zip(pairs, self.this_from_next, strict=True))
 
 
 def metres_of(motions: StereoMotions, outlines: Sequence[Outline], span: float) -> Heights | None:
@@ -48,7 +55,7 @@ def metres_of(motions: StereoMotions, outlines: Sequence[Outline], span: float) 
         ratios: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
         for begin, end, metres in zip(motions.instant.tolist(), motions.following.tolist(), way.tolist(), strict=True):
             a, b = place.get(begin), place.get(end)
-            if a is None or b is None or metres < _LEAST_M or not (outline.ok[a] and outline.ok[b]):
+            if a is None or b is None or metres < LEAST_M or not (outline.ok[a] and outline.ok[b]):
                 continue
             units = float(np.linalg.norm(outline.chunk_from_camera[b, :3, 3] - outline.chunk_from_camera[a, :3, 3]))
             along = float(outline.offset[a] + outline.offset[b]) / 2

@@ -1,9 +1,14 @@
-"""Metric motions of a rig in the drive's staging folder: one file for each decoded segment."""
+"""Metric motions of a rig in the drive's staging folder: one file for each decoded segment.
+
+A segment's task has no picture of the next segment. So the file also holds the pictures at its borders, with which
+`read_motions` measures the motions from one segment to the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +22,7 @@ from pipeline.refine.track_files import PictureTracker, read_table, staged_names
 from pipeline.refine.tracks import Picture
 
 _PREFIX = "stereo-"
+_SEGMENT = b"segment"  # the metadata that describe the pair and the pictures
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,9 @@ class StereoTracker(PictureTracker):
             }
         )
         stop = first_frame + len(pictures)
+        borders = {(first_frame + place) // count + more for place, more in ((0, 0), (0, 1), (len(pictures) - 1, 0))}
+        frames = sorted({instant * count + camera for instant in borders for camera in (0, self.pair.second)})
+        table = table.replace_schema_metadata(_metadata(self.pair, {frame: seen.get(frame) for frame in frames}))
         write_table(storage.join(self.folder, f"{_PREFIX}{first_frame:07d}-{stop:07d}.arrow"), table)
 
 
@@ -59,6 +68,7 @@ def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     if a file is damaged.
     """
     found: dict[int, NDArray[np.float64]] = {}
+    before: dict[int, Picture] = {}
     for name in staged_names(folder, _PREFIX):
         uri = storage.join(folder, name)
         table = read_table(uri)
@@ -69,7 +79,45 @@ def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
                 if not np.isfinite(pose).all():
                     raise ValueError("a motion is not finite")
                 found[int(instant)] = pose
+            before = _over_border(before, table, found)
         except (KeyError, TypeError, ValueError) as error:
             raise DriveError(f"{uri} holds no motions ({error}); run the drive again") from error
     instants = sorted(found)
     return np.array(instants, np.int64), np.array([found[one] for one in instants]).reshape(-1, 4, 4)
+
+
+def _over_border(
+    before: Mapping[int, Picture], table: pa.Table, found: dict[int, NDArray[np.float64]]
+) -> dict[int, Picture]:
+    """Add the motions whose pictures lie in two segments. before: pictures at the end of the segment before, by frame.
+    Returns those of the segment in `table`; none where an older version staged it."""
+    metadata = table.schema.metadata or {}
+    if _SEGMENT not in metadata:
+        return {}
+    facts = json.loads(metadata[_SEGMENT])
+    camera, pose = tuple(map(float, facts["camera"])), np.asarray(facts["second_from_first"], np.float64)
+    if len(camera) != 4 or pose.shape != (4, 4) or not np.isfinite([*camera, *pose.ravel()]).all():
+        raise ValueError("expected the camera and the pose of a pair")
+    pair = StereoPair(int(facts["count"]), int(facts["second"]), camera, tuple(tuple(row) for row in pose.tolist()))
+    own: dict[int, Picture] = {}
+    for look in facts["pictures"]:
+        frame, (x, y) = int(look["frame"]), map(float, look["scale"])
+        pixels = np.frombuffer(metadata[str(frame).encode()], np.uint8).reshape(look["shape"])
+        own[frame] = Picture(pixels, (x, y))
+    for instant in sorted({frame // pair.count for frame in before}):
+        frames = {instant * pair.count, instant * pair.count + pair.second, (instant + 1) * pair.count}
+        if instant in found or not frames <= before.keys() | own.keys() or frames <= before.keys():
+            continue
+        here, beside, then = (own.get(frame) or before[frame] for frame in sorted(frames))
+        step = motion(here, beside, then, pair)
+        if step is not None:
+            found[instant] = step
+    return own
+
+
+def _metadata(pair: StereoPair, pictures: Mapping[int, Picture | None]) -> dict[bytes, bytes]:
+    """The pair and pictures by frame, for the file of a segment."""
+    kept = {frame: one for frame, one in pictures.items() if one is not None}
+    looks = [{"frame": frame, "shape": one.pixels.shape, "scale": one.scale} for frame, one in kept.items()]
+    facts = {**asdict(pair), "pictures": looks}
+    return {_SEGMENT: json.dumps(facts).encode(), **{str(f).encode(): one.pixels.tobytes() for f, one in kept.items()}}

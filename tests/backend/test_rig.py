@@ -37,7 +37,7 @@ def _pose(degrees, place):
 TRUE = np.stack([np.eye(4), _pose(-55, (-BASE, 0, -0.3)), _pose(55, (BASE, 0, -0.3))])
 
 
-def _drive(seed, bad=lambda instant, camera: False):
+def rig_drive(seed, bad=lambda instant, camera: False):
     """Chunks, each with its own gauge and unit and with noise in every pose; and the true poses of the rig."""
     random = np.random.default_rng(seed)
     world = np.stack([_pose(1.5 * n, (0, 0, 0)) for n in range(INSTANTS)])
@@ -67,7 +67,7 @@ def _joined(chunks, rig):
     return frames_of_rig(join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP), geometry)
 
 
-def _ate(estimate, truth):
+def ate(estimate, truth):
     """Position error (RMS) in metres after one similarity transform."""
     a, b = estimate - estimate.mean(0), truth - truth.mean(0)
     u, s, vt = np.linalg.svd(b.T @ a)
@@ -76,7 +76,7 @@ def _ate(estimate, truth):
     return float(np.sqrt(((scale * a @ (u @ sign @ vt).T - b) ** 2).sum(1).mean()))
 
 
-def _unknown():
+def unknown_rig():
     return Rig(("front", "left", "right"), (tuple(np.eye(4)[:3].ravel()), None, None))
 
 
@@ -87,8 +87,8 @@ def _known():
 def test_camera_places_are_estimated_and_three_cameras_give_a_smaller_error_than_the_front_camera_alone() -> None:
     rigs, fronts = [], []
     for seed in range(4):
-        chunks, world = _drive(seed)
-        joined, rig = _joined(chunks, _unknown())
+        chunks, world = rig_drive(seed)
+        joined, rig = _joined(chunks, unknown_rig())
         turn = Rotation.from_matrix(rig[:, :3, :3].transpose(0, 2, 1) @ TRUE[:, :3, :3]).magnitude()
         assert np.degrees(turn).max() < 0.5
         alone = [
@@ -104,8 +104,8 @@ def test_camera_places_are_estimated_and_three_cameras_give_a_smaller_error_than
             for c in chunks
         ]
         front = join_chunks(alone, overlap=OVERLAP)
-        rigs.append(_ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]))
-        fronts.append(_ate(front.world_from_camera[:, :3, 3], world[:, :3, 3]))
+        rigs.append(ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]))
+        fronts.append(ate(front.world_from_camera[:, :3, 3], world[:, :3, 3]))
         step = np.linalg.norm(np.diff(joined.world_from_camera[::3, :3, 3], axis=0), axis=1).mean()
         assert np.linalg.norm(rig[1:, :3, 3] / step - TRUE[1:, :3, 3], axis=1).max() < 0.02 * 10  # of the depth
         assert joined.metric is None
@@ -113,7 +113,7 @@ def test_camera_places_are_estimated_and_three_cameras_give_a_smaller_error_than
 
 
 def test_a_known_baseline_makes_the_result_metric() -> None:
-    chunks, world = _drive(1)
+    chunks, world = rig_drive(1)
     joined, rig = _joined(chunks, _known())
     assert joined.metric.source == "baseline"
     true = np.linalg.norm(np.diff(world[:, :3, 3], axis=0), axis=1).sum()
@@ -126,24 +126,24 @@ def test_a_known_baseline_makes_the_result_metric() -> None:
 
 
 def test_while_one_camera_is_black_the_other_cameras_give_the_trajectory() -> None:
-    whole, world = _drive(2)
+    whole, world = rig_drive(2)
     for camera in (0, 2):  # also the reference camera
-        chunks, _ = _drive(2, lambda instant, one, camera=camera: one == camera and 18 <= instant < 34)
-        joined, _ = _joined(chunks, _unknown())
+        chunks, _ = rig_drive(2, lambda instant, one, camera=camera: one == camera and 18 <= instant < 34)
+        joined, _ = _joined(chunks, unknown_rig())
         assert not joined.filled.any()
-        straight = _ate(_joined(whole, _unknown())[0].world_from_camera[::3, :3, 3], world[:, :3, 3])
-        assert _ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]) < 2 * straight + 0.1
+        straight = ate(_joined(whole, unknown_rig())[0].world_from_camera[::3, :3, 3], world[:, :3, 3])
+        assert ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3]) < 2 * straight + 0.1
 
 
 def test_a_baseline_that_the_predicted_cameras_contradict_does_not_set_the_scale() -> None:
-    chunks, _ = _drive(1)
+    chunks, _ = rig_drive(1)
     turned = np.stack([TRUE[0], TRUE[1], TRUE[2]])
     turned[1:, :3, 3] = ((0, 0.5, 0.3), (0, 0.5, -0.3))
     rig = Rig.of({"front": turned[0], "left": turned[1], "right": turned[2]}, "front")
     assert _joined(chunks, rig)[0].metric is None
 
 
-def _motions(world, missing=()):
+def measured_motions(world, missing=()):
     instants = np.array([n for n in range(len(world) - 1) if n not in missing])
     steps = np.linalg.inv(world[instants]) @ world[instants + 1]
     steps[:, :3, 3] *= np.random.default_rng(3).normal(1, 0.01, (len(steps), 1))
@@ -151,10 +151,10 @@ def _motions(world, missing=()):
 
 
 def test_motions_that_two_cameras_measured_set_the_scale_whatever_the_network_says_of_their_places() -> None:
-    chunks, world = _drive(1)
+    chunks, world = rig_drive(1)
     rig = Rig.of({"front": TRUE[0], "left": _pose(0, (0, 0.5, 0.3)), "right": _pose(0, (0, 0.5, -0.3))}, "front")
     geometry = measure_rig(chunks, rig)
-    motions = _motions(world, missing=(7, 8, 30))
+    motions = measured_motions(world, missing=(7, 8, 30))
     joined = join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP, motions=motions)
     assert joined.metric.source == "baseline" and joined.metric.deviation < 0.02
     found, rig_from_camera = frames_of_rig(joined, geometry)
@@ -167,14 +167,14 @@ def test_motions_keep_the_scale_of_chunks_together() -> None:
     """Depth of each chunk's first half is off by some 3 %, differently each time: by overlaps alone the scale walks."""
     uneven = {True: [], False: []}
     for seed in range(4):
-        chunks, world = _drive(seed)
+        chunks, world = rig_drive(seed)
         random = np.random.default_rng(seed)
         for chunk in chunks:
             chunk.depth = chunk.depth.copy()
             chunk.depth[: len(chunk.depth) // 2] *= random.lognormal(0, 0.03)
-        geometry = measure_rig(chunks, _unknown())
+        geometry = measure_rig(chunks, unknown_rig())
         for measured in (True, False):
-            motions = _motions(world) if measured else None
+            motions = measured_motions(world) if measured else None
             joined = join_chunks(RigChunks(chunks, geometry), overlap=OVERLAP, motions=motions)
             steps = np.linalg.norm(np.diff(joined.world_from_camera[:, :3, 3], axis=0), axis=1)
             uneven[measured].append(np.log(steps[: len(steps) // 10 * 10].reshape(-1, 10).mean(1)).std())
@@ -182,17 +182,17 @@ def test_motions_keep_the_scale_of_chunks_together() -> None:
 
 
 def test_motions_that_contradict_the_chunks_leave_the_result_relative() -> None:
-    chunks, world = _drive(1)
-    motions = _motions(world)
+    chunks, world = rig_drive(1)
+    motions = measured_motions(world)
     wrong = np.array([1.0, 5.0, 0.2, 2.0, 0.5, 9.0])
     motions.this_from_next[:, :3, 3] *= wrong[np.arange(len(motions.instant)) // 10, None]
-    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, _unknown())), overlap=OVERLAP, motions=motions)
+    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, unknown_rig())), overlap=OVERLAP, motions=motions)
     assert joined.metric is None and "rig file" in joined.relative_because
 
 
 def test_a_standing_car_gives_no_scale() -> None:
-    chunks, world = _drive(1)
-    motions = _motions(world)
+    chunks, world = rig_drive(1)
+    motions = measured_motions(world)
     motions.this_from_next[:, :3, 3] = 0
-    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, _unknown())), overlap=OVERLAP, motions=motions)
+    joined = join_chunks(RigChunks(chunks, measure_rig(chunks, unknown_rig())), overlap=OVERLAP, motions=motions)
     assert joined.metric is None

@@ -1,5 +1,7 @@
 """Two cameras with known poses measure the car's motion in metres."""
 
+import json
+
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pytest
 from pipeline.errors import DriveError
 from pipeline.refine.stereo_files import StereoTracker, read_motions
 from pipeline.refine.stereo_motion import motion, pair_of, stereo_points
-from pipeline.refine.track_files import write_table
+from pipeline.refine.track_files import read_table, write_table
 from pipeline.refine.tracks import Picture
 
 WIDTH, HEIGHT, FOCAL, BASE, WALL = 480, 160, 300.0, 0.5, 9.0
@@ -92,7 +94,7 @@ def test_motions_are_staged_by_segment_and_read_as_one_drive(tmp_path) -> None:
     tracker.segment_done(0, seen[:10])
     tracker.segment_done(10, seen[10:])
     instants, motions = read_motions(str(tmp_path))
-    assert instants.tolist() == [0, 1, 4]  # not 3: its pictures are in two segments
+    assert instants.tolist() == [0, 1, 3, 4]  # the pictures of 3 are in two segments
     np.testing.assert_allclose(motions[:, 2, 3], STEP, atol=0.02)
     assert read_motions(str(tmp_path / "none"))[1].shape == (0, 4, 4)
 
@@ -110,4 +112,26 @@ def test_motions_are_staged_by_segment_and_read_as_one_drive(tmp_path) -> None:
 def test_damaged_motions_are_named(tmp_path, columns) -> None:
     write_table(str(tmp_path / "stereo-0000000-0000010.arrow"), pa.table(columns))
     with pytest.raises(DriveError, match=r"stereo-0000000-0000010\.arrow holds no motions .*run the drive again"):
+        read_motions(str(tmp_path))
+
+
+_DAMAGE = (None, [], "x", [[float("nan")] * 4] * 4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("count", "camera", "second_from_first") for value in _DAMAGE),
+        *(("pictures", value) for value in (None, "x", [{}], [{"frame": 0, "shape": [9, 9], "scale": [1, 1]}])),
+    ],
+)
+def test_damaged_borders_of_segments_are_named(tmp_path, field, value) -> None:
+    assert PAIR is not None
+    StereoTracker(str(tmp_path), PAIR).segment_done(0, [picture(BASE * (n % 2), STEP * (n // 2)) for n in range(4)])
+    (file,) = tmp_path.glob("stereo-*.arrow")
+    table = read_table(str(file))
+    metadata = table.schema.metadata
+    facts = {**json.loads(metadata[b"segment"]), field: value}
+    write_table(str(file), table.replace_schema_metadata({**metadata, b"segment": json.dumps(facts).encode()}))
+    with pytest.raises(DriveError, match=r"holds no motions .*run the drive again"):
         read_motions(str(tmp_path))
