@@ -49,7 +49,7 @@ class CamerasBenchmark:
     supersample: int = 1
     """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
-    """Keep rendered drives and results here, and take what is there already; by default a temporary folder."""
+    """Folder in which rendered drives and results are kept and reused; by default a temporary folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""

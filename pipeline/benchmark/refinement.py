@@ -1,4 +1,4 @@
-"""Measures what refinement gains: rendered drives with and without it against the truth, and faults that must not pass.
+"""Measures the gain of refinement: rendered drives with and without it, and faults that the verdict must notice.
 
 Every drive is rendered, reconstructed once with its calib.txt, then joined and published twice from the same
 predictions: without and with refinement. The faults are put into copies of those predictions (one chunk turned, one
@@ -63,8 +63,8 @@ class RefinementBenchmark:
     supersample: int = 2
     """A pixel's colour is the mean of this number squared of rays."""
     folder: str | None = None
-    """Keep rendered drives and figures here, and go on with what is there already (figures of an older version too:
-    remove `figures` there to measure again); by default a temporary folder."""
+    """Folder in which rendered drives and figures are kept and reused, figures of an older version too (remove
+    `figures` in it to measure again); by default a temporary folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the setting."""
@@ -115,7 +115,8 @@ class _Run(TypedDict):
 
 
 class _Drive(TypedDict):
-    """seconds: of one core a frame, tracking at KITTI's size and refining as rendered."""
+    """The runs of one drive without and with refinement. track_seconds, refine_seconds: CPU seconds a frame for
+    tracking (at KITTI's size) and for refining (at the rendered size)."""
 
     drive: str
     plain: _Run
@@ -134,7 +135,7 @@ class _Faulty(TypedDict):
 
 
 def kept(folder: Path, name: str, measure: Callable[[], _T]) -> _T:
-    """The figures that were measured before under a name, or those of `measure`, which are then kept."""
+    """The figures that an earlier run stored under a name, or else those of `measure`, which are stored."""
     path = folder / "figures" / f"{name}.json"
     found: _T
     if path.exists():

@@ -24,12 +24,12 @@ PARAMETERS: Mapping[str, tuple[int, ...]] = {
     "eucm": (2,),
     "equirectangular": (0,),
 }
-"""How many lens parameters each model has."""
+"""The possible numbers of lens parameters of each model."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera. Raises ValueError for numbers that are no camera's.
+    """One camera. Raises ValueError, with the name of the field, for invalid numbers.
 
     model: pinhole; radtan (OpenCV: k1 k2 p1 p2 [k3 [k4 k5 k6]]); fisheye (Kannala-Brandt: k1 k2 k3 k4); eucm (alpha,
     beta); equirectangular (fx and fy are pixels per radian; cx is the column in the direction of view; the left and the
@@ -71,19 +71,19 @@ class Camera:
         return Camera("equirectangular", width, height, width / (2 * math.pi), height / math.pi, width / 2, height / 2)
 
     def turned(self, degrees: float) -> Camera:
-        """This equirectangular camera with its direction of view turned to the right; the image is the same. Raises
-        ValueError for another lens."""
+        """This equirectangular camera with its direction of view rotated to the right by `degrees`; the image is the
+        same. Raises ValueError for another lens."""
         if self.model != "equirectangular":
             raise ValueError(f"only an equirectangular camera sees to all sides, not a {self.model}")
         return replace(self, cx=(self.cx + math.radians(degrees) * self.fx) % self.width)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Camera:  # the constructor checks each value
-        """What `to_dict` gave."""
+        """The camera of a dictionary that `to_dict` returned. Raises ValueError for invalid numbers."""
         return Camera(**{**values, "params": tuple(values["params"])})
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         return {**asdict(self), "params": list(self.params)}
 
     @property

@@ -30,7 +30,7 @@ def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
     """
     try:
         block = image.getexif().get_ifd(_EXIF_BLOCK)
-    except Exception:  # a broken EXIF block, which PIL reads with whatever error comes of it
+    except Exception:  # PIL raises many kinds of errors for a damaged EXIF block
         return None
     focal = _number(block.get(_FOCAL_35MM)) * math.hypot(width, height) / _DIAGONAL_35MM
     if not focal:
@@ -44,8 +44,8 @@ def exif_camera(image: Image.Image, width: int, height: int) -> Camera | None:
 
 
 def exif_time(image: Image.Image) -> int | None:
-    """When a picture was taken, nanoseconds since 1970, from DateTimeOriginal with its fraction and zone (UTC without
-    one). None where EXIF has no time."""
+    """The time at which a picture was taken, in nanoseconds since 1970, from DateTimeOriginal with its fraction and
+    zone (UTC without one). None where EXIF has no time."""
     try:
         block = image.getexif().get_ifd(_EXIF_BLOCK)
         moment = datetime.strptime(_text(block.get(_TAKEN))[:19], "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)

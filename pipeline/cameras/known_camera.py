@@ -1,4 +1,4 @@
-"""What is known of a drive's camera, and the camera of the pictures that the network sees."""
+"""The known facts of a drive's camera, and the camera of the pictures that the network gets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.rectify import DEFAULT_FOV, View, view_of
 
 Origin = Literal["calibration", "exif", "estimated"]
-"""Where a camera's numbers come from."""
+"""The source of a camera's numbers."""
 
 
 @dataclass(frozen=True)
 class KnownCamera:
-    """The camera of a drive's upright frames, where its numbers come from, and the largest horizontal field of view of
-    a rectified picture (degrees)."""
+    """camera: of a drive's upright frames; origin: the source of its numbers; fov: the largest horizontal field of view
+    of a rectified picture, in degrees."""
 
     camera: Camera
     origin: Origin
@@ -24,11 +24,11 @@ class KnownCamera:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> KnownCamera:  # Camera checks its values
-        """What `to_dict` gave."""
+        """The camera of a dictionary that `to_dict` returned. Raises ValueError for invalid numbers."""
         return KnownCamera(Camera.from_dict(values["camera"]), values["origin"], values["fov"])
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON; equal ones give equal results."""
+        """Plain values for JSON. Equal cameras give equal values."""
         return {"camera": self.camera.to_dict(), "origin": self.origin, "fov": self.fov}
 
     def view(self, width: int, height: int) -> View | None:

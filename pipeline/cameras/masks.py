@@ -34,7 +34,7 @@ def read_mask(data: bytes, file: str, size: tuple[int, int]) -> Mask:
         if image.width * image.height > _MOST_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         image.load()
-    except Exception as error:  # format plugins raise whatever broken bytes lead them to
+    except Exception as error:  # format plugins raise many kinds of errors for damaged bytes
         said = (str(error).partition(" <")[0].splitlines() or [""])[0][:80]  # without the name of a Python object
         raise CalibrationError(f"{file}: expected a mask picture (black is left out), got none ({said})") from None
     kind = image.format
@@ -43,7 +43,7 @@ def read_mask(data: bytes, file: str, size: tuple[int, int]) -> Mask:
     if abs(image.width * height - image.height * width) > 2 * max(width, height):
         raise CalibrationError(
             f"{file}: the mask has {image.width}x{image.height} pixels and the frames have {width}x{height}, which is "
-            "another shape"
+            "another aspect ratio"
         )
     if image.mode in ("1", "L", "P", "I", "I;16", "F") and kind != "JPEG":
         values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
@@ -74,7 +74,7 @@ def rectified_mask(mask: Mask, view: View) -> Mask:
     """The mask of a rectified picture, from that of the lens' picture (at any scale)."""
     pixels = view.lens_pixels()
     seen: Mask = np.all(np.isfinite(pixels), axis=-1)
-    # Black areas grow by half a pixel of the view, so that black under a pixel's corner counts, too.
+    # Black areas grow by half a pixel of the view, so that black under the corner of a pixel counts too.
     step = mask.shape[1] / view.width / 2
     grown = ndimage.minimum_filter(mask, max(1, 2 * round(step / 2) + 1))
     scale = (mask.shape[1] / view.lens.width, mask.shape[0] / view.lens.height)
