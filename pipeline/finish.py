@@ -28,8 +28,8 @@ _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
 )
 
-# Chunks whose paths two cameras measured agree exactly. A chunk without such motions among them is no fault as long as
-# its overlaps differ by less than the network's usual ones: share of the chunk's path, and degrees.
+# Chunks whose paths two cameras measured agree almost exactly. A chunk without such motions between them gives no
+# warning while its overlaps differ by less than usual ones of the network: share of the chunk's path, and degrees.
 _MEASURED_AGREE = (0.03, 0.5)
 _NOTES_BESIDE = 20  # a result has at most so many notes about files beside the drive
 

@@ -147,9 +147,9 @@ def join_chunks(
             pose graph, and the car's speed beside them. Without usable fixes, the speed makes the result metric;
             without a speed, the camera's height does.
             If evidence cannot be used, the result stays relative and names the reason.
-        motions: of a rig, in metres. They take the place of the chunks' own steps (`with_motions`). Without fixes they
-            also relate the scales of chunks to each other, in place of the road, and make the result metric before a
-            speed does.
+        motions: of a rig, in metres. They replace the chunks' own steps (`with_motions`). Without fixes they also
+            relate the scales of chunks to each other, instead of the road, and make the result metric, instead of a
+            speed.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not

@@ -1,8 +1,7 @@
-"""Puts the motions that two cameras of a rig measured in the place of a chunk's own poses.
+"""Replaces the network's steps within a chunk of a rig by the motions that two of its cameras measured.
 
-The network's steps within a chunk are wrong by some 8 % from instant to instant, those of two calibrated cameras by
-less than 1 % (`pipeline/refine/stereo_motion.py`). So the chunk keeps its unit and its depth, and its cameras get the
-measured path.
+The network's steps from instant to instant have errors of about 8 %, those of two calibrated cameras of less than 1 %
+(`pipeline/refine/stereo_motion.py`). The chunk keeps its unit and its depth; its cameras get the measured path.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from pipeline.backend.chunk import Chunk
 from pipeline.backend.sim3 import Array, rotation_log
 from pipeline.backend.stereo_scale import LEAST_M, StereoMotions
 
-_FEWEST = 3  # motions that relate the chunk's unit to a metre
-_MOST_SPREAD = 0.3  # deviation of their log ratios to the chunk's steps; above it one of the two is wrong
-_UNLIKE = 0.5  # largest difference of one log ratio from the chunk's median: a moving bus fills the picture
-_TURNED = np.radians(3.0)  # largest rotation between a measured motion and the chunk's own
+_FEWEST = 3  # motions that a chunk needs to relate its unit to a metre
+_MOST_SPREAD = 0.3  # deviation of the log ratios of the chunk's steps and the motions; above it, one of both is wrong
+_UNLIKE = 0.5  # largest difference of one log ratio from the chunk's median; it is larger if a bus fills the picture
+_TURNED = np.radians(3.0)  # largest rotation between a measured motion and the chunk's step
 
 
 def with_motions(chunk: Chunk, motions: StereoMotions) -> Chunk:
-    """The chunk of a rig's reference camera with measured motions between its instants, in the chunk's own unit.
+    """A chunk of a rig's reference camera with measured motions as steps between its instants, in the chunk's unit.
 
-    Its reference frame keeps its pose. Steps without a measured motion, and those whose motion contradicts the chunk's,
-    keep the chunk's own. The chunk is returned unchanged where fewer than 3 motions can be compared with it, or where
-    they contradict it as a whole; `place_in_world` then judges the scale.
+    Its reference frame keeps its pose. Steps without a measured motion, and steps that contradict it, do not change.
+    The chunk is returned unchanged if fewer than 3 motions can be compared with it, or if they contradict it as a
+    whole; `place_in_world` judges the scale in this case.
     """
     poses = chunk.chunk_from_camera
     own = np.linalg.inv(poses[:-1]) @ poses[1:]
@@ -53,7 +52,7 @@ def with_motions(chunk: Chunk, motions: StereoMotions) -> Chunk:
 
 
 def _chained(poses: Array, steps: Array, reference: int) -> Array:
-    """Poses (S, 4, 4) that follow each other by steps (S - 1, 4, 4); the one at `reference` stays as it is."""
+    """Poses (S, 4, 4) chained from the steps (S - 1, 4, 4), in both directions from the pose at `reference`."""
     chained: NDArray[np.float64] = poses.copy()
     for place in range(reference + 1, len(poses)):
         chained[place] = chained[place - 1] @ steps[place - 1]

@@ -1,7 +1,7 @@
 """Metric motions of a rig in the drive's staging folder: one file for each decoded segment.
 
-A segment's task has no picture of the next segment. So the file also holds the pictures at its borders, with which
-`read_motions` measures the motions from one segment to the next.
+The task of a segment has no picture of the next segment. So the file also holds the pictures at the segment's borders.
+With these `read_motions` measures the motions from one segment to the next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.refine.track_files import PictureTracker, read_table, staged_names
 from pipeline.refine.tracks import Picture
 
 _PREFIX = "stereo-"
-_SEGMENT = b"segment"  # the metadata that describe the pair and the pictures
+_SEGMENT = b"segment"  # key of the metadata that describe the pair and the pictures
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 def _over_border(
     before: Mapping[int, Picture], table: pa.Table, found: dict[int, NDArray[np.float64]]
 ) -> dict[int, Picture]:
-    """Add the motions whose pictures lie in two segments. before: pictures at the end of the segment before, by frame.
-    Returns those of the segment in `table`; none where an older version staged it."""
+    """Add to `found` the motions whose pictures are in two segments. before: pictures at the borders of the segment
+    before, by frame. Returns those of the segment in `table`; none if an older version staged it. Raises KeyError,
+    TypeError, ValueError for damaged metadata."""
     metadata = table.schema.metadata or {}
     if _SEGMENT not in metadata:
         return {}

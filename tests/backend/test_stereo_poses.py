@@ -1,4 +1,4 @@
-"""Motions that two cameras measured take the place of a chunk's own steps."""
+"""Motions that two cameras measured replace a chunk's own steps."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_path_becomes_the_measured_one_in_the_chunks_own_unit() -> None:
 
 
 def test_a_motion_that_contradicts_the_chunk_is_left_out() -> None:
-    """A bus that fills the picture: its motion is measured instead of the car's."""
+    """A moving bus fills the picture, and its motion is measured instead of the car's."""
     chunk, world = first_chunk()
     motions = measured_motions(world)
     good = with_motions(chunk, motions)
@@ -50,7 +50,7 @@ def test_a_motion_that_contradicts_the_chunk_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("kind", ["too few", "standing", "other lengths"])
-def test_motions_that_say_nothing_of_a_chunk_leave_it_as_it_is(kind) -> None:
+def test_motions_that_cannot_be_compared_with_a_chunk_do_not_change_it(kind) -> None:
     chunk, world = first_chunk()
     motions = measured_motions(world)
     if kind == "too few":
@@ -73,8 +73,8 @@ def test_measured_motions_halve_the_error_of_a_rigs_path() -> None:
     assert np.mean(measured) < 0.5 * np.mean(plain)
 
 
-def test_a_stretch_without_motions_is_no_fault_beside_exact_ones() -> None:
-    """One camera is black for 25 instants: two chunks keep the network's path, as all do in a drive of one camera."""
+def test_chunks_without_motions_between_exact_ones_give_no_warning() -> None:
+    """One camera is black for 25 instants, so two chunks keep the network's path."""
     chunks, world = rig_drive(2)
     rig = RigChunks(chunks, measure_rig(chunks, unknown_rig()))
     joined = join_chunks(rig, overlap=OVERLAP, motions=measured_motions(world, missing=range(20, 45)))
