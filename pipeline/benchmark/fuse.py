@@ -82,6 +82,7 @@ class FuseBenchmark:
                     f"< {_TARGET_ONE_S:.0f} s",
                     values["one_more_seconds"] < _TARGET_ONE_S,
                 ),
+                Row("  its CPU", f"{values['one_more_cpu_seconds']:.1f} s"),
                 Row("  its largest distance from the solution of all drives", f"{values['one_more_m']:.2f} units"),
             ),
         )
@@ -94,8 +95,9 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
     candidates = by_descriptors(made.rows, made.drive, made.frame, _SIMILARITY, _PER_PAIR, _BUDGET)
     searched = time.monotonic()
     last = frozenset({drives - 1})
+    cpu_one = -time.process_time()
     by_descriptors(made.rows, made.drive, made.frame, _SIMILARITY, _PER_PAIR, _BUDGET, fresh=last)
-    searched_one = time.monotonic() - searched
+    searched_one, cpu_one = time.monotonic() - searched, cpu_one + time.process_time()
     links = [link for one in candidates if (link := made.link(one, rng)) is not None]
     true = len(links)
     links += [made.wrong_link(rng) for _ in range(round(wrong * true / (1 - wrong)))]
@@ -105,9 +107,9 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
     city = solve(made.drives, links)
     solved = time.monotonic()
     cpu = time.process_time() - cpu
-    solved_one = time.monotonic()
+    solved_one, cpu_one = time.monotonic(), cpu_one - time.process_time()
     more = solve(made.drives, links, standing=_without(city, links, drives - 1))
-    solved_one = time.monotonic() - solved_one
+    solved_one, cpu_one = time.monotonic() - solved_one, cpu_one + time.process_time()
     accepted = city.accepted
     component = np.array([drive.component for drive in city.drives])
     largest = int(np.argmax(np.bincount(component)))
@@ -116,6 +118,7 @@ def _fused(drives: int, frames: int, wrong: float, seed: int) -> dict[str, float
         "search_seconds": searched - begin,
         "solve_seconds": solved - linked,
         "one_more_seconds": searched_one + solved_one,
+        "one_more_cpu_seconds": cpu_one,
         "one_more_m": float(np.abs(more.city_from_camera[-1][:, :3, 3] - city.city_from_camera[-1][:, :3, 3]).max()),
         "cpu_seconds": cpu,
         "candidates": len(candidates),

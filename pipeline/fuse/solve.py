@@ -24,7 +24,9 @@ from pipeline.fuse.standing import Added, Standing
 # Factors of the deviations config.unseen_* that are tried in this order. Links are judged with the last one. The first
 # with which the accepted links agree is used, so that links deform drives as little as possible.
 _LOOSENESS = (0.0, 0.06, 0.2, 1.0)
-_ROUNDS, _ROUNDS_OF_MANY = 6, 2  # most changes of the set of accepted links at the end: small city, large city
+_ROUNDS, _ROUNDS_OF_MANY = 6, 12  # most changes of the set of accepted links at the end: small city, large city
+_FEW_CHANGED = 0.3  # share of a component's drives that are solved alone after their links changed
+_FALLEN = 0.5  # share of a link's own chi2 below which it is tested again, however large its chi2 was
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
 # Up to the first number of chunks all are unknowns. Of more chunks only every second, third ... seventh of a drive is,
 # and fewer still if that leaves more than the third number.
@@ -147,6 +149,7 @@ def solve(
         )
 
     used = _tighten(grouping, loosened, added, positions)
+    verdicts = _judged_again(grouping, ends, verdicts, used, added)
     on_earth, doubts = _onto_earth(grouping, positions, used, added)
     spread = _deviations(grouping, thin, offset, used, positions, on_earth)
     fused = tuple(
@@ -267,8 +270,9 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[
     """Accept rejected links that agree with the solution after all, reject accepted ones that do not, give reasons.
 
     In a small city each round rejects the worst link of a component, or tests all its rejected links together. In a
-    large city this is done for each pair of drives separately, so that few rounds are needed. Earlier verdicts on links
-    of a component that keeps its earlier solution do not change.
+    large city this is done for each pair of drives separately, so that few rounds are needed; links that contradict
+    clearly are tested again only when the solution came nearer to them, and when few drives changed, these alone are
+    solved. Earlier verdicts on links of a component that keeps its earlier solution do not change.
     """
     chi2 = np.full(len(ends), np.inf)
     group_of = grouping.group[ends]
@@ -284,29 +288,75 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[
             grouping.settle(group)
         pair_of = ends[inside].min(1) * len(grouping.group) + ends[inside].max(1) if large else np.zeros(len(inside))
         pairs = [inside[pair_of == pair].tolist() for pair in np.unique(pair_of)]
-        for turn in range(_ROUNDS_OF_MANY if large else _ROUNDS):
-            changed = False
-            chi2[inside] = np.where([n in grouping.accepted for n in inside], grouping.own_chi2(inside), chi2[inside])
+        whole = True  # whether the component was solved as a whole last
+        tested = np.full(len(ends), np.inf)  # own chi2 of rejected links when they were tested
+        for _ in range(_ROUNDS_OF_MANY if large else _ROUNDS):
+            changed: set[int] = set()  # drives
+            own = dict(zip(inside.tolist(), grouping.own_chi2(inside).tolist(), strict=True))
+            chi2[inside] = np.where([n in grouping.accepted for n in inside], list(own.values()), chi2[inside])
             for pair in pairs:
                 believed = [n for n in pair if n in grouping.accepted]
                 worst = max(believed, key=lambda n: chi2[n], default=None)
                 if worst is not None and chi2[worst] > BOUND and grouping.holds_without(worst):
                     grouping.discard(worst)
-                    changed = True
+                    changed.update(grouping.ends(worst))
                     continue
                 others = [n for n in pair if n not in grouping.accepted]
-                if others and (turn == 0 or not large or min(chi2[others]) < _HOPELESS * BOUND):
+                if large and not any(chi2[n] < _HOPELESS * BOUND or own[n] < _FALLEN * tested[n] for n in others):
+                    continue
+                if others:
                     chi2[others], fits = grouping.weighed(group, others)
+                    tested[others] = [own[n] for n in others]
                     new = [n for n, fit in zip(others, fits, strict=True) if fit]
                     grouping.accept(new)
-                    changed |= bool(new)
-            if not changed:
+                    changed.update(drive for n in new for drive in grouping.ends(n))
+            if not changed and whole:
                 break
-            if near is None:
+            whole = not 0 < len(changed) < _FEW_CHANGED * len(grouping.members(group)) or not large
+            if near is None and whole:
                 grouping.settle(group)
+            elif near is None:
+                grouping.settle_near(changed)
             else:
                 grouping.settle_near(near)
     return tuple(_verdict(grouping, ends, n, float(chi2[n])) for n in range(len(ends)))
+
+
+def _judged_again(
+    grouping: Grouping,
+    ends: NDArray[np.int64],
+    verdicts: tuple[LinkVerdict, ...],
+    used: Mapping[int, Joints],
+    added: Added,
+) -> tuple[LinkVerdict, ...]:
+    """Accept rejected links of a large city that agree with its last solution.
+
+    With the deviations by which links are judged, the end of a drive that is far from any link is tens of metres off,
+    more than linear covariances can tell; in the last solution it is not.
+    """
+    answer = list(verdicts)
+    if grouping.is_few:
+        return verdicts
+    rejected: dict[tuple[int, int], list[int]] = {}
+    own = grouping.own_chi2(np.arange(len(ends)))
+    for n, (first, second) in enumerate(ends.tolist()):
+        group = int(grouping.group[first])
+        asked = group == grouping.group[second] and group not in added.near and n not in grouping.accepted
+        if asked and own[n] < _HOPELESS * BOUND:
+            rejected.setdefault((min(first, second), max(first, second)), []).append(n)
+    changed: dict[int, set[int]] = {}
+    for pair, links in rejected.items():
+        group = int(grouping.group[pair[0]])
+        chi2, fits = grouping.weighed(group, links)
+        new = [n for n, fit in zip(links, fits, strict=True) if fit]
+        grouping.accept(new)
+        if new:
+            changed.setdefault(group, set()).update(pair)
+        for n, value in zip(links, chi2.tolist(), strict=True):
+            answer[n] = _verdict(grouping, ends, n, value)
+    for group, drives in changed.items():
+        grouping.settle_near(drives, used[group])
+    return tuple(answer)
 
 
 def _verdict(grouping: Grouping, ends: NDArray[np.int64], number: int, chi2: float) -> LinkVerdict:

@@ -1,5 +1,6 @@
 """The solution: true poses from true links in any frames and units; wrong links are rejected with a reason."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.backend.sim3 import Sim3, rotation_exp
-from pipeline.fuse import Link, solve
+from pipeline.fuse import Link, city_problem, solve
 from pipeline.fuse.city_problem import CityProblem
 from pipeline.fuse.consistent_links import Grouping
+from pipeline.fuse.link import LinkVerdict
 from pipeline.fuse.standing import Standing, StandingDrive
 from tests.fuse.made_up_drives import drive_in, gauges_of, link_between, town_path
 
@@ -153,6 +155,25 @@ def test_a_new_drive_gets_its_true_poses_and_drives_that_it_does_not_touch_do_no
     assert again.accepted.tolist() == city.accepted.tolist() and not solved
     for one, other in zip(city.city_from_camera, again.city_from_camera, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-9)
+
+
+def test_a_large_city_believes_a_link_that_only_its_last_solution_agrees_with(monkeypatch):
+    gauges, truths, drives = town()
+    links = [link_between(gauges, truths, ends) for ends in TRUE_ENDS]
+    lie = link_between(gauges, truths, (0, 30, 3, 60), Sim3(1.0, rotation_exp(np.array([0, 0.4, 0])), np.ones(3) * 30))
+    solving = sys.modules["pipeline.fuse.solve"]
+    judged = solving._judged
+
+    def doubting(grouping, ends, added):
+        verdicts = judged(grouping, ends, added)
+        grouping.discard(0)  # as if it had been judged by a solution that was far off
+        return (LinkVerdict(False, 1e3, "contradicts"), *verdicts[1:])
+
+    monkeypatch.setattr(city_problem, "_FEW", 0)
+    monkeypatch.setattr(solving, "_judged", doubting)
+    city = solve(drives, [*links, lie])
+    assert city.accepted.tolist() == [True] * len(links) + [False]
+    assert city.links[0].reason.startswith("agrees") and metres_off(city, truths) < 1e-3
 
 
 def test_a_component_on_earth_stays_there_when_a_drive_with_a_lower_number_is_added():
