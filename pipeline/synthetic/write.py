@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,6 +43,8 @@ from pipeline.synthetic.rig import FRONT, RIG_FILE, STEREO_BASELINE_M, rig_camer
 Progress = Callable[[int, int], None]  # frames done, frames in all
 _JPEG_QUALITY = 92  # with 4:4:4 the error is below a camera's noise, and the file has a tenth of the size of a PNG
 _BATCH = 8  # frames rendered between two reports of progress
+_MOST_PROCESSES = 8  # each takes 0.4 GB
+_SMALL = 5_000_000  # rays, some eight seconds of one core; new processes start in three
 MASKS = "masks"
 _BEGUN = "rendering.json"  # what is being rendered; removed once drive.json is written
 CITY_FILE = "city.json"
@@ -99,13 +104,23 @@ class DriveSpec:
 
 
 def write_drive(
-    spec: DriveSpec, output_uri: str, drive_id: str, progress: Progress | None = None, *, device: str = "cpu"
+    spec: DriveSpec,
+    output_uri: str,
+    drive_id: str,
+    progress: Progress | None = None,
+    *,
+    device: str = "cpu",
+    processes: int = 1,
 ) -> str:
     """Render a drive and write it below `output_uri`; returns the URI of its sequence folder.
 
-    A finished drive of the same spec is kept. `progress` is called after every few frames. Raises DriveError if another
-    drive has this id there, ValueError for a spec that cannot be rendered (a lens on several cameras), StorageError if
-    a file cannot be written; the unfinished drive then has no drive.json, and is written again next time.
+    A finished drive of the same spec is kept. `progress` is called after every few frames. processes: on the CPU, a
+    drive that takes longer than some seconds is rendered in so many new processes, with the same result; this needs a
+    main module that can be imported (multiprocessing, "spawn").
+
+    Raises DriveError if another drive has this id there, ValueError for a spec that cannot be rendered (a lens on
+    several cameras), StorageError if a file cannot be written; the unfinished drive then has no drive.json, and is
+    written again next time.
     """
     storage.check_drive_id(drive_id)
     if spec.cameras > 1 and spec.lens is not None:
@@ -123,7 +138,19 @@ def write_drive(
     storage.write_bytes_atomically(begun, json.dumps(about, indent=1).encode())
     drive = _drive(spec, device)
     storage.make_dir(storage.join(output_uri, "poses"))
-    _write_pictures(spec, drive, sequence, progress)
+    for folder in (FRONT, *(camera.folder for camera in rig_cameras(spec.cameras))):
+        storage.make_dir(storage.join(sequence, folder))
+        storage.make_dir(storage.join(sequence, _depth_folder(folder)))
+    if spec.bonnet:
+        storage.make_dir(storage.join(sequence, MASKS))
+    rays = spec.frames * spec.cameras * spec.height * spec.width * spec.supersample**2
+    if device == "cpu" and processes > 1 and rays > _SMALL:
+        _write_in_processes(spec, sequence, progress, processes)
+    else:
+        for numbers in _batches(spec):
+            _write_batch(spec, drive, sequence, numbers)
+            if progress is not None:
+                progress(numbers.stop, spec.frames)
     texts = _texts(spec, drive, output_uri, sequence, drive_id)
     texts[marker] = json.dumps(about, indent=1) + "\n"
     for uri, text in texts.items():
@@ -132,34 +159,67 @@ def write_drive(
     return sequence
 
 
-def _write_pictures(spec: DriveSpec, drive: CityDrive | LensDrive, sequence: str, progress: Progress | None) -> None:
-    """Render all frames of all cameras, a few at a time, and write images, depths and masks of the bonnet."""
-    motion = bonnet_motion(drive.world_from_camera, spec.seed, spec.bonnet_shake)
-    others = rig_cameras(spec.cameras)
-    for folder in (FRONT, *(camera.folder for camera in others)):
-        storage.make_dir(storage.join(sequence, folder))
-        storage.make_dir(storage.join(sequence, _depth_folder(folder)))
+def usual_processes() -> int:
+    """The number of processes that render a drive unless the user says otherwise: one for each core, at most 8."""
+    return min(os.cpu_count() or 1, _MOST_PROCESSES)
+
+
+def _batches(spec: DriveSpec) -> list[range]:
+    return [range(first, min(first + _BATCH, spec.frames)) for first in range(0, spec.frames, _BATCH)]
+
+
+def _write_batch(spec: DriveSpec, drive: CityDrive | LensDrive, sequence: str, numbers: range) -> None:
+    """Render these frames of all cameras, and write images, depths and masks of the bonnet."""
+    rendered = drive.render(numbers)
+    images, depths = rendered.images, rendered.depth
     if spec.bonnet:
-        storage.make_dir(storage.join(sequence, MASKS))
-    for first in range(0, spec.frames, _BATCH):
-        numbers = range(first, min(first + _BATCH, spec.frames))
-        rendered = drive.render(numbers)
-        images, depths = rendered.images, rendered.depth
-        if spec.bonnet:
-            moves = motion[numbers.start : numbers.stop]
-            images = with_bonnet(images, spec.seed, moves)
-            bonnets = bonnet_mask(spec.seed, spec.height, spec.width, moves)
-            depths = np.where(bonnets, np.float32(0), depths)
-            for number, bonnet in zip(numbers, bonnets, strict=True):
-                mask = _png(np.where(bonnet, 0, 255).astype(np.uint8))
-                storage.write_bytes_atomically(storage.join(sequence, MASKS, f"{number:06d}.png"), mask)
-        _write_frames(sequence, FRONT, numbers, images, depths, spec.orientation)
-        for camera in others:
-            assert isinstance(drive, CityDrive)  # a lens has no rig
-            seen = drive.render_poses(drive.world_from_camera[numbers.start : numbers.stop] @ camera.front_from_camera)
-            _write_frames(sequence, camera.folder, numbers, seen.images, seen.depth, spec.orientation)
-        if progress is not None:
-            progress(numbers.stop, spec.frames)
+        moves = bonnet_motion(drive.world_from_camera, spec.seed, spec.bonnet_shake)[numbers.start : numbers.stop]
+        images = with_bonnet(images, spec.seed, moves)
+        bonnets = bonnet_mask(spec.seed, spec.height, spec.width, moves)
+        depths = np.where(bonnets, np.float32(0), depths)
+        for number, bonnet in zip(numbers, bonnets, strict=True):
+            mask = _png(np.where(bonnet, 0, 255).astype(np.uint8))
+            storage.write_bytes_atomically(storage.join(sequence, MASKS, f"{number:06d}.png"), mask)
+    _write_frames(sequence, FRONT, numbers, images, depths, spec.orientation)
+    for camera in rig_cameras(spec.cameras):
+        assert isinstance(drive, CityDrive)  # a lens has no rig
+        seen = drive.render_poses(drive.world_from_camera[numbers.start : numbers.stop] @ camera.front_from_camera)
+        _write_frames(sequence, camera.folder, numbers, seen.images, seen.depth, spec.orientation)
+
+
+def _write_in_processes(spec: DriveSpec, sequence: str, progress: Progress | None, processes: int) -> None:
+    """The same in several processes of one thread each: threads of one process wait for each other on a busy
+    machine."""
+    batches = _batches(spec)
+    count = min(processes, len(batches))
+    context = multiprocessing.get_context("spawn")
+    done = 0
+    with ProcessPoolExecutor(count, context, _begin_process, (spec,)) as pool:
+        try:
+            for batch in as_completed([pool.submit(_write_in_this_process, sequence, batch) for batch in batches]):
+                done += batch.result()
+                if progress is not None:
+                    progress(done, spec.frames)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_rendered: list[tuple[DriveSpec, CityDrive | LensDrive]] = []  # of this process, which renders one drive
+
+
+def _begin_process(spec: DriveSpec) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that waits for this one
+    torch.set_num_threads(1)
+    _rendered[:] = [(spec, _drive(spec, "cpu"))]
+
+
+def _write_in_this_process(sequence: str, numbers: range) -> int:
+    ((spec, drive),) = _rendered
+    _write_batch(spec, drive, sequence, numbers)
+    return len(numbers)
 
 
 def _texts(
@@ -200,7 +260,7 @@ def sample_drive(progress: Progress | None = None) -> str:
             if progress is not None:
                 progress(done, total)
 
-    return write_drive(SAMPLE, str(root), "city", each)
+    return write_drive(SAMPLE, str(root), "city", each, processes=usual_processes())
 
 
 SAMPLE = DriveSpec(seed=1_000_031, frames=120)  # large enough for corners to be followed (refinement)

@@ -15,7 +15,7 @@ from tests.networks import small_network
     ("name", "suffix"),
     [
         ("scal3r_release", ".pt"),
-        ("vggt_1b", ".safetensors"),
+        pytest.param("vggt_1b", ".safetensors", marks=pytest.mark.full),
         pytest.param("scal3r_release", ".safetensors", marks=pytest.mark.full),
         pytest.param("vggt_1b", ".pt", marks=pytest.mark.full),
     ],

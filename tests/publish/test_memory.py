@@ -23,7 +23,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, made
 """
 
 
-@pytest.mark.parametrize("voxel", [None, 0.5])
+@pytest.mark.parametrize("voxel", [pytest.param(None, marks=pytest.mark.full), 0.5])
 def test_memory_does_not_grow_with_the_length_of_the_drive(tmp_path, voxel):
     code = MEASURED.format(root=str(ROOT), output=str(tmp_path), frames=300, voxel=voxel)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}

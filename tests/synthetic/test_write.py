@@ -64,6 +64,19 @@ def test_a_finished_drive_is_kept_and_another_one_refused(root) -> None:
         write_drive(DriveSpec(22, 11, 28, 56, 2), root, "00")
 
 
+def test_two_processes_render_the_same_files_as_one(tmp_path, monkeypatch) -> None:
+    spec = DriveSpec(4, 18, 28, 56, 1, bonnet=True, bonnet_shake=2.0)
+    write_drive(spec, str(tmp_path / "one"), "a")
+    monkeypatch.setattr("pipeline.synthetic.write._SMALL", 0)
+    counts = []
+    write_drive(spec, str(tmp_path / "two"), "a", lambda done, total: counts.append(done), processes=2)
+    assert counts == sorted(counts) and counts[-1] == 18
+    one, two = (
+        {p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()} for top in tmp_path.iterdir()
+    )
+    assert one == two
+
+
 def test_an_unfinished_drive_is_written_again(tmp_path) -> None:
     spec = DriveSpec(3, 3, 28, 56, 1)
     sequence = write_drive(spec, str(tmp_path), "a")
