@@ -20,7 +20,9 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.generic]]
 
 _FEWEST = 3  # a point must be seen by so many frames
-_MISSED = 2.0  # largest reprojection error of an observation, pixels of the tracked picture
+# Largest reprojection error of an observation in pixels of the tracked picture: three deviations of a corner. Least
+# squares without a robust loss, as in COLMAP, would follow observations with larger errors.
+_MISSED = 0.6
 _ANGLE = 0.3  # least angle between a point's first ray and another one, degrees
 _ROUNDS = 3
 _BLOCK = 50_000  # observations that are triangulated at a time; each needs half a kilobyte of memory then
