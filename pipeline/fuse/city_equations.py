@@ -197,10 +197,16 @@ class CityEquations:
     """
 
     def __init__(self, count: int, groups: Sequence[Rows], held: Sequence[int]) -> None:
-        matrix, gradient = assembled(count, groups, held)
+        matrix, gradient = assembled(count, groups, ())
         self._size = 7 * count
-        self._factor = factorised(matrix)
-        self.step: Array = _shortened(-self._factor.solve(gradient))
+        free = np.ones(count, bool)
+        free[np.asarray(held, np.int64)] = False
+        # Held chunks are left out: as unknowns they would tie all their neighbours together in the factor.
+        self._free = np.flatnonzero(np.repeat(free, 7))
+        self._factor = factorised(matrix[self._free][:, self._free].tocsc())
+        step = np.zeros(self._size)
+        step[self._free] = -self._factor.solve(gradient[self._free])
+        self.step: Array = _shortened(step)
 
     def covariance(self, rows: Rows) -> Array:
         """Covariance (7m, 7m) of the rows' residuals that follows from the uncertainty of the solution."""
@@ -209,6 +215,7 @@ class CityEquations:
         for n in range(count):
             for k, node in enumerate(rows.node[n]):
                 right[node * 7 : node * 7 + 7, n * 7 : n * 7 + 7] += rows.jacobian[n, :, k * 7 : k * 7 + 7].T
+        right = right[self._free]
         return np.asarray(right.T @ self._factor.solve(right))
 
 

@@ -310,7 +310,7 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[
                     new = [n for n, fit in zip(others, fits, strict=True) if fit]
                     grouping.accept(new)
                     changed.update(drive for n in new for drive in grouping.ends(n))
-            if not changed and whole:
+            if not changed and (whole or near is not None):
                 break
             whole = not 0 < len(changed) < _FEW_CHANGED * len(grouping.members(group)) or not large
             if near is None and whole:
