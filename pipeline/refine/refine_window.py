@@ -105,7 +105,7 @@ def refine_window(
     )
     if log_heights is None or not result.accepted[0]:
         return result
-    drift = drift_of(log_heights(result.applied(window, grid)))
+    drift = drift_of(log_heights(result.applied(window, grid)), float(camera[0]) / picture_scale)
     steady = rescaled(result.cam_from_window, drift)
     held = _judged(inverse(steady), camera, window, tracks.select(witness), picture_scale)
     if _is_better(before, held):

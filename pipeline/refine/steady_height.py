@@ -16,7 +16,9 @@ from pipeline.refine.problem import inverse
 
 Array = NDArray[np.float64]
 
-_STEP = 0.004  # deviation of the change of log scale from frame to frame that tracks leave
+# Deviation of the change of log scale from frame to frame that tracks leave: of a focal length of 200 pixels, as the
+# rendered drives have. An angle, and so a scale, is known better in proportion where the focal length has more pixels.
+_STEP, _STEP_FOCAL = 0.004, 200.0
 _ALIKE = 6.0  # number of neighbouring frames that count as one, because they see nearly the same road
 _LEAST_SPREAD = 0.02  # least deviation of one frame's log height
 _LEAST_SHARE = 0.5  # of the frames that must see a road
@@ -24,9 +26,9 @@ _LIMIT = 2.0  # deviations at which a height has half its weight: kerbs, ramps, 
 _ROUNDS = 6  # of robust weighting
 
 
-def drift_of(log_height: Array) -> Array:
+def drift_of(log_height: Array, focal: float = _STEP_FOCAL) -> Array:
     """Slow part (F,) of log heights (F,), which are NaN where no road is seen; its median is zero. All zeros where too
-    few frames see a road."""
+    few frames see a road. focal: in pixels of the picture in which corners are followed."""
     known = np.isfinite(log_height)
     count = len(log_height)
     if count < 2 or known.sum() < max(_LEAST_SHARE * count, 4):
@@ -36,15 +38,16 @@ def drift_of(log_height: Array) -> Array:
     near = log_height[known] - centre
     spread = max(1.4826 * float(np.median(np.abs(np.diff(near)))) / np.sqrt(2), _LEAST_SPREAD)
     deviation = spread * np.sqrt(_ALIKE)
+    rate = (_STEP * min(_STEP_FOCAL / focal, 1.0)) ** -2
     drift = np.full(count, centre)
     for _ in range(_ROUNDS):
         score = (values - drift) / (_LIMIT * deviation)
         weight = known / deviation**2 / (1 + score**2)
         banded = np.zeros((2, count))
         banded[1] = weight + 1e-9
-        banded[1, 1:] += _STEP**-2
-        banded[1, :-1] += _STEP**-2
-        banded[0, 1:] = -(_STEP**-2)
+        banded[1, 1:] += rate
+        banded[1, :-1] += rate
+        banded[0, 1:] = -rate
         drift = scipy.linalg.solveh_banded(banded, weight * values + 1e-9 * centre)
     return np.asarray(drift - np.median(drift))
 

@@ -3,7 +3,7 @@
 It needs only the pictures, not the network. A track is one point of the scene that two or more frames see. Corners are
 those of Shi and Tomasi, "Good Features to Track" (1994). Bouguet's pyramidal Lucas-Kanade (2001) follows them forward
 and backward. Points that contradict the epipolar geometry of two neighbouring pictures are dropped (MAGSAC++, Barath et
-al. 2020).
+al. 2020). What remains is found again by the patch with which its track began (templates.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.refine.templates import Templates
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -26,11 +28,10 @@ LONG_SIDE = 1280  # pixels: larger pictures are reduced to it; KITTI's of 1,226 
 LEAST_LONG_SIDE = 300
 _CELLS = 200  # number of cells of the grid over which corners are spread
 _IN_CELL = 3  # most live tracks in a cell
-# Side in pixels of the patch that Lucas-Kanade compares, as a share of the picture's long side. A patch that covers
-# much of the picture contains several depths, and its far parts shorten the measured motion: 21 pixels shorten all
-# motions by 7 % in pictures of 224 pixels and by 2 % in those of 336; 9 pixels by less than 0.5 %. In pictures of 1,226
-# pixels, patches of 13 to 17 pixels are as exact as 21 and cost less.
-_PATCH_SHARE, _LEAST_PATCH, _LARGEST_PATCH = 1 / 80, 9, 21
+# Side in pixels of the patch that Lucas-Kanade and the templates compare, as a share of the picture's long side. A
+# patch that covers much of the picture contains several depths, and its far parts shorten the measured motion: 21
+# pixels shorten all motions by 7 % in pictures of 224 pixels and by 2 % in those of 336; 9 pixels by less than 0.5 %.
+_PATCH_SHARE, _LEAST_PATCH, _LARGEST_PATCH = 1 / 110, 9, 21
 _LEVELS = 4  # pyramid levels above the picture: motions of up to about 150 pixels
 _RETURN = 0.5  # pixels: largest distance between a point and its position after following it forward and back
 _EPIPOLAR = 1.0  # pixels: the largest noise scale that MAGSAC++ considers
@@ -128,6 +129,7 @@ def track_pictures(
     frames: list[NDArray[np.int64]] = []
     places: list[Floats] = []
     live, points, born = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), 0
+    templates: Templates | None = None
     before: Picture | None = None
     for i, picture in enumerate(pictures):
         if picture is None:
@@ -135,9 +137,13 @@ def track_pictures(
         if before is not None and len(live):
             points, good = _followed(before.pixels, picture.pixels, points, mask)
             live, points = live[good], points[good]
+            assert templates is not None
+            points, templates = templates.select(good).found(picture.pixels, points)
         fresh = find_corners(picture.pixels, points, mask)
         live = np.concatenate([live, born + np.arange(len(fresh))])
         points = np.concatenate([points, fresh])
+        begun = Templates.of(picture.pixels, fresh, _side(picture.pixels))
+        templates = begun if templates is None else templates.joined(begun)
         born += len(fresh)
         numbers.append(live)
         frames.append(np.full(len(live), first_frame + i))
@@ -229,7 +235,7 @@ def _found(
     """Points (n, 2) in another picture, and which (n,) are good: found, found again on the way back, inside the
     picture. guess (n, 2): where the search begins; None: at the points."""
     height, width = second.shape
-    side = int(np.clip(2 * round((_PATCH_SHARE * max(height, width) - 1) / 2) + 1, _LEAST_PATCH, _LARGEST_PATCH))
+    side = _side(second)
     window = (side, side)
     flags = 0 if guess is None else cv2.OPTFLOW_USE_INITIAL_FLOW
     start = None if guess is None else guess.copy()
@@ -247,6 +253,12 @@ def _found(
         missed = np.linalg.norm(begun - back.reshape(-1, 2), axis=1)
         good[good] = (returned.ravel() == 1) & (missed < _RETURN)
     return there.astype(np.float32), good
+
+
+def _side(pixels: Grey) -> int:
+    """Side of a patch, an odd number of pixels."""
+    side = 2 * round((_PATCH_SHARE * max(pixels.shape) - 1) / 2) + 1
+    return int(np.clip(side, _LEAST_PATCH, _LARGEST_PATCH))
 
 
 def _rigid(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -24,6 +24,11 @@ def test_a_slow_drift_is_found_among_noise_cars_and_frames_without_a_road(growth
         assert np.abs(steady).max() < 0.05, "heights without drift are not changed"
 
 
+def test_heights_count_less_where_the_picture_is_large() -> None:
+    heights = np.linspace(-0.1, 0.1, 60)
+    assert np.ptp(drift_of(heights, 700.0)) < 0.5 * np.ptp(drift_of(heights, 200.0))
+
+
 def test_a_window_in_which_few_frames_see_a_road_is_not_changed() -> None:
     heights = np.full(60, np.nan)
     heights[:12] = np.linspace(0, 1, 12)
