@@ -23,6 +23,7 @@ import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,9 +119,9 @@ def write_drive(
     drive that takes longer than some seconds is rendered in so many new processes, with the same result; this needs a
     main module that can be imported (multiprocessing, "spawn").
 
-    Raises DriveError if another drive has this id there, ValueError for a spec that cannot be rendered (a lens on
-    several cameras), StorageError if a file cannot be written; the unfinished drive then has no drive.json, and is
-    written again next time.
+    Raises DriveError if another drive has this id there or a rendering process is killed, ValueError for a spec that
+    cannot be rendered (a lens on several cameras), StorageError if a file cannot be written; the unfinished drive then
+    has no drive.json, and is written again next time.
     """
     storage.check_drive_id(drive_id)
     if spec.cameras > 1 and spec.lens is not None:
@@ -200,6 +201,11 @@ def _write_in_processes(spec: DriveSpec, sequence: str, progress: Progress | Non
                 done += batch.result()
                 if progress is not None:
                     progress(done, spec.frames)
+        except BrokenProcessPool:
+            raise DriveError(
+                f"{storage.redacted(sequence)}: a process that rendered this drive was killed, perhaps for memory; run "
+                "the same command again, jobs.synthesize with fewer --processes"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -4,6 +4,7 @@ import json
 import uuid
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -75,6 +76,19 @@ def test_two_processes_render_the_same_files_as_one(tmp_path, monkeypatch) -> No
         {p.relative_to(top): p.read_bytes() for p in top.rglob("*") if p.is_file()} for top in tmp_path.iterdir()
     )
     assert one == two
+
+
+def test_a_killed_rendering_process_is_one_error_and_the_drive_is_written_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pipeline.synthetic.write._SMALL", 0)
+
+    def kill_the_others(done: int, total: int) -> None:
+        for child in psutil.Process().children():
+            if "multiprocessing.spawn" in " ".join(child.cmdline()):
+                child.kill()
+
+    with pytest.raises(DriveError, match="was killed, perhaps for memory; run the same command again"):
+        write_drive(DriveSpec(4, 40, 28, 56, 1), str(tmp_path), "a", kill_the_others, processes=2)
+    assert not (tmp_path / "sequences/a/drive.json").exists()
 
 
 def test_an_unfinished_drive_is_written_again(tmp_path) -> None:
