@@ -80,7 +80,7 @@ def read_motions(folder: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
                     raise ValueError("a motion is not finite")
                 found[int(instant)] = pose
             before = _over_border(before, table, found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DriveError(f"{uri} holds no motions ({error}); run the drive again") from error
     instants = sorted(found)
     return np.array(instants, np.int64), np.array([found[one] for one in instants]).reshape(-1, 4, 4)
@@ -100,10 +100,13 @@ def _over_border(
     if len(camera) != 4 or pose.shape != (4, 4) or not np.isfinite([*camera, *pose.ravel()]).all():
         raise ValueError("expected the camera and the pose of a pair")
     pair = StereoPair(int(facts["count"]), int(facts["second"]), camera, tuple(tuple(row) for row in pose.tolist()))
+    if not 0 < pair.second < pair.count:
+        raise ValueError("expected the number of a second camera of the rig")
     own: dict[int, Picture] = {}
     for look in facts["pictures"]:
         frame, (x, y) = int(look["frame"]), map(float, look["scale"])
-        pixels = np.frombuffer(metadata[str(frame).encode()], np.uint8).reshape(look["shape"])
+        height, width = look["shape"]
+        pixels = np.frombuffer(metadata[str(frame).encode()], np.uint8).reshape(height, width)
         own[frame] = Picture(pixels, (x, y))
     for instant in sorted({frame // pair.count for frame in before}):
         frames = {instant * pair.count, instant * pair.count + pair.second, (instant + 1) * pair.count}

@@ -122,7 +122,18 @@ _DAMAGE = (None, [], "x", [[float("nan")] * 4] * 4)
     ("field", "value"),
     [
         *((field, value) for field in ("count", "camera", "second_from_first") for value in _DAMAGE),
-        *(("pictures", value) for value in (None, "x", [{}], [{"frame": 0, "shape": [9, 9], "scale": [1, 1]}])),
+        *(("count", value) for value in (0, 1, float("inf"))),
+        *(("second", value) for value in (0, 9, float("inf"))),
+        *(
+            ("pictures", value)
+            for value in (
+                None,
+                [{"frame": 0, "shape": [WIDTH * HEIGHT], "scale": [1, 1]}],
+                "x",
+                [{}],
+                [{"frame": 0, "shape": [9, 9], "scale": [1, 1]}],
+            )
+        ),
     ],
 )
 def test_damaged_borders_of_segments_are_named(tmp_path, field, value) -> None:
