@@ -85,8 +85,7 @@ def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
         if len(near) >= 2:
             logs = np.log(front[near, 2])
             logs = logs[logs < logs.min() + 2 * _SPREAD]  # points behind the nearest surface are hidden
-            if np.ptp(logs) < 2 * _SPREAD:
-                answer[n] = np.exp(np.median(logs))
+            answer[n] = np.exp(np.median(logs))
     return answer
 
 

@@ -41,11 +41,6 @@ class Templates:
     side: int
 
     @staticmethod
-    def none(side: int) -> Templates:
-        """No template. side: odd number of pixels."""
-        return Templates.of(np.zeros((1, 1), np.uint8), np.zeros((0, 2), np.float32), side)
-
-    @staticmethod
     def of(pixels: NDArray[np.uint8], points: Floats, side: int) -> Templates:
         """Templates around points (n, 2) of a picture (h, w); pixel centres at whole numbers."""
         if not len(points):

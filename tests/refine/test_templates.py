@@ -48,6 +48,6 @@ def test_a_patch_that_is_hidden_begins_a_new_template_where_it_was_followed_to()
 
 
 def test_no_track_needs_no_template() -> None:
-    none = Templates.none(9)
+    none = Templates.of(grown(1)[0].pixels, np.zeros((0, 2), np.float32), 9)
     place, templates = none.found(grown(1)[0].pixels, np.zeros((0, 2), np.float32))
     assert len(place) == 0 and templates.grey.shape == (0, 81)
