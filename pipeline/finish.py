@@ -158,7 +158,7 @@ def join_and_publish(
             progress,
             overwrite=True,
             guard=guard,
-            mask=chunks.static,
+            masks=chunks.static,
             ego=frames.chunks().car_parts(facts.camera_count) if config.publish.with_points else (),
         )
     uri = storage.join(publish_to, facts.drive_id)

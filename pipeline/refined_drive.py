@@ -255,8 +255,8 @@ class RefinedChunks(Sequence[ChunkPrediction]):
         return self._chunks.bad_frames
 
     @property
-    def static(self) -> NDArray[np.bool_] | None:
-        """The mask of all frames: False for pixels that were left out; None without a mask."""
+    def static(self) -> tuple[NDArray[np.bool_], ...]:
+        """Masks of all frames, False for pixels that were left out: none, one, or one for each camera of a rig."""
         return self._chunks.static
 
     @property

@@ -275,15 +275,15 @@ def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkM
         found = static_parts(chunks, facts.camera_count)
         used = [~covered(parts, (facts.net_height, facts.net_width)) for parts in found]
         if facts.rig is None:
-            return ChunkMasks(seen, used[0], notes=(f"--masks auto leaves out {parts_said(found[0])}",))
+            return ChunkMasks(seen, tuple(used), notes=(f"--masks auto leaves out {parts_said(found[0])}",))
         notes = [
             f"camera {camera}: --masks auto leaves out {parts_said(parts)}"
             for camera, parts in zip(facts.rig.cameras, found, strict=True)
         ]
-        return ChunkMasks(seen, of_frame=lambda frame: used[frame % len(used)], notes=tuple(notes))
+        return ChunkMasks(seen, tuple(used), notes=tuple(notes))
     shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), view)
     masks = FrameMasks(storage.absolute(asked), facts.drive_id, facts.frame_uris, shape)
-    return ChunkMasks(seen, masks.one, masks.of if masks.one is None else None)
+    return ChunkMasks(seen, () if masks.one is None else (masks.one,), masks.of if masks.one is None else None)
 
 
 def has_staged_drive(output: str, drive_id: str) -> bool:

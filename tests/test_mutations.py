@@ -88,7 +88,7 @@ def read_result(root):
     view = DriveView.of(drive)
     assert len(view.poses) == drive.manifest.counts.frames
     _ = view.path, view.up, view.ground, view.step, view.length, view.stretches, view.confidence, view.loops, view.chunk
-    _ = drive.cameras, drive.lens, drive.mask, drive.undistorted_view(), drive.typical, drive.manifest.turn
+    _ = drive.cameras, drive.lens, drive.masks, drive.undistorted_view(), drive.typical, drive.manifest.turn
     drive.points(box=((-5, -5, -5), (5, 5, 5)), far=3.0)
     assert drive.points(voxel=0.5).num_rows <= drive.manifest.counts.points
     for uri in drive.cameras.uris[:2]:

@@ -23,34 +23,39 @@ _LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are l
 @dataclass(frozen=True)
 class ChunkMasks:
     """Masks of the network's pictures, (h, w), True where a pixel is used. seen: pixels that the lens sees, None for
-    all; static: the mask of all frames alike, None for none; of_frame: a frame's mask by its number in the drive, None
-    where it has none; notes: what was found in the pictures, for the reader of the result."""
+    all; static: masks that hold for all frames: none, one for the whole drive, or one for each camera of a rig;
+    of_frame: a frame's mask by its number in the drive, None where it has none; notes: what was found in the pictures,
+    for the reader of the result."""
 
     seen: Mask | None = None
-    static: Mask | None = None
+    static: tuple[Mask, ...] = ()
     of_frame: Callable[[int], Mask | None] | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def always(self) -> Mask | None:
-        """The mask that holds for every frame; None for none."""
-        masks = [one for one in (self.seen, self.static) if one is not None]
+        """The mask that holds for every frame of every camera; None for none."""
+        masks = [one for one in (self.seen, *(self.static if len(self.static) == 1 else ())) if one is not None]
         return np.logical_and.reduce(masks) if masks else None
+
+    def of(self, frame: int) -> list[Mask]:
+        """The masks of one frame beside `always`."""
+        own = None if self.of_frame is None else self.of_frame(frame)
+        cameras = [self.static[frame % len(self.static)]] if len(self.static) > 1 else []
+        return cameras if own is None else [*cameras, own]
 
     def hide(self, chunk: ChunkPrediction) -> ChunkPrediction:
         """The chunk with NaN for depth and confidence at masked pixels: they give no points and take no part in
         joining."""
-        always = self.always
-        if always is None and self.of_frame is None:
+        if self.seen is None and not self.static and self.of_frame is None:
             return chunk
+        always = self.always
         hidden = np.zeros(chunk.depth.shape, bool)
         if always is not None:
             hidden |= ~always
-        if self.of_frame is not None:
-            for place, frame in enumerate(chunk.frame_index.tolist()):
-                own = self.of_frame(frame)
-                if own is not None:
-                    hidden[place] |= ~own
+        for place, frame in enumerate(chunk.frame_index.tolist()):
+            for own in self.of(frame):
+                hidden[place] |= ~own
         depth, confidence = chunk.depth.copy(), chunk.confidence.copy()
         depth[hidden] = confidence[hidden] = np.nan
         return replace(chunk, depth=depth, confidence=confidence)
@@ -142,14 +147,15 @@ class CameraChunks(Sequence[ChunkPrediction]):
         return self._camera
 
     @property
-    def static(self) -> Mask | None:
-        """The mask of pixels left out of every frame (False there), given or found; None without."""
+    def static(self) -> tuple[Mask, ...]:
+        """Masks of pixels left out of every frame (False there), given or found: none, one for the whole drive, or one
+        for each camera of a rig."""
         return self._masks.static
 
     def car_parts(self, cameras: int) -> list[Mask]:
         """True where the pictures of each of a drive's cameras show what does not move while the car does; none where
         masks were given or found before."""
-        if self._masks.static is not None or self._masks.of_frame is not None:
+        if self._masks.static or self._masks.of_frame is not None:
             return []
         shape = self._chunks[0].depth.shape[1:]
         return [covered(parts, shape) for parts in static_parts(self._chunks, cameras, _CAR_CHUNKS)]

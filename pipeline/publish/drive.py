@@ -58,7 +58,7 @@ def publish_drive(
     *,
     overwrite: bool = False,
     guard: Guard = lambda: None,
-    mask: NDArray[np.bool_] | None = None,
+    masks: Sequence[NDArray[np.bool_]] = (),
     ego: Sequence[NDArray[np.bool_]] = (),
 ) -> Manifest:
     """Write the drive to <output>/<drive_id>/ as defined in pipeline.schema, and return its manifest.
@@ -71,9 +71,10 @@ def publish_drive(
     there was none) or the new one. Files of earlier attempts are removed. Files that this program did not make stay;
     DriveError is raised where a result would replace one.
 
-    guard: called before every change of the output that others see; it may raise. mask (h, w): False for the pixels of
-    the network's pictures that were left out. ego: a mask (h, w) for each camera, True where its pictures show the car
-    itself; empty where that is not known. Raises DriveError for input that does not fit together, StorageError.
+    guard: called before every change of the output that others see; it may raise. masks: none, one (h, w) for the whole
+    drive, or one for each camera, False for the pixels of the network's pictures that were left out. ego: a mask (h, w)
+    for each camera, True where its pictures show the car itself; empty where that is not known. Raises DriveError for
+    input that does not fit together, StorageError.
     """
     started = time.perf_counter()
     drive_uri = storage.join(output, facts.drive_id)
@@ -94,7 +95,7 @@ def publish_drive(
             ego,
             on_earth=getattr(joined, "georeference", None) is not None,
         )
-        tables = _tables(facts, joined, run, trajectory, seen, seen_chunks, points_of_chunk, mask)
+        tables = _tables(facts, joined, run, trajectory, seen, seen_chunks, points_of_chunk, masks)
         for name, table in tables.items():
             guard()
             files.append(write_table(table, name, target_uri, scratch))
@@ -117,7 +118,7 @@ def _tables(
     seen: SeenFrames,
     seen_chunks: Sequence[SeenChunk],
     points_of_chunk: NDArray[np.int64],
-    mask: NDArray[np.bool_] | None,
+    masks: Sequence[NDArray[np.bool_]],
 ) -> dict[str, pa.Table]:
     """File name -> table: the tables of every result, and those for which the run has values."""
     name, place = facts.drive_id, getattr(joined, "georeference", None)
@@ -126,7 +127,7 @@ def _tables(
         _POSES: poses_table(facts, trajectory, seen, place),
         _CHUNKS: chunks,
         _LOOPS: loops_table(name, joined.loops),
-        _CAMERAS: cameras_table(facts, seen, mask),
+        _CAMERAS: cameras_table(facts, seen, masks),
     }
     if run.positions is not None:
         tables["positions.parquet"] = positions_table(name, run.positions, on_earth=place is not None)

@@ -131,13 +131,18 @@ class PublishedDrive:
         """The frames that have a pose, as arrays: world_from_camera (N, 4, 4), intrinsics, sizes, times, URIs."""
         return Cameras.of(self.poses, lens=self.lens)
 
-    @cached_property
+    @property
     def _camera(self) -> dict[str, Any] | None:  # of the types of schema.CAMERAS
-        """The row of cameras.parquet; None for an older result, which has no such file."""
+        """The first row of cameras.parquet: all cameras have one lens in common; None for an older result."""
+        return self._camera_rows[0] if self._camera_rows else None
+
+    @cached_property
+    def _camera_rows(self) -> list[dict[str, Any]]:  # of the types of schema.CAMERAS
+        """The rows of cameras.parquet, one for each camera; none for an older result, which has no such file. Results
+        of rigs had one row once."""
         if not any(file.path.rpartition("/")[2] == "cameras.parquet" for file in self.manifest.files):
-            return None
-        row: dict[str, Any] = self._files.table("cameras.parquet").to_pylist()[0]  # as above
-        return row
+            return []
+        return self._files.table("cameras.parquet").to_pylist()
 
     @cached_property
     def lens(self) -> Camera | None:
@@ -150,13 +155,17 @@ class PublishedDrive:
         return None if lens.is_pinhole else lens
 
     @cached_property
-    def mask(self) -> NDArray[np.bool_] | None:
-        """The mask (h, w) of all the network's pictures: False where --masks left pixels out; None without a mask."""
-        data = None if self._camera is None else self._camera.get("mask")
-        if data is None:
-            return None
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            return np.asarray(image.convert("L")) > 0
+    def masks(self) -> tuple[NDArray[np.bool_] | None, ...]:
+        """For each camera the mask (h, w) of the network's pictures: False where --masks left pixels out; None without
+        a mask. One for all cameras of a rig in results that have one row for them."""
+        found: list[NDArray[np.bool_] | None] = []
+        for row in self._camera_rows:
+            if row.get("mask") is None:
+                found.append(None)
+                continue
+            with Image.open(io.BytesIO(row["mask"]), formats=("PNG",)) as image:
+                found.append(np.asarray(image.convert("L")) > 0)
+        return tuple(found)
 
     def undistorted_view(self) -> View | None:
         """The pinhole view of a rectified frame: as wide as the network's pictures, at the frame's size; None where

@@ -8,7 +8,7 @@ order. A check yields a line for each fault. Readers refuse a table at the first
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -299,12 +299,17 @@ def _loops(table: pa.Table, counts: Counts) -> Iterator[str]:
 
 
 def _cameras(table: pa.Table, counts: Counts) -> Iterator[str]:
-    if table.num_rows != 1:
-        yield f"has {table.num_rows:,} cameras, expected 1"
+    rows: list[dict[str, Any]] = table.to_pylist()  # of the types of schema.CAMERAS, which were checked before
+    if not rows or sum(row["view_width"] * row["view_height"] for row in rows) > _LARGEST_VIEW:
+        yield f"has {len(rows)} cameras, with pictures that are too large" if rows else "has no camera"
         return
-    row: dict[str, Any] = table.to_pylist()[0]  # of the types of schema.CAMERAS, which were checked before
+    for row in rows:
+        yield from _one_camera(row)
+
+
+def _one_camera(row: Mapping[str, Any]) -> Iterator[str]:  # as above
     sides = [row[name] for name in ("width", "height", "view_width", "view_height")]
-    if not all(1 <= side <= _LARGEST_SIDE for side in sides) or sides[2] * sides[3] > _LARGEST_VIEW:
+    if not all(1 <= side <= _LARGEST_SIDE for side in sides):
         yield f"says pictures of {sides[0]}x{sides[1]} and {sides[2]}x{sides[3]} pixels"
         return
     view = [row[f"view_{name}"] for name in ("fx", "fy", "cx", "cy")]

@@ -185,12 +185,12 @@ def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
     return _table(schema.LOOPS, columns)
 
 
-def cameras_table(facts: DriveFacts, seen: SeenFrames, mask: NDArray[np.bool_] | None = None) -> pa.Table:
-    """schema.CAMERAS: the drive's camera; where it is not known, the median of the predictions for good frames. mask
-    (h, w): False for pixels that were left out of every frame."""
-    picture = io.BytesIO()
-    if mask is not None:
-        Image.fromarray(mask).save(picture, "PNG")
+def cameras_table(facts: DriveFacts, seen: SeenFrames, masks: Sequence[NDArray[np.bool_]] = ()) -> pa.Table:
+    """schema.CAMERAS: the drive's cameras, which have one lens in common; where it is not known, the median of the
+    predictions for good frames. masks: none, one (h, w) for all cameras, or one for each, False for pixels that were
+    left out of every frame."""
+    count = facts.camera_count
+    pictures: list[bytes | None] = [_png(one) for one in masks] or [None]
     net = facts.net_width, facts.net_height
     if facts.camera is not None and facts.network_camera is not None:
         lens, view, origin = facts.camera.camera, facts.network_camera, facts.camera.origin
@@ -206,20 +206,26 @@ def cameras_table(facts: DriveFacts, seen: SeenFrames, mask: NDArray[np.bool_] |
             left, top = ((scale * facts.source_width - net[0]) / 2, (scale * facts.source_height - net[1]) / 2)
             numbers, of_view = (fx, fy, cx, cy), (fx * scale, fy * scale, cx * scale - left, cy * scale - top)
     columns: dict[str, object] = {
-        "drive_id": [facts.drive_id],
-        "camera_index": [0],
-        "model": [model],
-        "width": [facts.source_width],
-        "height": [facts.source_height],
-        **{name: [value] for name, value in zip(("fx", "fy", "cx", "cy"), numbers, strict=True)},
-        "params": pa.array([list(params)], pa.list_(pa.float64())),
-        "origin": [origin],
-        "mask": pa.array([None if mask is None else picture.getvalue()], pa.binary()),
-        "view_width": [net[0]],
-        "view_height": [net[1]],
-        **{f"view_{name}": [value] for name, value in zip(("fx", "fy", "cx", "cy"), of_view, strict=True)},
+        "drive_id": [facts.drive_id] * count,
+        "camera_index": list(range(count)),
+        "model": [model] * count,
+        "width": [facts.source_width] * count,
+        "height": [facts.source_height] * count,
+        **{name: [value] * count for name, value in zip(("fx", "fy", "cx", "cy"), numbers, strict=True)},
+        "params": pa.array([list(params)] * count, pa.list_(pa.float64())),
+        "origin": [origin] * count,
+        "mask": pa.array(pictures if len(pictures) == count else pictures * count, pa.binary()),
+        "view_width": [net[0]] * count,
+        "view_height": [net[1]] * count,
+        **{f"view_{name}": [value] * count for name, value in zip(("fx", "fy", "cx", "cy"), of_view, strict=True)},
     }
     return _table(schema.CAMERAS, columns)
+
+
+def _png(mask: NDArray[np.bool_]) -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(mask).save(picture, "PNG")
+    return picture.getvalue()
 
 
 def write_table(table: pa.Table, name: str, drive_uri: str, scratch: Path) -> WrittenFile:

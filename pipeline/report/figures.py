@@ -20,6 +20,8 @@ from pipeline.report.image_evidence import ImageEvidence
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from pipeline.publish import PublishedDrive
+
 _TEXT, _FAINT, _PANEL = "#c9d1d9", "#6e7681", "#161a20"
 _ACCENT = hexadecimal(PATH)
 _STYLE = {
@@ -71,8 +73,8 @@ def drive_figures(view: DriveView, compared: Compared, benchmarks: Sequence[Meas
         figures.append(_images(evidence, len(view.frames)))
     if np.isfinite(view.confidence).any():
         figures.append(_confidence(view))
-    if view.drive.mask is not None:
-        figures.append(_mask(view.drive.mask))
+    if any(mask is not None for mask in view.drive.masks):
+        figures.append(_masks(view.drive))
     if view.drive.manifest.timings:
         figures.append(_timings(view))
     if benchmarks:
@@ -230,15 +232,26 @@ def _confidence(view: DriveView) -> Figure:
     return Figure("confidence", "Confidence along the drive", note, _drawn(draw))
 
 
-def _mask(mask: NDArray[np.bool_]) -> Figure:
-    """The pixels of every frame that were left out."""
+def _masks(drive: PublishedDrive) -> Figure:
+    """The pixels of every frame that were left out, for each camera."""
+    one_for_all = len(drive.masks) < drive.camera_count  # an older result, or a drive of one camera
+    names = [""] if one_for_all or drive.camera_count == 1 else drive.poses["camera"][: drive.camera_count].to_pylist()
+    height, width = next(mask.shape for mask in drive.masks if mask is not None)
+    shown = [np.ones((height, width), bool) if mask is None else mask for mask in drive.masks]
+    gap = max(width // 40, 1)
 
     def draw(axes: Axes) -> None:
-        axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        for left, name, mask in zip(range(0, len(shown) * (width + gap), width + gap), names, shown, strict=True):
+            extent = (left, left + width, height, 0)
+            axes.imshow(mask, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+            axes.text(left, -0.03 * height, name, va="bottom")
+        axes.set_xlim(0, len(shown) * (width + gap) - gap)
+        axes.set_ylim(height, 0)
         axes.grid(False)
         axes.set_xlabel("pixel of the network's picture")
 
-    note = f"{(~mask).mean():.1%} of every frame (black): no points come from there"
+    shares = ", ".join(f"{name} {(~mask).mean():.1%}".strip() for name, mask in zip(names, shown, strict=True))
+    note = f"{shares} of every frame (black): no points come from there"
     return Figure("mask", "Masked pixels", note, _drawn(draw))
 
 

@@ -13,6 +13,9 @@ from pipeline.evaluation import compare, evaluate, open_estimate, open_truth
 from pipeline.fuse.published_drives import read_drive
 from pipeline.publish import open_drive
 from pipeline.publish.poses import rotation_from_quaternion
+from pipeline.report.comparison import Compared
+from pipeline.report.drive_view import DriveView
+from pipeline.report.figures import drive_figures
 from pipeline.synthetic import DriveSpec, write_drive
 from pipeline.synthetic.bonnet import bonnet_mask, with_bonnet
 from tests.jobs.runs import run
@@ -77,6 +80,12 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     notes = drive.manifest.quality["notes"]
     assert notes[0] == "camera image_0: --masks auto leaves out nothing"
     assert re.fullmatch(r"camera cam_left: --masks auto leaves out (.*)% of the picture \(bonnet \1%\)", notes[1])
+    masks = drive.masks
+    assert masks[0] is not None and masks[0].all() and masks[1] is not None and not masks[1].all()
+    (figure,) = (
+        one for one in drive_figures(DriveView.of(drive), Compared(None, (), None, None, 0.0)) if one.name == "mask"
+    )
+    assert re.match(r"image_0 0\.0%, cam_left [1-9].*%, cam_right 0\.0% of every frame", figure.note)
     in_bonnet = bonnet_points(drive)
     assert 20 * in_bonnet[1] < min(in_bonnet[0], in_bonnet[2])  # the rim of a coarser mask is left
     # the reference camera is compared with the truth; a city leaves the drive out by name

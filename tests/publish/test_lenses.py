@@ -167,10 +167,10 @@ def test_a_mask_is_published_as_a_picture(tmp_path):
     made = small_drive(FRAMES, height=NET[1], width=NET[0])
     mask = np.ones(NET[::-1], bool)
     mask[40:] = False
-    publish_drive(str(tmp_path), made.facts, made.chunks, made.joined, PublishConfig(), made.run, mask=mask)
+    publish_drive(str(tmp_path), made.facts, made.chunks, made.joined, PublishConfig(), made.run, masks=[mask])
     drive = open_drive(str(tmp_path), "drive-1")
-    np.testing.assert_array_equal(drive.mask, mask)
+    np.testing.assert_array_equal(drive.masks, [mask])
     nothing = Compared(None, (), None, None, 0.0)
     assert [figure.name for figure in drive_figures(DriveView.of(drive), nothing)].count("mask") == 1
     publish_drive(str(tmp_path), made.facts, made.chunks, made.joined, PublishConfig(), made.run, overwrite=True)
-    assert open_drive(str(tmp_path), "drive-1").mask is None
+    assert open_drive(str(tmp_path), "drive-1").masks == (None,)

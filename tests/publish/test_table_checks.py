@@ -26,7 +26,7 @@ def png(width, height):
 
 def read(folder):
     drive = open_drive(str(folder.parent), "drive-1")
-    return drive.poses, drive.chunks, drive.loops, drive.lens, drive.mask, drive.points()
+    return drive.poses, drive.chunks, drive.loops, drive.lens, drive.masks, drive.points()
 
 
 def column_of(name, kind):
@@ -49,9 +49,10 @@ def column_of(name, kind):
         ("chunks.parquet", put("x", 1, float("nan")), "position that is not finite"),
         ("chunks.parquet", put("points", 1, -1), "below zero"),
         ("loops.parquet", put("first_start", 0, -5), "first window"),
-        ("cameras.parquet", lambda table: pa.concat_tables([table, table]), "camera"),
+        ("cameras.parquet", lambda table: pa.concat_tables([table, table]), "camera_index does not count"),
+        ("cameras.parquet", lambda table: table.slice(0, 0), "has no camera"),
         ("cameras.parquet", put("model", 0, "lens"), "holds no camera"),
-        ("cameras.parquet", put("view_width", 0, 2**30), "pixels"),
+        ("cameras.parquet", put("view_width", 0, 2**30), "too large"),
         ("cameras.parquet", put("mask", 0, b"no picture"), "mask that cannot be read"),
         ("cameras.parquet", put("mask", 0, png(30_000, 2_000)), "mask of 30000x2000 pixels"),
         ("points/part-00000.parquet", put("y", 3, float("nan")), "position that is not finite"),
