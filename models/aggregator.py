@@ -101,20 +101,37 @@ class Aggregator(nn.Module):
         """Run the layers of the state's next segment, up to the memory at its end if it has one.
 
         keep: what is kept of a dense layer. `finish_segment` must follow, also if there is no memory.
+
+        In inference in bfloat16 the special tokens are summed in float32: poses are read from the camera tokens, and
+        rounding their sums in every block causes most of the difference from a float32 trajectory.
         """
         b, s, p, d = state.tokens.shape
-        rope = self._table(state.grid, d // self.config.num_heads, self.config.special_tokens)
+        specials = self.config.special_tokens
+        rope = self._table(state.grid, d // self.config.num_heads, specials)
         x = state.tokens
+        exact, frame_camera = None, None
+        if x.dtype != torch.float32 and not (torch.is_grad_enabled() and x.requires_grad):
+            known = x[:, :, :specials].float() if state.special is None else state.special.clone()
+            exact = known.reshape(b * s, specials, d)
         layers = self.config.segments[state.next_segment]
         features = dict(state.features)
         for layer in layers:
-            x = frame_half = self.frame_blocks[layer](x.reshape(b * s, p, d), rope).view(b, s, p, d)
-            x = self.global_blocks[layer](x.reshape(b, s * p, d), rope).view(b, s, p, d)
+            x = frame_half = self.frame_blocks[layer](x.reshape(b * s, p, d), rope, exact).view(b, s, p, d)
+            if exact is not None and layer == self.config.depth - 1:
+                frame_camera = exact[:, 0].reshape(b, s, d).clone()
+            x = self.global_blocks[layer](x.reshape(b, s * p, d), rope, exact).view(b, s, p, d)
             if layer != layers[-1] and layer in self.config.dense_layers:
                 features[layer] = self._feature(layer, frame_half, x, keep)
         wanted = layers[-1] in self.config.dense_layers or layers[-1] == self.config.depth - 1
         return ChunkState(
-            x, state.grid, state.next_segment, features, frame_half=frame_half if wanted else None, at_barrier=True
+            x,
+            state.grid,
+            state.next_segment,
+            features,
+            frame_half=frame_half if wanted else None,
+            special=None if exact is None else exact.view(b, s, specials, d),
+            frame_camera=frame_camera,
+            at_barrier=True,
         )
 
     def memory_step(self, state: ChunkState) -> FastWeights | None:
@@ -157,8 +174,11 @@ class Aggregator(nn.Module):
         camera = None
         if layer == self.config.depth - 1:
             assert frame_half is not None
-            camera = torch.cat([frame_half[:, :, 0], x[:, :, 0]], dim=-1)
-        return ChunkState(x, state.grid, state.next_segment + 1, features, camera=camera)
+            halves = frame_half[:, :, 0], x[:, :, 0]
+            if state.special is not None and state.frame_camera is not None:
+                halves = state.frame_camera, state.special[:, :, 0]
+            camera = torch.cat(halves, dim=-1)
+        return ChunkState(x, state.grid, state.next_segment + 1, features, camera=camera, special=state.special)
 
     def _memory_at(self, segment: int) -> ContextMemory | None:
         layer = self.config.segments[segment][-1]

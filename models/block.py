@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.mixed_precision import Prepared
+from models.mixed_precision import Prepared, residual_sum
 from models.rope import RopeTable, rotate
 
 
@@ -107,7 +107,11 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_ratio * width)
         self.ls2 = LayerScale(width, layer_scale)
 
-    def forward(self, x: Tensor, rope: RopeTable | None = None) -> Tensor:
-        """x (B, L, width) -> (B, L, width)."""
-        x = torch.addcmul(x, self.attn(self.norm1(x), rope), self.ls1.gamma)
-        return torch.addcmul(x, self.mlp(self.norm2(x)), self.ls2.gamma)
+    def forward(self, x: Tensor, rope: RopeTable | None = None, special: Tensor | None = None) -> Tensor:
+        """x (B, L, width) -> (B, L, width).
+
+        special (frames, n, width): the first n tokens of every frame in float32, where x is bfloat16; they are summed
+        in float32, and both copies are updated. frames * tokens of a frame = B * L.
+        """
+        x = residual_sum(x, self.attn(self.norm1(x), rope), self.ls1.gamma, special)
+        return residual_sum(x, self.mlp(self.norm2(x)), self.ls2.gamma, special)

@@ -54,6 +54,25 @@ def scaled_sum(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     return torch.addcmul(base, x, factor, out=torch.empty_like(x))
 
 
+def residual_sum(x: Tensor, branch: Tensor, factor: Tensor, special: Tensor | None = None) -> Tensor:
+    """x + branch * factor for tokens (B, L, d), in x's dtype.
+
+    special (frames, n, d): float32, the first n tokens of every frame; their sums are float32, replace them in place,
+    and are rounded for the result. frames * tokens of a frame = B * L.
+    """
+    total = torch.addcmul(x, branch, factor)
+    if special is not None:
+        frames, count, width = special.shape
+        added, rounded = (tokens.view(frames, -1, width)[:, :count] for tokens in (branch, total))
+        if torch.compiler.is_compiling():
+            special.addcmul_(added, factor)
+            rounded.copy_(special)
+        else:  # without a kernel that only casts
+            torch.addcmul(special, added, factor, out=rounded)
+            special.addcmul_(added, factor)
+    return total
+
+
 def is_functional(*tensors: Tensor) -> bool:
     """Whether `out=` must not be used: one of these needs a gradient, or the compiler runs, which fuses the cast."""
     if torch.compiler.is_compiling():

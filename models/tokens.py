@@ -35,8 +35,9 @@ class ChunkState:
     next_segment: number of the segment that runs next. features: dense layer -> patch features (B, S, patches, 2d), or
     projected by the depth head (B, S, patches, its channels): the result of `models.aggregator.Keep`. camera: the
     camera token's feature of the last layer (B, S, 2d), after this layer. frame_half: the output of the frame block of
-    a segment's last layer, until the memory there has been read; None if no head needs it. at_barrier: run_segment was
-    called, finish_segment was not.
+    a segment's last layer, until the memory there has been read; None if no head needs it. special: the special tokens
+    (B, S, n, d) in float32, where tokens are bfloat16. frame_camera: the camera tokens (B, S, d) of frame_half,
+    likewise. at_barrier: run_segment was called, finish_segment was not.
     """
 
     tokens: Tensor
@@ -45,6 +46,8 @@ class ChunkState:
     features: dict[int, Tensor] = field(default_factory=dict)
     camera: Tensor | None = None
     frame_half: Tensor | None = None
+    special: Tensor | None = None
+    frame_camera: Tensor | None = None
     at_barrier: bool = False
 
     @property
@@ -55,7 +58,7 @@ class ChunkState:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors held."""
-        held = [self.tokens, self.camera, self.frame_half, *self.features.values()]
+        held = [self.tokens, self.camera, self.frame_half, self.special, self.frame_camera, *self.features.values()]
         return sum(t.nbytes for t in held if t is not None)
 
     def map(self, function: Callable[[Tensor | None], Tensor | None]) -> ChunkState:
@@ -69,4 +72,6 @@ class ChunkState:
             features={layer: feature for layer, feature in features.items() if feature is not None},
             camera=function(self.camera),
             frame_half=function(self.frame_half),
+            special=function(self.special),
+            frame_camera=function(self.frame_camera),
         )

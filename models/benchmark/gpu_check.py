@@ -21,10 +21,18 @@ from typing import Any
 
 import torch
 
-from models.benchmark.city_drive import read_drive, trajectory_error
+from models.benchmark.city_drive import city_errors, read_drive, views
 from models.benchmark.kernels import count_parts
 from models.benchmark.limits import attention_kernel, copy_rate, flops_of_chunk, matrix_rate
-from models.benchmark.modes import Timed, depth_difference, made_up_frames, made_up_network, pose_difference, run
+from models.benchmark.modes import (
+    Timed,
+    chunks_of,
+    depth_difference,
+    made_up_frames,
+    made_up_network,
+    pose_difference,
+    run,
+)
 from models.benchmark.profile import kernel_seconds
 from models.benchmark.switches import ALWAYS, EAGER, Switch, all_undone
 from models.checkpoint import open_checkpoint
@@ -65,12 +73,6 @@ TARGETS = (
     Target("depth_relative_difference", 1e-4, False, "depth against float32"),
     Target("city_error_ratio", 1.02, False, "city_tiny's ATE over float32's"),
 )
-
-
-def chunks_of(frames: int, size: int, overlap: int) -> list[range]:
-    """The chunks of a drive: chunk k starts at frame k (size - overlap); the first that reaches the end is the last."""
-    count = 1 if frames <= size else -((overlap - frames) // (size - overlap))
-    return [range(k * (size - overlap), min(k * (size - overlap) + size, frames)) for k in range(count)]
 
 
 def check(options: argparse.Namespace) -> Found:
@@ -201,13 +203,11 @@ def _against_float32(
 
 def _on_city(dtype: torch.dtype, device: torch.device) -> dict[str, float]:
     """Trajectory errors of the trained small network on rendered frames, in % of a chunk's path, and their ratio."""
-    images, positions = read_drive()
-    errors = {}
+    drives, errors = views(*read_drive()), {}
     for precision in (torch.float32, dtype):
         set_tf32(*tf32_for(precision))
         model = on_device(open_checkpoint(WEIGHTS_FOLDER / "city_tiny.safetensors", dtype=precision), device)
-        chunks = chunks_of(len(images), model.config.chunk_size, model.config.chunk_overlap)
-        errors[precision] = trajectory_error(run("fast", model, images, chunks).predictions, positions)
+        errors[precision] = city_errors(model, drives)
     exact, low = errors[torch.float32], errors[dtype]
     return {"city_error_float32": exact, "city_error": low, "city_error_ratio": low / exact}
 

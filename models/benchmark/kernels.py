@@ -96,14 +96,15 @@ def count_parts(
         aggregator, d = model.aggregator, config.embed_dim
         patches = grid[0] * grid[1]
         tokens = torch.empty(1, frames, config.special_tokens + patches, d, dtype=torch.bfloat16)
+        special = torch.empty(frames, config.special_tokens, d)
         projected = [torch.empty(8, patches, c, dtype=torch.float32) for c in config.dense_channels]
         if config.dense_skip:
             cells = config.patch_size // 4
             projected.append(torch.empty(8, patches, cells * cells * config.motion_channels))
     rope = aggregator._table(grid, d // config.num_heads, config.special_tokens)
     parts: dict[str, Callable[[], object]] = {
-        "frame block": lambda: aggregator.frame_blocks[0](tokens[0], rope),
-        "global block": lambda: aggregator.global_blocks[0](tokens.flatten(1, 2), rope),
+        "frame block": lambda: aggregator.frame_blocks[0](tokens[0], rope, special),
+        "global block": lambda: aggregator.global_blocks[0](tokens.flatten(1, 2), rope, special),
         "depth head, 8 frames": lambda: model.depth_head.fuse(projected, grid),
     }
     if config.memory_layers:

@@ -94,6 +94,12 @@ def made_up_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor
     return torch.stack([wide[:, :, 4 * i : 4 * i + width] for i in range(count)])
 
 
+def chunks_of(frames: int, size: int, overlap: int) -> list[range]:
+    """The chunks of a drive: chunk k starts at frame k (size - overlap); the first that reaches the end is the last."""
+    count = 1 if frames <= size else -((overlap - frames) // (size - overlap))
+    return [range(k * (size - overlap), min(k * (size - overlap) + size, frames)) for k in range(count)]
+
+
 @torch.inference_mode()
 def run(
     mode: Mode, model: Reconstructor, frames: Tensor, chunks: Sequence[Sequence[int]], by_phase: bool = True

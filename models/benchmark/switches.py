@@ -53,10 +53,19 @@ def plain_rotate(x: Tensor, table: RopeTable) -> Tensor:
     return out if length == positions else out.flatten(-3, -2)
 
 
-def plain_block(block: Block, x: Tensor, rope: RopeTable | None = None) -> Tensor:
-    """LayerScale and residual sum in two kernels."""
-    x = x + block.attn(block.norm1(x), rope) * block.ls1.gamma
-    return x + block.mlp(block.norm2(x)) * block.ls2.gamma
+def plain_block(block: Block, x: Tensor, rope: RopeTable | None = None, special: Tensor | None = None) -> Tensor:
+    """LayerScale and residual sum in two kernels; special tokens in one kernel more, which casts."""
+
+    def total(x: Tensor, scaled: Tensor) -> Tensor:
+        found = x + scaled
+        if special is not None:
+            frames, count, width = special.shape
+            special.add_(scaled.view(frames, -1, width)[:, :count])
+            found.view(frames, -1, width)[:, :count] = special
+        return found
+
+    x = total(x, block.attn(block.norm1(x), rope) * block.ls1.gamma)
+    return total(x, block.mlp(block.norm2(x)) * block.ls2.gamma)
 
 
 def plain_memory_step(memory: ContextMemory, x: Tensor, rope: RopeTable) -> FastWeights:

@@ -42,6 +42,7 @@ def waiting(number, frames=2, dtype=torch.float32, images=True, barrier=1):
         camera=None if barrier < 2 else torch.full((1, frames, 16), value),
         at_barrier=True,
         frame_half=torch.full((1, frames, 4, 8), value + 0.5, dtype=dtype) if number % 2 else None,
+        special=torch.full((1, frames, 1, 8), value + 0.25) if number % 2 else None,
     )
     pixels = np.full((frames, 4, 6, 3), number, np.uint8) if images else None
     return WaitingChunk(number, range(frames), state, pixels, np.ones(frames, bool), (None,) * frames)
@@ -51,7 +52,7 @@ def same(found, expected):
     a, b = found.state, expected.state
     assert (a.grid, a.next_segment, a.at_barrier) == (b.grid, b.next_segment, b.at_barrier)
     assert a.features.keys() == b.features.keys()
-    pairs = [(a.tokens, b.tokens), (a.camera, b.camera), (a.frame_half, b.frame_half)]
+    pairs = [(a.tokens, b.tokens), (a.camera, b.camera), (a.frame_half, b.frame_half), (a.special, b.special)]
     for x, y in pairs + [(a.features[k], b.features[k]) for k in a.features]:
         assert (x is None) == (y is None)
         if x is not None:

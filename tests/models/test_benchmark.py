@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from models.benchmark.gpu_check import chunks_of, main
+from models.benchmark.gpu_check import main
 from models.benchmark.limits import attention_kernel, flops_of_chunk
-from models.benchmark.modes import depth_difference, made_up_frames, made_up_network, pose_difference, run
+from models.benchmark.modes import chunks_of, depth_difference, made_up_frames, made_up_network, pose_difference, run
 from pipeline.ingest.chunks import plan_chunks
 from tests.networks import small_network
 

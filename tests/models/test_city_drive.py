@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from models import open_checkpoint
-from models.benchmark.city_drive import fitted, read_drive, trajectory_error, write_drive
-from models.benchmark.gpu_check import chunks_of
-from models.benchmark.modes import run
+from models.benchmark.city_drive import city_errors, fitted, read_drive, views, write_drive
 from models.config import WEIGHTS_FOLDER
 
 
@@ -29,13 +27,21 @@ def test_points_that_were_moved_turned_and_scaled_are_fitted_exactly():
 
 
 def test_on_rendered_frames_bfloat16_finds_the_trajectories_that_float32_finds():
-    images, positions = read_drive()
-    images = images[:30]
-    errors = []
+    drives, errors = views(*read_drive()), []
     for dtype in (torch.float32, torch.bfloat16):
-        model = open_checkpoint(WEIGHTS_FOLDER / "city_tiny.safetensors", dtype=dtype)
-        chunks = chunks_of(len(images), model.config.chunk_size, model.config.chunk_overlap)
-        errors.append(trajectory_error(run("fast", model, images, chunks).predictions, positions))
+        errors.append(city_errors(open_checkpoint(WEIGHTS_FOLDER / "city_tiny.safetensors", dtype=dtype), drives))
     assert 0.05 < errors[0] < 1.0  # % of a chunk's path
     assert errors[1] <= 1.02 * errors[0]
     assert errors[1] == pytest.approx(errors[0], rel=0.05) and errors[1] != errors[0]  # and it did run in bfloat16
+
+
+def test_a_mirrored_view_has_the_mirrored_path():
+    images, positions = read_drive()
+    first, last, mirrored, _ = views(images, positions, 30)
+    assert torch.equal(last[1], positions[-30:]) and len(last[0]) == 30
+    assert torch.equal(mirrored[0].flip(3), first[0]) and torch.equal(mirrored[1].abs(), first[1].abs())
+    assert trajectory_length(mirrored[1]) == pytest.approx(trajectory_length(first[1]))
+
+
+def trajectory_length(positions):
+    return float((positions[1:] - positions[:-1]).norm(dim=-1).sum())

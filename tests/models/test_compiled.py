@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 from models.benchmark.modes import depth_difference, made_up_frames, made_up_network, pose_difference, run
 from models.block import Block
 from models.compiled import CompileError, compile_blocks
+from models.mixed_precision import residual_sum
 from pipeline.ingest.chunks import plan_chunks
 from tests.networks import small_network
 
@@ -37,6 +38,20 @@ def test_compiled_blocks_give_the_same_numbers_and_no_size_of_chunk_compiles_aga
         assert pose_difference(found, expected) < 1e-5
         assert depth_difference(found, expected) < 1e-5
     assert counters["stats"]["unique_graphs"] == graphs
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_sum_in_bfloat16_keeps_special_tokens_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    x, branch = (torch.randn(2, 15, 8, generator=generator).bfloat16() for _ in range(2))
+    factor = torch.rand(8, generator=generator).bfloat16()
+    special = torch.randn(6, 2, 8, generator=generator)
+    kept = special.clone()
+    expected = residual_sum(x, branch, factor, special)
+    found = torch.compile(residual_sum, dynamic=True)(x, branch, factor, kept)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(kept, special)
+    assert torch.equal(found.view(6, 5, 8)[:, :2], kept.bfloat16())
 
 
 def test_without_a_compiler_one_line_says_so_and_the_network_still_works(model, without_a_compiler):

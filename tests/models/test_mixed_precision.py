@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from models.mixed_precision import Prepared, scaled, scaled_sum
+from models.mixed_precision import Prepared, residual_sum, scaled, scaled_sum
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -17,6 +17,22 @@ def test_a_product_and_a_sum_are_rounded_once(dtype):
     base, x, factor = _random(5, 8), _random(5, 8, seed=1).to(dtype), _random(8, seed=2)
     assert torch.equal(scaled(x, factor, dtype), (x.float() * factor).to(dtype))
     assert torch.equal(scaled_sum(base, x, factor), torch.addcmul(base, x.float(), factor).to(dtype))
+
+
+def test_special_tokens_are_summed_in_float32_and_rounded_only_for_the_other_tokens():
+    frames, tokens, count, width = 3, 7, 2, 8
+    x, factor = _random(1, frames * tokens, width).bfloat16(), _random(width, seed=2).bfloat16()
+    special = x.view(frames, tokens, width)[:, :count].float()
+    exact, total = x.double(), x
+    for seed in range(40):
+        branch = 0.01 * _random(1, frames * tokens, width, seed=seed).bfloat16()
+        exact += branch.double() * factor.double()
+        total = residual_sum(total, branch, factor, special)
+    kept = total.view(frames, tokens, width)
+    expected = exact.view(frames, tokens, width)
+    assert torch.equal(kept[:, :count], special.bfloat16())
+    assert (special - expected[:, :count]).abs().max() < 1e-5
+    assert (kept[:, count:] - expected[:, count:]).abs().max() > 1e-3  # as without special tokens
 
 
 def test_gradients_flow_through_both():

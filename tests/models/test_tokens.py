@@ -42,12 +42,14 @@ def _state() -> ChunkState:
         features={0: torch.ones(1, 2, 6, 16)},
         camera=torch.full((1, 2, 16), 2.0),
         frame_half=torch.full((1, 2, 11, 8), 3.0),
+        special=torch.full((1, 2, 5, 8), 4.0),
+        frame_camera=torch.full((1, 2, 8), 5.0),
     )
 
 
 def test_a_state_counts_the_bytes_of_every_tensor_it_holds():
     state = _state()
-    assert state.nbytes == 4 * (2 * 11 * 8 + 2 * 6 * 16 + 2 * 16 + 2 * 11 * 8)
+    assert state.nbytes == 4 * (2 * 11 * 8 + 2 * 6 * 16 + 2 * 16 + 2 * 11 * 8 + 2 * 5 * 8 + 2 * 8)
     assert ChunkState(tokens=torch.zeros(1, 2, 11, 8), grid=(2, 3)).nbytes == 4 * 2 * 11 * 8
     assert state.patches == 6
 
@@ -57,9 +59,9 @@ def test_a_state_is_mapped_whole():
         return None if tensor is None else tensor.to("meta")
 
     moved = _state().map(away)
-    tensors = [moved.tokens, moved.features[0], moved.camera, moved.frame_half]
+    tensors = [moved.tokens, moved.features[0], moved.camera, moved.frame_half, moved.special, moved.frame_camera]
     assert all(t.device.type == "meta" for t in tensors)
     assert (moved.grid, moved.next_segment) == ((2, 3), 1)
     bare = ChunkState(tokens=torch.zeros(1, 2, 11, 8), grid=(2, 3)).map(away)
     assert bare.camera is None
-    assert bare.frame_half is None
+    assert (bare.frame_half, bare.special, bare.frame_camera) == (None, None, None)
