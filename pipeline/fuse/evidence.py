@@ -27,6 +27,7 @@ from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.two_drives import VERIFIER
 from pipeline.publish.poses import quaternion_from_rotation, rotation_from_quaternion
 from pipeline.publish.table_checks import UNREADABLE, open_parquet
+from pipeline.storage.retry import patiently
 
 FOLDER = "evidence"
 _KEEP_EVERY_S = 10.0  # seconds between two writes
@@ -142,7 +143,7 @@ class Evidence:
     def _write(self, rows: Sequence[dict[str, object]]) -> str:
         data, name = io.BytesIO(), f"part-{uuid.uuid4().hex}.parquet"
         pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROWS), data, compression="zstd")
-        storage.write_bytes_atomically(storage.join(self._folder, name), data.getvalue())
+        patiently(lambda: storage.write_bytes_atomically(storage.join(self._folder, name), data.getvalue()))
         return name
 
     def _ends(self, one: Candidate) -> dict[str, object]:

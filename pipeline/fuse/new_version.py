@@ -6,6 +6,7 @@ import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from pipeline.fuse.tiles import Contribution, Place, TileWriter, around, touched
 from pipeline.leases import Guard
 from pipeline.publish.exports.earth import Earth
 from pipeline.publish.manifest import now
+from pipeline.storage.retry import patiently
 
 EARTH = "earth"
 _MOST_PICTURES = 200  # of a version; the largest objects have them
@@ -148,7 +150,7 @@ def write_version(
         files = [city_tables.write_table(output, version, name, table, Path(folder)) for name, table in tables.items()]
     manifest = _manifest(version, drives, verified, city, standing, tiles, [*files, *pictures], notes, changed)
     manifest = with_seconds(manifest, reporter.seconds)
-    publish_version(output, manifest, newest, guard)
+    patiently(lambda: publish_version(output, manifest, newest, guard))
     return manifest, manifest.counts["tiles_written"]
 
 
@@ -202,7 +204,8 @@ def _drawn(
         data = pictures.jpeg(row, xyz[owner == row["object"]])
         if data is not None:
             row["picture"] = f"{version}/change/{row['object']}.jpg"
-            storage.write_bytes_atomically(storage.join(city_uri(output), *row["picture"].split("/")), data)
+            place = storage.join(city_uri(output), *row["picture"].split("/"))
+            patiently(partial(storage.write_bytes_atomically, place, data))
             files.append(CityFile(row["picture"], len(data), sha256_of(io.BytesIO(data)), 0))
     return replace(new, objects=pa.Table.from_pylist(rows, schema=new.objects.schema)), files
 

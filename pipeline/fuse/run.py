@@ -34,6 +34,7 @@ from pipeline.fuse.verification import Verifier
 from pipeline.leases import Guard, Leases
 from pipeline.publish import open_drive
 from pipeline.publish.exports.laz import check_laz
+from pipeline.storage.retry import patiently
 
 CITY_LEASE = "city"
 _MANY = 64  # in a city of so many drives only new drives, and those linked with them, are solved
@@ -143,14 +144,9 @@ def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[l
     for name in sorted(names):
         reporter.advance("read", 1, len(names), "drives")
         try:
-            if not storage.exists(storage.join(output, storage.check_drive_id(name), "manifest.json")):
-                if config.drive:
-                    raise DriveError(f"no finished drive {name} in {storage.redacted(output)}")
-                continue
-            images = None if config.images_from is None else storage.join(storage.absolute(config.images_from), name)
-            opened = open_drive(output, name, images_from=images)
-            if config.area is None or _comes_into(opened.origin, opened.cameras.world_from_camera, config.area):
-                drives.append(read_drive(opened))
+            drive = patiently(partial(_usable, output, name, config))
+            if drive is not None:
+                drives.append(drive)
         except StorageError:
             raise
         except PipelineError as error:
@@ -161,6 +157,19 @@ def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[l
         where = "" if config.area is None else " in the area"
         raise DriveError(f"no usable published drive{where} in {storage.redacted(output)}; reconstruct one first")
     return drives, tuple(notes)
+
+
+def _usable(output: str, name: str, config: FuseConfig) -> FusibleDrive | None:
+    """A drive of the output; None for one that is not finished, or outside the area."""
+    if not storage.exists(storage.join(output, storage.check_drive_id(name), "manifest.json")):
+        if config.drive:
+            raise DriveError(f"no finished drive {name} in {storage.redacted(output)}")
+        return None
+    images = None if config.images_from is None else storage.join(storage.absolute(config.images_from), name)
+    opened = open_drive(output, name, images_from=images)
+    if config.area is None or _comes_into(opened.origin, opened.cameras.world_from_camera, config.area):
+        return read_drive(opened)
+    return None
 
 
 def _comes_into(origin: Origin | None, pose: np.ndarray, area: tuple[float, float, float, float]) -> bool:

@@ -39,6 +39,7 @@ from pipeline.publish.tables import (
 )
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory, check_chunk
 from pipeline.publish.versions import new_version_folder, remove_unnamed, settle
+from pipeline.storage.retry import patiently
 
 Progress = Callable[[int, int, int], None]
 """Called after each chunk with: chunks done, chunks in all, points written or waiting to be written."""
@@ -106,7 +107,7 @@ def publish_drive(
     manifest = _manifest(facts, run, counts, timings, files)
     guard()
     _check_arrived(drive_uri, manifest)
-    storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes())
+    patiently(lambda: storage.write_bytes_atomically(storage.join(drive_uri, MANIFEST), manifest.to_bytes()))
     return settle(output, facts.drive_id, guard, replaced) if folder_name else manifest
 
 

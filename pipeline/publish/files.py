@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline import schema, storage
 from pipeline.common.hashing import sha256_of
+from pipeline.storage.retry import patiently
 
 TABLE_PATH = (
     rf"(?:(?:{'|'.join(name for name in schema.TABLES if name != 'points')})\.parquet|points/part-\d{{5,}}\.parquet)"
@@ -34,9 +35,10 @@ class WrittenFile:
 
 def publish_file(local: Path, uri: str, path: str, *, rows: int, box: Box | None = None) -> WrittenFile:
     """Upload `local` to `uri` (under another name first where the store can rename, else in one PUT), remove
-    it, and say what was written. Raises StorageError."""
+    it, and say what was written. If the store does not answer, it is tried again for some twenty seconds. Raises
+    StorageError."""
     with local.open("rb") as file:
         written = WrittenFile(path, local.stat().st_size, sha256_of(file), rows, box)
-    storage.upload(str(local), uri)
+    patiently(lambda: storage.upload(str(local), uri))
     local.unlink()
     return written
