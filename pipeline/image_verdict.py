@@ -14,7 +14,6 @@ from pipeline.backend.quality import with_findings
 from pipeline.cameras.camera import Camera
 from pipeline.forward.staging import ChunkPrediction
 from pipeline.refine.evidence import PairEvidence, collect_evidence, held_back
-from pipeline.refine.track_files import DriveTracks
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.verdict import drive_figures, image_findings
 from pipeline.refined_drive import Refined, StagedFrames
@@ -44,7 +43,7 @@ class WitnessedChunks(Sequence[ChunkPrediction]):
     def __init__(self, chunks: DriveChunks, staged: StagedFrames) -> None:
         self._chunks = chunks
         self._staged = staged
-        self._tracks = DriveTracks(staged.tracks)
+        self._tracks = staged.drive_tracks()
         self.cameras: dict[int, tuple[NDArray[np.int64], Array]] = {}
         self.depths: dict[int, tuple[Tracks, Array]] = {}
 
@@ -111,15 +110,26 @@ def judge_images(
     if camera is not None:
         cameras[:] = grid.camera_to_source(camera.matrix[None])
     pairs: list[PairEvidence] = []
+    more = 4 * staged.cameras  # pairs and steps of scale continue into the next block
     for begin in range(0, count, _BLOCK):
-        rows = slice(begin, min(begin + _BLOCK + 4, count))  # pairs and steps of scale continue into the next block
+        rows = slice(begin, min(begin + _BLOCK + more, count))
         tracks, depth = _witness_rows(witnessed, joined, places, rows)
         found_pairs = collect_evidence(
-            joined.world_from_camera[rows], cameras[rows], ~joined.filled[rows], tracks, depth, scale, begin
+            joined.world_from_camera[rows],
+            cameras[rows],
+            ~joined.filled[rows],
+            tracks,
+            depth,
+            scale,
+            begin,
+            staged.cameras,
         )
         known = pairs[-1].first if pairs else -1
         pairs += [pair for pair in found_pairs if pair.first > known]
-    findings = image_findings(pairs, joined.owner, cameras, staged.pictures.source[0], scale, refined.focal)
+    names = () if staged.rig is None else staged.rig.cameras
+    findings = image_findings(
+        pairs, joined.owner, cameras, staged.pictures.source[0], scale, refined.focal, names=names
+    )
     frames = joined.frame_index
     in_drive = [
         Finding(

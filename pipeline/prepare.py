@@ -21,7 +21,7 @@ from pipeline.ingest.segments import FrameTracker
 from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import DetectedLoops
 from pipeline.refine.standing import NearThings
-from pipeline.refined_drive import stereo_tracker_of, tracker_of
+from pipeline.tracked_drive import tracker_of
 
 _LEAST_SEGMENT = 30  # frames of a segment: tracks of two segments are linked only through one shared picture
 
@@ -66,8 +66,8 @@ def make_task(
 
     With --stops or --turns it first scans the whole drive in Ray tasks (Ray must be started). Of a drive of several
     cameras it chooses and cuts instants: the frames of all cameras of an instant are used, left out and put into chunks
-    together. Corners are not followed through its frames, because neighbouring frames are of different cameras. Where
-    two calibrated cameras look the same way from known places, the car's motion is measured with them.
+    together. Corners are followed through the frames of each camera. Where two calibrated cameras look the same way
+    from known places, the car's motion is measured with them.
 
     config: resolved settings. scanned: called with the number of frames scanned since the last call. Raises
     StorageError.
@@ -78,11 +78,7 @@ def make_task(
     kept, chunks = _kept_and_chunks(drive.of_reference, config, size, overlap, scanned)
     kept = None if kept is None else tuple(i * cameras + camera for i in kept for camera in range(cameras))
     numbers, output = range(drive.frame_count) if kept is None else kept, storage.absolute(config.output)
-    tracker: FrameTracker | None
-    if drive.rig is None:
-        tracker = tracker_of(output, drive, numbers)
-    else:
-        tracker = stereo_tracker_of(output, drive, drive.rig, numbers, (width, height))
+    tracker: FrameTracker | None = tracker_of(output, drive, drive.rig, numbers, (width, height))
     return DriveTask(
         drive,
         height,

@@ -7,37 +7,36 @@ same work runs in this process.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import ray
 import threadpoolctl
 from numpy.typing import NDArray
 
-from pipeline import storage
 from pipeline.backend import BackendConfig
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.road import measure_road
 from pipeline.cameras.camera import Camera
-from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
-from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, StagedChunks
-from pipeline.publish.drive_facts import ListedFile
+from pipeline.forward.staging import ChunkPrediction, StagedChunks
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
 from pipeline.refine.refine_window import common_focal, refine_window, window_focal
-from pipeline.refine.stereo_files import StereoTracker
-from pipeline.refine.stereo_motion import pair_of
-from pipeline.refine.track_files import TRACKS_FOLDER, DriveTracks, SegmentTracker, link_segments
-from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE, Tracks
+from pipeline.refine.rig_frames import Mount
+from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
+from pipeline.refine.rig_tracks import RigTracks, link_rig
+from pipeline.refine.rig_window import RigView, refine_rig_window
+from pipeline.refine.stereo_files import read_motions
+from pipeline.refine.track_files import DriveTracks, link_segments
+from pipeline.refine.tracks import Tracks
 from pipeline.refine.verdict import FocalEvidence
-from pipeline.refine.window import Window, merge_chunks, plan_windows
+from pipeline.refine.window import FRAMES, Window, merge_chunks, plan_windows
+from pipeline.tracked_drive import Pictures
 
 Array = NDArray[np.float64]
 
@@ -49,39 +48,12 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Sizes (width, height) of the tracked pictures, in whose pixels the tracks are, and of the network's grid."""
-
-    source: tuple[int, int]
-    net: tuple[int, int]
-
-    @staticmethod
-    def of(source: tuple[int, int], net: tuple[int, int], known: KnownCamera | None) -> Pictures:
-        """The tracked pictures are the source's frames; with a lens they are the rectified frames."""
-        view = known.view(*net) if known is not None else None
-        if view is not None:
-            large = view.enlarged(LONG_SIDE)
-            return Pictures((large.width, large.height), net)
-        return Pictures(source, net)
-
-    @property
-    def grid(self) -> Grid:
-        """The conversion between both."""
-        return Grid.of(self.source, self.net)
-
-    @property
-    def tracked_scale(self) -> float:
-        """Source pixels in a pixel of the picture in which corners are searched."""
-        return max(max(self.source) / LONG_SIDE, 1.0)
-
-
-@dataclass(frozen=True)
 class StagedFrames:
     """The place of a drive's staged chunks and tracks, and their cameras.
 
     folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: of the network's pictures, if it is known;
     outlines: first and last place of each chunk, empty where the chunks themselves must be read; road: whether the
-    height above the road keeps the scale constant.
+    height above the road keeps the scale constant; rig: the cameras that take turns in the frames, None for one.
     """
 
     folder: str
@@ -93,6 +65,16 @@ class StagedFrames:
     masks: ChunkMasks = field(default_factory=ChunkMasks)
     outlines: tuple[tuple[int, int], ...] = ()
     road: bool = True
+    rig: Rig | None = None
+
+    @property
+    def cameras(self) -> int:
+        """The number of cameras that take turns in the frames."""
+        return 1 if self.rig is None else len(self.rig)
+
+    def drive_tracks(self) -> DriveTracks | RigTracks:
+        """The linked tracks; frames are numbered by place."""
+        return DriveTracks(self.tracks) if self.rig is None else RigTracks(self.tracks, len(self.rig))
 
     def chunks(self) -> CameraChunks:
         """The network's chunks, with the numbers of frames in the drive."""
@@ -117,39 +99,29 @@ class StagedFrames:
             chunks = self.chunks()
             index = [self.places(chunks[number].frame_index) for number in range(len(chunks))]
             outlines = tuple((int(one[0]), int(one[-1])) for one in index)
-        return plan_windows([range(first, last + 1) for first, last in outlines])
-
-
-class TrackedDrive(Protocol):
-    """The facts of a drive on which tracks depend: its files, their upright size, how they are turned and rectified."""
-
-    @property
-    def drive_id(self) -> str: ...
-    @property
-    def listing(self) -> Sequence[ListedFile]: ...
-    @property
-    def source_width(self) -> int: ...
-    @property
-    def source_height(self) -> int: ...
-    @property
-    def picture(self) -> Mapping[str, object]: ...
-    @property
-    def camera(self) -> KnownCamera | None: ...
+        return plan_windows([range(first, last + 1) for first, last in outlines], FRAMES * self.cameras)
 
 
 @dataclass(frozen=True)
 class Refined:
     """The result of refinement.
 
-    windows: chunks of each window, empty where refinement is off; taken: the number of windows that are refined; focal:
-    the focal length in use, and the one that the images give, None where they do not determine it; camera: of the
-    network's pictures.
+    windows: chunks of each window, empty where refinement is off; accepted: which of them are refined; focal: the focal
+    length in use, and the one that the images give, None where they do not determine it; camera: of the network's
+    pictures; metre_sigma: of a rig whose cameras have known places, the deviation of the log of a metre's length that
+    its turns determine; else NaN.
     """
 
     windows: tuple[range, ...]
-    taken: int
+    accepted: tuple[bool, ...]
     focal: FocalEvidence | None
     camera: Camera | None
+    metre_sigma: float = float("nan")
+
+    @property
+    def taken(self) -> int:
+        """The number of windows that are refined."""
+        return sum(self.accepted)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -161,45 +133,12 @@ class Refined:
         return (f"{len(self.windows) - self.taken} of {len(self.windows)} windows keep the prediction of the network",)
 
 
-def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
-    """The folder of a drive's staged tracks. They depend only on the frames that are used and on how these are shown.
-    So all attempts share one folder, and another stride or rotation has another one."""
-    digest = hashlib.sha256(np.asarray(kept, np.int64).tobytes())
-    for file in facts.listing:
-        digest.update(f"{file.name} {file.size} {file.etag}\n".encode(errors="surrogateescape"))
-    shown = {name: value for name, value in facts.picture.items() if name != "positions"}
-    look = {"picture": shown, "size": [facts.source_width, facts.source_height]}
-    digest.update(json.dumps(look, sort_keys=True, default=str).encode())
-    return storage.join(output, STAGING_FOLDER, facts.drive_id, f"{TRACKS_FOLDER}-{digest.hexdigest()[:12]}")
-
-
-def tracker_of(output: str, drive: TrackedDrive, kept: Sequence[int]) -> SegmentTracker | None:
-    """The function that follows corners while the drive is decoded; None where its pictures are too small."""
-    if max(drive.source_width, drive.source_height) < LEAST_LONG_SIDE:
-        return None
-    return SegmentTracker(tracks_uri(output, drive, kept))
-
-
-def stereo_tracker_of(
-    output: str, drive: TrackedDrive, rig: Rig, kept: Sequence[int], net: tuple[int, int]
-) -> StereoTracker | None:
-    """The function that measures a rig's motions in metres while the drive is decoded; None where its cameras are not
-    calibrated, no camera of known place looks the same way as the reference, or pictures are too small. net: size
-    (width, height) of the network's pictures."""
-    size = (drive.source_width, drive.source_height)
-    known = drive.camera
-    if known is None or known.origin != "calibration" or max(size) < LEAST_LONG_SIDE:
-        return None
-    view = known.view(*net)
-    large = known.camera if view is None else view.enlarged(LONG_SIDE).pinhole
-    pair = pair_of(rig.poses, large.intrinsics)
-    return None if pair is None else StereoTracker(tracks_uri(output, drive, kept), pair)
-
-
 def link_tracks(staged: StagedFrames) -> bool:
     """Link the tracks of segments to tracks of the drive. Returns whether any corner was followed. Raises StorageError,
     DriveError."""
-    return link_segments(staged.tracks) > 0
+    if staged.rig is None:
+        return link_segments(staged.tracks) > 0
+    return link_rig(staged.tracks, len(staged.rig)) > 0
 
 
 def refine_staged(
@@ -219,14 +158,15 @@ def refine_staged(
     if focal is not None:
         focal = replace(focal, used=float(np.sqrt(begin[0] * begin[1])))
     if not refine:
-        return Refined((), 0, focal, staged.camera)
+        return Refined((), (), focal, staged.camera)
     if staged.camera is None and focal is not None:
         trust = 1 / (1 + (focal.deviation / _NETWORK_FOCAL) ** 2)
         used = float(begin[0] ** (1 - trust) * focal.asked**trust)
         begin[:2] = used
         focal = replace(focal, used=used)
-    taken = _run(_refine, [(staged, number, window, begin) for number, window in enumerate(windows)], progress)
-    return Refined(windows, sum(taken), focal, _network_camera(staged, grid, begin))
+    mount = None if staged.rig is None else _mount(staged, staged.rig, [windows[n] for n in asked], begin)
+    done = _run(_refine, [(staged, number, window, begin, mount) for number, window in enumerate(windows)], progress)
+    return _refined(windows, done, focal, _network_camera(staged, grid, begin))
 
 
 def kept_refinement(staged: StagedFrames) -> Refined | None:
@@ -236,7 +176,16 @@ def kept_refinement(staged: StagedFrames) -> Refined | None:
         return None
     results = [read_result(staged.folder, number) for number in range(len(windows))]
     camera = _network_camera(staged, staged.pictures.grid, results[0].camera)
-    return Refined(windows, sum(bool(one.accepted[0]) for one in results), None, camera)
+    return _refined(windows, [(bool(one.accepted[0]), one.metre_sigma) for one in results], None, camera)
+
+
+def _refined(
+    windows: tuple[range, ...], done: Sequence[tuple[bool, Array]], focal: FocalEvidence | None, camera: Camera
+) -> Refined:
+    """done: of each window whether it is refined, and WindowResult.metre_sigma."""
+    sigma = np.concatenate([one for accepted, one in done if accepted] or [np.zeros(0)])
+    deviation = float(np.median(sigma)) if len(sigma) else float("nan")
+    return Refined(windows, tuple(accepted for accepted, _ in done), focal, camera, deviation)
 
 
 class RefinedChunks(Sequence[ChunkPrediction]):
@@ -319,17 +268,58 @@ def _network_camera(staged: StagedFrames, grid: Grid, camera: Array) -> Camera:
 def _focal(staged: StagedFrames, window: range) -> tuple[Array, FocalEvidence | None]:
     merged, tracks = _with_tracks(staged, window)
     begin = _guess(staged, merged)
+    if staged.rig is not None:  # the reference camera alone
+        view = RigView.of(merged, tracks, staged.cameras)
+        if view is None:
+            return begin, None
+        merged, tracks = view.of_camera(0), view.tracks_of(0, view.tracks)
     return begin, window_focal(merged, tracks, begin, staged.pictures.grid)
 
 
-def _refine(staged: StagedFrames, number: int, window: range, camera: Array) -> bool:
+def _mount(staged: StagedFrames, rig: Rig, windows: Sequence[range], camera: Array) -> Mount:
+    """The cameras on the car, as far as the rig file leaves them unknown, by some windows."""
+    mount = Mount.of(rig.poses)
+    if mount.free_turn.any():
+        mount = with_turns(mount, _run(_alone, [(staged, window, camera) for window in windows]))
+    return common_mount(mount, _run(_mounted, [(staged, window, camera, mount) for window in windows]))
+
+
+def _alone(staged: StagedFrames, window: range, camera: Array) -> list[Array | None] | None:
+    merged, tracks = _with_tracks(staged, window)
+    return poses_alone(merged, tracks, camera, staged.pictures.grid, staged.cameras)
+
+
+def _mounted(staged: StagedFrames, window: range, camera: Array, mount: Mount) -> MountEvidence | None:
+    merged, tracks = _with_tracks(staged, window)
+    return mount_evidence(merged, tracks, camera, staged.pictures.grid, mount)
+
+
+def _refine(staged: StagedFrames, number: int, window: range, camera: Array, mount: Mount | None) -> tuple[bool, Array]:
     merged, tracks = _with_tracks(staged, window)
     pictures = staged.pictures
-    result: WindowResult = refine_window(
-        merged, tracks, camera, pictures.grid, pictures.tracked_scale, _log_heights if staged.road else None
-    )
+    result: WindowResult
+    if mount is None:
+        result = refine_window(
+            merged, tracks, camera, pictures.grid, pictures.tracked_scale, _log_heights if staged.road else None
+        )
+    else:
+        result = refine_rig_window(
+            merged,
+            tracks,
+            camera,
+            pictures.grid,
+            pictures.tracked_scale,
+            mount,
+            _motions(staged),
+        )
     write_result(staged.folder, number, result)
-    return bool(result.accepted[0])
+    return bool(result.accepted[0]), result.metre_sigma
+
+
+def _motions(staged: StagedFrames) -> dict[int, Array]:
+    """The measured steps of a rig's reference camera in metres, by the instant at which each begins."""
+    instants, this_from_next = read_motions(staged.tracks)
+    return dict(zip(instants.tolist(), this_from_next, strict=True))
 
 
 def _log_heights(window: Window) -> Array:
@@ -340,7 +330,7 @@ def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:
     """A merged window and its tracks, both with frames numbered by place; tracks on masked pixels are left out."""
     merged = _merged(staged.chunks(), window)
     places = staged.places(merged.frame_index)
-    tracks = DriveTracks(staged.tracks).of(int(places[0]), int(places[-1]) + 1)
+    tracks = staged.drive_tracks().of(int(places[0]), int(places[-1]) + 1)
     known = np.isin(tracks.frame, places)
     tracks = tracks.select(known)
     hidden = staged.pictures.grid.hidden(merged.confidence, np.searchsorted(places, tracks.frame), tracks.xy)

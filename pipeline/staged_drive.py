@@ -30,9 +30,10 @@ from pipeline.ingest.video import FRAME_MARK
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts
 from pipeline.refine.stereo_files import read_motions
-from pipeline.refined_drive import Pictures, Refined, RefinedChunks, StagedFrames, tracks_uri
+from pipeline.refined_drive import Refined, RefinedChunks, StagedFrames
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
+from pipeline.tracked_drive import Pictures, tracks_uri
 
 _MARKER = "staged.json"
 
@@ -178,6 +179,7 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
         _masks(facts, config.masks, raw),
         staged.outlines,
         config.backend.road,
+        facts.rig,
     )
 
 
@@ -190,9 +192,12 @@ def join_staged(
     """
     chunks: CameraChunks | RefinedChunks = frames.chunks()
     overlap, camera = config.overlap or 0, frames.camera
+    adjusted: tuple[bool, ...] = ()
+    metre_sigma = None
     if refined is not None and refined.taken:
         chunks = RefinedChunks(frames, refined)
         overlap, camera = chunks.shared, refined.camera
+        adjusted, metre_sigma = refined.accepted, refined.metre_sigma
     loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
     witnessed = WitnessedChunks(chunks, frames)
     positions = _positions(staged.facts, config)
@@ -215,8 +220,9 @@ def join_staged(
         clock_window_s=positions.window_s,
         lever=config.positions.lever_m,
         motions=motions,
+        adjusted=adjusted,
     )
-    joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry)
+    joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry, metre_sigma)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)
     used = positions.joined(joined.relative_because, joined.georeference)
     is_measured = motions is not None and len(motions.instant) > 0

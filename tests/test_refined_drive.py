@@ -21,7 +21,6 @@ from pipeline.refine.rotation import exp
 from pipeline.refine.track_files import write_linked
 from pipeline.refine.window import Window, merge_chunks, plan_windows
 from pipeline.refined_drive import (
-    Pictures,
     Refined,
     RefinedChunks,
     StagedFrames,
@@ -29,6 +28,7 @@ from pipeline.refined_drive import (
     link_tracks,
     refine_staged,
 )
+from pipeline.tracked_drive import Pictures
 from tests.refine.scene import CAMERA, NET, SOURCE, Scene, drive, turned_apart
 
 CHUNKS = (range(12), range(6, 18), range(12, 24))
@@ -123,7 +123,7 @@ def test_corners_that_three_frames_see_become_points_of_the_result(
     assert np.isin(np.unique(frame), joined.frame_index).all()
     asked = replace(frames, outlines=())  # staged by a version that did not store this value
     np.testing.assert_array_equal(frames.window_places(range(3)), asked.window_places(range(3)))
-    assert track_columns(frames, replace(refined, taken=0), joined) is None
+    assert track_columns(frames, replace(refined, accepted=(False,)), joined) is None
     assert len(np.unique(np.stack([point, frame]), axis=1).T) == len(point)  # each once, though windows share frames
     monkeypatch.setattr(image_tables, "_BLOCK", 700)
     in_blocks = track_columns(frames, refined, joined)

@@ -133,6 +133,7 @@ def join_chunks(
     clock_window_s: float = 5.0,
     lever: ArrayLike | None = None,
     motions: StereoMotions | None = None,
+    adjusted: Sequence[bool] = (),
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
@@ -150,6 +151,7 @@ def join_chunks(
         motions: of a rig, in metres. They replace the chunks' own steps (`with_motions`). Without fixes they also
             relate the scales of chunks to each other, instead of the road, and make the result metric, instead of a
             speed.
+        adjusted: whether each chunk's steps are adjusted to the motions already and stay; by default none.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not
@@ -162,8 +164,12 @@ def join_chunks(
     evidence = WorldEvidence(frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever)
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     look_for_road = config.road or camera_height_m is not None
-    read_own = read if motions is None else lambda source: with_motions(read(source), motions)
-    outlines, overlaps, shared, roads = _read_chain(chunks, read_own, config, look_for_road)
+
+    def read_own(number: int) -> Chunk:
+        chunk = read(chunks[number])
+        return chunk if motions is None or (adjusted and adjusted[number]) else with_motions(chunk, motions)
+
+    outlines, overlaps, shared, roads = _read_chain(len(chunks), read_own, config, look_for_road)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     heights = Heights.of(roads, [outline.offset for outline in outlines], span)
     metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
@@ -175,9 +181,7 @@ def join_chunks(
         known: list[float | None] = [None] * len(loop_chunks)
         if loop_similarities is not None:
             known = list(loop_similarities)
-        solution, loops = _close_loops(
-            solution, chunks, outlines, loop_chunks, loop_pairs, known, (read_own, read), config
-        )
+        solution, loops = _close_loops(solution, outlines, loop_chunks, loop_pairs, known, (read_own, read), config)
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, outlines, overlaps, shared, overlap))
@@ -186,18 +190,18 @@ def join_chunks(
 
 
 def _read_chain(
-    chunks: Sequence[PosedDepth], read: Callable[[PosedDepth], Chunk], config: BackendConfig, look_for_road: bool
+    count: int, read: Callable[[int], Chunk], config: BackendConfig, look_for_road: bool
 ) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
     """Cameras of all chunks, overlaps of neighbours, how many usable frames each has, and the road in each chunk."""
-    if not len(chunks):
+    if not count:
         raise AlignmentError("expected at least one chunk, got none")
     outlines: list[Outline] = []
     overlaps: list[Overlap] = []
     shared: list[int] = []
     roads: list[Road] = []
     previous: Chunk | None = None
-    for number in range(len(chunks)):
-        chunk = read(chunks[number])
+    for number in range(count):
+        chunk = read(number)
         if previous is not None:
             before, now = previous.frame_index, chunk.frame_index
             if now[0] < before[0] or now[-1] <= before[-1]:
@@ -218,22 +222,21 @@ def _read_chain(
 
 def _close_loops(
     chain: Solution,
-    chunks: Sequence[PosedDepth],
     outlines: Sequence[Outline],
     loop_chunks: Sequence[PosedDepth],
     loop_pairs: Sequence[tuple[int, int]],
     similarities: Sequence[float | None],
-    reads: tuple[Callable[[PosedDepth], Chunk], Callable[[PosedDepth], Chunk]],
+    reads: tuple[Callable[[int], Chunk], Callable[[PosedDepth], Chunk]],
     config: BackendConfig,
 ) -> tuple[Solution, tuple[Loop, ...]]:
     """Measure every loop against the two chunks it connects, then let the pose graph judge all loops together. reads:
-    the functions that read a chunk, and a loop chunk."""
+    the functions that read a chunk by its number, and a loop chunk."""
     read_own, read = reads
     held: OrderedDict[int, Chunk] = OrderedDict()
 
     def chunk_of(number: int) -> Chunk:
         if number not in held:
-            held[number] = read_own(chunks[number])
+            held[number] = read_own(number)
         held.move_to_end(number)
         while len(held) > _HELD:
             held.popitem(last=False)

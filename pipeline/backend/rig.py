@@ -24,6 +24,7 @@ from pipeline.common.chunk_prediction import PosedColours
 _FEWEST = 3  # least number of instants of a chunk from which a camera's pose on the car is measured
 _ROUNDS = 5
 _UNLIKE = 0.35  # relative to the known positions; measured ones with a larger error do not determine the scale
+_MOST_UNSURE = 0.2  # deviation of the log of a metre's length with which a result is still metric
 _LEAST_TURN = 1e-4  # radians: the best accuracy of poses
 
 
@@ -125,12 +126,15 @@ def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
     return RigGeometry(turn, known[:, :3, 3], usual, float(np.median(per_metre)) if len(per_metre) else np.nan, measure)
 
 
-def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult, Array]:
+def frames_of_rig(
+    joined: JoinResult, geometry: RigGeometry, metre_sigma: float | None = None
+) -> tuple[JoinResult, Array]:
     """The trajectory of all cameras, from the one of instants; and rig_from_camera (C, 4, 4) in its units.
 
     Positions of cameras that are known in metres make the result metric, if nothing else did: the scale is the median
     over chunks of the known over the measured distances. At least half of the chunks must agree with the known
-    positions.
+    positions. metre_sigma: deviation of the log of a metre's length in chunks that were adjusted with the known
+    positions, and so always agree with them; NaN where it is unknown; None: the chunks were not adjusted.
     """
     count = geometry.cameras
     scale = np.array([np.median(joined.depth_scale[joined.owner == k]) for k in range(len(joined.world_from_chunk))])
@@ -138,9 +142,11 @@ def frames_of_rig(joined: JoinResult, geometry: RigGeometry) -> tuple[JoinResult
     told = np.array([_units_per_metre(one, geometry.known_m) for one in world])
     told = told[np.isfinite(told)] if np.isfinite(told).sum() > len(told) / 2 else told[:0]
     in_metres = joined.metric is not None or joined.georeference is not None
-    if len(told) and not in_metres:
+    determined = metre_sigma is None or metre_sigma < _MOST_UNSURE
+    if len(told) and not in_metres and determined:
         unit = float(np.median(told))
         deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / len(told) ** 0.5
+        deviation = max(deviation, metre_sigma or 0.0)
         joined = _scaled(joined, 1 / unit, Metric("baseline", deviation, 0.0))
         world, in_metres = world / unit, True
     rig = np.tile(np.eye(4), (count, 1, 1))

@@ -31,7 +31,7 @@ def adjust(problem: Problem, iterations: int = 12, tolerance: float = 1e-4) -> P
     damping, state = _DAMPING, _State.of(problem)
     for _ in range(iterations):
         equations = state.equations(layout)
-        own = np.diag(equations.frames)
+        own = _diagonal(state.problem, equations)
         for _ in range(6):
             step = equations.reduced(state.problem, layout, damping).solve(state.problem, layout, damping * own)
             trial = None if step is None else _best_along(state.problem, *step)
@@ -51,6 +51,9 @@ def frame_covariance(problem: Problem) -> Array:
     """Covariances (F, 6, 6) of the frames' poses relative to the first frame: rotation in radians and translation in
     units of the window, both in the axes of the frame's camera. Raises numpy.linalg.LinAlgError."""
     inverse = np.linalg.inv(_without_points(problem))
+    if problem.rig is not None:
+        jacobian = problem.rig.jacobian.toarray()
+        inverse = jacobian @ inverse @ jacobian.T
     places = np.arange(problem.frames) * UNKNOWNS
     return np.stack([inverse[p : p + 6, p : p + 6] for p in places])
 
@@ -62,7 +65,24 @@ def focal_deviation(problem: Problem) -> float:
 
 def _without_points(problem: Problem) -> Array:
     layout = Layout.of(problem)
-    return _State.of(problem).equations(layout).reduced(problem, layout, _EXACT).matrix
+    reduced = _State.of(problem).equations(layout).reduced(problem, layout, _EXACT)
+    return reduced.matrix if problem.rig is None else problem.rig.projected(reduced.matrix, reduced.gradient)[0]
+
+
+def mount_covariance(problem: Problem) -> Array:
+    """Covariance of the unknowns of a rig's mount: free rotations, then coefficients. Raises
+    numpy.linalg.LinAlgError."""
+    assert problem.rig is not None
+    inverse = np.linalg.inv(_without_points(problem))
+    begin = len(inverse) - 1 - problem.rig.own_unknowns
+    return np.asarray(inverse[begin:-1, begin:-1])
+
+
+def _diagonal(problem: Problem, equations: NormalEquations) -> Array:
+    """The diagonal of the equations before points are eliminated: it scales the damping."""
+    if problem.rig is None:
+        return np.diag(equations.frames)
+    return np.diag(problem.rig.projected(equations.frames, equations.gradient)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +123,17 @@ def _best_along(problem: Problem, step: Array, points: Array) -> _State | None:
 
 
 def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
-    frames = step[:-1].reshape(-1, UNKNOWNS)
+    of_frames = step if problem.rig is None else problem.rig.jacobian @ step
+    frames = of_frames[:-1].reshape(-1, UNKNOWNS)
     if not (np.isfinite(step).all() and np.isfinite(points).all()) or np.abs(frames[:, :3]).max() > 1:
         return None
     turn = exp(frames[:, :3])
     poses = problem.cam_from_window.copy()
     poses[:, :3, :3] = turn @ poses[:, :3, :3]
     poses[:, :3, 3] = np.einsum("nij,nj->ni", turn, poses[:, :3, 3]) + frames[:, 3:6]
+    rig = None if problem.rig is None else problem.rig.moved(step)
+    if rig is not None:
+        poses = rig.cam_from_window
     camera = problem.camera.astype(np.float64)
     camera[:2] *= np.exp(np.clip(step[-1], -0.3, 0.3)) if problem.free_focal else 1.0
     return replace(
@@ -118,4 +142,5 @@ def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
         points=problem.points + points,
         camera=camera,
         log_scale=problem.log_scale + frames[:, 6],
+        rig=rig,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,9 @@ class WindowResult:
     covariance (F, 6, 6): of rotation and translation; before, after (2,): share of held-back tracks within 1.5 pixels,
     and their median distance in source pixels; replaced (F - 1,): steps that began from two-view geometry. The points
     that were adjusted: points (P, 3), track (P,); their observations: point, frame (M,), frames counted from the
-    window's first one, and xy (M, 2) in source pixels.
+    window's first one, and xy (M, 2) in source pixels. metre_sigma: standard deviation (1,) of the log of a metre's
+    length in the window's units, which a rig has whose cameras have known places; else (0,). Of a rig, replaced is of
+    the steps between instants.
     """
 
     accepted: NDArray[np.bool_]
@@ -45,6 +47,7 @@ class WindowResult:
     point: NDArray[np.int64]
     frame: NDArray[np.int64]
     xy: Array
+    metre_sigma: Array = field(default_factory=lambda: np.zeros(0))
 
     def applied(self, window: Window, grid: Grid) -> Window:
         """The window with the adjusted poses and the corrected depth if they are accepted, and always with `camera`."""
@@ -62,6 +65,8 @@ class WindowResult:
 def write_result(folder: str, number: int, result: WindowResult) -> None:
     """Stage the result of window `number`; the file is visible only when it is complete. Raises StorageError."""
     tensors = {one.name: np.ascontiguousarray(getattr(result, one.name)) for one in fields(WindowResult)}
+    if not result.metre_sigma.size:  # older versions, which do not know it, can read the results of one camera
+        del tensors["metre_sigma"]
     storage.write_bytes_atomically(_uri(folder, number), save(tensors))
 
 

@@ -67,8 +67,9 @@ def collect_evidence(
     log_depth: Array | None,
     picture_scale: float,
     first_place: int = 0,
+    taking_turns: int = 1,
 ) -> list[PairEvidence]:
-    """Evidence of each frame i and frame i + 2.
+    """Evidence of each frame i and frame i + 2, of the same camera if several take turns.
 
     Args:
         world_from_camera: (N, 4, 4) of the frames at places first_place ... first_place + N - 1.
@@ -79,6 +80,7 @@ def collect_evidence(
             cameras are judged.
         picture_scale: source pixels in a pixel of the tracked picture, at least 1.
         first_place: number of the first of these frames, for `tracks` and for the answer.
+        taking_turns: the number of cameras whose frames take turns.
     """
     count = len(world_from_camera)
     order = np.lexsort((tracks.track, tracks.frame))
@@ -89,8 +91,9 @@ def collect_evidence(
     pairs: list[PairEvidence] = []
     behind: tuple[NDArray[np.int64], Array] | None = None
     waiting: dict[int, tuple[NDArray[np.int64], Array]] = {}
-    for i in range(count - APART):
-        j = i + APART
+    apart = APART * taking_turns
+    for i in range(count - apart):
+        j = i + apart
         rows_i, rows_j = slice(begin[i], begin[i + 1]), slice(begin[j], begin[j + 1])
         common, in_i, in_j = np.intersect1d(number[rows_i], number[rows_j], assume_unique=True, return_indices=True)
         a, b = xy[rows_i][in_i], xy[rows_j][in_j]

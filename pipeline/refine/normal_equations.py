@@ -13,12 +13,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from pipeline.refine.problem import Problem, priors, relative_of, robust, shift_sigma
+from pipeline.refine.problem import Problem, linked, motion_counts, priors, relative_of, robust, shift_sigma
+from pipeline.refine.rig_frames import FRAME_UNKNOWNS, adjoints
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-UNKNOWNS = 7  # of a frame: rotation 3, translation 3, log scale of its depth
+UNKNOWNS = FRAME_UNKNOWNS
 _LENGTHS = (6, 20)  # frames: tracks are eliminated in three groups by length, because short ones touch few frames
 _PAIRS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))  # the lower triangle of a point's matrix
 
@@ -185,16 +186,23 @@ class Reduced:
     focal: Array
 
     def solve(self, problem: Problem, layout: Layout, damping: Array) -> tuple[Array, Array] | None:
-        """Steps of frames and log focal length (F * 7 + 1,) and of points (P, 3); None where the matrix is not positive
-        definite. damping (F * 7 + 1,) is added to the diagonal."""
-        matrix = self.matrix.copy()
+        """Steps of the unknowns and of points (P, 3); None where the matrix is not positive definite.
+
+        The unknowns are those of frames and the log focal length (F * 7 + 1,), of a rig its own (N,). damping: as many
+        numbers, which are added to the diagonal.
+        """
+        if problem.rig is None:
+            matrix, gradient = self.matrix.copy(), self.gradient
+        else:
+            matrix, gradient = problem.rig.projected(self.matrix, self.gradient)
         matrix[np.diag_indices_from(matrix)] += damping
         try:
             factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True)
-            step = -scipy.linalg.cho_solve(factor, self.gradient)
+            step = -scipy.linalg.cho_solve(factor, gradient)
         except (scipy.linalg.LinAlgError, ValueError):
             return None
-        of_frame = step[:-1].reshape(-1, UNKNOWNS).T[:, problem.frame]
+        of_frames = step if problem.rig is None else problem.rig.jacobian @ step
+        of_frame = of_frames[:-1].reshape(-1, UNKNOWNS).T[:, problem.frame]
         pulled = np.add.reduceat((self.cross * of_frame).sum(1), layout.starts, axis=1)
         pulled += self.right + self.focal * step[-1]
         root = self.root
@@ -231,7 +239,8 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
     motion, scale, steps = priors(problem)
     shift = np.repeat(shift_sigma(problem)[:, None], 3, 1)
     information = 1 / np.concatenate([np.full((count - 1, 3), sigmas.turn), shift], 1)
-    by_this = -information[:, :, None] * _adjoints(relative_of(problem.cam_from_window))
+    information[~motion_counts(problem)] = 0
+    by_this = -information[:, :, None] * adjoints(relative_of(problem.cam_from_window))
     own_block = by_this.transpose(0, 2, 1) @ by_this
     across = by_this.transpose(0, 2, 1) * information[:, None, :]
     down = np.einsum("fij,fi->fj", by_this, motion)
@@ -248,7 +257,7 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
     own = np.arange(count) * UNKNOWNS + 6
     matrix[own, own] += sigmas.scale**-2
     gradient[own] += scale / sigmas.scale
-    rate = 1 / sigmas.scale_step
+    rate = linked(problem) / sigmas.scale_step
     matrix[own[1:], own[1:]] += rate**2
     matrix[own[:-1], own[:-1]] += rate**2
     matrix[own[1:], own[:-1]] -= rate**2
@@ -257,18 +266,6 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
     gradient[own[:-1]] -= steps * rate
     matrix[-1, -1] += sigmas.focal**-2
     gradient[-1] += np.log(problem.camera[0] / problem.camera_start[0]) / sigmas.focal**2
-
-
-def _adjoints(poses: Array) -> Array:
-    """Adjoint matrices (n, 6, 6) of rigid motions (n, 4, 4), for twists (rotation, translation)."""
-    answer = np.zeros((len(poses), 6, 6))
-    rotation, (x, y, z) = poses[:, :3, :3], poses[:, :3, 3].T
-    cross = np.zeros((len(poses), 3, 3))
-    cross[:, 0, 1], cross[:, 0, 2], cross[:, 1, 2] = -z, y, -x
-    cross -= cross.transpose(0, 2, 1)
-    answer[:, :3, :3] = answer[:, 3:, 3:] = rotation
-    answer[:, 3:, :3] = cross @ rotation
-    return answer
 
 
 def _inverse_root(lower: Array, added: Array) -> Array:

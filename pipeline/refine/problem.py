@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.refine.rig_frames import RigFrames
 from pipeline.refine.rotation import log
 
 Array = NDArray[np.float64]
@@ -44,7 +45,8 @@ class Problem:
     cam_from_window (F, 4, 4); points (P, 3) in window axes; frame, point (M,): of each observation; xy (M, 2): source
     pixels; camera (4,): fx fy cx cy in source pixels; log_depth (M,): log of the network's depth at the observation,
     NaN where it is unknown; log_scale (F,): s_f; free_focal: fx and fy are free, with a fixed ratio; start (F, 4, 4),
-    camera_start (4,): cam_from_window and camera that `motion` and `focal` compare with.
+    camera_start (4,): cam_from_window and camera that `motion` and `focal` compare with; rig: the frames are those of a
+    rig, whose poses determine cam_from_window; then `motion` is that of the reference camera.
     """
 
     cam_from_window: Array
@@ -59,6 +61,7 @@ class Problem:
     camera_start: Array
     free_focal: bool
     sigmas: Sigmas = field(default_factory=Sigmas)
+    rig: RigFrames | None = None
 
     @property
     def frames(self) -> int:
@@ -113,14 +116,30 @@ def priors(problem: Problem) -> tuple[Array, Array, Array]:
     turned = relative[:, :3, :3] @ expected[:, :3, :3].transpose(0, 2, 1)
     shift = relative[:, :3, 3] - np.einsum("nij,nj->ni", turned, expected[:, :3, 3])
     motion = np.concatenate([log(turned) / sigmas.turn, shift / shift_sigma(problem)[:, None]], 1)
-    return motion, problem.log_scale / sigmas.scale, np.diff(problem.log_scale) / sigmas.scale_step
+    motion[~motion_counts(problem)] = 0
+    return motion, problem.log_scale / sigmas.scale, linked(problem) * np.diff(problem.log_scale) / sigmas.scale_step
 
 
 def shift_sigma(problem: Problem) -> Array:
     """Standard deviations (F - 1,) of the translations of `motion`, in units of the window."""
     step = np.linalg.norm(relative_of(problem.start)[:, :3, 3], axis=1)
-    usual = float(np.median(step)) if len(step) else 1.0
-    return np.asarray(problem.sigmas.shift * np.maximum(step, max(0.3 * usual, 1e-6)))
+    usual = float(np.median(step[motion_counts(problem)])) if len(step) else 1.0
+    share = np.full(len(step), problem.sigmas.shift)
+    if problem.rig is not None:
+        own = problem.rig.step_sigma
+        share[: len(own)] = np.where(np.isfinite(own), own, share[: len(own)])
+    return np.asarray(share * np.maximum(step, max(0.3 * usual, 1e-6)))
+
+
+def linked(problem: Problem) -> NDArray[np.bool_]:
+    """Which frames (F - 1,) are followed by the next frame of the same camera."""
+    return np.ones(problem.frames - 1, np.bool_) if problem.rig is None else problem.rig.linked
+
+
+def motion_counts(problem: Problem) -> NDArray[np.bool_]:
+    """To which steps (F - 1,) `motion` applies: to all, of a rig to those of its reference camera."""
+    rig = problem.rig
+    return linked(problem) if rig is None else rig.linked & (rig.camera[1:] == 0)
 
 
 def relative_of(cam_from_window: Array) -> Array:
@@ -147,4 +166,5 @@ def cost_from(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> fl
     _, loss = robust(problem, residual, front)
     total = loss + sum(float((part**2).sum()) for part in priors(problem))
     focal = np.log(problem.camera[0] / problem.camera_start[0]) / problem.sigmas.focal
-    return total + float(focal**2)
+    own = 0.0 if problem.rig is None else float((problem.rig.prior()[0] ** 2).sum())
+    return total + float(focal**2) + own

@@ -50,23 +50,8 @@ def refine_window(
     cv2.setNumThreads(1)
     count = len(window.frame_index)
     witness = held_back(tracks)
-    before = _judged(inverse(window.cam_from_window), camera, window, tracks.select(witness), picture_scale)
-    nothing = WindowResult(
-        np.zeros(1, np.bool_),
-        window.cam_from_window,
-        camera,
-        np.zeros(count),
-        np.zeros((count, TERMS)),
-        np.zeros((count, 6, 6)),
-        np.array(drive_figures(before)),
-        np.full(2, np.nan),
-        np.zeros(max(count - 1, 0), np.bool_),
-        np.zeros((0, 3)),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros(0, np.int64),
-        np.zeros((0, 2)),
-    )
+    before = judged(inverse(window.cam_from_window), camera, window, tracks.select(witness), picture_scale)
+    nothing = unrefined(window, camera, before)
     if count < 3:
         return nothing
     try:
@@ -77,7 +62,7 @@ def refine_window(
     if adjusted is None or covariance is None:
         return nothing
     problem = adjusted.problem
-    after = _judged(inverse(problem.cam_from_window), camera, window, tracks.select(witness), picture_scale)
+    after = judged(inverse(problem.cam_from_window), camera, window, tracks.select(witness), picture_scale)
     log_depth = smooth_log_depth(window.depth)
     seen = adjusted_ratios(problem, log_depth, grid, picture_scale)
     unseen = witness_ratios(
@@ -88,7 +73,7 @@ def refine_window(
     with_road = log_heights is not None
     log_scale, correction = fit_depth(seen, unseen, count, each_frame=with_road, by_depth=not with_road)
     result = WindowResult(
-        np.array([_is_better(before, after)]),
+        np.array([is_better(before, after)]),
         problem.cam_from_window,
         camera,
         log_scale,
@@ -107,13 +92,34 @@ def refine_window(
         return result
     drift = drift_of(log_heights(result.applied(window, grid)), float(camera[0]) / picture_scale)
     steady = rescaled(result.cam_from_window, drift)
-    held = _judged(inverse(steady), camera, window, tracks.select(witness), picture_scale)
-    if _is_better(before, held):
+    held = judged(inverse(steady), camera, window, tracks.select(witness), picture_scale)
+    if is_better(before, held):
         result = replace(result, cam_from_window=steady, after=np.array(drive_figures(held)))
     else:
         drift = np.zeros(count)
     log_scale, correction = fit_depth(seen.without(drift), unseen.without(drift), count)
     return replace(result, log_scale=log_scale, correction=correction)
+
+
+def unrefined(window: Window, camera: Array, before: list[PairEvidence]) -> WindowResult:
+    """The result that keeps the network's window. before: evidence of its poses."""
+    count = len(window.frame_index)
+    return WindowResult(
+        np.zeros(1, np.bool_),
+        window.cam_from_window,
+        camera,
+        np.zeros(count),
+        np.zeros((count, TERMS)),
+        np.zeros((count, 6, 6)),
+        np.array(drive_figures(before)),
+        np.full(2, np.nan),
+        np.zeros(max(count - 1, 0), np.bool_),
+        np.zeros((0, 3)),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+        np.zeros(0, np.int64),
+        np.zeros((0, 2)),
+    )
 
 
 def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:
@@ -156,7 +162,7 @@ def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.0
     return FocalEvidence(known[0].used, float(np.exp(centre)), max(float(weight.sum() ** -0.5), scatter))
 
 
-def _judged(
+def judged(
     window_from_camera: Array, camera: Array, window: Window, witness: Tracks, picture_scale: float
 ) -> list[PairEvidence]:
     """Evidence of a window, with frames counted from its first one."""
@@ -166,7 +172,7 @@ def _judged(
     return collect_evidence(window_from_camera, cameras, window.ok, local, None, picture_scale)
 
 
-def _is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:
+def is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:
     """Whether held-back tracks agree at least as well as before, within a small tolerance for the share and for the
     distance, and more than half of them agree."""
     share, distance = drive_figures(before)

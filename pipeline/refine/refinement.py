@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.refine.adjustment import adjust
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import Problem, Sigmas, project
+from pipeline.refine.rig_frames import RigFrames
 from pipeline.refine.start import Start, judged_start
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.triangulate import triangulate
@@ -60,6 +61,7 @@ def adjust_window(
     with_depth: bool = True,
     start: Start | None = None,
     steps: tuple[int, ...] = _STEPS,
+    rig: RigFrames | None = None,
 ) -> Adjusted | None:
     """Adjust the cameras of a window. None where there are too few tracks, or a free focal length leaves its range.
 
@@ -69,6 +71,7 @@ def adjust_window(
         with_depth: whether the network's depth is part of the cost. Without it only the window's scale comes from it.
         start: poses to begin with; None: those of `judged_start`.
         steps: most steps of each round.
+        rig: the window's frames are those of a rig, in its order; its poses are those of `start`.
     """
     count = len(window.frame_index)
     start = start or judged_start(window.cam_from_window, window.frame_index, tracks, camera)
@@ -99,6 +102,7 @@ def adjust_window(
             original,
             free_focal,
             sigmas,
+            rig,
         )
         error, z = project(draft)
         missed = ~((z > 0) & (np.linalg.norm(error, axis=1) < limit))
@@ -122,7 +126,7 @@ def adjust_window(
             _CREEPING if free_focal else _SETTLED,
         )
         kept = numbers[good]
-        poses, scale, camera = problem.cam_from_window, problem.log_scale, problem.camera
+        poses, scale, camera, rig = problem.cam_from_window, problem.log_scale, problem.camera, problem.rig
         if free_focal and not _FOCAL_RANGE[0] < camera[0] / (2 * camera[2]) < _FOCAL_RANGE[1]:
             return None
         depth_sigma = depth_deviation(problem)

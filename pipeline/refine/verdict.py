@@ -82,12 +82,14 @@ def image_findings(
     picture_scale: float,
     focal: FocalEvidence | None,
     config: ImageQualityConfig | None = None,
+    names: Sequence[str] = (),
 ) -> list[ImageFinding]:
     """Findings of a drive of N frames.
 
     pairs: from `collect_evidence`; chunk_of (N,): the chunk that gives each frame its pose; cameras (N, 4): fx fy cx cy
     in source pixels, NaN where unknown; width: of the source image; picture_scale: source pixels in a pixel of the
-    tracked picture; focal: estimate of the focal length, None where there is none.
+    tracked picture; focal: estimate of the focal length, None where there is none; names: of the cameras of a rig,
+    whose frames take turns; each is judged by itself.
     """
     config = config or ImageQualityConfig()
     everything = range(len(chunk_of))
@@ -102,14 +104,18 @@ def image_findings(
         drive(
             "warn", f"too few corners could be tracked in {1 - len(used) / len(moving):.0%} of the frames to judge them"
         )
-    if used:
-        share, distance = drive_figures(pairs)
+    turns = max(len(names), 1)
+    for camera in range(turns):
+        mine = [pair for pair in used if pair.first % turns == camera]
+        share, distance = drive_figures(mine)
+        said = _contradict(share, distance) + (f" of camera {names[camera]}" if names else "")
         if share < config.share_fail or distance > config.distance_fail * picture_scale:
-            drive("fail", _contradict(share, distance))
+            drive("fail", said)
         elif share < config.share_warn or distance > config.distance_warn * picture_scale:
-            drive("warn", _contradict(share, distance))
-        findings += _broken(used, chunk_of, config)
-        findings += _scale_steps(used, config)
+            drive("warn", said)
+    if used:
+        findings += _broken(used, chunk_of, config, 2 * turns)
+        findings += _scale_steps(used, config, 2 * turns)
         findings += _depths(used, chunk_of, config)
         spreads = [pair.spread for pair in used if np.isfinite(pair.spread)]
         if spreads and float(np.median(spreads)) > config.depth_spread_warn:
@@ -142,13 +148,14 @@ def _contradict(share: float, distance: float) -> str:
 
 
 def _broken(
-    used: Sequence[PairEvidence], chunk_of: NDArray[np.int64], config: ImageQualityConfig
+    used: Sequence[PairEvidence], chunk_of: NDArray[np.int64], config: ImageQualityConfig, apart: int
 ) -> list[ImageFinding]:
-    """Stretches of the trajectory whose pairs of frames the tracks contradict."""
+    """Stretches of the trajectory whose pairs of frames the tracks contradict. apart: second frame of a pair minus its
+    first."""
     bad = [pair for pair in used if pair.tracks >= config.pair_tracks and pair.share < config.pair_share_warn]
     stretches: list[list[PairEvidence]] = []
     for pair in bad:
-        if stretches and pair.first - stretches[-1][-1].first <= 2:
+        if stretches and pair.first - stretches[-1][-1].first <= apart:
             stretches[-1].append(pair)
         else:
             stretches.append([pair])
@@ -165,11 +172,11 @@ def _broken(
     return findings
 
 
-def _scale_steps(used: Sequence[PairEvidence], config: ImageQualityConfig) -> list[ImageFinding]:
+def _scale_steps(used: Sequence[PairEvidence], config: ImageQualityConfig, apart: int) -> list[ImageFinding]:
     findings = []
     for pair in used:
         if np.isfinite(pair.scale) and abs(pair.scale) > max(config.scale_step_warn, 4 * pair.scale_error):
-            frames = range(max(pair.first - 2, 0), pair.second + 1)
+            frames = range(max(pair.first - apart, 0), pair.second + 1)
             reason = (
                 f"step lengths contradict the images: scale jumps by {np.exp(pair.scale):.2f} at frame {pair.first}"
             )

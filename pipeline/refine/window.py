@@ -41,6 +41,18 @@ class Window:
     rgb: NDArray[np.uint8]
     ok: NDArray[np.bool_]
 
+    def select(self, rows: NDArray[np.int64]) -> Window:
+        """The frames of these rows, in their order; axes and scale stay."""
+        return Window(
+            self.frame_index[rows],
+            self.cam_from_window[rows],
+            self.intrinsics[rows],
+            self.depth[rows],
+            self.confidence[rows],
+            self.rgb[rows],
+            self.ok[rows],
+        )
+
 
 def plan_windows(chunks: Sequence[range], frames: int = FRAMES) -> tuple[range, ...]:
     """The chunks of each window, as half-open ranges of chunk numbers. chunks: each one's range of frames.

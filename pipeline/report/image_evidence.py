@@ -109,7 +109,8 @@ def worst_pair(view: DriveView, evidence: ImageEvidence) -> WorstPair | None:
 def _photographs(view: DriveView, first: int, second: int) -> list[Image.Image] | str:
     """The images of both frames and of those between them, as pinhole pictures; or why one is missing."""
     status = view.drive.poses["status"].to_pylist()
-    frames = [n for n in range(first, second + 1) if n in (first, second) or status[n] == "ok"]
+    own = range(first, second + 1, view.drive.camera_count)
+    frames = [n for n in own if n in (first, second) or status[n] == "ok"]
     lens = view.drive.undistorted_view()
     images: list[Image.Image] = []
     for frame, image in read_frames(view.drive, frames):

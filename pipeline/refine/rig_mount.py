@@ -1,0 +1,117 @@
+"""How a rig's cameras are mounted on the car, estimated once a drive from a few windows.
+
+Unknown rotations come from the motions of each camera alone (`rig_start.turn_between`); then windows are adjusted with
+free rotations and places, and the results are averaged. Later every window is adjusted with this mount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.adjustment import mount_covariance
+from pipeline.refine.grid import Grid
+from pipeline.refine.refinement import adjust_window
+from pipeline.refine.rig_frames import Mount
+from pipeline.refine.rig_start import turn_between
+from pipeline.refine.rig_window import RigView, adjust_rig
+from pipeline.refine.rotation import exp, log
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.window import Window
+
+Array = NDArray[np.float64]
+
+_LEAST_TURN = 1e-3  # radians: deviation of a window's rotation that is added in quadrature
+_UNITS = 0.05  # deviation of the log ratio of two windows' units
+_ROUNDS = 5  # of robust weighting
+
+
+@dataclass(frozen=True, eq=False)
+class MountEvidence:
+    """The mount by one window. turn (C, 3, 3); turn_sigma (C,): deviations in radians, infinite where it is not
+    estimated; coefficient (Q,); information (Q, Q): of the coefficients."""
+
+    turn: Array
+    turn_sigma: Array
+    coefficient: Array
+    information: Array
+
+
+def poses_alone(window: Window, tracks: Tracks, camera: Array, grid: Grid, cameras: int) -> list[Array | None] | None:
+    """The poses (I, 4, 4) of each camera of a window, adjusted to its own tracks alone; None for those without enough
+    tracks, or where the window is not one of a rig."""
+    cv2.setNumThreads(1)
+    view = RigView.of(window, tracks, cameras)
+    if view is None:
+        return None
+    found: list[Array | None] = []
+    for number in range(cameras):
+        try:
+            own = adjust_window(view.of_camera(number), view.tracks_of(number, view.tracks), camera, grid)
+            found.append(None if own is None else own.problem.cam_from_window)
+        except (np.linalg.LinAlgError, cv2.error):
+            found.append(None)
+    return found
+
+
+def with_turns(mount: Mount, found: Sequence[list[Array | None] | None]) -> Mount:
+    """The mount with rotations of unknown cameras by `poses_alone` of some windows; a camera without any is held."""
+    turn, free = mount.turn.copy(), mount.free_turn.copy()
+    for camera in np.flatnonzero(free):
+        both = [(one[0], one[camera]) for one in found if one is not None]
+        pairs = [(a, b) for a, b in both if a is not None and b is not None]
+        free[camera] = bool(pairs)
+        if pairs:
+            turn[camera] = turn_between([a for a, _ in pairs], [b for _, b in pairs])
+    return replace(mount, turn=turn, turn_start=turn, free_turn=free)
+
+
+def mount_evidence(window: Window, tracks: Tracks, camera: Array, grid: Grid, mount: Mount) -> MountEvidence | None:
+    """The mount that fits a window's tracks best; None where they do not determine it. All tracks are used."""
+    cv2.setNumThreads(1)
+    view = RigView.of(window, tracks, len(mount.turn))
+    if view is None:
+        return None
+    try:
+        adjusted = adjust_rig(view, view.tracks, camera, grid, mount)
+        if adjusted is None or adjusted.problem.rig is None:
+            return None
+        covariance = mount_covariance(adjusted.problem)
+    except (np.linalg.LinAlgError, cv2.error):
+        return None
+    found = adjusted.problem.rig.mount
+    sigma = np.full(len(mount.turn), np.inf)
+    free = int(mount.free_turn.sum())
+    variance = np.diag(covariance)[: 3 * free].reshape(-1, 3).max(1, initial=0.0)
+    sigma[mount.free_turn] = np.sqrt(variance + _LEAST_TURN**2)
+    own = covariance[3 * free :, 3 * free :] + np.diag((_UNITS * found.coefficient) ** 2)
+    information = np.asarray(np.linalg.inv(own), np.float64) if len(own) else own
+    return MountEvidence(found.turn, sigma, found.coefficient, information)
+
+
+def common_mount(mount: Mount, found: Sequence[MountEvidence | None]) -> Mount:
+    """The mount by all windows: weighted means, robust for rotations. Without any evidence it is unchanged and held."""
+    known = [one for one in found if one is not None]
+    if not known:
+        return mount.held()
+    turn = mount.turn.copy()
+    for camera in np.flatnonzero(mount.free_turn):
+        sigma = np.array([one.turn_sigma[camera] for one in known])
+        all_turns = np.stack([one.turn[camera] for one in known])
+        turn[camera] = all_turns[np.argmin(sigma)]
+        for _ in range(_ROUNDS):
+            away = log(all_turns @ turn[camera].T)
+            weight = sigma**-2 / (1 + (np.linalg.norm(away, axis=1) / (3 * sigma)) ** 2)
+            turn[camera] = exp((weight @ away / weight.sum())[None])[0] @ turn[camera]
+    total = np.sum([one.information for one in known], axis=0)
+    right = np.sum([one.information @ one.coefficient for one in known], axis=0)
+    covariance = np.linalg.inv(total) if len(total) else total
+    coefficient = covariance @ right
+    deviation = np.sqrt(np.diag(covariance) + (_UNITS * coefficient) ** 2)
+    return replace(
+        mount, turn=turn, coefficient=coefficient, expected=coefficient, deviation=np.asarray(deviation)
+    ).held()

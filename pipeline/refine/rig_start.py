@@ -1,0 +1,85 @@
+"""The start of a rig's adjustment: its steps by the camera that sees them best, and its unknown cameras' rotations.
+
+A camera that is fixed to the car turns with it: rotations of the camera's own motions are those of the reference camera
+in other axes, and without turning so are the directions of travel. The rotation between both is that of least squares
+(Wahba's problem), from motions that the tracks of each camera alone have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.refine.problem import inverse
+from pipeline.refine.rotation import log
+from pipeline.refine.start import Start, judged_start
+from pipeline.refine.tracks import Tracks
+from pipeline.refine.window import Window
+
+Array = NDArray[np.float64]
+
+_GAPS = (1, 4)  # instants between the two poses of a motion
+_TURN_NOISE = 1e-3  # radians: error of a motion's rotation
+# Error of a direction of travel, radians: a camera half a metre from the reference moves in another direction in turns.
+_AHEAD_NOISE = 0.03
+_ROUNDS = 5  # of robust weighting
+
+
+def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array, cam_from_rig: Array) -> Start:
+    """The start of the reference camera's poses (I, 4, 4).
+
+    windows, tracks: of each camera; camera (4,): fx fy cx cy in source pixels; cam_from_rig (C, 4, 4): rotations, and
+    positions as far as they are known. Each step comes from the first camera with enough tracks to judge it.
+    """
+    starts = [
+        judged_start(window.cam_from_window, window.frame_index, rows, camera)
+        for window, rows in zip(windows, tracks, strict=True)
+    ]
+    tracked = np.stack([start.tracked for start in starts])
+    best = np.where(tracked.any(0), tracked.argmax(0), 0)
+    steps = np.stack(
+        [
+            inverse(pose[None]) @ start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1]) @ pose
+            for start, pose in zip(starts, cam_from_rig, strict=True)
+        ]
+    )
+    replaced = np.stack([start.replaced for start in starts])
+    which = np.arange(len(best))
+    return Start(chained(steps[best, which]), replaced[best, which], np.asarray(tracked.any(0)))
+
+
+def chained(steps: Array) -> Array:
+    """Poses (I, 4, 4) that begin with the identity, from steps (I - 1, 4, 4): next from this."""
+    poses = [np.eye(4)]
+    for step in steps:
+        poses.append(step @ poses[-1])
+    return np.stack(poses)
+
+
+def turn_between(reference: Sequence[Array], other: Sequence[Array]) -> Array:
+    """Rotation (3, 3) from the axes of the reference camera to those of another camera of the car, from the poses
+    (I, 4, 4), cam_from_window, of both in some windows."""
+    mine, theirs, sigma = [], [], []
+    for first, second in zip(reference, other, strict=True):
+        usual = np.median(np.linalg.norm(np.diff(inverse(first)[:, :3, 3], axis=0), axis=1))
+        for gap in _GAPS:
+            a, b = (poses[gap:] @ inverse(poses[:-gap]) for poses in (first, second))
+            mine.append(log(a[:, :3, :3]))
+            theirs.append(log(b[:, :3, :3]))
+            sigma.append(np.full(len(a), _TURN_NOISE))
+            length = np.linalg.norm(a[:, :3, 3], axis=1)
+            there = np.linalg.norm(b[:, :3, 3], axis=1)
+            far = (length > 0.3 * gap * usual) & (there > 0)
+            mine.append(a[far, :3, 3] / length[far, None])
+            theirs.append(b[far, :3, 3] / there[far, None])
+            sigma.append(np.full(int(far.sum()), _AHEAD_NOISE))
+    a, b, deviation = np.concatenate(mine), np.concatenate(theirs), np.concatenate(sigma)
+    weight = deviation**-2
+    for _ in range(_ROUNDS):
+        u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, b, a))
+        turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+        away = np.linalg.norm(b - a @ turn.T, axis=1) / deviation
+        weight = deviation**-2 / (1 + (away / 2) ** 2)
+    return np.asarray(turn)

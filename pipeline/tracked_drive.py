@@ -1,0 +1,103 @@
+"""The corners of a drive: the pictures in which they are, the place of their tracks, the function that follows them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.rig import Rig
+from pipeline.forward.staging import STAGING_FOLDER
+from pipeline.publish.drive_facts import ListedFile
+from pipeline.refine.grid import Grid
+from pipeline.refine.rig_tracks import RigTracker
+from pipeline.refine.stereo_files import StereoTracker
+from pipeline.refine.stereo_motion import pair_of
+from pipeline.refine.track_files import TRACKS_FOLDER, SegmentTracker
+from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Sizes (width, height) of the tracked pictures, in whose pixels the tracks are, and of the network's grid."""
+
+    source: tuple[int, int]
+    net: tuple[int, int]
+
+    @staticmethod
+    def of(source: tuple[int, int], net: tuple[int, int], known: KnownCamera | None) -> Pictures:
+        """The tracked pictures are the source's frames; with a lens they are the rectified frames."""
+        view = known.view(*net) if known is not None else None
+        if view is not None:
+            large = view.enlarged(LONG_SIDE)
+            return Pictures((large.width, large.height), net)
+        return Pictures(source, net)
+
+    @property
+    def grid(self) -> Grid:
+        """The conversion between both."""
+        return Grid.of(self.source, self.net)
+
+    @property
+    def tracked_scale(self) -> float:
+        """Source pixels in a pixel of the picture in which corners are searched."""
+        return max(max(self.source) / LONG_SIDE, 1.0)
+
+
+class TrackedDrive(Protocol):
+    """The facts of a drive on which tracks depend: its files, their upright size, how they are turned and rectified."""
+
+    @property
+    def drive_id(self) -> str: ...
+    @property
+    def listing(self) -> Sequence[ListedFile]: ...
+    @property
+    def source_width(self) -> int: ...
+    @property
+    def source_height(self) -> int: ...
+    @property
+    def picture(self) -> Mapping[str, object]: ...
+    @property
+    def camera(self) -> KnownCamera | None: ...
+
+
+def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
+    """The folder of a drive's staged tracks. They depend only on the frames that are used and on how these are shown.
+    So all attempts share one folder, and another stride or rotation has another one."""
+    digest = hashlib.sha256(np.asarray(kept, np.int64).tobytes())
+    for file in facts.listing:
+        digest.update(f"{file.name} {file.size} {file.etag}\n".encode(errors="surrogateescape"))
+    shown = {name: value for name, value in facts.picture.items() if name != "positions"}
+    look = {"picture": shown, "size": [facts.source_width, facts.source_height]}
+    digest.update(json.dumps(look, sort_keys=True, default=str).encode())
+    return storage.join(output, STAGING_FOLDER, facts.drive_id, f"{TRACKS_FOLDER}-{digest.hexdigest()[:12]}")
+
+
+def tracker_of(
+    output: str, drive: TrackedDrive, rig: Rig | None, kept: Sequence[int], net: tuple[int, int]
+) -> SegmentTracker | RigTracker | None:
+    """The function that follows corners while the drive is decoded; None where its pictures are too small. With a rig
+    it follows those of each camera, and measures motions in metres where a stereo pair is calibrated. net: size
+    (width, height) of the network's pictures."""
+    if max(drive.source_width, drive.source_height) < LEAST_LONG_SIDE:
+        return None
+    folder = tracks_uri(output, drive, kept)
+    if rig is None:
+        return SegmentTracker(folder)
+    return RigTracker(folder, len(rig), _stereo_tracker(folder, drive.camera, rig, net))
+
+
+def _stereo_tracker(folder: str, known: KnownCamera | None, rig: Rig, net: tuple[int, int]) -> StereoTracker | None:
+    """None where the cameras are not calibrated, or none of known place looks the same way as the reference."""
+    if known is None or known.origin != "calibration":
+        return None
+    view = known.view(*net)
+    large = known.camera if view is None else view.enlarged(LONG_SIDE).pinhole
+    pair = pair_of(rig.poses, large.intrinsics)
+    return None if pair is None else StereoTracker(folder, pair)

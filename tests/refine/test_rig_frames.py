@@ -1,0 +1,93 @@
+"""The frames of a rig: derivatives of their poses, and of the cost, by the rig's unknowns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.refine import adjustment
+from pipeline.refine.adjustment import adjust, frame_covariance
+from pipeline.refine.normal_equations import Layout
+from pipeline.refine.problem import Problem, cost_of, inverse
+from pipeline.refine.rig_frames import Mount, RigFrames
+from pipeline.refine.rig_window import RigView, adjust_rig
+from pipeline.refine.rotation import exp, log
+from tests.refine.rig_scene import CAMERAS, RIG, UNKNOWN, rig_drive
+from tests.refine.scene import CAMERA
+
+
+def random_rig(seed: int, instants: int = 3) -> RigFrames:
+    """A rig with one known and one unknown camera."""
+    rng = np.random.default_rng(seed)
+    mount = Mount.of(np.concatenate([RIG[:2], UNKNOWN[2:]]))
+    turn = mount.turn.copy()
+    turn[2] = exp(rng.normal(0, 1, (1, 3)))[0]
+    poses = np.tile(np.eye(4), (instants, 1, 1))
+    poses[:, :3, :3] = exp(rng.normal(0, 1, (instants, 3)))
+    poses[:, :3, 3] = rng.normal(0, 3, (instants, 3))
+    mount = replace(mount, turn=turn, turn_start=turn, coefficient=rng.normal(0, 1, 4), deviation=np.ones(4))
+    return RigFrames(poses, mount, np.full(instants - 1, np.nan))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000))
+def test_the_jacobian_is_the_derivative_of_the_poses(seed: int) -> None:
+    rig = random_rig(seed)
+    jacobian = rig.jacobian.toarray()
+    assert jacobian.shape == (9 * 7 + 1, 3 * 6 + 9 + 3 + 4 + 1)
+    before = inverse(rig.cam_from_window)
+    for place in range(jacobian.shape[1] - 1):
+        step = np.zeros(jacobian.shape[1])
+        step[place] = 1e-6
+        moved = rig.moved(step).cam_from_window @ before
+        twist = np.concatenate([log(moved[:, :3, :3]), moved[:, :3, 3]], 1) / 1e-6
+        asked = jacobian[:-1, place].reshape(-1, 7)
+        np.testing.assert_allclose(twist, asked[:, :6], atol=1e-4)
+        own = np.flatnonzero(asked[:, 6])  # the log scales of frames follow those of the instants
+        assert own.tolist() == ([place - 18] if 18 <= place < 27 else [])
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """A window whose second and third camera are free."""
+    scene = rig_drive(instants=6, points=300)
+    view = RigView.of(scene.window(turn=0.01, shift=0.05), scene.tracks, CAMERAS)
+    assert view is not None
+    mount = replace(Mount.of(UNKNOWN), turn=RIG[:, :3, :3].transpose(0, 2, 1))
+    found = adjust_rig(view, view.tracks, CAMERA, scene.grid, replace(mount, turn_start=mount.turn))
+    assert found is not None
+    return replace(found.problem, free_focal=True)
+
+
+def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
+    """Half the derivative of the cost by every unknown of the third instant, of some frames, of the mount, and by the
+    log focal length."""
+    assert problem.rig is not None
+    spoilt = problem.rig.moved(np.random.default_rng(0).normal(0, 2e-3, problem.rig.jacobian.shape[1]))
+    problem = replace(problem, rig=spoilt, cam_from_window=spoilt.cam_from_window)
+    state = adjustment._State.of(problem)
+    equations = state.equations(Layout.of(problem))
+    _, gradient = spoilt.projected(equations.frames, equations.gradient)
+    size = len(gradient)
+    for place in [*range(12, 18), 40, 50, *range(size - 13, size)]:
+        step = np.zeros(size)
+        costs = []
+        for sign in (1, -1):
+            step[place] = sign * 1e-6
+            moved = adjustment._moved(problem, step, np.zeros_like(problem.points))
+            assert moved is not None
+            costs.append(cost_of(moved))
+        assert gradient[place] == pytest.approx((costs[0] - costs[1]) / 4e-6, rel=5e-3, abs=0.05)
+
+
+def test_the_cost_falls_and_the_mount_stays_rigid(problem: Problem) -> None:
+    done = adjust(problem, 20, 1e-7)
+    assert cost_of(done) < cost_of(problem) and done.rig is not None
+    np.testing.assert_allclose(done.cam_from_window, done.rig.cam_from_window, atol=1e-12)
+    covariance = frame_covariance(done)
+    assert covariance.shape == (18, 6, 6) and np.linalg.eigvalsh(covariance[7:]).min() > -1e-12
+    np.testing.assert_allclose(covariance[0], 0, atol=1e-9)  # the first frame is the gauge
