@@ -108,15 +108,15 @@ class Refined:
 
     windows: chunks of each window, empty where refinement is off; accepted: which of them are refined; focal: the focal
     length in use, and the one that the images give, None where they do not determine it; camera: of the network's
-    pictures; metre_sigma: of a rig whose cameras have known places, the deviation of the log of a metre's length that
-    its turns determine; else NaN.
+    pictures; metre_sigma: of a rig, for each window the deviation of the log of a metre's length that known places of
+    cameras give in turns; NaN where none do.
     """
 
     windows: tuple[range, ...]
     accepted: tuple[bool, ...]
     focal: FocalEvidence | None
     camera: Camera | None
-    metre_sigma: float = float("nan")
+    metre_sigma: tuple[float, ...] = ()
 
     @property
     def taken(self) -> int:
@@ -183,9 +183,8 @@ def _refined(
     windows: tuple[range, ...], done: Sequence[tuple[bool, Array]], focal: FocalEvidence | None, camera: Camera
 ) -> Refined:
     """done: of each window whether it is refined, and WindowResult.metre_sigma."""
-    sigma = np.concatenate([one for accepted, one in done if accepted] or [np.zeros(0)])
-    deviation = float(np.median(sigma)) if len(sigma) else float("nan")
-    return Refined(windows, tuple(accepted for accepted, _ in done), focal, camera, deviation)
+    sigma = tuple(float(one[0]) if accepted and len(one) else float("nan") for accepted, one in done)
+    return Refined(windows, tuple(accepted for accepted, _ in done), focal, camera, sigma)
 
 
 class RefinedChunks(Sequence[ChunkPrediction]):

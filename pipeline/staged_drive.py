@@ -193,7 +193,7 @@ def join_staged(
     chunks: CameraChunks | RefinedChunks = frames.chunks()
     overlap, camera = config.overlap or 0, frames.camera
     adjusted: tuple[bool, ...] = ()
-    metre_sigma = None
+    metre_sigma: tuple[float, ...] | None = None
     if refined is not None and refined.taken:
         chunks = RefinedChunks(frames, refined)
         overlap, camera = chunks.shared, refined.camera

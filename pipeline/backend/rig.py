@@ -24,6 +24,7 @@ from pipeline.common.chunk_prediction import PosedColours
 _FEWEST = 3  # least number of instants of a chunk from which a camera's pose on the car is measured
 _ROUNDS = 5
 _UNLIKE = 0.35  # relative to the known positions; measured ones with a larger error do not determine the scale
+_SHARED = 4.0  # factor of the variance: chunks share instants, and errors of one corner in a track are alike
 _MOST_UNSURE = 0.2  # deviation of the log of a metre's length with which a result is still metric
 _LEAST_TURN = 1e-4  # radians: the best accuracy of poses
 
@@ -127,26 +128,22 @@ def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
 
 
 def frames_of_rig(
-    joined: JoinResult, geometry: RigGeometry, metre_sigma: float | None = None
+    joined: JoinResult, geometry: RigGeometry, metre_sigma: Sequence[float] | None = None
 ) -> tuple[JoinResult, Array]:
     """The trajectory of all cameras, from the one of instants; and rig_from_camera (C, 4, 4) in its units.
 
     Positions of cameras that are known in metres make the result metric, if nothing else did: the scale is the median
     over chunks of the known over the measured distances. At least half of the chunks must agree with the known
-    positions. metre_sigma: deviation of the log of a metre's length in chunks that were adjusted with the known
-    positions, and so always agree with them; NaN where it is unknown; None: the chunks were not adjusted.
+    positions. metre_sigma: chunks were adjusted with the known positions, and so always agree with them; for each one
+    the deviation of the log of a metre's length in it, NaN where it is unknown. Then the scale is their weighted mean.
     """
     count = geometry.cameras
     scale = np.array([np.median(joined.depth_scale[joined.owner == k]) for k in range(len(joined.world_from_chunk))])
     world = geometry.measure.shift * scale[:, None, None]
     told = np.array([_units_per_metre(one, geometry.known_m) for one in world])
-    told = told[np.isfinite(told)] if np.isfinite(told).sum() > len(told) / 2 else told[:0]
+    unit, deviation = _metre_of(told) if metre_sigma is None else _adjusted_metre(told, np.asarray(metre_sigma))
     in_metres = joined.metric is not None or joined.georeference is not None
-    determined = metre_sigma is None or metre_sigma < _MOST_UNSURE
-    if len(told) and not in_metres and determined:
-        unit = float(np.median(told))
-        deviation = 1.4826 * float(np.median(np.abs(told - unit))) / unit / len(told) ** 0.5
-        deviation = max(deviation, metre_sigma or 0.0)
+    if np.isfinite(unit) and not in_metres:
         joined = _scaled(joined, 1 / unit, Metric("baseline", deviation, 0.0))
         world, in_metres = world / unit, True
     rig = np.tile(np.eye(4), (count, 1, 1))
@@ -158,6 +155,28 @@ def frames_of_rig(
         elif seen.any():
             rig[camera, :3, 3] = np.median(world[seen, camera], axis=0)
     return _spread(joined, rig), rig
+
+
+def _metre_of(told: Array) -> tuple[float, float]:
+    """World units in a metre and the deviation of its log, by the chunks that measured it, told (K,); NaN unless most
+    did."""
+    known = told[np.isfinite(told)]
+    if not len(told) / 2 < len(known):
+        return np.nan, np.nan
+    unit = float(np.median(known))
+    return unit, 1.4826 * float(np.median(np.abs(known - unit))) / unit / len(known) ** 0.5
+
+
+def _adjusted_metre(told: Array, sigma: Array) -> tuple[float, float]:
+    """The same by adjusted chunks, with the deviations sigma (K,) of their logs; NaN where they do not determine it."""
+    known = np.isfinite(told) & np.isfinite(sigma)
+    if not known.any():
+        return np.nan, np.nan
+    weight = sigma[known] ** -2
+    middle = float(weight @ np.log(told[known]) / weight.sum())
+    scatter = float(weight @ (np.log(told[known]) - middle) ** 2 / weight.sum() / known.sum())
+    deviation = max(scatter, _SHARED / weight.sum()) ** 0.5
+    return (float(np.exp(middle)), deviation) if deviation < _MOST_UNSURE else (np.nan, np.nan)
 
 
 def _spread(joined: JoinResult, rig: Array) -> JoinResult:

@@ -26,7 +26,7 @@ from pipeline.refine.window import Window
 Array = NDArray[np.float64]
 
 _LEAST_TURN = 1e-3  # radians: deviation of a window's rotation that is added in quadrature
-_UNITS = 0.05  # deviation of the log ratio of two windows' units
+_UNITS = 0.15  # deviation of the log ratio of two windows' units; on rendered drives they differ by up to 30 %
 _ROUNDS = 5  # of robust weighting
 
 
