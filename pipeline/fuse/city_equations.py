@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from pipeline.backend.normal_equations import factorised
 from pipeline.backend.sim3 import cross_matrix, nearest_rotation, rotation_exp, rotation_log
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
-from pipeline.fuse.large_systems import Areas
+from pipeline.fuse.large_systems import LargeSystem
 
 _HELD = 1e12  # information that holds a chunk in its place
-_DIRECTLY = 2_500  # up to so many chunks the equations are factorised as a whole, without areas
+_DIRECTLY = 600  # up to so many chunks the equations are factorised as a whole, without areas
 _STEP = 0.5  # largest step of a chunk, in radians or log scale
 
 
@@ -164,23 +165,50 @@ def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[
     not move."""
     size = 7 * count
     values, across, down = [], [], []
-    gradient = np.zeros(size)
     for rows in groups:
         if not len(rows.residual):
             continue
         width = rows.node.shape[1] * 7
-        weighted = rows.jacobian.transpose(0, 2, 1) @ rows.information
-        index = (rows.node[:, :, None] * 7 + np.arange(7)).reshape(-1, width)
-        values.append((weighted @ rows.jacobian).ravel())
+        index = _unknowns(rows)
+        values.append((rows.jacobian.transpose(0, 2, 1) @ rows.information @ rows.jacobian).ravel())
         down.append(np.repeat(index, width, axis=1).ravel())
         across.append(np.tile(index, (1, width)).ravel())
-        gradient += np.bincount(index.ravel(), (weighted @ rows.residual[:, :, None]).ravel(), size)
     fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
     values.append(np.full(len(fixed), _HELD))
     down.append(fixed)
     across.append(fixed)
     indices = np.concatenate(down), np.concatenate(across)
-    return scipy.sparse.csc_matrix((np.concatenate(values), indices), shape=(size, size)), gradient
+    matrix = scipy.sparse.csc_matrix((np.concatenate(values), indices), shape=(size, size))
+    return matrix, gradient_of(count, groups)
+
+
+def gradient_of(count: int, groups: Sequence[Rows]) -> Array:
+    """Gradient (7 count,) of half the weighted squares of `groups`."""
+    gradient = np.zeros(7 * count)
+    for rows in groups:
+        gradient += _summed(rows, rows.residual, len(gradient))
+    return gradient
+
+
+def product_of(groups: Sequence[Rows], held: Sequence[int], vector: Array) -> Array:
+    """The normal matrix of `assembled` times a vector (7 count,), without the matrix."""
+    answer = np.zeros_like(vector)
+    for rows in groups:
+        answer += _summed(rows, (rows.jacobian @ vector[_unknowns(rows)][:, :, None])[:, :, 0], len(vector))
+    fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
+    answer[fixed] += _HELD * vector[fixed]
+    return answer
+
+
+def _unknowns(rows: Rows) -> Numbers:
+    """Numbers (m, 7k) of the unknowns of the rows' chunks."""
+    return (rows.node[:, :, None] * 7 + np.arange(7)).reshape(len(rows.node), rows.node.shape[1] * 7)
+
+
+def _summed(rows: Rows, residual: Array, size: int) -> Array:
+    """Jacobian^T information residual (size,) for some residuals (m, 7)."""
+    pull = rows.jacobian.transpose(0, 2, 1) @ (rows.information @ residual[:, :, None])
+    return np.asarray(np.bincount(_unknowns(rows).ravel(), pull.ravel(), size), np.float64)
 
 
 def _shortened(step: Array) -> Array:
@@ -227,23 +255,28 @@ def settled(
     iterations: int = 15,
     more: Callable[[State], Sequence[Rows]] = lambda state: (),
     accuracy: float = 1e-6,
+    system: LargeSystem | None = None,
 ) -> State:
     """The state of least squared residuals of joints, links and the rows of `more`, by Gauss-Newton steps from `state`.
 
-    With more than 2,500 chunks a step is solved by areas (large_systems.Areas). held: chunks that do not move;
-    iterations: most steps; accuracy: a step with smaller rotations (radians) and log scales is the last one.
+    held: chunks that do not move; iterations: most steps; accuracy: a step with smaller rotations (radians) and log
+    scales is the last one; system: with more than 600 chunks the steps are solved by it. One that has solved equations
+    of the same chunks needs less time.
     """
     count = len(state.scale)
-    areas: Areas | None = None
+    system = system or LargeSystem()
     for _ in range(iterations):
         groups = [joint_rows(state, joints), link_rows(state, links), *more(state)]
         if count <= _DIRECTLY:
             step = CityEquations(count, groups, held).step
         else:
-            matrix, gradient = assembled(count, groups, held)
-            areas = areas or Areas(matrix, state.translation)
-            step = _shortened(areas.solve(matrix, -gradient))
+            product, matrix = partial(product_of, groups, held), partial(_matrix_of, count, groups, held)
+            step = _shortened(system.solve(product, matrix, -gradient_of(count, groups), state.translation))
         state = retract(state, step)
         if np.abs(step[:, [0, 1, 2, 6]]).max() < accuracy:
             break
     return state
+
+
+def _matrix_of(count: int, groups: Sequence[Rows], held: Sequence[int]) -> scipy.sparse.csc_matrix:
+    return assembled(count, groups, held)[0]

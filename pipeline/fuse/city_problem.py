@@ -11,10 +11,13 @@ import numpy as np
 from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_rows, joint_rows, link_rows, settled
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
+from pipeline.fuse.large_systems import LargeSystem
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
 # Most Gauss-Newton steps: near new links; of some drives, with the others held; of a group in a small city; in a large.
 LOCALLY, _BESIDE, _WHOLLY_FEW, _WHOLLY_MANY = 2, 5, 15, 3
+BRIEFLY = 1
+"""Most steps of a group of a large city that will be solved again soon."""
 _FINE, _CLOSE = 1e-6, 1e-4  # radians and log scale of the last step: in a small city, in a large one
 _FEW = 400  # most chunks of a small city, in which groups are always solved as a whole
 
@@ -41,6 +44,8 @@ class CityProblem:
         self._joint_of = drive_of_node[joints.first]  # the drive of each joint, rising
         self._friends: dict[int, Counter[int]] = defaultdict(Counter)  # number of accepted links from drive to drive
         self._settled = np.ones(len(self.group), np.int64)  # drives in a group when it was last solved as a whole
+        # The group that was solved as a whole last: its chunks, joints and equations.
+        self._solved: tuple[Numbers, Joints | None, LargeSystem] = np.zeros(0, np.int64), None, LargeSystem()
         self._held: set[int] = set()  # groups that do not move when another group is joined to them
 
     def nodes(self, *groups: int) -> Numbers:
@@ -91,13 +96,17 @@ class CityProblem:
         """The two drives of a link."""
         return self._pairs[link]
 
-    def settle(self, group: int, joints: Joints | None = None) -> None:
+    def settle(self, group: int, joints: Joints | None = None, most: int = _WHOLLY_MANY) -> None:
         """Solve a group with its accepted links. joints: used instead of those given at the beginning, for the same
-        chunks."""
+        chunks; most: steps, in a large city."""
         nodes = self.nodes(group)
         state, own, rows = self._part(nodes, self.links_of(self.members(group)), joints)
-        most, accuracy = (_WHOLLY_FEW, _FINE) if self.is_few else (_WHOLLY_MANY, _CLOSE)
-        self._put(nodes, settled(state, own, rows, held=[0], iterations=most, accuracy=accuracy))
+        most, accuracy = (_WHOLLY_FEW, _FINE) if self.is_few else (most, _CLOSE)
+        before, used, system = self._solved
+        if used is not joints or not np.array_equal(before, nodes):
+            system = LargeSystem()
+            self._solved = nodes, joints, system
+        self._put(nodes, settled(state, own, rows, held=[0], iterations=most, accuracy=accuracy, system=system))
 
     def settle_near(
         self,

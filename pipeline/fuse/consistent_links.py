@@ -137,7 +137,7 @@ class Grouping(CityProblem):
         self.accept(support.links)
         size = int((self.group == a).sum())
         if self.is_small(a) or size >= 1.5 * self._settled[a]:
-            self.settle(a)
+            self.settle(a, most=LOCALLY)
             self._settled[a] = size
             return
         self.settle_near({drive for link in support.links for drive in self._pairs[link]}, iterations=LOCALLY)

@@ -1,104 +1,174 @@
-"""Normal equations of a whole city, solved by areas, because the factor of so large a matrix has too many entries.
+"""Normal equations of a whole city, factorised by areas, with two threads, and solved again with the same factor.
 
-Chunks that are near each other form an area. Each area is factorised alone, with the chunks outside held. In addition,
-small cells of chunks are treated as rigid bodies, and the equations of all bodies are factorised together. The sum of
-both solutions is the preconditioner of conjugate gradients (two-level additive Schwarz; Toselli and Widlund 2005,
-chapter 3). The result is the solution of the whole system, up to the tolerance of the iteration.
+Each area leaves a dense matrix on its border (multifrontal method; Duff and Reid 1983), so nearly all work is products
+of dense matrices. The factor is stored in single precision. It is the preconditioner of conjugate gradients, which find
+the solution in double precision, also of equations that changed a little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
+from numpy.typing import NDArray
 
-from pipeline.backend.normal_equations import factorised
-from pipeline.backend.sim3 import cross_matrix
+from pipeline.fuse.dissection import Part, order_of
 from pipeline.fuse.drive_nodes import Array, Numbers
 
-_AREA, _CELL = 120, 14  # most chunks of an area and of a cell
-_ACCURACY = 1e-4  # relative residual of a step; the next Gauss-Newton step corrects the rest
-_MOST = 300  # most iterations
+_PANEL = 210  # most unknowns that are eliminated with one product of matrices
 _THREADS = 2
+_WIDTH = 7  # unknowns of a chunk
+_ACCURACY = 1e-5  # error of a solution, as a share of it, in the norm of the equations
+# Most iterations with the factor of earlier equations, and with their own; least before they are given up.
+_SOON, _MOST, _TRIED = 25, 400, 6
+_DAMPED = (0.0, 1e-12, 1e-9, 1e-6)  # shares added to the diagonal until a factor exists
 
 
-class Areas:
-    """Preconditioner of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3), with the
-    unknowns of CityEquations. It can also be used for matrices that differ little from it."""
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """Some eliminated unknowns. own (w, w): inverse of their block of the factor, a lower triangle; below (m, w): the
+    rest of the factor's columns; at, rows (m,): numbers of the unknowns in the order of elimination."""
+
+    own: NDArray[np.float32]
+    below: NDArray[np.float32]
+    at: slice
+    rows: Numbers
+
+
+class Factor:
+    """The Cholesky factor of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3). Raises
+    numpy.linalg.LinAlgError if the matrix is not positive definite."""
 
     def __init__(self, matrix: scipy.sparse.csc_matrix, place: Array) -> None:
-        count, rows = len(place), matrix.tocsr()
-        near = scipy.sparse.csr_matrix(
-            (np.ones(matrix.nnz, np.float32), matrix.indices // 7, matrix.indptr), shape=(7 * count, count)
-        )[::7]
-        near.data[:] = 1.0
-        every = np.arange(count)
+        order = order_of(_pattern(matrix), place)
+        self._parts = order.parts
+        self._order = _unknowns(order.order)
+        self._panels: list[list[_Panel]] = [[] for _ in order.parts]
+        rows = matrix.tocsr()[self._order][:, self._order]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
-            self._areas = list(pool.map(lambda area: _Area(rows, near, area), _parts(every, place, _AREA)))
-        cell = np.empty(count, np.int64)
-        for number, part in enumerate(_parts(every, place, _CELL)):
-            cell[part] = number
-        self._bodies = _rigid(cell, place)
-        self._together = factorised((self._bodies.T @ matrix @ self._bodies).tocsc())
+            for end in order.ends:
+                self._eliminated(rows, end, pool)
 
-    def solve(self, matrix: scipy.sparse.csc_matrix, right: Array) -> Array:
-        """The solution (7 n,) of matrix @ solution = right (7 n,)."""
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
+    def _eliminated(self, rows: scipy.sparse.csr_matrix, number: int, pool: ThreadPoolExecutor | None = None) -> Array:
+        """Eliminate a part and its areas. Returns the matrix that is left on its border. pool: eliminates the second
+        area at the same time as the first."""
+        part = self._parts[number]
+        if pool is not None and len(part.areas) == 2:
+            second: Future[Array] = pool.submit(self._eliminated, rows, part.areas[1])
+            left = [self._eliminated(rows, part.areas[0]), second.result()]
+        else:
+            left = [self._eliminated(rows, area) for area in part.areas]
+        own = len(part.own) * _WIDTH
+        unknowns = _unknowns(np.concatenate([part.own, part.border]))
+        dense = _entries(rows, part)
+        while left:
+            at = np.searchsorted(unknowns, _unknowns(self._parts[part.areas[len(left) - 1]].border))
+            dense[at[:, None], at] += left.pop()
+        for start in range(0, own, _PANEL):
+            stop = min(start + _PANEL, own)
+            inverse = np.linalg.inv(np.linalg.cholesky(dense[start:stop, start:stop]))
+            below = dense[stop:, start:stop] @ inverse.T
+            dense[stop:, stop:] -= below @ below.T
+            here = slice(int(unknowns[start]), int(unknowns[start]) + stop - start)
+            panel = _Panel(inverse.astype(np.float32), below.astype(np.float32), here, unknowns[stop:])
+            self._panels[number].append(panel)
+        return dense[own:, own:].copy()
 
-            def answer(areas: Sequence[_Area], residual: Array) -> Array:
-                total = np.zeros_like(residual)
-                for area in areas:
-                    total[area.unknowns] += area.factor.solve(residual[area.unknowns])
-                return total
-
-            def precondition(residual: Array) -> Array:
-                parts = [
-                    pool.submit(answer, self._areas[first::_THREADS], np.ravel(residual)) for first in range(_THREADS)
-                ]
-                total = self._bodies @ self._together.solve(self._bodies.T @ np.ravel(residual))
-                for part in parts:
-                    total += part.result()
-                return np.asarray(total)
-
-            operator = scipy.sparse.linalg.LinearOperator(matrix.shape, precondition, dtype=np.float64)
-            found, _ = scipy.sparse.linalg.cg(
-                matrix.tocsr(), right, rtol=_ACCURACY, atol=0.0, maxiter=_MOST, M=operator
-            )
-        return np.asarray(found)
-
-
-class _Area:
-    """The chunks of an area and those that share an equation with them: indices of their unknowns (m,), and the factor
-    of their equations."""
-
-    def __init__(self, matrix: scipy.sparse.csr_matrix, near: scipy.sparse.csr_matrix, area: Numbers) -> None:
-        chunks = np.unique(near[area].indices)
-        self.unknowns = (chunks[:, None].astype(np.int64) * 7 + np.arange(7)).ravel()
-        self.factor = factorised(matrix[self.unknowns][:, self.unknowns].tocsc())
-
-
-def _parts(chunks: Numbers, place: Array, most: int) -> list[Numbers]:
-    """Chunks in parts of at most `most` neighbours: halved along their longest axis until parts are small enough."""
-    if len(chunks) <= most:
-        return [chunks]
-    mine = place[chunks]
-    axis = int(np.argmax(mine.max(0) - mine.min(0)))
-    order = chunks[np.argsort(mine[:, axis], kind="stable")]
-    half = len(order) // 2
-    return _parts(order[:half], place, most) + _parts(order[half:], place, most)
+    def solve(self, right: Array) -> Array:
+        """The solution (7 n,) of matrix @ solution = right, in single precision."""
+        value = np.asarray(right, np.float32)[self._order]
+        panels = [one for part in self._panels for one in part]
+        for one in panels:
+            value[one.at] = one.own @ value[one.at]
+            value[one.rows] -= one.below @ value[one.at]
+        for one in reversed(panels):
+            value[one.at] = one.own.T @ (value[one.at] - one.below.T @ value[one.rows])
+        answer = np.empty(len(value))
+        answer[self._order] = value
+        return answer
 
 
-def _rigid(body: Numbers, place: Array) -> scipy.sparse.csr_matrix:
-    """Matrix (7 n, 7 bodies) from steps of bodies (rotation and log scale about the body's mean place, translation) to
-    steps of their chunks. body (n,): the body of each chunk."""
-    count, bodies = len(body), int(body.max()) + 1
-    number = np.bincount(body)
-    middle = np.stack([np.bincount(body, place[:, axis]) / number for axis in range(3)], 1)
-    arm = place - middle[body]
-    blocks = np.tile(np.eye(7), (count, 1, 1))
-    blocks[:, 3:6, :3] = -cross_matrix(arm)
-    blocks[:, 3:6, 6] = arm
-    return scipy.sparse.bsr_matrix((blocks, body, np.arange(count + 1)), shape=(7 * count, 7 * bodies)).tocsr()
+class LargeSystem:
+    """Solves equations of the same n chunks many times, e.g. for the steps of Gauss-Newton, or after some links
+    changed. A new factor is computed only where the earlier one would need more than 25 iterations."""
+
+    def __init__(self) -> None:
+        self._factor: Factor | None = None
+
+    def solve(
+        self,
+        product: Callable[[Array], Array],
+        matrix: Callable[[], scipy.sparse.csc_matrix],
+        right: Array,
+        place: Array,
+    ) -> Array:
+        """The solution (7 n,) of matrix @ solution = right (7 n,). product: of the matrix and a vector; matrix: made
+        only where a new factor is needed; place (n, 3): of the chunks."""
+        if self._factor is not None:
+            found, good = _iterated(product, self._factor, right, _SOON)
+            if good:
+                return found
+        self._factor = None  # its memory is free while the new one is made
+        self._factor = _factor_of(matrix(), place)
+        return _iterated(product, self._factor, right, _MOST)[0]
+
+
+def _factor_of(matrix: scipy.sparse.csc_matrix, place: Array) -> Factor:
+    for share in _DAMPED:
+        try:
+            return Factor(matrix + scipy.sparse.diags_array(share * matrix.diagonal(), format="csc"), place)
+        except np.linalg.LinAlgError:
+            continue  # rounding made it indefinite; iterations correct what is added
+    raise np.linalg.LinAlgError("the equations of the city are not positive definite")
+
+
+def _iterated(product: Callable[[Array], Array], factor: Factor, right: Array, most: int) -> tuple[Array, bool]:
+    """Conjugate gradients: the solution, and whether it is accurate. They end early where `most` will not be enough."""
+    found, residual = np.zeros_like(right), right.copy()
+    towards = direction = factor.solve(residual)
+    size = begin = float(residual @ towards)
+    for done in range(most):
+        if size <= _ACCURACY**2 * begin:
+            return found, True
+        if done >= _TRIED and size > begin * _ACCURACY ** (2 * done / most):
+            break
+        image = product(direction)
+        length = size / float(direction @ image)
+        found += length * direction
+        residual -= length * image
+        towards = factor.solve(residual)
+        size, before = float(residual @ towards), size
+        direction = towards + size / before * direction
+    return found, size <= _ACCURACY**2 * begin
+
+
+def _entries(rows: scipy.sparse.csr_matrix, part: Part) -> Array:
+    """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its border."""
+    every = np.concatenate([part.own, part.border])
+    own = len(part.own) * _WIDTH
+    dense = np.zeros((len(every) * _WIDTH,) * 2)
+    if own:
+        start = int(part.own[0]) * _WIDTH
+        mine = rows[start : start + own]
+        chunk, within = np.divmod(mine.indices, _WIDTH)
+        at = np.minimum(np.searchsorted(every, chunk), len(every) - 1)
+        known = every[at] == chunk  # the others were eliminated before
+        row = np.repeat(np.arange(own), np.diff(mine.indptr))[known]
+        dense[at[known] * _WIDTH + within[known], row] = mine.data[known]
+    return dense
+
+
+def _unknowns(chunks: Numbers) -> Numbers:
+    return (chunks[:, None] * _WIDTH + np.arange(_WIDTH)).ravel()
+
+
+def _pattern(matrix: scipy.sparse.csc_matrix) -> scipy.sparse.csr_matrix:
+    """Which chunks (n, n) have entries in common."""
+    count = matrix.shape[0] // _WIDTH
+    entries = (np.ones(matrix.nnz, np.float32), matrix.indices // _WIDTH, matrix.indptr)
+    near = scipy.sparse.csr_matrix(entries, shape=(matrix.shape[0], count))[::_WIDTH]
+    near.sum_duplicates()
+    return near

@@ -20,6 +20,9 @@ from pipeline.fuse.drive_nodes import Array, Frames, Numbers, State, frames_of
 _UNKNOWN_M = 3.0  # metres: deviation of fixes whose receiver reports none
 _LEAST_M = 0.01  # metres: least deviation that is believed
 _THIN_S = 0.5  # seconds: at most one fix in each interval is used
+# Information in 1/m^2 of heights without altitudes: their residual is zero, so that a step does not move a city whose
+# height nothing determines.
+_UNDETERMINED = 1e-6
 _COMMON_S = 120.0  # seconds: fixes within this time have most of their error in common, and count as one
 _ROLL = np.radians(2.0)  # deviation of a camera's mount from level, about its optical axis
 _USED = 0.25  # a fix with a smaller weight is an outlier
@@ -160,7 +163,7 @@ def position_rows(state: State, positions: Positions) -> Rows:
     information = np.zeros((len(residual), 7, 7))
     for axis in range(3):
         information[:, 3 + axis, 3 + axis] = weight / positions.claimed[:, axis] ** 2
-    information[positions.flat, 5, 5] = 0.0
+    information[positions.flat, 5, 5] = _UNDETERMINED
     return Rows(residual, frame_jacobian(state, positions.frames), positions.frames.node, information)
 
 

@@ -14,6 +14,7 @@ from pipeline.backend.sim3 import Sim3, nearest_rotation
 from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
+from pipeline.fuse.city_problem import BRIEFLY
 from pipeline.fuse.compatible_links import BOUND
 from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
@@ -25,6 +26,7 @@ from pipeline.fuse.standing import Added, Standing
 # with which the accepted links agree is used, so that links deform drives as little as possible.
 _LOOSENESS = (0.0, 0.06, 0.2, 1.0)
 _ROUNDS, _ROUNDS_OF_MANY = 6, 12  # most changes of the set of accepted links at the end: small city, large city
+_AGAIN = 3  # most rounds in which rejected links are tested against the last solution of a large city
 _FEW_CHANGED = 0.3  # share of a component's drives that are solved alone after their links changed
 _FALLEN = 0.5  # share of a link's own chi2 below which it is tested again, however large its chi2 was
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
@@ -314,7 +316,7 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[
                 break
             whole = not 0 < len(changed) < _FEW_CHANGED * len(grouping.members(group)) or not large
             if near is None and whole:
-                grouping.settle(group)
+                grouping.settle(group, most=BRIEFLY)
             elif near is None:
                 grouping.settle_near(changed)
             else:
@@ -335,27 +337,28 @@ def _judged_again(
     more than linear covariances can tell; in the last solution it is not.
     """
     answer = list(verdicts)
-    if grouping.is_few:
-        return verdicts
-    rejected: dict[tuple[int, int], list[int]] = {}
-    own = grouping.own_chi2(np.arange(len(ends)))
-    for n, (first, second) in enumerate(ends.tolist()):
-        group = int(grouping.group[first])
-        asked = group == grouping.group[second] and group not in added.near and n not in grouping.accepted
-        if asked and own[n] < _HOPELESS * BOUND:
-            rejected.setdefault((min(first, second), max(first, second)), []).append(n)
-    changed: dict[int, set[int]] = {}
-    for pair, links in rejected.items():
-        group = int(grouping.group[pair[0]])
-        chi2, fits = grouping.weighed(group, links)
-        new = [n for n, fit in zip(links, fits, strict=True) if fit]
-        grouping.accept(new)
-        if new:
-            changed.setdefault(group, set()).update(pair)
-        for n, value in zip(links, chi2.tolist(), strict=True):
-            answer[n] = _verdict(grouping, ends, n, value)
-    for group, drives in changed.items():
-        grouping.settle_near(drives, used[group])
+    for _ in range(0 if grouping.is_few else _AGAIN):
+        rejected: dict[tuple[int, int], list[int]] = {}
+        own = grouping.own_chi2(np.arange(len(ends)))
+        for n, (first, second) in enumerate(ends.tolist()):
+            group = int(grouping.group[first])
+            asked = group == grouping.group[second] and group not in added.near and n not in grouping.accepted
+            if asked and own[n] < _HOPELESS * BOUND:
+                rejected.setdefault((min(first, second), max(first, second)), []).append(n)
+        changed: dict[int, set[int]] = {}
+        for pair, links in rejected.items():
+            group = int(grouping.group[pair[0]])
+            chi2, fits = grouping.weighed(group, links)
+            new = [n for n, fit in zip(links, fits, strict=True) if fit]
+            grouping.accept(new)
+            if new:
+                changed.setdefault(group, set()).update(pair)
+            for n, value in zip(links, chi2.tolist(), strict=True):
+                answer[n] = _verdict(grouping, ends, n, value)
+        for group, drives in changed.items():
+            grouping.settle_near(drives, used[group])
+        if not changed:
+            break
     return tuple(answer)
 
 
