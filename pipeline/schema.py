@@ -95,7 +95,10 @@ POINTS = _schema(
         _field("class", pa.uint8(), "0 unknown | 1 sky: beyond publish.far or without parallax | 2 the car itself"),
     ],
 )
-ADDED = {"points": {"class": UNKNOWN}}
+ADDED: dict[str, dict[str, int | None]] = {
+    "points": {"class": UNKNOWN},
+    "chunks": {"step_covariance": None, "step_with_next": None},
+}
 """Columns that older results of this schema version lack, and the values that readers use instead."""
 
 CHUNKS = _schema(
@@ -137,6 +140,19 @@ CHUNKS = _schema(
             "verdict", pa.string(), "pass | warn | fail: the worst finding about it; null where not judged", null=True
         ),
         _field("points", pa.int64(), "published points of the chunk"),
+        _field(
+            "step_covariance",
+            pa.list_(pa.field("element", pa.float64())),
+            "covariance (7 x 7) of the step from the chunk before, without loops and positions: rotation (rad, this "
+            "chunk's axes), translation (axes and units of the chunk before), log scale; null where unknown",
+            null=True,
+        ),
+        _field(
+            "step_with_next",
+            pa.list_(pa.field("element", pa.float64())),
+            "cross-covariance (7 x 7) of this step (rows) and the next one (columns); null where unknown",
+            null=True,
+        ),
     ],
 )
 

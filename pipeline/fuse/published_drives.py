@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.backend.join import Edge, JoinResult, Loop
+from pipeline.backend.joint_errors import JointErrors
 from pipeline.backend.sim3 import Sim3
 from pipeline.common.fixes import Fixes
 from pipeline.common.numbers import number_or
@@ -19,9 +20,9 @@ from pipeline.publish.poses import rotation_from_quaternion
 
 Array = NDArray[np.float64]
 
-# A result has no covariances of overlaps, only the noise of each one relative to the drive's others. Deviations of a
-# usual overlap, measured on the chunks of KITTI 00: rotation (radians), translation (share of the distance between the
-# two chunks), log scale.
+# An older result has no covariances of the steps between chunks, only the noise of each overlap relative to the drive's
+# others. Deviations of a usual overlap, measured on the chunks of KITTI 00: rotation (radians), translation (share of
+# the distance between the two chunks), log scale.
 _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
 
 
@@ -87,6 +88,7 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
         _edges_of(chunks, state),
         _loops_of(opened.loops, spans),
         1.0,
+        joint_errors=_joint_errors_of(chunks),
     )
     stamps = cameras.timestamps_ns
     time_s = None if stamps is None else (stamps - opened.poses["timestamp_ns"][0].as_py()) / 1e9
@@ -101,6 +103,19 @@ def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:
     rotation = rotation_from_quaternion(quaternion)
     scale = table["scale"].to_numpy()
     return tuple(Sim3(float(s), r, t) for s, r, t in zip(scale, rotation, position, strict=True))
+
+
+def _joint_errors_of(table: pa.Table) -> JointErrors | None:
+    """Covariances of the steps between chunks, NaN where unknown; None if the result is older than these columns."""
+    if "step_covariance" not in table.column_names or "step_with_next" not in table.column_names:
+        return None
+    unknown = [np.nan] * 49
+
+    def matrices(name: str) -> Array:
+        rows = [unknown if one is None else one for one in table[name].to_pylist()[1:]]
+        return np.array(rows, np.float64).reshape(-1, 7, 7)
+
+    return JointErrors(matrices("step_covariance"), matrices("step_with_next"))
 
 
 def _edges_of(table: pa.Table, state: tuple[Sim3, ...]) -> tuple[Edge, ...]:

@@ -123,7 +123,16 @@ def _tables(
 ) -> dict[str, pa.Table]:
     """File name -> table: the tables of every result, and those for which the run has values."""
     name, place = facts.drive_id, getattr(joined, "georeference", None)
-    chunks = chunks_table(name, seen_chunks, joined.world_from_chunk, joined.edges, points_of_chunk, run.quality)
+    chunks = chunks_table(
+        name,
+        seen_chunks,
+        joined.world_from_chunk,
+        joined.edges,
+        points_of_chunk,
+        run.quality,
+        getattr(joined, "joint_errors", None),
+        getattr(joined, "variance_inflation", 1.0),
+    )
     tables: dict[str, pa.Table] = {
         _POSES: poses_table(facts, trajectory, seen, place),
         _CHUNKS: chunks,

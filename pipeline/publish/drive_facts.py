@@ -73,9 +73,20 @@ class GeoreferenceLike(Protocol):
     def position_deviation_m(self) -> NDArray[np.floating]: ...
 
 
+class JointErrorsLike(Protocol):
+    """Covariances (m, 7, 7) of the steps between m + 1 chunks, and cross-covariances (m, 7, 7) of each step and the
+    next one; NaN where they are not known."""
+
+    @property
+    def covariance(self) -> NDArray[np.floating]: ...
+    @property
+    def with_next(self) -> NDArray[np.floating]: ...
+
+
 class JoinLike(Protocol):
     """The joined trajectory of n <= N frames (frames left out of all chunks may be absent). If it has an attribute
-    `georeference` (GeoreferenceLike) that is not None, it is in metres east, north and up.
+    `georeference` (GeoreferenceLike) that is not None, it is in metres east, north and up. It may have `joint_errors`
+    (JointErrorsLike or None), whose covariances are to be multiplied by its `variance_inflation`.
 
     frame_index (n,) int; world_from_camera (n, 4, 4); owner (n,) chunk number; depth_scale (n,): world units
     per unit of the owner's depth in that frame; one world_from_chunk for each chunk.

@@ -284,8 +284,22 @@ def _chunks(table: pa.Table, counts: Counts) -> Iterator[str]:
         "with a share of inliers that is none": np.isfinite(inliers) & ((inliers < 0) | (inliers > 1)),
         "with a number of points below zero": floats(table, "points") < 0,
     }
+    for name in schema.ADDED["chunks"]:
+        if name in table.column_names:
+            wrong[f"whose {name} is no finite matrix of 7 x 7"] = _no_matrix(table[name])
     for what, rows in wrong.items():
         yield from rows_said("chunks", what, rows)
+
+
+def _no_matrix(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Which rows of a column of lists have neither null nor 49 finite numbers."""
+    lists = column.combine_chunks()
+    length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    parent = pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    number = np.asarray(pc.list_flatten(lists).fill_null(np.nan).to_numpy(zero_copy_only=False), np.float64)
+    wrong = np.asarray((length != 49) & lists.is_valid().to_numpy(zero_copy_only=False))
+    wrong[parent[~np.isfinite(number)]] = True
+    return wrong
 
 
 def _loops(table: pa.Table, counts: Counts) -> Iterator[str]:

@@ -15,7 +15,14 @@ from PIL import Image
 from pipeline import schema, storage
 from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.secrets import without_credentials
-from pipeline.publish.drive_facts import DriveFacts, EdgeLike, GeoreferenceLike, LoopLike, SimilarityLike
+from pipeline.publish.drive_facts import (
+    DriveFacts,
+    EdgeLike,
+    GeoreferenceLike,
+    JointErrorsLike,
+    LoopLike,
+    SimilarityLike,
+)
 from pipeline.publish.files import WrittenFile, publish_file
 from pipeline.publish.poses import fill_poses, quaternion_from_rotation
 from pipeline.publish.trajectory import SeenChunk, SeenFrames, Trajectory
@@ -132,9 +139,15 @@ def chunks_table(
     edges: Sequence[EdgeLike],
     points_of_chunk: NDArray[np.int64],
     quality: Mapping[str, object],
+    steps: JointErrorsLike | None = None,
+    inflation: float = 1.0,
 ) -> pa.Table:
-    """schema.CHUNKS: one row for each chunk. The figures of the overlap are those of the edge to the chunk before. The
-    figures of the verdict come from quality["chunks"], where the run was judged."""
+    """schema.CHUNKS: one row for each chunk.
+
+    The figures of the overlap are those of the edge to the chunk before. The figures of the verdict come from
+    quality["chunks"], where the run was judged. steps: covariances of the steps between chunks, which are multiplied by
+    `inflation`; they are not published where an overlap determines nothing.
+    """
     count = len(chunks)
     by_chunk = quality.get("chunks")
     judged = {one["chunk"]: one for one in by_chunk} if isinstance(by_chunk, Sequence) else {}
@@ -164,8 +177,23 @@ def chunks_table(
             )
         },
         "points": points_of_chunk,
+        "step_covariance": _matrices(None if steps is None else steps.covariance * inflation, overlaps),
+        "step_with_next": _matrices(None if steps is None else steps.with_next * inflation, overlaps),
     }
     return _table(schema.CHUNKS, columns)
+
+
+def _matrices(values: NDArray[np.floating] | None, overlaps: Sequence[EdgeLike | None]) -> pa.Array:
+    """A column of matrices (n - 1, 7, 7), row by row, for the overlaps of n chunks with the chunk before: null where a
+    value is not finite, and where an overlap is missing or determined nothing."""
+    rows: list[list[float] | None] = [None] * len(overlaps)
+    for number, edge in enumerate(overlaps):
+        if values is None or edge is None or len(values) != len(overlaps) - 1 or getattr(edge, "bridged", False):
+            continue
+        one = values[number - 1]
+        if np.isfinite(one).all() and np.isfinite(getattr(edge, "covariance", 0.0)).all():
+            rows[number] = one.ravel().tolist()
+    return pa.array(rows, pa.list_(pa.float64()))
 
 
 def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
