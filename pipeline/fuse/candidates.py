@@ -30,8 +30,8 @@ class Candidate:
     """Frame `first_frame` of drive `first` and frame `second_frame` of drive `second` may show the same place.
 
     Drives are counted from 0; frames are indices of the drives' arrays. score: candidates with a higher one are kept
-    and verified first; by: "positions" or "descriptors"; opposite: the drives went in opposite directions, so that
-    forward cameras saw different sides of everything.
+    and verified first; by: "positions", "descriptors" or "solution"; opposite: the drives went in opposite directions,
+    so that forward cameras saw different sides of everything.
     """
 
     first: int

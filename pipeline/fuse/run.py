@@ -23,6 +23,7 @@ from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.link import Link
 from pipeline.fuse.new_version import EARTH, placed, write_version
+from pipeline.fuse.opposite import opposite_pairs
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.positions import Origin
 from pipeline.fuse.progress import RunningFuse
@@ -127,6 +128,12 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
         reporter.stage("solve")
         city = _solved(drives, verified, known, output)
         standing = placed(drives, city, config, known, output)
+        metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
+        verified += opposite_pairs(standing.placements, metres, verified)
+        against = sum(one.candidate.opposite for one in verified)
+        if against:
+            notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
+            reporter.say(notes[-1])
     with reporter.timed("tiles"):
         manifest, written = write_version(
             output, config, drives, verified, city, standing, known, before, notes, guard, reporter

@@ -1,0 +1,76 @@
+"""Pairs of drives that went along the same street in opposite directions, found in the solved city.
+
+Forward cameras in opposite directions see different sides of everything, so neither place descriptors nor features show
+that two such drives were in one street. Where other drives hold both in one frame, their solved paths show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from pipeline.fuse.candidates import Array, Candidate, Numbers
+from pipeline.fuse.evidence import Verified
+from pipeline.fuse.placement import Placement
+
+_STREET_M = 10.0  # most metres between the paths of two directions of a street
+_SAMPLE_M = 5.0  # metres between compared places of a path
+_SHARED_M = 50.0  # least length that two drives have in common
+_AGAINST = -0.7  # largest cosine between viewing directions
+
+
+def opposite_pairs(
+    placements: Sequence[Placement], metres: Mapping[str, float], known: Sequence[Verified]
+) -> list[Verified]:
+    """A verdict without a link for each pair of drives whose paths share at least 50 m in opposite directions.
+
+    placements: of the drives; metres: city units in a metre, by name of the frame; known: verdicts so far, whose pairs
+    in opposite directions are not repeated. Drives in different frames are not compared: nothing shows where one is
+    relative to the other.
+    """
+    told = {(one.candidate.first, one.candidate.second) for one in known if one.candidate.opposite}
+    found: list[Verified] = []
+    for name in sorted({one.frame for one in placements}):
+        drives = [n for n, one in enumerate(placements) if one.frame == name]
+        for candidate in _of_frame(placements, drives, metres[name]) if len(drives) > 1 else []:
+            if (candidate.first, candidate.second) not in told:
+                why = f"not compared: the drives went in opposite directions along {candidate.score:.0f} m of street"
+                found.append(Verified(candidate, None, 0, why, False))
+    return found
+
+
+def _of_frame(placements: Sequence[Placement], drives: Sequence[int], metre: float) -> list[Candidate]:
+    some = [_sampled(placements[n].city_from_camera[:, :3, 3] / metre) for n in drives]
+    drive = np.repeat(drives, [len(one) for one in some])
+    frame = np.concatenate(some)
+    poses = np.concatenate([placements[n].city_from_camera[at] for n, at in zip(drives, some, strict=True)])
+    place, ahead = poses[:, :3, 3] / metre, poses[:, :3, 2]
+    tree = cKDTree(place)
+    made: list[Candidate] = []
+    for n in drives:
+        mine = np.flatnonzero(drive == n)
+        near = cKDTree(place[mine]).sparse_distance_matrix(tree, _STREET_M, output_type="ndarray")
+        i, j = mine[near["i"]], near["j"]
+        along = np.abs(
+            np.einsum("nk,nk->n", place[j] - place[i], ahead[i])
+        )  # beyond its end a path has nothing beside it
+        against = (drive[j] > n) & (along <= _SAMPLE_M / 2)
+        against &= np.einsum("nk,nk->n", ahead[i], ahead[j]) < _AGAINST
+        i, j, far = i[against], j[against], near["v"][against]
+        for other in np.unique(drive[j]).tolist():
+            of = np.flatnonzero(drive[j] == other)
+            places = np.unique(i[of])
+            if len(places) * _SAMPLE_M >= _SHARED_M:
+                at = of[i[of] == places[len(places) // 2]]
+                best = at[np.argmin(far[at])]
+                length = len(places) * _SAMPLE_M
+                made.append(Candidate(n, int(frame[i[best]]), other, int(frame[j[best]]), length, "solution", True))
+    return made
+
+
+def _sampled(place: Array) -> Numbers:
+    """Indices of the first of some positions (n, 3) in each 5 m of their path."""
+    way = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(place, axis=0), axis=1)))
+    return np.flatnonzero(np.diff(np.floor(way / _SAMPLE_M), prepend=-1) > 0)
