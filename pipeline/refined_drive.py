@@ -42,6 +42,7 @@ Array = NDArray[np.float64]
 
 _FOCAL_WINDOWS = 3  # windows from which the focal length is estimated
 _NETWORK_FOCAL = 0.1  # deviation of the log of the network's focal length, which decides where tracks determine little
+_MOST_CAMERAS = 4  # a window has 60 frames for each, of more cameras fewer, so that its memory has a limit
 _HELD = 2  # merged windows in memory: neighbours are joined pairwise
 
 _T = TypeVar("_T")
@@ -99,7 +100,9 @@ class StagedFrames:
             chunks = self.chunks()
             index = [self.places(chunks[number].frame_index) for number in range(len(chunks))]
             outlines = tuple((int(one[0]), int(one[-1])) for one in index)
-        return plan_windows([range(first, last + 1) for first, last in outlines], FRAMES * self.cameras)
+        return plan_windows(
+            [range(first, last + 1) for first, last in outlines], FRAMES * min(self.cameras, _MOST_CAMERAS)
+        )
 
 
 @dataclass(frozen=True)

@@ -31,23 +31,21 @@ def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array
     """The start of the reference camera's poses (I, 4, 4).
 
     windows, tracks: of each camera; camera (4,): fx fy cx cy in source pixels; cam_from_rig (C, 4, 4): rotations, and
-    positions as far as they are known. Each step comes from the first camera with enough tracks to judge it.
+    positions as far as they are known. Each step comes from the first camera with enough tracks to judge it, or
+    where none has, from the reference camera.
     """
-    starts = [
-        judged_start(window.cam_from_window, window.frame_index, rows, camera)
-        for window, rows in zip(windows, tracks, strict=True)
-    ]
-    tracked = np.stack([start.tracked for start in starts])
-    best = np.where(tracked.any(0), tracked.argmax(0), 0)
-    steps = np.stack(
-        [
-            inverse(pose[None]) @ start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1]) @ pose
-            for start, pose in zip(starts, cam_from_rig, strict=True)
-        ]
-    )
-    replaced = np.stack([start.replaced for start in starts])
-    which = np.arange(len(best))
-    return Start(chained(steps[best, which]), replaced[best, which], np.asarray(tracked.any(0)))
+    count = len(windows[0].frame_index) - 1
+    steps, replaced = np.tile(np.eye(4), (count, 1, 1)), np.zeros(count, np.bool_)
+    tracked = np.zeros(count, np.bool_)
+    for number, (window, rows, pose) in enumerate(zip(windows, tracks, cam_from_rig, strict=True)):
+        if tracked.all():
+            break
+        start = judged_start(window.cam_from_window, window.frame_index, rows, camera)
+        own = inverse(pose[None]) @ start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1]) @ pose
+        mine = start.tracked & ~tracked if number else np.ones(count, np.bool_)
+        steps[mine], replaced[mine] = own[mine], start.replaced[mine]
+        tracked |= start.tracked
+    return Start(chained(steps), replaced, tracked)
 
 
 def chained(steps: Array) -> Array:
