@@ -16,6 +16,7 @@ from pipeline.refine.problem import inverse
 from pipeline.refine.rotation import log
 from pipeline.refine.start import Start, judged_start
 from pipeline.refine.tracks import Tracks
+from pipeline.refine.two_view import sampson
 from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
@@ -24,6 +25,8 @@ _GAPS = (1, 4)  # instants between the two poses of a motion
 _TURN_NOISE = 1e-3  # radians: error of a motion's rotation
 # Error of a direction of travel, radians: a camera half a metre from the reference moves in another direction in turns.
 _AHEAD_NOISE = 0.03
+_CONTRADICTED = 2.0  # pixels: median Sampson distance of a step that the tracks contradict
+_TURNED = 1.5  # pixels: median distance below which a rotation alone explains the tracks
 _ROUNDS = 5  # of robust weighting
 
 
@@ -40,12 +43,55 @@ def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array
     for number, (window, rows, pose) in enumerate(zip(windows, tracks, cam_from_rig, strict=True)):
         if tracked.all():
             break
-        start = judged_start(window.cam_from_window, window.frame_index, rows, camera)
+        start = _mended(judged_start(window.cam_from_window, window.frame_index, rows, camera), window, rows, camera)
         own = inverse(pose[None]) @ start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1]) @ pose
         mine = start.tracked & ~tracked if number else np.ones(count, np.bool_)
         steps[mine], replaced[mine] = own[mine], start.replaced[mine]
         tracked |= start.tracked
     return Start(chained(steps), replaced, tracked)
+
+
+def _mended(start: Start, window: Window, tracks: Tracks, camera: Array) -> Start:
+    """The start without steps that the tracks contradict and two-view geometry could not replace: where the car hardly
+    moves there is none, and a network that does not know rigs may be wrong by many degrees.
+
+    Such a step gets the rotation that fits the tracks' rays best, without a translation where that explains them, else
+    with the translation of the step before.
+    """
+    steps = start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1])
+    replaced = start.replaced.copy()
+    for number in np.flatnonzero(start.tracked & ~start.replaced):
+        first, second, _ = tracks.between(int(window.frame_index[number]), int(window.frame_index[number + 1]))
+        own = float(np.median(sampson(first, second, steps[number], camera, camera)))
+        if own < _CONTRADICTED:
+            continue
+        turned = np.eye(4)
+        turned[:3, :3] = _turn_of(first, second, camera)
+        off = float(np.median(sampson(first, second, turned, camera, camera)))
+        if off > _TURNED and number:
+            turned[:3, 3] = steps[number - 1][:3, 3]
+            off = float(np.median(sampson(first, second, turned, camera, camera)))
+        if off < own:
+            steps[number], replaced[number] = turned, True
+    return Start(chained(steps), replaced, start.tracked)
+
+
+def _turn_of(first: Array, second: Array, camera: Array) -> Array:
+    """Rotation (3, 3) that fits points (n, 2) of two pictures best without a translation; robust."""
+    a, b = (np.concatenate([(xy - camera[2:]) / camera[:2], np.ones((len(xy), 1))], 1) for xy in (first, second))
+    a, b = (rays / np.linalg.norm(rays, axis=1)[:, None] for rays in (a, b))
+    weight = np.ones(len(a))
+    for _ in range(_ROUNDS):
+        turn = _wahba(weight, a, b)
+        away = np.linalg.norm(b - a @ turn.T, axis=1)
+        weight = 1 / (1 + (away / max(float(np.median(away)), 1e-9)) ** 2)
+    return turn
+
+
+def _wahba(weight: Array, a: Array, b: Array) -> Array:
+    """The rotation (3, 3) that brings vectors a (n, 3) nearest to b (n, 3), with weights (n,)."""
+    u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, b, a))
+    return np.asarray(u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt)
 
 
 def chained(steps: Array) -> Array:
@@ -76,8 +122,7 @@ def turn_between(reference: Sequence[Array], other: Sequence[Array]) -> Array:
     a, b, deviation = np.concatenate(mine), np.concatenate(theirs), np.concatenate(sigma)
     weight = deviation**-2
     for _ in range(_ROUNDS):
-        u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, b, a))
-        turn = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+        turn = _wahba(weight, a, b)
         away = np.linalg.norm(b - a @ turn.T, axis=1) / deviation
         weight = deviation**-2 / (1 + (away / 2) ** 2)
     return np.asarray(turn)

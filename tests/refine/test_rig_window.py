@@ -95,6 +95,27 @@ def test_a_camera_that_sees_nothing_for_a_stretch_does_not_end_it(scene: RigScen
     assert off < 0.1 and turned < 0.002
 
 
+def test_a_step_in_which_the_car_hardly_moves_is_found_without_two_view_geometry() -> None:
+    """The car stops after ten instants and goes on; the network's rotation of that step is off by 15 degrees."""
+    scene = rig_drive()
+    stopped = np.repeat(np.arange(20), np.where(np.arange(20) == 9, 2, 1))
+    world = scene.world_from_rig[stopped]
+    rows = scene.tracks
+    instant = rows.frame // CAMERAS
+    late, again = rows.frame + CAMERAS * (instant > 9), instant == 9
+    jitter = np.random.default_rng(0).normal(0, 0.5, (int(again.sum()), 2))
+    tracks = Tracks.sorted(
+        np.concatenate([rows.track, rows.track[again]]),
+        np.concatenate([late, rows.frame[again] + CAMERAS]),
+        np.concatenate([rows.xy, rows.xy[again] + jitter]),
+    )
+    stands = replace(scene, world_from_rig=world, tracks=tracks)
+    window = stands.window(turn=0.2)
+    result = refine_rig_window(window, tracks, CAMERA, scene.grid, 1.0, Mount.of(RIG))
+    off, turned = error_of(result.cam_from_window, stands)
+    assert result.accepted[0] and off < 0.05 and turned < 0.002
+
+
 def test_a_result_that_held_back_tracks_contradict_is_not_accepted(scene: RigScene) -> None:
     """The adjusted tracks have an error that the held-back ones do not have."""
     lying = ~held_back(scene.tracks)
