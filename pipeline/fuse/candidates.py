@@ -160,9 +160,11 @@ def by_descriptors(
     i, j, value = i[order], j[order], value[order]
     pair = drive[j] * (int(drive[-1]) + 1) + drive[i]
     made: list[Candidate] = []
-    for mine in np.split(np.arange(len(pair)), np.flatnonzero(np.diff(pair)) + 1) if len(pair) else []:
-        if len(mine) > 1:
-            made += _spread(mine, i, j, value, drive, frame, per_pair)
+    begins = np.flatnonzero(np.diff(pair, prepend=-1))
+    ends = np.append(begins[1:], len(pair))
+    several = ends - begins > 1  # most pairs of drives have a single pair of rows, by chance
+    for begin, end in zip(begins[several].tolist(), ends[several].tolist(), strict=True):
+        made += _spread(np.arange(begin, end), i, j, value, drive, frame, per_pair)
     return within_budget(made, budget)
 
 

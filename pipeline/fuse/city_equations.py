@@ -163,23 +163,29 @@ def retract(state: State, step: Array) -> State:
 def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[scipy.sparse.csc_matrix, Array]:
     """Normal matrix (7 count, 7 count) and gradient (7 count,) of `groups` over `count` chunks; the chunks `held` do
     not move."""
-    size = 7 * count
-    values, across, down = [], [], []
-    for rows in groups:
-        if not len(rows.residual):
-            continue
-        width = rows.node.shape[1] * 7
-        index = _unknowns(rows)
-        values.append((rows.jacobian.transpose(0, 2, 1) @ rows.information @ rows.jacobian).ravel())
-        down.append(np.repeat(index, width, axis=1).ravel())
-        across.append(np.tile(index, (1, width)).ravel())
-    fixed = (np.asarray(held, np.int64)[:, None] * 7 + np.arange(7)).ravel()
-    values.append(np.full(len(fixed), _HELD))
-    down.append(fixed)
-    across.append(fixed)
-    indices = np.concatenate(down), np.concatenate(across)
-    matrix = scipy.sparse.csc_matrix((np.concatenate(values), indices), shape=(size, size))
-    return matrix, gradient_of(count, groups)
+    parts = [_blocks(count, rows) for rows in groups if len(rows.residual)]
+    fixed = np.asarray(held, np.int64)
+    parts.append((fixed * (count + 1), np.tile(_HELD * np.eye(7), (len(fixed), 1, 1))))
+    place, blocks = _summed_blocks(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    starts = np.searchsorted(place, np.arange(count + 1) * count)
+    matrix = scipy.sparse.bsr_matrix((blocks, place % count, starts), shape=(7 * count, 7 * count))
+    return matrix.tocsc(), gradient_of(count, groups)
+
+
+def _blocks(count: int, rows: Rows) -> tuple[Numbers, Array]:
+    """Blocks of the normal matrix of some rows: their places, block row * count + block column, and (n, 7, 7)."""
+    chunks = rows.node.shape[1]
+    square = rows.jacobian.transpose(0, 2, 1) @ rows.information @ rows.jacobian
+    blocks = square.reshape(-1, chunks, 7, chunks, 7).transpose(0, 1, 3, 2, 4).reshape(-1, 7, 7)
+    return _summed_blocks((rows.node[:, :, None] * count + rows.node[:, None, :]).ravel(), blocks)
+
+
+def _summed_blocks(place: Numbers, blocks: Array) -> tuple[Numbers, Array]:
+    """Rising places, each once, and the sums of their blocks."""
+    order = np.argsort(place, kind="stable")
+    place = place[order]
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    return place[starts], np.add.reduceat(blocks[order], starts) if len(place) else blocks
 
 
 def gradient_of(count: int, groups: Sequence[Rows]) -> Array:

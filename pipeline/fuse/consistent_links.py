@@ -163,9 +163,8 @@ class Grouping(CityProblem):
     def _asked(self, group: int, links: Sequence[int]) -> set[int]:
         """Drives of a group with which links are tested: all drives of a small group, else those on the shortest paths
         between the ends of the links."""
-        members = self.members(group)
         if self.is_small(group):
-            return members
+            return self.members(group)
         ends = {int(drive) for link in links for drive in self._ends[link] if self.group[drive] == group}
         start = min(ends)
         came, queue = {start: start}, deque([start])

@@ -47,7 +47,7 @@ class Factor:
         self._parts = order.parts
         self._order = _unknowns(order.order)
         self._panels: list[list[_Panel]] = [[] for _ in order.parts]
-        rows = matrix.tocsr()[self._order][:, self._order]
+        rows = matrix.T[self._order][:, self._order]  # the transpose of a symmetric matrix, by rows
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
             for end in order.ends:
                 self._eliminated(rows, end, pool)
@@ -119,7 +119,8 @@ class LargeSystem:
 def _factor_of(matrix: scipy.sparse.csc_matrix, place: Array) -> Factor:
     for share in _DAMPED:
         try:
-            return Factor(matrix + scipy.sparse.diags_array(share * matrix.diagonal(), format="csc"), place)
+            more = scipy.sparse.diags_array(share * matrix.diagonal(), format="csc") if share else None
+            return Factor(matrix if more is None else matrix + more, place)
         except np.linalg.LinAlgError:
             continue  # rounding made it indefinite; iterations correct what is added
     raise np.linalg.LinAlgError("the equations of the city are not positive definite")
