@@ -33,11 +33,12 @@ _ROUNDS = 5  # of robust weighting
 @dataclass(frozen=True, eq=False)
 class MountEvidence:
     """The mount by one window. turn (C, 3, 3); turn_sigma (C,): deviations in radians, infinite where it is not
-    estimated; coefficient (Q,); information (Q, Q): of the coefficients."""
+    estimated; information (Q, Q): that the tracks have of the coefficients, without the prior; told (Q,): this matrix
+    times the coefficients that the tracks alone give."""
 
     turn: Array
     turn_sigma: Array
-    coefficient: Array
+    told: Array
     information: Array
 
 
@@ -88,9 +89,10 @@ def mount_evidence(window: Window, tracks: Tracks, camera: Array, grid: Grid, mo
     free = int(mount.free_turn.sum())
     variance = np.diag(covariance)[: 3 * free].reshape(-1, 3).max(1, initial=0.0)
     sigma[mount.free_turn] = np.sqrt(variance + _LEAST_TURN**2)
-    own = covariance[3 * free :, 3 * free :] + np.diag((_UNITS * found.coefficient) ** 2)
-    information = np.asarray(np.linalg.inv(own), np.float64) if len(own) else own
-    return MountEvidence(found.turn, sigma, found.coefficient, information)
+    whole = np.linalg.inv(covariance[3 * free :, 3 * free :]) if len(found.coefficient) else np.zeros((0, 0))
+    prior = np.diag(found.deviation**-2)
+    told = whole @ found.coefficient - prior @ found.expected
+    return MountEvidence(found.turn, sigma, np.asarray(told), np.asarray(whole - prior))
 
 
 def common_mount(mount: Mount, found: Sequence[MountEvidence | None]) -> Mount:
@@ -107,11 +109,23 @@ def common_mount(mount: Mount, found: Sequence[MountEvidence | None]) -> Mount:
             away = log(all_turns @ turn[camera].T)
             weight = sigma**-2 / (1 + (np.linalg.norm(away, axis=1) / (3 * sigma)) ** 2)
             turn[camera] = exp((weight @ away / weight.sum())[None])[0] @ turn[camera]
-    total = np.sum([one.information for one in known], axis=0)
-    right = np.sum([one.information @ one.coefficient for one in known], axis=0)
-    covariance = np.linalg.inv(total) if len(total) else total
+    coefficient, deviation = _mean(mount, known)
+    return replace(mount, turn=turn, coefficient=coefficient, expected=coefficient, deviation=deviation).held()
+
+
+def _mean(mount: Mount, known: Sequence[MountEvidence]) -> tuple[Array, Array]:
+    """Weighted mean of the coefficients (Q,) over windows, whose units differ, and its deviations (Q,)."""
+    count = len(mount.coefficient)
+    if not count:
+        return mount.coefficient, mount.deviation
+    little = 1e-9 * np.eye(count) * max(float(np.trace(sum(one.information for one in known))), 1e-30)
+    coefficient = np.linalg.solve(sum(one.information for one in known) + little, sum(one.told for one in known))
+    total, right = little.copy(), np.zeros(count)
+    units = np.diag((_UNITS * coefficient) ** 2)
+    for one in known:
+        own = np.linalg.inv(one.information + little)
+        weight = np.linalg.inv(own + units)
+        total, right = total + weight, right + weight @ (own @ one.told)
+    covariance = np.linalg.inv(total)
     coefficient = covariance @ right
-    deviation = np.sqrt(np.diag(covariance) + (_UNITS * coefficient) ** 2)
-    return replace(
-        mount, turn=turn, coefficient=coefficient, expected=coefficient, deviation=np.asarray(deviation)
-    ).held()
+    return coefficient, np.sqrt(np.diag(covariance) + (_UNITS * coefficient) ** 2)

@@ -53,26 +53,33 @@ def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array
 
 def _mended(start: Start, window: Window, tracks: Tracks, camera: Array) -> Start:
     """The start without steps that the tracks contradict and two-view geometry could not replace: where the car hardly
-    moves there is none, and a network that does not know rigs may be wrong by many degrees.
+    moves there is none, and a network that does not know rigs may be wrong by many degrees and metres.
 
-    Such a step gets the rotation that fits the tracks' rays best, without a translation where that explains them, else
-    with the translation of the step before.
+    Such a step gets the rotation that fits the rays of its tracks, without a translation where that explains them, else
+    with that of the step before. The length of each step follows the motion that a rotation does not explain,
+    within a factor of 3.
     """
     steps = start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1])
-    replaced = start.replaced.copy()
-    for number in np.flatnonzero(start.tracked & ~start.replaced):
+    replaced, apart = start.replaced.copy(), np.full(len(steps), np.nan)
+    for number in np.flatnonzero(start.tracked):
         first, second, _ = tracks.between(int(window.frame_index[number]), int(window.frame_index[number + 1]))
-        own = float(np.median(sampson(first, second, steps[number], camera, camera)))
-        if own < _CONTRADICTED:
-            continue
         turned = np.eye(4)
         turned[:3, :3] = _turn_of(first, second, camera)
-        off = float(np.median(sampson(first, second, turned, camera, camera)))
+        apart[number] = off = float(np.median(sampson(first, second, turned, camera, camera)))
+        own = float(np.median(sampson(first, second, steps[number], camera, camera)))
+        if replaced[number] or own < _CONTRADICTED:
+            continue
         if off > _TURNED and number:
             turned[:3, 3] = steps[number - 1][:3, 3]
             off = float(np.median(sampson(first, second, turned, camera, camera)))
         if off < own:
             steps[number], replaced[number] = turned, True
+    length = np.linalg.norm(steps[:, :3, 3], axis=1)
+    usable = (apart > _TURNED) & (length > 0)
+    if usable.any():
+        asked = float(np.median(length[usable] / apart[usable])) * apart
+        moves = np.isfinite(asked) & (length > 0)
+        steps[moves, :3, 3] *= (np.clip(length, asked / 3, 3 * asked)[moves] / length[moves])[:, None]
     return Start(chained(steps), replaced, start.tracked)
 
 

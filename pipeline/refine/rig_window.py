@@ -221,7 +221,8 @@ def with_motions(rig_from_window: Array, first_instant: int, motions: Mapping[in
 def _begun(mount: Mount, measured: MeasuredSteps) -> Mount:
     """The mount with what is known of it in a window's units."""
     positions = inverse(measured.rig_from_window)[:, :3, 3]
-    usual = max(float(np.median(np.linalg.norm(np.diff(positions, axis=0), axis=1))), 1e-6)
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    usual = max(float(np.quantile(steps, 0.9)), 1e-6)  # not the median: the car may stand for half of the window
     deviation = np.where(np.isfinite(mount.deviation), mount.deviation, _LOOSE * usual)
     coefficient, expected = mount.coefficient.copy(), mount.expected.copy()
     if mount.is_metric and np.isfinite(measured.metre):
