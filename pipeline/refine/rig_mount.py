@@ -17,7 +17,7 @@ from pipeline.refine.adjustment import mount_covariance
 from pipeline.refine.grid import Grid
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.rig_frames import Mount
-from pipeline.refine.rig_start import turn_between
+from pipeline.refine.rig_start import mended_start, turn_between
 from pipeline.refine.rig_window import RigView, adjust_rig
 from pipeline.refine.rotation import exp, log
 from pipeline.refine.tracks import Tracks
@@ -52,7 +52,8 @@ def poses_alone(window: Window, tracks: Tracks, camera: Array, grid: Grid, camer
     found: list[Array | None] = []
     for number in range(cameras):
         try:
-            own = adjust_window(view.of_camera(number), view.tracks_of(number, view.tracks), camera, grid)
+            mine, rows = view.of_camera(number), view.tracks_of(number, view.tracks)
+            own = adjust_window(mine, rows, camera, grid, start=mended_start(mine, rows, camera))
             found.append(None if own is None else own.problem.cam_from_window)
         except (np.linalg.LinAlgError, cv2.error):
             found.append(None)

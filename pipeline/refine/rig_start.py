@@ -43,7 +43,7 @@ def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array
     for number, (window, rows, pose) in enumerate(zip(windows, tracks, cam_from_rig, strict=True)):
         if tracked.all():
             break
-        start = _mended(judged_start(window.cam_from_window, window.frame_index, rows, camera), window, rows, camera)
+        start = mended_start(window, rows, camera)
         own = inverse(pose[None]) @ start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1]) @ pose
         mine = start.tracked & ~tracked if number else np.ones(count, np.bool_)
         steps[mine], replaced[mine] = own[mine], start.replaced[mine]
@@ -51,14 +51,16 @@ def rig_steps(windows: Sequence[Window], tracks: Sequence[Tracks], camera: Array
     return Start(chained(steps), replaced, tracked)
 
 
-def _mended(start: Start, window: Window, tracks: Tracks, camera: Array) -> Start:
-    """The start without steps that the tracks contradict and two-view geometry could not replace: where the car hardly
-    moves there is none, and a network that does not know rigs may be wrong by many degrees and metres.
+def mended_start(window: Window, tracks: Tracks, camera: Array) -> Start:
+    """The start of one camera of a rig: `judged_start`, without steps that the tracks contradict and two-view geometry
+    could not replace. Where the car hardly moves there is none, and a network that does not know rigs may be wrong by
+    many degrees and metres.
 
     Such a step gets the rotation that fits the rays of its tracks, without a translation where that explains them, else
     with that of the step before. The length of each step follows the motion that a rotation does not explain,
     within a factor of 3.
     """
+    start = judged_start(window.cam_from_window, window.frame_index, tracks, camera)
     steps = start.cam_from_window[1:] @ inverse(start.cam_from_window[:-1])
     replaced, apart = start.replaced.copy(), np.full(len(steps), np.nan)
     for number in np.flatnonzero(start.tracked):
