@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.backend import BackendConfig
 from pipeline.backend.chunk import Chunk
-from pipeline.backend.road import measure_road
+from pipeline.backend.road import Road, measure_road
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.rig import Rig
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
@@ -31,6 +31,7 @@ from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
 from pipeline.refine.rig_tracks import RigTracks, link_rig
 from pipeline.refine.rig_window import RigView, refine_rig_window
+from pipeline.refine.road_corners import road_of_corners
 from pipeline.refine.stereo_files import read_motions
 from pipeline.refine.track_files import DriveTracks, link_segments
 from pipeline.refine.tracks import Tracks
@@ -240,6 +241,17 @@ class RefinedChunks(Sequence[ChunkPrediction]):
             window = read_result(self._staged.folder, number).applied(window, self._staged.pictures.grid)
             self._recent[number] = _prediction(window, self._chunks.bad_frames)
         return self._recent[number]
+
+    def road(self, number: int, dense: Road) -> Road:
+        """The road in a window by triangulated corners; `dense` where these do not determine it. dense: the road in the
+        window's depth."""
+        result = read_result(self._staged.folder, number)
+        if not result.accepted[0]:
+            return dense
+        pictures = self._staged.pictures
+        depth = self[number].depth
+        found = road_of_corners(result, depth, pictures.grid, pictures.tracked_scale, dense.log_height, dense.normal)
+        return dense if found is None else Road(*found)
 
     def _part_frames(self, window: range) -> tuple[int, int]:
         outlines = self._staged.outlines

@@ -221,6 +221,7 @@ def join_staged(
         lever=config.positions.lever_m,
         motions=motions,
         adjusted=adjusted,
+        road_of=chunks.road if isinstance(chunks, RefinedChunks) and rig is None else None,
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry, metre_sigma)
     one_camera = chunks.with_one_camera(config.camera.square_pixels)

@@ -134,6 +134,7 @@ def join_chunks(
     lever: ArrayLike | None = None,
     motions: StereoMotions | None = None,
     adjusted: Sequence[bool] = (),
+    road_of: Callable[[int, Road], Road] | None = None,
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
 
@@ -152,6 +153,7 @@ def join_chunks(
             relate the scales of chunks to each other, instead of the road, and make the result metric, instead of a
             speed.
         adjusted: whether each chunk's steps are adjusted to the motions already and stay; by default none.
+        road_of: a better measurement of a chunk's road, of its number and the road in its dense depth.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not
@@ -169,7 +171,7 @@ def join_chunks(
         chunk = read(chunks[number])
         return chunk if motions is None or (adjusted and adjusted[number]) else with_motions(chunk, motions)
 
-    outlines, overlaps, shared, roads = _read_chain(len(chunks), read_own, config, look_for_road)
+    outlines, overlaps, shared, roads = _read_chain(len(chunks), read_own, config, look_for_road, road_of)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     heights = Heights.of(roads, [outline.offset for outline in outlines], span)
     metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
@@ -190,7 +192,11 @@ def join_chunks(
 
 
 def _read_chain(
-    count: int, read: Callable[[int], Chunk], config: BackendConfig, look_for_road: bool
+    count: int,
+    read: Callable[[int], Chunk],
+    config: BackendConfig,
+    look_for_road: bool,
+    road_of: Callable[[int, Road], Road] | None,
 ) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
     """Cameras of all chunks, overlaps of neighbours, how many usable frames each has, and the road in each chunk."""
     if not count:
@@ -199,6 +205,7 @@ def _read_chain(
     overlaps: list[Overlap] = []
     shared: list[int] = []
     roads: list[Road] = []
+    dense: Road | None = None
     previous: Chunk | None = None
     for number in range(count):
         chunk = read(number)
@@ -215,7 +222,8 @@ def _read_chain(
             Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
         )
         if look_for_road:
-            roads.append(measure_road(chunk, roads[-1] if roads else None))
+            dense = measure_road(chunk, dense)
+            roads.append(dense if road_of is None else road_of(number, dense))
         previous = chunk
     return outlines, overlaps, shared, roads
 
