@@ -1,4 +1,4 @@
-"""Refines a staged drive: adjusts its windows to their tracks in Ray tasks, and reads the windows as chunks.
+"""Refines a staged drive: adjusts its windows to their tracks in Ray tasks.
 
 Staged files: the tasks that decode the frames write `tracks-<digest>/segment-*.arrow`; this module writes
 `linked-*.arrow` beside them, and `refined-*.safetensors` beside the network's chunks. Without Ray (jobs.realign) the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.backend import BackendConfig
 from pipeline.backend.chunk import Chunk
-from pipeline.backend.road import Road, measure_road
+from pipeline.backend.road import measure_road
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.rig import Rig
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
@@ -31,7 +30,6 @@ from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
 from pipeline.refine.rig_tracks import RigTracks, link_rig
 from pipeline.refine.rig_window import RigView, refine_rig_window
-from pipeline.refine.road_corners import road_of_corners
 from pipeline.refine.stereo_files import read_motions
 from pipeline.refine.track_files import DriveTracks, link_segments
 from pipeline.refine.tracks import Tracks
@@ -44,7 +42,6 @@ Array = NDArray[np.float64]
 _FOCAL_WINDOWS = 3  # windows from which the focal length is estimated
 _NETWORK_FOCAL = 0.1  # deviation of the log of the network's focal length, which decides where tracks determine little
 _MOST_CAMERAS = 4  # a window has 60 frames for each, of more cameras fewer, so that its memory has a limit
-_HELD = 2  # merged windows in memory: neighbours are joined pairwise
 
 _T = TypeVar("_T")
 
@@ -191,76 +188,6 @@ def _refined(
     return Refined(windows, tuple(accepted for accepted, _ in done), focal, camera, sigma)
 
 
-class RefinedChunks(Sequence[ChunkPrediction]):
-    """The windows of a drive as chunks. Joining and publishing read them instead of the network's chunks."""
-
-    def __init__(self, staged: StagedFrames, refined: Refined) -> None:
-        self._staged = staged
-        self._chunks = staged.chunks()
-        self._windows = refined.windows
-        self._camera = refined.camera
-        self._recent: dict[int, ChunkPrediction] = {}
-
-    @property
-    def bad_frames(self) -> dict[int, str]:
-        """Frame number -> why the frame is bad, for all windows that were read so far."""
-        return self._chunks.bad_frames
-
-    @property
-    def static(self) -> tuple[NDArray[np.bool_], ...]:
-        """Masks of all frames, False for pixels that were left out: none, one, or one for each camera of a rig."""
-        return self._chunks.static
-
-    @property
-    def camera(self) -> Camera | None:
-        """The camera of the network's pictures."""
-        return self._camera
-
-    def with_one_camera(self, square_pixels: bool) -> RefinedChunks:
-        """These chunks: they have one camera with square pixels already."""
-        return self
-
-    @property
-    def shared(self) -> int:
-        """The least number of frames that two neighbouring windows should share; 0 for one window."""
-        parts = [self._part_frames(window) for window in self._windows]
-        common = [last[1] - first[0] + 1 for last, first in pairwise(parts)]
-        return max(min(common, default=0), 0)
-
-    def __len__(self) -> int:
-        return len(self._windows)
-
-    def __getitem__(self, number: int) -> ChunkPrediction:  # type: ignore[override]
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number %= len(self)
-        if number not in self._recent:
-            while len(self._recent) >= _HELD:
-                del self._recent[next(iter(self._recent))]
-            window = _merged(self._chunks, self._windows[number])
-            window = read_result(self._staged.folder, number).applied(window, self._staged.pictures.grid)
-            self._recent[number] = _prediction(window, self._chunks.bad_frames)
-        return self._recent[number]
-
-    def road(self, number: int, dense: Road) -> Road:
-        """The road in a window by triangulated corners; `dense` where these do not determine it. dense: the road in the
-        window's depth."""
-        result = read_result(self._staged.folder, number)
-        if not result.accepted[0]:
-            return dense
-        pictures = self._staged.pictures
-        depth = self[number].depth
-        found = road_of_corners(result, depth, pictures.grid, pictures.tracked_scale, dense.log_height, dense.normal)
-        return dense if found is None else Road(*found)
-
-    def _part_frames(self, window: range) -> tuple[int, int]:
-        outlines = self._staged.outlines
-        if outlines:
-            return outlines[window.start][0], outlines[window.stop - 1][1]
-        first, last = self._chunks[window.start], self._chunks[window.stop - 1]
-        return int(self._staged.places(first.frame_index)[0]), int(self._staged.places(last.frame_index)[-1])
-
-
 def _guess(staged: StagedFrames, merged: Window) -> Array:
     """fx fy cx cy of the tracked pictures: the known ones, else the network's with square pixels. Its horizontal focal
     length is used for both axes, because it is more accurate than the vertical one."""
@@ -337,12 +264,12 @@ def _motions(staged: StagedFrames) -> dict[int, Array]:
 
 
 def _log_heights(window: Window) -> Array:
-    return measure_road(Chunk.read(_prediction(window, {}), max_pixels=BackendConfig.max_pixels)).log_height
+    return measure_road(Chunk.read(as_prediction(window, {}), max_pixels=BackendConfig.max_pixels)).log_height
 
 
 def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:
     """A merged window and its tracks, both with frames numbered by place; tracks on masked pixels are left out."""
-    merged = _merged(staged.chunks(), window)
+    merged = merged_window(staged.chunks(), window)
     places = staged.places(merged.frame_index)
     tracks = staged.drive_tracks().of(int(places[0]), int(places[-1]) + 1)
     known = np.isin(tracks.frame, places)
@@ -351,11 +278,13 @@ def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:
     return replace(merged, frame_index=places), tracks.select(~hidden)
 
 
-def _merged(chunks: CameraChunks, window: range) -> Window:
+def merged_window(chunks: CameraChunks, window: range) -> Window:
+    """The chunks of a window (their numbers), chained."""
     return merge_chunks([chunks[number] for number in window])
 
 
-def _prediction(window: Window, bad_frames: dict[int, str]) -> ChunkPrediction:
+def as_prediction(window: Window, bad_frames: dict[int, str]) -> ChunkPrediction:
+    """A window as one chunk. bad_frames: frame number -> why the frame is bad."""
     index = window.frame_index
     mine = {int(frame): bad_frames[int(frame)] for frame in index if int(frame) in bad_frames}
     return ChunkPrediction(

@@ -30,7 +30,8 @@ from pipeline.ingest.video import FRAME_MARK
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts
 from pipeline.refine.stereo_files import read_motions
-from pipeline.refined_drive import Refined, RefinedChunks, StagedFrames
+from pipeline.refined_chunks import RefinedChunks
+from pipeline.refined_drive import Refined, StagedFrames
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
 from pipeline.tracked_drive import Pictures, tracks_uri

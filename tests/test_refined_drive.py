@@ -20,9 +20,9 @@ from pipeline.refine.problem import inverse
 from pipeline.refine.rotation import exp
 from pipeline.refine.track_files import write_linked
 from pipeline.refine.window import Window, merge_chunks, plan_windows
+from pipeline.refined_chunks import RefinedChunks
 from pipeline.refined_drive import (
     Refined,
-    RefinedChunks,
     StagedFrames,
     kept_refinement,
     link_tracks,

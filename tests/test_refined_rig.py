@@ -19,7 +19,8 @@ from pipeline.refine.problem import inverse
 from pipeline.refine.rig_tracks import camera_folder
 from pipeline.refine.track_files import write_linked
 from pipeline.refine.tracks import Tracks
-from pipeline.refined_drive import RefinedChunks, StagedFrames, kept_refinement, refine_staged
+from pipeline.refined_chunks import RefinedChunks
+from pipeline.refined_drive import StagedFrames, kept_refinement, refine_staged
 from pipeline.tracked_drive import Pictures
 from tests.refine.rig_scene import CAMERAS, RIG, RigScene, error_of, rig_drive
 from tests.refine.scene import CAMERA, NET, SOURCE
