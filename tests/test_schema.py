@@ -56,6 +56,8 @@ EXPECTED = {
         ("scale_jump", F64, NULL),
         ("verdict", S, NULL),
         ("points", I64),
+        ("step_covariance", pa.list_(F64), NULL),
+        ("step_with_next", pa.list_(F64), NULL),
     ],
     "loops": [
         ("drive_id", S),
