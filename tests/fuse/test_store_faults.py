@@ -73,7 +73,7 @@ def test_a_store_that_is_killed_and_restarted_only_delays_the_run(made, tmp_path
         if not killed and method in ("PUT", "POST") and moment in path and "/_city/" in path:
             killed.append(path)
             server.stop()
-            threading.Timer(5, server.start).start()
+            threading.Timer(1, server.start).start()  # it takes seconds to start
 
     try:
         shutil.copytree(made[0], tmp_path / "out")
