@@ -153,7 +153,8 @@ def join_chunks(
             relate the scales of chunks to each other, instead of the road, and make the result metric, instead of a
             speed.
         adjusted: whether each chunk's steps are adjusted to the motions already and stay; by default none.
-        road_of: a better measurement of a chunk's road, of its number and the road in its dense depth.
+        road_of: measures a chunk's road better than dense depth does. It gets the chunk's number and the road in dense
+            depth.
 
     Raises:
         AlignmentError: no chunk, chunks out of order, arrays that do not fit together, frames not in `kept`, poses not

@@ -53,9 +53,8 @@ def _of_frame(placements: Sequence[Placement], drives: Sequence[int], metre: flo
         mine = np.flatnonzero(drive == n)
         near = cKDTree(place[mine]).sparse_distance_matrix(tree, _STREET_M, output_type="ndarray")
         i, j = mine[near["i"]], near["j"]
-        along = np.abs(
-            np.einsum("nk,nk->n", place[j] - place[i], ahead[i])
-        )  # beyond its end a path has nothing beside it
+        # The other path's place must lie beside this one: beyond its end a path has nothing beside it.
+        along = np.abs(np.einsum("nk,nk->n", place[j] - place[i], ahead[i]))
         against = (drive[j] > n) & (along <= _SAMPLE_M / 2)
         against &= np.einsum("nk,nk->n", ahead[i], ahead[j]) < _AGAINST
         i, j, far = i[against], j[against], near["v"][against]
