@@ -69,6 +69,12 @@ class RefinedChunks(Sequence[ChunkPrediction]):
             self._recent[number] = as_prediction(window, self._chunks.bad_frames)
         return self._recent[number]
 
+    def pose_deviation(self, number: int) -> NDArray[np.float64] | None:
+        """Standard deviations (S, 2) of the poses in a window (`WindowResult.pose_deviation`); None where it keeps the
+        network's poses."""
+        result = read_result(self._staged.folder, number)
+        return result.pose_deviation if result.accepted[0] else None
+
     def road(self, number: int, dense: Road) -> Road:
         """The road in a window by triangulated corners; `dense` where these do not determine it. dense: the road in the
         window's depth."""

@@ -195,10 +195,12 @@ def join_staged(
     overlap, camera = config.overlap or 0, frames.camera
     adjusted: tuple[bool, ...] = ()
     metre_sigma: tuple[float, ...] | None = None
+    deviations: list[NDArray[np.float64] | None] = []
     if refined is not None and refined.taken:
         chunks = RefinedChunks(frames, refined)
         overlap, camera = chunks.shared, refined.camera
         adjusted, metre_sigma = refined.accepted, refined.metre_sigma
+        deviations = [chunks.pose_deviation(number) for number in range(len(chunks))]
     loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
     witnessed = WitnessedChunks(chunks, frames)
     positions = _positions(staged.facts, config)
@@ -222,6 +224,7 @@ def join_staged(
         lever=config.positions.lever_m,
         motions=motions,
         adjusted=adjusted,
+        deviations=[None if one is None else one[::count] for one in deviations],
         road_of=chunks.road if isinstance(chunks, RefinedChunks) and rig is None else None,
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry, metre_sigma)

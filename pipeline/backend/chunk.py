@@ -19,7 +19,9 @@ class Chunk:
     frame_index (S,) int64, rising; time (S,) int64: the frames' numbers among those that are in some chunk (stops are
     left out); chunk_from_camera (S, 4, 4) with orthonormal rotations; rays (S, q, 3): direction of each kept pixel in
     the camera's axes, with z = 1; depth, confidence (S, q): chunk units, and as the network gives it; a frame that is
-    not `ok` has confidence 0. reference: position in these arrays of the frame that defines the gauge.
+    not `ok` has confidence 0. reference: position in these arrays of the frame that defines the gauge. pose_deviation
+    (S, 2): standard deviations of each frame's rotation (radians, one axis) and position (chunk units, one axis)
+    relative to its neighbours, NaN where unknown.
     """
 
     frame_index: NDArray[np.int64]
@@ -30,9 +32,16 @@ class Chunk:
     confidence: Array
     ok: NDArray[np.bool_]
     reference: int
+    pose_deviation: Array
 
     @staticmethod
-    def read(source: PosedDepth, *, max_pixels: int | None = None, kept: NDArray[np.int64] | None = None) -> Chunk:
+    def read(
+        source: PosedDepth,
+        *,
+        max_pixels: int | None = None,
+        kept: NDArray[np.int64] | None = None,
+        pose_deviation: Array | None = None,
+    ) -> Chunk:
         """Check and convert a prediction.
 
         Args:
@@ -40,6 +49,7 @@ class Chunk:
                 confidence is NaN are ignored.
             max_pixels: about how many pixels of each frame are kept, on a regular grid; None: all.
             kept: the frame numbers that are in chunks, rising; None: all.
+            pose_deviation: (S, 2), see Chunk, in the order of the prediction's frames; None: unknown.
 
         Raises:
             AlignmentError: arrays do not fit together, a frame number occurs twice or is not in `kept`, or a pose is
@@ -53,6 +63,9 @@ class Chunk:
         chunk_from_camera[:, :3, :3] = rotation
         chunk_from_camera[:, :3, 3] = -np.einsum("nij,nj->ni", rotation, poses[:, :, 3])
         chunk_from_camera = chunk_from_camera[order]
+        deviation = np.full((len(index), 2), np.nan) if pose_deviation is None else pose_deviation
+        if deviation.shape != (len(index), 2):
+            raise AlignmentError(f"{_name(index)}: pose_deviation {deviation.shape} does not fit {len(index)} frames")
         return Chunk(
             index[order],
             _times(index[order], kept),
@@ -62,6 +75,7 @@ class Chunk:
             confidence[order],
             ok[order],
             _reference(chunk_from_camera),
+            np.asarray(deviation, np.float64)[order],
         )
 
     @property

@@ -25,6 +25,7 @@ _PERSISTENCE = np.array([-0.99, -0.9, -0.5, 0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 
 _FACTORS = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0])
 _FEWEST = 8  # overlaps; with fewer, a correlation cannot be told from chance
 _BLOCK = 6  # frames in a block, by which the correlation of neighbouring frames' errors is measured
+MOST_UNLIKE = 5.0  # largest factor from the usual uncertainty of poses inside chunks that is used
 _LEAST = 1e-5  # radians or log scale per span; smaller rates change nothing visible
 
 
@@ -33,12 +34,14 @@ class DriftPrior:
     """Rates of drift have a normal distribution with mean zero.
 
     rate (4,): standard deviations of the rotation about x, y, z (radians, axes of the reference camera) and of the log
-    scale, per span; persistence (4,): correlation of the rates before and behind the reference frame; span: frames.
+    scale, per span; persistence (4,): correlation of the rates before and behind the reference frame; span: frames;
+    looseness (K,): factor on each chunk's standard deviations, None for 1.
     """
 
     rate: Array
     persistence: Array
     span: float
+    looseness: Array | None = None
 
     def information(self) -> Array:
         """(8, 8): inverse covariance of (before x y z scale, behind x y z scale)."""
@@ -48,9 +51,32 @@ class DriftPrior:
             inverse[np.ix_([c, c + 4], [c, c + 4])] = np.linalg.inv(block)
         return inverse
 
+    def informations(self, count: int) -> Array:
+        """(count, 8, 8): `information` of each chunk."""
+        if self.looseness is None:
+            return np.broadcast_to(self.information(), (count, 8, 8))
+        return np.asarray(self.information() / self.looseness[:, None, None] ** 2)
+
     def over_span(self) -> Array:
         """(4,): standard deviation of the drift between two frames one span apart, with the reference between them."""
         return np.asarray(self.rate * np.sqrt((1 + self.persistence) / 2))
+
+
+def looseness_of(deviations: Sequence[Array | None]) -> Array | None:
+    """Factors (K,) from the usual uncertainty of rotations inside a chunk to that inside each chunk; 1 for a chunk that
+    does not know it, None if none does. deviations: see Chunk.pose_deviation."""
+    known = [np.isfinite(one[:, 0]) if one is not None else np.zeros(0, np.bool_) for one in deviations]
+    variance = np.array(
+        [
+            np.nan if one is None or not there.any() else float((one[there, 0] ** 2).mean())
+            for one, there in zip(deviations, known, strict=True)
+        ]
+    )
+    told = variance > 0
+    if not told.any():
+        return None
+    factor = np.sqrt(np.where(told, variance, np.nan) / np.median(variance[told]))
+    return np.clip(np.where(told, factor, 1.0), 1 / MOST_UNLIKE, MOST_UNLIKE)
 
 
 def estimate_drift(overlaps: Sequence[Overlap], world_rotation: Array, span: float) -> DriftPrior:

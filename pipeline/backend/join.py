@@ -12,17 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
+from pipeline.backend.drift import looseness_of
 from pipeline.backend.georeference import Georeference, InWorld, Metric, WorldEvidence
 from pipeline.backend.joint_errors import JointErrors, joint_errors
 from pipeline.backend.loop_residuals import LoopWindows, loop_pose_residuals, loop_windows, measure_loop
 from pipeline.backend.normal_equations import WIDTH, linearised, place, residuals, units
 from pipeline.backend.outline import Outline, fill_bad, owned_ranges
-from pipeline.backend.overlap import Overlap, bridge_gap, measure_overlap
+from pipeline.backend.overlap import Overlap
+from pipeline.backend.own_chunks import OwnChunks
 from pipeline.backend.placing import place_in_world
 from pipeline.backend.pose_graph import Solution, close_loops, solve_chain
-from pipeline.backend.road import Heights, Road, measure_road
+from pipeline.backend.road import Heights, Road
 from pipeline.backend.sim3 import Array, Sim3
-from pipeline.backend.stereo_poses import with_motions
 from pipeline.backend.stereo_scale import StereoMotions, metres_of
 from pipeline.common.chunk_prediction import PosedDepth
 from pipeline.common.fixes import Fixes, Speed
@@ -134,6 +135,7 @@ def join_chunks(
     lever: ArrayLike | None = None,
     motions: StereoMotions | None = None,
     adjusted: Sequence[bool] = (),
+    deviations: Sequence[Array | None] = (),
     road_of: Callable[[int, Road], Road] | None = None,
 ) -> JoinResult:
     """Join `chunks` (in order of time) into one trajectory.
@@ -153,6 +155,8 @@ def join_chunks(
             relate the scales of chunks to each other, instead of the road, and make the result metric, instead of a
             speed.
         adjusted: whether each chunk's steps are adjusted to the motions already and stay; by default none.
+        deviations: for each chunk Chunk.pose_deviation, in the order of its frames, or None. Overlaps of frames that
+            are less certain than usual have less weight, and chunks that are less certain bend more easily.
         road_of: measures a chunk's road better than dense depth does. It gets the chunk's number and the road in dense
             depth.
 
@@ -167,66 +171,28 @@ def join_chunks(
     evidence = WorldEvidence(frame_time_s, fixes, speed, camera_height_m, clock_window_s, lever)
     read = partial(Chunk.read, max_pixels=config.max_pixels, kept=None if kept is None else np.asarray(kept, np.int64))
     look_for_road = config.road or camera_height_m is not None
-
-    def read_own(number: int) -> Chunk:
-        chunk = read(chunks[number])
-        return chunk if motions is None or (adjusted and adjusted[number]) else with_motions(chunk, motions)
-
-    outlines, overlaps, shared, roads = _read_chain(len(chunks), read_own, config, look_for_road, road_of)
+    own = OwnChunks(chunks, read, motions, adjusted, deviations)
+    outlines, overlaps, shared, roads = own.chain(config, look_for_road, road_of)
     span = float(max(max(o.time[-1] - o.time[0] for o in outlines), 1))
     heights = Heights.of(roads, [outline.offset for outline in outlines], span)
     metres = None if motions is None or fixes is not None else metres_of(motions, outlines, span)
     steady = heights if config.road else None
-    solution = solve_chain(overlaps, len(outlines), span, config, steady if metres is None else metres)
+    scales = steady if metres is None else metres
+    solution = solve_chain(overlaps, len(outlines), span, config, scales, looseness_of(deviations))
     unsure = joint_errors(solution, config)
     loops: tuple[Loop, ...] = ()
     if len(loop_chunks):
         known: list[float | None] = [None] * len(loop_chunks)
         if loop_similarities is not None:
             known = list(loop_similarities)
-        solution, loops = _close_loops(solution, outlines, loop_chunks, loop_pairs, known, (read_own, read), config)
+        solution, loops = _close_loops(
+            solution, outlines, loop_chunks, loop_pairs, known, (own.__getitem__, read), config
+        )
     if not all(np.isfinite(x).all() for x in (solution.state.translation, solution.state.scale)):
         raise AlignmentError("the chunks contradict each other: no finite trajectory fits them")
     edges = tuple(_edges(solution, outlines, overlaps, shared, overlap))
     placed = place_in_world(solution, outlines, heights, evidence, config, metres)
     return replace(_trajectory(placed, outlines, edges, loops), joint_errors=unsure)
-
-
-def _read_chain(
-    count: int,
-    read: Callable[[int], Chunk],
-    config: BackendConfig,
-    look_for_road: bool,
-    road_of: Callable[[int, Road], Road] | None,
-) -> tuple[list[Outline], list[Overlap], list[int], list[Road]]:
-    """Cameras of all chunks, overlaps of neighbours, how many usable frames each has, and the road in each chunk."""
-    if not count:
-        raise AlignmentError("expected at least one chunk, got none")
-    outlines: list[Outline] = []
-    overlaps: list[Overlap] = []
-    shared: list[int] = []
-    roads: list[Road] = []
-    dense: Road | None = None
-    previous: Chunk | None = None
-    for number in range(count):
-        chunk = read(number)
-        if previous is not None:
-            before, now = previous.frame_index, chunk.frame_index
-            if now[0] < before[0] or now[-1] <= before[-1]:
-                raise AlignmentError(
-                    f"chunks must be in order of time: frames {chunk.frames} come after {previous.frames}"
-                )
-            found = measure_overlap(previous, chunk, (number - 1, number), config)
-            shared.append(len(found) if found else 0)
-            overlaps.append(found or bridge_gap(previous, chunk, (number - 1, number)))
-        outlines.append(
-            Outline(chunk.frame_index, chunk.time, chunk.chunk_from_camera, chunk.offset, chunk.moment, chunk.ok)
-        )
-        if look_for_road:
-            dense = measure_road(chunk, dense)
-            roads.append(dense if road_of is None else road_of(number, dense))
-        previous = chunk
-    return outlines, overlaps, shared, roads
 
 
 def _close_loops(

@@ -9,9 +9,9 @@ import numpy as np
 
 from pipeline.backend.chunk import Chunk
 from pipeline.backend.config import BackendConfig
-from pipeline.backend.normal_equations import PoseResiduals
 from pipeline.backend.overlap import Overlap, measure_overlap
 from pipeline.backend.pose_graph import Solution
+from pipeline.backend.pose_residuals import PoseResiduals
 from pipeline.backend.sim3 import Sim3
 from pipeline.errors import AlignmentError
 

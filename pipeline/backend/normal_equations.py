@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.backend.block_sums import BlockSums
 from pipeline.backend.drift import DriftPrior
-from pipeline.backend.overlap import Overlap
+from pipeline.backend.pose_residuals import PoseResiduals
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import (
     Array,
@@ -58,59 +58,6 @@ class State:
     def world_from_chunk(self, number: int) -> Sim3:
         """The Sim(3) of one chunk, exact at its reference frame."""
         return Sim3(float(self.scale[number]), self.rotation[number], self.translation[number])
-
-
-@dataclass(frozen=True, eq=False)
-class PoseResiduals:
-    """n frames, each placed by two chunks.
-
-    first, second, pair (n,): numbers of the chunks and of their overlap; pose_first, pose_second (n, 4, 4):
-    chunk_from_camera; along_first, along_second (n,): offset from the chunk's reference frame, in spans; moment_first,
-    moment_second (n, 3): Chunk.moment, in spans times chunk units; log_ratio (n,): log of the first chunk's depth over
-    the second's; deviation (n, 7): of rotation (radians), position, log depth; unit (n,): world units per chunk unit at
-    the start (geometric mean of the two chunks).
-
-    Positions are compared in chunk units times `unit`. In world units, the solution could reduce its residuals by
-    making the world smaller.
-    """
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    pair: NDArray[np.int64]
-    pose_first: Array
-    pose_second: Array
-    along_first: Array
-    along_second: Array
-    moment_first: Array
-    moment_second: Array
-    log_ratio: Array
-    deviation: Array
-    unit: Array
-
-    @staticmethod
-    def of(overlaps: Sequence[Overlap], span: float, scale: Array) -> PoseResiduals:
-        """Rows of overlaps with unit deviations, to be set from the residuals; scale (K,) gives the unit."""
-        count = np.array([len(o) for o in overlaps])
-        sigma = np.concatenate([o.log_ratio_sigma for o in overlaps])
-        deviation = np.ones((len(sigma), 7))
-        deviation[:, 6] = sigma
-        return PoseResiduals(
-            np.repeat([o.first for o in overlaps], count),
-            np.repeat([o.second for o in overlaps], count),
-            np.repeat(np.arange(len(overlaps)), count),
-            np.concatenate([o.first_from_camera for o in overlaps]),
-            np.concatenate([o.second_from_camera for o in overlaps]),
-            np.concatenate([o.first_offset for o in overlaps]) / span,
-            np.concatenate([o.second_offset for o in overlaps]) / span,
-            np.concatenate([o.first_moment for o in overlaps]) / span,
-            np.concatenate([o.second_moment for o in overlaps]) / span,
-            np.concatenate([o.log_ratio for o in overlaps]),
-            deviation,
-            np.repeat([np.sqrt(scale[o.first] * scale[o.second]) for o in overlaps], count),
-        )
-
-    def __len__(self) -> int:
-        return len(self.first)
 
 
 def place(
@@ -254,8 +201,12 @@ def assemble(
     for group in groups:
         index, product = _pair_blocks(group, count)
         sums.add(index, product[:, :-1, :-1], product[:, :-1, -1])
-    information = prior.information() / variance_inflation if drift else np.eye(8) * _FIXED
-    _add_drift_prior(sums, state, information)
+    if drift:
+        each = prior.informations(count) / variance_inflation
+        _add_drift_prior(sums, state, each, prior.information() / variance_inflation)
+    else:
+        held = np.eye(8) * _FIXED
+        _add_drift_prior(sums, state, np.broadcast_to(held, (count, 8, 8)), held)
     fixed = np.zeros((count + 1, WIDTH))
     fixed[count] = 1 if common else _FIXED
     fixed[count, 0] = _CHAINING**-2 if drift else _FIXED
@@ -271,18 +222,18 @@ def assemble(
     return sums.matrix(), sums.gradient
 
 
-def _add_drift_prior(sums: BlockSums, state: State, information: Array) -> None:
-    """The prior of drift: rates are near the drive's mean rates, and these are near zero. information: (8, 8)."""
+def _add_drift_prior(sums: BlockSums, state: State, each: Array, usual: Array) -> None:
+    """The prior of drift: rates are near the drive's mean rates, and these are near zero. each (K, 8, 8), usual (8, 8):
+    information of each chunk's rates, and the usual one."""
     count = len(state.scale)
     chunks = np.arange(count)[:, None]
     own = np.arange(7, WIDTH)
     index = np.concatenate([chunks * WIDTH + own, np.broadcast_to(count * WIDTH + own, (count, 8))], 1)
-    pull = np.block([[information, -information], [-information, information]])
-    sums.add(index, np.broadcast_to(pull, (count, 16, 16)))
-    off = (state.rates - state.mean).reshape(count, 8) @ information
+    sums.add(index, np.block([[each, -each], [-each, each]]))
+    off = np.einsum("ki,kij->kj", (state.rates - state.mean).reshape(count, 8), each)
     sums.gradient[:count, 7:] += off
-    sums.gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ information / _BIAS**2
-    sums.add(count * WIDTH + own[None], information[None] / _BIAS**2)
+    sums.gradient[count, 7:] += -off.sum(0) + state.mean.reshape(8) @ usual / _BIAS**2
+    sums.add(count * WIDTH + own[None], usual[None] / _BIAS**2)
 
 
 def _add_heights(sums: BlockSums, state: State, heights: Heights, variance_inflation: float) -> None:

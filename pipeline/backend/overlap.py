@@ -26,8 +26,9 @@ class Overlap:
     signed frames from the chunk's reference frame; first_moment, second_moment (n, 3): see Chunk.moment; log_ratio
     (n,): log of the first chunk's depth over the second's, robust mean over pixels; log_ratio_sigma (n,): its standard
     error, inf where no pixel was used; pixels: how many were used; inlier_share: share of these whose depths agree
-    within `huber_delta` of the frame's ratio; depth_spread: robust deviation of the pixels' log ratios; bridged: the
-    chunks share no usable frame, and the one row here continues the motion over the gap.
+    within `huber_delta` of the frame's ratio; depth_spread: robust deviation of the pixels' log ratios;
+    first_deviation, second_deviation (n, 2): see Chunk.pose_deviation; bridged: the chunks share no usable frame, and
+    the one row here continues the motion over the gap.
     """
 
     first: int
@@ -44,6 +45,8 @@ class Overlap:
     pixels: int
     inlier_share: float
     depth_spread: float
+    first_deviation: Array
+    second_deviation: Array
     bridged: bool = False
 
     def __len__(self) -> int:
@@ -99,6 +102,8 @@ def measure_overlap(
         pixels,
         inliers,
         spread,
+        first.pose_deviation[shared.in_first],
+        second.pose_deviation[shared.in_second],
     )
 
 
@@ -136,6 +141,8 @@ def bridge_gap(first: Chunk, second: Chunk, numbers: tuple[int, int]) -> Overlap
         0,
         0.0,
         np.inf,
+        np.full((1, 2), np.nan),
+        np.full((1, 2), np.nan),
         True,
     )
 

@@ -14,7 +14,6 @@ from pipeline.backend.loop_selection import corroborated, greedy_joint_compatibi
 from pipeline.backend.normal_equations import (
     LinearisedRows,
     NormalEquations,
-    PoseResiduals,
     State,
     height_residuals,
     linearised,
@@ -24,6 +23,7 @@ from pipeline.backend.normal_equations import (
     units,
 )
 from pipeline.backend.overlap import Overlap
+from pipeline.backend.pose_residuals import PoseResiduals
 from pipeline.backend.road import Heights
 from pipeline.backend.sim3 import Array, Sim3, cross_matrix
 from pipeline.common.chi_squared import chi_squared_quantile
@@ -93,17 +93,22 @@ def chain_guess(overlaps: Sequence[Overlap], count: int, *, scale: bool = True) 
 
 
 def solve_chain(
-    overlaps: Sequence[Overlap], count: int, span: float, config: BackendConfig, heights: Heights | None = None
+    overlaps: Sequence[Overlap],
+    count: int,
+    span: float,
+    config: BackendConfig,
+    heights: Heights | None = None,
+    looseness: Array | None = None,
 ) -> Solution:
     """Place all chunks by the overlaps of neighbours (`count` chunks, `count - 1` overlaps in order) and, if given, by
-    the heights above the road. span: frames that rates of drift refer to."""
+    the heights above the road. span: frames that rates of drift refer to; looseness: see `DriftPrior`."""
     state = chain_guess(overlaps, count, scale=config.scale)
     if heights is not None and len(heights):
         state = replace(state, log_height=float(np.median(height_residuals(state, heights))))
     if not overlaps:
         return replace(_without_overlaps(state, span), heights=heights)
     rows = PoseResiduals.of(overlaps, span, state.scale)
-    prior = estimate_drift(overlaps, state.rotation, span)
+    prior = replace(estimate_drift(overlaps, state.rotation, span), looseness=looseness)
     weight = np.ones((len(rows), 7))
     for iteration in range(config.iterations):
         residual, jacobian = linearised(state, rows)

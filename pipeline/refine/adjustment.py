@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.refine.normal_equations import UNKNOWNS, Layout, NormalEquations
-from pipeline.refine.problem import Problem, cost_from, local_of, residuals
+from pipeline.refine.problem import Problem, cost_from, linked, local_of, relative_of, residuals
+from pipeline.refine.rig_frames import adjoints
 from pipeline.refine.rotation import exp
 
 Array = NDArray[np.float64]
@@ -47,15 +48,23 @@ def adjust(problem: Problem, iterations: int = 12, tolerance: float = 1e-4) -> P
     return state.problem
 
 
-def frame_covariance(problem: Problem) -> Array:
-    """Covariances (F, 6, 6) of the frames' poses relative to the first frame: rotation in radians and translation in
-    units of the window, both in the axes of the frame's camera. Raises numpy.linalg.LinAlgError."""
+def step_covariance(problem: Problem) -> Array:
+    """Covariances (F, 6, 6) of each frame's pose relative to the frame before it: rotation in radians and translation
+    in units of the window, both in the axes of the frame's camera. NaN where the frame before it is of another camera,
+    and for the first frame. Raises numpy.linalg.LinAlgError."""
     inverse = np.linalg.inv(_without_points(problem))
     if problem.rig is not None:
         jacobian = problem.rig.jacobian.toarray()
         inverse = jacobian @ inverse @ jacobian.T
-    places = np.arange(problem.frames) * UNKNOWNS
-    return np.stack([inverse[p : p + 6, p : p + 6] for p in places])
+    blocks = inverse[:-1, :-1].reshape(problem.frames, UNKNOWNS, problem.frames, UNKNOWNS)[:, :6, :, :6]
+    before, after = np.arange(problem.frames - 1), np.arange(1, problem.frames)
+    moved = adjoints(relative_of(problem.cam_from_window))
+    own, other, both = blocks[after, :, after], blocks[before, :, before], blocks[after, :, before]
+    crossed = both @ moved.transpose(0, 2, 1)
+    steps = own + moved @ other @ moved.transpose(0, 2, 1) - crossed - crossed.transpose(0, 2, 1)
+    answer = np.full((problem.frames, 6, 6), np.nan)
+    answer[1:][linked(problem)] = steps[linked(problem)]
+    return answer
 
 
 def focal_deviation(problem: Problem) -> float:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.adjustment import focal_deviation, frame_covariance
+from pipeline.refine.adjustment import focal_deviation, step_covariance
 from pipeline.refine.chunk_result import WindowResult
 from pipeline.refine.depth_correction import TERMS, fit_depth
 from pipeline.refine.depth_ratios import adjusted_ratios, smooth_log_depth, witness_ratios
@@ -56,7 +56,7 @@ def refine_window(
         return nothing
     try:
         adjusted = adjust_window(window, tracks.select(~witness), camera, grid)
-        covariance = None if adjusted is None else frame_covariance(adjusted.problem)
+        covariance = None if adjusted is None else step_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return nothing
     if adjusted is None or covariance is None:
@@ -110,7 +110,7 @@ def unrefined(window: Window, camera: Array, before: list[PairEvidence]) -> Wind
         camera,
         np.zeros(count),
         np.zeros((count, TERMS)),
-        np.zeros((count, 6, 6)),
+        np.full((count, 6, 6), np.nan),
         np.array(drive_figures(before)),
         np.full(2, np.nan),
         np.zeros(max(count - 1, 0), np.bool_),

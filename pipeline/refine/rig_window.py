@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.adjustment import frame_covariance, mount_covariance
+from pipeline.refine.adjustment import mount_covariance, step_covariance
 from pipeline.refine.chunk_result import WindowResult
 from pipeline.refine.depth_correction import fit_depth
 from pipeline.refine.depth_ratios import DepthRatios, adjusted_ratios, smooth_log_depth, witness_ratios
@@ -116,7 +116,7 @@ def refine_rig_window(
     try:
         first = int(window.frame_index[0]) // view.cameras
         adjusted = adjust_rig(view, view.tracks.select(~witness), camera, grid, mount.held(), first, motions)
-        covariance = None if adjusted is None else frame_covariance(adjusted.problem)
+        covariance = None if adjusted is None else step_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return nothing
     if adjusted is None or covariance is None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.refine import adjustment
-from pipeline.refine.adjustment import adjust
+from pipeline.refine.adjustment import adjust, step_covariance
 from pipeline.refine.normal_equations import Layout
-from pipeline.refine.problem import Problem, Sigmas, cost_of, inverse, project
+from pipeline.refine.problem import Problem, Sigmas, cost_of, inverse, project, relative_of
 from pipeline.refine.refinement import adjust_window
+from pipeline.refine.rotation import log
 from tests.refine.scene import CAMERA, drive, turned_apart
 
 
@@ -44,6 +45,30 @@ def test_the_cost_falls_and_ends_at_a_minimum(problem: Problem) -> None:
     done = adjust(problem, 40, 1e-9)
     assert cost_of(done) < cost_of(problem)
     assert cost_of(done) == pytest.approx(cost_of(adjust(done, 20, 1e-9)), rel=1e-3)
+
+
+def test_errors_of_steps_agree_with_their_covariances() -> None:
+    """Over ten drives with other noise: squared errors of rotation over their variances are about 1 an axis."""
+    surprise = []
+    for seed in range(10):
+        scene = drive(frames=8, noise=0.2, seed=seed, points=300)
+        adjusted = adjust_window(scene.window(turn=0.003, shift=0.03), scene.tracks, CAMERA, scene.grid)
+        assert adjusted is not None
+        covariance = step_covariance(adjusted.problem)
+        assert np.isnan(covariance[0]).all()
+        own, true = (relative_of(one) for one in (adjusted.problem.cam_from_window, inverse(scene.world_from_camera)))
+        error = log(own[:, :3, :3] @ true[:, :3, :3].transpose(0, 2, 1))
+        surprise.append(np.einsum("ni,nij,nj->n", error, np.linalg.inv(covariance[1:, :3, :3]), error) / 3)
+    assert 0.4 < np.mean(surprise) < 2.0
+
+
+def test_a_frame_with_few_tracks_is_less_certain() -> None:
+    scene = drive(frames=8, points=600)
+    poor = (scene.tracks.frame == 4) & (scene.tracks.track % 12 > 0)
+    adjusted = adjust_window(scene.window(), scene.tracks.select(~poor), CAMERA, scene.grid)
+    assert adjusted is not None
+    turn = np.diagonal(step_covariance(adjusted.problem), axis1=1, axis2=2)[:, :3].mean(1)
+    assert min(turn[4], turn[5]) > 2 * np.median(turn[1:])
 
 
 def test_it_agrees_with_gtsam() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from pipeline.errors import DriveError
 from pipeline.refine.chunk_result import read_result, write_result
@@ -106,6 +107,31 @@ def test_dense_depth_is_corrected_by_the_adjusted_points() -> None:
         return float(np.nanmedian(np.abs(ratio - np.nanmedian(ratio))))
 
     assert off(refined.depth) < 0.85 * off(window.depth)
+
+
+def test_only_an_accepted_result_knows_how_certain_its_poses_are() -> None:
+    scene = drive(frames=8, points=500)
+    result = refine_window(scene.window(turn=0.01), scene.tracks, CAMERA, scene.grid, 1.0)
+    assert result.accepted[0] and np.isnan(result.step_covariance[0]).all()
+    deviation = result.pose_deviation
+    assert deviation.shape == (8, 2) and (deviation > 0).all()
+    np.testing.assert_array_equal(deviation[0], deviation[1])
+    assert np.isnan(replace(result, accepted=np.zeros(1, np.bool_)).pose_deviation).all()
+
+
+def test_a_result_of_a_version_without_covariances_of_steps_is_read(tmp_path: Path) -> None:
+    scene = drive(frames=6)
+    result = refine_window(scene.window(), Tracks.none(), CAMERA, scene.grid, 1.0)
+    write_result(str(tmp_path), 3, result)
+    file = tmp_path / "refined-00003.safetensors"
+    tensors = load(file.read_bytes())
+    tensors["covariance"] = np.zeros_like(tensors.pop("step_covariance"))
+    file.write_bytes(save(tensors))
+    assert np.isnan(read_result(str(tmp_path), 3).step_covariance).all()
+    tensors["step_covariance"] = np.zeros((2, 6, 6))
+    file.write_bytes(save(tensors))
+    with pytest.raises(DriveError, match=r"refined-00003.*step_covariance: expected shape \(6, 6, 6\)"):
+        read_result(str(tmp_path), 3)
 
 
 def test_an_error_names_a_damaged_staged_result(tmp_path: Path) -> None:
