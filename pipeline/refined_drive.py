@@ -23,9 +23,16 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.rig import Rig
 from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks
 from pipeline.forward.staging import ChunkPrediction, StagedChunks
+from pipeline.refine.camera_estimate import (
+    PrincipalEvidence,
+    common_focal,
+    used_principal,
+    window_focal,
+    window_principal,
+)
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
-from pipeline.refine.refine_window import common_focal, refine_window, window_focal
+from pipeline.refine.refine_window import refine_window
 from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
 from pipeline.refine.rig_tracks import RigTracks, link_rig
@@ -165,6 +172,9 @@ def refine_staged(
         used = float(begin[0] ** (1 - trust) * focal.asked**trust)
         begin[:2] = used
         focal = replace(focal, used=used)
+    if staged.camera is None:
+        centre = begin[2:].copy()
+        begin[2:] = used_principal(_run(_principal, [(staged, windows[n], begin) for n in asked]), centre)
     mount = None if staged.rig is None else _mount(staged, staged.rig, [windows[n] for n in asked], begin)
     done = _run(_refine, [(staged, number, window, begin, mount) for number, window in enumerate(windows)], progress)
     return _refined(windows, done, focal, _network_camera(staged, grid, begin))
@@ -209,12 +219,21 @@ def _network_camera(staged: StagedFrames, grid: Grid, camera: Array) -> Camera:
 def _focal(staged: StagedFrames, window: range) -> tuple[Array, FocalEvidence | None]:
     merged, tracks = _with_tracks(staged, window)
     begin = _guess(staged, merged)
-    if staged.rig is not None:  # the reference camera alone
-        view = RigView.of(merged, tracks, staged.cameras)
-        if view is None:
-            return begin, None
-        merged, tracks = view.of_camera(0), view.tracks_of(0, view.tracks)
-    return begin, window_focal(merged, tracks, begin, staged.pictures.grid)
+    seen = _of_reference(staged, merged, tracks)
+    return begin, None if seen is None else window_focal(*seen, begin, staged.pictures.grid)
+
+
+def _principal(staged: StagedFrames, window: range, camera: Array) -> PrincipalEvidence | None:
+    seen = _of_reference(staged, *_with_tracks(staged, window))
+    return None if seen is None else window_principal(*seen, camera, staged.pictures.grid)
+
+
+def _of_reference(staged: StagedFrames, merged: Window, tracks: Tracks) -> tuple[Window, Tracks] | None:
+    """Of a rig, a window and tracks of the reference camera alone; None where it has no whole instants."""
+    if staged.rig is None:
+        return merged, tracks
+    view = RigView.of(merged, tracks, staged.cameras)
+    return None if view is None else (view.of_camera(0), view.tracks_of(0, view.tracks))
 
 
 def _mount(staged: StagedFrames, rig: Rig, windows: Sequence[range], camera: Array) -> Mount:

@@ -1,4 +1,4 @@
-"""Bundle adjustment of a window of frames: poses, points, one focal length, one depth scale for each frame.
+"""Bundle adjustment of a window of frames: poses, points, one camera, one depth scale for each frame.
 
 It is Levenberg-Marquardt on the equations of `normal_equations`; `problem` defines the cost. The same input gives the
 same bytes: sums run in a fixed order and nothing is random.
@@ -24,7 +24,7 @@ _EXACT = 1e-9  # damping of the points where covariances are computed
 
 
 def adjust(problem: Problem, iterations: int = 12, tolerance: float = 1e-4) -> Problem:
-    """The problem with those poses, points, depth scales and (if it is free) focal length that have the least cost.
+    """The problem with those poses, points, depth scales and (where it is free) camera that have the least cost.
 
     iterations: largest number of steps; tolerance: a step that lowers the cost by a smaller share is the last one.
     """
@@ -56,7 +56,9 @@ def step_covariance(problem: Problem) -> Array:
     if problem.rig is not None:
         jacobian = problem.rig.jacobian.toarray()
         inverse = jacobian @ inverse @ jacobian.T
-    blocks = inverse[:-1, :-1].reshape(problem.frames, UNKNOWNS, problem.frames, UNKNOWNS)[:, :6, :, :6]
+    blocks = inverse[: -problem.camera_unknowns, : -problem.camera_unknowns].reshape(
+        problem.frames, UNKNOWNS, problem.frames, UNKNOWNS
+    )[:, :6, :, :6]
     before, after = np.arange(problem.frames - 1), np.arange(1, problem.frames)
     moved = adjoints(relative_of(problem.cam_from_window))
     own, other, both = blocks[after, :, after], blocks[before, :, before], blocks[after, :, before]
@@ -67,9 +69,11 @@ def step_covariance(problem: Problem) -> Array:
     return answer
 
 
-def focal_deviation(problem: Problem) -> float:
-    """Standard deviation of the log of a free focal length. Raises numpy.linalg.LinAlgError."""
-    return float(np.sqrt(max(np.linalg.inv(_without_points(problem))[-1, -1], 0.0)))
+def camera_deviation(problem: Problem) -> Array:
+    """Standard deviations of the camera's unknowns (C,): of the log of a free focal length, then of free cx and cy in
+    pixels. Raises numpy.linalg.LinAlgError."""
+    variance = np.diag(np.linalg.inv(_without_points(problem)))[-problem.camera_unknowns :]
+    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
 
 
 def _without_points(problem: Problem) -> Array:
@@ -83,8 +87,9 @@ def mount_covariance(problem: Problem) -> Array:
     numpy.linalg.LinAlgError."""
     assert problem.rig is not None
     inverse = np.linalg.inv(_without_points(problem))
-    begin = len(inverse) - 1 - problem.rig.own_unknowns
-    return np.asarray(inverse[begin:-1, begin:-1])
+    end = len(inverse) - problem.camera_unknowns
+    begin = end - problem.rig.own_unknowns
+    return np.asarray(inverse[begin:end, begin:end])
 
 
 def _diagonal(problem: Problem, equations: NormalEquations) -> Array:
@@ -133,7 +138,8 @@ def _best_along(problem: Problem, step: Array, points: Array) -> _State | None:
 
 def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
     of_frames = step if problem.rig is None else problem.rig.jacobian @ step
-    frames = of_frames[:-1].reshape(-1, UNKNOWNS)
+    of_camera = step[-problem.camera_unknowns :]
+    frames = of_frames[: -problem.camera_unknowns].reshape(-1, UNKNOWNS)
     if not (np.isfinite(step).all() and np.isfinite(points).all()) or np.abs(frames[:, :3]).max() > 1:
         return None
     turn = exp(frames[:, :3])
@@ -144,7 +150,9 @@ def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
     if rig is not None:
         poses = rig.cam_from_window
     camera = problem.camera.astype(np.float64)
-    camera[:2] *= np.exp(np.clip(step[-1], -0.3, 0.3)) if problem.free_focal else 1.0
+    camera[:2] *= np.exp(np.clip(of_camera[0], -0.3, 0.3)) if problem.free_focal else 1.0
+    if problem.free_principal:
+        camera[2:] += of_camera[1:]
     return replace(
         problem,
         cam_from_window=poses,

@@ -83,16 +83,16 @@ def _groups(problem: Problem, starts: Ints) -> list[_Group]:
 class NormalEquations:
     """Normal equations before points are eliminated.
 
-    frames (F * 7 + 1, F * 7 + 1): matrix of frames and, last, of the log focal length; gradient (F * 7 + 1,); points
-    (6, P): lower triangles of the points' matrices; point_gradient (3, P); point_focal (3, P): points by focal length;
-    cross (3, 7, M): points by frames, for each observation.
+    frames (F * 7 + C, F * 7 + C): matrix of frames and, last, of the camera's C unknowns (`Problem.camera_unknowns`);
+    gradient (F * 7 + C,); points (6, P): lower triangles of the points' matrices; point_gradient (3, P); point_camera
+    (C, 3, P): points by the camera; cross (3, 7, M): points by frames, for each observation.
     """
 
     frames: Array
     gradient: Array
     points: Array
     point_gradient: Array
-    point_focal: Array
+    point_camera: Array
     cross: Array
 
     @staticmethod
@@ -109,8 +109,9 @@ class NormalEquations:
         known = np.isfinite(problem.log_depth) * root[1] / sigmas.depth
         root_pixel = root[0] / sigmas.pixel
         a, b, c = fx * root_pixel / z, fy * root_pixel / z, known / z  # derivatives by the point, in camera axes
-        # Jacobian of an observation's three residuals (rotation 3, translation 3, scale, focal length), then residuals.
-        rows = np.zeros((9, 3, count))
+        # Jacobian of an observation's three residuals (rotation 3, translation 3, scale, camera C), then residuals.
+        own = UNKNOWNS + problem.camera_unknowns
+        rows = np.zeros((own + 1, 3, count))
         rows[0, 0], rows[0, 1], rows[0, 2] = -a * x * local[1], -b * (y * local[1] + z), c * local[1]
         rows[1, 0], rows[1, 1], rows[1, 2] = a * (z + x * local[0]), b * y * local[0], -c * local[0]
         rows[2, 0], rows[2, 1] = -a * local[1], b * local[0]
@@ -119,7 +120,9 @@ class NormalEquations:
         rows[6, 2] = -known
         if problem.free_focal:
             rows[7, 0], rows[7, 1] = fx * x * root_pixel, fy * y * root_pixel
-        rows[8, :2], rows[8, 2] = residual[:2] * root[0], residual[2] * root[1]
+        if problem.free_principal:
+            rows[8, 0] = rows[9, 1] = root_pixel
+        rows[own, :2], rows[own, 2] = residual[:2] * root[0], residual[2] * root[1]
         by_point = np.empty((3, 3, count))  # axes: coordinate of the point, residual, observation
         turn = problem.cam_from_window[:, :3, :3].reshape(-1, 9).T[:, problem.frame].reshape(3, 3, count)
         by_point[:, 0] = a * (turn[0] - x * turn[2])
@@ -128,8 +131,8 @@ class NormalEquations:
 
         of_point = np.stack(
             [(by_point[i] * by_point[j]).sum(0) for i, j in _PAIRS]
-            + [(by_point[i] * rows[8]).sum(0) for i in range(3)]
-            + [(by_point[i] * rows[7]).sum(0) for i in range(3)]
+            + [(by_point[i] * rows[own]).sum(0) for i in range(3)]
+            + [(by_point[i] * rows[row]).sum(0) for row in range(UNKNOWNS, own) for i in range(3)]
         )
         summed = np.add.reduceat(of_point, layout.starts, axis=1)
         cross = np.empty((3, UNKNOWNS, count))
@@ -139,43 +142,46 @@ class NormalEquations:
             cross[i] += by_point[i, 2] * rows[:7, 2]
         matrix, gradient = _of_frames(problem, layout, rows)
         _add_priors(problem, matrix, gradient)
-        return NormalEquations(matrix, gradient, summed[:6], summed[6:9], summed[9:], cross)
+        by_camera = summed[9:].reshape(problem.camera_unknowns, 3, -1)
+        return NormalEquations(matrix, gradient, summed[:6], summed[6:9], by_camera, cross)
 
     def reduced(self, problem: Problem, layout: Layout, damping: float) -> Reduced:
-        """The equations of frames and focal length alone. damping: share by which the diagonals of the points' matrices
+        """The equations of frames and camera alone. damping: share by which the diagonals of the points' matrices
         are raised."""
         diagonal = self.points[[0, 2, 5]]
         floor = 1e-12 * max(float(diagonal.max(initial=0.0)), 1e-30)
         root = _inverse_root(self.points, damping * diagonal + floor)
-        right, focal = _lower(root, self.point_gradient), _lower(root, self.point_focal)
+        right = _lower(root, self.point_gradient)
+        camera = np.stack([_lower(root, one) for one in self.point_camera])
+        many = len(camera)
         cross = _lower(root[:, problem.point][:, None], self.cross)
         matrix, gradient = self.frames.copy(), self.gradient.copy()
         for group in layout.groups:
             size = group.width * UNKNOWNS
             block = np.zeros((group.width + 1, UNKNOWNS, 3, len(group.points)))
             block[group.frame, :, :, group.place] = cross[:, :, group.rows].transpose(2, 1, 0)
-            block[group.width, 0], block[group.width, 1] = right[:, group.points], focal[:, group.points]
-            flat = block.reshape(-1, 3 * len(group.points))[: size + 2]
+            block[group.width, 0], block[group.width, 1 : 1 + many] = right[:, group.points], camera[:, :, group.points]
+            flat = block.reshape(-1, 3 * len(group.points))[: size + 1 + many]
             product = flat @ flat.T
             part = slice(group.first * UNKNOWNS, group.first * UNKNOWNS + size)
             matrix[part, part] -= product[:size, :size]
-            matrix[part, -1] -= product[:size, -1]
-            matrix[-1, part] -= product[:size, -1]
-            matrix[-1, -1] -= product[-1, -1]
-            gradient[part] -= product[:size, -2]
-            gradient[-1] -= product[-1, -2]
+            matrix[part, -many:] -= product[:size, -many:]
+            matrix[-many:, part] -= product[:size, -many:].T
+            matrix[-many:, -many:] -= product[-many:, -many:]
+            gradient[part] -= product[:size, size]
+            gradient[-many:] -= product[-many:, size]
         matrix[np.arange(6), np.arange(6)] += 1e12  # the pose of the first frame is held
         if not problem.free_focal:
-            matrix[-1, -1] += 1e14
-        return Reduced(matrix, gradient, root, cross, right, focal)
+            matrix[-many, -many] += 1e14
+        return Reduced(matrix, gradient, root, cross, right, camera)
 
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """Normal equations of frames and focal length: matrix (F * 7 + 1, F * 7 + 1), gradient (F * 7 + 1,).
+    """Normal equations of frames and camera: matrix (F * 7 + C, F * 7 + C), gradient (F * 7 + C,).
 
     The other fields are for the step of the points: root (6, P): lower triangles of L^-1 where a point's matrix is
-    L L^T; cross (3, 7, M), right (3, P), focal (3, P): cross terms, gradients and focal terms of points times L^-1.
+    L L^T; cross (3, 7, M), right (3, P), camera (C, 3, P): points' cross terms, gradients and camera terms times L^-1.
     """
 
     matrix: Array
@@ -183,12 +189,12 @@ class Reduced:
     root: Array
     cross: Array
     right: Array
-    focal: Array
+    camera: Array
 
     def solve(self, problem: Problem, layout: Layout, damping: Array) -> tuple[Array, Array] | None:
         """Steps of the unknowns and of points (P, 3); None where the matrix is not positive definite.
 
-        The unknowns are those of frames and the log focal length (F * 7 + 1,), of a rig its own (N,). damping: as many
+        The unknowns are those of frames and camera (F * 7 + C,), of a rig its own (N,). damping: as many
         numbers, which are added to the diagonal.
         """
         if problem.rig is None:
@@ -202,9 +208,10 @@ class Reduced:
         except (scipy.linalg.LinAlgError, ValueError):
             return None
         of_frames = step if problem.rig is None else problem.rig.jacobian @ step
-        of_frame = of_frames[:-1].reshape(-1, UNKNOWNS).T[:, problem.frame]
+        many = problem.camera_unknowns
+        of_frame = of_frames[:-many].reshape(-1, UNKNOWNS).T[:, problem.frame]
         pulled = np.add.reduceat((self.cross * of_frame).sum(1), layout.starts, axis=1)
-        pulled += self.right + self.focal * step[-1]
+        pulled += self.right + np.tensordot(step[-many:], self.camera, 1)
         root = self.root
         points = -np.stack(
             [
@@ -218,19 +225,21 @@ class Reduced:
 
 
 def _of_frames(problem: Problem, layout: Layout, rows: Array) -> tuple[Array, Array]:
-    """Matrix and gradient of frames and focal length, without priors, from rows (9, 3, M)."""
-    size = problem.frames * UNKNOWNS + 1
+    """Matrix and gradient of frames and camera, without priors, from rows (8 + C, 3, M)."""
+    many = problem.camera_unknowns
+    size = problem.frames * UNKNOWNS + many
     matrix, gradient = np.zeros((size, size)), np.zeros(size)
     sorted_rows = np.take(rows, layout.by_frame, axis=2)
     for f in range(problem.frames):
-        mine = sorted_rows[:, :, layout.bounds[f] : layout.bounds[f + 1]].reshape(9, -1)
+        mine = sorted_rows[:, :, layout.bounds[f] : layout.bounds[f + 1]].reshape(len(rows), -1)
         product = mine @ mine.T
         part = slice(f * UNKNOWNS, (f + 1) * UNKNOWNS)
         matrix[part, part] = product[:7, :7]
-        matrix[part, -1] = matrix[-1, part] = product[:7, 7]
-        gradient[part] = product[:7, 8]
-        matrix[-1, -1] += product[7, 7]
-        gradient[-1] += product[7, 8]
+        matrix[part, -many:] = product[:7, 7:-1]
+        matrix[-many:, part] = product[7:-1, :7]
+        gradient[part] = product[:7, -1]
+        matrix[-many:, -many:] += product[7:-1, 7:-1]
+        gradient[-many:] += product[7:-1, -1]
     return matrix, gradient
 
 
@@ -264,8 +273,10 @@ def _add_priors(problem: Problem, matrix: Array, gradient: Array) -> None:
     matrix[own[:-1], own[1:]] -= rate**2
     gradient[own[1:]] += steps * rate
     gradient[own[:-1]] -= steps * rate
-    matrix[-1, -1] += sigmas.focal**-2
-    gradient[-1] += np.log(problem.camera[0] / problem.camera_start[0]) / sigmas.focal**2
+    residual, inverse = problem.camera_prior
+    last = np.arange(len(matrix) - len(inverse), len(matrix))
+    matrix[last, last] += inverse**2
+    gradient[last] += residual * inverse
 
 
 def _inverse_root(lower: Array, added: Array) -> Array:

@@ -36,6 +36,7 @@ class Sigmas:
     turn: float = 0.03  # of a relative pose's rotation, radians
     shift: float = 0.3  # of a relative pose's translation, as a share of its length
     focal: float = 0.5  # of log focal length against the start
+    principal: float = 0.02  # of the principal point against the start, as a share of the picture's width
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +45,10 @@ class Problem:
 
     cam_from_window (F, 4, 4); points (P, 3) in window axes; frame, point (M,): of each observation; xy (M, 2): source
     pixels; camera (4,): fx fy cx cy in source pixels; log_depth (M,): log of the network's depth at the observation,
-    NaN where it is unknown; log_scale (F,): s_f; free_focal: fx and fy are free, with a fixed ratio; start (F, 4, 4),
-    camera_start (4,): cam_from_window and camera that `motion` and `focal` compare with; rig: the frames are those of a
-    rig, whose poses determine cam_from_window; then `motion` is that of the reference camera.
+    NaN where it is unknown; log_scale (F,): s_f; free_focal: fx and fy are free, with a fixed ratio; free_principal: so
+    are cx and cy, with fx and fy; start (F, 4, 4), camera_start (4,): cam_from_window and camera that `motion`, `focal`
+    and `principal` compare with; rig: the frames are those of a rig, whose poses determine cam_from_window; then
+    `motion` is that of the reference camera.
     """
 
     cam_from_window: Array
@@ -62,6 +64,21 @@ class Problem:
     free_focal: bool
     sigmas: Sigmas = field(default_factory=Sigmas)
     rig: RigFrames | None = None
+    free_principal: bool = False
+
+    @property
+    def camera_unknowns(self) -> int:
+        """The number of the last unknowns, which are the camera's: log focal length, and cx and cy where they are
+        free."""
+        return 3 if self.free_principal else 1
+
+    @property
+    def camera_prior(self) -> tuple[Array, Array]:
+        """Residuals of the camera's unknowns in deviations, and the inverse deviations, both (camera_unknowns,)."""
+        away = np.array([np.log(self.camera[0] / self.camera_start[0]), *(self.camera - self.camera_start)[2:]])
+        width = 2 * self.camera_start[2]
+        inverse = 1 / np.array([self.sigmas.focal, *[self.sigmas.principal * width] * 2])
+        return (away * inverse)[: self.camera_unknowns], inverse[: self.camera_unknowns]
 
     @property
     def frames(self) -> int:
@@ -165,6 +182,6 @@ def cost_from(problem: Problem, residual: Array, front: NDArray[np.bool_]) -> fl
     """The same cost, from `residuals` already computed: residual (3, M), front (M,)."""
     _, loss = robust(problem, residual, front)
     total = loss + sum(float((part**2).sum()) for part in priors(problem))
-    focal = np.log(problem.camera[0] / problem.camera_start[0]) / problem.sigmas.focal
+    total += float((problem.camera_prior[0] ** 2).sum())
     own = 0.0 if problem.rig is None else float((problem.rig.prior()[0] ** 2).sum())
-    return total + float(focal**2) + own
+    return total + own

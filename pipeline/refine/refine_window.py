@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.adjustment import focal_deviation, step_covariance
+from pipeline.refine.adjustment import step_covariance
 from pipeline.refine.chunk_result import WindowResult
 from pipeline.refine.depth_correction import TERMS, fit_depth
 from pipeline.refine.depth_ratios import adjusted_ratios, smooth_log_depth, witness_ratios
@@ -19,15 +19,10 @@ from pipeline.refine.problem import inverse
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.steady_height import drift_of, rescaled
 from pipeline.refine.tracks import Tracks
-from pipeline.refine.verdict import FocalEvidence, drive_figures
+from pipeline.refine.verdict import drive_figures
 from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
-
-_FOCAL_STEPS = (4, 4, 7)  # most steps of each round
-_FOCAL_TRIES = 3  # each try begins at the focal length of the one before, with the tracks that then fit
-_SETTLED_FOCAL = 1.0  # no further try where the focal length has changed by less than this many deviations
-_USABLE_FOCAL = 0.15  # largest deviation of the log focal length with which a window's estimate is used
 
 
 def refine_window(
@@ -120,46 +115,6 @@ def unrefined(window: Window, camera: Array, before: list[PairEvidence]) -> Wind
         np.zeros(0, np.int64),
         np.zeros((0, 2)),
     )
-
-
-def window_focal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> FocalEvidence | None:
-    """The focal length that fits a window's tracks best; None where the tracks do not determine it.
-
-    camera (4,): fx fy cx cy in source pixels, the start. All tracks are used, also the held-back ones: these judge
-    poses, and a single number cannot fit their noise.
-    """
-    cv2.setNumThreads(1)
-    begin, deviation = camera.astype(np.float64), np.inf
-    begin[:2] = np.sqrt(camera[0] * camera[1])
-    try:
-        for _ in range(_FOCAL_TRIES):
-            adjusted = adjust_window(window, tracks, begin, grid, free_focal=True, with_depth=False, steps=_FOCAL_STEPS)
-            if adjusted is None:
-                return None
-            before, begin = begin, adjusted.problem.camera
-            deviation = focal_deviation(adjusted.problem)
-            if abs(np.log(begin[0] / before[0])) < _SETTLED_FOCAL * deviation:
-                break
-    except (np.linalg.LinAlgError, cv2.error):
-        return None
-    if not np.isfinite(deviation) or deviation > _USABLE_FOCAL:
-        return None
-    return FocalEvidence(float(np.sqrt(camera[0] * camera[1])), float(begin[0]), deviation)
-
-
-def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.02) -> FocalEvidence | None:
-    """One focal length from those of some windows: the weighted mean of their logs; None if no window has one.
-
-    least_deviation: is added in quadrature to each window's deviation.
-    """
-    known = [one for one in found if one is not None]
-    if not known:
-        return None
-    logs = np.log([one.asked for one in known])
-    weight = 1 / (np.array([one.deviation for one in known]) ** 2 + least_deviation**2)
-    centre = float(weight @ logs / weight.sum())
-    scatter = float(np.sqrt(weight @ (logs - centre) ** 2 / weight.sum() / len(known)))
-    return FocalEvidence(known[0].used, float(np.exp(centre)), max(float(weight.sum() ** -0.5), scatter))
 
 
 def judged(

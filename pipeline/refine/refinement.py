@@ -58,6 +58,7 @@ def adjust_window(
     grid: Grid,
     *,
     free_focal: bool = False,
+    free_principal: bool = False,
     with_depth: bool = True,
     start: Start | None = None,
     steps: tuple[int, ...] = _STEPS,
@@ -67,7 +68,8 @@ def adjust_window(
 
     Args:
         tracks: of the window's frames, without those held back.
-        camera: (4,) fx fy cx cy in source pixels. It is held; with free_focal it is the start.
+        camera: (4,) fx fy cx cy in source pixels. It is held; with free_focal it is the start, and with free_principal
+            too cx and cy are free.
         with_depth: whether the network's depth is part of the cost. Without it only the window's scale comes from it.
         start: poses to begin with; None: those of `judged_start`.
         steps: most steps of each round.
@@ -103,6 +105,7 @@ def adjust_window(
             free_focal,
             sigmas,
             rig,
+            free_principal,
         )
         error, z = project(draft)
         missed = ~((z > 0) & (np.linalg.norm(error, axis=1) < limit))
@@ -127,7 +130,7 @@ def adjust_window(
         )
         kept = numbers[good]
         poses, scale, camera, rig = problem.cam_from_window, problem.log_scale, problem.camera, problem.rig
-        if free_focal and not _FOCAL_RANGE[0] < camera[0] / (2 * camera[2]) < _FOCAL_RANGE[1]:
+        if free_focal and not _FOCAL_RANGE[0] < camera[0] / (2 * original[2]) < _FOCAL_RANGE[1]:
             return None
         depth_sigma = depth_deviation(problem)
         if with_depth and np.isfinite(depth_sigma):

@@ -16,21 +16,22 @@ from pipeline.refine.rotation import log
 from tests.refine.scene import CAMERA, drive, turned_apart
 
 
-@pytest.fixture(scope="module")
-def problem() -> Problem:
+@pytest.fixture(scope="module", params=["focal length", "principal point too"])
+def problem(request: pytest.FixtureRequest) -> Problem:
     scene = drive(frames=8, points=300)
     adjusted = adjust_window(scene.window(turn=0.01, shift=0.1), scene.tracks, CAMERA, scene.grid, steps=(2, 2, 2))
     assert adjusted is not None
-    return replace(adjusted.problem, free_focal=True)
+    return replace(adjusted.problem, free_focal=True, free_principal=request.param != "focal length")
 
 
 def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
-    """The gradient of the normal equations is half the derivative of the cost by every unknown of frame 3 and by the
-    log focal length."""
+    """The gradient of the normal equations is half the derivative of the cost by every unknown of frame 3 and of
+    the camera."""
     state = adjustment._State.of(problem)
     gradient = state.equations(Layout.of(problem)).gradient
-    size = problem.frames * 7 + 1
-    for place in [*range(21, 28), size - 1]:
+    begin = problem.frames * 7
+    size = begin + problem.camera_unknowns
+    for place in [*range(21, 28), *range(begin, size)]:
         step = np.zeros(size)
         costs = []
         for sign in (1, -1):

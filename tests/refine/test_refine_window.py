@@ -13,10 +13,9 @@ from pipeline.errors import DriveError
 from pipeline.refine.chunk_result import read_result, write_result
 from pipeline.refine.evidence import held_back
 from pipeline.refine.problem import Problem, inverse
-from pipeline.refine.refine_window import common_focal, refine_window, window_focal
+from pipeline.refine.refine_window import refine_window
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.tracks import Tracks
-from pipeline.refine.verdict import FocalEvidence
 from tests.refine.scene import CAMERA, drive, turned_apart
 
 
@@ -75,21 +74,6 @@ def test_frames_without_tracks_keep_the_networks_motion_between_neighbours_that_
     relative, network = (inverse(p[6:7])[0] @ p[7] for p in (poses, inverse(window.cam_from_window)))
     assert np.isfinite(poses).all()
     np.testing.assert_allclose(relative[:3, :3], network[:3, :3], atol=0.01)
-
-
-def test_a_wrong_focal_length_is_found() -> None:
-    scene = drive(frames=20, noise=0.2)
-    wrong = CAMERA * np.array([1.3, 1.3, 1, 1])
-    found = window_focal(scene.window(), scene.tracks, wrong, scene.grid)
-    assert found is not None
-    assert abs(np.log(found.asked / CAMERA[0])) < max(0.03, 3 * found.deviation)
-    assert abs(np.log(found.used / found.asked)) > 0.15
-
-
-def test_focal_lengths_of_windows_are_weighted_by_their_deviations() -> None:
-    one = common_focal([FocalEvidence(500, 400, 0.01), None, FocalEvidence(500, 600, 0.2)])
-    assert one is not None and abs(one.asked - 400) < 10
-    assert common_focal([None]) is None
 
 
 def test_dense_depth_is_corrected_by_the_adjusted_points() -> None:
