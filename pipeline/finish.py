@@ -22,7 +22,7 @@ from pipeline.leases import Guard
 from pipeline.publish import DriveFacts, Manifest, RunFacts
 from pipeline.refined_drive import Refined, StagedFrames, link_tracks, refine_staged
 from pipeline.result_identity import result_identity
-from pipeline.staged_drive import JoinedDrive, StagedDrive, join_staged, staged_frames
+from pipeline.staged_drive import JoinedDrive, StagedDrive, join_staged, staged_frames, with_estimated_camera
 
 _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
@@ -150,7 +150,7 @@ def join_and_publish(
     with reporter.timed("publish"):
         manifest = publish.publish_drive(
             publish_to,
-            facts,
+            with_estimated_camera(facts, frames, refined),
             chunks,  # type: ignore[arg-type]  # has the methods that are used of a sequence
             joined,
             config.publish,

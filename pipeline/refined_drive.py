@@ -26,6 +26,7 @@ from pipeline.forward.staging import ChunkPrediction, StagedChunks
 from pipeline.refine.camera_estimate import (
     PrincipalEvidence,
     common_focal,
+    used_focal,
     used_principal,
     window_focal,
     window_principal,
@@ -48,6 +49,7 @@ Array = NDArray[np.float64]
 
 _FOCAL_WINDOWS = 3  # windows from which the focal length is estimated
 _NETWORK_FOCAL = 0.1  # deviation of the log of the network's focal length, which decides where tracks determine little
+_EXIF_FOCAL = 0.05  # the same of the focal length in EXIF: the 35 mm equivalent is rounded, videos are cut
 _MOST_CAMERAS = 4  # a window has 60 frames for each, of more cameras fewer, so that its memory has a limit
 
 _T = TypeVar("_T")
@@ -59,7 +61,8 @@ class StagedFrames:
 
     folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: of the network's pictures, if it is known;
     outlines: first and last place of each chunk, empty where the chunks themselves must be read; road: whether the
-    height above the road keeps the scale constant; rig: the cameras that take turns in the frames, None for one.
+    height above the road keeps the scale constant; rig: the cameras that take turns in the frames, None for one;
+    guessed: the camera is a guess (EXIF), which the tracks may correct.
     """
 
     folder: str
@@ -72,6 +75,12 @@ class StagedFrames:
     outlines: tuple[tuple[int, int], ...] = ()
     road: bool = True
     rig: Rig | None = None
+    guessed: bool = False
+
+    @property
+    def calibration(self) -> Camera | None:
+        """The camera of the network's pictures where it is held; None where it is not known, or only guessed."""
+        return None if self.guessed else self.camera
 
     @property
     def cameras(self) -> int:
@@ -167,12 +176,11 @@ def refine_staged(
         focal = replace(focal, used=float(np.sqrt(begin[0] * begin[1])))
     if not refine:
         return Refined((), (), focal, staged.camera)
-    if staged.camera is None and focal is not None:
-        trust = 1 / (1 + (focal.deviation / _NETWORK_FOCAL) ** 2)
-        used = float(begin[0] ** (1 - trust) * focal.asked**trust)
+    if staged.calibration is None and focal is not None:
+        used = used_focal(focal, float(begin[0]), _EXIF_FOCAL if staged.guessed else _NETWORK_FOCAL)
         begin[:2] = used
         focal = replace(focal, used=used)
-    if staged.camera is None:
+    if staged.calibration is None:
         centre = begin[2:].copy()
         begin[2:] = used_principal(_run(_principal, [(staged, windows[n], begin) for n in asked]), centre)
     mount = None if staged.rig is None else _mount(staged, staged.rig, [windows[n] for n in asked], begin)
@@ -213,7 +221,7 @@ def _network_camera(staged: StagedFrames, grid: Grid, camera: Array) -> Camera:
     matrix = grid.camera_from_source(camera)
     width, height = staged.pictures.net
     fx, fy, cx, cy = float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])
-    return staged.camera or Camera("pinhole", width, height, fx, fy, cx, cy)
+    return staged.calibration or Camera("pinhole", width, height, fx, fy, cx, cy)
 
 
 def _focal(staged: StagedFrames, window: range) -> tuple[Array, FocalEvidence | None]:

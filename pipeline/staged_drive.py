@@ -181,7 +181,18 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
         staged.outlines,
         config.backend.road,
         facts.rig,
+        facts.camera is not None and facts.camera.origin == "exif",
     )
+
+
+def with_estimated_camera(facts: DriveFacts, frames: StagedFrames, refined: Refined | None) -> DriveFacts:
+    """The facts with the camera that refinement estimated, where it was only guessed before."""
+    if not frames.guessed or facts.camera is None or refined is None or not refined.taken or refined.camera is None:
+        return facts
+    fx, fy, cx, cy = frames.pictures.grid.camera_to_source(refined.camera.matrix[None])[0].tolist()
+    camera = replace(facts.camera.camera, fx=fx, fy=fy, cx=cx, cy=cy)
+    known = replace(facts.camera, camera=camera, origin="estimated")
+    return replace(facts, camera=known, network_camera=refined.camera)
 
 
 def join_staged(

@@ -12,6 +12,7 @@ import pytest
 from pipeline import image_tables
 from pipeline.backend import Verdict, assess_quality, join_chunks
 from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.forward.staging import ChunkPrediction, write_chunk
 from pipeline.image_tables import consistent_points, evidence_columns, track_columns
 from pipeline.image_verdict import WitnessedChunks, judge_images
@@ -28,7 +29,9 @@ from pipeline.refined_drive import (
     link_tracks,
     refine_staged,
 )
+from pipeline.staged_drive import with_estimated_camera
 from pipeline.tracked_drive import Pictures
+from tests.publish.drives import small_drive
 from tests.refine.scene import CAMERA, NET, SOURCE, Scene, drive, turned_apart
 
 CHUNKS = (range(12), range(6, 18), range(12, 24))
@@ -182,6 +185,27 @@ def test_a_calibration_that_the_images_contradict_does_not_pass(scene: Scene, tm
     joined = join_chunks(chunks, kept=frames.kept)
     verdict, _ = judge_images(Verdict("pass", (), (), {}), joined, chunks, frames, refined, frames.camera)
     assert any("focal length" in f.reason or "the cameras" in f.reason for f in verdict.findings)
+
+
+def test_a_guessed_camera_is_corrected_by_the_images_and_published_as_estimated(scene: Scene, tmp_path: Path) -> None:
+    """EXIF says a focal length that is 20 % too long."""
+    frames = staged(tmp_path, scene, turn=0.0)
+    assert frames.camera is not None
+    guess = replace(frames.camera, fx=1.2 * frames.camera.fx, fy=1.2 * frames.camera.fy)
+    frames = replace(frames, camera=guess, guessed=True)
+    refined = refine_staged(frames)
+    assert refined.taken and refined.camera is not None
+    assert abs(np.log(refined.camera.fx * 1.2 / guess.fx)) < 0.03
+    kept = kept_refinement(frames)
+    assert kept is not None and kept.camera == refined.camera
+    source = Camera("pinhole", *SOURCE, 1.2 * CAMERA[0], 1.2 * CAMERA[1], *CAMERA[2:])
+    known = KnownCamera(source, "exif")
+    facts = replace(small_drive().facts, camera=known, network_camera=guess)
+    published = with_estimated_camera(facts, frames, refined)
+    assert published.camera is not None and published.camera.origin == "estimated"
+    assert abs(np.log(published.camera.camera.fx / CAMERA[0])) < 0.03 and published.network_camera == refined.camera
+    assert with_estimated_camera(facts, frames, replace(refined, accepted=(False,) * len(refined.windows))) is facts
+    assert with_estimated_camera(facts, replace(frames, guessed=False), refined) is facts
 
 
 def test_the_same_drive_without_refinement_does_not_pass(scene: Scene, tmp_path: Path) -> None:

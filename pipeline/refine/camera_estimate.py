@@ -23,6 +23,7 @@ _FOCAL_STEPS = (4, 4, 7)  # most steps of each round
 _FOCAL_TRIES = 3  # each try begins at the focal length of the one before, with the tracks that then fit
 _SETTLED_FOCAL = 1.0  # no further try where the focal length has changed by less than this many deviations
 _USABLE_FOCAL = 0.15  # largest deviation of the log focal length with which a window's estimate is used
+_CONTRADICTS = 3.0  # deviations by which a guess of the focal length may differ from what the tracks say
 _LEAST_PRINCIPAL = 0.05  # smallest deviation of a window's principal point that is assumed, as a share of the prior's
 _ALIKE = 2.0  # errors of a corner in a track are alike, so deviations are larger by this factor
 
@@ -73,6 +74,16 @@ def common_focal(found: list[FocalEvidence | None], least_deviation: float = 0.0
     centre = float(weight @ logs / weight.sum())
     scatter = float(np.sqrt(weight @ (logs - centre) ** 2 / weight.sum() / len(known)))
     return FocalEvidence(known[0].used, float(np.exp(centre)), max(float(weight.sum() ** -0.5), scatter))
+
+
+def used_focal(told: FocalEvidence, guess: float, deviation: float) -> float:
+    """The focal length that a drive without calibration uses: the weighted mean, in logarithms, of a guess with its
+    deviation and of what the tracks say; the tracks' alone if the guess contradicts them."""
+    apart = np.log(told.asked / guess)
+    if abs(apart) > _CONTRADICTS * np.hypot(told.deviation, deviation):
+        return told.asked
+    trust = 1 / (1 + (told.deviation / deviation) ** 2)
+    return float(guess * np.exp(trust * apart))
 
 
 def window_principal(window: Window, tracks: Tracks, camera: Array, grid: Grid) -> PrincipalEvidence | None:

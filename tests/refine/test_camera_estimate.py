@@ -8,6 +8,7 @@ import pytest
 from pipeline.refine.camera_estimate import (
     PrincipalEvidence,
     common_focal,
+    used_focal,
     used_principal,
     window_focal,
     window_principal,
@@ -33,6 +34,16 @@ def test_focal_lengths_of_windows_are_weighted_by_their_deviations() -> None:
     one = common_focal([FocalEvidence(500, 400, 0.01), None, FocalEvidence(500, 600, 0.2)])
     assert one is not None and abs(one.asked - 400) < 10
     assert common_focal([None]) is None
+
+
+def test_a_guess_counts_as_far_as_tracks_do_not_determine_the_focal_length() -> None:
+    assert used_focal(FocalEvidence(500, 510, 0.05), 500, 0.05) == pytest.approx(505, rel=1e-3)
+    assert used_focal(FocalEvidence(500, 510, 0.001), 500, 0.05) == pytest.approx(510, rel=1e-3)
+    assert used_focal(FocalEvidence(500, 510, 0.14), 500, 0.05) == pytest.approx(501.1, rel=1e-3)
+
+
+def test_a_guess_that_tracks_contradict_does_not_count() -> None:
+    assert used_focal(FocalEvidence(500, 400, 0.03), 500, 0.05) == 400
 
 
 @pytest.mark.parametrize("seed", [1, 2])
