@@ -9,12 +9,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.backend.config import BackendConfig
 from pipeline.backend.join import Edge, JoinResult, Loop
 from pipeline.backend.joint_errors import JointErrors
 from pipeline.backend.sim3 import Sim3
 from pipeline.common.fixes import Fixes
 from pipeline.common.numbers import number_or
 from pipeline.errors import DriveError
+from pipeline.fuse.drive_nodes import own_state
+from pipeline.fuse.joint_covariances import covariances_of
 from pipeline.publish import PublishedDrive
 from pipeline.publish.poses import rotation_from_quaternion
 
@@ -25,7 +28,9 @@ Array = NDArray[np.float64]
 # the distance between the two chunks), log scale.
 _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
 
-
+_COLUMNS = ("step_covariance", "step_with_next")
+_CROOKED = 1e-6  # largest difference of a covariance from its transpose, as a share of its two deviations
+_SINGULAR = 1e-12  # largest eigenvalue of a matrix of correlations that may be zero but for rounding
 _CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps count from the drive's start
 
 
@@ -90,6 +95,13 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
         1.0,
         joint_errors=_joint_errors_of(chunks),
     )
+    damaged = damaged_covariance(joined)
+    if damaged:
+        chunk, column, why = damaged
+        raise DriveError(
+            f"drive {opened.manifest.drive_id}: chunks.parquet: {column} of chunk {chunk} {why}; "
+            "reconstruct it again (--overwrite)"
+        )
     stamps = cameras.timestamps_ns
     time_s = None if stamps is None else (stamps - opened.poses["timestamp_ns"][0].as_py()) / 1e9
     if time_s is not None and not (np.diff(time_s) > 0).all():
@@ -107,7 +119,7 @@ def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:
 
 def _joint_errors_of(table: pa.Table) -> JointErrors | None:
     """Covariances of the steps between chunks, NaN where unknown; None if the result is older than these columns."""
-    if "step_covariance" not in table.column_names or "step_with_next" not in table.column_names:
+    if not set(_COLUMNS) <= set(table.column_names):
         return None
     unknown = [np.nan] * 49
 
@@ -115,7 +127,40 @@ def _joint_errors_of(table: pa.Table) -> JointErrors | None:
         rows = [unknown if one is None else one for one in table[name].to_pylist()[1:]]
         return np.array(rows, np.float64).reshape(-1, 7, 7)
 
-    return JointErrors(matrices("step_covariance"), matrices("step_with_next"))
+    return JointErrors(*(matrices(name) for name in _COLUMNS))
+
+
+def damaged_covariance(joined: JoinResult) -> tuple[int, str, str] | None:
+    """The first covariance of a step that the solution could not use: chunk, column, and what is wrong with it. A
+    covariance must be symmetric and positive definite, also together with that of the step before. None if all are
+    good; unknown ones (NaN) are."""
+    if joined.joint_errors is None or not len(joined.edges):
+        return None
+    own = joined.joint_errors.covariance
+    size = np.sqrt(np.abs(np.diagonal(own, axis1=1, axis2=2)))
+    crooked = np.abs(own - own.transpose(0, 2, 1)) > _CROOKED * size[:, :, None] * size[:, None, :]
+    crooked_ones, negative_ones = np.flatnonzero(crooked.any((1, 2))), np.flatnonzero(~_positive(own))
+    for why, bad in (("is not symmetric", crooked_ones), ("is not positive definite", negative_ones)):
+        if len(bad):
+            return int(bad[0]) + 1, _COLUMNS[0], why
+    state = own_state(joined)
+    # Without additional deviations, as in the tightest solution.
+    used = covariances_of(joined, state.scale, state.rotation, state.translation, BackendConfig(), 0.0)
+    contrary = np.flatnonzero(~_positive(used.left))
+    if len(contrary):
+        return int(contrary[0]), _COLUMNS[1], "and step_covariance are not positive definite together"
+    return None
+
+
+def _positive(matrix: Array) -> NDArray[np.bool_]:
+    """Which symmetric matrices (n, 7, 7) are positive definite, whatever the units of their variables. Unknown ones are
+    taken to be; a variance of zero is that of a variable that was held."""
+    matrix = np.where(np.isfinite(matrix).all((1, 2), keepdims=True), matrix, np.eye(7))
+    variance = np.diagonal(matrix, axis1=1, axis2=2)
+    matrix = matrix + np.where(variance == 0, 1.0, 0.0)[:, None, :] * np.eye(7)
+    size = np.sqrt(np.maximum(np.diagonal(matrix, axis1=1, axis2=2), np.finfo(np.float64).tiny))
+    least = np.linalg.eigvalsh(matrix / size[:, :, None] / size[:, None, :])[:, 0]
+    return np.asarray((variance >= 0).all(1) & (least > _SINGULAR))
 
 
 def _edges_of(table: pa.Table, state: tuple[Sim3, ...]) -> tuple[Edge, ...]:

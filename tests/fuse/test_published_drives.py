@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from pipeline.backend import BackendConfig, join_chunks
+from pipeline.errors import DriveError
 from pipeline.fuse.drive_nodes import joints_of
 from pipeline.fuse.published_drives import read_drive
 from pipeline.publish import DriveFacts, PublishConfig, RunFacts, open_drive, publish_drive
 from pipeline.publish.tables import chunks_table
 from pipeline.publish.trajectory import SeenChunk
 from tests.publish.drives import Chunk, Listed
-from tests.publish.test_verify import rewrite_table
+from tests.publish.test_verify import put, rewrite_table
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,39 @@ def test_a_step_whose_overlap_determines_nothing_has_no_published_covariance(joi
     lacking = [n for n, one in enumerate(table["step_covariance"].to_pylist()) if one is None]
     assert lacking == [0, 2]
     assert chunks_table("a", seen, joined.world_from_chunk, edges, points, {})["step_with_next"].null_count == len(seen)
+
+
+def _negative(matrix):
+    matrix[3, 3] = -matrix[3, 3]
+
+
+def _as_if_one_variable(matrix):
+    matrix[:] = np.outer(np.sqrt(np.diag(matrix)), np.sqrt(np.diag(matrix)))
+
+
+def _not_symmetric(matrix):
+    matrix[0, 4] += 0.1 * np.sqrt(matrix[0, 0] * matrix[4, 4])
+
+
+def _larger_than_the_covariances(matrix):
+    matrix *= 100
+
+
+@pytest.mark.parametrize(
+    ("column", "damage", "words"),
+    [
+        ("step_covariance", _negative, "not positive definite"),
+        ("step_covariance", _as_if_one_variable, "not positive definite"),
+        ("step_covariance", _not_symmetric, "not symmetric"),
+        ("step_with_next", _larger_than_the_covariances, "not positive definite"),
+    ],
+)
+def test_a_covariance_that_is_none_is_refused_with_drive_column_and_chunk(output, column, damage, words):
+    def change(table):
+        matrix = np.array(table[column][2].as_py()).reshape(7, 7)
+        damage(matrix)
+        return put(column, 2, matrix.ravel().tolist())(table)
+
+    rewrite_table(output / "a", "chunks.parquet", change)
+    with pytest.raises(DriveError, match=rf"drive a: chunks.parquet: {column} of chunk 2 .*{words}.*--overwrite"):
+        read_drive(open_drive(str(output), "a"))
