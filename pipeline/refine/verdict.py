@@ -46,7 +46,7 @@ class ImageQualityConfig:
     """Largest log of fx over fy."""
     view_warn: tuple[float, float] = (20.0, 150.0)
     """Smallest and largest horizontal field of view, in degrees."""
-    focal_warn: float = 0.1
+    focal_warn: float = 0.05
     """Largest log ratio of the focal length and its estimate from tracks, if it is also above three deviations."""
     untracked_warn: float = 0.5
     """Largest share of frames with too few tracks to be judged."""

@@ -76,6 +76,8 @@ def test_depth_that_contradicts_the_cameras_warns(scene: Scene) -> None:
 def test_a_focal_length_that_contradicts_the_tracks_warns_and_so_do_pixels_that_are_not_square(scene: Scene) -> None:
     pairs = evidence(scene, scene.world_from_camera)
     assert findings(scene, pairs, focal=FocalEvidence(520, 400, 0.03))
+    assert findings(scene, pairs, focal=FocalEvidence(428, 400, 0.015))
+    assert not findings(scene, pairs, focal=FocalEvidence(428, 400, 0.03))
     assert not findings(scene, pairs, focal=FocalEvidence(520, 400, 0.2)), "the tracks hardly determine it"
     assert any(one.kind == "camera" for one in findings(scene, pairs, camera=CAMERA * np.array([1, 0.5, 1, 1])))
 
