@@ -151,11 +151,11 @@ class Refined:
 
 
 def link_tracks(staged: StagedFrames) -> bool:
-    """Link the tracks of segments to tracks of the drive. Returns whether any corner was followed. Raises StorageError,
-    DriveError."""
+    """Link the tracks of segments to tracks of the drive, each border in a Ray task. Returns whether any corner was
+    followed. Raises StorageError, DriveError."""
     if staged.rig is None:
-        return link_segments(staged.tracks) > 0
-    return link_rig(staged.tracks, len(staged.rig)) > 0
+        return link_segments(staged.tracks, _run) > 0
+    return link_rig(staged.tracks, len(staged.rig), _run) > 0
 
 
 def refine_staged(

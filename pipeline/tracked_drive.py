@@ -17,9 +17,9 @@ from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.refine.grid import Grid
 from pipeline.refine.rig_tracks import RigTracker
+from pipeline.refine.segment_files import TRACKS_FOLDER, SegmentTracker
 from pipeline.refine.stereo_files import StereoTracker
 from pipeline.refine.stereo_motion import pair_of
-from pipeline.refine.track_files import TRACKS_FOLDER, SegmentTracker
 from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE
 
 

@@ -108,5 +108,7 @@ def test_a_camera_that_its_images_contradict_is_named(scene: RigScene, tmp_path:
 def test_tracks_of_each_camera_are_removed_with_the_other_staged_files() -> None:
     folder = "tracks-0123456789ab/camera-2/"
     assert is_staged_file(folder + "segment-0000000-0000010.arrow") and is_staged_file(folder + "linked-0000000.arrow")
+    assert is_staged_file(folder + "live-0000000-0000010.arrow")
+    assert is_staged_file(folder + "pictures-0000000-0000010.arrow")
     assert is_staged_file(folder + f".linked-0000000.arrow.{'a' * 32}.tmp")
     assert not is_staged_file("tracks-0123456789ab/mine/segment-0000000-0000010.arrow")

@@ -24,10 +24,10 @@ from pipeline.errors import DriveError
 STAGING_FOLDER = "_staging"
 _STAGED = re.compile(
     r"(?:staged\.json|writable-[0-9a-f]{32}|[0-9]{8}T[0-9]{6}-[0-9a-f]{8}/(?:(?:chunk|refined)-[0-9]{5,}|places)\.safetensors"
-    r"|tracks-[0-9a-f]{12}/(?:camera-[0-9]+/)?(?:segment|linked|stereo)(?:-[0-9]{7,}){1,2}\.arrow"
+    r"|tracks-[0-9a-f]{12}/(?:camera-[0-9]+/)?(?:segment|live|pictures|linked|stereo)(?:-[0-9]{7,}){1,2}\.arrow"
     r"|(?:[0-9]{8}T[0-9]{6}-[0-9a-f]{8}/|tracks-[0-9a-f]{12}/(?:camera-[0-9]+/)?)?\."
     r"(?:staged\.json|writable-[0-9a-f]{32}|(?:(?:chunk|refined)-[0-9]{5,}|places)\.safetensors"
-    r"|(?:segment|linked|stereo)(?:-[0-9]{7,}){1,2}\.arrow)\.[0-9a-f]{32}\.tmp)"
+    r"|(?:segment|live|pictures|linked|stereo)(?:-[0-9]{7,}){1,2}\.arrow)\.[0-9a-f]{32}\.tmp)"
 )
 
 

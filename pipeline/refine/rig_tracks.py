@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import storage
+from pipeline.refine.segment_files import PictureTracker, SegmentTracker
 from pipeline.refine.stereo_files import StereoTracker
-from pipeline.refine.track_files import DriveTracks, PictureTracker, SegmentTracker, link_segments
+from pipeline.refine.track_files import Borders, DriveTracks, link_segments, one_by_one
 from pipeline.refine.tracks import Picture, Tracks
 
 
@@ -59,10 +60,10 @@ class RigTracks:
         )
 
 
-def link_rig(folder: str, cameras: int) -> int:
-    """Link the segments of every camera (`link_segments`). Returns the number of observations. Raises StorageError,
-    DriveError."""
-    return sum(link_segments(camera_folder(folder, camera)) for camera in range(cameras))
+def link_rig(folder: str, cameras: int, run: Borders = one_by_one) -> int:
+    """Link the segments of every camera. run: see `link_segments`. Returns the number of observations. Raises
+    StorageError, DriveError."""
+    return sum(link_segments(camera_folder(folder, camera), run) for camera in range(cameras))
 
 
 def camera_folder(folder: str, camera: int) -> str:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.errors import DriveError
+from pipeline.refine.segment_files import PictureTracker, read_table, staged_names, write_table
 from pipeline.refine.stereo_motion import StereoPair, motion
-from pipeline.refine.track_files import PictureTracker, read_table, staged_names, write_table
 from pipeline.refine.tracks import Picture
 
 _PREFIX = "stereo-"

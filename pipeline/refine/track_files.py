@@ -1,117 +1,164 @@
-"""Tracks in the drive's staging folder: one file for each decoded segment, later numbered through the whole drive.
+"""Tracks of a drive: the tracks of its segments, followed over the borders between them and numbered through.
 
-The task that decodes a segment makes its tracks, so they end at the segment's borders. The file also holds the
-segment's first and last picture. With these `link_segments` continues tracks from one segment to the next without
-reading a frame again.
+The task that decodes a segment makes its tracks, so they end at the segment's borders. `link_segments` follows them on
+with what was staged beside them (segment_files.py, border.py), without reading a frame again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.errors import DriveError
-from pipeline.refine.tracks import LONG_SIDE, Picture, Tracks, follow, track_pictures
+from pipeline.refine.border import REACH, Border, follow_over, same_corners
+from pipeline.refine.segment_files import (
+    StagedSegment,
+    range_of,
+    read_table,
+    staged_names,
+    tracks_of_table,
+    tracks_table,
+    write_table,
+)
+from pipeline.refine.tracks import Tracks, together
 
-TRACKS_FOLDER = "tracks"
-_SAME = 1.0  # pixels of the tracked picture: tracks of two segments that are nearer to each other are one corner
+_AT_ONCE = 64  # borders whose results are in memory together
 
-
-@dataclass(frozen=True)
-class PictureTracker:
-    """Base of the trackers, which work on the pictures of a segment in the task that decodes them. folder: path or URI
-    of the drive's tracks."""
-
-    folder: str
-
-    @property
-    def long_side(self) -> int:
-        """Largest number of pixels of a picture's long side."""
-        return LONG_SIDE
-
-    def picture(self, grey: NDArray[np.uint8]) -> Picture:
-        """The part of a decoded grey frame (h, w) that is kept until its segment is complete."""
-        return Picture.of(grey)
+Borders = Callable[[Callable[[StagedSegment, StagedSegment], Border], Sequence[tuple[object, ...]]], list[Border]]
 
 
-class SegmentTracker(PictureTracker):
-    """Follows corners through the frames of a segment."""
-
-    def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
-        """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""
-        cv2.setNumThreads(1)  # decoding already runs in one process a core
-        known = [i for i, picture in enumerate(pictures) if picture is not None]
-        ends = [(first_frame + i, pictures[i]) for i in (known[:1] + known[-1:])]
-        seen: list[dict[str, object]] = []
-        metadata: dict[str, object] = {"first": first_frame, "stop": first_frame + len(pictures)}
-        binary: dict[bytes, bytes] = {}
-        for number, (frame, picture) in enumerate(ends):
-            assert picture is not None
-            seen.append({"frame": frame, "shape": picture.pixels.shape, "scale": picture.scale})
-            binary[f"picture{number}".encode()] = picture.pixels.tobytes()
-        table = _table(track_pictures(pictures, first_frame))
-        table = table.replace_schema_metadata({b"segment": json.dumps({**metadata, "ends": seen}).encode(), **binary})
-        name = f"segment-{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"
-        write_table(storage.join(self.folder, name), table)
+def one_by_one(
+    work: Callable[[StagedSegment, StagedSegment], Border], of: Sequence[tuple[object, ...]]
+) -> list[Border]:
+    """The results of work(*arguments) in this process."""
+    return [work(*pair) for pair in of]  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """Tracks of frames first ... stop - 1. ends: number and picture of the first and of the last good frame."""
-
-    first: int
-    stop: int
-    tracks: Tracks
-    ends: tuple[tuple[int, Picture], ...]
-
-
-def link_segments(folder: str) -> int:
-    """Number the tracks through the whole drive and write them again, one file for each segment.
+def link_segments(folder: str, run: Borders = one_by_one) -> int:
+    """Follow tracks over the borders of segments, number them through the whole drive, and write them again, one file
+    for each segment.
 
     An earlier attempt at the drive may have left segments with other borders. The smallest set of segments that covers
-    every frame is used. Returns the number of observations. Raises StorageError, and DriveError if a file is damaged.
+    every frame is used. run: gives the results of work(*arguments), in order, wherever the work runs. Returns the
+    number of observations. Raises StorageError, and DriveError if a file is damaged.
     """
-    born, before, count = 0, None, 0
-    written = []
-    for name in _covering(folder):
-        segment = _read_segment(storage.join(folder, name))
-        tracks, extra, born = _numbered(segment, before, born)
-        before = Segment(segment.first, segment.stop, tracks, segment.ends)
-        write_linked(folder, segment.first, Tracks.sorted(*_together(tracks, extra)))
-        written.append(_linked_name(segment.first))
-        count += len(tracks)
+    segments = _covering(folder)
+    count, born, written = 0, 0, []
+    before: _Numbered | None = None
+    for begin in range(0, len(segments), _AT_ONCE):
+        part = segments[begin : begin + _AT_ONCE]
+        borders = run(border_between, list(pairwise(segments[max(begin - 1, 0) : begin + _AT_ONCE])))
+        for segment, border in zip(part, borders if begin else [Border.none(), *borders], strict=True):
+            onward = Tracks.none()
+            if before is not None:
+                before, born = before.with_tracks(border.onward, born)
+                onward = before.named(border.onward)
+                earlier = onward.frame < segment.first
+                count += _write(folder, before, onward.select(earlier))
+                onward = onward.select(~earlier)
+            before, born = _numbered(segment, before, border, onward, born)
+            written.append(_linked_name(segment.first))
+    if before is not None:
+        count += _write(folder, before, Tracks.none())
     stale = [name for name in staged_names(folder, "linked-") if name not in written]
     if stale:
         storage.remove_below(folder, stale)
     return count
 
 
-def _covering(folder: str) -> list[str]:
-    """Names of the segments that cover all frames. Of those that begin in the covered part, the one that ends last is
-    taken each time."""
+def border_between(before: StagedSegment, segment: StagedSegment) -> Border:
+    """What goes over the border of two staged segments. Raises StorageError, and DriveError if a file is damaged."""
+    cv2.setNumThreads(1)
+    pictures = segment.pictures()
+    if not pictures:
+        return Border.none()
+    entry, picture = pictures[0]
+    if before.stop > entry:  # segments of two ranks overlap: tracks of both are known in the common frames
+        known = before.tracks()
+        common = [frame for frame, _ in pictures if frame < before.stop]
+        return same_corners(known.select(known.frame >= entry), segment.tracks(), common, max(picture.scale))
+    live = before.live()
+    return Border.none() if live is None else follow_over(live, pictures[:REACH], segment.tracks())
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbered:
+    """A segment's tracks with the drive's numbers.
+
+    first: its first frame; rows: observations in its frames; given (n,): the drive's number of each of its tracks;
+    moved (n, 2): by which a track was moved, in source pixels, because it goes on with one of the segment before.
+    """
+
+    first: int
+    rows: Tracks
+    given: NDArray[np.int64]
+    moved: NDArray[np.float64]
+
+    def with_tracks(self, tracks: Tracks, born: int) -> tuple[_Numbered, int]:
+        """Numbers also for tracks that only the last frame of the segment sees; the next free number after them."""
+        fresh = max(_count(tracks) - len(self.given), 0)
+        given = np.concatenate([self.given, born + np.arange(fresh)])
+        return _Numbered(self.first, self.rows, given, np.pad(self.moved, ((0, fresh), (0, 0)))), born + fresh
+
+    def named(self, tracks: Tracks) -> Tracks:
+        """Observations of this segment's tracks with the drive's numbers."""
+        return Tracks.sorted(self.given[tracks.track], tracks.frame, tracks.xy + self.moved[tracks.track])
+
+
+def _numbered(
+    segment: StagedSegment, before: _Numbered | None, border: Border, onward: Tracks, born: int
+) -> tuple[_Numbered, int]:
+    """A segment's tracks with the drive's numbers, and the next free number. Of a track that goes on with one of the
+    segment before, only observations after that one's last are used: that one's template is older. onward: further
+    observations in the segment's frames, with the drive's numbers."""
+    tracks = segment.tracks()
+    given = born + np.arange(_count(tracks))
+    moved, until = np.zeros((len(given), 2)), np.full(len(given), -1)
+    if before is not None:
+        given[border.second] = before.given[border.first]
+        moved[border.second] = before.moved[border.first] + border.apart
+        until[border.second] = border.until
+    born += len(given)
+    numbered = _Numbered(segment.first, Tracks.none(), given, moved)
+    rows = numbered.named(tracks.select(tracks.frame > until[tracks.track]))
+    return _Numbered(segment.first, Tracks.sorted(*together(rows, onward)), given, moved), born
+
+
+def _count(tracks: Tracks) -> int:
+    """Tracks of a segment are numbered from 0."""
+    return int(tracks.track.max()) + 1 if len(tracks) else 0
+
+
+def _write(folder: str, segment: _Numbered, more: Tracks) -> int:
+    rows = Tracks.sorted(*together(segment.rows, more))
+    write_linked(folder, segment.first, rows)
+    return len(rows)
+
+
+def _covering(folder: str) -> list[StagedSegment]:
+    """The segments that cover all frames. Of those that begin in the covered part, the one that ends last is taken each
+    time."""
     names = staged_names(folder, "segment-")
     chosen: list[str] = []
     covered = 0
     while names:
-        begun = [name for name in names if _range_of(name)[0] <= covered] or names[:1]
-        best = max(begun, key=lambda name: _range_of(name)[1])
-        if _range_of(best)[1] > covered:
+        begun = [name for name in names if range_of(name)[0] <= covered] or names[:1]
+        best = max(begun, key=lambda name: range_of(name)[1])
+        if range_of(best)[1] > covered:
             chosen.append(best)
-            covered = _range_of(best)[1]
+            covered = range_of(best)[1]
         names = [name for name in names if name not in begun]
-    return chosen
+    return [StagedSegment(folder, name) for name in chosen]
 
 
 def write_linked(folder: str, first_frame: int, tracks: Tracks) -> None:
     """Stage a segment's tracks, numbered through the drive. Raises StorageError."""
-    write_table(storage.join(folder, _linked_name(first_frame)), _table(tracks))
+    write_table(storage.join(folder, _linked_name(first_frame)), tracks_table(tracks))
 
 
 class DriveTracks:
@@ -120,7 +167,7 @@ class DriveTracks:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._names = staged_names(folder, "linked-")
-        self._first = [_range_of(name)[0] for name in self._names]
+        self._first = [range_of(name)[0] for name in self._names]
         self._held: dict[str, Tracks] = {}
 
     def __len__(self) -> int:
@@ -131,11 +178,11 @@ class DriveTracks:
         parts = []
         for number, (name, begin) in enumerate(zip(self._names, self._first, strict=True)):
             following = self._first[number + 1] if number + 1 < len(self._first) else np.inf
-            if begin < stop and following + 1 > first:  # a segment's tracks include the next segment's first frame
+            if begin < stop and following > first:
                 parts.append(self._read(name))
         if not parts:
             return Tracks.none()
-        track, frame, xy = _together(*parts)
+        track, frame, xy = together(*parts)
         inside = (frame >= first) & (frame < stop)
         rows = Tracks.sorted(track[inside], frame[inside], xy[inside])
         new = np.ones(len(rows), np.bool_)
@@ -146,126 +193,9 @@ class DriveTracks:
         if name not in self._held:
             while len(self._held) >= 12:
                 del self._held[next(iter(self._held))]
-            self._held[name] = _rows(read_table(storage.join(self._folder, name)))
+            self._held[name] = tracks_of_table(read_table(storage.join(self._folder, name)))
         return self._held[name]
-
-
-def _numbered(segment: Segment, before: Segment | None, born: int) -> tuple[Tracks, Tracks, int]:
-    """Tracks of a segment with the drive's numbers; further observations of its first frame, which belong to tracks of
-    the segment before; the next free number."""
-    numbers, of = np.unique(segment.tracks.track, return_inverse=True)
-    given = born + np.arange(len(numbers))
-    born += len(numbers)
-    if before is None or not before.ends or not segment.ends or not len(before.tracks):
-        tracks = Tracks(given[of] if len(of) else segment.tracks.track, segment.tracks.frame, segment.tracks.xy)
-        return tracks, Tracks.none(), born
-    entry, picture = segment.ends[0]
-    if before.stop > entry:  # segments of two ranks overlap: the segment before contains this frame
-        here = before.tracks.frame == entry
-        live, places = before.tracks.track[here], before.tracks.xy[here]
-    else:
-        leave, last = before.ends[-1]
-        here = before.tracks.frame == leave
-        live, places = before.tracks.track[here], before.tracks.xy[here]
-        places, good = follow(last, picture, places)
-        live, places = live[good], places[good]
-    xy = segment.tracks.xy.copy()
-    mine = np.flatnonzero(segment.tracks.frame == entry)
-    taken = np.ones(len(live), np.bool_)
-    if len(live) and len(mine):
-        for row, nearest, apart in _matches(xy[mine], places, _SAME * max(picture.scale)):
-            number = of[mine[row]]
-            given[number] = live[nearest]
-            xy[of == number] += apart
-            taken[nearest] = False
-    tracks = Tracks.sorted(given[of], segment.tracks.frame, xy)
-    left = Tracks(live[taken], np.full(int(taken.sum()), entry), places[taken])
-    return tracks, left, born
-
-
-def _matches(
-    mine: NDArray[np.float64], theirs: NDArray[np.float64], limit: float
-) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
-    """Pairs of points of `mine` (n, 2) and `theirs` (m, 2) that are each other's nearest and less than `limit` apart:
-    row in mine, row in theirs, theirs minus mine (2,)."""
-    distance = np.linalg.norm(mine[:, None] - theirs[None], axis=2)
-    nearest, back = distance.argmin(1), distance.argmin(0)
-    for row, column in enumerate(nearest):
-        if back[column] == row and distance[row, column] < limit:
-            yield row, int(column), theirs[column] - mine[row]
-
-
-def _together(*parts: Tracks) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    return (
-        np.concatenate([part.track for part in parts]),
-        np.concatenate([part.frame for part in parts]),
-        np.concatenate([part.xy for part in parts]),
-    )
-
-
-def staged_names(folder: str, prefix: str) -> list[str]:
-    """Names of the staged Arrow files that begin with `prefix`, sorted; none if the folder does not exist. Raises
-    StorageError."""
-    if not storage.exists(folder):
-        return []
-    names = [file.name for file in storage.list_files(folder)]
-    return sorted(name for name in names if name.startswith(prefix) and name.endswith(".arrow"))
 
 
 def _linked_name(first_frame: int) -> str:
     return f"linked-{first_frame:07d}.arrow"
-
-
-def _range_of(name: str) -> tuple[int, int]:
-    """First frame, and the frame after the last one if the name has it (else the first frame again)."""
-    numbers = name.split(".")[0].split("-")[1:]
-    return int(numbers[0]), int(numbers[-1])
-
-
-def _table(tracks: Tracks) -> pa.Table:
-    return pa.table(
-        {
-            "track": pa.array(tracks.track, pa.int64()),
-            "frame": pa.array(tracks.frame, pa.int32()),
-            "x": pa.array(tracks.xy[:, 0].astype(np.float32)),
-            "y": pa.array(tracks.xy[:, 1].astype(np.float32)),
-        }
-    )
-
-
-def _rows(table: pa.Table) -> Tracks:
-    xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], 1).astype(np.float64)
-    return Tracks(table["track"].to_numpy().astype(np.int64), table["frame"].to_numpy().astype(np.int64), xy)
-
-
-def write_table(uri: str, table: pa.Table) -> None:
-    """Stage a table as an Arrow file, which is visible only when it is complete. Raises StorageError."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    storage.write_bytes_atomically(uri, sink.getvalue().to_pybytes())
-
-
-def read_table(uri: str) -> pa.Table:
-    """Read a staged table. Raises StorageError, and DriveError if the file is damaged."""
-    try:
-        return pa.ipc.open_file(storage.read_bytes(uri)).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DriveError(f"{uri} holds no tracks ({error}); run the drive again") from error
-
-
-def _read_segment(uri: str) -> Segment:
-    table = read_table(uri)
-    try:
-        facts = json.loads(table.schema.metadata[b"segment"])
-        ends = tuple(
-            (end["frame"], Picture(_pixels(table, number, end["shape"]), tuple(end["scale"])))
-            for number, end in enumerate(facts["ends"])
-        )
-        return Segment(facts["first"], facts["stop"], _rows(table), ends)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DriveError(f"{uri} holds no segment's tracks ({error}); run the drive again") from error
-
-
-def _pixels(table: pa.Table, number: int, shape: Sequence[int]) -> NDArray[np.uint8]:
-    return np.frombuffer(table.schema.metadata[f"picture{number}".encode()], np.uint8).reshape(shape)

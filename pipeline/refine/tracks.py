@@ -111,6 +111,52 @@ class Picture:
         return (xy / self.scale - 0.5).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class LiveTracks:
+    """The n tracks that the last good picture of some pictures shows, which further pictures can go on with.
+
+    frame, picture: the last good one; track (n,) int64: their numbers, which Tracks lacks if only this frame sees them;
+    points (n, 2) float32: their places in this picture, pixel centres at whole numbers; templates: n.
+    """
+
+    frame: int
+    picture: Picture
+    track: NDArray[np.int64]
+    points: NDArray[np.float32]
+    templates: Templates
+
+    @staticmethod
+    def begun(frame: int, picture: Picture, track: NDArray[np.int64], xy: Floats) -> LiveTracks:
+        """Tracks (n,) at source pixels xy (n, 2), whose templates begin in this picture."""
+        points = picture.from_source(xy).reshape(-1, 2)
+        return LiveTracks(frame, picture, track, points, Templates.of(picture.pixels, points, _side(picture.pixels)))
+
+    def next(self, frame: int, picture: Picture, mask: NDArray[np.bool_] | None = None) -> LiveTracks:
+        """Those that can be followed into the next good picture. mask: see `track_pictures`."""
+        if not len(self.track):
+            return LiveTracks(frame, picture, self.track, self.points, self.templates)
+        points, good = _followed(self.picture.pixels, picture.pixels, self.points, mask)
+        points, templates = self.templates.select(good).found(picture.pixels, points[good])
+        return LiveTracks(frame, picture, self.track[good], points, templates)
+
+    def joined(self, track: NDArray[np.int64], points: NDArray[np.float32]) -> LiveTracks:
+        """With the tracks (m,) that begin in this picture at points (m, 2)."""
+        fresh = Templates.of(self.picture.pixels, points, _side(self.picture.pixels))
+        points = np.concatenate([self.points, points])
+        track = np.concatenate([self.track, track])
+        return LiveTracks(self.frame, self.picture, track, points, self.templates.joined(fresh))
+
+    def select(self, rows: NDArray[np.bool_]) -> LiveTracks:
+        """Only those that are True in `rows` (n,)."""
+        templates = self.templates.select(rows)
+        return LiveTracks(self.frame, self.picture, self.track[rows], self.points[rows], templates)
+
+    @property
+    def rows(self) -> Tracks:
+        """Their observations in this picture."""
+        return Tracks(self.track, np.full(len(self.track), self.frame), self.picture.to_source(self.points))
+
+
 def track_pictures(
     pictures: Sequence[Picture | None], first_frame: int = 0, mask: NDArray[np.bool_] | None = None
 ) -> Tracks:
@@ -124,35 +170,40 @@ def track_pictures(
     Returns:
         Tracks that at least two frames see, numbered from 0 in the order in which they begin.
     """
+    return tracks_and_live(pictures, first_frame, mask)[0]
+
+
+def tracks_and_live(
+    pictures: Sequence[Picture | None], first_frame: int = 0, mask: NDArray[np.bool_] | None = None
+) -> tuple[Tracks, LiveTracks | None]:
+    """As `track_pictures`, with the tracks that the last good picture shows; None if no picture is good."""
     cv2.setRNGSeed(0)
-    numbers: list[NDArray[np.int64]] = []
-    frames: list[NDArray[np.int64]] = []
-    places: list[Floats] = []
-    live, points, born = np.zeros(0, np.int64), np.zeros((0, 2), np.float32), 0
-    templates: Templates | None = None
-    before: Picture | None = None
-    for i, picture in enumerate(pictures):
+    seen: list[Tracks] = []
+    live: LiveTracks | None = None
+    born = 0
+    for frame, picture in enumerate(pictures, first_frame):
         if picture is None:
             continue
-        if before is not None and len(live):
-            points, good = _followed(before.pixels, picture.pixels, points, mask)
-            live, points = live[good], points[good]
-            assert templates is not None
-            points, templates = templates.select(good).found(picture.pixels, points)
-        fresh = find_corners(picture.pixels, points, mask)
-        live = np.concatenate([live, born + np.arange(len(fresh))])
-        points = np.concatenate([points, fresh])
-        begun = Templates.of(picture.pixels, fresh, _side(picture.pixels))
-        templates = begun if templates is None else templates.joined(begun)
+        if live is None:
+            live = LiveTracks.begun(frame, picture, np.zeros(0, np.int64), np.zeros((0, 2)))
+        else:
+            live = live.next(frame, picture, mask)
+        fresh = find_corners(picture.pixels, live.points, mask)
+        live = live.joined(born + np.arange(len(fresh)), fresh)
         born += len(fresh)
-        numbers.append(live)
-        frames.append(np.full(len(live), first_frame + i))
-        places.append(picture.to_source(points))
-        before = picture
-    if not numbers:
-        return Tracks.none()
-    rows = Tracks.sorted(np.concatenate(numbers), np.concatenate(frames), np.concatenate(places))
-    return rows.at_least(2)
+        seen.append(live.rows)
+    if not seen:
+        return Tracks.none(), None
+    return Tracks.sorted(*together(*seen)).at_least(2), live
+
+
+def together(*parts: Tracks) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """The rows of all parts: track (n,), frame (n,), xy (n, 2)."""
+    return (
+        np.concatenate([part.track for part in parts]),
+        np.concatenate([part.frame for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+    )
 
 
 def follow(first: Picture, second: Picture, xy: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import DriveError
+from pipeline.refine.segment_files import read_table, write_table
 from pipeline.refine.stereo_files import StereoTracker, read_motions
 from pipeline.refine.stereo_motion import motion, pair_of, stereo_points
-from pipeline.refine.track_files import read_table, write_table
 from pipeline.refine.tracks import Picture
 
 WIDTH, HEIGHT, FOCAL, BASE, WALL = 480, 160, 300.0, 0.5, 9.0

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.track_files import DriveTracks, SegmentTracker, link_segments
+from pipeline.refine.segment_files import SegmentTracker
+from pipeline.refine.track_files import DriveTracks, link_segments
 from pipeline.refine.tracks import LONG_SIDE, Picture, track_pictures
 
 Grey = NDArray[np.uint8]
