@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.tracks import LiveTracks, Picture, Tracks, together
+from pipeline.refine.tracks import LiveTracks, Picture, Tracks, room_of, together
 
-REACH = 30  # pictures into which tracks are followed: a fiftieth of those that live at a border live longer (KITTI)
+REACH = 30  # pictures into which tracks are followed: one of twenty that reach the first one lives longer (KITTI)
 _AGREE = 3  # frames in which two tracks are compared
 # Pixels of the tracked picture: two tracks of one corner are nearer to each other, and their distance changes by less.
 _SAME, _STEADY = 1.0, 0.3
@@ -28,21 +28,24 @@ class Border:
 
     onward: observations of the first segment's tracks, with its numbers: those in the second segment's frames, and of
     tracks that began in the first segment's last good frame the one in this frame; first, second (m,): numbers of the
-    tracks that are one corner, in each segment; until (m,): the last frame in which the first one's track is seen;
-    apart (m, 2): mean position of the first one's track minus that of the second one's, in source pixels.
+    tracks that are one corner, in each segment; apart (m, 2): mean position of the first one's track minus that of the
+    second one's, in source pixels; late, until (k,): tracks of the second segment that begin beside followed ones,
+    where without the border no corner is looked for, and the last frame that shows one of these. They are used after
+    it.
     """
 
     onward: Tracks
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    until: NDArray[np.int64]
     apart: NDArray[np.float64]
+    late: NDArray[np.int64]
+    until: NDArray[np.int64]
 
     @staticmethod
     def none() -> Border:
         """Nothing goes over the border."""
         nobody = np.zeros(0, np.int64)
-        return Border(Tracks.none(), nobody, nobody, nobody, np.zeros((0, 2)))
+        return Border(Tracks.none(), nobody, nobody, np.zeros((0, 2)), nobody, nobody)
 
 
 def follow_over(live: LiveTracks, pictures: Sequence[tuple[int, Picture]], second: Tracks) -> Border:
@@ -60,10 +63,13 @@ def follow_over(live: LiveTracks, pictures: Sequence[tuple[int, Picture]], secon
         seen.append(live.rows)
     onward = Tracks.sorted(*together(*seen)).at_least(2)
     compared = [frame for frame, _ in pictures[:_AGREE]]
-    return same_corners(onward, second, compared, max(pictures[0][1].scale))
+    room = room_of(pictures[0][1].pixels) * np.array(pictures[0][1].scale)
+    return same_corners(onward, second, compared, max(pictures[0][1].scale), room)
 
 
-def same_corners(onward: Tracks, second: Tracks, frames: Sequence[int], scale: float) -> Border:
+def same_corners(
+    onward: Tracks, second: Tracks, frames: Sequence[int], scale: float, room: NDArray[np.float64]
+) -> Border:
     """The border of two segments whose tracks are known in common frames.
 
     Args:
@@ -72,6 +78,7 @@ def same_corners(onward: Tracks, second: Tracks, frames: Sequence[int], scale: f
         frames: the common frames in which tracks are compared, at least one. Two tracks are one corner if they are each
             other's nearest in the first of these, and near in all.
         scale: source pixels in a pixel of the tracked picture.
+        room: (2,) source pixels in x and y within which no corner begins beside another one.
     """
     ours, theirs = _in_frame(onward, frames[0]), _in_frame(second, frames[0])
     if not len(ours) or not len(theirs):
@@ -84,8 +91,11 @@ def same_corners(onward: Tracks, second: Tracks, frames: Sequence[int], scale: f
     mean = apart.mean(0)  # NaN where one of the two is not seen in all frames
     near = np.linalg.norm(apart, axis=2).max(0) < _SAME * scale
     near &= np.linalg.norm(apart - mean, axis=2).max(0) < _STEADY * scale
-    last = np.searchsorted(onward.track, first[near], side="right") - 1
-    return Border(onward, first[near], other[near], onward.frame[last], mean[near])
+    until = onward.frame[np.searchsorted(onward.track, ours.track, side="right") - 1]
+    beside = (np.abs(ours.xy[:, None] - theirs.xy[None]) <= room).all(2)
+    until = np.where(beside, until[:, None], -1).max(0)
+    late = until >= 0
+    return Border(onward, first[near], other[near], mean[near], theirs.track[late], until[late])
 
 
 def _in_frame(tracks: Tracks, frame: int) -> Tracks:

@@ -25,7 +25,7 @@ from pipeline.refine.segment_files import (
     tracks_table,
     write_table,
 )
-from pipeline.refine.tracks import Tracks, together
+from pipeline.refine.tracks import Tracks, room_of, together
 
 _AT_ONCE = 64  # borders whose results are in memory together
 
@@ -81,7 +81,13 @@ def border_between(before: StagedSegment, segment: StagedSegment) -> Border:
     if before.stop > entry:  # segments of two ranks overlap: tracks of both are known in the common frames
         known = before.tracks()
         common = [frame for frame, _ in pictures if frame < before.stop]
-        return same_corners(known.select(known.frame >= entry), segment.tracks(), common, max(picture.scale))
+        return same_corners(
+            known.select(known.frame >= entry),
+            segment.tracks(),
+            common,
+            max(picture.scale),
+            room_of(picture.pixels) * np.array(picture.scale),
+        )
     live = before.live()
     return Border.none() if live is None else follow_over(live, pictures[:REACH], segment.tracks())
 
@@ -113,16 +119,16 @@ class _Numbered:
 def _numbered(
     segment: StagedSegment, before: _Numbered | None, border: Border, onward: Tracks, born: int
 ) -> tuple[_Numbered, int]:
-    """A segment's tracks with the drive's numbers, and the next free number. Of a track that goes on with one of the
-    segment before, only observations after that one's last are used: that one's template is older. onward: further
-    observations in the segment's frames, with the drive's numbers."""
+    """A segment's tracks with the drive's numbers, and the next free number. Of a track that begins where one of
+    the segment before is seen, only later observations are used. onward: further observations in the segment's frames,
+    with the drive's numbers."""
     tracks = segment.tracks()
     given = born + np.arange(_count(tracks))
     moved, until = np.zeros((len(given), 2)), np.full(len(given), -1)
     if before is not None:
         given[border.second] = before.given[border.first]
         moved[border.second] = before.moved[border.first] + border.apart
-        until[border.second] = border.until
+        until[border.late] = border.until
     born += len(given)
     numbered = _Numbered(segment.first, Tracks.none(), given, moved)
     rows = numbered.named(tracks.select(tracks.frame > until[tracks.track]))

@@ -239,14 +239,14 @@ def find_corners(
     peak[:_BORDER], peak[-_BORDER:], peak[:, :_BORDER], peak[:, -_BORDER:] = False, False, False, False
     if mask is not None:
         peak &= mask
-    cell = max(float(np.sqrt(height * width / _CELLS)), 4.0)
+    cell = cell_side(pixels)
     across = int(width // cell) + 1
     count = np.bincount(_cells(taken, cell, across), minlength=across * (int(height // cell) + 1))
     if len(taken):
         occupied = np.zeros((height, width), np.uint8)
         inside = np.clip(np.rint(taken).astype(int), 0, [width - 1, height - 1])
         occupied[inside[:, 1], inside[:, 0]] = 1
-        apart = 2 * int(cell / 5) + 1
+        apart = 2 * room_of(pixels) + 1
         peak &= cv2.dilate(occupied, np.ones((apart, apart), np.uint8)) == 0
     y, x = np.divmod(np.flatnonzero(peak), width)
     points = np.stack([x, y], 1).astype(np.float32)
@@ -255,6 +255,16 @@ def find_corners(
     home, points = home[order], points[order]
     rank = np.arange(len(home)) - np.searchsorted(home, home)  # the strongest corner of its cell is 0
     return points[rank + count[home] < _IN_CELL] if len(home) else points
+
+
+def cell_side(pixels: Grey) -> float:
+    """Side in pixels of a cell of the grid over which corners of a picture (h, w) are spread."""
+    return max(float(np.sqrt(pixels.size / _CELLS)), 4.0)
+
+
+def room_of(pixels: Grey) -> int:
+    """Pixels in x and y within which no corner begins beside one that is there already."""
+    return int(cell_side(pixels) / 5)
 
 
 def _cells(points: NDArray[np.float32], cell: float, across: int) -> NDArray[np.int64]:

@@ -56,9 +56,10 @@ def test_a_corner_that_both_segments_found_has_one_track_with_the_positions_of_t
     assert len(border.first) > 30
     assert len(np.unique(border.first)) == len(np.unique(border.second)) == len(border.first)
     assert (np.linalg.norm(border.apart, axis=1) < 1).all()
-    for first, second_number, until in zip(border.first, border.second, border.until, strict=True):
-        assert until == border.onward.frame[border.onward.track == first].max()
-        assert (second.frame[second.track == second_number] == 6).any()
+    until = dict(zip(border.late.tolist(), border.until.tolist(), strict=True))
+    for first, number in zip(border.first.tolist(), border.second.tolist(), strict=True):
+        assert until[number] >= border.onward.frame[border.onward.track == first].max()
+        assert (second.frame[second.track == number] == 6).any()
 
 
 def test_tracks_that_part_after_the_border_are_two_corners() -> None:
@@ -66,13 +67,24 @@ def test_tracks_that_part_after_the_border_are_two_corners() -> None:
         xy = np.stack([x, np.full(len(x), 50.0)], 1)
         return Tracks(np.full(len(x), number), np.arange(5, 5 + len(x)), xy)
 
-    frames = [5, 6, 7]
-    assert len(same_corners(track(3, 10, 20, 30), track(8, 10.5, 20.5, 30.6), frames, 1.0).first) == 1
-    assert len(same_corners(track(3, 10, 20, 30), track(8, 10.5, 20.5, 31.4), frames, 1.0).first) == 0
-    assert len(same_corners(track(3, 10, 20, 30), track(8, 10.5, 20.5), frames, 1.0).first) == 0
-    assert len(same_corners(track(3, 10, 20, 30), track(8, 11.5, 21.5, 31.5), frames, 1.0).first) == 0
-    assert len(same_corners(track(3, 10, 20, 30), track(8, 11.5, 21.5, 31.5), frames, 2.0).first) == 1
-    assert len(same_corners(Tracks.none(), track(8, 1, 2, 3), frames, 1.0).first) == 0
+    def found(first: Tracks, second: Tracks, scale: float = 1.0) -> int:
+        return len(same_corners(first, second, [5, 6, 7], scale, np.array([9.0, 9.0])).first)
+
+    assert found(track(3, 10, 20, 30), track(8, 10.5, 20.5, 30.6)) == 1
+    assert found(track(3, 10, 20, 30), track(8, 10.5, 20.5, 31.4)) == 0
+    assert found(track(3, 10, 20, 30), track(8, 10.5, 20.5)) == 0
+    assert found(track(3, 10, 20, 30), track(8, 11.5, 21.5, 31.5)) == 0
+    assert found(track(3, 10, 20, 30), track(8, 11.5, 21.5, 31.5), 2.0) == 1
+    assert found(Tracks.none(), track(8, 1, 2, 3)) == 0
+
+
+def test_a_corner_beside_a_followed_one_begins_where_that_one_ends() -> None:
+    xy = np.array([[50.0, 50.0], [54.0, 47.0], [80.0, 50.0]])
+    followed = Tracks(np.array([4, 4, 4]), np.array([4, 5, 6]), np.repeat(xy[:1], 3, 0))
+    second = Tracks(np.repeat([0, 1], 5), np.tile(np.arange(5, 10), 2), np.repeat(xy[1:], 5, 0))
+    border = same_corners(followed, second, [5, 6, 7], 1.0, np.array([9.0, 9.0]))
+    assert not len(border.first)
+    assert border.late.tolist() == [0] and border.until.tolist() == [6]
 
 
 def test_corners_found_in_a_segments_last_frame_go_on(tmp_path: Path) -> None:
