@@ -22,6 +22,8 @@ from pipeline.refine.stereo_files import StereoTracker
 from pipeline.refine.stereo_motion import pair_of
 from pipeline.refine.tracks import LEAST_LONG_SIDE, LONG_SIDE
 
+_BYTES_A_PIXEL = 0.75  # of a tracked picture, staged without loss, with its tracks; measured on the KITTI clip: 0.72
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -77,6 +79,14 @@ def tracks_uri(output: str, facts: TrackedDrive, kept: Sequence[int]) -> str:
     look = {"picture": shown, "size": [facts.source_width, facts.source_height]}
     digest.update(json.dumps(look, sort_keys=True, default=str).encode())
     return storage.join(output, STAGING_FOLDER, facts.drive_id, f"{TRACKS_FOLDER}-{digest.hexdigest()[:12]}")
+
+
+def staged_track_bytes(width: int, height: int) -> int:
+    """Bytes a frame of staged tracks and pictures, about. width, height: of the source images."""
+    if max(width, height) < LEAST_LONG_SIDE:
+        return 0
+    reduced = min(LONG_SIDE / max(width, height), 1.0)
+    return round(_BYTES_A_PIXEL * reduced**2 * width * height)
 
 
 def tracker_of(

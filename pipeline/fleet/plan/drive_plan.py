@@ -25,6 +25,7 @@ from pipeline.ingest.preprocess import target_size
 from pipeline.prepare import instants_of_chunk, read_drive
 from pipeline.result_identity import decide, result_identity
 from pipeline.storage.retry import is_retryable, patiently
+from pipeline.tracked_drive import staged_track_bytes
 
 Todo = Literal["do", "published", "failed", "quarantined", "bad", "trouble"]
 """do: has to be done; published: its result exists; failed, quarantined: in an earlier run, and nothing changed; bad:
@@ -41,7 +42,8 @@ class Costs:
     """The estimated costs of a drive, from its number of frames and their size at the network.
 
     state_bytes: chunk states of all chunks, which wait between two memories; state_bytes_chunk: of one chunk.
-    staging_bytes: staged predictions. output_bytes: upper bound, with a point for every pixel. requests: to the stores.
+    staging_bytes: staged predictions, tracks and their pictures. output_bytes: upper bound, with a point for every
+    pixel. requests: to the stores.
     """
 
     frames: int
@@ -201,7 +203,8 @@ def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
         input_bytes=drive.listing.total_size,
         state_bytes=frames_in_chunks * per_frame,
         state_bytes_chunk=longest * per_frame,
-        staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100),  # depth, confidence, colour
+        staging_bytes=frames_in_chunks * (pixels * (4 + 4 + 3) + 100)  # depth, confidence, colour
+        + drive.frame_count * staged_track_bytes(drive.source_width, drive.source_height),
         output_bytes=drive.frame_count * (pixels * 27 if config.publish.with_points else 0) + 200 * drive.frame_count,
         # listing and headers twice (plan, run); frames; a PUT and two GETs for each staged chunk; tables; small objects
         requests=2 * (2 + math.ceil(len(drive.listing) / 1000)) + images + scans + 4 * len(chunks) + tables + 14,

@@ -24,6 +24,7 @@ from pipeline.fleet.plan.drive_plan import (
 )
 from pipeline.fleet.records.failure_records import Failure, Failures
 from pipeline.fleet.schedule.group_size import GroupSize
+from pipeline.tracked_drive import staged_track_bytes
 from tests.fleet.standins import World, made_up_drive
 from tests.networks import small_network
 
@@ -103,6 +104,12 @@ def test_more_chunks_need_more_ranks_and_a_drive_that_does_not_fit_is_reported()
     small = dataclasses.replace(fits, rank_bytes=costs.state_bytes // 3)
     assert "--workers 4" in what_does_not_fit(costs, small)
     assert "one chunk waits" in what_does_not_fit(costs, dataclasses.replace(fits, rank_bytes=1000))
+
+
+def test_pictures_for_tracks_take_room_in_staging_as_far_as_they_are_tracked():
+    assert staged_track_bytes(224, 126) == 0, "too small to be tracked"
+    assert staged_track_bytes(1226, 370) == pytest.approx(328_000, rel=0.05), "measured on the KITTI clip"
+    assert staged_track_bytes(3840, 2160) == pytest.approx(staged_track_bytes(1280, 720), rel=0.01)
 
 
 def test_frames_per_second_come_from_earlier_runs_or_else_from_stored_figures(tmp_path, monkeypatch):
