@@ -25,6 +25,10 @@ from pipeline.refine.window import Window
 Array = NDArray[np.float64]
 
 
+WORSE = 0.005  # share of held-back tracks that may agree less than before
+STANDS_WORSE = 0.02  # the same where the car stands: other traffic agrees with wrong steps by chance
+
+
 def refine_window(
     window: Window,
     tracks: Tracks,
@@ -51,6 +55,9 @@ def refine_window(
         return nothing
     try:
         adjusted = adjust_window(window, tracks.select(~witness), camera, grid)
+        stands = adjusted is None or not adjusted.moves
+        if stands:
+            adjusted = adjust_window(window, tracks.select(~witness), camera, grid, by_depth=True)
         covariance = None if adjusted is None else step_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return nothing
@@ -67,8 +74,10 @@ def refine_window(
     # large; heights measured after it changed step lengths by 2 % against what the tracks give.
     with_road = log_heights is not None
     log_scale, correction = fit_depth(seen, unseen, count, each_frame=with_road, by_depth=not with_road)
+    if stands:  # the scale is the network's already
+        log_scale, correction = np.zeros(count), np.zeros((count, TERMS))
     result = WindowResult(
-        np.array([is_better(before, after)]),
+        np.array([is_better(before, after, STANDS_WORSE if stands else WORSE)]),
         problem.cam_from_window,
         camera,
         log_scale,
@@ -83,7 +92,7 @@ def refine_window(
         problem.frame,
         problem.xy,
     )
-    if log_heights is None or not result.accepted[0]:
+    if log_heights is None or stands or not result.accepted[0]:
         return result
     drift = drift_of(log_heights(result.applied(window, grid)), float(camera[0]) / picture_scale)
     steady = rescaled(result.cam_from_window, drift)
@@ -127,11 +136,11 @@ def judged(
     return collect_evidence(window_from_camera, cameras, window.ok, local, None, picture_scale)
 
 
-def is_better(before: list[PairEvidence], after: list[PairEvidence]) -> bool:
-    """Whether held-back tracks agree at least as well as before, within a small tolerance for the share and for the
+def is_better(before: list[PairEvidence], after: list[PairEvidence], worse: float = WORSE) -> bool:
+    """Whether held-back tracks agree at least as well as before, within a tolerance for the share (worse) and for the
     distance, and more than half of them agree."""
     share, distance = drive_figures(before)
     new_share, new_distance = drive_figures(after)
     if not np.isfinite(new_share):
         return False
-    return bool(new_share >= share - 0.005 and new_distance <= distance * 1.02 and new_share > 0.5)
+    return bool(new_share >= share - worse and new_distance <= distance * 1.02 and new_share > 0.5)

@@ -18,7 +18,7 @@ from pipeline.refine.problem import Problem, Sigmas, project
 from pipeline.refine.rig_frames import RigFrames
 from pipeline.refine.start import Start, judged_start
 from pipeline.refine.tracks import Tracks
-from pipeline.refine.triangulate import triangulate
+from pipeline.refine.triangulate import placed_by_depth, triangulate
 from pipeline.refine.window import Window
 
 Array = NDArray[np.float64]
@@ -37,18 +37,24 @@ _FEWEST_POINTS = 40  # a window with fewer is not adjusted
 _ALIKE = 30.0
 _LEAST_DEPTH = 0.03  # smallest deviation of log depth that is assumed
 _UNSURE = 30.0  # deviation of log depth in the first round, where it is to have no influence
+_MOVES = 0.3  # share of tracks with parallax above which the car moves
+_SOLID = 0.3  # deviation of log depth in the first round where points begin at the network's depth
 _FOCAL_RANGE = (0.3, 3.0)  # accepted focal lengths, as a share of the picture's width
 
 
 @dataclass(frozen=True, eq=False)
 class Adjusted:
     """A window after adjustment. problem: adjusted poses, points and observations; track (P,): number of each point's
-    track; start: the poses before it; depth_sigma: deviation of the network's log depth from the adjusted points."""
+    track; start: the poses before it; depth_sigma: deviation of the network's log depth from the adjusted points;
+    moves: whether most tracks have parallax. Where the car stands only other traffic has it: points are triangulated
+    from steps that are errors of the network, and their depth means nothing (on three rendered drives it was 4 to 1,300
+    times too small)."""
 
     problem: Problem
     track: NDArray[np.int64]
     start: Start
     depth_sigma: float
+    moves: bool
 
 
 def adjust_window(
@@ -63,6 +69,7 @@ def adjust_window(
     start: Start | None = None,
     steps: tuple[int, ...] = _STEPS,
     rig: RigFrames | None = None,
+    by_depth: bool = False,
 ) -> Adjusted | None:
     """Adjust the cameras of a window. None where there are too few tracks, or a free focal length leaves its range.
 
@@ -74,6 +81,8 @@ def adjust_window(
         start: poses to begin with; None: those of `judged_start`.
         steps: most steps of each round.
         rig: the window's frames are those of a rig, in its order; its poses are those of `start`.
+        by_depth: points begin at the network's depth, which has the weight of independent errors: for a car that
+            stands, whose tracks determine no depth.
     """
     count = len(window.frame_index)
     start = start or judged_start(window.cam_from_window, window.frame_index, tracks, camera)
@@ -86,11 +95,15 @@ def adjust_window(
         log_depth = np.log(grid.sample(window.depth, frame, tracks.xy))
     log_depth[~np.isfinite(log_depth)] = np.nan
     poses, scale, depth_sigma = start.cam_from_window, np.zeros(count), np.nan
-    sigmas, original = Sigmas(depth=_UNSURE, robust=1.0 if free_focal else 2.0), camera
+    sigmas, original = Sigmas(depth=_SOLID if by_depth else _UNSURE, robust=1.0 if free_focal else 2.0), camera
     problem, kept = None, numbers
     least_angle = _FOCAL_PARALLAX if free_focal else _PARALLAX
     for limit, most in zip(_FOCAL_LIMITS if free_focal else _LIMITS, steps, strict=True):
-        points, angle = triangulate(poses, camera, frame, of, tracks.xy)
+        if by_depth:
+            points = placed_by_depth(poses, camera, frame, of, tracks.xy, log_depth)
+            angle = np.where(np.isfinite(points).all(1), np.inf, -np.inf)
+        else:
+            points, angle = triangulate(poses, camera, frame, of, tracks.xy)
         draft = Problem(
             poses,
             points,
@@ -133,10 +146,12 @@ def adjust_window(
         if free_focal and not _FOCAL_RANGE[0] < camera[0] / (2 * original[2]) < _FOCAL_RANGE[1]:
             return None
         depth_sigma = depth_deviation(problem)
-        if with_depth and np.isfinite(depth_sigma):
+        if by_depth:
+            sigmas = replace(sigmas, depth=max(depth_sigma, _LEAST_DEPTH))
+        elif with_depth and np.isfinite(depth_sigma):
             sigmas = replace(sigmas, depth=_ALIKE * max(depth_sigma, _LEAST_DEPTH))
     assert problem is not None
-    return Adjusted(problem, kept, start, depth_sigma)
+    return Adjusted(problem, kept, start, depth_sigma, by_depth or len(kept) > _MOVES * len(numbers))
 
 
 def depth_deviation(problem: Problem) -> float:

@@ -24,7 +24,7 @@ from pipeline.refine.depth_ratios import DepthRatios, adjusted_ratios, smooth_lo
 from pipeline.refine.evidence import PairEvidence, held_back
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import Problem, inverse
-from pipeline.refine.refine_window import is_better, judged, unrefined
+from pipeline.refine.refine_window import STANDS_WORSE, WORSE, is_better, judged, unrefined
 from pipeline.refine.refinement import Adjusted, adjust_window
 from pipeline.refine.rig_frames import Mount, RigFrames
 from pipeline.refine.rig_start import chained, rig_steps
@@ -115,7 +115,11 @@ def refine_rig_window(
     nothing = unrefined(window, camera, before)
     try:
         first = int(window.frame_index[0]) // view.cameras
-        adjusted = adjust_rig(view, view.tracks.select(~witness), camera, grid, mount.held(), first, motions)
+        used = view.tracks.select(~witness)
+        adjusted = adjust_rig(view, used, camera, grid, mount.held(), first, motions)
+        stands = adjusted is None or not adjusted.moves
+        if stands:
+            adjusted = adjust_rig(view, used, camera, grid, mount.held(), first, motions, by_depth=True)
         covariance = None if adjusted is None else step_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return nothing
@@ -129,7 +133,9 @@ def refine_rig_window(
         problem.cam_from_window, camera, view.window.frame_index, unseen, log_depth, grid, picture_scale
     )
     log_scale, correction = _fit_each(seen, checked, view)
-    accepted = _agrees(before, after, view)
+    if stands:  # depth is the network's already
+        log_scale, correction = np.zeros_like(log_scale), np.zeros_like(correction)
+    accepted = _agrees(before, after, view, STANDS_WORSE if stands else WORSE)
     back = np.empty(len(view.order), np.int64)
     back[view.order] = np.arange(len(view.order))
     return WindowResult(
@@ -160,12 +166,14 @@ def adjust_rig(
     first_instant: int = 0,
     motions: Mapping[int, Array] | None = None,
     start: Start | None = None,
+    by_depth: bool = False,
 ) -> Adjusted | None:
     """Adjust the poses of the rig, and what is free of the mount, to tracks of all cameras. None where there are too
     few tracks.
 
     tracks: of the view, without those held back. first_instant: number of the view's first instant for `motions`.
-    start: of the reference camera; None: that of `rig_steps`. Raises numpy.linalg.LinAlgError, cv2.error.
+    start: of the reference camera; None: that of `rig_steps`; by_depth: see `adjust_window`. Raises
+    numpy.linalg.LinAlgError, cv2.error.
     """
     if start is None:
         cameras = range(view.cameras)
@@ -173,13 +181,13 @@ def adjust_rig(
         start = rig_steps(windows, [view.tracks_of(number, tracks) for number in cameras], camera, mount.cam_from_rig)
     measured = with_motions(start.cam_from_window, first_instant, motions or {})
     rig = RigFrames(measured.rig_from_window, _begun(mount, measured), measured.step_sigma)
-    factor = _depth_factor(rig, tracks, camera, view.window, grid)
+    factor = 1.0 if by_depth else _depth_factor(rig, tracks, camera, view.window, grid)
     measured = replace(
         measured, rig_from_window=_times(measured.rig_from_window, factor), metre=measured.metre * factor
     )
     rig = RigFrames(measured.rig_from_window, _begun(mount, measured), measured.step_sigma)
     whole = Start(rig.cam_from_window, start.replaced, start.tracked)
-    return adjust_window(view.window, tracks, camera, grid, start=whole, rig=rig)
+    return adjust_window(view.window, tracks, camera, grid, start=whole, rig=rig, by_depth=by_depth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +288,7 @@ def _metre_sigma(problem: Problem) -> Array:
     return np.array([np.sqrt(max(variance, 0.0)) / max(abs(mount.coefficient[0]), 1e-12)])
 
 
-def _agrees(before: list[PairEvidence], after: list[PairEvidence], view: RigView) -> bool:
+def _agrees(before: list[PairEvidence], after: list[PairEvidence], view: RigView, worse: float) -> bool:
     """Whether held-back tracks of all cameras together, and of each camera that they judge, agree better."""
 
     def of(pairs: list[PairEvidence], camera: int) -> list[PairEvidence]:
@@ -288,4 +296,4 @@ def _agrees(before: list[PairEvidence], after: list[PairEvidence], view: RigView
 
     parts = [(of(before, number), of(after, number)) for number in range(view.cameras)]
     parts = [(one, other) for one, other in parts if any(pair.judged for pair in other)]
-    return bool(parts) and all(is_better(one, other) for one, other in [*parts, (before, after)])
+    return bool(parts) and all(is_better(one, other, worse) for one, other in [*parts, (before, after)])

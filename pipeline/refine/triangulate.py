@@ -38,6 +38,21 @@ def triangulate(cam_from_window: Array, camera: Array, frame: Ints, point: Ints,
     return points, _largest_angle(ray, starts, point)
 
 
+def placed_by_depth(
+    cam_from_window: Array, camera: Array, frame: Ints, point: Ints, xy: Array, log_depth: Array
+) -> Array:
+    """Points (P, 3) of tracks at the depth that is known near the middle of each track, NaN where none is. log_depth
+    (M,): NaN where unknown; the other arguments are those of `triangulate`."""
+    starts = np.flatnonzero(np.diff(point, prepend=-1))
+    count = np.diff(np.append(starts, len(point)))
+    away = np.abs(np.arange(len(point)) - (starts + count / 2)[point]) + np.where(np.isfinite(log_depth), 0.0, np.inf)
+    row = np.lexsort((away, point))[starts]
+    ray = np.concatenate([(xy[row] - camera[2:]) / camera[:2], np.ones((len(row), 1))], 1)
+    local = ray * np.exp(log_depth[row])[:, None]
+    pose = inverse(cam_from_window)[frame[row]]
+    return np.asarray(np.einsum("nij,nj->ni", pose[:, :3, :3], local) + pose[:, :3, 3])
+
+
 def parallax(cam_from_window: Array, points: Array, frame: Ints, point: Ints) -> Array:
     """Largest angles (P,) in degrees between a point's first ray and another one. points (P, 3); the other arguments
     are those of `triangulate`."""

@@ -67,14 +67,17 @@ class RigScene:
         return rows.select(~gone)
 
 
-def rig_drive(instants: int = 20, noise: float = 0.3, seed: int = 0, points: int = 1200) -> RigScene:
-    """A drive through two bends, about a metre an instant, with points around it; noise of tracks in pixels."""
+def rig_drive(
+    instants: int = 20, noise: float = 0.3, seed: int = 0, points: int = 1200, step: float = 1.0, swing: float = 0.5
+) -> RigScene:
+    """A drive through two bends of `swing` radians, about a metre an instant (step), with points around it; noise of
+    tracks in pixels."""
     rng = np.random.default_rng(seed)
-    heading = 0.5 * np.sin(np.arange(instants) / 6)
-    wobble = rng.normal(0, 0.01, (2, instants))
+    heading = swing * np.sin(np.arange(instants) / 6)
+    wobble = rng.normal(0, 0.02 * swing, (2, instants))
     world = np.tile(np.eye(4), (instants, 1, 1))
     world[:, :3, :3] = exp(np.stack([wobble[0], heading, wobble[1]], 1))
-    world[1:, :3, 3] = np.cumsum(world[:-1, :3, 2] * rng.uniform(0.8, 1.2, (instants - 1, 1)), axis=0)
+    world[1:, :3, 3] = np.cumsum(step * world[:-1, :3, 2] * rng.uniform(0.8, 1.2, (instants - 1, 1)), axis=0)
     along = rng.uniform(-10, instants + 30, points)
     cloud = np.stack([rng.uniform(3, 14, points) * rng.choice([-1, 1], points), rng.uniform(-5, 1.6, points), along], 1)
     rows = []

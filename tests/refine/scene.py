@@ -47,15 +47,17 @@ class Scene:
         )
 
 
-def drive(frames: int = 16, noise: float = 0.3, seed: int = 0, points: int = 900, bend: float = 1.0) -> Scene:
+def drive(
+    frames: int = 16, noise: float = 0.3, seed: int = 0, points: int = 900, bend: float = 1.0, step: float = 1.0
+) -> Scene:
     """A drive along a slight curve, about a metre a frame, between two rows of points; noise of tracks in pixels. bend:
-    factor of the curve, 0 for a straight drive."""
+    factor of the curve, 0 for a straight drive; step: usual length of a step."""
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (frames, 1, 1))
     heading = bend * np.cumsum(rng.normal(0, 0.004, frames) + 0.01)
     poses[:, :3, :3] = exp(np.stack([0 * heading, heading, 0.2 * heading], 1))
     forward = poses[:, :3, 2]
-    poses[1:, :3, 3] = np.cumsum(forward[:-1] * rng.uniform(0.8, 1.2, (frames - 1, 1)), axis=0)
+    poses[1:, :3, 3] = np.cumsum(step * forward[:-1] * rng.uniform(0.8, 1.2, (frames - 1, 1)), axis=0)
     cloud = np.stack(
         [
             rng.uniform(2, 9, points) * rng.choice([-1, 1], points),
