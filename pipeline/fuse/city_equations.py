@@ -21,6 +21,7 @@ from pipeline.fuse.large_systems import LargeSystem
 
 _HELD = 1e12  # information that holds a chunk in its place
 _DIRECTLY = 600  # up to so many chunks the equations are factorised as a whole, without areas
+_AT_ONCE = 4_096  # rows of which the normal matrix is computed at once, so that it takes little memory
 _STEP = 0.5  # largest step of a chunk, in radians or log scale
 
 
@@ -160,24 +161,29 @@ def retract(state: State, step: Array) -> State:
     )
 
 
-def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[scipy.sparse.csc_matrix, Array]:
-    """Normal matrix (7 count, 7 count) and gradient (7 count,) of `groups` over `count` chunks; the chunks `held` do
-    not move."""
-    parts = [_blocks(count, rows) for rows in groups if len(rows.residual)]
+def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[scipy.sparse.bsr_matrix, Array]:
+    """Normal matrix (7 count, 7 count) in blocks of 7 x 7, and gradient (7 count,), of `groups` over `count` chunks;
+    the chunks `held` do not move."""
+    parts = [
+        _blocks(count, rows, slice(start, start + _AT_ONCE))
+        for rows in groups
+        for start in range(0, len(rows.residual), _AT_ONCE)
+    ]
     fixed = np.asarray(held, np.int64)
     parts.append((fixed * (count + 1), np.tile(_HELD * np.eye(7), (len(fixed), 1, 1))))
     place, blocks = _summed_blocks(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     starts = np.searchsorted(place, np.arange(count + 1) * count)
     matrix = scipy.sparse.bsr_matrix((blocks, place % count, starts), shape=(7 * count, 7 * count))
-    return matrix.tocsc(), gradient_of(count, groups)
+    return matrix, gradient_of(count, groups)
 
 
-def _blocks(count: int, rows: Rows) -> tuple[Numbers, Array]:
+def _blocks(count: int, rows: Rows, some: slice) -> tuple[Numbers, Array]:
     """Blocks of the normal matrix of some rows: their places, block row * count + block column, and (n, 7, 7)."""
-    chunks = rows.node.shape[1]
-    square = rows.jacobian.transpose(0, 2, 1) @ rows.information @ rows.jacobian
+    node, jacobian = rows.node[some], rows.jacobian[some]
+    chunks = node.shape[1]
+    square = jacobian.transpose(0, 2, 1) @ rows.information[some] @ jacobian
     blocks = square.reshape(-1, chunks, 7, chunks, 7).transpose(0, 1, 3, 2, 4).reshape(-1, 7, 7)
-    return _summed_blocks((rows.node[:, :, None] * count + rows.node[:, None, :]).ravel(), blocks)
+    return _summed_blocks((node[:, :, None] * count + node[:, None, :]).ravel(), blocks)
 
 
 def _summed_blocks(place: Numbers, blocks: Array) -> tuple[Numbers, Array]:
@@ -231,7 +237,8 @@ class CityEquations:
     """
 
     def __init__(self, count: int, groups: Sequence[Rows], held: Sequence[int]) -> None:
-        matrix, gradient = assembled(count, groups, ())
+        blocks, gradient = assembled(count, groups, ())
+        matrix = blocks.tocsc()
         self._size = 7 * count
         free = np.ones(count, bool)
         free[np.asarray(held, np.int64)] = False
@@ -284,5 +291,5 @@ def settled(
     return state
 
 
-def _matrix_of(count: int, groups: Sequence[Rows], held: Sequence[int]) -> scipy.sparse.csc_matrix:
+def _matrix_of(count: int, groups: Sequence[Rows], held: Sequence[int]) -> scipy.sparse.bsr_matrix:
     return assembled(count, groups, held)[0]

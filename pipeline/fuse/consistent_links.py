@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, joint_rows, link_rows
 from pipeline.fuse.city_problem import LOCALLY, CityProblem, moved, taken
-from pipeline.fuse.compatible_links import compatible
+from pipeline.fuse.compatible_links import BOUND, NEARLY, compatible, confirmed
 from pipeline.fuse.drive_nodes import Array, Frames, State
 
 # In a large city: links of two groups that are tested together; the share of them, and the lead, that make a set clear.
 _AT_ONCE, _CLEAR, _LEADS = 16, 0.6, 3
+_SOME = 50  # drives of a group from which its radius is computed
 _SMALL = 80  # most chunks of a group, in a large city, that is always used as a whole
 
 
@@ -53,7 +54,8 @@ class Grouping(CityProblem):
     """Groups of drives: `run` joins groups as far as links connect them.
 
     In a city of more than 400 chunks a link is tested with only those drives of a group that lie on the shortest paths
-    between the drives of the tested links. More drives would only make the expected covariance smaller. There a group
+    between the drives of the tested links. More drives would only make the expected covariance smaller. A link between
+    ends that these drives hardly determine must be confirmed by others (`compatible_links.confirmed`). There a group
     is solved near its new links, with the other drives held, and as a whole each time it has grown by half.
     """
 
@@ -200,7 +202,14 @@ class Grouping(CityProblem):
             believed = rows[np.append(np.arange(len(inside)), between[tried])]
             equations = CityEquations(len(nodes), [joint_rows(at, joints), link_rows(at, believed)], held=[0])
             candidates = link_rows(at, rows[between])
-            taken, chi2 = compatible(candidates, equations.covariance(candidates), begin=tried)
+            covariance = equations.covariance(candidates)
+            taken, chi2 = compatible(candidates, covariance, begin=tried)
+            if not self.is_few:
+                reach = max(self._radius(a), move.scale * self._radius(b)) * _units(rows[between], at)
+                taken, chi2, begins_well = confirmed(candidates, covariance, reach, tried)
+                if not begins_well and len(open_ones) > 1:
+                    open_ones.remove(tried)  # the others agree with each other without it
+                    continue
             chosen = tuple(int(n) for n in np.nonzero(taken)[0])
             sets.append((chosen, float(chi2[list(chosen)].sum()), tried))
             open_ones = [n for n in open_ones if n not in chosen and n != tried]
@@ -224,15 +233,33 @@ class Grouping(CityProblem):
 
     def weighed(self, group: int, links: Sequence[int]) -> tuple[Array, NDArray[np.bool_]]:
         """For links within a group that are not accepted: their chi2 (m,) relative to the solution, and which of them
-        (m,) can be true together with it."""
+        (m,) can be true together with it. In a large city one that nearly any wrong link could replace is among them
+        only where the solution has it already; else its chi2 is that of its own covariance."""
         drives = self._asked(group, links)
         nodes, inside = self._nodes_of(drives), self.links_of(drives)
         state, joints, rows = self._part(nodes, [*inside, *links])
         believed, asked = rows[np.arange(len(inside))], rows[np.arange(len(inside), len(rows))]
         equations = CityEquations(len(nodes), [joint_rows(state, joints), link_rows(state, believed)], held=[0])
         candidates = link_rows(state, asked)
-        taken, chi2 = compatible(candidates, equations.covariance(candidates))
+        covariance = equations.covariance(candidates)
+        taken, chi2 = compatible(candidates, covariance)
+        if not self.is_few and taken.any():
+            sure, _, _ = confirmed(candidates, covariance, self._radius(group) * _units(asked, state))
+            own = self.own_chi2(links)
+            doubtful = taken & ~sure & ~(own < NEARLY * BOUND)
+            chi2[doubtful], taken[doubtful] = own[doubtful], False
         return chi2, taken
+
+    def _radius(self, group: int) -> float:
+        """Root mean square distance of a group's chunks from their centre, in its frame."""
+        drives = np.flatnonzero(self.group == group)
+        some = drives[:: max(len(drives) // _SOME, 1)]
+        return float(np.sqrt(self.state.translation[self._nodes_of(some.tolist())].var(0).sum()))
+
+
+def _units(rows: LinkRows, state: State) -> Array:
+    """Units (m,) of each link's second drive in a unit of the city."""
+    return np.exp(-rows.second.place(state)[2])
 
 
 def _sim3(frames: Frames, state: State) -> Sim3:

@@ -42,28 +42,33 @@ class Factor:
     """The Cholesky factor of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3). Raises
     numpy.linalg.LinAlgError if the matrix is not positive definite."""
 
-    def __init__(self, matrix: scipy.sparse.csc_matrix, place: Array) -> None:
-        order = order_of(_pattern(matrix), place)
+    def __init__(self, matrix: scipy.sparse.sparray, place: Array) -> None:
+        blocks = scipy.sparse.bsr_matrix(matrix, blocksize=(_WIDTH, _WIDTH))
+        order = order_of(_pattern(blocks), place)
         self._parts = order.parts
+        self._chunks = order.order
+        self._rank = np.empty_like(order.order)
+        self._rank[order.order] = np.arange(len(order.order))
         self._order = _unknowns(order.order)
         self._panels: list[list[_Panel]] = [[] for _ in order.parts]
-        rows = matrix.T[self._order][:, self._order]  # the transpose of a symmetric matrix, by rows
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
             for end in order.ends:
-                self._eliminated(rows, end, pool)
+                self._eliminated(blocks, end, pool)
 
-    def _eliminated(self, rows: scipy.sparse.csr_matrix, number: int, pool: ThreadPoolExecutor | None = None) -> Array:
+    def _eliminated(
+        self, blocks: scipy.sparse.bsr_matrix, number: int, pool: ThreadPoolExecutor | None = None
+    ) -> Array:
         """Eliminate a part and its areas. Returns the matrix that is left on its border. pool: eliminates the second
         area at the same time as the first."""
         part = self._parts[number]
         if pool is not None and len(part.areas) == 2:
-            second: Future[Array] = pool.submit(self._eliminated, rows, part.areas[1])
-            left = [self._eliminated(rows, part.areas[0]), second.result()]
+            second: Future[Array] = pool.submit(self._eliminated, blocks, part.areas[1])
+            left = [self._eliminated(blocks, part.areas[0]), second.result()]
         else:
-            left = [self._eliminated(rows, area) for area in part.areas]
+            left = [self._eliminated(blocks, area) for area in part.areas]
         own = len(part.own) * _WIDTH
         unknowns = _unknowns(np.concatenate([part.own, part.border]))
-        dense = _entries(rows, part)
+        dense = self._entries(blocks, part)
         while left:
             at = np.searchsorted(unknowns, _unknowns(self._parts[part.areas[len(left) - 1]].border))
             dense[at[:, None], at] += left.pop()
@@ -76,6 +81,22 @@ class Factor:
             panel = _Panel(inverse.astype(np.float32), below.astype(np.float32), here, unknowns[stop:])
             self._panels[number].append(panel)
         return dense[own:, own:].copy()
+
+    def _entries(self, blocks: scipy.sparse.bsr_matrix, part: Part) -> Array:
+        """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its
+        border."""
+        every = np.concatenate([part.own, part.border])
+        dense = np.zeros((len(every), _WIDTH, len(every), _WIDTH))
+        if len(part.own):
+            mine = self._chunks[part.own]
+            count = blocks.indptr[mine + 1] - blocks.indptr[mine]
+            row = np.repeat(np.arange(len(mine)), count)
+            which = np.arange(len(row)) + np.repeat(blocks.indptr[mine] - count.cumsum() + count, count)
+            column = self._rank[blocks.indices[which]]
+            at = np.minimum(np.searchsorted(every, column), len(every) - 1)
+            known = every[at] == column  # the others were eliminated before
+            dense[at[known], :, row[known], :] = blocks.data[which[known]].transpose(0, 2, 1)
+        return dense.reshape((len(every) * _WIDTH,) * 2)
 
     def solve(self, right: Array) -> Array:
         """The solution (7 n,) of matrix @ solution = right, in single precision."""
@@ -101,7 +122,7 @@ class LargeSystem:
     def solve(
         self,
         product: Callable[[Array], Array],
-        matrix: Callable[[], scipy.sparse.csc_matrix],
+        matrix: Callable[[], scipy.sparse.sparray],
         right: Array,
         place: Array,
     ) -> Array:
@@ -116,10 +137,10 @@ class LargeSystem:
         return _iterated(product, self._factor, right, _MOST)[0]
 
 
-def _factor_of(matrix: scipy.sparse.csc_matrix, place: Array) -> Factor:
+def _factor_of(matrix: scipy.sparse.sparray, place: Array) -> Factor:
     for share in _DAMPED:
         try:
-            more = scipy.sparse.diags_array(share * matrix.diagonal(), format="csc") if share else None
+            more = scipy.sparse.diags_array(share * matrix.diagonal(), format="csr") if share else None
             return Factor(matrix if more is None else matrix + more, place)
         except np.linalg.LinAlgError:
             continue  # rounding made it indefinite; iterations correct what is added
@@ -146,30 +167,12 @@ def _iterated(product: Callable[[Array], Array], factor: Factor, right: Array, m
     return found, size <= _ACCURACY**2 * begin
 
 
-def _entries(rows: scipy.sparse.csr_matrix, part: Part) -> Array:
-    """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its border."""
-    every = np.concatenate([part.own, part.border])
-    own = len(part.own) * _WIDTH
-    dense = np.zeros((len(every) * _WIDTH,) * 2)
-    if own:
-        start = int(part.own[0]) * _WIDTH
-        mine = rows[start : start + own]
-        chunk, within = np.divmod(mine.indices, _WIDTH)
-        at = np.minimum(np.searchsorted(every, chunk), len(every) - 1)
-        known = every[at] == chunk  # the others were eliminated before
-        row = np.repeat(np.arange(own), np.diff(mine.indptr))[known]
-        dense[at[known] * _WIDTH + within[known], row] = mine.data[known]
-    return dense
-
-
 def _unknowns(chunks: Numbers) -> Numbers:
     return (chunks[:, None] * _WIDTH + np.arange(_WIDTH)).ravel()
 
 
-def _pattern(matrix: scipy.sparse.csc_matrix) -> scipy.sparse.csr_matrix:
+def _pattern(blocks: scipy.sparse.bsr_matrix) -> scipy.sparse.csr_matrix:
     """Which chunks (n, n) have entries in common."""
-    count = matrix.shape[0] // _WIDTH
-    entries = (np.ones(matrix.nnz, np.float32), matrix.indices // _WIDTH, matrix.indptr)
-    near = scipy.sparse.csr_matrix(entries, shape=(matrix.shape[0], count))[::_WIDTH]
-    near.sum_duplicates()
-    return near
+    count = blocks.shape[0] // _WIDTH
+    entries = (np.ones(len(blocks.indices), np.float32), blocks.indices, blocks.indptr)
+    return scipy.sparse.csr_matrix(entries, shape=(count, count))

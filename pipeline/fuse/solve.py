@@ -15,7 +15,7 @@ from pipeline.common.chi_squared import chi_squared_quantile
 from pipeline.common.fixes import Fixes
 from pipeline.fuse.city_equations import LinkRows
 from pipeline.fuse.city_problem import BRIEFLY
-from pipeline.fuse.compatible_links import BOUND
+from pipeline.fuse.compatible_links import BOUND, NEARLY
 from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
 from pipeline.fuse.link import Link, LinkVerdict
@@ -34,7 +34,6 @@ _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because 
 # and fewer still if that leaves more than the third number.
 _SOLVED_FINELY, _COARSE, _MOST_CHUNKS = 1_000, 7, 24_000
 _MOST_ASKED = 64  # most drives of a component for which deviations are computed, because each costs a solution
-_HOPELESS = 10.0  # a rejected link with a chi2 of so many times the bound is not tested again
 _COLLAPSE = 1.5  # ratio of the scales within a drive that gives an alarm
 
 
@@ -304,7 +303,7 @@ def _judged(grouping: Grouping, ends: NDArray[np.int64], added: Added) -> tuple[
                     changed.update(grouping.ends(worst))
                     continue
                 others = [n for n in pair if n not in grouping.accepted]
-                if large and not any(chi2[n] < _HOPELESS * BOUND or own[n] < _FALLEN * tested[n] for n in others):
+                if large and not any(chi2[n] < NEARLY * BOUND or own[n] < _FALLEN * tested[n] for n in others):
                     continue
                 if others:
                     chi2[others], fits = grouping.weighed(group, others)
@@ -343,7 +342,7 @@ def _judged_again(
         for n, (first, second) in enumerate(ends.tolist()):
             group = int(grouping.group[first])
             asked = group == grouping.group[second] and group not in added.near and n not in grouping.accepted
-            if asked and own[n] < _HOPELESS * BOUND:
+            if asked and own[n] < NEARLY * BOUND:
                 rejected.setdefault((min(first, second), max(first, second)), []).append(n)
         changed: dict[int, set[int]] = {}
         for pair, links in rejected.items():
