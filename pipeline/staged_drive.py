@@ -211,7 +211,8 @@ def join_staged(
         chunks = RefinedChunks(frames, refined)
         overlap, camera = chunks.shared, refined.camera
         adjusted, metre_sigma = refined.accepted, refined.metre_sigma
-        deviations = [chunks.pose_deviation(number) for number in range(len(chunks))]
+        if staged.facts.rig is None:
+            deviations = [chunks.pose_deviation(number) for number in range(len(chunks))]
     loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
     witnessed = WitnessedChunks(chunks, frames)
     positions = _positions(staged.facts, config)
@@ -235,7 +236,7 @@ def join_staged(
         lever=config.positions.lever_m,
         motions=motions,
         adjusted=adjusted,
-        deviations=[None if one is None else one[::count] for one in deviations],
+        deviations=deviations,
         road_of=chunks.road if isinstance(chunks, RefinedChunks) and rig is None else None,
     )
     joined, rig_from_camera = (instants, None) if geometry is None else frames_of_rig(instants, geometry, metre_sigma)
