@@ -25,6 +25,7 @@ from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.planning import PlanningBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
 from pipeline.benchmark.refinement import RefinementBenchmark
+from pipeline.benchmark.rendered_city import CityBenchmark
 from pipeline.benchmark.rendering import RenderingBenchmark
 from pipeline.benchmark.report import print_table, to_json
 from pipeline.benchmark.store import StoreBenchmark
@@ -36,6 +37,7 @@ What = Literal[
     "accuracy",
     "backend",
     "cameras",
+    "city",
     "decode",
     "drive",
     "fleet",
@@ -64,6 +66,7 @@ class BenchmarkConfig:
     accuracy: AccuracyBenchmark = setting(AccuracyBenchmark(), expert=True)
     backend: BackendBenchmark = setting(BackendBenchmark(), expert=True)
     cameras: CamerasBenchmark = setting(CamerasBenchmark(), expert=True)
+    city: CityBenchmark = setting(CityBenchmark(), expert=True)
     decode: DecodeBenchmark = setting(DecodeBenchmark(), expert=True)
     drive: DriveBenchmark = setting(DriveBenchmark(), expert=True)
     fleet: FleetBenchmark = setting(FleetBenchmark(), expert=True)

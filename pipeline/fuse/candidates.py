@@ -7,7 +7,7 @@ and may be wrong; verification decides. The search is exact: it compares all pai
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -46,12 +46,14 @@ class Candidate:
 @dataclass(frozen=True, eq=False)
 class Track:
     """A drive on a map. drive: its number; frame (n,): indices of the drive's arrays; place (n, 3): positions of its
-    cameras in metres east, north, up, with one origin for all drives; ahead (n, 3): their viewing directions."""
+    cameras in metres east, north, up, with one origin for all drives; ahead (n, 3): their viewing directions; leads
+    (n,): whether a frame's direction is that of the drive (of a rig, the reference camera's); None: of all."""
 
     drive: int
     frame: Numbers
     place: Array
     ahead: Array
+    leads: NDArray[np.bool_] | None = None
 
 
 def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: int) -> list[Candidate]:
@@ -65,10 +67,12 @@ def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: 
         return []
     cells: dict[tuple[int, int, int], int] = {}
     rows: list[Numbers] = []
+    led: list[Numbers] = []
     reverse: list[Numbers] = []
     first_seen: list[dict[int, int]] = []
     for track in tracks:
         own: dict[int, int] = {}
+        leading: set[int] = set()
         turned: set[int] = set()
         sector = np.arctan2(track.ahead[:, 1], track.ahead[:, 0]) / (2 * np.pi / _SECTORS)
         grid = np.floor(track.place[:, :2] / cell_m).astype(np.int64)
@@ -76,12 +80,16 @@ def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: 
             for near in {int(np.floor(sector[n])) % _SECTORS, int(np.ceil(sector[n])) % _SECTORS}:
                 place = (int(grid[n, 0]), int(grid[n, 1]), near)
                 own.setdefault(cells.setdefault(place, len(cells)), n)
+                if track.leads is not None and not track.leads[n]:
+                    continue
+                leading.add(cells[place])
                 turned.add(cells.setdefault((*place[:2], (near + _SECTORS // 2) % _SECTORS), len(cells)))
         rows.append(np.array(sorted(own), np.int64))
+        led.append(np.array(sorted(leading), np.int64))
         reverse.append(np.array(sorted(turned), np.int64))
         first_seen.append(own)
     same = _shared(rows, rows, len(cells))
-    against = _shared(rows, reverse, len(cells))
+    against = _shared(led, reverse, len(cells))
     made: list[Candidate] = []
     for a, b, count in same:
         common = np.intersect1d(rows[a], rows[b], assume_unique=True)
@@ -89,7 +97,7 @@ def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: 
         for c in order[np.unique(np.linspace(0, len(order) - 1, per_pair).round().astype(int))]:
             made.append(_at(tracks, a, first_seen[a][int(c)], b, _nearest(tracks, a, first_seen[a][int(c)], b), count))
     for a, b, count in against:
-        c = int(np.intersect1d(rows[a], reverse[b], assume_unique=True)[0])
+        c = int(np.intersect1d(led[a], reverse[b], assume_unique=True)[0])
         n = first_seen[a][c]
         made.append(_at(tracks, a, n, b, _nearest(tracks, a, n, b), count, opposite=True))
     return within_budget(made, budget)
@@ -230,15 +238,17 @@ def _backed(first: Numbers, second: Numbers, value: Floats) -> Floats:
     return np.where(near.any(1), value, np.float32(0.0))
 
 
-def within_budget(candidates: Sequence[Candidate], budget: int) -> list[Candidate]:
-    """The candidates with the highest scores, so that no drive has more than `budget`. Each pair of drives gets its
-    first candidate before any pair gets a second one."""
+def within_budget(
+    candidates: Sequence[Candidate], budget: int, already: Mapping[int, int] | None = None
+) -> list[Candidate]:
+    """The candidates with the highest scores, so that no drive has more than `budget`, or that less those that it has
+    `already`. Each pair of drives gets its first candidate before any pair gets a second one."""
     turn: dict[tuple[int, int], int] = defaultdict(int)
     ranked = []
     for one in sorted(candidates, key=lambda c: (-c.score, c.first, c.second)):
         ranked.append((turn[one.first, one.second], -one.score, one))
         turn[one.first, one.second] += 1
-    used: dict[int, int] = defaultdict(int)
+    used: dict[int, int] = defaultdict(int, already or {})
     kept = []
     for _, _, one in sorted(ranked):
         if max(used[one.first], used[one.second]) < budget:

@@ -10,7 +10,7 @@ without a surface (leaves) are dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ _FILLED = 5  # of the nine cells around a direction must contain points, else th
 _VIEWS = 64  # most cameras of a drive that are used for a tile
 _THROUGH = 3  # cameras that must look through a point
 _MET = 0.2  # most cameras that saw a surface at a point, as a share of those that look through it
-_OWN_FRAMES = 4  # frames before and after a camera's own whose points it saw at about the same time
+_OWN_FRAMES = 4  # instants before and after a camera's own whose points it saw at about the same time
 _OWN_THROUGH = 2  # cameras of its own drive that look through a point that moved
 _APART = 2.0  # cubes: a point that is nearer to a point of the other drive has not changed
 _LINK = 4.0  # cubes: largest distance between neighbouring points of one object
@@ -51,17 +51,18 @@ _NEIGHBOURS, _ROUGH = 12, 0.1  # points for the surface variation (Pauly 2002); 
 @dataclass(frozen=True, eq=False)
 class Cloud:
     """Points of a drive in a frame of the city. xyz (n, 3); frame_index (n,): the frame that saw each point; cameras:
-    of the drive, with poses in the city."""
+    of the drive, with poses in the city; of_rig: number of cameras, whose frames alternate."""
 
     xyz: Floats
     frame_index: Numbers
     cameras: Cameras
+    of_rig: int = 1
 
     def thinned(self, cube: float) -> tuple[Cloud, Numbers]:
         """One point of each cube of side `cube`, and the indices of these points."""
         _, places = np.unique(voxel_keys(np.ascontiguousarray(self.xyz.T), cube), return_index=True)
         places = np.sort(places)
-        return Cloud(self.xyz[places], self.frame_index[places], self.cameras), places
+        return replace(self, xyz=self.xyz[places], frame_index=self.frame_index[places]), places
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,7 @@ def looked_through(first: Cloud, second: Cloud, asked: Mask, voxel: float, unit:
     frames: list[int] = []
     looks = np.zeros((0, len(place)), bool)
     met = np.zeros(len(place), np.int64)
-    for camera in _near_cameras(second.cameras, first.xyz[place], RANGE_M * unit):
+    for camera in _near_cameras(second, first.xyz[place], RANGE_M * unit):
         view = _View(second.cameras, camera, second.xyz, voxel, RANGE_M * unit)
         through, on_it = view.look(first.xyz[place])
         frames.append(int(second.cameras.frame_index[camera]))
@@ -117,12 +118,14 @@ def _best_look(looks: Mask, cloud: Cloud, frames: Sequence[int], xyz: Floats) ->
     return frames[int(np.argmin(np.where(counts >= _NEARLY * counts.max(), away, np.inf)))]
 
 
-def _near_cameras(cameras: Cameras, xyz: Floats, reach: float) -> list[int]:
-    """Cameras within `reach` of the points' box; if they are too many, evenly chosen ones."""
-    eye = cameras.world_from_camera[:, :3, 3]
+def _near_cameras(cloud: Cloud, xyz: Floats, reach: float) -> list[int]:
+    """Cameras of a cloud within `reach` of the points' box; if they are too many, evenly chosen ones."""
+    eye = cloud.cameras.world_from_camera[:, :3, 3]
     off = np.maximum(np.maximum(xyz.min(0) - eye, eye - xyz.max(0)), 0.0)
     near = np.flatnonzero(np.linalg.norm(off, axis=1) < reach)
     if len(near) > _VIEWS:
+        # camera by camera of a rig, so that even steps do not choose frames of one camera alone
+        near = near[np.argsort(cloud.cameras.frame_index[near] % cloud.of_rig, kind="stable")]
         near = near[np.linspace(0, len(near) - 1, _VIEWS).round().astype(int)]
     return [int(n) for n in near]
 
@@ -181,11 +184,12 @@ def _moved(cloud: Cloud, place: Numbers, voxel: float, unit: float) -> Mask:
     votes = np.zeros((len(place), 2), np.int64)
     order = np.argsort(cloud.frame_index, kind="stable")
     sorted_frames = cloud.frame_index[order]
-    for camera in _near_cameras(cloud.cameras, xyz, RANGE_M * unit):
+    for camera in _near_cameras(cloud, xyz, RANGE_M * unit):
         at = int(cloud.cameras.frame_index[camera])
-        low, high = np.searchsorted(sorted_frames, (at - _OWN_FRAMES, at + _OWN_FRAMES + 1))
+        around = _OWN_FRAMES * cloud.of_rig
+        low, high = np.searchsorted(sorted_frames, (at - around, at + around + 1))
         view = _View(cloud.cameras, camera, cloud.xyz[order[low:high]], 2 * voxel, RANGE_M * unit)
-        other = np.abs(frame - at) > _OWN_FRAMES
+        other = np.abs(frame - at) > around
         votes += np.stack([look & other for look in view.look(xyz)], 1)
     return np.asarray((votes[:, 0] >= _OWN_THROUGH) & (votes[:, 0] > votes[:, 1]))
 

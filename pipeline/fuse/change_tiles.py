@@ -93,7 +93,8 @@ class ChangeFinder:
         table = self._writer.read(around([place]), drive)
         assert table is not None  # it has points in the middle
         xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
-        cloud = Cloud(xyz, table["frame_index"].to_numpy().astype(np.int64), self._cameras[drive])
+        seen = table["frame_index"].to_numpy().astype(np.int64)
+        cloud = Cloud(xyz, seen, self._cameras[drive], self._drives[drive].rig.count)
         cloud, kept = cloud.thinned(_CUBES * frame.voxel)
         square = np.floor(cloud.xyz[:, level_axes(frame.on_earth)].astype(np.float64) / frame.tile)
         return cloud, table.take(pa.array(kept)), (square == place[1:]).all(1)

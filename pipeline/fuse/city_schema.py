@@ -63,7 +63,7 @@ LINKS = _schema(
         ("first_frame", _I, "frame of it"),
         ("second_drive", _S, "name of another drive"),
         ("second_frame", _I, "frame of it"),
-        ("by", _S, "what proposed it: positions | descriptors | solution (opposite directions)"),
+        ("by", _S, "what proposed it: positions | descriptors | solution (paths through one street)"),
         ("score", _F, "of the candidate: number of common cells, summed similarity, or metres of common street"),
         ("verified", pa.bool_(), "whether the pictures show the same place"),
         ("accepted", pa.bool_(), "whether the link is part of the solution"),

@@ -44,9 +44,12 @@ def place_rows(
             continue
         width = own.shape[1]
         at = drive.opened.cameras.places(places["frame_index"].to_numpy())
-        rows.append(own[at >= 0].astype(np.float32))
-        frame.append(at[at >= 0])
-        of.append(np.full(int((at >= 0).sum()), n, np.int64))
+        use = np.flatnonzero(at >= 0)
+        # Of a rig the rows of a camera follow each other: rows near each other support one another.
+        use = use[np.argsort(drive.rig.camera[at[use]], kind="stable")]
+        rows.append(own[use].astype(np.float32))
+        frame.append(at[use])
+        of.append(np.full(len(use), n, np.int64))
     if not rows:
         return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros(0, np.int64), blind
     count = sum(len(one) for one in rows)
@@ -142,7 +145,7 @@ def _links(drives: Sequence[FusibleDrive], verified: Sequence[Verified], city: C
         verdict = next(verdicts) if one.link is not None else None
         ends = ((one.candidate.first, one.candidate.first_frame), (one.candidate.second, one.candidate.second_frame))
         (first, first_frame), (second, second_frame) = (
-            (drives[n].drive_id, int(drives[n].joined.frame_index[place])) for n, place in ends
+            (drives[n].drive_id, int(drives[n].frame_index[place])) for n, place in ends
         )
         rows.append(
             {

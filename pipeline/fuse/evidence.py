@@ -50,7 +50,8 @@ _Key = tuple[str, int, str, int]
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """The verdict on a candidate. link: None where the frames do not show the same place; matches: number of features
+    """The verdict on a candidate. link: between the instants of its frames, None where they do not show the same place;
+    matches: number of features
     that agree; reason: in words; lasting: whether another comparison would give the same verdict (it might not if a
     frame could not be read)."""
 
@@ -94,7 +95,11 @@ class Evidence:
                 return None
             move = Sim3(float(values[0]), rotation_from_quaternion(values[None, 1:5])[0], values[5:8])
             covariance = values[8:].reshape(7, 7)
-            link = Link(one.first, one.first_frame, one.second, one.second_frame, move, (covariance + covariance.T) / 2)
+            instants = [
+                int(self._drives[n].rig.instant[frame])
+                for n, frame in ((one.first, one.first_frame), (one.second, one.second_frame))
+            ]
+            link = Link(one.first, instants[0], one.second, instants[1], move, (covariance + covariance.T) / 2)
         return Verified(one, link, int(row["matches"]), str(row["reason"]))  # type: ignore[call-overload]
 
     def keep(self, one: Verified) -> None:
@@ -150,7 +155,7 @@ class Evidence:
         ends: dict[str, object] = {}
         for end, number, place in (("first", one.first, one.first_frame), ("second", one.second, one.second_frame)):
             drive = self._drives[number]
-            frame = int(drive.joined.frame_index[place])
+            frame = int(drive.frame_index[place])
             ends |= {f"{end}_drive": drive.drive_id, f"{end}_key": drive.key, f"{end}_frame": frame}
         return ends
 

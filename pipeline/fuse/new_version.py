@@ -78,14 +78,14 @@ def placed(
             old = known.get(name)
             same = old is not None and np.isclose(old.tile, made.tile) and np.isclose(old.voxel, made.voxel)
             frames[name] = old if same and old is not None else made
-        now_at = Placement(name, drive.joined.frame_index, fused.city_from_camera, fused.depth_scale)
+        now_at = Placement(name, drive.frame_index, *drive.rig.placed(fused.city_from_camera, fused.depth_scale))
         was_at = standing.get(drive.drive_id)
         stays = (
             before is not None
             and was_at is not None
             and before.keys.get(drive.drive_id) == drive.key
             and frames[name] == known.get(name)
-            and now_at.moved_from(was_at) < config.tolerance * frames[name].voxel
+            and now_at.moved_from(was_at, drive.rig.count) < config.tolerance * frames[name].voxel
         )
         placements.append(was_at if stays and was_at is not None else now_at)
         if not stays:

@@ -15,6 +15,8 @@ from pipeline.fuse.candidates import Array, Candidate, Numbers
 from pipeline.fuse.evidence import Verified
 from pipeline.fuse.placement import Placement
 
+UNCOMPARED = "not compared"
+"""How the reason of a pair begins whose frames were not compared, because of opposite directions."""
 _STREET_M = 10.0  # most metres between the paths of two directions of a street
 _SAMPLE_M = 5.0  # metres between compared places of a path
 _SHARED_M = 50.0  # least length that two drives have in common
@@ -22,27 +24,34 @@ _AGAINST = -0.7  # largest cosine between viewing directions
 
 
 def opposite_pairs(
-    placements: Sequence[Placement], metres: Mapping[str, float], known: Sequence[Verified]
+    placements: Sequence[Placement],
+    metres: Mapping[str, float],
+    known: Sequence[Verified],
+    leads: Sequence[Numbers] | None = None,
 ) -> list[Verified]:
     """A verdict without a link for each pair of drives whose paths share at least 50 m in opposite directions.
 
     placements: of the drives; metres: city units in a metre, by name of the frame; known: verdicts so far, whose pairs
-    in opposite directions are not repeated. Drives in different frames are not compared: nothing shows where one is
+    in opposite directions are not repeated; leads: of each drive the frames of its reference camera, as indices; None:
+    all frames. Drives in different frames are not compared: nothing shows where one is
     relative to the other.
     """
     told = {(one.candidate.first, one.candidate.second) for one in known if one.candidate.opposite}
     found: list[Verified] = []
     for name in sorted({one.frame for one in placements}):
         drives = [n for n, one in enumerate(placements) if one.frame == name]
-        for candidate in _of_frame(placements, drives, metres[name]) if len(drives) > 1 else []:
+        for candidate in _of_frame(placements, drives, metres[name], leads) if len(drives) > 1 else []:
             if (candidate.first, candidate.second) not in told:
-                why = f"not compared: the drives went in opposite directions along {candidate.score:.0f} m of street"
+                why = f"{UNCOMPARED}: the drives went in opposite directions along {candidate.score:.0f} m of street"
                 found.append(Verified(candidate, None, 0, why, False))
     return found
 
 
-def _of_frame(placements: Sequence[Placement], drives: Sequence[int], metre: float) -> list[Candidate]:
-    some = [_sampled(placements[n].city_from_camera[:, :3, 3] / metre) for n in drives]
+def _of_frame(
+    placements: Sequence[Placement], drives: Sequence[int], metre: float, leads: Sequence[Numbers] | None
+) -> list[Candidate]:
+    of = {n: np.arange(len(placements[n].frame_index)) if leads is None else leads[n] for n in drives}
+    some = [of[n][_sampled(placements[n].city_from_camera[of[n], :3, 3] / metre)] for n in drives]
     drive = np.repeat(drives, [len(one) for one in some])
     frame = np.concatenate(some)
     poses = np.concatenate([placements[n].city_from_camera[at] for n, at in zip(drives, some, strict=True)])
@@ -59,10 +68,10 @@ def _of_frame(placements: Sequence[Placement], drives: Sequence[int], metre: flo
         against &= np.einsum("nk,nk->n", ahead[i], ahead[j]) < _AGAINST
         i, j, far = i[against], j[against], near["v"][against]
         for other in np.unique(drive[j]).tolist():
-            of = np.flatnonzero(drive[j] == other)
-            places = np.unique(i[of])
+            both = np.flatnonzero(drive[j] == other)
+            places = np.unique(i[both])
             if len(places) * _SAMPLE_M >= _SHARED_M:
-                at = of[i[of] == places[len(places) // 2]]
+                at = both[i[both] == places[len(places) // 2]]
                 best = at[np.argmin(far[at])]
                 length = len(places) * _SAMPLE_M
                 made.append(Candidate(n, int(frame[i[best]]), other, int(frame[j[best]]), length, "solution", True))

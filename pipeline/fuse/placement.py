@@ -26,16 +26,18 @@ class Placement:
     city_from_camera: Array
     scale: Array
 
-    def moved_from(self, other: Placement) -> float:
+    def moved_from(self, other: Placement, cameras: int = 1) -> float:
         """Largest distance in city units by which a frame, or a point at 20 times the usual step from it, differs
-        between the two placements; inf if they have different coordinate frames or other frames of the drive."""
+        between the two placements of a drive of so many cameras; inf if they have different coordinate frames or other
+        frames of the drive."""
         if self.frame != other.frame or not np.array_equal(self.frame_index, other.frame_index):
             return float("inf")
         place = self.city_from_camera[:, :3, 3]
         away = np.linalg.norm(place - other.city_from_camera[:, :3, 3], axis=1)
         turn = np.linalg.norm(self.city_from_camera[:, :3, :3] - other.city_from_camera[:, :3, :3], axis=(1, 2))
         turn = turn / np.sqrt(2) + np.abs(np.log(self.scale / other.scale))
-        step = float(np.median(np.linalg.norm(np.diff(place, axis=0), axis=1))) if len(place) > 1 else 0.0
+        steps = np.linalg.norm(np.diff(place[::cameras], axis=0), axis=1)
+        step = float(np.median(steps)) if len(steps) else 0.0
         return float((away + 20 * step * turn).max())
 
 

@@ -53,7 +53,7 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
     evidence = Evidence(output, drives)
     known = sum(evidence.known(one) is not None for one in same)
     chunks = sum(len(drive.joined.world_from_chunk) for drive in drives)
-    frames = sum(len(drive.joined.frame_index) for drive in drives)
+    frames = sum(len(drive.frame_index) for drive in drives)
     counts = [drive.opened.manifest.counts.points for drive in drives]
     points = sum(counts)
     per_point = _POINT_S * (2 if config.copc else 1) + (_CHANGE_S if config.change else 0.0)

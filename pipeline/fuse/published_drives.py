@@ -18,6 +18,7 @@ from pipeline.common.numbers import number_or
 from pipeline.errors import DriveError
 from pipeline.fuse.drive_nodes import own_state
 from pipeline.fuse.joint_covariances import covariances_of
+from pipeline.fuse.rig_frames import RigFrames
 from pipeline.publish import PublishedDrive
 from pipeline.publish.poses import rotation_from_quaternion
 
@@ -36,14 +37,20 @@ _CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps
 
 @dataclass(frozen=True, eq=False)
 class FusibleDrive:
-    """A published drive and its data for the joint solution. joined: its N frames that have a pose, in drive order;
-    time_s (N,): seconds from its first frame, None where unknown; fixes: those that its own trajectory agrees with, on
-    the clock of time_s, or None."""
+    """A published drive and its data for the joint solution. joined: its N frames that have a pose, in drive order, of
+    a rig those of the reference camera; time_s (N,): seconds from its first frame, None where unknown; fixes: those
+    that its own trajectory agrees with, on the clock of time_s, or None; rig: the M frames of all its cameras."""
 
     opened: PublishedDrive
     joined: JoinResult
     time_s: Array | None
     fixes: Fixes | None
+    rig: RigFrames
+
+    @property
+    def frame_index(self) -> NDArray[np.int64]:
+        """(M,) numbers of the frames that have a pose, of all cameras."""
+        return self.opened.cameras.frame_index
 
     @property
     def drive_id(self) -> str:
@@ -66,28 +73,23 @@ class FusibleDrive:
 
 
 def read_drive(opened: PublishedDrive) -> FusibleDrive:
-    """Read poses, chunks, loops and positions. Raises DriveError for a drive of several cameras, a drive without poses,
-    or one with damaged tables; StorageError."""
-    if opened.camera_count > 1:
-        raise DriveError(
-            f"drive {opened.manifest.drive_id} has {opened.camera_count} cameras (a rig), which jobs.fuse cannot use; "
-            "reconstruct it without --rig"
-        )
+    """Read poses, chunks, loops and positions. Raises DriveError for a drive without poses, or one with damaged tables;
+    StorageError."""
     cameras = opened.cameras
-    if not len(cameras):
-        raise DriveError(f"drive {opened.manifest.drive_id} has no frame with a pose; reconstruct it again")
+    rig = RigFrames.of(cameras, opened.camera_count, opened.manifest.drive_id)
+    frame = cameras.frame_index[rig.reference]
     chunks, state = opened.chunks, _chunks_of(opened.chunks)
     scales = np.array([one.scale for one in state])
-    row = np.searchsorted(opened.poses["frame_index"].to_numpy(), cameras.frame_index)
+    row = np.searchsorted(opened.poses["frame_index"].to_numpy(), frame)
     owner = opened.poses["chunk_index"].take(pa.array(row)).fill_null(0).to_numpy().astype(np.int64)
     starts, stops = chunks["frame_start"].to_numpy(), chunks["frame_stop"].to_numpy()
     spans = tuple((int(a), int(b) - 1) for a, b in zip(starts, stops, strict=True))
     joined = JoinResult(
-        cameras.frame_index,
-        cameras.world_from_camera,
+        frame,
+        cameras.world_from_camera[rig.reference],
         owner,
         scales[owner],
-        cameras.filled,
+        cameras.filled[rig.reference],
         state,
         spans,
         _edges_of(chunks, state),
@@ -103,10 +105,10 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
             "reconstruct it again (--overwrite)"
         )
     stamps = cameras.timestamps_ns
-    time_s = None if stamps is None else (stamps - opened.poses["timestamp_ns"][0].as_py()) / 1e9
+    time_s = None if stamps is None else (stamps[rig.reference] - opened.poses["timestamp_ns"][0].as_py()) / 1e9
     if time_s is not None and not (np.diff(time_s) > 0).all():
         time_s = None
-    return FusibleDrive(opened, joined, time_s, None if time_s is None else _fixes_of(opened))
+    return FusibleDrive(opened, joined, time_s, None if time_s is None else _fixes_of(opened), rig)
 
 
 def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:

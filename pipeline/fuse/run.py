@@ -5,25 +5,27 @@ One process does it and holds the lease of the city. It writes into the folder o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError, PipelineError, StorageError
+from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import CityManifest, earlier_version, newest_version, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
+from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
-from pipeline.fuse.link import Link
 from pipeline.fuse.new_version import EARTH, placed, write_version
-from pipeline.fuse.opposite import opposite_pairs
+from pipeline.fuse.opposite import UNCOMPARED, opposite_pairs
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.positions import Origin
 from pipeline.fuse.progress import RunningFuse
@@ -39,6 +41,7 @@ from pipeline.storage.retry import patiently
 
 CITY_LEASE = "city"
 _MANY = 64  # in a city of so many drives only new drives, and those linked with them, are solved
+_ROUNDS = 3  # verifications and solutions: each solution proposes candidates for the next round
 _LINK_COLUMNS = ("first_drive", "first_frame", "second_drive", "second_frame", "accepted", "chi2", "verified")
 
 
@@ -114,35 +117,50 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
     with reporter.timed("candidates"):
         reporter.stage("candidates")
         candidates, more = candidates_of(drives, config)
+        if known is not None:
+            candidates += proposed_before(PublishedCity(output, known), drives, candidates)
         notes = (*missing, *notes, *more)
     for note in notes:
         reporter.say(note)
 
-    def compared() -> None:
-        guard()
-        reporter.advance("verify", 1, len(candidates), "pairs of frames")
-
-    with reporter.timed("verify"):
-        verified = Verifier(drives).verify_all(candidates, evidence, compared)
-    with reporter.timed("solve"):
-        reporter.stage("solve")
-        city = _solved(drives, verified, known, output)
-        standing = placed(drives, city, config, known, output)
-        metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
-        verified += opposite_pairs(standing.placements, metres, verified)
-        against = sum(one.candidate.opposite for one in verified)
-        if against:
-            notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
-            reporter.say(notes[-1])
+    verifier = Verifier(drives)
+    leads = [one.rig.reference for one in drives]
+    verified: list[Verified] = []
+    for _ in range(_ROUNDS):
+        with reporter.timed("verify"):
+            verified += verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)))
+        with reporter.timed("solve"):
+            reporter.stage("solve")
+            city = _solved(drives, verified, known, output)
+            standing = placed(drives, city, config, known, output)
+            metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
+            told = [one.candidate for one in verified]
+            candidates = common_streets(standing.placements, metres, told, config.per_pair, config.budget, leads)
+        if not candidates:
+            break
+    compared = len(verified)
+    verified += opposite_pairs(standing.placements, metres, verified, leads)
+    against = sum(one.candidate.opposite for one in verified)
+    if against:
+        notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
+        reporter.say(notes[-1])
     with reporter.timed("tiles"):
         manifest, written = write_version(
             output, config, drives, verified, city, standing, known, before, notes, guard, reporter
         )
     guard()
     evidence.tidy()
-    return Fused(
-        manifest, len(drives), len(candidates), len(city.links), int(city.accepted.sum()), written, manifest.notes
-    )
+    return Fused(manifest, len(drives), compared, len(city.links), int(city.accepted.sum()), written, manifest.notes)
+
+
+def _counted(reporter: RunningFuse, guard: Guard, total: int) -> Callable[[], None]:
+    """Called after each comparison."""
+
+    def compared() -> None:
+        guard()
+        reporter.advance("verify", 1, total, "pairs of frames")
+
+    return compared
 
 
 def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[list[FusibleDrive], tuple[str, ...]]:
@@ -191,35 +209,57 @@ def _solved(
     drives: Sequence[FusibleDrive], verified: Sequence[Verified], known: CityManifest | None, output: str
 ) -> City:
     """Solve the city. With 64 or more drives the solution begins with that of the last version."""
-    links = [one.link for one in verified if one.link is not None]
     before = None
     if known is not None and len(drives) >= _MANY:
-        before = standing_in(PublishedCity(output, known), drives, links)
+        before = standing_in(PublishedCity(output, known), drives, verified)
     fixes = {n: drive.fixes for n, drive in enumerate(drives) if drive.fixes is not None}
     times = {n: drive.time_s for n, drive in enumerate(drives) if drive.fixes is not None and drive.time_s is not None}
     origin = None if known is None else known.origin
     joined = [drive.joined for drive in drives]
+    links = [one.link for one in verified if one.link is not None]
     return solve(joined, links, fixes=fixes, frame_time_s=times, origin=origin, standing=before)
 
 
-def standing_in(city: PublishedCity, drives: Sequence[FusibleDrive], links: Sequence[Link]) -> Standing:
-    """The solution of a version, for drives whose results have not changed and for links between two of them. Raises
-    DriveError and StorageError where the version's tables cannot be read."""
+def proposed_before(
+    city: PublishedCity, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Candidates that a version's solution proposed, between results that have not changed. So a solution that differs
+    a little does not propose other frames beside them. Raises DriveError and StorageError where its table cannot be
+    read."""
+    keys = city.manifest.keys
+    number = {drive.drive_id: n for n, drive in enumerate(drives) if keys.get(drive.drive_id) == drive.key}
+    told = {(one.first, one.first_frame, one.second, one.second_frame) for one in candidates}
+    made = []
+    for row in city.links.filter(pc.equal(city.links["by"], "solution")).to_pylist():
+        if {row["first_drive"], row["second_drive"]} <= set(number) and not row["reason"].startswith(UNCOMPARED):
+            ends = [number[row["first_drive"]], number[row["second_drive"]]]
+            places = [
+                int(drives[n].opened.cameras.places(np.array([row[f"{end}_frame"]]))[0])
+                for n, end in zip(ends, ("first", "second"), strict=True)
+            ]
+            if (ends[0], places[0], ends[1], places[1]) not in told and min(places) >= 0:
+                made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], "solution"))
+    return made
+
+
+def standing_in(city: PublishedCity, drives: Sequence[FusibleDrive], verified: Sequence[Verified]) -> Standing:
+    """The solution of a version, for drives whose results have not changed and for links between two of them, counted
+    among the links of `verified`. Raises DriveError and StorageError where the version's tables cannot be read."""
     placed = city.placements()
     same = {
-        n: StandingDrive(one.city_from_camera, one.scale, one.frame == EARTH)
+        n: StandingDrive(one.city_from_camera[drive.rig.reference], one.scale[drive.rig.reference], one.frame == EARTH)
         for n, drive in enumerate(drives)
         if city.manifest.keys.get(drive.drive_id) == drive.key
         and (one := placed.get(drive.drive_id)) is not None
-        and np.array_equal(one.frame_index, drive.joined.frame_index)
+        and np.array_equal(one.frame_index, drive.frame_index)
     }
     columns = [city.links[name].to_pylist() for name in _LINK_COLUMNS]
     verdicts = {row[:4]: row[4:] for row in zip(*columns, strict=True) if row[6]}
     judged = {}
-    for n, link in enumerate(links):
-        if link.first in same and link.second in same:
-            ends = [drives[link.first].drive_id, int(drives[link.first].joined.frame_index[link.first_frame])]
-            ends += [drives[link.second].drive_id, int(drives[link.second].joined.frame_index[link.second_frame])]
+    for n, pair in enumerate(one.candidate for one in verified if one.link is not None):
+        if pair.first in same and pair.second in same:
+            ends = [drives[pair.first].drive_id, int(drives[pair.first].frame_index[pair.first_frame])]
+            ends += [drives[pair.second].drive_id, int(drives[pair.second].frame_index[pair.second_frame])]
             verdict = verdicts.get(tuple(ends))
             if verdict is not None:
                 judged[n] = (bool(verdict[0]), float(verdict[1]))

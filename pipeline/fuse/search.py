@@ -41,12 +41,13 @@ def _tracks(drives: Sequence[FusibleDrive], located: Sequence[int]) -> list[Trac
     origin = drives[located[0]].opened.origin
     assert origin is not None
     for n in located:
-        own, pose = drives[n].opened.origin, drives[n].joined.world_from_camera
+        own, pose = drives[n].opened.origin, drives[n].opened.cameras.world_from_camera
         assert own is not None
         turn = ecef_from_enu_rotation(origin[0], origin[1]).T @ ecef_from_enu_rotation(own[0], own[1])
         shift = ecef_from_enu_rotation(origin[0], origin[1]).T @ (
             ecef_from_geodetic(*own) - ecef_from_geodetic(*origin)
         )
         frame = np.arange(len(pose), dtype=np.int64)
-        tracks.append(Track(n, frame, pose[:, :3, 3] @ turn.T + shift, pose[:, :3, 2] @ turn.T))
+        place, ahead = pose[:, :3, 3] @ turn.T + shift, pose[:, :3, 2] @ turn.T
+        tracks.append(Track(n, frame, place, ahead, drives[n].rig.camera == 0))
     return tracks

@@ -19,7 +19,7 @@ from pipeline.backend.sim3 import Sim3, cross_matrix, nearest_rotation
 
 Array = NDArray[np.float64]
 
-VERIFIER = 1
+VERIFIER = 2
 """Version of the comparison. Increase it when the comparison changes: verdicts of other versions are not used."""
 
 _RATIO = 0.8  # largest ratio of the distances to the best and to the second best match
@@ -28,10 +28,14 @@ _NEAR_PX = 4.0  # pixels: a feature has the depth of the points that appear near
 _SPREAD = 0.1  # half the range of log depths, from the nearest point on, that count as the same surface
 _INSIDE_PX = 3.0  # pixels: largest reprojection error of a match that agrees
 _LEAST, _LEAST_SHARE = 25, 0.25  # matches that must agree: number, and share of all matches
+_FEW, _FEW_SHARE = 12, 0.6  # or fewer matches, if most of them agree: other light changes most features
 _LEAST_EXTENT = 0.15  # share of the picture's width over which they must be spread
 _LARGEST_SCALE = 0.25  # largest robust deviation of the log ratio of depths
-_ALIKE = 3.0  # factor of a link's deviations, because the errors of its depths are not independent
-_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_SCALE = 0.002, 0.01, 0.01  # least deviations: radians, share of median depth, log
+_ALIKE = 2.0  # factor of a link's deviations, because the errors of its depths are not independent
+# Least deviations: radians; of the place, as a share of the median depth, and of the distance between both cameras,
+# which has the error of the depths; log scale. The last one is large, because depths are longer or shorter than the
+# steps of their drive by one or two percent, and equally so in all links of a drive.
+_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_AWAY, _FLOOR_SCALE = 0.001, 0.002, 0.05, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +97,8 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     """The relative pose of two cameras; a reason, in words, if the pictures do not show the same place well enough."""
     i, j = _matches(first.descriptor, second.descriptor)
     has = np.isfinite(first.depth[i])
-    if has.sum() < _LEAST:
-        return f"{int(has.sum())} features match in both pictures and have a depth, {_LEAST} are needed"
+    if has.sum() < _FEW:
+        return f"{int(has.sum())} features match in both pictures and have a depth, {_FEW} are needed"
     i, j = i[has], j[has]
     place = first.ray[i] * first.depth[i][:, None]
     size = float(np.median(first.depth[i]))
@@ -111,8 +115,9 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     )
     count = 0 if not good or inside is None else len(inside)
     share = count / len(i)
-    if count < _LEAST or share < _LEAST_SHARE:
-        return f"{count} of {len(i)} matched features agree on one relative pose ({_LEAST} and a quarter are needed)"
+    if not ((count >= _LEAST and share >= _LEAST_SHARE) or (count >= _FEW and share >= _FEW_SHARE)):
+        needed = f"{_LEAST} and {_LEAST_SHARE:.0%} of them are needed, or {_FEW} and {_FEW_SHARE:.0%}"
+        return f"{count} of {len(i)} matched features agree on one relative pose ({needed})"
     kept = inside.ravel()
     extent = float(np.ptp(second.pixel[j[kept], 0])) / second.width
     if extent < _LEAST_EXTENT:
@@ -123,7 +128,7 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     rotation = nearest_rotation(cv2.Rodrigues(turn)[0])
     moved = place[kept] @ rotation.T + shift.ravel() * size
     both = np.isfinite(second.depth[j[kept]]) & (moved[:, 2] > 0)
-    if both.sum() < _LEAST // 2:
+    if both.sum() < _FEW // 2:
         return f"only {int(both.sum())} features that agree have a depth in both drives: the scale is unknown"
     logs = np.log(second.depth[j[kept]][both] / moved[both, 2])
     scale = float(np.exp(np.median(logs)))
@@ -132,7 +137,8 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
         return f"the ratio of both drives' depths varies by {spread:.0%} from feature to feature"
     relative = Sim3(scale, rotation, scale * shift.ravel() * size)
     pixels = (moved[:, :2] / moved[:, 2:] - second.ray[j[kept], :2]) * second.focal
-    covariance = _covariance(scale * moved, pixels, second.focal, spread / np.sqrt(both.sum()))
+    away = float(np.linalg.norm(relative.translation))
+    covariance = _covariance(scale * moved, pixels, second.focal, spread / np.sqrt(both.sum()), away)
     return SeenTogether(relative, covariance, count, share)
 
 
@@ -154,9 +160,9 @@ def _matches(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[N
     return kept, best[kept]
 
 
-def _covariance(place: Array, pixels: Array, focal: float, scale_deviation: float) -> Array:
+def _covariance(place: Array, pixels: Array, focal: float, scale_deviation: float, away: float) -> Array:
     """Covariance (7, 7) of rotation, translation (second drive's units) and log scale, from matches at `place` (m, 3)
-    in the second camera's axes and their residuals `pixels` (m, 2)."""
+    in the second camera's axes and their residuals `pixels` (m, 2); away: distance between both cameras."""
     x, y, z = place.T
     project = np.zeros((len(place), 2, 3))
     project[:, 0, 0] = project[:, 1, 1] = focal / z
@@ -168,5 +174,6 @@ def _covariance(place: Array, pixels: Array, focal: float, scale_deviation: floa
     covariance = np.zeros((7, 7))
     covariance[:6, :6] = np.linalg.inv(information + 1e-12 * np.trace(information) * np.eye(6))
     covariance[6, 6] = (_ALIKE * scale_deviation) ** 2
-    covariance += np.diag(np.array([_FLOOR_TURN] * 3 + [_FLOOR_PLACE * depth] * 3 + [_FLOOR_SCALE]) ** 2)
+    least = float(np.hypot(_FLOOR_PLACE * depth, _FLOOR_AWAY * away))
+    covariance += np.diag(np.array([_FLOOR_TURN] * 3 + [least] * 3 + [_FLOOR_SCALE]) ** 2)
     return (covariance + covariance.T) / 2

@@ -18,10 +18,11 @@ from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.link import Link
 from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.rig_frames import between_rigs
 from pipeline.fuse.two_drives import Look, look_at, seen_together
 from pipeline.ingest.preprocess import rectified_image
 
-_AROUND = 5  # a frame's depths come from points of so many frames before and after it
+_AROUND = 5  # a frame's depths come from points of so many instants before and after it
 _MOST_POINTS = 400_000  # that are used for a picture
 _HELD = 64  # frames whose features are kept in memory, 3 MB each
 _AT_A_TIME = 4  # threads that read and compare
@@ -70,7 +71,11 @@ class Verifier:
         found = seen_together(looks[0], looks[1])  # type: ignore[arg-type]
         if isinstance(found, str):
             return Verified(one, None, 0, found)
-        link = Link(one.first, one.first_frame, one.second, one.second_frame, found.second_from_first, found.covariance)
+        rigs = [self._drives[n].rig for n in (one.first, one.second)]
+        poses = (rigs[0].rig_from_camera[one.first_frame], rigs[1].rig_from_camera[one.second_frame])
+        move, covariance = between_rigs(*poses, found.second_from_first, found.covariance)
+        instants = int(rigs[0].instant[one.first_frame]), int(rigs[1].instant[one.second_frame])
+        link = Link(one.first, instants[0], one.second, instants[1], move, covariance)
         reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
         return Verified(one, link, found.matches, reason)
 
@@ -95,7 +100,8 @@ class Verifier:
             if isinstance(image, str):
                 return f"drive {drive.drive_id}: frame {frame} cannot be read: {image}"
             grey, intrinsics = self._picture(opened.lens, image, cameras.intrinsics[place], drive)
-            low, high = max(frame - _AROUND, 0), frame + _AROUND + 1
+            around = _AROUND * drive.rig.count
+            low, high = max(frame - around, 0), frame + around + 1
             table = opened.points(columns=["x", "y", "z"], frames=(low, high))
         except PipelineError as error:
             return f"drive {drive.drive_id}: frame {frame}: {' '.join(str(error).split())}"

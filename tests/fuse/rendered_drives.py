@@ -53,11 +53,11 @@ def on_earth(poses, origin):
     return {"positions": columns, "georeference": {"origin": place, "clock_offset_s": 0.0}}
 
 
-def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=None, **run):
+def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=None, rig=None, **run):
     """Write images to `folder` and publish the drive to `output`.
 
     gauge: drive_from_metres; origin: if given, the drive is on Earth, its world is metres east, north, up from there,
-    and every fifth frame has a position.
+    and every fifth frame has a position; rig: if given, its cameras alternate in the frames.
     """
     count, (height, width) = len(rendered.poses), rendered.images.shape[1:3]
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,12 +91,13 @@ def publish(output, folder, drive_id, rendered, gauge, *, identity="a", origin=N
         drive_id=drive_id,
         source_uri=str(folder),
         frame_uris=[str(folder / name) for name in names],
-        timestamps_ns=[n * 100_000_000 for n in range(count)],
+        timestamps_ns=[n // (len(rig) if rig else 1) * 100_000_000 for n in range(count)],
         source_width=width,
         source_height=height,
         net_width=width,
         net_height=height,
         listing=[Listed(name, 1) for name in names],
+        rig=rig,
     )
     described = np.arange(0, count, 2)
     known = {"places": (described, place_descriptors(rendered.poses[described]))} | run

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from jobs import verify
-from pipeline.errors import DriveError
 from pipeline.evaluation import compare, evaluate, open_estimate, open_truth
 from pipeline.fuse.published_drives import read_drive
 from pipeline.publish import open_drive
@@ -88,12 +87,14 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
     assert re.match(r"image_0 0\.0%, cam_left [1-9].*%, cam_right 0\.0% of every frame", figure.note)
     in_bonnet = bonnet_points(drive)
     assert 20 * in_bonnet[1] < min(in_bonnet[0], in_bonnet[2])  # the rim of a coarser mask is left
-    # the reference camera is compared with the truth; a city leaves the drive out by name
+    # the reference camera is compared with the truth; a city knows the instants, and places all cameras with them
     compared = compare(open_estimate(str(output), "00"), open_truth(str(rendered)))
     assert np.allclose(compared.estimated_poses[:, :3, 3], place[compared.pairs[1], 0])
     assert compared.matched.compared == INSTANTS and evaluate(compared).depth is not None
-    with pytest.raises(DriveError, match=r"drive 00 has 3 cameras \(a rig\), which jobs.fuse cannot use"):
-        read_drive(drive)
+    fusible = read_drive(drive)
+    assert len(fusible.joined.frame_index) == INSTANTS and fusible.rig.count == 3
+    again, scale = fusible.rig.placed(fusible.joined.world_from_camera, np.ones(INSTANTS))
+    assert np.allclose(again, drive.cameras.world_from_camera) and (scale == 1).all()
 
 
 def test_a_folder_of_one_camera_is_refused_as_a_rig(rendered, tmp_path, capsys) -> None:
