@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.common.code_version import code_version
@@ -71,9 +72,7 @@ def placed(
         if name not in frames:
             step = 1.0
             if not fused.on_earth and leader.opened.manifest.metric is None:
-                place = leader.joined.world_from_camera[:, :3, 3]
-                steps = np.linalg.norm(np.diff(place, axis=0), axis=1)
-                step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+                step = usual_step(leader.joined.world_from_camera[:, :3, 3])
             made = FrameOf(name, fused.on_earth, config.tile * step, config.voxel * step)
             old = known.get(name)
             same = old is not None and np.isclose(old.tile, made.tile) and np.isclose(old.voxel, made.voxel)
@@ -91,6 +90,17 @@ def placed(
         if not stays:
             fresh.add(drive.drive_id)
     return Standing(frames, placements, frozenset(fresh))
+
+
+def usual_step(place: NDArray[np.float64]) -> float:
+    """The length of a drive's usual step between frames, which stands for a metre where none is known: half of the way
+    along the positions (N, 3) is made in shorter steps. So the small steps of a car that stands do not count. 1 for a
+    drive that does not move."""
+    steps = np.sort(np.linalg.norm(np.diff(place, axis=0), axis=1))
+    way = np.cumsum(steps)
+    if not len(steps) or not way[-1] > 0:
+        return 1.0
+    return float(steps[np.searchsorted(way, way[-1] / 2)])
 
 
 def write_version(

@@ -17,6 +17,7 @@ from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError, StorageError
 from pipeline.fuse import FuseConfig, open_city, run_fuse
 from pipeline.fuse.change import GONE
+from pipeline.fuse.new_version import usual_step
 from tests.fuse.rendered_drives import publish
 from tests.fuse.scenes import CAR, EAST_NORTH_UP, SceneDrive
 
@@ -158,3 +159,15 @@ def test_a_store_that_fails_in_the_middle_leaves_the_last_version_intact_and_the
     named = open_city(str(out)).manifest.paths | open_city(str(output)).manifest.paths
     left = {str(path.relative_to(out / "_city")) for path in (out / "_city").rglob("*.*") if path.is_file()}
     assert {path for path in left if path[0] == "0" and not path.endswith("manifest.json")} <= named
+
+
+@pytest.mark.parametrize("stands", [0, 10, 300])
+def test_the_usual_step_is_that_of_the_car_that_moves_however_long_it_stands(stands):
+    steps = np.r_[np.full(50, 1.2), np.full(stands, 0.002), np.full(50, 1.0)]
+    place = np.append(0.0, np.cumsum(steps))[:, None] * (0.6, 0.0, 0.8)
+    assert 1.0 <= usual_step(place) <= 1.2
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_a_drive_that_does_not_move_has_a_step_of_one(frames):
+    assert usual_step(np.ones((frames, 3))) == 1.0
