@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter, uniform_filter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from pipeline.fuse.range_images import OWN_FRAMES, RangeImages
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.voxels import voxel_keys
 
@@ -32,14 +33,9 @@ GONE, NEW = 1, 2
 
 RANGE_M = 30.0
 """Largest distance from a camera to a point that it is compared with, metres (or the equivalent in a city's frame)."""
-_CELL = np.radians(1.0)  # side of a cell of a camera's range image
-_LEVELS = 4  # a near point covers up to 2^3 cells a side
-_SHARE, _CUBES = 0.05, 2.0  # a surface is behind a point if it is farther by this share of the range plus so many cubes
-_FILLED = 5  # of the nine cells around a direction must contain points, else the camera does not count there
 _VIEWS = 64  # most cameras of a drive that are used for a tile
 _THROUGH = 3  # cameras that must look through a point
 _MET = 0.2  # most cameras that saw a surface at a point, as a share of those that look through it
-_OWN_FRAMES = 4  # instants before and after a camera's own whose points it saw at about the same time
 _OWN_THROUGH = 2  # cameras of its own drive that look through a point that moved
 _APART = 2.0  # cubes: a point that is nearer to a point of the other drive has not changed
 _LINK = 4.0  # cubes: largest distance between neighbouring points of one object
@@ -51,12 +47,25 @@ _NEIGHBOURS, _ROUGH = 12, 0.1  # points for the surface variation (Pauly 2002); 
 @dataclass(frozen=True, eq=False)
 class Cloud:
     """Points of a drive in a frame of the city. xyz (n, 3); frame_index (n,): the frame that saw each point; cameras:
-    of the drive, with poses in the city; of_rig: number of cameras, whose frames alternate."""
+    of the drive, with poses in the city; of_rig: number of cameras, whose frames alternate; images: range images of
+    these cameras, of more points than these (the cloud may be a part of the drive)."""
 
     xyz: Floats
     frame_index: Numbers
     cameras: Cameras
     of_rig: int = 1
+    images: RangeImages | None = None
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The points, to be searched by distance."""
+        return cKDTree(self.xyz)
+
+    def range_images(self, voxel: float, reach: float) -> RangeImages:
+        """`images`; if there are none, those of the cloud's own points."""
+        if self.images is not None:
+            return self.images
+        return RangeImages(self.cameras, lambda camera: (self.xyz, self.frame_index), voxel, reach, self.of_rig)
 
     def thinned(self, cube: float) -> tuple[Cloud, Numbers]:
         """One point of each cube of side `cube`, and the indices of these points."""
@@ -83,19 +92,20 @@ def looked_through(first: Cloud, second: Cloud, asked: Mask, voxel: float, unit:
     """
     place = np.flatnonzero(asked)
     if len(place) and len(second.xyz):
-        away, _ = cKDTree(second.xyz).query(first.xyz[place], distance_upper_bound=_APART * voxel)
+        away, _ = second.tree.query(first.xyz[place], distance_upper_bound=_APART * voxel)
         place = place[~np.isfinite(away)]
     if not len(place) or not len(second.xyz):
         return Objects(*(np.zeros(0, np.int64) for _ in range(3)))
     frames: list[int] = []
-    looks = np.zeros((0, len(place)), bool)
+    every = []
     met = np.zeros(len(place), np.int64)
+    images = second.range_images(voxel, RANGE_M * unit)
     for camera in _near_cameras(second, first.xyz[place], RANGE_M * unit):
-        view = _View(second.cameras, camera, second.xyz, voxel, RANGE_M * unit)
-        through, on_it = view.look(first.xyz[place])
+        through, on_it = images.of(camera).look(first.xyz[place])
         frames.append(int(second.cameras.frame_index[camera]))
-        looks = np.concatenate([looks, through[None]])
+        every.append(through)
         met += on_it
+    looks = np.array(every, bool).reshape(-1, len(place))
     count = looks.sum(0)
     seen = (count >= _THROUGH) & (met <= _MET * count)
     seen[seen] = ~_moved(first, place[seen], voxel, unit)
@@ -130,67 +140,16 @@ def _near_cameras(cloud: Cloud, xyz: Floats, reach: float) -> list[int]:
     return [int(n) for n in near]
 
 
-class _View:
-    """Range image of a camera, with cells of one degree, of points (n, 3). Each point is as wide as a cube seen from
-    the camera."""
-
-    def __init__(self, cameras: Cameras, camera: int, xyz: Floats, cube: float, reach: float) -> None:
-        self._cameras, self._camera, self._cube, self._reach = cameras, camera, cube, reach
-        self._eye = cameras.world_from_camera[camera, :3, 3]
-        self._side = max(float(cameras.intrinsics[camera, 0]) * _CELL, 1.0)
-        size = np.ceil(cameras.sizes[camera][::-1] / self._side).astype(np.int64)
-        whole = 2 ** (_LEVELS - 1)
-        self._shape = tuple(int(n) for n in -(-size // whole) * whole)
-        cell, away, inside = self._cells(xyz, 2 * reach)
-        cell, away = cell[inside], away[inside]
-        level = np.clip(np.ceil(np.log2(np.maximum(cube / (_CELL * away), 1.0))), 0, _LEVELS - 1).astype(np.int64)
-        self._own = np.full(self._shape, np.inf)
-        for n in range(_LEVELS):
-            coarse = np.full((self._shape[0] >> n, self._shape[1] >> n), np.inf)
-            at = cell[level == n] >> n
-            np.minimum.at(coarse, (at[:, 0], at[:, 1]), away[level == n])
-            np.minimum(self._own, coarse.repeat(1 << n, 0).repeat(1 << n, 1), out=self._own)
-        self._nearest = minimum_filter(self._own, 3, mode="nearest")
-        filled = uniform_filter(np.isfinite(self._own).astype(np.float64), 3, mode="constant")
-        self._nearest[filled < (_FILLED - 0.5) / 9] = 0.0  # too few points there: the camera looks through nothing
-
-    def _cells(self, xyz: Floats, reach: float) -> tuple[Numbers, Array, Mask]:
-        """Row and column (n, 2) of points, their ranges (n,), and whether (n,) they are within reach and in the
-        picture."""
-        away = np.linalg.norm(xyz - self._eye, axis=1)
-        inside = (away < reach) & (away > 0)
-        cell = np.zeros((len(xyz), 2), np.int64)
-        pixel, _ = self._cameras.project(self._camera, xyz[inside])
-        good = np.asarray(np.isfinite(pixel).all(1))
-        at = np.floor(np.where(good[:, None], pixel, -1.0)[:, ::-1] / self._side)
-        good &= ((at >= 0) & (at < self._shape)).all(1)
-        cell[np.flatnonzero(inside)[good]] = at[good].astype(np.int64)
-        inside[np.flatnonzero(inside)[~good]] = False
-        return cell, away, inside
-
-    def look(self, xyz: Floats) -> tuple[Mask, Mask]:
-        """Whether (n,) the camera looks through each point (n, 3), and whether (n,) it saw a surface there."""
-        cell, away, inside = self._cells(xyz, self._reach)
-        slack = _SHARE * away + _CUBES * self._cube
-        nearest, own = (grid[cell[:, 0], cell[:, 1]] for grid in (self._nearest, self._own))
-        return inside & (nearest > away + slack), inside & (np.abs(own - away) < slack)
-
-
 def _moved(cloud: Cloud, place: Numbers, voxel: float, unit: float) -> Mask:
     """Which (k,) of the points with indices `place` (k,) the drive's own cameras look through at another time."""
     if not len(place):
         return np.zeros(0, bool)
     xyz, frame = cloud.xyz[place], cloud.frame_index[place]
     votes = np.zeros((len(place), 2), np.int64)
-    order = np.argsort(cloud.frame_index, kind="stable")
-    sorted_frames = cloud.frame_index[order]
+    images = cloud.range_images(voxel, RANGE_M * unit)
     for camera in _near_cameras(cloud, xyz, RANGE_M * unit):
-        at = int(cloud.cameras.frame_index[camera])
-        around = _OWN_FRAMES * cloud.of_rig
-        low, high = np.searchsorted(sorted_frames, (at - around, at + around + 1))
-        view = _View(cloud.cameras, camera, cloud.xyz[order[low:high]], 2 * voxel, RANGE_M * unit)
-        other = np.abs(frame - at) > around
-        votes += np.stack([look & other for look in view.look(xyz)], 1)
+        other = np.abs(frame - int(cloud.cameras.frame_index[camera])) > OWN_FRAMES * cloud.of_rig
+        votes += np.stack([look & other for look in images.of(camera, own=True).look(xyz)], 1)
     return np.asarray((votes[:, 0] >= _OWN_THROUGH) & (votes[:, 0] > votes[:, 1]))
 
 
@@ -205,7 +164,7 @@ def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
     links = coo_matrix((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(xyz), len(xyz)))
     _, part = connected_components(links, directed=False)
     part = np.asarray(part)
-    rough = _roughness(cloud.xyz, xyz)
+    rough = _roughness(cloud, xyz)
     label, count = np.full(len(xyz), -1), 0
     for number in np.flatnonzero(np.bincount(part) >= _LEAST_POINTS):
         mine = part == number
@@ -217,11 +176,11 @@ def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
     return label
 
 
-def _roughness(every: Floats, xyz: Floats) -> Array:
-    """Surface variation (k,) at points xyz (k, 3) among `every`: the least eigenvalue of the covariance of a point's
+def _roughness(cloud: Cloud, xyz: Floats) -> Array:
+    """Surface variation (k,) at points xyz (k, 3) of a cloud: the least eigenvalue of the covariance of a point's
     neighbours, divided by the sum of all three."""
-    _, near = cKDTree(every).query(xyz, min(_NEIGHBOURS, len(every)))
-    spread = every[near.reshape(len(xyz), -1)].astype(np.float64)
+    _, near = cloud.tree.query(xyz, min(_NEIGHBOURS, len(cloud.xyz)))
+    spread = cloud.xyz[near.reshape(len(xyz), -1)].astype(np.float64)
     spread -= spread.mean(1, keepdims=True)
     values = np.linalg.eigvalsh(spread.transpose(0, 2, 1) @ spread)
     return np.asarray(values[:, 0] / np.maximum(values.sum(1), 1e-12))

@@ -1,12 +1,13 @@
 """Change in each tile, between each drive and the one recorded before it: rows of two tables, and pictures.
 
-A tile is compared with both drives' cameras near it and with their points in the eight tiles around it, so that rays do
-not end at the tile's border.
+A camera's range image is made of the drive's points in the tiles around the camera, so that rays do not end at a tile's
+border. It is kept for the other tiles and drives that the camera is compared with.
 """
 
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,17 +19,24 @@ from PIL import Image, ImageDraw
 
 from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
-from pipeline.fuse.change import GONE, NEW, Cloud, looked_through
+from pipeline.fuse.change import GONE, NEW, RANGE_M, Cloud, looked_through
 from pipeline.fuse.city_files import FrameOf
-from pipeline.fuse.city_schema import CHANGE, CHANGES
+from pipeline.fuse.city_schema import CHANGE, CHANGES, POINTS
 from pipeline.fuse.placement import Placement
 from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.range_images import RangeImages
 from pipeline.fuse.tiles import Place, TileWriter, around, level_axes
 from pipeline.publish.cameras import Cameras
 
 _CUBES = 2.0  # side of the cubes in which drives are compared, in cubes of the city
+_HELD = 64  # clouds that are kept, about 5 MB each
 _SIDE, _EDGE = 480, (255, 80, 60)  # width of half a picture in pixels, colour of the box
 _ASKED = 48  # most frames of a drive that are tried for an object's picture
+
+
+def rings(tile_m: float) -> int:
+    """Tiles around a camera's tile, on each side, whose points its range image needs: those within its range."""
+    return int(np.ceil(RANGE_M / tile_m))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,28 +84,47 @@ class ChangeFinder:
             replace(drive.opened.cameras, world_from_camera=placement.city_from_camera)
             for drive, placement in zip(drives, placements, strict=True)
         ]
+        self._frame_of = [placement.frame for placement in placements]
+        self._images = [self._range_images(n) for n in range(len(drives))]
+        self._clouds: OrderedDict[tuple[Place, int], tuple[Cloud, pa.Table]] = OrderedDict()
 
     def in_tile(self, place: Place) -> Changed:
         """What changed in a tile between each drive and the next one by date."""
         order = sorted(self._writer.drives_of(place), key=lambda n: (self._drives[n].recorded_s, n))
-        clouds: dict[int, tuple[Cloud, pa.Table, NDArray[np.bool_]]] = {}
         parts: list[Changed] = []
         for earlier, later in pairwise(order):
-            clouds = {n: clouds.get(n) or self._cloud(place, n) for n in (earlier, later)}
             for has, other, kind in ((earlier, later, GONE), (later, earlier, NEW)):
-                parts.append(self._compared(place, has, other, kind, clouds, len(parts)))
+                parts.append(self._compared(place, has, other, kind, len(parts)))
         return Changed.joined(parts)
 
-    def _cloud(self, place: Place, drive: int) -> tuple[Cloud, pa.Table, NDArray[np.bool_]]:
-        frame = self._frames[place[0]]
-        table = self._writer.read(around([place]), drive)
-        assert table is not None  # it has points in the middle
-        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
-        seen = table["frame_index"].to_numpy().astype(np.int64)
-        cloud = Cloud(xyz, seen, self._cameras[drive], self._drives[drive].rig.count)
-        cloud, kept = cloud.thinned(_CUBES * frame.voxel)
-        square = np.floor(cloud.xyz[:, level_axes(frame.on_earth)].astype(np.float64) / frame.tile)
-        return cloud, table.take(pa.array(kept)), (square == place[1:]).all(1)
+    def _range_images(self, drive: int) -> RangeImages:
+        frame, cameras = self._frames[self._frame_of[drive]], self._cameras[drive]
+
+        def points_of(camera: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            level = cameras.world_from_camera[camera, list(level_axes(frame.on_earth)), 3]
+            x, y = np.floor(level / frame.tile).astype(int).tolist()
+            cloud, _ = self._cloud((frame.name, x, y), drive)
+            return cloud.xyz, cloud.frame_index
+
+        reach = RANGE_M * frame.tile / self._tile_m
+        return RangeImages(cameras, points_of, _CUBES * frame.voxel, reach, self._drives[drive].rig.count)
+
+    def _cloud(self, place: Place, drive: int) -> tuple[Cloud, pa.Table]:
+        """The thinned points of a drive in a tile and around it, and their rows."""
+        if (place, drive) not in self._clouds:
+            frame = self._frames[place[0]]
+            table = self._writer.read(around([place], rings(self._tile_m)), drive)
+            if table is None:
+                table = POINTS.empty_table()
+            xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
+            seen = table["frame_index"].to_numpy().astype(np.int64)
+            cloud = Cloud(xyz, seen, self._cameras[drive], self._drives[drive].rig.count, self._images[drive])
+            cloud, kept = cloud.thinned(_CUBES * frame.voxel)
+            self._clouds[place, drive] = cloud, table.take(pa.array(kept))
+            while len(self._clouds) > _HELD:
+                self._clouds.popitem(last=False)
+        self._clouds.move_to_end((place, drive))
+        return self._clouds[place, drive]
 
     def _compared(
         self,
@@ -105,13 +132,14 @@ class ChangeFinder:
         has: int,
         other: int,
         kind: int,
-        clouds: Mapping[int, tuple[Cloud, pa.Table, NDArray[np.bool_]]],
         part: int,
     ) -> Changed:
         frame = self._frames[place[0]]
-        cloud, table, asked = clouds[has]
+        cloud, table = self._cloud(place, has)
+        square = np.floor(cloud.xyz[:, level_axes(frame.on_earth)].astype(np.float64) / frame.tile)
+        asked = (square == place[1:]).all(1)
         unit = frame.tile / self._tile_m
-        found = looked_through(cloud, clouds[other][0], asked, _CUBES * frame.voxel, unit)
+        found = looked_through(cloud, self._cloud(place, other)[0], asked, _CUBES * frame.voxel, unit)
         names = [f"{place[0]}/{place[1]}_{place[2]}_{1000 * part + n}" for n in range(len(found.seen_by))]
         rows = []
         for number, name in enumerate(names):

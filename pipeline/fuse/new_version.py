@@ -18,7 +18,7 @@ from pipeline.common.code_version import code_version
 from pipeline.common.hashing import sha256_of
 from pipeline.common.progress import Reporter
 from pipeline.fuse import city_tables
-from pipeline.fuse.change_tiles import Changed, ChangeFinder, ChangePictures
+from pipeline.fuse.change_tiles import Changed, ChangeFinder, ChangePictures, rings
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import (
     CityFile,
@@ -144,9 +144,10 @@ def write_version(
         wanted = writer.places | touched(kept, standing.fresh | gone)
         wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == bool(config.copc))
         others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
+        needed = around(wanted, 2 * rings(config.tile)) if config.change else wanted  # see ChangeFinder
         for number, drive in enumerate(drives):
             if drive.drive_id in others:
-                add(number, around(wanted) if config.change else wanted)
+                add(number, needed)
         tiles = writer.write(output, version, wanted, _each("tiles", len(wanted), "tiles", guard, reporter))
         tiles += [tile for tile in kept if tile.place not in wanted]
         changed, pictures = _change(

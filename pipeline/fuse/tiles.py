@@ -174,9 +174,10 @@ def _thinned(table: pa.Table, voxel: float) -> pa.Table:
     return table.take(pa.array(np.sort(places))).combine_chunks()
 
 
-def around(places: Iterable[Place]) -> frozenset[Place]:
-    """These tiles and the eight around each of them."""
-    return frozenset((f, x + i, y + j) for f, x, y in places for i in (-1, 0, 1) for j in (-1, 0, 1))
+def around(places: Iterable[Place], rings: int = 1) -> frozenset[Place]:
+    """These tiles and those around each of them: eight with one ring, 24 with two."""
+    steps = range(-rings, rings + 1)
+    return frozenset((f, x + i, y + j) for f, x, y in places for i in steps for j in steps)
 
 
 def touched(before: Sequence[Tile], changed: frozenset[str]) -> frozenset[Place]:
