@@ -20,7 +20,7 @@ from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, joint_rows, link_rows
 from pipeline.fuse.city_problem import LOCALLY, CityProblem, moved, taken
 from pipeline.fuse.compatible_links import BOUND, NEARLY, compatible, confirmed
-from pipeline.fuse.drive_nodes import Array, Frames, State
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, State
 
 # In a large city: links of two groups that are tested together; the share of them, and the lead, that make a set clear.
 _AT_ONCE, _CLEAR, _LEADS = 16, 0.6, 3
@@ -231,13 +231,15 @@ class Grouping(CityProblem):
             return second @ link @ first.inverse()
         return first @ link.inverse() @ second.inverse()
 
-    def weighed(self, group: int, links: Sequence[int]) -> tuple[Array, NDArray[np.bool_]]:
+    def weighed(
+        self, group: int, links: Sequence[int], joints: Joints | None = None
+    ) -> tuple[Array, NDArray[np.bool_]]:
         """For links within a group that are not accepted: their chi2 (m,) relative to the solution, and which of them
         (m,) can be true together with it. In a large city one that nearly any wrong link could replace is among them
-        only where the solution has it already; else its chi2 is that of its own covariance."""
+        only where the solution has it already; else its chi2 is that of its own covariance. joints: as in `settle`."""
         drives = self._asked(group, links)
         nodes, inside = self._nodes_of(drives), self.links_of(drives)
-        state, joints, rows = self._part(nodes, [*inside, *links])
+        state, joints, rows = self._part(nodes, [*inside, *links], joints)
         believed, asked = rows[np.arange(len(inside))], rows[np.arange(len(inside), len(rows))]
         equations = CityEquations(len(nodes), [joint_rows(state, joints), link_rows(state, believed)], held=[0])
         candidates = link_rows(state, asked)

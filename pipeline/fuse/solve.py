@@ -150,7 +150,7 @@ def solve(
         )
 
     used = _tighten(grouping, loosened, added, positions)
-    verdicts = _judged_again(grouping, ends, verdicts, used, added)
+    verdicts = _judged_again(grouping, ends, verdicts, used, added, positions)
     on_earth, doubts = _onto_earth(grouping, positions, used, added)
     spread = _deviations(grouping, thin, offset, used, positions, on_earth)
     fused = tuple(
@@ -329,33 +329,38 @@ def _judged_again(
     verdicts: tuple[LinkVerdict, ...],
     used: Mapping[int, Joints],
     added: Added,
+    positions: Positions | None,
 ) -> tuple[LinkVerdict, ...]:
-    """Accept rejected links of a large city that agree with its last solution.
+    """Accept rejected links of a large city, or of drives that were added, that agree with its last solution.
 
     With the deviations by which links are judged, the end of a drive that is far from any link is tens of metres off,
-    more than linear covariances can tell; in the last solution it is not.
+    more than linear covariances can tell; in the last solution it is not. There nearly any wrong link would agree with
+    the end of a drive, so that a lone true one is not confirmed; with the deviations of the last solution it is.
     """
     answer = list(verdicts)
-    for _ in range(0 if grouping.is_few else _AGAIN):
+    for _ in range(_AGAIN):
         rejected: dict[tuple[int, int], list[int]] = {}
         own = grouping.own_chi2(np.arange(len(ends)))
         for n, (first, second) in enumerate(ends.tolist()):
             group = int(grouping.group[first])
-            asked = group == grouping.group[second] and group not in added.near and n not in grouping.accepted
-            if asked and own[n] < NEARLY * BOUND:
+            if group != grouping.group[second] or n in grouping.accepted:
+                continue
+            new = group in added.near and n not in added.links
+            if new or (group not in added.near and not grouping.is_few and own[n] < NEARLY * BOUND):
                 rejected.setdefault((min(first, second), max(first, second)), []).append(n)
         changed: dict[int, set[int]] = {}
         for pair, links in rejected.items():
             group = int(grouping.group[pair[0]])
-            chi2, fits = grouping.weighed(group, links)
-            new = [n for n, fit in zip(links, fits, strict=True) if fit]
-            grouping.accept(new)
-            if new:
+            chi2, fits = grouping.weighed(group, links, used[group])
+            new_ones = [n for n, fit in zip(links, fits, strict=True) if fit]
+            grouping.accept(new_ones)
+            if new_ones:
                 changed.setdefault(group, set()).update(pair)
             for n, value in zip(links, chi2.tolist(), strict=True):
                 answer[n] = _verdict(grouping, ends, n, value)
         for group, drives in changed.items():
-            grouping.settle_near(drives, used[group])
+            earth = positions if group in added.on_earth else None
+            grouping.settle_near(added.near.get(group, drives), used[group], positions=earth)
         if not changed:
             break
     return tuple(answer)
