@@ -11,8 +11,11 @@ import sys
 from jobs.command import run_job
 from pipeline import storage
 from pipeline.common.progress import Reporter
+from pipeline.common.ray_session import cluster_address, ray_for_one_job, start_ray
 from pipeline.common.visible_text import show
+from pipeline.fleet.verify_output import FEW_DRIVES, published_ids
 from pipeline.fuse import FuseConfig, Fused, run_fuse
+from pipeline.fuse.tasks import Tasks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,8 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fuse(config: FuseConfig) -> None:
-    with Reporter() as reporter:
-        fused = run_fuse(config, reporter)
+    many = not config.plan and (
+        cluster_address(config.address) is not None
+        or len(config.drive or published_ids(storage.absolute(config.output))) > FEW_DRIVES
+    )
+    with Reporter() as reporter, ray_for_one_job():
+        if many:
+            start_ray(config.address)
+        fused = run_fuse(config, reporter, Tasks() if many else None)
     show(summary(config, fused, reporter.seconds))
 
 

@@ -23,9 +23,10 @@ from pipeline.fuse.change import GONE, NEW, RANGE_M, Cloud, looked_through
 from pipeline.fuse.city_files import FrameOf
 from pipeline.fuse.city_schema import CHANGE, CHANGES, POINTS
 from pipeline.fuse.placement import Placement
-from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.published_drives import SeenDrive, seen_again
 from pipeline.fuse.range_images import RangeImages
-from pipeline.fuse.tiles import Place, TileWriter, around, level_axes
+from pipeline.fuse.tiles import Place, Spooled, TilePoints, around, level_axes
+from pipeline.publish import PublishedDrive
 from pipeline.publish.cameras import Cameras
 
 _CUBES = 2.0  # side of the cubes in which drives are compared, in cubes of the city
@@ -37,6 +38,12 @@ _ASKED = 48  # most frames of a drive that are tried for an object's picture
 def rings(tile_m: float) -> int:
     """Tiles around a camera's tile, on each side, whose points its range image needs: those within its range."""
     return int(np.ceil(RANGE_M / tile_m))
+
+
+def reach(places: Iterable[Place], tile_m: float) -> frozenset[Place]:
+    """The tiles whose points are needed to find the change in some tiles: cameras within their range of a tile see
+    it."""
+    return around(places, 2 * rings(tile_m))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,30 +74,30 @@ class Changed:
 class ChangeFinder:
     """Compares drives tile by tile.
 
-    writer: has spooled the points of the tiles and of those around them; placements: of `drives`, in the same order;
-    frames: of the city, by name; tile_m: side of a tile in metres (or the equivalent in a frame that is not metric).
+    drives, placements: by number; spooled: the points of the tiles and of those around them (`reach`); frames: of the
+    city, by name; tile_m: side of a tile in metres (or the equivalent in a frame that is not metric).
     """
 
     def __init__(
         self,
-        drives: Sequence[FusibleDrive],
-        placements: Sequence[Placement],
+        drives: Mapping[int, SeenDrive],
+        placements: Mapping[int, Placement],
         frames: Mapping[str, FrameOf],
-        writer: TileWriter,
+        spooled: Spooled,
         tile_m: float,
     ) -> None:
-        self._drives, self._frames, self._writer, self._tile_m = drives, frames, writer, tile_m
-        self._cameras = [
-            replace(drive.opened.cameras, world_from_camera=placement.city_from_camera)
-            for drive, placement in zip(drives, placements, strict=True)
-        ]
-        self._frame_of = [placement.frame for placement in placements]
-        self._images = [self._range_images(n) for n in range(len(drives))]
+        self._drives, self._frames, self._spooled, self._tile_m = drives, frames, spooled, tile_m
+        self._cameras = {
+            n: replace(drive.opened.cameras, world_from_camera=placements[n].city_from_camera)
+            for n, drive in drives.items()
+        }
+        self._frame_of = {n: placement.frame for n, placement in placements.items()}
+        self._images = {n: self._range_images(n) for n in drives}
         self._clouds: OrderedDict[tuple[Place, int], tuple[Cloud, pa.Table]] = OrderedDict()
 
     def in_tile(self, place: Place) -> Changed:
         """What changed in a tile between each drive and the next one by date."""
-        order = sorted(self._writer.drives_of(place), key=lambda n: (self._drives[n].recorded_s, n))
+        order = sorted(self._spooled.drives_of(place), key=lambda n: (self._drives[n].recorded_s, n))
         parts: list[Changed] = []
         for earlier, later in pairwise(order):
             for has, other, kind in ((earlier, later, GONE), (later, earlier, NEW)):
@@ -113,7 +120,7 @@ class ChangeFinder:
         """The thinned points of a drive in a tile and around it, and their rows."""
         if (place, drive) not in self._clouds:
             frame = self._frames[place[0]]
-            table = self._writer.read(around([place], rings(self._tile_m)), drive)
+            table = self._spooled.read(around([place], rings(self._tile_m)), drive)
             if table is None:
                 table = POINTS.empty_table()
             xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
@@ -172,6 +179,21 @@ class ChangeFinder:
         return Changed(points.select(CHANGE.names).cast(CHANGE), pa.Table.from_pylist(rows, schema=CHANGES))
 
 
+def changed_in_tiles(
+    frames: Mapping[str, FrameOf],
+    tile_m: float,
+    places: Sequence[Place],
+    points: TilePoints,
+    *drives: tuple[int, PublishedDrive, Placement],
+) -> list[Changed]:
+    """`ChangeFinder.in_tile` for some tiles, in a task. points: of the tiles and of those around them; drives: number,
+    result and placement of those that have points in the tiles."""
+    seen = {number: seen_again(opened) for number, opened, _ in drives}
+    placements = {number: placement for number, _, placement in drives}
+    finder = ChangeFinder(seen, placements, frames, points, tile_m)
+    return [finder.in_tile(place) for place in places]
+
+
 def _box_of(cameras: Cameras, place: int, xyz: NDArray[np.floating]) -> tuple[float, float, float, float] | None:
     """Left, top, right, bottom in pixels of points in a camera's picture; None if it shows fewer than half of them."""
     pixel, _ = cameras.project(place, xyz)
@@ -197,7 +219,7 @@ def _best_frame(cameras: Cameras, xyz: NDArray[np.floating], frames: NDArray[np.
 class ChangePictures:
     """Pictures of objects: the frame that shows an object, beside the other drive's frame that looks through it."""
 
-    def __init__(self, drives: Sequence[FusibleDrive], placements: Sequence[Placement]) -> None:
+    def __init__(self, drives: Sequence[SeenDrive], placements: Sequence[Placement]) -> None:
         self._by_name = {
             drive.drive_id: (drive, replace(drive.opened.cameras, world_from_camera=placement.city_from_camera))
             for drive, placement in zip(drives, placements, strict=True)

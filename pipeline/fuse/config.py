@@ -41,6 +41,9 @@ class FuseConfig:
     """Least similarity of two place descriptors, from -1 to 1. Descriptors are whitened over the whole output."""
     tolerance: float = setting(0.5, expert=True)
     """A drive keeps its poses of the last version if no frame has moved by more than this share of a cube."""
+    address: str | None = None
+    """Ray cluster that compares frames and writes tiles; by default that of RAY_ADDRESS, else a local one for more than
+    eight drives."""
     lease_s: float = setting(120.0, expert=True)
     """Seconds after which the lease on the city expires if it is not renewed."""
 

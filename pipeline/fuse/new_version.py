@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.common.code_version import code_version
 from pipeline.common.hashing import sha256_of
 from pipeline.common.progress import Reporter
 from pipeline.fuse import city_tables
-from pipeline.fuse.change_tiles import Changed, ChangeFinder, ChangePictures, rings
+from pipeline.fuse.change_tiles import Changed, ChangeFinder, ChangePictures, changed_in_tiles, reach
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import (
     CityFile,
@@ -36,13 +37,15 @@ from pipeline.fuse.evidence import Verified
 from pipeline.fuse.placement import Placement, PointMover
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.solve import City
-from pipeline.fuse.tiles import Contribution, Place, TileWriter, around, touched
+from pipeline.fuse.tasks import Tasks
+from pipeline.fuse.tiles import Contribution, Place, TileWriter, touched
 from pipeline.leases import Guard
 from pipeline.publish.exports.earth import Earth
 from pipeline.publish.manifest import now
 from pipeline.storage.retry import patiently
 
 EARTH = "earth"
+_SQUARE = 4  # tiles along the side of a square that a task compares
 _MOST_PICTURES = 200  # of a version; the largest objects have them
 
 
@@ -115,12 +118,13 @@ def write_version(
     notes: Sequence[str],
     guard: Guard,
     reporter: Reporter,
+    tasks: Tasks | None = None,
 ) -> tuple[CityManifest, int]:
     """Write what differs from the version `before`, and the manifest. Returns it and the number of tiles written.
 
     before: the last version, or None if there is none or its schema is older; newest: the last version, which stays
-    readable; guard: raises if the lease is lost. Raises DriveError (damaged points of a drive), LeaseLostError,
-    StorageError.
+    readable; guard: raises if the lease is lost; tasks: that write and compare tiles; None: this process. Raises
+    DriveError (damaged points of a drive), LeaseLostError, StorageError.
     """
     version = next_version(output)
     names = {drive.drive_id for drive in drives}
@@ -144,14 +148,14 @@ def write_version(
         wanted = writer.places | touched(kept, standing.fresh | gone)
         wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == bool(config.copc))
         others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
-        needed = around(wanted, 2 * rings(config.tile)) if config.change else wanted  # see ChangeFinder
+        needed = reach(wanted, config.tile) if config.change else wanted
         for number, drive in enumerate(drives):
             if drive.drive_id in others:
                 add(number, needed)
-        tiles = writer.write(output, version, wanted, _each("tiles", len(wanted), "tiles", guard, reporter))
+        tiles = writer.write(output, version, wanted, _each("tiles", len(wanted), "tiles", guard, reporter), tasks)
         tiles += [tile for tile in kept if tile.place not in wanted]
         changed, pictures = _change(
-            output, version, config, drives, standing, before, kept, wanted, writer, guard, reporter
+            output, version, config, drives, standing, before, kept, wanted, writer, guard, reporter, tasks
         )
         tables = {
             **city_tables.tables_of(drives, verified, city, standing.placements),
@@ -177,6 +181,7 @@ def _change(
     writer: TileWriter,
     guard: Guard,
     reporter: Reporter,
+    tasks: Tasks | None,
 ) -> tuple[Changed, list[CityFile]]:
     """Changed objects of all tiles, and files of their pictures. Tiles in `wanted` are compared again; objects of the
     others are those of the version `before`."""
@@ -190,16 +195,46 @@ def _change(
         parts.append(old.without({tile.place for tile in before.tiles} - {t.place for t in kept} | set(wanted)))
         still = set(parts[0].objects["picture"].to_pylist())
         files = [file for file in before.files if file.path in still]
-    finder = ChangeFinder(drives, standing.placements, standing.frames, writer, config.tile)
-    done = _each("change", len(wanted), "tiles", guard, reporter)
-    fresh = []
-    for place in sorted(wanted):
-        if len(writer.drives_of(place)) > 1:
-            fresh.append(finder.in_tile(place))
+    shared = [place for place in sorted(wanted) if len(writer.drives_of(place)) > 1]
+    done = _each("change", len(shared), "tiles", guard, reporter)
+    fresh: list[tuple[Place, Changed]] = []
+    for one in _compared(shared, drives, standing, writer, config.tile, tasks):
+        fresh.append(one)
         done()
-    new = Changed.joined(fresh)
+    new = Changed.joined([changed for _, changed in sorted(fresh, key=lambda one: one[0])])
     drawn, more = _drawn(output, version, new, ChangePictures(drives, standing.placements), guard)
     return Changed.joined([*parts, drawn]), [*files, *more]
+
+
+def _compared(
+    places: Sequence[Place],
+    drives: Sequence[FusibleDrive],
+    standing: Standing,
+    writer: TileWriter,
+    tile_m: float,
+    tasks: Tasks | None,
+) -> Iterator[tuple[Place, Changed]]:
+    """What changed in each of these tiles, as they are done. A task compares a square of tiles, so that few range
+    images are made twice."""
+    if tasks is None:
+        finder = ChangeFinder(
+            dict(enumerate(drives)), dict(enumerate(standing.placements)), standing.frames, writer, tile_m
+        )
+        yield from ((place, finder.in_tile(place)) for place in places)
+        return
+    squares: dict[Place, list[Place]] = defaultdict(list)
+    for frame, x, y in places:
+        squares[frame, x // _SQUARE, y // _SQUARE].append((frame, x, y))
+    asked = list(squares.values())
+    of = [sorted({n for place in some for n in writer.drives_of(place)}) for some in asked]
+    kept = {n: tasks.keep((n, drives[n].unread, standing.placements[n])) for n in sorted(set().union(*of))}
+    frames = tasks.keep(standing.frames)
+    parts = (
+        (frames, tile_m, some, writer.part(reach(some, tile_m), mine), *(kept[n] for n in mine))
+        for some, mine in zip(asked, of, strict=True)
+    )
+    for number, changed in tasks.each(changed_in_tiles, parts):
+        yield from zip(asked[number], changed, strict=True)
 
 
 def _drawn(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -32,19 +33,16 @@ _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
 _COLUMNS = ("step_covariance", "step_with_next")
 _CROOKED = 1e-6  # largest difference of a covariance from its transpose, as a share of its two deviations
 _SINGULAR = 1e-12  # largest eigenvalue of a matrix of correlations that may be zero but for rounding
+_MOST_HELD = 16  # drives that a worker keeps
 _CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps count from the drive's start
 
 
 @dataclass(frozen=True, eq=False)
-class FusibleDrive:
-    """A published drive and its data for the joint solution. joined: its N frames that have a pose, in drive order, of
-    a rig those of the reference camera; time_s (N,): seconds from its first frame, None where unknown; fixes: those
-    that its own trajectory agrees with, on the clock of time_s, or None; rig: the M frames of all its cameras."""
+class SeenDrive:
+    """A published drive and the M frames of all its cameras that have a pose (rig): what is needed to compare its
+    pictures and points with those of others."""
 
     opened: PublishedDrive
-    joined: JoinResult
-    time_s: Array | None
-    fixes: Fixes | None
     rig: RigFrames
 
     @property
@@ -60,7 +58,7 @@ class FusibleDrive:
     @property
     def key(self) -> str:
         """Identity and date of this result. A drive that is reconstructed again has another key."""
-        return f"{self.opened.manifest.identity}@{self.opened.manifest.published_at}"
+        return _key_of(self.opened)
 
     @property
     def recorded_s(self) -> float:
@@ -70,6 +68,41 @@ class FusibleDrive:
         if stamps is not None and stamps[0] > _CLOCK_TELLS_DATE_NS:
             return float(stamps[0]) / 1e9
         return datetime.fromisoformat(self.opened.manifest.published_at.replace("Z", "+00:00")).timestamp()
+
+    @property
+    def unread(self) -> PublishedDrive:
+        """The drive without the tables that were read, for a task, which reads what it needs (`seen_again`)."""
+        return replace(self.opened)
+
+
+@dataclass(frozen=True, eq=False)
+class FusibleDrive(SeenDrive):
+    """A drive with its data for the joint solution. joined: its N frames that have a pose, in drive order, of a rig
+    those of the reference camera; time_s (N,): seconds from its first frame, None where unknown; fixes: those that its
+    own trajectory agrees with, on the clock of time_s, or None."""
+
+    joined: JoinResult
+    time_s: Array | None
+    fixes: Fixes | None
+
+
+def _key_of(opened: PublishedDrive) -> str:
+    return f"{opened.manifest.identity}@{opened.manifest.published_at}"
+
+
+_held: OrderedDict[tuple[str, str], SeenDrive] = OrderedDict()
+
+
+def seen_again(opened: PublishedDrive) -> SeenDrive:
+    """A drive in a task, whose worker keeps the last ones that it read. Raises DriveError (damaged tables) and
+    StorageError."""
+    name = opened.uri, _key_of(opened)
+    if name not in _held:
+        _held[name] = SeenDrive(opened, RigFrames.of(opened.cameras, opened.camera_count, opened.manifest.drive_id))
+        if len(_held) > _MOST_HELD:
+            _held.popitem(last=False)
+    _held.move_to_end(name)
+    return _held[name]
 
 
 def read_drive(opened: PublishedDrive) -> FusibleDrive:
@@ -108,7 +141,7 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
     time_s = None if stamps is None else (stamps[rig.reference] - opened.poses["timestamp_ns"][0].as_py()) / 1e9
     if time_s is not None and not (np.diff(time_s) > 0).all():
         time_s = None
-    return FusibleDrive(opened, joined, time_s, None if time_s is None else _fixes_of(opened), rig)
+    return FusibleDrive(opened, rig, joined, time_s, None if time_s is None else _fixes_of(opened))
 
 
 def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:

@@ -1,6 +1,7 @@
 """READ FIRST for jobs.fuse. Published drives -> a version of the city: candidates, verification, solution, tiles.
 
-One process does it and holds the lease of the city. It writes into the folder of a new version, the manifest last.
+One process does it and holds the lease of the city; Ray tasks compare frames and write tiles for it. It writes into the
+folder of a new version, the manifest last.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pipeline.fuse.published_drives import FusibleDrive, read_drive
 from pipeline.fuse.search import candidates_of
 from pipeline.fuse.solve import City, solve
 from pipeline.fuse.standing import Standing, StandingDrive
+from pipeline.fuse.tasks import Tasks
 from pipeline.fuse.verification import Verifier
 from pipeline.leases import Guard, Leases
 from pipeline.publish import open_drive
@@ -60,11 +62,13 @@ class Fused:
     plan: Plan | None = None
 
 
-def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
+def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None) -> Fused:
     """Fuse the drives of an output into a new version of its city.
 
     A drive that cannot be read is left out with a note, unless config.drive names it. If a run is killed, the next one
     uses the pairs of frames that it had compared.
+
+    tasks: that compare frames, write tiles and compare them; None: this process does all.
 
     Raises DriveError (no output, no usable drive, a named drive that cannot be read, or a city of a newer schema),
     ValueError (COPC without laspy), LeaseLostError, StorageError.
@@ -84,7 +88,7 @@ def run_fuse(config: FuseConfig, reporter: Reporter) -> Fused:
         lease = leases.take_when_free(CITY_LEASE)
         told = RunningFuse(reporter, output, run_id)
         try:
-            fused = _fuse(output, config, told, partial(leases.keep, lease), missing)
+            fused = _fuse(output, config, told, partial(leases.keep, lease), missing, tasks)
         except BaseException as error:
             told.end("failed", " ".join(str(error).split())[:300] or type(error).__name__)
             raise
@@ -106,7 +110,14 @@ def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]
     return replace(config, copc=True), ()
 
 
-def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, missing: Sequence[str]) -> Fused:
+def _fuse(
+    output: str,
+    config: FuseConfig,
+    reporter: RunningFuse,
+    guard: Guard,
+    missing: Sequence[str],
+    tasks: Tasks | None,
+) -> Fused:
     with reporter.timed("read"):
         drives, notes = _read_drives(output, config, reporter)
         before = newest_version(output)
@@ -128,7 +139,7 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
     verified: list[Verified] = []
     for _ in range(_ROUNDS):
         with reporter.timed("verify"):
-            verified += verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)))
+            verified += verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
         with reporter.timed("solve"):
             reporter.stage("solve")
             city = _solved(drives, verified, known, output)
@@ -146,7 +157,7 @@ def _fuse(output: str, config: FuseConfig, reporter: RunningFuse, guard: Guard, 
         reporter.say(notes[-1])
     with reporter.timed("tiles"):
         manifest, written = write_version(
-            output, config, drives, verified, city, standing, known, before, notes, guard, reporter
+            output, config, drives, verified, city, standing, known, before, notes, guard, reporter, tasks
         )
     guard()
     evidence.tidy()

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from pipeline import storage
 from pipeline.fuse.city_files import CityFile, FrameOf, Tile, city_uri
 from pipeline.fuse.city_schema import POINTS
 from pipeline.fuse.placement import PointMover
+from pipeline.fuse.tasks import Tasks
 from pipeline.fuse.tile_copc import write_copc_tile
 from pipeline.publish.exports.earth import Earth
 from pipeline.publish.files import publish_file
@@ -47,6 +50,36 @@ class Contribution:
     drive_id: str
     mover: PointMover
     only: frozenset[Place] | None
+
+
+class Spooled(Protocol):
+    """Points that were spooled, by tile and drive."""
+
+    def drives_of(self, place: Place) -> tuple[int, ...]:
+        """Numbers of the drives that have points in a tile."""
+        ...
+
+    def read(self, places: Iterable[Place], index: int) -> pa.Table | None:
+        """Points (POINTS) of one drive in some tiles, at most one in each cube of each spooled file; None if there are
+        none."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TilePoints:
+    """Spooled points of some tiles in memory: for each tile the numbers of drives, with their points. A task gets
+    them."""
+
+    pieces: Mapping[Place, Sequence[tuple[int, pa.Table]]]
+
+    def drives_of(self, place: Place) -> tuple[int, ...]:
+        """As Spooled."""
+        return tuple(sorted({index for index, _ in self.pieces.get(place, ())}))
+
+    def read(self, places: Iterable[Place], index: int) -> pa.Table | None:
+        """As Spooled."""
+        parts = [table for place in places for number, table in self.pieces.get(place, ()) if number == index]
+        return pa.concat_tables(parts).cast(POINTS) if parts else None
 
 
 class TileWriter:
@@ -108,26 +141,71 @@ class TileWriter:
         parts = [_spooled(path) for place in places for number, path in self._pieces.get(place, ()) if number == index]
         return pa.concat_tables(parts).cast(POINTS) if parts else None
 
-    def write(self, output: str, version: str, wanted: Iterable[Place], done: Callable[[], None]) -> list[Tile]:
-        """Write the tiles `wanted`; returns those that have points. done: is called after each tile. Raises
-        StorageError."""
-        tiles = []
-        for place in sorted(wanted):
-            if self._pieces.get(place):
-                tiles.append(self._write_one(output, version, place))
-            done()
-        return tiles
+    def part(self, places: Iterable[Place], drives: Iterable[int]) -> TilePoints:
+        """The points of some drives in some tiles."""
+        asked = set(drives)
+        pieces = {
+            place: [(index, _spooled(path)) for index, path in self._pieces[place] if index in asked]
+            for place in places
+            if place in self._pieces
+        }
+        return TilePoints(pieces)
 
-    def _write_one(self, output: str, version: str, place: Place) -> Tile:
-        frame = self._frames[place[0]]
-        table = _thinned(pa.concat_tables([_spooled(path) for _, path in self._pieces[place]]), frame.voxel)
-        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
-        table = table.take(pa.array(morton_order(xyz))).cast(POINTS)
-        drives = self._drives[place]
-        names = {str(index): name for index, name in sorted(drives.items())}
-        low, high = xyz.min(axis=1).tolist(), xyz.max(axis=1).tolist()
-        box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-        stem, local = f"{version}/tiles/{place[0]}/{place[1]}_{place[2]}", self._scratch / "tile"
+    def write(
+        self,
+        output: str,
+        version: str,
+        wanted: Iterable[Place],
+        done: Callable[[], None],
+        tasks: Tasks | None = None,
+    ) -> list[Tile]:
+        """Write the tiles `wanted`; returns those that have points. done: is called after each tile; tasks: that write
+        them; None: this process. Raises StorageError."""
+        places = sorted(wanted)
+        full = [place for place in places if self._pieces.get(place)]
+        for _ in range(len(places) - len(full)):
+            done()
+        parts = (
+            (
+                output,
+                version,
+                place,
+                self._frames[place[0]],
+                [_spooled(path) for _, path in self._pieces[place]],
+                {str(index): name for index, name in sorted(self._drives[place].items())},
+                self._earth,
+                self._copc,
+            )
+            for place in full
+        )
+        tiles: list[tuple[int, Tile]] = []
+        written = enumerate(write_tile(*part) for part in parts) if tasks is None else tasks.each(write_tile, parts)
+        for one in written:
+            tiles.append(one)
+            done()
+        return [tile for _, tile in sorted(tiles, key=lambda one: one[0])]
+
+
+def write_tile(
+    output: str,
+    version: str,
+    place: Place,
+    frame: FrameOf,
+    pieces: Sequence[pa.Table],
+    names: Mapping[str, str],
+    earth: Earth | None,
+    copc: bool,
+) -> Tile:
+    """Write a tile of a version. pieces: points of its drives; names: of the drives, by their number; earth, copc: as
+    TileWriter. Raises StorageError."""
+    table = _thinned(pa.concat_tables(pieces), frame.voxel)
+    xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
+    table = table.take(pa.array(morton_order(xyz))).cast(POINTS)
+    low, high = xyz.min(axis=1).tolist(), xyz.max(axis=1).tolist()
+    box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    stem = f"{version}/tiles/{place[0]}/{place[1]}_{place[2]}"
+    with TemporaryDirectory(prefix="fuse-") as folder:
+        local = Path(folder) / "tile"
 
         def published(name: str) -> CityFile:
             there = storage.join(city_uri(output), *name.split("/"))
@@ -144,11 +222,11 @@ class TileWriter:
             column_encoding=dict.fromkeys(_FLOATS, "BYTE_STREAM_SPLIT"),
             write_page_checksum=True,
         )
-        file, copc = published(f"{stem}.parquet"), None
-        if self._copc:
-            write_copc_tile(table, names, frame.voxel, self._earth if frame.on_earth else None, local)
-            copc = published(f"{stem}.copc.laz")
-        return Tile(place[0], place[1], place[2], file, tuple(sorted(drives.values())), names, copc)
+        file, written = published(f"{stem}.parquet"), None
+        if copc:
+            write_copc_tile(table, names, frame.voxel, earth if frame.on_earth else None, local)
+            written = published(f"{stem}.copc.laz")
+    return Tile(place[0], place[1], place[2], file, tuple(sorted(names.values())), names, written)
 
 
 def _spooled(path: Path) -> pa.Table:

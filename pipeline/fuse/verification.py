@@ -1,10 +1,11 @@
-"""Candidates -> links: reads and compares frames of both drives, several at a time. Every verdict has a reason."""
+"""Candidates -> links: reads and compares frames of both drives, several at a time, in threads or Ray tasks. Every
+verdict has a reason."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -17,10 +18,12 @@ from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.link import Link
-from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.published_drives import SeenDrive, seen_again
 from pipeline.fuse.rig_frames import between_rigs
+from pipeline.fuse.tasks import Tasks
 from pipeline.fuse.two_drives import Look, look_at, seen_together
 from pipeline.ingest.preprocess import rectified_image
+from pipeline.publish import PublishedDrive
 
 _AROUND = 5  # a frame's depths come from points of so many instants before and after it
 _MOST_POINTS = 400_000  # that are used for a picture
@@ -29,36 +32,73 @@ _AT_A_TIME = 4  # threads that read and compare
 _LONG_SIDE = 1280  # pixels: larger pictures are reduced
 
 
-class Verifier:
-    """Reads and compares frames of drives. Threads may share it."""
+class _Looks:
+    """The features of the frames that were used last, by result and place of the frame. Threads may share it."""
 
-    def __init__(self, drives: Sequence[FusibleDrive]) -> None:
-        self._drives = drives
-        self._looks: OrderedDict[tuple[int, int], Look | str] = OrderedDict()
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[str, str, int], Look | str] = OrderedDict()
         self._lock = threading.Lock()
 
+    def of(self, drive: SeenDrive, place: int, make: Callable[[], Look | str]) -> Look | str:
+        """The features of a frame, or the reason why it cannot be read."""
+        name = drive.opened.uri, drive.key, place
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)
+                return self._held[name]
+        made = make()
+        with self._lock:
+            self._held[name] = made
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return made
+
+
+class Verifier:
+    """Reads and compares frames of drives, which are numbered as in candidates. Threads may share it."""
+
+    def __init__(self, drives: Sequence[SeenDrive] | Mapping[int, SeenDrive], looks: _Looks | None = None) -> None:
+        self._drives = drives
+        self._looks = looks or _Looks()
+
     def verify_all(
-        self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None]
+        self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None], tasks: Tasks | None = None
     ) -> list[Verified]:
         """The verdicts on candidates, in their order. Those that `evidence` knows are not compared again; new ones are
-        added to it. A frame that cannot be read is a reason in the verdict. done: is called after each verdict. Raises
-        StorageError if evidence cannot be written."""
+        added to it. A frame that cannot be read is a reason in the verdict. done: is called after each verdict; tasks:
+        that compare frames, one for each pair of drives; None: threads of this process. Raises StorageError if evidence
+        cannot be written."""
         answers = [evidence.known(one) for one in candidates]
-        new = [one for one, answer in zip(candidates, answers, strict=True) if answer is None]
+        new = [n for n, answer in enumerate(answers) if answer is None]
         for _ in range(len(candidates) - len(new)):
             done()
+        of = [candidates[n] for n in new]
+        try:
+            for place, answer in self._in_threads(of) if tasks is None else self._in_tasks(of, tasks):
+                answers[new[place]] = answer
+                evidence.keep(answer)
+                done()
+        finally:
+            evidence.write()
+        return [answer for answer in answers if answer is not None]
+
+    def _in_threads(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Verified]]:
         with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="verify") as pool:
-            made = []
             try:
-                for answer in pool.map(self.verify, new):
-                    made.append(answer)
-                    evidence.keep(answer)
-                    done()
+                yield from enumerate(pool.map(self.verify, candidates))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-                evidence.write()
-        rest = iter(made)
-        return [next(rest) if answer is None else answer for answer in answers]
+
+    def _in_tasks(self, candidates: Sequence[Candidate], tasks: Tasks) -> Iterator[tuple[int, Verified]]:
+        pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for n, one in enumerate(candidates):
+            pairs[one.first, one.second].append(n)
+        order = sorted(pairs)
+        parts = (
+            (self._drives[a].unread, self._drives[b].unread, [candidates[n] for n in pairs[a, b]]) for a, b in order
+        )
+        for number, answers in tasks.each(compared, parts, lost=_not_compared):
+            yield from zip(pairs[order[number]], answers, strict=True)
 
     def verify(self, one: Candidate) -> Verified:
         """Compare the two frames."""
@@ -80,18 +120,10 @@ class Verifier:
         return Verified(one, link, found.matches, reason)
 
     def _look(self, drive: int, place: int) -> Look | str:
-        with self._lock:
-            if (drive, place) in self._looks:
-                self._looks.move_to_end((drive, place))
-                return self._looks[drive, place]
-        made = self._made(self._drives[drive], place)
-        with self._lock:
-            self._looks[drive, place] = made
-            while len(self._looks) > _HELD:
-                self._looks.popitem(last=False)
-        return made
+        seen = self._drives[drive]
+        return self._looks.of(seen, place, lambda: self._made(seen, place))
 
-    def _made(self, drive: FusibleDrive, place: int) -> Look | str:
+    def _made(self, drive: SeenDrive, place: int) -> Look | str:
         cameras, opened = drive.opened.cameras, drive.opened
         frame = int(cameras.frame_index[place])
         try:
@@ -111,7 +143,7 @@ class Verifier:
         return look_at(grey, intrinsics, (xyz - pose[:3, 3]) @ pose[:3, :3])
 
     def _picture(
-        self, lens: object, image: Image.Image, intrinsics: NDArray[np.float64], drive: FusibleDrive
+        self, lens: object, image: Image.Image, intrinsics: NDArray[np.float64], drive: SeenDrive
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """The grey picture (h, w) as a pinhole camera sees it, and its intrinsics (4,): fx fy cx cy in pixels."""
         view = drive.opened.undistorted_view() if lens is not None else None
@@ -126,3 +158,21 @@ class Verifier:
             grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
             intrinsics = intrinsics * np.concatenate([scale, scale])
         return grey, intrinsics
+
+
+_looks_here = _Looks()  # of a worker, whose tasks often compare the same drive with several others
+
+
+def compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence[Candidate]) -> list[Verified]:
+    """The verdicts on candidates between two drives, in a task."""
+    one = candidates[0]
+    try:
+        verifier = Verifier({one.first: seen_again(first), one.second: seen_again(second)}, _looks_here)
+    except PipelineError as error:
+        return [Verified(one, None, 0, " ".join(str(error).split()), False) for one in candidates]
+    return [verifier.verify(one) for one in candidates]
+
+
+def _not_compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence[Candidate]) -> list[Verified]:
+    reason = "not compared: the process that compared the two frames ended each time"
+    return [Verified(one, None, 0, reason, False) for one in candidates]
