@@ -15,12 +15,15 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from pipeline.fuse.tasks import Tasks
+
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
 _SECTORS = 8  # headings of a cell; a frame counts in the two nearest ones
 _ROWS, _COLUMNS = 512, 512  # size of a block of pairs: one megabyte, which fits into a core's cache
+_SHIPPED, _BLOCKS = 50_000, 8  # rows above which tasks compare them; blocks of a task
 _OF_A_ROW = 4  # most pairs of a descriptor with one other drive
 _NEAR_ROWS = 4  # descriptors before and after, among which a second pair must be similar too
 
@@ -136,6 +139,7 @@ def by_descriptors(
     *,
     fresh: frozenset[int] | None = None,
     threads: int = 2,
+    tasks: Tasks | None = None,
 ) -> list[Candidate]:
     """Candidates of pairs of drives with similar descriptors.
 
@@ -151,6 +155,7 @@ def by_descriptors(
         budget: most candidates of a drive.
         fresh: only pairs with at least one of these drives; None: all.
         threads: that compare blocks.
+        tasks: that compare the blocks of more than 50,000 rows instead of threads.
 
     Raises:
         ValueError: the arrays have different lengths.
@@ -159,8 +164,13 @@ def by_descriptors(
         raise ValueError(f"expected (M, K) descriptors of M drives and frames, got {rows.shape}, {len(drive)}")
     starts = range(0, len(rows), _ROWS)
     new = np.ones(len(rows), bool) if fresh is None else np.isin(drive, list(fresh))
-    with ThreadPoolExecutor(threads, thread_name_prefix="alike") as pool:
-        found = list(pool.map(lambda start: _alike(rows, drive, start, threshold, new), starts))
+    if tasks is not None and len(rows) > _SHIPPED:
+        common = [tasks.keep(one) for one in (rows, drive, new)]
+        some = [(*common, threshold, list(starts[n : n + _BLOCKS])) for n in range(0, len(starts), _BLOCKS)]
+        found = [hit for hits in tasks.mapped(_alike_in_blocks, some) for hit in hits]
+    else:
+        with ThreadPoolExecutor(threads, thread_name_prefix="alike") as pool:
+            found = list(pool.map(lambda start: _alike(rows, drive, start, threshold, new), starts))
     if not found:
         return []
     i, j, value = (np.concatenate([hit[n] for hit in found]) for n in range(3))
@@ -174,6 +184,13 @@ def by_descriptors(
     for begin, end in zip(begins[several].tolist(), ends[several].tolist(), strict=True):
         made += _spread(np.arange(begin, end), i, j, value, drive, frame, per_pair)
     return within_budget(made, budget)
+
+
+def _alike_in_blocks(
+    rows: Floats, drive: Numbers, new: NDArray[np.bool_], threshold: float, starts: Sequence[int]
+) -> list[tuple[Numbers, Numbers, Floats]]:
+    """`_alike` of some blocks, in a task."""
+    return [_alike(rows, drive, start, threshold, new) for start in starts]
 
 
 def _alike(

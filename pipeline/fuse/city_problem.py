@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.backend.sim3 import Sim3
 from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, frame_rows, joint_rows, link_rows, settled
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, Numbers, State
-from pipeline.fuse.large_systems import LargeSystem
+from pipeline.fuse.large_systems import LargeSystem, MapAreas
 from pipeline.fuse.positions import Positions, agrees, enu_from_component, level_rows, position_rows
 
 # Most Gauss-Newton steps: near new links; of some drives, with the others held; of a group in a small city; in a large.
@@ -27,10 +27,19 @@ class CityProblem:
 
     state: of all chunks, each group in the frame of its first drive; group (D,): for each drive, the number of the
     first drive of its group; accepted: numbers of the accepted links. joints, links: of all drives; drive_of_node:
-    drive of each chunk, rising; ends (L, 2): the two drives of each link.
+    drive of each chunk, rising; ends (L, 2): the two drives of each link; map_areas: as in `solve`.
     """
 
-    def __init__(self, state: State, joints: Joints, links: LinkRows, drive_of_node: Numbers, ends: Numbers) -> None:
+    def __init__(
+        self,
+        state: State,
+        joints: Joints,
+        links: LinkRows,
+        drive_of_node: Numbers,
+        ends: Numbers,
+        map_areas: MapAreas | None = None,
+    ) -> None:
+        self._map_areas = map_areas
         self.state = State(state.scale.copy(), state.rotation.copy(), state.translation.copy())
         self._joints, self._links = joints, links
         self._drive_of_node, self._ends = drive_of_node, ends
@@ -104,7 +113,7 @@ class CityProblem:
         most, accuracy = (_WHOLLY_FEW, _FINE) if self.is_few else (most, _CLOSE)
         before, used, system = self._solved
         if used is not joints or not np.array_equal(before, nodes):
-            system = LargeSystem()
+            system = LargeSystem(self._map_areas)
             self._solved = nodes, joints, system
         self._put(nodes, settled(state, own, rows, held=[0], iterations=most, accuracy=accuracy, system=system))
 

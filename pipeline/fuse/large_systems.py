@@ -1,4 +1,4 @@
-"""Normal equations of a whole city, factorised by areas, with two threads, and solved again with the same factor.
+"""Normal equations of a whole city, factorised by areas, in threads or in tasks, and solved again with the same factor.
 
 Each area leaves a dense matrix on its border (multifrontal method; Duff and Reid 1983), so nearly all work is products
 of dense matrices. The factor is stored in single precision. It is the preconditioner of conjugate gradients, which find
@@ -7,15 +7,16 @@ the solution in double precision, also of equations that changed a little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from pipeline.fuse.dissection import Part, order_of
+from pipeline.fuse.dissection import Order, Part, order_of
 from pipeline.fuse.drive_nodes import Array, Numbers
 
 _PANEL = 210  # most unknowns that are eliminated with one product of matrices
@@ -24,7 +25,14 @@ _WIDTH = 7  # unknowns of a chunk
 _ACCURACY = 1e-5  # error of a solution, as a share of it, in the norm of the equations
 # Most iterations with the factor of earlier equations, and with their own; least before they are given up.
 _SOON, _MOST, _TRIED = 25, 400, 6
+# With fewer chunks areas are not shipped to tasks; most chunks of an area that is.
+_SHIPPED, _AREA = 6_000, 1_500
 _DAMPED = (0.0, 1e-12, 1e-9, 1e-6)  # shares added to the diagonal until a factor exists
+
+
+MapAreas = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]  # a generic function
+"""Calls a function with each of some tuples of arguments and returns the results in their order, for example in tasks
+of a cluster. The function, its arguments and its results can be pickled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,74 +46,156 @@ class _Panel:
     rows: Numbers
 
 
-class Factor:
-    """The Cholesky factor of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3). Raises
-    numpy.linalg.LinAlgError if the matrix is not positive definite."""
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Consecutive block rows of a matrix, in the order of elimination, from the one with number `first` on. start,
+    count (m,): where the blocks of each row are in column (n,), the number of each block's column, and in block
+    (n, 7, 7)."""
 
-    def __init__(self, matrix: scipy.sparse.sparray, place: Array) -> None:
-        blocks = scipy.sparse.bsr_matrix(matrix, blocksize=(_WIDTH, _WIDTH))
-        order = order_of(_pattern(blocks), place)
-        self._parts = order.parts
-        self._chunks = order.order
-        self._rank = np.empty_like(order.order)
-        self._rank[order.order] = np.arange(len(order.order))
-        self._order = _unknowns(order.order)
-        self._panels: list[list[_Panel]] = [[] for _ in order.parts]
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
-            for end in order.ends:
-                self._eliminated(blocks, end, pool)
+    first: int
+    start: Numbers
+    count: Numbers
+    column: Numbers
+    block: Array
 
-    def _eliminated(
-        self, blocks: scipy.sparse.bsr_matrix, number: int, pool: ThreadPoolExecutor | None = None
-    ) -> Array:
+    @staticmethod
+    def of(blocks: scipy.sparse.bsr_matrix, order: Numbers) -> _Rows:
+        """All rows of a matrix, whose blocks are not copied."""
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        count = np.diff(blocks.indptr)
+        return _Rows(0, blocks.indptr[order].astype(np.int64), count[order], rank[blocks.indices], blocks.data)
+
+    def _places(self, rows: Numbers) -> tuple[Numbers, Numbers]:
+        """The index in `rows` and the place of each of their blocks."""
+        start, count = self.start[rows - self.first], self.count[rows - self.first]
+        row = np.repeat(np.arange(len(rows)), count)
+        return row, np.arange(len(row)) + np.repeat(start - count.cumsum() + count, count)
+
+    def some(self, first: int, stop: int) -> _Rows:
+        """A copy of the rows from `first` to before `stop`."""
+        _, places = self._places(np.arange(first, stop))
+        count = self.count[first - self.first : stop - self.first]
+        return _Rows(first, count.cumsum() - count, count, self.column[places], self.block[places])
+
+    def entries(self, part: Part) -> Array:
+        """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its
+        border."""
+        every = np.concatenate([part.own, part.border])
+        dense = np.zeros((len(every), _WIDTH, len(every), _WIDTH))
+        if len(part.own):
+            row, which = self._places(part.own)
+            column = self.column[which]
+            at = np.minimum(np.searchsorted(every, column), len(every) - 1)
+            known = every[at] == column  # the others were eliminated before
+            dense[at[known], :, row[known], :] = self.block[which[known]].transpose(0, 2, 1)
+        return dense.reshape((len(every) * _WIDTH,) * 2)
+
+
+class _Elimination:
+    """Eliminates parts of a matrix. parts: by number; left: lower triangles of the matrices that eliminated areas left
+    on their borders, by number; panels: by number of the part."""
+
+    def __init__(self, rows: _Rows, parts: Mapping[int, Part] | Sequence[Part]) -> None:
+        self._rows, self._parts = rows, parts
+        self.left: dict[int, Array] = {}
+        self.panels: dict[int, list[_Panel]] = {}
+
+    def run(self, number: int, pool: ThreadPoolExecutor | None = None) -> Array:
         """Eliminate a part and its areas. Returns the matrix that is left on its border. pool: eliminates the second
         area at the same time as the first."""
+        if number in self.left:
+            return _symmetric(self.left.pop(number), len(self._parts[number].border) * _WIDTH)
         part = self._parts[number]
         if pool is not None and len(part.areas) == 2:
-            second: Future[Array] = pool.submit(self._eliminated, blocks, part.areas[1])
-            left = [self._eliminated(blocks, part.areas[0]), second.result()]
+            second: Future[Array] = pool.submit(self.run, part.areas[1])
+            left = [self.run(part.areas[0]), second.result()]
         else:
-            left = [self._eliminated(blocks, area) for area in part.areas]
+            left = [self.run(area) for area in part.areas]
         own = len(part.own) * _WIDTH
         unknowns = _unknowns(np.concatenate([part.own, part.border]))
-        dense = self._entries(blocks, part)
+        dense = self._rows.entries(part)
         while left:
             at = np.searchsorted(unknowns, _unknowns(self._parts[part.areas[len(left) - 1]].border))
             dense[at[:, None], at] += left.pop()
+        panels = self.panels[number] = []
         for start in range(0, own, _PANEL):
             stop = min(start + _PANEL, own)
             inverse = np.linalg.inv(np.linalg.cholesky(dense[start:stop, start:stop]))
             below = dense[stop:, start:stop] @ inverse.T
             dense[stop:, stop:] -= below @ below.T
             here = slice(int(unknowns[start]), int(unknowns[start]) + stop - start)
-            panel = _Panel(inverse.astype(np.float32), below.astype(np.float32), here, unknowns[stop:])
-            self._panels[number].append(panel)
+            panels.append(_Panel(inverse.astype(np.float32), below.astype(np.float32), here, unknowns[stop:]))
         return dense[own:, own:].copy()
 
-    def _entries(self, blocks: scipy.sparse.bsr_matrix, part: Part) -> Array:
-        """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its
-        border."""
-        every = np.concatenate([part.own, part.border])
-        dense = np.zeros((len(every), _WIDTH, len(every), _WIDTH))
-        if len(part.own):
-            mine = self._chunks[part.own]
-            count = blocks.indptr[mine + 1] - blocks.indptr[mine]
-            row = np.repeat(np.arange(len(mine)), count)
-            which = np.arange(len(row)) + np.repeat(blocks.indptr[mine] - count.cumsum() + count, count)
-            column = self._rank[blocks.indices[which]]
-            at = np.minimum(np.searchsorted(every, column), len(every) - 1)
-            known = every[at] == column  # the others were eliminated before
-            dense[at[known], :, row[known], :] = blocks.data[which[known]].transpose(0, 2, 1)
-        return dense.reshape((len(every) * _WIDTH,) * 2)
+
+def eliminated_area(rows: _Rows, parts: Mapping[int, Part], number: int) -> tuple[Array, dict[int, list[_Panel]]]:
+    """An area of a large system, eliminated alone. rows: of its chunks; parts: those of the area, by number; number: of
+    the last one. Returns the lower triangle of the matrix that is left on its border, and the panels of each part."""
+    work = _Elimination(rows, parts)
+    left = work.run(number)
+    return left[np.tri(len(left), dtype=bool)], work.panels
+
+
+def _symmetric(lower: Array, size: int) -> Array:
+    """A symmetric matrix (size, size) of its lower triangle, row by row."""
+    whole = np.zeros((size, size))
+    whole[np.tri(size, dtype=bool)] = lower
+    whole += np.tril(whole, -1).T
+    return whole
+
+
+def _shipped(order: Order) -> list[tuple[int, dict[int, Part]]]:
+    """The largest areas of at most 1,500 chunks: each one's last part, and all of its parts by number."""
+    found: list[tuple[int, dict[int, Part]]] = []
+    open_ones = list(order.ends)
+    while open_ones:
+        number = open_ones.pop()
+        below = [number]
+        for one in below:
+            below.extend(order.parts[one].areas)
+        if sum(len(order.parts[one].own) for one in below) <= _AREA:
+            found.append((number, {one: order.parts[one] for one in below}))
+        else:
+            open_ones.extend(order.parts[number].areas)
+    return found
+
+
+class Factor:
+    """The Cholesky factor of a symmetric positive definite matrix (7 n, 7 n) of n chunks at `place` (n, 3).
+
+    map_areas: with 6,000 chunks and more, areas are eliminated by it; None: by two threads. What the areas leave on
+    their borders is eliminated here. Raises numpy.linalg.LinAlgError if the matrix is not positive definite.
+    """
+
+    def __init__(self, matrix: scipy.sparse.sparray, place: Array, map_areas: MapAreas | None = None) -> None:
+        blocks = scipy.sparse.bsr_matrix(matrix, blocksize=(_WIDTH, _WIDTH))
+        order = order_of(_pattern(blocks), place)
+        self._order = _unknowns(order.order)
+        rows = _Rows.of(blocks, order.order)
+        work = _Elimination(rows, order.parts)
+        if map_areas is not None and len(order.order) >= _SHIPPED:
+            areas = _shipped(order)
+            spans = [[one.own for one in parts.values() if len(one.own)] for _, parts in areas]
+            asked = [
+                (rows.some(min(int(own[0]) for own in span), max(int(own[-1]) for own in span) + 1), parts, number)
+                for (number, parts), span in zip(areas, spans, strict=True)
+            ]
+            for (number, _), (left, panels) in zip(areas, map_areas(eliminated_area, asked), strict=True):
+                work.left[number] = left
+                work.panels |= panels
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="areas") as pool:
+            for end in order.ends:
+                work.run(end, pool)
+        self._panels = [one for number in range(len(order.parts)) for one in work.panels[number]]
 
     def solve(self, right: Array) -> Array:
         """The solution (7 n,) of matrix @ solution = right, in single precision."""
         value = np.asarray(right, np.float32)[self._order]
-        panels = [one for part in self._panels for one in part]
-        for one in panels:
+        for one in self._panels:
             value[one.at] = one.own @ value[one.at]
             value[one.rows] -= one.below @ value[one.at]
-        for one in reversed(panels):
+        for one in reversed(self._panels):
             value[one.at] = one.own.T @ (value[one.at] - one.below.T @ value[one.rows])
         answer = np.empty(len(value))
         answer[self._order] = value
@@ -114,10 +204,12 @@ class Factor:
 
 class LargeSystem:
     """Solves equations of the same n chunks many times, e.g. for the steps of Gauss-Newton, or after some links
-    changed. A new factor is computed only where the earlier one would need more than 25 iterations."""
+    changed. A new factor is computed only where the earlier one would need more than 25 iterations. map_areas: as in
+    Factor."""
 
-    def __init__(self) -> None:
+    def __init__(self, map_areas: MapAreas | None = None) -> None:
         self._factor: Factor | None = None
+        self._map_areas = map_areas
 
     def solve(
         self,
@@ -133,15 +225,15 @@ class LargeSystem:
             if good:
                 return found
         self._factor = None  # its memory is free while the new one is made
-        self._factor = _factor_of(matrix(), place)
+        self._factor = _factor_of(matrix(), place, self._map_areas)
         return _iterated(product, self._factor, right, _MOST)[0]
 
 
-def _factor_of(matrix: scipy.sparse.sparray, place: Array) -> Factor:
+def _factor_of(matrix: scipy.sparse.sparray, place: Array, map_areas: MapAreas | None) -> Factor:
     for share in _DAMPED:
         try:
             more = scipy.sparse.diags_array(share * matrix.diagonal(), format="csr") if share else None
-            return Factor(matrix if more is None else matrix + more, place)
+            return Factor(matrix if more is None else matrix + more, place, map_areas)
         except np.linalg.LinAlgError:
             continue  # rounding made it indefinite; iterations correct what is added
     raise np.linalg.LinAlgError("the equations of the city are not positive definite")

@@ -68,7 +68,8 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
     A drive that cannot be read is left out with a note, unless config.drive names it. If a run is killed, the next one
     uses the pairs of frames that it had compared.
 
-    tasks: that compare frames, write tiles and compare them; None: this process does all.
+    tasks: that compare descriptors and frames, eliminate areas of a large city, write tiles and compare them; None:
+    this process does all.
 
     Raises DriveError (no output, no usable drive, a named drive that cannot be read, or a city of a newer schema),
     ValueError (COPC without laspy), LeaseLostError, StorageError.
@@ -127,7 +128,7 @@ def _fuse(
     known = before if before is not None and before.schema_version == CITY_SCHEMA_VERSION else None
     with reporter.timed("candidates"):
         reporter.stage("candidates")
-        candidates, more = candidates_of(drives, config)
+        candidates, more = candidates_of(drives, config, tasks)
         if known is not None:
             candidates += proposed_before(PublishedCity(output, known), drives, candidates)
         notes = (*missing, *notes, *more)
@@ -142,7 +143,7 @@ def _fuse(
             verified += verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
         with reporter.timed("solve"):
             reporter.stage("solve")
-            city = _solved(drives, verified, known, output)
+            city = _solved(drives, verified, known, output, tasks)
             standing = placed(drives, city, config, known, output)
             metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
             told = [one.candidate for one in verified]
@@ -217,7 +218,11 @@ def _comes_into(origin: Origin | None, pose: np.ndarray, area: tuple[float, floa
 
 
 def _solved(
-    drives: Sequence[FusibleDrive], verified: Sequence[Verified], known: CityManifest | None, output: str
+    drives: Sequence[FusibleDrive],
+    verified: Sequence[Verified],
+    known: CityManifest | None,
+    output: str,
+    tasks: Tasks | None,
 ) -> City:
     """Solve the city. With 64 or more drives the solution begins with that of the last version."""
     before = None
@@ -228,7 +233,8 @@ def _solved(
     origin = None if known is None else known.origin
     joined = [drive.joined for drive in drives]
     links = [one.link for one in verified if one.link is not None]
-    return solve(joined, links, fixes=fixes, frame_time_s=times, origin=origin, standing=before)
+    map_areas = None if tasks is None else tasks.mapped
+    return solve(joined, links, fixes=fixes, frame_time_s=times, origin=origin, standing=before, map_areas=map_areas)
 
 
 def proposed_before(

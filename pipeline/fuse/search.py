@@ -11,11 +11,14 @@ from pipeline.fuse import city_tables
 from pipeline.fuse.candidates import Candidate, Track, by_descriptors, by_positions, within_budget
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.tasks import Tasks
 
 
-def candidates_of(drives: Sequence[FusibleDrive], config: FuseConfig) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Candidates, and notes on drives that have neither positions nor descriptors. Raises DriveError and StorageError
-    where descriptors cannot be read."""
+def candidates_of(
+    drives: Sequence[FusibleDrive], config: FuseConfig, tasks: Tasks | None = None
+) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Candidates, and notes on drives that have neither positions nor descriptors. tasks: that compare descriptors
+    where there are many. Raises DriveError and StorageError where descriptors cannot be read."""
     notes: list[str] = []
     located = [n for n, drive in enumerate(drives) if drive.opened.origin is not None]
     made = by_positions(_tracks(drives, located), config.cell, config.per_pair, config.budget)
@@ -23,7 +26,7 @@ def candidates_of(drives: Sequence[FusibleDrive], config: FuseConfig) -> tuple[l
     blind: set[int] = set()
     if len(on_earth) < len(drives):
         rows, of, frame, blind = city_tables.place_rows(drives)
-        alike = by_descriptors(rows, of, frame, config.similarity, config.per_pair, config.budget)
+        alike = by_descriptors(rows, of, frame, config.similarity, config.per_pair, config.budget, tasks=tasks)
         made += [one for one in alike if not {one.first, one.second} <= on_earth]
     for n in sorted(blind - on_earth):
         notes.append(

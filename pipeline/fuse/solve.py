@@ -18,6 +18,7 @@ from pipeline.fuse.city_problem import BRIEFLY
 from pipeline.fuse.compatible_links import BOUND, NEARLY
 from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
+from pipeline.fuse.large_systems import MapAreas
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
 from pipeline.fuse.standing import Added, Standing
@@ -92,6 +93,7 @@ def solve(
     origin: Origin | None = None,
     config: BackendConfig | None = None,
     standing: Standing | None = None,
+    map_areas: MapAreas | None = None,
 ) -> City:
     """Bring drives into common frames.
 
@@ -112,6 +114,9 @@ def solve(
         standing: an earlier solution, to which new drives and links are added. Only new drives and those linked with
             them are solved, with the others held. A component is solved as a whole if two earlier ones were joined, or
             if at least half of its drives are new.
+        map_areas: calls a function with each of some tuples of arguments and returns the results in order, for example
+            in tasks of a cluster. It eliminates the areas of a city of 6,000 unknown chunks and more; None: two threads
+            of this process do.
 
     Raises:
         ValueError: no drive; a link or fixes of a drive or frame that does not exist; fixes without times of frames.
@@ -133,7 +138,7 @@ def solve(
     joints = _numbered([one for _, one in nodes], offset)
     drive_of_node = np.repeat(np.arange(len(drives), dtype=np.int64), np.diff(offset))
     ends = np.array([(link.first, link.second) for link in links], np.int64).reshape(-1, 2)
-    grouping = Grouping(state, joints, _link_rows(links, thin, offset), drive_of_node, ends)
+    grouping = Grouping(state, joints, _link_rows(links, thin, offset), drive_of_node, ends, map_areas)
     positions = read_positions(thin, offset, fixes or {}, frame_time_s or {}, origin)
     added = Added.of(grouping, standing or Standing(), thin)
     grouping.run()

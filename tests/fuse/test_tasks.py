@@ -7,15 +7,29 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from pipeline.backend.sim3 import Sim3
 from pipeline.common.progress import Reporter
 from pipeline.errors import ClusterError, DriveError
-from pipeline.fuse import FuseConfig, open_city, run_fuse
+from pipeline.fuse import (
+    FuseConfig,
+    candidates,
+    city_equations,
+    city_problem,
+    dissection,
+    large_systems,
+    open_city,
+    run_fuse,
+    solve,
+)
 from pipeline.fuse import tasks as work
 from pipeline.fuse.tasks import Tasks
 from tests.fuse import test_run, test_versions
+from tests.fuse.made_up_drives import link_between
+from tests.fuse.test_solve import TRUE_ENDS, town
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("one_ray")]
 street, made = test_run.street, test_run.made  # fixtures
@@ -107,6 +121,40 @@ def test_a_worker_killed_during_verification_only_delays_and_the_city_is_that_of
 def _is_ours(process):
     me = os.getpid()
     return any(parent.pid == me for parent in process.parents())
+
+
+def test_tasks_eliminate_the_areas_of_a_city_as_one_process_does(monkeypatch):
+    gauges, truths, drives = town()
+    links = [link_between(gauges, truths, ends) for ends in TRUE_ENDS]
+    links += [link_between(gauges, truths, (0, 40, 2, 30), Sim3(1.0, np.eye(3), np.array([9.0, 0, 4])))]
+    for module, name, few in ((city_problem, "_FEW", 0), (city_equations, "_DIRECTLY", 8), (dissection, "_LEAF", 3)):
+        monkeypatch.setattr(module, name, few)
+    here, asked = solve(drives, links), []
+    monkeypatch.setattr(large_systems, "_SHIPPED", 8)
+    monkeypatch.setattr(large_systems, "_AREA", 6)
+    tasks = Tasks()
+
+    def map_areas(work, parts):
+        asked.append(len(parts))
+        return tasks.mapped(work, parts) if len(asked) == 1 else [work(*part) for part in parts]
+
+    there = solve(drives, links, map_areas=map_areas)
+    assert max(asked) > 2
+    assert there.links == here.links and there.accepted.sum() == len(TRUE_ENDS)
+    for one, other in zip(there.city_from_camera, here.city_from_camera, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_tasks_find_the_candidates_that_threads_find(monkeypatch):
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(700, 32))
+    rows = np.concatenate([places + 0.3 * rng.normal(size=places.shape) for _ in range(5)]).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    drive, frame = np.repeat(np.arange(5), 700), np.tile(np.arange(700), 5)
+    here = candidates.by_descriptors(rows, drive, frame, 0.5, 6, 30)
+    monkeypatch.setattr(candidates, "_SHIPPED", 100)
+    monkeypatch.setattr(candidates, "_BLOCKS", 2)
+    assert here and candidates.by_descriptors(rows, drive, frame, 0.5, 6, 30, tasks=Tasks()) == here
 
 
 def test_tasks_write_the_tiles_and_find_the_changes_that_one_process_does(output, tmp_path):
