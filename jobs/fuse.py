@@ -1,7 +1,7 @@
-"""Fuse many drives into one city: python -m jobs.fuse --output URI [--area W S E N] [--plan].
+"""Fuse many drives into one city: python -m jobs.fuse --output URI [--area W S E N] [--network] [--plan].
 
-It brings the published drives of an output into one frame and writes the city to <output>/_city/. Exit codes: 0 done,
-1 something failed, 130 interrupted.
+It brings the published drives of an output into one frame and writes the city to <output>/_city/. With --network,
+frames of two drives go through the network together. Exit codes: 0 done, 1 something failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fuse(config: FuseConfig) -> None:
     many = not config.plan and (
-        cluster_address(config.address) is not None
+        cluster_address(config.model.address) is not None
         or len(config.drive or published_ids(storage.absolute(config.output))) > FEW_DRIVES
     )
     with Reporter() as reporter, ray_for_one_job():
         if many:
-            start_ray(config.address)
+            start_ray(config.model.address, config.model.ranks)
         fused = run_fuse(config, reporter, Tasks() if many else None)
     show(summary(config, fused, reporter.seconds))
 

@@ -4,12 +4,14 @@ work."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from models.config import ModelConfig
 from pipeline import storage
 from pipeline.common.ray_session import cluster_address, start_ray
 from pipeline.config import RunConfig
 from pipeline.forward.gpus import has_bfloat16, uses_gpus
+from pipeline.forward.group import GroupSettings
 from pipeline.forward.rank_job import ForwardSettings, WorkerJob
 from pipeline.georeference import with_positions
 from pipeline.ingest.chunks import plan_chunks
@@ -20,8 +22,11 @@ from pipeline.ingest.scan import scan_drive
 from pipeline.ingest.segments import FrameTracker
 from pipeline.ingest.stops import shift_borders
 from pipeline.loop_finder import DetectedLoops
+from pipeline.network_settings import NetworkSettings
 from pipeline.refine.standing import NearThings
 from pipeline.tracked_drive import tracker_of
+
+S = TypeVar("S", bound=NetworkSettings)
 
 _LEAST_SEGMENT = 30  # frames of a segment: tracks of two segments are linked only through one shared picture
 
@@ -51,12 +56,18 @@ def resolve_settings(config: RunConfig, model: ModelConfig) -> RunConfig:
 
     The identity of a result depends on them. Joins the cluster where its machines decide.
     """
+    return resolve_arithmetic(config.with_network_defaults(model), config.all_ranks)
+
+
+def resolve_arithmetic(config: S, ranks: int) -> S:
+    """The settings with precision and compiling as network and machines decide. ranks: for which Ray has room if it is
+    started here. Joins the cluster where its machines decide."""
     in_cluster = cluster_address(config.address) is not None
     if in_cluster and (config.precision == "auto" or config.compile_blocks is None):
-        start_ray(config.address, config.all_ranks)
+        start_ray(config.address, ranks)
     on_gpus = config.device == "gpu" or uses_gpus(config.device, in_cluster)
     bfloat16 = on_gpus and config.precision == "auto" and has_bfloat16(in_cluster)
-    return config.with_network_defaults(model).with_arithmetic(on_gpus, bfloat16)
+    return config.with_arithmetic(on_gpus, bfloat16)
 
 
 def make_task(
@@ -122,4 +133,13 @@ def worker_job(config: RunConfig, output: str) -> WorkerJob:
         threads=config.threads,
         finder=DetectedLoops(config.loop, config.chunk_size or 0) if config.loops else None,
         budgets=config.budgets,
+    )
+
+
+def group_of(config: NetworkSettings, barrier_timeout_s: float = GroupSettings.barrier_timeout_s) -> GroupSettings:
+    """The group that passes drives through the network, one after the other. A single rank without a cluster runs in
+    this process."""
+    in_cluster = cluster_address(config.address) is not None
+    return GroupSettings(
+        config.ranks, config.ranks == 1 and not in_cluster, uses_gpus(config.device, in_cluster), barrier_timeout_s
     )

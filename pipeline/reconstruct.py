@@ -23,12 +23,12 @@ from pipeline.errors import DriveError, StorageError
 from pipeline.finish import Reconstruction, join_and_publish, staged_drive
 from pipeline.forward import Progress
 from pipeline.forward.events import Event, LoopsFound, Notice, Outcome, Waits
-from pipeline.forward.gpus import check_gpus, ranks_said, uses_gpus
-from pipeline.forward.group import GroupSettings, run_forward
+from pipeline.forward.gpus import check_gpus, ranks_said
+from pipeline.forward.group import run_forward
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.ingest.frames import DriveTask
 from pipeline.leases import Leases
-from pipeline.prepare import make_task, read_drive, resolve_settings, worker_job
+from pipeline.prepare import group_of, make_task, read_drive, resolve_settings, worker_job
 from pipeline.publish import Decision, Manifest
 from pipeline.result_identity import decide
 from pipeline.staged_drive import (
@@ -117,13 +117,7 @@ def forward(task: DriveTask, config: RunConfig, output: str, reporter: Reporter)
             total, unit = totals.get(event.phase, (len(task.chunks) + loops, "chunks"))
             reporter.advance(event.phase, event.count, total, unit)
 
-    in_cluster = cluster_address(config.address) is not None
-    group = GroupSettings(
-        config.ranks,
-        config.ranks == 1 and not in_cluster,
-        uses_gpus(config.device, in_cluster),
-        config.fleet.barrier_timeout_s,
-    )
+    group = group_of(config, config.fleet.barrier_timeout_s)
     reporter.say(f"drive {drive_id}: the network runs on {ranks_said(group.workers, group.use_gpu, group.in_process)}")
     outcome = run_forward(worker_job(config, output), [task], group=group, on_event=on_event)[drive_id]
     if outcome.attempt is None:

@@ -16,6 +16,7 @@ from jobs.help_text import metavar
 from pipeline.common.settings import Setting, settings_of
 from pipeline.config import RunConfig
 from pipeline.fleet.schedule.drive_states import diagram
+from pipeline.fuse import FuseConfig
 from pipeline.schema import TABLES
 from pipeline.training.config import TrainConfig
 
@@ -89,6 +90,7 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("pipeline/publish/README.md", "tables"): tables,
     ("pipeline/fleet/README.md", "states"): diagram,
     ("pipeline/settings.md", "reconstruct"): lambda: settings(RunConfig, of_results=True),
+    ("pipeline/settings.md", "fuse"): lambda: settings(FuseConfig, of_results=False),
     ("pipeline/settings.md", "train"): lambda: settings(TrainConfig, of_results=False),
 }
 """(document, name of the part) -> what makes it."""

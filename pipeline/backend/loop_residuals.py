@@ -67,7 +67,7 @@ def loop_pose_residuals(windows: Sequence[LoopWindows], chain: Solution, config:
     ratio, deviation, ends = [], [], []
     drift = chain.prior.over_span() if config.drift else np.zeros(4)
     for window in windows:
-        guess = [_home_from_loop(side, config) for side in (window.first, window.second)]
+        guess = [home_from_loop(side, config) for side in (window.first, window.second)]
         places = [side.second_from_camera[:, :3, 3] for side in (window.first, window.second)]
         middle = (places[0].mean(0) + places[1].mean(0)) / 2
         pair_poses, pair_along, pair_moment, units = [], [], [], []
@@ -108,7 +108,7 @@ def loop_pose_residuals(windows: Sequence[LoopWindows], chain: Solution, config:
     )
 
 
-def _home_from_loop(side: Overlap, config: BackendConfig) -> Sim3:
+def home_from_loop(side: Overlap, config: BackendConfig) -> Sim3:
     """From the loop chunk's gauge to that of the chunk it was compared with, exact at the window's centre."""
     guess = side.rigid_guess(scale=config.scale)
     a, b = side.first_from_camera[:, :3, 3].mean(0), side.second_from_camera[:, :3, 3].mean(0)

@@ -191,9 +191,11 @@ def _link_errors(city: PublishedCity, drives: Sequence[_Judged], output: str) ->
                 int(np.searchsorted(drives[n].fusible.frame_index, row[f"{end}_frame"]))
                 for n, end in zip(ends, ("first", "second"), strict=True)
             ]
-            verified = evidence.known(Candidate(ends[0], at[0], ends[1], at[1], row["score"], row["by"]))
-            if verified is not None and verified.link is not None:
-                errors.append(_link_error(verified.link, drives[ends[0]], drives[ends[1]]))
+            one = Candidate(ends[0], at[0], ends[1], at[1], row["score"], row["by"])
+            verdicts = (evidence.known(one, kind) for kind in evidence.kinds)
+            used = [found.link for found in verdicts if found is not None and row["reason"].startswith(found.reason)]
+            if used and used[-1] is not None:  # the reason of features alone may begin that with a joint chunk
+                errors.append(_link_error(used[-1], drives[ends[0]], drives[ends[1]]))
     return errors
 
 

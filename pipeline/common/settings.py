@@ -183,7 +183,15 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
 
 @cache
 def field_docs(kind: type) -> dict[str, str]:
-    """The docstring below each field of a class, as one line of text."""
+    """The docstring below each field of a class and of the dataclasses that it extends, as one line of text."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if is_dataclass(base):
+            docs |= _own_docs(base)
+    return docs
+
+
+def _own_docs(kind: type) -> dict[str, str]:
     (declared,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(declared, ast.ClassDef)
     docs: dict[str, str] = {}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from pipeline.common.settings import POSITIONAL, setting
+from pipeline.network_settings import NetworkSettings
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class FuseConfig:
     laspy is installed."""
     budget: int = 30
     """Most candidates of a drive that are verified."""
+    network: bool = False
+    """Verify candidates also by the network: frames of both drives in one joint chunk. Where it understands them, fewer
+    features are enough, and features must not contradict it. The settings of the network hold for these chunks."""
     per_pair: int = setting(6, expert=True)
     """Most candidates of a pair of drives."""
     cell: float = setting(15.0, expert=True)
@@ -41,11 +48,9 @@ class FuseConfig:
     """Least similarity of two place descriptors, from -1 to 1. Descriptors are whitened over the whole output."""
     tolerance: float = setting(0.5, expert=True)
     """A drive keeps its poses of the last version if no frame has moved by more than this share of a cube."""
-    address: str | None = None
-    """Ray cluster that compares frames and writes tiles; by default that of RAY_ADDRESS, else a local one for more than
-    eight drives."""
     lease_s: float = setting(120.0, expert=True)
     """Seconds after which the lease on the city expires if it is not renewed."""
+    model: Annotated[NetworkSettings, tyro.conf.arg(name="")] = field(default_factory=NetworkSettings)
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the field."""

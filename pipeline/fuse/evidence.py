@@ -1,7 +1,9 @@
 """The verdict on every pair of frames that was compared, kept in `<output>/_city/evidence/`.
 
-With it a run continues where an earlier one died, and a run with one more drive compares only that drive. A row has the
-keys of both drives' results. A drive that is reconstructed again has a new key, so old rows are not used for it.
+With it a run continues where an earlier one died, and a run with one more drive compares only that drive. A row has
+the keys of both drives' results. A drive that is reconstructed again has a new key, so old rows are not used for it.
+A row also has the kind of the comparison: features of two pictures, or joint chunks through a network. Other weights
+are another kind, so they verify again.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import contextlib
 import io
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +33,8 @@ from pipeline.publish.table_checks import UNREADABLE, open_parquet
 from pipeline.storage.retry import patiently
 
 FOLDER = "evidence"
+FEATURES = "features"
+"""The kind of verdicts by features and geometry alone."""
 _KEEP_EVERY_S = 10.0  # seconds between two writes
 _NUMBERS = 8 + 49  # scale, quaternion, translation; covariance
 _ROWS = pa.schema(
@@ -45,15 +50,15 @@ _ROWS = pa.schema(
         ("link", pa.list_(pa.float64())),
     ]
 )
-_Key = tuple[str, int, str, int]
+_KIND = pa.field("kind", pa.string())  # files of older versions lack it: they have features only
+_Key = tuple[str, str, int, str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Verified:
     """The verdict on a candidate. link: between the instants of its frames, None where they do not show the same place;
-    matches: number of features
-    that agree; reason: in words; lasting: whether another comparison would give the same verdict (it might not if a
-    frame could not be read)."""
+    matches: number of features that agree; reason: in words; lasting: whether another comparison would give the same
+    verdict (it might not if a frame could not be read)."""
 
     candidate: Candidate
     link: Link | None
@@ -79,13 +84,20 @@ class Evidence:
             with contextlib.suppress(storage.NotFoundError, *UNREADABLE, ValueError):
                 table = open_parquet(io.BytesIO(storage.read_bytes(storage.join(self._folder, name)))).read()
                 if table.schema.equals(_ROWS, check_metadata=False):
+                    table = table.append_column(_KIND, pa.array([FEATURES] * table.num_rows, pa.string()))
+                if table.schema.equals(_ROWS.append(_KIND), check_metadata=False):
                     for row in table.to_pylist():
                         if row["verifier"] == VERIFIER:
                             self._known[_key(row)] = row
 
-    def known(self, one: Candidate) -> Verified | None:
-        """The verdict of an earlier run on a candidate, None without one."""
-        row = self._known.get(_key(self._ends(one)))
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of stored verdicts."""
+        return tuple(sorted({kind for kind, *_ in self._known}))
+
+    def known(self, one: Candidate, kind: str = FEATURES) -> Verified | None:
+        """The verdict of an earlier run on a candidate by this kind of comparison, None without one."""
+        row = self._known.get(_key({**self._ends(one), "kind": kind}))
         if row is None:
             return None
         link = None
@@ -102,8 +114,9 @@ class Evidence:
             link = Link(one.first, instants[0], one.second, instants[1], move, (covariance + covariance.T) / 2)
         return Verified(one, link, int(row["matches"]), str(row["reason"]))  # type: ignore[call-overload]
 
-    def keep(self, one: Verified) -> None:
-        """Keep a lasting verdict. Every ten seconds the kept ones are written. Raises StorageError."""
+    def keep(self, one: Verified, kind: str = FEATURES) -> None:
+        """Keep a lasting verdict by this kind of comparison. Every ten seconds the kept ones are written. Raises
+        StorageError."""
         if not one.lasting:
             return
         numbers = None
@@ -111,7 +124,7 @@ class Evidence:
             move = one.link.second_from_first
             turn = quaternion_from_rotation(move.rotation[None])[0]
             numbers = [move.scale, *turn.tolist(), *move.translation.tolist(), *one.link.covariance.ravel().tolist()]
-        row = {**self._ends(one.candidate), "verifier": VERIFIER}
+        row = {**self._ends(one.candidate), "verifier": VERIFIER, "kind": kind}
         row |= {"matches": one.matches, "reason": one.reason, "link": numbers}
         self._new.append(row)
         if time.monotonic() - self._written > _KEEP_EVERY_S:
@@ -147,7 +160,7 @@ class Evidence:
 
     def _write(self, rows: Sequence[dict[str, object]]) -> str:
         data, name = io.BytesIO(), f"part-{uuid.uuid4().hex}.parquet"
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROWS), data, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=_ROWS.append(_KIND)), data, compression="zstd")
         patiently(lambda: storage.write_bytes_atomically(storage.join(self._folder, name), data.getvalue()))
         return name
 
@@ -160,5 +173,6 @@ class Evidence:
         return ends
 
 
-def _key(row: dict[str, object]) -> _Key:
-    return (str(row["first_key"]), int(row["first_frame"]), str(row["second_key"]), int(row["second_frame"]))  # type: ignore[call-overload]
+def _key(row: Mapping[str, Any]) -> _Key:  # of the types of _ROWS
+    ends = [(str(row[f"{end}_key"]), int(row[f"{end}_frame"])) for end in ("first", "second")]
+    return (str(row["kind"]), *ends[0], *ends[1])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.forward.network import NetworkSpec
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence
+from pipeline.fuse.joint_link import network_kind
+from pipeline.fuse.joint_windows import network_size
 from pipeline.fuse.published_drives import FusibleDrive
 
 # Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
@@ -17,14 +20,16 @@ _POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same a
 _CHANGE_S = 3e-6  # to compare a point with the next drive
 _POINT_BYTES, _COPC_BYTES = 16, 14  # of a point in a tile
 _KEPT = 0.6  # share of the drives' points that is left in the tiles
+_CHUNK_FLOPS = 5e10  # floating point operations of a joint chunk that a core does in a second
 _BASE, _DRIVE_POINT, _FRAME, _CHUNK = 300e6, 60.0, 900.0, 12e3  # bytes of memory: at least, a point, a frame, a chunk
 
 
 @dataclass(frozen=True)
 class Plan:
     """pairs: pairs of drives that went in the same direction; opposite: those in opposite directions; compared: pairs
-    of frames, of which `known` were compared by earlier runs; core_seconds, memory_bytes, written_bytes: estimates that
-    are right within a factor of two or three."""
+    of frames, of which `known` were compared by earlier runs; joint: joint chunks, of which `joint_known` are known,
+    and joint_core_seconds: of the network for the others; core_seconds (without those), memory_bytes, written_bytes:
+    estimates that are right within a factor of two or three."""
 
     pairs: int
     opposite: int
@@ -35,20 +40,30 @@ class Plan:
     core_seconds: float
     memory_bytes: float
     written_bytes: float
+    joint: int = 0
+    joint_known: int = 0
+    joint_core_seconds: float = 0.0
 
     def lines(self) -> list[str]:
         """The lines that jobs.fuse --plan prints."""
-        return [
+        lines = [
             f"  pairs    {self.pairs:,} of drives in the same direction, {self.opposite:,} in opposite ones",
             f"  compare  {self.compared - self.known:,} pairs of frames; {self.known:,} more were compared before",
             f"  solve    {self.chunks:,} chunks",
             f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
             f"{self.written_bytes / 2**20:,.0f} MiB written",
         ]
+        if self.joint:
+            lines.insert(
+                2,
+                f"  network  {self.joint - self.joint_known:,} joint chunks, about {self.joint_core_seconds:,.0f} core "
+                f"seconds more without GPUs; {self.joint_known:,} more were predicted before",
+            )
+        return lines
 
 
 def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]) -> Plan:
-    """The plan of these candidates. Raises StorageError."""
+    """The plan of these candidates. Raises StorageError; with config.network also CheckpointError."""
     same = [one for one in candidates if not one.opposite]
     evidence = Evidence(output, drives)
     known = sum(evidence.known(one) is not None for one in same)
@@ -56,6 +71,11 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
     frames = sum(len(drive.frame_index) for drive in drives)
     counts = [drive.opened.manifest.counts.points for drive in drives]
     points = sum(counts)
+    joint = (0, 0, 0.0)
+    if config.network:
+        kind = network_kind(config.model.network)
+        predicted = sum(evidence.known(one, kind) is not None for one in same)
+        joint = (len(same), predicted, (len(same) - predicted) * _chunk_seconds(config.model.network, drives))
     per_point = _POINT_S * (2 if config.copc else 1) + (_CHANGE_S if config.change else 0.0)
     return Plan(
         len({(one.first, one.second) for one in same}),
@@ -67,4 +87,15 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
         _COMPARE_S * (len(same) - known) + _CHUNK_S * chunks + per_point * points,
         _BASE + _DRIVE_POINT * min(2e6, max(counts, default=0)) + _FRAME * frames + _CHUNK * chunks,
         _KEPT * points * (_POINT_BYTES + (_COPC_BYTES if config.copc else 0)),
+        *joint,
     )
+
+
+def _chunk_seconds(spec: NetworkSpec, drives: Sequence[FusibleDrive]) -> float:
+    """Core seconds of a joint chunk of the first drive's pictures, from the network's operations."""
+    from models.benchmark.limits import flops_of_chunk
+
+    model = spec.config()
+    height, width = network_size(drives[0], model.image_size, model.patch_size)
+    frames = max(model.chunk_size // 2, 1) * 2
+    return sum(flops_of_chunk(model, frames, height, width, frames).values()) / _CHUNK_FLOPS

@@ -20,11 +20,12 @@ from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import PublishedCity
-from pipeline.fuse.city_files import CityManifest, earlier_version, newest_version, remove_leftovers
+from pipeline.fuse.city_files import CityManifest, city_uri, earlier_version, newest_version, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
 from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
+from pipeline.fuse.network_verification import NetworkVerifier, clear_joint_staging
 from pipeline.fuse.new_version import EARTH, placed, write_version
 from pipeline.fuse.opposite import UNCOMPARED, opposite_pairs
 from pipeline.fuse.plan import Plan, plan_of
@@ -72,7 +73,8 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
     this process does all.
 
     Raises DriveError (no output, no usable drive, a named drive that cannot be read, or a city of a newer schema),
-    ValueError (COPC without laspy), LeaseLostError, StorageError.
+    ValueError (COPC without laspy; no GPUs where they are asked for), CheckpointError, GroupError, LeaseLostError,
+    StorageError.
     """
     output = storage.absolute(config.output)
     if not storage.exists(output):
@@ -89,7 +91,7 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
         lease = leases.take_when_free(CITY_LEASE)
         told = RunningFuse(reporter, output, run_id)
         try:
-            fused = _fuse(output, config, told, partial(leases.keep, lease), missing, tasks)
+            fused = _fuse(output, config, told, partial(leases.keep, lease), missing, tasks, run_id)
         except BaseException as error:
             told.end("failed", " ".join(str(error).split())[:300] or type(error).__name__)
             raise
@@ -118,12 +120,14 @@ def _fuse(
     guard: Guard,
     missing: Sequence[str],
     tasks: Tasks | None,
+    run_id: str,
 ) -> Fused:
     with reporter.timed("read"):
         drives, notes = _read_drives(output, config, reporter)
         before = newest_version(output)
         guard()
         remove_leftovers(output, before, *earlier_version(output, before))  # files of runs that died
+        clear_joint_staging(city_uri(output))
         evidence = Evidence(output, drives)
     known = before if before is not None and before.schema_version == CITY_SCHEMA_VERSION else None
     with reporter.timed("candidates"):
@@ -136,11 +140,18 @@ def _fuse(
         reporter.say(note)
 
     verifier = Verifier(drives)
+    network = None
+    if config.network:
+        network = NetworkVerifier(output, config.model, drives, verifier, run_id, guard, reporter)
     leads = [one.rig.reference for one in drives]
     verified: list[Verified] = []
     for _ in range(_ROUNDS):
         with reporter.timed("verify"):
-            verified += verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
+            found = verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
+        if network is not None:
+            with reporter.timed("network"):
+                found = network.verify_all(found, evidence)
+        verified += found
         with reporter.timed("solve"):
             reporter.stage("solve")
             city = _solved(drives, verified, known, output, tasks)

@@ -27,8 +27,7 @@ _LARGEST = 3000  # most features of a picture
 _NEAR_PX = 4.0  # pixels: a feature has the depth of the points that appear nearer to it than this
 _SPREAD = 0.1  # half the range of log depths, from the nearest point on, that count as the same surface
 _INSIDE_PX = 3.0  # pixels: largest reprojection error of a match that agrees
-_LEAST, _LEAST_SHARE = 25, 0.25  # matches that must agree: number, and share of all matches
-_FEW, _FEW_SHARE = 12, 0.6  # or fewer matches, if most of them agree: other light changes most features
+_LEAST_DEPTHS = 6  # matches that agree and have depths in both drives, for the scale
 _LEAST_EXTENT = 0.15  # share of the picture's width over which they must be spread
 _LARGEST_SCALE = 0.25  # largest robust deviation of the log ratio of depths
 _ALIKE = 2.0  # factor of a link's deviations, because the errors of its depths are not independent
@@ -36,6 +35,29 @@ _ALIKE = 2.0  # factor of a link's deviations, because the errors of its depths 
 # which has the error of the depths; log scale. The last one is large, because depths are longer or shorter than the
 # steps of their drive by one or two percent, and equally so in all links of a drive.
 _FLOOR_TURN, _FLOOR_PLACE, _FLOOR_AWAY, _FLOOR_SCALE = 0.001, 0.002, 0.05, 0.05
+
+
+@dataclass(frozen=True)
+class Needed:
+    """How many matches must agree on one relative pose: `least`, as a `share` of all matches; or `few` with
+    `few_share`, because other light changes most features."""
+
+    least: int
+    share: float
+    few: int
+    few_share: float
+
+    def met(self, count: int, total: int) -> bool:
+        """Whether `count` of `total` matches are enough."""
+        share = count / max(total, 1)
+        return (count >= self.least and share >= self.share) or (count >= self.few and share >= self.few_share)
+
+    def __str__(self) -> str:
+        return f"{self.least} and {self.share:.0%} of them are needed, or {self.few} and {self.few_share:.0%}"
+
+
+ALONE = Needed(25, 0.25, 12, 0.6)
+"""Where nothing else shows that the frames see the same place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +115,13 @@ def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
     return answer
 
 
-def seen_together(first: Look, second: Look) -> SeenTogether | str:
-    """The relative pose of two cameras; a reason, in words, if the pictures do not show the same place well enough."""
+def seen_together(first: Look, second: Look, needed: Needed = ALONE) -> SeenTogether | str:
+    """The relative pose of two cameras; a reason, in words, if the pictures do not show the same place well enough.
+    needed: how many matches must agree."""
     i, j = _matches(first.descriptor, second.descriptor)
     has = np.isfinite(first.depth[i])
-    if has.sum() < _FEW:
-        return f"{int(has.sum())} features match in both pictures and have a depth, {_FEW} are needed"
+    if has.sum() < needed.few:
+        return f"{int(has.sum())} features match in both pictures and have a depth, {needed.few} are needed"
     i, j = i[has], j[has]
     place = first.ray[i] * first.depth[i][:, None]
     size = float(np.median(first.depth[i]))
@@ -115,8 +138,7 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     )
     count = 0 if not good or inside is None else len(inside)
     share = count / len(i)
-    if not ((count >= _LEAST and share >= _LEAST_SHARE) or (count >= _FEW and share >= _FEW_SHARE)):
-        needed = f"{_LEAST} and {_LEAST_SHARE:.0%} of them are needed, or {_FEW} and {_FEW_SHARE:.0%}"
+    if not needed.met(count, len(i)):
         return f"{count} of {len(i)} matched features agree on one relative pose ({needed})"
     kept = inside.ravel()
     extent = float(np.ptp(second.pixel[j[kept], 0])) / second.width
@@ -128,7 +150,7 @@ def seen_together(first: Look, second: Look) -> SeenTogether | str:
     rotation = nearest_rotation(cv2.Rodrigues(turn)[0])
     moved = place[kept] @ rotation.T + shift.ravel() * size
     both = np.isfinite(second.depth[j[kept]]) & (moved[:, 2] > 0)
-    if both.sum() < _FEW // 2:
+    if both.sum() < min(_LEAST_DEPTHS, needed.few // 2):
         return f"only {int(both.sum())} features that agree have a depth in both drives: the scale is unknown"
     logs = np.log(second.depth[j[kept]][both] / moved[both, 2])
     scale = float(np.exp(np.median(logs)))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.backend.sim3 import Sim3
 from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import Candidate
@@ -21,9 +22,11 @@ from pipeline.fuse.link import Link
 from pipeline.fuse.published_drives import SeenDrive, seen_again
 from pipeline.fuse.rig_frames import between_rigs
 from pipeline.fuse.tasks import Tasks
-from pipeline.fuse.two_drives import Look, look_at, seen_together
+from pipeline.fuse.two_drives import ALONE, Look, Needed, look_at, seen_together
 from pipeline.ingest.preprocess import rectified_image
 from pipeline.publish import PublishedDrive
+
+Array = NDArray[np.float64]
 
 _AROUND = 5  # a frame's depths come from points of so many instants before and after it
 _MOST_POINTS = 400_000  # that are used for a picture
@@ -100,24 +103,27 @@ class Verifier:
         for number, answers in tasks.each(compared, parts, lost=_not_compared):
             yield from zip(pairs[order[number]], answers, strict=True)
 
-    def verify(self, one: Candidate) -> Verified:
-        """Compare the two frames."""
+    def verify(self, one: Candidate, needed: Needed = ALONE) -> Verified:
+        """Compare the two frames. needed: how many matches must agree."""
         if one.opposite:
             return Verified(one, None, 0, "not compared: the drives went in opposite directions", False)
-        looks = [self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)]
-        for look in looks:
-            if isinstance(look, str):
-                return Verified(one, None, 0, look, False)
-        found = seen_together(looks[0], looks[1])  # type: ignore[arg-type]
+        first, second = self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)
+        if isinstance(first, str) or isinstance(second, str):
+            return Verified(one, None, 0, first if isinstance(first, str) else str(second), False)
+        found = seen_together(first, second, needed)
         if isinstance(found, str):
             return Verified(one, None, 0, found)
-        rigs = [self._drives[n].rig for n in (one.first, one.second)]
-        poses = (rigs[0].rig_from_camera[one.first_frame], rigs[1].rig_from_camera[one.second_frame])
-        move, covariance = between_rigs(*poses, found.second_from_first, found.covariance)
-        instants = int(rigs[0].instant[one.first_frame]), int(rigs[1].instant[one.second_frame])
-        link = Link(one.first, instants[0], one.second, instants[1], move, covariance)
+        link = self.between_instants(one, found.second_from_first, found.covariance)
         reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
         return Verified(one, link, found.matches, reason)
+
+    def between_instants(self, one: Candidate, move: Sim3, covariance: Array) -> Link:
+        """The link between the instants of a candidate's frames, from the relative pose of its two cameras."""
+        rigs = [self._drives[n].rig for n in (one.first, one.second)]
+        poses = (rigs[0].rig_from_camera[one.first_frame], rigs[1].rig_from_camera[one.second_frame])
+        moved, of_rigs = between_rigs(*poses, move, covariance)
+        instants = int(rigs[0].instant[one.first_frame]), int(rigs[1].instant[one.second_frame])
+        return Link(one.first, instants[0], one.second, instants[1], moved, of_rigs)
 
     def _look(self, drive: int, place: int) -> Look | str:
         seen = self._drives[drive]

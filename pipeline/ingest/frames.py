@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StorageError
 from pipeline.ingest.chunks import rank_chunks
-from pipeline.ingest.segments import DriveTask, FrameBatch, Segment, decode_segment, rank_segments
+from pipeline.ingest.segments import DriveTask, FrameBatch, FrameReading, rank_segments
 
 __all__ = ["DriveTask", "FrameBatch", "FrameDataConfig", "RankFrames", "iter_chunk_windows", "local_frames"]
 
@@ -239,7 +239,7 @@ def _planned(tasks: tuple[DriveTask, ...], world_size: int, cpus: float, memory:
     ]
 
 
-def _stream(segments: list[Segment], cpus: float, memory: int) -> ray.data.DataIterator | None:
+def _stream(segments: list[FrameReading], cpus: float, memory: int) -> ray.data.DataIterator | None:
     """An ordered stream of decoded segments; None for none."""
     if not segments:
         return None
@@ -258,7 +258,7 @@ def _stream(segments: list[Segment], cpus: float, memory: int) -> ray.data.DataI
 
 def _decode_block(table: pa.Table) -> Iterator[pa.Table]:
     for packed in table.column("segment"):
-        yield _packed(decode_segment(pickle.loads(packed.as_py())))
+        yield _packed(pickle.loads(packed.as_py()).decode())
 
 
 def _packed(batch: FrameBatch) -> pa.Table:

@@ -105,6 +105,11 @@ class DriveTask:
         """The drive's frame number of each kept frame."""
         return range(self.drive.frame_count) if self.kept is None else self.kept
 
+    def reading(self, drive_index: int, frames: range) -> FrameReading:
+        """What a task needs to read the frames at these places."""
+        segment = segment_of(self.drive, drive_index, frames, self.numbers, self.height, self.width)
+        return replace(segment, tracker=self.tracker)
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -125,6 +130,24 @@ class Segment:
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
     is_joined: bool = False  # a video of several clips
     tracker: FrameTracker | None = None
+    film_numbers: tuple[int, ...] | None = None  # video whose times are not known: numbers of the frames in that file
+
+    def decode(self) -> FrameBatch:
+        """As `decode_segment`."""
+        return decode_segment(self)
+
+
+class FrameReading(Protocol):
+    """What a task needs to read the frames at some places. Must be picklable."""
+
+    @property
+    def drive_index(self) -> int:
+        """Number of the drive among those of its group."""
+        ...
+
+    def decode(self) -> FrameBatch:
+        """Read, decode and resize the frames. Errors are recorded in the result, not raised."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -139,14 +162,13 @@ class FrameBatch:
     storage_failure: str | None = None  # set: nothing was read, since the store failed; images has no frames
 
 
-def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Iterator[Segment]:
+def rank_segments(tasks: Sequence[DriveTask], rank: int, world_size: int) -> Iterator[FrameReading]:
     """The segments that one rank of a group reads, in order: the frames of its chunks of every drive, each frame
     once."""
     for drive_index, task in enumerate(tasks):
         share = rank_chunks(len(task.chunks), world_size)[rank]
         for frames in plan_segments([task.chunks[k] for k in share], task.segment_length):
-            segment = segment_of(task.drive, drive_index, frames, task.numbers, task.height, task.width)
-            yield replace(segment, tracker=task.tracker)
+            yield task.reading(drive_index, frames)
 
 
 def segment_of(
@@ -250,7 +272,7 @@ def _decoded(
     reasons: list[str | None] = [None] * len(images)
 
     def decode() -> None:
-        if segment.wanted_ns is not None:
+        if segment.wanted_ns is not None or segment.film_numbers is not None:
             _decode_video(segment, images, prepare, reasons)
         else:
             _decode_images(segment, images, prepare, draft, reasons)
@@ -319,12 +341,14 @@ def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare
 
 def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
     """The frames of a segment from its video files. Where one of several clips is missing, the others are read."""
-    assert segment.wanted_ns is not None
-    for uri, group in itertools.groupby(zip(segment.uris, segment.wanted_ns, strict=True), key=lambda one: one[0]):
-        wanted = [time_ns for _, time_ns in group]
+    frames = segment.wanted_ns if segment.film_numbers is None else segment.film_numbers
+    assert frames is not None
+    decode = video.decode_at if segment.film_numbers is None else video.decode_numbers
+    for uri, group in itertools.groupby(zip(segment.uris, frames, strict=True), key=lambda one: one[0]):
+        wanted = [frame for _, frame in group]
         given = 0
         try:
-            for decoded in video.decode_at(uri, wanted, segment.turn):
+            for decoded in decode(uri, wanted, segment.turn):
                 given += 1
                 yield decoded
         except NotFoundError as error:
@@ -335,6 +359,8 @@ def _film_frames(segment: Segment) -> Iterator[Image.Image | DecodeError]:
             if not segment.is_joined:
                 raise
             yield from [DecodeError(str(error))] * (len(wanted) - given)
+        except DecodeError as error:  # no film, where the numbers of its frames are looked up
+            yield from [error] * (len(wanted) - given)
 
 
 def _reason(uri: str, error: DecodeError) -> str:

@@ -134,10 +134,10 @@ class PublishedDrive:
     @property
     def _camera(self) -> dict[str, Any] | None:  # of the types of schema.CAMERAS
         """The first row of cameras.parquet: all cameras have one lens in common; None for an older result."""
-        return self._camera_rows[0] if self._camera_rows else None
+        return self.camera_rows[0] if self.camera_rows else None
 
     @cached_property
-    def _camera_rows(self) -> list[dict[str, Any]]:  # of the types of schema.CAMERAS
+    def camera_rows(self) -> list[dict[str, Any]]:  # of the types of schema.CAMERAS
         """The rows of cameras.parquet, one for each camera; none for an older result, which has no such file. Results
         of rigs had one row once."""
         if not any(file.path.rpartition("/")[2] == "cameras.parquet" for file in self.manifest.files):
@@ -159,7 +159,7 @@ class PublishedDrive:
         """For each camera the mask (h, w) of the network's pictures: False where --masks left pixels out; None without
         a mask. One for all cameras of a rig in results that have one row for them."""
         found: list[NDArray[np.bool_] | None] = []
-        for row in self._camera_rows:
+        for row in self.camera_rows:
             if row.get("mask") is None:
                 found.append(None)
                 continue
