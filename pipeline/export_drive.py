@@ -26,7 +26,7 @@ from pipeline.publish.frame_source import FRAME_MARK
 from pipeline.publish.manifest import plain_object
 from pipeline.refined_drive import kept_refinement
 from pipeline.settings_file import settings_from_dict
-from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames
+from pipeline.staged_drive import join_staged, read_staged_drive, staged_frames, with_lens
 
 _GEOREFERENCE = "georeference.json"
 
@@ -151,6 +151,9 @@ def depth_frames(drive: PublishedDrive, output: str) -> Iterator[FrameDepth]:
     drive_id = drive.manifest.drive_id
     staged, _ = read_staged_drive(output, drive_id)
     config = settings_from_dict({"refine": False, **drive.manifest.config})
+    known = staged.facts.camera
+    if drive.lens is not None and (known is None or known.origin != "calibration"):
+        staged = with_lens(staged, drive.lens, config.camera.fov)  # its tracks showed it
     frames = staged_frames(staged, config, output)
     refined = kept_refinement(frames) if config.refine else None
     join = join_staged(staged, frames, config, refined)

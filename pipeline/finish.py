@@ -20,9 +20,9 @@ from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.frames import DriveTask
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts, Manifest, RunFacts
-from pipeline.refined_drive import Refined, StagedFrames, link_tracks, refine_staged
+from pipeline.refined_drive import Refined, StagedFrames, drive_lens, link_tracks, refine_staged
 from pipeline.result_identity import result_identity
-from pipeline.staged_drive import JoinedDrive, StagedDrive, join_staged, staged_frames, with_estimated_camera
+from pipeline.staged_drive import JoinedDrive, StagedDrive, join_staged, staged_frames, with_estimated_camera, with_lens
 
 _UNTRACKED = (
     "no corners can be followed through the images (300 pixels at least): they neither refine nor judge this result"
@@ -113,10 +113,10 @@ def join_and_publish(
     ends the publishing.
     """
     publish_to = publish_to or output
-    facts = staged.facts
+    identity = result_identity(staged.facts, staged.weights_sha256, config)
     with reporter.timed("refine"):
-        frames = staged_frames(staged, config, output)
-        refined = _refined(frames, config, reporter)
+        staged, frames, refined = _refined(staged, config, output, reporter)
+    facts = staged.facts
     with reporter.timed("join"):
         join = join_staged(staged, frames, config, refined)
         chunks, joined, positions = join.chunks, join.joined, join.positions
@@ -127,10 +127,12 @@ def join_and_publish(
             tracks, evidence = track_columns(frames, refined, joined), evidence_columns(pairs, joined)
     for note in positions.notes:
         reporter.say(f"drive {facts.drive_id}: {note}")
-    notes = (*frames.masks.notes, *facts.notes, *positions.notes, *(refined.notes if refined else (_UNTRACKED,)))
+    of_lens = () if frames.bent is None else (frames.bent.note,)
+    of_images = refined.notes if refined else (_UNTRACKED,)
+    notes = (*frames.masks.notes, *facts.notes, *positions.notes, *of_lens, *of_images)
     bad_frames = {str(frame): reason for frame, reason in sorted(chunks.bad_frames.items())}
     run = RunFacts(
-        identity=result_identity(facts, staged.weights_sha256, config),
+        identity=identity,
         weights_sha256=staged.weights_sha256,
         config=asdict(config),
         code_version=code_version(),
@@ -165,11 +167,21 @@ def join_and_publish(
     return Reconstruction(manifest, uri, False, chunks.bad_frames, verdict, staged.trained, notes)
 
 
-def _refined(frames: StagedFrames, config: RunConfig, reporter: Reporter) -> Refined | None:
-    """The drive's windows adjusted to the corners in its images; None where no corners could be followed."""
+def _refined(
+    staged: StagedDrive, config: RunConfig, output: str, reporter: Reporter
+) -> tuple[StagedDrive, StagedFrames, Refined | None]:
+    """The drive, with the lens that its tracks show if it has no calibration; its frames; and its windows adjusted to
+    the corners in its images, None where no corners could be followed."""
+    frames = staged_frames(staged, config, output)
     if not link_tracks(frames):
-        return None
-    return refine_staged(frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows"))
+        return staged, frames, None
+    found = drive_lens(frames) if config.refine else None
+    if found is not None:
+        lens = found.camera(*frames.pictures.source)
+        staged = with_lens(staged, lens, config.camera.fov)
+        frames = staged_frames(staged, config, output)
+    refined = refine_staged(frames, config.refine, lambda done, of: reporter.advance("refine", 1, of, "windows"))
+    return staged, frames, refined
 
 
 def _verdict_of_geometry(

@@ -33,6 +33,7 @@ from pipeline.refine.camera_estimate import (
 )
 from pipeline.refine.chunk_result import WindowResult, has_result, read_result, write_result
 from pipeline.refine.grid import Grid
+from pipeline.refine.lens_estimate import CommonLens, LensEvidence, common_lens, window_lens
 from pipeline.refine.refine_window import refine_window
 from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
@@ -43,6 +44,7 @@ from pipeline.refine.track_files import DriveTracks, link_segments
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.verdict import FocalEvidence
 from pipeline.refine.window import FRAMES, Window, merge_chunks, plan_windows
+from pipeline.straightened import Bent, StraightChunks, StraightTracks
 from pipeline.tracked_drive import Pictures
 
 Array = NDArray[np.float64]
@@ -62,7 +64,8 @@ class StagedFrames:
     folder: of the attempt; chunk_count, kept: as in StagedDrive; camera: of the network's pictures, if it is known;
     outlines: first and last place of each chunk, empty where the chunks themselves must be read; road: whether the
     height above the road keeps the scale constant; rig: the cameras that take turns in the frames, None for one;
-    guessed: the camera is a guess (EXIF), which the tracks may correct.
+    guessed: the camera is a guess (EXIF), which the tracks may correct; bent: the lens that tracks showed, by which
+    everything staged must be straightened.
     """
 
     folder: str
@@ -76,6 +79,7 @@ class StagedFrames:
     road: bool = True
     rig: Rig | None = None
     guessed: bool = False
+    bent: Bent | None = None
 
     @property
     def calibration(self) -> Camera | None:
@@ -87,13 +91,21 @@ class StagedFrames:
         """The number of cameras that take turns in the frames."""
         return 1 if self.rig is None else len(self.rig)
 
-    def drive_tracks(self) -> DriveTracks | RigTracks:
+    def drive_tracks(self) -> DriveTracks | StraightTracks | RigTracks:
         """The linked tracks; frames are numbered by place."""
-        return DriveTracks(self.tracks) if self.rig is None else RigTracks(self.tracks, len(self.rig))
+        if self.rig is not None:
+            return RigTracks(self.tracks, len(self.rig))
+        tracks = DriveTracks(self.tracks)
+        return tracks if self.bent is None else StraightTracks(tracks, self.bent)
 
     def chunks(self) -> CameraChunks:
         """The network's chunks, with the numbers of frames in the drive."""
-        return CameraChunks(StagedChunks(self.folder, self.chunk_count, self.kept), self.camera, self.masks)
+        return CameraChunks(self.staged_chunks(self.chunk_count), self.camera, self.masks)
+
+    def staged_chunks(self, count: int, first: int = 0) -> StagedChunks | StraightChunks:
+        """So many staged chunks from `first` on, straightened where a lens bends them."""
+        chunks = StagedChunks(self.folder, count, self.kept, first)
+        return chunks if self.bent is None else StraightChunks(chunks, self.bent)
 
     def places(self, frame_index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places among the kept frames of these frames of the drive."""
@@ -186,6 +198,23 @@ def refine_staged(
     mount = None if staged.rig is None else _mount(staged, staged.rig, [windows[n] for n in asked], begin)
     done = _run(_refine, [(staged, number, window, begin, mount) for number, window in enumerate(windows)], progress)
     return _refined(windows, done, focal, _network_camera(staged, grid, begin))
+
+
+def drive_lens(staged: StagedFrames) -> CommonLens | None:
+    """The lens that tracks show in a drive without calibration; None where they do not tell its pictures from a
+    pinhole's. Raises StorageError, DriveError where staged files are damaged."""
+    if staged.calibration is not None or staged.rig is not None or staged.bent is not None:
+        return None
+    windows = staged.windows()
+    asked = sorted({round(n) for n in np.linspace(0, len(windows) - 1, _FOCAL_WINDOWS)})
+    size = np.array(staged.pictures.source)
+    return common_lens(_run(_lens, [(staged, windows[n]) for n in asked]), size / 2, float(size[0] / 2))
+
+
+def _lens(staged: StagedFrames, window: range) -> LensEvidence | None:
+    merged, tracks = _with_tracks(staged, window)
+    begin = _guess(staged, merged)
+    return window_lens(merged, tracks, begin, np.zeros(2), staged.pictures.source[0] / 2, staged.pictures.grid)
 
 
 def kept_refinement(staged: StagedFrames) -> Refined | None:

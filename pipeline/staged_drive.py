@@ -17,10 +17,12 @@ from pipeline import storage
 from pipeline.backend import JoinResult, join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
 from pipeline.backend.stereo_scale import StereoMotions
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.static_parts import parts_said
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError, PipelineError, StorageError
-from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, covered, static_parts
+from pipeline.forward.camera_chunks import CameraChunks, ChunkMasks, StoredChunks, covered, static_parts
 from pipeline.forward.loop_chunks import LoopChunk
 from pipeline.forward.staging import STAGING_FOLDER, StagedChunks, attempt_uri, is_staged_file
 from pipeline.georeference import DrivePositions, PositionsConfig, PositionsSource, find_positions
@@ -30,10 +32,12 @@ from pipeline.ingest.video import FRAME_MARK
 from pipeline.leases import Guard
 from pipeline.publish import DriveFacts
 from pipeline.refine.stereo_files import read_motions
+from pipeline.refine.tracks import LONG_SIDE
 from pipeline.refined_chunks import RefinedChunks
 from pipeline.refined_drive import Refined, StagedFrames
 from pipeline.settings_file import settings_from_dict
 from pipeline.storage import StoredFile
+from pipeline.straightened import Bent, StraightChunks
 from pipeline.tracked_drive import Pictures, tracks_uri
 
 _MARKER = "staged.json"
@@ -169,7 +173,10 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
     read; StorageError."""
     facts = staged.facts
     folder = attempt_uri(output, facts.drive_id, staged.attempt)
-    raw = StagedChunks(folder, staged.chunk_count, staged.kept)
+    chunks: StoredChunks = StagedChunks(folder, staged.chunk_count, staged.kept)
+    bent = _bent(facts)
+    if bent is not None:
+        chunks = StraightChunks(StagedChunks(folder, staged.chunk_count, staged.kept), bent)
     return StagedFrames(
         folder,
         tracks_uri(output, facts, staged.kept),
@@ -177,12 +184,30 @@ def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> Staged
         staged.kept,
         Pictures.of((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), facts.camera),
         facts.network_camera,
-        _masks(facts, config.masks, raw),
+        _masks(facts, config.masks, chunks),
         staged.outlines,
         config.backend.road,
         facts.rig,
         facts.camera is not None and facts.camera.origin == "exif",
+        bent,
     )
+
+
+def _bent(facts: DriveFacts) -> Bent | None:
+    """A lens that tracks showed: what is staged of the drive was not rectified by it."""
+    known = facts.camera
+    view = known.view(facts.net_width, facts.net_height) if known is not None and known.origin == "estimated" else None
+    return None if view is None else Bent(view, view.enlarged(LONG_SIDE))
+
+
+def with_lens(staged: StagedDrive, lens: Camera, fov: float) -> StagedDrive:
+    """The drive as if the lens that its tracks showed (`drive_lens`) had been known; its origin is "estimated". fov:
+    the largest horizontal field of view of a rectified picture, degrees."""
+    known, facts = KnownCamera(lens, "estimated", fov), staged.facts
+    view = known.view(facts.net_width, facts.net_height)
+    if view is None:
+        return staged
+    return replace(staged, facts=replace(facts, camera=known, network_camera=view.pinhole))
 
 
 def with_estimated_camera(facts: DriveFacts, frames: StagedFrames, refined: Refined | None) -> DriveFacts:
@@ -213,7 +238,7 @@ def join_staged(
         adjusted, metre_sigma = refined.accepted, refined.metre_sigma
         if staged.facts.rig is None:
             deviations = [chunks.pose_deviation(number) for number in range(len(chunks))]
-    loops = StagedChunks(frames.folder, len(staged.loops), staged.kept, first=staged.chunk_count)
+    loops = frames.staged_chunks(len(staged.loops), first=staged.chunk_count)
     witnessed = WitnessedChunks(chunks, frames)
     positions = _positions(staged.facts, config)
     rig, count = staged.facts.rig, staged.facts.camera_count
@@ -288,7 +313,7 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
     return DrivePositions.read(source, config.positions, facts.frame_uris, facts.timestamps_ns, numbers)
 
 
-def _masks(facts: DriveFacts, asked: str | None, chunks: StagedChunks) -> ChunkMasks:
+def _masks(facts: DriveFacts, asked: str | None, chunks: StoredChunks) -> ChunkMasks:
     """The pixels of the network's pictures that are used: those that the lens sees, without the masked ones."""
     view = facts.camera.view(facts.net_width, facts.net_height) if facts.camera else None
     seen = None if view is None else view.seen()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,20 @@ from pipeline.cameras.known_intrinsics import one_focal, with_known_camera
 from pipeline.cameras.masks import Mask
 from pipeline.cameras.static_parts import Part, find_parts
 from pipeline.cameras.straight_lines import LineEvidence, find_bend
-from pipeline.forward.staging import ChunkPrediction, StagedChunks
+from pipeline.forward.staging import ChunkPrediction
 
 _SAMPLED_FRAMES = 160  # of a drive, from which its static parts are found: 60 MB of the published network's pictures
 _CAR_CHUNKS = 12  # of a drive, in which the car's own parts are looked for where no mask is asked for
 _LINE_FRAMES, _LINE_CHUNKS = 96, 12  # of a drive, in which straight edges are looked for
+
+
+class StoredChunks(Protocol):
+    """Chunks that are read when they are needed; bad_frames: as in StagedChunks."""
+
+    @property
+    def bad_frames(self) -> dict[int, str]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int) -> ChunkPrediction: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class ChunkMasks:
         return replace(chunk, depth=depth, confidence=confidence)
 
 
-def static_parts(chunks: StagedChunks, cameras: int = 1, most_chunks: int = _SAMPLED_FRAMES) -> list[dict[Part, Mask]]:
+def static_parts(chunks: StoredChunks, cameras: int = 1, most_chunks: int = _SAMPLED_FRAMES) -> list[dict[Part, Mask]]:
     """Where the pictures of each camera of a drive show what does not move while the car does, by kind, from good
     frames spread over the drive. Reads the chunks that hold these frames, at most so many.
 
@@ -76,13 +86,13 @@ def covered(parts: Mapping[Part, Mask], shape: tuple[int, int]) -> Mask:
     return np.logical_or.reduce([np.zeros(shape, bool), *parts.values()])
 
 
-def sampled_pictures(chunks: StagedChunks, most: int, most_chunks: int) -> NDArray[np.uint8]:
+def sampled_pictures(chunks: StoredChunks, most: int, most_chunks: int) -> NDArray[np.uint8]:
     """The pictures of `sampled_frames`."""
     return sampled_frames(chunks, most, most_chunks)[0]
 
 
 def sampled_frames(
-    chunks: StagedChunks, most: int, most_chunks: int, cameras: int = 1
+    chunks: StoredChunks, most: int, most_chunks: int, cameras: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """About `most` good frames of each camera, spread over the drive, as the network saw them (n, h, w, 3), and their
     numbers (n,); none where no frame is good. Reads the chunks they are in, at most so many."""
@@ -110,7 +120,7 @@ class CameraChunks(Sequence[ChunkPrediction]):
     """
 
     def __init__(
-        self, chunks: StagedChunks, camera: Camera | None, masks: ChunkMasks | None = None, *, adapt: bool = True
+        self, chunks: StoredChunks, camera: Camera | None, masks: ChunkMasks | None = None, *, adapt: bool = True
     ) -> None:
         """camera: of the network's pictures; masks: what of them counts; adapt: whether poses follow the camera, as
         they must where it is known from elsewhere."""

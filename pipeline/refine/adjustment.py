@@ -72,8 +72,14 @@ def step_covariance(problem: Problem) -> Array:
 def camera_deviation(problem: Problem) -> Array:
     """Standard deviations of the camera's unknowns (C,): of the log of a free focal length, then of free cx and cy in
     pixels. Raises numpy.linalg.LinAlgError."""
-    variance = np.diag(np.linalg.inv(_without_points(problem)))[-problem.camera_unknowns :]
-    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+    return np.asarray(np.sqrt(np.maximum(np.diag(camera_covariance(problem)), 0.0)))
+
+
+def camera_covariance(problem: Problem) -> Array:
+    """Covariance (C, C) of the camera's unknowns: see `camera_deviation`; of a free lens also its coefficients. Raises
+    numpy.linalg.LinAlgError."""
+    many = problem.camera_unknowns
+    return np.asarray(np.linalg.inv(_without_points(problem))[-many:, -many:])
 
 
 def _without_points(problem: Problem) -> Array:
@@ -152,7 +158,10 @@ def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
     camera = problem.camera.astype(np.float64)
     camera[:2] *= np.exp(np.clip(of_camera[0], -0.3, 0.3)) if problem.free_focal else 1.0
     if problem.free_principal:
-        camera[2:] += of_camera[1:]
+        camera[2:] += of_camera[1:3]
+    lens = problem.lens
+    if lens is not None:
+        lens = replace(lens, centre=camera[2:], bend=lens.bend + of_camera[3:])
     return replace(
         problem,
         cam_from_window=poses,
@@ -160,4 +169,5 @@ def _moved(problem: Problem, step: Array, points: Array) -> Problem | None:
         camera=camera,
         log_scale=problem.log_scale + frames[:, 6],
         rig=rig,
+        lens=lens,
     )

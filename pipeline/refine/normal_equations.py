@@ -14,6 +14,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from pipeline.refine.problem import Problem, linked, motion_counts, priors, relative_of, robust, shift_sigma
+from pipeline.refine.radial_lens import RadialLens
 from pipeline.refine.rig_frames import FRAME_UNKNOWNS, adjoints
 
 Array = NDArray[np.float64]
@@ -128,6 +129,8 @@ class NormalEquations:
         by_point[:, 0] = a * (turn[0] - x * turn[2])
         by_point[:, 1] = b * (turn[1] - y * turn[2])
         by_point[:, 2] = c * turn[2]
+        if problem.lens is not None:
+            _through_lens(problem, problem.lens, residual, root_pixel, rows, by_point)
 
         of_point = np.stack(
             [(by_point[i] * by_point[j]).sum(0) for i, j in _PAIRS]
@@ -222,6 +225,22 @@ class Reduced:
             1,
         )
         return step, points
+
+
+def _through_lens(
+    problem: Problem, lens: RadialLens, residual: Array, root_pixel: Array, rows: Array, by_point: Array
+) -> None:
+    """Turn the derivatives of a pinhole's pixels into those of a lens' picture, and add those by its coefficients. The
+    rows of cx and cy stay as they are: the picture is bent about them."""
+    seen = problem.xy + residual[:2].T * problem.sigmas.pixel
+    (a, b), (_, d) = lens.by_pixel(seen)  # symmetric
+    inverse = np.stack([np.stack([d, -b]), np.stack([-b, a])]) / (a * d - b * b)
+    by_bend = lens.by_bend(seen) * root_pixel
+    for part in (rows[:8], by_point):
+        x, y = part[:, 0].copy(), part[:, 1].copy()
+        part[:, 0], part[:, 1] = inverse[0, 0] * x + inverse[0, 1] * y, inverse[1, 0] * x + inverse[1, 1] * y
+    rows[10:12, 0] = -(inverse[0, 0] * by_bend[:, 0] + inverse[0, 1] * by_bend[:, 1])
+    rows[10:12, 1] = -(inverse[1, 0] * by_bend[:, 0] + inverse[1, 1] * by_bend[:, 1])
 
 
 def _of_frames(problem: Problem, layout: Layout, rows: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.refine.radial_lens import RadialLens
 from pipeline.refine.rig_frames import RigFrames
 from pipeline.refine.rotation import log
 
@@ -37,6 +38,7 @@ class Sigmas:
     shift: float = 0.3  # of a relative pose's translation, as a share of its length
     focal: float = 0.5  # of log focal length against the start
     principal: float = 0.02  # of the principal point against the start, as a share of the picture's width
+    bend: float = 0.5  # of a lens' coefficients against zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,8 @@ class Problem:
     NaN where it is unknown; log_scale (F,): s_f; free_focal: fx and fy are free, with a fixed ratio; free_principal: so
     are cx and cy, with fx and fy; start (F, 4, 4), camera_start (4,): cam_from_window and camera that `motion`, `focal`
     and `principal` compare with; rig: the frames are those of a rig, whose poses determine cam_from_window; then
-    `motion` is that of the reference camera.
+    `motion` is that of the reference camera; lens: bends the picture about cx and cy, and its coefficients are free,
+    with fx, fy, cx and cy; None for a pinhole.
     """
 
     cam_from_window: Array
@@ -65,19 +68,21 @@ class Problem:
     sigmas: Sigmas = field(default_factory=Sigmas)
     rig: RigFrames | None = None
     free_principal: bool = False
+    lens: RadialLens | None = None
 
     @property
     def camera_unknowns(self) -> int:
-        """The number of the last unknowns, which are the camera's: log focal length, and cx and cy where they are
-        free."""
-        return 3 if self.free_principal else 1
+        """The number of the last unknowns, which are the camera's: log focal length; cx and cy where they are free; a
+        lens' coefficients where there is one."""
+        return 5 if self.lens is not None else 3 if self.free_principal else 1
 
     @property
     def camera_prior(self) -> tuple[Array, Array]:
         """Residuals of the camera's unknowns in deviations, and the inverse deviations, both (camera_unknowns,)."""
-        away = np.array([np.log(self.camera[0] / self.camera_start[0]), *(self.camera - self.camera_start)[2:]])
-        width = 2 * self.camera_start[2]
-        inverse = 1 / np.array([self.sigmas.focal, *[self.sigmas.principal * width] * 2])
+        bend = np.zeros(2) if self.lens is None else self.lens.bend
+        away = np.array([np.log(self.camera[0] / self.camera_start[0]), *(self.camera - self.camera_start)[2:], *bend])
+        width, sigmas = 2 * self.camera_start[2], self.sigmas
+        inverse = 1 / np.array([sigmas.focal, *[sigmas.principal * width] * 2, *[sigmas.bend] * 2])
         return (away * inverse)[: self.camera_unknowns], inverse[: self.camera_unknowns]
 
     @property
@@ -90,7 +95,13 @@ def project(problem: Problem) -> tuple[Array, Array]:
     """Reprojection errors (M, 2) in pixels, projected minus observed, NaN behind the camera; and depths z (M,)."""
     local = local_of(problem)
     z = np.where(local[2] > _NEAR, local[2], np.nan)
-    return (problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None]).T - problem.xy, local[2]
+    return _seen_at(problem, local, z).T - problem.xy, local[2]
+
+
+def _seen_at(problem: Problem, local: Array, z: Array) -> Array:
+    """Pixels (2, M) at which the camera sees points of depths z (M,), which are local (3, M) in its axes."""
+    pixels = problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None]
+    return pixels if problem.lens is None else problem.lens.bent(pixels.T, problem.xy).T
 
 
 def local_of(problem: Problem) -> Array:
@@ -107,8 +118,7 @@ def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]
     front = local[2] > _NEAR
     z = np.where(front, local[2], 1.0)
     answer = np.empty_like(local)
-    answer[:2] = problem.camera[:2, None] * local[:2] / z + problem.camera[2:, None] - problem.xy.T
-    answer[:2] /= sigmas.pixel
+    answer[:2] = (_seen_at(problem, local, z) - problem.xy.T) / sigmas.pixel
     answer[2] = (np.log(z) - problem.log_depth - problem.log_scale[problem.frame]) / sigmas.depth
     answer[2, np.isnan(answer[2])] = 0.0
     return answer, front

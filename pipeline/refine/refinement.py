@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.refine.adjustment import adjust
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import Problem, Sigmas, project
+from pipeline.refine.radial_lens import RadialLens
 from pipeline.refine.rig_frames import RigFrames
 from pipeline.refine.start import Start, judged_start
 from pipeline.refine.tracks import Tracks
@@ -70,6 +71,7 @@ def adjust_window(
     steps: tuple[int, ...] = _STEPS,
     rig: RigFrames | None = None,
     by_depth: bool = False,
+    lens: RadialLens | None = None,
 ) -> Adjusted | None:
     """Adjust the cameras of a window. None where there are too few tracks, or a free focal length leaves its range.
 
@@ -83,9 +85,12 @@ def adjust_window(
         rig: the window's frames are those of a rig, in its order; its poses are those of `start`.
         by_depth: points begin at the network's depth, which has the weight of independent errors: for a car that
             stands, whose tracks determine no depth.
+        lens: straightens the tracks' pixels; its coefficients are free, beside the camera. Then `camera` is that of the
+            straightened picture.
     """
     count = len(window.frame_index)
-    start = start or judged_start(window.cam_from_window, window.frame_index, tracks, camera)
+    straight = tracks if lens is None else replace(tracks, xy=lens.straight(tracks.xy))
+    start = start or judged_start(window.cam_from_window, window.frame_index, straight, camera)
     tracks = tracks.at_least(3)
     numbers, of = np.unique(tracks.track, return_inverse=True)
     if len(numbers) < _FEWEST_POINTS:
@@ -99,11 +104,12 @@ def adjust_window(
     problem, kept = None, numbers
     least_angle = _FOCAL_PARALLAX if free_focal else _PARALLAX
     for limit, most in zip(_FOCAL_LIMITS if free_focal else _LIMITS, steps, strict=True):
+        xy = tracks.xy if lens is None else lens.straight(tracks.xy)
         if by_depth:
-            points = placed_by_depth(poses, camera, frame, of, tracks.xy, log_depth)
+            points = placed_by_depth(poses, camera, frame, of, xy, log_depth)
             angle = np.where(np.isfinite(points).all(1), np.inf, -np.inf)
         else:
-            points, angle = triangulate(poses, camera, frame, of, tracks.xy)
+            points, angle = triangulate(poses, camera, frame, of, xy)
         draft = Problem(
             poses,
             points,
@@ -119,6 +125,7 @@ def adjust_window(
             sigmas,
             rig,
             free_principal,
+            lens,
         )
         error, z = project(draft)
         missed = ~((z > 0) & (np.linalg.norm(error, axis=1) < limit))
@@ -143,6 +150,7 @@ def adjust_window(
         )
         kept = numbers[good]
         poses, scale, camera, rig = problem.cam_from_window, problem.log_scale, problem.camera, problem.rig
+        lens = problem.lens
         if free_focal and not _FOCAL_RANGE[0] < camera[0] / (2 * original[2]) < _FOCAL_RANGE[1]:
             return None
         depth_sigma = depth_deviation(problem)
