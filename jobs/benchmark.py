@@ -21,6 +21,7 @@ from pipeline.benchmark.drive import DriveBenchmark
 from pipeline.benchmark.fleet import FleetBenchmark
 from pipeline.benchmark.fuse import FuseBenchmark
 from pipeline.benchmark.gpu import GpuBenchmark
+from pipeline.benchmark.joint_chunks import JointBenchmark
 from pipeline.benchmark.network import NetworkBenchmark
 from pipeline.benchmark.planning import PlanningBenchmark
 from pipeline.benchmark.publish import PublishBenchmark
@@ -43,6 +44,7 @@ What = Literal[
     "fleet",
     "fuse",
     "gpu",
+    "joint",
     "network",
     "planning",
     "publish",
@@ -72,6 +74,7 @@ class BenchmarkConfig:
     fleet: FleetBenchmark = setting(FleetBenchmark(), expert=True)
     fuse: FuseBenchmark = setting(FuseBenchmark(), expert=True)
     gpu: GpuBenchmark = setting(GpuBenchmark(), expert=True)
+    joint: JointBenchmark = setting(JointBenchmark(), expert=True)
     network: NetworkBenchmark = setting(NetworkBenchmark(), expert=True)
     planning: PlanningBenchmark = setting(PlanningBenchmark(), expert=True)
     publish: PublishBenchmark = setting(PublishBenchmark(), expert=True)

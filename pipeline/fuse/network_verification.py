@@ -1,252 +1,53 @@
-"""Candidates through the network: frames of both drives in one joint chunk each, all of them in one start of a group.
-
-The chunks go through the same ranks as those of a reconstruction, as `JointTask`s of some chunks each. Each chunk has a
-memory of its own, so a verdict does not depend on the other candidates of the run. As soon as a task is staged, its
-chunks are judged and the verdicts are kept, so a run that died continues there.
-"""
+"""Candidates -> links by the network and by features together. Every verdict has the reasons of both."""
 
 from __future__ import annotations
 
-import contextlib
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline import storage
-from pipeline.common.progress import Reporter
-from pipeline.common.ray_session import cluster_address, start_ray
-from pipeline.errors import PipelineError, StorageError
-from pipeline.forward.events import Event, Notice, Outcome, Staged, Waits
-from pipeline.forward.gpus import check_gpus, ranks_said
-from pipeline.forward.group import run_forward
-from pipeline.forward.rank_job import ForwardSettings, WorkerJob
-from pipeline.forward.staging import STAGING_FOLDER, ChunkPrediction, attempt_uri, is_staged_file, read_chunk
-from pipeline.fuse.candidates import Candidate
-from pipeline.fuse.city_files import city_uri
 from pipeline.fuse.evidence import Evidence, Verified
-from pipeline.fuse.joint_link import JointLink, joint_link, network_kind
+from pipeline.fuse.joint_chunks import JointChunks
+from pipeline.fuse.joint_link import JointLink
 from pipeline.fuse.joint_verdict import CONFIRMED, judged
-from pipeline.fuse.joint_windows import PublishedFrames, frame_window, network_size, published_frames, window_of
 from pipeline.fuse.link import Link
-from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.verification import Verifier
-from pipeline.ingest.joint_task import JointTask, Pair, joint_task
-from pipeline.leases import Guard
-from pipeline.network_settings import NetworkSettings
-from pipeline.prepare import group_of, resolve_arithmetic
-
-_A_TASK = 8  # joint chunks of a task, for each rank: what a death of the run costs
-_LEAST_WINDOW = 3  # frames of each drive
-_EVERY_FRAME_MAY_BE_BAD = 1.0
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """A candidate's joint chunk. place: of the candidate in the run's list; windows: of frames, as indices of the
-    drives' arrays; size: height and width of the network's pictures; pair: how the frames are read."""
+def verify_by_network(
+    features: Sequence[Verified], chunks: JointChunks, verifier: Verifier, evidence: Evidence
+) -> list[Verified]:
+    """The verdicts on candidates whose verdicts by features alone are given, in their order. Those that `evidence`
+    knows are not predicted again; new ones are added to it as they are made, so a run that died continues there.
 
-    place: int
-    windows: tuple[NDArray[np.int64], NDArray[np.int64]]
-    size: tuple[int, int]
-    pair: Pair
+    A candidate whose joint chunk cannot be read or predicted keeps the verdict by features, with that reason; the next
+    run tries it again. verifier: compares pictures of the same drives. Raises GroupError where the group cannot run,
+    LeaseLostError, StorageError.
+    """
+    answers = list(features)
+    new: list[int] = []
+    for place, one in enumerate(features):
+        known = evidence.known(one.candidate, chunks.kind)
+        if known is not None:
+            answers[place] = known
+        elif not one.candidate.opposite:
+            new.append(place)
 
-
-@dataclass(frozen=True, eq=False)
-class _HalfPrediction:
-    """The frames of one drive in a joint chunk's prediction, as a prediction (`PosedDepth`)."""
-
-    frame_index: NDArray[np.int64]
-    cam_from_world: NDArray[np.float32]
-    intrinsics: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    ok: NDArray[np.bool_]
-
-    @staticmethod
-    def of(joint: ChunkPrediction, half: int, frame_index: NDArray[np.int64]) -> _HalfPrediction:
-        """Every second frame, from `half` on."""
-        some = slice(half, None, 2)
-        return _HalfPrediction(
-            frame_index,
-            joint.cam_from_world[some],
-            joint.intrinsics[some],
-            joint.depth[some],
-            joint.confidence[some],
-            joint.ok[some],
-        )
-
-
-_Judge = Callable[[_Chunk, ChunkPrediction], None]
-
-
-class NetworkVerifier:
-    """Judges candidates by joint chunks and by features together."""
-
-    def __init__(
-        self,
-        output: str,
-        config: NetworkSettings,
-        drives: Sequence[FusibleDrive],
-        features: Verifier,
-        run_id: str,
-        guard: Guard,
-        reporter: Reporter,
-    ) -> None:
-        """features: compares pictures of the same drives; guard: raises if the lease is lost. Raises CheckpointError,
-        StorageError for weights that cannot be read; ValueError where this machine lacks GPUs that are asked for."""
-        self._config = resolve_arithmetic(config, config.ranks)
-        self._root, self._drives, self._features = city_uri(output), drives, features
-        self._run_id, self._guard, self._reporter = run_id, guard, reporter
-        self._model = self._config.network.config()
-        self._window = self._model.chunk_size // 2
-        self._started = 0
-        spec = self._config.network
-        self.kind = network_kind(spec)
-        check_gpus(config.device, cluster_address(config.address) is not None, config.ranks)
-        spec.check()  # reports wrong weights once, not in every worker of a group
-
-    def verify_all(self, features: Sequence[Verified], evidence: Evidence) -> list[Verified]:
-        """The verdicts on candidates whose verdicts by features alone are given, in their order. Those that `evidence`
-        knows are not predicted again; new ones are added to it.
-
-        A joint chunk that cannot be read or predicted is a reason in the verdict, which then is that by features.
-        Raises GroupError where the group cannot run, LeaseLostError, StorageError.
-        """
-        answers = list(features)
-        chunks: list[_Chunk] = []
-        for place, one in enumerate(features):
-            known = evidence.known(one.candidate, self.kind)
-            if known is not None:
-                answers[place] = known
-            elif not one.candidate.opposite:
-                planned = self._planned(place, one.candidate)
-                if isinstance(planned, str):
-                    answers[place] = replace(one, reason=f"{one.reason}; no joint chunk: {planned}", lasting=False)
-                else:
-                    chunks.append(planned)
-
-        def judge(chunk: _Chunk, prediction: ChunkPrediction) -> None:
-            answers[chunk.place] = self._judged(chunk, features[chunk.place], prediction)
-            evidence.keep(answers[chunk.place], self.kind)
-            self._reporter.advance("network", 1, len(chunks), "joint chunks")
-
-        if chunks:
-            try:
-                for place, reason in self._predicted(chunks, judge).items():
-                    said = f"{features[place].reason}; no joint chunk: {reason}"
-                    answers[place] = replace(features[place], reason=said, lasting=False)
-            finally:
-                evidence.write()
-                clear_joint_staging(self._root)
-        return answers
-
-    def _planned(self, place: int, one: Candidate) -> _Chunk | str:
-        """The joint chunk of a candidate, or why there is none."""
-        ends = ((self._drives[one.first], one.first_frame), (self._drives[one.second], one.second_frame))
-        windows = [window_of(drive, frame, self._window) for drive, frame in ends]
-        length = min(len(window) for window in windows)
-        if length < min(_LEAST_WINDOW, self._window):
-            return f"a drive has only {length} frames with poses of their own near it"
-        if length < self._window:
-            windows = [window_of(drive, frame, length) for drive, frame in ends]
-        sizes = [network_size(drive, self._model.image_size, self._model.patch_size) for drive, _ in ends]
-        size = min(sizes)  # of equal widths; a higher picture is cropped
-        try:
-            first, second = (
-                frame_window(drive, window, size) for (drive, _), window in zip(ends, windows, strict=True)
-            )
-        except PipelineError as error:
-            return " ".join(str(error).split())
-        return _Chunk(place, (windows[0], windows[1]), size, (first, second))
-
-    def _predicted(self, chunks: Sequence[_Chunk], judge: _Judge) -> dict[int, str]:
-        """Predict and judge all chunks. Returns the reasons for those that have no prediction, by place. A task that
-        failed is tried again chunk by chunk, because one chunk may be the reason."""
-        start_ray(self._config.address, self._config.ranks)
-        left = self._passed(chunks, _A_TASK * self._config.ranks, judge)
-        alone = [chunk for chunk, _ in left if len(chunks) > 1]
-        if alone:
-            left = self._passed(alone, 1, judge)
-        return {chunk.place: reason for chunk, reason in left}
-
-    def _passed(self, chunks: Sequence[_Chunk], at_a_time: int, judge: _Judge) -> list[tuple[_Chunk, str]]:
-        """Pass chunks through the network in one start of a group. Returns those without prediction, with reasons."""
-        self._started += 1
-        tasks, of = self._tasks(chunks, at_a_time)
-        group = group_of(self._config)
-        settings = ForwardSettings("chunk", self._config.orthogonalise_precision, _EVERY_FRAME_MAY_BE_BAD)
-        job = WorkerJob(self._config.network, settings, self._root, self._config.threads, None, self._config.budgets)
-        self._reporter.say(
-            f"{len(chunks):,} joint chunks on {ranks_said(group.workers, group.use_gpu, group.in_process)}"
-        )
-
-        def on_event(event: Event) -> None:
-            self._guard()
-            if isinstance(event, Waits | Notice):
-                self._reporter.say(event.said)
-            elif isinstance(event, Staged):
-                folder = attempt_uri(self._root, event.drive_id, event.attempt)
-                for number, chunk in enumerate(of[event.drive_id]):
-                    judge(chunk, read_chunk(folder, number))
-                with contextlib.suppress(StorageError):  # the end of the run removes it
-                    storage.remove_tree(storage.parent_and_name(folder)[0])
-
-        outcomes = run_forward(job, tasks, group=group, on_event=on_event)
-        return [(chunk, _reason(outcome)) for name, outcome in outcomes.items() if outcome.attempt is None
-                for chunk in of[name]]  # fmt: skip
-
-    def _tasks(self, chunks: Sequence[_Chunk], at_a_time: int) -> tuple[list[JointTask], dict[str, Sequence[_Chunk]]]:
-        alike: dict[tuple[tuple[int, int], int], list[_Chunk]] = defaultdict(list)
-        for chunk in chunks:
-            alike[chunk.size, len(chunk.windows[0])].append(chunk)
-        tasks: list[JointTask] = []
-        of: dict[str, Sequence[_Chunk]] = {}
-        for (size, _), some in sorted(alike.items(), key=lambda item: item[0]):
-            for start in range(0, len(some), at_a_time):
-                name = f"joint-{self._run_id}-{self._started}-{len(tasks)}"
-                of[name] = some[start : start + at_a_time]
-                tasks.append(joint_task(name, [chunk.pair for chunk in of[name]], *size))
-        return tasks, of
-
-    def _judged(self, chunk: _Chunk, features: Verified, prediction: ChunkPrediction) -> Verified:
-        one = features.candidate
-        drives = (self._drives[one.first], self._drives[one.second])
-        places = (one.first_frame, one.second_frame)
-        try:
-            published = [published_frames(drive, window, chunk.size)
-                         for drive, window in zip(drives, chunk.windows, strict=True)]  # fmt: skip
-        except PipelineError as error:
-            said = f"{features.reason}; no joint chunk: {' '.join(str(error).split())}"
-            return replace(features, reason=said, lasting=False)
-        poses = [drive.opened.cameras.world_from_camera[place] for drive, place in zip(drives, places, strict=True)]
-        measured = _measured(prediction, published, poses)
+    def told(number: int, measured: JointLink | str) -> None:
+        known = features[new[number]]
 
         def link() -> Link:
             assert isinstance(measured, JointLink)
-            return self._features.between_instants(one, measured.second_from_first, measured.covariance)
+            return verifier.between_instants(known.candidate, measured.second_from_first, measured.covariance)
 
-        return judged(features, measured, link, partial(self._features.verify, one, CONFIRMED))
+        verdict = judged(known, measured, link, partial(verifier.verify, known.candidate, CONFIRMED))
+        answers[new[number]] = verdict
+        evidence.keep(verdict, chunks.kind)
 
-
-def _measured(
-    prediction: ChunkPrediction, published: Sequence[PublishedFrames], poses: Sequence[NDArray[np.float64]]
-) -> JointLink | str:
-    first, second = (_HalfPrediction.of(prediction, n, one.frame_index) for n, one in enumerate(published))
-    return joint_link((first, second), (published[0], published[1]), (poses[0], poses[1]))
-
-
-def _reason(outcome: Outcome) -> str:
-    return " ".join((outcome.reason or "the network gave no prediction").split())
-
-
-def clear_joint_staging(root: str) -> None:
-    """Remove the staged predictions of joint chunks below a city, also those of runs that died; other files stay.
-    Errors of the store are ignored: the next run removes them."""
-    folder = storage.join(root, STAGING_FOLDER)
-    with contextlib.suppress(StorageError):
-        below = storage.list_below(folder)
-        storage.remove_below(folder, [path for path in below if is_staged_file(path.partition("/")[2])])
+    try:
+        for number, reason in chunks.measure([features[place].candidate for place in new], told).items():
+            one = features[new[number]]
+            answers[new[number]] = replace(one, reason=f"{one.reason}; no joint chunk: {reason}", lasting=False)
+    finally:
+        evidence.write()
+    return answers

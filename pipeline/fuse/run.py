@@ -25,7 +25,8 @@ from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
 from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
-from pipeline.fuse.network_verification import NetworkVerifier, clear_joint_staging
+from pipeline.fuse.joint_chunks import JointChunks, clear_joint_staging
+from pipeline.fuse.network_verification import verify_by_network
 from pipeline.fuse.new_version import EARTH, placed, write_version
 from pipeline.fuse.opposite import UNCOMPARED, opposite_pairs
 from pipeline.fuse.plan import Plan, plan_of
@@ -140,17 +141,16 @@ def _fuse(
         reporter.say(note)
 
     verifier = Verifier(drives)
-    network = None
-    if config.network:
-        network = NetworkVerifier(output, config.model, drives, verifier, run_id, guard, reporter)
+    chunks = JointChunks(output, config.model, drives, run_id, guard, reporter) if config.network else None
     leads = [one.rig.reference for one in drives]
     verified: list[Verified] = []
     for _ in range(_ROUNDS):
         with reporter.timed("verify"):
             found = verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
-        if network is not None:
+        if chunks is not None:
             with reporter.timed("network"):
-                found = network.verify_all(found, evidence)
+                reporter.stage("network")
+                found = verify_by_network(found, chunks, verifier, evidence)
         verified += found
         with reporter.timed("solve"):
             reporter.stage("solve")

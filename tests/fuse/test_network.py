@@ -13,7 +13,7 @@ from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.errors import CheckpointError
 from pipeline.forward.events import Progress, RankUp
-from pipeline.fuse import FuseConfig, network_verification, open_city, run_fuse
+from pipeline.fuse import FuseConfig, joint_chunks, open_city, run_fuse
 from pipeline.fuse.evidence import FEATURES, Evidence
 from pipeline.fuse.plan import plan_of
 from pipeline.fuse.published_drives import read_drive
@@ -86,7 +86,7 @@ def test_a_killed_rank_only_delays_the_joint_chunks(output, tmp_path, monkeypatc
         shutil.copytree(output, place)
     expected = fused(calm, model=NetworkSettings(workers=2))
     pids, killed = {}, []
-    run_forward = network_verification.run_forward
+    run_forward = joint_chunks.run_forward
 
     def with_a_death(job, tasks, *, group, on_event):
         def told(event):
@@ -99,7 +99,7 @@ def test_a_killed_rank_only_delays_the_joint_chunks(output, tmp_path, monkeypatc
 
         return run_forward(job, tasks, group=group, on_event=told)
 
-    monkeypatch.setattr(network_verification, "run_forward", with_a_death)
+    monkeypatch.setattr(joint_chunks, "run_forward", with_a_death)
     begun = time.monotonic()
     found = fused(out, model=NetworkSettings(workers=2))
     print(f"\na killed rank: {time.monotonic() - begun:.0f} s")
