@@ -127,7 +127,7 @@ def half_of(overlap: Overlap, config: BackendConfig) -> Half:
         float(np.sqrt((away**2).sum(1).mean())) / max(length, 1e-12),
         length,
         float(1.4826 * np.median(np.abs(ratio - np.median(ratio)))),
-        overlap.inlier_share,
+        float(overlap.inlier_share),
     )
 
 

@@ -39,7 +39,8 @@ class Fit:
 
     def met(self, joint: JointLink) -> bool:
         """Whether they do."""
-        return np.degrees(joint.turn) <= self.turn and joint.place <= self.place and joint.inliers >= self.inliers
+        turn = float(np.degrees(joint.turn))
+        return bool(turn <= self.turn and joint.place <= self.place and joint.inliers >= self.inliers)
 
 
 UNDERSTOOD = Fit(1.5, 1.5, 0.6)

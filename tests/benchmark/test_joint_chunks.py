@@ -1,12 +1,13 @@
 """The benchmark of joint chunks: which pairs it takes, and how it measures the error of a link."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.backend.sim3 import Sim3, rotation_exp
-from pipeline.benchmark.joint_chunks import JointBenchmark, _errors, _Known, _pairs
+from pipeline.benchmark.joint_chunks import JointBenchmark, _counts, _errors, _Known, _pairs
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.joint_link import Half, JointLink
 
@@ -40,6 +41,15 @@ def test_a_link_that_is_a_metre_a_degree_and_a_tenth_of_scale_off_has_these_erro
     found = _errors(drives, [one], {0: JointLink(move, np.eye(7), (half, half))})
     assert found["error_m"][1] == pytest.approx(1.0) and found["error_degrees"][1] == pytest.approx(1.0)
     assert found["error_log_scale"][1] == pytest.approx(0.1)
+
+
+def test_the_figures_of_pairs_are_numbers_that_json_can_write():
+    sides = [Half(Sim3.identity(), turn, 0.1, 1.0, 0.0, np.float64(0.9)) for turn in (0.01, 0.5)]
+    links = {n: JointLink(Sim3.identity(), np.eye(7), (side, side)) for n, side in enumerate(sides)}
+    found = json.loads(json.dumps(_counts("right", range(3), links | {2: "too few frames"}, [True, False, True])))
+    assert (found["right_pairs"], found["right_measured"], found["right_by_features"]) == (3, 2, 2)
+    assert found["right_understood"] == found["right_sure"] == 1
+    assert found["right_turn_degrees"][1] == pytest.approx(np.degrees(0.255))
 
 
 def test_both_places_must_be_given():
