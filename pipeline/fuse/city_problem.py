@@ -101,6 +101,11 @@ class CityProblem:
         """Drives that an accepted link connects with one of these."""
         return {friend for drive in drives for friend in self._friends[drive]}
 
+    @property
+    def link_count(self) -> int:
+        """Number of all links."""
+        return len(self._pairs)
+
     def ends(self, link: int) -> tuple[int, int]:
         """The two drives of a link."""
         return self._pairs[link]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.fuse.city_equations import CityEquations, LinkRows, joint_rows, link_rows
+from pipeline.fuse.city_equations import CityEquations, LinkRows, Rows, joint_rows, link_rows
 from pipeline.fuse.city_problem import LOCALLY, CityProblem, moved, taken
 from pipeline.fuse.compatible_links import BOUND, NEARLY, compatible, confirmed
 from pipeline.fuse.drive_nodes import Array, Frames, Joints, State
@@ -237,20 +237,29 @@ class Grouping(CityProblem):
         """For links within a group that are not accepted: their chi2 (m,) relative to the solution, and which of them
         (m,) can be true together with it. In a large city one that nearly any wrong link could replace is among them
         only where the solution has it already; else its chi2 is that of its own covariance. joints: as in `settle`."""
+        candidates, covariance, reach = self._tested(group, links, joints)
+        taken, chi2 = compatible(candidates, covariance)
+        if not self.is_few and taken.any():
+            sure, _, _ = confirmed(candidates, covariance, reach)
+            own = self.own_chi2(links)
+            doubtful = taken & ~sure & ~(own < NEARLY * BOUND)
+            chi2[doubtful], taken[doubtful] = own[doubtful], False
+        return chi2, taken
+
+    def contradicts(self, group: int, links: Sequence[int]) -> NDArray[np.bool_]:
+        """Which (m,) of some links within a group, which are not accepted, each by itself contradict the solution."""
+        candidates, covariance, _ = self._tested(group, links, None)
+        return np.asarray(compatible(candidates, covariance)[1] > BOUND)
+
+    def _tested(self, group: int, links: Sequence[int], joints: Joints | None) -> tuple[Rows, Array, Array]:
+        """Links as rows, the covariance (7m, 7m) of their residuals, and the city's radius (m,) in their units."""
         drives = self._asked(group, links)
         nodes, inside = self._nodes_of(drives), self.links_of(drives)
         state, joints, rows = self._part(nodes, [*inside, *links], joints)
         believed, asked = rows[np.arange(len(inside))], rows[np.arange(len(inside), len(rows))]
         equations = CityEquations(len(nodes), [joint_rows(state, joints), link_rows(state, believed)], held=[0])
         candidates = link_rows(state, asked)
-        covariance = equations.covariance(candidates)
-        taken, chi2 = compatible(candidates, covariance)
-        if not self.is_few and taken.any():
-            sure, _, _ = confirmed(candidates, covariance, self._radius(group) * _units(asked, state))
-            own = self.own_chi2(links)
-            doubtful = taken & ~sure & ~(own < NEARLY * BOUND)
-            chi2[doubtful], taken[doubtful] = own[doubtful], False
-        return chi2, taken
+        return candidates, equations.covariance(candidates), self._radius(group) * _units(asked, state)
 
     def _radius(self, group: int) -> float:
         """Root mean square distance of a group's chunks from their centre, in its frame."""

@@ -144,6 +144,7 @@ def _fuse(
     chunks = JointChunks(output, config.model, drives, run_id, guard, reporter) if config.network else None
     leads = [one.rig.reference for one in drives]
     verified: list[Verified] = []
+    last: City | None = None
     for _ in range(_ROUNDS):
         with reporter.timed("verify"):
             found = verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
@@ -154,7 +155,7 @@ def _fuse(
         verified += found
         with reporter.timed("solve"):
             reporter.stage("solve")
-            city = _solved(drives, verified, known, output, tasks)
+            last = city = _solved(drives, verified, known, output, last, tasks)
             standing = placed(drives, city, config, known, output)
             metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
             told = [one.candidate for one in verified]
@@ -233,10 +234,12 @@ def _solved(
     verified: Sequence[Verified],
     known: CityManifest | None,
     output: str,
+    last: City | None,
     tasks: Tasks | None,
 ) -> City:
-    """Solve the city. With 64 or more drives the solution begins with that of the last version."""
-    before = None
+    """Solve the city. With 64 or more drives it is that of the last version near new drives and links; otherwise the
+    solution begins with that of the last round, with fewer links."""
+    before = None if last is None else begun_with(last)
     if known is not None and len(drives) >= _MANY:
         before = standing_in(PublishedCity(output, known), drives, verified)
     fixes = {n: drive.fixes for n, drive in enumerate(drives) if drive.fixes is not None}
@@ -246,6 +249,12 @@ def _solved(
     links = [one.link for one in verified if one.link is not None]
     map_areas = None if tasks is None else tasks.mapped
     return solve(joined, links, fixes=fixes, frame_time_s=times, origin=origin, standing=before, map_areas=map_areas)
+
+
+def begun_with(city: City) -> Standing:
+    """A solution of the same drives, with fewer links at the end of their list, as the start of the next one."""
+    drives = {n: StandingDrive(one.city_from_camera, one.depth_scale) for n, one in enumerate(city.drives)}
+    return Standing(drives, {n: (one.accepted, one.chi2) for n, one in enumerate(city.links)}, again=True)
 
 
 def proposed_before(

@@ -30,6 +30,9 @@ _ROUNDS, _ROUNDS_OF_MANY = 6, 12  # most changes of the set of accepted links at
 _AGAIN = 3  # most rounds in which rejected links are tested against the last solution of a large city
 _FEW_CHANGED = 0.3  # share of a component's drives that are solved alone after their links changed
 _FALLEN = 0.5  # share of a link's own chi2 below which it is tested again, however large its chi2 was
+# Where the solution began with an earlier one, links with an own chi2 of up to so many times the bound are tested again
+# at the end: the earlier one may have rejected the only link to the end of a drive.
+_FAR = 100.0
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
 # Up to the first number of chunks all are unknowns. Of more chunks only every second, third ... seventh of a drive is,
 # and fewer still if that leaves more than the third number.
@@ -113,7 +116,7 @@ def solve(
         config: deviations of the drives' overlaps.
         standing: an earlier solution, to which new drives and links are added. Only new drives and those linked with
             them are solved, with the others held. A component is solved as a whole if two earlier ones were joined, or
-            if at least half of its drives are new.
+            if at least half of its drives are new. With `standing.again` the solution only begins there.
         map_areas: calls a function with each of some tuples of arguments and returns the results in order, for example
             in tasks of a cluster. It eliminates the areas of a city of 6,000 unknown chunks and more; None: two threads
             of this process do.
@@ -351,7 +354,8 @@ def _judged_again(
             if group != grouping.group[second] or n in grouping.accepted:
                 continue
             new = group in added.near and n not in added.links
-            if new or (group not in added.near and not grouping.is_few and own[n] < NEARLY * BOUND):
+            most = (_FAR if added.again else NEARLY) * BOUND
+            if new or (group not in added.near and not grouping.is_few and own[n] < most):
                 rejected.setdefault((min(first, second), max(first, second)), []).append(n)
         changed: dict[int, set[int]] = {}
         for pair, links in rejected.items():

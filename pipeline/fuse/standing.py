@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.backend.join import JoinResult
 from pipeline.fuse.consistent_links import Grouping
 from pipeline.fuse.drive_nodes import Array, State, own_state
+from pipeline.fuse.solved_again import begin_again
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +25,12 @@ class StandingDrive:
 @dataclass(frozen=True, eq=False)
 class Standing:
     """An earlier solution. drives: by their present numbers; links: present number -> (accepted, chi2), for links
-    between two of these drives that were judged. Drives and links that it does not contain are new."""
+    between two of these drives that were judged. Drives and links that it does not contain are new. again: all drives
+    are solved and all links judged again; the solution only begins there (`solved_again`)."""
 
     drives: Mapping[int, StandingDrive] = field(default_factory=dict)
     links: Mapping[int, tuple[bool, float]] = field(default_factory=dict)
+    again: bool = False
 
 
 def state_of(drive: JoinResult, standing: StandingDrive) -> State:
@@ -55,7 +58,8 @@ class Added:
 
     links: as in Standing; drives: of the earlier solution; component: of each of these, before joining; on_earth:
     drives (after joining: components) that were on Earth already; near: component -> drives that are solved while the
-    others are held; whole: whether at least one component is solved as a whole.
+    others are held; whole: whether at least one component is solved as a whole;
+    again: as in Standing.
     """
 
     links: Mapping[int, tuple[bool, float]]
@@ -64,13 +68,18 @@ class Added:
     on_earth: frozenset[int]
     near: Mapping[int, set[int]] = field(default_factory=dict)
     whole: bool = True
+    again: bool = False
 
     @staticmethod
     def of(grouping: Grouping, standing: Standing, drives: Sequence[JoinResult]) -> Added:
         """Put the earlier solution into `grouping`. drives: those from which the chunks of `grouping` were made."""
+        states = {n: state_of(drives[n], one) for n, one in standing.drives.items()}
+        if standing.again:
+            begin_again(grouping, states, standing.links, drives)
+            return Added({}, frozenset(), {}, frozenset(), again=True)
         on_earth = frozenset(n for n, one in standing.drives.items() if one.on_earth)
         accepted = [n for n, (good, _) in standing.links.items() if good]
-        grouping.resume({n: state_of(drives[n], one) for n, one in standing.drives.items()}, accepted, on_earth)
+        grouping.resume(states, accepted, on_earth)
         component = {n: int(grouping.group[n]) for n in standing.drives}
         return Added(standing.links, frozenset(standing.drives), component, on_earth)
 
@@ -91,4 +100,4 @@ class Added:
                     on_earth.add(group)
             else:
                 whole |= len(members) > 1
-        return Added(self.links, self.drives, self.component, frozenset(on_earth), near, whole)
+        return Added(self.links, self.drives, self.component, frozenset(on_earth), near, whole, self.again)

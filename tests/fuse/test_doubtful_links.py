@@ -8,6 +8,7 @@ from pipeline.backend.sim3 import Sim3, rotation_exp
 from pipeline.fuse import city_problem, consistent_links, solve
 from pipeline.fuse.city_equations import Rows
 from pipeline.fuse.compatible_links import compatible, confirmed
+from pipeline.fuse.standing import Standing, StandingDrive
 from tests.fuse.made_up_drives import drive_in, gauges_of, link_between, town_path
 
 FRAMES, DRIVES, APART = 120, 14, 90  # metres between the starts of two drives, which are in one long street
@@ -73,3 +74,38 @@ def test_no_wrong_link_to_the_other_end_of_a_large_city_is_believed(seed):
     assert "contradicts" in city.links[0].reason
     for found, true in zip(city.city_from_camera, truths, strict=True):
         assert np.abs(found[:, :3, 3] - true[:, :3, 3]).max() < 0.1
+
+
+def bent(truth, begin, off):
+    """A path (N, 4, 4) that from frame `begin` on turns aside, by `off` metres at its end."""
+    far = np.maximum(np.arange(len(truth)) - begin, 0) / (len(truth) - begin)
+    poses = truth.copy()
+    slope = 2 * off * far / (len(truth) - begin)
+    poses[:, :3, :3] = rotation_exp(np.stack([0 * far, slope, 0 * far], 1)) @ poses[:, :3, :3]
+    poses[:, 0, 3] += off * far**2
+    return poses
+
+
+def test_a_lone_link_to_the_far_end_of_a_drive_that_is_added_is_believed_if_the_last_solution_agrees(monkeypatch):
+    """By the deviations with which links are judged, nearly any link would agree there. The drive is 6 m off."""
+    monkeypatch.setattr(city_problem, "_FEW", 0)
+    monkeypatch.setattr(consistent_links, "_SMALL", 0)
+    length, last = 550, 540  # frames; the one with the lone link
+    truths = [town_path(FRAMES, APART * n) for n in range(DRIVES)] + [town_path(length, 20.0)]
+    gauges = gauges_of(len(truths), 0)
+    drives = [drive_in(gauge, truth) for gauge, truth in zip(gauges, truths[:-1], strict=False)]
+    ends = [(n, APART + k, n + 1, k) for n in range(DRIVES - 1) for k in (3, 10, 17, 24)]
+    links = [link_between(gauges, truths, one) for one in ends]
+    before = solve(drives, links)
+    standing = Standing(
+        {n: StandingDrive(one.city_from_camera, one.depth_scale) for n, one in enumerate(before.drives)},
+        {n: (one.accepted, one.chi2) for n, one in enumerate(before.links)},
+    )
+    drives.append(drive_in(gauges[-1], bent(truths[-1], 90, 6.0)))
+    links += [link_between(gauges, truths, (0, 20 + k, DRIVES, k)) for k in (5, 30, 55, 80)]
+    other, frame = divmod(last + 20, APART)
+    links.append(link_between(gauges, truths, (other, frame, DRIVES, last)))
+    city = solve(drives, links, standing=standing)
+    assert city.accepted.all()
+    off = city.city_from_camera[-1][:, :3, 3] - truths[-1][:, :3, 3]
+    assert np.abs(off[last]).max() < 0.5 and np.abs(off).max() < 2
