@@ -79,8 +79,9 @@ def _judged(
         pair = (min(pair), max(pair))
         if row["accepted"]:
             accepted.add(pair)
-        elif "opposite direction" in row["reason"]:
+        if "opposite directions" in row["reason"] and (row["accepted"] or not row["verified"]):
             opposite.add(pair)
+    facing = sum(row["accepted"] and "opposite directions" in row["reason"] for row in city.links.to_pylist())
     same = {pair for pair, (along, _) in share.items() if along >= _SHARED_M}
     against = {pair for pair, (_, back) in share.items() if back >= _SHARED_M} - same
     frames = [one.frame for one in drives]
@@ -101,6 +102,8 @@ def _judged(
         "same_together": sum(frames[a] == frames[b] for a, b in same),
         "opposite": len(against),
         "opposite_reported": len(against & opposite),
+        "opposite_linked": len(against & accepted),
+        "facing_links": facing,
         "links": len(errors),
         "wrong_links": len(wrong),
         "link_error_m": float(np.median([one[0] for one in errors])) if errors else 0.0,
@@ -127,6 +130,7 @@ def _rows(values: dict[str, Any]) -> tuple[Row, ...]:  # as `_judged` made them
         ),
         Row("  in one coordinate frame", f"{values['same_together']} of {values['same']}"),
         Row("  in opposite directions, reported", f"{values['opposite_reported']} of {values['opposite']}"),
+        Row("  in opposite directions, linked", f"{values['opposite_linked']}, by {values['facing_links']} links"),
         Row(
             f"accepted links with errors over {_WRONG_M:.0f} m or {_WRONG_DEGREES:.0f} degrees",
             f"{values['wrong_links']} of {values['links']}",

@@ -63,8 +63,13 @@ LINKS = _schema(
         ("first_frame", _I, "frame of it"),
         ("second_drive", _S, "name of another drive"),
         ("second_frame", _I, "frame of it"),
-        ("by", _S, "what proposed it: positions | descriptors | solution (paths through one street)"),
-        ("score", _F, "of the candidate: number of common cells, summed similarity, or metres of common street"),
+        (
+            "by",
+            _S,
+            "what proposed it: positions | descriptors | solution (paths through one street) | facades (similar side "
+            "views of opposite directions) | facing (frames that face each other in the solution)",
+        ),
+        ("score", _F, "of the candidate: number of common cells, similarity, or metres of common street"),
         ("verified", pa.bool_(), "whether the pictures show the same place"),
         ("accepted", pa.bool_(), "whether the link is part of the solution"),
         ("matches", _I, "number of features that agree on one relative pose"),

@@ -55,7 +55,7 @@ def common_streets(
     made: list[Candidate] = []
     for name in sorted({one.frame for one in placements}):
         drives = [n for n, one in enumerate(placements) if one.frame == name and len(of[n])]
-        for a, b in _near_each_other(place, drives):
+        for a, b in near_each_other(place, drives):
             room = per_pair - len(mine[a, b])
             if room > 0 and max(used[a], used[b]) < budget:
                 taken = [float(np.interp(frame, of[a], way[a])) for frame in mine[a, b]]
@@ -64,8 +64,8 @@ def common_streets(
     return within_budget(made, budget, used)
 
 
-def _near_each_other(place: Sequence[Array], drives: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of drives, first < second, whose boxes touch."""
+def near_each_other(place: Sequence[Array], drives: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of the numbered drives, first < second, the boxes of whose places (n, 3), in metres, touch."""
     if len(drives) < 2:
         return []
     low, high = (np.array([f(place[n], axis=0) for n in drives]) for f in (np.min, np.max))

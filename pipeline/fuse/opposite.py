@@ -1,7 +1,7 @@
 """Pairs of drives that went along the same street in opposite directions, found in the solved city.
 
-Forward cameras in opposite directions see different sides of everything, so neither place descriptors nor features show
-that two such drives were in one street. Where other drives hold both in one frame, their solved paths show it.
+Where links hold two drives in one frame, their solved paths show it. Links between opposite directions come from
+facades (`facing.py`); a few of them join all drives of both directions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pipeline.fuse.candidates import Array, Candidate, Numbers
 from pipeline.fuse.evidence import Verified
 from pipeline.fuse.placement import Placement
 
+OPPOSITE = "opposite directions"
+"""Words in the reason of a pair that went in opposite directions."""
 UNCOMPARED = "not compared"
-"""How the reason of a pair begins whose frames were not compared, because of opposite directions."""
+"""How the reason of a pair begins whose frames were not compared."""
 _STREET_M = 10.0  # most metres between the paths of two directions of a street
 _SAMPLE_M = 5.0  # metres between compared places of a path
 _SHARED_M = 50.0  # least length that two drives have in common
@@ -32,19 +34,38 @@ def opposite_pairs(
     """A verdict without a link for each pair of drives whose paths share at least 50 m in opposite directions.
 
     placements: of the drives; metres: city units in a metre, by name of the frame; known: verdicts so far, whose pairs
-    in opposite directions are not repeated; leads: of each drive the frames of its reference camera, as indices; None:
-    all frames. Drives in different frames are not compared: nothing shows where one is
-    relative to the other.
+    in opposite directions are not repeated if a link or positions show them; leads: of each drive the frames of its
+    reference camera, as indices; None: all frames. Drives in different frames are not compared: nothing shows where one
+    is relative to the other.
     """
-    told = {(one.candidate.first, one.candidate.second) for one in known if one.candidate.opposite}
+    facing = [one for one in known if one.candidate.opposite]
+    told = {pair_of(one.candidate) for one in facing if one.link is not None or one.candidate.by == "positions"}
+    tried = {pair_of(one.candidate) for one in facing}
     found: list[Verified] = []
     for name in sorted({one.frame for one in placements}):
         drives = [n for n, one in enumerate(placements) if one.frame == name]
         for candidate in _of_frame(placements, drives, metres[name], leads) if len(drives) > 1 else []:
-            if (candidate.first, candidate.second) not in told:
-                why = f"{UNCOMPARED}: the drives went in opposite directions along {candidate.score:.0f} m of street"
+            if pair_of(candidate) not in told:
+                how = "not linked" if pair_of(candidate) in tried else UNCOMPARED
+                why = f"{how}: the drives went in {OPPOSITE} along {candidate.score:.0f} m of street"
                 found.append(Verified(candidate, None, 0, why, False))
     return found
+
+
+def without_linked(verified: Sequence[Verified]) -> list[Verified]:
+    """The verdicts without those of pairs that positions show in opposite directions and that a link joins."""
+    linked = {pair_of(one.candidate) for one in verified if one.candidate.opposite and one.link is not None}
+    return [
+        one
+        for one in verified
+        if one.link is not None
+        or not (one.candidate.opposite and one.candidate.by == "positions" and pair_of(one.candidate) in linked)
+    ]
+
+
+def pair_of(one: Candidate) -> tuple[int, int]:
+    """The numbers of its drives."""
+    return one.first, one.second
 
 
 def _of_frame(

@@ -11,27 +11,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError, PipelineError, StorageError
-from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import CityManifest, city_uri, earlier_version, newest_version, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
-from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.joint_chunks import JointChunks, clear_joint_staging
 from pipeline.fuse.network_verification import verify_by_network
 from pipeline.fuse.new_version import EARTH, placed, write_version
-from pipeline.fuse.opposite import UNCOMPARED, opposite_pairs
+from pipeline.fuse.opposite import OPPOSITE, opposite_pairs, pair_of, without_linked
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.positions import Origin
 from pipeline.fuse.progress import RunningFuse
+from pipeline.fuse.proposals import proposed, proposed_before
 from pipeline.fuse.published_drives import FusibleDrive, read_drive
 from pipeline.fuse.search import candidates_of
 from pipeline.fuse.solve import City, solve
@@ -145,7 +143,7 @@ def _fuse(
     leads = [one.rig.reference for one in drives]
     verified: list[Verified] = []
     last: City | None = None
-    for _ in range(_ROUNDS):
+    for n in range(_ROUNDS):
         with reporter.timed("verify"):
             found = verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
         if chunks is not None:
@@ -158,13 +156,16 @@ def _fuse(
             last = city = _solved(drives, verified, known, output, last, tasks)
             standing = placed(drives, city, config, known, output)
             metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
-            told = [one.candidate for one in verified]
-            candidates = common_streets(standing.placements, metres, told, config.per_pair, config.budget, leads)
+        if n + 1 < _ROUNDS:
+            with reporter.timed("candidates"):
+                told = [one.candidate for one in verified]
+                candidates = proposed(drives, standing.placements, metres, told, config, n == 0, tasks)
         if not candidates:
             break
     compared = len(verified)
+    verified = without_linked(verified)
     verified += opposite_pairs(standing.placements, metres, verified, leads)
-    against = sum(one.candidate.opposite for one in verified)
+    against = len({pair_of(one.candidate) for one in verified if OPPOSITE in one.reason})
     if against:
         notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
         reporter.say(notes[-1])
@@ -255,28 +256,6 @@ def begun_with(city: City) -> Standing:
     """A solution of the same drives, with fewer links at the end of their list, as the start of the next one."""
     drives = {n: StandingDrive(one.city_from_camera, one.depth_scale) for n, one in enumerate(city.drives)}
     return Standing(drives, {n: (one.accepted, one.chi2) for n, one in enumerate(city.links)}, again=True)
-
-
-def proposed_before(
-    city: PublishedCity, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]
-) -> list[Candidate]:
-    """Candidates that a version's solution proposed, between results that have not changed. So a solution that differs
-    a little does not propose other frames beside them. Raises DriveError and StorageError where its table cannot be
-    read."""
-    keys = city.manifest.keys
-    number = {drive.drive_id: n for n, drive in enumerate(drives) if keys.get(drive.drive_id) == drive.key}
-    told = {(one.first, one.first_frame, one.second, one.second_frame) for one in candidates}
-    made = []
-    for row in city.links.filter(pc.equal(city.links["by"], "solution")).to_pylist():
-        if {row["first_drive"], row["second_drive"]} <= set(number) and not row["reason"].startswith(UNCOMPARED):
-            ends = [number[row["first_drive"]], number[row["second_drive"]]]
-            places = [
-                int(drives[n].opened.cameras.places(np.array([row[f"{end}_frame"]]))[0])
-                for n, end in zip(ends, ("first", "second"), strict=True)
-            ]
-            if (ends[0], places[0], ends[1], places[1]) not in told and min(places) >= 0:
-                made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], "solution"))
-    return made
 
 
 def standing_in(city: PublishedCity, drives: Sequence[FusibleDrive], verified: Sequence[Verified]) -> Standing:

@@ -95,13 +95,18 @@ def look_at(grey: NDArray[np.uint8], intrinsics: Array, points: Array) -> Look:
         return Look(width, nothing, np.zeros((0, 3)), np.zeros((0, 128), np.float32), np.zeros(0), float(intrinsics[0]))
     pixel = np.array([one.pt for one in found[0]]) + 0.5
     ray = np.concatenate([(pixel - intrinsics[2:]) / intrinsics[:2], np.ones((len(pixel), 1))], 1)
-    descriptor = np.asarray(found[1], np.float32)
-    root = np.sqrt(descriptor / np.maximum(descriptor.sum(1, keepdims=True), 1e-9))  # Arandjelovic 2012
-    return Look(width, pixel, ray, root, _depth_at(pixel, points, intrinsics), float(intrinsics[0]))
+    return Look(width, pixel, ray, root_sift(found[1]), depth_at(pixel, points, intrinsics), float(intrinsics[0]))
 
 
-def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
-    """Depth (n,) of the nearest surface at pixels (n, 2), NaN where fewer than two points are near."""
+def root_sift(descriptor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """SIFT descriptors (n, 128) as unit vectors whose products compare histograms (Arandjelovic and Zisserman 2012)."""
+    descriptor = np.asarray(descriptor, np.float32)
+    return np.sqrt(descriptor / np.maximum(descriptor.sum(1, keepdims=True), 1e-9))
+
+
+def depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
+    """Depth (n,) of the nearest surface at pixels (n, 2) of a pinhole camera, NaN where fewer than two points are near.
+    points (m, 3): in the camera's axes."""
     front = points[points[:, 2] > 1e-9]
     answer = np.full(len(pixel), np.nan)
     if not len(front):
@@ -118,7 +123,7 @@ def _depth_at(pixel: Array, points: Array, intrinsics: Array) -> Array:
 def seen_together(first: Look, second: Look, needed: Needed = ALONE) -> SeenTogether | str:
     """The relative pose of two cameras; a reason, in words, if the pictures do not show the same place well enough.
     needed: how many matches must agree."""
-    i, j = _matches(first.descriptor, second.descriptor)
+    i, j = matches(first.descriptor, second.descriptor)
     has = np.isfinite(first.depth[i])
     if has.sum() < needed.few:
         return f"{int(has.sum())} features match in both pictures and have a depth, {needed.few} are needed"
@@ -164,7 +169,7 @@ def seen_together(first: Look, second: Look, needed: Needed = ALONE) -> SeenToge
     return SeenTogether(relative, covariance, count, share)
 
 
-def _matches(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def matches(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of descriptors that are each other's best match and pass the ratio test."""
     if len(first) < 2 or len(second) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -7,49 +7,50 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipeline.backend.sim3 import Sim3
-from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.evidence import Evidence, Verified
+from pipeline.fuse.facade_depths import STEP_SHARE, by_steps, facade_depth
+from pipeline.fuse.facing import seen_facing
 from pipeline.fuse.link import Link
+from pipeline.fuse.opposite import OPPOSITE, UNCOMPARED
+from pipeline.fuse.pictures import grey_picture, points_around
 from pipeline.fuse.published_drives import SeenDrive, seen_again
 from pipeline.fuse.rig_frames import between_rigs
+from pipeline.fuse.side_views import BothSides, axes_of, look_aside
 from pipeline.fuse.tasks import Tasks
-from pipeline.fuse.two_drives import ALONE, Look, Needed, look_at, seen_together
-from pipeline.ingest.preprocess import rectified_image
+from pipeline.fuse.two_drives import ALONE, Look, Needed, SeenTogether, look_at, seen_together
 from pipeline.publish import PublishedDrive
 
 Array = NDArray[np.float64]
 
-_AROUND = 5  # a frame's depths come from points of so many instants before and after it
-_MOST_POINTS = 400_000  # that are used for a picture
 _HELD = 64  # frames whose features are kept in memory, 3 MB each
 _AT_A_TIME = 4  # threads that read and compare
-_LONG_SIDE = 1280  # pixels: larger pictures are reduced
+
+T = TypeVar("T")
 
 
-class _Looks:
+class _Looks(Generic[T]):
     """The features of the frames that were used last, by result and place of the frame. Threads may share it."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, str, int], Look | str] = OrderedDict()
+        self._held: OrderedDict[tuple[str, str, int], T | str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, drive: SeenDrive, place: int, make: Callable[[], Look | str]) -> Look | str:
+    def of(self, drive: SeenDrive, place: int, make: Callable[[SeenDrive, int], T | str]) -> T | str:
         """The features of a frame, or the reason why it cannot be read."""
         name = drive.opened.uri, drive.key, place
         with self._lock:
             if name in self._held:
                 self._held.move_to_end(name)
                 return self._held[name]
-        made = make()
+        made = make(drive, place)
         with self._lock:
             self._held[name] = made
             while len(self._held) > _HELD:
@@ -60,9 +61,15 @@ class _Looks:
 class Verifier:
     """Reads and compares frames of drives, which are numbered as in candidates. Threads may share it."""
 
-    def __init__(self, drives: Sequence[SeenDrive] | Mapping[int, SeenDrive], looks: _Looks | None = None) -> None:
+    def __init__(
+        self,
+        drives: Sequence[SeenDrive] | Mapping[int, SeenDrive],
+        looks: _Looks[Look] | None = None,
+        looks_aside: _Looks[BothSides] | None = None,
+    ) -> None:
         self._drives = drives
-        self._looks = looks or _Looks()
+        self._looks = looks or _Looks[Look]()
+        self._looks_aside = looks_aside or _Looks[BothSides]()
 
     def verify_all(
         self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None], tasks: Tasks | None = None
@@ -104,17 +111,16 @@ class Verifier:
             yield from zip(pairs[order[number]], answers, strict=True)
 
     def verify(self, one: Candidate, needed: Needed = ALONE) -> Verified:
-        """Compare the two frames. needed: how many matches must agree."""
-        if one.opposite:
-            return Verified(one, None, 0, "not compared: the drives went in opposite directions", False)
-        first, second = self._look(one.first, one.first_frame), self._look(one.second, one.second_frame)
-        if isinstance(first, str) or isinstance(second, str):
-            return Verified(one, None, 0, first if isinstance(first, str) else str(second), False)
-        found = seen_together(first, second, needed)
+        """Compare the two frames. needed: how many matches must agree, of drives in one direction."""
+        if one.opposite and one.by == "positions":
+            return Verified(one, None, 0, f"{UNCOMPARED}: the drives went in opposite directions", False)
+        found, lasting = self._seen_facing(one) if one.opposite else self._seen_together(one, needed)
         if isinstance(found, str):
-            return Verified(one, None, 0, found)
+            return Verified(one, None, 0, found, lasting)
         link = self.between_instants(one, found.second_from_first, found.covariance)
         reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
+        if one.opposite:
+            reason = f"{found.matches} features of facades ({found.share:.0%}) agree from {OPPOSITE}"
         return Verified(one, link, found.matches, reason)
 
     def between_instants(self, one: Candidate, move: Sim3, covariance: Array) -> Link:
@@ -125,55 +131,62 @@ class Verifier:
         instants = int(rigs[0].instant[one.first_frame]), int(rigs[1].instant[one.second_frame])
         return Link(one.first, instants[0], one.second, instants[1], moved, of_rigs)
 
-    def _look(self, drive: int, place: int) -> Look | str:
-        seen = self._drives[drive]
-        return self._looks.of(seen, place, lambda: self._made(seen, place))
+    def _seen_together(self, one: Candidate, needed: Needed) -> tuple[SeenTogether | str, bool]:
+        """The relative pose or a reason, and whether another comparison would give the same."""
+        looks = []
+        for drive, place in ((one.first, one.first_frame), (one.second, one.second_frame)):
+            look = self._looks.of(self._drives[drive], place, _look)
+            if isinstance(look, str):
+                return look, False
+            looks.append(look)
+        return seen_together(looks[0], looks[1], needed), True
 
-    def _made(self, drive: SeenDrive, place: int) -> Look | str:
-        cameras, opened = drive.opened.cameras, drive.opened
-        frame = int(cameras.frame_index[place])
-        try:
-            # Frame numbers are rows of the poses table, by which read_frames counts.
-            (_, image), *_ = list(read_frames(opened, [frame]))
-            if isinstance(image, str):
-                return f"drive {drive.drive_id}: frame {frame} cannot be read: {image}"
-            grey, intrinsics = self._picture(opened.lens, image, cameras.intrinsics[place], drive)
-            around = _AROUND * drive.rig.count
-            low, high = max(frame - around, 0), frame + around + 1
-            table = opened.points(columns=["x", "y", "z"], frames=(low, high))
-        except PipelineError as error:
-            return f"drive {drive.drive_id}: frame {frame}: {' '.join(str(error).split())}"
-        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1).astype(np.float64)
-        xyz = xyz[:: max(len(xyz) // _MOST_POINTS, 1)]
-        pose = cameras.world_from_camera[place]
-        return look_at(grey, intrinsics, (xyz - pose[:3, 3]) @ pose[:3, :3])
-
-    def _picture(
-        self, lens: object, image: Image.Image, intrinsics: NDArray[np.float64], drive: SeenDrive
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """The grey picture (h, w) as a pinhole camera sees it, and its intrinsics (4,): fx fy cx cy in pixels."""
-        view = drive.opened.undistorted_view() if lens is not None else None
-        if view is not None:
-            image = Image.fromarray(rectified_image(image.convert("RGB"), view))
-            intrinsics = np.asarray(view.pinhole.intrinsics)
-        grey = np.asarray(image.convert("L"))
-        factor = _LONG_SIDE / max(grey.shape)
-        if factor < 1:
-            size = (round(grey.shape[1] * factor), round(grey.shape[0] * factor))
-            scale = np.array([size[0] / grey.shape[1], size[1] / grey.shape[0]])
-            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
-            intrinsics = intrinsics * np.concatenate([scale, scale])
-        return grey, intrinsics
+    def _seen_facing(self, one: Candidate) -> tuple[SeenTogether | str, bool]:
+        looks = []
+        for drive, place in ((one.first, one.first_frame), (one.second, one.second_frame)):
+            look = self._looks_aside.of(self._drives[drive], place, _look_aside)
+            if isinstance(look, str):
+                return look, False
+            looks.append(look)
+        return seen_facing(looks[0], looks[1]), True
 
 
-_looks_here = _Looks()  # of a worker, whose tasks often compare the same drive with several others
+def _look(drive: SeenDrive, place: int) -> Look | str:
+    picture, points = grey_picture(drive, place), points_around(drive, place)
+    if isinstance(picture, str) or isinstance(points, str):
+        return picture if isinstance(picture, str) else str(points)
+    return look_at(*picture, points)
+
+
+def _look_aside(drive: SeenDrive, place: int) -> BothSides | str:
+    picture, points = grey_picture(drive, place), points_around(drive, place)
+    if isinstance(picture, str) or isinstance(points, str):
+        return picture if isinstance(picture, str) else str(points)
+    seen = look_aside(*picture, axes_of(drive, place), points)
+    cameras, own = drive.opened.cameras.world_from_camera, np.flatnonzero(drive.rig.camera == drive.rig.camera[place])
+    away = np.linalg.norm(cameras[own, :3, 3] - cameras[place, :3, 3], axis=1)
+    wanted = STEP_SHARE * facade_depth(seen)
+    if not 0 < wanted < away.max():
+        return seen
+    before = int(own[np.argmin(np.abs(away - wanted))])
+    picture = grey_picture(drive, before)
+    if isinstance(picture, str):
+        return seen
+    other = look_aside(*picture, axes_of(drive, before))
+    return by_steps(seen, other, np.linalg.inv(cameras[before]) @ cameras[place])
+
+
+_looks_here, _aside_here = (
+    _Looks[Look](),
+    _Looks[BothSides](),
+)  # of a worker, whose tasks often compare the same drive with several others
 
 
 def compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence[Candidate]) -> list[Verified]:
     """The verdicts on candidates between two drives, in a task."""
     one = candidates[0]
     try:
-        verifier = Verifier({one.first: seen_again(first), one.second: seen_again(second)}, _looks_here)
+        verifier = Verifier({one.first: seen_again(first), one.second: seen_again(second)}, _looks_here, _aside_here)
     except PipelineError as error:
         return [Verified(one, None, 0, " ".join(str(error).split()), False) for one in candidates]
     return [verifier.verify(one) for one in candidates]

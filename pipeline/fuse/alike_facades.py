@@ -1,0 +1,188 @@
+"""Candidates between parts of a city that no link joins: frames whose side views show similar facades.
+
+Place descriptors of forward pictures do not show that drives in opposite directions were in one street. Features of
+side views (`side_views.py`) are pooled to one vector for each side of a frame (VLAD: Jegou et al. 2010); the right side
+of one drive resembles the left side of the other. Each part of the city is sampled by its streets, not by its drives,
+so the work depends on the length of the streets; and at most 4,000 frames are read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from pipeline.errors import PipelineError
+from pipeline.fuse.candidates import Candidate, Floats, Numbers, within_budget
+from pipeline.fuse.facing_frames import reach_of
+from pipeline.fuse.pictures import grey_picture
+from pipeline.fuse.placement import Placement
+from pipeline.fuse.published_drives import SeenDrive, seen_again
+from pipeline.fuse.side_views import axes_of, look_aside
+from pipeline.fuse.tasks import Tasks
+from pipeline.publish import PublishedDrive
+
+_CELL_M = 10.0  # metres: of each part's frames in such a cube ...
+_OF_A_CELL = 4  # ... with one heading, so many are used, each of another drive (drives differ in light)
+_MOST_FRAMES = 4_000  # of all parts together
+_WORDS = 64  # centres of descriptors
+_LEARNED_FRAMES, _LEARNED = 60, 40_000  # frames and descriptors from which centres are learned
+_FEWEST = 10  # features of a side that is used
+_LEAST_ALIKE = 0.02  # least similarity, both sides together
+_APART = 2  # samples: two candidates of a pair of drives are farther apart in the first one
+
+
+def sampled(
+    placements: Sequence[Placement], metres: Mapping[str, float], leads: Sequence[Numbers]
+) -> list[tuple[int, int]]:
+    """Drives and frames (index of the drive's arrays) that represent each part of the city, in rising order.
+
+    placements: of the drives; metres: city units in a metre, by name of the frame; leads: of each drive the frames of
+    its reference camera."""
+    taken: dict[tuple[object, ...], int] = defaultdict(int)
+    chosen: list[tuple[int, int]] = []
+    for n, one in enumerate(placements):
+        pose = one.city_from_camera[leads[n]]
+        cell = np.floor(pose[:, :3, 3] / metres[one.frame] / _CELL_M).astype(np.int64)
+        # Which axes are horizontal is not known: headings are viewing directions to half a unit of each component.
+        ahead = np.round(2 * pose[:, :3, 2]).astype(np.int64)
+        seen = set()
+        for k, place in enumerate(leads[n].tolist()):
+            name = (one.frame, *cell[k].tolist(), *ahead[k].tolist())
+            if name not in seen and taken[name] < _OF_A_CELL:
+                seen.add(name)
+                taken[name] += 1
+                chosen.append((n, place))
+    if len(chosen) > _MOST_FRAMES:
+        chosen = [chosen[int(k)] for k in np.linspace(0, len(chosen) - 1, _MOST_FRAMES)]
+    return chosen
+
+
+def alike_facades(
+    drives: Sequence[SeenDrive],
+    placements: Sequence[Placement],
+    metres: Mapping[str, float],
+    leads: Sequence[Numbers],
+    per_pair: int,
+    budget: int,
+    used: Mapping[int, int],
+    tasks: Tasks | None = None,
+) -> list[Candidate]:
+    """Candidates in opposite directions between drives of different coordinate frames, most similar first.
+
+    Args:
+        drives, placements, metres, leads: as in `sampled`.
+        per_pair: most candidates of a pair of drives.
+        budget: most candidates of a drive, those that it has already (`used`) among them.
+        tasks: that read frames; None: this process. A frame that cannot be read is not used.
+    """
+    if len({one.frame for one in placements}) < 2:
+        return []
+    seeing = {n for n, one in enumerate(drives) if reach_of(one) is not None}
+    chosen = [one for one in sampled(placements, metres, leads) if one[0] in seeing]
+    step = max(len(chosen) // _LEARNED_FRAMES, 1)
+    words = learned(_descriptors(drives, chosen[::step]))
+    if words is None:
+        return []
+    of: dict[int, list[int]] = defaultdict(list)
+    for n, place in chosen:
+        of[n].append(place)
+    order = sorted(of)
+    if tasks is None:
+        pooled = [pooled_sides(drives[n], of[n], words) for n in order]
+    else:
+        pooled = tasks.mapped(pooled_in_task, [(drives[n].unread, of[n], words) for n in order])
+    rows = np.concatenate(pooled)
+    part = {name: k for k, name in enumerate(sorted({one.frame for one in placements}))}
+    drive = np.array([n for n, _ in chosen])
+    made = most_alike(
+        rows[:, 0],
+        rows[:, 1],
+        drive,
+        np.array([place for _, place in chosen]),
+        np.array([part[placements[n].frame] for n in drive]),
+        per_pair,
+    )
+    return within_budget(made, budget, used)
+
+
+def learned(descriptors: Floats) -> Floats | None:
+    """The centres (64, 128) of descriptors (n, 128); None of fewer than 64."""
+    if len(descriptors) < _WORDS:
+        return None
+    some = descriptors[np.linspace(0, len(descriptors) - 1, min(len(descriptors), _LEARNED)).astype(np.int64)]
+    ends = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1e-3)
+    cv2.setRNGSeed(0)
+    _, _, centres = cv2.kmeans(some, _WORDS, None, ends, 1, cv2.KMEANS_PP_CENTERS)
+    return np.asarray(centres, np.float32)
+
+
+def pooled_features(descriptors: Floats, words: Floats) -> Floats:
+    """Descriptors (n, 128) of one side as one unit vector (64 * 128,): sums of differences from their nearest centres.
+    Zeros of fewer than ten."""
+    answer = np.zeros((len(words), descriptors.shape[1]), np.float32)
+    if len(descriptors) < _FEWEST:
+        return answer.ravel()
+    nearest = (descriptors @ words.T - 0.5 * (words**2).sum(1)).argmax(1)
+    np.add.at(answer, nearest, descriptors - words[nearest])
+    answer /= np.maximum(np.linalg.norm(answer, axis=1, keepdims=True), 1e-6)
+    return np.asarray(answer.ravel() / max(float(np.linalg.norm(answer)), 1e-6))
+
+
+def pooled_sides(drive: SeenDrive, places: Sequence[int], words: Floats) -> Floats:
+    """Pooled features (n, 2, K) of the right and left sides of frames `places`; zeros of one that cannot be read."""
+    answer = np.zeros((len(places), 2, words.size), np.float32)
+    for k, place in enumerate(places):
+        picture = grey_picture(drive, place)
+        if not isinstance(picture, str):
+            seen = look_aside(*picture, axes_of(drive, place))
+            answer[k] = [pooled_features(side.descriptor, words) for side in (seen.right, seen.left)]
+    return answer
+
+
+def pooled_in_task(opened: PublishedDrive, places: Sequence[int], words: Floats) -> Floats:
+    """`pooled_sides` in a task. Zeros of a drive that cannot be read."""
+    try:
+        return pooled_sides(seen_again(opened), places, words)
+    except PipelineError:
+        return np.zeros((len(places), 2, words.size), np.float32)
+
+
+def most_alike(
+    right: Floats, left: Floats, drive: Numbers, frame: Numbers, part: Numbers, per_pair: int
+) -> list[Candidate]:
+    """Candidates of each pair of drives in different parts: their most similar frames, right side with left side.
+
+    right, left (m, K): pooled sides of frames; drive, frame, part (m,): of each, drives in rising order."""
+    similar = right @ left.T
+    similar = similar + similar.T
+    made: list[Candidate] = []
+    names, begins = np.unique(drive, return_index=True)
+    ends = np.append(begins[1:], len(drive))
+    for a, (first, stop) in enumerate(zip(begins, ends, strict=True)):
+        for b in range(a + 1, len(names)):
+            if part[first] == part[begins[b]]:
+                continue
+            block = similar[first:stop, begins[b] : ends[b]]
+            taken: list[int] = []
+            for at in np.argsort(-block, axis=None, kind="stable")[: 8 * per_pair].tolist():
+                i, j = divmod(at, block.shape[1])
+                if len(taken) == per_pair or block[i, j] < _LEAST_ALIKE:
+                    break
+                if all(abs(i - k) > _APART for k in taken):
+                    taken.append(i)
+                    ends_of = int(names[a]), int(frame[first + i]), int(names[b]), int(frame[begins[b] + j])
+                    made.append(Candidate(*ends_of, float(block[i, j]), "facades", True))
+    return made
+
+
+def _descriptors(drives: Sequence[SeenDrive], chosen: Sequence[tuple[int, int]]) -> Floats:
+    found = [np.zeros((0, 128), np.float32)]
+    for n, place in chosen:
+        picture = grey_picture(drives[n], place)
+        if not isinstance(picture, str):
+            seen = look_aside(*picture, axes_of(drives[n], place))
+            found += [seen.right.descriptor, seen.left.descriptor]
+    return np.concatenate(found)

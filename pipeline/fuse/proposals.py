@@ -1,0 +1,75 @@
+"""Candidates that a solution proposes: drives in one street, in the same and in opposite directions, and drives of
+parts of the city that no link joins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.fuse.alike_facades import alike_facades
+from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.city import PublishedCity
+from pipeline.fuse.common_streets import common_streets
+from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.facing_frames import facing_frames, reach_of
+from pipeline.fuse.opposite import OPPOSITE, pair_of
+from pipeline.fuse.placement import Placement
+from pipeline.fuse.published_drives import FusibleDrive
+from pipeline.fuse.tasks import Tasks
+
+FACING = ("facades", "facing")
+"""What proposes frames that face each other: `alike_facades` and `facing_frames`."""
+_FACING_SHARE = 3  # a drive has one candidate in opposite directions for so many of --budget, in addition to those
+_FACING_PER_PAIR = 2  # candidates of a pair of drives in opposite directions, by each of both
+
+
+def proposed(
+    drives: Sequence[FusibleDrive],
+    placements: Sequence[Placement],
+    metres: Mapping[str, float],
+    told: Sequence[Candidate],
+    config: FuseConfig,
+    apart: bool,
+    tasks: Tasks | None,
+) -> list[Candidate]:
+    """New candidates. placements: of the drives in the solution; metres: city units in a metre, by name of the frame;
+    told: candidates so far; apart: also between drives in different frames, which takes reading pictures."""
+    leads = [one.rig.reference for one in drives]
+    made = common_streets(placements, metres, told, config.per_pair, config.budget, leads)
+    budget = max(config.budget // _FACING_SHARE, 1)
+    reach = [reach_of(one) for one in drives]
+    facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
+    if apart:
+        used = Counter(n for one in [*told, *facing] if one.opposite and one.by in FACING for n in pair_of(one))
+        facing += alike_facades(drives, placements, metres, leads, _FACING_PER_PAIR, budget, used, tasks)
+    known = {(one.first, one.first_frame, one.second, one.second_frame) for one in [*told, *made]}
+    return made + [one for one in facing if (one.first, one.first_frame, one.second, one.second_frame) not in known]
+
+
+def proposed_before(
+    city: PublishedCity, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    """Candidates that a version's solution proposed, between results that have not changed. So a solution that differs
+    a little does not propose other frames beside them. Raises DriveError and StorageError where its table cannot be
+    read."""
+    keys = city.manifest.keys
+    number = {drive.drive_id: n for n, drive in enumerate(drives) if keys.get(drive.drive_id) == drive.key}
+    told = {(one.first, one.first_frame, one.second, one.second_frame) for one in candidates}
+    made = []
+    for row in city.links.filter(pc.is_in(city.links["by"], pa.array(["solution", *FACING]))).to_pylist():
+        # Pairs that were only reported have no frames to compare.
+        reported = row["by"] == "solution" and OPPOSITE in row["reason"]
+        if {row["first_drive"], row["second_drive"]} <= set(number) and not reported:
+            ends = [number[row["first_drive"]], number[row["second_drive"]]]
+            places = [
+                int(drives[n].opened.cameras.places(np.array([row[f"{end}_frame"]]))[0])
+                for n, end in zip(ends, ("first", "second"), strict=True)
+            ]
+            if (ends[0], places[0], ends[1], places[1]) not in told and min(places) >= 0:
+                by = row["by"]
+                made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], by, by in FACING))
+    return made
