@@ -122,6 +122,10 @@ class CityProblem:
             self._solved = nodes, joints, system
         self._put(nodes, settled(state, own, rows, held=[0], iterations=most, accuracy=accuracy, system=system))
 
+    def forget(self) -> None:
+        """Free the memory of the equations that were solved last."""
+        self._solved = np.zeros(0, np.int64), None, LargeSystem()
+
     def settle_near(
         self,
         active: set[int],

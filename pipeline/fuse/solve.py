@@ -159,6 +159,7 @@ def solve(
 
     used = _tighten(grouping, loosened, added, positions)
     verdicts = _judged_again(grouping, ends, verdicts, used, added, positions)
+    grouping.forget()  # the poses of all frames need as much memory
     on_earth, doubts = _onto_earth(grouping, positions, used, added)
     spread = _deviations(grouping, thin, offset, used, positions, on_earth)
     fused = tuple(
