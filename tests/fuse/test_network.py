@@ -30,8 +30,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("on
 def output(tmp_path_factory):
     """Two drives through one street, and one through another whose descriptors say that it is the same street."""
     out = tmp_path_factory.mktemp("network") / "out"
-    street = Rendered(range(18)), Rendered(range(4, 22), aside=0.5), Rendered(range(42, 60))
-    lie = (np.arange(0, 18, 2), place_descriptors(street[0].poses[::2]))
+    street = Rendered(range(14)), Rendered(range(4, 18), aside=0.5), Rendered(range(46, 60))
+    lie = (np.arange(0, 14, 2), place_descriptors(street[0].poses[::2]))
     for name, rendered, gauge in zip("abc", street, (*GAUGES, GAUGES[0]), strict=True):
         publish(out, out.parent / "images" / name, name, rendered, gauge, **({"places": lie} if name == "c" else {}))
     return out
