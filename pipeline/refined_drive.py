@@ -297,7 +297,7 @@ def _refine(staged: StagedFrames, number: int, window: range, camera: Array, mou
     result: WindowResult
     if mount is None:
         result = refine_window(
-            merged, tracks, camera, pictures.grid, pictures.tracked_scale, _log_heights if staged.road else None
+            merged, tracks, camera, pictures.grid, pictures.tracked_scale, _road if staged.road else None
         )
     else:
         result = refine_rig_window(
@@ -319,8 +319,9 @@ def _motions(staged: StagedFrames) -> dict[int, Array]:
     return dict(zip(instants.tolist(), this_from_next, strict=True))
 
 
-def _log_heights(window: Window) -> Array:
-    return measure_road(Chunk.read(as_prediction(window, {}), max_pixels=BackendConfig.max_pixels)).log_height
+def _road(window: Window) -> tuple[Array, Array]:
+    road = measure_road(Chunk.read(as_prediction(window, {}), max_pixels=BackendConfig.max_pixels))
+    return road.log_height, road.normal
 
 
 def _with_tracks(staged: StagedFrames, window: range) -> tuple[Window, Tracks]:

@@ -17,6 +17,7 @@ from pipeline.refine.evidence import PairEvidence, collect_evidence, held_back
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import inverse
 from pipeline.refine.refinement import adjust_window
+from pipeline.refine.road_corners import road_of_corners
 from pipeline.refine.steady_height import drift_of, rescaled
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.verdict import drive_figures
@@ -35,7 +36,7 @@ def refine_window(
     camera: Array,
     grid: Grid,
     picture_scale: float,
-    log_heights: Callable[[Window], Array] | None = None,
+    road_of: Callable[[Window], tuple[Array, Array]] | None = None,
 ) -> WindowResult:
     """Adjust a window. Where it cannot be adjusted, the result is the network's window and is not accepted.
 
@@ -43,8 +44,8 @@ def refine_window(
         tracks: of the window's frames; frame numbers are those of `window.frame_index`.
         camera: (4,) fx fy cx cy in source pixels, held.
         picture_scale: source pixels in a pixel of the tracked picture.
-        log_heights: measures, in an adjusted window, the log of the camera's height above the road in each frame
-            (F,), NaN where no road is seen. Without it only depth holds the scale.
+        road_of: measures the road in the dense depth of an adjusted window: the log of the camera's height above it in
+            each frame (F,), NaN where no road is seen, and its normal (3,). Without it only depth holds the scale.
     """
     cv2.setNumThreads(1)
     count = len(window.frame_index)
@@ -72,7 +73,7 @@ def refine_window(
     )
     # Heights above the road need depth that has the network's shape. On the real clip the correction by log depth is
     # large; heights measured after it changed step lengths by 2 % against what the tracks give.
-    with_road = log_heights is not None
+    with_road = road_of is not None
     log_scale, correction = fit_depth(seen, unseen, count, each_frame=with_road, by_depth=not with_road)
     if stands:  # the scale is the network's already
         log_scale, correction = np.zeros(count), np.zeros((count, TERMS))
@@ -92,9 +93,9 @@ def refine_window(
         problem.frame,
         problem.xy,
     )
-    if log_heights is None or stands or not result.accepted[0]:
+    if road_of is None or stands or not result.accepted[0]:
         return result
-    drift = drift_of(log_heights(result.applied(window, grid)), float(camera[0]) / picture_scale)
+    drift = drift_of(_heights(result, window, grid, picture_scale, road_of), float(camera[0]) / picture_scale)
     steady = rescaled(result.cam_from_window, drift)
     held = judged(inverse(steady), camera, window, tracks.select(witness), picture_scale)
     if is_better(before, held):
@@ -103,6 +104,21 @@ def refine_window(
         drift = np.zeros(count)
     log_scale, correction = fit_depth(seen.without(drift), unseen.without(drift), count)
     return replace(result, log_scale=log_scale, correction=correction)
+
+
+def _heights(
+    result: WindowResult,
+    window: Window,
+    grid: Grid,
+    picture_scale: float,
+    road_of: Callable[[Window], tuple[Array, Array]],
+) -> Array:
+    """Log heights above the road (F,), by triangulated corners where these determine it, else by dense depth: errors of
+    dense depth depend on the place, so all drives through a street have them in common."""
+    seen = result.applied(window, grid)
+    log_height, normal = road_of(seen)
+    corners = road_of_corners(result, seen.depth, grid, picture_scale, log_height, normal)
+    return log_height if corners is None else corners[0]
 
 
 def unrefined(window: Window, camera: Array, before: list[PairEvidence]) -> WindowResult:
