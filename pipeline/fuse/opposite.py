@@ -21,7 +21,9 @@ UNCOMPARED = "not compared"
 """How the reason of a pair begins whose frames were not compared."""
 _STREET_M = 10.0  # most metres between the paths of two directions of a street
 _SAMPLE_M = 5.0  # metres between compared places of a path
-_SHARED_M = 50.0  # least length that two drives have in common
+# Least length that two drives have in common. Those that share 50 m are wanted; without positions a metre is a step of
+# a car, and links between directions may be some percent too long.
+_SHARED_M = 40.0
 _AGAINST = -0.7  # largest cosine between viewing directions
 
 
@@ -30,17 +32,23 @@ def opposite_pairs(
     metres: Mapping[str, float],
     known: Sequence[Verified],
     leads: Sequence[Numbers] | None = None,
+    rejected: frozenset[int] = frozenset(),
 ) -> list[Verified]:
-    """A verdict without a link for each pair of drives whose paths share at least 50 m in opposite directions.
+    """A verdict without a link for each pair of drives whose paths share at least 40 m in opposite directions.
 
     placements: of the drives; metres: city units in a metre, by name of the frame; known: verdicts so far, whose pairs
     in opposite directions are not repeated if a link or positions show them; leads: of each drive the frames of its
-    reference camera, as indices; None: all frames. Drives in different frames are not compared: nothing shows where one
+    reference camera, as indices; None: all frames; rejected: indices in `known` of links that the solution rejected.
+    Drives in different frames are not compared: nothing shows where one
     is relative to the other.
     """
-    facing = [one for one in known if one.candidate.opposite]
-    told = {pair_of(one.candidate) for one in facing if one.link is not None or one.candidate.by == "positions"}
-    tried = {pair_of(one.candidate) for one in facing}
+    facing = [(n, one) for n, one in enumerate(known) if one.candidate.opposite]
+    told = {
+        pair_of(one.candidate)
+        for n, one in facing
+        if one.candidate.by == "positions" or (one.link is not None and n not in rejected)
+    }
+    tried = {pair_of(one.candidate) for _, one in facing}
     found: list[Verified] = []
     for name in sorted({one.frame for one in placements}):
         drives = [n for n, one in enumerate(placements) if one.frame == name]

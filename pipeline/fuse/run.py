@@ -164,7 +164,9 @@ def _fuse(
             break
     compared = len(verified)
     verified = without_linked(verified)
-    verified += opposite_pairs(standing.placements, metres, verified, leads)
+    linked = [n for n, one in enumerate(verified) if one.link is not None]
+    rejected = frozenset(n for n, good in zip(linked, city.accepted, strict=True) if not good)
+    verified += opposite_pairs(standing.placements, metres, verified, leads, rejected)
     against = len({pair_of(one.candidate) for one in verified if OPPOSITE in one.reason})
     if against:
         notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")

@@ -35,7 +35,7 @@ def test_a_street_driven_both_ways_is_reported_with_its_length_and_a_place_on_it
     "other",
     [
         along((3, 0, 0), (3, 0, 200)),  # the same direction
-        along((3, 0, 40), (3, 0, 0)),  # 40 m only
+        along((3, 0, 30), (3, 0, 0)),  # 30 m only
         along((-100, 0, 50), (100, 0, 50)),  # a crossing street
         along((30, 0, 200), (30, 0, 0)),  # the next street
         along((3, -15, 200), (3, -15, 0)),  # on a bridge above it
@@ -44,6 +44,14 @@ def test_a_street_driven_both_ways_is_reported_with_its_length_and_a_place_on_it
 )
 def test_other_paths_are_not_reported(other):
     assert opposite_pairs([along((0, 0, 0), (0, 0, 200)), other], {"of-a": 1.0, "of-b": 1.0}, []) == []
+
+
+def test_a_pair_with_a_link_is_reported_only_if_the_solution_rejected_the_link():
+    drives = [along((0, 0, 0), (0, 0, 200)), along((3, 0, 200), (3, 0, 0))]
+    known = [Verified(Candidate(0, 5, 1, 7, 9.0, "facing", True), object(), 30, "")]
+    assert opposite_pairs(drives, {"of-a": 1.0}, known) == []
+    (one,) = opposite_pairs(drives, {"of-a": 1.0}, known, rejected=frozenset({0}))
+    assert one.reason.startswith("not linked")
 
 
 def test_a_pair_that_positions_already_show_is_not_repeated():
