@@ -214,18 +214,18 @@ def _compared(
     tile_m: float,
     tasks: Tasks | None,
 ) -> Iterator[tuple[Place, Changed]]:
-    """What changed in each of these tiles, as they are done. A task compares a square of tiles, so that few range
-    images are made twice."""
-    if tasks is None:
-        finder = ChangeFinder(
-            dict(enumerate(drives)), dict(enumerate(standing.placements)), standing.frames, writer, tile_m
-        )
-        yield from ((place, finder.in_tile(place)) for place in places)
-        return
+    """What changed in each of these tiles, as they are done: in one square of tiles after the other, so that few range
+    images are made twice. A task compares a square."""
     squares: dict[Place, list[Place]] = defaultdict(list)
     for frame, x, y in places:
         squares[frame, x // _SQUARE, y // _SQUARE].append((frame, x, y))
     asked = list(squares.values())
+    if tasks is None:
+        finder = ChangeFinder(
+            dict(enumerate(drives)), dict(enumerate(standing.placements)), standing.frames, writer, tile_m
+        )
+        yield from ((place, finder.in_tile(place)) for some in asked for place in some)
+        return
     of = [sorted({n for place in some for n in writer.drives_of(place)}) for some in asked]
     kept = {n: tasks.keep((n, drives[n].unread, standing.placements[n])) for n in sorted(set().union(*of))}
     frames = tasks.keep(standing.frames)
