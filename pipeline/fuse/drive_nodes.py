@@ -138,14 +138,14 @@ def joints_of(drive: JoinResult, config: BackendConfig, looseness: float = 1.0) 
             of_loops.append(np.diag(np.array([_LOOP_TURN] * 3 + [place] * 3 + [_LOOP_SCALE]) ** 2))
     first, second = np.concatenate([edges, np.array(pairs, np.int64).reshape(-1, 2)]).T
     every = np.concatenate([weights.covariance, np.array(of_loops, np.float64).reshape(-1, 7, 7)])
-    joints = _as_solved(state, first, second, np.linalg.inv(every))
+    joints = as_solved(state, first, second, np.linalg.inv(every))
     after = np.flatnonzero(weights.follows)
     joints.follows[after], joints.gain[after] = True, weights.gain[after]
     joints.given[after] = np.linalg.inv(weights.left[after])
     return joints
 
 
-def _as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
+def as_solved(state: State, first: Numbers, second: Numbers, information: Array) -> Joints:
     """Joints whose measured transforms are those of the state."""
     back = state.rotation[first].transpose(0, 2, 1)
     return Joints(
@@ -187,7 +187,7 @@ def thinned(drive: JoinResult, joints: Joints, every: int) -> tuple[JoinResult, 
     apart = near[0] != near[1]
     first, second = np.append(ends - 1, near[0][apart]), np.append(ends, near[1][apart])
     information = np.concatenate([np.linalg.inv(chained), joints.information[~chain][apart]])
-    return thin, _as_solved(own_state(thin), first, second, information)
+    return thin, as_solved(own_state(thin), first, second, information)
 
 
 def _chained(state: State, joints: Joints, end: Numbers, start: Numbers, number: Numbers) -> Array:
@@ -232,7 +232,7 @@ def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Fra
     state = own_state(drive)
     pose, number = np.asarray(drive.world_from_camera, np.float64), drive.frame_index.astype(np.float64)
     if place is not None:
-        pose, number = _between(pose, place), np.interp(place, np.arange(len(number)), number)
+        pose, number = poses_between(pose, place), np.interp(place, np.arange(len(number)), number)
     middle = np.array([(first + last) / 2 for first, last in drive.chunk_frames])
     after = np.clip(np.searchsorted(middle, number, side="right"), 1, max(len(middle) - 1, 1))
     node = np.stack([after - 1, np.minimum(after, len(middle) - 1)], 1)
@@ -250,7 +250,7 @@ def frames_of(drive: JoinResult, offset: int, place: Array | None = None) -> Fra
     )
 
 
-def _between(pose: Array, place: Array) -> Array:
+def poses_between(pose: Array, place: Array) -> Array:
     """Poses (m, 4, 4) interpolated at indices `place` (m,), which may have fractions, among poses (n, 4, 4)."""
     low = np.clip(np.floor(place).astype(np.int64), 0, len(pose) - 1)
     high, share = np.minimum(low + 1, len(pose) - 1), place - low

@@ -17,11 +17,12 @@ from pipeline.fuse.city_equations import LinkRows
 from pipeline.fuse.city_problem import BRIEFLY
 from pipeline.fuse.compatible_links import BOUND, NEARLY
 from pipeline.fuse.consistent_links import Grouping
-from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, joints_of, own_state, thinned
+from pipeline.fuse.drive_nodes import Array, Frames, Joints, State, frames_of, own_state
 from pipeline.fuse.large_systems import MapAreas
 from pipeline.fuse.link import Link, LinkVerdict
 from pipeline.fuse.positions import Origin, Positions, read_positions
 from pipeline.fuse.standing import Added, Standing
+from pipeline.fuse.unknowns import unknowns_of, with_unknowns
 
 # Factors of the deviations config.unseen_* that are tried in this order. Links are judged with the last one. The first
 # with which the accepted links agree is used, so that links deform drives as little as possible.
@@ -34,9 +35,6 @@ _FALLEN = 0.5  # share of a link's own chi2 below which it is tested again, howe
 # at the end: the earlier one may have rejected the only link to the end of a drive.
 _FAR = 100.0
 _USUAL = 1.5 * chi_squared_quantile(0.5, 7)  # largest median chi2; 1.5 because deviations of links are estimates
-# Up to the first number of chunks all are unknowns. Of more chunks only every second, third ... seventh of a drive is,
-# and fewer still if that leaves more than the third number.
-_SOLVED_FINELY, _COARSE, _MOST_CHUNKS = 1_000, 7, 24_000
 _MOST_ASKED = 64  # most drives of a component for which deviations are computed, because each costs a solution
 _COLLAPSE = 1.5  # ratio of the scales within a drive that gives an alarm
 
@@ -131,9 +129,8 @@ def solve(
             if drive >= len(drives) or frame >= len(drives[drive].frame_index):
                 raise ValueError(f"link {number} names frame {frame} of drive {drive}, which does not exist")
     config = config or BackendConfig()
-    chunks = sum(len(drive.world_from_chunk) for drive in drives)
-    every = max(min(-(-chunks // _SOLVED_FINELY), _COARSE), -(-chunks // _MOST_CHUNKS))
-    nodes = [_thin(drive, config, _LOOSENESS[-1], every) for drive in drives]
+    every = unknowns_of([len(drive.world_from_chunk) for drive in drives])
+    nodes = [with_unknowns(drive, config, _LOOSENESS[-1], every) for drive in drives]
     thin = [one for one, _ in nodes]
     states = [own_state(drive) for drive in thin]
     offset = np.cumsum([0, *(len(state.scale) for state in states)])
@@ -151,7 +148,7 @@ def solve(
     def loosened(looseness: float, only: set[int] | None = None) -> Joints:
         return _numbered(
             [
-                _thin(drive, config, looseness, every)[1] if only is None or n in only else nodes[n][1]
+                with_unknowns(drive, config, looseness, every)[1] if only is None or n in only else nodes[n][1]
                 for n, drive in enumerate(drives)
             ],
             offset,
@@ -208,11 +205,6 @@ def _deviations(
             earth = positions if int(group) in on_earth else None
             answer |= grouping.deviations(int(group), joints[int(group)], middles, earth)
     return answer
-
-
-def _thin(drive: JoinResult, config: BackendConfig, looseness: float, every: int) -> tuple[JoinResult, Joints]:
-    joints = joints_of(drive, config, looseness)
-    return (drive, joints) if every == 1 else thinned(drive, joints, every)
 
 
 def _numbered(joints: Sequence[Joints], offset: NDArray[np.int64]) -> Joints:
