@@ -40,7 +40,7 @@ _OWN_THROUGH = 2  # cameras of its own drive that look through a point that move
 _APART = 2.0  # cubes: a point that is nearer to a point of the other drive has not changed
 _LINK = 4.0  # cubes: largest distance between neighbouring points of one object
 _NEARLY = 0.7  # a camera shows an object well if it looks through this share of what the best camera does
-_LEAST_POINTS, _LEAST_EXTENT = 25, 5.0  # of an object; cubes along its second longest side
+_LEAST = 25, 5.0  # points of an object; cubes along its second longest side
 _NEIGHBOURS, _ROUGH = 12, 0.1  # points for the surface variation (Pauly 2002); from 0.1 on they are leaves, no surface
 
 
@@ -110,10 +110,20 @@ def looked_through(first: Cloud, second: Cloud, asked: Mask, voxel: float, unit:
     seen = (count >= _THROUGH) & (met <= _MET * count)
     seen[seen] = ~_moved(first, place[seen], voxel, unit)
     label = np.full(len(place), -1)
-    label[seen] = _gathered(first, place[seen], voxel)
+    label[seen] = gathered(first, place[seen], voxel)
     kept = label >= 0
     best = [_best_look(looks[:, label == n], second, frames, first.xyz[place[label == n]]) for n in _numbers(label)]
     return Objects(place[kept], label[kept], np.array(best, np.int64))
+
+
+def glimpsed(cloud: Cloud, xyz: Array, voxel: float, unit: float) -> Mask:
+    """Whether (n,) any camera of a cloud may look through each point (n, 3): a first, generous choice."""
+    answer = np.zeros(len(xyz), bool)
+    if len(xyz):
+        images, near = cloud.range_images(voxel, RANGE_M * unit), xyz.astype(np.float32)
+        for camera in _near_cameras(cloud, near, RANGE_M * unit):
+            answer |= images.of(camera).look(near)[0]
+    return answer
 
 
 def _numbers(label: Numbers) -> range:
@@ -153,9 +163,11 @@ def _moved(cloud: Cloud, place: Numbers, voxel: float, unit: float) -> Mask:
     return np.asarray((votes[:, 0] >= _OWN_THROUGH) & (votes[:, 0] > votes[:, 1]))
 
 
-def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
-    """Number (k,) of the object of each point with index in `place` (k,). It is -1 where the group has too few points,
-    is too small, was seen in one frame only, or has no surface."""
+def gathered(
+    cloud: Cloud, place: Numbers, voxel: float, rough_from: float = _ROUGH, least: tuple[int, float] = _LEAST
+) -> Numbers:
+    """Number (k,) of the object, from 0, of each point with index in `place` (k,). It is -1 where the group has too few
+    points, is too small, was seen in one frame only, or has no surface (surface variation from `rough_from` on)."""
     if not len(place):
         return np.zeros(0, np.int64)
     xyz = cloud.xyz[place]
@@ -166,12 +178,12 @@ def _gathered(cloud: Cloud, place: Numbers, voxel: float) -> Numbers:
     part = np.asarray(part)
     rough = _roughness(cloud, xyz)
     label, count = np.full(len(xyz), -1), 0
-    for number in np.flatnonzero(np.bincount(part) >= _LEAST_POINTS):
+    for number in np.flatnonzero(np.bincount(part) >= least[0]):
         mine = part == number
         axes = np.linalg.svd(xyz[mine] - xyz[mine].mean(0), full_matrices=False)[2]
         extent = np.ptp(xyz[mine] @ axes.T, axis=0)
         frames = np.unique(cloud.frame_index[place[mine]])
-        if extent[1] >= _LEAST_EXTENT * voxel and len(frames) > 1 and np.median(rough[mine]) < _ROUGH:
+        if extent[1] >= least[1] * voxel and len(frames) > 1 and np.median(rough[mine]) < rough_from:
             label[mine], count = count, count + 1
     return label
 

@@ -7,9 +7,9 @@ border. It is kept for the other tiles and drives that the camera is compared wi
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,10 +19,12 @@ from PIL import Image, ImageDraw
 
 from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
-from pipeline.fuse.change import GONE, NEW, RANGE_M, Cloud, looked_through
+from pipeline.fuse.change import GONE, NEW, RANGE_M, Cloud
 from pipeline.fuse.city_files import FrameOf
 from pipeline.fuse.city_schema import CHANGE, CHANGES, POINTS
-from pipeline.fuse.placement import Placement
+from pipeline.fuse.drive_pictures import DrivePictures
+from pipeline.fuse.picture_change import Found, Sight, changed_objects
+from pipeline.fuse.placement import Placement, PointMover
 from pipeline.fuse.published_drives import SeenDrive, seen_again
 from pipeline.fuse.range_images import RangeImages
 from pipeline.fuse.tiles import Place, Spooled, TilePoints, around, level_axes
@@ -30,14 +32,15 @@ from pipeline.publish import PublishedDrive
 from pipeline.publish.cameras import Cameras
 
 _CUBES = 2.0  # side of the cubes in which drives are compared, in cubes of the city
-_HELD = 64  # clouds that are kept, about 5 MB each
+_HELD, _HELD_DRIVES = 64, 24  # clouds (5 MB each) and drives (up to 75 MB each) that are kept
+_MARGIN_M = 5.0  # metres around a tile in which objects are looked for that may have their middle in it
 _SIDE, _EDGE = 480, (255, 80, 60)  # width of half a picture in pixels, colour of the box
 _ASKED = 48  # most frames of a drive that are tried for an object's picture
 
 
 def rings(tile_m: float) -> int:
     """Tiles around a camera's tile, on each side, whose points its range image needs: those within its range."""
-    return int(np.ceil(RANGE_M / tile_m))
+    return int(np.ceil((RANGE_M + _MARGIN_M) / tile_m))
 
 
 def reach(places: Iterable[Place], tile_m: float) -> frozenset[Place]:
@@ -92,8 +95,11 @@ class ChangeFinder:
             for n, drive in drives.items()
         }
         self._frame_of = {n: placement.frame for n, placement in placements.items()}
-        self._images = {n: self._range_images(n) for n in drives}
-        self._clouds: OrderedDict[tuple[Place, int], tuple[Cloud, pa.Table]] = OrderedDict()
+        self._placements = placements
+        self._images = lru_cache(_HELD_DRIVES)(self._made_range_images)
+        self._pictures = lru_cache(_HELD_DRIVES)(self._made_pictures)
+        self._corners = lru_cache(_HELD_DRIVES)(self._made_corners)
+        self._clouds = lru_cache(_HELD)(self._made_cloud)
 
     def in_tile(self, place: Place) -> Changed:
         """What changed in a tile between each drive and the next one by date."""
@@ -104,79 +110,99 @@ class ChangeFinder:
                 parts.append(self._compared(place, has, other, kind, len(parts)))
         return Changed.joined(parts)
 
-    def _range_images(self, drive: int) -> RangeImages:
+    def _made_range_images(self, drive: int) -> RangeImages:
         frame, cameras = self._frames[self._frame_of[drive]], self._cameras[drive]
 
         def points_of(camera: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
             level = cameras.world_from_camera[camera, list(level_axes(frame.on_earth)), 3]
             x, y = np.floor(level / frame.tile).astype(int).tolist()
-            cloud, _ = self._cloud((frame.name, x, y), drive)
+            cloud = self._clouds((frame.name, x, y), drive)
             return cloud.xyz, cloud.frame_index
 
         reach = RANGE_M * frame.tile / self._tile_m
         return RangeImages(cameras, points_of, _CUBES * frame.voxel, reach, self._drives[drive].rig.count)
 
-    def _cloud(self, place: Place, drive: int) -> tuple[Cloud, pa.Table]:
-        """The thinned points of a drive in a tile and around it, and their rows."""
-        if (place, drive) not in self._clouds:
-            frame = self._frames[place[0]]
-            table = self._spooled.read(around([place], rings(self._tile_m)), drive)
-            if table is None:
-                table = POINTS.empty_table()
-            xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
-            seen = table["frame_index"].to_numpy().astype(np.int64)
-            cloud = Cloud(xyz, seen, self._cameras[drive], self._drives[drive].rig.count, self._images[drive])
-            cloud, kept = cloud.thinned(_CUBES * frame.voxel)
-            self._clouds[place, drive] = cloud, table.take(pa.array(kept))
-            while len(self._clouds) > _HELD:
-                self._clouds.popitem(last=False)
-        self._clouds.move_to_end((place, drive))
-        return self._clouds[place, drive]
-
-    def _compared(
-        self,
-        place: Place,
-        has: int,
-        other: int,
-        kind: int,
-        part: int,
-    ) -> Changed:
+    def _made_cloud(self, place: Place, drive: int) -> Cloud:
+        """The thinned points of a drive in a tile and around it."""
         frame = self._frames[place[0]]
-        cloud, table = self._cloud(place, has)
-        square = np.floor(cloud.xyz[:, level_axes(frame.on_earth)].astype(np.float64) / frame.tile)
-        asked = (square == place[1:]).all(1)
+        table = self._spooled.read(around([place], rings(self._tile_m)), drive)
+        if table is None:
+            table = POINTS.empty_table()
+        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)
+        seen = table["frame_index"].to_numpy().astype(np.int64)
+        cloud = Cloud(xyz, seen, self._cameras[drive], self._drives[drive].rig.count, self._images(drive))
+        return cloud.thinned(_CUBES * frame.voxel)[0]
+
+    def _made_pictures(self, drive: int) -> DrivePictures:
+        one = self._drives[drive]
+        return DrivePictures(one.opened, self._cameras[drive].world_from_camera, one.rig.count)
+
+    def _made_corners(self, drive: int) -> NDArray[np.float64]:
+        """Triangulated corners (m, 3) of a drive, each by the frame that saw it first."""
+        table, mover = (
+            self._drives[drive].opened.tracks,
+            PointMover(self._drives[drive].opened, self._placements[drive]),
+        )
+        if table is None or not table.num_rows:
+            return np.zeros((0, 3))
+        _, first = np.unique(table["point_index"].to_numpy(), return_index=True)
+        table = table.select(["x", "y", "z", "frame_index"]).take(pa.array(first))
+        at = mover.opened.cameras.places(table["frame_index"].to_numpy())
+        xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1)[at >= 0]
+        return np.asarray(np.einsum("nij,nj->ni", mover.turn[at[at >= 0]], xyz) + mover.shift[at[at >= 0]])
+
+    def _sight(self, place: Place, drive: int) -> Sight:
+        return Sight(self._clouds(place, drive), self._corners(drive), self._pictures(drive))
+
+    def _compared(self, place: Place, has: int, other: int, kind: int, part: int) -> Changed:
+        frame = self._frames[place[0]]
         unit = frame.tile / self._tile_m
-        found = looked_through(cloud, self._cloud(place, other)[0], asked, _CUBES * frame.voxel, unit)
-        names = [f"{place[0]}/{place[1]}_{place[2]}_{1000 * part + n}" for n in range(len(found.seen_by))]
-        rows = []
-        for number, name in enumerate(names):
-            xyz = cloud.xyz[found.point[found.label == number]]
-            seen = np.unique(cloud.frame_index[found.point[found.label == number]])
-            box = {
-                f"{end}_{axis}": float(v)
-                for end, values in (("low", xyz.min(0)), ("high", xyz.max(0)))
-                for axis, v in zip("xyz", values, strict=True)
-            }
-            rows.append(
-                {
-                    "object": name,
-                    "frame": place[0],
-                    "tile_x": place[1],
-                    "tile_y": place[2],
-                    "class": kind,
-                    "drive_id": self._drives[has].drive_id,
-                    "other_id": self._drives[other].drive_id,
-                    "points": len(xyz),
-                    **box,
-                    "drive_frame": _best_frame(cloud.cameras, xyz, seen),
-                    "other_frame": int(found.seen_by[number]),
-                    "picture": None,
-                }
-            )
-        points = table.take(pa.array(found.point)).select(["x", "y", "z", "r", "g", "b", "frame_index"])
-        points = points.append_column("class", pa.array(np.full(len(found.point), kind, np.uint8)))
-        points = points.append_column("object", pa.array([names[n] for n in found.label], pa.string()))
-        return Changed(points.select(CHANGE.names).cast(CHANGE), pa.Table.from_pylist(rows, schema=CHANGES))
+        axes = level_axes(frame.on_earth)
+
+        def around_tile(xyz: NDArray[np.floating], margin: float) -> NDArray[np.bool_]:
+            square = xyz[:, axes].astype(np.float64) / frame.tile - place[1:]
+            return np.asarray(((square >= -margin / self._tile_m) & (square < 1 + margin / self._tile_m)).all(1))
+
+        mine, others = self._sight(place, has), self._sight(place, other)
+        seeds = [around_tile(xyz, _MARGIN_M) for xyz in (mine.cloud.xyz, mine.corners)]
+        found = changed_objects(mine, others, seeds[0], seeds[1], _CUBES * frame.voxel, unit)
+        found = [one for one in found if around_tile(one.xyz.mean(0)[None], 0.0)[0]]
+        parts = []
+        for number, one in enumerate(found):
+            name = f"{place[0]}/{place[1]}_{place[2]}_{1000 * part + number}"
+            parts.append(self._told(place, has, other, kind, name, one))
+        return Changed.joined(parts)
+
+    def _told(self, place: Place, has: int, other: int, kind: int, name: str, one: Found) -> Changed:
+        """An object as rows of both tables."""
+        pictures = self._pictures(has)
+        xyz, seen = one.xyz.astype(np.float32), pictures.frame_index[one.camera]
+        box = {
+            f"{end}_{axis}": float(v)
+            for end, values in (("low", xyz.min(0)), ("high", xyz.max(0)))
+            for axis, v in zip("xyz", values, strict=True)
+        }
+        row = {
+            "object": name,
+            "frame": place[0],
+            "tile_x": place[1],
+            "tile_y": place[2],
+            "class": kind,
+            "drive_id": self._drives[has].drive_id,
+            "other_id": self._drives[other].drive_id,
+            "points": len(xyz),
+            **box,
+            "drive_frame": _best_frame(self._cameras[has], xyz, np.unique(seen)),
+            "other_frame": int(self._drives[other].frame_index[one.through]),
+            "picture": None,
+        }
+        colour = np.zeros((len(xyz), 3), np.uint8)
+        for camera in np.unique(one.camera).tolist():
+            rows = one.camera == camera
+            colour[rows] = pictures.colours(camera, one.pixel[rows])
+        columns = [*xyz.T, *colour.T, np.full(len(xyz), kind, np.uint8), [name] * len(xyz), seen.astype(np.int32)]
+        points = pa.table([pa.array(column) for column in columns], names=CHANGE.names).cast(CHANGE)
+        return Changed(points, pa.Table.from_pylist([row], schema=CHANGES))
 
 
 def changed_in_tiles(

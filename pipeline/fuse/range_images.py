@@ -27,7 +27,7 @@ _LEVELS = 4  # a near point covers up to 2^3 cells a side
 _SHARE, _CUBES = 0.05, 2.0  # a surface is behind a point if it is farther by this share of the range plus so many cubes
 _FILLED = 5  # of the nine cells around a direction must contain points, else the camera does not count there
 _MARGIN = 1.05  # a pinhole camera's picture is widened by this factor when points are chosen to be projected
-_HELD = 4096  # images that are kept, 40 kB each for an opening of 90 degrees
+_HELD = 512  # images of a drive that are kept, 40 kB each for an opening of 90 degrees
 
 
 class RangeImages:

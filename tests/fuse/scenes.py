@@ -8,6 +8,7 @@ from pipeline.fuse.change import Cloud
 from pipeline.publish.cameras import Cameras
 
 WIDTH, HEIGHT, FOCAL = 96, 48, 60.0
+FINER = 2  # pixels of a drive with pictures, along each axis, for one of those
 GROUND, WALL = 1.5, 9.0  # metres: the road below the camera, the wall to the right of it
 EAST_NORTH_UP = Sim3(1.0, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), np.zeros(3))  # from the street's axes
 CAR = ((3.0, 0.1, 18.0), (4.7, 1.45, 22.0))  # lowest and highest corner: right, down, ahead
@@ -31,9 +32,9 @@ def box_range(eye, ray, low, high):
     return np.where((near < far) & (near > 0), near, np.inf)
 
 
-def rays():
-    """Rays (n, 3) of all pixels, with z = 1."""
-    column, row = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
+def rays(finer=1):
+    """Rays (n, 3) of all pixels, with z = 1; of a picture with `finer` times as many pixels along each axis."""
+    column, row = np.meshgrid(*[(np.arange(finer * n) + 0.5) / finer for n in (WIDTH, HEIGHT)])
     return np.stack([(column - WIDTH / 2) / FOCAL, (row - HEIGHT / 2) / FOCAL, np.ones_like(row)], -1).reshape(-1, 3)
 
 
@@ -76,15 +77,31 @@ def seen(cameras, boxes=lambda frame: (), tree=False, seed=0, noise=0.004):
 
 class SceneDrive:
     """A drive through the street with images and depth of every camera. boxes: as in `seen`; aside, start: as in
-    `cameras`."""
+    `cameras`; way: metres along z by which the boxes move from frame to frame, with their texture."""
 
-    def __init__(self, boxes=lambda frame: (), count=20, aside=0.0, start=0.0):
+    def __init__(self, boxes=lambda frame: (), count=20, aside=0.0, start=0.0, way=0.0):
         at = cameras(count, aside, start)
         self.poses = at.world_from_camera
-        self.intrinsics = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
-        ray = rays()
+        focal, width, height = FINER * FOCAL, FINER * WIDTH, FINER * HEIGHT
+        self.intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+        ray = rays(FINER)
         depth = np.stack([depth_along(ray, pose[:3, 3], boxes(n)) for n, pose in enumerate(self.poses)])
-        depth = np.where(depth < 45, depth, 0.0).astype(np.float32)
-        self.depth = depth.reshape(count, HEIGHT, WIDTH)
-        shade = np.clip(40 + 4 * self.depth, 0, 255).astype(np.uint8)
-        self.images = np.stack([shade, shade, 255 - shade], -1)
+        place = self.poses[:, None, :3, 3] + ray * np.where(depth < 45, depth, 0.0)[:, :, None]
+        if way:
+            behind = np.stack([depth_along(ray, pose[:3, 3], ()) for pose in self.poses])
+            place[..., 2] -= np.where(depth < behind, way * np.arange(count)[:, None], 0.0)
+        depth = np.where(depth < 45, depth, 0.0)
+        self.images = textured(place).reshape(count, height, width, 3)
+        self.depth = np.zeros((count, height, width), np.float32)
+        sparse = slice(None, None, FINER)  # as many points as in a picture that is not finer
+        self.depth[:, sparse, sparse] = depth.reshape(count, height, width)[:, sparse, sparse]
+
+
+def textured(place):
+    """Colours (..., 3) of surfaces at places (..., 3): waves of 0.5 to 2 metres, the same from all sides."""
+    rng = np.random.default_rng(9)
+    wave = rng.normal(size=(12, 3))
+    wave *= (rng.uniform(3, 12, 12) / np.linalg.norm(wave, axis=1))[:, None]
+    shade = 128 + 25 * np.sin(place @ wave.T + rng.uniform(0, 6.3, 12)).sum(-1)
+    shade = np.clip(shade, 0, 255).astype(np.uint8)
+    return np.stack([shade, shade, 255 - shade], -1)
