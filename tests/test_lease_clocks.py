@@ -54,8 +54,11 @@ def test_a_run_that_is_started_again_continues_the_wait(tmp_path, foreign):
         "from pipeline import leases; leases._CLOCK_SKEW_S = 0.1\n"
         f"held = leases.Leases({str(tmp_path)!r}, 'mine', 0.2).take('d'); print(getattr(held, 'left_s', 'taken'))"
     )
-    said = [subprocess.run([sys.executable, "-c", try_it], capture_output=True, text=True).stdout for _ in range(2)]
-    assert float(said[0]) > 0 and said[1].strip() == "taken"  # a start of Python takes longer than the lease
+    said: list[str] = []
+    while not said or (said[-1] != "taken" and len(said) < 20):
+        said.append(subprocess.run([sys.executable, "-c", try_it], capture_output=True, text=True).stdout.strip())
+    left = [float(one) for one in said[:-1]]
+    assert left and said[-1] == "taken" and left == sorted(left, reverse=True)
 
 
 def test_a_single_drive_says_that_it_waits_for_a_lease_of_a_clock_ahead_and_takes_it_over(

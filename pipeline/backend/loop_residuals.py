@@ -71,15 +71,15 @@ def loop_pose_residuals(windows: Sequence[LoopWindows], chain: Solution, config:
         places = [side.second_from_camera[:, :3, 3] for side in (window.first, window.second)]
         middle = (places[0].mean(0) + places[1].mean(0)) / 2
         pair_poses, pair_along, pair_moment, units = [], [], [], []
-        for side, home_from_loop in zip((window.first, window.second), guess, strict=True):
+        for side, placed in zip((window.first, window.second), guess, strict=True):
             pose = np.eye(4)
             pose[:3, 3] = middle
-            pair_poses.append(home_from_loop.transform_pose(pose))
+            pair_poses.append(placed.transform_pose(pose))
             at = float(side.first_offset.mean()) / span
             pair_along.append(at)
             away = pair_poses[-1][:3, 3] - side.first_from_camera[:, :3, 3].mean(0)
             pair_moment.append(side.first_moment.mean(0) / span + at * away)
-            units.append(home_from_loop.scale * chain.state.scale[side.first])
+            units.append(placed.scale * chain.state.scale[side.first])
         poses.append(pair_poses)
         along.append(pair_along)
         moment.append(pair_moment)
