@@ -46,6 +46,7 @@ from pipeline.storage.retry import patiently
 
 EARTH = "earth"
 _SQUARE = 4  # tiles along the side of a square that a task compares
+_COMPARED = "compared"  # name of a count of the manifest: 1 if tiles were compared for change, else 0
 _MOST_PICTURES = 200  # of a version; the largest objects have them
 
 
@@ -147,6 +148,8 @@ def write_version(
                 add(number, None)
         wanted = writer.places | touched(kept, standing.fresh | gone)
         wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == bool(config.copc))
+        if config.change and before is not None and not before.counts.get(_COMPARED, 1):
+            wanted |= frozenset(tile.place for tile in kept)  # the version before was written without --change
         others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
         needed = reach(wanted, config.tile) if config.change else wanted
         for number, drive in enumerate(drives):
@@ -163,7 +166,9 @@ def write_version(
             "changes": changed.objects,
         }
         files = [city_tables.write_table(output, version, name, table, Path(folder)) for name, table in tables.items()]
-    manifest = _manifest(version, drives, verified, city, standing, tiles, [*files, *pictures], notes, changed)
+    manifest = _manifest(
+        version, drives, verified, city, standing, tiles, [*files, *pictures], notes, changed, config.change
+    )
     manifest = with_seconds(manifest, reporter.seconds)
     patiently(lambda: publish_version(output, manifest, newest, guard))
     return manifest, manifest.counts["tiles_written"]
@@ -283,6 +288,7 @@ def _manifest(
     files: Sequence[CityFile],
     notes: Sequence[str],
     changed: Changed,
+    compared: bool,
 ) -> CityManifest:
     return CityManifest(
         CITY_SCHEMA_VERSION,
@@ -304,6 +310,7 @@ def _manifest(
             "tiles_written": sum(tile.file.path.startswith(f"{version}/") for tile in tiles),
             "points": sum(tile.file.rows for tile in tiles),
             "changes": changed.objects.num_rows,
+            _COMPARED: int(compared),
         },
         {},
     )

@@ -121,6 +121,8 @@ def test_a_new_drive_changes_the_tiles_it_touches_and_a_drive_reconstructed_agai
     assert (one["class"], one["drive_id"], one["other_id"]) == (GONE, "b", "a")
     assert all(tile.copc is None for tile in city.manifest.tiles)
     assert fused(out, copc=False, change=False).manifest.counts["changes"] == 0
+    # All tiles are compared again, because those of the version before were not.
+    assert fused(out, copc=False).manifest.counts["changes"] == 1
 
 
 def test_without_laspy_tiles_are_parquet_only_and_a_note_says_what_to_install(output, monkeypatch):
