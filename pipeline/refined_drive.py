@@ -214,7 +214,7 @@ def drive_lens(staged: StagedFrames) -> CommonLens | None:
 def _lens(staged: StagedFrames, window: range) -> LensEvidence | None:
     merged, tracks = _with_tracks(staged, window)
     begin = _guess(staged, merged)
-    return window_lens(merged, tracks, begin, np.zeros(2), staged.pictures.source[0] / 2, staged.pictures.grid)
+    return window_lens(merged, tracks, begin, staged.pictures.source[0] / 2, staged.pictures.grid)
 
 
 def kept_refinement(staged: StagedFrames) -> Refined | None:

@@ -40,8 +40,8 @@ def finer(drive: JoinResult, joints: Joints) -> tuple[JoinResult, Joints]:
     )
     scale = np.exp(np.interp(frame, middle, np.log(state.scale)))
     nodes = tuple(Sim3(float(size), one[:3, :3], one[:3, 3]) for size, one in zip(scale, pose, strict=True))
-    whole = np.round(frame).astype(int).tolist()
-    finest = replace(drive, world_from_chunk=nodes, chunk_frames=tuple((one, one) for one in whole))
+    spans = np.stack([np.floor(frame), np.ceil(frame)], 1).astype(int).tolist()
+    finest = replace(drive, world_from_chunk=nodes, chunk_frames=tuple((low, high) for low, high in spans))
     first = np.arange(len(frame) - 1)
     between = np.clip(np.searchsorted(middle, (frame[1:] + frame[:-1]) / 2, side="right") - 1, 0, count - 2)
     share = np.diff(frame) / np.diff(middle)[between]
@@ -61,13 +61,14 @@ def finer(drive: JoinResult, joints: Joints) -> tuple[JoinResult, Joints]:
 
 
 def _places(middle: Array, begin: float, end: float, most_frames: float) -> tuple[Array, Numbers]:
-    """Frame numbers of the nodes, rising, with fractions; and the index among them of each chunk's middle."""
+    """Frame numbers of the nodes, rising, whole or half; and the index among them of each chunk's middle."""
     stops = np.unique(np.concatenate([[min(begin, middle[0])], middle, [max(end, middle[-1])]]))
     parts = [
         np.linspace(low, high, max(int(np.ceil((high - low) / most_frames)), 1), endpoint=False)
         for low, high in pairwise(stops)
     ]
-    frame = np.append(np.concatenate(parts), stops[-1])
+    # Half frames, as the middles of chunks: so a node is exactly the middle of its `chunk_frames`.
+    frame = np.unique(np.round(2 * np.append(np.concatenate(parts), stops[-1])) / 2)
     return frame, np.searchsorted(frame, middle)
 
 

@@ -149,7 +149,7 @@ def write_version(
         wanted = writer.places | touched(kept, standing.fresh | gone)
         wanted |= frozenset(tile.place for tile in kept if (tile.copc is None) == bool(config.copc))
         if config.change and before is not None and not before.counts.get(_COMPARED, 1):
-            wanted |= frozenset(tile.place for tile in kept)  # the version before was written without --change
+            wanted |= frozenset(tile.place for tile in kept)  # the version before was written with --no-change
         others = {name for tile in kept if tile.place in wanted for name in tile.drives} - standing.fresh
         needed = reach(wanted, config.tile) if config.change else wanted
         for number, drive in enumerate(drives):

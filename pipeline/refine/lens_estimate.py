@@ -41,15 +41,13 @@ class LensEvidence:
     points: int
 
 
-def window_lens(
-    window: Window, tracks: Tracks, camera: Array, bend: Array, radius: float, grid: Grid
-) -> LensEvidence | None:
+def window_lens(window: Window, tracks: Tracks, camera: Array, radius: float, grid: Grid) -> LensEvidence | None:
     """The lens that fits a window's tracks best; None where the tracks do not determine it.
 
-    camera (4,): fx fy cx cy in source pixels, bend (2,): k1 and k2, the start; radius: their unit, pixels.
+    camera (4,): fx fy cx cy in source pixels, the start, which is a pinhole; radius: unit of k1 and k2, pixels.
     """
     cv2.setNumThreads(1)
-    camera, bend = camera.astype(np.float64), np.asarray(bend, np.float64)
+    camera, bend = camera.astype(np.float64), np.zeros(2)
     camera[:2] = np.sqrt(camera[0] * camera[1])
     answer: LensEvidence | None = None
     try:
@@ -71,6 +69,8 @@ def window_lens(
             before = answer
             camera, bend = adjusted.problem.camera, adjusted.problem.lens.bend
             covariance = camera_covariance(adjusted.problem)
+            if not (np.linalg.eigvalsh(covariance) > 0).all():
+                return before
             answer = LensEvidence(np.array([np.log(camera[0]), *camera[2:], *bend]), covariance, len(adjusted.track))
             if before is not None:
                 moved = np.abs(answer.found - before.found) / np.sqrt(np.diag(covariance))

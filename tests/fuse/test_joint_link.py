@@ -45,8 +45,12 @@ def street(begin, aside=0.0):
 
 
 vectors = st.tuples(*[st.floats(-2, 2)] * 3)
-gauges = st.builds(lambda scale, turn, place: Sim3(scale, rotation_exp(np.array(turn)), np.array(place)),
-                   st.floats(0.2, 5), vectors, vectors)  # fmt: skip
+gauges = st.builds(
+    lambda scale, turn, place: Sim3(scale, rotation_exp(np.array(turn)), np.array(place)),
+    st.floats(0.2, 5),
+    vectors,
+    vectors,
+)
 
 
 @given(gauges, gauges, gauges, st.integers(0, FRAMES - 1), st.integers(0, FRAMES - 1))

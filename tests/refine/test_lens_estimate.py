@@ -37,7 +37,7 @@ def scene() -> Scene:
 
 @pytest.mark.parametrize("lens", [BARREL, FISHEYE])
 def test_the_lens_of_bent_tracks_is_found(scene: Scene, lens: Camera) -> None:
-    found = window_lens(scene.window(), seen_through(scene, lens), guess(420.0), np.zeros(2), RADIUS, scene.grid)
+    found = window_lens(scene.window(), seen_through(scene, lens), guess(420.0), RADIUS, scene.grid)
     assert found is not None
     common = common_lens([found, None], CENTRE, RADIUS)
     assert common is not None and abs(np.log(common.focal / lens.fx)) < 0.03
@@ -48,13 +48,13 @@ def test_the_lens_of_bent_tracks_is_found(scene: Scene, lens: Camera) -> None:
 
 
 def test_a_pinhole_has_no_lens(scene: Scene) -> None:
-    found = window_lens(scene.window(), scene.tracks, guess(440.0), np.zeros(2), RADIUS, scene.grid)
+    found = window_lens(scene.window(), scene.tracks, guess(440.0), RADIUS, scene.grid)
     assert found is not None and np.abs(found.found[3:]).max() < 0.01
     assert common_lens([found] * 3, CENTRE, RADIUS) is None
 
 
 def test_without_tracks_there_is_no_lens(scene: Scene) -> None:
-    assert window_lens(scene.window(), Tracks.none(), guess(400.0), np.zeros(2), RADIUS, scene.grid) is None
+    assert window_lens(scene.window(), Tracks.none(), guess(400.0), RADIUS, scene.grid) is None
     assert common_lens([None, None], CENTRE, RADIUS) is None
 
 
