@@ -36,7 +36,15 @@ from pipeline.refine.grid import Grid
 from pipeline.refine.lens_estimate import CommonLens, LensEvidence, common_lens, window_lens
 from pipeline.refine.refine_window import refine_window
 from pipeline.refine.rig_frames import Mount
-from pipeline.refine.rig_mount import MountEvidence, common_mount, mount_evidence, poses_alone, with_turns
+from pipeline.refine.rig_mount import (
+    MountEvidence,
+    common_mount,
+    mount_evidence,
+    place_deviation,
+    place_notes,
+    poses_alone,
+    with_turns,
+)
 from pipeline.refine.rig_tracks import RigTracks, link_rig
 from pipeline.refine.rig_window import RigView, refine_rig_window
 from pipeline.refine.stereo_files import read_motions
@@ -138,7 +146,7 @@ class Refined:
     windows: chunks of each window, empty where refinement is off; accepted: which of them are refined; focal: the focal
     length in use, and the one that the images give, None where they do not determine it; camera: of the network's
     pictures; metre_sigma: of a rig, for each window the deviation of the log of a metre's length that known places of
-    cameras give in turns; NaN where none do.
+    cameras give; NaN where none do; of_rig: notes on the places of its cameras.
     """
 
     windows: tuple[range, ...]
@@ -146,6 +154,7 @@ class Refined:
     focal: FocalEvidence | None
     camera: Camera | None
     metre_sigma: tuple[float, ...] = ()
+    of_rig: tuple[str, ...] = ()
 
     @property
     def taken(self) -> int:
@@ -154,12 +163,12 @@ class Refined:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user: windows that keep the network's prediction."""
-        if not self.windows or self.taken == len(self.windows):
-            return ()
-        if not self.taken:
+        """Notes for the user: windows that keep the network's prediction, cameras whose place is not determined."""
+        if self.windows and not self.taken:
             return ("not refined: too few corners could be tracked, or held-back tracks did not agree better",)
-        return (f"{len(self.windows) - self.taken} of {len(self.windows)} windows keep the prediction of the network",)
+        left = len(self.windows) - self.taken
+        kept = (f"{left} of {len(self.windows)} windows keep the prediction of the network",) if left else ()
+        return (*kept, *self.of_rig)
 
 
 def link_tracks(staged: StagedFrames) -> bool:
@@ -195,9 +204,11 @@ def refine_staged(
     if staged.calibration is None:
         centre = begin[2:].copy()
         begin[2:] = used_principal(_run(_principal, [(staged, windows[n], begin) for n in asked]), centre)
-    mount = None if staged.rig is None else _mount(staged, staged.rig, [windows[n] for n in asked], begin)
+    mount, of_rig = None, tuple[str, ...]()
+    if staged.rig is not None:
+        mount, of_rig = _mount(staged, staged.rig, [windows[n] for n in asked], begin)
     done = _run(_refine, [(staged, number, window, begin, mount) for number, window in enumerate(windows)], progress)
-    return _refined(windows, done, focal, _network_camera(staged, grid, begin))
+    return replace(_refined(windows, done, focal, _network_camera(staged, grid, begin)), of_rig=of_rig)
 
 
 def drive_lens(staged: StagedFrames) -> CommonLens | None:
@@ -273,12 +284,13 @@ def _of_reference(staged: StagedFrames, merged: Window, tracks: Tracks) -> tuple
     return None if view is None else (view.of_camera(0), view.tracks_of(0, view.tracks))
 
 
-def _mount(staged: StagedFrames, rig: Rig, windows: Sequence[range], camera: Array) -> Mount:
-    """The cameras on the car, as far as the rig file leaves them unknown, by some windows."""
+def _mount(staged: StagedFrames, rig: Rig, windows: Sequence[range], camera: Array) -> tuple[Mount, tuple[str, ...]]:
+    """The cameras on the car, as far as the rig file leaves them unknown, by some windows; and notes."""
     mount = Mount.of(rig.poses)
     if mount.free_turn.any():
         mount = with_turns(mount, _run(_alone, [(staged, window, camera) for window in windows]))
-    return common_mount(mount, _run(_mounted, [(staged, window, camera, mount) for window in windows]))
+    found = _run(_mounted, [(staged, window, camera, mount) for window in windows])
+    return common_mount(mount, found), place_notes(rig.cameras, place_deviation(mount, found))
 
 
 def _alone(staged: StagedFrames, window: range, camera: Array) -> list[Array | None] | None:

@@ -92,10 +92,36 @@ def mount_covariance(problem: Problem) -> Array:
     """Covariance of the unknowns of a rig's mount: free rotations, then coefficients. Raises
     numpy.linalg.LinAlgError."""
     assert problem.rig is not None
+    own = problem.rig.own_unknowns
+    covariance = _rig_covariance(problem)
+    return covariance[len(covariance) - own :, len(covariance) - own :]
+
+
+def metre_deviation(problem: Problem) -> float:
+    """Standard deviation of the log of a metre's length over that of the path of a rig's reference camera: what a
+    window does not know of its own scale does not count. Infinite without a metre or a path. Raises
+    numpy.linalg.LinAlgError."""
+    rig = problem.rig
+    assert rig is not None and rig.mount.is_metric
+    turn = rig.rig_from_window[:, :3, :3]
+    steps = np.diff(-np.einsum("nji,nj->ni", turn, rig.rig_from_window[:, :3, 3]), axis=0)
+    length, metre = np.linalg.norm(steps, axis=1), abs(float(rig.mount.coefficient[0]))
+    if not length.sum() > 0 or not metre > 0:
+        return float("inf")
+    way = steps / np.maximum(length, 1e-12)[:, None] / length.sum()
+    by_centre = np.concatenate([np.zeros((1, 3)), way]) - np.concatenate([way, np.zeros((1, 3))])
+    covariance = _rig_covariance(problem)
+    slope = np.zeros(len(covariance))
+    # A twist's translation moves the centre the other way, in the camera's axes.
+    slope[: 6 * rig.instants].reshape(-1, 6)[:, 3:] = np.einsum("nij,nj->ni", turn, by_centre)
+    slope[len(slope) - len(rig.mount.coefficient)] = 1 / metre
+    return max(float(slope @ covariance @ slope), 0.0) ** 0.5
+
+
+def _rig_covariance(problem: Problem) -> Array:
+    """Of the unknowns of a rig, without the camera's."""
     inverse = np.linalg.inv(_without_points(problem))
-    end = len(inverse) - problem.camera_unknowns
-    begin = end - problem.rig.own_unknowns
-    return np.asarray(inverse[begin:end, begin:end])
+    return np.asarray(inverse[: -problem.camera_unknowns, : -problem.camera_unknowns])
 
 
 def _diagonal(problem: Problem, equations: NormalEquations) -> Array:

@@ -49,34 +49,44 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Points whose tracks begin in the same frame `first` and have similar lengths, `width` frames at most.
+    """Points whose tracks begin in the same frame and have similar lengths; of a rig also end in the same camera.
 
     points: their numbers; rows: their observations; place: of each observation, its point's position in `points`;
-    frame: of each observation, counted from `first`.
+    frames (w,): those that see the points, rising; frame: of each observation, its position in `frames`; unknowns:
+    where theirs are.
     """
 
     rows: Ints
     points: Ints
     place: Ints
+    frames: Ints
     frame: Ints
-    first: int
-    width: int
+    unknowns: slice | Ints
 
 
 def _groups(problem: Problem, starts: Ints) -> list[_Group]:
     first = problem.frame[starts]
     stops = np.append(starts[1:], len(problem.point))
     last = problem.frame[stops - 1]
-    key = first * (len(_LENGTHS) + 1) + np.searchsorted(_LENGTHS, last - first + 1)
+    instants = problem.frames if problem.rig is None else problem.rig.instants
+    # A point that two cameras of a rig see is in frames that are far apart, of which only its own count.
+    ends = np.where(first // instants == last // instants, 0, last // instants)
+    length = np.where(ends == 0, last - first + 1, stops - starts)
+    key = (first * (len(_LENGTHS) + 1) + np.searchsorted(_LENGTHS, length)) * (problem.frames // instants) + ends
     order = np.argsort(key, kind="stable")
     groups = []
     for points in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
         counts = (stops - starts)[points]
         place = np.repeat(np.arange(len(points)), counts)
         rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + starts[points][place]
-        begin = int(first[points[0]])
-        width = int((last[points] - begin).max()) + 1
-        groups.append(_Group(rows, points, place, problem.frame[rows] - begin, begin, width))
+        if ends[points[0]]:
+            frames = np.unique(problem.frame[rows])
+            unknowns: slice | Ints = (frames[:, None] * UNKNOWNS + np.arange(UNKNOWNS)).ravel()
+        else:
+            frames = np.arange(first[points[0]], last[points].max() + 1)
+            unknowns = slice(int(frames[0]) * UNKNOWNS, int(frames[-1] + 1) * UNKNOWNS)
+        place_of = np.searchsorted(frames, problem.frame[rows])
+        groups.append(_Group(rows, points, place, frames, place_of, unknowns))
     return groups
 
 
@@ -160,14 +170,16 @@ class NormalEquations:
         cross = _lower(root[:, problem.point][:, None], self.cross)
         matrix, gradient = self.frames.copy(), self.gradient.copy()
         for group in layout.groups:
-            size = group.width * UNKNOWNS
-            block = np.zeros((group.width + 1, UNKNOWNS, 3, len(group.points)))
+            width = len(group.frames)
+            size = width * UNKNOWNS
+            block = np.zeros((width + 1, UNKNOWNS, 3, len(group.points)))
             block[group.frame, :, :, group.place] = cross[:, :, group.rows].transpose(2, 1, 0)
-            block[group.width, 0], block[group.width, 1 : 1 + many] = right[:, group.points], camera[:, :, group.points]
+            block[width, 0], block[width, 1 : 1 + many] = right[:, group.points], camera[:, :, group.points]
             flat = block.reshape(-1, 3 * len(group.points))[: size + 1 + many]
             product = flat @ flat.T
-            part = slice(group.first * UNKNOWNS, group.first * UNKNOWNS + size)
-            matrix[part, part] -= product[:size, :size]
+            part = group.unknowns
+            both = (part, part) if isinstance(part, slice) else np.ix_(part, part)
+            matrix[both] -= product[:size, :size]
             matrix[part, -many:] -= product[:size, -many:]
             matrix[-many:, part] -= product[:size, -many:].T
             matrix[-many:, -many:] -= product[-many:, -many:]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from pipeline.refine.adjustment import mount_covariance
 from pipeline.refine.grid import Grid
+from pipeline.refine.problem import local_of
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_start import mended_start, turn_between
-from pipeline.refine.rig_window import RigView, adjust_rig
+from pipeline.refine.rig_window import RigView, adjust_rig, with_crossings
 from pipeline.refine.rotation import exp, log
 from pipeline.refine.tracks import Tracks
 from pipeline.refine.window import Window
@@ -28,18 +29,23 @@ Array = NDArray[np.float64]
 _LEAST_TURN = 1e-3  # radians: deviation of a window's rotation that is added in quadrature
 _UNITS = 0.15  # deviation of the log ratio of two windows' units; on rendered drives they differ by up to 30 %
 _ROUNDS = 5  # of robust weighting
+# Deviations of a place, as a share of the usual depth: a larger one is said; with the largest nothing is known.
+_PLACED, _NOTHING = 0.02, 0.1
+_SEARCHES = 3  # for points in other cameras' pictures, each with the places that the one before gave
 
 
 @dataclass(frozen=True, eq=False)
 class MountEvidence:
     """The mount by one window. turn (C, 3, 3); turn_sigma (C,): deviations in radians, infinite where it is not
     estimated; information (Q, Q): that the tracks have of the coefficients, without the prior; told (Q,): this matrix
-    times the coefficients that the tracks alone give."""
+    times the coefficients that the tracks alone give; depth: usual depth of the tracks' points, in the window's
+    units."""
 
     turn: Array
     turn_sigma: Array
     told: Array
     information: Array
+    depth: float
 
 
 def poses_alone(window: Window, tracks: Tracks, camera: Array, grid: Grid, cameras: int) -> list[Array | None] | None:
@@ -82,6 +88,9 @@ def mount_evidence(window: Window, tracks: Tracks, camera: Array, grid: Grid, mo
         adjusted = adjust_rig(view, view.tracks, camera, grid, mount)
         if adjusted is None or adjusted.problem.rig is None:
             return None
+        if adjusted.moves:
+            adjusted = with_crossings(adjusted, view, view.tracks, camera, grid, mount, _SEARCHES)
+        assert adjusted.problem.rig is not None
         covariance = mount_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return None
@@ -93,7 +102,8 @@ def mount_evidence(window: Window, tracks: Tracks, camera: Array, grid: Grid, mo
     whole = np.linalg.inv(covariance[3 * free :, 3 * free :]) if len(found.coefficient) else np.zeros((0, 0))
     prior = np.diag(found.deviation**-2)
     told = whole @ found.coefficient - prior @ found.expected
-    return MountEvidence(found.turn, sigma, np.asarray(told), np.asarray(whole - prior))
+    depth = float(np.median(np.abs(local_of(adjusted.problem)[2])))
+    return MountEvidence(found.turn, sigma, np.asarray(told), np.asarray(whole - prior), depth)
 
 
 def common_mount(mount: Mount, found: Sequence[MountEvidence | None]) -> Mount:
@@ -112,6 +122,33 @@ def common_mount(mount: Mount, found: Sequence[MountEvidence | None]) -> Mount:
             turn[camera] = exp((weight @ away / weight.sum())[None])[0] @ turn[camera]
     coefficient, deviation = _mean(mount, known)
     return replace(mount, turn=turn, coefficient=coefficient, expected=coefficient, deviation=deviation).held()
+
+
+def place_deviation(mount: Mount, found: Sequence[MountEvidence | None]) -> Array:
+    """Deviations (C,) of the places of unknown cameras by all windows, where they are least sure, as a share of the
+    usual depth; 0 for known ones, infinite where nothing tells them. mount: as it was given to `mount_evidence`."""
+    free = np.flatnonzero(np.abs(mount.directions[int(mount.is_metric) :: 3]).sum((0, 2)) > 0)
+    answer = np.zeros(len(mount.turn))
+    answer[free] = np.inf
+    known = [one for one in found if one is not None]
+    if not known or not len(free):
+        return answer
+    total = np.stack([one.information * one.depth**2 for one in known]).sum(0)
+    covariance = np.linalg.inv(total + 1e-9 * np.eye(len(total)))
+    for place, camera in enumerate(free):
+        own = slice(int(mount.is_metric) + 3 * place, int(mount.is_metric) + 3 * place + 3)
+        answer[camera] = np.sqrt(max(float(np.linalg.eigvalsh(covariance[own, own]).max()), 0.0))
+    return answer
+
+
+def place_notes(cameras: Sequence[str], deviation: Array) -> tuple[str, ...]:
+    """Notes for the user on cameras (C names) whose places are unsure; deviation (C,): by `place_deviation`."""
+    return tuple(
+        f"the place of camera {name} on the car is "
+        + (f"known to {100 * share:.0f} % of the usual depth" if share < _NOTHING else "not determined by the pictures")
+        for name, share in zip(cameras, deviation.tolist(), strict=True)
+        if share > _PLACED
+    )
 
 
 def _mean(mount: Mount, known: Sequence[MountEvidence]) -> tuple[Array, Array]:

@@ -17,19 +17,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.refine.adjustment import mount_covariance, step_covariance
+from pipeline.refine.adjustment import metre_deviation, mount_covariance, step_covariance
 from pipeline.refine.chunk_result import WindowResult
+from pipeline.refine.cross_tracks import cross_tracks
 from pipeline.refine.depth_correction import fit_depth
 from pipeline.refine.depth_ratios import DepthRatios, adjusted_ratios, smooth_log_depth, witness_ratios
 from pipeline.refine.evidence import PairEvidence, held_back
 from pipeline.refine.grid import Grid
-from pipeline.refine.problem import Problem, inverse
+from pipeline.refine.problem import Problem, inverse, local_of
 from pipeline.refine.refine_window import STANDS_WORSE, WORSE, is_better, judged, unrefined
 from pipeline.refine.refinement import Adjusted, adjust_window
 from pipeline.refine.rig_frames import Mount, RigFrames
 from pipeline.refine.rig_start import chained, rig_steps
 from pipeline.refine.start import Start
-from pipeline.refine.tracks import Tracks
+from pipeline.refine.tracks import Tracks, together
 from pipeline.refine.triangulate import triangulate
 from pipeline.refine.verdict import drive_figures
 from pipeline.refine.window import Window
@@ -38,6 +39,9 @@ Array = NDArray[np.float64]
 
 _MEASURED = 0.003  # deviation of a measured step's length, as a share of it
 _METRE = 0.02  # deviation of the log of a metre's length that measured steps give
+# Least deviation of the log of a metre's length: matches between cameras have common errors (made-up drive: 0.16 %).
+_LEAST_METRE = 0.003
+_SETTLED = 0.005  # of the usual depth: if places change by less, points are not searched once more
 _MOVING_M = 0.1  # metres: shorter steps do not compare
 _SPREAD = 0.3  # largest deviation of the log ratios of the network's steps and the measured ones
 _LOOSE = 2.0  # deviation of a coefficient of which nothing is known: in metres, or usual steps
@@ -120,6 +124,8 @@ def refine_rig_window(
         stands = adjusted is None or not adjusted.moves
         if stands:
             adjusted = adjust_rig(view, used, camera, grid, mount.held(), first, motions, by_depth=True)
+        elif adjusted is not None and not motions:
+            adjusted = with_crossings(adjusted, view, used, camera, grid, mount.held(), 1)
         covariance = None if adjusted is None else step_covariance(adjusted.problem)
     except (np.linalg.LinAlgError, cv2.error):
         return nothing
@@ -188,6 +194,31 @@ def adjust_rig(
     rig = RigFrames(measured.rig_from_window, _begun(mount, measured), measured.step_sigma)
     whole = Start(rig.cam_from_window, start.replaced, start.tracked)
     return adjust_window(view.window, tracks, camera, grid, start=whole, rig=rig, by_depth=by_depth)
+
+
+def with_crossings(
+    adjusted: Adjusted, view: RigView, tracks: Tracks, camera: Array, grid: Grid, mount: Mount, rounds: int
+) -> Adjusted:
+    """Adjust a rig again with its points found in other cameras' pictures (`cross_tracks`), so many times at most; as
+    it is where none are found, or all places are known. adjusted: by `adjust_rig` with the other arguments. Raises
+    numpy.linalg.LinAlgError."""
+    for _ in range(rounds if len(mount.coefficient) else 0):
+        problem = adjusted.problem
+        assert problem.rig is not None
+        found, turns = problem.rig.mount, 3 * int(mount.free_turn.sum())
+        covariance = mount_covariance(problem)[turns:, turns:]
+        seen = cross_tracks(view.window, problem, covariance, adjusted.track, tracks, grid)
+        if not len(seen.rows):
+            return adjusted
+        begun = seen.corrected(replace(mount, turn=found.turn, coefficient=found.coefficient))
+        start = replace(adjusted.start, cam_from_window=problem.rig.rig_from_window)
+        again = adjust_rig(view, Tracks.sorted(*together(tracks, seen.rows)), camera, grid, begun, start=start)
+        if again is None or not again.moves:
+            return adjusted
+        adjusted = again
+        if np.abs(seen.shift).max() < _SETTLED * np.median(np.abs(local_of(problem)[2])):
+            return adjusted
+    return adjusted
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,11 +312,7 @@ def _metre_sigma(problem: Problem) -> Array:
     """Standard deviation (1,) of the log of a metre's length; (0,) where the mount has none. Raises
     numpy.linalg.LinAlgError."""
     assert problem.rig is not None
-    mount = problem.rig.mount
-    if not mount.is_metric:
-        return np.zeros(0)
-    variance = mount_covariance(problem)[3 * int(mount.free_turn.sum()), 3 * int(mount.free_turn.sum())]
-    return np.array([np.sqrt(max(variance, 0.0)) / max(abs(mount.coefficient[0]), 1e-12)])
+    return np.array([np.hypot(metre_deviation(problem), _LEAST_METRE)] if problem.rig.mount.is_metric else [])
 
 
 def _agrees(before: list[PairEvidence], after: list[PairEvidence], view: RigView, worse: float) -> bool:

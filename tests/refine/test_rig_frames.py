@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.refine import adjustment
-from pipeline.refine.adjustment import adjust, step_covariance
+from pipeline.refine.adjustment import adjust, metre_deviation, step_covariance
 from pipeline.refine.normal_equations import Layout
 from pipeline.refine.problem import Problem, cost_of, inverse
 from pipeline.refine.rig_frames import Mount, RigFrames
@@ -92,3 +92,20 @@ def test_the_cost_falls_and_the_mount_stays_rigid(problem: Problem) -> None:
     begins = ~np.isfinite(covariance).all((1, 2))
     assert np.flatnonzero(begins).tolist() == [0, 6, 12]  # the first frame of each camera has no step
     assert np.linalg.eigvalsh(covariance[~begins]).min() > 0
+
+
+def test_how_well_a_metre_is_known_does_not_depend_on_the_unit_of_the_window() -> None:
+    """It is compared with the path, whose length in units is arbitrary; more turns tell more."""
+    said = []
+    for unit, swing in ((1.0, 0.5), (0.1, 0.5), (1.0, 0.25)):
+        scene = rig_drive(instants=8, points=400, swing=swing)
+        view = RigView.of(scene.window(turn=0.01, shift=0.05, unit=unit), scene.tracks, CAMERAS)
+        assert view is not None
+        found = adjust_rig(view, view.tracks, CAMERA, scene.grid, Mount.of(RIG))
+        assert found is not None
+        said.append(metre_deviation(found.problem))
+        assert found.problem.rig is not None
+        mount = replace(found.problem.rig.mount, coefficient=np.zeros(1))
+        nowhere = replace(found.problem, rig=replace(found.problem.rig, mount=mount))
+        assert metre_deviation(nowhere) == np.inf
+    assert said[1] == pytest.approx(said[0], rel=0.05) and said[2] > said[0]
