@@ -118,7 +118,7 @@ class NormalEquations:
         x, y = local[0] / z, local[1] / z
         sigmas, (fx, fy) = problem.sigmas, problem.camera[:2]
         known = np.isfinite(problem.log_depth) * root[1] / sigmas.depth
-        root_pixel = root[0] / sigmas.pixel
+        root_pixel = root[0] / problem.pixel_sigma
         a, b, c = fx * root_pixel / z, fy * root_pixel / z, known / z  # derivatives by the point, in camera axes
         # Jacobian of an observation's three residuals (rotation 3, translation 3, scale, camera C), then residuals.
         own = UNKNOWNS + problem.camera_unknowns

@@ -30,6 +30,7 @@ class Sigmas:
     """Standard deviations of the residuals that the module's docstring lists."""
 
     pixel: float = 0.2  # corners have median errors of 0.1 to 0.3 pixels
+    coarse: float = 0.4  # the same of corners that were found in the network's pictures
     robust: float = 2.0  # deviations at which Cauchy's weight is a half; twice as many for depth
     depth: float = 0.3  # of log depth
     scale: float = 0.1  # of s_f against zero
@@ -51,7 +52,7 @@ class Problem:
     are cx and cy, with fx and fy; start (F, 4, 4), camera_start (4,): cam_from_window and camera that `motion`, `focal`
     and `principal` compare with; rig: the frames are those of a rig, whose poses determine cam_from_window; then
     `motion` is that of the reference camera; lens: bends the picture about cx and cy, and its coefficients are free,
-    with fx, fy, cx and cy; None for a pinhole.
+    with fx, fy, cx and cy; None for a pinhole; coarse (M,): observations in the network's pictures, None for none.
     """
 
     cam_from_window: Array
@@ -69,6 +70,13 @@ class Problem:
     rig: RigFrames | None = None
     free_principal: bool = False
     lens: RadialLens | None = None
+    coarse: NDArray[np.bool_] | None = None
+
+    @property
+    def pixel_sigma(self) -> float | Array:
+        """Standard deviation of each observation, or of all, in pixels."""
+        sigmas = self.sigmas
+        return sigmas.pixel if self.coarse is None else np.where(self.coarse, sigmas.coarse, sigmas.pixel)
 
     @property
     def camera_unknowns(self) -> int:
@@ -118,7 +126,7 @@ def residuals(problem: Problem, local: Array) -> tuple[Array, NDArray[np.bool_]]
     front = local[2] > _NEAR
     z = np.where(front, local[2], 1.0)
     answer = np.empty_like(local)
-    answer[:2] = (_seen_at(problem, local, z) - problem.xy.T) / sigmas.pixel
+    answer[:2] = (_seen_at(problem, local, z) - problem.xy.T) / problem.pixel_sigma
     answer[2] = (np.log(z) - problem.log_depth - problem.log_scale[problem.frame]) / sigmas.depth
     answer[2, np.isnan(answer[2])] = 0.0
     return answer, front

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 _LIMITS = (20.0, 6.0, 2.5)  # pixels: largest reprojection error of a track in each round
 _FOCAL_LIMITS = (20.0, 6.0, 1.5)  # the same where the focal length is free: a few pixels of a wrong track change it
-_STEPS = (5, 4, 6)  # most steps of each round
+STEPS = (5, 4, 6)  # most steps of each round
 _SETTLED, _CREEPING = 1e-4, 1e-7  # a step that lowers the cost by a smaller share ends a round; 2nd: free focal length
 _PARALLAX = 0.3  # degrees: a track with less does not determine its depth
 _FOCAL_PARALLAX = 1.0  # the same where the focal length is free
@@ -36,6 +36,7 @@ _FEWEST_POINTS = 40  # a window with fewer is not adjusted
 # pixels for corners) the prior rotated a rendered drive by 0.06 degrees of pitch a frame; from the same tracks alone
 # the pitch is known to 0.004 degrees.
 _ALIKE = 30.0
+_COARSE = 0.15  # grid pixels: deviation of a point that was found in another camera's picture
 _LEAST_DEPTH = 0.03  # smallest deviation of log depth that is assumed
 _UNSURE = 30.0  # deviation of log depth in the first round, where it is to have no influence
 _MOVES = 0.3  # share of tracks with parallax above which the car moves
@@ -68,7 +69,7 @@ def adjust_window(
     free_principal: bool = False,
     with_depth: bool = True,
     start: Start | None = None,
-    steps: tuple[int, ...] = _STEPS,
+    steps: tuple[int, ...] = STEPS,
     rig: RigFrames | None = None,
     by_depth: bool = False,
     lens: RadialLens | None = None,
@@ -82,7 +83,8 @@ def adjust_window(
         with_depth: whether the network's depth is part of the cost. Without it only the window's scale comes from it.
         start: poses to begin with; None: those of `judged_start`.
         steps: most steps of each round.
-        rig: the window's frames are those of a rig, in its order; its poses are those of `start`.
+        rig: the window's frames are those of a rig, in its order; its poses are those of `start`. Tracks are numbered
+            as in `RigTracks`; their rows in other cameras' frames are from the network's pictures.
         by_depth: points begin at the network's depth, which has the weight of independent errors: for a car that
             stands, whose tracks determine no depth.
         lens: straightens the tracks' pixels; its coefficients are free, beside the camera. Then `camera` is that of the
@@ -92,6 +94,7 @@ def adjust_window(
     straight = tracks if lens is None else replace(tracks, xy=lens.straight(tracks.xy))
     start = start or judged_start(window.cam_from_window, window.frame_index, straight, camera)
     tracks = tracks.at_least(3)
+    coarse = None if rig is None else tracks.track % len(rig.mount.turn) != tracks.frame // rig.instants
     numbers, of = np.unique(tracks.track, return_inverse=True)
     if len(numbers) < _FEWEST_POINTS:
         return None
@@ -100,7 +103,8 @@ def adjust_window(
         log_depth = np.log(grid.sample(window.depth, frame, tracks.xy))
     log_depth[~np.isfinite(log_depth)] = np.nan
     poses, scale, depth_sigma = start.cam_from_window, np.zeros(count), np.nan
-    sigmas, original = Sigmas(depth=_SOLID if by_depth else _UNSURE, robust=1.0 if free_focal else 2.0), camera
+    sigmas = Sigmas(depth=_SOLID if by_depth else _UNSURE, robust=1.0 if free_focal else 2.0)
+    sigmas, original = replace(sigmas, coarse=max(_COARSE / grid.scale[0], sigmas.pixel)), camera
     problem, kept = None, numbers
     least_angle = _FOCAL_PARALLAX if free_focal else _PARALLAX
     for limit, most in zip(_FOCAL_LIMITS if free_focal else _LIMITS, steps, strict=True):
@@ -126,6 +130,7 @@ def adjust_window(
             rig,
             free_principal,
             lens,
+            coarse,
         )
         error, z = project(draft)
         missed = ~((z > 0) & (np.linalg.norm(error, axis=1) < limit))
@@ -144,6 +149,7 @@ def adjust_window(
                 xy=tracks.xy[rows],
                 log_depth=log_depth[rows],
                 log_scale=scale,
+                coarse=None if coarse is None else coarse[rows],
             ),
             most,
             _CREEPING if free_focal else _SETTLED,

@@ -40,7 +40,7 @@ class RigTracker(PictureTracker):
 
 
 class RigTracks:
-    """Linked tracks of all cameras of a rig. Each track is of one camera."""
+    """Linked tracks of all cameras of a rig. Each track is of one camera: that of track t is t % C."""
 
     def __init__(self, folder: str, cameras: int) -> None:
         self._of = [DriveTracks(camera_folder(folder, camera)) for camera in range(cameras)]

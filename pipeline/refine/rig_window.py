@@ -26,7 +26,7 @@ from pipeline.refine.evidence import PairEvidence, held_back
 from pipeline.refine.grid import Grid
 from pipeline.refine.problem import Problem, inverse, local_of
 from pipeline.refine.refine_window import STANDS_WORSE, WORSE, is_better, judged, unrefined
-from pipeline.refine.refinement import Adjusted, adjust_window
+from pipeline.refine.refinement import STEPS, Adjusted, adjust_window
 from pipeline.refine.rig_frames import Mount, RigFrames
 from pipeline.refine.rig_start import chained, rig_steps
 from pipeline.refine.start import Start
@@ -41,6 +41,7 @@ _MEASURED = 0.003  # deviation of a measured step's length, as a share of it
 _METRE = 0.02  # deviation of the log of a metre's length that measured steps give
 # Least deviation of the log of a metre's length: matches between cameras have common errors (made-up drive: 0.16 %).
 _LEAST_METRE = 0.003
+_AGAIN = (2, 2, 4)  # most steps of an adjustment that begins with an adjusted window
 _SETTLED = 0.005  # of the usual depth: if places change by less, points are not searched once more
 _MOVING_M = 0.1  # metres: shorter steps do not compare
 _SPREAD = 0.3  # largest deviation of the log ratios of the network's steps and the measured ones
@@ -173,12 +174,13 @@ def adjust_rig(
     motions: Mapping[int, Array] | None = None,
     start: Start | None = None,
     by_depth: bool = False,
+    steps: tuple[int, ...] = STEPS,
 ) -> Adjusted | None:
     """Adjust the poses of the rig, and what is free of the mount, to tracks of all cameras. None where there are too
     few tracks.
 
     tracks: of the view, without those held back. first_instant: number of the view's first instant for `motions`.
-    start: of the reference camera; None: that of `rig_steps`; by_depth: see `adjust_window`. Raises
+    start: of the reference camera; None: that of `rig_steps`; by_depth, steps: see `adjust_window`. Raises
     numpy.linalg.LinAlgError, cv2.error.
     """
     if start is None:
@@ -193,7 +195,7 @@ def adjust_rig(
     )
     rig = RigFrames(measured.rig_from_window, _begun(mount, measured), measured.step_sigma)
     whole = Start(rig.cam_from_window, start.replaced, start.tracked)
-    return adjust_window(view.window, tracks, camera, grid, start=whole, rig=rig, by_depth=by_depth)
+    return adjust_window(view.window, tracks, camera, grid, start=whole, rig=rig, by_depth=by_depth, steps=steps)
 
 
 def with_crossings(
@@ -212,7 +214,8 @@ def with_crossings(
             return adjusted
         begun = seen.corrected(replace(mount, turn=found.turn, coefficient=found.coefficient))
         start = replace(adjusted.start, cam_from_window=problem.rig.rig_from_window)
-        again = adjust_rig(view, Tracks.sorted(*together(tracks, seen.rows)), camera, grid, begun, start=start)
+        every = Tracks.sorted(*together(tracks, seen.rows))
+        again = adjust_rig(view, every, camera, grid, begun, start=start, steps=_AGAIN)
         if again is None or not again.moves:
             return adjusted
         adjusted = again

@@ -31,7 +31,7 @@ def street_drive(instants: int, swing: float, noise: float = 0.2) -> RigScene:
     heading = swing * np.sin(np.arange(instants) / 4)
     world[:, :3, :3] = exp(np.stack([0 * heading, heading, 0 * heading], 1))
     world[1:, :3, 3] = np.cumsum(world[:-1, :3, 2] * rng.uniform(0.8, 1.2, (instants - 1, 1)), axis=0)
-    count = 1500
+    count = 900
     side = np.stack([_WALL * rng.choice([-1, 1], count), rng.uniform(-4, _ROAD, count)], 1)
     road = np.stack([rng.uniform(-_WALL, _WALL, count), np.full(count, _ROAD)], 1)
     across = np.where(rng.random(count)[:, None] < 0.75, side, road)

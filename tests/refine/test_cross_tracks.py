@@ -51,7 +51,7 @@ def places_of(cam_from_window: Array, scene: RigScene) -> Array:
 
 
 def test_a_car_that_turns_only_about_the_vertical_tells_the_places_of_its_cameras_by_what_two_of_them_see() -> None:
-    scene = street_drive(14, 0.3)
+    scene = street_drive(11, 0.3)
     window = seen_window(scene, unit=0.05)
     found = mount_of(scene, window)
     turned = found.turn @ RIG[:, :3, :3]
@@ -67,7 +67,7 @@ def test_a_car_that_turns_only_about_the_vertical_tells_the_places_of_its_camera
 
 
 def test_known_places_give_the_metre_in_a_straight_drive() -> None:
-    scene = street_drive(10, 0.0)
+    scene = street_drive(8, 0.0)
     window = seen_window(scene, unit=0.2)
     metre, sigma = [], []
     for one in (window, black(window)):

@@ -16,6 +16,7 @@ from pipeline.refine.problem import Problem, cost_of, inverse
 from pipeline.refine.rig_frames import Mount, RigFrames
 from pipeline.refine.rig_window import RigView, adjust_rig
 from pipeline.refine.rotation import exp, log
+from pipeline.refine.tracks import Tracks
 from tests.refine.rig_scene import CAMERAS, RIG, UNKNOWN, rig_drive
 from tests.refine.scene import CAMERA
 
@@ -60,7 +61,8 @@ def problem() -> Problem:
     mount = replace(Mount.of(UNKNOWN), turn=RIG[:, :3, :3].transpose(0, 2, 1))
     found = adjust_rig(view, view.tracks, CAMERA, scene.grid, replace(mount, turn_start=mount.turn))
     assert found is not None
-    return replace(found.problem, free_focal=True)
+    coarse = np.arange(len(found.problem.frame)) % 3 == 0
+    return replace(found.problem, free_focal=True, coarse=coarse)
 
 
 def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
@@ -82,6 +84,33 @@ def test_the_step_is_the_gradient_of_the_cost(problem: Problem) -> None:
             assert moved is not None
             costs.append(cost_of(moved))
         assert gradient[place] == pytest.approx((costs[0] - costs[1]) / 4e-6, rel=5e-3, abs=0.05)
+
+
+def test_points_that_two_cameras_see_are_eliminated_as_in_a_dense_matrix() -> None:
+    scene = rig_drive(instants=5, points=250)
+    view = RigView.of(scene.window(turn=0.01, shift=0.05), scene.tracks, CAMERAS)
+    assert view is not None
+    rows = view.tracks
+    merged = Tracks.sorted(rows.track // CAMERAS * CAMERAS, rows.frame, rows.xy)  # the street's points are numbered so
+    mount = replace(Mount.of(RIG), coefficient=np.ones(1))
+    found = adjust_rig(view, merged, CAMERA, scene.grid, mount)
+    assert found is not None
+    problem = replace(found.problem, free_focal=True)
+    assert problem.coarse is not None and 0.1 < problem.coarse.mean() < 0.9
+    of_camera = problem.frame // 5
+    assert np.intersect1d(problem.point[of_camera == 0], problem.point[of_camera == 2]).size > 20
+    equations = adjustment._State.of(problem).equations(Layout.of(problem))
+    reduced = equations.reduced(problem, Layout.of(problem), 1e-9)
+    count, size = len(problem.points), 7 * problem.frames
+    cross = np.zeros((problem.frames, 7, count, 3))
+    np.add.at(cross, (problem.frame, slice(None), problem.point), equations.cross.transpose(2, 1, 0))
+    lower = np.zeros((count, 3, 3))
+    for number, (i, j) in enumerate(((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))):
+        lower[:, i, j] = lower[:, j, i] = equations.points[number]
+    flat = cross.reshape(size, count, 3)
+    gone = np.einsum("apx,pxy,bpy->ab", flat, np.linalg.inv(lower), flat)
+    asked = (equations.frames[:size, :size] - gone)[6:, 6:]
+    np.testing.assert_allclose(reduced.matrix[6:size, 6:size], asked, atol=1e-6 * np.abs(asked).max())
 
 
 def test_the_cost_falls_and_the_mount_stays_rigid(problem: Problem) -> None:
