@@ -1,8 +1,9 @@
 """Normal equations of a whole city, factorised by areas, in threads or in tasks, and solved again with the same factor.
 
 Each area leaves a dense matrix on its border (multifrontal method; Duff and Reid 1983), so nearly all work is products
-of dense matrices. The factor is stored in single precision. It is the preconditioner of conjugate gradients, which find
-the solution in double precision, also of equations that changed a little.
+of dense matrices, of which only the lower triangles are stored. The factor is stored in single precision. It is the
+preconditioner of conjugate gradients, which find the solution in double precision, also of equations that changed a
+little.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from pipeline.fuse.dissection import Order, Part, order_of
 from pipeline.fuse.drive_nodes import Array, Numbers
+from pipeline.fuse.lower_triangle import LowerTriangle
 
-_PANEL = 210  # most unknowns that are eliminated with one product of matrices
+_PANEL = 210  # most unknowns that are eliminated with one product of matrices, all of those of some chunks
 _THREADS = 2
 _WIDTH = 7  # unknowns of a chunk
 _ACCURACY = 1e-5  # error of a solution, as a share of it, in the norm of the equations
@@ -78,71 +80,66 @@ class _Rows:
         count = self.count[first - self.first : stop - self.first]
         return _Rows(first, count.cumsum() - count, count, self.column[places], self.block[places])
 
-    def entries(self, part: Part) -> Array:
-        """The entries of a part's own rows, in the columns and, mirrored, in the rows of its own chunks and its
-        border."""
+    def entries(self, part: Part) -> LowerTriangle:
+        """The entries of a part's own rows, mirrored, in the columns of its own chunks and the rows of these and its
+        border. The blocks of rows are panels."""
         every = np.concatenate([part.own, part.border])
-        dense = np.zeros((len(every), _WIDTH, len(every), _WIDTH))
+        own = len(part.own) * _WIDTH
+        start = [*range(0, own, _PANEL), *range(own, len(every) * _WIDTH, _PANEL), len(every) * _WIDTH]
+        entries = LowerTriangle.zeros(start)
         if len(part.own):
             row, which = self._places(part.own)
             column = self.column[which]
             at = np.minimum(np.searchsorted(every, column), len(every) - 1)
-            known = every[at] == column  # the others were eliminated before
-            dense[at[known], :, row[known], :] = self.block[which[known]].transpose(0, 2, 1)
-        return dense.reshape((len(every) * _WIDTH,) * 2)
+            known = (every[at] == column) & (at >= row)  # the others were eliminated before, or are above the diagonal
+            entries.put(at[known], row[known], self.block[which[known]].transpose(0, 2, 1))
+        return entries
 
 
 class _Elimination:
-    """Eliminates parts of a matrix. parts: by number; left: lower triangles of the matrices that eliminated areas left
-    on their borders, by number; panels: by number of the part."""
+    """Eliminates parts of a matrix. parts: by number; left: the matrices that eliminated areas left on their borders,
+    by number; panels: by number of the part."""
 
     def __init__(self, rows: _Rows, parts: Mapping[int, Part] | Sequence[Part]) -> None:
         self._rows, self._parts = rows, parts
-        self.left: dict[int, Array] = {}
+        self.left: dict[int, LowerTriangle] = {}
         self.panels: dict[int, list[_Panel]] = {}
 
-    def run(self, number: int, pool: ThreadPoolExecutor | None = None) -> Array:
+    def run(self, number: int, pool: ThreadPoolExecutor | None = None) -> LowerTriangle:
         """Eliminate a part and its areas. Returns the matrix that is left on its border. pool: eliminates the second
         area at the same time as the first."""
         if number in self.left:
-            return _symmetric(self.left.pop(number), len(self._parts[number].border) * _WIDTH)
+            return self.left.pop(number)
         part = self._parts[number]
-        if pool is not None and len(part.areas) == 2:
-            second: Future[Array] = pool.submit(self.run, part.areas[1])
-            left = [self.run(part.areas[0]), second.result()]
-        else:
-            left = [self.run(area) for area in part.areas]
-        own = len(part.own) * _WIDTH
+        left = self._left_by(part.areas, pool)
         unknowns = _unknowns(np.concatenate([part.own, part.border]))
-        dense = self._rows.entries(part)
+        front = self._rows.entries(part)
         while left:
-            at = np.searchsorted(unknowns, _unknowns(self._parts[part.areas[len(left) - 1]].border))
-            dense[at[:, None], at] += left.pop()
+            area = self._parts[part.areas[len(left) - 1]]
+            front.add(left.pop(), np.searchsorted(unknowns, _unknowns(area.border)))
+        count = -(-len(part.own) * _WIDTH // _PANEL)
         panels = self.panels[number] = []
-        for start in range(0, own, _PANEL):
-            stop = min(start + _PANEL, own)
-            inverse = np.linalg.inv(np.linalg.cholesky(dense[start:stop, start:stop]))
-            below = dense[stop:, start:stop] @ inverse.T
-            dense[stop:, stop:] -= below @ below.T
+        for (inverse, below), start in zip(front.eliminated(count), front.start[:count].tolist(), strict=True):
+            stop = start + len(inverse)
             here = slice(int(unknowns[start]), int(unknowns[start]) + stop - start)
             panels.append(_Panel(inverse.astype(np.float32), below.astype(np.float32), here, unknowns[stop:]))
-        return dense[own:, own:].copy()
+        return front.rest(count)
+
+    def _left_by(self, areas: Sequence[int], pool: ThreadPoolExecutor | None) -> list[LowerTriangle]:
+        """What these areas leave on their borders."""
+        if pool is not None and len(areas) == 2:
+            second: Future[LowerTriangle] = pool.submit(self.run, areas[1])
+            return [self.run(areas[0]), second.result()]
+        return [self.run(area) for area in areas]
 
 
-def eliminated_area(rows: _Rows, parts: Mapping[int, Part], number: int) -> tuple[Array, dict[int, list[_Panel]]]:
+def eliminated_area(
+    rows: _Rows, parts: Mapping[int, Part], number: int
+) -> tuple[LowerTriangle, dict[int, list[_Panel]]]:
     """An area of a large system, eliminated alone. rows: of its chunks; parts: those of the area, by number; number: of
-    the last one. Returns the lower triangle of the matrix that is left on its border, and the panels of each part."""
+    the last one. Returns the matrix that is left on its border, and the panels of each part."""
     work = _Elimination(rows, parts)
-    left = work.run(number)
-    return left[np.tri(len(left), dtype=bool)], work.panels
-
-
-def _symmetric(lower: Array, size: int) -> Array:
-    """A symmetric matrix (size, size) of its lower triangle, row by row."""
-    whole = np.zeros((size, size))
-    whole[np.tri(size, dtype=bool)] = lower
-    whole += np.tril(whole, -1).T
-    return whole
+    return work.run(number), work.panels
 
 
 def _shipped(order: Order) -> list[tuple[int, dict[int, Part]]]:

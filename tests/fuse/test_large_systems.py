@@ -48,7 +48,7 @@ def test_areas_give_the_step_and_the_solution_of_one_factorisation(town, monkeyp
     np.testing.assert_allclose(product_of(groups, [0], vector), matrix @ vector, rtol=1e-9)
     monkeypatch.setattr(dissection, "_LEAF", 4)
     monkeypatch.setattr(dissection, "_MANY", 12)
-    monkeypatch.setattr(large_systems, "_PANEL", 20)
+    monkeypatch.setattr(large_systems, "_PANEL", 21)
     monkeypatch.setattr(large_systems, "_ACCURACY", 1e-9)
     step = LargeSystem().solve(lambda v: matrix @ v, lambda: matrix, -gradient, state.translation)
     at_once = factorised(matrix.tocsc()).solve(-gradient)
