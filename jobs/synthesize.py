@@ -54,6 +54,10 @@ class SynthesizeConfig:
     """EXIF orientation (1 to 8) with which frames are stored; readers turn them upright."""
     cameras: int = 1
     """Cameras of the car, at most 6: 2 are a stereo pair, 3 and more look around (pipeline/synthetic/rig.py)."""
+    side_field_of_view: float | None = None
+    """Degrees across of the cameras beside the front one; by default as the front one."""
+    side_height: int | None = None
+    """Height in pixels of the pictures of the cameras beside the front one; by default as the front one's."""
     city: int | None = None
     """Seed of one city through whose same streets all drives go, each from a start, in a lane and at a speed of its
     own; by default each drive has a city of its own. sequences/ID/city.json says where each starts."""
@@ -86,6 +90,8 @@ class SynthesizeConfig:
             raise ValueError(f"cameras must be 1 to {MOST_CAMERAS}, not {self.cameras}")
         if self.cameras > 1 and self.lens is not None:
             raise ValueError("several cameras have no lens; leave out --lens or --cameras")
+        if self.cameras == 1 and (self.side_field_of_view, self.side_height) != (None, None):
+            raise ValueError("one camera has none beside it; leave out --side-field-of-view and --side-height")
         if self.city is None and (self.opposite or self.lights != 1 or self.parked is not None):
             raise ValueError("--opposite, --lights and --parked are of drives through one city; give --city SEED")
         if self.city is not None and self.lens is not None:
@@ -124,6 +130,8 @@ def _render(config: SynthesizeConfig) -> None:
                 config.cameras,
                 config.field_of_view,
                 config.bonnet_shake,
+                config.side_field_of_view,
+                config.side_height,
                 _in_city(config, number),
             )
             name, done = f"{number:02d}", 0

@@ -83,7 +83,7 @@ def export_drive(
             source = ExportSource(drive, selection, advance, undistorted, crs)
             with reporter.timed(name):
                 written[name] = format.write(ExportTask(source, folder, depths, depth_scale, notes))
-        with_images = images or images_from is not None or (undistorted and drive.lens is not None)
+        with_images = images or images_from is not None or (undistorted and drive.has_lens)
         if with_images:
             with reporter.timed("images"):
                 source = ExportSource(drive, selection, undistorted=undistorted)
@@ -118,7 +118,7 @@ def _hints(
     hints = []
     if for_trainers and not with_images:
         hints.append("trainers expect the drive's images in images/: --images copies them")
-    if undistorted and drive.lens is None:
+    if undistorted and not drive.has_lens:
         hints.append("the drive's images are a pinhole's already: --undistorted changes nothing")
     if drive.manifest.counts.points and selection.voxel is None and for_trainers:
         hints.append("trainers start from every point: --voxel thins them")
@@ -193,10 +193,11 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
     bad = 0
     frames = source.drive.frame_source
     decoded = _film_frames(source) if FRAME_MARK in cameras.uris[0] else None
-    for uri, name in zip(cameras.uris, source.names, strict=True):
+    for frame, uri, name in zip(cameras.frame_index.tolist(), cameras.uris, source.names, strict=True):
+        view = source.view(frame)
         if decoded is None:
             try:
-                _copy_image(frames.read_image(uri), target / name, source.drive.manifest.turn, source.view)
+                _copy_image(frames.read_image(uri), target / name, source.drive.manifest.turn, view)
             except DecodeError:
                 bad += 1
         else:
@@ -204,7 +205,7 @@ def _copy_images(source: ExportSource, folder: Path, reporter: Reporter, notes: 
             if isinstance(image, DecodeError):
                 bad += 1
             else:
-                (image if source.view is None else _undistorted(image, source.view)).save(target / name)
+                (image if view is None else _undistorted(image, view)).save(target / name)
         reporter.advance("images", 1, len(cameras), "images")
     if bad:
         notes.append(f"{bad} frames cannot be decoded and have no image")

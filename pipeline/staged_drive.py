@@ -315,8 +315,8 @@ def _positions(facts: DriveFacts, config: RunConfig) -> DrivePositions:
 
 def _masks(facts: DriveFacts, asked: str | None, chunks: StoredChunks) -> ChunkMasks:
     """The pixels of the network's pictures that are used: those that the lens sees, without the masked ones."""
-    view = facts.camera.view(facts.net_width, facts.net_height) if facts.camera else None
-    seen = None if view is None else view.seen()
+    views = facts.camera.views(facts.net_width, facts.net_height) if facts.camera else ()
+    seen = tuple(view.seen() for view in views)
     if asked is None:
         return ChunkMasks(seen)
     if asked == AUTO:
@@ -329,9 +329,9 @@ def _masks(facts: DriveFacts, asked: str | None, chunks: StoredChunks) -> ChunkM
             for camera, parts in zip(facts.rig.cameras, found, strict=True)
         ]
         return ChunkMasks(seen, tuple(used), notes=tuple(notes))
-    shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), view)
+    shape = FrameShape((facts.source_width, facts.source_height), (facts.net_width, facts.net_height), views)
     masks = FrameMasks(storage.absolute(asked), facts.drive_id, facts.frame_uris, shape)
-    return ChunkMasks(seen, () if masks.one is None else (masks.one,), masks.of if masks.one is None else None)
+    return ChunkMasks(seen, masks.static, None if masks.static else masks.of)
 
 
 def has_staged_drive(output: str, drive_id: str) -> bool:

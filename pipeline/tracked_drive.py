@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline import storage
 from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.rectify import View, enlarged
 from pipeline.cameras.rig import Rig
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.publish.drive_facts import ListedFile
@@ -35,9 +36,7 @@ class Pictures:
     @staticmethod
     def of(source: tuple[int, int], net: tuple[int, int], known: KnownCamera | None) -> Pictures:
         """The tracked pictures are the source's frames; with a lens they are the rectified frames."""
-        view = known.view(*net) if known is not None else None
-        if view is not None:
-            large = view.enlarged(LONG_SIDE)
+        for large in _tracked_views(known, net):
             return Pictures((large.width, large.height), net)
         return Pictures(source, net)
 
@@ -100,14 +99,19 @@ def tracker_of(
     folder = tracks_uri(output, drive, kept)
     if rig is None:
         return SegmentTracker(folder)
-    return RigTracker(folder, len(rig), _stereo_tracker(folder, drive.camera, rig, net))
+    views = _tracked_views(drive.camera, net) if drive.camera is not None and drive.camera.rig else ()
+    return RigTracker(folder, len(rig), _stereo_tracker(folder, drive.camera, rig, net), views)
 
 
 def _stereo_tracker(folder: str, known: KnownCamera | None, rig: Rig, net: tuple[int, int]) -> StereoTracker | None:
     """None where the cameras are not calibrated, or none of known place looks the same way as the reference."""
     if known is None or known.origin != "calibration":
         return None
-    view = known.view(*net)
-    large = known.camera if view is None else view.enlarged(LONG_SIDE).pinhole
+    large = next((view.pinhole for view in _tracked_views(known, net)), known.camera)
     pair = pair_of(rig.poses, large.intrinsics)
     return None if pair is None else StereoTracker(folder, pair)
+
+
+def _tracked_views(known: KnownCamera | None, net: tuple[int, int]) -> tuple[View, ...]:
+    """The views of the tracked pictures, of one size and one pinhole; none where these are the source's frames."""
+    return () if known is None else enlarged(known.views(*net), LONG_SIDE)

@@ -9,6 +9,7 @@ view is interpolated once (bicubic).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -113,6 +114,32 @@ def view_of(lens: Camera, width: int, height: int, fov: float = DEFAULT_FOV) -> 
     return replace(view, focal=high)
 
 
+@lru_cache(maxsize=8)
+def common_views(lenses: tuple[Camera, ...], width: int, height: int, fov: float = DEFAULT_FOV) -> tuple[View, ...]:
+    """For each of a rig's cameras the view of width x height pixels; all of them are of one pinhole camera.
+
+    Its focal length is that of the camera whose own view (`view_of`) has most in common with the views of all others:
+    the sum of the shares of their areas, smaller over larger. So most cameras of a rig lose nothing. A wider camera
+    loses its rim, a narrower one does not fill its picture. Of equally good ones the narrowest is taken, which all
+    lenses fill. Raises ValueError as `view_of` does.
+    """
+    own = [view_of(lens, width, height, fov).focal for lens in lenses]
+
+    def shared(focal: float) -> float:
+        return sum((min(focal, one) / max(focal, one)) ** 2 for one in own)
+
+    focal = max(own, key=lambda one: (round(shared(one), 9), one))
+    return tuple(View(lens, width, height, focal) for lens in lenses)
+
+
+def enlarged(views: Sequence[View], long_side: int) -> tuple[View, ...]:
+    """Each view as `View.enlarged` gives it, all of them the same number of times: the smallest of theirs."""
+    times = min((view.enlarged(long_side).width // view.width for view in views), default=1)
+    return tuple(
+        replace(view, width=times * view.width, height=times * view.height, focal=times * view.focal) for view in views
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Remap:
     """The look-up table of one view. factor: by which a picture is shrunk first; across, down (height, width) float32:
@@ -135,9 +162,10 @@ class Remap:
         return np.asarray(out, np.uint8)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def remap_of(view: View) -> Remap:
-    """The look-up table of a view. It is kept, since every segment of a drive needs it."""
+    """The look-up table of a view. It is kept, since every segment of a drive needs it; the frames of a rig's cameras,
+    at most 16, alternate, and each has two views."""
     pixels = view.lens_pixels()
     unseen: NDArray[np.bool_] = np.any(np.isnan(pixels), axis=-1)
     # Median distance between neighbouring pixels of the view, in pixels of the source.

@@ -32,12 +32,12 @@ class StoredChunks(Protocol):
 
 @dataclass(frozen=True)
 class ChunkMasks:
-    """Masks of the network's pictures, (h, w), True where a pixel is used. seen: pixels that the lens sees, None for
-    all; static: masks that hold for all frames: none, one for the whole drive, or one for each camera of a rig;
+    """Masks of the network's pictures, (h, w), True where a pixel is used. seen: pixels that the lens sees; static:
+    masks that hold for all frames; of both there are none, one for the whole drive, or one for each camera of a rig;
     of_frame: a frame's mask by its number in the drive, None where it has none; notes: what was found in the pictures,
     for the reader of the result."""
 
-    seen: Mask | None = None
+    seen: tuple[Mask, ...] = ()
     static: tuple[Mask, ...] = ()
     of_frame: Callable[[int], Mask | None] | None = None
     notes: tuple[str, ...] = ()
@@ -45,19 +45,19 @@ class ChunkMasks:
     @property
     def always(self) -> Mask | None:
         """The mask that holds for every frame of every camera; None for none."""
-        masks = [one for one in (self.seen, *(self.static if len(self.static) == 1 else ())) if one is not None]
+        masks = [one for of_lens in (self.seen, self.static) if len(of_lens) == 1 for one in of_lens]
         return np.logical_and.reduce(masks) if masks else None
 
     def of(self, frame: int) -> list[Mask]:
         """The masks of one frame beside `always`."""
         own = None if self.of_frame is None else self.of_frame(frame)
-        cameras = [self.static[frame % len(self.static)]] if len(self.static) > 1 else []
+        cameras = [each[frame % len(each)] for each in (self.seen, self.static) if len(each) > 1]
         return cameras if own is None else [*cameras, own]
 
     def hide(self, chunk: ChunkPrediction) -> ChunkPrediction:
         """The chunk with NaN for depth and confidence at masked pixels: they give no points and take no part in
         joining."""
-        if self.seen is None and not self.static and self.of_frame is None:
+        if not self.seen and not self.static and self.of_frame is None:
             return chunk
         always = self.always
         hidden = np.zeros(chunk.depth.shape, bool)

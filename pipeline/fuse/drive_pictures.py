@@ -32,14 +32,13 @@ class DrivePictures:
 
     def __init__(self, opened: PublishedDrive, city_from_camera: Array, camera_count: int = 1) -> None:
         self._opened = opened
-        self._view = opened.undistorted_view() if opened.lens is not None else None
         cameras = opened.cameras
         self.pose, self.frame_index, self.camera_count = city_from_camera, cameras.frame_index, camera_count
-        intrinsics, sizes = cameras.intrinsics, cameras.sizes
-        if self._view is not None:
-            pinhole = self._view.pinhole
-            intrinsics = np.tile(np.array(pinhole.intrinsics, np.float64), (len(cameras), 1))
-            sizes = np.tile([self._view.width, self._view.height], (len(cameras), 1))
+        intrinsics, sizes = cameras.intrinsics.copy(), cameras.sizes.copy()
+        for number in range(opened.camera_count):
+            view, mine = opened.undistorted_view(number), cameras.frame_index % opened.camera_count == number
+            if view is not None:
+                intrinsics[mine], sizes[mine] = view.pinhole.intrinsics, (view.width, view.height)
         factor = np.minimum(_LONG_SIDE / sizes.max(1, keepdims=True), 1.0)
         self.sizes = np.round(sizes * factor).astype(np.int64)
         scale = self.sizes / sizes
@@ -71,16 +70,16 @@ class DrivePictures:
         frames = [int(self.frame_index[place]) for place in places]
         given = 0
         try:
-            for _, image in read_frames(self._opened, frames) if frames else ():
+            for frame, image in read_frames(self._opened, frames) if frames else ():
                 given += 1
-                yield None if isinstance(image, str) else self._as_pinhole(image)
+                yield None if isinstance(image, str) else self._as_pinhole(image, frame)
         except PipelineError:  # the input is gone
             pass
         yield from [None] * (len(frames) - given)
 
-    def _as_pinhole(self, image: Image.Image) -> Image.Image:
-        rgb = image.convert("RGB")
-        return rgb if self._view is None else Image.fromarray(rectified_image(rgb, self._view))
+    def _as_pinhole(self, image: Image.Image, frame: int) -> Image.Image:
+        rgb, view = image.convert("RGB"), self._opened.undistorted_view(frame)
+        return rgb if view is None else Image.fromarray(rectified_image(rgb, view))
 
     def _grey(self, image: Image.Image, place: int) -> NDArray[np.uint8]:
         grey = np.asarray(image.convert("L"), np.uint8)

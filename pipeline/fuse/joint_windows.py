@@ -55,7 +55,10 @@ def window_of(drive: FusibleDrive, place: int, size: int) -> Numbers:
 
 def network_size(drive: FusibleDrive, image_size: int, patch_size: int) -> tuple[int, int]:
     """Height and width of the network's pictures of a drive."""
-    width, height = drive.opened.cameras.sizes[0]
+    cameras, rows = drive.opened.cameras, drive.opened.camera_rows
+    width, height = cameras.sizes[0]
+    if cameras.models:  # pictures of several sizes were rectified to one
+        width, height = rows[0]["view_width"], rows[0]["view_height"]
     return preprocess.target_size(int(width), int(height), image_size, patch_size)
 
 
@@ -73,19 +76,16 @@ def frame_window(drive: FusibleDrive, places: Sequence[int] | Numbers, size: tup
         uris,
         tuple(int(uri.rpartition(FRAME_MARK)[2]) for uri in named) if is_film else None,
         (width, height),
-        _view(opened, size),
+        _view(opened, int(cameras.frame_index[places[0]]), size),
         opened.manifest.turn,
         preprocess.WHITE if is_film else _white(opened, named[0]),
     )
 
 
-def _view(opened: PublishedDrive, size: tuple[int, int]) -> View | None:
+def _view(opened: PublishedDrive, frame: int, size: tuple[int, int]) -> View | None:
     """How a frame is rectified for the network; None for a pinhole."""
-    row = opened.camera_rows[0] if opened.camera_rows else None
-    if opened.lens is None or row is None:
-        return None
     height, width = size
-    return View(opened.lens, width, height, row["view_fx"] * width / row["view_width"])
+    return opened.network_view(frame, width, height)
 
 
 def _white(opened: PublishedDrive, uri: str) -> int:
@@ -107,7 +107,7 @@ def published_frames(drive: FusibleDrive, places: Numbers, size: tuple[int, int]
     of = table["frame_index"].to_numpy()
     depth = np.full((count, height, width), np.nan, np.float32)
     matrix = np.tile(np.eye(3), (count, 1, 1))
-    view = _view(drive.opened, size)
+    view = _view(drive.opened, int(number[0]), size)  # a window is of one camera
     for n, place in enumerate(places.tolist()):
         pose = cameras.world_from_camera[place]
         k = _network_intrinsics(cameras.intrinsics[place], cameras.sizes[place], size)

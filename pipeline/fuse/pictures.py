@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.cameras.rectify import View
 from pipeline.drive_images import read_frames
 from pipeline.errors import PipelineError
 from pipeline.fuse.published_drives import SeenDrive
@@ -29,7 +30,7 @@ def grey_picture(drive: SeenDrive, place: int) -> tuple[NDArray[np.uint8], Array
         (_, image), *_ = list(read_frames(opened, [frame]))
         if isinstance(image, str):
             return f"drive {drive.drive_id}: frame {frame} cannot be read: {image}"
-        return _picture(image, np.asarray(cameras.intrinsics[place], np.float64), drive)
+        return _picture(image, np.asarray(cameras.intrinsics[place], np.float64), opened.undistorted_view(frame))
     except PipelineError as error:
         return f"drive {drive.drive_id}: frame {frame}: {' '.join(str(error).split())}"
 
@@ -50,8 +51,7 @@ def points_around(drive: SeenDrive, place: int) -> Array | str:
     return np.asarray((xyz - pose[:3, 3]) @ pose[:3, :3])
 
 
-def _picture(image: Image.Image, intrinsics: Array, drive: SeenDrive) -> tuple[NDArray[np.uint8], Array]:
-    view = drive.opened.undistorted_view() if drive.opened.lens is not None else None
+def _picture(image: Image.Image, intrinsics: Array, view: View | None) -> tuple[NDArray[np.uint8], Array]:
     if view is not None:
         image = Image.fromarray(rectified_image(image.convert("RGB"), view))
         intrinsics = np.asarray(view.pinhole.intrinsics)

@@ -101,7 +101,7 @@ class RangeImage:
         pose = self._cameras.world_from_camera[self._camera]
         local = (xyz - self._eye.astype(np.float32)) @ pose[:3, :3].astype(np.float32)
         x, y, z = local.T
-        if self._cameras.lens is not None:
+        if self._cameras.model_of(self._camera) is not None:
             return np.flatnonzero((local**2).sum(1) < np.float32((_MARGIN * reach) ** 2))
         fx, fy, cx, cy = self._cameras.intrinsics[self._camera]
         width, height = self._side * self._shape[1], self._side * self._shape[0]

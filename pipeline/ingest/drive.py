@@ -35,7 +35,7 @@ class Drive:
     frame_count: int
     timestamps_ns: tuple[int, ...] | None  # from the data set's files, names, EXIF or the video; None: unknown
     video_frames: tuple[int, ...] | None  # numbers of the frames that are used, counted through all files of a video
-    source_width: int  # of the first readable frame, upright, pixels
+    source_width: int  # of the first readable frame, upright, pixels; of cameras that differ the commonest
     source_height: int
     listing: Listing  # all files the drive is made of: its identity (names, sizes, etags)
     turn: int | None = None  # degrees to the right by which stored frames are turned; None: as the files say
@@ -96,8 +96,25 @@ class Drive:
             return self
         step = self.camera_count
         times = None if self.timestamps_ns is None else self.timestamps_ns[::step]
-        uris = self.uris[::step]
-        return replace(self, uris=uris, frame_count=len(uris), timestamps_ns=times, rig=None)
+        uris, known = self.uris[::step], None if self.camera is None else self.camera.of_reference
+        size = self.size_of(0)
+        return replace(
+            self,
+            uris=uris,
+            frame_count=len(uris),
+            timestamps_ns=times,
+            rig=None,
+            camera=known,
+            source_width=size[0],
+            source_height=size[1],
+        )
+
+    def size_of(self, frame: int) -> tuple[int, int]:
+        """Width and height of a frame: those of its camera, where a rig's cameras differ."""
+        if self.camera is None or not self.camera.rig:
+            return self.source_width, self.source_height
+        lens = self.camera.of(frame)
+        return lens.width, lens.height
 
     def frame_uris(self) -> list[str]:
         """URIs of all frames: their files, or the URI of the video, '#frame=' and the frame's number in it."""

@@ -18,11 +18,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class FrameShape:
-    """The sizes (width, height) of a drive's upright frames and of the network's, and the rectified view."""
+    """The sizes (width, height) of a drive's upright frames and of the network's, and the rectified views: none, one,
+    or one for each camera of a rig whose cameras differ."""
 
     source: tuple[int, int]
     network: tuple[int, int]
-    view: View | None
+    views: tuple[View, ...] = ()
 
 
 class FrameMasks:
@@ -33,29 +34,33 @@ class FrameMasks:
         mask, or the picture is not valid; StorageError."""
         self._shape = shape
         self._frame_uris = frame_uris
-        self.one: Mask | None = None
-        """The mask that holds for all frames; None where each frame has its own."""
+        self.static: tuple[Mask, ...] = ()
+        """The mask that holds for all frames, for each of the views; none where each frame has its own."""
         self._folder, self._names = uri, frozenset[str]()
         if uri.lower().endswith(SUFFIXES):
-            self.one = self._read(uri)
+            self.static = tuple(self._read(uri, view) for view in range(max(len(shape.views), 1)))
         else:
             self._folder, files = _listed(uri, drive_id, frame_uris)
             self._names = frozenset(files.names)
 
     def of(self, frame: int) -> Mask | None:
         """The mask of a frame, by its number in the drive; None where it has none and all pixels count."""
-        if self.one is not None:
-            return self.one
+        if self.static:
+            return self.static[frame % len(self.static)]
         name = self._name(frame)
-        return None if name is None else self._read(storage.join(self._folder, name))
+        return None if name is None else self._read(storage.join(self._folder, name), frame)
 
     def _name(self, frame: int) -> str | None:
         return next((name for name in _names_of(self._frame_uris[frame], frame) if name in self._names), None)
 
-    def _read(self, uri: str) -> Mask:
-        mask = read_mask(storage.read_bytes(uri), storage.redacted(uri), self._shape.source)
-        if self._shape.view is not None:
-            return rectified_mask(mask, self._shape.view)
+    def _read(self, uri: str, frame: int) -> Mask:
+        views, size = self._shape.views, self._shape.source
+        view = views[frame % len(views)] if views else None
+        if len(views) > 1 and view is not None:
+            size = view.lens.width, view.lens.height
+        mask = read_mask(storage.read_bytes(uri), storage.redacted(uri), size)
+        if view is not None:
+            return rectified_mask(mask, view)
         width, height = self._shape.network
         geometry = frame_geometry(*self._shape.source, height, width)
         resized = geometry.resized_width, geometry.resized_height

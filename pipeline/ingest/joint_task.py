@@ -73,7 +73,7 @@ class JointReading:
             self.height,
             self.width,
             window.source_size,
-            window.view,
+            () if window.view is None else (window.view,),
             window.turn,
             window.white,
             film_numbers=window.film_numbers,

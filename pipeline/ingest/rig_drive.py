@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
 from pipeline.cameras.rig_files import kitti_pair, read_rig
 from pipeline.errors import DriveError
@@ -84,7 +86,7 @@ def rig_drive(
         )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
     notes = list(found.notes)
-    cameras = _cameras_of_one_size(found, name, find, notes)
+    cameras = _cameras(found, name, find, notes)
     reference, *others = cameras
     base = cameras[reference]
     taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
@@ -99,10 +101,9 @@ def rig_drive(
         if missing:
             notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
     uris = _uris(base, {folder: cameras[folder] for folder in others}, steps, taken)
-    known = [one.camera for one in cameras.values()]
-    same = all(one == known[0] for one in known)
-    if not same:
-        notes.append("the cameras have different calibrations: the network's own focal lengths are used")
+    known = _known_camera(cameras, notes)
+    sizes = Counter((one.source_width, one.source_height) for one in cameras.values())
+    (width, height), _ = sizes.most_common(1)[0]  # of equally many the reference's, which is the first
     times = base.timestamps_ns
     return replace(
         base,
@@ -113,30 +114,59 @@ def rig_drive(
         timestamps_ns=None if times is None else tuple(times[i] for i in taken for _ in cameras),
         listing=_listing(found.uri, cameras),
         notes=tuple(itertools.chain(notes, *(one.notes for one in cameras.values()))),
-        camera=known[0] if same else None,
+        source_width=width,
+        source_height=height,
+        camera=known,
         rig=Rig.of({folder: found.poses[folder] for folder in cameras}, reference),
     )
 
 
-def _cameras_of_one_size(found: _Found, name: str, find: Callable[[str], Drive], notes: list[str]) -> dict[str, Drive]:
-    """Folder -> the drive of its camera, the reference first. Cameras whose pictures have another size than the
-    reference's are left out, and noted. Raises DriveError for a video, and where fewer than two cameras are left."""
-    cameras: dict[str, Drive] = {}
-    for folder in found.poses:
-        one = find(storage.join(found.uri, *folder.split("/")))
-        first = next(iter(cameras.values()), one)
-        if one.kind != "images":
-            raise DriveError(f"drive {name}: camera {folder} is a video; give folders of pictures")
-        if (one.source_width, one.source_height) != (first.source_width, first.source_height):
-            notes.append(
-                f"camera {folder} is not used: its pictures have {one.source_width}x{one.source_height} pixels, those "
-                f"of {next(iter(cameras))} {first.source_width}x{first.source_height}"
-            )
+def _cameras(found: _Found, name: str, find: Callable[[str], Drive], notes: list[str]) -> dict[str, Drive]:
+    """Folder -> the drive of its camera, the reference first. Unless all are calibrated, cameras whose pictures have
+    another size than the reference's are left out, and noted. Raises DriveError for a video, and where fewer than two
+    cameras are left."""
+    cameras = {folder: find(storage.join(found.uri, *folder.split("/"))) for folder in found.poses}
+    film = next((folder for folder, one in cameras.items() if one.kind != "images"), None)
+    if film is not None:
+        raise DriveError(f"drive {name}: camera {film} is a video; give folders of pictures")
+    if all(_is_calibrated(one) for one in cameras.values()):
+        return cameras
+    reference, first = next(iter(cameras.items()))
+    for folder, one in list(cameras.items()):
+        if (one.source_width, one.source_height) == (first.source_width, first.source_height):
             continue
-        cameras[folder] = one
+        notes.append(
+            f"camera {folder} is not used: its pictures have {one.source_width}x{one.source_height} pixels, those of "
+            f"{reference} {first.source_width}x{first.source_height}; pictures of several sizes are used if all "
+            "cameras are calibrated"
+        )
+        del cameras[folder]
     if len(cameras) < 2:
         raise DriveError(f"drive {name}: expected two cameras with pictures of one size; {'; '.join(notes)}")
     return cameras
+
+
+def _is_calibrated(drive: Drive) -> bool:
+    return drive.camera is not None and drive.camera.origin == "calibration"
+
+
+def _known_camera(cameras: Mapping[str, Drive], notes: list[str]) -> KnownCamera | None:
+    """What is known of the cameras, if it is the same of all, or all are calibrated. If not, that is noted."""
+    known = [one.camera for one in cameras.values()]
+    if all(one == known[0] for one in known):
+        return known[0]
+    calibrated = {folder: one.camera.camera for folder, one in cameras.items() if one.camera and _is_calibrated(one)}
+    if known[0] is not None and len(calibrated) == len(cameras):
+        return replace(known[0], rig=tuple(calibrated.values()))
+    if calibrated:
+        without = ", ".join(folder for folder in cameras if folder not in calibrated)
+        notes.append(
+            f"the calibrations of {', '.join(calibrated)} are not used, since {without} has none: the network's own "
+            "focal lengths are used; calibrate all cameras, or none"
+        )
+    else:
+        notes.append("EXIF gives the cameras different focal lengths: the network's own focal lengths are used")
+    return None
 
 
 def _uris(

@@ -19,7 +19,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import cropped
-from pipeline.cameras.rectify import View
+from pipeline.cameras.rectify import View, enlarged
 from pipeline.errors import DecodeError, StorageError
 from pipeline.ingest import preprocess, video
 from pipeline.ingest.chunks import plan_segments, rank_chunks
@@ -125,12 +125,24 @@ class Segment:
     height: int
     width: int
     source_size: tuple[int, int]  # (width, height) of the drive's first frame, upright; others are refused
-    view: View | None = None  # how frames are rectified; None: they are only resized and cropped
+    views: tuple[View, ...] = ()  # how frames are rectified; none: they are only resized and cropped
     turn: int | None = None  # degrees to the right by which stored frames are turned; None: as the files say
     white: int = preprocess.WHITE  # the value of white in pictures of more than 8 bits
     is_joined: bool = False  # a video of several clips
     tracker: FrameTracker | None = None
     film_numbers: tuple[int, ...] | None = None  # video whose times are not known: numbers of the frames in that file
+    cameras: tuple[int, ...] = ()  # of a rig whose cameras differ: which of the views each frame has
+
+    def camera_at(self, place: int) -> int:
+        """Which of the views a frame of the segment has."""
+        return self.cameras[place] if self.cameras else 0
+
+    def size_at(self, place: int) -> tuple[int, int]:
+        """Width and height that a frame of the segment must have."""
+        if not self.cameras:
+            return self.source_size
+        lens = self.views[self.cameras[place]].lens
+        return lens.width, lens.height
 
     def decode(self) -> FrameBatch:
         """As `decode_segment`."""
@@ -177,6 +189,7 @@ def segment_of(
     """The segment of these places; numbers[place] is the number of the frame in the drive."""
     wanted = numbers[frames.start : frames.stop]
     is_video = drive.kind == "video"
+    views = drive.camera.views(width, height) if drive.camera else ()
     return Segment(
         drive_index=drive_index,
         drive_id=drive.drive_id,
@@ -188,10 +201,11 @@ def segment_of(
         height=height,
         width=width,
         source_size=(drive.source_width, drive.source_height),
-        view=drive.camera.view(width, height) if drive.camera else None,
+        views=views,
         turn=drive.turn,
         white=drive.white,
         is_joined=len(drive.clips) > 1,
+        cameras=tuple(number % len(views) for number in wanted) if len(views) > 1 else (),
     )
 
 
@@ -222,17 +236,18 @@ def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> 
     waits_s: seconds between tries when the store does not answer; by default those of `patiently`.
     """
 
-    tracker, view = segment.tracker, segment.view
-    tracked = None if tracker is None or view is None else view.enlarged(tracker.long_side)
+    tracker, views = segment.tracker, segment.views
+    tracked = () if tracker is None else enlarged(views, tracker.long_side)
     pictures: list[object] = []
 
-    def prepare(image: Image.Image) -> NDArray[np.uint8]:
-        if view is not None:
-            prepared = preprocess.rectified_image(image, view)
+    def prepare(image: Image.Image, place: int) -> NDArray[np.uint8]:
+        camera = segment.camera_at(place)
+        if views:
+            prepared = preprocess.rectified_image(image, views[camera])
         else:
             prepared = preprocess.prepare_image(image, segment.height, segment.width)
         if tracker is not None and not preprocess.shows_nothing(prepared):
-            pictures.append(tracker.picture(preprocess.grey_picture(image, tracked)))
+            pictures.append(tracker.picture(preprocess.grey_picture(image, tracked[camera] if tracked else None)))
         return prepared
 
     shape = (segment.stop - segment.start, segment.height, segment.width, 3)
@@ -251,14 +266,14 @@ def decode_thumbnails(segment: Segment, waits_s: Sequence[float] | None = None) 
     """As `decode_segment`, but small grey pictures (n, height, width). JPEGs are decoded at a reduced size."""
     size = (segment.width, segment.height)
 
-    def prepare(image: Image.Image) -> NDArray[np.uint8]:
+    def prepare(image: Image.Image, place: int) -> NDArray[np.uint8]:
         return preprocess.thumbnail(image, *size)
 
     shape = (segment.stop - segment.start, segment.height, segment.width)
     return _decoded(segment, np.full(shape, GREY, np.uint8), prepare, size, waits_s)
 
 
-_Prepare = Callable[[Image.Image], NDArray[np.uint8]]
+_Prepare = Callable[[Image.Image, int], NDArray[np.uint8]]  # of a frame, and its place in the segment
 
 
 def _decoded(
@@ -299,7 +314,7 @@ def _decode_images(
             if NO_PICTURE in uri:
                 reasons[i] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
                 continue
-            prepared = _prepared(segment, uri, next(contents), prepare, draft)
+            prepared = _prepared(segment, i, next(contents), prepare, draft)
             if isinstance(prepared, str):
                 reasons[i] = prepared
             else:
@@ -308,12 +323,14 @@ def _decode_images(
 
 
 def _prepared(
-    segment: Segment, uri: str, contents: Contents, prepare: _Prepare, draft: tuple[int, int] | None
+    segment: Segment, place: int, contents: Contents, prepare: _Prepare, draft: tuple[int, int] | None
 ) -> NDArray[np.uint8] | str:
     """The prepared picture of a frame, or why there is none. Raises StorageError where the store does not answer."""
+    uri = segment.uris[place]
     try:
-        size, turn, white = segment.source_size, segment.turn, segment.white
-        return prepare(preprocess.decode_image(contents(), expected_size=size, draft=draft, turn=turn, white=white))
+        size, turn, white = segment.size_at(place), segment.turn, segment.white
+        image = preprocess.decode_image(contents(), expected_size=size, draft=draft, turn=turn, white=white)
+        return prepare(image, place)
     except DecodeError as error:
         return _reason(uri, error)
     except NotFoundError as error:
@@ -334,7 +351,7 @@ def _decode_video(segment: Segment, images: NDArray[np.uint8], prepare: _Prepare
             got = f"{decoded.width}x{decoded.height}"
             reasons[i] = f"expected {width}x{height} pixels as the video says, got {got}"
         else:
-            images[i] = prepare(decoded)
+            images[i] = prepare(decoded, i)
             if preprocess.shows_nothing(images[i]):
                 reasons[i] = _NOTHING
 

@@ -23,7 +23,8 @@ class Cameras:
 
     frame_index (N,) rising; world_from_camera (N, 4, 4), OpenCV axes; intrinsics (N, 4) fx fy cx cy and sizes (N, 2)
     width height in pixels of the source image; filled (N,): pose taken from neighbours; timestamps_ns (N,) or None;
-    uris (N,) of the images; lens: the camera model where it is no pinhole, else None.
+    uris (N,) of the images; lens: the camera model where all frames have one and it is no pinhole, else None; models:
+    of a rig whose cameras differ, else empty: frame f was taken by models[f % len(models)].
     """
 
     frame_index: NDArray[np.int64]
@@ -34,14 +35,20 @@ class Cameras:
     timestamps_ns: NDArray[np.int64] | None
     uris: tuple[str, ...]
     lens: Camera | None = None
+    models: tuple[Camera, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame_index)
 
     @staticmethod
-    def of(poses: pa.Table, frames: Sequence[int] | None = None, lens: Camera | None = None) -> Cameras:
-        """The cameras in a table of schema.POSES. frames: the first and one past the last of the wanted frames; lens:
-        see the class. Frames without a pose are left out."""
+    def of(
+        poses: pa.Table,
+        frames: Sequence[int] | None = None,
+        lens: Camera | None = None,
+        models: tuple[Camera, ...] = (),
+    ) -> Cameras:
+        """The cameras in a table of schema.POSES. frames: the first and one past the last of the wanted frames; lens,
+        models: see the class (models have precedence). Frames without a pose are left out."""
         status = np.array(poses["status"].to_pylist(), dtype=object)
         index = poses["frame_index"].to_numpy().astype(np.int64)
         use = status != schema.MISSING
@@ -64,8 +71,16 @@ class Cameras:
             status[use] == schema.FILLED,
             table["timestamp_ns"].to_numpy().astype(np.int64) if known else None,
             tuple(table["uri"].to_pylist()),
-            lens,
+            None if models else lens,
+            models,
         )
+
+    def model_of(self, place: int) -> Camera | None:
+        """The camera model of a row, where it is no pinhole."""
+        if not self.models:
+            return self.lens
+        model = self.models[self.frame_index[place] % len(self.models)]
+        return None if model.is_pinhole else model
 
     def looking_ahead(self) -> Cameras:
         """The same cameras; those of equirectangular images look to the middle of the image, as other programs expect.
@@ -99,5 +114,15 @@ class Cameras:
         depth = local[:, 2]
         if self.lens is not None:
             return self.lens.project(local), depth
+        if self.models:
+            return self._by_models(np.broadcast_to(self.frame_index[places], depth.shape), local), depth
         front = np.where(depth > 0, depth, np.nan)
         return k[..., :2] * local[:, :2] / front[:, None] + k[..., 2:], depth
+
+    def _by_models(self, frame: NDArray[np.int64], local: Floats) -> Floats:
+        """Pixels (n, 2) of points (n, 3) in their cameras' axes, each in a frame (n,)."""
+        pixels = np.full((len(local), 2), np.nan)
+        for number, model in enumerate(self.models):
+            mine = frame % len(self.models) == number
+            pixels[mine] = model.project(local[mine])
+        return pixels

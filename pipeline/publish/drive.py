@@ -288,6 +288,6 @@ def _note_frames(chunk: SeenColours, number: int, own: NDArray[np.int64], facts:
         if facts.camera is None:
             seen.intrinsics[frame] = source_intrinsics(intrinsics[place], source, net)
         else:
-            seen.intrinsics[frame] = facts.camera.camera.intrinsics
+            seen.intrinsics[frame] = facts.camera.of(int(frame)).intrinsics
         confidence = chunk.confidence[place]
         seen.confidence[frame] = median(confidence[np.isfinite(confidence)])

@@ -170,6 +170,14 @@ class DriveFacts:
         """The number of cameras, which is the number of frames of one instant."""
         return 1 if self.rig is None else len(self.rig)
 
+    def sizes(self, count: int) -> dict[str, NDArray[np.int64]]:
+        """Columns width and height of the first `count` frames, which are those of their cameras."""
+        sizes = np.tile(np.array([self.source_width, self.source_height], np.int64), (count, 1))
+        if self.camera is not None and self.camera.rig:
+            own = np.array([(one.width, one.height) for one in self.camera.rig], np.int64)
+            sizes = own[np.arange(count) % len(own)]
+        return {"width": sizes[:, 0], "height": sizes[:, 1]}
+
 
 @dataclass(frozen=True)
 class RunFacts:

@@ -18,6 +18,7 @@ from PIL import Image
 from pipeline import schema, storage
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.rectify import View
+from pipeline.publish import lenses
 from pipeline.publish.cameras import Cameras
 from pipeline.publish.files import Box, WrittenFile
 from pipeline.publish.frame_source import FrameSource
@@ -26,7 +27,6 @@ from pipeline.publish.selection import AXES, BoxLike, Limits, Selection
 from pipeline.publish.table_files import TableFiles
 from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
 
-_OF_A_LENS = ("model", "width", "height", "fx", "fy", "cx", "cy")
 _THINNED_AT = 1_000_000  # points that are gathered before they are thinned (again): some 30 MB
 _REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
 _SAMPLED_FILES, _SAMPLED_ROWS = 16, 2_000_000  # from which a drive's typical values are taken
@@ -129,12 +129,11 @@ class PublishedDrive:
     @cached_property
     def cameras(self) -> Cameras:
         """The frames that have a pose, as arrays: world_from_camera (N, 4, 4), intrinsics, sizes, times, URIs."""
-        return Cameras.of(self.poses, lens=self.lens)
+        return self.cameras_of(None)
 
-    @property
-    def _camera(self) -> dict[str, Any] | None:  # of the types of schema.CAMERAS
-        """The first row of cameras.parquet: all cameras have one lens in common; None for an older result."""
-        return self.camera_rows[0] if self.camera_rows else None
+    def cameras_of(self, frames: Sequence[int] | None) -> Cameras:
+        """The same of the frames from the first to one before the last; None: of all frames."""
+        return Cameras.of(self.poses, frames, self.lens, lenses.different_cameras(self.camera_rows))
 
     @cached_property
     def camera_rows(self) -> list[dict[str, Any]]:  # of the types of schema.CAMERAS
@@ -146,13 +145,14 @@ class PublishedDrive:
 
     @cached_property
     def lens(self) -> Camera | None:
-        """The camera model, where it is no pinhole; None for a pinhole, whose numbers are in `poses`, and for older
-        results, which have none."""
-        row = self._camera
-        if row is None or row["model"] == "pinhole":
-            return None
-        lens = Camera.from_dict({name: row[name] for name in (*_OF_A_LENS, "params")})
-        return None if lens.is_pinhole else lens
+        """The model of the (first) camera, where it is no pinhole; None for a pinhole, whose numbers are in `poses`,
+        and for older results, which have none."""
+        return lenses.lens_of(self.camera_rows, 0)
+
+    @property
+    def has_lens(self) -> bool:
+        """Whether any camera is no pinhole."""
+        return any(lenses.lens_of(self.camera_rows, camera) is not None for camera in range(len(self.camera_rows)))
 
     @cached_property
     def masks(self) -> tuple[NDArray[np.bool_] | None, ...]:
@@ -167,14 +167,14 @@ class PublishedDrive:
                 found.append(np.asarray(image.convert("L")) > 0)
         return tuple(found)
 
-    def undistorted_view(self) -> View | None:
-        """The pinhole view of a rectified frame: as wide as the network's pictures, at the frame's size; None where
-        frames are a pinhole's already."""
-        row = self._camera
-        if self.lens is None or row is None:
-            return None
-        focal = row["view_fx"] * self.lens.width / row["view_width"]
-        return View(self.lens, self.lens.width, self.lens.height, focal)
+    def undistorted_view(self, frame: int = 0) -> View | None:
+        """The pinhole view of a rectified frame of the same camera as `frame`: as wide as the network's pictures, at
+        the frame's size; None where frames are a pinhole's already."""
+        return lenses.undistorted_view(self.camera_rows, frame % self.camera_count)
+
+    def network_view(self, frame: int, width: int, height: int) -> View | None:
+        """How a frame was rectified for the network, at width x height; None where it was only scaled and cropped."""
+        return lenses.network_view(self.camera_rows, frame % self.camera_count, width, height)
 
     def points(
         self,

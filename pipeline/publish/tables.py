@@ -53,8 +53,7 @@ def poses_table(
         "chunk_index": _or_null(seen.chunk_index[nearest], there),
         **_pose_columns(poses[:, :3, 3], quaternions, there),
         **{name: _or_null(seen.intrinsics[nearest, i], there) for i, name in enumerate(("fx", "fy", "cx", "cy"))},
-        "width": np.full(count, facts.source_width),
-        "height": np.full(count, facts.source_height),
+        **facts.sizes(count),
         "confidence": _or_null(seen.confidence, seen.ok & np.isfinite(seen.confidence)),
         "status": status.tolist(),
     }
@@ -214,33 +213,35 @@ def loops_table(drive_id: str, loops: Sequence[LoopLike]) -> pa.Table:
 
 
 def cameras_table(facts: DriveFacts, seen: SeenFrames, masks: Sequence[NDArray[np.bool_]] = ()) -> pa.Table:
-    """schema.CAMERAS: the drive's cameras, which have one lens in common; where it is not known, the median of the
-    predictions for good frames. masks: none, one (h, w) for all cameras, or one for each, False for pixels that were
-    left out of every frame."""
+    """schema.CAMERAS: the drive's cameras. They have one lens in common, or each has its own, and their pictures were
+    rectified to one pinhole; where the lens is not known, the median of the predictions for good frames. masks: none,
+    one (h, w) for all cameras, or one for each, False for pixels that were left out of every frame."""
     count = facts.camera_count
     pictures: list[bytes | None] = [_png(one) for one in masks] or [None]
     net = facts.net_width, facts.net_height
     if facts.camera is not None and facts.network_camera is not None:
-        lens, view, origin = facts.camera.camera, facts.network_camera, facts.camera.origin
-        model, params = lens.model, lens.params
-        numbers: Sequence[float | None] = lens.intrinsics
-        of_view: Sequence[float | None] = view.intrinsics
+        known = facts.camera
+        lenses = known.rig or (known.camera,) * count
+        origin = known.origin
+        model, params = [one.model for one in lenses], [list(one.params) for one in lenses]
+        numbers: Sequence[Sequence[float | None]] = [one.intrinsics for one in lenses]
+        of_view: Sequence[float | None] = facts.network_camera.intrinsics
     else:
-        model, params, origin = "pinhole", (), "estimated"
-        numbers = of_view = [None] * 4
+        model, params, origin = ["pinhole"] * count, [[]] * count, "estimated"
+        numbers, of_view = [[None] * 4] * count, [None] * 4
         if seen.ok.any():
             fx, fy, cx, cy = np.median(seen.intrinsics[seen.ok], axis=0).tolist()
             scale = max(net[0] / facts.source_width, net[1] / facts.source_height)
             left, top = ((scale * facts.source_width - net[0]) / 2, (scale * facts.source_height - net[1]) / 2)
-            numbers, of_view = (fx, fy, cx, cy), (fx * scale, fy * scale, cx * scale - left, cy * scale - top)
+            numbers = [[fx, fy, cx, cy]] * count
+            of_view = (fx * scale, fy * scale, cx * scale - left, cy * scale - top)
     columns: dict[str, object] = {
         "drive_id": [facts.drive_id] * count,
         "camera_index": list(range(count)),
-        "model": [model] * count,
-        "width": [facts.source_width] * count,
-        "height": [facts.source_height] * count,
-        **{name: [value] * count for name, value in zip(("fx", "fy", "cx", "cy"), numbers, strict=True)},
-        "params": pa.array([list(params)] * count, pa.list_(pa.float64())),
+        "model": model,
+        **facts.sizes(count),
+        **{name: [one[i] for one in numbers] for i, name in enumerate(("fx", "fy", "cx", "cy"))},
+        "params": pa.array(params, pa.list_(pa.float64())),
         "origin": [origin] * count,
         "mask": pa.array(pictures if len(pictures) == count else pictures * count, pa.binary()),
         "view_width": [net[0]] * count,

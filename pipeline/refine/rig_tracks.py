@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import storage
+from pipeline.cameras.rectify import View
 from pipeline.refine.segment_files import PictureTracker, SegmentTracker
 from pipeline.refine.stereo_files import StereoTracker
 from pipeline.refine.track_files import Borders, DriveTracks, link_segments, one_by_one
@@ -21,10 +22,12 @@ from pipeline.refine.tracks import Picture, Tracks
 @dataclass(frozen=True)
 class RigTracker(PictureTracker):
     """Follows the corners of each camera through the instants of a segment. cameras: their number C; stereo: measures
-    the motions of a stereo pair from the same pictures, if there is one."""
+    the motions of a stereo pair from the same pictures, if there is one; views: by which the pictures of each camera
+    were rectified, where the cameras differ."""
 
     cameras: int
     stereo: StereoTracker | None = None
+    views: tuple[View, ...] = ()
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Track and stage. first_frame, pictures: frames of all cameras, those of an instant side by side; None: a bad
@@ -34,7 +37,8 @@ class RigTracker(PictureTracker):
             mine = pictures[begin :: self.cameras]
             if mine:
                 folder = camera_folder(self.folder, camera)
-                SegmentTracker(folder).segment_done((first_frame + begin) // self.cameras, mine)
+                view = self.views[camera] if self.views else None
+                SegmentTracker(folder, view).segment_done((first_frame + begin) // self.cameras, mine)
         if self.stereo is not None:
             self.stereo.segment_done(first_frame, pictures)
 

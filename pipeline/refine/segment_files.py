@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import cv2
@@ -18,12 +19,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.cameras.rectify import View
 from pipeline.errors import DriveError
 from pipeline.refine.border import REACH
 from pipeline.refine.templates import Origins, Templates
 from pipeline.refine.tracks import LONG_SIDE, LiveTracks, Picture, Tracks, tracks_and_live
 
 TRACKS_FOLDER = "tracks"
+_FROM_RIM = 12  # pixels between a corner and the rim of what a lens sees: half a template and more
 
 _T = TypeVar("_T")
 _Number = TypeVar("_Number", bound=np.number)
@@ -46,13 +49,17 @@ class PictureTracker:
         return Picture.of(grey)
 
 
+@dataclass(frozen=True)
 class SegmentTracker(PictureTracker):
-    """Follows corners through the frames of a segment."""
+    """Follows corners through the frames of a segment. view: by which the pictures were rectified, where corners must
+    lie in the part that the lens sees; None: anywhere."""
+
+    view: View | None = None
 
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""
         cv2.setNumThreads(1)  # decoding already runs in one process a core
-        tracks, live = tracks_and_live(pictures, first_frame)
+        tracks, live = tracks_and_live(pictures, first_frame, None if self.view is None else _inside(self.view))
         good = [(frame, picture) for frame, picture in enumerate(pictures, first_frame) if picture is not None]
         name = f"{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"
         if live is not None:
@@ -63,6 +70,16 @@ class SegmentTracker(PictureTracker):
 
     def _uri(self, name: str) -> str:
         return storage.join(self.folder, name)
+
+
+@lru_cache(maxsize=16)
+def _inside(view: View) -> NDArray[np.bool_] | None:
+    """(h, w): True for pixels whose surroundings the lens sees; None where it sees all. The rim of what it sees is an
+    edge that stands still in all frames."""
+    seen = view.seen()
+    kernel = np.ones((2 * _FROM_RIM + 1, 2 * _FROM_RIM + 1), np.uint8)
+    eroded = cv2.erode(seen.astype(np.uint8), kernel, borderValue=1)
+    return None if seen.all() else np.asarray(eroded > 0)
 
 
 @dataclass(frozen=True)

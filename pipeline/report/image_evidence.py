@@ -111,7 +111,7 @@ def _photographs(view: DriveView, first: int, second: int) -> list[Image.Image] 
     status = view.drive.poses["status"].to_pylist()
     own = range(first, second + 1, view.drive.camera_count)
     frames = [n for n in own if n in (first, second) or status[n] == "ok"]
-    lens = view.drive.undistorted_view()
+    lens = view.drive.undistorted_view(first)
     images: list[Image.Image] = []
     for frame, image in read_frames(view.drive, frames):
         if isinstance(image, str):
@@ -122,7 +122,7 @@ def _photographs(view: DriveView, first: int, second: int) -> list[Image.Image] 
 
 def _camera(view: DriveView, frame: int) -> FloatArray:
     """fx fy cx cy of the picture that `_photographs` gives of a frame."""
-    lens = view.drive.undistorted_view()
+    lens = view.drive.undistorted_view(frame)
     if lens is not None:
         pinhole = lens.pinhole
         return np.array([pinhole.fx, pinhole.fy, pinhole.cx, pinhole.cy])

@@ -3,6 +3,7 @@ GPU."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,21 @@ class CityDrive:
         self.intrinsics = np.array([[self.focal, 0, width / 2], [0, self.focal, height / 2], [0, 0, 1.0]])
         self._scene = Scene.of(self.city, self.device)
         self._shader = Shader(self.city, self.device, light)
+
+    def seen_by(self, field_of_view: float | None = None, height: int | None = None) -> CityDrive:
+        """The same drive with another camera: horizontal field of view in degrees, height of pictures in pixels; None:
+        as this one. Raises ValueError as the constructor does."""
+        if field_of_view is not None and not 20.0 <= field_of_view <= 140.0:
+            raise ValueError(f"field_of_view must be 20 to 140 degrees, got {field_of_view}")
+        if height is not None and height < 8:
+            raise ValueError(f"images need at least 8 pixels of height, got {height}")
+        other = copy.copy(self)
+        other.height = self.height if height is None else height
+        if field_of_view is not None:
+            other.focal = self.width / 2 / float(np.tan(np.radians(field_of_view) / 2))
+        middle = self.width / 2, other.height / 2
+        other.intrinsics = np.array([[other.focal, 0, middle[0]], [0, other.focal, middle[1]], [0, 0, 1.0]])
+        return other
 
     def render(self, frame_numbers: Sequence[int] | range) -> RenderedFrames:
         """The frames with these numbers, in this order. Raises IndexError for a number outside [0, frames)."""

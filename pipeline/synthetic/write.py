@@ -9,6 +9,7 @@
 <output>/poses/<id>.txt                       world_from_camera 3 x 4 row by row, metres; the first frame is the
                                               identity
 <output>/sequences/<id>/cam_left/, ...        frames of further cameras (image_1/ in a stereo pair); depth_cam_left/
+<output>/sequences/<id>/cam_left/calib.txt    the camera's own calibration, only where it is not that of the front one
 <output>/sequences/<id>/rig_config.json       poses of the cameras, as COLMAP has them; only with several cameras
 <output>/sequences/<id>/city.json             for several drives through one city: the drive's start in the city
 <output>/sequences/<id>/drive.json            the spec of the drive; written last: without it the drive is unfinished
@@ -75,6 +76,10 @@ class DriveSpec:
     bonnet_shake: float = 0.0
     """Pixels by which the bonnet moves in the image at most, with the car's pitch and roll and the camera's shaking."""
 
+    side_field_of_view: float | None = None
+    """Horizontal, degrees, of the cameras beside the front one; None: as the front one."""
+    side_height: int | None = None
+    """Height of the pictures of the cameras beside the front one; None: as the front one's."""
     city: CityDriveSpec | None = None
     """One of several drives through the same streets of one city; None: a city of its own, of the drive's seed."""
 
@@ -93,8 +98,9 @@ class DriveSpec:
     def described(self) -> dict[str, object]:
         """Its values for drive.json; what is new and left alone is not said, so that earlier drives stay the same."""
         said = asdict(self)
-        if self.field_of_view is None:
-            del said["field_of_view"]
+        for name in ("field_of_view", "side_field_of_view", "side_height"):
+            if said[name] is None:
+                del said[name]
         if self.cameras == 1:
             del said["cameras"]
         if not self.bonnet_shake:
@@ -126,6 +132,8 @@ def write_drive(
     storage.check_drive_id(drive_id)
     if spec.cameras > 1 and spec.lens is not None:
         raise ValueError("several cameras have no lens")
+    if spec.cameras == 1 and (spec.side_field_of_view, spec.side_height) != (None, None):
+        raise ValueError("one camera has none beside it; leave out side_field_of_view and side_height, or add cameras")
     sequence = storage.join(output_uri, "sequences", drive_id)
     marker = storage.join(sequence, "drive.json")
     about = {"format": _FORMAT, "renderer": "pipeline.synthetic", "drive_id": drive_id, **spec.described()}
@@ -184,7 +192,8 @@ def _write_batch(spec: DriveSpec, drive: CityDrive | LensDrive, sequence: str, n
     _write_frames(sequence, FRONT, numbers, images, depths, spec.orientation)
     for camera in rig_cameras(spec.cameras):
         assert isinstance(drive, CityDrive)  # a lens has no rig
-        seen = drive.render_poses(drive.world_from_camera[numbers.start : numbers.stop] @ camera.front_from_camera)
+        side = drive.seen_by(spec.side_field_of_view, spec.side_height)
+        seen = side.render_poses(drive.world_from_camera[numbers.start : numbers.stop] @ camera.front_from_camera)
         _write_frames(sequence, camera.folder, numbers, seen.images, seen.depth, spec.orientation)
 
 
@@ -241,6 +250,9 @@ def _texts(
     others = rig_cameras(spec.cameras)
     if others:
         texts[storage.join(sequence, RIG_FILE)] = rig_file(others)
+    if isinstance(drive, CityDrive) and (spec.side_field_of_view, spec.side_height) != (None, None):
+        side = _calibration(drive.seen_by(spec.side_field_of_view, spec.side_height), False) + "\n"
+        texts |= {storage.join(sequence, camera.folder, "calib.txt"): side for camera in others}
     if spec.city is not None:
         known = {"city_from_first": drive.world_from_camera[0].tolist(), **asdict(spec.city)}
         known["parked"] = list(parking_place(spec.city, spec.frames)) if spec.city.parked else None

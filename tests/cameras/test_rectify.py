@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from pipeline.cameras.camera import Camera
-from pipeline.cameras.rectify import GREY, SPHERE_VIEWS, remap_of, view_of
+from pipeline.cameras.rectify import GREY, SPHERE_VIEWS, common_views, enlarged, remap_of, view_of
 from tests.cameras.lenses import LENSES
 
 
@@ -104,3 +104,30 @@ def test_the_seam_of_a_sphere_s_picture_is_not_seen_in_the_view_to_the_rear():
 def test_only_a_sphere_is_turned():
     with pytest.raises(ValueError, match="only an equirectangular camera sees to all sides, not a fisheye"):
         LENSES["fisheye"].turned(90)
+
+
+def wide(focal, width=400, height=240):
+    return Camera("pinhole", width, height, focal, focal, width / 2, height / 2)
+
+
+def test_different_cameras_are_seen_as_one_pinhole_which_most_of_them_fill():
+    lenses = (wide(200), wide(400, 240, 400), wide(200.5), LENSES["radtan4"], wide(410))
+    views = common_views(lenses[:3], 128, 80)
+    assert {view.pinhole for view in views} == {views[0].pinhole}
+    assert [view.lens for view in views] == list(lenses[:3])
+    assert views[0].focal == view_of(lenses[2], 128, 80).focal  # the wide ones lose (nearly) nothing
+    assert views[0].seen().all() and not views[1].seen().all()
+    assert {view.pinhole for view in common_views(lenses, 128, 80)} == {common_views(lenses, 128, 80)[0].pinhole}
+    for pair in (lenses[::4], lenses[::-4]):  # of two the narrower one: both fill it
+        assert all(view.seen().all() for view in common_views(pair, 128, 80))
+    assert {view.pinhole.width for view in enlarged(views, 1280)} == {128}  # the smallest has not twice the pixels
+    assert {view.pinhole for view in enlarged(views[::2], 1280)} == {views[0].enlarged(1280).pinhole}
+
+
+def test_pictures_of_different_cameras_show_the_same_in_the_common_view():
+    lenses = (wide(200), wide(260, 400, 300), LENSES["radtan4"])
+    views = common_views(lenses, 100, 60)
+    first, *others = [remap_of(view).apply(picture(view.lens)).astype(float) for view in views]
+    for view, other in zip(views[1:], others, strict=True):
+        both = views[0].seen() & view.seen()
+        assert both.mean() > 0.3 and np.abs(first - other)[both].mean() < 2

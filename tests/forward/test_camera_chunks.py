@@ -56,7 +56,7 @@ def test_masked_pixels_have_neither_depth_nor_confidence(tmp_path):
     lens[:, :3], bonnet[60:] = False, False
     own = np.ones((H, W), bool)
     own[5, 5] = False
-    masks = ChunkMasks(lens, (bonnet,), lambda frame: own if frame == 12 else None)
+    masks = ChunkMasks((lens,), (bonnet,), lambda frame: own if frame == 12 else None)
     chunk = CameraChunks(raw, None, masks)[1]
     hidden = ~(lens & bonnet)
     for values in (chunk.depth, chunk.confidence):
@@ -69,9 +69,10 @@ def test_each_camera_of_a_rig_has_its_own_mask(tmp_path):
     raw = staged(tmp_path)
     left, right = np.ones((H, W), bool), np.ones((H, W), bool)
     left[:, :9], right[:, -9:] = False, False
-    chunk = CameraChunks(raw, None, ChunkMasks(None, (left, right)))[1]
-    for place, frame in enumerate(chunk.frame_index.tolist()):
-        np.testing.assert_array_equal(np.isfinite(chunk.depth[place]), (left, right)[frame % 2])
+    for masks in (ChunkMasks((), (left, right)), ChunkMasks((left, right))):  # given, or by the lenses
+        chunk = CameraChunks(raw, None, masks)[1]
+        for place, frame in enumerate(chunk.frame_index.tolist()):
+            np.testing.assert_array_equal(np.isfinite(chunk.depth[place]), (left, right)[frame % 2])
 
 
 def test_the_bonnet_is_found_in_staged_pictures(tmp_path):
@@ -80,4 +81,4 @@ def test_the_bonnet_is_found_in_staged_pictures(tmp_path):
         for found in CameraChunks(raw, None).car_parts(cameras):
             assert (found & truth).sum() / (found | truth).sum() > 0.9
     assert [(covered(parts, found.shape) == found).all() for parts in static_parts(raw, 2)] == [True, True]
-    assert CameraChunks(raw, None, ChunkMasks(None, (truth,))).car_parts(1) == []
+    assert CameraChunks(raw, None, ChunkMasks((), (truth,))).car_parts(1) == []

@@ -9,7 +9,7 @@ from pipeline.ingest.drives import find_drive
 from pipeline.ingest.frame_masks import FrameMasks, FrameShape
 from tests.ingest.makers import write_images
 
-SHAPE = FrameShape((64, 48), (32, 24), None)
+SHAPE = FrameShape((64, 48), (32, 24))
 
 
 def write_mask(path, top):
@@ -22,8 +22,8 @@ def write_mask(path, top):
 def test_one_picture_is_the_mask_of_all_frames(tmp_path):
     write_mask(tmp_path / "bonnet.png", 40)
     masks = FrameMasks(str(tmp_path / "bonnet.png"), "d", ["a/0.jpg", "a/1.jpg"], SHAPE)
-    assert masks.one[:20].all() and not masks.one[20:].any()
-    assert masks.of(1) is masks.one
+    assert masks.static[0][:20].all() and not masks.static[0][20:].any()
+    assert masks.of(1) is masks.static[0]
 
 
 @pytest.mark.parametrize("name", ["0.jpg.png", "0.png", "0_mask.png"])
@@ -31,7 +31,7 @@ def test_one_picture_is_the_mask_of_all_frames(tmp_path):
 def test_a_folder_has_masks_by_the_names_of_frames(tmp_path, folder, name):
     write_mask(tmp_path / folder / name, 24)
     masks = FrameMasks(str(tmp_path / "masks"), "d", ["a/0.jpg", "a/1.jpg"], SHAPE)
-    assert masks.one is None and masks.of(1) is None
+    assert not masks.static and masks.of(1) is None
     assert masks.of(0)[:12].all() and not masks.of(0)[12:].any()
 
 

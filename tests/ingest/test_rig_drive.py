@@ -9,12 +9,15 @@ from PIL import Image
 
 from jobs.reconstruct import many_drives
 from models.config import ModelConfig
+from pipeline.cameras.known_camera import KnownCamera
+from pipeline.cameras.rectify import remap_of
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_ref import DriveRef
 from pipeline.fleet.plan.drive_plan import drive_config, estimate
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.rig_drive import has_rig
+from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.prepare import make_task, read_drive
 
 
@@ -110,3 +113,47 @@ def test_cameras_that_do_not_fit_are_left_out_or_refused_with_the_reason(tmp_pat
     (tmp_path / "chain.yaml").write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
     with pytest.raises(DriveError, match="camera cam0 has no folder of this name"):
         find_drive(str(tmp_path), rig=str(tmp_path / "chain.yaml"))
+
+
+def test_cameras_with_different_calibrations_and_sizes_keep_their_own(tmp_path) -> None:
+    for folder, size, focal in (("cam_front", (48, 64), 60), ("cam_left", (64, 48), 40), ("cam_right", (64, 48), 44)):
+        _camera(tmp_path / folder, NUMBERS, size)
+        (tmp_path / folder / "calib.txt").write_text(f"{focal},{focal},{size[0] / 2},{size[1] / 2}\n")
+    drive = find_drive(str(tmp_path), rig="auto")
+    assert drive.camera is not None and drive.camera.origin == "calibration" and not drive.notes
+    assert [drive.camera.of(frame).fx for frame in range(6)] == [60, 40, 44] * 2
+    assert [drive.size_of(frame) for frame in range(3)] == [(48, 64), (64, 48), (64, 48)]
+    assert (drive.source_width, drive.source_height) == (64, 48)  # the commonest shape is the network's
+    assert KnownCamera.from_dict(drive.camera.to_dict()) == drive.camera
+    assert drive.of_reference.size_of(3) == (48, 64) and drive.of_reference.camera == drive.camera.of_reference
+    batch = decode_segment(segment_of(drive, 0, range(2, 8), range(drive.frame_count), 24, 32))
+    assert batch.ok.all()
+    views = drive.camera.views(32, 24)
+    for place, number in enumerate(range(2, 8)):
+        with Image.open(drive.uris[number]) as image:
+            expected = remap_of(views[number % 3]).apply(image.convert("RGB"))
+        np.testing.assert_array_equal(batch.images[place], expected)
+    assert {view.pinhole for view in views} == {views[0].pinhole}
+    Image.new("RGB", (64, 48), (200, 9, 9)).save(tmp_path / "cam_front" / NUMBERS[1])
+    spoilt = decode_segment(segment_of(drive, 0, range(2, 8), range(drive.frame_count), 24, 32))
+    assert spoilt.ok.tolist() == [True, False, True, True, True, True]
+    assert "expected 48x64" in str(spoilt.reasons[1])
+
+
+def test_equal_calibrations_are_one_camera_and_incomplete_ones_are_noted(tmp_path) -> None:
+    for folder in ("cam_front", "cam_left", "cam_right"):
+        _camera(tmp_path / folder, NUMBERS)
+        (tmp_path / folder / "calib.txt").write_text("40,40,32,24\n")
+    drive = find_drive(str(tmp_path), rig="auto")
+    assert drive.camera is not None and drive.camera.rig == () and "rig" not in drive.camera.to_dict()
+    (tmp_path / "cam_left" / "calib.txt").unlink()
+    drive = find_drive(str(tmp_path), rig="auto")
+    assert drive.camera is None
+    (note,) = drive.notes
+    assert "the calibrations of cam_front, cam_right are not used, since cam_left has none" in note
+    shutil.rmtree(tmp_path / "cam_left")
+    _camera(tmp_path / "cam_left", NUMBERS, (64, 32))
+    drive = find_drive(str(tmp_path), rig="auto")
+    assert drive.rig is not None and drive.rig.cameras == ("cam_front", "cam_right") and drive.camera is not None
+    (note,) = drive.notes
+    assert "cam_left is not used: its pictures have 64x32 pixels" in note and "if all cameras are calibrated" in note

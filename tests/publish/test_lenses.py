@@ -71,7 +71,7 @@ def exported(folder, *formats, **options):
 
 def test_a_lens_is_published_with_its_model_and_each_point_lies_where_it_was_seen(tmp_path):
     drive = published(tmp_path, "fisheye")
-    row = drive._camera
+    row = drive.camera_rows[0]
     assert (row["model"], row["origin"], tuple(row["params"])) == ("fisheye", "calibration", LENSES["fisheye"].params)
     assert drive.lens == LENSES["fisheye"]
     poses = drive.poses.to_pylist()
@@ -89,7 +89,7 @@ def test_a_lens_is_published_with_its_model_and_each_point_lies_where_it_was_see
 
 def test_a_known_pinhole_is_published_unchanged(tmp_path):
     drive = published(tmp_path, "pinhole")
-    row = drive._camera
+    row = drive.camera_rows[0]
     assert (row["model"], row["origin"], row["fx"], row["cx"]) == ("pinhole", "calibration", 420.0, 322.5)
     assert drive.lens is None and drive.poses["fy"].to_pylist() == [415.0] * FRAMES
 

@@ -38,7 +38,7 @@ def test_a_written_lens_drive_brings_its_calibration_and_its_orientation(tmp_pat
     np.testing.assert_allclose(truth.intrinsics, drive.camera.camera.matrix, rtol=1e-9)
     motion = bonnet_motion(LensDrive(3, 2, named_lens("barrel", 64, 48)).world_from_camera, 3, 2.0)
     assert np.abs(motion).max() <= 2 and np.abs(np.diff(motion, axis=0)).max() > 0
-    masks = FrameMasks(f"{sequence}/masks", "00", drive.frame_uris(), FrameShape((64, 48), (64, 48), None))
+    masks = FrameMasks(f"{sequence}/masks", "00", drive.frame_uris(), FrameShape((64, 48), (64, 48)))
     for frame, bonnet in enumerate(bonnet_mask(3, 48, 64, motion)):
         np.testing.assert_array_equal(masks.of(frame), ~bonnet)
         assert (truth.depth(frame)[bonnet] == 0).all()

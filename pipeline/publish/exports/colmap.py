@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cameras.camera import Camera
 from pipeline.errors import DriveError
 from pipeline.publish.exports.source import ExportSource, stacked
 from pipeline.publish.exports.tracked import tracked_points
@@ -66,10 +67,10 @@ def write_colmap(source: ExportSource, folder: Path, *, text: bool = False) -> t
     that at least three images see.
 
     There is one PINHOLE camera for each different set of intrinsics, or the drive's lens (OPENCV, FULL_OPENCV,
-    OPENCV_FISHEYE, EUCM, EQUIRECTANGULAR), at the size of the images. Ids begin with 1; an image's id is its frame
-    number + 1. A point with one observation has ERROR 0, because it projects to that pixel. The images are expected in
-    images/. Raises DriveError where points do not lie in the image of their own frame: then poses and points do not
-    belong to one drive.
+    OPENCV_FISHEYE, EUCM, EQUIRECTANGULAR), or those of a rig's cameras, at the size of the images. Ids begin with 1;
+    an image's id is its frame number + 1. A point with one observation has ERROR 0, because it projects to that pixel.
+    The images are expected in images/. Raises DriveError where points do not lie in the image of their own frame: then
+    poses and points do not belong to one drive.
     """
     model = folder / "sparse" / "0"
     model.mkdir(parents=True, exist_ok=True)
@@ -190,7 +191,11 @@ def _grouped(waiting: Path, grouped: Path, counts: NDArray[np.int64]) -> Observa
 
 
 def _intrinsics(source: ExportSource) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The different cameras (C, 6) fx fy cx cy width height, and which of them each image has (N,)."""
+    """The different cameras (C, 6) fx fy cx cy width height, and which of them each image has (N,). Those of a rig that
+    differ are all of its cameras, in its order."""
+    if source.cameras.models:
+        rows = [[*one.intrinsics, one.width, one.height] for one in source.cameras.models]
+        return np.array(rows, np.float64), source.cameras.frame_index % len(rows)
     both = np.concatenate([source.cameras.intrinsics, source.cameras.sizes], axis=1)
     different, which = np.unique(both, axis=0, return_inverse=True)
     return different, which.reshape(-1)
@@ -198,15 +203,23 @@ def _intrinsics(source: ExportSource) -> tuple[NDArray[np.float64], NDArray[np.i
 
 def _models(source: ExportSource) -> list[tuple[tuple[int, str], int, int, list[float]]]:
     """COLMAP's model, width, height and parameters of each camera."""
-    lens = source.cameras.lens
-    if lens is None:
-        return [(_PINHOLE, int(width), int(height), k) for *k, width, height in _intrinsics(source)[0].tolist()]
+    cameras = source.cameras
+    if cameras.lens is not None:
+        return [_model(cameras.lens)]
+    if cameras.models:
+        return [_model(one) for one in cameras.models]
+    return [(_PINHOLE, int(width), int(height), k) for *k, width, height in _intrinsics(source)[0].tolist()]
+
+
+def _model(lens: Camera) -> tuple[tuple[int, str], int, int, list[float]]:
+    if lens.is_pinhole:
+        return _PINHOLE, lens.width, lens.height, list(lens.intrinsics)
     if lens.model == "equirectangular":
-        return [(_EQUIRECTANGULAR, lens.width, lens.height, [float(lens.width), float(lens.height)])]
+        return _EQUIRECTANGULAR, lens.width, lens.height, [float(lens.width), float(lens.height)]
     model, count = _LENSES[lens.model]
     if len(lens.params) > count:
         model, count = _FULL_OPENCV, 8
-    return [(model, lens.width, lens.height, [*lens.intrinsics, *lens.params, *[0.0] * (count - len(lens.params))])]
+    return model, lens.width, lens.height, [*lens.intrinsics, *lens.params, *[0.0] * (count - len(lens.params))]
 
 
 def _write_cameras(source: ExportSource, model: Path, text: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cameras.camera import Camera
 from pipeline.errors import DriveError
 from pipeline.publish.exports.ply import write_ply
 from pipeline.publish.exports.source import ExportSource
@@ -30,7 +31,14 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
     """
     cameras = source.cameras
     applied = APPLIED if source.drive.origin is None else np.eye(4)[:3]  # east, north, up has z up already
-    model, lens = _lens(source)
+    models = source.cameras.models
+    lenses = [_lens(source, one) for one in models or (source.cameras.lens,)]
+    model, lens = lenses[0]
+    if any(one != model for one, _ in lenses):
+        raise DriveError(
+            f"drive {source.drive.manifest.drive_id}: nerfstudio has one camera model for all frames, and this drive "
+            f"has {', '.join(dict.fromkeys(one for one, _ in lenses))}; export it with --undistorted"
+        )
     poses = np.vstack([applied, [0, 0, 0, 1]]) @ cameras.world_from_camera @ _GL_FROM_CV
     frames = []
     for place, name in enumerate(source.names):
@@ -46,9 +54,15 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
                 "w": width,
                 "h": height,
                 "transform_matrix": poses[place].tolist(),
+                **(lenses[cameras.frame_index[place] % len(models)][1] if models else {}),
             }
         )
-    values = {"camera_model": model, **lens, "applied_transform": applied.tolist(), "frames": frames}
+    values = {
+        "camera_model": model,
+        **({} if models else lens),
+        "applied_transform": applied.tolist(),
+        "frames": frames,
+    }
     if source.drive.manifest.counts.points:
         write_ply(source, folder / _POINTS, plain=True, rotation=applied[:, :3], world="of transforms.json, z up")
         values["ply_file_path"] = _POINTS
@@ -56,10 +70,9 @@ def write_nerfstudio(source: ExportSource, folder: Path) -> int:
     return len(frames)
 
 
-def _lens(source: ExportSource) -> tuple[str, dict[str, float]]:
+def _lens(source: ExportSource, lens: Camera | None) -> tuple[str, dict[str, float]]:
     """nerfstudio's camera model and its distortion."""
-    lens = source.cameras.lens
-    if lens is None:
+    if lens is None or lens.is_pinhole:
         return "OPENCV", {}
     if lens.model == "equirectangular":
         return "EQUIRECTANGULAR", {}

@@ -37,26 +37,26 @@ class ExportSource:
     @cached_property
     def cameras(self) -> Cameras:
         """The wanted frames that have a pose. Raises DriveError where there is none."""
-        cameras = Cameras.of(self.drive.poses, self.selection.frames, self.drive.lens)
+        cameras = self.drive.cameras_of(self.selection.frames)
         if not len(cameras):
             counts = self.drive.manifest.counts
             raise DriveError(
                 f"drive {self.drive.manifest.drive_id}: no frame with a pose among those asked for "
                 f"(it has {counts.frames}, {counts.frames_missing} of them without a pose)"
             )
-        view = self.view
-        if view is not None:
-            count = len(cameras)
-            intrinsics = np.tile(np.array(view.pinhole.intrinsics), (count, 1))
-            sizes = np.tile(np.array([view.width, view.height]), (count, 1))
-            cameras = replace(cameras, intrinsics=intrinsics, sizes=sizes, lens=None)
+        if self.undistorted and self.drive.has_lens:
+            intrinsics, sizes = cameras.intrinsics.copy(), cameras.sizes.copy()
+            for place, frame in enumerate(cameras.frame_index.tolist()):
+                view = self.view(frame)
+                if view is not None:
+                    intrinsics[place], sizes[place] = view.pinhole.intrinsics, (view.width, view.height)
+            cameras = replace(cameras, intrinsics=intrinsics, sizes=sizes, lens=None, models=())
         return cameras.looking_ahead()
 
-    @cached_property
-    def view(self) -> View | None:
-        """The pinhole view of rectified images: as wide as the network's pictures, at the image's own size. None where
-        rectified images are not wanted, or the images are a pinhole's already."""
-        return self.drive.undistorted_view() if self.undistorted else None
+    def view(self, frame: int) -> View | None:
+        """The pinhole view of a rectified image: as wide as the network's pictures, at the image's own size. None where
+        rectified images are not wanted, or the image is a pinhole's already."""
+        return self.drive.undistorted_view(frame) if self.undistorted else None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
