@@ -97,7 +97,7 @@ def colmap_text(text: str, file: str) -> Mapping[str, Camera]:
         if not words[0].isdecimal():
             raise CalibrationError(f"{file}: {where}CAMERA_ID: expected a whole number, got {words[0][:60]!r}")
         values = {"MODEL": words[1], "WIDTH": words[2], "HEIGHT": words[3], "PARAMS": words[4:]}
-        cameras[words[0]] = _colmap_camera(Fields(file, values, where))
+        cameras[words[0]] = colmap_camera(Fields(file, values, where))
     if not cameras:
         raise CalibrationError(f"{file}: it has no cameras; expected lines of CAMERA_ID MODEL WIDTH HEIGHT PARAMS[]")
     return cameras
@@ -119,7 +119,7 @@ def colmap_binary(data: bytes, file: str) -> Mapping[str, Camera]:
             at += 24
             values["PARAMS"] = list(struct.unpack_from(f"<{len(_COLMAP_PARAMS[name])}d", data, at))
             at += 8 * len(values["PARAMS"])
-            cameras[str(number)] = _colmap_camera(fields)
+            cameras[str(number)] = colmap_camera(fields)
     except struct.error:
         raise CalibrationError(f"{file}: the file ends early, after {len(data)} bytes; copy it again") from None
     if not cameras:
@@ -127,7 +127,8 @@ def colmap_binary(data: bytes, file: str) -> Mapping[str, Camera]:
     return cameras
 
 
-def _colmap_camera(fields: Fields) -> Camera:
+def colmap_camera(fields: Fields) -> Camera:
+    """The camera of COLMAP's MODEL, WIDTH, HEIGHT and PARAMS."""
     name = fields.text("MODEL")
     if name not in _COLMAP_PARAMS:
         raise fields.error("MODEL", f"one of {', '.join(_COLMAP_PARAMS)}", name)

@@ -29,26 +29,35 @@ def read_rig(data: bytes, file: str) -> Poses:
     or Kalibr's name for it (cam0, cam1). Raises CalibrationError, with the file and the field, for a file of another
     format, or for numbers that are not a pose.
     """
-    try:
-        values = yaml.safe_load(data) if file.endswith((".yaml", ".yml")) else json.loads(data)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CalibrationError(f"{file}: expected JSON or YAML, got {' '.join(str(error).split())[:100]}") from None
-    if isinstance(values, list) and values and isinstance(values[0], dict):
+    values = rig_values(data, file)
+    if isinstance(values, list):
         poses = _colmap(Fields(file, values[0]))
-    elif isinstance(values, dict) and "frames" in values:
+    elif "frames" in values:
         poses = _nerfstudio(Fields(file, values))
-    elif isinstance(values, dict) and any(is_kalibr_name(str(name)) for name in values):
-        poses = _kalibr(Fields(file, {str(name): value for name, value in values.items()}))
     else:
-        raise CalibrationError(
-            f"{file}: expected COLMAP's rig_config.json, Kalibr's camchain.yaml or nerfstudio's transforms.json"
-        )
+        poses = _kalibr(Fields(file, values))
     if len(poses) < 2:
         raise CalibrationError(f"{file}: expected two cameras or more, got {len(poses)}")
     for name in poses:
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise CalibrationError(f"{file}: expected the name of a camera's folder below the drive, got {name!r}")
     return poses
+
+
+def rig_values(data: bytes, file: str) -> list[dict[str, object]] | dict[str, object]:
+    """The values of a rig file: COLMAP's list of rigs, nerfstudio's scene with `frames`, or Kalibr's cameras by name.
+    Raises CalibrationError for a file of another format."""
+    try:
+        values = yaml.safe_load(data) if file.endswith((".yaml", ".yml")) else json.loads(data)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CalibrationError(f"{file}: expected JSON or YAML, got {' '.join(str(error).split())[:100]}") from None
+    if isinstance(values, list) and values and isinstance(values[0], dict):
+        return values
+    if isinstance(values, dict) and ("frames" in values or any(is_kalibr_name(str(name)) for name in values)):
+        return {str(name): value for name, value in values.items()}
+    raise CalibrationError(
+        f"{file}: expected COLMAP's rig_config.json, Kalibr's camchain.yaml or nerfstudio's transforms.json"
+    )
 
 
 def kitti_pair(text: str, left: int, right: int) -> Array | None:
@@ -88,7 +97,7 @@ def _rigid(fields: Fields, name: str) -> Array:
     return _pose(u @ v, pose[:3, 3])
 
 
-def _blocks(fields: Fields, name: str) -> list[Fields]:
+def blocks(fields: Fields, name: str) -> list[Fields]:
     """The blocks of a field that is a list of blocks of fields. Raises CalibrationError."""
     blocks = fields.value(name)
     if not isinstance(blocks, list):
@@ -103,7 +112,7 @@ def _colmap(rig: Fields) -> Poses:
     """Poses by cam_from_rig of each sensor (quaternion w x y z); the one with ref_sensor is the reference."""
     poses: Poses = {}
     reference = ""
-    for sensor in _blocks(rig, "cameras"):
+    for sensor in blocks(rig, "cameras"):
         name = sensor.text("image_prefix").strip("/")
         if name in poses:
             raise sensor.error("image_prefix", "another folder for each camera", name)
@@ -133,7 +142,7 @@ def _kalibr(chain: Fields) -> Poses:
 def _nerfstudio(scene: Fields) -> Poses:
     """Poses by transform_matrix of pictures in one folder for each camera: the mean over pictures of the same name."""
     frames: dict[str, dict[str, Array]] = {}
-    for frame in _blocks(scene, "frames"):
+    for frame in blocks(scene, "frames"):
         folder, _, name = frame.text("file_path").removeprefix("./").rpartition("/")
         frames.setdefault(folder, {})[name.rpartition(".")[0] or name] = _rigid(frame, "transform_matrix") @ _OPENGL
     if not frames:

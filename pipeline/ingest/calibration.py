@@ -98,11 +98,13 @@ def _looking(config: CameraConfig, camera: Camera | None) -> Camera | None:
     return camera.turned(SPHERE_VIEWS[names[0]])
 
 
-def _which(folder: str) -> str | None:
-    """The name in a KITTI calibration of the camera that took the images of this folder; None for other folders."""
+def _which(folder: str) -> str:
+    """The name that the camera of this folder has in a calibration of several: P2 for image_2 in KITTI's, else that of
+    the folder (cam0 in Kalibr's)."""
     above, name = storage.parent_and_name(folder)
-    found = _CAMERA_FOLDER.fullmatch(storage.parent_and_name(above)[1] if name == "data" else name)
-    return f"P{found.group(1)}" if found else None
+    own = storage.parent_and_name(above)[1] if name == "data" else name
+    found = _CAMERA_FOLDER.fullmatch(own)
+    return f"P{found.group(1)}" if found else own
 
 
 def _others(files: Listing) -> frozenset[str]:

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_calibrations import read_rig_camera
 from pipeline.cameras.rig_files import kitti_pair, read_rig
 from pipeline.errors import DriveError
 from pipeline.ingest.drive import NO_PICTURE, Drive
@@ -49,6 +51,21 @@ class _Found:
     uri: str
     poses: _Poses
     notes: tuple[str, ...] = ()
+    file: _RigFile | None = None
+
+
+@dataclass(frozen=True)
+class _RigFile:
+    """A rig file: its contents, its name, and the name of each folder's camera in it."""
+
+    data: bytes
+    name: str
+    cameras: Mapping[str, str]
+
+    def camera(self, folder: str, drive: Drive) -> Camera | None:
+        """The calibration of a folder's camera; None where the file has none. Raises CalibrationError."""
+        size = drive.source_width, drive.source_height
+        return read_rig_camera(self.data, self.name, self.cameras[folder], size)
 
 
 def has_rig(uri: str, rig: str) -> bool:
@@ -86,7 +103,7 @@ def rig_drive(
         )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
     notes = list(found.notes)
-    cameras = _cameras(found, name, find, notes)
+    cameras = _cameras(found, name, used, find, notes)
     reference, *others = cameras
     base = cameras[reference]
     taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
@@ -121,14 +138,21 @@ def rig_drive(
     )
 
 
-def _cameras(found: _Found, name: str, find: Callable[[str], Drive], notes: list[str]) -> dict[str, Drive]:
-    """Folder -> the drive of its camera, the reference first. Unless all are calibrated, cameras whose pictures have
+def _cameras(
+    found: _Found, name: str, used: FrameChoice, find: Callable[[str], Drive], notes: list[str]
+) -> dict[str, Drive]:
+    """Folder -> the drive of its camera, the reference first. The calibration in a rig file is used before one beside
+    the frames, but not where the settings name one. Unless all are calibrated, cameras whose pictures have
     another size than the reference's are left out, and noted. Raises DriveError for a video, and where fewer than two
     cameras are left."""
     cameras = {folder: find(storage.join(found.uri, *folder.split("/"))) for folder in found.poses}
     film = next((folder for folder, one in cameras.items() if one.kind != "images"), None)
     if film is not None:
         raise DriveError(f"drive {name}: camera {film} is a video; give folders of pictures")
+    for folder, one in list(cameras.items()) if used.camera.file is None else ():
+        camera = None if found.file is None else found.file.camera(folder, one)
+        if camera is not None:
+            cameras[folder] = replace(one, camera=KnownCamera(camera, "calibration", used.camera.fov))
     if all(_is_calibrated(one) for one in cameras.values()):
         return cameras
     reference, first = next(iter(cameras.items()))
@@ -186,15 +210,14 @@ def _found(uri: str, rig: str) -> _Found | None:
     """The cameras of a folder; None where there are fewer than two."""
     if rig != AUTO:
         place = storage.absolute(rig)
-        poses = read_rig(storage.read_small(place, _FILE_BYTES), storage.redacted(place))
-        return _named(uri, poses, storage.redacted(place))
+        return _named(uri, storage.read_small(place, _FILE_BYTES), storage.redacted(place))
     folders = set(storage.list_folders(uri))
     try:
         data = storage.read_small(storage.join(uri, _RIG_FILE), _FILE_BYTES)
     except NotFoundError:
         pass
     else:
-        return _named(uri, read_rig(data, _RIG_FILE), _RIG_FILE)
+        return _named(uri, data, _RIG_FILE)
     for left, right in _PAIRS:
         if {left, right} <= folders:
             return _Found(uri, {left: np.eye(4), right: _kitti(uri, left, right)})
@@ -215,20 +238,21 @@ def _found(uri: str, rig: str) -> _Found | None:
     return None
 
 
-def _named(uri: str, poses: Mapping[str, NDArray[np.float64]], file: str) -> _Found:
+def _named(uri: str, data: bytes, file: str) -> _Found:
     """The cameras of a rig file with their folders: the path in the file, or a folder named like its last part. Raises
-    DriveError for a camera without a folder."""
+    DriveError for a camera without a folder, CalibrationError."""
+    poses, names = read_rig(data, file), dict[str, str]()
     there: dict[str, NDArray[np.float64] | None] = {}
     folders = storage.list_folders(uri)
     for name, pose in poses.items():
         last = name.rpartition("/")[2]
         if last in folders:
-            there[last] = pose
+            there[last], names[last] = pose, name
         elif storage.exists(storage.join(uri, *name.split("/"))):
-            there[name] = pose
+            there[name], names[name] = pose, name
         else:
             raise DriveError(f"{file}: camera {name} has no folder of this name in {storage.redacted(uri)}")
-    return _Found(uri, there)
+    return _Found(uri, there, file=_RigFile(data, file, names))
 
 
 def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
+from pipeline.cameras.camera import Camera
 from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_calibrations import read_rig_camera
 from pipeline.cameras.rig_files import kitti_pair, read_rig
 from pipeline.synthetic.rig import rig_cameras, rig_file
 
@@ -110,3 +112,47 @@ def test_lists_that_name_each_other_without_end_are_refused_at_once() -> None:
     lines += ["cam0: {}", "cam1: {T_cn_cnm1: *p}"]
     with pytest.raises(CalibrationError, match=r"camchain.yaml: cam1.T_cn_cnm1\[0\]\[0\]: expected a number, got \[\["):
         read_rig("\n".join(lines).encode(), "camchain.yaml")
+
+
+def test_rig_files_that_have_calibrations_tell_those_of_each_camera() -> None:
+    poses = {"T_cn_cnm1": np.linalg.inv(TRUE).tolist()}
+    kalibr = {
+        "cam0": {"camera_model": "pinhole", "intrinsics": [50, 51, 31.5, 23.5], "resolution": [64, 48]},
+        "cam1": {"camera_model": "pinhole", "intrinsics": [70, 70, 15.5, 11.5], "resolution": [32, 24], **poses},
+    }
+    for camera, coefficients in zip(kalibr.values(), ([0, 0, 0, 0], [-0.1, 0.01, 0, 0]), strict=True):
+        camera |= {"distortion_model": "radtan", "distortion_coeffs": coefficients}
+    front = {"image_prefix": "cam0/", "ref_sensor": True, "camera_model_name": "PINHOLE"}
+    side = {"image_prefix": "cam1/", "cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [1, 0, 0]}
+    lens = {"camera_model_name": "OPENCV", "camera_params": [140, 140, 32, 24, -0.1, 0.01, 0, 0]}
+    colmap = [{"cameras": [{**front, "camera_params": [50, 51, 32, 24]}, {**side, **lens}]}]
+    pose = np.eye(4).tolist()
+    nerfstudio = {
+        "frames": [
+            {"file_path": "./cam0/1.png", "transform_matrix": pose, "fl_x": 50, "fl_y": 51, "w": 64, "h": 48},
+            {"file_path": "cam1/1.png", "transform_matrix": pose, "fl_x": 140, "fl_y": 140, "k1": -0.1, "k2": 0.01}
+            | {"p1": 0, "p2": 0},
+        ]
+    }
+    files = {
+        "camchain.yaml": yaml.safe_dump(kalibr).encode(),
+        "rig_config.json": json.dumps(colmap).encode(),
+        "transforms.json": json.dumps(nerfstudio).encode(),
+    }
+    for file, data in files.items():
+        assert list(read_rig(data, file)) == ["cam0", "cam1"]
+        first, second = (read_rig_camera(data, file, name, (64, 48)) for name in ("cam0", "cam1"))
+        assert first is not None and first.is_pinhole and first.intrinsics == (50, 51, 32, 24)
+        assert second == Camera("radtan", 64, 48, 140.0, 140.0, 32.0, 24.0, (-0.1, 0.01, 0.0, 0.0))
+    for data, file in (
+        (_kalibr(), "camchain.yaml"),
+        (_nerfstudio(), "transforms.json"),
+        (rig_file(rig_cameras(2)).encode(), "rig_config.json"),
+    ):
+        assert all(read_rig_camera(data, file, name, (64, 48)) is None for name in read_rig(data, file))
+    with pytest.raises(CalibrationError, match=r"camchain\.yaml: it is of 64x48 pixels and the frames have 64x64"):
+        read_rig_camera(files["camchain.yaml"], "camchain.yaml", "cam0", (64, 64))
+    del lens["camera_params"]
+    broken = json.dumps([{"cameras": [{**front, "camera_params": [50, 51, 32, 24]}, {**side, **lens}]}]).encode()
+    with pytest.raises(CalibrationError, match="camera_params is missing"):
+        read_rig_camera(broken, "rig_config.json", "cam1", (64, 48))

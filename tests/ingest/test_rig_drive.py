@@ -9,6 +9,7 @@ from PIL import Image
 
 from jobs.reconstruct import many_drives
 from models.config import ModelConfig
+from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rectify import remap_of
 from pipeline.config import RunConfig
@@ -157,3 +158,23 @@ def test_equal_calibrations_are_one_camera_and_incomplete_ones_are_noted(tmp_pat
     assert drive.rig is not None and drive.rig.cameras == ("cam_front", "cam_right") and drive.camera is not None
     (note,) = drive.notes
     assert "cam_left is not used: its pictures have 64x32 pixels" in note and "if all cameras are calibrated" in note
+
+
+def test_the_calibrations_in_a_rig_file_and_those_by_a_folder_s_name_are_used(tmp_path) -> None:
+    lens = "camera_model: pinhole\n  resolution: [64, 48]\n  distortion_model: none"
+    chain = (
+        f"cam0:\n  {lens}\n  intrinsics: [40, 40, 31.5, 23.5]\ncam1:\n  {lens}\n  intrinsics: [50, 50, 31.5, 23.5]\n"
+    )
+    for camera in ("cam0", "cam1"):
+        _camera(tmp_path / "car" / camera, NUMBERS)
+    (tmp_path / "car" / "calib.txt").write_text("60,60,32,24\n")
+    file = tmp_path / "chain.yaml"
+    file.write_text(chain + "  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
+    by_rig = find_drive(str(tmp_path / "car"), rig=str(file))
+    by_name = find_drive(str(tmp_path / "car"), rig="auto", camera=CameraConfig(file=str(file)))
+    for drive in (by_rig, by_name):
+        assert drive.camera is not None
+        assert [one.fx for one in drive.camera.rig] == [40, 50]
+    assert find_drive(str(tmp_path / "car"), rig=str(file), camera=CameraConfig(file="none")).camera is None
+    beside = find_drive(str(tmp_path / "car"), rig="auto").camera
+    assert beside is not None and beside.camera.fx == 60 and beside.rig == ()
