@@ -60,6 +60,12 @@ def sampled(
     return chosen
 
 
+def most_sampled(frames: Sequence[int]) -> int:
+    """About how many frames `sampled` chooses at most. frames: of each drive's reference camera, one a metre as is
+    usual."""
+    return min(sum(-(-count // int(_CELL_M)) for count in frames), _MOST_FRAMES)
+
+
 def alike_facades(
     drives: Sequence[SeenDrive],
     placements: Sequence[Placement],

@@ -171,7 +171,11 @@ def assembled(count: int, groups: Sequence[Rows], held: Sequence[int]) -> tuple[
     ]
     fixed = np.asarray(held, np.int64)
     parts.append((fixed * (count + 1), np.tile(_HELD * np.eye(7), (len(fixed), 1, 1))))
-    place, blocks = _summed_blocks(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    place = np.unique(np.concatenate([of for of, _ in parts]))
+    blocks = np.zeros((len(place), 7, 7))
+    while parts:  # each part's memory is free after its blocks were added; its places differ from each other
+        of, some = parts.pop(0)
+        blocks[np.searchsorted(place, of)] += some
     starts = np.searchsorted(place, np.arange(count + 1) * count)
     matrix = scipy.sparse.bsr_matrix((blocks, place % count, starts), shape=(7 * count, 7 * count))
     return matrix, gradient_of(count, groups)

@@ -11,10 +11,12 @@ from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence
 from pipeline.fuse.joint_link import network_kind
 from pipeline.fuse.joint_windows import network_size
+from pipeline.fuse.proposals import FACING, most_facing
 from pipeline.fuse.published_drives import FusibleDrive
 
 # Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
 _COMPARE_S = 0.3  # to read and compare a pair of frames
+_FACING_S, _ASIDE_S = 0.4, 0.08  # the same in opposite directions; to read the side views of a frame
 _CHUNK_S = 0.004  # for a chunk in the solution, all rounds
 _POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same again
 _CHANGE_S = 3e-6  # to compare a point with the next drive
@@ -26,10 +28,13 @@ _BASE, _DRIVE_POINT, _FRAME, _CHUNK = 300e6, 60.0, 900.0, 12e3  # bytes of memor
 
 @dataclass(frozen=True)
 class Plan:
-    """pairs: pairs of drives that went in the same direction; opposite: those in opposite directions; compared: pairs
-    of frames, of which `known` were compared by earlier runs; joint: joint chunks, of which `joint_known` are known,
-    and joint_core_seconds: of the network for the others; core_seconds (without those), memory_bytes, written_bytes:
-    estimates that are right within a factor of two or three."""
+    """pairs: pairs of drives that went in the same direction; opposite: those that positions show in opposite ones;
+    compared: pairs of frames in one direction, of which `known` were compared by earlier runs; joint: joint chunks, of
+    which `joint_known` are known, and joint_core_seconds: of the network for the others; core_seconds (without those
+    of the network and of opposite directions), memory_bytes, written_bytes: estimates that are right within a factor
+    of two or three. Only the solution shows which frames face each other: facing, side_views, facing_core_seconds: at
+    most so many pairs of frames in opposite directions, frames whose side views are read, and core seconds for both;
+    facing_known: such pairs that were compared by earlier runs, in addition."""
 
     pairs: int
     opposite: int
@@ -43,12 +48,23 @@ class Plan:
     joint: int = 0
     joint_known: int = 0
     joint_core_seconds: float = 0.0
+    facing: int = 0
+    facing_known: int = 0
+    side_views: int = 0
+
+    @property
+    def facing_core_seconds(self) -> float:
+        """Core seconds for opposite directions, at most."""
+        return _FACING_S * self.facing + _ASIDE_S * self.side_views
 
     def lines(self) -> list[str]:
         """The lines that jobs.fuse --plan prints."""
         lines = [
             f"  pairs    {self.pairs:,} of drives in the same direction, {self.opposite:,} in opposite ones",
             f"  compare  {self.compared - self.known:,} pairs of frames; {self.known:,} more were compared before",
+            f"  facing   at most {self.facing:,} pairs of frames in opposite directions and side views of "
+            f"{self.side_views:,} frames, {self.facing_core_seconds:,.0f} core seconds more; "
+            f"{self.facing_known:,} more pairs were compared before",
             f"  solve    {self.chunks:,} chunks",
             f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
             f"{self.written_bytes / 2**20:,.0f} MiB written",
@@ -63,9 +79,13 @@ class Plan:
 
 
 def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]) -> Plan:
-    """The plan of these candidates. Raises StorageError; with config.network also CheckpointError."""
+    """The plan of these candidates, among them those that the solution of an earlier version proposed. Raises
+    StorageError; with config.network also CheckpointError."""
     same = [one for one in candidates if not one.opposite]
     evidence = Evidence(output, drives)
+    facing, side_views = most_facing(drives, candidates, config.budget)
+    told = [one for one in candidates if one.by in FACING]
+    facing_known = sum(evidence.known(one) is not None for one in told)
     known = sum(evidence.known(one) is not None for one in same)
     chunks = sum(len(drive.joined.world_from_chunk) for drive in drives)
     frames = sum(len(drive.frame_index) for drive in drives)
@@ -79,7 +99,7 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
     per_point = _POINT_S * (2 if config.copc else 1) + (_CHANGE_S if config.change else 0.0)
     return Plan(
         len({(one.first, one.second) for one in same}),
-        sum(one.opposite for one in candidates),
+        sum(one.opposite and one.by == "positions" for one in candidates),
         len(same),
         known,
         chunks,
@@ -88,6 +108,9 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
         _BASE + _DRIVE_POINT * min(2e6, max(counts, default=0)) + _FRAME * frames + _CHUNK * chunks,
         _KEPT * points * (_POINT_BYTES + (_COPC_BYTES if config.copc else 0)),
         *joint,
+        facing + len(told) - facing_known,
+        facing_known,
+        side_views,
     )
 
 

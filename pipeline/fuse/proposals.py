@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.fuse.alike_facades import alike_facades
+from pipeline.fuse.alike_facades import alike_facades, most_sampled
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.common_streets import common_streets
@@ -48,6 +48,27 @@ def proposed(
         facing += alike_facades(drives, placements, metres, leads, _FACING_PER_PAIR, budget, used, tasks)
     known = {(one.first, one.first_frame, one.second, one.second_frame) for one in [*told, *made]}
     return made + [one for one in facing if (one.first, one.first_frame, one.second, one.second_frame) not in known]
+
+
+def most_facing(drives: Sequence[FusibleDrive], candidates: Sequence[Candidate], budget: int) -> tuple[int, int]:
+    """Before the solution: how many more candidates in opposite directions `proposed` makes at most, and of about how
+    many frames it reads side views at most.
+
+    Where positions tell which drives went in opposite directions, only these face each other; any other drive may face
+    every drive. Side views are read only if some drive has no positions: otherwise all are in one frame. candidates:
+    so far, those that an earlier solution proposed (`proposed_before`) among them; budget: as in FuseConfig.
+    """
+    seeing = [n for n, one in enumerate(drives) if reach_of(one) is not None]
+    on_earth = {n for n in seeing if drives[n].opened.origin is not None}
+    against = {pair_of(one) for one in candidates if one.opposite and one.by == "positions"}
+    partners = Counter(n for pair in against if on_earth.issuperset(pair) for n in pair)
+    used = Counter(n for one in candidates if one.by in FACING for n in pair_of(one))
+    room = 0
+    for n in seeing:
+        others = len(seeing) - 1 if n not in on_earth else partners[n] + len(seeing) - len(on_earth)
+        room += max(min(_FACING_PER_PAIR * others, max(budget // _FACING_SHARE, 1)) - used[n], 0)
+    apart = len(seeing) > 1 and any(one.opened.origin is None for one in drives)
+    return room // 2, most_sampled([len(drives[n].rig.reference) for n in seeing]) if apart else 0
 
 
 def proposed_before(

@@ -83,6 +83,9 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
         with reporter.timed("read"):
             drives, notes = _read_drives(output, config, reporter)
         candidates, more = candidates_of(drives, config)
+        known = _usable_version(newest_version(output))
+        if known is not None:
+            candidates += proposed_before(PublishedCity(output, known), drives, candidates)
         plan = plan_of(output, config, drives, candidates)
         return Fused(None, len(drives), len(candidates), 0, 0, 0, (*missing, *notes, *more), plan)
     run_id = new_run_id()
@@ -128,7 +131,7 @@ def _fuse(
         remove_leftovers(output, before, *earlier_version(output, before))  # files of runs that died
         clear_joint_staging(city_uri(output))
         evidence = Evidence(output, drives)
-    known = before if before is not None and before.schema_version == CITY_SCHEMA_VERSION else None
+    known = _usable_version(before)
     with reporter.timed("candidates"):
         reporter.stage("candidates")
         candidates, more = candidates_of(drives, config, tasks)
@@ -178,6 +181,11 @@ def _fuse(
     guard()
     evidence.tidy()
     return Fused(manifest, len(drives), compared, len(city.links), int(city.accepted.sum()), written, manifest.notes)
+
+
+def _usable_version(newest: CityManifest | None) -> CityManifest | None:
+    """The newest version if its tables have the present schema."""
+    return newest if newest is not None and newest.schema_version == CITY_SCHEMA_VERSION else None
 
 
 def _counted(reporter: RunningFuse, guard: Guard, total: int) -> Callable[[], None]:
