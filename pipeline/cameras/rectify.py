@@ -133,8 +133,13 @@ def common_views(lenses: tuple[Camera, ...], width: int, height: int, fov: float
 
 
 def enlarged(views: Sequence[View], long_side: int) -> tuple[View, ...]:
-    """Each view as `View.enlarged` gives it, all of them the same number of times: the smallest of theirs."""
-    times = min((view.enlarged(long_side).width // view.width for view in views), default=1)
+    """One view as `View.enlarged` gives it; those of a rig's cameras all the same number of times: the whole number
+    with which half of the pictures are about as fine as those of the lenses; their long side is at most `long_side`.
+    With coarser pictures corners are placed less exactly."""
+    if len(views) < 2:
+        return tuple(view.enlarged(long_side) for view in views)
+    fineness = sorted(view.lens.fx / view.focal for view in views)[len(views) // 2]
+    times = max(min(math.floor(fineness + 0.5), long_side // max(views[0].width, views[0].height)), 1)
     return tuple(
         replace(view, width=times * view.width, height=times * view.height, focal=times * view.focal) for view in views
     )

@@ -59,7 +59,9 @@ class SegmentTracker(PictureTracker):
     def segment_done(self, first_frame: int, pictures: Sequence[Picture | None]) -> None:
         """Track through a segment's pictures (None: a bad frame) and stage the tracks. Raises StorageError."""
         cv2.setNumThreads(1)  # decoding already runs in one process a core
-        tracks, live = tracks_and_live(pictures, first_frame, None if self.view is None else _inside(self.view))
+        shape = next((picture.pixels.shape for picture in pictures if picture is not None), None)
+        mask = None if self.view is None or shape is None else _inside(self.view, shape)
+        tracks, live = tracks_and_live(pictures, first_frame, mask)
         good = [(frame, picture) for frame, picture in enumerate(pictures, first_frame) if picture is not None]
         name = f"{first_frame:07d}-{first_frame + len(pictures):07d}.arrow"
         if live is not None:
@@ -73,10 +75,12 @@ class SegmentTracker(PictureTracker):
 
 
 @lru_cache(maxsize=16)
-def _inside(view: View) -> NDArray[np.bool_] | None:
-    """(h, w): True for pixels whose surroundings the lens sees; None where it sees all. The rim of what it sees is an
-    edge that stands still in all frames."""
+def _inside(view: View, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """(h, w) of `shape`: True for pixels whose surroundings the lens sees; None where it sees all. The rim of what it
+    sees is an edge that stands still in all frames."""
     seen = view.seen()
+    if seen.shape != shape:  # the network's pictures are larger than those in which corners are followed
+        seen = cv2.resize(seen.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
     kernel = np.ones((2 * _FROM_RIM + 1, 2 * _FROM_RIM + 1), np.uint8)
     eroded = cv2.erode(seen.astype(np.uint8), kernel, borderValue=1)
     return None if seen.all() else np.asarray(eroded > 0)

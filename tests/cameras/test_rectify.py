@@ -120,8 +120,11 @@ def test_different_cameras_are_seen_as_one_pinhole_which_most_of_them_fill():
     assert {view.pinhole for view in common_views(lenses, 128, 80)} == {common_views(lenses, 128, 80)[0].pinhole}
     for pair in (lenses[::4], lenses[::-4]):  # of two the narrower one: both fill it
         assert all(view.seen().all() for view in common_views(pair, 128, 80))
-    assert {view.pinhole.width for view in enlarged(views, 1280)} == {128}  # the smallest has not twice the pixels
-    assert {view.pinhole for view in enlarged(views[::2], 1280)} == {views[0].enlarged(1280).pinhole}
+    large = enlarged(views, 1280)
+    assert {view.pinhole for view in large} == {large[0].pinhole}
+    assert large[0].width == 384 and abs(large[0].focal / 200 - 1) < 0.1  # as fine as most lenses' pictures
+    assert {view.width for view in enlarged(views, 300)} == {256}
+    assert enlarged(views[:1], 1280) == (views[0].enlarged(1280),)
 
 
 def test_pictures_of_different_cameras_show_the_same_in_the_common_view():

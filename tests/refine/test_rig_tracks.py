@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.rectify import View
 from pipeline.refine.rig_tracks import RigTracker, RigTracks, link_rig
 from pipeline.refine.tracks import Picture
 from tests.refine.test_track_files import pictures
@@ -37,3 +40,22 @@ def test_each_camera_has_its_own_tracks_through_segments_that_cut_instants(tmp_p
     assert part.frame.min() == 3 and part.frame.max() == 8
     inside = tracks.select((tracks.frame >= 3) & (tracks.frame < 9))
     np.testing.assert_array_equal(part.track, inside.track)
+
+
+def test_no_corner_lies_at_the_rim_of_what_a_narrower_camera_sees(tmp_path: Path) -> None:
+    """Two cameras see the same; the picture of the second one does not fill the common view."""
+    seen = pictures(4, (3.5, 1.25))
+    height, width = seen[0].shape
+    wide = Camera("pinhole", width, height, width / 2, width / 2, width / 2, height / 2)
+    views = tuple(View(lens, width, height, wide.fx) for lens in (wide, replace(wide, fx=wide.fx * 2, fy=wide.fy * 2)))
+    unseen = ~views[1].seen()
+    shown = [Picture.of(np.where(unseen, 128, picture).astype(np.uint8)) for picture in seen for _ in range(2)]
+    larger = tuple(replace(view, width=2 * width, height=2 * height, focal=2 * view.focal) for view in views)
+    for name, of_network in (("as-large", views), ("larger", larger)):
+        folder = str(tmp_path / name)
+        RigTracker(folder, 2, views=of_network).segment_done(0, shown)
+        link_rig(folder, 2)
+        tracks = RigTracks(folder, 2).of(0, 8)
+        rim = np.abs(np.abs(tracks.xy - (width / 2, height / 2)) - (width / 4, height / 4)).min(1)
+        second = tracks.frame % 2 == 1
+        assert second.sum() > 100 and rim[second].min() > 10 > rim[~second].min()
