@@ -39,8 +39,8 @@ Array = NDArray[np.float64]
 
 _MEASURED = 0.003  # deviation of a measured step's length, as a share of it
 _METRE = 0.02  # deviation of the log of a metre's length that measured steps give
-# Least deviation of the log of a metre's length: matches between cameras have common errors (made-up drive: 0.16 %).
-_LEAST_METRE = 0.003
+# Grid pixels: error that matches between two cameras have in common (a metre of rendered rigs was off by 1.5 %).
+_COMMON = 0.07
 _AGAIN = (2, 2, 4)  # most steps of an adjustment that begins with an adjusted window
 _SETTLED = 0.005  # of the usual depth: if places change by less, points are not searched once more
 _MOVING_M = 0.1  # metres: shorter steps do not compare
@@ -160,7 +160,7 @@ def refine_rig_window(
         problem.point,
         view.order[problem.frame],
         problem.xy,
-        _metre_sigma(problem),
+        _metre_sigma(problem, grid),
     )
 
 
@@ -311,11 +311,20 @@ def _of_camera(ratios: DepthRatios, camera: int, instants: int) -> DepthRatios:
     return DepthRatios(frame, ratios.places[rows], ratios.log_ratio[rows], ratios.log_depth[rows])
 
 
-def _metre_sigma(problem: Problem) -> Array:
+def _metre_sigma(problem: Problem, grid: Grid) -> Array:
     """Standard deviation (1,) of the log of a metre's length; (0,) where the mount has none. Raises
     numpy.linalg.LinAlgError."""
     assert problem.rig is not None
-    return np.array([np.hypot(metre_deviation(problem), _LEAST_METRE)] if problem.rig.mount.is_metric else [])
+    mount = problem.rig.mount
+    if not mount.is_metric:
+        return np.zeros(0)
+    sigma = metre_deviation(problem)
+    if problem.coarse is not None and problem.coarse.any():
+        apart = abs(float(mount.coefficient[0])) * np.linalg.norm(mount.directions[0], axis=1).max()
+        usual = float(np.median(np.abs(local_of(problem)[2])))
+        focal = problem.camera[0] * grid.scale[0]
+        sigma = float(np.hypot(sigma, _COMMON / focal * usual / max(apart, 1e-12)))
+    return np.array([sigma])
 
 
 def _agrees(before: list[PairEvidence], after: list[PairEvidence], view: RigView, worse: float) -> bool:
