@@ -28,12 +28,16 @@ _OF_A_ROW = 4  # most pairs of a descriptor with one other drive
 _NEAR_ROWS = 4  # descriptors before and after, among which a second pair must be similar too
 
 
+GROUND = "ground"
+"""What proposes frames that see the same road from different directions (`common_ground.py`)."""
+
+
 @dataclass(frozen=True, order=True)
 class Candidate:
     """Frame `first_frame` of drive `first` and frame `second_frame` of drive `second` may show the same place.
 
     Drives are counted from 0; frames are indices of the drives' arrays. score: candidates with a higher one are kept
-    and verified first; by: "positions", "descriptors" or "solution"; opposite: the drives went in opposite directions,
+    and verified first; by: what proposed it, see city_schema.LINKS; opposite: the drives went in opposite directions,
     so that forward cameras saw different sides of everything.
     """
 

@@ -67,7 +67,8 @@ LINKS = _schema(
             "by",
             _S,
             "what proposed it: positions | descriptors | solution (paths through one street) | facades (similar side "
-            "views of opposite directions) | facing (frames that face each other in the solution)",
+            "views of opposite directions) | facing (frames that face each other in the solution) | ground (the same "
+            "road in other directions)",
         ),
         ("score", _F, "of the candidate: number of common cells, similarity, or metres of common street"),
         ("verified", pa.bool_(), "whether the pictures show the same place"),

@@ -19,18 +19,20 @@ Array = NDArray[np.float64]
 Grey = NDArray[np.float32]
 
 _LONG_SIDE = 640  # pixels: larger pictures are reduced
-_HELD = 256  # pictures of a drive that are kept, 0.2 MB each
+_HELD = 256  # pictures of a drive that are kept, 0.2 MB each of the usual size
 
 
 class DrivePictures:
     """The pictures of a drive.
 
     city_from_camera (N, 4, 4): poses of its cameras, in the order of opened.cameras; camera_count: cameras whose frames
-    alternate. Attributes: pose (N, 4, 4); intrinsics (N, 4): fx fy cx cy, and sizes (N, 2): width height, both of the
-    reduced pictures; frame_index (N,).
+    alternate; long_side: pixels, larger pictures are reduced. Attributes: pose (N, 4, 4); intrinsics (N, 4): fx fy cx
+    cy, and sizes (N, 2): width height, both of the reduced pictures; frame_index (N,).
     """
 
-    def __init__(self, opened: PublishedDrive, city_from_camera: Array, camera_count: int = 1) -> None:
+    def __init__(
+        self, opened: PublishedDrive, city_from_camera: Array, camera_count: int = 1, long_side: int = _LONG_SIDE
+    ) -> None:
         self._opened = opened
         cameras = opened.cameras
         self.pose, self.frame_index, self.camera_count = city_from_camera, cameras.frame_index, camera_count
@@ -39,7 +41,7 @@ class DrivePictures:
             view, mine = opened.undistorted_view(number), cameras.frame_index % opened.camera_count == number
             if view is not None:
                 intrinsics[mine], sizes[mine] = view.pinhole.intrinsics, (view.width, view.height)
-        factor = np.minimum(_LONG_SIDE / sizes.max(1, keepdims=True), 1.0)
+        factor = np.minimum(long_side / sizes.max(1, keepdims=True), 1.0)
         self.sizes = np.round(sizes * factor).astype(np.int64)
         scale = self.sizes / sizes
         self.intrinsics = intrinsics * np.concatenate([scale, scale], 1)

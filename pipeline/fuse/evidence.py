@@ -2,8 +2,8 @@
 
 With it a run continues where an earlier one died, and a run with one more drive compares only that drive. A row has
 the keys of both drives' results. A drive that is reconstructed again has a new key, so old rows are not used for it.
-A row also has the kind of the comparison: features of two pictures, or joint chunks through a network. Other weights
-are another kind, so they verify again.
+A row also has the kind of the comparison: features of two pictures, charts of the road, or joint chunks through a
+network. Other weights are another kind, so they verify again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.backend.sim3 import Sim3
 from pipeline.errors import StorageError
-from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.city_files import city_uri
 from pipeline.fuse.link import Link
 from pipeline.fuse.published_drives import FusibleDrive
@@ -34,7 +34,7 @@ from pipeline.storage.retry import patiently
 
 FOLDER = "evidence"
 FEATURES = "features"
-"""The kind of verdicts by features and geometry alone."""
+"""The kind of verdicts by features and geometry alone; those on charts of the road are of the kind `GROUND`."""
 _KEEP_EVERY_S = 10.0  # seconds between two writes
 _NUMBERS = 8 + 49  # scale, quaternion, translation; covariance
 _ROWS = pa.schema(
@@ -67,6 +67,11 @@ class Verified:
     lasting: bool = True
 
 
+def kind_of(one: Candidate) -> str:
+    """The kind of the comparison of a candidate's frames, without the network."""
+    return GROUND if one.by == GROUND else FEATURES
+
+
 class Evidence:
     """Verdicts of earlier runs and of this one. `keep` writes new ones every few seconds."""
 
@@ -95,9 +100,10 @@ class Evidence:
         """The kinds of stored verdicts."""
         return tuple(sorted({kind for kind, *_ in self._known}))
 
-    def known(self, one: Candidate, kind: str = FEATURES) -> Verified | None:
-        """The verdict of an earlier run on a candidate by this kind of comparison, None without one."""
-        row = self._known.get(_key({**self._ends(one), "kind": kind}))
+    def known(self, one: Candidate, kind: str | None = None) -> Verified | None:
+        """The verdict of an earlier run on a candidate by this kind of comparison, None without one. kind: None: the
+        candidate's own, without the network."""
+        row = self._known.get(_key({**self._ends(one), "kind": kind or kind_of(one)}))
         if row is None:
             return None
         link = None
@@ -114,7 +120,7 @@ class Evidence:
             link = Link(one.first, instants[0], one.second, instants[1], move, (covariance + covariance.T) / 2)
         return Verified(one, link, int(row["matches"]), str(row["reason"]))  # type: ignore[call-overload]
 
-    def keep(self, one: Verified, kind: str = FEATURES) -> None:
+    def keep(self, one: Verified, kind: str | None = None) -> None:
         """Keep a lasting verdict by this kind of comparison. Every ten seconds the kept ones are written. Raises
         StorageError."""
         if not one.lasting:
@@ -124,7 +130,7 @@ class Evidence:
             move = one.link.second_from_first
             turn = quaternion_from_rotation(move.rotation[None])[0]
             numbers = [move.scale, *turn.tolist(), *move.translation.tolist(), *one.link.covariance.ravel().tolist()]
-        row = {**self._ends(one.candidate), "verifier": VERIFIER, "kind": kind}
+        row = {**self._ends(one.candidate), "verifier": VERIFIER, "kind": kind or kind_of(one.candidate)}
         row |= {"matches": one.matches, "reason": one.reason, "link": numbers}
         self._new.append(row)
         if time.monotonic() - self._written > _KEEP_EVERY_S:

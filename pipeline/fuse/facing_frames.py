@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.spatial import cKDTree
 
-from pipeline.fuse.candidates import Candidate, Numbers, within_budget
+from pipeline.fuse.candidates import GROUND, Candidate, Numbers, within_budget
 from pipeline.fuse.common_streets import near_each_other
 from pipeline.fuse.opposite import pair_of
 from pipeline.fuse.placement import Placement
@@ -57,7 +57,7 @@ def facing_frames(
         budget: most candidates of a drive.
         leads: of each drive the frames of its reference camera, as indices.
     """
-    compared = [one for one in known if one.opposite and one.by != "positions"]
+    compared = [one for one in known if one.opposite and one.by not in ("positions", GROUND)]
     of_pair = Counter(pair_of(one) for one in compared)
     used = Counter(n for one in compared for n in pair_of(one))
     told = {(one.first, one.first_frame, one.second, one.second_frame) for one in known}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from pipeline.fuse.candidates import GROUND
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.joint_chunks import JointChunks
 from pipeline.fuse.joint_link import JointLink
@@ -30,7 +31,7 @@ def verify_by_network(
         known = evidence.known(one.candidate, chunks.kind)
         if known is not None:
             answers[place] = known
-        elif not one.candidate.opposite:
+        elif not one.candidate.opposite and one.candidate.by != GROUND:
             new.append(place)
 
     def told(number: int, measured: JointLink | str) -> None:

@@ -1,5 +1,5 @@
-"""Candidates that a solution proposes: drives in one street, in the same and in opposite directions, and drives of
-parts of the city that no link joins."""
+"""Candidates that a solution proposes: drives in one street, in the same and in other directions, and drives of parts
+of the city that no link joins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.fuse.alike_facades import alike_facades, most_sampled
-from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.city import PublishedCity
+from pipeline.fuse.common_ground import common_ground
 from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.facing_frames import facing_frames, reach_of
@@ -25,6 +26,7 @@ FACING = ("facades", "facing")
 """What proposes frames that face each other: `alike_facades` and `facing_frames`."""
 _FACING_SHARE = 3  # a drive has one candidate in opposite directions for so many of --budget, in addition to those
 _FACING_PER_PAIR = 2  # candidates of a pair of drives in opposite directions, by each of both
+_GROUND_PER_PAIR = 3  # candidates of a pair of drives by the road; a drive has as many as in opposite directions
 
 
 def proposed(
@@ -41,6 +43,7 @@ def proposed(
     leads = [one.rig.reference for one in drives]
     made = common_streets(placements, metres, told, config.per_pair, config.budget, leads)
     budget = max(config.budget // _FACING_SHARE, 1)
+    made += common_ground(placements, metres, told, _GROUND_PER_PAIR, budget, leads)
     reach = [reach_of(one) for one in drives]
     facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
     if apart:
@@ -81,7 +84,7 @@ def proposed_before(
     number = {drive.drive_id: n for n, drive in enumerate(drives) if keys.get(drive.drive_id) == drive.key}
     told = {(one.first, one.first_frame, one.second, one.second_frame) for one in candidates}
     made = []
-    for row in city.links.filter(pc.is_in(city.links["by"], pa.array(["solution", *FACING]))).to_pylist():
+    for row in city.links.filter(pc.is_in(city.links["by"], pa.array(["solution", GROUND, *FACING]))).to_pylist():
         # Pairs that were only reported have no frames to compare.
         reported = row["by"] == "solution" and OPPOSITE in row["reason"]
         if {row["first_drive"], row["second_drive"]} <= set(number) and not reported:
@@ -91,6 +94,6 @@ def proposed_before(
                 for n, end in zip(ends, ("first", "second"), strict=True)
             ]
             if (ends[0], places[0], ends[1], places[1]) not in told and min(places) >= 0:
-                by = row["by"]
-                made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], by, by in FACING))
+                by, opposite = row["by"], row["by"] in FACING or OPPOSITE in row["reason"]
+                made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], by, opposite))
     return made

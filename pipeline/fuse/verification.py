@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3
 from pipeline.errors import PipelineError
-from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.facade_depths import STEP_SHARE, by_steps, facade_depth
 from pipeline.fuse.facing import seen_facing
+from pipeline.fuse.ground_chart import ground_chart
 from pipeline.fuse.link import Link
+from pipeline.fuse.on_ground import GroundLook, look_down, seen_on_ground
 from pipeline.fuse.opposite import OPPOSITE, UNCOMPARED
 from pipeline.fuse.pictures import grey_picture, points_around
 from pipeline.fuse.published_drives import SeenDrive, seen_again
@@ -66,10 +69,12 @@ class Verifier:
         drives: Sequence[SeenDrive] | Mapping[int, SeenDrive],
         looks: _Looks[Look] | None = None,
         looks_aside: _Looks[BothSides] | None = None,
+        looks_down: _Looks[GroundLook] | None = None,
     ) -> None:
         self._drives = drives
         self._looks = looks or _Looks[Look]()
         self._looks_aside = looks_aside or _Looks[BothSides]()
+        self._looks_down = looks_down or _Looks[GroundLook]()
 
     def verify_all(
         self, candidates: Sequence[Candidate], evidence: Evidence, done: Callable[[], None], tasks: Tasks | None = None
@@ -114,12 +119,20 @@ class Verifier:
         """Compare the two frames. needed: how many matches must agree, of drives in one direction."""
         if one.opposite and one.by == "positions":
             return Verified(one, None, 0, f"{UNCOMPARED}: the drives went in opposite directions", False)
-        found, lasting = self._seen_facing(one) if one.opposite else self._seen_together(one, needed)
+        if one.by == GROUND:
+            found, lasting = self._compared(one, self._looks_down, _look_down, seen_on_ground)
+        elif one.opposite:
+            found, lasting = self._compared(one, self._looks_aside, _look_aside, seen_facing)
+        else:
+            found, lasting = self._compared(one, self._looks, _look, partial(seen_together, needed=needed))
         if isinstance(found, str):
             return Verified(one, None, 0, found, lasting)
         link = self.between_instants(one, found.second_from_first, found.covariance)
         reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
-        if one.opposite:
+        if one.by == GROUND:
+            where = f"from {OPPOSITE}" if one.opposite else "where both drives cross"
+            reason = f"{found.matches} features of the road ({found.share:.0%}) agree {where}"
+        elif one.opposite:
             reason = f"{found.matches} features of facades ({found.share:.0%}) agree from {OPPOSITE}"
         return Verified(one, link, found.matches, reason)
 
@@ -131,24 +144,21 @@ class Verifier:
         instants = int(rigs[0].instant[one.first_frame]), int(rigs[1].instant[one.second_frame])
         return Link(one.first, instants[0], one.second, instants[1], moved, of_rigs)
 
-    def _seen_together(self, one: Candidate, needed: Needed) -> tuple[SeenTogether | str, bool]:
+    def _compared(
+        self,
+        one: Candidate,
+        looks: _Looks[T],
+        make: Callable[[SeenDrive, int], T | str],
+        compare: Callable[[T, T], SeenTogether | str],
+    ) -> tuple[SeenTogether | str, bool]:
         """The relative pose or a reason, and whether another comparison would give the same."""
-        looks = []
+        both = []
         for drive, place in ((one.first, one.first_frame), (one.second, one.second_frame)):
-            look = self._looks.of(self._drives[drive], place, _look)
+            look = looks.of(self._drives[drive], place, make)
             if isinstance(look, str):
                 return look, False
-            looks.append(look)
-        return seen_together(looks[0], looks[1], needed), True
-
-    def _seen_facing(self, one: Candidate) -> tuple[SeenTogether | str, bool]:
-        looks = []
-        for drive, place in ((one.first, one.first_frame), (one.second, one.second_frame)):
-            look = self._looks_aside.of(self._drives[drive], place, _look_aside)
-            if isinstance(look, str):
-                return look, False
-            looks.append(look)
-        return seen_facing(looks[0], looks[1]), True
+            both.append(look)
+        return compare(both[0], both[1]), True
 
 
 def _look(drive: SeenDrive, place: int) -> Look | str:
@@ -176,17 +186,21 @@ def _look_aside(drive: SeenDrive, place: int) -> BothSides | str:
     return by_steps(seen, other, np.linalg.inv(cameras[before]) @ cameras[place])
 
 
-_looks_here, _aside_here = (
-    _Looks[Look](),
-    _Looks[BothSides](),
-)  # of a worker, whose tasks often compare the same drive with several others
+def _look_down(drive: SeenDrive, place: int) -> GroundLook | str:
+    chart = ground_chart(drive, place)
+    return chart if isinstance(chart, str) else look_down(chart)
+
+
+# Of a worker, whose tasks often compare the same drive with several others.
+_looks_here, _aside_here, _down_here = _Looks[Look](), _Looks[BothSides](), _Looks[GroundLook]()
 
 
 def compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence[Candidate]) -> list[Verified]:
     """The verdicts on candidates between two drives, in a task."""
     one = candidates[0]
     try:
-        verifier = Verifier({one.first: seen_again(first), one.second: seen_again(second)}, _looks_here, _aside_here)
+        both = {one.first: seen_again(first), one.second: seen_again(second)}
+        verifier = Verifier(both, _looks_here, _aside_here, _down_here)
     except PipelineError as error:
         return [Verified(one, None, 0, " ".join(str(error).split()), False) for one in candidates]
     return [verifier.verify(one) for one in candidates]
