@@ -16,6 +16,7 @@ from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.common_ground import common_ground
 from pipeline.fuse.common_streets import common_streets
 from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.evidence import Verified
 from pipeline.fuse.facing_frames import facing_frames, reach_of
 from pipeline.fuse.opposite import OPPOSITE, pair_of
 from pipeline.fuse.placement import Placement
@@ -33,17 +34,18 @@ def proposed(
     drives: Sequence[FusibleDrive],
     placements: Sequence[Placement],
     metres: Mapping[str, float],
-    told: Sequence[Candidate],
+    verified: Sequence[Verified],
     config: FuseConfig,
     apart: bool,
     tasks: Tasks | None,
 ) -> list[Candidate]:
     """New candidates. placements: of the drives in the solution; metres: city units in a metre, by name of the frame;
-    told: candidates so far; apart: also between drives in different frames, which takes reading pictures."""
+    verified: the verdicts so far; apart: also between drives in different frames, which takes reading pictures."""
     leads = [one.rig.reference for one in drives]
-    made = common_streets(placements, metres, told, config.per_pair, config.budget, leads)
+    told, linked = [one.candidate for one in verified], [one.link is not None for one in verified]
+    made = common_streets(placements, metres, told, linked, config.per_pair, config.budget, leads)
     budget = max(config.budget // _FACING_SHARE, 1)
-    made += common_ground(placements, metres, told, _GROUND_PER_PAIR, budget, leads)
+    made += common_ground(placements, metres, told, linked, _GROUND_PER_PAIR, budget, leads)
     reach = [reach_of(one) for one in drives]
     facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
     if apart:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,16 @@ Numbers = NDArray[np.int64]
 
 _DOWN, _ASIDE = 0.1, 0.7  # least tangent below the axis and largest one to the side of a point of the road
 _LEAN = 0.35  # radians: largest angle between the normal and the cameras' y axes
+_CLIMB = 0.06  # radians: largest angle between the plane and the cameras' way, which goes along the road
 _MOST = 3_000  # points that are used
 _TRIED = 300  # planes through three points
 _BAND = 0.03  # heights: largest distance from the plane of a point that counts for it
 _FEWEST, _LEAST_SHARE = 30, 0.15  # points that must lie in the plane: number, and share of all below the cameras
 _SPREAD = 0.02  # heights: distance from the plane at which a point has a quarter of its weight
 _ROUNDS = 8  # of robust weighting
+_SAMPLES, _SAMPLE_FRAMES = 9, 20  # parts of a drive, and frames of each, that show the usual height of its camera
+_LARGEST_CHANGE = 0.15  # log ratio to it of the height in another place
+_HELD = 64  # drives whose heights are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +39,30 @@ class RoadPlane:
 
 
 def road_plane(drive: SeenDrive, places: Numbers) -> RoadPlane | None:
-    """The plane that contains most points which frames `places` (n,) see below them; None where too few points lie in
-    one. Triangulated corners are used, and dense points where there are too few of them. Raises DriveError and
-    StorageError where its tables cannot be read."""
+    """The road below frames `places` (n,) of one camera: the plane that contains most points which they see below
+    them; None where too few points lie in one, or where it is not as far below the camera as in the rest of the drive.
+    Triangulated corners are used, and dense points where those show no road. Raises DriveError and StorageError where
+    the drive's tables cannot be read."""
+    usual = _usual_height(drive, int(drive.rig.camera[places[0]]))
+    if usual is None:
+        return None
+    for found in _planes(drive, places):
+        if abs(np.log(found.height / usual)) < _LARGEST_CHANGE:
+            return found
+    return None
+
+
+@lru_cache(maxsize=_HELD)
+def _usual_height(drive: SeenDrive, camera: int) -> float | None:
+    """The median height of a camera above the road, drive units; None where no road is seen."""
+    own = np.flatnonzero(drive.rig.camera == camera)
+    parts = np.array_split(own, max(min(_SAMPLES, len(own) // _SAMPLE_FRAMES), 1))
+    found = [plane for part in parts for plane in list(_planes(drive, part[:_SAMPLE_FRAMES]))[:1]]
+    return float(np.median([one.height for one in found])) if found else None
+
+
+def _planes(drive: SeenDrive, places: Numbers) -> Iterator[RoadPlane]:
+    """The plane by corners, then that by dense points."""
     pose = drive.opened.cameras.world_from_camera[places]
     number = drive.frame_index[places]
     for seen in (_corners, _dense):
@@ -43,8 +70,7 @@ def road_plane(drive: SeenDrive, places: Numbers) -> RoadPlane | None:
         mine = np.flatnonzero(np.isin(frame, number))
         found = plane_below(pose, np.searchsorted(number, frame[mine]), points[mine])
         if found is not None:
-            return found
-    return None
+            yield found
 
 
 def plane_below(pose: Array, seen_by: Numbers, points: Array) -> RoadPlane | None:
@@ -66,7 +92,9 @@ def plane_below(pose: Array, seen_by: Numbers, points: Array) -> RoadPlane | Non
     length = np.linalg.norm(normal, axis=1)
     normal /= np.maximum(length, 1e-12)[:, None] * np.where(normal @ down < 0, -1.0, 1.0)[:, None]
     height = np.einsum("tk,tk->t", normal, corner[:, 0] - eye)
-    good = np.flatnonzero((length > 1e-12) & (normal @ down > np.cos(_LEAN)) & (height > 0))
+    way = pose[-1, :3, 3] - pose[0, :3, 3]
+    climb = np.abs(normal @ way) / max(float(np.linalg.norm(way)), 1e-12)
+    good = np.flatnonzero((length > 1e-12) & (normal @ down > np.cos(_LEAN)) & (height > 0) & (climb < _CLIMB))
     if not len(good):
         return None
     normal, height = normal[good], height[good]

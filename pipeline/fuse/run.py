@@ -161,8 +161,7 @@ def _fuse(
             metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
         if n + 1 < _ROUNDS:
             with reporter.timed("candidates"):
-                told = [one.candidate for one in verified]
-                candidates = proposed(drives, standing.placements, metres, told, config, n == 0, tasks)
+                candidates = proposed(drives, standing.placements, metres, verified, config, n == 0, tasks)
         if not candidates:
             break
     compared = len(verified)
