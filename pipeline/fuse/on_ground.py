@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.backend.sim3 import Sim3, nearest_rotation, rotation_exp, rotation_log
 from pipeline.fuse.ground_chart import CELL, GroundChart
-from pipeline.fuse.two_drives import SeenTogether, matches, root_sift
+from pipeline.fuse.two_drives import Needed, SeenTogether, matches, root_sift
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ _CONTRAST = 0.01  # least contrast of a feature; SIFT's usual 0.04 leaves few on
 _EDGE = 4  # cells beside the border of a chart without features
 _BEGIN = 3 * CELL  # heights: largest distance of a match that agrees at the beginning
 _INSIDE = 2 * CELL  # the same at the end
-_LEAST, _LEAST_SHARE = 70, 0.6  # matches that must agree: number, and share of all
+_NEEDED = Needed(70, 0.6, 45, 0.85)  # matches that must agree; of wrong pairs in one city at most 38 did
 _LEAST_WIDE = 0.7  # heights: least deviation of the places of matches in any direction: markings may be on one line
 _LARGEST_RATIO = 2.0  # of the two cameras' heights
 _ROUNDS = 3  # estimates and new choices of matches
@@ -76,8 +76,8 @@ def seen_on_ground(first: GroundLook, second: GroundLook) -> SeenTogether | str:
     """The relative pose of two cameras by the road around them; a reason, in words, if the charts do not show the same
     road well enough."""
     i, j = matches(first.descriptor, second.descriptor)
-    if len(i) < _LEAST:
-        return f"{len(i)} features of the road match, {_LEAST} are needed"
+    if len(i) < _NEEDED.few:
+        return f"{len(i)} features of the road match, {_NEEDED.few} are needed"
     one, other = first.place[i], second.place[j]
     cv2.setRNGSeed(0)
     _, inside = cv2.estimateAffinePartial2D(one, other, method=cv2.RANSAC, ransacReprojThreshold=_BEGIN, maxIters=1000)
@@ -89,11 +89,8 @@ def seen_on_ground(first: GroundLook, second: GroundLook) -> SeenTogether | str:
         move = _fitted(one[kept], other[kept])
         kept = np.linalg.norm(move.apply(one) - other, axis=1) < _INSIDE
     count, share = int(kept.sum()), float(kept.mean())
-    if count < _LEAST or share < _LEAST_SHARE:
-        return (
-            f"{count} of {len(i)} matched features of the road agree on one place ({_LEAST} and {_LEAST_SHARE:.0%} of "
-            "them are needed)"
-        )
+    if not _NEEDED.met(count, len(i)):
+        return f"{count} of {len(i)} matched features of the road agree on one place ({_NEEDED})"
     wide = np.linalg.eigvalsh(np.cov(one[kept].T))[0] ** 0.5
     if wide < _LEAST_WIDE:
         return "features of the road that agree lie on one line"

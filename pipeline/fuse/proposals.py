@@ -45,7 +45,7 @@ def proposed(
     told, linked = [one.candidate for one in verified], [one.link is not None for one in verified]
     made = common_streets(placements, metres, told, linked, config.per_pair, config.budget, leads)
     budget = max(config.budget // _FACING_SHARE, 1)
-    made += common_ground(placements, metres, told, linked, _GROUND_PER_PAIR, budget, leads)
+    made += common_ground(placements, metres, told, linked, _GROUND_PER_PAIR, config.budget // 2, leads)
     reach = [reach_of(one) for one in drives]
     facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
     if apart:

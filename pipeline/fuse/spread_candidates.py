@@ -95,19 +95,19 @@ def spread_candidates(
     made: list[Candidate] = []
     order = sorted(shared, key=lambda one: (-one.length, one.first, one.second))
     for turn in range(per_pair):
-        for one in order:
-            a, b = one.first, one.second
+        for road in order:
+            a, b = road.first, road.second
             mine = of_pair[a, b]
             if len(mine) > turn or max(used[a], used[b]) >= budget:
                 continue
-            here, there = ways.along[a][one.first_frame], ways.along[b][one.second_frame]
+            here, there = ways.along[a][road.first_frame], ways.along[b][road.second_frame]
             gain = _distance(here, held[a]) + _distance(there, held[b])
             gain[_distance(here, mine) < apart_m] = -1.0
             best = int(gain.argmax())
             if gain[best] < 0:
                 continue
-            i, j = int(ways.frame[a][one.first_frame[best]]), int(ways.frame[b][one.second_frame[best]])
-            made.append(Candidate(a, i, b, j, one.length, by, bool(one.opposite[best])))
+            i, j = int(ways.frame[a][road.first_frame[best]]), int(ways.frame[b][road.second_frame[best]])
+            made.append(Candidate(a, i, b, j, road.length, by, bool(road.opposite[best])))
             mine.append(float(here[best]))
             held[a].append(float(here[best]))
             held[b].append(float(there[best]))
