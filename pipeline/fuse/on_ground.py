@@ -30,8 +30,8 @@ _LARGEST_RATIO = 2.0  # of the two cameras' heights
 _ROUNDS = 3  # estimates and new choices of matches
 _ALIKE = 2.0  # factor of deviations, because errors of neighbouring matches are not independent
 # Deviations of what all matches of a chart have in common. Of a plane: tilt (radians), height (heights). A wrong
-# height moves all that is seen ahead: in heights. Then least deviations of turn, shift (heights) and log scale. They are
-# twice those of single links, because the links of a drive have errors in common: its own bends at that place.
+# height moves all that is seen ahead: in heights. Then least deviations of turn, shift (heights) and log scale. They
+# are twice those of single links, because the links of a drive have errors in common: its own bends at that place.
 _TILT, _HEIGHT, _AHEAD = 0.008, 0.02, 0.08
 _FLOOR_TURN, _FLOOR_SHIFT, _FLOOR_SCALE = 0.008, 0.04, 0.012
 

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.forward.network import NetworkSpec
-from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence
 from pipeline.fuse.joint_link import network_kind
 from pipeline.fuse.joint_windows import network_size
-from pipeline.fuse.proposals import FACING, most_facing
+from pipeline.fuse.proposals import FACING, most_facing, most_on_ground
 from pipeline.fuse.published_drives import FusibleDrive
 
 # Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
 _COMPARE_S = 0.3  # to read and compare a pair of frames
 _FACING_S, _ASIDE_S = 0.4, 0.08  # the same in opposite directions; to read the side views of a frame
+_GROUND_S = 0.4  # to make two charts of the road and compare them
 _CHUNK_S = 0.004  # for a chunk in the solution, all rounds
 _POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same again
 _CHANGE_S = 3e-6  # to compare a point with the next drive
@@ -32,9 +33,10 @@ class Plan:
     compared: pairs of frames in one direction, of which `known` were compared by earlier runs; joint: joint chunks, of
     which `joint_known` are known, and joint_core_seconds: of the network for the others; core_seconds (without those
     of the network and of opposite directions), memory_bytes, written_bytes: estimates that are right within a factor
-    of two or three. Only the solution shows which frames face each other: facing, side_views, facing_core_seconds: at
-    most so many pairs of frames in opposite directions, frames whose side views are read, and core seconds for both;
-    facing_known: such pairs that were compared by earlier runs, in addition."""
+    of two or three. Only the solution shows which frames face each other, or see one road in different directions:
+    facing, side_views, facing_core_seconds: at most so many pairs of frames in opposite directions, frames whose side
+    views are read, and core seconds for both; facing_known: such pairs that were compared by earlier runs, in addition.
+    ground, ground_known: the same of pairs whose charts of the road are compared."""
 
     pairs: int
     opposite: int
@@ -51,6 +53,8 @@ class Plan:
     facing: int = 0
     facing_known: int = 0
     side_views: int = 0
+    ground: int = 0
+    ground_known: int = 0
 
     @property
     def facing_core_seconds(self) -> float:
@@ -65,6 +69,8 @@ class Plan:
             f"  facing   at most {self.facing:,} pairs of frames in opposite directions and side views of "
             f"{self.side_views:,} frames, {self.facing_core_seconds:,.0f} core seconds more; "
             f"{self.facing_known:,} more pairs were compared before",
+            f"  road     at most {self.ground:,} pairs of charts of the road, {_GROUND_S * self.ground:,.0f} core "
+            f"seconds more; {self.ground_known:,} more pairs were compared before",
             f"  solve    {self.chunks:,} chunks",
             f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
             f"{self.written_bytes / 2**20:,.0f} MiB written",
@@ -81,11 +87,13 @@ class Plan:
 def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], candidates: Sequence[Candidate]) -> Plan:
     """The plan of these candidates, among them those that the solution of an earlier version proposed. Raises
     StorageError; with config.network also CheckpointError."""
-    same = [one for one in candidates if not one.opposite]
+    same = [one for one in candidates if not one.opposite and one.by != GROUND]
     evidence = Evidence(output, drives)
     facing, side_views = most_facing(drives, candidates, config.budget)
     told = [one for one in candidates if one.by in FACING]
     facing_known = sum(evidence.known(one) is not None for one in told)
+    by_road = [one for one in candidates if one.by == GROUND]
+    ground_known = sum(evidence.known(one) is not None for one in by_road)
     known = sum(evidence.known(one) is not None for one in same)
     chunks = sum(len(drive.joined.world_from_chunk) for drive in drives)
     frames = sum(len(drive.frame_index) for drive in drives)
@@ -111,6 +119,8 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
         facing + len(told) - facing_known,
         facing_known,
         side_views,
+        most_on_ground(len(drives), candidates, config.budget) + len(by_road) - ground_known,
+        ground_known,
     )
 
 

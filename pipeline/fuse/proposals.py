@@ -27,7 +27,8 @@ FACING = ("facades", "facing")
 """What proposes frames that face each other: `alike_facades` and `facing_frames`."""
 _FACING_SHARE = 3  # a drive has one candidate in opposite directions for so many of --budget, in addition to those
 _FACING_PER_PAIR = 2  # candidates of a pair of drives in opposite directions, by each of both
-_GROUND_PER_PAIR = 3  # candidates of a pair of drives by the road; a drive has as many as in opposite directions
+_GROUND_SHARE = 2  # a drive has one candidate by the road for so many of --budget, in addition to the others
+_GROUND_PER_PAIR = 3  # candidates of a pair of drives by the road
 
 
 def proposed(
@@ -44,8 +45,9 @@ def proposed(
     leads = [one.rig.reference for one in drives]
     told, linked = [one.candidate for one in verified], [one.link is not None for one in verified]
     made = common_streets(placements, metres, told, linked, config.per_pair, config.budget, leads)
+    by_road = max(config.budget // _GROUND_SHARE, 1)
+    made += common_ground(placements, metres, told, linked, _GROUND_PER_PAIR, by_road, leads)
     budget = max(config.budget // _FACING_SHARE, 1)
-    made += common_ground(placements, metres, told, linked, _GROUND_PER_PAIR, config.budget // 2, leads)
     reach = [reach_of(one) for one in drives]
     facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
     if apart:
@@ -74,6 +76,14 @@ def most_facing(drives: Sequence[FusibleDrive], candidates: Sequence[Candidate],
         room += max(min(_FACING_PER_PAIR * others, max(budget // _FACING_SHARE, 1)) - used[n], 0)
     apart = len(seeing) > 1 and any(one.opened.origin is None for one in drives)
     return room // 2, most_sampled([len(drives[n].rig.reference) for n in seeing]) if apart else 0
+
+
+def most_on_ground(count: int, candidates: Sequence[Candidate], budget: int) -> int:
+    """Before the solution: how many more candidates by charts of the road `proposed` makes at most for `count` drives.
+    candidates, budget: as in `most_facing`."""
+    most = min(_GROUND_PER_PAIR * (count - 1), max(budget // _GROUND_SHARE, 1))
+    used = Counter(n for one in candidates if one.by == GROUND for n in pair_of(one))
+    return sum(max(most - used[n], 0) for n in range(count)) // 2
 
 
 def proposed_before(

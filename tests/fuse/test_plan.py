@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.fuse.alike_facades import most_sampled
-from pipeline.fuse.candidates import Candidate
+from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.plan import Plan
-from pipeline.fuse.proposals import most_facing
+from pipeline.fuse.proposals import most_facing, most_on_ground
 
 FRAMES = 150
 
@@ -53,3 +53,10 @@ def test_the_plan_says_what_opposite_directions_take_at_most():
     assert plan.facing_core_seconds == pytest.approx(40 * 0.4 + 100 * 0.08)
     (line,) = [one for one in plan.lines() if "facing" in one]
     assert "at most 40 pairs" in line and "100 frames, 24 core seconds" in line and "2 more pairs" in line
+
+
+def test_charts_of_the_road_are_counted():
+    assert most_on_ground(3, [], 30) == 3 * 6 // 2 and most_on_ground(20, [], 30) == 20 * 15 // 2
+    assert most_on_ground(2, [against(0, 1, GROUND)] * 2, 30) == 1 and most_on_ground(1, [], 30) == 0
+    plan = Plan(3, 1, 20, 5, 9, 1_000, 10.0, 1e9, 1e6, ground=40, ground_known=2)
+    assert any("at most 40 pairs of charts of the road, 16 core seconds" in line for line in plan.lines())
