@@ -19,7 +19,7 @@ from pipeline.backend.sim3 import Sim3, cross_matrix, nearest_rotation
 
 Array = NDArray[np.float64]
 
-VERIFIER = 2
+VERIFIER = 3
 """Version of the comparison. Increase it when the comparison changes: verdicts of other versions are not used."""
 
 _RATIO = 0.8  # largest ratio of the distances to the best and to the second best match
@@ -30,11 +30,13 @@ _INSIDE_PX = 3.0  # pixels: largest reprojection error of a match that agrees
 _LEAST_DEPTHS = 6  # matches that agree and have depths in both drives, for the scale
 _LEAST_EXTENT = 0.15  # share of the picture's width over which they must be spread
 _LARGEST_SCALE = 0.25  # largest robust deviation of the log ratio of depths
-_ALIKE = 2.0  # factor of a link's deviations, because the errors of its depths are not independent
+# Factors of a link's deviations, because the errors of its depths are not independent; and of its place, whose errors
+# in two rendered cities were half of the deviations so estimated (median of 370 links: 0.2 to 0.5 of them).
+_ALIKE, _PLACE = 2.0, 0.5
 # Least deviations: radians; of the place, as a share of the median depth, and of the distance between both cameras,
 # which has the error of the depths; log scale. The last one is large, because depths are longer or shorter than the
 # steps of their drive by one or two percent, and equally so in all links of a drive.
-_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_AWAY, _FLOOR_SCALE = 0.001, 0.002, 0.05, 0.05
+_FLOOR_TURN, _FLOOR_PLACE, _FLOOR_AWAY, _FLOOR_SCALE = 0.001, 0.001, 0.025, 0.05
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ def _covariance(place: Array, pixels: Array, focal: float, scale_deviation: floa
     depth = float(np.median(z))
     covariance = np.zeros((7, 7))
     covariance[:6, :6] = np.linalg.inv(information + 1e-12 * np.trace(information) * np.eye(6))
+    covariance[3:6] *= _PLACE
+    covariance[:, 3:6] *= _PLACE
     covariance[6, 6] = (_ALIKE * scale_deviation) ** 2
     least = float(np.hypot(_FLOOR_PLACE * depth, _FLOOR_AWAY * away))
     covariance += np.diag(np.array([_FLOOR_TURN] * 3 + [least] * 3 + [_FLOOR_SCALE]) ** 2)
