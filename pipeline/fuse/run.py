@@ -6,7 +6,7 @@ folder of a new version, the manifest last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError, PipelineError, StorageError
+from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.city_files import CityManifest, city_uri, earlier_version, newest_version, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
@@ -25,6 +26,7 @@ from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.joint_chunks import JointChunks, clear_joint_staging
 from pipeline.fuse.network_verification import verify_by_network
 from pipeline.fuse.new_version import EARTH, placed, write_version
+from pipeline.fuse.new_version import Standing as PlacedCity
 from pipeline.fuse.opposite import OPPOSITE, opposite_pairs, pair_of, without_linked
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.positions import Origin
@@ -82,10 +84,7 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
     if config.plan:
         with reporter.timed("read"):
             drives, notes = _read_drives(output, config, reporter)
-        candidates, more = candidates_of(drives, config)
-        known = _usable_version(newest_version(output))
-        if known is not None:
-            candidates += proposed_before(PublishedCity(output, known), drives, candidates)
+        candidates, more = _first_candidates(output, config, drives, _usable_version(newest_version(output)))
         plan = plan_of(output, config, drives, candidates)
         return Fused(None, len(drives), len(candidates), 0, 0, 0, (*missing, *notes, *more), plan)
     run_id = new_run_id()
@@ -115,6 +114,31 @@ def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]
     return replace(config, copc=True), ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the steps of a run share. known: the last version, if its tables have the present schema."""
+
+    output: str
+    config: FuseConfig
+    reporter: RunningFuse
+    guard: Guard
+    tasks: Tasks | None
+    drives: Sequence[FusibleDrive]
+    known: CityManifest | None
+    evidence: Evidence
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """The last round's solution. verified: the verdicts of all rounds; metres: city units in a metre, by name of the
+    frame."""
+
+    verified: Sequence[Verified]
+    city: City
+    standing: PlacedCity
+    metres: Mapping[str, float]
+
+
 def _fuse(
     output: str,
     config: FuseConfig,
@@ -130,56 +154,80 @@ def _fuse(
         guard()
         remove_leftovers(output, before, *earlier_version(output, before))  # files of runs that died
         clear_joint_staging(city_uri(output))
-        evidence = Evidence(output, drives)
-    known = _usable_version(before)
+        run = _Run(output, config, reporter, guard, tasks, drives, _usable_version(before), Evidence(output, drives))
     with reporter.timed("candidates"):
         reporter.stage("candidates")
-        candidates, more = candidates_of(drives, config, tasks)
-        if known is not None:
-            candidates += proposed_before(PublishedCity(output, known), drives, candidates)
+        candidates, more = _first_candidates(output, config, drives, run.known, tasks)
         notes = (*missing, *notes, *more)
     for note in notes:
         reporter.say(note)
-
-    verifier = Verifier(drives)
-    chunks = JointChunks(output, config.model, drives, run_id, guard, reporter) if config.network else None
-    leads = [one.rig.reference for one in drives]
-    verified: list[Verified] = []
-    last: City | None = None
-    for n in range(_ROUNDS):
-        with reporter.timed("verify"):
-            found = verifier.verify_all(candidates, evidence, _counted(reporter, guard, len(candidates)), tasks)
-        if chunks is not None:
-            with reporter.timed("network"):
-                reporter.stage("network")
-                found = verify_by_network(found, chunks, verifier, evidence)
-        verified += found
-        with reporter.timed("solve"):
-            reporter.stage("solve")
-            last = city = _solved(drives, verified, known, output, last, tasks)
-            standing = placed(drives, city, config, known, output)
-            metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
-        if n + 1 < _ROUNDS:
-            with reporter.timed("candidates"):
-                candidates = proposed(drives, standing.placements, metres, verified, config, n == 0, tasks)
-        if not candidates:
-            break
-    compared = len(verified)
-    verified = without_linked(verified)
-    linked = [n for n, one in enumerate(verified) if one.link is not None]
-    rejected = frozenset(n for n, good in zip(linked, city.accepted, strict=True) if not good)
-    verified += opposite_pairs(standing.placements, metres, verified, leads, rejected)
+    solution = _solved_in_rounds(run, candidates, run_id)
+    verified = _with_opposite_pairs(run, solution)
     against = len({pair_of(one.candidate) for one in verified if OPPOSITE in one.reason})
     if against:
         notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
         reporter.say(notes[-1])
+    city = solution.city
     with reporter.timed("tiles"):
         manifest, written = write_version(
-            output, config, drives, verified, city, standing, known, before, notes, guard, reporter, tasks
+            output, config, drives, verified, city, solution.standing, run.known, before, notes, guard, reporter, tasks
         )
     guard()
-    evidence.tidy()
-    return Fused(manifest, len(drives), compared, len(city.links), int(city.accepted.sum()), written, manifest.notes)
+    run.evidence.tidy()
+    compared, accepted = len(solution.verified), int(city.accepted.sum())
+    return Fused(manifest, len(drives), compared, len(city.links), accepted, written, manifest.notes)
+
+
+def _first_candidates(
+    output: str,
+    config: FuseConfig,
+    drives: Sequence[FusibleDrive],
+    known: CityManifest | None,
+    tasks: Tasks | None = None,
+) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Candidates of the first round, with those that the last version's solution proposed, and notes."""
+    candidates, notes = candidates_of(drives, config, tasks)
+    if known is not None:
+        candidates += proposed_before(PublishedCity(output, known), drives, candidates)
+    return candidates, notes
+
+
+def _solved_in_rounds(run: _Run, candidates: list[Candidate], run_id: str) -> _Solution:
+    """Verify candidates and solve the city, again with those that each solution proposes."""
+    reporter, drives, config = run.reporter, run.drives, run.config
+    verifier = Verifier(drives)
+    chunks = JointChunks(run.output, config.model, drives, run_id, run.guard, reporter) if config.network else None
+    verified: list[Verified] = []
+    last: City | None = None
+    for n in range(_ROUNDS):
+        with reporter.timed("verify"):
+            done = _counted(reporter, run.guard, len(candidates))
+            found = verifier.verify_all(candidates, run.evidence, done, run.tasks)
+        if chunks is not None:
+            with reporter.timed("network"):
+                reporter.stage("network")
+                found = verify_by_network(found, chunks, verifier, run.evidence)
+        verified += found
+        with reporter.timed("solve"):
+            reporter.stage("solve")
+            last = city = _solved(drives, verified, run.known, run.output, last, run.tasks)
+            standing = placed(drives, city, config, run.known, run.output)
+            metres = {name: frame.tile / config.tile for name, frame in standing.frames.items()}
+        if n + 1 < _ROUNDS:
+            with reporter.timed("candidates"):
+                candidates = proposed(drives, standing.placements, metres, verified, config, n == 0, run.tasks)
+        if not candidates:
+            break
+    return _Solution(verified, city, standing, metres)
+
+
+def _with_opposite_pairs(run: _Run, solution: _Solution) -> list[Verified]:
+    """All verdicts, with those on pairs of drives that the solution shows in opposite directions without a link."""
+    verified = without_linked(solution.verified)
+    linked = [n for n, one in enumerate(verified) if one.link is not None]
+    rejected = frozenset(n for n, good in zip(linked, solution.city.accepted, strict=True) if not good)
+    leads = [one.rig.reference for one in run.drives]
+    return verified + opposite_pairs(solution.standing.placements, solution.metres, verified, leads, rejected)
 
 
 def _usable_version(newest: CityManifest | None) -> CityManifest | None:
