@@ -37,7 +37,8 @@ def test_the_city_is_told_in_one_file_with_pictures_of_what_changed(site):
     assert (change["kind"], change["drive"], change["other"]) == ("gone", "a", "b")
     assert (site / "www" / change["picture"]).read_bytes()[:2] == b"\xff\xd8"
     west, south, east, north = change["box"]
-    assert west < east and south < north and north - south < 5
+    assert 2.3 < west < 3.3 and 4.2 < east < 5.2  # the car is from 3.0 to 4.7 m east, from 8 to 12 m north
+    assert 6.4 < south < 8.5 and 11.0 < north < 12.6
     assert json.loads((site / "www" / "drives.json").read_text())["city"] is True
 
 
