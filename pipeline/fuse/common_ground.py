@@ -59,8 +59,7 @@ def common_ground(
             there, cosine = there[cosine < _ALIKE], cosine[cosine < _ALIKE]
             if len(there):
                 length = float(np.diff(ways.along[a], prepend=0.0)[there].sum())
-                against = (cosine < _AGAINST).astype(np.int64)
-                shared.append(SharedRoad(a, b, there, near[there], against, length).thinned())
+                shared.append(SharedRoad(a, b, there, near[there], cosine < _AGAINST, length).thinned())
     told = [known[n] for n in mine]
     return spread_candidates(shared, ways, told, [linked[n] for n in mine], per_pair, budget, _APART_M, GROUND)
 

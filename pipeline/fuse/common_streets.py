@@ -81,4 +81,4 @@ def _shared(ways: Ways, ahead: Sequence[Array], a: int, b: int) -> SharedRoad | 
     length = float(np.diff(ways.along[a], prepend=0.0)[there].sum())
     if length < _SHARED_M:
         return None
-    return SharedRoad(a, b, there, near[there], np.zeros(len(there), np.int64), length)
+    return SharedRoad(a, b, there, near[there], np.zeros(len(there), bool), length)

@@ -154,8 +154,8 @@ def _covariance(
     for n, size in enumerate(deviation):
         step = np.zeros(len(deviation))
         step[n] = size
-        turned = _Similarity(move.scale * np.exp(step[3]), move.angle + step[0], step[1:3])
-        moved = replace(turned, shift=move.apply(middle) - turned.apply(middle) + 2 * step[1:3])
+        turned = _Similarity(move.scale * np.exp(step[3]), move.angle + step[0], np.zeros(2))
+        moved = replace(turned, shift=move.apply(middle) + step[1:3] - turned.apply(middle))
         there = _relative(first, second, moved, step[4:])
         jacobian[:3, n] = rotation_log((there.rotation @ base.rotation.T)[None])[0]
         jacobian[3:6, n] = there.translation - base.translation

@@ -17,7 +17,7 @@ from pipeline.fuse.published_drives import FusibleDrive
 # Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
 _COMPARE_S = 0.3  # to read and compare a pair of frames
 _FACING_S, _ASIDE_S = 0.4, 0.08  # the same in opposite directions; to read the side views of a frame
-_GROUND_S = 0.4  # to make two charts of the road and compare them
+_GROUND_S = 0.5  # to make two charts of the road and compare them
 _CHUNK_S = 0.004  # for a chunk in the solution, all rounds
 _POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same again
 _CHANGE_S = 3e-6  # to compare a point with the next drive

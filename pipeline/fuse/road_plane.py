@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ _SPREAD = 0.02  # heights: distance from the plane at which a point has a quarte
 _ROUNDS = 8  # of robust weighting
 _SAMPLES, _SAMPLE_FRAMES = 9, 20  # parts of a drive, and frames of each, that show the usual height of its camera
 _LARGEST_CHANGE = 0.15  # log ratio to it of the height in another place
-_HELD = 64  # drives whose heights are kept
+_heights: dict[tuple[str, str, int], float | None] = {}  # by result and camera; not the drives, which are large
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,15 @@ def road_plane(drive: SeenDrive, places: Numbers) -> RoadPlane | None:
     return None
 
 
-@lru_cache(maxsize=_HELD)
 def _usual_height(drive: SeenDrive, camera: int) -> float | None:
     """The median height of a camera above the road, drive units; None where no road is seen."""
-    own = np.flatnonzero(drive.rig.camera == camera)
-    parts = np.array_split(own, max(min(_SAMPLES, len(own) // _SAMPLE_FRAMES), 1))
-    found = [plane for part in parts for plane in list(_planes(drive, part[:_SAMPLE_FRAMES]))[:1]]
-    return float(np.median([one.height for one in found])) if found else None
+    name = drive.opened.uri, drive.key, camera
+    if name not in _heights:
+        own = np.flatnonzero(drive.rig.camera == camera)
+        parts = np.array_split(own, max(min(_SAMPLES, len(own) // _SAMPLE_FRAMES), 1))
+        found = [plane for part in parts for plane in islice(_planes(drive, part[:_SAMPLE_FRAMES]), 1)]
+        _heights[name] = float(np.median([one.height for one in found])) if found else None
+    return _heights[name]
 
 
 def _planes(drive: SeenDrive, places: Numbers) -> Iterator[RoadPlane]:

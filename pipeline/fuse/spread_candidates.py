@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.fuse.candidates import Array, Candidate, Numbers
@@ -23,7 +24,7 @@ class SharedRoad:
     second: int
     first_frame: Numbers
     second_frame: Numbers
-    opposite: Numbers
+    opposite: NDArray[np.bool_]
     length: float
 
     def thinned(self) -> SharedRoad:

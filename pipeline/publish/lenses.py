@@ -22,8 +22,8 @@ def lens_of(rows: Rows, camera: int) -> Camera | None:
 
 
 def different_cameras(rows: Rows) -> tuple[Camera, ...]:
-    """The cameras of a rig where they differ: their frames were rectified to one pinhole, those of pinholes too. None
-    where frames are of one camera."""
+    """The cameras of a rig where they differ: their frames were rectified to one pinhole, those of pinholes too.
+    Empty where all frames have one camera's numbers."""
     cameras = [_camera(rows, number) for number in range(len(rows))]
     found = tuple(one for one in cameras if one is not None)
     return found if len(found) == len(rows) and len(set(found)) > 1 else ()

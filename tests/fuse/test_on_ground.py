@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.backend.sim3 import rotation_exp, rotation_log
+from pipeline.fuse.candidates import GROUND, Candidate
+from pipeline.fuse.evidence import Evidence
 from pipeline.fuse.ground_chart import Seen, drawn, plane_by_pictures
 from pipeline.fuse.on_ground import GroundLook, look_down, seen_on_ground
+from pipeline.fuse.opposite import OPPOSITE
+from pipeline.fuse.published_drives import read_drive
 from pipeline.fuse.road_plane import RoadPlane, plane_below
+from pipeline.fuse.verification import Verifier
+from pipeline.publish import open_drive
 from pipeline.synthetic import CityDrive
+from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
 FRAMES, SCALE, HEIGHT = 110, 2.5, 1.6
 AXES = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # of a level chart: right, ahead, up in the camera's axes
@@ -133,3 +140,27 @@ def test_the_road_is_the_plane_of_most_points_along_the_way():
     assert plane_below(pose, seen_by, ramp) is None
     cloud = rng.uniform([-3, 0.5, 6], [3, 4, 12], (400, 3)) + np.array([0, 0, 1.0]) * seen_by[:, None]
     assert plane_below(pose, seen_by, cloud) is None
+
+
+def test_published_drives_are_linked_by_the_road_and_the_verdict_is_stored(tmp_path):
+    seen = []
+    for name, aside, gauge in (("a", 0.0, GAUGES[0]), ("b", 0.6, GAUGES[1])):
+        rendered = Rendered(range(40), aside)
+        publish(tmp_path / "out", tmp_path / name, name, rendered, gauge)
+        seen.append((read_drive(open_drive(str(tmp_path / "out"), name)), rendered))
+    (first, one), (second, other) = seen
+    candidate = Candidate(0, 28, 1, 28, 1.0, GROUND, True)
+    evidence = Evidence(str(tmp_path / "out"), [first, second])
+    (found,) = Verifier([first, second]).verify_all([candidate], evidence, lambda: None)
+    assert "features of the road" in found.reason and OPPOSITE in found.reason and found.link is not None
+    # there are no corners here: the plane is that of dense points
+    true = GAUGES[1].scale * (np.linalg.inv(other.poses[28]) @ one.poses[28])[:3, 3]
+    assert np.linalg.norm(found.link.second_from_first.translation - true) < 0.15 * GAUGES[1].scale
+    assert abs(np.log(found.link.second_from_first.scale / 4.0)) < 0.02
+    again = Evidence(str(tmp_path / "out"), [first, second])
+    assert again.known(candidate).reason == found.reason and again.kinds == (GROUND,)
+    assert again.known(replace(candidate, by="solution")) is None  # another kind of comparison
+    for picture in (tmp_path / "b").glob("*.png"):
+        picture.unlink()
+    (lost,) = Verifier([first, second]).verify_all([replace(candidate, second_frame=27)], evidence, lambda: None)
+    assert lost.link is None and not lost.lasting and "drive b: frame 27" in lost.reason

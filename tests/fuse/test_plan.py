@@ -59,4 +59,4 @@ def test_charts_of_the_road_are_counted():
     assert most_on_ground(3, [], 30) == 3 * 6 // 2 and most_on_ground(20, [], 30) == 20 * 15 // 2
     assert most_on_ground(2, [against(0, 1, GROUND)] * 2, 30) == 1 and most_on_ground(1, [], 30) == 0
     plan = Plan(3, 1, 20, 5, 9, 1_000, 10.0, 1e9, 1e6, ground=40, ground_known=2)
-    assert any("at most 40 pairs of charts of the road, 16 core seconds" in line for line in plan.lines())
+    assert any("at most 40 pairs of charts of the road, 20 core seconds" in line for line in plan.lines())
