@@ -24,7 +24,7 @@ from pipeline import storage
 from pipeline.benchmark.core_seconds import SETTLED, TARGET, CoreSeconds, beside_the_network, decoding_seconds
 from pipeline.benchmark.isolated_process import run_isolated
 from pipeline.benchmark.report import Measured, Row
-from pipeline.common.process_memory import MemoryTrace, descendants_cpu_seconds, family_bytes, whole_resident_bytes
+from pipeline.common.process_memory import MemoryTrace, descendants_bytes, descendants_cpu_seconds, whole_resident_bytes
 from pipeline.common.progress import Reporter
 from pipeline.common.sizes import size_text
 from pipeline.forward.budgets import parse_size
@@ -186,7 +186,7 @@ class DriveRun(TypedDict):
     outside_network_cpu_share: float
     peak_resident_bytes: int
     growth_bytes: int
-    peak_family_bytes: int
+    peak_family_bytes: int  # the sum of two peaks: of this process, of those it started
     trace: list[tuple[float, int]]
 
 
@@ -252,9 +252,9 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         with (
             _Clocked() as reporter,
             MemoryTrace(0.2, whole_resident_bytes) as trace,
-            MemoryTrace(5.0, family_bytes) as all_of_it,
             contextlib.redirect_stdout(io.StringIO()),
             ray_for_one_job(),
+            MemoryTrace(5.0, descendants_bytes) as others,  # it ends, and looks once more, before Ray does
         ):
             result = reconstruct(config, reporter)
         points = result.manifest.counts.points
@@ -275,7 +275,7 @@ def reconstruct_made_up(settings: DriveBenchmark, frames: int, device: Device = 
         "outside_network_cpu_share": 1 - reporter.own["forward"] / cpu,
         "peak_resident_bytes": trace.peak,
         "growth_bytes": trace.growth,
-        "peak_family_bytes": all_of_it.peak,
+        "peak_family_bytes": trace.peak + others.peak,
         "trace": _thinned(trace.samples),
     }
 

@@ -37,10 +37,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def family_bytes() -> int:
-    """Bytes of this process and its descendants together; memory that several share is counted once (PSS)."""
+def descendants_bytes() -> int:
+    """Bytes of the processes that this one started, and of theirs; memory that several share is divided among all that
+    share it (PSS)."""
     total = 0
-    for pid in family(os.getpid()):
+    for pid in family(os.getpid())[1:]:
         try:
             rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
