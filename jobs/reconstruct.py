@@ -26,7 +26,6 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.sphere_views import each_view
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
-from pipeline.ingest.rig_drive import has_rig
 from pipeline.publish import is_published
 from pipeline.realign import realign
 from pipeline.schema import MADE_BY
@@ -61,12 +60,7 @@ def many_drives(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | Refu
         if len(views) > 1:
             raise ValueError("--camera.views makes a drive of each view: leave out --drive-id, and give an --input")
         return None
-    if config.rig is not None and has_rig(config.input, config.rig):
-        if not config.plan:
-            return None  # its cameras' folders are no drives of their own
-        place = storage.absolute(config.input)
-        return iter([DriveRef(storage.parent_and_name(place)[1], place)])
-    drives = iter_drives(config.input, leave_out=config.output, note=note, join=config.join_clips)
+    drives = iter_drives(config.input, config.output, note, config.join_clips, config.rig)
     found = each_view(drives, views)
     first = list(islice(found, 2))
     asked = config.plan or config.retry_failed or config.only or config.limit or views

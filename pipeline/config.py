@@ -56,9 +56,10 @@ class RunConfig(NetworkSettings):
     rig: str | None = setting(None, group="input", identity=NEVER)  # a drive knows its rig
     """The drive has several cameras: auto (by folders cam_*, CAM_*, ring_*, image_2 and image_3, or by
     rig_config.json), or a rig file (COLMAP's rig_config.json, Kalibr's camchain.yaml, nerfstudio's transforms.json).
-    By default one camera."""
-    rig_tolerance: float = setting(0.025, expert=True, identity=NEVER)
-    """Largest difference in seconds between the times of pictures of one instant."""
+    With many drives auto finds those that have several cameras. By default one camera."""
+    rig_tolerance: float | None = setting(None, expert=True, identity=NEVER)
+    """Largest difference in seconds between the times of pictures of one instant; by default 0.025, for nuScenes 0.06,
+    because its cameras are triggered one after the other."""
     join_clips: bool = setting(True, expert=True, identity=NEVER)  # a drive knows its files
     """Videos that follow each other, and folders whose frame numbers continue, are one drive; nuScenes' folders are cut
     into scenes. Otherwise each video and each folder of pictures is a drive."""
@@ -114,7 +115,7 @@ class RunConfig(NetworkSettings):
             raise ValueError(f"--stride must be at least 1, not {self.stride}")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"--fps must be above zero, not {self.fps}")
-        if not 0 <= self.rig_tolerance < 10:
+        if self.rig_tolerance is not None and not 0 <= self.rig_tolerance < 10:
             raise ValueError(f"--rig-tolerance must be 0 to 10 seconds, not {self.rig_tolerance}")
         if self.fps is not None and self.stride != 1:
             raise ValueError("--fps and --stride exclude each other")

@@ -63,7 +63,7 @@ def find_drive(
     masks: str | None = None,
     join: bool = True,
     rig: str | None = None,
-    rig_tolerance_s: float = 0.025,
+    rig_tolerance_s: float | None = None,
 ) -> Drive:
     """Recognise the drive at a URI.
 
@@ -79,7 +79,7 @@ def find_drive(
         masks: a picture, or a folder of pictures, that masks pixels; or auto.
         join: whether several clips or folders may be one drive.
         rig: the folder holds several cameras' folders: auto, or a rig file; None: one camera.
-        rig_tolerance_s: most seconds between pictures of one instant.
+        rig_tolerance_s: most seconds between pictures of one instant; None: as the layout needs (`rig_drive`).
 
     Raises:
         DriveError: no usable frames, times or a range that do not fit, an unsafe id; says what to do.

@@ -23,9 +23,11 @@ from pipeline.cameras.rig import Rig
 from pipeline.cameras.rig_calibrations import read_rig_camera
 from pipeline.cameras.rig_files import kitti_pair, read_rig
 from pipeline.errors import DriveError
+from pipeline.ingest import nuscenes
 from pipeline.ingest.drive import NO_PICTURE, Drive
 from pipeline.ingest.frame_choice import FrameChoice, selected_frames
 from pipeline.ingest.frame_series import natural_key
+from pipeline.ingest.nuscenes import in_one_scene
 from pipeline.storage import Listing, NotFoundError
 
 AUTO = "auto"
@@ -34,11 +36,14 @@ AUTO = "auto"
 _RIG_FILE = "rig_config.json"  # COLMAP's; it is also found in a drive's folder
 _BELOW = ("", "samples", "sensors/cameras", "images")  # nuScenes, Argoverse 2, exports of Waymo's data
 _PAIRS = (("image_2", "image_3"), ("image_02", "image_03"), ("image_0", "image_1"), ("image_00", "image_01"))
-_CAMERA = re.compile(
-    r"cam(?:era)?[-_ ]?\w+|ring_\w+|(?:FRONT|SIDE|REAR|BACK)(?:_LEFT|_RIGHT)?|view[-_ ]?\w+", re.IGNORECASE
+_CAMERA = re.compile(  # cam0, camera_front, CAM_BACK, but no drives called camden_1 and camden_2
+    r"(?:cam(?:era)?|view)(?:[-_ ]?\d+|[-_ ]\w+)|ring_\w+|(?:FRONT|SIDE|REAR|BACK)(?:_LEFT|_RIGHT)?", re.IGNORECASE
 )
 _AHEAD = re.compile(r"(?:cam(?:era)?[-_ ]?|ring_)?front(?:[-_ ]cent(?:er|re))?", re.IGNORECASE)
 _MOST_CAMERAS = 16
+TOLERANCE_S = 0.025
+"""Most seconds between pictures of one instant where the settings do not say it."""
+_NOTED_OFFSET_S = 0.01  # at 10 m/s the car moves by 0.1 m
 _FILE_BYTES = 1 << 28
 
 _Poses = Mapping[str, NDArray[np.float64] | None]
@@ -52,6 +57,7 @@ class _Found:
     poses: _Poses
     notes: tuple[str, ...] = ()
     file: _RigFile | None = None
+    missing: str | None = None  # a camera of the file that has no folder
 
 
 @dataclass(frozen=True)
@@ -68,25 +74,39 @@ class _RigFile:
         return read_rig_camera(self.data, self.name, self.cameras[folder], size)
 
 
-def has_rig(uri: str, rig: str) -> bool:
-    """Whether the folder is a drive of several cameras by this rig (auto, or a file). Raises CalibrationError,
-    DriveError, StorageError."""
+def check_rig(rig: str) -> None:
+    """Raises CalibrationError for a rig file that cannot be read, StorageError where there is none."""
+    if rig != AUTO:
+        place = storage.absolute(rig)
+        read_rig(storage.read_small(place, _FILE_BYTES), storage.redacted(place))
+
+
+def camera_folders(uri: str, rig: str) -> list[str]:
+    """URIs of the cameras' folders in a folder that is a drive of several cameras by this rig (auto, or a file), the
+    reference first; empty for other folders. Of a rig file's cameras one is enough: `rig_drive` says which are missing.
+    Raises CalibrationError, StorageError."""
     try:
-        return _found(storage.absolute(uri), rig) is not None
+        found = _found(storage.absolute(uri), rig)
     except NotFoundError:
-        return False
+        return []
+    return [] if found is None else [storage.join(found.uri, *folder.split("/")) for folder in found.poses]
 
 
 def rig_drive(
-    uri: str, rig: str, tolerance_s: float, drive_id: str | None, used: FrameChoice, find: Callable[[str], Drive]
+    uri: str,
+    rig: str,
+    tolerance_s: float | None,
+    drive_id: str | None,
+    used: FrameChoice,
+    find: Callable[[str], Drive],
 ) -> Drive:
     """The drive of all cameras of a folder.
 
     Args:
         uri: the folder that holds the cameras' folders.
         rig: auto, or the place of a rig file (`pipeline.cameras.rig_files`).
-        tolerance_s: most seconds between pictures of one instant. Where a camera has no times, pictures of one name
-            belong together.
+        tolerance_s: most seconds between pictures of one instant; None: 0.025, for nuScenes 0.06. Where a camera has no
+            times, pictures of one name belong together.
         used: which instants are used.
         find: gives the drive of one camera's folder, all of its frames.
 
@@ -101,10 +121,18 @@ def rig_drive(
             f"{storage.redacted(uri)}: expected folders of two cameras or more (cam_*, CAM_*, ring_*, image_2 and "
             "image_3); give the folder that holds them, or leave out --rig"
         )
+    if found.missing is not None:
+        raise DriveError(
+            f"{storage.redacted(rig)}: camera {found.missing} has no folder of this name in {storage.redacted(uri)}"
+        )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
     notes = list(found.notes)
     cameras = _cameras(found, name, used, find, notes)
+    whole = next(iter(cameras.values()))
+    cameras, used = in_one_scene(cameras, used, name, notes)
     reference, *others = cameras
+    if tolerance_s is None:
+        tolerance_s = TOLERANCE_S if cameras[reference] is whole else nuscenes.TOLERANCE_S
     base = cameras[reference]
     taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
     steps = {folder: _in_step(base, cameras[folder], tolerance_s, name, folder) for folder in others}
@@ -117,6 +145,7 @@ def rig_drive(
             )
         if missing:
             notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
+        notes += _offset_note(base, cameras[folder], steps[folder], reference, folder)
     uris = _uris(base, {folder: cameras[folder] for folder in others}, steps, taken)
     known = _known_camera(cameras, notes)
     sizes = Counter((one.source_width, one.source_height) for one in cameras.values())
@@ -240,10 +269,11 @@ def _found(uri: str, rig: str) -> _Found | None:
 
 def _named(uri: str, data: bytes, file: str) -> _Found:
     """The cameras of a rig file with their folders: the path in the file, or a folder named like its last part. Raises
-    DriveError for a camera without a folder, CalibrationError."""
+    CalibrationError."""
     poses, names = read_rig(data, file), dict[str, str]()
     there: dict[str, NDArray[np.float64] | None] = {}
     folders = storage.list_folders(uri)
+    missing = None
     for name, pose in poses.items():
         last = name.rpartition("/")[2]
         if last in folders:
@@ -251,8 +281,8 @@ def _named(uri: str, data: bytes, file: str) -> _Found:
         elif storage.exists(storage.join(uri, *name.split("/"))):
             there[name], names[name] = pose, name
         else:
-            raise DriveError(f"{file}: camera {name} has no folder of this name in {storage.redacted(uri)}")
-    return _Found(uri, there, file=_RigFile(data, file, names))
+            missing = missing or name
+    return _Found(uri, there, file=_RigFile(data, file, names), missing=missing)
 
 
 def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:
@@ -277,6 +307,24 @@ def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folde
             "give pictures of one instant the same name"
         )
     return step
+
+
+def _offset_note(base: Drive, other: Drive, step: Sequence[int | None], reference: str, folder: str) -> Sequence[str]:
+    """A sentence on a camera whose pictures are usually taken earlier or later than the reference's."""
+    if base.timestamps_ns is None or other.timestamps_ns is None:
+        return ()
+    apart = [
+        other.timestamps_ns[place] - time
+        for place, time in zip(step, base.timestamps_ns, strict=True)
+        if place is not None
+    ]
+    usual = float(np.median(apart)) / 1e9 if apart else 0.0
+    if abs(usual) < _NOTED_OFFSET_S:
+        return ()
+    when = "after" if usual > 0 else "before"
+    return (
+        f"camera {folder} takes its pictures {abs(usual) * 1e3:.0f} ms {when} {reference}; they count as one instant",
+    )
 
 
 def _nearest(times: Sequence[int], time: int, most: int) -> int | None:

@@ -17,7 +17,7 @@ from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_ref import DriveRef
 from pipeline.fleet.plan.drive_plan import drive_config, estimate
 from pipeline.ingest.drives import find_drive
-from pipeline.ingest.rig_drive import has_rig
+from pipeline.ingest.rig_drive import camera_folders
 from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.prepare import make_task, read_drive
 
@@ -52,7 +52,8 @@ def test_cameras_are_recognised_by_their_folders_and_the_front_camera_is_the_fir
     assert names == [NUMBERS[n] for n in (1, 3, 5) for _ in cameras]
     assert drive.of_reference.frame_count == 3
     assert drive.picture["rig"] == drive.rig.to_dict()
-    assert has_rig(str(tmp_path), "auto")
+    found = camera_folders(str(tmp_path), "auto")
+    assert found[0] == str(tmp_path / below / cameras[0]) and len(found) == len(cameras)
 
 
 def test_the_plan_of_a_rig_is_one_drive_with_the_chunks_that_a_run_makes(tmp_path) -> None:
@@ -75,6 +76,7 @@ def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> Non
     late = [f"{start + n * 100_000_000 + 8_000_000}.png" for n in (0, 1, 2, 4, 5)]
     _camera(tmp_path / "cam_left", late)
     drive = find_drive(str(tmp_path), rig="auto")
+    assert not any("one instant" in note for note in drive.notes)  # 8 ms
     assert [uri.rpartition("/")[2] for uri in drive.uris[1::2] if "#" not in uri] == late
     assert "#no-picture-of-cam_left" in drive.uris[7]
     assert any("cam_left has no picture of 1 of 6 instants" in note for note in drive.notes)
@@ -82,6 +84,25 @@ def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> Non
     assert drive.timestamps_ns[0] == drive.timestamps_ns[1]
     with pytest.raises(DriveError, match=r"within 0\.001 s"):
         find_drive(str(tmp_path), rig="auto", rig_tolerance_s=0.001)
+
+
+@pytest.mark.parametrize(
+    "folders", [("campus_1", "campus_2"), ("cambridge", "camden"), ("camera", "cam"), ("viewpoint_1", "viewpoint_2")]
+)
+def test_folders_whose_names_only_begin_like_a_camera_s_are_no_rig(tmp_path, folders) -> None:
+    for folder in folders:
+        _camera(tmp_path / folder, NUMBERS[:1])
+    assert not camera_folders(str(tmp_path), "auto")
+
+
+def test_a_folder_with_some_of_a_rig_file_s_cameras_is_its_drive_and_the_missing_one_is_named(tmp_path) -> None:
+    file = tmp_path / "chain.yaml"
+    file.write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
+    _camera(tmp_path / "car" / "cam0", NUMBERS)
+    assert camera_folders(str(tmp_path / "car"), str(file)) == [str(tmp_path / "car" / "cam0")]
+    assert camera_folders(str(tmp_path), str(file)) == []
+    with pytest.raises(DriveError, match="camera cam1 has no folder of this name in"):
+        find_drive(str(tmp_path / "car"), rig=str(file))
 
 
 def test_a_kitti_pair_has_its_baseline_and_without_rig_the_sequence_is_one_camera(tmp_path) -> None:
@@ -102,8 +123,8 @@ def test_cameras_that_do_not_fit_are_left_out_or_refused_with_the_reason(tmp_pat
     _camera(tmp_path / "cam_a", NUMBERS)
     with pytest.raises(DriveError, match="two cameras or more"):
         find_drive(str(tmp_path), rig="auto")
-    assert not has_rig(str(tmp_path), "auto")
-    assert not has_rig(str(tmp_path / "nowhere"), "auto")
+    assert not camera_folders(str(tmp_path), "auto")
+    assert not camera_folders(str(tmp_path / "nowhere"), "auto")
     _camera(tmp_path / "cam_b", NUMBERS, (48, 64))
     with pytest.raises(DriveError, match="cam_b is not used: its pictures have 48x64"):
         find_drive(str(tmp_path), rig="auto")

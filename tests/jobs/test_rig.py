@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -100,3 +101,26 @@ def test_a_drive_of_three_cameras_becomes_one_trajectory_with_all_of_them(render
 def test_a_folder_of_one_camera_is_refused_as_a_rig(rendered, tmp_path, capsys) -> None:
     assert run("--input", rendered / "cam_left", "--output", tmp_path / "out", "--rig", "auto") == 1
     assert "expected folders of two cameras or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.usefixtures("one_ray")
+def test_rigs_among_many_drives_are_found_and_scenes_of_nuscenes_are_one_each(rendered, weights, tmp_path) -> None:
+    fleet, output = tmp_path / "fleet", tmp_path / "out"
+    for camera, folder, later in (("CAM_FRONT", "image_0", 0), ("CAM_BACK_LEFT", "cam_right", 34_963)):
+        (fleet / "nus" / "samples" / camera).mkdir(parents=True)
+        for n in range(16):
+            micros = 1_533_151_603_000_000 + n * 500_000 + (n // 8) * 60_000_000 + later
+            name = f"n008-2018__{camera}__{micros}.jpg"
+            shutil.copy(rendered / folder / f"{n:06d}.jpg", fleet / "nus" / "samples" / camera / name)
+    shutil.copytree(rendered / "image_0", fleet / "bike", ignore=lambda _, names: sorted(names)[8:])
+    small = ("--chunk-size", "8", "--overlap", "4", "--no-stops", "--no-turns", "--no-loops", "--no-refine")
+    assert run("--input", fleet, "--output", output, "--rig", "auto", "--weights", weights, *small) == 0
+    scenes = [open_drive(str(output), f"nus__n008-2018__{n:03d}") for n in (1, 2)]
+    for scene in scenes:
+        assert scene.poses["camera"].to_pylist() == ["CAM_FRONT", "CAM_BACK_LEFT"] * 8
+        assert any("CAM_BACK_LEFT takes its pictures 35 ms after" in note for note in scene.manifest.quality["notes"])
+    starts = [scene.poses["timestamp_ns"].to_pylist()[0] for scene in scenes]
+    assert starts[1] - starts[0] == 64_000_000_000
+    assert "rig" not in open_drive(str(output), "bike").manifest.quality

@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline import storage
@@ -18,19 +18,21 @@ from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, PipelineError, StorageError
 from pipeline.fleet.discover.drive_list import DRIVE_LIST_SUFFIXES, read_drive_list
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
-from pipeline.fleet.discover.folder_look import SEQUENCES, FolderLook, look_again, look_into
+from pipeline.fleet.discover.folder_look import SEQUENCES, FolderLook, look_again, look_into, with_cameras
 from pipeline.fleet.discover.joined import (
     ID_SEPARATOR,
     clip_drives,
     folder_drives,
     is_family,
     may_go_on,
+    rig_drives,
     scenes,
 )
 from pipeline.fleet.discover.link_guard import LinkGuard
 from pipeline.ingest import video
 from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.frame_series import natural_key
+from pipeline.ingest.rig_drive import AUTO, check_rig
 
 # Listings in flight at a time: each is small, and a store answers in between some ms and some 100 ms.
 LOOKS_AHEAD = 32
@@ -42,7 +44,11 @@ _NOTED = 20  # further notes are only counted
 
 
 def iter_drives(
-    source: str, leave_out: str | None = None, note: Callable[[str], None] = lambda said: None, join: bool = True
+    source: str,
+    leave_out: str | None = None,
+    note: Callable[[str], None] = lambda said: None,
+    join: bool = True,
+    rig: str | None = None,
 ) -> Iterator[DriveRef | RefusedDrive]:
     """All drives of an input, as they are found. An entry that cannot be a drive is yielded as RefusedDrive; the others
     follow.
@@ -55,6 +61,8 @@ def iter_drives(
         note: called with one line for each part of the input that is not used.
         join: make one drive of files and folders that belong together (clips, folders whose frame numbers continue),
             and cut nuScenes' folders into scenes; else each video and each folder of pictures is a drive.
+        rig: auto or a rig file: a folder that holds the folders of several cameras is one drive. With auto, others are
+            drives of one camera, which is noted.
 
     A folder with more folders than images contains drives, and its images (an overview) are ignored. Otherwise it is
     one drive, and its folders (masks, depth) are ignored. A folder without pictures (lidar, GPS) gives a note; one
@@ -63,8 +71,8 @@ def iter_drives(
     drives. Of two drives with one id the second is refused. Memory grows with the number of ids, not of frames.
 
     Raises:
-        DriveError: the input does not exist, cannot be listed, or is not a readable drive list; or, at the end, it
-            contains no drive.
+        DriveError: the input does not exist, cannot be listed, or is not a readable drive list; the rig file cannot be
+            read; or, at the end, the input contains no drive.
         StorageError: the store failed.
     """
     source = storage.absolute(source)
@@ -73,7 +81,11 @@ def iter_drives(
         return _checked(read_drive_list(source, note))
     if video.is_video_name(name):
         return _checked([DriveRef(_stem(storage.parent_and_name(source)[1]), source)])
-    top = look_into(source)
+    if rig is not None:
+        check_rig(rig)
+    top = with_cameras(look_into(source), source, rig)
+    if top.has_rig:
+        return _checked(_of_rig(storage.parent_and_name(source)[1], source, top, join))
     if top.is_drive:
         above, own = storage.parent_and_name(source)
         parts = scenes(source, own, storage.parent_and_name(above)[1], own) if join else [DriveRef(own, source)]
@@ -89,7 +101,7 @@ def iter_drives(
             f"no drives below {storage.redacted(source)}: it holds no images, no videos and no folders; "
             f"give a folder of drives, a drive, or a drive list ({', '.join(DRIVE_LIST_SUFFIXES)})"
         )
-    search = _Search(source, storage.absolute(leave_out) if leave_out else None, note, join)
+    search = _Search(source, storage.absolute(leave_out) if leave_out else None, note, join, rig)
     return _checked(search.drives(top))
 
 
@@ -114,8 +126,11 @@ class _Search:
     advance. A folder that cannot be listed does not end the search: the others follow, and StorageError is raised at
     the end."""
 
-    def __init__(self, source: str, leave_out: str | None, note: Callable[[str], None], join: bool) -> None:
-        self._source, self._leave_out, self._join = source, leave_out, join
+    def __init__(
+        self, source: str, leave_out: str | None, note: Callable[[str], None], join: bool, rig: str | None
+    ) -> None:
+        self._source, self._leave_out, self._join, self._rig, self._note = source, leave_out, join, rig, note
+        self._single: list[str] = []  # ids of drives of one camera, where rigs are looked for
         self._links = LinkGuard(source, DEPTH, leave_out)
         self._unused = _Unused(note)
         self._refused: deque[RefusedDrive] = deque()
@@ -142,6 +157,9 @@ class _Search:
                 for one in self._waiting:
                     one.cancel()
         self._unused.close()
+        if self._single:
+            names = ", ".join(self._single[:3]) + (" ..." if len(self._single) > 3 else "")
+            self._note(f"{len(self._single)} drive(s) have one camera, no rig: {names}")
         if self._unseen:
             raise StorageError(f"{len(self._unseen)} folder(s) could not be looked into, the first: {self._unseen[0]}")
         if not found:
@@ -151,7 +169,7 @@ class _Search:
     def _list_ahead(self, pool: ThreadPoolExecutor) -> None:
         for one in islice(self._waiting, LOOKS_AHEAD):
             if one.is_folder and one.look is None:
-                one.look = pool.submit(look_again, storage.join(self._source, *one.path))
+                one.look = pool.submit(look_again, storage.join(self._source, *one.path), self._rig)
 
     def _next(self) -> list[DriveRef]:
         """Handle the first entry that waits: its drives, if it is or begins some; else what it contains waits next."""
@@ -163,7 +181,8 @@ class _Search:
             self._unseen.append(error)
             return []
         if refs or look is None:
-            return refs
+            rigs_wanted = self._rig == AUTO and not (look is not None and look.has_rig)
+            return [self._of_one_camera(ref) for ref in refs] if rigs_wanted else refs
         where = storage.redacted(storage.join(self._source, *here.path))
         if look.is_result:
             self._unused.add(f"{where} is a result of this program, no drive")
@@ -179,6 +198,9 @@ class _Search:
     def _drives_at(self, here: _Waiting, look: FolderLook | None) -> list[DriveRef]:
         """The drives that an entry is, or begins together with folders numbered like it. look: None for a video, and
         for a folder that is gone or refused. Raises StorageError."""
+        if look is not None and look.has_rig:
+            uri = storage.join(self._source, *here.path)
+            return _of_rig(_id_of(here.path, self._source), uri, look, self._join)
         if look is not None and here.path[:-1] in self._families:
             together = self._taken_together(here.path, look)
             if together:
@@ -193,6 +215,10 @@ class _Search:
             return [DriveRef(name, uri)]
         above = path[-2] if len(path) > 1 else storage.parent_and_name(self._source)[1]
         return list(scenes(uri, name, above, path[-1]))
+
+    def _of_one_camera(self, ref: DriveRef) -> DriveRef:
+        self._single.append(ref.drive_id)
+        return replace(ref, rig="none")
 
     def _taken_together(self, path: tuple[str, ...], look: FolderLook) -> list[DriveRef]:
         """The drives in this folder and in the folders numbered like it, which are removed from the queue."""
@@ -254,6 +280,11 @@ class _Search:
         if why_not:
             self._unused.add(why_not)
         return not why_not
+
+
+def _of_rig(drive_id: str, uri: str, look: FolderLook, join: bool) -> list[DriveRef]:
+    """The drives of a folder with cameras' folders. Raises StorageError."""
+    return rig_drives(uri, drive_id, look.cameras) if join and look.cameras else [DriveRef(drive_id, uri)]
 
 
 def _deeper(path: tuple[str, ...]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import storage
+from pipeline.cameras.fields import CalibrationError
 from pipeline.ingest import video
 from pipeline.ingest.drives import KITTI_FOLDERS, is_drive, is_image_name
 from pipeline.ingest.frame_series import natural_key
 from pipeline.ingest.preprocess import UNREAD
+from pipeline.ingest.rig_drive import camera_folders
 from pipeline.storage import NotFoundError, RefusedError
 from pipeline.storage.retry import patiently
 
@@ -36,6 +38,8 @@ class FolderLook:
     passed_over: tuple[str, ...] = ()
     images: int = 0  # beside drives: thumbnails, an overview
     image: str | None = None  # the name of one
+    has_rig: bool = False  # it is a drive of several cameras
+    cameras: tuple[str, ...] = ()  # URIs of their folders, the reference first; empty where a rig file is damaged
 
     @property
     def holds_more(self) -> bool:
@@ -87,9 +91,23 @@ def look_into(uri: str, first_page: int = FIRST_LOOK_NAMES) -> FolderLook:
     )
 
 
-def look_again(uri: str) -> FolderLook | None:
-    """The listing of a folder; None where it is gone or refused: then planning reports it."""
+def look_again(uri: str, rig: str | None = None) -> FolderLook | None:
+    """The listing of a folder; None where it is gone or refused: planning reports it. rig: see `with_cameras`."""
     try:
-        return patiently(lambda: look_into(uri))
+        return patiently(lambda: with_cameras(look_into(uri), uri, rig))
     except (NotFoundError, RefusedError):
         return None
+
+
+def with_cameras(look: FolderLook, uri: str, rig: str | None) -> FolderLook:
+    """The listing, and the cameras in the folder. rig: auto or a rig file; None: each folder is of one camera.
+
+    A folder whose rig file is damaged is a drive: planning fails it, with the reason. Raises StorageError.
+    """
+    if rig is None or look.image is not None:
+        return look
+    try:
+        cameras = camera_folders(uri, rig)
+    except CalibrationError:
+        return replace(look, has_rig=True)
+    return replace(look, has_rig=bool(cameras), cameras=tuple(cameras))

@@ -4,23 +4,20 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline import storage
 from pipeline.fleet.discover.drive_ref import DriveRef
-from pipeline.ingest.clips import MOST_GAP_NS, clip_runs, range_name
+from pipeline.ingest import nuscenes
+from pipeline.ingest.clips import clip_runs, range_name
 from pipeline.ingest.drives import is_image_name, plain_id
 from pipeline.ingest.frame_series import natural_key
-from pipeline.ingest.name_times import time_in
 from pipeline.ingest.numbered_folders import COMMA_CLIPS, comma_runs, numbered, split_frames
 from pipeline.ingest.video import read_clip_header
 from pipeline.storage.retry import patiently
 
-# nuScenes: samples/CAM_FRONT/LOG__CAM_FRONT__MICROSECONDS.jpg, the keyframes of all scenes in one folder a camera.
-_NUSCENES_FOLDERS = ("samples", "sweeps")
-_NUSCENES_NAME = re.compile(r"(?P<log>.+?)__(?P<camera>CAM_[A-Z_]+)__(?P<time>\d{16})\.\w+")
 _NUMBERS = re.compile(r"\d+")
 _NO_ID = re.compile(r"[^A-Za-z0-9._-]")
 ID_SEPARATOR = "__"
@@ -93,39 +90,38 @@ def folder_drives(uri: str, drive_id: str, folders: Sequence[str], videos: Seque
 def scenes(uri: str, drive_id: str, above: str, name: str) -> Iterator[DriveRef]:
     """The drives of a folder of pictures: one, or the scenes of nuScenes, which share one folder for each camera.
 
-    A scene ends where the log changes or more than 5 s pass. Only the names of frames tell scenes apart, so they are
-    listed here.
+    Only the names of frames tell scenes apart, so they are listed here.
 
     Args:
         above, name: names of the folder above this one, and its own.
 
     Raises StorageError.
     """
-    found = _nuscenes_frames(uri) if above in _NUSCENES_FOLDERS and name.startswith("CAM_") else []
+    found = _nuscenes_frames(uri) if above in nuscenes.FOLDERS and name.startswith("CAM_") else []
     if not found:
         yield DriveRef(drive_id, uri)
         return
-    cuts = [
-        at
-        for at, (one, two) in enumerate(itertools.pairwise(found), start=1)
-        if one[0] != two[0] or not 0 < two[1] - one[1] <= MOST_GAP_NS
-    ]
     counted: dict[str, int] = {}
-    for begin, end in itertools.pairwise([0, *cuts, len(found)]):
-        log = _NO_ID.sub("_", found[begin][0])
+    for begin, end in nuscenes.scene_ranges(found):
+        log = _NO_ID.sub("_", found[begin].log)
         counted[log] = counted.get(log, 0) + 1
         scene = ID_SEPARATOR.join([drive_id, log, f"{counted[log]:03d}"])
         yield DriveRef(scene, uri, begin, end, tags=(name,))
 
 
-def _nuscenes_frames(uri: str) -> list[tuple[str, int]]:
+def rig_drives(uri: str, drive_id: str, cameras: Sequence[str]) -> list[DriveRef]:
+    """The drives of a folder that holds the folders of a rig's cameras: one, or nuScenes' scenes.
+
+    cameras: URIs of the cameras' folders, the reference first. Raises StorageError.
+    """
+    above, name = storage.parent_and_name(cameras[0])
+    found = list(scenes(cameras[0], drive_id, storage.parent_and_name(above)[1], name))
+    if len(found) == 1:
+        return [DriveRef(drive_id, uri)]
+    return [replace(ref, uri=uri, tags=()) for ref in found]
+
+
+def _nuscenes_frames(uri: str) -> list[nuscenes.NamedFrame]:
     """Log and time of each frame in order; none where a name is not nuScenes'."""
     names = patiently(lambda: storage.list_files(uri)).names
-    frames = []
-    for name in sorted(filter(is_image_name, names), key=natural_key):
-        found = _NUSCENES_NAME.fullmatch(name)
-        told = time_in(found["time"]) if found is not None else None
-        if found is None or told is None:
-            return []
-        frames.append((found["log"], told.time_ns))
-    return frames
+    return nuscenes.named_frames(sorted(filter(is_image_name, names), key=natural_key))
