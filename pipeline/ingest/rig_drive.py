@@ -121,23 +121,24 @@ def rig_drive(
             f"{storage.redacted(uri)}: expected folders of two cameras or more (cam_*, CAM_*, ring_*, image_2 and "
             "image_3); give the folder that holds them, or leave out --rig"
         )
-    if found.missing is not None:
+    if found.file is not None and found.missing is not None:
         raise DriveError(
-            f"{storage.redacted(rig)}: camera {found.missing} has no folder of this name in {storage.redacted(uri)}"
+            f"{found.file.name}: camera {found.missing} has no folder of this name in {storage.redacted(uri)}"
         )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
     notes = list(found.notes)
     cameras = _cameras(found, name, used, find, notes)
     whole = next(iter(cameras.values()))
     cameras, used = in_one_scene(cameras, used, name, notes)
-    reference, *others = cameras
-    if tolerance_s is None:
-        tolerance_s = TOLERANCE_S if cameras[reference] is whole else nuscenes.TOLERANCE_S
+    reference = next(iter(cameras))
     base = cameras[reference]
+    if tolerance_s is None:
+        tolerance_s = TOLERANCE_S if base is whole else nuscenes.TOLERANCE_S
     taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
-    steps = {folder: _in_step(base, cameras[folder], tolerance_s, name, folder) for folder in others}
-    for folder in others:
-        missing = sum(steps[folder][instant] is None for instant in taken)
+    others = {folder: one for folder, one in cameras.items() if folder != reference}
+    steps = {folder: _in_step(base, one, tolerance_s, name, folder) for folder, one in others.items()}
+    for folder, step in steps.items():
+        missing = sum(step[instant] is None for instant in taken)
         if missing == len(taken):
             raise DriveError(
                 f"drive {name}: no picture of camera {folder} was taken within {tolerance_s:g} s of one of "
@@ -145,8 +146,8 @@ def rig_drive(
             )
         if missing:
             notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
-        notes += _offset_note(base, cameras[folder], steps[folder], reference, folder)
-    uris = _uris(base, {folder: cameras[folder] for folder in others}, steps, taken)
+        notes += _offset_note(base, others[folder], step, reference, folder)
+    uris = _uris(base, others, steps, taken)
     known = _known_camera(cameras, notes)
     sizes = Counter((one.source_width, one.source_height) for one in cameras.values())
     (width, height), _ = sizes.most_common(1)[0]  # of equally many the reference's, which is the first
