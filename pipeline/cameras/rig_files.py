@@ -1,5 +1,5 @@
-"""Reads the poses of a rig's cameras from files of other programs: COLMAP's rig_config.json, Kalibr's camchain.yaml,
-nerfstudio's transforms.json, and KITTI's projections. Lengths are assumed to be in metres.
+"""Reads the poses of a rig's cameras from files of other programs: COLMAP's rig_config.json, Kalibr's camchain.yaml
+and nerfstudio's transforms.json. Lengths are assumed to be in metres. `dataset_rigs.py` reads those of data sets.
 """
 
 from __future__ import annotations
@@ -58,22 +58,6 @@ def rig_values(data: bytes, file: str) -> list[dict[str, object]] | dict[str, ob
     raise CalibrationError(
         f"{file}: expected COLMAP's rig_config.json, Kalibr's camchain.yaml or nerfstudio's transforms.json"
     )
-
-
-def kitti_pair(text: str, left: int, right: int) -> Array | None:
-    """left_from_right (4, 4), in metres, of two rectified cameras from their projections P<n> in the text of a
-    calib.txt; None if one is missing. P = K [I | t]: the camera's position is -t in the axes of camera 0."""
-    places = []
-    for number in (left, right):
-        line = next((one for one in text.splitlines() if one.startswith(f"P{number}:")), "")
-        try:
-            projection = np.array(line.partition(":")[2].split(), np.float64).reshape(3, 4)
-            places.append(-np.linalg.solve(projection[:, :3], projection[:, 3]))
-        except (ValueError, np.linalg.LinAlgError):
-            return None
-    pose = np.eye(4)
-    pose[:3, 3] = places[1] - places[0]
-    return pose if np.isfinite(pose).all() else None
 
 
 def _pose(rotation: Array, place: Sequence[float] | Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pipeline import storage
 from pipeline.cameras.calibration import SIDECARS, parse_camera, read_calibration
@@ -11,11 +12,10 @@ from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.known_camera import KnownCamera, Origin
 from pipeline.cameras.rectify import SPHERE_VIEWS
-from pipeline.errors import StorageError
+from pipeline.ingest.dataset_calibrations import KITTI_RAW, dataset_camera
 from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 _CAMERA_FOLDER = re.compile(r"image_0?(\d)")
-_RAW = "calib_cam_to_cam.txt"  # KITTI raw: DATE/calib_cam_to_cam.txt, DATE/DRIVE/image_02/data/*.png
 
 
 def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Camera | None:
@@ -38,7 +38,7 @@ def named_camera(config: CameraConfig, folder: str, size: tuple[int, int]) -> Ca
 
 def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> Camera | None:
     """The camera of a calibration beside the frames: in their folder, as calib.txt in the folder above, or where
-    KITTI's raw recordings have it; None where there is none.
+    KITTI's raw recordings and Argoverse have it; None where there is none.
 
     folder: of the frames; files: its contents, None where they are not known (the folder of a video).
     """
@@ -50,20 +50,24 @@ def lying_camera(folder: str, files: Listing | None, size: tuple[int, int]) -> C
         above, name = storage.parent_and_name(folder)
         if name == "data" and _CAMERA_FOLDER.fullmatch(storage.parent_and_name(above)[1]):
             date = storage.parent_and_name(storage.parent_and_name(above)[0])[0]
-            places.append(storage.join(date, _RAW))
+            places.append(storage.join(date, KITTI_RAW))
         elif storage.parent_and_name(above)[1]:
             places.append(storage.join(above, SIDECARS[0]))
+    try:
+        camera = _first_of(places, folder, size)
+        return dataset_camera(folder, size) if camera is None and files is not None else camera
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}; correct it, or give --camera.file (none: without)") from None
+
+
+def _first_of(places: Sequence[str], folder: str, size: tuple[int, int]) -> Camera | None:
+    """The camera of the first of these files that exists."""
     for place in places:
         try:
             data = storage.read_bytes(place)
-        except StorageError as error:
-            if isinstance(error, NotFoundError):
-                continue
-            raise
-        try:
-            return read_calibration(data, storage.redacted(place), size, likely=_which(folder))
-        except CalibrationError as error:
-            raise CalibrationError(f"{error}; correct it, or give --camera.file (none: without)") from None
+        except NotFoundError:
+            continue
+        return read_calibration(data, storage.redacted(place), size, likely=_which(folder))
     return None
 
 

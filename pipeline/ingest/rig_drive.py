@@ -21,9 +21,11 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
 from pipeline.cameras.rig_calibrations import read_rig_camera
-from pipeline.cameras.rig_files import kitti_pair, read_rig
+from pipeline.cameras.rig_files import read_rig
+from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError
 from pipeline.ingest import nuscenes
+from pipeline.ingest.dataset_calibrations import dataset_poses
 from pipeline.ingest.drive import NO_PICTURE, Drive
 from pipeline.ingest.frame_choice import FrameChoice, selected_frames
 from pipeline.ingest.frame_series import natural_key
@@ -40,6 +42,13 @@ _CAMERA = re.compile(  # cam0, camera_front, CAM_BACK, but no drives called camd
     r"(?:cam(?:era)?|view)(?:[-_ ]?\d+|[-_ ]\w+)|ring_\w+|(?:FRONT|SIDE|REAR|BACK)(?:_LEFT|_RIGHT)?", re.IGNORECASE
 )
 _AHEAD = re.compile(r"(?:cam(?:era)?[-_ ]?|ring_)?front(?:[-_ ]cent(?:er|re))?", re.IGNORECASE)
+# Folders that hold no camera's pictures for certain: other sensors, maps, and what was made of the pictures.
+_OTHER = re.compile(
+    r"[._]|(?:lidar|radar|velodyne|oxts|imu|gps|gnss|maps?|calib\w*|poses?|annotations?|labels?|masks?|depths?|seg\w*)"
+    r"(?:[^a-z]|$)",
+    re.IGNORECASE,
+)
+_SHOWN = 6
 _MOST_CAMERAS = 16
 TOLERANCE_S = 0.025
 """Most seconds between pictures of one instant where the settings do not say it."""
@@ -51,11 +60,11 @@ _Poses = Mapping[str, NDArray[np.float64] | None]
 
 @dataclass(frozen=True)
 class _Found:
-    """Folders of cameras below `uri` (paths from it), the reference first, with poses in metres where known."""
+    """Folders of cameras below `uri` (paths from it), the reference first, with poses in metres where a rig file has
+    them."""
 
     uri: str
     poses: _Poses
-    notes: tuple[str, ...] = ()
     file: _RigFile | None = None
     missing: str | None = None  # a camera of the file that has no folder
 
@@ -126,7 +135,7 @@ def rig_drive(
             f"{found.file.name}: camera {found.missing} has no folder of this name in {storage.redacted(uri)}"
         )
     name = storage.check_drive_id(drive_id or storage.parent_and_name(uri)[1])
-    notes = list(found.notes)
+    notes = list(_unused(found))
     cameras = _cameras(found, name, used, find, notes)
     whole = next(iter(cameras.values()))
     cameras, used = in_one_scene(cameras, used, name, notes)
@@ -164,7 +173,7 @@ def rig_drive(
         source_width=width,
         source_height=height,
         camera=known,
-        rig=Rig.of({folder: found.poses[folder] for folder in cameras}, reference),
+        rig=Rig.of(_poses(found, cameras, used), reference),
     )
 
 
@@ -250,7 +259,7 @@ def _found(uri: str, rig: str) -> _Found | None:
         return _named(uri, data, _RIG_FILE)
     for left, right in _PAIRS:
         if {left, right} <= folders:
-            return _Found(uri, {left: np.eye(4), right: _kitti(uri, left, right)})
+            return _Found(uri, {left: None, right: None})
     for below in _BELOW:
         place = storage.join(uri, *below.split("/")) if below else uri
         if below and below.split("/")[0] not in folders:
@@ -262,9 +271,7 @@ def _found(uri: str, rig: str) -> _Found | None:
         cameras = sorted((name for name in names if _CAMERA.fullmatch(name)), key=natural_key)
         if len(cameras) >= 2:
             cameras.sort(key=lambda name: _AHEAD.fullmatch(name) is None)
-            left_out = cameras[_MOST_CAMERAS:]
-            notes = (f"{len(left_out)} cameras beyond {_MOST_CAMERAS} are not used",) if left_out else ()
-            return _Found(place, dict.fromkeys(cameras[:_MOST_CAMERAS]), notes)
+            return _Found(place, dict.fromkeys(cameras[:_MOST_CAMERAS]))
     return None
 
 
@@ -286,13 +293,24 @@ def _named(uri: str, data: bytes, file: str) -> _Found:
     return _Found(uri, there, file=_RigFile(data, file, names), missing=missing)
 
 
-def _kitti(uri: str, left: str, right: str) -> NDArray[np.float64] | None:
-    """The pose of the right camera of a rectified pair, from calib.txt beside the folders; None without that file."""
-    try:
-        text = storage.read_small(storage.join(uri, "calib.txt"), _FILE_BYTES).decode("utf-8", "replace")
-    except NotFoundError:
-        return None
-    return kitti_pair(text, int(left.rpartition("_")[2]), int(right.rpartition("_")[2]))
+def _poses(found: _Found, cameras: Mapping[str, Drive], used: FrameChoice) -> _Poses:
+    """The pose of each camera: by the rig file, else by the files of the data set, unless the settings say to use no
+    calibration. Raises CalibrationError."""
+    poses = {folder: found.poses[folder] for folder in cameras}
+    if found.file is None and used.camera.file != "none":
+        poses |= dataset_poses(found.uri, tuple(cameras))
+    return poses
+
+
+def _unused(found: _Found) -> tuple[str, ...]:
+    """A note on folders beside those of the cameras that may hold pictures too."""
+    cameras = {folder.partition("/")[0] for folder in found.poses}
+    others = [name for name in storage.list_folders(found.uri) if name not in cameras and not _OTHER.match(name)]
+    if not others:
+        return ()
+    shown = ", ".join(sorted(others, key=natural_key)[:_SHOWN])
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    return (f"folders beside the cameras are not used: {visible(shown)}{more}; a rig file (--rig) can name them",)
 
 
 def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folder: str) -> list[int | None]:

@@ -12,7 +12,7 @@ from pipeline.cameras.camera import Camera
 from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.rig import Rig
 from pipeline.cameras.rig_calibrations import read_rig_camera
-from pipeline.cameras.rig_files import kitti_pair, read_rig
+from pipeline.cameras.rig_files import read_rig
 from pipeline.synthetic.rig import rig_cameras, rig_file
 
 TRUE = np.eye(4)
@@ -93,15 +93,6 @@ def test_a_rig_has_two_cameras_of_different_names_and_rigid_poses() -> None:
             Rig(cameras, poses)
     with pytest.raises(ValueError, match="camera b: expected a rotation"):
         Rig(("a", "b"), (same, (2.0,) * 12))
-
-
-def test_kittis_projections_say_the_baseline() -> None:
-    text = "P0: 7 0 3 0 0 7 2 0 0 0 1 0\nP1: 7 0 3 -3.78 0 7 2 0 0 0 1 0\nP2: 7 0\n"
-    pair = kitti_pair(text, 0, 1)
-    assert pair is not None
-    assert np.allclose(pair[:3, 3], (0.54, 0, 0))
-    assert kitti_pair(text, 0, 2) is None
-    assert kitti_pair(text, 0, 3) is None
 
 
 def test_lists_that_name_each_other_without_end_are_refused_at_once() -> None:

@@ -1,0 +1,98 @@
+"""Finds the calibrations that data sets keep beside their recordings: of one camera, and the poses of several.
+
+Argoverse 2: LOG/calibration/ for LOG/sensors/cameras/<camera>/. KITTI: SEQUENCE/calib.txt for SEQUENCE/image_2/, and
+DATE/calib_cam_to_cam.txt for DATE/DRIVE/image_02/data/ (`pipeline.ingest.calibration` reads KITTI's intrinsics).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import storage
+from pipeline.cameras import feather
+from pipeline.cameras.calibration import fitted
+from pipeline.cameras.camera import Camera
+from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, kitti_poses
+from pipeline.cameras.fields import CalibrationError
+from pipeline.storage import NotFoundError
+
+KITTI_RAW = "calib_cam_to_cam.txt"
+"""KITTI raw: DATE/calib_cam_to_cam.txt, DATE/DRIVE/image_02/data/*.png."""
+_KITTI = "calib.txt"
+_KITTI_CAMERA = re.compile(r"image_(0?)(\d)")
+_ARGOVERSE = ("sensors", "cameras")
+_INTRINSICS = ("calibration", "intrinsics.feather")
+_EXTRINSICS = ("calibration", "egovehicle_SE3_sensor.feather")
+_TEXT_BYTES = 2**20
+
+Poses = Mapping[str, NDArray[np.float64]]
+
+
+def dataset_camera(folder: str, size: tuple[int, int]) -> Camera | None:
+    """The camera of a folder of pictures by its data set's tables (Argoverse); None without them. size: of its upright
+    frames. Raises CalibrationError, with file and field; StorageError."""
+    above, name = storage.parent_and_name(folder)
+    log = _argoverse_log(above)
+    if log is None:
+        return None
+    place = storage.join(log, *_INTRINSICS)
+    data = _read(place, feather.MOST_BYTES)
+    if data is None:
+        return None
+    camera = argoverse_camera(data, storage.redacted(place), name)
+    return None if camera is None else fitted(camera, size, storage.redacted(place))
+
+
+def dataset_poses(place: str, folders: Collection[str]) -> Poses:
+    """Poses (4, 4) of the cameras in these folders below `place`, metres, in one frame; without those that no file of
+    the data set tells. Raises CalibrationError, with file, field and what to do; StorageError."""
+    try:
+        return _poses(place, folders)
+    except CalibrationError as error:
+        raise CalibrationError(
+            f"{error}; correct it, or give a rig file as --rig (--camera.file none: without calibrations)"
+        ) from None
+
+
+def _poses(place: str, folders: Collection[str]) -> Poses:
+    log = _argoverse_log(place)
+    if log is not None:
+        table = storage.join(log, *_EXTRINSICS)
+        data = _read(table, feather.MOST_BYTES)
+        return {} if data is None else argoverse_poses(data, storage.redacted(table), folders)
+    cameras = {folder: _KITTI_CAMERA.fullmatch(folder) for folder in folders}
+    if not all(cameras.values()):
+        return {}
+    files = [storage.join(place, _KITTI)]
+    above = storage.parent_and_name(place)[0]
+    if storage.parent_and_name(above)[1] and any(found and found[1] for found in cameras.values()):
+        files.append(storage.join(above, KITTI_RAW))
+    for file in files:
+        data = _read(file, _TEXT_BYTES)
+        if data is not None:
+            poses = kitti_poses(data.decode("utf-8", "replace"), storage.redacted(file))
+            numbers = {folder: int(found[2]) for folder, found in cameras.items() if found}
+            return {folder: poses[number] for folder, number in numbers.items() if number in poses}
+    return {}
+
+
+def _argoverse_log(place: str) -> str | None:
+    """The log whose cameras' folders are in LOG/sensors/cameras; None for another place."""
+    above, name = storage.parent_and_name(place)
+    log, sensors = storage.parent_and_name(above)
+    return log if (sensors, name) == _ARGOVERSE else None
+
+
+def _read(place: str, limit: int) -> bytes | None:
+    """A file of at most `limit` bytes; None without it. Raises CalibrationError for a larger one, StorageError."""
+    try:
+        data = storage.read_bytes(place, limit + 1)
+    except NotFoundError:
+        return None
+    if len(data) > limit:
+        raise CalibrationError(f"{storage.redacted(place)}: expected at most {limit:,} bytes, got more")
+    return data
