@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.fuse.range_images import OWN_FRAMES, RangeImages
 from pipeline.publish.cameras import Cameras
-from pipeline.publish.voxels import voxel_keys
+from pipeline.publish.voxels import own_voxel_keys
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -69,7 +69,7 @@ class Cloud:
 
     def thinned(self, cube: float) -> tuple[Cloud, Numbers]:
         """One point of each cube of side `cube`, and the indices of these points."""
-        _, places = np.unique(voxel_keys(np.ascontiguousarray(self.xyz.T), cube), return_index=True)
+        _, places = np.unique(own_voxel_keys(np.ascontiguousarray(self.xyz.T), cube), return_index=True)
         places = np.sort(places)
         return replace(self, xyz=self.xyz[places], frame_index=self.frame_index[places]), places
 

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from pipeline.fuse.change import Cloud, gathered, glimpsed, looked_through
 from pipeline.fuse.drive_pictures import DrivePictures
 from pipeline.fuse.picture_depth import correlations, seen_at, votes
-from pipeline.publish.voxels import voxel_keys
+from pipeline.publish.voxels import own_voxel_keys
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -122,7 +122,7 @@ def _grown(first: Sight, second: Sight, seeds: Array, voxel: float, unit: float)
     for _ in range(_GROWN):
         fresh, by = _measured(first, around, unit)
         fresh, by = np.concatenate([xyz, fresh]), np.concatenate([camera, by])
-        _, place = np.unique(voxel_keys(np.ascontiguousarray(fresh.T.astype(np.float32)), voxel), return_index=True)
+        _, place = np.unique(own_voxel_keys(np.ascontiguousarray(fresh.T.astype(np.float32)), voxel), return_index=True)
         place = np.sort(place)
         new = place[place >= len(xyz)]
         good, seen = _judged(first, second, fresh[new], unit, _THROUGH)

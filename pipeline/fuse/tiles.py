@@ -27,7 +27,7 @@ from pipeline.fuse.tile_copc import write_copc_tile
 from pipeline.publish.exports.earth import Earth
 from pipeline.publish.files import publish_file
 from pipeline.publish.morton import morton_order
-from pipeline.publish.voxels import best_of_each, voxel_keys
+from pipeline.publish.voxels import best_of_each, own_voxel_keys
 
 _SPOOLED_ROWS = 2_000_000  # points in memory, about 60 MB, above which they are written to the local disk
 _GROUP_ROWS = 65_536  # of a row group
@@ -248,7 +248,7 @@ def _groups(number: NDArray[np.int64]) -> Iterable[tuple[tuple[int, int], NDArra
 def _thinned(table: pa.Table, voxel: float) -> pa.Table:
     """The most confident point of each cube, of whichever drive."""
     xyz = np.stack([table[axis].to_numpy() for axis in "xyz"])
-    _, places = best_of_each(voxel_keys(xyz, voxel), table["confidence"].to_numpy())
+    _, places = best_of_each(own_voxel_keys(xyz, voxel), table["confidence"].to_numpy())
     return table.take(pa.array(np.sort(places))).combine_chunks()
 
 

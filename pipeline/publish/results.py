@@ -25,7 +25,7 @@ from pipeline.publish.frame_source import FrameSource
 from pipeline.publish.manifest import Manifest, read_manifest
 from pipeline.publish.selection import AXES, BoxLike, Limits, Selection
 from pipeline.publish.table_files import TableFiles
-from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
+from pipeline.publish.voxels import VoxelFilter, best_of_each, own_voxel_keys
 
 _THINNED_AT = 1_000_000  # points that are gathered before they are thinned (again): some 30 MB
 _REMEMBERED = 16_777_216  # cubes that point_batches remembers: 128 MB
@@ -384,7 +384,7 @@ def _chosen(parquet: pq.ParquetFile, limits: Limits) -> Iterator[int]:
 
 
 def _thin(table: pa.Table, size: float) -> pa.Table:
-    _, places = best_of_each(voxel_keys(_stacked(table), size), table["confidence"].to_numpy())
+    _, places = best_of_each(own_voxel_keys(_stacked(table), size), table["confidence"].to_numpy())
     return table.take(pa.array(np.sort(places))).combine_chunks()
 
 

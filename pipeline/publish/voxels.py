@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 _BITS = 21
 
 
-def voxel_keys(xyz: NDArray[np.float32], size: float) -> NDArray[np.int64]:
+def voxel_keys(xyz: NDArray[np.floating], size: float) -> NDArray[np.int64]:
     """The number (n,) of the cube of side `size` that each point of xyz (3, n) lies in; cubes meet at the
     origin."""
     keys = np.zeros(xyz.shape[1], np.int64)
@@ -18,6 +18,15 @@ def voxel_keys(xyz: NDArray[np.float32], size: float) -> NDArray[np.int64]:
         cell = np.clip(np.floor(xyz[axis].astype(np.float64) / size), -half, half - 1).astype(np.int64)
         keys = (keys << _BITS) | (cell + half)
     return keys
+
+
+def own_voxel_keys(xyz: NDArray[np.floating], size: float) -> NDArray[np.int64]:
+    """As `voxel_keys`, of the same cubes, but numbered from the lowest of these points: only keys of one call can be
+    compared, wherever the points are."""
+    if not xyz.shape[1]:
+        return np.zeros(0, np.int64)
+    cube = np.floor(xyz.astype(np.float64) / size)
+    return voxel_keys(cube - cube.min(axis=1, keepdims=True), 1.0)
 
 
 def best_of_each(

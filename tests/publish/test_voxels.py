@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.publish.voxels import VoxelFilter, best_of_each, voxel_keys
+from pipeline.publish.voxels import VoxelFilter, best_of_each, own_voxel_keys, voxel_keys
 
 
 def cells(xyz, size):
@@ -65,3 +65,10 @@ def test_different_cubes_have_different_keys_on_both_sides_of_the_origin():
 def test_without_points_the_result_is_empty():
     keys, places = best_of_each(np.empty(0, np.int64), np.empty(0, np.float32))
     assert len(keys) == len(places) == 0
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(1, 50))
+def test_cubes_of_one_call_are_told_apart_wherever_the_points_are(start, count):
+    cubes = np.stack([start + np.arange(count), np.zeros(count), np.full(count, -start)])
+    assert len(set(own_voxel_keys(cubes + 0.5, 1.0).tolist())) == count
+    assert not len(own_voxel_keys(np.zeros((3, 0)), 1.0))
