@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ T = TypeVar("T")
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the local disk: errors of stores are `StorageError`s
 EXIT_NOBODY_READS = 141  # a shell reports this code for a program that SIGPIPE ended
 
 
@@ -83,6 +86,10 @@ def _outcome(action: Callable[[], int | None]) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_NOBODY_READS
+        if isinstance(error, OSError) and error.errno in _FULL:
+            said = f"cannot write a temporary file in {tempfile.gettempdir()}: {os.strerror(error.errno)}"
+            print(f"error: {said}; free space there, or name another folder in TMPDIR", file=sys.stderr)
+            return EXIT_FAILED
         print(without_secrets(visible(traceback.format_exc(), keep="\n")), file=sys.stderr)
         print("error: this is a bug of the program, not of the input; please report the lines above", file=sys.stderr)
         return EXIT_FAILED

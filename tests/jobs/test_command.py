@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ def test_a_bug_is_printed_with_its_traceback(capsys):
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "bug of the program" in err
+
+
+def test_a_full_local_disk_is_one_line_that_names_the_folder(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_command(full) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and tempfile.gettempdir() in said and "TMPDIR" in said
 
 
 def test_letters_of_paths_are_kept_with_an_ascii_locale(tmp_path):
