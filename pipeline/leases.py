@@ -112,8 +112,8 @@ class Lease:
         """Raises LeaseLostError where another run may have the drive by now."""
         if self.lost or time.monotonic() > self.valid_until:
             raise LeaseLostError(
-                f"drive {self.drive_id}: this run's claim on it ran out (it was not heard of for too long); "
-                "the drive is left to whoever works on it now"
+                f"{_said(self.drive_id)}: this run's claim on it ran out (it was not heard of for too long); "
+                "it is left to whoever works on it now"
             )
 
 
@@ -169,7 +169,8 @@ class Leases:
 
     def take(self, drive_id: str) -> Lease | HeldElsewhere:
         """Claim a drive. Raises StorageError where the store does not answer."""
-        uri = storage.join(self._folder, storage.check_drive_id(drive_id) + ".json")
+        storage.check_drive_id(drive_id.removeprefix("_"))  # what begins with "_" is no drive: the city of an output
+        uri = storage.join(self._folder, drive_id + ".json")
         expected, before = _read(uri)
         # a lease of this run that this process does not hold: the store did not answer when it was released
         left = before is not None and before.holder == self._holder and drive_id not in self._held
@@ -209,10 +210,10 @@ class Leases:
         while isinstance(taken, HeldElsewhere):
             # the holder is alive on this machine (else the lease would be over), or it renewed the lease
             if taken.claim.machine == machine_id() or taken.claim.nonce != held.claim.nonce:
-                raise DriveError(f"drive {drive_id}: {taken.said}")
+                raise DriveError(f"{_said(drive_id)}: {taken.said}")
             if taken is held:
                 say_wait(
-                    f"drive {visible(drive_id)}: run {visible(taken.claim.holder)[:80]} on "
+                    f"{_said(drive_id)}: run {visible(taken.claim.holder)[:80]} on "
                     f"{visible(taken.claim.host)[:80]} has it; this run looks whether that run renews its lease",
                     taken.free_in_s,
                 )
@@ -289,6 +290,10 @@ class Leases:
                     return
                 text, claim = now.to_bytes(), now  # an earlier move was done though its answer was lost
             lease.text, lease.claim, lease.valid_until = text, claim, begun + self._lease_s
+
+
+def _said(name: str) -> str:
+    return f"the {name[1:]}" if name.startswith("_") else f"drive {visible(name)}"
 
 
 def remote_guard(output: str, drive_id: str, holder: str) -> Guard:

@@ -101,7 +101,7 @@ def by_positions(tracks: Sequence[Track], cell_m: float, per_pair: int, budget: 
     for a, b, count in same:
         common = np.intersect1d(rows[a], rows[b], assume_unique=True)
         order = common[np.argsort([first_seen[b][int(c)] for c in common], kind="stable")]
-        for c in order[np.unique(np.linspace(0, len(order) - 1, per_pair).round().astype(int))]:
+        for c in order[np.unique(np.linspace(0, len(order) - 1, min(per_pair, len(order))).round().astype(int))]:
             made.append(_at(tracks, a, first_seen[a][int(c)], b, _nearest(tracks, a, first_seen[a][int(c)], b), count))
     for a, b, count in against:
         c = int(np.intersect1d(led[a], reverse[b], assume_unique=True)[0])

@@ -23,6 +23,7 @@ from pipeline.fuse.change import GONE, NEW, RANGE_M, Cloud
 from pipeline.fuse.city_files import FrameOf
 from pipeline.fuse.city_schema import CHANGE, CHANGES, POINTS
 from pipeline.fuse.drive_pictures import DrivePictures
+from pipeline.fuse.lost_drives import lost_if_unreadable
 from pipeline.fuse.picture_change import Found, Sight, changed_objects
 from pipeline.fuse.placement import Placement, PointMover
 from pipeline.fuse.published_drives import SeenDrive, seen_again
@@ -139,10 +140,9 @@ class ChangeFinder:
 
     def _made_corners(self, drive: int) -> NDArray[np.float64]:
         """Triangulated corners (m, 3) of a drive, each by the frame that saw it first."""
-        table, mover = (
-            self._drives[drive].opened.tracks,
-            PointMover(self._drives[drive].opened, self._placements[drive]),
-        )
+        mover = PointMover(self._drives[drive].opened, self._placements[drive])
+        with lost_if_unreadable(self._drives[drive].opened):
+            table = self._drives[drive].opened.tracks
         if table is None or not table.num_rows:
             return np.zeros((0, 3))
         _, first = np.unique(table["point_index"].to_numpy(), return_index=True)
@@ -213,8 +213,11 @@ def changed_in_tiles(
     *drives: tuple[int, PublishedDrive, Placement],
 ) -> list[Changed]:
     """`ChangeFinder.in_tile` for some tiles, in a task. points: of the tiles and of those around them; drives: number,
-    result and placement of those that have points in the tiles."""
-    seen = {number: seen_again(opened) for number, opened, _ in drives}
+    result and placement of those that have points in the tiles. Raises LostDriveError, StorageError."""
+    seen = {}
+    for number, opened, _ in drives:
+        with lost_if_unreadable(opened):
+            seen[number] = seen_again(opened)
     placements = {number: placement for number, _, placement in drives}
     finder = ChangeFinder(seen, placements, frames, points, tile_m)
     return [finder.in_tile(place) for place in places]

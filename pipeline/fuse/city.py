@@ -25,6 +25,10 @@ from pipeline.publish.table_checks import UNREADABLE, open_parquet
 _LARGEST_BYTES = 2**32
 
 
+class DamagedCityError(DriveError):
+    """A file of a city is damaged or gone."""
+
+
 def open_city(output: str, version: str | None = None) -> PublishedCity:
     """The city of an output: its newest complete version, or the one named by `version`.
 
@@ -40,7 +44,7 @@ def open_city(output: str, version: str | None = None) -> PublishedCity:
 @dataclass(frozen=True)
 class PublishedCity:
     """A version of a city. It reads only files that the manifest names, and only if size and SHA-256 are those in the
-    manifest. The tables raise DriveError where a file is damaged or gone, and StorageError."""
+    manifest. The tables raise DamagedCityError where a file is damaged or gone, and StorageError."""
 
     output: str
     manifest: CityManifest
@@ -175,7 +179,9 @@ class PublishedCity:
         for file in self.manifest.files:
             if file.path.endswith(f"/{name}.parquet"):
                 return self._read(file, kind)
-        raise DriveError(f"the manifest of city {self.manifest.version} names no {name}.parquet; run jobs.fuse again")
+        raise DamagedCityError(
+            f"the manifest of city {self.manifest.version} names no {name}.parquet; run jobs.fuse again"
+        )
 
     def _bytes(self, file: CityFile) -> bytes:
         if file.size > _LARGEST_BYTES:
@@ -184,8 +190,9 @@ class PublishedCity:
         try:
             data = storage.read_bytes(place, file.size + 1)
         except storage.NotFoundError:
-            raise self._damaged(
-                file, "is missing (if a newer version has replaced it, only open the city again)"
+            raise DamagedCityError(
+                f"city {self.manifest.version}: {file.path} is missing; if a newer version has replaced it, only open "
+                "the city again, else run jobs.fuse again"
             ) from None
         if len(data) != file.size or hashlib.sha256(data).hexdigest() != file.sha256:
             raise self._damaged(file, "does not hold the bytes that were written (size or SHA-256 differs)")
@@ -203,8 +210,10 @@ class PublishedCity:
         except (*UNREADABLE, ValueError) as error:
             raise self._damaged(file, f"cannot be read ({str(error).splitlines()[0][:120]})") from None
 
-    def _damaged(self, file: CityFile, what: str) -> DriveError:
-        return DriveError(f"city {self.manifest.version}: {file.path} {what}; run jobs.fuse again")
+    def _damaged(self, file: CityFile, what: str) -> DamagedCityError:
+        # A run trusts the size of tiles and pictures that did not change, because it does not read them.
+        remedy = "run jobs.fuse again" if file.path.count("/") == 1 else "remove it and run jobs.fuse again"
+        return DamagedCityError(f"city {self.manifest.version}: {file.path} {what}; {remedy}")
 
 
 def _meets(tile: Tile, limits: dict[str, tuple[float, float]]) -> bool:

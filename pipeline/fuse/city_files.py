@@ -124,11 +124,14 @@ class CityManifest:
         return manifest
 
     @property
+    def every_file(self) -> tuple[CityFile, ...]:
+        """All files that it names."""
+        return (*self.files, *(one for tile in self.tiles for one in tile.files))
+
+    @property
     def paths(self) -> frozenset[str]:
         """Paths below `_city/` of all files that it names."""
-        return frozenset(
-            [*(file.path for file in self.files), *(one.path for tile in self.tiles for one in tile.files)]
-        )
+        return frozenset(file.path for file in self.every_file)
 
 
 def _checksum(values: object) -> str:
@@ -170,15 +173,29 @@ def newest_version(output: str) -> CityManifest | None:
     return None
 
 
-def earlier_version(output: str, newest: CityManifest | None) -> tuple[CityManifest, ...]:
-    """The complete version before `newest`, which a reader may have opened; empty if there is none. Raises as
-    `newest_version`."""
+def readable_versions(output: str) -> tuple[tuple[CityManifest, ...], tuple[str, ...]]:
+    """The newest two complete versions, the newest first, and what is wrong with damaged ones beside them, in words.
+    Raises DriveError for a version of a newer schema; StorageError."""
+    found: list[CityManifest] = []
+    damaged: list[str] = []
     for version in reversed(versions_of(output)):
-        if newest is not None and int(version) < int(newest.version):
+        try:
             manifest = read_version(output, version)
-            if manifest is not None:
-                return (manifest,)
-    return ()
+        except storage.DamagedError as error:
+            damaged.append(" ".join(str(error).split()))
+            continue
+        if manifest is not None:
+            found.append(manifest)
+        if len(found) == 2:
+            break
+    return tuple(found), tuple(damaged)
+
+
+def missing_file(output: str, manifest: CityManifest) -> str | None:
+    """The path of a file that a version names and that is not there, or has another size; None if all are there. Raises
+    StorageError."""
+    there = storage.list_below(city_uri(output))
+    return next((file.path for file in manifest.every_file if there.get(file.path) != file.size), None)
 
 
 def next_version(output: str) -> str:
@@ -193,12 +210,11 @@ def publish_version(output: str, manifest: CityManifest, before: CityManifest | 
     before: the version that stays readable; guard: is called before each write and raises if the lease is lost.
     Raises StorageError, also if a file that the manifest names is missing or has another size.
     """
-    there = storage.list_below(city_uri(output))
-    for file in (*manifest.files, *(one for tile in manifest.tiles for one in tile.files)):
-        if there.get(file.path) != file.size:
-            raise storage.NotFoundError(
-                f"city {manifest.version}: {file.path} was written and is missing or has another size now"
-            )
+    path = missing_file(output, manifest)
+    if path is not None:
+        raise storage.NotFoundError(
+            f"city {manifest.version}: {path} was written and is missing or has another size now; run jobs.fuse again"
+        )
     guard()
     place = storage.join(city_uri(output), manifest.version, MANIFEST)
     storage.write_bytes_atomically(place, manifest.to_bytes())

@@ -15,6 +15,7 @@ from pipeline.backend.loop_detection import whiten
 from pipeline.fuse.city_files import CityFile, city_uri
 from pipeline.fuse.city_schema import DRIVES, LINKS, POSES
 from pipeline.fuse.evidence import Verified
+from pipeline.fuse.lost_drives import lost_if_unreadable
 from pipeline.fuse.placement import Placement
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.solve import City
@@ -30,14 +31,15 @@ def place_rows(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], set[int]]:
     """Place descriptors of all drives: (M, K), whitened over all of them, of unit length; the drive (M,) of each; the
     index of its frame (M,) in the drive's arrays; and the drives without descriptors, or with those of another length
-    than the first drive's."""
+    than the first drive's. Raises LostDriveError, StorageError."""
     rows: list[NDArray[np.float32]] = []
     of: list[NDArray[np.int64]] = []
     frame: list[NDArray[np.int64]] = []
     blind: set[int] = set()
     width = 0
     for n, drive in enumerate(drives):
-        places = drive.opened.places
+        with lost_if_unreadable(drive.opened):
+            places = drive.opened.places
         own = None if places is None else np.stack(places["descriptor"].to_numpy(zero_copy_only=False))
         if places is None or own is None or (width and own.shape[1] != width):
             blind.add(n)
@@ -85,6 +87,10 @@ def _drives(
 ) -> pa.Table:
     links = [one.link for one in verified if one.link is not None]
     counts = np.zeros((len(drives), 2), np.int64)
+    compared = np.zeros((len(drives), 2), np.int64)  # pairs of frames; of these, with a frame that cannot be read
+    for one in verified:
+        for number in (one.candidate.first, one.candidate.second):
+            compared[number] += 1, not one.lasting
     for link, verdict in zip(links, city.links, strict=True):
         for end in (link.first, link.second):
             counts[end, 0 if verdict.accepted else 1] += 1
@@ -105,18 +111,29 @@ def _drives(
         "links_rejected": counts[:, 1],
         "fixes": fixes,
         "evidence": [
-            _evidence(int(accepted), number, fused.on_earth)
-            for (accepted, _), number, fused in zip(counts, fixes, city.drives, strict=True)
+            _evidence(links.tolist(), number if fused.on_earth else 0, pairs.tolist(), len(drives))
+            for links, number, pairs, fused in zip(counts, fixes, compared, city.drives, strict=True)
         ],
     }
     return _table(DRIVES, columns)
 
 
-def _evidence(links: int, fixes: int, on_earth: bool) -> str:
-    parts = [f"{links} link{'s' if links != 1 else ''}"] if links else []
-    if on_earth and fixes:
+def _evidence(links: tuple[int, int], fixes: int, pairs: tuple[int, int], drives: int) -> str:
+    """What a drive's place follows from, in words. links: accepted, rejected; fixes: used; pairs: of frames that were
+    to be compared, and those of them with a frame that cannot be read."""
+    parts = [f"{links[0]} link{'s' if links[0] != 1 else ''}"] if links[0] else []
+    if fixes:
         parts.append(f"{fixes} positions")
-    return " and ".join(parts) if parts else "nothing: no link and no position connects it with the others"
+    if parts:
+        return " and ".join(parts)
+    if drives == 1:
+        return "nothing: it is the only drive"
+    if not pairs[0]:
+        return "nothing: no frame of another drive looks similar"
+    unread = f" ({pairs[1]} could not be compared)" if pairs[1] else ""
+    if links[1]:
+        return f"nothing: its {links[1]} links contradict others; {pairs[0]} pairs of frames were candidates{unread}"
+    return f"nothing: none of {pairs[0]} pairs of frames shows one place{unread}"
 
 
 def _pose_columns(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> dict[str, object]:

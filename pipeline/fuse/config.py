@@ -8,7 +8,10 @@ from typing import Annotated
 import tyro
 
 from pipeline.common.settings import POSITIONAL, setting
+from pipeline.fuse.area import check_area
 from pipeline.network_settings import NetworkSettings
+
+_MOST = 1_000_000  # candidates
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class FuseConfig:
     output: str = field(metadata=POSITIONAL)
     """Where drives were published: a path or URI. The city is written to _city/ below it."""
     area: tuple[float, float, float, float] | None = None
-    """Only georeferenced drives that enter this box: west south east north, in degrees."""
+    """Only georeferenced drives that enter this box: west south east north, in degrees. Over the antimeridian west is
+    greater than east."""
     drive: tuple[str, ...] = ()
     """Only these drives. Default: all drives of the output."""
     plan: bool = False
@@ -58,13 +62,13 @@ class FuseConfig:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")
         for name in ("budget", "per_pair"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise ValueError(f"{name} must be from 1 to {_MOST:,}, got {getattr(self, name)}")
         if not self.voxel < self.tile:
             raise ValueError(f"voxel must be below tile, got {self.voxel} and {self.tile}")
         if not 0 < self.similarity < 1:
             raise ValueError(f"similarity must be between 0 and 1, got {self.similarity}")
         if not self.tolerance >= 0:
             raise ValueError(f"tolerance must not be negative, got {self.tolerance}")
-        if self.area is not None and not (self.area[0] < self.area[2] and self.area[1] < self.area[3]):
-            raise ValueError(f"area is west south east north, degrees, got {self.area}")
+        if self.area is not None:
+            check_area(self.area)

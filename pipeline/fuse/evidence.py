@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from pipeline.backend.sim3 import Sim3
 from pipeline.errors import StorageError
 from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.city_files import city_uri
-from pipeline.fuse.link import Link
+from pipeline.fuse.link import Link, is_covariance
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.two_drives import VERIFIER
 from pipeline.publish.poses import quaternion_from_rotation, rotation_from_quaternion
@@ -37,6 +38,9 @@ FEATURES = "features"
 """The kind of verdicts by features and geometry alone; those on charts of the road are of the kind `GROUND`."""
 _KEEP_EVERY_S = 10.0  # seconds between two writes
 _NUMBERS = 8 + 49  # scale, quaternion, translation; covariance
+_UNIT = 1e-6  # how far the length of a stored quaternion may be from 1
+_PART = re.compile(r"part-[0-9a-f]{32}\.parquet")
+_LARGEST_BYTES = 2**30  # of a file that is read: 1 million verdicts have 0.4 GB
 _ROWS = pa.schema(
     [
         ("verifier", pa.int32()),
@@ -76,23 +80,27 @@ class Evidence:
     """Verdicts of earlier runs and of this one. `keep` writes new ones every few seconds."""
 
     def __init__(self, output: str, drives: Sequence[FusibleDrive]) -> None:
-        """Read the stored verdicts. A damaged file is ignored: its pairs are compared again. Raises StorageError."""
+        """Read the stored verdicts. Damaged files and rows are ignored: their pairs are compared again. Raises
+        StorageError."""
         self._folder, self._drives = storage.join(city_uri(output), FOLDER), drives
         self._known: dict[_Key, dict[str, object]] = {}
         self._new: list[dict[str, object]] = []
         self._written = time.monotonic()
         try:
-            self._parts = [name for name in storage.list_below(self._folder) if name.endswith(".parquet")]
+            there = storage.list_below(self._folder)
         except storage.NotFoundError:
-            self._parts = []
+            there = {}
+        self._parts = [name for name in there if _PART.fullmatch(name)]
         for name in sorted(self._parts):
-            with contextlib.suppress(storage.NotFoundError, *UNREADABLE, ValueError):
+            if there[name] > _LARGEST_BYTES:
+                continue
+            with contextlib.suppress(storage.NotFoundError, storage.UnreadableFileError, *UNREADABLE, ValueError):
                 table = open_parquet(io.BytesIO(storage.read_bytes(storage.join(self._folder, name)))).read()
                 if table.schema.equals(_ROWS, check_metadata=False):
                     table = table.append_column(_KIND, pa.array([FEATURES] * table.num_rows, pa.string()))
                 if table.schema.equals(_ROWS.append(_KIND), check_metadata=False):
                     for row in table.to_pylist():
-                        if row["verifier"] == VERIFIER:
+                        if row["verifier"] == VERIFIER and _is_verdict(row):
                             self._known[_key(row)] = row
 
     @property
@@ -109,8 +117,6 @@ class Evidence:
         link = None
         if row["link"] is not None:
             values = np.array(row["link"], np.float64)
-            if values.shape != (_NUMBERS,):
-                return None
             move = Sim3(float(values[0]), rotation_from_quaternion(values[None, 1:5])[0], values[5:8])
             covariance = values[8:].reshape(7, 7)
             instants = [
@@ -177,6 +183,21 @@ class Evidence:
             frame = int(drive.frame_index[place])
             ends |= {f"{end}_drive": drive.drive_id, f"{end}_key": drive.key, f"{end}_frame": frame}
         return ends
+
+
+def _is_verdict(row: Mapping[str, Any]) -> bool:  # of the types of _ROWS
+    """Whether a stored row has all values, and a link that can be one: other programs may write into the folder."""
+    if any(value is None for name, value in row.items() if name != "link"):
+        return False
+    if row["link"] is None:
+        return True
+    if len(row["link"]) != _NUMBERS or None in row["link"]:
+        return False
+    values = np.array(row["link"], np.float64)
+    covariance = values[8:].reshape(7, 7)
+    if not np.isfinite(values).all() or not values[0] > 0 or abs(np.linalg.norm(values[1:5]) - 1) > _UNIT:
+        return False
+    return is_covariance((covariance + covariance.T) / 2)
 
 
 def _key(row: Mapping[str, Any]) -> _Key:  # of the types of _ROWS

@@ -39,11 +39,20 @@ class Link:
         covariance = np.array(self.covariance, np.float64)
         if covariance.shape != (7, 7) or not np.isfinite(covariance).all():
             raise ValueError(f"a link's covariance must be (7, 7) and finite, got shape {covariance.shape}")
-        size = float(np.abs(covariance).max())
-        if np.abs(covariance - covariance.T).max() > 1e-9 * size or not np.linalg.eigvalsh(covariance)[0] > 0:
+        if not is_covariance(covariance):
             raise ValueError("a link's covariance must be symmetric and positive definite, this one is not")
         covariance.flags.writeable = False
         object.__setattr__(self, "covariance", covariance)
+
+
+def is_covariance(matrix: Array) -> bool:
+    """Whether a finite matrix (n, n) is symmetric and positive definite, whatever the units of its variables: a drive
+    may have units of a millimetre or of a kilometre."""
+    if not (np.diagonal(matrix) > 0).all():
+        return False
+    size = np.sqrt(np.diagonal(matrix))
+    correlation = matrix / size[:, None] / size
+    return bool(np.abs(correlation - correlation.T).max() <= 1e-9 and np.linalg.eigvalsh(correlation)[0] > 0)
 
 
 @dataclass(frozen=True)

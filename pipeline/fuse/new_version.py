@@ -34,6 +34,7 @@ from pipeline.fuse.city_files import (
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Verified
+from pipeline.fuse.lost_drives import lost_if_unreadable
 from pipeline.fuse.placement import Placement, PointMover
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.solve import City
@@ -65,7 +66,7 @@ def placed(
     drives: Sequence[FusibleDrive], city: City, config: FuseConfig, before: CityManifest | None, output: str
 ) -> Standing:
     """Coordinate frames of the city and the placement of each drive. A drive that moved by less than config.tolerance
-    keeps its placement of the version `before`. Raises DriveError, StorageError if that version cannot be read."""
+    keeps its placement of the version `before`. Raises DamagedCityError, StorageError if that one cannot be read."""
     frames: dict[str, FrameOf] = {}
     placements, fresh = [], set()
     known = {} if before is None else {frame.name: frame for frame in before.frames}
@@ -125,7 +126,8 @@ def write_version(
 
     before: the last version, or None if there is none or its schema is older; newest: the last version, which stays
     readable; guard: raises if the lease is lost; tasks: that write and compare tiles; None: this process. Raises
-    DriveError (damaged points of a drive), LeaseLostError, StorageError.
+    LostDriveError (a drive's points are damaged or gone), DamagedCityError (tables of `before`), LeaseLostError,
+    StorageError.
     """
     version = next_version(output)
     names = {drive.drive_id for drive in drives}
@@ -140,7 +142,8 @@ def write_version(
             guard()
             drive = drives[number]
             mover = PointMover(drive.opened, standing.placements[number])
-            writer.add(Contribution(number, drive.drive_id, mover, only))
+            with lost_if_unreadable(drive.opened):
+                writer.add(Contribution(number, drive.drive_id, mover, only))
             reporter.advance("points", 1, len(drives), "drives")
 
         for number, drive in enumerate(drives):

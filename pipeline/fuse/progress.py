@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pipeline import storage
 from pipeline.common.progress import Reporter
+from pipeline.common.secrets import without_secrets
 from pipeline.errors import StorageError
 from pipeline.fuse.city_files import city_uri
 
@@ -103,7 +104,7 @@ class RunningFuse(Reporter):
         """End the run. state: finished | failed; message: how."""
         self._stop.set()
         self._thread.join()
-        self._run = replace(self._run, state=state, message=message)
+        self._run = replace(self._run, state=state, message=without_secrets(message))
         self._write(self._run)
 
     def close(self) -> None:

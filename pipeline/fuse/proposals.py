@@ -105,7 +105,8 @@ def proposed_before(
                 int(drives[n].opened.cameras.places(np.array([row[f"{end}_frame"]]))[0])
                 for n, end in zip(ends, ("first", "second"), strict=True)
             ]
-            if (ends[0], places[0], ends[1], places[1]) not in told and min(places) >= 0:
+            known = (ends[0], places[0], ends[1], places[1]) in told
+            if not known and min(places) >= 0 and ends[0] != ends[1]:
                 by, opposite = row["by"], row["by"] in FACING or OPPOSITE in row["reason"]
                 made.append(Candidate(ends[0], places[0], ends[1], places[1], row["score"], by, opposite))
     return made

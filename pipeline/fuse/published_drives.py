@@ -58,7 +58,7 @@ class SeenDrive:
     @property
     def key(self) -> str:
         """Identity and date of this result. A drive that is reconstructed again has another key."""
-        return _key_of(self.opened)
+        return key_of(self.opened)
 
     @property
     def recorded_s(self) -> float:
@@ -86,7 +86,8 @@ class FusibleDrive(SeenDrive):
     fixes: Fixes | None
 
 
-def _key_of(opened: PublishedDrive) -> str:
+def key_of(opened: PublishedDrive) -> str:
+    """Identity and date of a result."""
     return f"{opened.manifest.identity}@{opened.manifest.published_at}"
 
 
@@ -96,7 +97,7 @@ _held: OrderedDict[tuple[str, str], SeenDrive] = OrderedDict()
 def seen_again(opened: PublishedDrive) -> SeenDrive:
     """A drive in a task, whose worker keeps the last ones that it read. Raises DriveError (damaged tables) and
     StorageError."""
-    name = opened.uri, _key_of(opened)
+    name = opened.uri, key_of(opened)
     if name not in _held:
         _held[name] = SeenDrive(opened, RigFrames.of(opened.cameras, opened.camera_count, opened.manifest.drive_id))
         if len(_held) > _MOST_HELD:

@@ -7,44 +7,43 @@ folder of a new version, the manifest last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from pipeline import storage
-from pipeline.common.geodesy import geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
-from pipeline.errors import DriveError, PipelineError, StorageError
+from pipeline.errors import DriveError
 from pipeline.fuse.candidates import Candidate
-from pipeline.fuse.city import PublishedCity
-from pipeline.fuse.city_files import CityManifest, city_uri, earlier_version, newest_version, remove_leftovers
+from pipeline.fuse.city import DamagedCityError, PublishedCity
+from pipeline.fuse.city_files import CityManifest, city_uri, missing_file, readable_versions, remove_leftovers
 from pipeline.fuse.city_schema import CITY_SCHEMA_VERSION
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.evidence import Evidence, Verified
 from pipeline.fuse.joint_chunks import JointChunks, clear_joint_staging
+from pipeline.fuse.lost_drives import LostDriveError
 from pipeline.fuse.network_verification import verify_by_network
 from pipeline.fuse.new_version import EARTH, placed, write_version
 from pipeline.fuse.new_version import Standing as PlacedCity
 from pipeline.fuse.opposite import OPPOSITE, opposite_pairs, pair_of, without_linked
 from pipeline.fuse.plan import Plan, plan_of
-from pipeline.fuse.positions import Origin
 from pipeline.fuse.progress import RunningFuse
 from pipeline.fuse.proposals import proposed, proposed_before
-from pipeline.fuse.published_drives import FusibleDrive, read_drive
+from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.search import candidates_of
 from pipeline.fuse.solve import City, solve
 from pipeline.fuse.standing import Standing, StandingDrive
 from pipeline.fuse.tasks import Tasks
+from pipeline.fuse.usable_drives import read_drives
 from pipeline.fuse.verification import Verifier
 from pipeline.leases import Guard, Leases
-from pipeline.publish import open_drive
 from pipeline.publish.exports.laz import check_laz
-from pipeline.storage.retry import patiently
 
-CITY_LEASE = "city"
+CITY_LEASE = "_city"  # a drive may be named "city"
 _MANY = 64  # in a city of so many drives only new drives, and those linked with them, are solved
+_PUBLISHED_AGAIN = 2  # times that a drive may be published again during a run
 _ROUNDS = 3  # verifications and solutions: each solution proposes candidates for the next round
 _LINK_COLUMNS = ("first_drive", "first_frame", "second_drive", "second_frame", "accepted", "chi2", "verified")
 
@@ -67,8 +66,8 @@ class Fused:
 def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None) -> Fused:
     """Fuse the drives of an output into a new version of its city.
 
-    A drive that cannot be read is left out with a note, unless config.drive names it. If a run is killed, the next one
-    uses the pairs of frames that it had compared.
+    A drive that cannot be read is left out with a note, unless config.drive names it; a version of the city that
+    cannot be read is not built upon. If a run is killed, the next one uses the pairs of frames that it had compared.
 
     tasks: that compare descriptors and frames, eliminate areas of a large city, write tiles and compare them; None:
     this process does all.
@@ -82,22 +81,71 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
         raise DriveError(f"no output at {storage.redacted(output)}; check --output")
     config, missing = _with_copc_decided(config)
     if config.plan:
-        with reporter.timed("read"):
-            drives, notes = _read_drives(output, config, reporter)
-        candidates, more = _first_candidates(output, config, drives, _usable_version(newest_version(output)))
-        plan = plan_of(output, config, drives, candidates)
-        return Fused(None, len(drives), len(candidates), 0, 0, 0, (*missing, *notes, *more), plan)
+        return _without_lost(reporter, partial(_planned, output, config, reporter, missing))
     run_id = new_run_id()
     with storage.held_root(output, make=False), Leases(output, run_id, config.lease_s) as leases:
         lease = leases.take_when_free(CITY_LEASE)
         told = RunningFuse(reporter, output, run_id)
         try:
-            fused = _fuse(output, config, told, partial(leases.keep, lease), missing, tasks, run_id)
+            guard = partial(leases.keep, lease)
+            fused = _without_lost(told, partial(_fuse, output, config, told, guard, missing, tasks, run_id))
         except BaseException as error:
             told.end("failed", " ".join(str(error).split())[:300] or type(error).__name__)
             raise
         told.end("finished", f"city {'' if fused.manifest is None else fused.manifest.version}, {fused.drives} drives")
         return fused
+
+
+@dataclass
+class _Lost:
+    """What was lost during a run. drives: by name, the keys of results, each with the reason; city: why the last
+    version is not built upon, None while it is."""
+
+    drives: dict[str, dict[str, str]] = field(default_factory=dict)
+    city: str | None = None
+
+
+def _without_lost(reporter: Reporter, action: Callable[[_Lost], Fused]) -> Fused:
+    """Fuse; if a drive or the last version turns out to be unreadable, again without it."""
+    lost = _Lost()
+    while True:
+        try:
+            return action(lost)
+        except LostDriveError as error:
+            # A drive that was published again meanwhile is used with its new key, twice at most.
+            known = lost.drives.setdefault(error.drive_id, {})
+            if error.key in known or len(known) > _PUBLISHED_AGAIN:
+                raise
+            known[error.key] = str(error)
+            reporter.say(f"{error}: this run begins again; verdicts so far are kept")
+        except DamagedCityError as error:
+            if lost.city is not None:
+                raise
+            said = str(error).rpartition("; ")[0]  # without the advice to do what this run does
+            lost.city = f"the last version of the city cannot be used, so all of it is made again: {said}"
+
+
+def _planned(output: str, config: FuseConfig, reporter: Reporter, missing: Sequence[str], lost: _Lost) -> Fused:
+    known, _, damaged = _last_version(output, lost)
+    with reporter.timed("read"):
+        drives, notes = read_drives(output, config, reporter, None if known is None else known.origin, lost.drives)
+    candidates, more = _first_candidates(output, config, drives, known)
+    plan = plan_of(output, config, drives, candidates)
+    return Fused(None, len(drives), len(candidates), 0, 0, 0, (*missing, *damaged, *notes, *more), plan)
+
+
+def _last_version(output: str, lost: _Lost) -> tuple[CityManifest | None, tuple[CityManifest, ...], tuple[str, ...]]:
+    """The version that this run builds upon, None without one; the complete ones, the newest first; and notes. It is
+    not built upon if its tables have another schema, or a file of it is damaged or gone."""
+    versions, damaged = readable_versions(output)
+    notes = [f"a damaged version of the city is not used: {one}" for one in damaged]
+    newest = versions[0] if versions else None
+    if lost.city is None and newest is not None and (path := missing_file(output, newest)) is not None:
+        lost.city = f"{path} of the last version is missing or has another size, so the whole city is made again"
+    if lost.city is not None:
+        return None, versions, (*notes, lost.city)
+    usable = newest is not None and newest.schema_version == CITY_SCHEMA_VERSION
+    return newest if usable else None, versions, tuple(notes)
 
 
 def _with_copc_decided(config: FuseConfig) -> tuple[FuseConfig, tuple[str, ...]]:
@@ -147,18 +195,19 @@ def _fuse(
     missing: Sequence[str],
     tasks: Tasks | None,
     run_id: str,
+    lost: _Lost,
 ) -> Fused:
     with reporter.timed("read"):
-        drives, notes = _read_drives(output, config, reporter)
-        before = newest_version(output)
+        known, versions, damaged = _last_version(output, lost)
+        drives, notes = read_drives(output, config, reporter, None if known is None else known.origin, lost.drives)
         guard()
-        remove_leftovers(output, before, *earlier_version(output, before))  # files of runs that died
+        remove_leftovers(output, *versions)  # files of runs that died
         clear_joint_staging(city_uri(output))
-        run = _Run(output, config, reporter, guard, tasks, drives, _usable_version(before), Evidence(output, drives))
+        run = _Run(output, config, reporter, guard, tasks, drives, known, Evidence(output, drives))
     with reporter.timed("candidates"):
         reporter.stage("candidates")
-        candidates, more = _first_candidates(output, config, drives, run.known, tasks)
-        notes = (*missing, *notes, *more)
+        candidates, more = _first_candidates(output, config, drives, known, tasks)
+        notes = (*missing, *damaged, *notes, *more)
     for note in notes:
         reporter.say(note)
     solution = _solved_in_rounds(run, candidates, run_id)
@@ -167,10 +216,15 @@ def _fuse(
     if against:
         notes = (*notes, f"{against:,} pairs of drives went through the same street in opposite directions")
         reporter.say(notes[-1])
+    unread = [one for one in solution.verified if not one.lasting]
+    if unread:
+        notes = (*notes, _not_compared(unread, len(solution.verified)))
+        reporter.say(notes[-1])
     city = solution.city
+    before = versions[0] if versions else None
     with reporter.timed("tiles"):
         manifest, written = write_version(
-            output, config, drives, verified, city, solution.standing, run.known, before, notes, guard, reporter, tasks
+            output, config, drives, verified, city, solution.standing, known, before, notes, guard, reporter, tasks
         )
     guard()
     run.evidence.tidy()
@@ -230,9 +284,9 @@ def _with_opposite_pairs(run: _Run, solution: _Solution) -> list[Verified]:
     return verified + opposite_pairs(solution.standing.placements, solution.metres, verified, leads, rejected)
 
 
-def _usable_version(newest: CityManifest | None) -> CityManifest | None:
-    """The newest version if its tables have the present schema."""
-    return newest if newest is not None and newest.schema_version == CITY_SCHEMA_VERSION else None
+def _not_compared(unread: Sequence[Verified], candidates: int) -> str:
+    said = f"{len(unread):,} of {candidates:,} pairs of frames could not be compared: {unread[0].reason}"
+    return f"{said}{'; ...' if len(unread) > 1 else ''} (--images-from names the folder of images that were moved)"
 
 
 def _counted(reporter: RunningFuse, guard: Guard, total: int) -> Callable[[], None]:
@@ -243,48 +297,6 @@ def _counted(reporter: RunningFuse, guard: Guard, total: int) -> Callable[[], No
         reporter.advance("verify", 1, total, "pairs of frames")
 
     return compared
-
-
-def _read_drives(output: str, config: FuseConfig, reporter: Reporter) -> tuple[list[FusibleDrive], tuple[str, ...]]:
-    names = list(config.drive) or [one for one in storage.list_folders(output) if not one.startswith((".", "_"))]
-    drives, notes = [], []
-    for name in sorted(names):
-        reporter.advance("read", 1, len(names), "drives")
-        try:
-            drive = patiently(partial(_usable, output, name, config))
-            if drive is not None:
-                drives.append(drive)
-        except StorageError:
-            raise
-        except PipelineError as error:
-            if config.drive:
-                raise
-            notes.append(f"drive {name} is left out: {' '.join(str(error).split())}")
-    if not drives:
-        where = "" if config.area is None else " in the area"
-        raise DriveError(f"no usable published drive{where} in {storage.redacted(output)}; reconstruct one first")
-    return drives, tuple(notes)
-
-
-def _usable(output: str, name: str, config: FuseConfig) -> FusibleDrive | None:
-    """A drive of the output; None for one that is not finished, or outside the area."""
-    if not storage.exists(storage.join(output, storage.check_drive_id(name), "manifest.json")):
-        if config.drive:
-            raise DriveError(f"no finished drive {name} in {storage.redacted(output)}")
-        return None
-    images = None if config.images_from is None else storage.join(storage.absolute(config.images_from), name)
-    opened = open_drive(output, name, images_from=images)
-    if config.area is None or _comes_into(opened.origin, opened.cameras.world_from_camera, config.area):
-        return read_drive(opened)
-    return None
-
-
-def _comes_into(origin: Origin | None, pose: np.ndarray, area: tuple[float, float, float, float]) -> bool:
-    if origin is None:
-        return False
-    latitude, longitude, _ = geodetic_from_enu(pose[:, :3, 3], origin)
-    west, south, east, north = area
-    return bool(((longitude >= west) & (longitude <= east) & (latitude >= south) & (latitude <= north)).any())
 
 
 def _solved(

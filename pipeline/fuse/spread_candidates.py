@@ -95,7 +95,8 @@ def spread_candidates(
             held[one.second].append(ends[1])
     made: list[Candidate] = []
     order = sorted(shared, key=lambda one: (-one.length, one.first, one.second))
-    for turn in range(per_pair):
+    for turn in range(min(per_pair, budget)):
+        before = len(made)
         for road in order:
             a, b = road.first, road.second
             mine = of_pair[a, b]
@@ -113,6 +114,8 @@ def spread_candidates(
             held[a].append(float(here[best]))
             held[b].append(float(there[best]))
             used.update((a, b))
+        if len(made) == before and all(len(mine) <= turn for mine in of_pair.values()):
+            break
     return sorted(made)
 
 

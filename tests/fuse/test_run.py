@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import fuse as job
@@ -169,14 +171,124 @@ def test_a_damaged_drive_is_left_out_with_a_note_and_a_named_one_is_an_error(out
         fused(output.parent / "nowhere")
 
 
+@pytest.mark.parametrize("file", ["places.parquet", "points/part-00000.parquet"])
+def test_a_drive_whose_damage_shows_late_is_left_out_and_the_others_become_a_city(output, file):
+    (output / "b" / file).write_bytes((output / "b" / file).read_bytes()[:-20])
+    result = fused(output, voxel=0.21)  # so that all points are read
+    (note,) = [note for note in result.notes if "drive b is left out" in note]
+    assert file in note and result.drives == 1
+    assert set(open_city(str(output)).points()["drive_id"].to_pylist()) == {"a"}
+    with pytest.raises(DriveError, match=file):
+        fused(output, drive=("a", "b"), voxel=0.22)
+
+
+class During(Reporter):
+    """Does something once, while the drives' points are read."""
+
+    def __init__(self, action):
+        super().__init__()
+        self.action = action
+
+    def advance(self, name, count, total, unit):
+        super().advance(name, count, total, unit)
+        if name == "points" and self.action is not None:
+            action, self.action = self.action, None
+            action()
+
+
+def test_a_drive_that_is_removed_or_published_again_during_a_run_is_left_out_or_used_as_it_is_then(output, street):
+    config = FuseConfig(str(output), **SETTINGS | {"voxel": 0.21})
+
+    def publish_again():
+        publish(output, output.parent / "images" / "b", "b", street[1], Sim3.identity(), identity="d")
+
+    again = run_fuse(config, During(publish_again))
+    assert again.drives == 2 and again.accepted and again.manifest.keys["b"].startswith("d")
+    last = run_fuse(FuseConfig(str(output), **SETTINGS | {"voxel": 0.22}), During(lambda: shutil.rmtree(output / "b")))
+    assert last.drives == 1 and open_city(str(output)).points().num_rows == last.manifest.counts["points"]
+
+
+@pytest.mark.parametrize("damaged", ["poses.parquet", "links.parquet", "tile", "manifest.json"])
+def test_a_damaged_city_is_made_again_with_a_note_and_without_comparing_frames_again(output, damaged):
+    before = open_city(str(output)).manifest
+    place = output / "_city" / before.version / damaged
+    if damaged == "tile":
+        (output / "_city" / before.tiles[0].file.path).unlink()
+    else:
+        data = bytearray(place.read_bytes())
+        data[len(data) // 3] ^= 1
+        place.write_bytes(data)
+    if damaged != "poses.parquet":  # which an estimate does not need
+        assert len(fused(output, plan=True).notes) == 1
+    again = fused(output, images_from="/nowhere")
+    assert again.accepted == before.counts["accepted"] and again.tiles_written == len(before.tiles)
+    (note,) = again.notes
+    assert damaged in note
+    assert open_city(str(output)).points().num_rows == before.counts["points"]
+    assert fused(output).tiles_written == 0
+
+
+def test_names_given_twice_count_once_and_other_folders_are_no_drives(output):
+    (output / "my photos").mkdir()
+    (output / "my photos" / "x.jpg").write_bytes(b"x")
+    result = fused(output, drive=("a", "b", "a"))
+    assert result.drives == 2 and result.accepted
+    again = fused(output)
+    assert again.drives == 2 and not again.notes
+
+
+def spoiled(row, place, value):
+    return {**row, "link": [*row["link"][:place], value, *row["link"][place + 1 :]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: spoiled(row, 5, float("nan")),
+        lambda row: spoiled(row, 0, -1.0),  # scale
+        lambda row: spoiled(row, 1, 3.0),  # quaternion
+        lambda row: spoiled(row, 8, -1.0),  # variance
+        lambda row: spoiled(row, 3, None),
+        lambda row: {**row, "link": row["link"][:9]},
+        lambda row: {**row, "first_frame": None},
+    ],
+)
+def test_stored_verdicts_that_cannot_be_true_are_not_believed(output, change):
+    (part,) = (output / "_city" / "evidence").glob("*.parquet")
+    table = pq.read_table(part)
+    pq.write_table(pa.Table.from_pylist([change(row) for row in table.to_pylist()], schema=table.schema), part)
+    other = part.with_name("mine.parquet")
+    other.write_bytes(b"of somebody else")
+    drives = [read_drive(open_drive(str(output), name)) for name in "ab"]
+    candidates = candidates_of(drives, FuseConfig(str(output), **SETTINGS))[0]
+    known = Evidence(str(output), drives)
+    assert candidates and all(known.known(one) is None for one in candidates)
+    known.tidy()
+    assert other.read_bytes() == b"of somebody else"
+
+
+def test_drives_far_from_the_city_are_left_out_with_their_distance(tmp_path):
+    out, few = tmp_path / "out", Rendered(range(2))
+    for name, origin in (("a", (48.1, 11.6, 0.0)), ("b", (-33.9, 151.2, 0.0)), ("c", (48.2, 11.7, 0.0))):
+        publish(out, tmp_path / name, name, few, Sim3.identity(), origin=origin)
+    result = fused(out, plan=True)
+    (note,) = [note for note in result.notes if "drive b is left out" in note]
+    assert result.drives == 2 and "km from the city's origin" in note
+    with pytest.raises(DriveError, match="drive b is left out"):
+        fused(out, plan=True, drive=("a", "b", "c"))
+    assert "outside the area: 2 drives (b, c)" in fused(out, plan=True, area=(11.5, 48.0, 11.65, 48.2)).notes
+
+
 def test_drives_whose_pictures_are_gone_are_not_joined_and_the_reason_is_given(output):
     shutil.rmtree(output / "_city" / "evidence")
     shutil.move(output.parent / "out", output.parent / "moved")
     result = fused(output.parent / "moved", images_from=str(output.parent / "none"))
     assert result.links == 0 and result.candidates > 0
+    assert any("could not be compared" in note and "--images-from" in note for note in result.notes)
     city = open_city(str(output.parent / "moved"))
     assert set(city.frames) == {"of-a", "of-b"}
     assert all("cannot be read" in one["reason"] for one in city.links.to_pylist())
+    assert all("could not be compared" in one for one in city.drives["evidence"].to_pylist())
 
 
 KILLED = """
@@ -264,6 +376,7 @@ def test_the_job_prints_what_it_did_and_plan_writes_nothing(output, capsys):
         ({"similarity": 1.5}, "similarity"),
         ({"tolerance": -1.0}, "tolerance"),
         ({"area": (2.0, 0.0, 1.0, 1.0)}, "west south"),
+        ({"per_pair": 10**9}, "per_pair"),
     ],
 )
 def test_invalid_settings_are_refused(wrong, said):

@@ -208,6 +208,15 @@ def test_an_invalid_link_is_refused(change, said):
         Link(**(given_ | change))
 
 
+@given(st.floats(-9, 9))
+def test_a_link_may_have_any_unit(power):
+    mixed = np.eye(7) + 0.9 * (np.ones((7, 7)) - np.eye(7))
+    unit = np.array([1e-3] * 3 + [10.0**power] * 3 + [1e-3])
+    assert Link(0, 0, 1, 0, Sim3.identity(), mixed * unit[:, None] * unit).covariance[3, 3] > 0
+    with pytest.raises(ValueError, match="positive definite"):
+        Link(0, 0, 1, 0, Sim3.identity(), (mixed + 0.2 * (1 - np.eye(7))) * unit[:, None] * unit)
+
+
 @pytest.mark.parametrize("ends", [(0, 5, 9, 5), (0, FRAMES, 1, 5)])
 def test_a_link_to_a_drive_or_frame_that_does_not_exist_is_refused(ends):
     drives = town()[2]
