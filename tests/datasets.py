@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +54,63 @@ def write_argoverse(log: Path, cameras: Mapping[str, tuple[Camera, np.ndarray]],
     for number, name in enumerate(("tx_m", "ty_m", "tz_m")):
         columns[name] = [float(pose[number, 3]) for pose in poses.values()]
     feather.write_feather(pa.table(columns), str(folder / "egovehicle_SE3_sensor.feather"), compression=compression)
+
+
+Scene = Mapping[str, tuple[Camera, np.ndarray, Sequence[str]]]
+"""Cameras of nuScenes: lens, pose on the car, and names of pictures (samples/CAM_FRONT/LOG__CAM_FRONT__TIME.jpg)."""
+
+
+def write_nuscenes(root: Path, scenes: Sequence[Scene], version: str = "v1.0-mini") -> Path:
+    """Its tables sensor, calibrated_sensor and sample_data, written as nuScenes does; returns their folder. Each scene
+    has calibrations of its own. A lidar and a radar have records too."""
+    folder = root / version
+    folder.mkdir(parents=True, exist_ok=True)
+    channels = [*dict.fromkeys(name for scene in scenes for name in scene), "LIDAR_TOP", "RADAR_FRONT"]
+    kinds = {"CAM": "camera", "LID": "lidar", "RAD": "radar"}
+    sensors = [{"token": _token(name), "channel": name, "modality": kinds[name[:3]]} for name in channels]
+    calibrated: list[dict[str, object]] = []
+    pictures: list[dict[str, object]] = []
+    for number, scene in enumerate(scenes):
+        for name, (camera, pose, names) in scene.items():
+            matrix = [[camera.fx, 0.0, camera.cx - 0.5], [0.0, camera.fy, camera.cy - 0.5], [0.0, 0.0, 1.0]]
+            calibrated.append(_calibrated(f"{number} {name}", name, pose, matrix))
+            pictures += (_sample_data(f"{number} {name}", one, camera) for one in names)
+        for name, ending in (("LIDAR_TOP", "pcd.bin"), ("RADAR_FRONT", "pcd")):
+            calibrated.append(_calibrated(f"{number} {name}", name, np.eye(4), []))
+            pictures.append(
+                _sample_data(f"{number} {name}", f"sweeps/{name}/n1__{name}__15{number:014d}.{ending}", None)
+            )
+    for file, records in (("sensor", sensors), ("calibrated_sensor", calibrated), ("sample_data", pictures)):
+        (folder / f"{file}.json").write_text(json.dumps(records, indent=0))
+    return folder
+
+
+def _token(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _calibrated(key: str, sensor: str, pose: np.ndarray, matrix: list[list[float]]) -> dict[str, object]:
+    return {
+        "token": _token(key),
+        "sensor_token": _token(sensor),
+        "translation": [float(part) for part in pose[:3, 3]],
+        "rotation": quaternion(pose),
+        "camera_intrinsic": matrix,
+    }
+
+
+def _sample_data(key: str, name: str, camera: Camera | None) -> dict[str, object]:
+    return {
+        "token": _token(name),
+        "sample_token": _token(f"sample {name}"),
+        "ego_pose_token": _token(name),
+        "calibrated_sensor_token": _token(key),
+        "timestamp": int(name.rpartition("__")[2].partition(".")[0]),
+        "fileformat": name.rpartition(".")[2],
+        "is_key_frame": name.startswith("samples/"),
+        "height": 0 if camera is None else camera.height,
+        "width": 0 if camera is None else camera.width,
+        "filename": name,
+        "prev": "",
+        "next": "",
+    }

@@ -2,12 +2,14 @@
 
 Argoverse 2: LOG/calibration/ for LOG/sensors/cameras/<camera>/. KITTI: SEQUENCE/calib.txt for SEQUENCE/image_2/, and
 DATE/calib_cam_to_cam.txt for DATE/DRIVE/image_02/data/ (`pipeline.ingest.calibration` reads KITTI's intrinsics).
+nuScenes: ROOT/v1.0-*/ for ROOT/samples/CAM_*/ (`nuscenes_calibrations.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,13 @@ from pipeline import storage
 from pipeline.cameras import feather
 from pipeline.cameras.calibration import fitted
 from pipeline.cameras.camera import Camera
+from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, kitti_poses
 from pipeline.cameras.fields import CalibrationError
+from pipeline.cameras.known_camera import KnownCamera
+from pipeline.ingest.drive import Drive
+from pipeline.ingest.nuscenes import FOLDERS
+from pipeline.ingest.nuscenes_calibrations import Found, scene_calibration
 from pipeline.storage import NotFoundError
 
 KITTI_RAW = "calib_cam_to_cam.txt"
@@ -47,24 +54,58 @@ def dataset_camera(folder: str, size: tuple[int, int]) -> Camera | None:
     return None if camera is None else fitted(camera, size, storage.redacted(place))
 
 
-def dataset_poses(place: str, folders: Collection[str]) -> Poses:
-    """Poses (4, 4) of the cameras in these folders below `place`, metres, in one frame; without those that no file of
-    the data set tells. Raises CalibrationError, with file, field and what to do; StorageError."""
+def in_scene(cameras: Mapping[str, Drive], config: CameraConfig) -> tuple[dict[str, Drive], list[str]]:
+    """Cameras by folder with nuScenes' calibration of their scene, where nothing better than EXIF is known of them; and
+    notes on those whose pictures its tables do not tell. All pictures of a drive are of one scene. Raises
+    CalibrationError, with file, field and what to do; StorageError."""
+    calibrated = dict(cameras)
+    reasons: dict[str, list[str]] = {}
+    for folder, drive in cameras.items() if config.file is None else ():
+        if drive.kind != "images" or (drive.camera is not None and drive.camera.origin == "calibration"):
+            continue
+        size = drive.source_width, drive.source_height
+        try:
+            found = _in_scene(drive)
+            camera = None if found.calibration is None else fitted(found.calibration.camera, size, found.file)
+        except CalibrationError as error:
+            raise CalibrationError(f"{error}; correct it, or give --camera.file (none: without)") from None
+        if camera is not None:
+            calibrated[folder] = replace(drive, camera=KnownCamera(camera, "calibration", config.fov))
+        elif found.why_not:
+            reasons.setdefault(found.why_not, []).append(folder)
+    names = {
+        why: ("camera {} is" if len(who) == 1 else "cameras {} are").format(", ".join(who))
+        for why, who in reasons.items()
+    }
+    return calibrated, [f"{who} not calibrated: {why}" for why, who in names.items()]
+
+
+def dataset_poses(place: str, cameras: Mapping[str, Drive]) -> Poses:
+    """Poses (4, 4) of the cameras in folders below `place`, metres, in one frame; without those that no file of the
+    data set tells. Raises CalibrationError, with file, field and what to do; StorageError."""
     try:
-        return _poses(place, folders)
+        return _poses(place, cameras)
     except CalibrationError as error:
         raise CalibrationError(
             f"{error}; correct it, or give a rig file as --rig (--camera.file none: without calibrations)"
         ) from None
 
 
-def _poses(place: str, folders: Collection[str]) -> Poses:
+def _in_scene(drive: Drive) -> Found:
+    files = drive.listing
+    return scene_calibration(files.uri_of_folder.rstrip("/"), (files[0].name, files[-1].name))
+
+
+def _poses(place: str, drives: Mapping[str, Drive]) -> Poses:
     log = _argoverse_log(place)
     if log is not None:
         table = storage.join(log, *_EXTRINSICS)
         data = _read(table, feather.MOST_BYTES)
-        return {} if data is None else argoverse_poses(data, storage.redacted(table), folders)
-    cameras = {folder: _KITTI_CAMERA.fullmatch(folder) for folder in folders}
+        return {} if data is None else argoverse_poses(data, storage.redacted(table), drives)
+    if storage.parent_and_name(place)[1] in FOLDERS:
+        found = {folder: _in_scene(drive).calibration for folder, drive in drives.items()}
+        return {folder: one.pose for folder, one in found.items() if one is not None}
+    cameras = {folder: _KITTI_CAMERA.fullmatch(folder) for folder in drives}
     if not all(cameras.values()):
         return {}
     files = [storage.join(place, _KITTI)]

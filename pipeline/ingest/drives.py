@@ -20,6 +20,7 @@ from pipeline.ingest import preprocess, video
 from pipeline.ingest.calibration import known_camera
 from pipeline.ingest.capture_order import order_notes
 from pipeline.ingest.clips import clip_runs, clips_between, ends_of_range, range_name
+from pipeline.ingest.dataset_calibrations import in_scene
 from pipeline.ingest.dataset_times import PICTURES, camera_folder, dataset_times
 from pipeline.ingest.drive import Drive
 from pipeline.ingest.films import joined_drive, video_drive
@@ -104,6 +105,8 @@ def find_drive(
         drive = video_drive(uri, drive_id or name.rpartition(".")[0], used)
     else:
         drive = _folder_drive(uri, drive_id, used, join)
+        found, notes = in_scene({name: drive}, used.camera)
+        drive = replace(found[name], notes=(*drive.notes, *notes))
     if masks is None or masks == AUTO:
         return drive
     return replace(drive, masks=masks_digest(storage.absolute(masks), drive.drive_id, drive.frame_uris()))

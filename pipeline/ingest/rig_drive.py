@@ -25,7 +25,7 @@ from pipeline.cameras.rig_files import read_rig
 from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError
 from pipeline.ingest import nuscenes
-from pipeline.ingest.dataset_calibrations import dataset_poses
+from pipeline.ingest.dataset_calibrations import dataset_poses, in_scene
 from pipeline.ingest.drive import NO_PICTURE, Drive
 from pipeline.ingest.frame_choice import FrameChoice, selected_frames
 from pipeline.ingest.frame_series import natural_key
@@ -139,6 +139,8 @@ def rig_drive(
     cameras = _cameras(found, name, used, find, notes)
     whole = next(iter(cameras.values()))
     cameras, used = in_one_scene(cameras, used, name, notes)
+    cameras, uncalibrated = in_scene(cameras, used.camera)
+    notes += uncalibrated
     reference = next(iter(cameras))
     base = cameras[reference]
     if tolerance_s is None:
@@ -298,7 +300,7 @@ def _poses(found: _Found, cameras: Mapping[str, Drive], used: FrameChoice) -> _P
     calibration. Raises CalibrationError."""
     poses = {folder: found.poses[folder] for folder in cameras}
     if found.file is None and used.camera.file != "none":
-        poses |= dataset_poses(found.uri, tuple(cameras))
+        poses |= dataset_poses(found.uri, cameras)
     return poses
 
 
