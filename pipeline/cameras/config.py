@@ -16,8 +16,8 @@ class CameraConfig:
     """Calibration of the drive, or of all drives of a run: KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or
     XML, ROS camera_info, Kalibr camchain, nerfstudio transforms.json, OpenSfM camera_models.json, the numbers
     fx,fy,cx,cy[,model,params] themselves, or equirectangular. FILE#NAME names one of several cameras. By default a
-    calib.txt in the drive's folder or the data set's own calibration (KITTI raw, nuScenes, Argoverse 2), else the focal
-    length in EXIF; "none" uses none of them, nor a data set's places of several cameras."""
+    calib.txt in the drive's folder or the data set's own calibration (KITTI raw, nuScenes, Argoverse 2, EuRoC), else
+    the focal length in EXIF; "none" uses none of them, nor a data set's places of several cameras."""
     fov: float = setting(DEFAULT_FOV, expert=True, identity=NEVER)
     """Largest horizontal field of view, in degrees, of the rectified pictures of a calibrated lens."""
     views: str | None = setting(None, expert=True, identity=NEVER)

@@ -1,4 +1,4 @@
-"""Reads the calibrations of cameras that data sets keep beside their recordings: Argoverse 2 and KITTI.
+"""Reads the calibrations of cameras that data sets keep beside their recordings: Argoverse 2, KITTI, EuRoC.
 
 Lengths are metres, axes of cameras OpenCV's. Principal points are counted from the centre of the first pixel, which is
 (0.5, 0.5) here, so 0.5 is added.
@@ -9,15 +9,17 @@ applied (argoverse/av2-api, issues 219 and 226).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from pipeline.cameras.camera import Camera
+from pipeline.cameras.camera import Camera, Model
 from pipeline.cameras.feather import read_feather
 from pipeline.cameras.fields import CalibrationError, Fields
+from pipeline.cameras.rig_files import nearest_rigid
 
 Array = NDArray[np.float64]
 Poses = dict[str, Array]
@@ -26,6 +28,7 @@ Poses = dict[str, Array]
 _SENSOR = "sensor_name"
 _INTRINSICS = ("fx_px", "fy_px", "cx_px", "cy_px", "height_px", "width_px")
 _POSE = ("qw", "qx", "qy", "qz", "tx_m", "ty_m", "tz_m")
+_LENSES: Mapping[str, Model] = {"radial-tangential": "radtan", "equidistant": "fisheye"}  # EuRoC's words
 _NORM = 1e-2  # most by which the length of a quaternion differs from one
 
 
@@ -72,6 +75,42 @@ def kitti_poses(text: str, file: str) -> dict[int, Array]:
         poses[int(number)] = np.eye(4)
         poses[int(number)][:3, 3] = place
     return poses
+
+
+def euroc_camera(data: bytes, file: str) -> Camera:
+    """The camera of EuRoC's cam0/sensor.yaml. Raises CalibrationError, with file and field."""
+    fields = _yaml(data, file)
+    for name, expected in (("sensor_type", "camera"), ("camera_model", "pinhole")):
+        if fields.text(name) != expected:
+            raise fields.error(name, expected, fields.values[name])
+    width, height = fields.numbers("resolution", 2)
+    if min(width, height) < 1:
+        raise fields.error("resolution", "a size above zero", f"{width:g} x {height:g}")
+    fx, fy, cx, cy = fields.numbers("intrinsics", 4)
+    kind = fields.text("distortion_model")
+    if kind not in _LENSES:
+        raise fields.error("distortion_model", " or ".join(_LENSES), kind)
+    lens = tuple(fields.numbers("distortion_coefficients", 4))
+    size = int(width), int(height)
+    centre = "intrinsics[2]", "intrinsics[3]"
+    return fields.camera(lambda: Camera(_LENSES[kind], *size, fx, fy, cx + 0.5, cy + 0.5, lens), centre)
+
+
+def euroc_pose(data: bytes, file: str) -> Array:
+    """The pose (4, 4) of a camera of EuRoC in the body's axes: T_BS of its sensor.yaml. Raises CalibrationError, with
+    file and field."""
+    fields = _yaml(data, file).part("T_BS")
+    return nearest_rigid(fields, "data", np.reshape(fields.numbers("data", 16), (4, 4)))
+
+
+def _yaml(data: bytes, file: str) -> Fields:
+    try:
+        values = yaml.safe_load(data)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CalibrationError(f"{file}: expected YAML, got {' '.join(str(error).split())[:100]}") from None
+    if not isinstance(values, dict):
+        raise CalibrationError(f"{file}: expected YAML with fields, as EuRoC's sensor.yaml has them")
+    return Fields(file, {str(name): value for name, value in values.items()})
 
 
 def rigid_motion(fields: Fields, name: str, quaternion: list[float], place: list[float]) -> Array:

@@ -73,10 +73,15 @@ def _rigid(fields: Fields, name: str) -> Array:
     if not isinstance(rows, list) or len(rows) != 4:
         raise fields.error(name, "4 rows of 4 numbers", rows)
     by_row = Fields(fields.file, {f"{name}[{i}]": row for i, row in enumerate(rows)}, fields.where)
-    pose = np.array([by_row.numbers(row, 4) for row in by_row.values])
+    return nearest_rigid(fields, name, np.array([by_row.numbers(row, 4) for row in by_row.values]))
+
+
+def nearest_rigid(fields: Fields, name: str, pose: Array) -> Array:
+    """A pose (4, 4) of rounded numbers, the field `name`, with an exact rotation. Raises CalibrationError if it is no
+    rigid motion."""
     turn = pose[:3, :3]
     if np.abs(turn @ turn.T - np.eye(3)).max() > 1e-2 or np.linalg.det(turn) < 0:
-        raise fields.error(name, "a rotation and a position", rows)
+        raise fields.error(name, "a rotation and a position", pose.tolist())
     u, _, v = np.linalg.svd(turn)
     return _pose(u @ v, pose[:3, 3])
 

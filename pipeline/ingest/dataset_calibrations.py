@@ -2,7 +2,8 @@
 
 Argoverse 2: LOG/calibration/ for LOG/sensors/cameras/<camera>/. KITTI: SEQUENCE/calib.txt for SEQUENCE/image_2/, and
 DATE/calib_cam_to_cam.txt for DATE/DRIVE/image_02/data/ (`pipeline.ingest.calibration` reads KITTI's intrinsics).
-nuScenes: ROOT/v1.0-*/ for ROOT/samples/CAM_*/ (`nuscenes_calibrations.py`).
+nuScenes: ROOT/v1.0-*/ for ROOT/samples/CAM_*/ (`nuscenes_calibrations.py`). EuRoC: mav0/cam0/sensor.yaml for
+mav0/cam0/data/.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pipeline.cameras import feather
 from pipeline.cameras.calibration import fitted
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.config import CameraConfig
-from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, kitti_poses
+from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, euroc_camera, euroc_pose, kitti_poses
 from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.known_camera import KnownCamera
+from pipeline.ingest.dataset_times import PICTURES
 from pipeline.ingest.drive import Drive
 from pipeline.ingest.nuscenes import FOLDERS
 from pipeline.ingest.nuscenes_calibrations import Found, scene_calibration
@@ -34,24 +36,29 @@ _KITTI_CAMERA = re.compile(r"image_(0?)(\d)")
 _ARGOVERSE = ("sensors", "cameras")
 _INTRINSICS = ("calibration", "intrinsics.feather")
 _EXTRINSICS = ("calibration", "egovehicle_SE3_sensor.feather")
-_TEXT_BYTES = 2**20
+_EUROC = "sensor.yaml"
+_FILE_BYTES = feather.MOST_BYTES  # of all these files, which have some thousand
 
 Poses = Mapping[str, NDArray[np.float64]]
 
 
 def dataset_camera(folder: str, size: tuple[int, int]) -> Camera | None:
-    """The camera of a folder of pictures by its data set's tables (Argoverse); None without them. size: of its upright
-    frames. Raises CalibrationError, with file and field; StorageError."""
+    """The camera of a folder of pictures by its data set's file (Argoverse, EuRoC); None without it. size: of its
+    upright frames. Raises CalibrationError, with file and field; StorageError."""
     above, name = storage.parent_and_name(folder)
     log = _argoverse_log(above)
-    if log is None:
+    if log is not None:
+        place = storage.join(log, *_INTRINSICS)
+    elif name == PICTURES and not _KITTI_CAMERA.fullmatch(storage.parent_and_name(above)[1]):
+        place = storage.join(above, _EUROC)
+    else:
         return None
-    place = storage.join(log, *_INTRINSICS)
-    data = _read(place, feather.MOST_BYTES)
+    data = _read(place, _FILE_BYTES)
     if data is None:
         return None
-    camera = argoverse_camera(data, storage.redacted(place), name)
-    return None if camera is None else fitted(camera, size, storage.redacted(place))
+    file = storage.redacted(place)
+    camera = euroc_camera(data, file) if log is None else argoverse_camera(data, file, name)
+    return None if camera is None else fitted(camera, size, file)
 
 
 def in_scene(cameras: Mapping[str, Drive], config: CameraConfig) -> tuple[dict[str, Drive], list[str]]:
@@ -100,25 +107,36 @@ def _poses(place: str, drives: Mapping[str, Drive]) -> Poses:
     log = _argoverse_log(place)
     if log is not None:
         table = storage.join(log, *_EXTRINSICS)
-        data = _read(table, feather.MOST_BYTES)
+        data = _read(table, _FILE_BYTES)
         return {} if data is None else argoverse_poses(data, storage.redacted(table), drives)
     if storage.parent_and_name(place)[1] in FOLDERS:
         found = {folder: _in_scene(drive).calibration for folder, drive in drives.items()}
         return {folder: one.pose for folder, one in found.items() if one is not None}
     cameras = {folder: _KITTI_CAMERA.fullmatch(folder) for folder in drives}
     if not all(cameras.values()):
-        return {}
+        return _euroc_poses(place, drives)
     files = [storage.join(place, _KITTI)]
     above = storage.parent_and_name(place)[0]
     if storage.parent_and_name(above)[1] and any(found and found[1] for found in cameras.values()):
         files.append(storage.join(above, KITTI_RAW))
     for file in files:
-        data = _read(file, _TEXT_BYTES)
+        data = _read(file, _FILE_BYTES)
         if data is not None:
             poses = kitti_poses(data.decode("utf-8", "replace"), storage.redacted(file))
             numbers = {folder: int(found[2]) for folder, found in cameras.items() if found}
             return {folder: poses[number] for folder, number in numbers.items() if number in poses}
     return {}
+
+
+def _euroc_poses(place: str, drives: Mapping[str, Drive]) -> Poses:
+    poses = {}
+    for folder, drive in drives.items():
+        if storage.parent_and_name(drive.listing.uri_of_folder)[1] == PICTURES:
+            file = storage.join(place, folder, _EUROC)
+            data = _read(file, _FILE_BYTES)
+            if data is not None:
+                poses[folder] = euroc_pose(data, storage.redacted(file))
+    return poses
 
 
 def _argoverse_log(place: str) -> str | None:

@@ -36,7 +36,7 @@ AUTO = "auto"
 """The value of --rig that finds cameras by their folders."""
 
 _RIG_FILE = "rig_config.json"  # COLMAP's; it is also found in a drive's folder
-_BELOW = ("", "samples", "sensors/cameras", "images")  # nuScenes, Argoverse 2, exports of Waymo's data
+_BELOW = ("", "samples", "sensors/cameras", "images", "mav0")  # nuScenes, Argoverse 2, exports of Waymo's data, EuRoC
 _PAIRS = (("image_2", "image_3"), ("image_02", "image_03"), ("image_0", "image_1"), ("image_00", "image_01"))
 _CAMERA = re.compile(  # cam0, camera_front, CAM_BACK, but no drives called camden_1 and camden_2
     r"(?:cam(?:era)?|view)(?:[-_ ]?\d+|[-_ ]\w+)|ring_\w+|(?:FRONT|SIDE|REAR|BACK)(?:_LEFT|_RIGHT)?", re.IGNORECASE
@@ -44,7 +44,8 @@ _CAMERA = re.compile(  # cam0, camera_front, CAM_BACK, but no drives called camd
 _AHEAD = re.compile(r"(?:cam(?:era)?[-_ ]?|ring_)?front(?:[-_ ]cent(?:er|re))?", re.IGNORECASE)
 # Folders that hold no camera's pictures for certain: other sensors, maps, and what was made of the pictures.
 _OTHER = re.compile(
-    r"[._]|(?:lidar|radar|velodyne|oxts|imu|gps|gnss|maps?|calib\w*|poses?|annotations?|labels?|masks?|depths?|seg\w*)"
+    r"[._]|(?:lidar|radar|velodyne|pointclouds?|oxts|imu|gps|gnss|leica|vicon|state|maps?|calib\w*|poses?|annotations?|"
+    r"labels?|masks?|depths?|seg\w*)"
     r"(?:[^a-z]|$)",
     re.IGNORECASE,
 )
@@ -157,7 +158,8 @@ def rig_drive(
             )
         if missing:
             notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
-        notes += _offset_note(base, others[folder], step, reference, folder)
+    offsets = {folder: _usual_offset_s(base, others[folder], step) for folder, step in steps.items()}
+    poses = _poses(found, cameras, used, offsets, notes)
     uris = _uris(base, others, steps, taken)
     known = _known_camera(cameras, notes)
     sizes = Counter((one.source_width, one.source_height) for one in cameras.values())
@@ -175,7 +177,7 @@ def rig_drive(
         source_width=width,
         source_height=height,
         camera=known,
-        rig=Rig.of(_poses(found, cameras, used), reference),
+        rig=Rig.of(poses, reference),
     )
 
 
@@ -295,12 +297,26 @@ def _named(uri: str, data: bytes, file: str) -> _Found:
     return _Found(uri, there, file=_RigFile(data, file, names), missing=missing)
 
 
-def _poses(found: _Found, cameras: Mapping[str, Drive], used: FrameChoice) -> _Poses:
+def _poses(
+    found: _Found, cameras: Mapping[str, Drive], used: FrameChoice, offsets_s: Mapping[str, float], notes: list[str]
+) -> _Poses:
     """The pose of each camera: by the rig file, else by the files of the data set, unless the settings say to use no
-    calibration. Raises CalibrationError."""
+    calibration. offsets_s: how much later than the reference a camera usually takes its pictures. Notes on large ones
+    are appended. Raises CalibrationError."""
     poses = {folder: found.poses[folder] for folder in cameras}
-    if found.file is None and used.camera.file != "none":
-        poses |= dataset_poses(found.uri, cameras)
+    told = dataset_poses(found.uri, cameras) if found.file is None and used.camera.file != "none" else {}
+    for folder, pose in told.items():
+        # A place of one moment is not that in the pictures: held with 25 ms between them it made metres 0.67 m long.
+        # KITTI's pairs are triggered at once, whatever the times of their files.
+        if abs(offsets_s.get(folder, 0.0)) < _NOTED_OFFSET_S or tuple(cameras) in _PAIRS:
+            poses[folder] = pose
+    for folder, offset in offsets_s.items():
+        if abs(offset) >= _NOTED_OFFSET_S:
+            said = ", and its calibrated place is not used" if folder in told and poses[folder] is None else ""
+            notes.append(
+                f"camera {folder} takes its pictures {abs(offset) * 1e3:.0f} ms {'after' if offset > 0 else 'before'} "
+                f"{next(iter(cameras))}; they count as one instant{said}"
+            )
     return poses
 
 
@@ -330,22 +346,16 @@ def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folde
     return step
 
 
-def _offset_note(base: Drive, other: Drive, step: Sequence[int | None], reference: str, folder: str) -> Sequence[str]:
-    """A sentence on a camera whose pictures are usually taken earlier or later than the reference's."""
+def _usual_offset_s(base: Drive, other: Drive, step: Sequence[int | None]) -> float:
+    """Seconds by which a camera's pictures are usually taken later than the reference's; 0 where times are unknown."""
     if base.timestamps_ns is None or other.timestamps_ns is None:
-        return ()
+        return 0.0
     apart = [
         other.timestamps_ns[place] - time
         for place, time in zip(step, base.timestamps_ns, strict=True)
         if place is not None
     ]
-    usual = float(np.median(apart)) / 1e9 if apart else 0.0
-    if abs(usual) < _NOTED_OFFSET_S:
-        return ()
-    when = "after" if usual > 0 else "before"
-    return (
-        f"camera {folder} takes its pictures {abs(usual) * 1e3:.0f} ms {when} {reference}; they count as one instant",
-    )
+    return float(np.median(apart)) / 1e9 if apart else 0.0
 
 
 def _nearest(times: Sequence[int], time: int, most: int) -> int | None:

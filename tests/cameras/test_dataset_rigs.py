@@ -9,10 +9,10 @@ from pyarrow import feather
 from scipy.spatial.transform import Rotation
 
 from pipeline.cameras.camera import Camera
-from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, kitti_poses
+from pipeline.cameras.dataset_rigs import argoverse_camera, argoverse_poses, euroc_camera, euroc_pose, kitti_poses
 from pipeline.cameras.fields import CalibrationError
 from pipeline.cameras.rig import Rig
-from tests.datasets import EGO_FROM_FRONT, write_argoverse
+from tests.datasets import EGO_FROM_FRONT, EUROC, EUROC_RIGHT, write_argoverse
 
 FRONT = Camera("pinhole", 1550, 2048, 1782.7, 1782.7, 777.3, 1024.4)
 LEFT = Camera("pinhole", 2048, 1550, 1685.6, 1685.5, 1026.3, 780.1)
@@ -131,3 +131,46 @@ def test_kittis_projections_say_where_cameras_sit_in_both_of_its_formats() -> No
 def test_a_damaged_projection_is_named(line, said) -> None:
     with pytest.raises(CalibrationError, match=f"^c.txt: {said}"):
         kitti_poses(line, "c.txt")
+
+
+def test_euroc_s_sensor_has_its_lens_with_centres_at_a_half_and_its_pose_on_the_body() -> None:
+    camera = euroc_camera(EUROC.encode(), "sensor.yaml")
+    lens = (-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05)
+    assert camera == Camera("radtan", 752, 480, 458.654, 457.296, 367.715, 248.875, lens)
+    fisheye = euroc_camera(EUROC.replace("radial-tangential", "equidistant").encode(), "sensor.yaml")
+    assert fisheye.model == "fisheye"
+    left, right = (euroc_pose(text.encode(), "sensor.yaml") for text in (EUROC, EUROC_RIGHT))
+    np.testing.assert_allclose(left[:3, :3] @ left[:3, :3].T, np.eye(3), atol=1e-12)
+    assert (np.linalg.inv(left) @ right)[:3, 3] == pytest.approx((0.110, 0, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sensor_type: camera", "sensor_type: imu", "sensor_type: expected camera, got 'imu'"),
+        ("camera_model: pinhole", "", "camera_model is missing"),
+        ("resolution: [752, 480]", "resolution: [0, 480]", "resolution: expected a size above zero, got '0 x 480'"),
+        ("367.215, 248.375", "367.215", "intrinsics: expected 4 numbers, got 3"),
+        ("458.654", "-458.654", "fx: expected a focal length above zero"),
+        ("367.215", "900", r"intrinsics\[2\]: expected a principal point inside"),
+        ("radial-tangential", "omni", "distortion_model: expected radial-tangential or equidistant, got 'omni'"),
+        ("sensor_type", "'sensor_type", "expected YAML, got"),
+    ],
+)
+def test_a_wrong_number_in_euroc_s_sensor_is_named(old, new, said) -> None:
+    with pytest.raises(CalibrationError, match=f"^s.yaml: {said}"):
+        euroc_camera(EUROC.replace(old, new).encode(), "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("T_BS:", "T_SB:", "T_BS is missing"),
+        ("0.0148655429818", "nan", r"T_BS\.data\[0\]: expected a (finite )?number, got"),
+        ("0.0148655429818", "0.9", r"T_BS\.data: expected a rotation and a position"),
+        ("0.0148655429818, ", "", r"T_BS\.data: expected 16 numbers, got 15"),
+    ],
+)
+def test_a_wrong_pose_in_euroc_s_sensor_is_named(old, new, said) -> None:
+    with pytest.raises(CalibrationError, match=f"^s.yaml: {said}"):
+        euroc_pose(EUROC.replace(old, new).encode(), "s.yaml")

@@ -12,7 +12,7 @@ from pipeline.cameras.fields import CalibrationError
 from pipeline.ingest.drives import find_drive
 from pipeline.ingest.segments import decode_segment, segment_of
 from pipeline.synthetic.write import DriveSpec, write_drive
-from tests.datasets import EGO_FROM_FRONT, write_argoverse
+from tests.datasets import EGO_FROM_FRONT, EUROC, EUROC_RIGHT, write_argoverse
 
 FIRST_NS = 315_966_253_899_927_216
 
@@ -154,3 +154,25 @@ def test_a_rendered_rig_has_the_same_cameras_by_argoverse_s_tables_as_by_its_own
     np.testing.assert_allclose(found.rig.poses, own.rig.poses, atol=1e-12)
     assert [one.intrinsics for one in found.camera.rig] == [pytest.approx(one.intrinsics) for one in own.camera.rig]
     assert [found.size_of(frame) for frame in range(3)] == [own.size_of(frame) for frame in range(3)]
+
+
+@pytest.mark.parametrize("below", ["", "mav0"])
+def test_the_pair_of_euroc_has_its_lenses_and_its_baseline(tmp_path, below) -> None:
+    body = tmp_path / "MH_01_easy" / "mav0"
+    names = [f"{1_403_636_579_763_555_584 + 50_000_000 * n}.png" for n in range(3)]
+    for camera, text in (("cam0", EUROC), ("cam1", EUROC_RIGHT)):
+        _pictures(body / camera / "data", (752, 480), names)
+        (body / camera / "sensor.yaml").write_text(text)
+    for other in ("imu0", "leica0", "state_groundtruth_estimate0"):
+        (body / other).mkdir()
+    drive = find_drive(str(tmp_path / "MH_01_easy" / below), rig="auto")
+    assert drive.rig is not None and drive.camera is not None and drive.rig.cameras == ("cam0", "cam1")
+    assert drive.rig.poses[1][:3, 3] == pytest.approx((0.110, 0, 0), abs=1e-3)
+    assert [(one.model, one.fx) for one in drive.camera.rig] == [("radtan", 458.654), ("radtan", 457.587)]
+    assert drive.notes == () and drive.frame_count == 6
+    alone = find_drive(str(body / "cam1")).camera
+    assert alone is not None and alone.origin == "calibration" and alone.camera.fx == 457.587
+    (body / "cam1" / "sensor.yaml").write_text(EUROC_RIGHT.replace("T_BS", "T_SB"))
+    with pytest.raises(CalibrationError, match=r"cam1/sensor\.yaml: T_BS is missing.*give a rig file as --rig"):
+        find_drive(str(body), rig="auto")
+    assert find_drive(str(body), rig="auto", camera=CameraConfig("none")).camera is None

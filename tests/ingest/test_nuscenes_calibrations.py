@@ -15,15 +15,16 @@ from pipeline.ingest.nuscenes_calibrations import MOST_BYTES
 from tests.datasets import EGO_FROM_FRONT, write_nuscenes
 
 BOSTON, SINGAPORE = "n008-2018-08-01-15-16-36-0400", "n015-2018-07-24-11-22-45+0800"
-LATER = {"CAM_FRONT": 0, "CAM_BACK": 25_065}
+LATER = {"CAM_FRONT": 0, "CAM_FRONT_LEFT": -7_616, "CAM_BACK": 25_065}  # microseconds, as in nuScenes
 
 
 def _scene(root, log, start, focal, behind, count=4):
     """Pictures of a scene, two each second, and its calibrations."""
-    back = EGO_FROM_FRONT.copy()
-    back[:3, 3] += (-behind, 0, 0)
+    behind_it = EGO_FROM_FRONT.copy()
+    behind_it[:3, 3] += (-behind, 0.5, 0)
     scene = {}
-    for camera, pose in (("CAM_FRONT", EGO_FROM_FRONT), ("CAM_BACK", back)):
+    for camera in LATER:
+        pose = EGO_FROM_FRONT if camera == "CAM_FRONT" else behind_it
         names = [f"samples/{camera}/{log}__{camera}__{start + n * 500_000 + LATER[camera]}.jpg" for n in range(count)]
         for number, name in enumerate(names):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,13 @@ def test_each_scene_has_the_calibration_and_the_places_of_its_own_car(
     assert drive.camera is not None and drive.camera.origin == "calibration" and drive.rig is not None
     scale = 64 / 1600  # the pictures are smaller than nuScenes' own
     assert drive.camera.camera.intrinsics == pytest.approx((focal * scale, focal * scale, 800.5 * scale, 450.5 * scale))
-    np.testing.assert_allclose(drive.rig.poses[1][:3, 3], (0, 0, -behind), atol=1e-9)
-    assert not any("calibrated" in note for note in drive.notes)
+    assert drive.rig.cameras == ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT")
+    np.testing.assert_allclose(drive.rig.poses[2][:3, 3], (-0.5, 0, -behind), atol=1e-9)
+    assert drive.rig.rig_from_camera[1] is None  # the car is somewhere else by then
+    assert drive.notes == (
+        "camera CAM_BACK takes its pictures 25 ms after CAM_FRONT; they count as one instant, and its calibrated place "
+        "is not used",
+    )
     one = find_drive(str(tmp_path / "samples" / "CAM_BACK"), start=start, end=end)
     assert one.camera is not None and one.camera.camera.fx == pytest.approx(focal * scale)
 
@@ -81,9 +87,9 @@ def test_pictures_that_no_table_names_are_noted_and_without_tables_nothing_is_sa
     assert bare.camera is None and not any("calibrated" in note for note in bare.notes)
     folder = write_nuscenes(tmp_path, scenes[:2])
     drive = find_drive(str(tmp_path), rig="auto", start=8)
-    assert drive.camera is None and drive.rig is not None and drive.rig.rig_from_camera[1] is None
+    assert drive.camera is None and drive.rig is not None and drive.rig.rig_from_camera[2] is None
     said = "not calibrated: v1.0-mini/sample_data.json does not name its pictures"
-    assert f"cameras CAM_FRONT, CAM_BACK are {said}" in drive.notes
+    assert f"cameras CAM_FRONT, CAM_BACK, CAM_FRONT_LEFT are {said}" in drive.notes
     assert f"camera CAM_FRONT is {said}" in find_drive(str(tmp_path / "samples" / "CAM_FRONT"), start=8).notes
     all_scenes = find_drive(str(tmp_path / "samples" / "CAM_FRONT"))
     assert all_scenes.camera is None
@@ -103,7 +109,7 @@ def test_scenes_of_one_log_are_one_drive_only_with_one_calibration(tmp_path) -> 
     ]
     write_nuscenes(tmp_path, both)
     drive = find_drive(str(tmp_path), rig="auto")
-    assert drive.camera is None and drive.frame_count == 16
+    assert drive.camera is None and drive.frame_count == 24
     assert any("of several scenes with different calibrations in v1.0-mini/sample_data.json" in n for n in drive.notes)
     assert find_drive(str(tmp_path), rig="auto", end=4).camera is not None
 
@@ -126,10 +132,10 @@ def test_damaged_tables_fail_the_drive_with_file_field_and_advice(tmp_path, scen
     with pytest.raises(CalibrationError, match=said):
         find_drive(str(tmp_path), rig="auto", end=4)
     none = find_drive(str(tmp_path), rig="auto", end=4, camera=CameraConfig("none"))
-    assert none.camera is None and none.rig is not None and none.rig.rig_from_camera[1] is None
+    assert none.camera is None and none.rig is not None and none.rig.rig_from_camera[2] is None
     named = find_drive(str(tmp_path), rig="auto", start=8, camera=CameraConfig("40,40,32,18"))
     assert named.camera is not None and named.camera.camera.fx == 40
-    assert named.rig is not None and named.rig.rig_from_camera[1] is not None
+    assert named.rig is not None and named.rig.rig_from_camera[2] is not None
     file.write_text(whole)
     table = folder / "sample_data.json"
     table.write_bytes(table.read_bytes()[:-50])

@@ -199,3 +199,14 @@ def test_the_calibrations_in_a_rig_file_and_those_by_a_folder_s_name_are_used(tm
     assert find_drive(str(tmp_path / "car"), rig=str(file), camera=CameraConfig(file="none")).camera is None
     beside = find_drive(str(tmp_path / "car"), rig="auto").camera
     assert beside is not None and beside.camera.fx == 60 and beside.rig == ()
+
+
+def test_a_place_in_a_rig_file_is_held_also_for_a_camera_that_is_late_and_that_is_noted(tmp_path) -> None:
+    start = 1_600_000_000_000_000_000
+    for camera, late in (("cam0", 0), ("cam1", 20_000_000)):
+        _camera(tmp_path / "car" / camera, [f"{start + late + n * 100_000_000}.png" for n in range(6)])
+    file = tmp_path / "chain.yaml"
+    file.write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
+    drive = find_drive(str(tmp_path / "car"), rig=str(file))
+    assert drive.rig is not None and drive.rig.rig_from_camera[1] is not None
+    assert drive.notes == ("camera cam1 takes its pictures 20 ms after cam0; they count as one instant",)
