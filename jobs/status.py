@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError, StorageError
 from pipeline.fleet.records.ledger import RunState, list_runs, read_run
 from pipeline.fleet.status.run_report import render_run_report
 from pipeline.fleet.status.summary import had_nothing_to_do, status_text, summarise
-from pipeline.fuse.progress import read_fuse_run
+from pipeline.fuse.progress import FuseRun, read_fuse_run
 
 _RUNS_LOOKED_AT = 20  # earlier runs: most runs of a schedule have nothing to do
 
@@ -64,8 +64,8 @@ def _status(config: StatusConfig) -> None:
         return
     fuse = read_fuse_run(config.output, time.time()) if config.run is None else None
     if fuse is not None:
-        show(fuse.line(time.time()))
-        if not list_runs(storage.absolute(config.output)):
+        _show_fuse(config, fuse)
+        if config.report is None and not list_runs(storage.absolute(config.output)):
             return  # drives that came here by other ways
     run = _watch(config) if config.watch else read_run(config.output, config.run)
     before = _worked_before(config.output, run) if had_nothing_to_do(run) else None
@@ -73,6 +73,23 @@ def _status(config: StatusConfig) -> None:
     if config.report is not None:
         Path(storage.absolute(config.report)).write_text(render_run_report(run))
         show(f"  written  {config.report}")
+
+
+def _show_fuse(config: StatusConfig, fuse: FuseRun) -> None:
+    """The line of a fuse run; with --watch again whenever it differs, until the run has ended."""
+    said = ""
+    while True:
+        line = fuse.line(time.time())
+        if line != said:
+            show(line)
+        said = line
+        if not config.watch or fuse.state != "running":
+            return
+        time.sleep(config.every)
+        try:
+            fuse = read_fuse_run(config.output, time.time()) or fuse
+        except StorageError as error:
+            show(f"(waiting: {error})", sys.stderr)
 
 
 def _worked_before(output: str, run: RunState) -> RunState | None:

@@ -40,8 +40,11 @@ def place_rows(
     for n, drive in enumerate(drives):
         with lost_if_unreadable(drive.opened):
             places = drive.opened.places
-        own = None if places is None else np.stack(places["descriptor"].to_numpy(zero_copy_only=False))
-        if places is None or own is None or (width and own.shape[1] != width):
+        if places is None or not places.num_rows:
+            blind.add(n)
+            continue
+        own = np.stack(places["descriptor"].to_numpy(zero_copy_only=False))
+        if width and own.shape[1] != width:
             blind.add(n)
             continue
         width = own.shape[1]

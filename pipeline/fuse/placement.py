@@ -61,8 +61,10 @@ class PointMover:
             at = self.opened.cameras.places(table["frame_index"].to_numpy())
             xyz = np.stack([table[axis].to_numpy() for axis in "xyz"], -1).astype(np.float64)
             moved = np.einsum("nij,nj->ni", self.turn[at], xyz) + self.shift[at]
+            with np.errstate(over="ignore"):  # what is infinite then is far from all tiles
+                moved = moved.astype(np.float32)
             for n, axis in enumerate("xyz"):
-                table = table.set_column(n, axis, pa.array(moved[:, n].astype(np.float32)))
+                table = table.set_column(n, axis, pa.array(moved[:, n]))
             if (at < 0).any():
                 table = table.filter(pa.array(at >= 0))
             yield table

@@ -33,6 +33,7 @@ _TURN, _PLACE, _SCALE = 2e-4, 2e-4, 4e-4
 _COLUMNS = ("step_covariance", "step_with_next")
 _CROOKED = 1e-6  # largest difference of a covariance from its transpose, as a share of its two deviations
 _SINGULAR = 1e-12  # largest eigenvalue of a matrix of correlations that may be zero but for rounding
+_NOISIEST = 1e6  # an overlap that says nothing
 _MOST_HELD = 16  # drives that a worker keeps
 _CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps count from the drive's start
 
@@ -67,7 +68,7 @@ class SeenDrive:
         stamps = self.opened.cameras.timestamps_ns
         if stamps is not None and stamps[0] > _CLOCK_TELLS_DATE_NS:
             return float(stamps[0]) / 1e9
-        return datetime.fromisoformat(self.opened.manifest.published_at.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(self.opened.manifest.published_at).timestamp()
 
     @property
     def unread(self) -> PublishedDrive:
@@ -203,7 +204,7 @@ def _edges_of(table: pa.Table, state: tuple[Sim3, ...]) -> tuple[Edge, ...]:
     noise = table["noise"].fill_null(1.0).to_numpy() if table.num_rows else np.zeros(0)
     edges = []
     for n in range(len(state) - 1):
-        factor = max(float(noise[n + 1]), 1.0) if np.isfinite(noise[n + 1]) else 1.0
+        factor = min(max(float(noise[n + 1]), 1.0), _NOISIEST) if np.isfinite(noise[n + 1]) else 1.0
         way = max(float(np.linalg.norm(state[n + 1].translation - state[n].translation)), 1e-9)
         deviation = factor * np.array([_SCALE] + [_TURN] * 3 + [_PLACE * way] * 3)
         covariance = np.diag(deviation**2)

@@ -23,6 +23,7 @@ PointsOf = Callable[[int], tuple[Floats, Numbers]]
 OWN_FRAMES = 4
 """Instants before and after a camera's own whose points it saw at about the same time."""
 _CELL = np.radians(1.0)  # side of a cell of a camera's range image
+_MOST_CELLS = 720  # of a side: a pinhole of more than 160 degrees would have thousands of narrow ones
 _LEVELS = 4  # a near point covers up to 2^3 cells a side
 _SHARE, _CUBES = 0.05, 2.0  # a surface is behind a point if it is farther by this share of the range plus so many cubes
 _FILLED = 5  # of the nine cells around a direction must contain points, else the camera does not count there
@@ -64,7 +65,8 @@ class RangeImage:
     def __init__(self, cameras: Cameras, camera: int, xyz: Floats, cube: float, reach: float) -> None:
         self._cameras, self._camera, self._cube, self._reach = cameras, camera, cube, reach
         self._eye = cameras.world_from_camera[camera, :3, 3]
-        self._side = max(float(cameras.intrinsics[camera, 0]) * _CELL, 1.0)
+        wide = float(cameras.sizes[camera].max())
+        self._side = max(float(cameras.intrinsics[camera, 0]) * _CELL, wide / _MOST_CELLS, 1.0)
         size = np.ceil(cameras.sizes[camera][::-1] / self._side).astype(np.int64)
         whole = 2 ** (_LEVELS - 1)
         self._shape = tuple(int(n) for n in -(-size // whole) * whole)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.errors import DriveError
 from pipeline.fuse.city_files import CityFile, FrameOf, Tile, city_uri
 from pipeline.fuse.city_schema import POINTS
 from pipeline.fuse.placement import PointMover
@@ -31,6 +32,7 @@ from pipeline.publish.voxels import best_of_each, own_voxel_keys
 
 _SPOOLED_ROWS = 2_000_000  # points in memory, about 60 MB, above which they are written to the local disk
 _GROUP_ROWS = 65_536  # of a row group
+_MOST_TILES, _FARTHEST = 100_000, 1_000_000  # tiles of a drive: a long one has some thousands; tiles from the origin
 _FLOATS = ["x", "y", "z", "confidence"]
 
 Place = tuple[str, int, int]
@@ -102,11 +104,18 @@ class TileWriter:
         return frozenset(self._drives)
 
     def add(self, one: Contribution) -> None:
-        """Spool the wanted points of a drive. Raises DriveError if its files are damaged; StorageError."""
+        """Spool the wanted points of a drive. Raises DriveError if its files are damaged, or its points are in places
+        that cannot be; StorageError."""
         frame = self._frames[one.mover.placement.frame]
         axes = level_axes(frame.on_earth)
+        mine: set[Place] = set()
         for table in one.mover.batches():
             square = [np.floor(table["xyz"[axis]].to_numpy().astype(np.float64) / frame.tile) for axis in axes]
+            if table.num_rows and not np.abs(square).max() <= _FARTHEST:
+                raise DriveError(
+                    f"drive {one.drive_id}: it has points more than {_FARTHEST:,} tiles from the origin of "
+                    f"{frame.name}; its poses or depths are wrong: reconstruct it again (--overwrite)"
+                )
             number = np.stack(square, -1).astype(np.int64)
             table = table.append_column("drive_index", pa.array(np.full(table.num_rows, one.index, np.int32)))
             for (x, y), rows in _groups(number):
@@ -116,6 +125,12 @@ class TileWriter:
                 self._drives[place][one.index] = one.drive_id
                 self._held[place].append(table.take(pa.array(rows)).select(POINTS.names))
                 self._rows += len(rows)
+            mine |= self._held.keys()
+            if len(mine) > _MOST_TILES:
+                raise DriveError(
+                    f"drive {one.drive_id}: its points are in more than {_MOST_TILES:,} tiles; if --tile is no smaller "
+                    "than usual, its poses or depths are wrong: reconstruct it again (--overwrite)"
+                )
             if self._rows > _SPOOLED_ROWS:
                 self._spool(one.index)
         self._spool(one.index)

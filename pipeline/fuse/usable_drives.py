@@ -63,7 +63,8 @@ def read_drives(
         raise DriveError(far[0])
     notes += far
     if not near:
-        raise DriveError(f"no usable published drive in {storage.redacted(output)}; reconstruct one first")
+        why = f"the first of {len(notes):,}: {notes[0]}" if notes else "reconstruct one first"
+        raise DriveError(f"no usable published drive in {storage.redacted(output)}; {why}")
     return near, tuple(notes)
 
 

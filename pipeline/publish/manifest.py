@@ -172,6 +172,11 @@ def _checked(manifest: Manifest, what: str) -> Manifest:
     for file in manifest.files:
         if min(file.size, file.rows) < 0 or (file.box is not None and [len(corner) for corner in file.box] != [3, 3]):
             raise storage.DamagedError(f"{what}: files: size, rows or box of {file.path[:140]!r} cannot be")
+    try:
+        datetime.fromisoformat(manifest.published_at).timestamp()
+    except (ValueError, OverflowError):
+        said = manifest.published_at[:40]
+        raise storage.DamagedError(f"{what}: field published_at: expected a time (ISO 8601), got {said!r}") from None
     rotation = manifest.config.get("rotate", 0)
     if rotation not in (None, 0, 90, 180, 270):
         raise storage.DamagedError(

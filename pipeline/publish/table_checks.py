@@ -37,6 +37,8 @@ _OPEN = {
     "thrift_string_size_limit": 2**24,  # a footer states sizes, which are allocated before anything else is read
     "thrift_container_size_limit": 2**20,
 }
+_FARTHEST = 1e12  # units: squares and products of such coordinates are still exact enough
+_SHORTEST, _LONGEST = 0.01, 1000.0  # focal lengths as a share of the picture's longer side: 179 and 0.06 degrees
 _UNIT = 1e-6  # how far the length of a quaternion may be from 1: it was rounded to float64
 _LENS = ("model", "width", "height", "fx", "fy", "cx", "cy", "params")
 _NUMBER_OF = {
@@ -158,8 +160,8 @@ def points_problems(table: pa.Table, counts: Counts) -> Iterator[tuple[int, str]
     finite = np.ones(table.num_rows, bool)
     for axis in "xyz":
         if axis in column:
-            finite &= np.isfinite(column[axis])
-    wrong = {"with a position that is not finite": ~finite}
+            finite &= np.abs(column[axis]) <= _FARTHEST
+    wrong = {f"with a position that is not finite, or farther than {_FARTHEST:g} from the origin": ~finite}
     if (confidence := column.get("confidence")) is not None:
         sure = np.isfinite(confidence) & (confidence >= 1 - 1e-6)
         wrong["with a confidence that is not finite or below 1"] = ~sure
@@ -198,8 +200,11 @@ def _poses(table: pa.Table, counts: Counts) -> Iterator[str]:
     length = np.sqrt(sum(pose[f"q{part}"] ** 2 for part in "wxyz"))
     sizes = np.stack([floats(table, name) for name in ("width", "height")], -1)
     confidence, chunk = floats(table, "confidence"), floats(table, "chunk_index")
+    longest = sizes.max(axis=1)
+    focal = np.stack([pose["fx"], pose["fy"]], -1)
     wrong = {
         "with a pose or intrinsics that are not finite": known & ~finite,
+        f"farther than {_FARTHEST:g} from the origin": known & ~_near(np.stack([pose[axis] for axis in "xyz"], -1)),
         "missing, but with a pose": ~known & np.isfinite(pose["x"]),
         "whose quaternion is not of length 1 with qw >= 0": known
         & finite
@@ -207,6 +212,9 @@ def _poses(table: pa.Table, counts: Counts) -> Iterator[str]:
         "with a focal length that is not above zero": known & finite & ~((pose["fx"] > 0) & (pose["fy"] > 0)),
         "with a confidence below 1": np.isfinite(confidence) & (confidence < 1 - 1e-6),
         "without a size in pixels": ~(sizes >= 1).all(axis=1),
+        f"of more than {_LARGEST_SIDE:,} pixels a side": ~(longest <= _LARGEST_SIDE),
+        "with a focal length that does not fit their size": known
+        & ~((focal >= _SHORTEST * longest[:, None]) & (focal <= _LONGEST * longest[:, None])).all(axis=1),
         "with a pose, but of no chunk": known & ~np.isfinite(chunk),
         f"of a chunk that is none of {counts.chunks:,}": np.isfinite(chunk) & ((chunk < 0) | (chunk >= counts.chunks)),
     }
@@ -215,6 +223,10 @@ def _poses(table: pa.Table, counts: Counts) -> Iterator[str]:
         wrong["whose latitude, longitude and altitude are no place on Earth"] = known & ~_on_earth(place)
     for what, rows in wrong.items():
         yield from rows_said("frames", what, rows)
+
+
+def _near(place: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray((np.abs(place) <= _FARTHEST).all(axis=1))
 
 
 def _on_earth(place: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -275,11 +287,15 @@ def _chunks(table: pa.Table, counts: Counts) -> Iterator[str]:
     start, stop = floats(table, "frame_start"), floats(table, "frame_stop")
     scale, inliers = floats(table, "scale"), floats(table, "overlap_inliers")
     length = np.sqrt(sum(floats(table, f"q{part}") ** 2 for part in "wxyz"))
-    position = np.all([np.isfinite(floats(table, axis)) for axis in "xyz"], axis=0)
+    place = np.stack([floats(table, axis) for axis in "xyz"], -1)
     wrong = {
         "whose frames are no range of the drive's": ~((start >= 0) & (start < stop) & (stop <= counts.frames)),
         "with a scale that is not above zero": ~(np.isfinite(scale) & (scale > 0)),
-        "with a position that is not finite": ~position,
+        f"with a scale that is not from {1 / _FARTHEST:g} to {_FARTHEST:g}": ~(
+            (scale >= 1 / _FARTHEST) & (scale <= _FARTHEST)
+        ),
+        "with a position that is not finite": ~np.isfinite(place).all(axis=1),
+        f"farther than {_FARTHEST:g} from the origin": ~_near(place),
         "whose quaternion is not of length 1": ~(np.abs(length - 1) <= _UNIT),
         "with a share of inliers that is none": np.isfinite(inliers) & ((inliers < 0) | (inliers > 1)),
         "with a number of points below zero": floats(table, "points") < 0,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from pipeline.backend.sim3 import Sim3
 from pipeline.common.geodesy import enu_from_geodetic, geodetic_from_enu
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
-from pipeline.fuse import FuseConfig, open_city, run_fuse, solve
+from pipeline.fuse import FuseConfig, open_city, run_fuse, solve, tiles
 from pipeline.fuse.evidence import Evidence
+from pipeline.fuse.placement import PointMover
 from pipeline.fuse.progress import read_fuse_run
 from pipeline.fuse.published_drives import read_drive
 from pipeline.fuse.run import proposed_before, standing_in
@@ -237,6 +239,19 @@ def test_names_given_twice_count_once_and_other_folders_are_no_drives(output):
     assert again.drives == 2 and not again.notes
 
 
+def test_a_drive_whose_points_are_in_impossible_places_is_left_out(made, tmp_path, monkeypatch):
+    city = open_city(str(made[0]))
+    frames, placement = {one.name: one for one in city.manifest.frames}, city.placements()["a"]
+    opened = open_drive(str(made[0]), "a")
+    writer = tiles.TileWriter(frames, tmp_path, None, False)
+    far = replace(placement, scale=placement.scale * 1e30)
+    with pytest.raises(DriveError, match="drive a: it has points more than 1,000,000 tiles from the origin of of-a"):
+        writer.add(tiles.Contribution(0, "a", PointMover(opened, far), None))
+    monkeypatch.setattr(tiles, "_MOST_TILES", 3)
+    with pytest.raises(DriveError, match="drive a: its points are in more than 3 tiles"):
+        writer.add(tiles.Contribution(0, "a", PointMover(opened, placement), None))
+
+
 def spoiled(row, place, value):
     return {**row, "link": [*row["link"][:place], value, *row["link"][place + 1 :]]}
 
@@ -265,18 +280,6 @@ def test_stored_verdicts_that_cannot_be_true_are_not_believed(output, change):
     assert candidates and all(known.known(one) is None for one in candidates)
     known.tidy()
     assert other.read_bytes() == b"of somebody else"
-
-
-def test_drives_far_from_the_city_are_left_out_with_their_distance(tmp_path):
-    out, few = tmp_path / "out", Rendered(range(2))
-    for name, origin in (("a", (48.1, 11.6, 0.0)), ("b", (-33.9, 151.2, 0.0)), ("c", (48.2, 11.7, 0.0))):
-        publish(out, tmp_path / name, name, few, Sim3.identity(), origin=origin)
-    result = fused(out, plan=True)
-    (note,) = [note for note in result.notes if "drive b is left out" in note]
-    assert result.drives == 2 and "km from the city's origin" in note
-    with pytest.raises(DriveError, match="drive b is left out"):
-        fused(out, plan=True, drive=("a", "b", "c"))
-    assert "outside the area: 2 drives (b, c)" in fused(out, plan=True, area=(11.5, 48.0, 11.65, 48.2)).notes
 
 
 def test_drives_whose_pictures_are_gone_are_not_joined_and_the_reason_is_given(output):

@@ -1,12 +1,15 @@
 """jobs.status reads a ledger during a run and after it, from a disk and from a bucket."""
 
+import io
 import threading
 from dataclasses import replace
 
 import pytest
 
 from jobs.status import main
+from pipeline.common.progress import Reporter
 from pipeline.fleet.records.ledger import DriveRow, Ledger, RunState
+from pipeline.fuse.progress import RunningFuse
 from tests.fleet.runs import made_up_run
 from tests.s3_server import s3, s3_server  # noqa: F401
 
@@ -74,6 +77,18 @@ def test_a_run_on_s3_is_watched_to_its_end(s3, capsys):  # noqa: F811
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{run.info.run_id}  running") and "5 drives" in lines[0]
     assert any(line.startswith(f"run {run.info.run_id}: finished") for line in lines)
+
+
+def test_a_run_of_fuse_is_watched_to_its_end(tmp_path, capsys):
+    running = RunningFuse(Reporter(io.StringIO()), str(tmp_path), "20260922T000000-abcdef")
+    timer = threading.Timer(1.5, running.end, ("finished", "city 000001, 2 drives"))
+    timer.start()
+    assert main(["--output", str(tmp_path), "--watch", "--every", "1"]) == 0
+    timer.join()
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert "running" in first and last.endswith("finished: city 000001, 2 drives")
+    assert main(["--output", str(tmp_path), "--report", str(tmp_path / "run.html")]) == 1
+    assert "no run was ever made" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
