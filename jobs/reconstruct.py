@@ -26,6 +26,7 @@ from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
 from pipeline.fleet.discover.sphere_views import each_view
 from pipeline.fleet.dry_run import fleet_plan
 from pipeline.fleet.run import fleet_summary, run_fleet
+from pipeline.ingest.rig_drive import VIEWS
 from pipeline.publish import is_published
 from pipeline.realign import realign
 from pipeline.schema import MADE_BY
@@ -55,13 +56,13 @@ def many_drives(config: RunConfig, noted: list[str]) -> Iterator[DriveRef | Refu
         show(f"input: {said}", sys.stderr)  # the reporter is made later
         noted.append(said)
 
-    views = config.camera.view_names
+    views = () if config.rig == VIEWS else config.camera.view_names
     if config.input is None or config.drive_id is not None:
         if len(views) > 1:
             raise ValueError("--camera.views makes a drive of each view: leave out --drive-id, and give an --input")
         return None
     drives = iter_drives(config.input, config.output, note, config.join_clips, config.rig)
-    found = each_view(drives, views)
+    found = each_view(drives, config.camera.view_names, config.rig)
     first = list(islice(found, 2))
     asked = config.plan or config.retry_failed or config.only or config.limit or views
     only = first[0] if len(first) == 1 else None

@@ -55,9 +55,10 @@ class RunConfig(NetworkSettings):
     parts that do not move while the car does (bonnet, mirror, time stamp)."""
     rig: str | None = setting(None, group="input", identity=NEVER)  # a drive knows its rig
     """The drive has several cameras: auto (by folders cam_*, CAM_*, ring_*, image_2 and image_3, or by
-    rig_config.json; calibrations of KITTI, nuScenes, Argoverse 2 and EuRoC beside them are used), or a rig file
-    (COLMAP's rig_config.json, Kalibr's camchain.yaml, nerfstudio's transforms.json). With many drives auto finds those
-    that have several cameras. By default one camera."""
+    rig_config.json; calibrations of KITTI, nuScenes, Argoverse 2 and EuRoC beside them are used), a rig file
+    (COLMAP's rig_config.json, Kalibr's camchain.yaml, nerfstudio's transforms.json), or views (of an equirectangular
+    camera: all four, or --camera.views). With many drives auto finds those that have several cameras. By default one
+    camera."""
     rig_tolerance: float | None = setting(None, expert=True, identity=NEVER)
     """Largest difference in seconds between the times of pictures of one instant; by default 0.025, for nuScenes 0.06,
     because its cameras are triggered one after the other."""

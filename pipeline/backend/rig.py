@@ -67,8 +67,15 @@ class RigGeometry:
             scale = own if np.isfinite(own) else self.per_metre
             if np.isfinite(scale):
                 places[known] = self.known_m[known] * scale
-        places[0] = 0
+        places[self.at_reference] = 0
         return places
+
+    @property
+    def at_reference(self) -> NDArray[np.bool_]:
+        """(C,): the reference, and cameras known to be where it is, at any scale: views of one picture."""
+        there = np.asarray((self.known_m == 0).all(1))
+        there[0] = True
+        return there
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +157,8 @@ def frames_of_rig(
     rig[:, :3, :3] = geometry.turn
     for camera in range(1, count):
         seen = np.isfinite(world[:, camera]).all(1)
+        if geometry.at_reference[camera]:
+            continue
         if in_metres and np.isfinite(geometry.known_m[camera]).all():
             rig[camera, :3, 3] = geometry.known_m[camera]
         elif seen.any():

@@ -32,6 +32,8 @@ SIDECARS = ("calib.txt", "calib_cam_to_cam.txt", "camera_info.yaml", "camchain.y
 """Names of calibration files that are used where they lie with a drive. transforms.json and camera_models.json are read
 only where --camera.file names them: beside a drive they may be another program's estimate."""
 
+_ALL_AROUND = "equirectangular"
+
 FORMATS = (
     "KITTI calib.txt, COLMAP cameras.txt or .bin, OpenCV YAML or XML, ROS camera_info YAML, Kalibr camchain YAML, "
     "nerfstudio transforms.json, OpenSfM camera_models.json, or fx,fy,cx,cy[,model,params]"
@@ -64,10 +66,15 @@ def read_calibration(data: bytes, file: str, size: Size, which: str | None = Non
     return fitted(cameras[which], size, file)
 
 
+def is_camera(text: str) -> bool:
+    """Whether a text is a camera itself (fx,fy,cx,cy[,model,params...] or equirectangular), and no file's name."""
+    return is_plain(text) or text.strip().lower() == _ALL_AROUND
+
+
 def parse_camera(text: str, size: Size) -> Camera | None:
     """The camera of a text fx,fy,cx,cy[,model,params...] or equirectangular; None where the text is neither and may
     name a file."""
-    if text.strip().lower() == "equirectangular":
+    if text.strip().lower() == _ALL_AROUND:
         return Camera.equirectangular(*size)
     return plain_camera(text, "camera", size) if is_plain(text) else None
 

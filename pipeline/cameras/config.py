@@ -22,7 +22,8 @@ class CameraConfig:
     """Largest horizontal field of view, in degrees, of the rectified pictures of a calibrated lens."""
     views: str | None = setting(None, expert=True, identity=NEVER)
     """Views of equirectangular frames, some of front,left,right,rear. Each is a drive of its own, ID-front, ID-left
-    ..., whose camera looks in that direction. By default one drive that looks to the front."""
+    ..., whose camera looks in that direction; with --rig views all are the cameras of one drive. By default one drive
+    that looks to the front."""
     square_pixels: bool = setting(True, expert=True)
     """Assume that the pixels of an uncalibrated camera are square (fx = fy)."""
 

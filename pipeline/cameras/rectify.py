@@ -145,6 +145,20 @@ def enlarged(views: Sequence[View], long_side: int) -> tuple[View, ...]:
     )
 
 
+class LensPicture:
+    """An RGB picture of a lens, and the same shrunk by whole factors, each made once for all views of it."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self._shrunk: dict[int, NDArray[np.uint8]] = {}
+
+    def shrunk(self, factor: int) -> NDArray[np.uint8]:
+        """Pixels (h, w, 3) of the picture, means over blocks of factor x factor."""
+        if factor not in self._shrunk:
+            self._shrunk[factor] = np.asarray(self._image.reduce(factor) if factor > 1 else self._image)
+        return self._shrunk[factor]
+
+
 @dataclass(frozen=True, eq=False)
 class Remap:
     """The look-up table of one view. factor: by which a picture is shrunk first; across, down (height, width) float32:
@@ -157,10 +171,10 @@ class Remap:
     down: NDArray[np.float32]
     unseen: NDArray[np.bool_]
 
-    def apply(self, image: Image.Image) -> NDArray[np.uint8]:
+    def apply(self, image: Image.Image | LensPicture) -> NDArray[np.uint8]:
         """The view's picture, uint8 (height, width, 3), from an RGB picture of the lens; GREY where the lens sees
         nothing."""
-        pixels = np.asarray(image.reduce(self.factor) if self.factor > 1 else image)
+        pixels = (image if isinstance(image, LensPicture) else LensPicture(image)).shrunk(self.factor)
         border = cv2.BORDER_WRAP if self.view.lens.model == "equirectangular" else cv2.BORDER_REPLICATE
         out = cv2.remap(pixels, self.across, self.down, cv2.INTER_CUBIC, borderMode=border)
         out[self.unseen] = GREY

@@ -25,7 +25,8 @@ NO_PICTURE = "#no-picture-of-"
 class Drive:
     """One drive: frames 0 ... frame_count-1 after stride or fps were applied.
 
-    With a rig of C cameras frame f is camera f % C at instant f // C, and frames of an instant have one time.
+    With a rig of C cameras frame f is camera f % C at instant f // C, and frames of an instant have one time. Views of
+    one picture have its URI, or its number in the video, in common.
     """
 
     drive_id: str
@@ -90,19 +91,31 @@ class Drive:
         return 1 if self.rig is None else len(self.rig)
 
     @property
+    def views_of_a_picture(self) -> int:
+        """Frames that are made from one picture: more than one where a rig's cameras are views of it."""
+        if self.camera_count == 1 or (self.kind == "images" and self.uris[0] != self.uris[1]):
+            return 1
+        return self.camera_count
+
+    @property
     def of_reference(self) -> Drive:
         """The drive of the reference camera alone, a frame an instant; a drive without a rig itself."""
         if self.rig is None:
             return self
         step = self.camera_count
-        times = None if self.timestamps_ns is None else self.timestamps_ns[::step]
-        uris, known = self.uris[::step], None if self.camera is None else self.camera.of_reference
+
+        def every(values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+            return None if values is None else values[::step]
+
+        known = None if self.camera is None else self.camera.of_reference
         size = self.size_of(0)
         return replace(
             self,
-            uris=uris,
-            frame_count=len(uris),
-            timestamps_ns=times,
+            uris=self.uris[::step] if self.kind == "images" else self.uris,
+            frame_count=self.frame_count // step,
+            timestamps_ns=every(self.timestamps_ns),
+            video_frames=every(self.video_frames),
+            shown_ns=every(self.shown_ns),
             rig=None,
             camera=known,
             source_width=size[0],

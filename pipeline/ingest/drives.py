@@ -32,7 +32,8 @@ from pipeline.ingest.image_times import image_times
 from pipeline.ingest.numbered_folders import comma_files, comma_range, comma_runs, split_frames
 from pipeline.ingest.positions_names import is_positions_name, positions_beside
 from pipeline.ingest.preprocess import ImageHeader
-from pipeline.ingest.rig_drive import rig_drive
+from pipeline.ingest.rig_drive import VIEWS, rig_drive
+from pipeline.ingest.sphere_rig import views_drive
 from pipeline.storage import Listing, NotFoundError, UnreadableFileError
 
 __all__ = ["KITTI_FOLDERS", "Drive", "find_drive", "frames_of", "is_drive", "is_image_name"]
@@ -79,7 +80,8 @@ def find_drive(
         camera: where the calibration is, if it is not beside the frames.
         masks: a picture, or a folder of pictures, that masks pixels; or auto.
         join: whether several clips or folders may be one drive.
-        rig: the folder holds several cameras' folders: auto, or a rig file; None: one camera.
+        rig: the folder holds several cameras' folders: auto, or a rig file; views: the views of equirectangular frames
+            are cameras; None: one camera.
         rig_tolerance_s: most seconds between pictures of one instant; None: as the layout needs (`rig_drive`).
 
     Raises:
@@ -91,22 +93,17 @@ def find_drive(
     used = FrameChoice(start or 0, end, stride, fps, turn, camera or CameraConfig())
     uri = storage.absolute(uri)
     _check_text([uri])
-    name = storage.parent_and_name(uri)[1]
-    if rig is not None:
+    if rig == VIEWS:
+        drive = views_drive(uri, used, lambda choice: _one_drive(uri, drive_id, choice, join))
+    elif rig is not None:
         every = replace(used, start=0, end=None, stride=1, fps=None)
 
         def of_camera(folder: str) -> Drive:
             return _folder_drive(folder, None, every, join)
 
         drive = rig_drive(uri, rig, rig_tolerance_s, drive_id, used, of_camera)
-    elif ends_of_range(name) is not None or comma_range(name) is not None:
-        drive = _range_drive(uri, drive_id, used)
-    elif video.is_video_name(name):
-        drive = video_drive(uri, drive_id or name.rpartition(".")[0], used)
     else:
-        drive = _folder_drive(uri, drive_id, used, join)
-        found, notes = in_scene({name: drive}, used.camera)
-        drive = replace(found[name], notes=(*drive.notes, *notes))
+        drive = _one_drive(uri, drive_id, used, join)
     if masks is None or masks == AUTO:
         return drive
     return replace(drive, masks=masks_digest(storage.absolute(masks), drive.drive_id, drive.frame_uris()))
@@ -124,6 +121,18 @@ def _check_rate(stride: int, fps: float | None) -> None:
 def is_image_name(name: str) -> bool:
     """Whether a file name is that of an image of a drive; hidden files (".DS_Store", "._000000.png") are not."""
     return not name.startswith(".") and name.lower().endswith(preprocess.SUFFIXES)
+
+
+def _one_drive(uri: str, drive_id: str | None, used: FrameChoice, join: bool) -> Drive:
+    """The drive of one camera."""
+    name = storage.parent_and_name(uri)[1]
+    if ends_of_range(name) is not None or comma_range(name) is not None:
+        return _range_drive(uri, drive_id, used)
+    if video.is_video_name(name):
+        return video_drive(uri, drive_id or name.rpartition(".")[0], used)
+    drive = _folder_drive(uri, drive_id, used, join)
+    found, notes = in_scene({name: drive}, used.camera)
+    return replace(found[name], notes=(*drive.notes, *notes))
 
 
 def _range_drive(uri: str, drive_id: str | None, used: FrameChoice) -> Drive:

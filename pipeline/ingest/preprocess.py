@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.cameras.camera import Camera
 from pipeline.cameras.exif import exif_camera
 from pipeline.cameras.orientation import UPRIGHT, is_on_its_side, orientation_of, upright
-from pipeline.cameras.rectify import View, remap_of
+from pipeline.cameras.rectify import LensPicture, View, remap_of
 from pipeline.errors import DecodeError
 
 # The limit at which PIL warns (256 MiB as RGB); a panorama of 12,000 x 6,000 is below it.
@@ -126,10 +126,23 @@ def prepare_image(image: Image.Image, height: int, width: int) -> NDArray[np.uin
     return np.asarray(rgb.crop((left, top, left + width, top + height)), dtype=np.uint8).copy()
 
 
-def rectified_image(image: Image.Image, view: View) -> NDArray[np.uint8]:
+class LensPictures:
+    """Pictures taken through a lens, to be rectified. The last one is kept, which the next view may have in common."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Image.Image, LensPicture] | None = None
+
+    def of(self, image: Image.Image) -> LensPicture:
+        """The picture in RGB. Raises DecodeError as `prepare_image` does."""
+        if self._last is None or self._last[0] is not image:
+            self._last = image, LensPicture(_as_rgb(image))
+        return self._last[1]
+
+
+def rectified_image(image: Image.Image | LensPicture, view: View) -> NDArray[np.uint8]:
     """A picture taken through a lens, as the pinhole camera of `view` sees it, uint8 (height, width, 3). Raises
     DecodeError as `prepare_image` does."""
-    return remap_of(view).apply(_as_rgb(image))
+    return remap_of(view).apply(image if isinstance(image, LensPicture) else _as_rgb(image))
 
 
 def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
@@ -141,11 +154,13 @@ def thumbnail(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:
     return np.asarray(_as_grey(image).resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def grey_picture(image: Image.Image, view: View | None) -> NDArray[np.uint8]:
-    """The whole image in grey, uint8 (h, w), with a view as its pinhole camera sees it. Raises DecodeError as
-    `prepare_image` does."""
-    if view is None:
-        return np.asarray(_as_grey(image), dtype=np.uint8)
+def grey_picture(image: Image.Image) -> NDArray[np.uint8]:
+    """The whole image in grey, uint8 (h, w). Raises DecodeError as `prepare_image` does."""
+    return np.asarray(_as_grey(image), dtype=np.uint8)
+
+
+def grey_view(image: Image.Image | LensPicture, view: View) -> NDArray[np.uint8]:
+    """`rectified_image` in grey, uint8 (h, w)."""
     return np.asarray(Image.fromarray(rectified_image(image, view)).convert("L"), dtype=np.uint8)
 
 

@@ -35,6 +35,9 @@ from pipeline.storage import Listing, NotFoundError
 AUTO = "auto"
 """The value of --rig that finds cameras by their folders."""
 
+VIEWS = "views"
+"""The value of --rig that makes the views of equirectangular frames cameras (`pipeline.ingest.sphere_rig`)."""
+
 _RIG_FILE = "rig_config.json"  # COLMAP's; it is also found in a drive's folder
 _BELOW = ("", "samples", "sensors/cameras", "images", "mav0")  # nuScenes, Argoverse 2, exports of Waymo's data, EuRoC
 _PAIRS = (("image_2", "image_3"), ("image_02", "image_03"), ("image_0", "image_1"), ("image_00", "image_01"))
@@ -86,7 +89,7 @@ class _RigFile:
 
 def check_rig(rig: str) -> None:
     """Raises CalibrationError for a rig file that cannot be read, StorageError where there is none."""
-    if rig != AUTO:
+    if rig not in (AUTO, VIEWS):
         place = storage.absolute(rig)
         read_rig(storage.read_small(place, _FILE_BYTES), storage.redacted(place))
 
@@ -94,9 +97,10 @@ def check_rig(rig: str) -> None:
 def camera_folders(uri: str, rig: str) -> list[str]:
     """URIs of the cameras' folders in a folder that is a drive of several cameras by this rig (auto, or a file), the
     reference first; empty for other folders. Of a rig file's cameras one is enough: `rig_drive` says which are missing.
+    views: as auto, since such a folder is no drive of one equirectangular camera.
     Raises CalibrationError, StorageError."""
     try:
-        found = _found(storage.absolute(uri), rig)
+        found = _found(storage.absolute(uri), AUTO if rig == VIEWS else rig)
     except NotFoundError:
         return []
     return [] if found is None else [storage.join(found.uri, *folder.split("/")) for folder in found.poses]

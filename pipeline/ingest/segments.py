@@ -239,15 +239,17 @@ def decode_segment(segment: Segment, waits_s: Sequence[float] | None = None) -> 
     tracker, views = segment.tracker, segment.views
     tracked = () if tracker is None else enlarged(views, tracker.long_side)
     pictures: list[object] = []
+    lens = preprocess.LensPictures()
 
     def prepare(image: Image.Image, place: int) -> NDArray[np.uint8]:
         camera = segment.camera_at(place)
         if views:
-            prepared = preprocess.rectified_image(image, views[camera])
+            prepared = preprocess.rectified_image(lens.of(image), views[camera])
         else:
             prepared = preprocess.prepare_image(image, segment.height, segment.width)
         if tracker is not None and not preprocess.shows_nothing(prepared):
-            pictures.append(tracker.picture(preprocess.grey_picture(image, tracked[camera] if tracked else None)))
+            grey = preprocess.grey_view(lens.of(image), tracked[camera]) if views else preprocess.grey_picture(image)
+            pictures.append(tracker.picture(grey))
         return prepared
 
     shape = (segment.stop - segment.start, segment.height, segment.width, 3)
@@ -308,29 +310,37 @@ def _decode_images(
     draft: tuple[int, int] | None,
     reasons: list[str | None],
 ) -> None:
-    readable = [uri for uri in segment.uris if NO_PICTURE not in uri]
+    frames = itertools.groupby(range(len(segment.uris)), key=segment.uris.__getitem__)
+    pictures = [(uri, list(places)) for uri, places in frames]  # neighbours with one file are views of one picture
+    readable = [uri for uri, _ in pictures if NO_PICTURE not in uri]
     with contextlib.closing(read_ahead(readable, storage.read_bytes)) as contents:
-        for i, uri in enumerate(segment.uris):
+        for uri, places in pictures:
             if NO_PICTURE in uri:
-                reasons[i] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
+                reasons[places[0]] = f"camera {uri.rpartition(NO_PICTURE)[2]} has no picture of this instant"
                 continue
-            prepared = _prepared(segment, i, next(contents), prepare, draft)
-            if isinstance(prepared, str):
-                reasons[i] = prepared
-            else:
-                images[i] = prepared
-                reasons[i] = _reason(uri, DecodeError(_NOTHING)) if preprocess.shows_nothing(prepared) else None
+            why = _prepare_all(segment, places, next(contents), prepare, draft, images)
+            for place in places:
+                nothing = why is None and preprocess.shows_nothing(images[place])
+                reasons[place] = _reason(uri, DecodeError(_NOTHING)) if nothing else why
 
 
-def _prepared(
-    segment: Segment, place: int, contents: Contents, prepare: _Prepare, draft: tuple[int, int] | None
-) -> NDArray[np.uint8] | str:
-    """The prepared picture of a frame, or why there is none. Raises StorageError where the store does not answer."""
-    uri = segment.uris[place]
+def _prepare_all(
+    segment: Segment,
+    places: Sequence[int],
+    contents: Contents,
+    prepare: _Prepare,
+    draft: tuple[int, int] | None,
+    images: NDArray[np.uint8],
+) -> str | None:
+    """Decode a picture and prepare it for its frames; returns why it cannot be used, if so. Raises StorageError where
+    the store does not answer."""
+    uri = segment.uris[places[0]]
     try:
-        size, turn, white = segment.size_at(place), segment.turn, segment.white
+        size, turn, white = segment.size_at(places[0]), segment.turn, segment.white
         image = preprocess.decode_image(contents(), expected_size=size, draft=draft, turn=turn, white=white)
-        return prepare(image, place)
+        for place in places:
+            images[place] = prepare(image, place)
+        return None
     except DecodeError as error:
         return _reason(uri, error)
     except NotFoundError as error:

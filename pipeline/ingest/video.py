@@ -142,7 +142,7 @@ def read_timeline(uri: str, turn: int | None = None) -> Timeline:
 
 
 def decode_numbers(uri: str, numbers: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
-    """Decode the frames with these numbers (increasing, in the order in which they are shown) as `decode_at` does.
+    """Decode the frames with these numbers (not decreasing, in the order in which they are shown) as `decode_at` does.
     Raises DecodeError where the file cannot be opened."""
     times = read_timeline(uri, turn).timestamps_ns
     there = [number for number in numbers if number < len(times)]
@@ -152,7 +152,9 @@ def decode_numbers(uri: str, numbers: Sequence[int], turn: int | None = None) ->
 
 
 def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> Iterator[Image.Image | DecodeError]:
-    """Decode the frames shown at the given times (increasing): for each an image, or the error that prevents it.
+    """Decode the frames shown at the given times (not decreasing): for each an image, or the error that prevents it.
+    Equal times follow each other where several views of one frame are wanted: it is decoded once, and they get one
+    image.
 
     Images are upright, as the file (or `turn`, degrees to the right) says, with square pixels.
 
@@ -169,8 +171,10 @@ def decode_at(uri: str, wanted_ns: Sequence[int], turn: int | None = None) -> It
                 pending.pop(0)
                 yield DecodeError("the video frame cannot be decoded")
             if pending and pending[0] == shown:
-                pending.pop(0)
-                yield DecodeError("the video frame is corrupt") if frame.is_corrupt else _picture(frame, turn)
+                decoded = DecodeError("the video frame is corrupt") if frame.is_corrupt else _picture(frame, turn)
+                while pending and pending[0] == shown:
+                    pending.pop(0)
+                    yield decoded
             if not pending:
                 return
     except DecodeError as error:

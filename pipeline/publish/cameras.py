@@ -85,15 +85,23 @@ class Cameras:
     def looking_ahead(self) -> Cameras:
         """The same cameras; those of equirectangular images look to the middle of the image, as other programs expect.
         Their poses are turned so that every point keeps its pixel."""
-        if self.lens is None or self.lens.model != "equirectangular" or self.lens.cx == self.lens.width / 2:
+        lenses = self.models or (() if self.lens is None else (self.lens,))
+        ahead = tuple(replace(one, cx=one.width / 2) if one.model == "equirectangular" else one for one in lenses)
+        if ahead == lenses:
             return self
-        angle = (self.lens.width / 2 - self.lens.cx) / self.lens.fx
-        turn = np.eye(4)
-        turn[:3, :3] = Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
-        lens = replace(self.lens, cx=self.lens.width / 2)
+        angle = np.array([(new.cx - old.cx) / old.fx for old, new in zip(lenses, ahead, strict=True)])
+        number = self.frame_index % len(lenses)
+        turn = np.tile(np.eye(4), (len(self), 1, 1))
+        turn[:, :3, :3] = Rotation.from_rotvec(angle[number, None] * (0.0, 1.0, 0.0)).as_matrix()
         intrinsics = self.intrinsics.copy()
-        intrinsics[:, 2] = lens.cx
-        return replace(self, world_from_camera=self.world_from_camera @ turn, intrinsics=intrinsics, lens=lens)
+        intrinsics[:, 2] = np.array([one.cx for one in ahead])[number]
+        return replace(
+            self,
+            world_from_camera=self.world_from_camera @ turn,
+            intrinsics=intrinsics,
+            lens=None if self.models else ahead[0],
+            models=ahead if self.models else (),
+        )
 
     def places(self, frame_index: NDArray[np.integer]) -> NDArray[np.int64]:
         """The row of each of these frame numbers (n,); -1 where there is no camera for a frame."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -40,6 +41,7 @@ def write_video(
     key_every: int = 12,
     index_first: bool = False,
     container: str | None = None,
+    show: Callable[[int, int, int], np.ndarray] = picture,
 ) -> Path:
     """A video with B-frames (decoding order differs from the order shown) and several key frames."""
     options = {"movflags": "faststart"} if index_first else {}
@@ -50,7 +52,7 @@ def write_video(
         if codec != "libx264":
             stream.bit_rate = 4_000_000
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(picture(number, width, height), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(show(number, width, height), format="rgb24")
             film.mux(stream.encode(frame))
         film.mux(stream.encode())
     return path

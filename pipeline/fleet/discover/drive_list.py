@@ -1,11 +1,11 @@
 """A drive list: Parquet, CSV, JSON lines or JSON, one drive in each row, read row by row.
 
 Columns: drive_id, uri; optional: start, end (frames, half-open), fps, tags (words; in CSV separated by ";"), positions
-(a file of the drive's positions, as for --positions.file), camera (a calibration, as for --camera.file), rig (auto, a
-rig file as for --rig, or none). Names of columns are not case-sensitive; other columns (pandas' index) are ignored,
-with a note. CSV may be separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order mark. A
-relative path in the columns uri, positions, camera and rig starts at the folder of the list (../d too). A bad row is
-reported with its line, and the other rows are read.
+(a file of the drive's positions, as for --positions.file), camera (a calibration, as for --camera.file), rig (auto,
+views or a rig file as for --rig, or none). Names of columns are not case-sensitive; other columns (pandas' index) are
+ignored, with a note. CSV may be separated by commas, semicolons or tabs; texts are UTF-8, or UTF-16 with a byte-order
+mark. A relative path in the columns uri, positions, camera and rig starts at the folder of the list (../d too). A bad
+row is reported with its line, and the other rows are read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.cameras.calibration_text import is_plain
+from pipeline.cameras.calibration import is_camera
 from pipeline.common.visible_text import visible
 from pipeline.errors import DriveError, StorageError
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.ingest.rig_drive import AUTO, VIEWS
 
 DRIVE_LIST_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 REQUIRED = ("drive_id", "uri")
@@ -139,7 +140,7 @@ def _ref(row: Mapping[str, object], folder: str) -> DriveRef:
         _tags(row.get("tags")),
         _file(row, folder, "positions", "a file", ("none",)),
         _camera(row, folder),
-        rig=_file(row, folder, "rig", "auto, a rig file or none", ("auto", "none")),
+        rig=_file(row, folder, "rig", "auto, views, a rig file or none", (AUTO, VIEWS, "none")),
     )
 
 
@@ -155,15 +156,15 @@ def _file(row: Mapping[str, object], folder: str, column: str, expected: str, wo
 
 
 def _camera(row: Mapping[str, object], folder: str) -> str | None:
-    """A calibration file, relative to the drive list, with the name of a camera after "#"; numbers and "none" are kept
-    as they are."""
+    """A calibration file, relative to the drive list, with the name of a camera after "#"; numbers, "equirectangular"
+    and "none" are kept as they are."""
     value = row.get("camera")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if not isinstance(value, str):
-        raise ValueError(f"expected a calibration file, fx,fy,cx,cy or none for camera, got {value!r}")
+        raise ValueError(f"expected a calibration file, fx,fy,cx,cy, equirectangular or none for camera, got {value!r}")
     text = value.strip()
-    if not text or text == "none" or is_plain(text):
+    if not text or text == "none" or is_camera(text):
         return text or None
     place, mark, which = text.partition("#")
     return storage.beside(folder, place) + mark + which

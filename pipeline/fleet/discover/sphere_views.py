@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.fleet.discover.drive_ref import DriveRef, RefusedDrive
+from pipeline.ingest.rig_drive import VIEWS
 
 
-def each_view(drives: Iterable[DriveRef | RefusedDrive], views: Sequence[str]) -> Iterator[DriveRef | RefusedDrive]:
+def each_view(
+    drives: Iterable[DriveRef | RefusedDrive], views: Sequence[str], rig: str | None = None
+) -> Iterator[DriveRef | RefusedDrive]:
     """Each drive once for every view (front, left ...), named ID-front, ID-left ...; as they are where there are no
-    views. What was refused stays so."""
+    views. What was refused stays so, and so does a drive whose views are a rig. rig: of drives that do not name one."""
     for drive in drives:
-        if isinstance(drive, RefusedDrive) or not views:
+        if isinstance(drive, RefusedDrive) or not views or (drive.rig or rig) == VIEWS:
             yield drive
             continue
         for view in views:

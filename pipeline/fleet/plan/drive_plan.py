@@ -192,7 +192,7 @@ def estimate(drive: Drive, config: RunConfig, model: ModelConfig) -> Costs:
     longest = cameras * max(len(chunk) for chunk in chunks)
     per_frame = state_bytes_per_frame(model, height, width, 2 if config.precision == "bfloat16" else 4)
     pixels = height * width
-    images = drive.frame_count if drive.kind == "images" else 1 + drive.frame_count // 64
+    images = drive.frame_count // drive.views_of_a_picture if drive.kind == "images" else 1 + drive.frame_count // 64
     scans = images if config.stops or config.turns else 0
     tables = math.ceil(drive.frame_count * pixels / config.publish.shard_rows) if config.publish.with_points else 0
     return Costs(

@@ -167,7 +167,7 @@ def test_a_rig_in_a_drive_list_is_auto_a_file_beside_it_or_none_and_replaces_tha
     assert [drive_config(told, ref).rig for ref in refs] == ["auto", f"{tmp_path}/rigs/van.yaml", None, "all.json"]
     (tmp_path / "bad.jsonl").write_text('{"drive_id": "a", "uri": "/a", "rig": 5}')
     (refused,) = read_drive_list(str(tmp_path / "bad.jsonl"))
-    assert "expected auto, a rig file or none for rig, got 5" in refused.reason
+    assert "expected auto, views, a rig file or none for rig, got 5" in refused.reason
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[[1]]", '"x"', "[" * 100_000])
