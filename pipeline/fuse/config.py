@@ -12,6 +12,7 @@ from pipeline.fuse.area import check_area
 from pipeline.network_settings import NetworkSettings
 
 _MOST = 1_000_000  # candidates
+_LEASES_S = (1.0, 3600.0)
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class FuseConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError that names the field."""
-        for name in ("tile", "voxel", "cell", "lease_s"):
+        for name in ("tile", "voxel", "cell"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above zero, got {getattr(self, name)}")
+        if not _LEASES_S[0] <= self.lease_s <= _LEASES_S[1]:
+            raise ValueError(f"lease_s must be from {_LEASES_S[0]:g} to {_LEASES_S[1]:g} seconds, got {self.lease_s}")
         for name in ("budget", "per_pair"):
             if not 1 <= getattr(self, name) <= _MOST:
                 raise ValueError(f"{name} must be from 1 to {_MOST:,}, got {getattr(self, name)}")

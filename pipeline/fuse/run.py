@@ -28,6 +28,7 @@ from pipeline.fuse.network_verification import verify_by_network
 from pipeline.fuse.new_version import EARTH, placed, write_version
 from pipeline.fuse.new_version import Standing as PlacedCity
 from pipeline.fuse.opposite import OPPOSITE, opposite_pairs, pair_of, without_linked
+from pipeline.fuse.own_positions import contradicted
 from pipeline.fuse.plan import Plan, plan_of
 from pipeline.fuse.progress import RunningFuse
 from pipeline.fuse.proposals import proposed, proposed_before
@@ -221,6 +222,10 @@ def _fuse(
         notes = (*notes, _not_compared(unread, len(solution.verified)))
         reporter.say(notes[-1])
     city = solution.city
+    contrary = contradicted(drives, city)
+    notes = (*notes, *contrary)
+    for note in contrary:
+        reporter.say(note)
     before = versions[0] if versions else None
     with reporter.timed("tiles"):
         manifest, written = write_version(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.common.geodesy import ecef_from_enu_rotation, ecef_from_geodetic
 from pipeline.fuse import city_tables
 from pipeline.fuse.candidates import Candidate, Track, by_descriptors, by_positions, within_budget
 from pipeline.fuse.config import FuseConfig
+from pipeline.fuse.own_positions import from_origin
 from pipeline.fuse.published_drives import FusibleDrive
 from pipeline.fuse.tasks import Tasks
 
@@ -46,11 +46,7 @@ def _tracks(drives: Sequence[FusibleDrive], located: Sequence[int]) -> list[Trac
     for n in located:
         own, pose = drives[n].opened.origin, drives[n].opened.cameras.world_from_camera
         assert own is not None
-        turn = ecef_from_enu_rotation(origin[0], origin[1]).T @ ecef_from_enu_rotation(own[0], own[1])
-        shift = ecef_from_enu_rotation(origin[0], origin[1]).T @ (
-            ecef_from_geodetic(*own) - ecef_from_geodetic(*origin)
-        )
         frame = np.arange(len(pose), dtype=np.int64)
-        place, ahead = pose[:, :3, 3] @ turn.T + shift, pose[:, :3, 2] @ turn.T
-        tracks.append(Track(n, frame, place, ahead, drives[n].rig.camera == 0))
+        place, turn = from_origin(pose[:, :3, 3], own, origin)
+        tracks.append(Track(n, frame, place, pose[:, :3, 2] @ turn.T, drives[n].rig.camera == 0))
     return tracks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -71,7 +72,10 @@ class Tasks:
                 yield number, answer
         finally:
             if running:  # nothing writes to the city after an error has ended the run
-                ray.wait(list(running), num_returns=len(running), timeout=_ENDS_WITHIN_S)
+                ended, _ = ray.wait(list(running), num_returns=len(running), timeout=_ENDS_WITHIN_S)
+                for one in ended:
+                    with contextlib.suppress(Exception):  # else Ray prints each error that nobody asked for
+                        ray.get(one)
 
     def mapped(self, work: Callable[..., T], parts: Sequence[tuple[object, ...]]) -> list[T]:
         """work(*part) of each part, in their order. Raises as `each`."""

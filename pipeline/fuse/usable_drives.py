@@ -54,6 +54,10 @@ def read_drives(
             if config.drive:
                 raise
             notes.append(left_out(name, error))
+        except storage.RefusedError as error:
+            if config.drive or not storage.is_local(output):  # on a disk each folder has permissions of its own
+                raise
+            notes.append(left_out(name, error))
     if outside is not None:
         if not drives:
             raise DriveError(f"no usable published drive in the area in {storage.redacted(output)}; {outside.nearest}")

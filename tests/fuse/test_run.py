@@ -380,6 +380,7 @@ def test_the_job_prints_what_it_did_and_plan_writes_nothing(output, capsys):
         ({"tolerance": -1.0}, "tolerance"),
         ({"area": (2.0, 0.0, 1.0, 1.0)}, "west south"),
         ({"per_pair": 10**9}, "per_pair"),
+        ({"lease_s": 1e12}, "lease_s"),
     ],
 )
 def test_invalid_settings_are_refused(wrong, said):

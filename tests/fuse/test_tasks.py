@@ -26,6 +26,7 @@ from pipeline.fuse import (
     solve,
 )
 from pipeline.fuse import tasks as work
+from pipeline.fuse.lost_drives import LostDriveError
 from pipeline.fuse.tasks import Tasks
 from tests.fuse import test_run, test_versions
 from tests.fuse.made_up_drives import link_between
@@ -42,6 +43,10 @@ def squared(number):
 
 def refused(number):
     raise DriveError(f"drive {number} is damaged")
+
+
+def lose(drive_id, key):
+    raise LostDriveError(f"drive {drive_id} is gone", drive_id, key)
 
 
 def killed_once(path, number):
@@ -91,6 +96,9 @@ def test_a_part_whose_worker_dies_is_computed_again_and_one_that_always_dies_has
         tasks.mapped(killed, [("", 1)])
     with pytest.raises(DriveError, match="drive 8 is damaged"):
         tasks.mapped(refused, [(8,)])
+    with pytest.raises(LostDriveError) as lost:  # the run goes on without this result
+        tasks.mapped(lose, [("a", "key")])
+    assert (lost.value.drive_id, lost.value.key) == ("a", "key")
 
 
 def test_a_worker_killed_during_verification_only_delays_and_the_city_is_that_of_one_process(made, tmp_path):
