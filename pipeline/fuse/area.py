@@ -65,9 +65,9 @@ class Outside:
         """What is left out, in words."""
         said = []
         if self.away_m:
-            said.append(f"outside the area: {_drives(sorted(self.away_m))}")
+            said.append(f"outside the area: {shown_drives(sorted(self.away_m))}")
         if self.unknown:
-            said.append(f"left out because an area needs positions on Earth: {_drives(self.unknown)}")
+            said.append(f"left out because an area needs positions on Earth: {shown_drives(self.unknown)}")
         return tuple(said)
 
     @property
@@ -85,7 +85,8 @@ class Outside:
 _NAMED = 5  # drives that a note names
 
 
-def _drives(names: Sequence[str]) -> str:
+def shown_drives(names: Sequence[str]) -> str:
+    """Number and names of drives, the first five of them."""
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     return f"{len(names):,} drive{'s' if len(names) != 1 else ''} ({shown})"
 

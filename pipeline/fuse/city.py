@@ -124,7 +124,7 @@ class PublishedCity:
             drives: only points of these drives; None: of all.
 
         Raises:
-            ValueError: an unknown column or frame, or an invalid box.
+            ValueError: an unknown column, frame or drive, or an invalid box.
             DriveError: a tile is damaged, or a newer version has removed it.
             StorageError: a tile cannot be read.
         """
@@ -132,6 +132,9 @@ class PublishedCity:
         unknown = sorted(set(wanted) - {*POINTS.names, "drive_id"})
         if unknown:
             raise ValueError(f"points of a city have columns {', '.join(POINTS.names)}, drive_id; not {unknown[0]!r}")
+        lost = sorted(set(drives or ()) - set(self.manifest.keys))
+        if lost:
+            raise ValueError(f"this city has no drive {lost[0]!r}; it has {', '.join(sorted(self.manifest.keys)[:20])}")
         parts = [table.select(wanted) for table in self._batches(box, self._frame(frame), drives)]
         if parts:
             return pa.concat_tables(parts)

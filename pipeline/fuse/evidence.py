@@ -34,6 +34,7 @@ from pipeline.publish.table_checks import UNREADABLE, open_parquet
 from pipeline.storage.retry import patiently
 
 FOLDER = "evidence"
+NOT_COMPARED = "not compared"
 FEATURES = "features"
 """The kind of verdicts by features and geometry alone; those on charts of the road are of the kind `GROUND`."""
 _KEEP_EVERY_S = 10.0  # seconds between two writes
@@ -69,6 +70,12 @@ class Verified:
     matches: int
     reason: str
     lasting: bool = True
+
+
+def is_unread(reason: str) -> bool:
+    """Whether this reason of a verdict is that a frame or a drive could not be read, or a process ended: only such
+    verdicts are not lasting. Errors of drives begin with the drive."""
+    return reason.startswith(("drive ", NOT_COMPARED))
 
 
 def kind_of(one: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""Compares where a city has drives on Earth with where their own positions have them."""
+"""Compares where a city has drives with what they know themselves: their own positions on Earth, their own metres."""
 
 from __future__ import annotations
 
@@ -28,11 +28,19 @@ def from_origin(
 
 def contradicted(drives: Sequence[FusibleDrive], city: City) -> list[str]:
     """A note for each drive that is on Earth in the city, but by more than 15 m or 5 % of scale elsewhere than its own
-    positions have it: then they contradict its links or the positions of other drives."""
+    positions have it: then they contradict its links or the positions of other drives. The same for a drive whose own
+    metres differ by 5 % from those of the city."""
     notes = []
     for drive, fused in zip(drives, city.drives, strict=True):
         own = drive.opened.origin
         if own is None or city.origin is None or not fused.on_earth:
+            metres = fused.on_earth or drives[fused.component].opened.manifest.metric is not None
+            scale = float(np.exp(np.log(fused.depth_scale).mean()))
+            if metres and drive.opened.manifest.metric is not None and max(scale, 1 / scale) > _SCALE:
+                notes.append(
+                    f"drive {drive.drive_id}: a metre of its own is {scale:.2f} m of the city, which "
+                    f"{'positions' if fused.on_earth else drives[fused.component].drive_id} made; one of them is wrong"
+                )
             continue
         place, _ = from_origin(drive.joined.world_from_camera[:, :3, 3], own, city.origin)
         away = float(np.median(np.linalg.norm((fused.city_from_camera[:, :3, 3] - place)[:, :2], axis=1)))

@@ -16,6 +16,7 @@ from pipeline import storage
 from pipeline.common.progress import Reporter
 from pipeline.common.run_id import new_run_id
 from pipeline.errors import DriveError
+from pipeline.fuse.area import shown_drives
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.city import DamagedCityError, PublishedCity
 from pipeline.fuse.city_files import CityManifest, city_uri, missing_file, readable_versions, remove_leftovers
@@ -222,9 +223,12 @@ def _fuse(
         notes = (*notes, _not_compared(unread, len(solution.verified)))
         reporter.say(notes[-1])
     city = solution.city
-    contrary = contradicted(drives, city)
-    notes = (*notes, *contrary)
-    for note in contrary:
+    doubts = contradicted(drives, city)
+    gone = [] if known is None else sorted(set(known.keys) - {drive.drive_id for drive in drives})
+    if gone:
+        doubts.append(f"of the last version's drives these are no longer in the city: {shown_drives(gone)}")
+    notes = (*notes, *doubts)
+    for note in doubts:
         reporter.say(note)
     before = versions[0] if versions else None
     with reporter.timed("tiles"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.backend.sim3 import Sim3
 from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import GROUND, Candidate
-from pipeline.fuse.evidence import Evidence, Verified
+from pipeline.fuse.evidence import NOT_COMPARED, Evidence, Verified
 from pipeline.fuse.facade_depths import STEP_SHARE, by_steps, facade_depth
 from pipeline.fuse.facing import seen_facing
 from pipeline.fuse.ground_chart import ground_chart
@@ -207,5 +207,5 @@ def compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence
 
 
 def _not_compared(first: PublishedDrive, second: PublishedDrive, candidates: Sequence[Candidate]) -> list[Verified]:
-    reason = "not compared: the process that compared the two frames ended each time"
+    reason = f"{NOT_COMPARED}: the process that compared the two frames ended each time"
     return [Verified(one, None, 0, reason, False) for one in candidates]

@@ -15,6 +15,7 @@ from pipeline.common.visible_text import visible_values
 from pipeline.errors import DriveError, PipelineError
 from pipeline.fuse import PublishedCity, open_city
 from pipeline.fuse.change import GONE
+from pipeline.fuse.evidence import is_unread
 from pipeline.fuse.tiles import level_axes
 
 CITY_JSON, PICTURES = "city.json", "city"
@@ -89,7 +90,7 @@ def _links(
     for row in city.links.to_pylist():
         ends = [(row[f"{end}_drive"], row[f"{end}_frame"]) for end in ("first", "second")]
         if not row["verified"]:
-            other["opposite directions" if "opposite directions" in row["reason"] else "not the same place"] += 1
+            other[_why_not(row["reason"])] += 1
         elif frame_of.get(ends[0][0]) != frame_of.get(ends[1][0]) or any(end not in place for end in ends):
             apart += 1
         elif len(drawn) < _MOST_LINKS:
@@ -103,6 +104,13 @@ def _links(
                 }
             )
     return {"links": drawn, "links_apart": apart, "candidates_without": dict(other)}
+
+
+def _why_not(reason: str) -> str:
+    """The kind of a candidate without a link, from the reason in the table `links`."""
+    if is_unread(reason):
+        return "could not be compared: a frame, its points or its drive cannot be read"
+    return "opposite directions" if "opposite directions" in reason else "not the same place"
 
 
 def _changes(city: PublishedCity, frames: Mapping[str, object], site: Path) -> list[dict[str, object]]:

@@ -50,3 +50,14 @@ def test_places_from_another_origin_are_the_same_places_on_earth():
     moved, turn = from_origin(place, ORIGIN, there)
     np.testing.assert_allclose(geodetic_from_enu(moved, there), geodetic_from_enu(place, ORIGIN), atol=1e-8)
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+
+
+def test_a_drive_whose_own_metres_differ_from_those_of_the_city_is_named(solved):
+    drive, city = solved
+    manifest = replace(drive.opened.manifest, georeference=None, metric={"by": "stereo"})
+    metric = replace(drive, opened=replace(drive.opened, manifest=manifest))
+    alone = replace(city.drives[0], on_earth=False)
+    assert not contradicted([metric], replace(city, drives=(alone,), origin=None))
+    longer = replace(alone, depth_scale=1.2 * alone.depth_scale)
+    (note,) = contradicted([metric, metric], replace(city, drives=(alone, longer), origin=None))
+    assert note == "drive a: a metre of its own is 1.20 m of the city, which a made; one of them is wrong"

@@ -29,6 +29,7 @@ from pipeline.fuse.published_drives import read_drive
 from pipeline.fuse.run import proposed_before, standing_in
 from pipeline.fuse.search import candidates_of
 from pipeline.publish import open_drive
+from pipeline.report.city_map import city_data
 from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,8 +139,8 @@ def test_one_call_returns_the_points_of_a_box_one_for_each_cube_with_their_drive
     cubes = np.floor(xyz.astype(np.float64) / voxel).astype(np.int64)
     assert len(np.unique(cubes, axis=0)) == len(cubes)
     assert city.points(((1e6,) * 3, (2e6,) * 3)).num_rows == 0
-    for wrong in ({"columns": ["nonsense"]}, {"frame": "elsewhere"}):
-        with pytest.raises(ValueError, match=r"nonsense|elsewhere"):
+    for wrong in ({"columns": ["nonsense"]}, {"frame": "elsewhere"}, {"drives": ["nobody"]}):
+        with pytest.raises(ValueError, match=r"nonsense|elsewhere|nobody"):
             city.points(**wrong)
 
 
@@ -155,6 +156,7 @@ def test_a_second_run_writes_no_tile_and_a_drive_reconstructed_again_replaces_it
     shutil.rmtree(output / "b")
     last = fused(output)
     assert set(open_city(str(output)).points()["drive_id"].to_pylist()) == {"a"} and last.drives == 1
+    assert any("no longer in the city: 1 drive (b)" in note for note in last.notes)
     versions = sorted(path.name for path in (output / "_city").iterdir() if (path / "manifest.json").exists())
     assert versions == [again.manifest.version, last.manifest.version]
 
@@ -292,6 +294,10 @@ def test_drives_whose_pictures_are_gone_are_not_joined_and_the_reason_is_given(o
     assert set(city.frames) == {"of-a", "of-b"}
     assert all("cannot be read" in one["reason"] for one in city.links.to_pylist())
     assert all("could not be compared" in one for one in city.drives["evidence"].to_pylist())
+    site = output.parent / "site"
+    site.mkdir()
+    (kind,) = city_data(city, site)["candidates_without"]
+    assert kind.startswith("could not be compared")
 
 
 KILLED = """
