@@ -15,6 +15,7 @@ from pipeline.backend.join import Edge, JoinResult, Loop
 from pipeline.backend.joint_errors import JointErrors
 from pipeline.backend.sim3 import Sim3
 from pipeline.common.fixes import Fixes
+from pipeline.common.geodesy import enu_from_geodetic
 from pipeline.common.numbers import number_or
 from pipeline.errors import DriveError
 from pipeline.fuse.drive_nodes import own_state
@@ -34,6 +35,9 @@ _COLUMNS = ("step_covariance", "step_with_next")
 _CROOKED = 1e-6  # largest difference of a covariance from its transpose, as a share of its two deviations
 _SINGULAR = 1e-12  # largest eigenvalue of a matrix of correlations that may be zero but for rounding
 _NOISIEST = 1e6  # an overlap that says nothing
+# Metres, and deviations that a receiver reports, that a fix may be from the camera (the antenna is elsewhere on the
+# car); factor for heights.
+_AWAY_M, _ACCURACIES, _UP = 50.0, 5.0, 4.0
 _MOST_HELD = 16  # drives that a worker keeps
 _CLOCK_TELLS_DATE_NS = 631_152_000 * 10**9  # the year 1990: earlier time stamps count from the drive's start
 
@@ -143,7 +147,8 @@ def read_drive(opened: PublishedDrive) -> FusibleDrive:
     time_s = None if stamps is None else (stamps[rig.reference] - opened.poses["timestamp_ns"][0].as_py()) / 1e9
     if time_s is not None and not (np.diff(time_s) > 0).all():
         time_s = None
-    return FusibleDrive(opened, rig, joined, time_s, None if time_s is None else _fixes_of(opened))
+    fixes = None if time_s is None else _fixes_of(opened, time_s, joined.world_from_camera[:, :3, 3])
+    return FusibleDrive(opened, rig, joined, time_s, fixes)
 
 
 def _chunks_of(table: pa.Table) -> tuple[Sim3, ...]:
@@ -234,9 +239,12 @@ def _loops_of(table: pa.Table, spans: tuple[tuple[int, int], ...]) -> tuple[Loop
     return tuple(loops)
 
 
-def _fixes_of(opened: PublishedDrive) -> Fixes | None:
-    table, place = opened.positions, opened.manifest.georeference
-    if table is None or place is None:
+def _fixes_of(opened: PublishedDrive, time_s: Array, place_m: Array) -> Fixes | None:
+    """The fixes within the time of the frames that the drive's trajectory agrees with; its world is metres east, north,
+    up. time_s (N,), place_m (N, 3): of its cameras. Raises DriveError where it agrees with few of those that it says to
+    have used: they would put other drives into a wrong place too."""
+    table, place, origin = opened.positions, opened.manifest.georeference, opened.origin
+    if table is None or place is None or origin is None:
         return None
     table = table.filter(table["used"])
     if not table.num_rows:
@@ -246,6 +254,19 @@ def _fixes_of(opened: PublishedDrive) -> Fixes | None:
         return np.asarray(table[name].fill_null(np.nan).to_numpy(), np.float64)
 
     offset = number_or(place.get("clock_offset_s"), 0.0)
-    return Fixes(
-        column("time_s") - offset, column("latitude"), column("longitude"), column("altitude"), column("accuracy")
-    )
+    at_s, latitude, longitude = column("time_s") - offset, column("latitude"), column("longitude")
+    altitude, accuracy = column("altitude"), column("accuracy")
+    high = np.where(np.isfinite(altitude), altitude, origin[2])
+    camera = np.stack([np.interp(at_s, time_s, place_m[:, axis]) for axis in range(3)], -1)
+    away = enu_from_geodetic(latitude, longitude, high, origin) - camera
+    allowed = _AWAY_M + _ACCURACIES * np.where(np.isfinite(accuracy), np.maximum(accuracy, 0.0), 0.0)
+    near = np.linalg.norm(away[:, :2], axis=1) <= allowed
+    near &= ~np.isfinite(altitude) | (np.abs(away[:, 2]) <= _UP * allowed)
+    inside = (at_s >= time_s[0]) & (at_s <= time_s[-1])
+    if 2 * (near & inside).sum() < inside.sum():
+        raise DriveError(
+            f"drive {opened.manifest.drive_id}: positions.parquet: {int((inside & ~near).sum())} of "
+            f"{int(inside.sum())} positions are far from its trajectory; reconstruct it again (--overwrite)"
+        )
+    use = near & inside
+    return Fixes(at_s[use], latitude[use], longitude[use], altitude[use], accuracy[use]) if use.any() else None

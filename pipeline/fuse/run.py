@@ -92,7 +92,9 @@ def run_fuse(config: FuseConfig, reporter: Reporter, tasks: Tasks | None = None)
             guard = partial(leases.keep, lease)
             fused = _without_lost(told, partial(_fuse, output, config, told, guard, missing, tasks, run_id))
         except BaseException as error:
-            told.end("failed", " ".join(str(error).split())[:300] or type(error).__name__)
+            stopped = "interrupted; start jobs.fuse again, it continues there"
+            said = stopped if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())[:300]
+            told.end("failed", said or type(error).__name__)
             raise
         told.end("finished", f"city {'' if fused.manifest is None else fused.manifest.version}, {fused.drives} drives")
         return fused

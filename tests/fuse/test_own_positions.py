@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.backend.sim3 import Sim3
 from pipeline.common.geodesy import geodetic_from_enu
+from pipeline.errors import DriveError
 from pipeline.fuse import solve
 from pipeline.fuse.own_positions import contradicted, from_origin
 from pipeline.fuse.published_drives import read_drive
@@ -61,3 +63,24 @@ def test_a_drive_whose_own_metres_differ_from_those_of_the_city_is_named(solved)
     longer = replace(alone, depth_scale=1.2 * alone.depth_scale)
     (note,) = contradicted([metric, metric], replace(city, drives=(alone, longer), origin=None))
     assert note == "drive a: a metre of its own is 1.20 m of the city, which a made; one of them is wrong"
+
+
+def with_positions(opened, **columns):
+    """The drive with other values in its table of positions."""
+    table = opened.positions
+    for name, values in columns.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+    changed = replace(opened)
+    changed.__dict__["positions"] = table
+    return changed
+
+
+def test_positions_far_from_a_drives_own_trajectory_are_not_used_and_if_most_are_the_drive_is_damaged(solved):
+    opened = solved[0].opened
+    latitude = opened.positions["latitude"].to_numpy()
+    assert len(solved[0].fixes) == len(latitude) == 2
+    assert len(read_drive(with_positions(opened, latitude=[latitude[0], -latitude[1]])).fixes) == 1
+    assert len(read_drive(with_positions(opened, time_s=[0.0, 1e9])).fixes) == 1  # after the drive
+    with pytest.raises(DriveError, match=r"drive a: positions.parquet: 2 of 2 positions are far from its trajectory"):
+        read_drive(with_positions(opened, latitude=-latitude))
