@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 
 from pipeline.errors import PipelineError
@@ -19,51 +18,24 @@ from pipeline.fuse.candidates import Candidate, Floats, Numbers, within_budget
 from pipeline.fuse.facing_frames import reach_of
 from pipeline.fuse.pictures import grey_picture
 from pipeline.fuse.placement import Placement
+from pipeline.fuse.pooled_features import learned, pooled_features
 from pipeline.fuse.published_drives import SeenDrive, seen_again
+from pipeline.fuse.sampled_streets import most_sampled, sampled
 from pipeline.fuse.side_views import axes_of, look_aside
 from pipeline.fuse.tasks import Tasks
 from pipeline.publish import PublishedDrive
 
-_CELL_M = 10.0  # metres: of each part's frames in such a cube ...
-_OF_A_CELL = 4  # ... with one heading, so many are used, each of another drive (drives differ in light)
+_OF_A_PLACE = 4  # frames of a place in one direction, each of another drive (drives differ in light)
 _MOST_FRAMES = 4_000  # of all parts together
 _WORDS = 64  # centres of descriptors
-_LEARNED_FRAMES, _LEARNED = 60, 40_000  # frames and descriptors from which centres are learned
-_FEWEST = 10  # features of a side that is used
+_LEARNED_FRAMES = 60  # from which centres are learned
 _LEAST_ALIKE = 0.02  # least similarity, both sides together
 _APART = 2  # samples: two candidates of a pair of drives are farther apart in the first one
 
 
-def sampled(
-    placements: Sequence[Placement], metres: Mapping[str, float], leads: Sequence[Numbers]
-) -> list[tuple[int, int]]:
-    """Drives and frames (index of the drive's arrays) that represent each part of the city, in rising order.
-
-    placements: of the drives; metres: city units in a metre, by name of the frame; leads: of each drive the frames of
-    its reference camera."""
-    taken: dict[tuple[object, ...], int] = defaultdict(int)
-    chosen: list[tuple[int, int]] = []
-    for n, one in enumerate(placements):
-        pose = one.city_from_camera[leads[n]]
-        cell = np.floor(pose[:, :3, 3] / metres[one.frame] / _CELL_M).astype(np.int64)
-        # Which axes are horizontal is not known: headings are viewing directions to half a unit of each component.
-        ahead = np.round(2 * pose[:, :3, 2]).astype(np.int64)
-        seen = set()
-        for k, place in enumerate(leads[n].tolist()):
-            name = (one.frame, *cell[k].tolist(), *ahead[k].tolist())
-            if name not in seen and taken[name] < _OF_A_CELL:
-                seen.add(name)
-                taken[name] += 1
-                chosen.append((n, place))
-    if len(chosen) > _MOST_FRAMES:
-        chosen = [chosen[int(k)] for k in np.linspace(0, len(chosen) - 1, _MOST_FRAMES)]
-    return chosen
-
-
-def most_sampled(frames: Sequence[int]) -> int:
-    """About how many frames `sampled` chooses at most. frames: of each drive's reference camera, one a metre as is
-    usual."""
-    return min(sum(-(-count // int(_CELL_M)) for count in frames), _MOST_FRAMES)
+def most_side_views(frames: Sequence[int]) -> int:
+    """About how many frames `alike_facades` reads at most. frames: as in `most_sampled`."""
+    return most_sampled(frames, _MOST_FRAMES)
 
 
 def alike_facades(
@@ -79,7 +51,7 @@ def alike_facades(
     """Candidates in opposite directions between drives of different coordinate frames, most similar first.
 
     Args:
-        drives, placements, metres, leads: as in `sampled`.
+        drives: the drives. placements, metres, leads: as in `sampled`.
         per_pair: most candidates of a pair of drives.
         budget: most candidates of a drive, those that it has already (`used`) among them.
         tasks: that read frames; None: this process. A frame that cannot be read is not used.
@@ -87,9 +59,9 @@ def alike_facades(
     if len({one.frame for one in placements}) < 2:
         return []
     seeing = {n for n, one in enumerate(drives) if reach_of(one) is not None}
-    chosen = [one for one in sampled(placements, metres, leads) if one[0] in seeing]
+    chosen = [one for one in sampled(placements, metres, leads, _OF_A_PLACE, _MOST_FRAMES) if one[0] in seeing]
     step = max(len(chosen) // _LEARNED_FRAMES, 1)
-    words = learned(_descriptors(drives, chosen[::step]))
+    words = learned(_descriptors(drives, chosen[::step]), _WORDS)
     if words is None:
         return []
     of: dict[int, list[int]] = defaultdict(list)
@@ -112,29 +84,6 @@ def alike_facades(
         per_pair,
     )
     return within_budget(made, budget, used)
-
-
-def learned(descriptors: Floats) -> Floats | None:
-    """The centres (64, 128) of descriptors (n, 128); None of fewer than 64."""
-    if len(descriptors) < _WORDS:
-        return None
-    some = descriptors[np.linspace(0, len(descriptors) - 1, min(len(descriptors), _LEARNED)).astype(np.int64)]
-    ends = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 20, 1e-3)
-    cv2.setRNGSeed(0)
-    _, _, centres = cv2.kmeans(some, _WORDS, None, ends, 1, cv2.KMEANS_PP_CENTERS)
-    return np.asarray(centres, np.float32)
-
-
-def pooled_features(descriptors: Floats, words: Floats) -> Floats:
-    """Descriptors (n, 128) of one side as one unit vector (64 * 128,): sums of differences from their nearest centres.
-    Zeros of fewer than ten."""
-    answer = np.zeros((len(words), descriptors.shape[1]), np.float32)
-    if len(descriptors) < _FEWEST:
-        return answer.ravel()
-    nearest = (descriptors @ words.T - 0.5 * (words**2).sum(1)).argmax(1)
-    np.add.at(answer, nearest, descriptors - words[nearest])
-    answer /= np.maximum(np.linalg.norm(answer, axis=1, keepdims=True), 1e-6)
-    return np.asarray(answer.ravel() / max(float(np.linalg.norm(answer)), 1e-6))
 
 
 def pooled_sides(drive: SeenDrive, places: Sequence[int], words: Floats) -> Floats:

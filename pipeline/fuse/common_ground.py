@@ -17,8 +17,10 @@ from pipeline.fuse.placement import Placement
 from pipeline.fuse.spread_candidates import SharedRoad, Ways, spread_candidates
 
 _BESIDE_M = 10.0  # most metres between two frames
-_ALIKE = 0.8  # cosine of viewing directions from which on drives go in one direction
-_AGAINST = -0.7  # largest cosine of opposite directions
+ALIKE = 0.8
+"""Cosine of viewing directions from which on drives go in one direction."""
+AGAINST = -0.7
+"""Largest cosine of opposite directions."""
 _APART_M = 12.0  # least metres between two candidates of a pair along the first drive
 _BEFORE_M, _BEHIND_M = 12.0, 4.0  # metres of a drive before and behind a frame whose chart is whole
 
@@ -46,7 +48,7 @@ def common_ground(
     """
     pose = [one.city_from_camera[at] for one, at in zip(placements, leads, strict=True)]
     ways = Ways([one[:, :3, 3] / metres[of.frame] for one, of in zip(pose, placements, strict=True)], leads)
-    whole = [_whole(one) for one in ways.along]
+    whole = [whole_charts(one) for one in ways.along]
     mine = [n for n, one in enumerate(known) if one.by == GROUND]
     shared = []
     for name in sorted({one.frame for one in placements}):
@@ -56,15 +58,15 @@ def common_ground(
             there = np.flatnonzero(np.isfinite(far) & whole[a])
             there = there[whole[b][near[there]]]
             cosine = np.einsum("nk,nk->n", pose[a][there, :3, 2], pose[b][near[there], :3, 2])
-            there, cosine = there[cosine < _ALIKE], cosine[cosine < _ALIKE]
+            there, cosine = there[cosine < ALIKE], cosine[cosine < ALIKE]
             if len(there):
                 length = float(np.diff(ways.along[a], prepend=0.0)[there].sum())
-                shared.append(SharedRoad(a, b, there, near[there], cosine < _AGAINST, length).thinned())
+                shared.append(SharedRoad(a, b, there, near[there], cosine < AGAINST, length).thinned())
     told = [known[n] for n in mine]
     return spread_candidates(shared, ways, told, [linked[n] for n in mine], per_pair, budget, _APART_M, GROUND)
 
 
-def _whole(way: Array) -> NDArray[np.bool_]:
+def whole_charts(way: Array) -> NDArray[np.bool_]:
     """Which places at `way` (n,), metres along a path, have a chart that pictures show as a whole: those before show
     it. Of a short path, all."""
     good = (way >= _BEFORE_M) & (way <= way[-1] - _BEHIND_M)

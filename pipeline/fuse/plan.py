@@ -17,7 +17,7 @@ from pipeline.fuse.published_drives import FusibleDrive
 # Core seconds and bytes, measured on rendered drives (336 x 168) and KITTI (1241 x 376), see README.md.
 _COMPARE_S = 0.3  # to read and compare a pair of frames
 _FACING_S, _ASIDE_S = 0.4, 0.08  # the same in opposite directions; to read the side views of a frame
-_GROUND_S = 0.5  # to make two charts of the road and compare them
+_GROUND_S, _CHART_S = 0.5, 0.26  # to make two charts of the road and compare them; to make one
 _CHUNK_S = 0.004  # for a chunk in the solution, all rounds
 _POINT_S = 2.5e-6  # to transform, thin and write a point; COPC costs the same again
 _CHANGE_S = 3e-6  # to compare a point with the next drive
@@ -36,7 +36,8 @@ class Plan:
     of two or three. Only the solution shows which frames face each other, or see one road in different directions:
     facing, side_views, facing_core_seconds: at most so many pairs of frames in opposite directions, frames whose side
     views are read, and core seconds for both; facing_known: such pairs that were compared by earlier runs, in addition.
-    ground, ground_known: the same of pairs whose charts of the road are compared."""
+    ground, ground_known: the same of pairs whose charts of the road are compared; charts: those that are made beside
+    them, to find such pairs between parts of the city."""
 
     pairs: int
     opposite: int
@@ -55,6 +56,12 @@ class Plan:
     side_views: int = 0
     ground: int = 0
     ground_known: int = 0
+    charts: int = 0
+
+    @property
+    def ground_core_seconds(self) -> float:
+        """Core seconds for charts of the road, at most."""
+        return _GROUND_S * self.ground + _CHART_S * self.charts
 
     @property
     def facing_core_seconds(self) -> float:
@@ -69,8 +76,8 @@ class Plan:
             f"  facing   at most {self.facing:,} pairs of frames in opposite directions and side views of "
             f"{self.side_views:,} frames, {self.facing_core_seconds:,.0f} core seconds more; "
             f"{self.facing_known:,} more pairs were compared before",
-            f"  road     at most {self.ground:,} pairs of charts of the road, {_GROUND_S * self.ground:,.0f} core "
-            f"seconds more; {self.ground_known:,} more pairs were compared before",
+            f"  road     at most {self.ground:,} pairs of charts of the road and {self.charts:,} charts to find them, "
+            f"{self.ground_core_seconds:,.0f} core seconds more; {self.ground_known:,} more pairs were compared before",
             f"  solve    {self.chunks:,} chunks",
             f"  takes    about {self.core_seconds:,.0f} core seconds, {self.memory_bytes / 2**30:.1f} GiB of memory, "
             f"{self.written_bytes / 2**20:,.0f} MiB written",
@@ -89,6 +96,7 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
     StorageError; with config.network also CheckpointError."""
     same = [one for one in candidates if not one.opposite and one.by != GROUND]
     evidence = Evidence(output, drives)
+    ground, charts = most_on_ground(drives, candidates, config.budget)
     facing, side_views = most_facing(drives, candidates, config.budget)
     told = [one for one in candidates if one.by in FACING]
     facing_known = sum(evidence.known(one) is not None for one in told)
@@ -119,8 +127,9 @@ def plan_of(output: str, config: FuseConfig, drives: Sequence[FusibleDrive], can
         facing + len(told) - facing_known,
         facing_known,
         side_views,
-        most_on_ground(len(drives), candidates, config.budget) + len(by_road) - ground_known,
+        ground + len(by_road) - ground_known,
         ground_known,
+        charts,
     )
 
 

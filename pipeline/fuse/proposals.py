@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.fuse.alike_facades import alike_facades, most_sampled
+from pipeline.fuse.alike_facades import alike_facades, most_side_views
+from pipeline.fuse.alike_roads import alike_roads, most_charts
 from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.city import PublishedCity
 from pipeline.fuse.common_ground import common_ground
@@ -29,6 +30,8 @@ _FACING_SHARE = 3  # a drive has one candidate in opposite directions for so man
 _FACING_PER_PAIR = 2  # candidates of a pair of drives in opposite directions, by each of both
 _GROUND_SHARE = 2  # a drive has one candidate by the road for so many of --budget, in addition to the others
 _GROUND_PER_PAIR = 3  # candidates of a pair of drives by the road
+# The same between parts of the city: few true ones join the parts, and then the others are proposed.
+_ALIKE_SHARE, _ALIKE_PER_PAIR = 4, 2
 
 
 def proposed(
@@ -51,6 +54,9 @@ def proposed(
     reach = [reach_of(one) for one in drives]
     facing = facing_frames(placements, metres, told, reach, _FACING_PER_PAIR, budget, leads)
     if apart:
+        used = Counter(n for one in made if one.by == GROUND for n in pair_of(one))
+        most = max(config.budget // _ALIKE_SHARE, 1)
+        made += alike_roads(drives, placements, metres, leads, _ALIKE_PER_PAIR, most, used, tasks)
         used = Counter(n for one in [*told, *facing] if one.opposite and one.by in FACING for n in pair_of(one))
         facing += alike_facades(drives, placements, metres, leads, _FACING_PER_PAIR, budget, used, tasks)
     known = {(one.first, one.first_frame, one.second, one.second_frame) for one in [*told, *made]}
@@ -75,15 +81,19 @@ def most_facing(drives: Sequence[FusibleDrive], candidates: Sequence[Candidate],
         others = len(seeing) - 1 if n not in on_earth else partners[n] + len(seeing) - len(on_earth)
         room += max(min(_FACING_PER_PAIR * others, max(budget // _FACING_SHARE, 1)) - used[n], 0)
     apart = len(seeing) > 1 and any(one.opened.origin is None for one in drives)
-    return room // 2, most_sampled([len(drives[n].rig.reference) for n in seeing]) if apart else 0
+    return room // 2, most_side_views([len(drives[n].rig.reference) for n in seeing]) if apart else 0
 
 
-def most_on_ground(count: int, candidates: Sequence[Candidate], budget: int) -> int:
-    """Before the solution: how many more candidates by charts of the road `proposed` makes at most for `count` drives.
-    candidates, budget: as in `most_facing`."""
+def most_on_ground(drives: Sequence[FusibleDrive], candidates: Sequence[Candidate], budget: int) -> tuple[int, int]:
+    """Before the solution: how many more candidates by charts of the road `proposed` makes at most, and about how many
+    charts to find them. candidates, budget: as in `most_facing`."""
+    count = len(drives)
+    apart = count > 1 and any(one.opened.origin is None for one in drives)
     most = min(_GROUND_PER_PAIR * (count - 1), max(budget // _GROUND_SHARE, 1))
+    most += min(_ALIKE_PER_PAIR * (count - 1), max(budget // _ALIKE_SHARE, 1)) if apart else 0
     used = Counter(n for one in candidates if one.by == GROUND for n in pair_of(one))
-    return sum(max(most - used[n], 0) for n in range(count)) // 2
+    pairs = sum(max(most - used[n], 0) for n in range(count)) // 2
+    return pairs, most_charts([len(one.rig.reference) for one in drives]) if apart else 0
 
 
 def proposed_before(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.backend.sim3 import Sim3
 from pipeline.errors import PipelineError
 from pipeline.fuse.candidates import GROUND, Candidate
+from pipeline.fuse.common_ground import AGAINST, ALIKE
 from pipeline.fuse.evidence import NOT_COMPARED, Evidence, Verified
 from pipeline.fuse.facade_depths import STEP_SHARE, by_steps, facade_depth
 from pipeline.fuse.facing import seen_facing
@@ -130,7 +131,9 @@ class Verifier:
         link = self.between_instants(one, found.second_from_first, found.covariance)
         reason = f"{found.matches} features ({found.share:.0%}) agree on one relative pose"
         if one.by == GROUND:
-            where = f"from {OPPOSITE}" if one.opposite else "where both drives cross"
+            cosine = float(found.second_from_first.rotation[2, 2])  # of the viewing directions
+            where = "where both drives cross" if cosine > AGAINST else f"from {OPPOSITE}"
+            where = "from one direction" if cosine > ALIKE else where
             reason = f"{found.matches} features of the road ({found.share:.0%}) agree {where}"
         elif one.opposite:
             reason = f"{found.matches} features of facades ({found.share:.0%}) agree from {OPPOSITE}"

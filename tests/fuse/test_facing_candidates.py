@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.fuse.alike_facades import learned, most_alike, pooled_features, sampled
+from pipeline.fuse.alike_facades import most_alike
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.evidence import Verified
 from pipeline.fuse.facing_frames import facing_frames
@@ -59,15 +59,6 @@ def test_earlier_candidates_in_opposite_directions_count():
     assert len(facing(drives, known)) == 1 and facing(drives, known, budget=2) == []
 
 
-def test_each_part_of_a_city_is_sampled_by_its_streets():
-    one = [along((0.1 * n, 0, 5), (0.1 * n, 0, 95)) for n in range(30)]
-    few = sampled(one[:3], {"of-a": 1.0}, leads(one[:3]))
-    many = sampled(one, {"of-a": 1.0}, leads(one))
-    assert len(few) == 3 * 10 and len(many) == 4 * 10
-    apart = [*one[:4], replace(one[0], frame="of-b")]
-    assert len(sampled(apart, {"of-a": 1.0, "of-b": 1.0}, leads(apart))) == 5 * 10
-
-
 def test_the_right_side_of_one_drive_and_the_left_side_of_another_are_candidates():
     rng = np.random.default_rng(0)
     right, left = (rng.normal(size=(20, 64)).astype(np.float32) for _ in range(2))
@@ -79,18 +70,6 @@ def test_the_right_side_of_one_drive_and_the_left_side_of_another_are_candidates
     assert (best.first, best.first_frame, best.second, best.second_frame) == (0, 4, 1, 3)
     assert best.opposite and best.by == "facades"
     assert most_alike(right, left, drive, frame, np.zeros(20, np.int64), 2) == []  # links join them already
-
-
-def test_pooled_features_do_not_depend_on_the_order_and_are_zero_of_few_features():
-    rng = np.random.default_rng(1)
-    features = np.abs(rng.normal(size=(300, 128))).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    words = learned(features)
-    assert words is not None and learned(features[:20]) is None
-    pooled = pooled_features(features[:80], words)
-    np.testing.assert_allclose(pooled_features(features[79::-1], words), pooled, atol=1e-5)
-    assert np.linalg.norm(pooled) == pytest.approx(1, abs=1e-5)
-    assert not pooled_features(features[:9], words).any()
 
 
 def test_what_positions_reported_is_dropped_where_a_link_joins_the_pair():

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.fuse.alike_facades import most_sampled
+from pipeline.fuse.alike_facades import most_side_views
+from pipeline.fuse.alike_roads import most_charts
 from pipeline.fuse.candidates import GROUND, Candidate
 from pipeline.fuse.plan import Plan
 from pipeline.fuse.proposals import most_facing, most_on_ground
@@ -44,8 +45,9 @@ def test_narrow_cameras_are_not_counted_and_earlier_candidates_are_only_counted_
     assert most_facing([drive(), drive()], [against(0, 1, "facades")] * 2, 30)[0] == 0
 
 
-def test_side_views_are_read_of_at_most_4000_frames():
-    assert most_sampled([2_500] * 3) == 750 and most_sampled([2_500] * 2_000) == 4_000
+def test_side_views_and_charts_are_made_of_a_limited_number_of_frames():
+    assert most_side_views([2_500] * 3) == 750 and most_side_views([2_500] * 2_000) == 4_000
+    assert most_charts([2_500] * 3) == 750 and most_charts([2_500] * 2_000) == 1_500
 
 
 def test_the_plan_says_what_opposite_directions_take_at_most():
@@ -56,7 +58,16 @@ def test_the_plan_says_what_opposite_directions_take_at_most():
 
 
 def test_charts_of_the_road_are_counted():
-    assert most_on_ground(3, [], 30) == 3 * 6 // 2 and most_on_ground(20, [], 30) == 20 * 15 // 2
-    assert most_on_ground(2, [against(0, 1, GROUND)] * 2, 30) == 1 and most_on_ground(1, [], 30) == 0
-    plan = Plan(3, 1, 20, 5, 9, 1_000, 10.0, 1e9, 1e6, ground=40, ground_known=2)
-    assert any("at most 40 pairs of charts of the road, 20 core seconds" in line for line in plan.lines())
+    on_earth = [drive(on_earth=True) for _ in range(20)]
+    assert (
+        most_on_ground(on_earth[:3], [], 30) == (3 * 6 // 2, 0) and most_on_ground(on_earth, [], 30)[0] == 20 * 15 // 2
+    )
+    assert most_on_ground(on_earth[:2], [against(0, 1, GROUND)] * 2, 30) == (1, 0)
+    assert most_on_ground(on_earth[:1], [], 30) == (0, 0)
+    # drives whose place is not known may also be compared where their roads look alike, which takes more charts
+    assert most_on_ground([drive() for _ in range(3)], [], 30) == (3 * (6 + 4) // 2, 3 * 15)
+    plan = Plan(3, 1, 20, 5, 9, 1_000, 10.0, 1e9, 1e6, ground=40, ground_known=2, charts=100)
+    assert plan.ground_core_seconds == pytest.approx(40 * 0.5 + 100 * 0.26)
+    assert any(
+        "at most 40 pairs of charts of the road and 100 charts to find them, 46 core" in one for one in plan.lines()
+    )
