@@ -208,5 +208,6 @@ def _is_verdict(row: Mapping[str, Any]) -> bool:  # of the types of _ROWS
 
 
 def _key(row: Mapping[str, Any]) -> _Key:  # of the types of _ROWS
-    ends = [(str(row[f"{end}_key"]), int(row[f"{end}_frame"])) for end in ("first", "second")]
+    # Two drives made of one input in the same second have one key, but each has units of its own.
+    ends = [(f"{row[f'{end}_drive']}/{row[f'{end}_key']}", int(row[f"{end}_frame"])) for end in ("first", "second")]
     return (str(row["kind"]), *ends[0], *ends[1])

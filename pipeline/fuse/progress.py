@@ -57,12 +57,12 @@ class FuseRun:
 
 
 def read_fuse_run(output: str, now: float) -> FuseRun | None:
-    """The newest fuse run of an output; None if there is none or its file is damaged. now: seconds since 1970. Raises
-    StorageError."""
+    """The newest fuse run of an output; None if there is none or its file cannot be read. now: seconds since
+    1970. Raises StorageError."""
     place = storage.join(city_uri(storage.absolute(output)), NAME)
     try:
         run = storage.parse_record(storage.read_small(place, storage.SMALL_BYTES), FuseRun, NAME)
-    except (storage.NotFoundError, storage.DamagedError):
+    except (storage.NotFoundError, storage.UnreadableFileError, storage.DamagedError):
         return None
     if run.state == "running" and now - run.updated_at > LOST_AFTER_S:
         return replace(run, state="lost")

@@ -91,6 +91,9 @@ def test_the_drives_and_links_of_a_version_are_the_start_of_the_next_solution(ma
     candidates += proposed_before(city, drives, candidates)
     known = Evidence(output, drives)
     verified = [one for c in candidates if (one := known.known(c)) is not None]
+    twin = replace(drives[0].opened, manifest=replace(drives[0].opened.manifest, drive_id="c"))  # same key, other units
+    twin.__dict__["cameras"] = drives[0].opened.cameras
+    assert Evidence(output, [replace(drives[0], opened=twin), drives[1]]).known(verified[0].candidate) is None
     standing = standing_in(city, drives, verified)
     links = [one.link for one in verified if one.link is not None]
     assert set(standing.drives) == {0, 1} and set(standing.links) == set(range(len(links)))
