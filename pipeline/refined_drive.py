@@ -286,7 +286,7 @@ def _of_reference(staged: StagedFrames, merged: Window, tracks: Tracks) -> tuple
 
 def _mount(staged: StagedFrames, rig: Rig, windows: Sequence[range], camera: Array) -> tuple[Mount, tuple[str, ...]]:
     """The cameras on the car, as far as the rig file leaves them unknown, by some windows; and notes."""
-    mount = Mount.of(rig.poses)
+    mount = Mount.of(rig.poses, rig.lateness)
     if mount.free_turn.any():
         mount = with_turns(mount, _run(_alone, [(staged, window, camera) for window in windows]))
     found = _run(_mounted, [(staged, window, camera, mount) for window in windows])

@@ -217,7 +217,12 @@ POSES_ON_EARTH = pa.schema(
 )
 """poses.parquet of a georeferenced drive."""
 
-CAMERA = _field("camera", pa.string(), "name of the camera that took the frame; frames of an instant are neighbours")
+CAMERA = _field(
+    "camera",
+    pa.string(),
+    "name of the camera that took the frame; frames of an instant are neighbours and have its timestamp_ns, but each "
+    "has the pose at the time of its own picture, late_s (quality.rig in the manifest) after the instant",
+)
 """A further column of poses.parquet, of drives with several cameras."""
 
 POSITIONS = _schema(

@@ -159,13 +159,28 @@ class JoinedDrive:
         """The cameras' poses on the car, for the manifest; empty for one camera."""
         if facts.rig is None or self.rig_from_camera is None:
             return {}
+        rig, late_s = facts.rig, _late_s(facts)
         cameras = [
-            {"camera": name, "known": given is not None, "rig_from_camera": pose[:3].tolist()}
-            for name, given, pose in zip(
-                facts.rig.cameras, facts.rig.rig_from_camera, self.rig_from_camera, strict=True
+            {
+                "camera": name,
+                "known": given is not None and name not in rig.out_of_step,
+                "rig_from_camera": pose[:3].tolist(),
+                **({"late_s": late} if late else {}),
+            }
+            for name, given, pose, late in zip(
+                rig.cameras, rig.rig_from_camera, self.rig_from_camera, late_s, strict=True
             )
         ]
         return {"rig": cameras}
+
+
+def _late_s(facts: DriveFacts) -> list[float]:
+    """Seconds by which each camera of a rig takes its pictures later than the reference."""
+    assert facts.rig is not None
+    if facts.timestamps_ns is None or not facts.rig.late:
+        return [0.0] * len(facts.rig)
+    step_s = float(np.median(np.diff(facts.timestamps_ns[:: facts.camera_count]))) / 1e9
+    return [round(share * step_s, 6) for share in facts.rig.late]
 
 
 def staged_frames(staged: StagedDrive, config: RunConfig, output: str) -> StagedFrames:

@@ -14,6 +14,7 @@ from pipeline import storage
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rectify import View, enlarged
 from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_time import AT_ONCE
 from pipeline.forward.staging import STAGING_FOLDER
 from pipeline.publish.drive_facts import ListedFile
 from pipeline.refine.grid import Grid
@@ -104,11 +105,13 @@ def tracker_of(
 
 
 def _stereo_tracker(folder: str, known: KnownCamera | None, rig: Rig, net: tuple[int, int]) -> StereoTracker | None:
-    """None where the cameras are not calibrated, or none of known place looks the same way as the reference."""
+    """None where the cameras are not calibrated, or none of known place takes its pictures at once with the
+    reference and looks the same way."""
     if known is None or known.origin != "calibration":
         return None
     large = next((view.pinhole for view in _tracked_views(known, net)), known.camera)
-    pair = pair_of(rig.poses, large.intrinsics)
+    at_once = np.abs(rig.lateness) <= AT_ONCE
+    pair = pair_of(np.where(at_once[:, None, None], rig.poses, np.nan), large.intrinsics)
     return None if pair is None else StereoTracker(folder, pair)
 
 

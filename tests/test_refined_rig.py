@@ -10,6 +10,7 @@ import pytest
 from pipeline.backend import assess_quality, join_chunks
 from pipeline.backend.rig import RigChunks, frames_of_rig, measure_rig
 from pipeline.cameras.camera import Camera
+from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rig import Rig
 from pipeline.forward.staging import is_staged_file, write_chunk
 from pipeline.image_tables import track_columns
@@ -21,7 +22,7 @@ from pipeline.refine.track_files import write_linked
 from pipeline.refine.tracks import Tracks
 from pipeline.refined_chunks import RefinedChunks
 from pipeline.refined_drive import StagedFrames, kept_refinement, refine_staged
-from pipeline.tracked_drive import Pictures
+from pipeline.tracked_drive import Pictures, _stereo_tracker
 from tests.refine.rig_scene import CAMERAS, RIG, RigScene, error_of, rig_drive
 from tests.refine.scene import CAMERA, NET, SOURCE
 from tests.test_refined_drive import prediction
@@ -87,6 +88,42 @@ def test_a_rig_is_refined_joined_and_judged_by_the_tracks_of_each_camera(
     assert columns is not None
     seen = np.asarray(columns["frame_index"], np.int64) % CAMERAS
     assert np.bincount(seen, minlength=CAMERAS).min() > 500
+
+
+def test_a_rig_of_late_cameras_is_metric_and_each_frame_is_where_its_camera_was(tmp_path: Path) -> None:
+    late = (0.0, 0.5, -0.3)
+    scene = rig_drive(seed=1, late=late)
+    rig = Rig.of(dict(zip(NAMES, RIG, strict=True)), "front", late=dict(zip(NAMES, late, strict=True)))
+    frames = staged(tmp_path, scene, rig)
+    refined = refine_staged(frames)
+    assert refined.accepted == (True,)
+    chunks = WitnessedChunks(RefinedChunks(frames, refined), frames)
+    geometry = measure_rig(chunks, rig)
+    joined, _ = frames_of_rig(join_chunks(RigChunks(chunks, geometry)), geometry, refined.metre_sigma)
+    assert joined.metric is not None
+    assert error_of(inverse(joined.world_from_camera), scene)[0] < 0.05
+    # the car between its own first and last instant, in the world of the first one
+    begin = inverse(scene.world_from_rig[:1])[0]
+    true = (begin @ scene.world_from_camera)[CAMERAS:-CAMERAS]
+    found = (inverse(joined.world_from_camera[:1])[0] @ joined.world_from_camera)[CAMERAS:-CAMERAS]
+    off = np.linalg.norm(found[:, :3, 3] - true[:, :3, 3], axis=1)
+    assert off.max() < 3 * joined.metric.deviation * np.linalg.norm(true[-1, :3, 3]) + 0.1
+    verdict, _ = judge_images(assess_quality(joined), joined, chunks, frames, refined, refined.camera)
+    assert verdict.figures["image_share"] > 0.95
+    # the car of this scene wobbles, so where it was before its first and after its last instant is not known
+    contradicted = [one.frames for one in verdict.findings if "contradict" in one.reason]
+    assert all(one.start < CAMERAS or one.stop > 60 - CAMERAS for one in contradicted)
+
+
+def test_a_late_camera_is_no_partner_of_a_stereo_pair() -> None:
+    beside = np.eye(4)
+    beside[0, 3] = 0.5
+    known = KnownCamera(Camera("pinhole", 640, 320, 400.0, 400.0, 320.0, 160.0), "calibration")
+    for late, paired in ((0.0, True), (0.03, True), (-0.2, False)):
+        rig = Rig.of({"front": np.eye(4), "right": beside}, "front", late={"right": late})
+        assert (_stereo_tracker("tracks", known, rig, (64, 32)) is not None) == paired
+    rig = Rig.of({"front": np.eye(4), "right": beside}, "front", ("right",))
+    assert _stereo_tracker("tracks", known, rig, (64, 32)) is None
 
 
 def test_a_camera_that_its_images_contradict_is_named(scene: RigScene, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 trajectory gives the poses of all cameras.
 
 Frame f of a rig of C cameras is camera f % C at instant f // C. All cameras of an instant are in the same chunk, so
-the chunk contains their relative poses. `measure_rig` measures these in every chunk. `RigChunks` presents chunks as
-those of one camera: the reference, whose pose is the mean of those that follow from all cameras. `frames_of_rig`
-computes the poses of all frames from the joined trajectory.
+the chunk contains their relative poses. Those of a camera whose pictures are later than the reference's are brought to
+the time of the instants first, along its own trajectory. `measure_rig` measures relative poses in every chunk.
+`RigChunks` presents chunks as those of one camera: the reference, whose pose is the mean of those that follow from all
+cameras that take their pictures at once with it. `frames_of_rig` computes the poses of all frames from the joined
+trajectory, each at the time of its picture.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pipeline.backend.georeference import Metric
 from pipeline.backend.join import JoinResult
 from pipeline.backend.sim3 import Array, Sim3, nearest_rotation, rotation_log
 from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_time import AT_ONCE, moved_on
 from pipeline.common.chunk_prediction import PosedColours
 
 _FEWEST = 3  # least number of instants of a chunk from which a camera's pose on the car is measured
@@ -45,13 +48,15 @@ class RigMeasure:
 class RigGeometry:
     """The poses of the cameras on the car. turn (C, 3, 3): the same in all chunks; known_m (C, 3): known positions in
     metres, NaN where unknown; usual (C, 3): positions in chunk units, for chunks in which they cannot be measured;
-    per_metre: the usual number of chunk units in a metre, NaN if unknown; measure: of the chunks themselves."""
+    per_metre: the usual number of chunk units in a metre, NaN if unknown; measure: of the chunks themselves; late (C,):
+    `Rig.lateness`."""
 
     turn: Array
     known_m: Array
     usual: Array
     per_metre: float
     measure: RigMeasure
+    late: Array
 
     @property
     def cameras(self) -> int:
@@ -113,7 +118,7 @@ def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
     count = len(rig)
     turns, shifts, counts = [], [], []
     for number in range(len(chunks)):
-        _, poses, ok = _by_instant(chunks[number], count)
+        _, poses, ok = _by_instant(chunks[number], rig.lateness)
         turn, shift, seen = _relative(poses, ok)
         turns.append(turn)
         shifts.append(shift)
@@ -127,11 +132,12 @@ def measure_rig(chunks: Sequence[PosedColours], rig: Rig) -> RigGeometry:
         if told.any():
             usual[camera] = np.median(measure.shift[told, camera], axis=0)
             turn[camera] = _mean_rotation(measure.turn[told, camera], measure.count[told, camera])
-        if np.isfinite(known[camera]).all():
+        if np.isfinite(known[camera, :3, :3]).all():
             turn[camera] = known[camera, :3, :3]
     per_metre = np.array([_units_per_metre(one, known[:, :3, 3]) for one in measure.shift])
     per_metre = per_metre[np.isfinite(per_metre)]
-    return RigGeometry(turn, known[:, :3, 3], usual, float(np.median(per_metre)) if len(per_metre) else np.nan, measure)
+    usual_metre = float(np.median(per_metre)) if len(per_metre) else np.nan
+    return RigGeometry(turn, known[:, :3, 3], usual, usual_metre, measure, rig.lateness)
 
 
 def frames_of_rig(
@@ -163,7 +169,7 @@ def frames_of_rig(
             rig[camera, :3, 3] = geometry.known_m[camera]
         elif seen.any():
             rig[camera, :3, 3] = np.median(world[seen, camera], axis=0)
-    return _spread(joined, rig), rig
+    return _spread(joined, rig, geometry.late), rig
 
 
 def _metre_of(told: Array) -> tuple[float, float]:
@@ -188,10 +194,15 @@ def _adjusted_metre(told: Array, sigma: Array) -> tuple[float, float]:
     return (float(np.exp(middle)), deviation) if deviation < _MOST_UNSURE else (np.nan, np.nan)
 
 
-def _spread(joined: JoinResult, rig: Array) -> JoinResult:
-    """The trajectory with each instant replaced by the frames of all cameras."""
+def _spread(joined: JoinResult, rig: Array, late: Array) -> JoinResult:
+    """The trajectory with each instant replaced by the frames of all cameras. late (C,): see `RigGeometry`."""
     count = len(rig)
-    poses = (joined.world_from_camera[:, None] @ rig[None]).reshape(-1, 4, 4)
+    every = joined.world_from_camera[:, None] @ rig[None]
+    number = np.asarray(joined.frame_index, np.int64)
+    there = np.asarray(np.isfinite(joined.world_from_camera).all((1, 2)))
+    for camera in np.flatnonzero(late):
+        every[:, camera] = moved_on(joined.world_from_camera, number, there, float(late[camera])) @ rig[camera]
+    poses = every.reshape(-1, 4, 4)
     place = joined.georeference
     if place is not None:
         deviation = np.repeat(place.position_deviation_m, count, axis=0)
@@ -248,13 +259,16 @@ def _scaled(joined: JoinResult, factor: float, metric: Metric) -> JoinResult:
 
 def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
     count = geometry.cameras
-    instants, poses, ok = _by_instant(chunk, count)
+    instants, poses, ok = _by_instant(chunk, geometry.late)
     _, measured, _ = _relative(poses, ok)
     rig_from_camera = np.tile(np.eye(4), (count, 1, 1))
     rig_from_camera[:, :3, :3] = geometry.turn
     rig_from_camera[:, :3, 3] = geometry.shifts(measured)
     said = poses @ np.linalg.inv(rig_from_camera)  # (I, C, 4, 4): the rig's pose by each camera
-    weight = ok * _weights(said, ok)
+    # Poses between pictures lose what the car does within a step, so those of late cameras are for gaps.
+    exact = np.asarray(ok & (np.abs(geometry.late) <= AT_ONCE))
+    used = np.where(exact.any(1, keepdims=True), exact, ok)
+    weight = used * _weights(said, used)
     weight[~ok.any(1), 0] = 1.0  # no camera saw anything, so the pose is not used
     said = np.where(ok[..., None, None] | (weight[..., None, None] > 0), said, 0.0)
     total = weight.sum(1)
@@ -273,9 +287,10 @@ def _as_one_camera(chunk: PosedColours, geometry: RigGeometry) -> RigFrame:
     return RigFrame(instants, camera_from_world, intrinsics, chunk.depth[row], confidence, np.asarray(ok.any(1)))
 
 
-def _by_instant(chunk: PosedColours, count: int) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
-    """Instants (I,), chunk_from_camera (I, C, 4, 4), and which are good (I, C); poses of frames that are not in the
-    chunk are zero."""
+def _by_instant(chunk: PosedColours, late: Array) -> tuple[NDArray[np.int64], Array, NDArray[np.bool_]]:
+    """Instants (I,), chunk_from_camera (I, C, 4, 4) at their times, and which are good (I, C); poses of frames that are
+    not in the chunk are zero. late (C,): see `RigGeometry`."""
+    count = len(late)
     index = np.asarray(chunk.frame_index, np.int64)
     instants, row = np.unique(index // count, return_inverse=True)
     poses = np.zeros((len(instants), count, 4, 4))
@@ -287,6 +302,8 @@ def _by_instant(chunk: PosedColours, count: int) -> tuple[NDArray[np.int64], Arr
     poses[row, camera, :3, 3] = -np.einsum("nij,nj->ni", rotation, camera_from_world[:, :, 3])
     poses[row, camera, 3, 3] = 1
     ok[row, camera] = np.asarray(chunk.ok, bool)
+    for number in np.flatnonzero(late):
+        poses[:, number] = moved_on(poses[:, number], instants, ok[:, number], -float(late[number]))
     return instants, poses, ok
 
 

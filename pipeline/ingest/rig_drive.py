@@ -6,7 +6,6 @@ f // C. An instant is a frame of the reference camera.
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import re
 from collections import Counter
@@ -30,6 +29,7 @@ from pipeline.ingest.drive import NO_PICTURE, Drive
 from pipeline.ingest.frame_choice import FrameChoice, selected_frames
 from pipeline.ingest.frame_series import natural_key
 from pipeline.ingest.nuscenes import in_one_scene
+from pipeline.ingest.rig_times import matched
 from pipeline.storage import Listing, NotFoundError
 
 AUTO = "auto"
@@ -56,7 +56,6 @@ _SHOWN = 6
 _MOST_CAMERAS = 16
 TOLERANCE_S = 0.025
 """Most seconds between pictures of one instant where the settings do not say it."""
-_NOTED_OFFSET_S = 0.01  # at 10 m/s the car moves by 0.1 m
 _FILE_BYTES = 1 << 28
 
 _Poses = Mapping[str, NDArray[np.float64] | None]
@@ -152,7 +151,12 @@ def rig_drive(
         tolerance_s = TOLERANCE_S if base is whole else nuscenes.TOLERANCE_S
     taken = selected_frames(base.frame_count, base.timestamps_ns, used, name)
     others = {folder: one for folder, one in cameras.items() if folder != reference}
-    steps = {folder: _in_step(base, one, tolerance_s, name, folder) for folder, one in others.items()}
+    at_once = tuple(cameras) in _PAIRS  # KITTI's pairs are, whatever the times of their files
+    met = {
+        folder: matched(base, one, tolerance_s, taken, at_once, f"drive {name}: pictures of camera {folder}")
+        for folder, one in others.items()
+    }
+    steps = {folder: one.step for folder, one in met.items()}
     for folder, step in steps.items():
         missing = sum(step[instant] is None for instant in taken)
         if missing == len(taken):
@@ -162,8 +166,7 @@ def rig_drive(
             )
         if missing:
             notes.append(f"camera {folder} has no picture of {missing} of {len(taken)} instants")
-    offsets = {folder: _usual_offset_s(base, others[folder], step) for folder, step in steps.items()}
-    poses = _poses(found, cameras, used, offsets, notes)
+        notes += met[folder].notes(folder, reference)
     uris = _uris(base, others, steps, taken)
     known = _known_camera(cameras, notes)
     sizes = Counter((one.source_width, one.source_height) for one in cameras.values())
@@ -181,7 +184,12 @@ def rig_drive(
         source_width=width,
         source_height=height,
         camera=known,
-        rig=Rig.of(poses, reference),
+        rig=Rig.of(
+            _poses(found, cameras, used),
+            reference,
+            [folder for folder, one in met.items() if one.out_of_step],
+            {folder: one.late for folder, one in met.items()},
+        ),
     )
 
 
@@ -301,27 +309,13 @@ def _named(uri: str, data: bytes, file: str) -> _Found:
     return _Found(uri, there, file=_RigFile(data, file, names), missing=missing)
 
 
-def _poses(
-    found: _Found, cameras: Mapping[str, Drive], used: FrameChoice, offsets_s: Mapping[str, float], notes: list[str]
-) -> _Poses:
+def _poses(found: _Found, cameras: Mapping[str, Drive], used: FrameChoice) -> _Poses:
     """The pose of each camera: by the rig file, else by the files of the data set, unless the settings say to use no
-    calibration. offsets_s: how much later than the reference a camera usually takes its pictures. Notes on large ones
-    are appended. Raises CalibrationError."""
+    calibration. Raises CalibrationError."""
     poses = {folder: found.poses[folder] for folder in cameras}
-    told = dataset_poses(found.uri, cameras) if found.file is None and used.camera.file != "none" else {}
-    for folder, pose in told.items():
-        # A place of one moment is not that in the pictures: held with 25 ms between them it made metres 0.67 m long.
-        # KITTI's pairs are triggered at once, whatever the times of their files.
-        if abs(offsets_s.get(folder, 0.0)) < _NOTED_OFFSET_S or tuple(cameras) in _PAIRS:
-            poses[folder] = pose
-    for folder, offset in offsets_s.items():
-        if abs(offset) >= _NOTED_OFFSET_S:
-            said = ", and its calibrated place is not used" if folder in told and poses[folder] is None else ""
-            notes.append(
-                f"camera {folder} takes its pictures {abs(offset) * 1e3:.0f} ms {'after' if offset > 0 else 'before'} "
-                f"{next(iter(cameras))}; they count as one instant{said}"
-            )
-    return poses
+    if found.file is not None or used.camera.file == "none":
+        return poses
+    return {**poses, **dataset_poses(found.uri, cameras)}
 
 
 def _unused(found: _Found) -> tuple[str, ...]:
@@ -333,44 +327,6 @@ def _unused(found: _Found) -> tuple[str, ...]:
     shown = ", ".join(sorted(others, key=natural_key)[:_SHOWN])
     more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
     return (f"folders beside the cameras are not used: {visible(shown)}{more}; a rig file (--rig) can name them",)
-
-
-def _in_step(base: Drive, other: Drive, tolerance_s: float, drive_id: str, folder: str) -> list[int | None]:
-    """The frame of `other` at each instant of `base`; None where it has none."""
-    if base.timestamps_ns is not None and other.timestamps_ns is not None:
-        most = int(tolerance_s * 1e9)
-        return [_nearest(other.timestamps_ns, time, most) for time in base.timestamps_ns]
-    places = {_stem(uri): place for place, uri in enumerate(other.uris)}
-    step = [places.get(_stem(uri)) for uri in base.uris]
-    if not any(place is not None for place in step):
-        raise DriveError(
-            f"drive {drive_id}: pictures of camera {folder} have neither times nor names in common with the others'; "
-            "give pictures of one instant the same name"
-        )
-    return step
-
-
-def _usual_offset_s(base: Drive, other: Drive, step: Sequence[int | None]) -> float:
-    """Seconds by which a camera's pictures are usually taken later than the reference's; 0 where times are unknown."""
-    if base.timestamps_ns is None or other.timestamps_ns is None:
-        return 0.0
-    apart = [
-        other.timestamps_ns[place] - time
-        for place, time in zip(step, base.timestamps_ns, strict=True)
-        if place is not None
-    ]
-    return float(np.median(apart)) / 1e9 if apart else 0.0
-
-
-def _nearest(times: Sequence[int], time: int, most: int) -> int | None:
-    at = bisect.bisect_left(times, time)
-    around = [place for place in (at - 1, at) if 0 <= place < len(times)]
-    best = min(around, key=lambda place: abs(times[place] - time))
-    return best if abs(times[best] - time) <= most else None
-
-
-def _stem(uri: str) -> str:
-    return storage.parent_and_name(uri)[1].rpartition(".")[0]
 
 
 def _listing(uri: str, cameras: Mapping[str, Drive]) -> Listing:

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cameras.rig_time import moved_on
 from pipeline.refine.adjustment import mount_covariance
 from pipeline.refine.grid import Grid
-from pipeline.refine.problem import local_of
+from pipeline.refine.problem import inverse, local_of
 from pipeline.refine.refinement import adjust_window
 from pipeline.refine.rig_frames import Mount
 from pipeline.refine.rig_start import mended_start, turn_between
@@ -71,11 +72,19 @@ def with_turns(mount: Mount, found: Sequence[list[Array | None] | None]) -> Moun
     turn, free = mount.turn.copy(), mount.free_turn.copy()
     for camera in np.flatnonzero(free):
         both = [(one[0], one[camera]) for one in found if one is not None]
-        pairs = [(a, b) for a, b in both if a is not None and b is not None]
+        pairs = [(a, _earlier(b, float(mount.late[camera]))) for a, b in both if a is not None and b is not None]
         free[camera] = bool(pairs)
         if pairs:
             turn[camera] = turn_between([a for a, _ in pairs], [b for _, b in pairs])
     return replace(mount, turn=turn, turn_start=turn, free_turn=free)
+
+
+def _earlier(poses: Array, late: float) -> Array:
+    """The poses (I, 4, 4), cam_from_window, of a late camera at the times of the instants."""
+    if not late:
+        return poses
+    count = len(poses)
+    return inverse(moved_on(inverse(poses), np.arange(count), np.ones(count, np.bool_), -late))
 
 
 def mount_evidence(window: Window, tracks: Tracks, camera: Array, grid: Grid, mount: Mount) -> MountEvidence | None:

@@ -183,6 +183,7 @@ def adjust_rig(
     start: of the reference camera; None: that of `rig_steps`; by_depth, steps: see `adjust_window`. Raises
     numpy.linalg.LinAlgError, cv2.error.
     """
+    tracks = tracks.select(~mount.beyond(view.instants)[tracks.frame])
     if start is None:
         cameras = range(view.cameras)
         windows = [view.of_camera(number) for number in cameras]

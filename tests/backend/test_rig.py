@@ -37,8 +37,9 @@ def _pose(degrees, place):
 TRUE = np.stack([np.eye(4), _pose(-55, (-BASE, 0, -0.3)), _pose(55, (BASE, 0, -0.3))])
 
 
-def rig_drive(seed, bad=lambda instant, camera: False):
-    """Chunks, each with its own gauge and unit and with noise in every pose; and the true poses of the rig."""
+def rig_drive(seed, bad=lambda instant, camera: False, late=None):
+    """Chunks, each with its own gauge and unit and with noise in every pose; and the true poses of the rig. late (C,):
+    steps by which cameras are later than the instants."""
     random = np.random.default_rng(seed)
     world = np.stack([_pose(1.5 * n, (0, 0, 0)) for n in range(INSTANTS)])
     for n in range(1, INSTANTS):
@@ -47,7 +48,8 @@ def rig_drive(seed, bad=lambda instant, camera: False):
     for start in range(0, INSTANTS - OVERLAP, SIZE - OVERLAP):
         instants = np.arange(start, start + SIZE)
         scale = random.uniform(0.05, 0.2)
-        poses = np.linalg.inv(world[start]) @ world[instants, None] @ TRUE[None]
+        cars = world[instants, None] if late is None else at_times(world, instants[:, None] + np.asarray(late))
+        poses = np.linalg.inv(world[start]) @ cars @ TRUE[None]
         poses = poses.reshape(-1, 4, 4)
         noise = Rotation.from_rotvec(random.normal(0, 0.004, (len(poses), 3))).as_matrix()
         poses[:, :3, :3] = poses[:, :3, :3] @ noise
@@ -60,6 +62,15 @@ def rig_drive(seed, bad=lambda instant, camera: False):
         rgb = np.zeros((*depth.shape, 3), np.uint8)
         chunks.append(Seen(index, np.linalg.inv(poses)[:, :3], k, depth, np.full(depth.shape, 2.0), ok, rgb))
     return chunks, world
+
+
+def at_times(world, time):
+    """Poses of the car (n, C, 4, 4) at times (n, C), counted in instants: it drives straight on between them."""
+    poses = np.stack([[_pose(1.5 * one, (0, 0, 0)) for one in row] for row in time])
+    whole = np.clip(np.floor(time).astype(int), 0, len(world) - 2)
+    step = world[whole + 1, :3, 3] - world[whole, :3, 3]
+    poses[..., :3, 3] = world[whole, :3, 3] + (time - whole)[..., None] * step
+    return poses
 
 
 def _joined(chunks, rig):
@@ -123,6 +134,34 @@ def test_a_known_baseline_makes_the_result_metric() -> None:
     assert np.allclose(joined.world_from_camera[1::3], joined.world_from_camera[::3] @ TRUE[1])
     assert len(joined.owner) == INSTANTS * CAMERAS
     assert joined.chunk_frames[0] == (0, SIZE * CAMERAS - 1)
+
+
+def test_cameras_that_are_out_of_step_keep_their_rotations_and_tell_no_metres() -> None:
+    chunks, _ = rig_drive(1)
+    known = Rig.of({"front": TRUE[0], "left": TRUE[1], "right": TRUE[2]}, "front", ("left", "right"))
+    joined, rig = _joined(chunks, known)
+    assert joined.metric is None
+    np.testing.assert_allclose(rig[:, :3, :3], TRUE[:, :3, :3])
+    estimated = _joined(chunks, unknown_rig())[1]
+    np.testing.assert_allclose(rig[:, :3, 3], estimated[:, :3, 3], rtol=0.1, atol=0.02)
+
+
+def test_late_cameras_give_the_same_metre_and_places_and_each_frame_has_the_pose_of_its_own_time() -> None:
+    late = (0, 0.5, -0.3)
+    known = {"front": TRUE[0], "left": TRUE[1], "right": TRUE[2]}
+    chunks, world = rig_drive(1, late=late)
+    joined, _ = _joined(chunks, Rig.of(known, "front", late={"left": 0.5, "right": -0.3}))
+    true = np.linalg.norm(np.diff(world[:, :3, 3], axis=0), axis=1).sum()
+    found = np.linalg.norm(np.diff(joined.world_from_camera[::3, :3, 3], axis=0), axis=1).sum()
+    assert joined.metric.source == "baseline" and found == pytest.approx(true, rel=0.02)
+    cameras = (at_times(world, np.arange(INSTANTS)[:, None] + np.array(late)) @ TRUE[None]).reshape(-1, 4, 4)
+    whole = ate(joined.world_from_camera[:, :3, 3], cameras[:, :3, 3])
+    assert whole < 1.3 * ate(joined.world_from_camera[::3, :3, 3], world[:, :3, 3])
+    wrong = _joined(chunks, _known())[0]  # the same cameras, taken as synchronous
+    assert wrong.metric is None or wrong.metric.deviation > 3 * joined.metric.deviation
+    places = _joined(chunks, Rig.of({**known, "left": None, "right": None}, "front", late={"left": 0.5, "right": -0.3}))
+    scale = true / np.linalg.norm(np.diff(places[0].world_from_camera[::3, :3, 3], axis=0), axis=1).sum()
+    assert np.linalg.norm(scale * places[1][1:, :3, 3] - TRUE[1:, :3, 3], axis=1).max() < 0.05
 
 
 def test_while_one_camera_is_black_the_other_cameras_give_the_trajectory() -> None:

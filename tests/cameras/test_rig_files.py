@@ -93,6 +93,20 @@ def test_a_rig_has_two_cameras_of_different_names_and_rigid_poses() -> None:
             Rig(cameras, poses)
     with pytest.raises(ValueError, match="camera b: expected a rotation"):
         Rig(("a", "b"), (same, (2.0,) * 12))
+    for late in ((0.0,), (0.1, 0.0), (0.0, 1.5), (0.0, float("nan"))):
+        with pytest.raises(ValueError, match="late: expected 2 shares"):
+            Rig(("a", "b"), (same, None), late=late)
+
+
+def test_a_rig_says_which_cameras_are_late_or_out_of_step_and_nothing_where_none_is() -> None:
+    poses = {"a": np.eye(4), "b": np.eye(4), "c": np.eye(4)}
+    rig = Rig.of(poses, "b", ("c",), {"a": -0.25})
+    assert rig.cameras == ("b", "a", "c") and rig.lateness.tolist() == [0, -0.25, 0]
+    assert np.isfinite(rig.poses[1]).all() and np.isnan(rig.poses[2, :3, 3]).all()
+    assert np.isfinite(rig.poses[2, :3, :3]).all()
+    assert Rig.from_dict(json.loads(json.dumps(rig.to_dict()))) == rig
+    plain = Rig.of(poses, "b", (), {"a": 0.0})
+    assert plain == Rig.of(poses, "b") and plain.to_dict().keys() == {"cameras", "rig_from_camera"}
 
 
 def test_lists_that_name_each_other_without_end_are_refused_at_once() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.backend.sim3 import Sim3, rotation_exp, rotation_log
 from pipeline.cameras.rig import Rig
+from pipeline.cameras.rig_time import moved_on
 from pipeline.common.progress import Reporter
 from pipeline.fuse import FuseConfig, open_city, run_fuse
 from pipeline.fuse.rig_frames import RigFrames, between_rigs
@@ -59,6 +60,18 @@ def test_an_instant_without_its_reference_frame_is_placed_by_the_nearest_one():
     np.testing.assert_allclose(placed, poses, atol=1e-12)
     twice, _ = rig.placed(poses[rig.reference], np.full(3, 2.0))
     np.testing.assert_allclose(twice[1, :3, 3] - poses[0, :3, 3], 2 * (poses[1, :3, 3] - poses[0, :3, 3]))
+
+
+def test_a_late_camera_keeps_the_pose_of_its_own_time_when_a_city_places_its_drive():
+    """Half a step later the camera is farther from the car's pose where the car is faster."""
+    cars = np.stack([pose((0, 0.02 * n * n, 0), (n * n / 4, 0, n)) for n in range(6)])
+    beside = pose((0, -1, 0), (-0.5, 0, 0))
+    late = moved_on(cars, np.arange(6), np.ones(6, bool), 0.5) @ beside
+    world = np.stack([cars, late], 1).reshape(-1, 4, 4)
+    rig = RigFrames.of(SimpleNamespace(frame_index=np.arange(12), world_from_camera=world), 2, "a")
+    city = Sim3(2.0, rotation_exp(np.array([0.1, 1.0, -0.2])), np.array([3.0, 4.0, 5.0]))
+    placed, _ = rig.placed(city.transform_pose(cars), np.full(6, 2.0))
+    np.testing.assert_allclose(placed, city.transform_pose(world), atol=1e-9)
 
 
 CAMERAS = ("image_0", "cam_left")

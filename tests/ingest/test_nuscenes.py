@@ -45,7 +45,11 @@ def test_a_scene_is_a_drive_of_all_cameras_and_its_back_cameras_count_though_the
         uri.removeprefix(f"{root}/samples/") for uri in drive.uris
     )
     notes = " ".join(drive.notes)
-    assert "CAM_BACK takes its pictures 25 ms after CAM_FRONT" in notes and "CAM_FRONT_LEFT takes" not in notes
+    assert (
+        "CAM_BACK takes its pictures 25 ms after CAM_FRONT; its poses" in notes and "CAM_FRONT_LEFT takes" not in notes
+    )
+    late = dict(zip(drive.rig.cameras, drive.rig.late, strict=True))
+    assert late == {camera: round(micros / 500_000, 4) for camera, micros in LATER.items()}
     part = find_drive(str(root), rig="auto", start=4, end=9, stride=2)
     assert part.uris == [uri for n in (0, 2, 4) for uri in drive.uris[4 * n : 4 * n + 4]]
     assert find_drive(str(root), rig="auto", start=9).frame_count == 12

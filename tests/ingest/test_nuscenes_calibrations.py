@@ -56,10 +56,10 @@ def test_each_scene_has_the_calibration_and_the_places_of_its_own_car(
     assert drive.camera.camera.intrinsics == pytest.approx((focal * scale, focal * scale, 800.5 * scale, 450.5 * scale))
     assert drive.rig.cameras == ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT")
     np.testing.assert_allclose(drive.rig.poses[2][:3, 3], (-0.5, 0, -behind), atol=1e-9)
-    assert drive.rig.rig_from_camera[1] is None  # the car is somewhere else by then
+    np.testing.assert_allclose(drive.rig.poses[1], drive.rig.poses[2], atol=1e-9)
+    assert drive.rig.late == pytest.approx((0, 0.0501, -0.0152), abs=1e-4)
     assert drive.notes == (
-        "camera CAM_BACK takes its pictures 25 ms after CAM_FRONT; they count as one instant, and its calibrated place "
-        "is not used",
+        "camera CAM_BACK takes its pictures 25 ms after CAM_FRONT; its poses are those of that moment",
     )
     one = find_drive(str(tmp_path / "samples" / "CAM_BACK"), start=start, end=end)
     assert one.camera is not None and one.camera.camera.fx == pytest.approx(focal * scale)

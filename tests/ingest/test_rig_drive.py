@@ -12,6 +12,7 @@ from models.config import ModelConfig
 from pipeline.cameras.config import CameraConfig
 from pipeline.cameras.known_camera import KnownCamera
 from pipeline.cameras.rectify import remap_of
+from pipeline.cameras.rig import Rig
 from pipeline.config import RunConfig
 from pipeline.errors import DriveError
 from pipeline.fleet.discover.drive_ref import DriveRef
@@ -76,7 +77,7 @@ def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> Non
     late = [f"{start + n * 100_000_000 + 8_000_000}.png" for n in (0, 1, 2, 4, 5)]
     _camera(tmp_path / "cam_left", late)
     drive = find_drive(str(tmp_path), rig="auto")
-    assert not any("one instant" in note for note in drive.notes)  # 8 ms
+    assert drive.rig is not None and drive.rig.late == (0.0, 0.08) and not any("takes" in one for one in drive.notes)
     assert [uri.rpartition("/")[2] for uri in drive.uris[1::2] if "#" not in uri] == late
     assert "#no-picture-of-cam_left" in drive.uris[7]
     assert any("cam_left has no picture of 1 of 6 instants" in note for note in drive.notes)
@@ -84,6 +85,21 @@ def test_pictures_of_several_cameras_are_matched_by_their_times(tmp_path) -> Non
     assert drive.timestamps_ns[0] == drive.timestamps_ns[1]
     with pytest.raises(DriveError, match=r"within 0\.001 s"):
         find_drive(str(tmp_path), rig="auto", rig_tolerance_s=0.001)
+
+
+def test_the_place_of_a_camera_that_is_out_of_step_is_not_the_one_in_the_rig_file(tmp_path) -> None:
+    start = 1_600_000_000_000_000_000
+    times = [start + n * 100_000_000 for n in range(6)]
+    _camera(tmp_path / "car" / "cam0", [f"{time}.png" for time in times])
+    _camera(tmp_path / "car" / "cam1", [f"{time + (-1) ** n * 18_000_000}.png" for n, time in enumerate(times)])
+    file = tmp_path / "chain.yaml"
+    file.write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[0,0,-1,-1],[0,1,0,0],[1,0,0,0],[0,0,0,1]]\n")
+    drive = find_drive(str(tmp_path / "car"), rig=str(file))
+    assert drive.rig is not None and drive.rig.out_of_step == ("cam1",)
+    assert any("cam1 takes its pictures up to 18 ms before or after cam0, not always" in note for note in drive.notes)
+    turn, place = drive.rig.poses[1][:3, :3], drive.rig.poses[1][:3, 3]
+    assert np.isfinite(turn).all() and np.isnan(place).all()
+    assert Rig.from_dict(drive.rig.to_dict()) == drive.rig
 
 
 @pytest.mark.parametrize(
@@ -201,12 +217,17 @@ def test_the_calibrations_in_a_rig_file_and_those_by_a_folder_s_name_are_used(tm
     assert beside is not None and beside.camera.fx == 60 and beside.rig == ()
 
 
-def test_a_place_in_a_rig_file_is_held_also_for_a_camera_that_is_late_and_that_is_noted(tmp_path) -> None:
+def test_a_place_in_a_rig_file_is_held_also_for_a_camera_that_is_always_late_by_the_same_time(
+    tmp_path,
+) -> None:
     start = 1_600_000_000_000_000_000
     for camera, late in (("cam0", 0), ("cam1", 20_000_000)):
         _camera(tmp_path / "car" / camera, [f"{start + late + n * 100_000_000}.png" for n in range(6)])
     file = tmp_path / "chain.yaml"
     file.write_text("cam0: {}\ncam1:\n  T_cn_cnm1: [[1,0,0,-1],[0,1,0,0],[0,0,1,0],[0,0,0,1]]\n")
     drive = find_drive(str(tmp_path / "car"), rig=str(file))
-    assert drive.rig is not None and drive.rig.rig_from_camera[1] is not None
-    assert drive.notes == ("camera cam1 takes its pictures 20 ms after cam0; they count as one instant",)
+    assert drive.rig is not None and np.isfinite(drive.rig.poses).all() and drive.rig.late == (0.0, 0.2)
+    assert drive.notes == ("camera cam1 takes its pictures 20 ms after cam0; its poses are those of that moment",)
+    every_second = find_drive(str(tmp_path / "car"), rig=str(file), stride=2).rig
+    assert every_second is not None and every_second.late == (0.0, 0.1)
+    assert Rig.from_dict(drive.rig.to_dict()) == drive.rig

@@ -121,6 +121,7 @@ def test_rigs_among_many_drives_are_found_and_scenes_of_nuscenes_are_one_each(re
     for scene in scenes:
         assert scene.poses["camera"].to_pylist() == ["CAM_FRONT", "CAM_BACK_LEFT"] * 8
         assert any("CAM_BACK_LEFT takes its pictures 35 ms after" in note for note in scene.manifest.quality["notes"])
+        assert [one.get("late_s") for one in scene.manifest.quality["rig"]] == [None, pytest.approx(0.035, abs=1e-4)]
     starts = [scene.poses["timestamp_ns"].to_pylist()[0] for scene in scenes]
     assert starts[1] - starts[0] == 64_000_000_000
     assert "rig" not in open_drive(str(output), "bike").manifest.quality

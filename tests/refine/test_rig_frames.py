@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.refine import adjustment
@@ -21,10 +21,10 @@ from tests.refine.rig_scene import CAMERAS, RIG, UNKNOWN, rig_drive
 from tests.refine.scene import CAMERA
 
 
-def random_rig(seed: int, instants: int = 3) -> RigFrames:
+def random_rig(seed: int, instants: int = 3, late: tuple[float, ...] = ()) -> RigFrames:
     """A rig with one known and one unknown camera."""
     rng = np.random.default_rng(seed)
-    mount = Mount.of(np.concatenate([RIG[:2], UNKNOWN[2:]]))
+    mount = Mount.of(np.concatenate([RIG[:2], UNKNOWN[2:]]), np.array(late or (0, 0, 0)))
     turn = mount.turn.copy()
     turn[2] = exp(rng.normal(0, 1, (1, 3)))[0]
     poses = np.tile(np.eye(4), (instants, 1, 1))
@@ -34,10 +34,16 @@ def random_rig(seed: int, instants: int = 3) -> RigFrames:
     return RigFrames(poses, mount, np.full(instants - 1, np.nan))
 
 
+LATE = st.floats(-1, 1, allow_subnormal=False)
+
+
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 10_000))
-def test_the_jacobian_is_the_derivative_of_the_poses(seed: int) -> None:
-    rig = random_rig(seed)
+@given(st.integers(0, 10_000), LATE, LATE)
+@example(0, 0.0, 0.0)
+@example(1, 0.5, -0.25)
+def test_the_jacobian_is_the_derivative_of_the_poses(seed: int, second: float, third: float) -> None:
+    """The second and the third camera are later or earlier than the instants, up to a whole step."""
+    rig = random_rig(seed, late=(0.0, second, third))
     jacobian = rig.jacobian.toarray()
     assert jacobian.shape == (9 * 7 + 1, 3 * 6 + 9 + 3 + 4 + 1)
     before = inverse(rig.cam_from_window)
@@ -50,6 +56,33 @@ def test_the_jacobian_is_the_derivative_of_the_poses(seed: int) -> None:
         np.testing.assert_allclose(twist, asked[:, :6], atol=1e-4)
         own = np.flatnonzero(asked[:, 6])  # the log scales of frames follow those of the instants
         assert own.tolist() == ([place - 18] if 18 <= place < 27 else [])
+
+
+def test_a_late_camera_is_between_the_instants_and_others_are_where_they_were_to_the_bit() -> None:
+    late = random_rig(3, late=(0.0, 0.0, 0.5))
+    rig = replace(late, mount=replace(late.mount, late=np.zeros(3)))
+    np.testing.assert_array_equal(late.cam_from_window[:6], rig.cam_from_window[:6])
+    car = inverse(inverse(late.mount.cam_from_rig[2:]) @ late.cam_from_window[6:])
+    instants = inverse(rig.rig_from_window)
+    here = [*instants[:2], instants[2]]
+    half = [inverse(one[None])[0] @ two for one, two in zip(here, car, strict=True)]
+    np.testing.assert_allclose(instants[0] @ half[0] @ half[0], instants[1], atol=1e-9)
+    np.testing.assert_allclose(instants[1] @ half[1] @ half[1], instants[2], atol=1e-9)
+    np.testing.assert_allclose(car[2] @ inverse(half[2][None])[0], instants[2], atol=1e-9)
+    np.testing.assert_allclose(instants[1] @ half[2] @ half[2], instants[2], atol=1e-9)
+
+
+def test_a_camera_of_known_rotation_and_unknown_place_has_three_unknowns_of_its_own() -> None:
+    known = RIG.copy()
+    known[2, :3, 3] = np.nan
+    mount = Mount.of(known)
+    assert mount.is_metric and not mount.free_turn.any()
+    np.testing.assert_allclose(mount.turn, RIG[:, :3, :3].transpose(0, 2, 1))
+    assert len(mount.coefficient) == 4
+    moved = replace(mount, coefficient=np.array([2.0, 0.3, -0.1, 0.5])).place
+    np.testing.assert_allclose(moved, [2 * RIG[0, :3, 3], 2 * RIG[1, :3, 3], [0.3, -0.1, 0.5]])
+    known[1, :3, 3] = np.nan
+    assert not Mount.of(known).is_metric
 
 
 @pytest.fixture(scope="module")

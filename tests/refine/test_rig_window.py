@@ -57,6 +57,42 @@ def test_a_rig_is_better_than_its_front_camera_alone(scene: RigScene) -> None:
     assert abs(np.log(metre / unit)) < 3 * result.metre_sigma[0] < 0.3
 
 
+def test_late_cameras_give_the_metre_and_the_poses_of_their_own_times() -> None:
+    late = np.array([0, 0.5, -0.3])
+    moved = rig_drive(late=tuple(late))
+    window = moved.window()
+    result = refine_rig_window(window, moved.tracks, CAMERA, moved.grid, 1.0, Mount.of(RIG, late))
+    assert result.accepted[0]
+    off, turned = error_of(result.cam_from_window, moved)
+    assert off < 0.05 and turned < 0.001
+    found, true = inverse(result.cam_from_window), moved.world_from_camera
+    unit = path(found[::CAMERAS]) / path(true[::CAMERAS])
+    for camera in (1, 2):
+        apart = [
+            (inverse(one[::CAMERAS]) @ one[camera::CAMERAS])[:, :3, 3] * scale
+            for one, scale in ((found, 1 / unit), (true, 1))
+        ]
+        assert np.linalg.norm(apart[0] - apart[1], axis=1).max() < 0.05
+    assert result.metre_sigma[0] < 0.1
+    at_once = refine_rig_window(window, moved.tracks, CAMERA, moved.grid, 1.0, Mount.of(RIG))
+    assert not at_once.accepted[0] or error_of(at_once.cam_from_window, moved)[0] > 3 * off
+
+
+def test_unknown_places_of_late_cameras_are_those_on_the_car() -> None:
+    late = np.array([0, 0.5, -0.3])
+    moved = rig_drive(seed=1, late=tuple(late))
+    window = moved.window()
+    begun = with_turns(Mount.of(UNKNOWN, late), [poses_alone(window, moved.tracks, CAMERA, moved.grid, CAMERAS)])
+    evidence = mount_evidence(window, moved.tracks, CAMERA, moved.grid, begun)
+    found = common_mount(begun, [evidence])
+    turned = found.turn[1:] @ RIG[1:, :3, :3]
+    assert np.degrees(np.arccos(np.clip((np.trace(turned, axis1=1, axis2=2) - 1) / 2, -1, 1))).max() < 0.3
+    result = refine_rig_window(window, moved.tracks, CAMERA, moved.grid, 1.0, found)
+    assert result.accepted[0]
+    unit = path(inverse(result.cam_from_window)[::CAMERAS]) / path(moved.world_from_rig)
+    assert np.linalg.norm(found.place / unit - RIG[:, :3, 3], axis=1).max() < 0.2
+
+
 def test_the_same_window_gives_the_same_bytes() -> None:
     small = rig_drive(instants=8, points=400)
     one, other = (
