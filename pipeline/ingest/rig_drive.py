@@ -319,14 +319,24 @@ def _poses(found: _Found, cameras: Mapping[str, Drive], used: FrameChoice) -> _P
 
 
 def _unused(found: _Found) -> tuple[str, ...]:
-    """A note on folders beside those of the cameras that may hold pictures too."""
+    """Notes on folders beside those of the cameras that may hold pictures too, and on nuScenes' other pictures."""
+    notes: list[str] = []
     cameras = {folder.partition("/")[0] for folder in found.poses}
     others = [name for name in storage.list_folders(found.uri) if name not in cameras and not _OTHER.match(name)]
-    if not others:
-        return ()
-    shown = ", ".join(sorted(others, key=natural_key)[:_SHOWN])
-    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-    return (f"folders beside the cameras are not used: {visible(shown)}{more}; a rig file (--rig) can name them",)
+    if others:
+        shown = ", ".join(sorted(others, key=natural_key)[:_SHOWN])
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        notes.append(
+            f"folders beside the cameras are not used: {visible(shown)}{more}; a rig file (--rig) can name them"
+        )
+    above, name = storage.parent_and_name(found.uri)
+    keyframes, between = nuscenes.FOLDERS
+    if name == keyframes and between in storage.list_folders(above):
+        notes.append(
+            f"the pictures between the keyframes ({between}, ten a second instead of two) are not used; give that "
+            "folder as --input to use them instead"
+        )
+    return tuple(notes)
 
 
 def _listing(uri: str, cameras: Mapping[str, Drive]) -> Listing:

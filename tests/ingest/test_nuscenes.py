@@ -1,5 +1,7 @@
 """Scenes of nuScenes, whose pictures share one folder for each camera."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -53,6 +55,16 @@ def test_a_scene_is_a_drive_of_all_cameras_and_its_back_cameras_count_though_the
     part = find_drive(str(root), rig="auto", start=4, end=9, stride=2)
     assert part.uris == [uri for n in (0, 2, 4) for uri in drive.uris[4 * n : 4 * n + 4]]
     assert find_drive(str(root), rig="auto", start=9).frame_count == 12
+
+
+def test_pictures_between_the_keyframes_are_named_and_are_a_drive_of_their_own(tmp_path):
+    keyframes(tmp_path, BOSTON, 1_533_151_603_512_404, 4)
+    assert not any("sweeps" in note for note in find_drive(str(tmp_path), rig="auto").notes)
+    shutil.copytree(tmp_path / "samples", tmp_path / "sweeps")
+    (note,) = [one for one in find_drive(str(tmp_path), rig="auto").notes if "sweeps" in one]
+    assert "not used" in note and "--input" in note
+    drive = find_drive(str(tmp_path / "sweeps"), rig="auto")
+    assert drive.frame_count == 16 and not any("sweeps" in note for note in drive.notes)
 
 
 def test_several_scenes_are_no_drive_and_the_error_says_how_to_get_each(root):
