@@ -11,7 +11,7 @@ from pipeline import storage
 from pipeline.common.geodesy import ecef_from_geodetic
 from pipeline.common.progress import Reporter
 from pipeline.errors import DriveError
-from pipeline.fuse.area import Origin, Outside, comes_into
+from pipeline.fuse.area import Origin, Outside, comes_into, shown_drives
 from pipeline.fuse.config import FuseConfig
 from pipeline.fuse.lost_drives import OF_ONE_DRIVE, left_out
 from pipeline.fuse.published_drives import FusibleDrive, read_drive
@@ -75,7 +75,7 @@ def read_drives(
 def near_each_other(
     drives: Sequence[FusibleDrive], origin: Origin | None = None
 ) -> tuple[list[FusibleDrive], list[str]]:
-    """The drives without those that are farther than LARGEST_CITY_M from the city's origin, and notes on these. Drives
+    """The drives without those that are farther than LARGEST_CITY_M from the city's origin, and a note on these. Drives
     without positions stay.
 
     origin: latitude, longitude, altitude; None: the origin of the drive that most others are near to.
@@ -87,17 +87,15 @@ def near_each_other(
     earth = np.stack([ecef_from_geodetic(*one) for one in places])
     middle = earth[_most_central(earth)] if origin is None else ecef_from_geodetic(*origin)
     away = dict(zip(located, np.linalg.norm(earth - middle, axis=1).tolist(), strict=True))
-    near, notes = [], []
-    for n, drive in enumerate(drives):
-        if away.get(n, 0.0) <= LARGEST_CITY_M:
-            near.append(drive)
-            continue
-        why = (
-            f"its positions are {away[n] / 1000:,.0f} km from the city's origin, at most {LARGEST_CITY_M / 1000:.0f} "
-            "are possible; fuse distant drives in an output of their own"
-        )
-        notes.append(left_out(drive.drive_id, why))
-    return near, notes
+    near = [drive for n, drive in enumerate(drives) if away.get(n, 0.0) <= LARGEST_CITY_M]
+    far = {drives[n].drive_id: gap for n, gap in away.items() if gap > LARGEST_CITY_M}
+    if not far:
+        return near, []
+    gap = f"{min(far.values()) / 1000:,.0f} km" + (" and more" if len(far) > 1 else "")
+    return near, [
+        f"left out: {shown_drives(sorted(far))}, whose positions are {gap} from the city's origin, at most "
+        f"{LARGEST_CITY_M / 1000:.0f} are possible; fuse distant drives in an output of their own"
+    ]
 
 
 def _most_central(earth: np.ndarray) -> int:
