@@ -175,7 +175,8 @@ def manifest_of(output, drive_id, identity):
     """Write the parts of a result of this identity that a run reads."""
     counts = Counts(10, 10, 0, 0, 1, 0, 0, 5, 1.0)
     poses = WrittenFile("poses.parquet", 1, hashlib.sha256(b"x").hexdigest(), 10)
-    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, "", {}, None, {}, "", counts, {}, {}, (poses,))
+    made = "2026-11-29T12:00:00+00:00"
+    manifest = Manifest(SCHEMA_VERSION, drive_id, identity, made, {}, None, {}, "", counts, {}, {}, (poses,))
     (output / drive_id).mkdir()
     (output / drive_id / "poses.parquet").write_bytes(b"x")
     (output / drive_id / "manifest.json").write_bytes(manifest.to_bytes())
