@@ -249,7 +249,7 @@ def test_ctrl_c_keeps_finished_drives_and_the_same_command_does_the_others(tmp_p
     heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
     job = start(*arguments, stdout=subprocess.PIPE, **heard)
     while not list(out.glob("*/manifest.json")):
-        assert job.poll() is None
+        assert job.poll() is None, job.communicate()
         time.sleep(0.05)
     os.killpg(job.pid, signal.SIGINT)  # as a terminal sends it
     said = "".join(job.communicate(timeout=120))
@@ -273,7 +273,7 @@ def test_after_a_killed_driver_two_runs_at_once_do_every_drive_once(tmp_path, we
     arguments = ("--input", fleet, "--output", out, "--weights", weights, *PLAIN, *settings)
     first = start(*arguments)
     while not list(out.glob("*/manifest.json")):
-        assert first.poll() is None
+        assert first.poll() is None, first.communicate()
         time.sleep(0.05)
     os.killpg(first.pid, 9)
     first.wait()
