@@ -202,4 +202,6 @@ def ray_for_one_job() -> Iterator[None]:
         yield
     finally:
         if ray.is_initialized() and not was_there:
+            # A thread that still reads when a run is stopped fails now: Ray Data would print a traceback of that.
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             ray.shutdown()
