@@ -8,12 +8,12 @@ so the work depends on the length of the streets; and at most 4,000 frames are r
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.fuse.between_parts import by_drive, most_alike, part_of
 from pipeline.fuse.candidates import Candidate, Floats, Numbers, within_budget
 from pipeline.fuse.facing_frames import reach_of
 from pipeline.fuse.pictures import grey_picture
@@ -30,7 +30,6 @@ _MOST_FRAMES = 4_000  # of all parts together
 _WORDS = 64  # centres of descriptors
 _LEARNED_FRAMES = 60  # from which centres are learned
 _LEAST_ALIKE = 0.02  # least similarity, both sides together
-_APART = 2  # samples: two candidates of a pair of drives are farther apart in the first one
 
 
 def most_side_views(frames: Sequence[int]) -> int:
@@ -64,26 +63,23 @@ def alike_facades(
     words = learned(_descriptors(drives, chosen[::step]), _WORDS)
     if words is None:
         return []
-    of: dict[int, list[int]] = defaultdict(list)
-    for n, place in chosen:
-        of[n].append(place)
-    order = sorted(of)
+    of = by_drive(chosen)
     if tasks is None:
-        pooled = [pooled_sides(drives[n], of[n], words) for n in order]
+        pooled = [pooled_sides(drives[n], places, words) for n, places in of.items()]
     else:
-        pooled = tasks.mapped(pooled_in_task, [(drives[n].unread, of[n], words) for n in order])
+        pooled = tasks.mapped(pooled_in_task, [(drives[n].unread, places, words) for n, places in of.items()])
     rows = np.concatenate(pooled)
-    part = {name: k for k, name in enumerate(sorted({one.frame for one in placements}))}
-    drive = np.array([n for n, _ in chosen])
-    made = most_alike(
-        rows[:, 0],
-        rows[:, 1],
-        drive,
-        np.array([place for _, place in chosen]),
-        np.array([part[placements[n].frame] for n in drive]),
-        per_pair,
-    )
+    drive, frame = np.array(chosen).T
+    similar, part = alike_sides(rows[:, 0], rows[:, 1]), part_of(placements, drive)
+    made = most_alike(similar, drive, frame, part, per_pair, _LEAST_ALIKE, "facades", True)
     return within_budget(made, budget, used)
+
+
+def alike_sides(right: Floats, left: Floats) -> Floats:
+    """The similarity (m, m) of frames that face each other: the right side of each with the left side of the other.
+    right, left (m, K): pooled features."""
+    similar = right @ left.T
+    return np.asarray(similar + similar.T)
 
 
 def pooled_sides(drive: SeenDrive, places: Sequence[int], words: Floats) -> Floats:
@@ -103,34 +99,6 @@ def pooled_in_task(opened: PublishedDrive, places: Sequence[int], words: Floats)
         return pooled_sides(seen_again(opened), places, words)
     except PipelineError:
         return np.zeros((len(places), 2, words.size), np.float32)
-
-
-def most_alike(
-    right: Floats, left: Floats, drive: Numbers, frame: Numbers, part: Numbers, per_pair: int
-) -> list[Candidate]:
-    """Candidates of each pair of drives in different parts: their most similar frames, right side with left side.
-
-    right, left (m, K): pooled sides of frames; drive, frame, part (m,): of each, drives in rising order."""
-    similar = right @ left.T
-    similar = similar + similar.T
-    made: list[Candidate] = []
-    names, begins = np.unique(drive, return_index=True)
-    ends = np.append(begins[1:], len(drive))
-    for a, (first, stop) in enumerate(zip(begins, ends, strict=True)):
-        for b in range(a + 1, len(names)):
-            if part[first] == part[begins[b]]:
-                continue
-            block = similar[first:stop, begins[b] : ends[b]]
-            taken: list[int] = []
-            for at in np.argsort(-block, axis=None, kind="stable")[: 8 * per_pair].tolist():
-                i, j = divmod(at, block.shape[1])
-                if len(taken) == per_pair or block[i, j] < _LEAST_ALIKE:
-                    break
-                if all(abs(i - k) > _APART for k in taken):
-                    taken.append(i)
-                    ends_of = int(names[a]), int(frame[first + i]), int(names[b]), int(frame[begins[b] + j])
-                    made.append(Candidate(*ends_of, float(block[i, j]), "facades", True))
-    return made
 
 
 def _descriptors(drives: Sequence[SeenDrive], chosen: Sequence[tuple[int, int]]) -> Floats:

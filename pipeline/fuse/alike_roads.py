@@ -8,12 +8,12 @@ all charts is subtracted. Each part of the city is sampled by its streets, and a
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.fuse.between_parts import by_drive, most_alike, part_of
 from pipeline.fuse.candidates import GROUND, Candidate, Floats, Numbers, within_budget
 from pipeline.fuse.common_ground import whole_charts
 from pipeline.fuse.ground_chart import ground_chart
@@ -33,7 +33,6 @@ _LEARNED_CHARTS = 120  # at least, if there are so many, from which centres are 
 # Least similarity of two charts. In three cities half of the pairs less than 6 m apart had more than 0.04, 0.05 and
 # 0.0, of those more than 30 m apart one in a thousand 0.013, 0.0 and -0.01.
 _LEAST_ALIKE = 0.005
-_APART = 2  # samples: two candidates of a pair of drives are farther apart in the first one
 
 
 def most_charts(frames: Sequence[int]) -> int:
@@ -65,7 +64,7 @@ def alike_roads(
     ways = Ways([one.city_from_camera[lead, :3, 3] / metres[one.frame] for one, lead in both], leads)
     seeing = [lead[whole_charts(way)] if len(lead) else lead for lead, way in zip(leads, ways.along, strict=True)]
     chosen = sampled(placements, metres, seeing, _OF_A_PLACE, _MOST_CHARTS)
-    some, every = _by_drive(chosen[:: max(len(chosen) // _LEARNED_CHARTS, 1)]), _by_drive(chosen)
+    some, every = by_drive(chosen[:: max(len(chosen) // _LEARNED_CHARTS, 1)]), by_drive(chosen)
     if tasks is None:
         found = [described(drives[n], places) for n, places in some.items()]
     else:
@@ -80,42 +79,21 @@ def alike_roads(
     else:
         pooled = tasks.mapped(_pooled_in_task, [(drives[n].unread, places, words) for n, places in every.items()])
     rows = np.concatenate(pooled)
-    part = {name: k for k, name in enumerate(sorted({one.frame for one in placements}))}
     drive, frame = np.array(chosen).T
-    made = most_alike(rows, drive, frame, np.array([part[placements[n].frame] for n in drive]), per_pair)
-    return within_budget(made, budget, used)
-
-
-def most_alike(rows: Floats, drive: Numbers, frame: Numbers, part: Numbers, per_pair: int) -> list[Candidate]:
-    """Candidates of each pair of drives in different parts: their most similar charts.
-
-    rows (m, K): pooled features of charts, zeros of those that are not used; drive, frame, part (m,): of each, drives
-    in rising order."""
     there = rows.any(1)
     if not there.any():
         return []
-    rows, drive, frame, part = rows[there], drive[there], frame[there], part[there]
-    rows = rows - rows.mean(0)
+    rows, drive, frame = rows[there], drive[there], frame[there]
+    part = part_of(placements, drive)
+    made = most_alike(alike_charts(rows), drive, frame, part, per_pair, _LEAST_ALIKE, GROUND)
+    return within_budget(made, budget, used)
+
+
+def alike_charts(pooled: Floats) -> Floats:
+    """The similarity (m, m) of charts with pooled features (m, K), without what all of them have in common."""
+    rows = pooled - pooled.mean(0)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    made: list[Candidate] = []
-    names, begins = np.unique(drive, return_index=True)
-    ends = np.append(begins[1:], len(drive))
-    for a, (first, stop) in enumerate(zip(begins, ends, strict=True)):
-        similar = rows[first:stop] @ rows[stop:].T
-        for b in range(a + 1, len(names)):
-            if part[first] == part[begins[b]]:
-                continue
-            block = similar[:, begins[b] - stop : ends[b] - stop]
-            taken: list[int] = []
-            for at in np.argsort(-block, axis=None, kind="stable")[: 8 * per_pair].tolist():
-                i, j = divmod(at, block.shape[1])
-                if len(taken) == per_pair or block[i, j] < _LEAST_ALIKE:
-                    break
-                if all(abs(i - k) > _APART for k in taken):
-                    taken.append(i)
-                    both = int(names[a]), int(frame[first + i]), int(names[b]), int(frame[begins[b] + j])
-                    made.append(Candidate(*both, float(block[i, j]), GROUND))
-    return made
+    return np.asarray(rows @ rows.T)
 
 
 def described(drive: SeenDrive, places: Sequence[int]) -> list[Floats]:
@@ -137,10 +115,3 @@ def _pooled_in_task(opened: PublishedDrive, places: Sequence[int], words: Floats
 
 def _pooled(charts: Sequence[Floats], words: Floats) -> Floats:
     return np.stack([pooled_features(one, words) for one in charts])
-
-
-def _by_drive(chosen: Sequence[tuple[int, int]]) -> dict[int, list[int]]:
-    of: dict[int, list[int]] = defaultdict(list)
-    for n, place in chosen:
-        of[n].append(place)
-    return {n: of[n] for n in sorted(of)}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.fuse.alike_roads import alike_roads, most_alike
+from pipeline.fuse.alike_roads import alike_charts, alike_roads
 from pipeline.fuse.candidates import GROUND
 from pipeline.fuse.placement import Placement
 from pipeline.fuse.published_drives import read_drive
@@ -13,23 +13,13 @@ from pipeline.publish import open_drive
 from tests.fuse.rendered_drives import GAUGES, Rendered, publish
 
 
-def test_charts_of_one_road_are_candidates_between_parts_whatever_they_have_in_common_with_all_others():
+def test_charts_of_one_road_are_alike_whatever_they_have_in_common_with_all_others():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(24, 400)).astype(np.float32)
-    rows[17] = rows[3] + 0.5 * rng.normal(size=400)  # chart 3 of drive 0 and chart 5 of drive 1
-    rows[20] = rows[1]  # both of drives that a link joins
-    rows = 10 + rows  # what all roads have in common
-    drive, frame = np.repeat([0, 1, 4], [12, 8, 4]), np.concatenate([np.arange(12), np.arange(8), np.arange(4)])
-    part = np.array([0, 1, 0])[np.repeat([0, 1, 2], [12, 8, 4])]
-    made = most_alike(rows, drive, frame, part, 2)
-    best = max(made, key=lambda one: one.score)
-    assert (best.first, best.first_frame, best.second, best.second_frame) == (0, 3, 1, 5)
-    assert best.by == GROUND and not best.opposite
-    assert {(one.first, one.second) for one in made} <= {(0, 1), (1, 4)}
-    assert most_alike(rows, drive, frame, np.zeros(24, int), 2) == []
-    rows[3] = 0  # a frame without a chart
-    assert all((one.first, one.first_frame) != (0, 3) for one in most_alike(rows, drive, frame, part, 2))
-    assert most_alike(np.zeros_like(rows), drive, frame, part, 2) == []
+    rows[17] = rows[3] + 0.5 * rng.normal(size=400)
+    similar = alike_charts(10 + rows)  # what all roads have in common
+    others = similar - np.eye(24) - 2 * np.isin(np.arange(24), (3, 17))[:, None]
+    assert similar[3, 17] == similar[17, 3] > 0.7 and others.max() < 0.3
 
 
 @pytest.fixture(scope="module")

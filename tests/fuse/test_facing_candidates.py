@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.fuse.alike_facades import most_alike
+from pipeline.fuse.alike_facades import alike_sides
+from pipeline.fuse.between_parts import most_alike
 from pipeline.fuse.candidates import Candidate
 from pipeline.fuse.evidence import Verified
 from pipeline.fuse.facing_frames import facing_frames
@@ -66,10 +67,10 @@ def test_the_right_side_of_one_drive_and_the_left_side_of_another_are_candidates
     left[17] = right[15]  # but drive 1 alone
     right, left = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (right, left))
     drive, frame = np.repeat([0, 1], 10), np.tile(np.arange(10), 2)
-    (best, *_) = sorted(most_alike(right, left, drive, frame, drive, 2), key=lambda one: -one.score)
+    found = most_alike(alike_sides(right, left), drive, frame, drive, 2, 0.02, "facades", True)
+    (best, *_) = sorted(found, key=lambda one: -one.score)
     assert (best.first, best.first_frame, best.second, best.second_frame) == (0, 4, 1, 3)
     assert best.opposite and best.by == "facades"
-    assert most_alike(right, left, drive, frame, np.zeros(20, np.int64), 2) == []  # links join them already
 
 
 def test_what_positions_reported_is_dropped_where_a_link_joins_the_pair():
